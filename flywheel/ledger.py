@@ -1,0 +1,75 @@
+"""Append-only Delta tables: idempotent appends, compare-and-swap, pinned reads. The only file that imports deltalake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flywheel.schema import LEDGERS
+from flywheel.workspace import Workspace
+
+# Ledgers are the audit trail: the log is kept for ten years.
+_CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
+
+
+class Ledger:
+    """One append-only table of a workspace.
+
+    Appending twice under one `key` records it once, whoever wins the race: that is both resume after a kill and
+    compare-and-swap.
+    """
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.name = name
+        self.schema = LEDGERS[name]
+        self.path: Path = workspace.path("ledger", name)
+
+    def append(self, rows: Iterable[Mapping[str, Any]], *, key: str) -> bool:
+        """Append rows atomically under `key`; False when the key was already there. Missing `at` becomes now (UTC)."""
+        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+        from deltalake.exceptions import CommitFailedError
+
+        DeltaTable.create(str(self.path), self.schema, mode="ignore", configuration=_CONFIG)
+        table = DeltaTable(str(self.path))
+        if table.transaction_version(key) is not None:
+            return False
+        now = datetime.now(UTC)
+        full = [{"at": now, **row} for row in rows]
+        properties = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=1000)
+        try:
+            data = pa.Table.from_pylist(full, schema=self.schema)
+            write_deltalake(table, data, mode="append", commit_properties=properties)
+        except CommitFailedError:
+            if DeltaTable(str(self.path)).transaction_version(key) is not None:
+                return False  # another writer won this key
+            raise
+        return True
+
+    def has(self, key: str) -> bool:
+        """Was something appended under `key`?"""
+        from deltalake import DeltaTable
+
+        return self.exists() and DeltaTable(str(self.path)).transaction_version(key) is not None
+
+    def exists(self) -> bool:
+        """Has anything ever been appended?"""
+        return (self.path / "_delta_log").is_dir()
+
+    def files(self) -> list[str]:
+        """Absolute paths of the Parquet files of the latest version, in a stable order."""
+        from deltalake import DeltaTable
+
+        return sorted(DeltaTable(str(self.path)).file_uris()) if self.exists() else []
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row, oldest first."""
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(f, schema=self.schema) for f in self.files()]
+        if not tables:
+            return []
+        return pa.concat_tables(tables).sort_by("at").to_pylist()

@@ -1,0 +1,122 @@
+"""Arrow schema of every table; each column says what it means, and its unit."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TASKS = ("t2i", "ti2i")
+TRACKS = ("rl", "pretraining", "prompt_enhancement", "human")
+CASE_EVENTS = ("detected", "routed", "reviewed", "remedied", "passed", "failed")
+VERDICTS = ("PROMOTE", "HOLD", "REJECT")
+
+
+def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
+    """An Arrow field that carries its own documentation (metadata key `doc`)."""
+    return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
+
+
+# Bulk tables (immutable Parquet) ------------------------------------------------------------------------------------
+POOL = pa.schema(
+    [
+        column("sample_id", pa.string(), "SHA-256 of the image bytes; of bytes, references and instruction for ti2i"),
+        column("source_uri", pa.string(), "where the row came from: file path, tar::member, parquet#row"),
+        column("source", pa.string(), "name of the source the row belongs to"),
+        column("task", pa.string(), "t2i | ti2i"),
+        column("image", pa.large_binary(), "encoded image as found (for ti2i the target)"),
+        column("width", pa.int32(), "pixels, upright (EXIF orientation applied)"),
+        column("height", pa.int32(), "pixels, upright (EXIF orientation applied)"),
+        column("caption", pa.large_string(), "primary caption; for ti2i the edit instruction; empty where there is none"),
+        column(
+            "captions",
+            pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())])),
+            "every caption with its kind: general | text | knowledge | structured | instruction",
+        ),
+        column("reference_ids", pa.list_(pa.string()), "sample ids of the reference images, in order (ti2i)"),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        column("source_uri", pa.string(), "the input that could not be used"),
+        column("reason", pa.string(), "class of the fault: what is wrong and what to do"),
+    ]
+)
+
+# Keys of every score file: one row per row of the pool shard it belongs to, in the same order.
+SCORE_KEYS = (
+    column("row", pa.int32(), "row number inside the pool shard"),
+    column("sample_id", pa.string(), "sample that was scored"),
+    column("error", pa.string(), "why this row has no scores; null when it has"),
+)
+
+SHARD = pa.schema(
+    [
+        column("sample_id", pa.string(), "the pool's or generated sample's id"),
+        column("task", pa.string(), "t2i | ti2i"),
+        column("caption", pa.large_string(), "text condition"),
+        column("image", pa.large_binary(), "target, PNG, exactly width × height of the layout"),
+        column("references", pa.list_(pa.large_binary()), "reference images, PNG, same layout, in order"),
+        column("track", pa.string(), "'base', or the capability that asked for this sample"),
+    ]
+)
+
+# Ledgers (append-only Delta tables) ---------------------------------------------------------------------------------
+LEDGERS: dict[str, pa.Schema] = {
+    "snapshots": pa.schema(
+        [
+            column("snapshot", pa.string(), "id: digest of pool shards, policy and scorer versions"),
+            column("policy", pa.string(), "name of the policy"),
+            column("manifest", pa.string(), "workspace path of the shard manifest"),
+            column("input", pa.int64(), "input rows: admitted + dropped + quarantined"),
+            column("admitted", pa.int64(), "rows in at least one stage's shards"),
+            column("dropped", pa.int64(), "rows that a filter dropped"),
+            column("quarantined", pa.int64(), "rows that could not be read or scored"),
+            column("at", pa.timestamp("us", "UTC"), "when it was committed"),
+        ]
+    ),
+    "signals": pa.schema(
+        [
+            column("signal_id", pa.string(), "digest of checkpoint, prompt and check"),
+            column("round", pa.int32(), "round whose evaluation produced it"),
+            column("arm", pa.string(), "'candidate' or 'control'"),
+            column("checkpoint", pa.string(), "checkpoint that was evaluated"),
+            column("kind", pa.string(), "evaluation | mining | feedback | arena"),
+            column("prompt_id", pa.string(), "prompt that was sampled"),
+            column("prompt", pa.large_string(), "the prompt's text"),
+            column("task", pa.string(), "t2i | ti2i"),
+            column("verifier", pa.string(), "check that judged the image"),
+            column("capability", pa.string(), "what the check tests"),
+            column("passed", pa.bool_(), "did the image pass"),
+            column("score", pa.float64(), "the verifier's value"),
+            column("threshold", pa.float64(), "value needed to pass"),
+            column("evidence", pa.large_string(), "JSON: what the verifier saw and expected"),
+            column("image", pa.string(), "workspace path of the judged image"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
+    "case_events": pa.schema(
+        [
+            column("event_id", pa.string(), "digest of case, round and kind: an event is recorded once"),
+            column("case_id", pa.string(), "digest of prompt and capability"),
+            column("round", pa.int32(), "round in which it happened"),
+            column("kind", pa.string(), "detected | routed | reviewed | remedied | passed | failed"),
+            column("capability", pa.string(), "what failed"),
+            column("track", pa.string(), "rl | pretraining | prompt_enhancement | human; null before routing"),
+            column("prompt_id", pa.string(), "prompt that shows the failure"),
+            column("prompt", pa.large_string(), "the prompt's text"),
+            column("evidence", pa.large_string(), "JSON: why"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
+    "rounds": pa.schema(
+        [
+            column("round", pa.int32(), "number, from 1"),
+            column("verdict", pa.string(), "PROMOTE | HOLD | REJECT"),
+            column("checkpoint", pa.string(), "workspace path of the candidate"),
+            column("incumbent", pa.string(), "checkpoint it was compared with; null in the first round"),
+            column("snapshot", pa.string(), "data snapshot it was trained on"),
+            column("result", pa.large_string(), "JSON: rates, gate lines, fixed and broken cases"),
+            column("at", pa.timestamp("us", "UTC"), "when the verdict was given"),
+        ]
+    ),
+}

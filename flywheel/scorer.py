@@ -1,0 +1,121 @@
+"""What a scorer is, and what it sees. One scorer serves three uses: curation filter, evaluation verifier, RL reward."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
+WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
+
+
+class BadImage(ValueError):
+    """The bytes are no usable image; the message names the fault (zero bytes, not an image, too large, truncated)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample as a scorer sees it: encoded bytes plus text; each decode happens at most once and is shared.
+
+    `header` and `pixels` raise `BadImage`.
+    """
+
+    image: bytes
+    caption: str = ""
+    task: str = "t2i"
+    references: tuple[bytes, ...] = ()
+
+    @cached_property
+    def header(self) -> Image.Image:
+        """The opened, undecoded PIL image: format, size, EXIF."""
+        return open_image(self.image)
+
+    @cached_property
+    def upright(self) -> Image.Image:
+        """RGB PIL image, fully decoded, EXIF orientation applied, at native resolution."""
+        return decode(self.image)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """uint8 [H, W, 3], upright, long side at most `WORKING_SIDE` pixels (area resampling): the one shared decode."""
+        return decode_working(self.image)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open encoded bytes without decoding. Errors: `BadImage` for zero bytes, non-images and decompression bombs."""
+    if not data:
+        raise BadImage("zero bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
+            image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"too large: {error}") from error
+    except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means "not an image"
+        raise BadImage(f"not an image: {error}".replace(repr(data), "bytes")) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    return image
+
+
+def decode(data: bytes) -> Image.Image:
+    """Fully decode to upright RGB. Errors: `BadImage`, truncated data included."""
+    return _load(open_image(data))
+
+
+def decode_working(data: bytes, side: int = WORKING_SIDE) -> np.ndarray:
+    """Decode to upright RGB uint8 [H, W, 3] with long side ≤ `side`; JPEGs are decoded at reduced scale first."""
+    image = open_image(data)
+    image.draft("RGB", (side, side))
+    image = _load(image)
+    scale = side / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX)
+    return np.asarray(image)
+
+
+def _load(image: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
+        raise BadImage(f"truncated or corrupt: {error}") from error
+
+
+class Scorer(Protocol):
+    """Turns items into columns. Pure: same item, same columns; thresholds are no part of it.
+
+    `name` prefixes its columns in a policy (`header.short_edge`); `version` changes whenever a value could change.
+    """
+
+    name: str
+    version: str
+    fields: tuple[pa.Field, ...]
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One dict per item (keys: `fields`), or the exception that this item alone raised, in its place."""
+        ...
+
+
+def per_item(items: Sequence[Item], one: Any) -> list[dict[str, Any] | Exception]:
+    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row."""
+    out: list[dict[str, Any] | Exception] = []
+    for item in items:
+        try:
+            out.append(one(item))
+        except Exception as error:  # noqa: BLE001 - the error becomes the row's `error` column, never lost
+            out.append(error)
+    return out

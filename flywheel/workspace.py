@@ -1,0 +1,113 @@
+"""Where every file of a workspace lives, and the only way files are written: whole, under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1  # version of the on-disk layout; raised when an older reader could misread a newer workspace
+_MARKER = "workspace.json"
+
+
+class UsageError(Exception):
+    """The user can fix this: one clear sentence, printed without a traceback, exit code 2."""
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `parts`: the key of everything named by its inputs."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends without an error: readers see all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield tmp
+        with open(tmp, "rb") as f:  # the bytes reach the disk before the name does
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with replacing(path) as tmp:
+        tmp.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as stable, readable JSON to `path` atomically."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`."""
+    return json.loads(path.read_bytes())
+
+
+def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536) -> None:
+    """Write a `pyarrow.Table` to `path` atomically; equal tables give equal bytes."""
+    import pyarrow.parquet as pq
+
+    with replacing(path) as tmp:
+        pq.write_table(table, tmp, row_group_size=row_group_size, compression="zstd", store_schema=True)
+
+
+class Workspace:
+    """The folder that holds one pool, its scores, shards, checkpoints and ledgers. `Workspace(root)` opens or creates it.
+
+    Errors: `UsageError` when the path is a file, or was written by a newer version.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
+        if str(root).startswith("s3://"):
+            raise UsageError("S3 workspaces are not supported yet: give a local folder as --workspace")
+        self.root = Path(root).expanduser().resolve()
+        marker = self.root / _MARKER
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"--workspace {root} is a file: give a folder")
+        if marker.exists():
+            self._check_format(marker)
+        elif not create:
+            raise UsageError(f"no workspace at {root}: create one with `flywheel run --source DIR --workspace {root}`")
+        elif self.root.exists() and any(p for p in self.root.iterdir() if not p.name.startswith(".")):
+            raise UsageError(f"--workspace {root} is not empty and not a workspace: give a new or an empty folder")
+        else:
+            write_json(marker, {"format": FORMAT})
+
+    def _check_format(self, marker: Path) -> None:
+        try:
+            found = int(read_json(marker)["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{marker} is not readable as a workspace marker: restore it or choose another folder") from error
+        if found > FORMAT:
+            raise UsageError(
+                f"workspace {self.root} has format {found}, this version reads up to {FORMAT}: upgrade image-flywheel"
+            )
+
+    def path(self, *parts: str) -> Path:
+        """A path below the root; nothing is created."""
+        return self.root.joinpath(*parts)
+
+    def sweep(self) -> int:
+        """Remove temporary files that killed writers left behind; returns how many. Only the run's owner calls this."""
+        stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()]
+        for p in stale:
+            p.unlink(missing_ok=True)
+        return len(stale)
