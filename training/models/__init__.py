@@ -1,0 +1,1 @@
+"""Networks: MMDiT, autoencoder, condition encoder. Import the modules directly: they need torch."""

@@ -1,0 +1,108 @@
+"""Weights of our MMDiT to and from diffusers' `QwenImage21Transformer2DModel`: names, fused matrices, rotary pairing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.models.mmdit import MMDiTConfig
+
+_PLAIN = {
+    "image_in.weight": "img_in.weight",
+    "text_in.norm": "txt_in.text_norm.weight",
+    "text_in.inner.weight": "txt_in.in_layer.weight",
+    "text_in.outer.weight": "txt_in.out_layer.weight",
+    "time_in.inner.weight": "time_text_embed.timestep_embedder.linear_1.weight",
+    "time_in.outer.weight": "time_text_embed.timestep_embedder.linear_2.weight",
+    "modulation.linear.weight": "modulation.1.weight",
+    "scale_out.linear.weight": "norm_out.linear.weight",
+    "image_out.weight": "proj_out.weight",
+}
+
+
+def diffusers_config(config: MMDiTConfig) -> dict[str, Any]:
+    """Keyword arguments of `QwenImage21Transformer2DModel`. Errors: `ValueError` for switches it does not have."""
+    if config.attention != "block_causal" or config.modulation != "shared":
+        raise ValueError("diffusers' model has block-causal attention and one shared modulation only")
+    return {
+        "patch_size": 1,
+        "in_channels": config.channels,
+        "out_channels": config.channels,
+        "num_layers": config.depth,
+        "attention_head_dim": config.head_dim,
+        "num_attention_heads": config.heads,
+        "context_in_dim": config.condition_dim,
+        "mlp_ratio": config.mlp_ratio,
+        "axes_dims_rope": config.rope_axes,
+        "eps": config.eps,
+        "causal_condition": config.condition_time == "zero",
+    }
+
+
+def from_diffusers_config(values: Mapping[str, Any]) -> MMDiTConfig:
+    """The inverse of `diffusers_config`. Errors: `ValueError` for a patch size other than 1."""
+    if values["patch_size"] != 1 or values["out_channels"] not in (None, values["in_channels"]):
+        raise ValueError("only patch_size 1 with as many output as input channels can be converted")
+    return MMDiTConfig(
+        channels=values["in_channels"],
+        condition_dim=values["context_in_dim"],
+        depth=values["num_layers"],
+        heads=values["num_attention_heads"],
+        head_dim=values["attention_head_dim"],
+        mlp_ratio=values["mlp_ratio"],
+        rope_axes=tuple(values["axes_dims_rope"]),
+        eps=values["eps"],
+        condition_time="zero" if values["causal_condition"] else "real",
+    )
+
+
+def to_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
+    """Our state dict under diffusers' names. Also maps gradients, which share the weights' shapes."""
+    out = {theirs: state[ours] for ours, theirs in _PLAIN.items()}
+    for i in range(config.depth):
+        ours, theirs = f"blocks.{i}.", f"transformer_blocks.{i}."
+        q, k, v = state[ours + "qkv.weight"].chunk(3)
+        gate, up = state[ours + "gate_up.weight"].chunk(2)
+        out |= {
+            theirs + "attn.to_q.weight": _interleave(q, config.head_dim),
+            theirs + "attn.to_k.weight": _interleave(k, config.head_dim),
+            theirs + "attn.to_v.weight": v,
+            theirs + "attn.to_out.0.weight": state[ours + "attention_out.weight"],
+            theirs + "attn.norm_q.weight": _interleave(state[ours + "query_norm"], config.head_dim),
+            theirs + "attn.norm_k.weight": _interleave(state[ours + "key_norm"], config.head_dim),
+            theirs + "img_mlp.gate_layer.weight": gate,
+            theirs + "img_mlp.proj.weight": up,
+            theirs + "img_mlp.out.weight": state[ours + "down.weight"],
+        }
+    return {name: tensor.contiguous() for name, tensor in out.items()}
+
+
+def from_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
+    """The inverse of `to_diffusers`."""
+    out = {ours: state[theirs] for ours, theirs in _PLAIN.items()}
+    for i in range(config.depth):
+        ours, theirs = f"blocks.{i}.", f"transformer_blocks.{i}."
+        q = _deinterleave(state[theirs + "attn.to_q.weight"], config.head_dim)
+        k = _deinterleave(state[theirs + "attn.to_k.weight"], config.head_dim)
+        gate_up = [state[theirs + "img_mlp.gate_layer.weight"], state[theirs + "img_mlp.proj.weight"]]
+        out |= {
+            ours + "qkv.weight": torch.cat([q, k, state[theirs + "attn.to_v.weight"]]),
+            ours + "query_norm": _deinterleave(state[theirs + "attn.norm_q.weight"], config.head_dim),
+            ours + "key_norm": _deinterleave(state[theirs + "attn.norm_k.weight"], config.head_dim),
+            ours + "attention_out.weight": state[theirs + "attn.to_out.0.weight"],
+            ours + "gate_up.weight": torch.cat(gate_up),
+            ours + "down.weight": state[theirs + "img_mlp.out.weight"],
+        }
+    return out
+
+
+def _interleave(rows: Tensor, head_dim: int) -> Tensor:
+    """Per head, rows (i, i + E/2) → (2i, 2i + 1): we rotate halves, diffusers rotates neighbours."""
+    return rows.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _deinterleave(rows: Tensor, head_dim: int) -> Tensor:
+    return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

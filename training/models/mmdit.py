@@ -1,0 +1,441 @@
+"""MMDiT: one stream of text and image tokens, block-causal, multiplicatively modulated.
+
+Architecture: Qwen-Image-2.0 report (one shared stream, MSRoPE, QK-RMSNorm, modulation without bias, SwiGLU); where the
+report is silent, the open 2.1 release. Shape suffixes: B batch, S tokens, P prefix tokens, N target tokens, D width,
+H heads, E head width, C latent channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Layout = tuple[int | tuple[int, int], ...]
+"""Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
+
+The last entry is the target image; everything before it is the condition (the prefix).
+"""
+
+TIME_FEATURES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMDiTConfig:
+    """Shape and switches of an `MMDiT`. Patch size is 1: a latent pixel is a token.
+
+    `attention`: "block_causal" (text causal, image blocks bidirectional inside) or "full".
+    `condition_time`: "zero" modulates conditions with t = 0, which makes their K/V independent of t; "real" uses t.
+    `modulation`: "shared" by all blocks, or "per_block".
+    """
+
+    channels: int
+    condition_dim: int
+    depth: int
+    heads: int
+    head_dim: int
+    rope_axes: tuple[int, int, int]
+    mlp_ratio: int = 3
+    rope_theta: float = 10_000.0
+    eps: float = 1e-6
+    attention: Literal["block_causal", "full"] = "block_causal"
+    condition_time: Literal["zero", "real"] = "zero"
+    modulation: Literal["shared", "per_block"] = "shared"
+
+    def __post_init__(self) -> None:
+        if sum(self.rope_axes) != self.head_dim or any(axis % 2 for axis in self.rope_axes):
+            raise ValueError(f"rope_axes {self.rope_axes} must be even and sum to head_dim {self.head_dim}")
+        for name, allowed in _SWITCHES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(allowed)}")
+
+    @property
+    def width(self) -> int:
+        """Width of the token stream."""
+        return self.heads * self.head_dim
+
+    @property
+    def cacheable(self) -> bool:
+        """Do the conditions' K/V stay the same over all denoising steps?"""
+        return self.attention == "block_causal" and self.condition_time == "zero"
+
+    def build(self) -> MMDiT:
+        """A freshly initialised model."""
+        return MMDiT(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MMDiTConfig:
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        return cls(**{**values, "rope_axes": tuple(values["rope_axes"])})
+
+
+_SWITCHES = {
+    "attention": ("block_causal", "full"),
+    "condition_time": ("zero", "real"),
+    "modulation": ("shared", "per_block"),
+}
+
+PRESETS: dict[str, MMDiTConfig] = {
+    "tiny": MMDiTConfig(channels=48, condition_dim=384, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12)),
+    "small": MMDiTConfig(channels=64, condition_dim=1024, depth=12, heads=12, head_dim=64, rope_axes=(8, 28, 28)),
+    "qwen-image-2.1": MMDiTConfig(
+        channels=64, condition_dim=4096, depth=32, heads=32, head_dim=128, rope_axes=(16, 56, 56)
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> MMDiTConfig:
+    """A named configuration, with changes. Errors: `ValueError` for an unknown name."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown MMDiT preset {name!r}: use one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)
+
+
+# Positions ----------------------------------------------------------------------------------------------------------
+def tokens(segment: int | tuple[int, int]) -> int:
+    """Number of tokens of one layout entry."""
+    return segment if isinstance(segment, int) else segment[0] * segment[1]
+
+
+def positions(layout: Layout) -> Tensor:
+    """MSRoPE positions, int64 [S, 3] (frame, row, column).
+
+    A text token advances one position on all three axes. An image block keeps the frame axis at the position reached
+    and lays its tokens on a grid centred on zero; afterwards the position advances by max(h, w).
+    """
+    parts, position = [], 0
+    for segment in layout:
+        if isinstance(segment, int):
+            parts.append(torch.arange(position, position + segment)[:, None].expand(-1, 3))
+            position += segment
+        else:
+            h, w = segment
+            rows, columns = torch.arange(h) - (h - h // 2), torch.arange(w) - (w - w // 2)
+            grid = torch.cartesian_prod(rows, columns).reshape(-1, 2)
+            parts.append(torch.cat([torch.full((h * w, 1), position), grid], dim=1))
+            position += max(h, w)
+    return torch.cat(parts)
+
+
+@lru_cache(maxsize=64)
+def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, float32 [S, E/2] each."""
+    where = positions(layout).float()
+    angles = [
+        torch.outer(where[:, axis], theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+        for axis, dim in enumerate(axes)
+    ]
+    angle = torch.cat(angles, dim=1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BHSE: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the pairs (i, i + E/2) of every head by their token's angles."""
+    cos, sin = rope
+    a, b = x_BHSE.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+# Layers -------------------------------------------------------------------------------------------------------------
+def time_features(t_B: Tensor) -> Tensor:
+    """Sinusoids of t in [0, 1] (times 1000), cosines first, float32 [B, 256]."""
+    half = TIME_FEATURES // 2
+    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=t_B.device) / half)
+    angle = 1000.0 * t_B.float()[:, None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """t [B] → [B, D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(TIME_FEATURES, width, bias=False)
+        self.outer = nn.Linear(width, width, bias=False)
+
+    def forward(self, t_B: Tensor) -> Tensor:
+        return self.outer(F.silu(self.inner(time_features(t_B).to(self.inner.weight.dtype))))
+
+
+class TextEmbedding(nn.Module):
+    """Condition states [B, L, condition_dim] → [B, L, D], after a zero-centred RMSNorm."""
+
+    def __init__(self, condition_dim: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.norm = nn.Parameter(torch.zeros(condition_dim))
+        self.inner = nn.Linear(condition_dim, width, bias=False)
+        self.outer = nn.Linear(width, width, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        y = F.rms_norm(states, (states.shape[-1],), self.norm + 1, self.eps)
+        return self.outer(F.gelu(self.inner(y), approximate="tanh"))
+
+
+class Modulation(nn.Module):
+    """Time embedding [B, D] → `parts` multiplicative factors [B, 1, D]: SiLU, then one linear layer without bias."""
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(width, parts * width, bias=False)
+
+    def forward(self, time_BD: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(F.silu(time_BD))[:, None].chunk(self.parts, dim=-1)
+
+
+class Block(nn.Module):
+    """x += tanh(gate1)·Attn(LN(x)(1+scale1)); x += tanh(gate2)·SwiGLU(LN(x)(1+scale2)).
+
+    Split at the attention, because which tokens attend to which is the model's business.
+    """
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__()
+        width, hidden = config.width, config.mlp_ratio * config.width
+        self.shape = (config.heads, config.head_dim)
+        self.eps = config.eps
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_norm = nn.Parameter(torch.ones(config.head_dim))
+        self.key_norm = nn.Parameter(torch.ones(config.head_dim))
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        self.modulation = Modulation(width, 4) if config.modulation == "per_block" else None
+
+    def factors(self, time_BD: Tensor, shared: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        """(scale1, gate1, scale2, gate2), own or shared."""
+        return self.modulation(time_BD) if self.modulation is not None else shared
+
+    def project(self, x: Tensor, scale: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, [B, H, S, E] each."""
+        y = self.qkv(_modulated(x, scale, self.eps))
+        q, k, v = y.unflatten(-1, (3, *self.shape)).permute(2, 0, 3, 1, 4).unbind(0)
+        q = rotate(F.rms_norm(q, q.shape[-1:], self.query_norm, self.eps), rope)
+        k = rotate(F.rms_norm(k, k.shape[-1:], self.key_norm, self.eps), rope)
+        return q, k, v
+
+    def finish(self, x: Tensor, attended_BHSE: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+        """Add the attention's and the feed-forward's branch."""
+        _, gate1, scale2, gate2 = factors
+        x = torch.addcmul(x, gate1.tanh(), self.attention_out(attended_BHSE.transpose(1, 2).flatten(2)))
+        gate, up = self.gate_up(_modulated(x, scale2, self.eps)).chunk(2, dim=-1)
+        return torch.addcmul(x, gate2.tanh(), self.down(F.silu(gate) * up))
+
+
+def _modulated(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale)
+
+
+# Attention by segments ----------------------------------------------------------------------------------------------
+def segment_bounds(layout: Layout) -> list[tuple[int, int]]:
+    """(start, end) of every layout entry, in tokens."""
+    ends = [0]
+    for segment in layout:
+        ends.append(ends[-1] + tokens(segment))
+    return list(pairwise(ends))
+
+
+def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, valid_BS: Tensor | None) -> Tensor:
+    """Attention under (query ≥ key or same image block) and key valid, one exact call per segment.
+
+    No dense S×S mask: an image block sees every key up to its own end; a text run needs a triangle only on itself.
+    Padding is on the right of a text run, so a leading run needs no mask: its valid queries never reach its padding.
+    """
+    outputs = []
+    for (start, end), segment in zip(segment_bounds(layout), layout, strict=True):
+        is_text = isinstance(segment, int)
+        if is_text and start == 0:
+            outputs.append(F.scaled_dot_product_attention(q[:, :, :end], k[:, :, :end], v[:, :, :end], is_causal=True))
+            continue
+        mask = None if valid_BS is None else valid_BS[:, None, None, :end]
+        if is_text:
+            triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
+            mask = triangle if mask is None else mask & triangle
+        outputs.append(
+            F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask)
+        )
+    return torch.cat(outputs, dim=2)
+
+
+# Model --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Prefix:
+    """A condition that has been read once: per block K and V [B or 1, H, P, E], and which keys are valid [B or 1, P]."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    valid: Tensor | None
+    layout: Layout
+
+    def expand(self, batch: int) -> Prefix:
+        """One row's prefix for `batch` rows, without copying."""
+        stretch = lambda x: x.expand(batch, *x.shape[1:])  # noqa: E731
+        valid = None if self.valid is None else stretch(self.valid)
+        return Prefix(tuple(map(stretch, self.keys)), tuple(map(stretch, self.values)), valid, self.layout)
+
+
+class MMDiT(nn.Module):
+    """Velocity of the target latents, given text states and reference latents."""
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_in = nn.Linear(config.channels, config.width, bias=False)
+        self.text_in = TextEmbedding(config.condition_dim, config.width, config.eps)
+        self.time_in = TimeEmbedding(config.width)
+        self.modulation = Modulation(config.width, 4) if config.modulation == "shared" else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.scale_out = Modulation(config.width, 1)
+        self.image_out = nn.Linear(config.width, config.channels, bias=False)
+        nn.init.zeros_(self.image_out.weight)  # the first prediction is zero, whatever the blocks do
+
+    def forward(
+        self,
+        latents_BNC: Tensor,
+        t_B: Tensor,
+        text_BLK: Tensor,
+        layout: Layout,
+        *,
+        references_BRC: Tensor | None = None,
+        text_valid_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity [B, N, C] of the target at time t in [0, 1] (1 is noise).
+
+        `text_BLK`: all text states in layout order; `references_BRC`: all reference latents in layout order;
+        `text_valid_BL`: False at right padding, None where there is none.
+        """
+        if self.config.cacheable:
+            return self.decode(latents_BNC, t_B, self.prefill(text_BLK, layout, references_BRC, text_valid_BL))
+        return self._joint(latents_BNC, t_B, text_BLK, layout, references_BRC, text_valid_BL)
+
+    def prefill(
+        self,
+        text_BLK: Tensor,
+        layout: Layout,
+        references_BRC: Tensor | None = None,
+        text_valid_BL: Tensor | None = None,
+    ) -> Prefix:
+        """Read the condition once, for any number of `decode` calls. Errors: `ValueError` unless `config.cacheable`."""
+        if not self.config.cacheable:
+            raise ValueError("a prefix can be kept only with attention='block_causal' and condition_time='zero'")
+        x, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
+        rope = self._rope(layout, slice(0, x.shape[1]), x)
+        time = self.time_in(torch.zeros(1, device=x.device))
+        shared = self.modulation(time) if self.modulation is not None else None
+        keys, values = [], []
+        for index, block in enumerate(self.blocks):
+            factors = block.factors(time, shared)
+            q, k, v = block.project(x, factors[0], rope)
+            keys.append(k)
+            values.append(v)
+            if index + 1 < len(self.blocks):  # nothing reads the condition's stream after the last block
+                x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors)
+        return Prefix(tuple(keys), tuple(values), valid, layout)
+
+    def decode(self, latents_BNC: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
+        """Velocity [B, N, C] of the target, given a prefix."""
+        x = self.image_in(latents_BNC)
+        batch, count = x.shape[:2]
+        length = prefix.keys[0].shape[2]
+        rope = self._rope(prefix.layout, slice(length, length + count), x)
+        mask = None
+        if prefix.valid is not None:
+            mask = F.pad(prefix.valid, (0, count), value=True).expand(batch, -1)[:, None, None]
+        time = self.time_in(t_B)
+        shared = self.modulation(time) if self.modulation is not None else None
+        if prefix.keys[0].shape[0] != batch:
+            prefix = prefix.expand(batch)
+        for block, keys, values in zip(self.blocks, prefix.keys, prefix.values, strict=True):
+            factors = block.factors(time, shared)
+            q, k, v = block.project(x, factors[0], rope)
+            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), factors)
+        return self._output(x, time)
+
+    def _joint(
+        self,
+        latents_BNC: Tensor,
+        t_B: Tensor,
+        text_BLK: Tensor,
+        layout: Layout,
+        references_BRC: Tensor | None,
+        text_valid_BL: Tensor | None,
+    ) -> Tensor:
+        """The whole sequence in one stream: for the switches under which conditions see t or the target."""
+        condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
+        target = self.image_in(latents_BNC)
+        lengths = (condition.shape[1], target.shape[1])
+        x = torch.cat([condition, target], dim=1)
+        valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
+        rope = self._rope(layout, slice(None), x)
+        time = self.time_in(t_B)
+        condition_time = self.time_in(torch.zeros_like(t_B)) if self.config.condition_time == "zero" else time
+        shared = None
+        if self.modulation is not None:
+            shared = _per_token(self.modulation(condition_time), self.modulation(time), lengths)
+        for block in self.blocks:
+            factors = shared
+            if block.modulation is not None:
+                factors = _per_token(block.modulation(condition_time), block.modulation(time), lengths)
+            q, k, v = block.project(x, factors[0], rope)
+            if self.config.attention == "full":
+                mask = None if valid is None else valid[:, None, None]
+                attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            else:
+                attended = block_causal_attention(q, k, v, layout, valid)
+            x = block.finish(x, attended, factors)
+        return self._output(x[:, lengths[0] :], time)
+
+    def _condition(
+        self, text_BLK: Tensor, layout: Layout, references_BRC: Tensor | None, text_valid_BL: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embedded prefix [B, P, D] in layout order, and its valid keys [B, P]."""
+        prefix = layout[:-1]
+        text_length = sum(s for s in prefix if isinstance(s, int))
+        reference_length = sum(tokens(s) for s in prefix if not isinstance(s, int))
+        given = 0 if references_BRC is None else references_BRC.shape[1]
+        if text_length != text_BLK.shape[1] or reference_length != given:
+            raise ValueError(
+                f"layout {layout} asks for {text_length} text and {reference_length} reference tokens, "
+                f"got {text_BLK.shape[1]} and {given}"
+            )
+        text = self.text_in(text_BLK).split([s for s in prefix if isinstance(s, int)], dim=1)
+        sizes = [tokens(s) for s in prefix if not isinstance(s, int)]
+        images = self.image_in(references_BRC).split(sizes, dim=1) if sizes else ()
+        text_iter, image_iter = iter(text), iter(images)
+        x = torch.cat([next(text_iter if isinstance(s, int) else image_iter) for s in prefix], dim=1)
+        if text_valid_BL is None:
+            return x, None
+        runs = iter(text_valid_BL.split([s for s in prefix if isinstance(s, int)], dim=1))
+        batch = len(text_valid_BL)
+        valid = [next(runs) if isinstance(s, int) else text_valid_BL.new_ones(batch, tokens(s)) for s in prefix]
+        return x, torch.cat(valid, dim=1)
+
+    def _rope(self, layout: Layout, part: slice, like: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary(layout, self.config.rope_axes, self.config.rope_theta)
+        return cos[part].to(like), sin[part].to(like)
+
+    def _output(self, x: Tensor, time: Tensor) -> Tensor:
+        (scale,) = self.scale_out(time)
+        return self.image_out(_modulated(x, scale, self.config.eps))
+
+
+def _per_token(
+    condition: tuple[Tensor, ...], target: tuple[Tensor, ...], lengths: tuple[int, int]
+) -> tuple[Tensor, ...]:
+    """Modulation factors of every token [B, S, D]: the condition's for the prefix, the target's for the target."""
+    return tuple(
+        torch.cat([c.expand(-1, lengths[0], -1), t.expand(-1, lengths[1], -1)], dim=1)
+        for c, t in zip(condition, target, strict=True)
+    )

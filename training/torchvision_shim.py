@@ -1,0 +1,21 @@
+"""Makes the registry's torchvision importable beside a CPU build of torch: transformers, diffusers and open_clip need it."""
+
+from __future__ import annotations
+
+
+def declare_operators() -> None:
+    """Declare the schemas of torchvision's `nms` and `qnms` where its compiled extension does not load; safe to repeat.
+
+    torchvision registers shape functions for both when it is imported, which fails while the operators are unknown.
+    Nothing here calls them.
+    """
+    import sys
+
+    import torch
+
+    if "torchvision" in sys.modules:
+        return
+    signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", signature)
