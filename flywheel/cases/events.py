@@ -1,0 +1,92 @@
+"""A case and its life: detected → routed → remedied → passed (closed) or failed (re-opened); status is a fold over events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flywheel.ledger import Ledger
+from flywheel.signals.results import Results
+from flywheel.workspace import Workspace, digest
+
+
+def case_id(prompt_id: str, capability: str) -> str:
+    """16 hex digits: every signal of one capability failing on one prompt is the same case."""
+    return digest(prompt_id, capability)[:16]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A failure as it stands after its last event."""
+
+    case_id: str
+    round: int  # in which it was detected
+    capability: str
+    track: str | None
+    prompt_id: str
+    prompt: str
+    is_open: bool
+
+
+def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Case]:
+    """Cases by id from events, oldest first."""
+    cases: dict[str, Case] = {}
+    for e in events:
+        old = cases.get(e["case_id"])
+        cases[e["case_id"]] = Case(
+            case_id=e["case_id"],
+            round=old.round if old else e["round"],
+            capability=e["capability"],
+            track=e["track"] or (old.track if old else None),
+            prompt_id=e["prompt_id"],
+            prompt=e["prompt"],
+            is_open=e["kind"] != "passed",
+        )
+    return cases
+
+
+def load_cases(workspace: Workspace) -> dict[str, Case]:
+    """Every case of a workspace."""
+    return fold(Ledger(workspace, "case_events").rows())
+
+
+def event(case: Case | Mapping[str, Any], round_: int, kind: str, evidence: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """One ledger row about a case; `changes` may set `track`."""
+    base = case if isinstance(case, Mapping) else vars(case)
+    row = {k: base.get(k) for k in ("case_id", "capability", "track", "prompt_id", "prompt")} | changes
+    return row | {
+        "event_id": digest(row["case_id"], round_, kind)[:32],
+        "round": round_,
+        "kind": kind,
+        "evidence": json.dumps(evidence, ensure_ascii=False, sort_keys=True, default=str),
+    }
+
+
+def detect(signals: Iterable[Mapping[str, Any]], known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
+    """`detected` events for the failures of a round's candidate that are no case yet, with the failed checks as evidence."""
+    failed: dict[str, list[Mapping[str, Any]]] = {}
+    for s in signals:
+        if s["round"] == round_ and s["arm"] == "candidate" and s["passed"] is False:
+            failed.setdefault(case_id(s["prompt_id"], s["capability"]), []).append(s)
+    return [
+        event(
+            {"case_id": cid, "capability": group[0]["capability"], "prompt_id": group[0]["prompt_id"], "prompt": group[0]["prompt"]},
+            round_,
+            "detected",
+            {"signals": [{k: s[k] for k in ("signal_id", "verifier", "score", "threshold", "evidence", "image")} for s in group]},
+        )
+        for cid, group in failed.items()
+        if cid not in known
+    ]
+
+
+def retest(results: Results, known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
+    """`passed` or `failed` events for known cases whose prompt was sampled again; cases that stay closed get none."""
+    events = []
+    for (prompt_id, capability), passed in results.items():
+        case = known.get(case_id(prompt_id, capability))
+        if case and case.round < round_ and (case.is_open or not passed):
+            events.append(event(case, round_, "passed" if passed else "failed", {"capability": capability, "passed": passed}))
+    return events

@@ -1,0 +1,160 @@
+"""DuckDB views over a workspace: the analysts' tables. A lens on the files, never their owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flywheel.ledger import Ledger
+from flywheel.schema import LEDGERS
+from flywheel.workspace import UsageError, Workspace, read_json, replacing
+
+if TYPE_CHECKING:
+    import duckdb
+
+# name → (meaning, columns with DuckDB type); the documented surface that `flywheel sql` and any DuckDB client see.
+VIEWS: dict[str, tuple[str, str]] = {
+    "samples": (
+        "one row per readable input row of the pool",
+        "sample_id VARCHAR, source_uri VARCHAR, source VARCHAR, task VARCHAR, width INTEGER, height INTEGER, caption VARCHAR",
+    ),
+    "decisions": (
+        "what curation decided for each input row in the latest snapshot; outcome is admitted | dropped",
+        "sample_id VARCHAR, source_uri VARCHAR, stage_reached VARCHAR, outcome VARCHAR, filter VARCHAR, score DOUBLE,"
+        " threshold DOUBLE, survivor VARCHAR",
+    ),
+    "quarantine": ("input rows that could not be read or scored", "source_uri VARCHAR, reason VARCHAR"),
+    "funnel": (
+        "rows entering and leaving each filter, in order; status is applied | not configured",
+        "stage VARCHAR, bucket INTEGER, filter VARCHAR, status VARCHAR, entered BIGINT, dropped BIGINT, quarantined BIGINT",
+    ),
+    "generated": (
+        "samples that a remedy retrieved or made for a capability, admitted or dropped by their entry checks",
+        "sample_id VARCHAR, round INTEGER, capability VARCHAR, recipe VARCHAR, caption VARCHAR, outcome VARCHAR,"
+        " filter VARCHAR, score DOUBLE, threshold DOUBLE",
+    ),
+}
+
+_CASES = """
+CREATE VIEW cases AS
+SELECT case_id,
+       min(round) AS round,
+       arg_min(capability, (at, event_id)) AS capability,
+       arg_max(track, (at, event_id)) FILTER (track IS NOT NULL) AS track,
+       CASE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
+            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
+            ELSE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
+       END AS status,
+       arg_min(prompt_id, (at, event_id)) AS prompt_id,
+       arg_min(prompt, (at, event_id)) AS prompt,
+       max(round) FILTER (kind = 'passed') AS fixed_in,
+       format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, (at, event_id))) AS image
+FROM case_events GROUP BY case_id
+"""
+
+CASE_COLUMNS = ("case_id", "round", "capability", "track", "status", "prompt_id", "prompt", "fixed_in", "image")
+
+EXAMPLE = (
+    "select capability, track, status, count(*) as cases from cases group by all order by cases desc"  # shown after a run
+)
+
+
+def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with every view of the workspace; a table that has no file yet is empty.
+
+    Extensions are never fetched. Cost: milliseconds; open one per question, so no view is ever stale.
+    """
+    import duckdb
+
+    con = duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "TimeZone": "UTC"}
+    )
+    for name, (_, columns) in VIEWS.items():
+        con.execute(f"CREATE VIEW {name} AS {_select(columns, _files(workspace, name))}")
+    for name, schema in LEDGERS.items():
+        columns = ", ".join(f"{f.name} {_duck(f.type)}" for f in schema)
+        con.execute(f"CREATE VIEW {name} AS {_select(columns, Ledger(workspace, name).files())}")
+    con.execute(_CASES)
+    return con
+
+
+def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
+    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's own message, or when it is no SELECT."""
+    import duckdb
+
+    con = connect(workspace)
+    try:
+        statements = con.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise UsageError("give exactly one SELECT: `flywheel sql` reads, it never writes")
+        result = con.execute(statements[0])
+        names = [d[0] for d in result.description]
+        return [dict(zip(names, row)) for row in result.fetchall()]
+    except duckdb.Error as error:
+        raise UsageError(f"{type(error).__name__}: {error}") from error
+    finally:
+        con.close()
+
+
+def documentation() -> list[dict[str, str]]:
+    """One row per view: its name, meaning and columns."""
+    views = [{"view": n, "meaning": meaning, "columns": columns} for n, (meaning, columns) in VIEWS.items()]
+    ledgers = [
+        {"view": n, "meaning": "append-only ledger", "columns": ", ".join(f"{f.name} {_duck(f.type)}" for f in schema)}
+        for n, schema in LEDGERS.items()
+    ]
+    cases = {"view": "cases", "meaning": "each case as it stands after its last event", "columns": ", ".join(CASE_COLUMNS)}
+    return [*views, *ledgers, cases]
+
+
+def export(workspace: Workspace, path: Path) -> Path:
+    """Write every view as a table into one DuckDB file (no image bytes): what an analyst copies and keeps."""
+    con = connect(workspace)
+    names = [*VIEWS, *LEDGERS, "cases"]
+    with replacing(path) as tmp:
+        con.execute(f"ATTACH '{tmp}' AS out")
+        for name in names:
+            con.execute(f"CREATE TABLE out.{name} AS SELECT * FROM {name}")
+            if name in VIEWS:
+                con.execute(f"COMMENT ON TABLE out.{name} IS '{VIEWS[name][0]}'")
+        con.execute("DETACH out")
+    con.close()
+    return path
+
+
+def snapshot(workspace: Workspace) -> str | None:
+    """Id of the latest committed data snapshot, or None before the first curation."""
+    rows = Ledger(workspace, "snapshots").rows()
+    return rows[-1]["snapshot"] if rows else None
+
+
+def _files(workspace: Workspace, name: str) -> list[str]:
+    """Parquet files behind a bulk view; those of the latest snapshot where the view is about one."""
+    if name == "samples":
+        # A shard belongs to the pool once its batch's manifest says so.
+        manifests = sorted(workspace.path("pool").glob("*/manifest.json"))
+        return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
+    if name == "generated":
+        return [str(p) for p in sorted(workspace.path("remedies").glob("*/generated.parquet"))]
+    current = snapshot(workspace)
+    if current is None:
+        return []
+    path = workspace.path("snapshots", current, f"{name}.parquet")
+    return [str(path)] if path.exists() else []
+
+
+def _select(columns: str, files: Iterable[str]) -> str:
+    names = ", ".join(c.split()[0] for c in columns.split(","))
+    listed = ", ".join("'" + f.replace("'", "''") + "'" for f in files)
+    if listed:
+        return f"SELECT {names} FROM read_parquet([{listed}], union_by_name=true)"
+    typed = ", ".join(f"NULL::{kind} AS {name}" for name, kind in (c.split() for c in columns.split(",")))
+    return f"SELECT {typed} WHERE false"
+
+
+def _duck(kind: Any) -> str:
+    """DuckDB's name of the Arrow types that ledgers use."""
+    names = {"string": "VARCHAR", "large_string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN"}
+    return names.get(str(kind), "DOUBLE" if str(kind) == "double" else "TIMESTAMPTZ")
+

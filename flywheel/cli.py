@@ -1,0 +1,292 @@
+"""The `flywheel` command: each verb is one call into a package. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flywheel.workspace import UsageError, Workspace
+
+app = typer.Typer(
+    help="Data flywheel and curation for image generators: curate, train, evaluate, route failures, repair, gate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curation.")]
+PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run the steps as a Prefect flow.")]
+PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
+PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]
+DEMO = Path("demo-workspace")
+
+
+def main() -> None:
+    """Entry point: what the user can fix ends in one sentence and exit code 2."""
+    try:
+        app()
+    except UsageError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+
+
+@app.command(epilog="Example: flywheel demo --quick")
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller round, in about two minutes.")] = False,
+    workspace: WorkspaceOption = DEMO,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    prefect: PrefectOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run two complete rounds on the embedded world: poor data, failures, a targeted remedy, a re-test and a gate."""
+    from flywheel.demo.world import write_world
+    from flywheel.rounds.run import Job
+
+    size = "quick" if quick else "full"
+    opened = Workspace(workspace)
+    source = opened.path("demo-source", size)
+    _say(f"writing the demo's world to {source}")
+    write_world(source, seed=seed, size=size)
+    job = Job(
+        workspace=str(opened.root),
+        source=str(source),
+        preset="quick" if quick else "demo",
+        seed=seed,
+        rounds=2,
+        workers=workers,
+    )
+    _run(job, prefect=prefect, as_json=as_json)
+
+
+@app.command(epilog="Example: flywheel run --source photos/ --captions captions.jsonl --workspace w")
+def run(
+    source: Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded bytes.")],
+    workspace: WorkspaceOption,
+    captions: Annotated[Path | None, typer.Option(help="JSON lines: file, caption, and references for edits.")] = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    rounds: RoundsOption = 2,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    prefect: PrefectOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the flywheel on your own pictures. Run it again after a kill to resume, after new data for the next round."""
+    from flywheel.rounds.run import Job
+
+    if not source.exists():
+        raise UsageError(f"--source {source} does not exist: give a folder of images, a .tar or a .parquet file")
+    if captions and not captions.is_file():
+        raise UsageError(f"--captions {captions} is no file: give a JSON-lines file")
+    job = Job(
+        workspace=str(Workspace(workspace).root),
+        source=str(source.resolve()),
+        captions=str(captions.resolve()) if captions else None,
+        policy=policy,
+        preset=preset,
+        seed=seed,
+        rounds=rounds,
+        workers=workers,
+    )
+    _run(job, prefect=prefect, as_json=as_json)
+
+
+@app.command(epilog='Example: flywheel sql "select * from funnel" -w w')
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT over the views; `flywheel tables` lists them.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the workspace in SQL (DuckDB, read-only)."""
+    from flywheel.catalog import query
+
+    _rows(query(Workspace(workspace, create=False), statement), as_json)
+
+
+@app.command(epilog="Example: flywheel tables")
+def tables(as_json: JsonOption = False) -> None:
+    """List the analysts' views and their columns."""
+    from flywheel.catalog import documentation
+
+    _rows(documentation(), as_json)
+
+
+@app.command(epilog="Example: flywheel funnel -w w")
+def funnel(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Rows entering and leaving each filter of the latest snapshot, in order."""
+    from flywheel.catalog import query
+
+    _rows(query(Workspace(workspace, create=False), "select * from funnel"), as_json)
+
+
+@app.command(epilog="Example: flywheel explain 3f2a -w w")
+def explain(
+    sample: Annotated[str, typer.Argument(help="Sample id, its first characters, or the file's path.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a sample is where it is: scores, decision, stages, duplicates."""
+    from curation.pipeline import explain as explain_sample
+    from flywheel.catalog import snapshot
+
+    opened = Workspace(workspace, create=False)
+    found = explain_sample(opened, snapshot(opened), sample)
+    _print(json.dumps(found, indent=None if as_json else 2, ensure_ascii=False, default=str))
+
+
+@app.command(epilog="Example: flywheel cases --status remedied -w w")
+def cases(
+    workspace: WorkspaceOption,
+    capability: Annotated[str | None, typer.Option(help="Only this capability.")] = None,
+    status: Annotated[str | None, typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List failure cases."""
+    from flywheel.catalog import query
+
+    rows = query(Workspace(workspace, create=False), "select * from cases order by capability, case_id")
+    wanted = {"capability": capability, "status": status}
+    _rows([r for r in rows if all(v in (None, r[k]) for k, v in wanted.items())], as_json)
+
+
+@app.command(epilog="Example: flywheel rounds -w w")
+def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """List rounds with their verdicts."""
+    from flywheel.catalog import query
+
+    columns = "round, verdict, checkpoint, incumbent, snapshot, at"
+    _rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
+
+
+@app.command(epilog="Example: flywheel report -w w")
+def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Write the one-file HTML report again."""
+    path = _report(Workspace(workspace, create=False))
+    _print(json.dumps({"report": str(path)}) if as_json else str(path))
+
+
+@app.command(epilog="Example: flywheel export -w w --output analysts.duckdb")
+def export(
+    workspace: WorkspaceOption,
+    output: Annotated[Path, typer.Option(help="DuckDB file to write; must not exist.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the analysts' tables into one DuckDB file."""
+    from flywheel.catalog import export as export_tables
+
+    if output.exists():
+        raise UsageError(f"{output} exists: exports are never replaced, give a new name")
+    path = export_tables(Workspace(workspace, create=False), output.resolve())
+    _print(json.dumps({"export": str(path)}) if as_json else str(path))
+
+
+@app.command(epilog="Example: flywheel dashboard -w w --port 8050")
+def dashboard(
+    workspace: WorkspaceOption,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8050,
+) -> None:
+    """Serve the dashboard (read-only)."""
+    from dashboards.app import serve
+
+    serve(Workspace(workspace, create=False), host=host, port=port)
+
+
+def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
+    from flywheel.memory import PeakMemory
+    from flywheel.progress import Progress
+    from flywheel.rounds.run import finished, run
+
+    with PeakMemory() as memory:
+        summary = finished(job)
+        if summary:
+            _say("nothing to do: this job is finished; the summary below is what it found")
+        elif prefect:
+            from flows.round import run_with_prefect
+
+            summary = run_with_prefect(job, progress=Progress(), report=_report)
+        else:
+            summary = run(job, progress=Progress(), report=_report)
+    summary["peak_rss_bytes"] = memory.peak
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False), flush=True)
+    else:
+        _summary(summary)
+
+
+def _report(workspace: Workspace) -> Path:
+    from dashboards.report import render
+    from flywheel.workspace import write_bytes
+
+    path = workspace.path("reports", "report.html")
+    write_bytes(path, render(workspace).encode())
+    return path
+
+
+def _summary(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    counts = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**summary)
+    for r in summary["rounds"]:
+        control = r["control_failure_rate"]
+        before = next((p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {})
+        table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
+        for name in ("capability", "before", "failure rate", "control"):
+            table.add_column(name, justify="left" if name == "capability" else "right")
+        for capability, rate in r["failure_rate"].items():
+            name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
+            table.add_row(name, *(_share(x) for x in (before.get(capability), rate, control.get(capability))))
+        console.print(table)
+        if r["fixed"] or r["broken"]:
+            console.print(f"  fixed {len(r['fixed'])}: {' '.join(r['fixed'])}", highlight=False)
+            console.print(f"  broke {len(r['broken'])}: {' '.join(r['broken'])}", highlight=False)
+    console.print(f"\n{counts}", highlight=False)
+    for name in ("report", "shards", "checkpoints", "sql"):
+        value = summary[name]
+        console.print(f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False)
+    gib = summary["peak_rss_bytes"] / 2**30
+    console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print(json.dumps(rows, ensure_ascii=False, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        _say("no rows")
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*("" if v is None else str(v) for v in row.values()))
+    Console().print(table)
+
+
+_print: Callable[[str], None] = typer.echo
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

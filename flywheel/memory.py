@@ -1,0 +1,44 @@
+"""Peak resident memory of this process and all it started, sampled in a thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psutil
+
+
+class PeakMemory:
+    """Context manager; `peak` is the largest sum over the process tree, in bytes (proportional set size where the
+    system tells it, so that shared pages count once; resident set size elsewhere).
+    """
+
+    def __init__(self, every: float = 1.0) -> None:
+        self.peak = 0
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, _tree())
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every):
+            self.peak = max(self.peak, _tree())
+
+
+def _tree() -> int:
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss if hasattr(process.memory_full_info(), "pss") else process.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # it ended while we looked
+    return total

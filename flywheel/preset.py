@@ -1,0 +1,108 @@
+"""Presets: every number of a run as data. Tiny and full differ only here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flywheel.workspace import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Which recipe trains, and for how many optimiser steps."""
+
+    recipe: str
+    base_steps: int  # first round
+    round_steps: int  # every later round, candidate and control alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the suite's prompts are sampled."""
+
+    suite: str  # demo | pool: the built-in held-out suite, or one made from held-out rows of the pool
+    side: int  # pixels
+    steps: int
+    cfg: float
+    held_out: int = 32  # pool suite: pictures kept from training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """Budget and thresholds of error attribution."""
+
+    seeds: int  # further seeds per failing prompt
+    neighbours: int = 8  # captions that measure the density around a prompt
+    sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How routed cases become a data quota."""
+
+    remedy_share: float  # share of the next round's rows that serves cases
+    max_targets: int  # capabilities served in one round, those with most cases first
+    min_cases: int  # fewer open cases than this make no target
+    samples: int  # remedy samples of one round, all targets together
+    retrieval_similarity: float = 0.6  # cosine between prompt and caption
+    tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """`alpha`: two-sided level of the paired sign test; `tolerance`: rise of a failure rate that is never blocked."""
+
+    alpha: float = 0.05
+    tolerance: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that a run needs besides its data."""
+
+    name: str
+    policy: str
+    training: Training
+    evaluation: Evaluation
+    attribution: Attribution
+    plan: Plan
+    gate: Gate
+
+
+_SECTIONS = {"training": Training, "evaluation": Evaluation, "attribution": Attribution, "plan": Plan, "gate": Gate}
+
+
+def built_in() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(p.name[:-5] for p in resources.files("flywheel.presets").iterdir() if p.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> Preset:
+    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key."""
+    path = Path(name) if name.endswith(".toml") else None
+    if path is None and name not in built_in():
+        raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(built_in())}, or give a .toml file")
+    try:
+        source = path if path else resources.files("flywheel.presets") / f"{name}.toml"
+        data = tomllib.loads(source.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read preset {name}: {error}") from error
+    sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
+    unknown = data.keys() - {"policy"}
+    if unknown or "policy" not in data:
+        raise UsageError(f"preset {name}: {'unknown key ' + min(unknown) if unknown else 'the key policy is missing'}")
+    return Preset(name=path.stem if path else name, policy=data["policy"], **sections)
+
+
+def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:
+    unknown = values.keys() - {f.name for f in fields(kind)}
+    if unknown:
+        raise UsageError(f"preset {preset}: unknown key {key}.{min(unknown)}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise UsageError(f"preset {preset}, section [{key}]: {error}") from error

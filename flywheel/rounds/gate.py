@@ -1,0 +1,87 @@
+"""The gate: a pure function of candidate, incumbent and policy that says PROMOTE, HOLD or REJECT, with a line per check."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from flywheel.preset import Gate
+from flywheel.signals.results import Results
+
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One capability: failure rates of both on the same prompts, the 95 % interval of their difference, the outcome."""
+
+    check: str
+    n: int
+    incumbent: float
+    candidate: float
+    fixed: int
+    broken: int
+    low: float
+    high: float
+    p_value: float
+    targeted: bool
+    outcome: str  # win | tie | regression
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """PROMOTE | HOLD | REJECT, why, and the lines it follows from."""
+
+    verdict: str
+    reason: str
+    lines: tuple[GateLine, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def judge(
+    candidate: Results, incumbent: Results | None, *, targets: Collection[str] = (), policy: Gate = Gate()
+) -> Verdict:
+    """Compare candidate with incumbent on the same cases.
+
+    Any regression → REJECT; else a win in a targeted capability (in any, when none is targeted) → PROMOTE; else HOLD.
+    Without an incumbent the candidate becomes the baseline. Errors: `ValueError` when the two were not tested on the
+    same prompts.
+    """
+    if incumbent is None:
+        return Verdict("PROMOTE", "no incumbent: the first checkpoint becomes the baseline", ())
+    if candidate.keys() != incumbent.keys():
+        raise ValueError("candidate and incumbent were evaluated on different prompts: evaluate both on one suite")
+    capabilities = sorted({c for _, c in candidate})
+    lines = tuple(_line(c, candidate, incumbent, c in targets, policy) for c in capabilities)
+    worse = [x.check for x in lines if x.outcome == "regression"]
+    wins = [x.check for x in lines if x.outcome == "win" and (x.targeted or not targets)]
+    if worse:
+        return Verdict("REJECT", f"regression in {', '.join(worse)}", lines)
+    if wins:
+        return Verdict("PROMOTE", f"win in {', '.join(wins)}, no regression", lines)
+    return Verdict("HOLD", "no significant win in the targeted capabilities", lines)
+
+
+def _line(capability: str, candidate: Results, incumbent: Results, targeted: bool, policy: Gate) -> GateLine:
+    keys = sorted(k for k in candidate if k[1] == capability)
+    new = np.array([not candidate[k] for k in keys], dtype=float)
+    old = np.array([not incumbent[k] for k in keys], dtype=float)
+    fixed, broken = int(((old == 1) & (new == 0)).sum()), int(((old == 0) & (new == 1)).sum())
+    # Paired test: only the prompts on which the two differ carry evidence (McNemar's exact test).
+    p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+    draws = np.random.default_rng(0).integers(0, len(keys), (BOOTSTRAPS, len(keys)))
+    low, high = np.quantile((new - old)[draws].mean(axis=1), (0.025, 0.975))
+    change = float((new - old).mean())
+    outcome = "tie"
+    if p < policy.alpha:
+        outcome = "win" if change < 0 else "regression" if change > policy.tolerance else "tie"
+    return GateLine(
+        capability, len(keys), float(old.mean()), float(new.mean()), fixed, broken, float(low), float(high), p, targeted, outcome
+    )

@@ -1,0 +1,56 @@
+"""The plan of a round: routed cases become a data quota, each share with its reason. Pure, written once, never changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from flywheel.cases.events import Case
+from flywheel.preset import Preset
+
+
+def make_plan(
+    cases: Sequence[Case], *, round_: int, incumbent: str | None, snapshot: str, preset: Preset, seed: int
+) -> dict[str, Any]:
+    """What the round trains on, for how long and why.
+
+    Capabilities with most open cases on the served tracks share `remedy_share` of the rows in proportion to their
+    cases. Without such cases the round trains on the base pool alone.
+    """
+    settings = preset.plan
+    served = [c for c in cases if c.track in settings.tracks]
+    counts = Counter(c.capability for c in served)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    targets = [(c, n) for c, n in ranked if n >= settings.min_cases][: settings.max_targets] if incumbent else []
+    total = sum(n for _, n in targets)
+    mix = [
+        {
+            "track": capability,
+            "share": round(settings.remedy_share * n / total, 6),
+            "samples": round(settings.samples * n / total),
+            "cases": n,
+            "reason": f"{n} open cases: {_by_track(served, capability)}",
+        }
+        for capability, n in targets
+    ]
+    base = round(1 - sum(m["share"] for m in mix), 6)
+    why = "keeps what the model can do" if mix else "no open case on a served track: the whole pool"
+    waiting = Counter(c.track or "unrouted" for c in cases if c.track not in settings.tracks)
+    return {
+        "round": round_,
+        "incumbent": incumbent,
+        "snapshot": snapshot,
+        "recipe": preset.training.recipe,
+        "steps": preset.training.round_steps if incumbent else preset.training.base_steps,
+        "seed": seed,
+        "targets": [c for c, _ in targets],
+        "cases": sorted(c.case_id for c in served if c.capability in dict(targets)),
+        "waiting": dict(sorted(waiting.items())),
+        "mix": [{"track": "base", "share": base, "reason": why}, *mix],
+    }
+
+
+def _by_track(cases: Sequence[Case], capability: str) -> str:
+    tracks = Counter(c.track for c in cases if c.capability == capability)
+    return ", ".join(f"{n} routed to {track}" for track, n in sorted(tracks.items()))

@@ -1,0 +1,161 @@
+"""A run on one page: ingest → suite → curate → rounds of (plan → remedy → train → evaluate → gate → route).
+
+Every step is idempotent: what is finished is found and not redone, so running again is also how a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel import catalog
+from flywheel.ledger import Ledger
+from flywheel.preset import Preset, load_preset
+from flywheel.progress import Progress
+from flywheel.rounds import steps
+from flywheel.signals.results import failure_rates, results
+from flywheel.workspace import Workspace, digest, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for; all paths absolute."""
+
+    workspace: str
+    source: str
+    captions: str | None = None
+    policy: str | None = None  # None: the preset's
+    preset: str = "tiny"
+    seed: int = 0
+    rounds: int = 2
+    workers: int = 2
+
+
+Summary = dict[str, Any]
+Step = Callable[..., Any]
+
+
+def plain_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the function: a run without an orchestrator."""
+    return function(*args, **kwargs)
+
+
+def run(
+    job: Job,
+    *,
+    step: Step = plain_step,
+    progress: Progress | None = None,
+    report: Callable[[Workspace], object] | None = None,
+) -> Summary:
+    """Bring the workspace to `job.rounds` finished rounds on the source as it is now; returns the summary.
+
+    `report` renders what people look at, as the last step.
+
+    Errors: `UsageError` for anything the user can fix.
+    """
+    began = time.monotonic()
+    progress = progress or Progress()
+    preset = load_preset(job.preset)
+    workspace = Workspace(job.workspace)
+    workspace.sweep()
+
+    def do(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with progress.step(name):
+            return step(name, function, *args, **kwargs)
+
+    do("ingest", steps.ingest, workspace, job, progress)
+    suite = do("held-out suite", steps.suite, workspace, job, preset, progress)
+    curated = do("curate", steps.curate, workspace, job, preset, suite, progress)
+    for number in rounds_to_run(workspace, job, curated.snapshot):
+        one_round(workspace, number, job, preset, suite, curated, do, progress)
+    do("export", steps.export, workspace)
+    if report:
+        do("report", report, workspace)
+    summary = summarise(workspace, time.monotonic() - began)
+    write_json(marker(job), {"job": asdict(job), "finished": True})
+    return summary
+
+
+def one_round(
+    workspace: Workspace, number: int, job: Job, preset: Preset, suite: Any, curated: Any, do: Step, progress: Progress
+) -> None:
+    """One round: the plan serves open cases, the candidate is trained and re-tested, the gate decides, failures are routed."""
+    label = f"round {number}"
+    plan = do(f"{label}: plan", steps.plan, workspace, number, job, preset, curated)
+    do(f"{label}: remedy", steps.remedy, workspace, plan, preset, suite, curated, progress)
+    candidate = do(f"{label}: train candidate", steps.train, workspace, plan, "candidate", curated, progress)
+    do(f"{label}: evaluate candidate", steps.evaluate, workspace, plan, "candidate", candidate, preset, suite, progress)
+    if plan["targets"]:  # equal extra steps on untargeted data: what more training alone would have given
+        control = do(f"{label}: train control", steps.train, workspace, plan, "control", curated, progress)
+        do(f"{label}: evaluate control", steps.evaluate, workspace, plan, "control", control, preset, suite, progress)
+    do(f"{label}: gate", steps.gate, workspace, plan, candidate, preset)
+    do(f"{label}: route", steps.route, workspace, plan, preset, suite, curated, progress)
+
+
+def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
+    """Numbers of the rounds still to do: up to `job.rounds`, or one more when the data changed since the last one."""
+    done = Ledger(workspace, "rounds").rows()
+    routed = Ledger(workspace, "case_events")
+    finished = [r["round"] for r in done if routed.has(f"route/{r['round']}")]
+    last = max(finished, default=0)
+    goal = job.rounds
+    if last >= job.rounds and done[-1]["snapshot"] != snapshot:
+        goal = last + 1
+    return range(last + 1, goal + 1)
+
+
+def marker(job: Job) -> Path:
+    """File whose existence says that exactly this job, on exactly these input files, is finished."""
+    source = Path(job.source)
+    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    captions = [Path(job.captions)] if job.captions else []
+    listing = [(str(p), s.st_size, s.st_mtime_ns) for p in [*files, *captions] if (s := p.stat())]
+    policy = Path(job.policy).read_text("utf-8") if job.policy and Path(job.policy).is_file() else job.policy
+    preset = asdict(load_preset(job.preset))
+    key = digest(listing, policy, preset, job.seed, job.rounds)
+    return Path(job.workspace, "runs", f"{key[:32]}.json")
+
+
+def finished(job: Job) -> Summary | None:
+    """The summary of a job that has nothing left to do, found without starting anything; None otherwise."""
+    began = time.monotonic()
+    if not Path(job.workspace, "workspace.json").exists() or not Path(job.source).exists():
+        return None
+    return summarise(Workspace(job.workspace), time.monotonic() - began) if marker(job).exists() else None
+
+
+def summarise(workspace: Workspace, seconds: float) -> Summary:
+    """Counts of the latest snapshot and every round's result. Checks that input = admitted + dropped + quarantined."""
+    counts = Ledger(workspace, "snapshots").rows()[-1]
+    out: Summary = {k: counts[k] for k in ("input", "admitted", "dropped", "quarantined")}
+    if out["input"] != out["admitted"] + out["dropped"] + out["quarantined"]:
+        raise AssertionError(f"rows lost or doubled: {out}; please report this with the workspace's snapshots table")
+    signals = Ledger(workspace, "signals").rows()
+    rounds = []
+    for row in Ledger(workspace, "rounds").rows():
+        n = row["round"]
+        result = read_json(workspace.path("rounds", f"round-{n:04d}", "result.json"))
+        rounds.append(
+            {
+                "round": n,
+                "verdict": row["verdict"],
+                "failure_rate": failure_rates(results(signals, n, "candidate")),
+                "control_failure_rate": failure_rates(results(signals, n, "control")),
+                "targets": result["targets"],
+                "fixed": result["fixed"],
+                "broken": result["broken"],
+            }
+        )
+    return out | {
+        "workspace": str(workspace.root),
+        "snapshot": counts["snapshot"],
+        "shards": str(workspace.path(counts["manifest"])),
+        "checkpoints": [str(workspace.path(r["checkpoint"])) for r in Ledger(workspace, "rounds").rows()],
+        "report": str(workspace.path("reports", "report.html")),
+        "sql": f'flywheel sql "{catalog.EXAMPLE}" --workspace {workspace.root}',
+        "seconds": round(seconds, 2),
+        "rounds": rounds,
+    }

@@ -1,0 +1,129 @@
+"""Evaluation: sample every prompt of a suite from a checkpoint, judge the images with the shared scorers, record signals."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flywheel.ledger import Ledger
+from flywheel.preset import Evaluation
+from flywheel.scorer import Item
+from flywheel.signals.results import Results, results
+from flywheel.signals.suite import Prompt
+from flywheel.workspace import Workspace, digest, write_bytes
+
+if TYPE_CHECKING:
+    from curation.verify import Outcome
+
+BATCH = 32  # images sampled together; only speed depends on it
+Report = Callable[..., None]
+
+
+def arm_name(round_: int, arm: str) -> str:
+    """Folder name of one arm of a round, used for its checkpoint and its samples."""
+    return f"round-{round_:04d}-{arm}"
+
+
+def evaluate(
+    workspace: Workspace,
+    suite: Sequence[Prompt],
+    checkpoint: Path,
+    *,
+    round_: int,
+    arm: str,
+    settings: Evaluation,
+    seed: int,
+    progress: Report | None = None,
+) -> Results:
+    """Pass or fail of every (prompt, capability); the same again from the ledger when it was already recorded."""
+    ledger = Ledger(workspace, "signals")
+    key = f"evaluation/{arm_name(round_, arm)}"
+    if not ledger.has(key):
+        folder = workspace.path("samples", arm_name(round_, arm))
+        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
+        outcomes = judge_images(suite, images)
+        name = str(checkpoint.relative_to(workspace.root))
+        rows = [
+            _signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
+            for p, judged in zip(suite, outcomes)
+            for o in judged
+        ]
+        ledger.append(rows, key=key)
+    return results(ledger.rows(), round_, arm)
+
+
+def sample_suite(
+    suite: Sequence[Prompt],
+    checkpoint: Path,
+    folder: Path,
+    *,
+    settings: Evaluation,
+    seed: int,
+    progress: Report | None = None,
+) -> list[bytes]:
+    """One PNG per prompt, sampled in batches of one layout; pictures already in `folder` are kept."""
+    from PIL import Image
+
+    from training.sampling import load_sampler
+
+    pending = [p for p in suite if not (folder / f"{p.prompt_id}.png").exists()]
+    sampler = load_sampler(checkpoint) if pending else None
+    done = len(suite) - len(pending)
+    pending.sort(key=lambda p: len(p.references))
+    for _, group in itertools.groupby(pending, key=lambda p: len(p.references)):
+        for batch in _batches(list(group)):
+            references = [p.reference_bytes() for p in batch]
+            pictures = sampler(
+                [p.text for p in batch],
+                references=references,
+                size=(settings.side, settings.side),
+                steps=settings.steps,
+                cfg=settings.cfg,
+                seed=seed,
+            )
+            for prompt, picture in zip(batch, pictures):
+                buffer = io.BytesIO()
+                Image.fromarray(picture).save(buffer, "PNG")
+                write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
+            done += len(batch)
+            if progress:
+                progress(done, len(suite), "images")
+    return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
+
+
+def judge_images(suite: Sequence[Prompt], images: Sequence[bytes]) -> list[list[Outcome]]:
+    """The outcome of each prompt's checks on its image."""
+    from curation.verify import verify
+
+    items = [
+        Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes()) for p, image in zip(suite, images)
+    ]
+    return verify(items, [p.checks for p in suite])
+
+
+def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
+    return [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
+
+
+def _signal(round_: int, arm: str, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str) -> dict[str, Any]:
+    return {
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability)[:32],
+        "round": round_,
+        "arm": arm,
+        "checkpoint": checkpoint,
+        "kind": "evaluation",
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.text,
+        "task": prompt.task,
+        "verifier": outcome.verifier,
+        "capability": outcome.capability,
+        "passed": outcome.passed,
+        "score": outcome.score,
+        "threshold": outcome.threshold,
+        "evidence": json.dumps(outcome.evidence, ensure_ascii=False, default=str),
+        "image": image,
+    }

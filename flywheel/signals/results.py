@@ -1,0 +1,26 @@
+"""From signals to results: pass or fail per prompt and capability, and failure rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Results = Mapping[tuple[str, str], bool]  # (prompt_id, capability) → passed
+
+
+def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Results:
+    """A capability passes on a prompt when all of its checks there pass; checks that were not applied do not count."""
+    out: dict[tuple[str, str], bool] = {}
+    for s in signals:
+        if s["kind"] == "evaluation" and s["round"] == round_ and s["arm"] == arm and s["passed"] is not None:
+            pair = (s["prompt_id"], s["capability"])
+            out[pair] = out.get(pair, True) and s["passed"]
+    return out
+
+
+def failure_rates(results_: Results) -> dict[str, float]:
+    """Failed share of the checks of each capability, in [0, 1]."""
+    totals: dict[str, list[int]] = {}
+    for (_, capability), passed in results_.items():
+        totals.setdefault(capability, []).append(0 if passed else 1)
+    return {c: sum(v) / len(v) for c, v in sorted(totals.items())}

@@ -1,0 +1,49 @@
+"""Prompt suites as data: one JSON line per prompt, each with the checks that judge its image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel.workspace import UsageError, write_bytes
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, its reference images (ti2i), and its checks (see `curation.verify`)."""
+
+    prompt_id: str
+    text: str
+    task: str
+    references: tuple[Path, ...]
+    checks: tuple[dict[str, Any], ...]
+
+    def reference_bytes(self) -> tuple[bytes, ...]:
+        """Encoded reference images, in order."""
+        return tuple(p.read_bytes() for p in self.references)
+
+
+def load_suite(path: Path) -> list[Prompt]:
+    """The prompts of a suite file. Errors: `UsageError` naming file, line and what is wrong with it."""
+    prompts = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            references = tuple(path.parent / r for r in row.get("references", ()))
+            prompts.append(Prompt(row["prompt_id"], row["prompt"], row["task"], references, tuple(row["checks"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}, line {number}: not a suite prompt ({type(error).__name__}: {error})") from error
+    if not prompts:
+        raise UsageError(f"{path} has no prompts: a round cannot be judged without an evaluation suite")
+    if len({p.prompt_id for p in prompts}) < len(prompts):
+        raise UsageError(f"{path}: prompt_id values must be unique")
+    return prompts
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write suite rows as JSON lines, atomically."""
+    write_bytes(path, "".join(json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in rows).encode())
+    return path

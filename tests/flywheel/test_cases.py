@@ -1,0 +1,86 @@
+"""Cases: detection, folding, re-test, attribution, plan and enhancer, all pure."""
+
+import json
+
+from flywheel.cases.attribution import Probe, attribute
+from flywheel.cases.events import case_id, detect, event, fold, retest
+from flywheel.preset import Attribution, load_preset
+from flywheel.remedies.enhancer import enhance
+from flywheel.rounds.plan import make_plan
+
+
+def signal(prompt: str, capability: str, passed: bool | None, **changes: object) -> dict:
+    row = dict(round=1, arm="candidate", kind="evaluation", prompt_id=prompt, prompt=prompt, capability=capability)
+    row |= dict(passed=passed, verifier=capability, score=0.0, threshold=1.0, evidence="{}", image="i.png", signal_id="s")
+    return row | changes
+
+
+def test_two_failed_checks_of_one_capability_are_one_case_and_unapplied_checks_none():
+    signals = [signal("a", "count", False), signal("a", "count", False), signal("a", "color", True), signal("b", "color", None)]
+    events = detect(signals, {}, 1)
+    assert [e["case_id"] for e in events] == [case_id("a", "count")]
+    assert len(json.loads(events[0]["evidence"])["signals"]) == 2
+
+
+def test_control_failures_and_known_cases_open_nothing():
+    known = fold(detect([signal("a", "count", False)], {}, 1))
+    assert detect([signal("a", "count", False)], known, 1) == []
+    assert detect([signal("b", "count", False, arm="control")], {}, 1) == []
+
+
+def test_a_case_lives_through_closing_and_reopening():
+    events = detect([signal("a", "count", False)], {}, 1)
+    case = fold(events)[case_id("a", "count")]
+    events.append(event(case, 1, "routed", {}, track="rl"))
+    events += retest({("a", "count"): True}, fold(events), 2)
+    assert not fold(events)[case.case_id].is_open
+    assert retest({("a", "count"): True}, fold(events), 3) == []  # still closed: nothing to say
+    events += retest({("a", "count"): False}, fold(events), 3)
+    reopened = fold(events)[case.case_id]
+    assert reopened.is_open and reopened.track == "rl" and reopened.round == 1
+
+
+def test_event_ids_are_unique_per_case_round_and_kind():
+    case = fold(detect([signal("a", "count", False)], {}, 1))[case_id("a", "count")]
+    ids = {event(case, r, k, {})["event_id"] for r in (1, 2) for k in ("routed", "remedied")}
+    assert len(ids) == 4
+
+
+def test_attribution_order():
+    settings = Attribution(seeds=3, sparse_percentile=25)
+
+    def track(enhanced: bool | None, seeds: int, density: float) -> str:
+        return attribute(Probe("better", enhanced, 3, seeds, density), settings)[0]
+
+    assert track(True, 3, 0) == "prompt_enhancement"
+    assert track(False, 1, 0) == "rl"
+    assert track(None, 0, 10) == "pretraining"
+    assert track(False, 0, 80) == "human"
+
+
+def test_plan_shares_follow_the_cases_and_name_their_reason():
+    preset = load_preset("demo")
+    signals = [signal(f"p{i}", "count", False) for i in range(10)] + [signal(f"q{i}", "text", False) for i in range(30)]
+    signals += [signal("x", "rare", False)]
+    cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
+    plan = make_plan(cases, round_=2, incumbent="checkpoints/a", snapshot="s", preset=preset, seed=0)
+    shares = {m["track"]: m["share"] for m in plan["mix"]}
+    assert plan["targets"] == ["text", "count"] and "rare" not in shares
+    assert abs(sum(shares.values()) - 1) < 1e-9
+    assert abs(shares["text"] / shares["count"] - 3) < 1e-3
+    assert shares["base"] == 1 - preset.plan.remedy_share
+    assert "30 routed to pretraining" in plan["mix"][1]["reason"]
+
+
+def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
+    preset = load_preset("demo")
+    cases = [c.__class__(**{**vars(c), "track": "human"}) for c in fold(detect([signal(f"p{i}", "count", False) for i in range(9)], {}, 1)).values()]
+    assert make_plan(cases, round_=1, incumbent=None, snapshot="s", preset=preset, seed=0)["targets"] == []
+    later = make_plan(cases, round_=2, incumbent="a", snapshot="s", preset=preset, seed=0)
+    assert later["targets"] == [] and later["waiting"] == {"human": 9}
+
+
+def test_enhancer_rewrites_requests_and_leaves_good_prompts_and_quotes_alone():
+    assert enhance("please draw me 2 red  circles") == "two red circles"
+    assert enhance('the word “2 CATS” in red') == 'the word "2 CATS" in red'
+    assert enhance("two red circles") is None
