@@ -1,0 +1,102 @@
+"""A round as a Prefect flow: the same plain functions as without Prefect, each a task run that the server records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flows.server import api, configure
+from flywheel.rounds.run import Job, run
+from flywheel.workspace import Workspace
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+    from flywheel.progress import Progress
+
+
+def run_with_prefect(job: Job, progress: Progress | None = None) -> dict[str, Any]:
+    """`flywheel.rounds.run.run` as a flow run; returns the same summary, raises the same errors.
+
+    The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
+    """
+    home = Workspace(job.workspace).path(".prefect")
+    configure(home)
+    with api(home):
+        return round_flow(progress)(**asdict(job))
+
+
+def round_flow(progress: Progress | None = None) -> Flow[..., dict[str, Any]]:
+    """The flow `flywheel-round`; its parameters are the fields of `Job`."""
+    from prefect import flow
+
+    @flow(name="flywheel-round", retries=0, persist_result=False)
+    def flywheel_round(
+        workspace: str,
+        source: str,
+        captions: str | None = None,
+        policy: str | None = None,
+        preset: str = "tiny",
+        seed: int = 0,
+        rounds: int = 2,
+        workers: int = 2,
+    ) -> dict[str, Any]:
+        """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
+        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers)
+        summary = run(job, step=task_step, progress=progress)
+        publish(summary)
+        return summary
+
+    return flywheel_round
+
+
+def task_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run one step as a task run of that name.
+
+    The task takes and returns nothing: Prefect walks through parameters and results, which may be whole data sets. No
+    cache and no retry either: a step finds its own finished work, and an error that the user can fix stays one.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    results: list[Any] = []
+
+    def step() -> None:
+        results.append(function(*args, **kwargs))
+
+    task(step, name=function.__name__, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)()
+    return results[0]
+
+
+def publish(summary: dict[str, Any]) -> None:
+    """Artifacts of the flow run: the counts and verdicts as Markdown, failure rates as a table."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    create_markdown_artifact(markdown(summary), key="flywheel-round", description="Counts, verdicts, report")
+    if table := rate_table(summary):
+        create_table_artifact(table, key="flywheel-failure-rates", description="Failure rate by round and capability")
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """Counts and verdicts, one line each."""
+    input_, *rest = (f"{summary[k]:,} {k}" for k in ("input", "admitted", "dropped", "quarantined"))
+    rounds = [
+        f"- round {r['round']}: **{r['verdict']}**, {len(r['fixed'])} cases fixed, {len(r['broken'])} broken"
+        for r in summary["rounds"]
+    ]
+    return "\n".join([f"{input_} = {' + '.join(rest)}", "", *rounds, "", f"Report: `{summary['report']}`"])
+
+
+def rate_table(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per round and capability; the control's rate is null where there was no control run."""
+    return [
+        {
+            "round": r["round"],
+            "capability": capability,
+            "failure_rate": rate,
+            "control_failure_rate": r["control_failure_rate"].get(capability),
+        }
+        for r in summary["rounds"]
+        for capability, rate in r["failure_rate"].items()
+    ]
