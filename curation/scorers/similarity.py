@@ -1,0 +1,118 @@
+"""How much of the reference is left in the result of an edit: its subject, its unchanged part, the share that changed.
+
+Everything is measured at one working size, so that a small result can be compared with a large reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.scorers.objects import MIN_CONTRAST, background_of, to_lab
+from flywheel.schema import column
+from flywheel.scorer import Item, decode_working, per_item
+
+SIDE = 64  # pixels: working side, both pictures
+CHANGED = 16.0  # ΔE between reference and result that counts as a change, after a light blur
+MIN_SUBJECT = 0.02  # share of the picture: smaller marks are no subject
+MIN_DETAIL = 9.0  # ΔE spread inside a mark: a subject has inner detail, a flat shape has none
+
+
+class Similarity:
+    """Agreement of a ti2i sample with its references; every column is null for a sample without references."""
+
+    name = "similarity"
+    version = "1"
+    fields = (
+        column("identity", pa.float64(), "is the references' subject still there: template correlation, 0 to 1, least of all"),
+        column("unchanged", pa.float64(), "structural similarity with the first reference outside the changed area, 0 to 1"),
+        column("changed_area", pa.float64(), "share of the picture that differs from the first reference, 0 to 1"),
+    )
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One row per item; `BadImage` where a picture cannot be decoded."""
+        return per_item(items, _one)
+
+
+def _one(item: Item) -> dict[str, Any]:
+    if not item.references:
+        return {"identity": None, "unchanged": None, "changed_area": None}
+    result = item.pixels
+    references = [decode_working(r) for r in item.references]
+    similar, changed = unchanged(references[0], result)
+    return {
+        "identity": min(identity(r, result) for r in references),
+        "unchanged": similar,
+        "changed_area": changed,
+    }
+
+
+def identity(reference: np.ndarray, result: np.ndarray) -> float:
+    """Correlation in [0, 1] of the reference's subject with its best place in the result; RGB uint8 [H, W, 3] each."""
+    import cv2
+
+    source, target = working(reference), working(result)
+    top, bottom, left, right = subject(source)
+    match = cv2.matchTemplate(target, source[top:bottom, left:right], cv2.TM_CCOEFF_NORMED)
+    return float(np.clip(match[np.isfinite(match)].max(initial=0.0), 0, 1))
+
+
+def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
+    """(structural similarity outside the changed area, changed share) of two pictures, RGB uint8 [H, W, 3] each."""
+    import cv2
+
+    a, b = working(reference), working(result)
+    difference = np.linalg.norm(cv2.GaussianBlur(a, (0, 0), 1.0) - cv2.GaussianBlur(b, (0, 0), 1.0), axis=2)
+    changed = difference > CHANGED
+    # the rim of a change is mixed by resampling: it says nothing about what was to stay
+    keep = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    similar = float(ssim(a[..., 0], b[..., 0])[keep].mean()) if keep.any() else 0.0
+    return float(np.clip(similar, 0, 1)), float(changed.mean())
+
+
+def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
+    """Box (top, bottom, left, right) of the mark with the most inner detail on a plain background; else the whole picture."""
+    import cv2
+
+    h, w = lab.shape[:2]
+    ground = background_of(lab)
+    if ground is None:
+        return 0, h, 0, w
+    marks = (np.linalg.norm(lab - ground, axis=2) > MIN_CONTRAST).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
+    best, detail = None, MIN_DETAIL
+    for left, top, width, height, _ in stats[1:]:
+        inner = lab[top + height // 5 : top + height - height // 5, left + width // 5 : left + width - width // 5]
+        if width * height < MIN_SUBJECT * h * w or not inner.size:
+            continue
+        middle = np.median(inner.reshape(-1, 3), axis=0)
+        spread = float(np.linalg.norm(inner - middle, axis=2).mean())
+        if spread > detail:
+            best, detail = (top, top + height, left, left + width), spread
+    return best or (0, h, 0, w)
+
+
+def working(pixels: np.ndarray) -> np.ndarray:
+    """CIE Lab float32 [SIDE, SIDE, 3]: both pictures on one grid, whatever their size."""
+    import cv2
+
+    shrinking = min(pixels.shape[:2]) > SIDE
+    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)
+    return to_lab(small)
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity map [H, W] of two lightness planes in [0, 100] (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+    import cv2
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(x, (0, 0), 1.5)
+
+    c1, c2 = (0.01 * 100) ** 2, (0.03 * 100) ** 2
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    cov = blur(a * b) - mean_a * mean_b
+    return ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))

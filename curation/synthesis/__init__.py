@@ -1,0 +1,100 @@
+"""Training samples made to order for a capability; each is verified before it is handed out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from curation.synthesis.cards import group_cards, single_cards
+from curation.synthesis.edits import keep_edits, move_edits, recolour_edits, reword_edits
+from curation.synthesis.meaning import meaning, normalise
+from curation.synthesis.photos import photo_edits
+from curation.synthesis.sample import Recipe, Sample
+from curation.synthesis.text import word_cards
+from flywheel.workspace import UsageError
+
+if TYPE_CHECKING:
+    from curation.verify import Outcome
+
+__all__ = ["GENERATORS", "Recipe", "Sample", "capabilities", "draw", "meaning", "normalise", "photo_edits", "synthesise"]
+
+# capability → recipes that teach it, taken in turn
+GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
+    "object": (single_cards,),
+    "color": (single_cards,),
+    "position": (single_cards,),
+    "count": (group_cards,),
+    "typography": (word_cards,),
+    "editing": (recolour_edits, move_edits),
+    "text_editing": (reword_edits,),
+    "identity": (keep_edits,),
+}
+_BATCH = 16  # samples verified together
+
+
+def capabilities() -> tuple[str, ...]:
+    """Capabilities that some generator serves."""
+    return tuple(GENERATORS)
+
+
+def synthesise(
+    capability: str,
+    count: int,
+    *,
+    seed: int,
+    exclude: frozenset[str],
+    on_refused: Callable[[Sample, list[Outcome]], None] | None = None,
+) -> Iterator[Sample]:
+    """Yield `count` samples that teach `capability` and passed their own entry checks; deterministic by seed.
+
+    `exclude`: evaluation prompts. Neither their wording nor their meaning (shape, colour, count, place, word) is made.
+    `on_refused` sees each sample that failed a check, with its outcomes. Errors: `UsageError` for a capability without a
+    generator, and when nothing is left to make.
+    """
+    from curation.verify import passed, verify
+
+    if capability not in GENERATORS:
+        raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
+    stream = draw([make() for make in GENERATORS[capability]], seed=f"{seed}/{capability}", exclude=exclude)
+    made = refused = 0
+    while made < count:
+        batch = list(itertools.islice(stream, min(_BATCH, count - made)))
+        for sample, outcomes in zip(batch, verify([s.item for s in batch], [s.checks for s in batch])):
+            if passed(outcomes):
+                made += 1
+                yield sample
+                continue
+            refused += 1
+            if on_refused:
+                on_refused(sample, outcomes)
+        if refused > 50 + made:
+            raise UsageError(f"{refused} of {refused + made} generated {capability} samples failed their entry checks")
+
+
+def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozenset()) -> Iterator[Sample]:
+    """Endless unverified samples, recipes in turn, every allowed variant once before any comes again.
+
+    Errors: `UsageError` when `exclude` leaves a recipe no variant.
+    """
+    prompts = {normalise(p) for p in exclude}
+    held = {m for p in exclude if (m := meaning(p)) is not None}
+    decks = [_deck(recipe, random.Random(f"{seed}/{recipe.name}"), held) for recipe in recipes]
+    for i in itertools.count():
+        recipe, deck = recipes[i % len(recipes)], decks[i % len(recipes)]
+        sample = recipe.render(next(deck), random.Random(f"{seed}/{recipe.name}/{i}"))
+        if normalise(sample.caption) not in prompts:
+            yield sample
+
+
+def _deck(recipe: Recipe, rng: random.Random, held: set) -> Iterator:
+    """The allowed variants, shuffled once, over and over."""
+    variants = list(recipe.variants)
+    rng.shuffle(variants)
+    while True:
+        allowed = [v for v in variants if held.isdisjoint(recipe.meanings(v))]
+        if not allowed:
+            raise UsageError(f"every variant of {recipe.name} is held out for evaluation: nothing can be generated")
+        yield from allowed
+        variants = allowed

@@ -1,0 +1,77 @@
+"""Colours, canvas and pencil of the generated cards: drawn large, reduced once, so that every edge is anti-aliased."""
+
+from __future__ import annotations
+
+import io
+import random
+
+from PIL import Image, ImageDraw
+
+RGB = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+INKS: dict[str, RGB] = {
+    "red": (214, 40, 40),
+    "orange": (244, 132, 20),
+    "green": (38, 150, 70),
+    "blue": (32, 92, 200),
+    "purple": (130, 52, 160),
+    "black": (28, 28, 32),
+}
+BACKGROUNDS: dict[str, RGB] = {
+    "white": (250, 250, 248),
+    "yellow": (253, 236, 150),
+    "pink": (252, 214, 222),
+    "light blue": (204, 230, 250),
+}
+SIZES = (128, 160, 192, 256)  # pixels, native side of a card
+_OVERSAMPLING = 3
+
+
+class Canvas:
+    """A square card of `side` pixels; shapes are placed in units of the side, 0 to 1, y downwards."""
+
+    def __init__(self, background: RGB, side: int) -> None:
+        self.side = side
+        self._scale = side * _OVERSAMPLING
+        self.image = Image.new("RGB", (self._scale, self._scale), background)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def polygon(self, points: list[tuple[float, float]], fill: RGB) -> None:
+        self.draw.polygon([(x * self._scale, y * self._scale) for x, y in points], fill=fill)
+
+    def ellipse(self, box: Box, fill: RGB) -> None:
+        self.draw.ellipse([v * self._scale for v in box], fill=fill)
+
+    def rounded(self, box: Box, fill: RGB, radius: float) -> None:
+        self.draw.rounded_rectangle([v * self._scale for v in box], radius=radius * self._scale, fill=fill)
+
+    def arc(self, box: Box, start: float, end: float, fill: RGB, width: float) -> None:
+        self.draw.arc([v * self._scale for v in box], start, end, fill=fill, width=round(width * self._scale))
+
+    def text(self, word: str, centre: tuple[float, float], font: str, width: float, height: float, fill: RGB) -> None:
+        """Write `word` centred on its ink, as large as fits width × height."""
+        from PIL import ImageFont
+
+        trial = ImageFont.truetype(font, 200)
+        left, top, right, bottom = trial.getbbox(word)
+        size = 200 * self._scale * min(width / (right - left), height / (bottom - top))
+        at = (centre[0] * self._scale, centre[1] * self._scale)
+        self.draw.text(at, word, font=ImageFont.truetype(font, size), fill=fill, anchor="mm")
+
+    def png(self) -> bytes:
+        """The finished card, PNG."""
+        return encode(self.image.resize((self.side, self.side), Image.Resampling.BOX))
+
+
+def encode(image: Image.Image) -> bytes:
+    """RGB PNG bytes; equal pictures give equal bytes."""
+    out = io.BytesIO()
+    image.convert("RGB").save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def tint(color: RGB, rng: random.Random, spread: int = 8) -> RGB:
+    """The colour with a little variation, so that no two cards share one exact value."""
+    r, g, b = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
+    return r, g, b

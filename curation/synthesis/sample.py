@@ -1,0 +1,50 @@
+"""What a generator makes: one training sample with the checks it has to pass before anything is trained on it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.synthesis.meaning import Meaning
+from flywheel.scorer import Item
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks."""
+
+    image: bytes
+    caption: str
+    task: str
+    references: tuple[bytes, ...]
+    checks: tuple[dict[str, Any], ...]
+    recipe: str
+
+    @property
+    def sample_id(self) -> str:
+        """SHA-256 of the image bytes; for ti2i of the image, the references and the instruction."""
+        if self.task == "t2i":
+            return hashlib.sha256(self.image).hexdigest()
+        parts = [hashlib.sha256(p).hexdigest() for p in (self.image, *self.references, self.caption.encode())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def item(self) -> Item:
+        """The sample as scorers see it."""
+        return Item(image=self.image, caption=self.caption, task=self.task, references=self.references)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A family of samples: its variants, what each of them shows and says, and how one becomes a sample.
+
+    `meanings` names the caption's meaning and that of every picture involved; `render` is pure in its arguments.
+    """
+
+    name: str
+    variants: Sequence[Any]
+    meanings: Callable[[Any], tuple[Meaning | None, ...]]
+    render: Callable[[Any, random.Random], Sample]

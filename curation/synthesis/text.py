@@ -1,0 +1,85 @@
+"""Word cards: one short word in a real font, large, in a stated colour."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import util
+from pathlib import Path
+
+from curation.synthesis.cards import article, jitter
+from curation.synthesis.meaning import Meaning, meaning
+from curation.synthesis.palette import BACKGROUNDS, INKS, SIZES, Canvas, tint
+from curation.synthesis.sample import Recipe, Sample
+from flywheel.workspace import UsageError
+
+WORDS = (
+    "SUN", "SKY", "TEA", "BUS", "CAT", "DOG", "HAT", "MAP", "BOX", "KEY",
+    "OPEN", "STOP", "CAFE", "FISH", "BOOK", "TAXI", "PARK", "MILK", "HOME", "SALE",
+)  # fmt: skip
+FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSans-Bold.ttf",)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word in one ink on one background."""
+
+    word: str
+    color: str
+    background: str
+
+
+@lru_cache
+def font_path(name: str) -> str:
+    """File of a font `package:path/inside`, found through the installed package. Errors: `UsageError` when missing."""
+    package, _, inside = name.partition(":")
+    spec = util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        if (path := Path(folder, inside)).is_file():
+            return str(path)
+    raise UsageError(f"font {inside} is not in the installed package {package!r}: install the pinned version of it")
+
+
+def draw_word(card: Word, rng: random.Random) -> bytes:
+    """PNG of the card: the word as large as the card allows."""
+    canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
+    font = font_path(rng.choice(FONTS))
+    centre = (0.5 + jitter(rng, 0.01), 0.5 + jitter(rng, 0.01))
+    canvas.text(card.word, centre, font, 0.86, 0.42, tint(INKS[card.color], rng))
+    return canvas.png()
+
+
+def word_caption(card: Word, rng: random.Random) -> str:
+    """One of several natural wordings; each quotes the word and states its colour and the background."""
+    quoted = f'"{card.word}"'
+    return rng.choice(
+        (
+            f"the word {quoted} in {card.color} on {article(card.background)} card",
+            f"{article(card.background)} card that says {quoted} in {card.color}",
+            f"{article(card.color)} word {quoted}, {card.background} background",
+            f"{article(card.color)} sign reading {quoted} on {article(card.background)} background",
+        )
+    )
+
+
+def word_checks(card: Word) -> tuple[dict, ...]:
+    """The word, letter by letter."""
+    return ({"verifier": "text", "capability": "typography", "text": card.word},)
+
+
+def word_meaning(card: Word) -> tuple[Meaning | None, ...]:
+    """What the card says, and in which colour."""
+    return (meaning(word_caption(card, random.Random(0))),)
+
+
+def render_word(card: Word, rng: random.Random) -> Sample:
+    """The card as a sample."""
+    return Sample(draw_word(card, rng), word_caption(card, rng), "t2i", (), word_checks(card), "word-card")
+
+
+def word_cards() -> Recipe:
+    """Every word × ink × background."""
+    variants = [Word(w, c, b) for w in WORDS for c in INKS for b in BACKGROUNDS]
+    return Recipe("word-card", variants, word_meaning, render_word)
