@@ -40,16 +40,16 @@ _CASES = """
 CREATE VIEW cases AS
 SELECT case_id,
        min(round) AS round,
-       arg_min(capability, (at, event_id)) AS capability,
-       arg_max(track, (at, event_id)) FILTER (track IS NOT NULL) AS track,
+       arg_min(capability, ("at", event_id)) AS capability,
+       arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
        CASE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
             WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
             ELSE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
        END AS status,
-       arg_min(prompt_id, (at, event_id)) AS prompt_id,
-       arg_min(prompt, (at, event_id)) AS prompt,
+       arg_min(prompt_id, ("at", event_id)) AS prompt_id,
+       arg_min(prompt, ("at", event_id)) AS prompt,
        max(round) FILTER (kind = 'passed') AS fixed_in,
-       format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, (at, event_id))) AS image
+       format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, ("at", event_id))) AS image
 FROM case_events GROUP BY case_id
 """
 
@@ -68,8 +68,9 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     con = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "TimeZone": "UTC"}
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
+    con.execute("SET TimeZone = 'UTC'")
     for name, (_, columns) in VIEWS.items():
         con.execute(f"CREATE VIEW {name} AS {_select(columns, _files(workspace, name))}")
     for name, schema in LEDGERS.items():
@@ -145,11 +146,11 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 
 
 def _select(columns: str, files: Iterable[str]) -> str:
-    names = ", ".join(c.split()[0] for c in columns.split(","))
+    names = ", ".join(f'"{c.split()[0]}"' for c in columns.split(","))
     listed = ", ".join("'" + f.replace("'", "''") + "'" for f in files)
     if listed:
         return f"SELECT {names} FROM read_parquet([{listed}], union_by_name=true)"
-    typed = ", ".join(f"NULL::{kind} AS {name}" for name, kind in (c.split() for c in columns.split(",")))
+    typed = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in (c.split() for c in columns.split(",")))
     return f"SELECT {typed} WHERE false"
 
 

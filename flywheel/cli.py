@@ -165,7 +165,7 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """List rounds with their verdicts."""
     from flywheel.catalog import query
 
-    columns = "round, verdict, checkpoint, incumbent, snapshot, at"
+    columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"' 
     _rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
 
 

@@ -1,0 +1,1 @@
+"""The embedded demo: a generated world and its held-out prompt suite."""

@@ -1,0 +1,150 @@
+"""The demo's held-out prompt suite: combinations that no picture of the world shows, each prompt with its checks."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from curation.synthesis.cards import (
+    GROUPS,
+    Group,
+    Single,
+    group_caption,
+    group_checks,
+    single_caption,
+    single_checks,
+)
+from curation.synthesis.edits import Edit, keep_checks, keep_text
+from curation.synthesis.mascot import SIDES, Scene, draw_scene
+from curation.synthesis.meaning import POSITIONS, SHAPES
+from curation.synthesis.palette import BACKGROUNDS, INKS
+from curation.synthesis.text import WORDS, Word, word_caption, word_checks
+from flywheel.signals.suite import write_rows
+from flywheel.workspace import write_bytes
+
+Size = Literal["full", "quick"]
+PROMPTS = {"full": 30, "quick": 10}  # per family: single shapes, groups, words, mascot edits
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out prompt, before it gets an id; `reference` is an encoded PNG for ti2i."""
+
+    prompt: str
+    checks: tuple[dict[str, Any], ...]
+    reference: bytes | None = None
+
+
+def questions(*, seed: int = 0, size: Size = "full") -> list[tuple[str, Question]]:
+    """(prompt id, question) of every held-out prompt; the quick suite is the first part of each family of the full one."""
+    return [row for family in _families(seed) for row in family[: PROMPTS[size]]]
+
+
+def held_out_prompts(*, seed: int = 0) -> frozenset[str]:
+    """Every prompt of the full suite: what the world must neither say nor show, whatever its size."""
+    return frozenset(q.prompt for _, q in questions(seed=seed))
+
+
+def write_suite(folder: Path, *, seed: int = 0, size: Size = "full") -> Path:
+    """Write `suite.jsonl` and its reference pictures into `folder`; returns the suite's path. Equal inputs, equal bytes."""
+    rows = []
+    for prompt_id, question in questions(seed=seed, size=size):
+        references = []
+        if question.reference is not None:
+            references.append(f"references/{prompt_id}.png")
+            write_bytes(folder / references[0], question.reference)
+        rows.append(
+            {
+                "prompt_id": prompt_id,
+                "prompt": question.prompt,
+                "task": "ti2i" if references else "t2i",
+                "references": references,
+                "checks": list(question.checks),
+            }
+        )
+    return write_rows(folder / "suite.jsonl", rows)
+
+
+@lru_cache(maxsize=4)
+def _families(seed: int) -> tuple[tuple[tuple[str, Question], ...], ...]:
+    makers: dict[str, Callable[[random.Random], Iterator[Question]]] = {
+        "single": _singles,
+        "count": _groups,
+        "word": _words,
+        "mascot": _keeps,
+    }
+    return tuple(
+        tuple((f"{name}-{i:02d}", q) for i, q in enumerate(make(random.Random(f"suite/{seed}/{name}")), 1))
+        for name, make in makers.items()
+    )
+
+
+def _singles(rng: random.Random) -> Iterator[Question]:
+    """30 of 120 shape × colour × place; every pair of attributes stays in the world."""
+    every = [(s, c, p) for s in SHAPES for c in INKS for p in POSITIONS]
+    backgrounds = _cycle(BACKGROUNDS, rng)
+    for shape, color, position in spread(every, 30, rng, {(0, 1): 2, (0, 2): 2, (1, 2): 2}):
+        card = Single(shape, color, position, next(backgrounds))
+        yield Question(single_caption(card, rng), single_checks(card))
+
+
+def _groups(rng: random.Random) -> Iterator[Question]:
+    """15 of 48 shape × colour × number, each on two backgrounds."""
+    every = [(s, c, n) for s in SHAPES for c in INKS for n in GROUPS]
+    held = spread(every, 15, rng, {(0, 1): 1, (0, 2): 2, (1, 2): 2})
+    backgrounds = _cycle(BACKGROUNDS, rng)
+    for shape, color, number in held + held:
+        card = Group(shape, color, number, next(backgrounds))
+        yield Question(group_caption(card, rng), group_checks(card))
+
+
+def _words(rng: random.Random) -> Iterator[Question]:
+    """30 of 120 word × colour."""
+    every = [(w, c) for w in WORDS for c in INKS]
+    backgrounds = _cycle(BACKGROUNDS, rng)
+    for word, color in spread(every, 30, rng, {(0,): 2, (1,): 5}):
+        card = Word(word, color, next(backgrounds))
+        yield Question(word_caption(card, rng), word_checks(card))
+
+
+def _keeps(rng: random.Random) -> Iterator[Question]:
+    """30 of 120 shape × colour × new colour beside the mascot."""
+    every = [(s, a, b) for s in SHAPES for a in INKS for b in INKS if a != b]
+    backgrounds, sides = _cycle(BACKGROUNDS, rng), _cycle(SIDES, rng)
+    for shape, old, new in spread(every, 30, rng, {(0, 1): 2, (0, 2): 2, (1, 2): 2}):
+        side, background = next(sides), next(backgrounds)
+        edit = Edit(Scene(shape, old, side, background), Scene(shape, new, side, background))
+        reference = draw_scene(edit.before, random.Random(rng.getrandbits(64)))
+        yield Question(keep_text(edit, rng), keep_checks(edit), reference)
+
+
+def spread(
+    combinations: Sequence[tuple[Hashable, ...]], count: int, rng: random.Random, limits: dict[tuple[int, ...], int]
+) -> list[tuple]:
+    """`count` combinations such that no value (or group of values) at the given places is held out more than its limit.
+
+    Errors: `ValueError` when the limits cannot be met.
+    """
+    for _ in range(200):
+        used: Counter = Counter()
+        chosen = []
+        for combination in rng.sample(list(combinations), len(combinations)):
+            keys = [(places, tuple(combination[i] for i in places)) for places in limits]
+            if len(chosen) < count and all(used[k] < limits[k[0]] for k in keys):
+                chosen.append(combination)
+                used.update(keys)
+        if len(chosen) == count:
+            return chosen
+    raise ValueError(f"no {count} combinations keep the limits {limits}")
+
+
+def _cycle(values: Iterable[Any], rng: random.Random) -> Iterator[Any]:
+    order = list(values)
+    while True:
+        rng.shuffle(order)
+        yield from order

@@ -1,0 +1,89 @@
+"""A held-out suite for a user's own pool: some pictures are kept from training and tested for, once and for all."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from flywheel.scorer import BadImage, Item, decode
+from flywheel.signals.suite import write_rows
+from flywheel.workspace import UsageError, Workspace, digest, read_json, write_bytes, write_json
+
+SHARE = 10  # at most one captioned picture in ten is kept from training
+TYPOGRAPHY = 16  # prompts that quote a word
+STATISTICS = ("entropy", "contrast", "sharpness")
+QUANTILES = (0.02, 0.98)  # a generated picture must look like all but the oddest held-out ones
+
+
+def write(workspace: Workspace, path: Path, *, count: int, side: int, seed: int) -> Path:
+    """Write `suite.jsonl` and `held_out.json` beside it.
+
+    Held-out captions are prompts whose images must have the pixel statistics of the held-out pictures at `side`
+    pixels (photorealism); held-out pictures are edited (visual consistency); short words are to be written
+    (typography). Errors: `UsageError` when the pool has too few captioned pictures to keep any.
+    """
+    chosen = _choose(workspace, count, seed)
+    pictures = {i: _square(image, side) for i, (_, image) in chosen.items()}
+    ranges = _ranges(list(pictures.values()))
+    rows: list[dict[str, Any]] = []
+    for sample_id, (caption, _) in chosen.items():
+        check = {"verifier": "photo", "capability": "photorealism", "ranges": ranges}
+        rows.append(_row(f"photo-{sample_id[:12]}", caption, "t2i", [], [check]))
+    rows += _edits(path.parent, pictures, seed)
+    rows += _words(seed)
+    write_json(path.parent / "held_out.json", sorted(chosen))
+    return write_rows(path, rows)
+
+
+def _choose(workspace: Workspace, count: int, seed: int) -> dict[str, tuple[str, bytes]]:
+    """{sample_id: (caption, image)} of the captioned, readable t2i rows that come first by keyed hash."""
+    rows = {i: c for i, c, _ in _captioned(workspace)}
+    keep = sorted(rows, key=lambda i: digest(seed, "held-out", i))[: min(count, len(rows) // SHARE)]
+    if not keep:
+        raise UsageError(
+            f"the pool has {len(rows)} readable pictures with a caption; at least {SHARE} are needed to keep one for "
+            "evaluation: give captions (--captions FILE.jsonl)"
+        )
+    images = {i: image for i, _, image in _captioned(workspace, frozenset(keep))}
+    return {i: (rows[i], images[i]) for i in keep}
+
+
+def _captioned(workspace: Workspace, only: frozenset[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
+    """(sample_id, caption, image) of captioned t2i rows; images are read, and broken ones left out, only for `only`."""
+    columns = ["sample_id", "task", "caption", *(["image"] if only else [])]
+    for manifest in sorted(workspace.path("pool").glob("*/manifest.json")):
+        for shard in read_json(manifest)["shards"]:
+            for row in pq.read_table(manifest.parent / shard["path"], columns=columns).to_pylist():
+                if row["task"] == "t2i" and row["caption"].strip() and (only is None or row["sample_id"] in only):
+                    yield row["sample_id"], row["caption"], row.get("image", b"")
+
+
+def _square(image: bytes, side: int) -> bytes:
+    from curation.shards import fit
+
+    return fit(image, side, side)
+
+
+def _ranges(pictures: list[bytes]) -> dict[str, list[float]]:
+    from curation.scorers import load
+
+    seen = load("pixels").score([Item(image=p) for p in pictures])
+    values = {k: np.array([row[k] for row in seen if isinstance(row, dict)]) for k in STATISTICS}
+    return {k: [float(q) for q in np.quantile(v, QUANTILES)] for k, v in values.items()}
+
+
+def _words(seed: int) -> list[dict[str, Any]]:
+    from curation.synthesis import synthesise
+
+    samples = synthesise("typography", TYPOGRAPHY, seed=seed, exclude=frozenset())
+    return [_row(f"word-{n:03d}", s.caption, "t2i", [], list(s.checks)) for n, s in enumerate(samples)]
+
+
+def _row(prompt_id: str, prompt: str, task: str, references: list[str], checks: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"prompt_id": prompt_id, "prompt": prompt, "task": task, "references": references, "checks": checks}

@@ -1,0 +1,88 @@
+"""Wrong usage ends in one sentence and exit code 2; help is quick and imports nothing heavy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flywheel.workspace import FORMAT, Workspace
+
+
+def flywheel(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flywheel.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_help_lists_the_verbs_and_imports_nothing_heavy():
+    out = flywheel("--help")
+    assert out.returncode == 0
+    assert all(verb in out.stdout for verb in ("demo", "run", "sql", "explain", "funnel", "cases", "rounds", "report"))
+    code = "import sys, flywheel.cli; print([m for m in ('ray','torch','prefect','duckdb','pyarrow','numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (300, 300), "red").save(folder / "a.png")
+    return folder
+
+
+def wrong(*arguments: object) -> str:
+    out = flywheel(*arguments)
+    assert out.returncode == 2, out.stderr
+    assert "Traceback" not in out.stderr
+    return out.stderr
+
+
+def test_missing_and_empty_folder(tmp_path: Path):
+    assert "does not exist" in wrong("run", "--source", tmp_path / "none", "--workspace", tmp_path / "w")
+    (tmp_path / "empty").mkdir()
+    text = wrong("run", "--source", tmp_path / "empty", "--workspace", tmp_path / "w", "--no-prefect")
+    assert "empty" in text and "error:" in text
+
+
+def test_captions_that_name_unknown_files(tmp_path: Path, pictures: Path):
+    captions = tmp_path / "c.jsonl"
+    captions.write_text(json.dumps({"file": "ghost.png", "caption": "a ghost"}) + "\n")
+    text = wrong("run", "--source", pictures, "--captions", captions, "--workspace", tmp_path / "w", "--no-prefect")
+    assert "ghost.png" in text
+
+
+@pytest.mark.parametrize("content, expected", [("not [ toml", "policy"), ("[S9]\nresolutions=[64]\n", "S9")])
+def test_unreadable_policy_and_unknown_stage(tmp_path: Path, pictures: Path, content: str, expected: str):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(content)
+    text = wrong("run", "--source", pictures, "--policy", policy, "--workspace", tmp_path / "w", "--no-prefect")
+    assert expected in text
+
+
+def test_unknown_preset(tmp_path: Path, pictures: Path):
+    text = wrong("run", "--source", pictures, "--preset", "huge", "--workspace", tmp_path / "w", "--no-prefect")
+    assert "tiny" in text and "demo" in text
+
+
+def test_workspace_of_a_newer_version(tmp_path: Path, pictures: Path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "workspace.json").write_text(json.dumps({"format": FORMAT + 1}))
+    assert "upgrade" in wrong("run", "--source", pictures, "--workspace", tmp_path / "w")
+    assert "upgrade" in wrong("sql", "select 1", "--workspace", tmp_path / "w")
+
+
+def test_a_folder_with_other_files_is_no_workspace(pictures: Path):
+    assert "not empty" in wrong("run", "--source", pictures, "--workspace", pictures)
+
+
+def test_sql_answers_on_an_empty_workspace_and_refuses_to_write(tmp_path: Path):
+    Workspace(tmp_path / "w")
+    out = flywheel("sql", "select count(*) as n from samples", "--workspace", tmp_path / "w", "--json")
+    assert json.loads(out.stdout) == [{"n": 0}]
+    assert "SELECT" in wrong("sql", "drop view samples", "--workspace", tmp_path / "w")
+    assert "SELECT" in wrong("sql", f"copy (select 1) to '{tmp_path}/x.csv'", "--workspace", tmp_path / "w")
+    assert not (tmp_path / "x.csv").exists()
+    assert "no workspace" in wrong("sql", "select 1", "--workspace", tmp_path / "none")
