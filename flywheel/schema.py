@@ -31,7 +31,9 @@ POOL = pa.schema(
             pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())])),
             "every caption with its kind: general | text | knowledge | structured | instruction",
         ),
-        column("reference_ids", pa.list_(pa.string()), "sample ids of the reference images, in order (ti2i)"),
+        column("reference_ids", pa.list_(pa.string()), "image ids of the reference images, in order (ti2i)"),
+        column("image_id", pa.string(), "SHA-256 of the image bytes: what reference_ids point at; for t2i the sample id"),
+        column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
     ]
 )
 
