@@ -1,4 +1,4 @@
-"""Makes the registry's torchvision importable beside a CPU build of torch: transformers, diffusers and open_clip need it."""
+"""Makes torchvision importable beside a CPU build of torch: transformers, diffusers and open_clip import it."""
 
 from __future__ import annotations
 

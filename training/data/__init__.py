@@ -1,0 +1,1 @@
+"""Training data: the plan (which rows make a batch) and the loader (reads them)."""

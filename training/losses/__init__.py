@@ -1,0 +1,1 @@
+"""Losses: pure functions of a velocity, each with an analytic test."""

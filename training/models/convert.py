@@ -1,4 +1,4 @@
-"""Weights of our MMDiT to and from diffusers' `QwenImage21Transformer2DModel`: names, fused matrices, rotary pairing."""
+"""Our MMDiT's weights to and from diffusers' `QwenImage21Transformer2DModel`: names, fusion, rotary pairing."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
-    """A condition that has been read once: per block K and V [B or 1, H, P, E], and which keys are valid [B or 1, P]."""
+    """A condition, read once: K and V per block [B or 1, H, P, E], and which keys are valid [B or 1, P]."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]

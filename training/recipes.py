@@ -1,0 +1,156 @@
+"""Training phases as data: pre-training, continual pre-training and SFT of the report, and the tiny CPU recipe."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from flywheel.workspace import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One phase. [S] report (Table 2), [D] our decision where nothing public says it.
+
+    stages: curation stages whose shards it reads [D: S1-S3, S4-S5, S6].
+    batch: rows per global batch by resolution bucket [S].
+    resolution: pixels trained at by bucket, where they differ from the bucket (the tiny recipe).
+    t2i_share: of the rows, the rest is TI2I [S].
+    dropout: share of rows whose text is dropped, for guidance [S: 0.1].
+    time_mean, time_std: of the logit-normal t [D].
+    learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
+    weight_decay, clip: AdamW's and the gradient norm's [S: 0.001, 1.0]; betas, ema [D].
+    model, channels, factor: MMDiT preset; the autoencoder's latent channels and pixels per latent pixel.
+    condition, text_tokens: condition encoder preset; tokens that captions are padded to (longer ones are kept).
+    window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
+    checkpoint_every, validate_every: steps. validation_rows: at most.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    steps: int
+    batch: Mapping[int, int]
+    t2i_share: float
+    learning_rate: float
+    resolution: Mapping[int, int]
+    model: str
+    channels: int
+    factor: int
+    condition: str = "minilm"
+    text_tokens: int = 24
+    dropout: float = 0.1
+    weight_decay: float = 0.001
+    clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 1000
+    final_learning_rate: float = 1.0
+    ema: float = 0.9999
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    window: int = 8
+    autoencoder_rows: int = 1024
+    checkpoint_every: int = 1000
+    validate_every: int = 1000
+    validation_rows: int = 64
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and TOML: mapping keys as strings."""
+        plain = asdict(self)
+        for name in ("batch", "resolution"):
+            plain[name] = {str(k): v for k, v in sorted(plain[name].items())}
+        return plain
+
+    def change(self, **changes: Any) -> Recipe:
+        """The same recipe with other numbers."""
+        return replace(self, **changes)
+
+
+_QWEN = {"model": "qwen-image-2.1", "channels": 64, "factor": 16, "text_tokens": 512}
+
+RECIPES: dict[str, Recipe] = {
+    "pretrain": Recipe(
+        name="pretrain",
+        stages=("S1", "S2", "S3"),
+        steps=700_000,
+        batch={256: 32_000, 512: 16_000},
+        resolution={256: 256, 512: 512},
+        t2i_share=0.9,
+        learning_rate=1e-4,
+        **_QWEN,
+    ),
+    "continual": Recipe(
+        name="continual",
+        stages=("S4", "S5"),
+        steps=250_000,
+        batch={512: 16_000, 1024: 8_000, 2048: 4_000},
+        resolution={512: 512, 1024: 1024, 2048: 2048},
+        t2i_share=0.7,
+        learning_rate=2e-5,
+        **_QWEN,
+    ),
+    "sft": Recipe(
+        name="sft",
+        stages=("S6",),
+        steps=10_000,
+        batch={512: 16_000, 1024: 8_000, 2048: 4_000},
+        resolution={512: 512, 1024: 1024, 2048: 2048},
+        t2i_share=0.7,
+        learning_rate=1e-5,
+        **_QWEN,
+    ),
+    "tiny": Recipe(
+        name="tiny",
+        stages=("S1", "S2", "S3"),
+        steps=500,
+        batch={256: 32},
+        resolution={256: 64},
+        t2i_share=0.9,
+        learning_rate=2e-3,
+        model="tiny",
+        channels=48,
+        factor=8,
+        warmup=20,
+        ema=0.99,
+        checkpoint_every=100,
+        validate_every=100,
+    ),
+}
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """A named recipe, with changes. Errors: `UsageError` for unknown names."""
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
+    unknown = sorted(set(changes) - {f.name for f in fields(Recipe)})
+    if unknown:
+        raise UsageError(f"a recipe has no {', '.join(unknown)}")
+    return RECIPES[name].change(**changes)
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain values: all of them, or changes to the recipe named `base`. Errors: `UsageError`."""
+    values = dict(values)
+    for name in ("batch", "resolution"):
+        if name in values:
+            values[name] = {int(k): int(v) for k, v in values[name].items()}
+    for name in ("stages", "betas"):
+        if name in values:
+            values[name] = tuple(values[name])
+    base = values.pop("base", None)
+    if base is not None:
+        return recipe(base, **values)
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise UsageError(f"not a recipe: {error}") from error
+
+
+def load_recipe(path: Path) -> Recipe:
+    """A recipe from a TOML file. Errors: `UsageError` when it cannot be read."""
+    try:
+        return from_dict(tomllib.loads(Path(path).read_text()))
+    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
+        raise UsageError(f"recipe {path} cannot be read: {error}") from error

@@ -1,0 +1,252 @@
+"""One training loop for every phase: flow matching on shards. Killed and run again, it ends in the same bits."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flywheel.workspace import UsageError, digest
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, Metrics
+from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_unit
+from training.data.plan import Plan, Source, plan_digest
+from training.losses.flow_matching import flow_matching_loss, logit_normal
+from training.models.autoencoder import PatchAutoencoder, fit
+from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
+from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.randomness import generator
+from training.recipes import Recipe
+
+log = logging.getLogger(__name__)
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+Progress = Callable[[int, int, Mapping[str, Any]], None]
+"""(step, steps, metrics of the step)."""
+
+
+def train(
+    out_dir: Path,
+    mix: Sequence[Source],
+    recipe: Recipe,
+    *,
+    init: Path | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Train to `steps` (default: the recipe's) and return the final checkpoint; a finished run returns at once.
+
+    `init`: a checkpoint to start from (its EMA weights, autoencoder and model shape), with a fresh optimiser.
+    Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` when `out_dir` holds another run, `ShardError`.
+    """
+    out_dir, steps = Path(out_dir), steps or recipe.steps
+    parent = Checkpoint(Path(init)) if init is not None else None
+    plan_numbers = {
+        "batch": recipe.batch,
+        "t2i_share": recipe.t2i_share,
+        "seed": seed,
+        "stages": tuple(recipe.stages),
+        "window": recipe.window,
+    }
+    run = digest(plan_digest(mix, **plan_numbers), recipe.to_dict(), steps, parent and parent.fingerprint)
+    final = Checkpoint(out_dir / checkpoints.FINAL)
+    if final.path.exists():
+        return _same_run(final, run)
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    plan = Plan(mix, **plan_numbers)
+    for note in plan.notes:
+        log.warning(note)
+    found = checkpoints.steps(out_dir)
+    last = _same_run(found[-1], run) if found else None
+    start = last or parent
+    encoder = load_condition_encoder(recipe.condition)
+    autoencoder = start.autoencoder() if start else fit_autoencoder(plan, recipe)
+    model = build_model(recipe, encoder, seed) if start is None else start.model("model" if last else "ema")
+    ema = {name: p.detach().clone() for name, p in model.named_parameters()} if last is None else last.tensors("ema")
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    if last is not None:
+        _load_optimizer(optimizer, model, last.tensors("optimizer"))
+    loader = Loader(plan, prepare_with(autoencoder, encoder), resolution=recipe.resolution)
+    null = encoder.encode([""])[0]
+    metrics = Metrics(out_dir / "metrics.jsonl", resume_step=last.step if last else 0)
+    seen = last.config["samples_seen"] if last else 0
+    config = {
+        "run": run,
+        "seed": seed,
+        "steps": steps,
+        "recipe": recipe.to_dict(),
+        "model": model.config.to_dict(),
+        "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
+        "autoencoder": autoencoder.fingerprint,
+        "init": parent and parent.fingerprint,
+    }
+    for step in range(last.step if last else 0, steps):
+        clock = time.process_time()
+        micro_batches = loader.batch(step)
+        rows = sum(len(m.rows) for m in micro_batches)
+        loss = 0.0
+        optimizer.zero_grad(set_to_none=True)
+        for micro in micro_batches:
+            part = batch_loss(model, micro, null, recipe, seed).sum() / rows
+            part.backward()
+            loss += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
+        rate = learning_rate(recipe, step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
+        seen, done = seen + rows, step + 1
+        line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
+        if done % recipe.validate_every == 0 or done == steps:
+            line["validation_loss"] = validation_loss(model, loader, recipe, seed)
+        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+        if progress is not None:
+            progress(done, steps, line)
+        if done % recipe.checkpoint_every == 0 and done < steps:
+            state = training_state(model, ema, optimizer)
+            checkpoints.write(
+                out_dir / f"step-{done:08d}", state, autoencoder, {**config, "step": done, "samples_seen": seen}
+            )
+            checkpoints.prune(out_dir, keep=2)
+    state = training_state(model, ema, optimizer)
+    return checkpoints.write(final.path, state, autoencoder, {**config, "step": steps, "samples_seen": seen})
+
+
+# Parts of the loop --------------------------------------------------------------------------------------------------
+def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int) -> Tensor:
+    """Flow-matching loss per row [B]. Noise, t and dropped text are functions of (seed, bucket, slot) alone."""
+    noise, normal, states = torch.empty_like(micro.latents), torch.empty(len(micro.rows)), list(micro.states)
+    for i, row in enumerate(micro.rows):
+        rng = generator(seed, "step", row.bucket, row.slot)
+        if rng.random() < recipe.dropout:
+            states[i] = null
+        normal[i] = rng.standard_normal()
+        noise[i] = torch.from_numpy(rng.standard_normal(noise.shape[1:], dtype="float32"))
+    t = logit_normal(normal, recipe.time_mean, recipe.time_std)
+    return conditional_loss(model, micro, states, noise, t, recipe.text_tokens)
+
+
+def conditional_loss(
+    model: MMDiT, micro: MicroBatch, states: list[Tensor], noise: Tensor, t: Tensor, text_tokens: int
+) -> Tensor:
+    """Flow-matching loss per row [B], given noise, times and text states."""
+    text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
+    references = micro.references
+    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]))
+    tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
+
+    def velocity(x_t: Tensor, time: Tensor) -> Tensor:
+        out = model(as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid)
+        return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
+
+    return flow_matching_loss(velocity, micro.latents, noise, t)
+
+
+def sequence_layout(text_tokens: int, references: int, size: tuple[int, int]) -> tuple:
+    """References first, then the text, then the target: all images of one size."""
+    return (*[size] * references, text_tokens, size)
+
+
+def as_tokens(latents: Tensor) -> Tensor:
+    """[B, C, …] → [B, tokens, C]."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def validation_loss(model: MMDiT, loader: Loader, recipe: Recipe, seed: int) -> float | None:
+    """Mean loss of held-out rows at fixed times and noise; None where the data is too small to hold any out."""
+    total = count = 0
+    for rows in loader.plan.validation(recipe.validation_rows):
+        micro = loader.gather(rows)
+        rng = generator(seed, "validation noise", *micro.latents.shape)
+        noise = torch.from_numpy(rng.standard_normal(tuple(micro.latents.shape), dtype="float32"))
+        for time_value in VALIDATION_TIMES:
+            t = torch.full((len(rows),), time_value)
+            total += conditional_loss(model, micro, micro.states, noise, t, recipe.text_tokens).sum().item()
+            count += len(rows)
+    return total / count if count else None
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Linear warm-up, then linear to `final_learning_rate` of the full rate at the last step."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
+    return recipe.learning_rate * warm * (1 - (1 - recipe.final_learning_rate) * step / max(1, steps - 1))
+
+
+@torch.no_grad()
+def update_ema(ema: dict[str, Tensor], model: MMDiT, decay: float) -> None:
+    """ema ← decay·ema + (1 − decay)·weights, in place."""
+    named = dict(model.named_parameters())
+    torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
+
+
+def prepare_with(autoencoder: PatchAutoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
+    """Row group → latents and text states."""
+
+    @torch.no_grad()
+    def prepare(group: RowGroup) -> Prepared:
+        latents = autoencoder.encode(to_unit(group.images))
+        n, count = group.references.shape[:2]
+        references = latents.new_zeros(n, 0, *latents.shape[1:])
+        if count:
+            references = autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
+        return Prepared(latents, references, encoder.encode(group.captions))
+
+    return prepare
+
+
+def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
+    """Fit on targets and references of a sample of the plan's rows."""
+    reader = Loader(plan, prepare=lambda group: None, resolution=recipe.resolution)
+    wanted: dict[tuple[int, int], list[int]] = {}
+    for row in plan.sample(recipe.autoencoder_rows):
+        wanted.setdefault((row.shard, row.group), []).append(row.row)
+    images = []
+    for (shard, number), rows in sorted(wanted.items()):
+        group = reader.read(shard, number)
+        images += [to_unit(group.images[rows]), to_unit(group.references[rows].flatten(0, 1))]
+    return fit([x for x in images if len(x)], channels=recipe.channels, factor=recipe.factor)
+
+
+def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
+    """A fresh model of the recipe's preset; its weights are a function of the seed."""
+    config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "weights").integers(2**62)))
+        return config.build()
+
+
+def training_state(
+    model: MMDiT, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
+    """Everything that changes with a step, as tensors by name."""
+    moments = {}
+    for name, parameter in model.named_parameters():
+        moments |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    return {"model": {k: v.detach() for k, v in model.named_parameters()}, "ema": ema, "optimizer": moments}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, model: MMDiT, moments: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {key: moments[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+
+
+def _same_run(found: Checkpoint, run: str) -> Checkpoint:
+    if found.config["run"] != run:
+        raise UsageError(
+            f"{found.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"
+        )
+    return found
