@@ -82,14 +82,15 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
     if ground is None:
         return 0, h, 0, w
     marks = (np.linalg.norm(lab - ground, axis=2) > MIN_CONTRAST).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
+    outlines, _ = cv2.findContours(marks, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     best, detail = None, MIN_DETAIL
-    for left, top, width, height, _ in stats[1:]:
-        inner = lab[top + height // 5 : top + height - height // 5, left + width // 5 : left + width - width // 5]
-        if width * height < MIN_SUBJECT * h * w or not inner.size:
+    for outline in outlines:
+        left, top, width, height = cv2.boundingRect(outline)
+        filled = cv2.drawContours(np.zeros_like(marks), [outline], -1, 1, cv2.FILLED)
+        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # the rim is a mixture by resampling
+        if filled.mean() < MIN_SUBJECT or not len(inner):
             continue
-        middle = np.median(inner.reshape(-1, 3), axis=0)
-        spread = float(np.linalg.norm(inner - middle, axis=2).mean())
+        spread = float(np.linalg.norm(inner - np.median(inner, axis=0), axis=1).mean())
         if spread > detail:
             best, detail = (top, top + height, left, left + width), spread
     return best or (0, h, 0, w)

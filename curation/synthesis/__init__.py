@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curation.synthesis.cards import group_cards, single_cards
 from curation.synthesis.edits import keep_edits, move_edits, recolour_edits, reword_edits
@@ -18,7 +18,7 @@ from flywheel.workspace import UsageError
 if TYPE_CHECKING:
     from curation.verify import Outcome
 
-__all__ = ["GENERATORS", "Recipe", "Sample", "capabilities", "draw", "meaning", "normalise", "photo_edits", "synthesise"]
+__all__ = ["GENERATORS", "Recipe", "Sample", "allowed", "capabilities", "draw", "meaning", "normalise", "photo_edits", "synthesise"]
 
 # capability → recipes that teach it, taken in turn
 GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
@@ -79,8 +79,7 @@ def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozense
     Errors: `UsageError` when `exclude` leaves a recipe no variant.
     """
     prompts = {normalise(p) for p in exclude}
-    held = {m for p in exclude if (m := meaning(p)) is not None}
-    decks = [_deck(recipe, random.Random(f"{seed}/{recipe.name}"), held) for recipe in recipes]
+    decks = [_deck(recipe, random.Random(f"{seed}/{recipe.name}"), exclude) for recipe in recipes]
     for i in itertools.count():
         recipe, deck = recipes[i % len(recipes)], decks[i % len(recipes)]
         sample = recipe.render(next(deck), random.Random(f"{seed}/{recipe.name}/{i}"))
@@ -88,13 +87,20 @@ def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozense
             yield sample
 
 
-def _deck(recipe: Recipe, rng: random.Random, held: set) -> Iterator:
+def allowed(recipe: Recipe, exclude: frozenset[str]) -> list[Any]:
+    """The recipe's variants that neither say nor show what an excluded prompt means.
+
+    Errors: `UsageError` when none is left.
+    """
+    held = {m for p in exclude if (m := meaning(p)) is not None}
+    variants = [v for v in recipe.variants if held.isdisjoint(recipe.meanings(v))]
+    if not variants:
+        raise UsageError(f"every variant of {recipe.name} is held out for evaluation: nothing can be generated")
+    return variants
+
+
+def _deck(recipe: Recipe, rng: random.Random, exclude: frozenset[str]) -> Iterator[Any]:
     """The allowed variants, shuffled once, over and over."""
-    variants = list(recipe.variants)
+    variants = allowed(recipe, exclude)
     rng.shuffle(variants)
-    while True:
-        allowed = [v for v in variants if held.isdisjoint(recipe.meanings(v))]
-        if not allowed:
-            raise UsageError(f"every variant of {recipe.name} is held out for evaluation: nothing can be generated")
-        yield from allowed
-        variants = allowed
+    return itertools.cycle(variants)

@@ -17,9 +17,10 @@ MAX_SIDE = 1024  # pixels: pairs are made at most this large
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to the picture, how to ask for it, and how to ask for its undoing."""
+    """What is done to the picture, what it looks like then, how to ask for it, and how to ask for its undoing."""
 
     name: str
+    result: str
     apply: Callable[[Image.Image], Image.Image]
     forward: tuple[str, ...]
     backward: tuple[str, ...]
@@ -56,11 +57,11 @@ def _gains(image: Image.Image, red: float, green: float, blue: float) -> Image.I
 
 
 OPERATIONS = (
-    Operation("warm", warm, ("give the photo a warmer tone", "make the picture warmer"), ("take the warm tint out of the photo",)),
-    Operation("cool", cool, ("give the photo a cooler tone", "make the picture cooler"), ("take the blue tint out of the photo",)),
-    Operation("darken", darken, ("make the photo darker",), ("brighten the dark photo", "make the photo brighter")),
-    Operation("gray", gray, ("turn the photo black and white",), ("colourise the black and white photo",)),
-    Operation("blur", blur, ("blur the photo softly",), ("sharpen the blurred photo", "restore the blurred photo")),
+    Operation("warm", "in a warm tone", warm, ("give the photo a warmer tone", "make the picture warmer"), ("take the warm tint out of the photo",)),
+    Operation("cool", "in a cool tone", cool, ("give the photo a cooler tone", "make the picture cooler"), ("take the blue tint out of the photo",)),
+    Operation("darken", "underexposed", darken, ("make the photo darker",), ("brighten the dark photo", "make the photo brighter")),
+    Operation("gray", "in black and white", gray, ("turn the photo black and white",), ("colourise the black and white photo",)),
+    Operation("blur", "out of focus", blur, ("blur the photo softly",), ("sharpen the blurred photo", "restore the blurred photo")),
 )
 
 

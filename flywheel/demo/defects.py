@@ -1,0 +1,93 @@
+"""Planted defects: one file or more of every kind that the first stage has to catch, each with the expected end."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from curation.synthesis.palette import encode
+from flywheel.demo.photographs import crops
+
+ORIENTATION = 0x0112  # EXIF tag
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A planted file: `outcome` is quarantined, dropped or admitted (defect corrected); `caption` None: no caption row."""
+
+    file: str
+    data: bytes
+    caption: str | None
+    kind: str
+    outcome: str
+    twin: str | None = None  # file that it duplicates
+
+
+def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, str]]) -> Iterator[Defect]:
+    """Every kind of defect. `card`: (file, PNG, caption) of a sound card to duplicate; `spare`: two (PNG, caption) cards
+    that are in no other file.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = [picture for picture, _ in crops(9, seed=f"{seed}/defects")]
+    photo = jpeg(pictures[0])
+    yield Defect("truncated-1.jpg", photo[: len(photo) * 3 // 5], "a photograph", "truncated", "quarantined")
+    yield Defect("truncated-2.png", encode(pictures[1])[:-2000], "a photograph", "truncated", "quarantined")
+    yield Defect("empty.jpg", b"", "a photograph", "zero bytes", "quarantined")
+    yield Defect("page.jpg", b"<html><body>404 not found</body></html>\n", "a photograph", "not an image", "quarantined")
+    yield Defect("bomb.png", bomb(40_000), "a very large picture", "decompression bomb", "quarantined")
+
+    file, data, caption = card
+    yield Defect("copy.png", data, caption, "exact duplicate", "dropped", twin=file)
+    large = pictures[2].resize((320, 320), Image.Resampling.LANCZOS)
+    yield Defect("near-original.png", encode(large), "a portrait of an officer", "none", "admitted")
+    small = large.resize((288, 288), Image.Resampling.BICUBIC)
+    yield Defect("near-copy.jpg", jpeg(small, 60), "a portrait of an officer", "near duplicate", "dropped", "near-original.png")
+
+    yield Defect("blank-1.png", encode(Image.new("RGB", (128, 128), (250, 250, 250))), "a white card", "blank", "dropped")
+    yield Defect("blank-2.png", encode(Image.new("RGB", (192, 192), (20, 60, 110))), "a blue card", "blank", "dropped")
+    for i, side in enumerate((128, 192), 1):
+        noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        yield Defect(f"noise-{i}.png", encode(noise), "a picture of noise", "noise", "dropped")
+    yield Defect("tiny.png", encode(pictures[3].resize((24, 24))), "a photograph", "too small", "dropped")
+    yield Defect("thin.jpg", jpeg(pictures[4].resize((640, 20))), "a photograph of a ribbon", "too small", "dropped")
+
+    (first, said), (second, _) = spare
+    yield Defect("long-caption.png", first, f"{said}, " + ", ".join([said] * 60), "over-long caption", "dropped")
+    yield Defect("no-caption.png", second, None, "missing caption", "dropped")
+
+    upright = pictures[5].resize((256, 192))
+    turned = jpeg(upright.transpose(Image.Transpose.ROTATE_90), orientation=6)
+    yield Defect("turned.jpg", turned, "a photograph taken with the camera on its side", "EXIF rotation", "admitted")
+    yield Defect("bad-exif.jpg", jpeg(pictures[6], orientation=9), "a photograph", "invalid EXIF orientation", "dropped")
+
+
+def jpeg(image: Image.Image, quality: int = 90, orientation: int | None = None) -> bytes:
+    """JPEG bytes, with an EXIF orientation where one is given."""
+    out, exif = io.BytesIO(), Image.Exif()
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    image.save(out, "JPEG", quality=quality, exif=exif)
+    return out.getvalue()
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of under 1 KB whose header declares side × side pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(10_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def shuffled(values: list, seed: str) -> list:
+    """The values in an order fixed by `seed`."""
+    return random.Random(seed).sample(values, len(values))

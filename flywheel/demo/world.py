@@ -1,0 +1,206 @@
+"""The demo's embedded source folder: cards, words, edit pairs, photographs and planted defects. Poor on purpose in
+typography and count: the first round must fail there, and the flywheel repair it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from curation.synthesis import allowed, meaning
+from curation.synthesis.cards import (
+    draw_group,
+    draw_single,
+    group_caption,
+    group_cards,
+    single_caption,
+    single_cards,
+)
+from curation.synthesis.edits import Edit, keep_edits, keep_text, move_edits, move_text, recolour_edits, recolour_text
+from curation.synthesis.mascot import draw_scene, scene_caption
+from curation.synthesis.meaning import POSITIONS
+from curation.synthesis.palette import INKS, encode
+from curation.synthesis.photos import OPERATIONS
+from curation.synthesis.sample import Recipe
+from curation.synthesis.text import draw_word, word_caption, word_cards
+from flywheel.demo.defects import Defect, defects, shuffled
+from flywheel.demo.photographs import crops
+from flywheel.demo.suite import Size, held_out_prompts
+from flywheel.workspace import read_json, write_bytes, write_json
+
+VERSION = 1  # raised when equal inputs would give other files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """How many pictures of each kind a world has."""
+
+    singles: int
+    groups: int
+    words: int
+    recolours: int
+    moves: int
+    scenes: int
+    keeps: int
+    photographs: int
+    photo_edits: int
+
+
+AMOUNTS: dict[str, Amounts] = {
+    "full": Amounts(
+        singles=600, groups=14, words=14, recolours=150, moves=110, scenes=140, keeps=200, photographs=60, photo_edits=30
+    ),
+    "quick": Amounts(
+        singles=150, groups=5, words=5, recolours=30, moves=20, scenes=24, keeps=36, photographs=18, photo_edits=6
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A written world: the source folder, its captions, and the list of planted defects (outside the folder)."""
+
+    folder: Path
+    captions: Path
+    planted: Path
+    files: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file of the world; `references` make it the target of an edit."""
+
+    file: str
+    data: bytes
+    caption: str | None
+    references: tuple[str, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """Its line in captions.jsonl."""
+        row: dict[str, Any] = {"file": self.file, "caption": self.caption}
+        return row | ({"task": "ti2i", "references": list(self.references)} if self.references else {})
+
+
+def write_world(folder: Path, *, seed: int = 0, size: Size = "full") -> World:
+    """Write the world into `folder`, which holds nothing else; a finished world is left untouched.
+
+    Beside the folder, `<folder>.planted.json` lists the defects: tests compare it with what curation found.
+    """
+    world = World(folder, folder / "captions.jsonl", folder.with_name(f"{folder.name}.planted.json"), 0)
+    identity = {"version": VERSION, "seed": seed, "size": size}
+    if world.planted.exists() and world.captions.exists():
+        listed = read_json(world.planted)
+        if all(listed[k] == v for k, v in identity.items()) and listed["files"] == _count(folder):
+            return replace(world, files=listed["files"])
+    folder.mkdir(parents=True, exist_ok=True)
+    good, planted = _pictures(seed, AMOUNTS[size])
+    everything = [*good, *(Picture(d.file, d.data, d.caption) for d in planted)]
+    for picture in everything:
+        path = folder / picture.file
+        if not path.exists() or path.read_bytes() != picture.data:
+            path.write_bytes(picture.data)  # a torn file is repaired by the next call: the list below is written last
+    rows = [json.dumps(p.row(), ensure_ascii=False) for p in everything if p.caption is not None]
+    write_bytes(world.captions, ("\n".join(rows) + "\n").encode())
+    listing = [{k: v for k, v in asdict(d).items() if k not in ("data", "caption")} for d in planted]
+    write_json(world.planted, identity | {"files": len(everything), "defects": listing})
+    return replace(world, files=len(everything))
+
+
+def _count(folder: Path) -> int:
+    return sum(p.is_file() and p.name != "captions.jsonl" for p in folder.iterdir())
+
+
+def _pictures(seed: int, amounts: Amounts) -> tuple[list[Picture], list[Defect]]:
+    exclude = held_out_prompts(seed=seed)
+    singles = _cards(single_cards(), amounts.singles + 2, seed, exclude)
+    scenes = _cards(_scenes(), amounts.scenes, seed, frozenset())
+    spare = [_card_picture("spare", i, card, draw_single, single_caption, seed) for i, card in enumerate(singles[-2:])]
+    good: list[Picture] = []
+
+    def add(name: str, cards: list[Any], draw: Callable, say: Callable) -> list[Picture]:
+        made = [_card_picture(name, i, card, draw, say, seed) for i, card in enumerate(cards)]
+        good.extend(made)
+        return made
+
+    single_files = add("card", singles[:-2], draw_single, single_caption)
+    add("group", _cards(group_cards(), amounts.groups, seed, exclude), draw_group, group_caption)
+    add("word", _cards(word_cards(), amounts.words, seed, exclude), draw_word, word_caption)
+    scene_files = add("mascot", scenes, draw_scene, scene_caption)
+
+    sources = list(zip(singles[:-2], single_files))
+    edits = [
+        ("recolour", amounts.recolours, sources, recolour_edits(), "color", tuple(INKS), draw_single, recolour_text),
+        ("move", amounts.moves, sources, move_edits(), "position", POSITIONS, draw_single, move_text),
+        ("keep", amounts.keeps, list(zip(scenes, scene_files)), keep_edits(), "color", tuple(INKS), draw_scene, keep_text),
+    ]
+    for name, count, cards, recipe, key, values, draw, say in edits:
+        good.extend(_edits(name, count, cards, recipe, key, values, draw, say, seed, exclude))
+    good.extend(_photographs(amounts, seed))
+    first = single_files[0]
+    planted = defects(seed, (first.file, first.data, first.caption or ""), [(p.data, p.caption or "") for p in spare])
+    return good, list(planted)
+
+
+def _cards(recipe: Recipe, count: int, seed: int, exclude: frozenset[str]) -> list[Any]:
+    """`count` allowed variants, each once before any comes again."""
+    variants = shuffled(allowed(recipe, exclude), f"{seed}/{recipe.name}")
+    return [variants[i % len(variants)] for i in range(count)]
+
+
+def _scenes() -> Recipe:
+    """The mascot scenes that edits start from. Their captions are no evaluation prompts."""
+    edits = keep_edits()
+    return replace(edits, name="scene", variants=list(dict.fromkeys(e.before for e in edits.variants)), meanings=lambda _: ())
+
+
+def _card_picture(name: str, i: int, card: Any, draw: Callable, say: Callable, seed: int) -> Picture:
+    caption = say(card, random.Random(f"{seed}/{name}/{i}/caption"))
+    return Picture(f"{name}-{i:04d}.png", draw(card, _state(seed, name, i)), caption)
+
+
+def _state(seed: int, name: str, i: int) -> random.Random:
+    """The random state that a picture is drawn from; an edit's target is drawn from its source's."""
+    return random.Random(f"{seed}/{name}/{i}")
+
+
+def _edits(
+    name: str, count: int, sources: list[tuple[Any, Picture]], recipe: Recipe, key: str, values: tuple[str, ...],
+    draw: Callable, say: Callable, seed: int, exclude: frozenset[str],
+) -> Iterator[Picture]:  # fmt: skip
+    """`count` targets of edits of existing pictures: sources in turn, the new value drawn among the allowed ones."""
+    held = {m for p in exclude if (m := meaning(p)) is not None}
+    rng = random.Random(f"{seed}/{name}")
+    made, at = 0, 0
+    order = rng.sample(range(len(sources)), len(sources))
+    while made < count:
+        card, source = sources[order[at % len(order)]]
+        kind, number = source.file.removesuffix(".png").rsplit("-", 1)
+        at += 1
+        choices = [Edit(card, replace(card, **{key: v})) for v in values if v != getattr(card, key)]
+        choices = [e for e in choices if held.isdisjoint(recipe.meanings(e))]
+        if not choices:
+            continue
+        edit = rng.choice(choices)
+        data = draw(edit.after, _state(seed, kind, int(number)))
+        yield Picture(f"{name}-{made:04d}.png", data, say(edit, rng), (source.file,))
+        made += 1
+
+
+def _photographs(amounts: Amounts, seed: int) -> Iterator[Picture]:
+    """Plain crops, then edits of further crops: half of them ask for an operation, half for its undoing."""
+    for i, (crop, caption) in enumerate(crops(amounts.photographs, seed=f"{seed}/photographs")):
+        yield Picture(f"photo-{i:04d}.png", encode(crop), caption)
+    rng = random.Random(f"{seed}/photo-edits")
+    for i, (crop, caption) in enumerate(crops(amounts.photo_edits, seed=f"{seed}/photo-edits")):
+        operation = OPERATIONS[i // 2 % len(OPERATIONS)]
+        plain, edited = encode(crop), encode(operation.apply(crop))
+        before, after = (plain, edited) if i % 2 == 0 else (edited, plain)
+        said = caption if i % 2 == 0 else f"{caption}, {operation.result}"
+        yield Picture(f"photo-edit-{i:04d}-before.png", before, said)
+        instruction = rng.choice(operation.forward if i % 2 == 0 else operation.backward)
+        yield Picture(f"photo-edit-{i:04d}-after.png", after, instruction, (f"photo-edit-{i:04d}-before.png",))
+
