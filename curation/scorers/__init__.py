@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flywheel.workspace import UsageError
@@ -10,25 +11,46 @@ from flywheel.workspace import UsageError
 if TYPE_CHECKING:
     from flywheel.scorer import Scorer
 
-# name → (module, class): one file each, imported when asked for
+# name → module:class, one file each, imported when asked for
 SCORERS = {
-    "header": ("curation.scorers.header", "Header"),
-    "pixels": ("curation.scorers.pixels", "Pixels"),
-    "text": ("curation.scorers.text", "Text"),
-    "ocr": ("curation.scorers.ocr", "Ocr"),
-    "clip": ("curation.scorers.clip", "Clip"),
-    "objects": ("curation.scorers.objects", "Objects"),
-    "similarity": ("curation.scorers.similarity", "Similarity"),
+    "header": "curation.scorers.header:Header",
+    "pixels": "curation.scorers.pixels:Pixels",
+    "text": "curation.scorers.text:Text",
+    "ocr": "curation.scorers.ocr:Ocr",
+    "clip": "curation.scorers.clip:Clip",
+    "objects": "curation.scorers.objects:Objects",
+    "similarity": "curation.scorers.similarity:Similarity",
 }
 
 
+class Unavailable(Exception):
+    """This scorer cannot run as configured: weights that are not there. A policy reports it and leaves its filters out."""
+
+
 def load(name: str, **options: Any) -> Scorer:
-    """The scorer `name`, configured. Errors: `UsageError` for an unknown name or option."""
-    if name not in SCORERS:
-        raise UsageError(f"unknown scorer {name!r}: choose from {', '.join(sorted(SCORERS))}")
-    module, attribute = SCORERS[name]
-    factory = getattr(importlib.import_module(module), attribute)
+    """The scorer `name` (or `module:Class` for one of your own), configured.
+
+    Errors: `UsageError` for an unknown name or option, `Unavailable` when its weights are missing.
+    """
+    factory = scorer_class(name)
     try:
         return factory(**options)
     except TypeError as error:
         raise UsageError(f"scorer {name!r} does not take these options ({sorted(options)}): {error}") from error
+
+
+def scorer_class(name: str) -> Any:
+    """The class behind a name; its `fields` are all columns it can have. Errors: `UsageError` for an unknown name."""
+    target = SCORERS.get(name, name if ":" in name else None)
+    if target is None:
+        raise UsageError(f"unknown scorer {name!r}: choose from {', '.join(sorted(SCORERS))}, or give module:Class")
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"scorer {name!r} cannot be imported: {error}") from error
+
+
+def is_configured(name: str, options: Mapping[str, Any]) -> bool:
+    """Are all options there that the scorer cannot do without?"""
+    return all(options.get(key) for key in getattr(scorer_class(name), "requires", ()))

@@ -1,0 +1,22 @@
+"""EXIF orientation, read from the header without decoding."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+_TAG = 0x0112
+INVALID = -1
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # PIL would decode the whole picture to look behind its pixels
+    value = image.getexif().get(_TAG, 1)
+    return value if isinstance(value, int) else INVALID
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) after the EXIF orientation is applied."""
+    width, height = image.size
+    return (height, width) if exif_orientation(image) in (5, 6, 7, 8) else (width, height)

@@ -1,0 +1,172 @@
+"""Image-text alignment, zero-shot NSFW and an aesthetic head on one CLIP embedding (open_clip)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.scorers import Unavailable
+from flywheel.schema import column
+from flywheel.scorer import Item
+from flywheel.workspace import UsageError, digest, file_digest
+
+# The two ends of the zero-shot classifier; the score is the probability mass on the first.
+_NSFW = ("a nude photo", "a pornographic picture", "explicit sexual content", "a photo of gore and mutilation")
+_SAFE = ("a photo", "a picture that is safe for work", "a photo of a landscape", "a photo of people", "a drawing")
+
+
+class Clip:
+    """`model`: an open_clip architecture; `pretrained`: a checkpoint file or a hub tag that open_clip lists.
+
+    `aesthetic_head`: a file with the `weight` and `bias` of a linear layer on the normalised embedding (LAION's form).
+    Raises `Unavailable` without weights: nothing is ever scored with random ones. `UsageError` for an unknown model.
+    """
+
+    name = "clip"
+    requires = ("model", "pretrained")
+    fields = (
+        column("similarity", pa.float64(), "cosine of image and caption embedding, −1 to 1; null without a caption"),
+        column("nsfw", pa.float64(), "zero-shot probability that the picture is not safe for work, 0 to 1"),
+        column("aesthetic", pa.float64(), "aesthetic head, about 1 to 10"),
+        column("embedding", pa.list_(pa.float32()), "normalised image embedding"),
+    )
+
+    def __init__(self, *, model: str = "", pretrained: str = "", aesthetic_head: str = "") -> None:
+        if not model or not pretrained:
+            raise Unavailable("clip is not configured: set model and pretrained in [scorers.clip]")
+        self.weights = Weights(model, str(_checkpoint(model, pretrained)), aesthetic_head)
+        if aesthetic_head and not Path(aesthetic_head).is_file():
+            raise Unavailable(f"aesthetic head {aesthetic_head} does not exist")
+        files = [file_digest(Path(p)) for p in (self.weights.checkpoint, aesthetic_head) if p]
+        self.version = f"1-{model.replace('/', '_')}-{digest(files, _NSFW, _SAFE)[:12]}"
+        self.fields = tuple(f for f in Clip.fields if f.name != "aesthetic" or aesthetic_head)
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One row per item, encoded as one batch; `BadImage` where the picture cannot be decoded."""
+        network = _network(self.weights)
+        out: list[dict[str, Any] | Exception | None] = []
+        tensors, owners = [], []
+        for number, item in enumerate(items):
+            try:
+                tensors.append(network.preprocess(item.upright))
+                owners.append(number)
+                out.append(None)
+            except Exception as error:  # noqa: BLE001 - one bad picture costs its own row
+                out.append(error)
+        if tensors:
+            images = network.encode_images(tensors)
+            texts = network.encode_texts([items[n].caption for n in owners])
+            for number, image, text in zip(owners, images, texts):
+                out[number] = network.columns(image, text if items[number].caption else None)
+        return out  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the network is made of."""
+
+    model: str
+    checkpoint: str
+    aesthetic_head: str
+
+
+def _checkpoint(model: str, pretrained: str) -> Path:
+    """The checkpoint's file, downloaded when `pretrained` is a hub tag."""
+    if Path(pretrained).is_file():
+        return Path(pretrained)
+    _make_torchvision_importable()
+    import open_clip
+
+    if model not in open_clip.list_models():
+        raise UsageError(f"[scorers.clip] model {model!r} is unknown to open_clip: see open_clip.list_models()")
+    if pretrained not in open_clip.list_pretrained_tags_by_model(model):
+        raise Unavailable(f"clip checkpoint {pretrained!r} is neither a file nor a hub tag of {model}")
+    source = open_clip.get_pretrained_cfg(model, pretrained)
+    try:
+        return Path(open_clip.download_pretrained(source))
+    except Exception as error:  # noqa: BLE001 - whatever keeps the weights away, the user needs this sentence
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Unavailable(
+            f"clip weights {model}/{pretrained} could not be fetched ({reason}): give a local checkpoint as pretrained"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _network(weights: Weights) -> _Network:
+    """The loaded network, once per process."""
+    return _Network(weights)
+
+
+class _Network:
+    def __init__(self, weights: Weights) -> None:
+        _make_torchvision_importable()
+        import open_clip
+        import torch
+
+        torch.set_num_threads(1)  # parallelism is by process
+        self._torch = torch
+        self._model, _, self.preprocess = open_clip.create_model_and_transforms(
+            weights.model, pretrained=weights.checkpoint
+        )
+        self._model.eval()
+        self._tokenize = open_clip.get_tokenizer(weights.model)
+        self._scale = float(self._model.logit_scale.exp())
+        self._classes = self.encode_texts([*_NSFW, *_SAFE])
+        self._head = _load_head(weights.aesthetic_head) if weights.aesthetic_head else None
+
+    def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
+        """Normalised embeddings float32 [N, D]."""
+        with self._torch.inference_mode():
+            return self._model.encode_image(self._torch.stack(list(tensors)), normalize=True).float().numpy()
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Normalised embeddings float32 [N, D]."""
+        with self._torch.inference_mode():
+            return self._model.encode_text(self._tokenize(list(texts)), normalize=True).float().numpy()
+
+    def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
+        """The row of one embedding [D]."""
+        logits = self._scale * (self._classes @ image)
+        mass = np.exp(logits - logits.max())
+        row: dict[str, Any] = {
+            "similarity": None if text is None else float(image @ text),
+            "nsfw": float(mass[: len(_NSFW)].sum() / mass.sum()),
+            "embedding": image.tolist(),
+        }
+        if self._head is not None:
+            weight, bias = self._head
+            row["aesthetic"] = float(image @ weight + bias)
+        return row
+
+
+def _load_head(path: str) -> tuple[np.ndarray, float]:
+    """(weight [D], bias) of a linear head. Never unpickles code."""
+    import torch
+
+    if path.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return state["weight"].float().numpy().ravel(), float(state["bias"])
+
+
+def _make_torchvision_importable() -> None:
+    """Declare the operators that torchvision's import expects, where its binary does not match torch's build."""
+    import sys
+
+    if "torchvision" in sys.modules:
+        return
+    import torch
+
+    signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", signature)

@@ -1,0 +1,56 @@
+"""The caption alone: how long it is, and its normal form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.synthesis.meaning import normalise
+from flywheel.schema import column
+from flywheel.scorer import Item, per_item
+from flywheel.workspace import UsageError, file_digest
+
+# A token is a word, or one character of a script that writes without spaces.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+
+class Text:
+    """Token length of the caption. `tokenizer`: path of a `tokenizer.json`; without it words are counted."""
+
+    name = "text"
+    fields = (
+        column("token_length", pa.int32(), "tokens of the caption"),
+        column("normalized", pa.large_string(), "caption in the form in which equal prompts are equal"),
+    )
+
+    def __init__(self, *, tokenizer: str = "") -> None:
+        if tokenizer and not Path(tokenizer).is_file():
+            raise UsageError(f"tokenizer {tokenizer} does not exist: give the path of a tokenizer.json")
+        self.tokenizer = tokenizer
+        self.version = f"1-{file_digest(Path(tokenizer))[:12]}" if tokenizer else "1"
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One row per item."""
+        return per_item(items, self._one)
+
+    def _one(self, item: Item) -> dict[str, Any]:
+        count = len(_tokenizer(self.tokenizer).encode(item.caption).ids) if self.tokenizer else words(item.caption)
+        return {"token_length": count, "normalized": normalise(item.caption)}
+
+
+def words(text: str) -> int:
+    """Number of words, each character of an unspaced script counting as one."""
+    return len(_TOKEN.findall(text))
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(path: str) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(path)

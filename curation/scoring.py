@@ -1,0 +1,182 @@
+"""Scoring: every scorer's columns for every pool row, computed once. What is missing is the work still to do.
+
+`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order; the file's existence is the
+checkpoint. Thresholds live in the policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import pool
+from curation.cluster import cluster, run_all
+from curation.scorers import load
+from flywheel.schema import SCORE_KEYS
+from flywheel.scorer import BadImage, Item, Scorer
+from flywheel.workspace import Workspace, write_parquet
+
+Progress = Callable[[int, int, str], None]
+Options = Mapping[str, Any]
+References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
+
+_GROUP_ROWS = 16  # rows whose decodes are in memory together …
+_GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
+
+
+def score(
+    workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
+) -> None:
+    """Compute the missing score files of the whole pool: one Ray task per shard, all its pending scorers over one decode.
+
+    A row that raises has its `error` set; one that kills its worker process is found, and has its error set too.
+    """
+    todo = pending(workspace, scorers)
+    if not todo:
+        return
+    calls = [(str(shard.path), names, _references(workspace, shard.path)) for shard, names in todo]
+    with cluster(workers):
+        for done, (index, failure) in enumerate(run_all(_score_shard, calls), 1):
+            if isinstance(failure, Exception):
+                _score_row_by_row(*calls[index])
+            if progress:
+                progress(done, len(todo), "shards scored")
+
+
+def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
+    """Where the columns of one scorer for one shard are."""
+    return workspace.path("scores", f"{scorer.name}@{scorer.version}", f"{shard.key}.parquet")
+
+
+Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
+
+
+def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
+    """Shards with missing score files, and which those are."""
+    loaded = {name: load(name, **options) for name, options in scorers.items()}
+    todo = []
+    for shard in pool.shards(workspace):
+        paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if not p.exists()}
+        if missing:
+            todo.append((shard, missing))
+    return todo
+
+
+def _references(workspace: Workspace, shard: Path) -> References:
+    """Where the shard's reference images are in the pool."""
+    wanted = {i for ids in pq.read_table(shard, columns=["reference_ids"])["reference_ids"].to_pylist() for i in ids}
+    return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
+
+
+def image_index(workspace: Workspace) -> References:
+    """Image id → (path of a pool shard, row) for the whole pool."""
+    return _image_index(tuple((str(s.path)) for s in pool.shards(workspace)))
+
+
+@lru_cache(maxsize=1)
+def _image_index(shards: tuple[str, ...]) -> References:
+    index: References = {}
+    for path in shards:
+        for row, image_id in enumerate(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()):
+            index.setdefault(image_id, (path, row))
+    return index
+
+
+def fetch_images(places: References) -> dict[str, bytes]:
+    """Encoded bytes of pool images by id; each shard is read once."""
+    by_shard: dict[str, list[tuple[int, str]]] = {}
+    for image_id, (path, row) in sorted(places.items()):
+        by_shard.setdefault(path, []).append((row, image_id))
+    out: dict[str, bytes] = {}
+    for path, rows in by_shard.items():
+        images = pq.read_table(path, columns=["image"])["image"]
+        out |= {image_id: images[row].as_py() for row, image_id in rows}
+    return out
+
+
+# In the workers ------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=16)
+def _loaded(name: str, options: str) -> Scorer:
+    """A scorer, and the models behind it, once per process."""
+    return load(name, **json.loads(options))
+
+
+def _score_shard(shard: str, todo: Pending, references: References) -> None:
+    """Score every row of a shard and write the missing files."""
+    rows = pq.read_table(shard).to_pylist()
+    results = _score_rows(rows, todo, references)
+    _write(todo, [r["sample_id"] for r in rows], results)
+
+
+def _score_one(shard: str, row: int, todo: Pending, references: References) -> dict[str, list[Any]]:
+    """Score a single row; the worker may die of it."""
+    rows = pq.read_table(shard).slice(row, 1).to_pylist()
+    return _score_rows(rows, todo, references)
+
+
+def _score_row_by_row(shard: str, todo: Pending, references: References) -> None:
+    """A row of this shard kills its worker: score each alone, so that only that row is lost."""
+    ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
+    results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
+    calls = [(shard, row, todo, references) for row in range(len(ids))]
+    for row, found in run_all(_score_one, calls):
+        for name in todo:
+            killed = isinstance(found, Exception)
+            results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+    _write(todo, ids, results)
+
+
+def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: References) -> dict[str, list[Any]]:
+    """Scorer name → one dict or exception per row."""
+    images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
+    out: dict[str, list[Any]] = {name: [] for name in todo}
+    for group in _groups(rows):
+        items = [
+            Item(
+                image=r["image"],
+                caption=r["caption"],
+                task=r["task"],
+                references=tuple(images[i] for i in r["reference_ids"] if i in images),
+            )
+            for r in group
+        ]
+        for name, (options, _) in todo.items():
+            out[name] += _loaded(name, options).score(items)
+    return out
+
+
+def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Consecutive rows whose decoded pictures fit in memory together."""
+    group: list[dict[str, Any]] = []
+    pixels = 0
+    for row in rows:
+        size = row["width"] * row["height"]
+        if group and (len(group) == _GROUP_ROWS or pixels + size > _GROUP_PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append(row)
+        pixels += size
+    if group:
+        yield group
+
+
+def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any]]) -> None:
+    for name, (options, path) in todo.items():
+        scorer = _loaded(name, options)
+        rows = [
+            {"row": n, "sample_id": i, "error": _reason(r) if isinstance(r, Exception) else None}
+            | (r if isinstance(r, dict) else {})
+            for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
+        ]
+        write_parquet(Path(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

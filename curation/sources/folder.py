@@ -1,0 +1,131 @@
+"""A folder of images, searched through all its subfolders, with an optional captions JSONL."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from curation.captions import Annotation, read_captions
+from curation.sources import MAX_BYTES, BadInput, Input
+from flywheel.workspace import UsageError
+
+CAPTIONS = "captions.jsonl"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Every file below `path` is an input, except hidden ones (name starts with a dot) and the captions file.
+
+    A file that captions do not mention is a row without a caption. A line with `references` makes its file the target
+    of an edit pair; further lines of one file without references add captions to one row.
+    """
+
+    path: Path
+    captions: Path | None = None
+    kind: str = "folder"
+
+    def inputs(self) -> list[Input]:
+        """Files in path order. Errors: `UsageError` for an empty folder and captions that name unknown files."""
+        captions = self._captions_file()
+        skipped = {p.resolve() for p in (captions, self.path / CAPTIONS) if p}
+        files = {i.uri: i for i in _walk(self.path, skipped)}
+        if not files:
+            raise UsageError(f"source {self.path} holds no files: give a folder with images in it")
+        notes = self._annotations(captions, files) if captions else {}
+        return [row for uri, file in files.items() for row in _rows(file, notes.get(uri, []))]
+
+    def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
+        """Each file's bytes, read once, refused when the file is not as it was listed."""
+        for item in inputs:
+            yield _read(item)
+
+    def _captions_file(self) -> Path | None:
+        if self.captions:
+            path = self.captions.expanduser().absolute()
+            if not path.is_file():
+                raise UsageError(f"captions file {path} does not exist")
+            return path
+        inside = self.path / CAPTIONS
+        return inside if inside.is_file() else None
+
+    def _annotations(self, captions: Path, files: dict[str, Input]) -> dict[str, list[Annotation]]:
+        notes: dict[str, list[Annotation]] = {}
+        unknown: dict[str, int] = {}
+        for number, name, note in read_captions(captions):
+            uris = {n: str(Path(os.path.normpath(self.path / n))) for n in (name, *note.references)}
+            for written, uri in uris.items():
+                if uri not in files:
+                    unknown.setdefault(written, number)
+            references = tuple(uris[r] for r in note.references)
+            notes.setdefault(uris[name], []).append(replace(note, references=references))
+        if unknown:
+            first = ", ".join(f"{n!r} (line {line})" for n, line in list(unknown.items())[:3])
+            raise UsageError(
+                f"{captions} names {len(unknown)} files that are not in {self.path}: {first}"
+                f"{', …' if len(unknown) > 3 else ''}; file names are relative to the source folder"
+            )
+        return notes
+
+
+def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
+    """One row of the file itself unless it is only the target of pairs, and one row per distinct pair."""
+    plain = [n for n in notes if not n.references]
+    pairs = list(dict.fromkeys(n for n in notes if n.references))
+    rows = []
+    if plain or not pairs:
+        texts = tuple(dict.fromkeys(t for n in plain for t in n.captions))
+        rows.append(replace(file, captions=texts, stream=plain[0].stream if plain else "t2i"))
+    rows += [replace(file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references) for n in pairs]
+    return rows
+
+
+def _walk(folder: Path, skipped: set[Path]) -> Iterator[Input]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
+    except OSError as error:
+        yield Input(uri=str(folder), fault=f"unreadable folder: {error.strerror}")
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), skipped)
+        elif Path(entry.path).resolve() not in skipped:
+            yield _listed(entry)
+
+
+def _listed(entry: os.DirEntry[str]) -> Input:
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        uri = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
+        return Input(uri=uri, fault="file name is not UTF-8: rename it")
+    try:
+        state = entry.stat()
+    except OSError as error:
+        return Input(uri=entry.path, fault=f"unreadable: {error.strerror}")
+    return Input(entry.path, state.st_size, state.st_mtime_ns, fault=_fault(state))
+
+
+def _fault(state: os.stat_result) -> str | None:
+    if stat.S_ISDIR(state.st_mode):
+        return "link to a folder: not followed"
+    if not stat.S_ISREG(state.st_mode):
+        return "not a regular file"
+    if state.st_size > MAX_BYTES:
+        return f"too large: {state.st_size} bytes is over {MAX_BYTES}"
+    return None
+
+
+def _read(item: Input) -> bytes | BadInput:
+    try:
+        with open(item.uri, "rb") as file:
+            state = os.fstat(file.fileno())
+            if (state.st_size, state.st_mtime_ns) != (item.size, item.mtime_ns):
+                return BadInput("changed while it was being ingested: ingest the source again")
+            return file.read()
+    except OSError as error:
+        return BadInput(f"unreadable: {error.strerror}")
