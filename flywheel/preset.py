@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from flywheel.workspace import UsageError
 class Training:
     """Which recipe trains, and for how many optimiser steps."""
 
-    recipe: str
+    recipe: Mapping[str, Any]  # `base` names a recipe of `training.recipes`; further keys change it
     base_steps: int  # first round
     round_steps: int  # every later round, candidate and control alike
 

@@ -20,7 +20,7 @@ ORIENTATION = 0x0112  # EXIF tag
 
 @dataclass(frozen=True)
 class Defect:
-    """A planted file: `outcome` is quarantined, dropped or admitted (defect corrected); `caption` None: no caption row."""
+    """A planted file. `outcome`: quarantined, dropped or admitted (defect corrected). `caption` None: no caption row."""
 
     file: str
     data: bytes
@@ -31,8 +31,9 @@ class Defect:
 
 
 def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, str]]) -> Iterator[Defect]:
-    """Every kind of defect. `card`: (file, PNG, caption) of a sound card to duplicate; `spare`: two (PNG, caption) cards
-    that are in no other file.
+    """Every kind of defect.
+
+    `card`: (file, PNG, caption) of a sound card to duplicate. `spare`: two (PNG, caption) cards of no other file.
     """
     rng = np.random.default_rng(seed)
     pictures = [picture for picture, _ in crops(9, seed=f"{seed}/defects")]
@@ -40,18 +41,21 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
     yield Defect("truncated-1.jpg", photo[: len(photo) * 3 // 5], "a photograph", "truncated", "quarantined")
     yield Defect("truncated-2.png", encode(pictures[1])[:-2000], "a photograph", "truncated", "quarantined")
     yield Defect("empty.jpg", b"", "a photograph", "zero bytes", "quarantined")
-    yield Defect("page.jpg", b"<html><body>404 not found</body></html>\n", "a photograph", "not an image", "quarantined")
+    page = b"<html><body>404 not found</body></html>\n"
+    yield Defect("page.jpg", page, "a photograph", "not an image", "quarantined")
     yield Defect("bomb.png", bomb(40_000), "a very large picture", "decompression bomb", "quarantined")
 
     file, data, caption = card
     yield Defect("copy.png", data, caption, "exact duplicate", "dropped", twin=file)
     large = pictures[2].resize((320, 320), Image.Resampling.LANCZOS)
-    yield Defect("near-original.png", encode(large), "a portrait of an officer", "none", "admitted")
+    said = "a portrait of an officer"
+    yield Defect("near-original.png", encode(large), said, "none", "admitted")
     small = large.resize((288, 288), Image.Resampling.BICUBIC)
-    yield Defect("near-copy.jpg", jpeg(small, 60), "a portrait of an officer", "near duplicate", "dropped", "near-original.png")
+    yield Defect("near-copy.jpg", jpeg(small, 60), said, "near duplicate", "dropped", "near-original.png")
 
-    yield Defect("blank-1.png", encode(Image.new("RGB", (128, 128), (250, 250, 250))), "a white card", "blank", "dropped")
-    yield Defect("blank-2.png", encode(Image.new("RGB", (192, 192), (20, 60, 110))), "a blue card", "blank", "dropped")
+    white, blue = (encode(Image.new("RGB", (128, 128), c)) for c in ((250, 250, 250), (20, 60, 110)))
+    yield Defect("blank-1.png", white, "a white card", "blank", "dropped")
+    yield Defect("blank-2.png", blue, "a blue card", "blank", "dropped")
     for i, side in enumerate((128, 192), 1):
         noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
         yield Defect(f"noise-{i}.png", encode(noise), "a picture of noise", "noise", "dropped")

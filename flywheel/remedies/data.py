@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +14,13 @@ import pyarrow.parquet as pq
 from flywheel.cases.events import Case
 from flywheel.remedies.index import CaptionIndex
 from flywheel.schema import SHARD, column
+from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import Workspace, file_digest, read_json, write_json, write_parquet
+
+if TYPE_CHECKING:
+    from curation.synthesis import Sample
+    from curation.verify import Outcome
 
 NEIGHBOURS = 8  # captions retrieved per case
 ROW_GROUP = 64
@@ -77,12 +84,17 @@ def build(
         prompts = sorted({c.prompt for c in cases if c.capability == capability})
         found = _nearest(index, prompts, similarity)[: wanted // 2]
         kept = _rows_of(base_manifest, found, side, capability)
-        made, refused = _synthesise(capability, wanted - len(kept), plan["seed"] + plan["round"], exclude, side, progress)
-        for layout, row in [*kept, *made]:
+        refused: list[dict[str, Any]] = []
+        samples = _samples(capability, wanted - len(kept), plan, exclude, base_manifest, side, refused)
+        made = []
+        for sample in itertools.islice(samples, wanted - len(kept)):
+            made.append(_shard_row(sample, side, capability))
+            if progress:
+                progress(len(made), wanted - len(kept), f"samples for {capability}")
+        for layout, row, recipe in [*kept, *made]:
             shards.setdefault(layout, []).append(row)
-        table += [_entry(row, plan["round"], "retrieved") for _, row in kept]
-        table += [_entry(row, plan["round"], "synthesised") for _, row in made]
-        table += [row | {"round": plan["round"], "capability": capability} for row in refused]
+            table.append(_entry(row["caption"], row["sample_id"], capability, plan["round"], recipe))
+        table += refused
         counts[capability] = {"retrieved": len(kept), "generated": len(made), "refused": len(refused)}
     _write_shards(folder, shards, plan)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
@@ -109,7 +121,7 @@ def _nearest(index: CaptionIndex, prompts: Sequence[str], similarity: float) -> 
     return sorted(best, key=lambda i: (-best[i], i))
 
 
-def _rows_of(manifest: Path, ids: Sequence[str], side: int, capability: str) -> list[tuple[Layout, dict[str, Any]]]:
+def _rows_of(manifest: Path, ids: Sequence[str], side: int, capability: str) -> list[tuple[Layout, dict[str, Any], str]]:
     """The shard rows of these samples in the smallest bucket, under the capability's track."""
     wanted, rows = set(ids), []
     for f in read_json(manifest)["files"]:
@@ -117,47 +129,82 @@ def _rows_of(manifest: Path, ids: Sequence[str], side: int, capability: str) -> 
             continue
         table = pq.read_table(manifest.parent / f["path"], filters=[("sample_id", "in", wanted)]) if wanted else None
         layout = Layout(f["bucket"], f["width"], f["height"], f["task"], f["references"])
-        rows += [(layout, r | {"track": capability}) for r in table.to_pylist()] if table is not None else []
+        rows += [(layout, r | {"track": capability}, "retrieved") for r in table.to_pylist()] if table is not None else []
     return rows
 
 
-def _synthesise(
-    capability: str, count: int, seed: int, exclude: frozenset[str], side: int, progress: Callable[..., None] | None
-) -> tuple[list[tuple[Layout, dict[str, Any]]], list[dict[str, Any]]]:
-    """(admitted rows, refused entries) of fresh samples; none where no generator serves the capability."""
-    from curation.shards import fit
+def _samples(
+    capability: str,
+    count: int,
+    plan: dict[str, Any],
+    exclude: frozenset[str],
+    manifest: Path,
+    side: int,
+    refused: list[dict[str, Any]],
+) -> Iterator[Sample]:
+    """Fresh, verified samples for a capability: a generator's, or edits of the pool's pictures; none where nothing serves.
+
+    What an entry check refuses is appended to `refused`.
+    """
     from curation.synthesis import capabilities, synthesise
+    from curation.synthesis.photos import photo_edits
+    from curation.verify import passed, verify
 
-    if capability not in capabilities():
-        return [], []
-    rows = []
-    for sample in synthesise(capability, count, seed=seed, exclude=exclude):
-        references = [fit(r, side, side) for r in sample.references]
-        rows.append(
-            (
-                Layout(side, side, side, sample.task, len(references)),
-                {
-                    "sample_id": sample.sample_id,
-                    "task": sample.task,
-                    "caption": sample.caption,
-                    "image": fit(sample.image, side, side),
-                    "references": references,
-                    "track": capability,
-                },
-            )
-        )
-        if progress:
-            progress(len(rows), count, f"samples for {capability}")
-    return rows, []
+    def refuse(sample: Sample, outcomes: Sequence[Outcome]) -> None:
+        entry = _entry(sample.caption, sample_id(sample), capability, plan["round"], sample.recipe)
+        failed = next(o for o in outcomes if not o.passed)
+        refused.append(entry | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold})
+
+    seed = plan["seed"] + plan["round"]
+    if capability == PICTURE_EDITING:
+        for identity, image in _pictures(manifest, side):
+            edits = list(photo_edits(image, seed=f"{seed}-{identity}"))
+            for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
+                if passed(outcomes):
+                    yield sample
+                else:
+                    refuse(sample, outcomes)
+    elif capability in capabilities():
+        yield from synthesise(capability, count, seed=seed, exclude=exclude, on_refused=refuse)
 
 
-def _entry(row: dict[str, Any], round_: int, recipe: str) -> dict[str, Any]:
+def _pictures(manifest: Path, side: int) -> Iterator[tuple[str, bytes]]:
+    """(sample_id, PNG) of the text-to-image rows of the smallest bucket."""
+    for f in read_json(manifest)["files"]:
+        if f["bucket"] == side and f["task"] == "t2i":
+            table = pq.read_table(manifest.parent / f["path"], columns=["sample_id", "image"])
+            yield from zip(table["sample_id"].to_pylist(), table["image"].to_pylist())
+
+
+def sample_id(sample: Sample) -> str:
+    """Content hash, by the pool's rule."""
+    from curation.ingest import pair_id
+
+    target, *references = (hashlib.sha256(b).hexdigest() for b in (sample.image, *sample.references))
+    return pair_id(target, references, sample.caption) if sample.task == "ti2i" else target
+
+
+def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict[str, Any], str]:
+    from curation.shards import fit
+
+    row = {
+        "sample_id": sample_id(sample),
+        "task": sample.task,
+        "caption": sample.caption,
+        "image": fit(sample.image, side, side),
+        "references": [fit(r, side, side) for r in sample.references],
+        "track": capability,
+    }
+    return Layout(side, side, side, sample.task, len(sample.references)), row, sample.recipe
+
+
+def _entry(caption: str, identity: str, capability: str, round_: int, recipe: str) -> dict[str, Any]:
     return {
-        "sample_id": row["sample_id"],
+        "sample_id": identity,
         "round": round_,
-        "capability": row["track"],
+        "capability": capability,
         "recipe": recipe,
-        "caption": row["caption"],
+        "caption": caption,
         "outcome": "admitted",
     }
 

@@ -27,19 +27,14 @@ class CaptionIndex:
         """Index (sample_id, caption) rows; exact search, deterministic."""
         import faiss
 
-        from training.models.condition import embed
-
-        vectors = np.ascontiguousarray(embed([caption for _, caption in rows]), dtype=np.float32)
+        vectors = _embed([caption for _, caption in rows])
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         return cls(tuple(i for i, _ in rows), vectors, index)
 
     def search(self, prompts: Sequence[str], count: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and row numbers [P, count], nearest first."""
-        from training.models.condition import embed
-
-        queries = np.ascontiguousarray(embed(list(prompts)), dtype=np.float32)
-        return self.index.search(queries, min(count, len(self.ids)))
+        return self.index.search(_embed(prompts), min(count, len(self.ids)))
 
     def density(self, prompts: Sequence[str], neighbours: int) -> np.ndarray:
         """Percentile [P], 0–100, of each prompt's mean cosine to its nearest captions within the pool's own distribution."""
@@ -48,3 +43,9 @@ class CaptionIndex:
         own, _ = self.index.search(self.vectors[rows], min(neighbours + 1, len(self.ids)))
         own_mean = np.sort(own[:, 1:].mean(axis=1))  # a caption's nearest neighbour is itself
         return np.searchsorted(own_mean, similar.mean(axis=1)) / max(1, len(own_mean)) * 100
+
+
+def _embed(texts: Sequence[str]) -> np.ndarray:
+    from training.models.condition import load_condition_encoder
+
+    return np.ascontiguousarray(load_condition_encoder("minilm").embed(list(texts)), dtype=np.float32)

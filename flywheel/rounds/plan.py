@@ -41,7 +41,7 @@ def make_plan(
         "round": round_,
         "incumbent": incumbent,
         "snapshot": snapshot,
-        "recipe": preset.training.recipe,
+        "recipe": dict(preset.training.recipe),
         "steps": preset.training.round_steps if incumbent else preset.training.base_steps,
         "seed": seed,
         "targets": [c for c, _ in targets],

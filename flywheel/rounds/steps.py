@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from flywheel import catalog
 from flywheel.cases import routing
 from flywheel.cases.events import case_id, event, load_cases
@@ -16,6 +18,7 @@ from flywheel.progress import Progress
 from flywheel.remedies import data as remedy_data
 from flywheel.rounds import gate as gates
 from flywheel.rounds.plan import make_plan
+from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, results
@@ -137,27 +140,29 @@ def train(
     workspace: Workspace, plan_: dict[str, Any], arm: str, curated: Curated, progress: Progress
 ) -> Path:
     """Train one arm: the candidate on the plan's mix, the control on the base pool alone, both for the same steps."""
-    from training.data import Mix, Source
-    from training.recipes import load_recipe
+    from training.data.plan import Source
+    from training.recipes import from_dict
     from training.trainer import train as train_model
 
     base = Path(curated.manifest)
     remedies = workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json")
+    mix = [Source(manifest=base, track="base")]
     if arm == "candidate":
-        sources = tuple(
-            Source(base if m["track"] == "base" else remedies, track=m["track"], share=m["share"]) for m in plan_["mix"]
-        )
-    else:
-        sources = (Source(base, track="base", share=1.0),)
-    return train_model(
+        mix = [
+            Source(manifest=base if m["track"] == "base" else remedies, track=m["track"], share=m["share"])
+            for m in plan_["mix"]
+            if m["share"]
+        ]
+    trained = train_model(
         workspace.path("checkpoints", arm_name(plan_["round"], arm)),
-        Mix(sources),
-        load_recipe(plan_["recipe"]),
+        mix,
+        from_dict(plan_["recipe"]),
         init=workspace.path(plan_["incumbent"]) if plan_["incumbent"] else None,
         seed=plan_["seed"] + plan_["round"],
         steps=plan_["steps"],
-        progress=progress,
+        progress=lambda done, total, line: progress(done, total, f"loss {line['loss']:.3f}"),
     )
+    return trained.path
 
 
 def evaluate(
@@ -186,7 +191,8 @@ def evaluate(
     folder = workspace.path("samples", arm_name(plan_["round"], arm))
     if not (folder / "grid.png").exists():
         shown = prompts[:: max(1, len(prompts) // 48)][:48]
-        grid([folder / f"{p.prompt_id}.png" for p in shown], [p.text for p in shown], folder / "grid.png")
+        images = [np.asarray(decode((folder / f"{p.prompt_id}.png").read_bytes())) for p in shown]
+        grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
 def gate(workspace: Workspace, plan_: dict[str, Any], checkpoint: Path, preset: Preset) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from flywheel.ledger import Ledger
 from flywheel.preset import Evaluation
-from flywheel.scorer import Item
+from flywheel.scorer import Item, decode
 from flywheel.signals.results import Results, results
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import Workspace, digest, write_bytes
@@ -68,18 +70,17 @@ def sample_suite(
     """One PNG per prompt, sampled in batches of one layout; pictures already in `folder` are kept."""
     from PIL import Image
 
-    from training.sampling import load_sampler
+    from training.sampling import Sampler
 
     pending = [p for p in suite if not (folder / f"{p.prompt_id}.png").exists()]
-    sampler = load_sampler(checkpoint) if pending else None
+    sampler = Sampler(checkpoint) if pending else None
     done = len(suite) - len(pending)
     pending.sort(key=lambda p: len(p.references))
     for _, group in itertools.groupby(pending, key=lambda p: len(p.references)):
         for batch in _batches(list(group)):
-            references = [p.reference_bytes() for p in batch]
-            pictures = sampler(
+            pictures = sampler.sample(
                 [p.text for p in batch],
-                references=references,
+                [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in batch],
                 size=(settings.side, settings.side),
                 steps=settings.steps,
                 cfg=settings.cfg,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from flywheel.workspace import UsageError, Workspace, digest, read_json, write_b
 
 SHARE = 10  # at most one captioned picture in ten is kept from training
 TYPOGRAPHY = 16  # prompts that quote a word
+PICTURE_EDITING = "photo_editing"
 STATISTICS = ("entropy", "contrast", "sharpness")
 QUANTILES = (0.02, 0.98)  # a generated picture must look like all but the oddest held-out ones
 
@@ -44,24 +43,33 @@ def write(workspace: Workspace, path: Path, *, count: int, side: int, seed: int)
 def _choose(workspace: Workspace, count: int, seed: int) -> dict[str, tuple[str, bytes]]:
     """{sample_id: (caption, image)} of the captioned, readable t2i rows that come first by keyed hash."""
     rows = {i: c for i, c, _ in _captioned(workspace)}
-    keep = sorted(rows, key=lambda i: digest(seed, "held-out", i))[: min(count, len(rows) // SHARE)]
+    order = sorted(rows, key=lambda i: digest(seed, "held-out", i))[: 2 * count]  # twice: some may not decode
+    images = {i: image for i, _, image in _captioned(workspace, frozenset(order)) if _readable(image)}
+    keep = [i for i in order if i in images][: min(count, len(rows) // SHARE)]
     if not keep:
         raise UsageError(
             f"the pool has {len(rows)} readable pictures with a caption; at least {SHARE} are needed to keep one for "
             "evaluation: give captions (--captions FILE.jsonl)"
         )
-    images = {i: image for i, _, image in _captioned(workspace, frozenset(keep))}
     return {i: (rows[i], images[i]) for i in keep}
 
 
 def _captioned(workspace: Workspace, only: frozenset[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
-    """(sample_id, caption, image) of captioned t2i rows; images are read, and broken ones left out, only for `only`."""
+    """(sample_id, caption, image) of captioned t2i rows; images are read only for the samples in `only`."""
     columns = ["sample_id", "task", "caption", *(["image"] if only else [])]
     for manifest in sorted(workspace.path("pool").glob("*/manifest.json")):
         for shard in read_json(manifest)["shards"]:
             for row in pq.read_table(manifest.parent / shard["path"], columns=columns).to_pylist():
                 if row["task"] == "t2i" and row["caption"].strip() and (only is None or row["sample_id"] in only):
                     yield row["sample_id"], row["caption"], row.get("image", b"")
+
+
+def _readable(image: bytes) -> bool:
+    try:
+        decode(image)
+    except BadImage:
+        return False
+    return True
 
 
 def _square(image: bytes, side: int) -> bytes:
@@ -83,6 +91,20 @@ def _words(seed: int) -> list[dict[str, Any]]:
 
     samples = synthesise("typography", TYPOGRAPHY, seed=seed, exclude=frozenset())
     return [_row(f"word-{n:03d}", s.caption, "t2i", [], list(s.checks)) for n, s in enumerate(samples)]
+
+
+def _edits(folder: Path, pictures: dict[str, bytes], seed: int) -> list[dict[str, Any]]:
+    """One edit per held-out picture, the operations in turn; the reference is written beside the suite."""
+    from curation.synthesis.photos import photo_edits
+
+    rows = []
+    for n, (sample_id, picture) in enumerate(pictures.items()):
+        edits = list(photo_edits(picture, seed=f"{seed}-{sample_id}"))
+        edit = edits[n % len(edits)]
+        name = f"references/{sample_id[:12]}.png"
+        write_bytes(folder / name, edit.references[0])
+        rows.append(_row(f"edit-{sample_id[:12]}", edit.caption, "ti2i", [name], [{**c, "capability": PICTURE_EDITING} for c in edit.checks]))
+    return rows
 
 
 def _row(prompt_id: str, prompt: str, task: str, references: list[str], checks: list[dict[str, Any]]) -> dict[str, Any]:
