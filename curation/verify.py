@@ -78,7 +78,8 @@ def _scorer(name: str, given: Mapping[str, Scorer]) -> Scorer | None:
 def _require_valid(check: Check) -> None:
     verifier = VERIFIERS.get(check.get("verifier", ""))
     if verifier is None:
-        raise UsageError(f"unknown verifier {check.get('verifier')!r} in a check: choose from {', '.join(sorted(VERIFIERS))}")
+        known = ", ".join(sorted(VERIFIERS))
+        raise UsageError(f"unknown verifier {check.get('verifier')!r} in a check: choose from {known}")
     missing = [k for k in ("capability", *verifier.needs) if k not in check]
     if missing:
         raise UsageError(f"a {check['verifier']} check needs {', '.join(missing)}: {dict(check)}")
@@ -143,7 +144,8 @@ def _identity(check: Check, seen: Columns) -> Judgement | None:
     if seen["identity"] is None:
         return None
     minimum = check.get("min", IDENTITY_SIMILARITY)
-    return seen["identity"], minimum, {"expected": f"subject of the reference, correlation of {minimum} or more", "seen": seen["identity"]}
+    wanted = f"subject of the reference, correlation of {minimum} or more"
+    return seen["identity"], minimum, {"expected": wanted, "seen": seen["identity"]}
 
 
 def _unchanged(check: Check, seen: Columns) -> Judgement | None:
@@ -151,7 +153,8 @@ def _unchanged(check: Check, seen: Columns) -> Judgement | None:
         return None
     limit = check.get("max_changed", MAX_CHANGED_AREA)
     score = seen["unchanged"] if seen["changed_area"] <= limit else 0.0
-    evidence = {"expected": f"at most {limit} of the area changed", "seen": seen["changed_area"], "similarity": seen["unchanged"]}
+    wanted = f"at most {limit} of the area changed"
+    evidence = {"expected": wanted, "seen": seen["changed_area"], "similarity": seen["unchanged"]}
     return score, check.get("min", UNCHANGED_SIMILARITY), evidence
 
 
@@ -168,11 +171,12 @@ def _alignment(check: Check, seen: Columns) -> Judgement | None:
     if seen["similarity"] is None:
         return None
     minimum = check.get("min", 0.25)
-    return seen["similarity"], minimum, {"expected": f"image-text cosine of {minimum} or more", "seen": seen["similarity"]}
+    wanted = f"image-text cosine of {minimum} or more"
+    return seen["similarity"], minimum, {"expected": wanted, "seen": seen["similarity"]}
 
 
 def _subject(check: Check, seen: Columns) -> Mapping[str, Any] | None:
-    """The largest mark of the asked shape; the largest of all where there is none: colour and place have their own verdict."""
+    """The largest mark of the asked shape, or else of all: a wrong shape does not decide on colour and place."""
     found = seen["objects"]
     return next((o for o in found if o["shape"] == check.get("shape")), found[0] if found else None)
 

@@ -1,4 +1,4 @@
-"""Flat coloured shapes in a picture, by classical vision: background from the border, components, colour names, outlines.
+"""Flat coloured shapes in a picture, by classical vision: background from the border, components, colours, outlines.
 
 Made for cards and their blurred, noisy imitations; a picture without a plain background (a photograph, noise) has none.
 """

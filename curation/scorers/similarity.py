@@ -27,8 +27,8 @@ class Similarity:
     name = "similarity"
     version = "1"
     fields = (
-        column("identity", pa.float64(), "is the references' subject still there: template correlation, 0 to 1, least of all"),
-        column("unchanged", pa.float64(), "structural similarity with the first reference outside the changed area, 0 to 1"),
+        column("identity", pa.float64(), "correlation with the references' subject, 0 to 1; the least of several"),
+        column("unchanged", pa.float64(), "SSIM with the first reference outside the changed area, 0 to 1"),
         column("changed_area", pa.float64(), "share of the picture that differs from the first reference, 0 to 1"),
     )
 
@@ -74,7 +74,7 @@ def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
 
 
 def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
-    """Box (top, bottom, left, right) of the mark with the most inner detail on a plain background; else the whole picture."""
+    """(top, bottom, left, right) of the mark with most inner detail on a plain background; else the whole picture."""
     import cv2
 
     h, w = lab.shape[:2]
@@ -87,7 +87,7 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
     for outline in outlines:
         left, top, width, height = cv2.boundingRect(outline)
         filled = cv2.drawContours(np.zeros_like(marks), [outline], -1, 1, cv2.FILLED)
-        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # the rim is a mixture by resampling
+        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # the rim is mixed
         if filled.mean() < MIN_SUBJECT or not len(inner):
             continue
         spread = float(np.linalg.norm(inner - np.median(inner, axis=0), axis=1).mean())
@@ -106,7 +106,7 @@ def working(pixels: np.ndarray) -> np.ndarray:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity map [H, W] of two lightness planes in [0, 100] (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+    """Structural similarity map [H, W] of two lightness planes in [0, 100] (Wang et al. 2004; Gaussian, σ = 1.5)."""
     import cv2
 
     def blur(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,18 @@ from flywheel.workspace import UsageError
 if TYPE_CHECKING:
     from curation.verify import Outcome
 
-__all__ = ["GENERATORS", "Recipe", "Sample", "allowed", "capabilities", "draw", "meaning", "normalise", "photo_edits", "synthesise"]
+__all__ = [
+    "GENERATORS",
+    "Recipe",
+    "Sample",
+    "allowed",
+    "capabilities",
+    "draw",
+    "meaning",
+    "normalise",
+    "photo_edits",
+    "synthesise",
+]
 
 # capability → recipes that teach it, taken in turn
 GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
@@ -50,8 +61,8 @@ def synthesise(
     """Yield `count` samples that teach `capability` and passed their own entry checks; deterministic by seed.
 
     `exclude`: evaluation prompts. Neither their wording nor their meaning (shape, colour, count, place, word) is made.
-    `on_refused` sees each sample that failed a check, with its outcomes. Errors: `UsageError` for a capability without a
-    generator, and when nothing is left to make.
+    `on_refused` sees each sample that failed a check, with its outcomes. Errors: `UsageError` for a capability without
+    a generator, and when nothing is left to make.
     """
     from curation.verify import passed, verify
 

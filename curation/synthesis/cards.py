@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from curation.synthesis.meaning import POSITIONS, SHAPES, Meaning, meaning
@@ -62,7 +61,8 @@ def draw_shape(canvas: Canvas, shape: str, x: float, y: float, radius: float, fi
     elif shape == "star":
         r = radius * 1.25
         radii = [r if i % 2 == 0 else r * 0.5 for i in range(10)]
-        canvas.polygon([(x + q * math.sin(i * math.tau / 10), y - q * math.cos(i * math.tau / 10)) for i, q in enumerate(radii)], fill)
+        turns = [i * math.tau / 10 for i in range(10)]
+        canvas.polygon([(x + q * math.sin(a), y - q * math.cos(a)) for q, a in zip(radii, turns)], fill)
     else:
         raise ValueError(f"unknown shape {shape!r}: choose from {', '.join(SHAPES)}")
 

@@ -96,7 +96,7 @@ def keep_checks(edit: Edit) -> tuple[dict, ...]:
 def render_keep(edit: Edit, rng: random.Random) -> Sample:
     """The shape beside the mascot gets another colour; the mascot stays."""
     follows = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
-    return _pair(edit, draw_scene, keep_text(edit, rng), keep_checks(edit), "keep-mascot", rng)
+    return _pair(edit, draw_scene, keep_text(edit, rng), (*keep_checks(edit), follows), "keep-mascot", rng)
 
 
 def _pair(edit: Edit, draw, caption: str, checks: tuple[dict, ...], recipe: str, rng: random.Random) -> Sample:

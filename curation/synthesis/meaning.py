@@ -13,7 +13,7 @@ POSITIONS = ("left", "right", "top", "bottom", "centre")
 NUMBERS = {"a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "pair": 2, "three": 3}
 _SYNONYMS = {"center": "centre", "middle": "centre", "upper": "top", "lower": "bottom", "grey": "gray"}
 _QUOTED = re.compile(r'["“]([^"”]+)["”]')
-_SETTING = re.compile(r"\b(%s) (?:card|background)s?\b" % "|".join(sorted(BACKGROUNDS, key=len, reverse=True)))
+_SETTING = re.compile(rf"\b({'|'.join(sorted(BACKGROUNDS, key=len, reverse=True))}) (?:card|background)s?\b")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Meaning:
 
 
 def normalise(prompt: str) -> str:
-    """NFKC, case folded, letters, digits and quotation marks only, single spaces: equal for prompts that read the same."""
+    """NFKC, case folded, letters, digits and quotation marks only: equal for prompts that read the same."""
     folded = unicodedata.normalize("NFKC", prompt).casefold().replace("“", '"').replace("”", '"')
     return " ".join(re.sub(r'[^\w"]+', " ", folded).split())
 

@@ -1,4 +1,4 @@
-"""Edit pairs made from any photograph by a known operation, both ways: tone, brightness, black and white, restoration."""
+"""Edit pairs made from any photograph by a known operation, both ways: tone, brightness, gray, restoration."""
 
 from __future__ import annotations
 
@@ -57,11 +57,41 @@ def _gains(image: Image.Image, red: float, green: float, blue: float) -> Image.I
 
 
 OPERATIONS = (
-    Operation("warm", "in a warm tone", warm, ("give the photo a warmer tone", "make the picture warmer"), ("take the warm tint out of the photo",)),
-    Operation("cool", "in a cool tone", cool, ("give the photo a cooler tone", "make the picture cooler"), ("take the blue tint out of the photo",)),
-    Operation("darken", "underexposed", darken, ("make the photo darker",), ("brighten the dark photo", "make the photo brighter")),
-    Operation("gray", "in black and white", gray, ("turn the photo black and white",), ("colourise the black and white photo",)),
-    Operation("blur", "out of focus", blur, ("blur the photo softly",), ("sharpen the blurred photo", "restore the blurred photo")),
+    Operation(
+        "warm",
+        "in a warm tone",
+        warm,
+        ("give the photo a warmer tone", "make the picture warmer"),
+        ("take the warm tint out of the photo",),
+    ),
+    Operation(
+        "cool",
+        "in a cool tone",
+        cool,
+        ("give the photo a cooler tone", "make the picture cooler"),
+        ("take the blue tint out of the photo",),
+    ),
+    Operation(
+        "darken",
+        "underexposed",
+        darken,
+        ("make the photo darker",),
+        ("brighten the dark photo", "make the photo brighter"),
+    ),
+    Operation(
+        "gray",
+        "in black and white",
+        gray,
+        ("turn the photo black and white",),
+        ("colourise the black and white photo",),
+    ),
+    Operation(
+        "blur",
+        "out of focus",
+        blur,
+        ("blur the photo softly",),
+        ("sharpen the blurred photo", "restore the blurred photo"),
+    ),
 )
 
 

@@ -20,7 +20,7 @@ ORIENTATION = 0x0112  # EXIF tag
 
 @dataclass(frozen=True)
 class Defect:
-    """A planted file. `outcome`: quarantined, dropped or admitted (defect corrected). `caption` None: no caption row."""
+    """A planted file. `outcome`: quarantined, dropped or admitted (corrected). `caption` None: no caption row."""
 
     file: str
     data: bytes
@@ -68,7 +68,8 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
 
     upright = pictures[5].resize((256, 192))
     turned = jpeg(upright.transpose(Image.Transpose.ROTATE_90), orientation=6)
-    yield Defect("turned.jpg", turned, "a photograph taken with the camera on its side", "EXIF rotation", "admitted")
+    said = "a photograph taken with the camera on its side"
+    yield Defect("turned.jpg", turned, said, "EXIF rotation", "admitted")
     yield Defect("bad-exif.jpg", jpeg(pictures[6], orientation=9), "a photograph", "invalid EXIF orientation", "dropped")
 
 

@@ -41,7 +41,7 @@ class Question:
 
 
 def questions(*, seed: int = 0, size: Size = "full") -> list[tuple[str, Question]]:
-    """(prompt id, question) of every held-out prompt; the quick suite is the first part of each family of the full one."""
+    """(prompt id, question) of every held-out prompt; quick takes the first part of each family."""
     return [row for family in _families(seed) for row in family[: PROMPTS[size]]]
 
 
@@ -51,7 +51,7 @@ def held_out_prompts(*, seed: int = 0) -> frozenset[str]:
 
 
 def write_suite(folder: Path, *, seed: int = 0, size: Size = "full") -> Path:
-    """Write `suite.jsonl` and its reference pictures into `folder`; returns the suite's path. Equal inputs, equal bytes."""
+    """Write `suite.jsonl` and its reference pictures into `folder`; returns the suite's path."""
     rows = []
     for prompt_id, question in questions(seed=seed, size=size):
         references = []

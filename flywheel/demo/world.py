@@ -52,10 +52,26 @@ class Amounts:
 
 AMOUNTS: dict[str, Amounts] = {
     "full": Amounts(
-        singles=600, groups=14, words=14, recolours=150, moves=110, scenes=140, keeps=200, photographs=60, photo_edits=30
+        singles=600,
+        groups=14,
+        words=14,
+        recolours=150,
+        moves=110,
+        scenes=140,
+        keeps=200,
+        photographs=60,
+        photo_edits=30,
     ),
     "quick": Amounts(
-        singles=150, groups=5, words=5, recolours=30, moves=20, scenes=24, keeps=36, photographs=18, photo_edits=6
+        singles=150,
+        groups=5,
+        words=5,
+        recolours=30,
+        moves=20,
+        scenes=24,
+        keeps=36,
+        photographs=18,
+        photo_edits=6,
     ),
 }
 
@@ -132,10 +148,11 @@ def _pictures(seed: int, amounts: Amounts) -> tuple[list[Picture], list[Defect]]
     scene_files = add("mascot", scenes, draw_scene, scene_caption)
 
     sources = list(zip(singles[:-2], single_files))
+    scene_sources, inks = list(zip(scenes, scene_files)), tuple(INKS)
     edits = [
-        ("recolour", amounts.recolours, sources, recolour_edits(), "color", tuple(INKS), draw_single, recolour_text),
+        ("recolour", amounts.recolours, sources, recolour_edits(), "color", inks, draw_single, recolour_text),
         ("move", amounts.moves, sources, move_edits(), "position", POSITIONS, draw_single, move_text),
-        ("keep", amounts.keeps, list(zip(scenes, scene_files)), keep_edits(), "color", tuple(INKS), draw_scene, keep_text),
+        ("keep", amounts.keeps, scene_sources, keep_edits(), "color", inks, draw_scene, keep_text),
     ]
     for name, count, cards, recipe, key, values, draw, say in edits:
         good.extend(_edits(name, count, cards, recipe, key, values, draw, say, seed, exclude))
@@ -154,7 +171,8 @@ def _cards(recipe: Recipe, count: int, seed: int, exclude: frozenset[str]) -> li
 def _scenes() -> Recipe:
     """The mascot scenes that edits start from. Their captions are no evaluation prompts."""
     edits = keep_edits()
-    return replace(edits, name="scene", variants=list(dict.fromkeys(e.before for e in edits.variants)), meanings=lambda _: ())
+    variants = list(dict.fromkeys(e.before for e in edits.variants))
+    return replace(edits, name="scene", variants=variants, meanings=lambda _: ())
 
 
 def _card_picture(name: str, i: int, card: Any, draw: Callable, say: Callable, seed: int) -> Picture:
