@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.server import api, configure
+from flywheel.progress import Progress
 from flywheel.rounds.run import Job, run
 from flywheel.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect import Flow
 
-    from flywheel.progress import Progress
+
+Report = Callable[[Workspace], object]
 
 
-def run_with_prefect(job: Job, progress: Progress | None = None) -> dict[str, Any]:
-    """`flywheel.rounds.run.run` as a flow run; returns the same summary, raises the same errors.
+def run_with_prefect(job: Job, progress: Progress | None = None, report: Report | None = None) -> dict[str, Any]:
+    """`flywheel.rounds.run.run` as a flow run; takes and returns the same, raises the same errors.
 
     The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
     """
+    progress = progress or Progress()
     home = Workspace(job.workspace).path(".prefect")
     configure(home)
-    with api(home):
-        return round_flow(progress)(**asdict(job))
+    with ExitStack() as stack:
+        with progress.step("start Prefect"):
+            stack.enter_context(api(home))
+            flow = round_flow(progress, report)
+        return flow(**asdict(job))
 
 
-def round_flow(progress: Progress | None = None) -> Flow[..., dict[str, Any]]:
+def round_flow(progress: Progress | None = None, report: Report | None = None) -> Flow[..., dict[str, Any]]:
     """The flow `flywheel-round`; its parameters are the fields of `Job`."""
     from prefect import flow
 
@@ -44,7 +51,7 @@ def round_flow(progress: Progress | None = None) -> Flow[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
         job = Job(workspace, source, captions, policy, preset, seed, rounds, workers)
-        summary = run(job, step=task_step, progress=progress)
+        summary = run(job, step=task_step, progress=progress, report=report)
         publish(summary)
         return summary
 

@@ -85,7 +85,7 @@ with api(home) as url:
             time.sleep(0.1)
         out["tasks"] = runs
         out["flows"] = {client.read_flow(r.flow_id).name: r.state_name for r in client.read_flow_runs()}
-        out["artifacts"] = sorted(a.key for a in client.read_artifacts())
+        out["artifacts"] = sorted(a.key for a in client.read_artifacts() if a.key)
     out["url"] = url
 print(json.dumps(out))
 """

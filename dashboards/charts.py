@@ -1,0 +1,118 @@
+"""Small charts as inline SVG. Colours are CSS classes, so one drawing serves light and dark; x is in per cent of the
+width, so one drawing serves a phone and a desk. Numbers stand beside every chart as text; drawings are decoration to
+screen readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from dashboards.rounds import ARMS, Line
+from dashboards.training import Curve, Points
+
+_ROW = 15  # pixels per arm
+_DIAMOND = "M0-6 6 0 0 6-6 0z"
+
+
+@dataclass(frozen=True)
+class LossPlot:
+    """A loss drawing and the ends of its axes: loss at the top and bottom, last step."""
+
+    svg: Markup
+    top: float
+    bottom: float
+    last_step: int
+
+
+def rate_strip(line: Line) -> Markup:
+    """Failure rates of the arms on [0, 1]: marker and 95 % interval; circle, disc and diamond tell arms apart without colour."""
+    arms = [arm for arm in ARMS if arm in line.rates]
+    height = _ROW * len(arms) + 4
+    parts = [_grid(height)]
+    for i, arm in enumerate(arms):
+        rate, y = line.rates[arm], _ROW * i + _ROW / 2 + 2
+        tip = f"{arm}: {rate.value:.0%} of {line.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
+        parts.append(
+            f'<g class="{arm}"><title>{tip}</title>'
+            f'<line class="interval" x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"/>{_marker(arm, rate.value, y)}</g>'
+        )
+    return _svg(parts, height, "strip")
+
+
+def change_strip(low: float, high: float, change: float, outcome: str) -> Markup:
+    """Change of a failure rate on [-1, 1] with its interval; left of the middle line is better."""
+    y = 9
+    return _svg(
+        [
+            '<line class="zero" x1="50%" x2="50%" y1="0" y2="18"/>',
+            f'<g class="{escape(outcome)}"><title>{change:+.0%}, 95 % interval {low:+.0%} to {high:+.0%}</title>'
+            f'<line class="interval" x1="{_x((low + 1) / 2)}" x2="{_x((high + 1) / 2)}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{_x((change + 1) / 2)}" cy="{y}" r="5"/></g>',
+        ],
+        18,
+        "strip",
+    )
+
+
+def stacked_bar(parts: Sequence[tuple[str, float]]) -> Markup:
+    """Parts (class, amount) of one whole, side by side; amounts share the full width."""
+    total = sum(amount for _, amount in parts) or 1
+    out, x = [], 0.0
+    for name, amount in parts:
+        width = 100 * amount / total
+        out.append(f'<rect class="{escape(name)}" x="{x:.3f}%" width="{width:.3f}%" height="100%"/>')
+        x += width
+    return _svg(out, None, "bar")
+
+
+def share_bar(share: float, name: str = "kept") -> Markup:
+    """A bar that fills `share` of the width."""
+    width = 100 * min(1.0, max(0.0, share))
+    return _svg([f'<rect class="{escape(name)}" width="{width:.3f}%" height="100%"/>'], None, "bar")
+
+
+def loss_plot(curves: Sequence[Curve]) -> LossPlot:
+    """Loss over steps, one line per arm, held-out loss dashed; the top 2 % of values are cut so that the start does not
+    flatten the rest."""
+    losses = sorted(y for c in curves for _, y in [*c.loss, *c.held_out])
+    top = losses[min(len(losses) - 1, int(0.98 * len(losses)))]
+    bottom = losses[0]
+    span = (top - bottom) or 1.0
+    first = min(c.loss[0][0] for c in curves)
+    last = max(c.loss[-1][0] for c in curves)
+    steps = (last - first) or 1.0
+
+    def path(points: Points) -> str:
+        at = [((x - first) / steps * 1000, 300 - 300 * (min(y, top) - bottom) / span) for x, y in points]
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+
+    parts = [f'<line class="grid" x1="0" x2="1000" y1="{y}" y2="{y}"/>' for y in (0, 75, 150, 225, 300)]
+    for curve in curves:
+        parts.append(f'<polyline class="{curve.arm}" points="{path(curve.loss)}"/>')
+        if len(curve.held_out) > 1:
+            parts.append(f'<polyline class="{curve.arm} held-out" points="{path(curve.held_out)}"/>')
+    svg = Markup(
+        '<svg class="plot" viewBox="0 0 1000 300" preserveAspectRatio="none" aria-hidden="true">' + "".join(parts) + "</svg>"
+    )
+    return LossPlot(svg, top, bottom, int(last))
+
+
+def _svg(parts: Sequence[str], height: float | None, name: str) -> Markup:
+    size = f' height="{height}"' if height else ""
+    return Markup(f'<svg class="{name}" width="100%"{size} aria-hidden="true">' + "".join(parts) + "</svg>")
+
+
+def _grid(height: float) -> str:
+    return "".join(f'<line class="grid" x1="{x}%" x2="{x}%" y1="0" y2="{height}"/>' for x in (0, 25, 50, 75, 100))
+
+
+def _marker(arm: str, value: float, y: float) -> str:
+    if arm == "control":
+        return f'<svg x="{_x(value)}" y="{y}" overflow="visible"><path d="{_DIAMOND}"/></svg>'
+    return f'<circle cx="{_x(value)}" cy="{y}" r="5"/>'
+
+
+def _x(share: float) -> str:
+    return f"{100 * share:.2f}%"

@@ -1,0 +1,66 @@
+"""Pictures of a workspace for the pages: only picture files below the root, shrunk and inlined within a byte budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from flywheel.workspace import Workspace
+
+TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+_SMALL = 12_000  # bytes; a file under this that needs no shrinking is taken as it is
+
+
+def picture(workspace: Workspace, name: str | None) -> Path | None:
+    """The picture file that a workspace path names; None when there is none or it lies outside the workspace."""
+    if not name or "\0" in name:
+        return None
+    path = workspace.path(name).resolve()
+    inside = path.is_relative_to(workspace.root)
+    return path if inside and path.suffix.lower() in TYPES and path.is_file() else None
+
+
+class InlineImages:
+    """Turns workspace paths into data addresses until `budget` bytes are spent; then, and for missing files, None."""
+
+    def __init__(self, workspace: Workspace, budget: int) -> None:
+        self.workspace = workspace
+        self.left = budget
+        self.left_out = 0
+        self._done: dict[tuple[str, int], str] = {}
+
+    def __call__(self, name: str | None, side: int = 192) -> str | None:
+        """Data address of the picture, its long side at most `side` pixels."""
+        path = picture(self.workspace, name)
+        if path is None:
+            return None
+        key = (str(path), side)
+        if key not in self._done:
+            data, kind = shrink(path, side)
+            address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+            if len(address) > self.left:
+                self.left_out += 1
+                return None
+            self._done[key] = address
+        self.left -= len(self._done[key])  # a page that shows a picture twice carries it twice
+        return self._done[key]
+
+
+def shrink(path: Path, side: int) -> tuple[bytes, str]:
+    """Bytes and media type of a picture with long side ≤ `side`: the file itself when that is small, else PNG or WebP."""
+    with Image.open(path) as image:
+        if max(image.size) <= side and path.stat().st_size <= _SMALL:
+            return path.read_bytes(), TYPES[path.suffix.lower()]
+        image = image.convert("RGB")
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        encoded = [(_encode(image, "PNG", optimize=True), "image/png"), (_encode(image, "WEBP", quality=82), "image/webp")]
+    return min(encoded, key=lambda e: len(e[0]))
+
+
+def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,90 @@
+"""The one Jinja environment behind the report and the dashboard: same templates, same style, escaping always on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dashboards import charts
+from flywheel.schema import TRACKS
+
+_HERE = Path(__file__).parent
+STYLE = _HERE / "static" / "style.css"
+
+Image = Callable[..., str | None]  # (workspace path, side in pixels) → address for `src`, or None
+Link = Callable[..., str]  # (kind: "case" | "round" | …, value) → address for `href`
+
+
+def environment(*, image: Image, link: Link) -> Environment:
+    """Templates with the filters they use; `image` and `link` say where pictures and pages are found."""
+    env = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,  # prompts, captions, file names and OCR text are hostile input
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals |= {"image": image, "link": link, "charts": charts}
+    env.filters |= {
+        "n": number,
+        "pct": percent,
+        "points": points,
+        "day": day,
+        "text": text,
+        "track": track,
+        "words": words,
+        "listed": listed,
+    }
+    return env
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Counts with thousands separators, measures with a few digits, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a whole percentage."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def points(share: float) -> str:
+    """A difference of shares as signed percentage points."""
+    return f"{100 * share:+.0f} pp".replace("-", "−")
+
+
+def day(at: datetime | None) -> str:
+    """A time in UTC, to the minute."""
+    return "–" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def text(value: Any, limit: int = 160) -> str:
+    """Any evidence value as short text."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    out = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return out if len(out) <= limit else out[: limit - 1] + "…"
+
+
+def track(name: str | None) -> str:
+    """CSS class of a remedy track; the palette is fixed, so a track looks the same in every report."""
+    return f"track-{name}" if name in TRACKS else "track-unrouted"
+
+
+def words(name: str | None) -> str:
+    """An identifier as words."""
+    return (name or "unrouted").replace("_", " ")
+
+
+def listed(names: list[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

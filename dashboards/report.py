@@ -1,0 +1,51 @@
+"""The one-file HTML report: opens without a server, asks nothing of the network, stays under 5 MB."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from dashboards import cases
+from dashboards.examples import EXAMPLES
+from dashboards.images import InlineImages
+from dashboards.page import STYLE, environment
+from dashboards.views import LIMITATIONS, data, overview, round_view
+from flywheel.catalog import connect
+from flywheel.workspace import Workspace
+
+IMAGE_BYTES = 3_600_000  # all pictures together, as base64; text and drawings take far less than the rest of 5 MB
+CARDS = 12  # fixed cases shown per round, and broken ones
+FAILURES = 24
+DETAILED_ROUNDS = 6  # the latest; older ones are lines in the table
+
+
+def render(workspace: Workspace, title: str = "Flywheel report") -> str:
+    """The report as HTML text. Same workspace, same text."""
+    con = connect(workspace)
+    try:
+        page = overview(workspace, con)
+        rounds = page["rounds"]
+        views = [round_view(workspace, con, r, cards=CARDS) for r in rounds[-DETAILED_ROUNDS:]]
+        failures = cases.failures(con, rounds[-1], limit=FAILURES) if rounds else []
+        page |= data(con)
+    finally:
+        con.close()
+    env = environment(image=InlineImages(workspace, IMAGE_BYTES), link=_anchor({v.round.number for v in views}))
+    return env.get_template("report.html").render(
+        page,
+        title=title,
+        style=Markup(STYLE.read_text("utf-8")),
+        views=views,
+        failures=failures,
+        references=cases.references(workspace),
+        examples=EXAMPLES,
+        limitations=LIMITATIONS,
+    )
+
+
+def _anchor(detailed: set[int]):
+    def link(kind: str, value: object) -> str:
+        if kind == "round":
+            return f"#round-{value}" if value in detailed else "#earlier"
+        return "#cases"
+
+    return link

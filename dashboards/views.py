@@ -1,0 +1,75 @@
+"""What one page needs, gathered: the report and the dashboard show the same views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dashboards import cases, funnel, training
+from dashboards.rounds import Round, counts, load_rounds
+from dashboards.rows import Row, rows
+from flywheel.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+LIMITATIONS = (
+    "Verdicts come from automatic checks. A check can be wrong: text is read by OCR, shapes are found by colour, likeness is a"
+    " correlation. Look at the pictures before acting on a number.",
+    "The interval of a failure rate covers the choice of prompts, not the random seed of sampling or of training: each arm"
+    " was trained once and each prompt was sampled once.",
+    "Several capabilities are tested at once without correction; one gate line in twenty can look significant by chance.",
+    "Fixed and broken are counted on the same held-out prompts in every round. They are never trained on, but plans that"
+    " chase them over many rounds will fit them: exchange the suite from time to time.",
+    "A case describes one prompt of the suite, not how often users meet the failure.",
+)
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """One round with what it changed, its remedies, curves and sample grids."""
+
+    round: Round
+    fixed: list[Row]
+    broken: list[Row]
+    made: list[Row]
+    curves: list[training.Curve]
+    grids: list[tuple[str, str]]
+
+
+def round_view(workspace: Workspace, con: duckdb.DuckDBPyConnection, round_: Round, *, cards: int) -> RoundView:
+    """A round with up to `cards` fixed and `cards` broken cases."""
+    return RoundView(
+        round=round_,
+        fixed=cases.changed(con, round_, round_.fixed, limit=cards),
+        broken=cases.changed(con, round_, round_.broken, limit=cards),
+        made=[g for g in funnel.generated(con) if g["round"] == round_.number],
+        curves=training.load_curves(workspace, round_.number),
+        grids=training.grids(workspace, round_.number),
+    )
+
+
+def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The first screen: rounds, counts and the numbers of the loop."""
+    rounds = load_rounds(workspace, con)
+    return {
+        "workspace": workspace.root.name,
+        "root": str(workspace.root),
+        "rounds": rounds,
+        "counts": counts(con),
+        "tracks": cases.by_track(con),
+        "steps": sum(int(r.plan.get("steps") or 0) for r in rounds),
+        "prompts": rows(con, "SELECT count(DISTINCT prompt_id) AS n FROM signals")[0]["n"],
+        "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
+    }
+
+
+def data(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Funnel, drop and quarantine reasons."""
+    passes = funnel.load_funnel(con)
+    return {
+        "funnel": passes,
+        "off": funnel.not_configured(passes),
+        "drops": funnel.drop_reasons(con),
+        "quarantine": funnel.quarantine_reasons(con),
+    }
