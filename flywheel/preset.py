@@ -25,11 +25,15 @@ class Training:
 class Evaluation:
     """How the suite's prompts are sampled."""
 
-    suite: str  # demo | pool: the built-in held-out suite, or one made from held-out rows of the pool
+    suite: str  # demo | demo-quick | pool: a built-in held-out suite, or one made from held-out rows of the pool
     side: int  # pixels
     steps: int
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
+
+    def __post_init__(self) -> None:
+        if self.suite not in ("demo", "demo-quick", "pool"):
+            raise UsageError(f"unknown suite {self.suite!r}: choose demo, demo-quick or pool")
 
 
 @dataclass(frozen=True, kw_only=True)

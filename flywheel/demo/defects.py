@@ -68,7 +68,7 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
 
     upright = pictures[5].resize((256, 192))
     turned = jpeg(upright.transpose(Image.Transpose.ROTATE_90), orientation=6)
-    said = "a photograph taken with the camera on its side"
+    said = "a photograph taken with a turned camera"
     yield Defect("turned.jpg", turned, said, "EXIF rotation", "admitted")
     yield Defect("bad-exif.jpg", jpeg(pictures[6], orientation=9), "a photograph", "invalid EXIF orientation", "dropped")
 

@@ -54,7 +54,7 @@ def suite(workspace: Workspace, job: Job, preset: Preset, progress: Progress) ->
         else:
             from flywheel.demo.suite import write_suite
 
-            write_suite(path.parent, seed=job.seed, size="quick" if preset.name == "quick" else "full")
+            write_suite(path.parent, seed=job.seed, size="quick" if preset.evaluation.suite == "demo-quick" else "full")
     prompts = load_suite(path)
     progress.say(f"{len(prompts)} held-out prompts")
     return prompts

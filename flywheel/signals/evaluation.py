@@ -67,17 +67,21 @@ def sample_suite(
     seed: int,
     progress: Report | None = None,
 ) -> list[bytes]:
-    """One PNG per prompt, sampled in batches of one layout; pictures already in `folder` are kept."""
+    """One PNG per prompt, sampled in batches of one layout; batches already in `folder` are kept."""
     from PIL import Image
 
     from training.sampling import Sampler
 
-    pending = [p for p in suite if not (folder / f"{p.prompt_id}.png").exists()]
-    sampler = Sampler(checkpoint) if pending else None
-    done = len(suite) - len(pending)
-    pending.sort(key=lambda p: len(p.references))
-    for _, group in itertools.groupby(pending, key=lambda p: len(p.references)):
+    sampler = None
+    ordered = sorted(suite, key=lambda p: len(p.references))
+    done = 0
+    for _, group in itertools.groupby(ordered, key=lambda p: len(p.references)):
         for batch in _batches(list(group)):
+            done += len(batch)
+            if all((folder / f"{p.prompt_id}.png").exists() for p in batch):
+                continue
+            # Always whole batches: a batch's size changes the last bits of its pictures.
+            sampler = sampler or Sampler(checkpoint)
             pictures = sampler.sample(
                 [p.text for p in batch],
                 [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in batch],
@@ -90,7 +94,6 @@ def sample_suite(
                 buffer = io.BytesIO()
                 Image.fromarray(picture).save(buffer, "PNG")
                 write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
-            done += len(batch)
             if progress:
                 progress(done, len(suite), "images")
     return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]

@@ -1,0 +1,148 @@
+"""One complete run of two rounds, by the command, as a user starts it; then killed three times and finished."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flywheel.demo.world import write_world
+
+PRESET = """
+policy = "demo"
+[training]
+recipe = { base = "tiny", batch = { 64 = 16 }, resolution = { 64 = 64 }, checkpoint_every = 4, validate_every = 8 }
+base_steps = 10
+round_steps = 6
+[evaluation]
+suite = "demo-quick"
+side = 64
+steps = 2
+cfg = 2.0
+[attribution]
+seeds = 1
+[plan]
+remedy_share = 0.5
+max_targets = 2
+min_cases = 1
+samples = 24
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "source"
+    write_world(folder, seed=0, size="quick")
+    (folder.parent / "micro.toml").write_text(PRESET)
+    return folder
+
+
+def command(world: Path, workspace: Path) -> list[str]:
+    preset = str(world.parent / "micro.toml")
+    arguments = ["run", "--source", str(world), "--workspace", str(workspace), "--preset", preset, "--no-prefect", "--json"]
+    return [sys.executable, "-m", "flywheel.cli", *arguments]
+
+
+def run(world: Path, workspace: Path) -> dict:
+    out = subprocess.run(command(world, workspace), capture_output=True, text=True, timeout=600)
+    assert out.returncode == 0, out.stderr[-4000:]
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def sql(workspace: Path, statement: str) -> list[dict]:
+    line = [sys.executable, "-m", "flywheel.cli", "sql", statement, "--workspace", str(workspace), "--json"]
+    return json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    workspace = tmp_path_factory.mktemp("finished") / "w"
+    return workspace, run(world, workspace)
+
+
+def files(workspace: Path, *folders: str) -> dict[str, str]:
+    found = [p for f in folders for p in sorted((workspace / f).rglob("*")) if p.is_file() and p.name != "metrics.jsonl"]
+    return {str(p.relative_to(workspace)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+
+
+def test_counts_add_up_in_the_summary_and_in_the_tables(finished: tuple[Path, dict], world: Path):
+    workspace, summary = finished
+    planted = json.loads(world.with_name("source.planted.json").read_text())
+    assert summary["input"] == planted["files"] == summary["admitted"] + summary["dropped"] + summary["quarantined"]
+    outcomes = {r["outcome"]: r["n"] for r in sql(workspace, "select outcome, count(*) n from decisions group by 1")}
+    assert outcomes == {"admitted": summary["admitted"], "dropped": summary["dropped"]}
+    assert sql(workspace, "select count(*) n from quarantine") == [{"n": summary["quarantined"]}]
+    missing = sql(workspace, "select count(*) n from decisions where outcome = 'dropped' and filter is null")
+    assert missing == [{"n": 0}]
+
+
+def test_two_rounds_with_a_control_and_a_verdict(finished: tuple[Path, dict]):
+    workspace, summary = finished
+    first, second = summary["rounds"]
+    assert first["verdict"] == "PROMOTE" and second["verdict"] in ("PROMOTE", "HOLD", "REJECT")
+    assert first["failure_rate"].keys() == second["failure_rate"].keys() == second["control_failure_rate"].keys()
+    assert second["targets"] and first["control_failure_rate"] == {}
+    assert Path(summary["report"]).stat().st_size > 10_000
+    assert all(Path(c, "ema.safetensors").exists() for c in summary["checkpoints"])
+    assert summary["peak_rss_bytes"] > 100e6
+
+
+def test_cases_carry_capability_track_and_evidence(finished: tuple[Path, dict]):
+    workspace, _ = finished
+    rows = sql(workspace, "select * from cases")
+    assert rows and all(r["capability"] and r["track"] for r in rows)
+    evidence = sql(workspace, "select evidence from case_events where kind = 'routed'")
+    assert all("reason" in json.loads(r["evidence"]) for r in evidence)
+    duplicated = sql(workspace, "select event_id from case_events group by 1 having count(*) > 1")
+    assert duplicated == []
+
+
+def test_generated_samples_are_accounted_for_and_never_say_an_evaluation_prompt(finished: tuple[Path, dict]):
+    workspace, summary = finished
+    made = sql(workspace, "select caption, capability, outcome from generated")
+    assert {r["capability"] for r in made if r["outcome"] == "admitted"} <= set(summary["rounds"][1]["targets"])
+    prompts = {json.loads(line)["prompt"] for line in (workspace / "suite" / "suite.jsonl").read_text().splitlines()}
+    assert made and prompts.isdisjoint(r["caption"] for r in made)
+
+
+def test_a_finished_run_has_nothing_to_do(finished: tuple[Path, dict], world: Path):
+    workspace, summary = finished
+    before = files(workspace, "pool", "shards", "checkpoints", "samples", "ledger")
+    began = time.monotonic()
+    out = subprocess.run(command(world, workspace), capture_output=True, text=True, timeout=60)
+    assert time.monotonic() - began < 20
+    assert "nothing to do" in out.stderr
+    again = json.loads(out.stdout.splitlines()[-1])
+    assert {k: again[k] for k in ("input", "admitted", "rounds")} == {k: summary[k] for k in ("input", "admitted", "rounds")}
+    assert files(workspace, "pool", "shards", "checkpoints", "samples", "ledger") == before
+
+
+def kill_when(world: Path, workspace: Path, reached: Callable[[], bool]) -> None:
+    process = subprocess.Popen(
+        command(world, workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not reached() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before the moment to kill it came"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_three_times_it_still_ends_in_the_same_bytes(finished: tuple[Path, dict], world: Path, tmp_path: Path):
+    reference, summary = finished
+    workspace = tmp_path / "w"
+    kill_when(world, workspace, lambda: any(workspace.glob("scores/*/*.parquet")))
+    kill_when(world, workspace, lambda: any(workspace.glob("checkpoints/*candidate/step-*")))
+    kill_when(world, workspace, lambda: any(workspace.glob("samples/round-0002-candidate/*.png")))
+    assert run(world, workspace)["rounds"] == summary["rounds"]
+    folders = ("pool", "scores", "shards", "remedies", "checkpoints", "samples")
+    assert files(workspace, *folders) == files(reference, *folders)
+    events = "select event_id, count(*) n from case_events group by 1 order by 1"
+    assert sql(workspace, events) == sql(reference, events)
