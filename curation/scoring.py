@@ -33,7 +33,7 @@ _GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
 def score(
     workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
 ) -> None:
-    """Compute the missing score files of the whole pool: one Ray task per shard, all its pending scorers over one decode.
+    """Compute the missing score files of the whole pool: a Ray task per shard, all its pending scorers over one decode.
 
     A row that raises has its `error` set; one that kills its worker process is found, and has its error set too.
     """

@@ -24,7 +24,7 @@ SCORERS = {
 
 
 class Unavailable(Exception):
-    """This scorer cannot run as configured: weights that are not there. A policy reports it and leaves its filters out."""
+    """This scorer cannot run as configured: its weights are not there. A policy then leaves its filters out, visibly."""
 
 
 def load(name: str, **options: Any) -> Scorer:

@@ -29,7 +29,7 @@ class Pixels:
         column("contrast", pa.float64(), "standard deviation of luma"),
         column("saturation", pa.float64(), "mean HSV saturation, 0 to 1"),
         column("sharpness", pa.float64(), "variance of the Laplacian of luma"),
-        column("entropy", pa.float64(), "bits of the joint RGB histogram, 16 levels a channel: 0 (blank) to 12 (noise)"),
+        column("entropy", pa.float64(), "bits of the joint RGB histogram, 16 levels each: 0 (blank) to 12 (noise)"),
         column("spatial_entropy", pa.float64(), "bits of the histogram of horizontal luma differences, 0 to 8 (noise)"),
         column("grayscale", pa.bool_(), "the three channels are one"),
         column("phash", pa.uint64(), "perceptual hash: signs of 64 cosine frequencies of luma against their median"),

@@ -1,0 +1,25 @@
+"""Aspect-ratio buckets: the few picture sizes of one area that training batches are made of."""
+
+from __future__ import annotations
+
+import math
+
+RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
+
+
+def unit(bucket: int) -> int:
+    """Sides are multiples of this, pixels: 32 as the model needs at full size, 8 for the small buckets of the demo."""
+    return 32 if bucket >= 256 else 8
+
+
+def layouts(bucket: int) -> tuple[tuple[int, int], ...]:
+    """(width, height) of every ratio, about `bucket`² pixels each."""
+    step = unit(bucket)
+    sides = [(bucket * math.sqrt(w / h), bucket * math.sqrt(h / w)) for w, h in RATIOS]
+    return tuple((max(step, round(w / step) * step), max(step, round(h / step) * step)) for w, h in sides)
+
+
+def layout(width: int, height: int, bucket: int) -> tuple[int, int]:
+    """The layout whose aspect ratio is nearest, in logarithm, to that of a picture."""
+    ratio = math.log(width / height)
+    return min(layouts(bucket), key=lambda size: (abs(math.log(size[0] / size[1]) - ratio), size))

@@ -1,0 +1,169 @@
+"""Training shards: admitted samples, resized and encoded for their bucket, grouped by layout, pinned by a manifest.
+
+A row is stored once per bucket: files group rows by bucket, layout and the set of stages that train on them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps
+
+from curation import pool
+from curation.cluster import cluster, run_all
+from curation.layout import layout
+from curation.policy import Policy
+from curation.scoring import References, fetch_images, image_index
+from flywheel.schema import SHARD
+from flywheel.scorer import decode
+from flywheel.workspace import Workspace, file_digest, replacing, write_json
+
+ROW_GROUP = 64
+_FILE_PIXELS = 64 * 1024 * 1024  # of one file's targets: a file is a task's worth of work
+_PNG_LEVEL = 3
+
+Progress = Callable[[int, int, str], None]
+Rows = list[tuple[str, list[int]]]  # (pool shard, ascending row numbers)
+
+
+def manifest_path(workspace: Workspace, snapshot: str) -> Path:
+    """Where the shard manifest of a snapshot is."""
+    return workspace.path("shards", snapshot, "manifest.json")
+
+
+def write_shards(
+    workspace: Workspace,
+    snapshot: str,
+    policy: Policy,
+    admitted: pa.Table,
+    *,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> Path:
+    """Write the shard files that are missing, then the manifest; returns its path.
+
+    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids.
+    """
+    path = manifest_path(workspace, snapshot)
+    if path.exists():
+        return path
+    files = _plan(workspace, admitted)
+    todo = [f for f in files if not (path.parent / f["path"]).exists()]
+    calls = [(str(path.parent / f["path"]), f["width"], f["height"], f["content"], f["places"]) for f in todo]
+    if calls:
+        with cluster(workers):
+            for done, (index, failure) in enumerate(run_all(_write_file, calls), 1):
+                if isinstance(failure, Exception):
+                    raise RuntimeError(f"the process that wrote {calls[index][0]} was killed twice") from failure
+                if progress:
+                    progress(done, len(calls), "shard files written")
+    entries = [_entry(path.parent, f) for f in files]
+    write_json(path, {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries})
+    return path
+
+
+def fit(image: bytes, width: int, height: int) -> bytes:
+    """PNG of exactly width × height: upright, scaled to cover, the centre kept. Errors: `BadImage`."""
+    picture = decode(image)
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=_PNG_LEVEL)
+    return out.getvalue()
+
+
+def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
+    """Files in a fixed order: each one layout, one set of stages, rows in pool order."""
+    paths = {s.key: str(s.path) for s in pool.shards(workspace)}
+    size = lru_cache(maxsize=None)(layout)
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in admitted.to_pylist():
+        width, height = size(row["width"], row["height"], row["bucket"])
+        key = (row["bucket"], width, height, row["task"], row["references"], row["stages"])
+        groups.setdefault(key, []).append(row)
+    any_pairs = any(key[4] for key in groups)
+    index = image_index(workspace) if any_pairs else {}
+    files = []
+    for key in sorted(groups):
+        bucket, width, height, task, references, stages = key
+        limit = max(1, _FILE_PIXELS // (width * height * ROW_GROUP)) * ROW_GROUP
+        for number, rows in enumerate(_cut(groups[key], limit)):
+            name = f"{width}x{height}-{task}{references}-{stages.replace(' ', '')}-{number:05d}.parquet"
+            files.append(
+                {
+                    "path": f"{bucket}/{name}",
+                    "stages": stages.split(),
+                    "bucket": bucket,
+                    "width": width,
+                    "height": height,
+                    "task": task,
+                    "references": references,
+                    "content": _by_shard(rows, paths),
+                    "places": {i: index[i] for r in rows for i in r["reference_ids"]},
+                }
+            )
+    return files
+
+
+def _cut(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _by_shard(rows: Sequence[dict[str, Any]], paths: Mapping[str, str]) -> Rows:
+    grouped: dict[str, list[int]] = {}
+    for row in rows:
+        grouped.setdefault(paths[row["shard"]], []).append(row["row"])
+    return list(grouped.items())
+
+
+def _write_file(path: str, width: int, height: int, content: Rows, places: References) -> None:
+    """In a worker: write one shard file, a row group at a time."""
+    target = Path(path)
+    with replacing(target) as tmp:
+        with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
+            for group in _row_groups(_shard_rows(content, places, width, height)):
+                writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
+
+
+def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == ROW_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _shard_rows(content: Rows, places: References, width: int, height: int) -> Iterator[dict[str, Any]]:
+    columns = ["sample_id", "task", "caption", "image", "reference_ids"]
+    for path, numbers in content:
+        rows = pq.read_table(path, columns=columns).take(numbers).to_pylist()
+        images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
+        for row in rows:
+            yield {
+                "sample_id": row["sample_id"],
+                "task": row["task"],
+                "caption": row["caption"],
+                "image": fit(row["image"], width, height),
+                "references": [fit(images[i], width, height) for i in row["reference_ids"]],
+                "track": "base",
+            }
+
+
+def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
+    path = folder / file["path"]
+    measured = {
+        "sha256": file_digest(path),
+        "bytes": os.path.getsize(path),
+        "rows": sum(len(rows) for _, rows in file["content"]),
+    }
+    return {k: v for k, v in file.items() if k not in ("content", "places")} | measured

@@ -1,0 +1,218 @@
+"""A policy as SQL. Pure text: every stage and bucket becomes one integer column of one nested SELECT over the scores.
+
+The column `"S4@1024"` is NULL where the row does not enter, 0 where it passes, n where filter n of the cell stops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from curation.policy import Filter, Policy, Stage
+
+HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
+
+
+class Details(NamedTuple):
+    """SQL expressions that say what stopped a row."""
+
+    filter: str
+    score: str
+    threshold: str
+
+
+def cell(stage: str, bucket: int) -> str:
+    """Name of the verdict column of a stage's bucket."""
+    return f"{stage}@{bucket}"
+
+
+def survivor_column(stage: Stage, line: Filter) -> str:
+    """Prefix of the columns that a duplicates check joins to the rows."""
+    return f"{stage.name}.{line.name}"
+
+
+def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool) -> Policy:
+    """The policy with the checks that keep evaluation out of training, first thing wherever a stream enters."""
+    checks = [n for n, wanted in ((HELD_OUT, held_out), (DECONTAMINATION, prompts)) if wanted]
+    stages = []
+    for stage in policy.stages:
+        added = tuple(Filter(n, check=n, streams=stage.enters) for n in checks) if stage.enters else ()
+        readable = tuple(f for f in stage.filters if f.check == "readable")
+        rest = tuple(f for f in stage.filters if f.check != "readable")
+        stages.append(replace(stage, filters=readable + added + rest))
+    return replace(policy, stages=tuple(stages))
+
+
+def cells(policy: Policy) -> list[tuple[Stage, int, tuple[Filter, ...]]]:
+    """(stage, bucket, its filters in order) for every bucket of every stage, in order."""
+    return [(s, b, tuple(f for f in s.filters if f.applies_to(b))) for s in policy.stages for b in s.resolutions]
+
+
+def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
+    """SELECT of every column of `rows` plus one verdict column per cell. `configured`: score columns that exist."""
+    query = f"SELECT * FROM {rows}"
+    previous: Stage | None = None
+    for stage in policy.stages:
+        for bucket in stage.resolutions:
+            lines = tuple(f for f in stage.filters if f.applies_to(bucket))
+            query = _verdict(query, stage, bucket, lines, _entered(stage, bucket, previous), configured)
+        previous = stage
+    return query
+
+
+def candidates(stage: Stage, line: Filter, configured: Collection[str], rows: str = "scored") -> str:
+    """Condition: the row enters at `stage`, `line` concerns it, and no filter before `line` stops it."""
+    earlier = stage.filters[: stage.filters.index(line)]
+    passes = [f"NOT ({_fails(stage, f)})" for f in earlier if _acts(f, configured)]
+    return " AND ".join([_in("stream", line.streams or stage.enters), *passes])
+
+
+def _verdict(
+    query: str, stage: Stage, bucket: int, lines: tuple[Filter, ...], entered: str, configured: Collection[str]
+) -> str:
+    name = cell(stage.name, bucket)
+    acting = [(n, f) for n, f in enumerate(lines, 1) if _acts(f, configured)]
+    tests = [f"WHEN {_fails(stage, f)} THEN {n}" for n, f in acting if f.check != "balance"]
+    case = f"CASE {' '.join(tests)} ELSE 0 END" if tests else "0"
+    query = f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
+    for n, f in acting:
+        if f.check == "balance":  # a cap per group, filled in the order of sample ids: a draw that no one chose
+            order = f'row_number() OVER (PARTITION BY {f.per}, "{name}" = 0 ORDER BY sample_id, source_uri, shard, row)'
+            over = f'"{name}" = 0 AND {_concerns(f)} AND {order} > {f.cap}'
+            query = f'SELECT * REPLACE (CASE WHEN {over} THEN {n} ELSE "{name}" END AS "{name}") FROM ({query})'
+    return query
+
+
+def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
+    entering = _in("stream", stage.enters)
+    if previous is None:
+        return entering
+    below = [b for b in previous.resolutions if b <= bucket]
+    source = max(below) if below else min(previous.resolutions)
+    return f'(coalesce("{cell(previous.name, source)}" = 0, false) OR {entering})'
+
+
+def _acts(line: Filter, configured: Collection[str]) -> bool:
+    return line.score is None or line.score in configured
+
+
+def _fails(stage: Stage, line: Filter) -> str:
+    return f"({_concerns(line)} AND {_violates(stage, line)})"
+
+
+def _concerns(line: Filter) -> str:
+    return _in("stream", line.streams) if line.streams else "true"
+
+
+def _violates(stage: Stage, line: Filter) -> str:
+    if line.check == "duplicates":
+        return f'"{survivor_column(stage, line)}.survivor" IS NOT NULL'
+    if line.check in (HELD_OUT, DECONTAMINATION):
+        return f'"{line.check}"'
+    if line.check:
+        return "false"  # unreadable rows are in the quarantine already; balance comes after the others
+    bounds = [(line.min, "<"), (line.max, ">")]
+    tests = [f"coalesce({value(line)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
+    return f"({' OR '.join(tests)})"
+
+
+def value(line: Filter) -> str:
+    """The score that a filter reads, as DOUBLE."""
+    return f'CAST("{line.score}" AS DOUBLE)'
+
+
+def details(stage: Stage, bucket: int, lines: tuple[Filter, ...], configured: Collection[str]) -> Details:
+    """Expressions of the filter that stopped a row in this cell, its score and the threshold; NULL where none did."""
+    name = cell(stage.name, bucket)
+    names, scores, thresholds = [], [], []
+    for n, f in enumerate(lines, 1):
+        if not _acts(f, configured):
+            continue
+        names.append(f"WHEN {n} THEN {quoted(f.name)}")
+        if f.score:
+            low = f"{value(f)} < {f.min}" if f.min is not None else "false"
+            scores.append(f"WHEN {n} THEN {value(f)}")
+            thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
+        elif f.check == "duplicates":
+            scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
+            thresholds.append(f"WHEN {n} THEN {f.hamming}")
+        elif f.check == "balance":
+            thresholds.append(f"WHEN {n} THEN {f.cap}")
+    return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
+
+
+# Answers -------------------------------------------------------------------------------------------------------------
+def decisions(policy: Policy, configured: Collection[str]) -> str:
+    """One row per usable input. `stage_reached`: the last stage that trains on it; of a dropped row, the stage that
+    dropped it. Filter, score and threshold are those of the first cell that stopped a dropped row."""
+    found = cells(policy)
+    parts = [(f'"{cell(s.name, b)}"', s, details(s, b, lines, configured)) for s, b, lines in found]
+    passed = " OR ".join(f"coalesce({column} = 0, false)" for column, _, _ in parts)
+    last = " ".join(f"WHEN {column} = 0 THEN {quoted(s.name)}" for column, s, _ in reversed(parts))
+    first = " ".join(f"WHEN {column} > 0 THEN {quoted(s.name)}" for column, s, _ in parts)
+
+    def stopped(expressions: Iterable[str]) -> str:
+        return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
+
+    checks = [survivor_column(s, f) for s in policy.stages for f in s.filters if f.check == "duplicates"]
+    survivor, survivor_uri = (_first_of(f'"{c}.{k}"' for c in checks) for k in ("survivor", "survivor_uri"))
+    return f"""
+        SELECT sample_id, source_uri, shard, row, task, stream,
+               CASE {last} {first} END AS stage_reached,
+               if(admitted, 'admitted', 'dropped') AS outcome,
+               if(admitted, NULL, coalesce({stopped(d.filter for _, _, d in parts)}, {quoted(NO_STAGE)})) AS filter,
+               CAST(if(admitted, NULL, {stopped(d.score for _, _, d in parts)}) AS DOUBLE) AS score,
+               CAST(if(admitted, NULL, {stopped(d.threshold for _, _, d in parts)}) AS DOUBLE) AS threshold,
+               CAST(if(admitted, NULL, {survivor}) AS VARCHAR) AS survivor,
+               CAST(if(admitted, NULL, {survivor_uri}) AS VARCHAR) AS survivor_uri
+        FROM (SELECT *, {passed} AS admitted FROM judged) ORDER BY shard, row"""
+
+
+def stages(policy: Policy, configured: Collection[str]) -> str:
+    """One row per (input, stage, bucket) entered, in order, with the filter that stopped it there."""
+    selects = []
+    for number, (stage, bucket, lines) in enumerate(cells(policy)):
+        column = f'"{cell(stage.name, bucket)}"'
+        found = details(stage, bucket, lines, configured)
+        selects.append(
+            f"""SELECT shard, row, sample_id, source_uri, {quoted(stage.name)} AS stage, {bucket} AS bucket,
+                       {column} = 0 AS passed, CAST({found.filter} AS VARCHAR) AS filter,
+                       CAST({found.score} AS DOUBLE) AS score, CAST({found.threshold} AS DOUBLE) AS threshold,
+                       {number} AS position
+                FROM judged WHERE {column} IS NOT NULL"""
+        )
+    return f"SELECT * EXCLUDE (position) FROM ({' UNION ALL '.join(selects)}) ORDER BY shard, row, position"
+
+
+def admitted(policy: Policy) -> str:
+    """Rows to shard: where they are, the bucket, and the names of the stages that train on them in it, by spaces."""
+    selects = []
+    for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
+        names = [s.name for s in policy.stages if bucket in s.resolutions]
+        trained = ", ".join(f'CASE WHEN "{cell(n, bucket)}" = 0 THEN {quoted(n)} END' for n in names)
+        selects.append(f"SELECT shard, row, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages FROM judged")
+    return f"""
+        SELECT shard, row, bucket, stages, width, height, task, len(reference_ids) AS "references", reference_ids
+        FROM ({' UNION ALL '.join(selects)}) JOIN pool USING (shard, row)
+        WHERE stages <> '' ORDER BY bucket, shard, row"""
+
+
+def _first_of(expressions: Iterable[str]) -> str:
+    listed = ", ".join(expressions)
+    return f"coalesce({listed})" if listed else "NULL"
+
+
+def _number(value_: float | None) -> str:
+    return "NULL" if value_ is None else f"CAST({value_} AS DOUBLE)"
+
+
+def _in(column: str, values: Collection[str]) -> str:
+    if not values:
+        return "false"
+    return f"{column} IN ({', '.join(quoted(v) for v in values)})"
+
+
+def quoted(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
