@@ -63,7 +63,7 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
     yield Defect("thin.jpg", jpeg(pictures[4].resize((640, 20))), "a photograph of a ribbon", "too small", "dropped")
 
     (first, said), (second, _) = spare
-    yield Defect("long-caption.png", first, f"{said}, " + ", ".join([said] * 60), "over-long caption", "dropped")
+    yield Defect("long-caption.png", first, f"{said}, " + ", ".join([said] * 250), "over-long caption", "dropped")
     yield Defect("no-caption.png", second, None, "missing caption", "dropped")
 
     upright = pictures[5].resize((256, 192))

@@ -1,0 +1,159 @@
+"""Synthesis: what is asked for, nothing that is held out, everything verified, the same again for the same seed."""
+
+import io
+import random
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from curation.synthesis import GENERATORS, allowed, capabilities, draw, meaning, normalise, photo_edits, synthesise
+from curation.synthesis.cards import group_cards, single_cards
+from curation.synthesis.edits import recolour_edits
+from curation.synthesis.photos import OPERATIONS
+from curation.synthesis.sample import Recipe
+from curation.synthesis.text import FONTS, font_path, word_cards
+from curation.verify import passed, verify
+from flywheel.workspace import UsageError
+
+NONE = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "same"),
+    [
+        ("a red circle on the left of a white card", "One RED circle at the left, pink background!"),
+        ("three blue stars on a yellow card", "a pink card with exactly three blue stars"),
+        ('the word "SUN" in green on a pink card', 'a green sign reading “sun” on a light blue background'),
+        ("make the red star blue", "change the red star to blue"),
+        ("a black square in the center of a white card", "a black square in the middle, white background"),
+    ],
+)
+def test_wordings_of_one_meaning_agree(prompt, same):
+    assert meaning(prompt) == meaning(same) is not None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other"),
+    [
+        ("a red circle on the left of a white card", "a red circle on the right of a white card"),
+        ("two blue stars on a white card", "three blue stars on a white card"),
+        ('the word "SUN" in green on a pink card', 'the word "SUN" in red on a pink card'),
+        ("make the red star blue", "make the blue star red"),
+        ("make the red star blue", "make the red star blue and keep the mascot"),
+    ],
+)
+def test_other_meanings_differ(prompt, other):
+    assert meaning(prompt) != meaning(other)
+
+
+def test_a_prompt_about_something_else_has_no_meaning_here():
+    assert meaning("a photograph of a tench") is None
+
+
+def test_every_wording_of_every_variant_has_its_meaning():
+    for recipe in (single_cards(), group_cards(), word_cards()):
+        for variant in random.Random(0).sample(list(recipe.variants), 40):
+            captions = {recipe.render(variant, random.Random(i)).caption for i in range(6)}
+            assert {meaning(c) for c in captions} == set(recipe.meanings(variant)), captions
+
+
+def test_normalise_drops_case_blanks_and_punctuation_but_no_letters():
+    assert normalise("  A red,  CIRCLE! ") == "a red circle"
+    assert normalise("ein Café") != normalise("ein Cafe")
+
+
+@pytest.mark.parametrize("capability", [c for c in GENERATORS if c not in ("typography", "text_editing")])
+def test_samples_are_distinct_verified_and_repeatable(capability):
+    samples = list(synthesise(capability, 12, seed=3, exclude=NONE))
+    assert len({s.sample_id for s in samples}) == 12
+    assert all(passed(o) for o in verify([s.item for s in samples], [s.checks for s in samples]))
+    assert {c["capability"] for s in samples for c in s.checks} & set(capabilities())
+    assert [s.sample_id for s in synthesise(capability, 5, seed=3, exclude=NONE)] == [s.sample_id for s in samples[:5]]
+    other = [s.sample_id for s in synthesise(capability, 5, seed=4, exclude=NONE)]
+    assert not set(other) & {s.sample_id for s in samples}
+
+
+def test_words_are_read_back_before_they_are_handed_out():
+    words = list(synthesise("typography", 6, seed=0, exclude=NONE))
+    assert all(f'"{s.checks[0]["text"]}"' in s.caption for s in words)
+    assert len({s.checks[0]["text"] for s in words}) > 3
+
+
+def test_held_out_meanings_are_never_made_whatever_their_wording():
+    exclude = frozenset(
+        f"one {color} {shape}, {place}, white background"
+        for color in ("red", "blue")
+        for shape in ("circle", "star")
+        for place in ("on the left", "in the middle", "near the top")
+    )
+    held = {meaning(p) for p in exclude}
+    stream = draw([single_cards()], seed="0", exclude=exclude)
+    seen = {meaning(next(stream).caption) for _ in range(500)}
+    assert len(held) == 12 and not held & seen
+    assert len(seen) == 120 - 12
+
+
+def test_an_edit_shows_no_held_out_card_before_or_after():
+    exclude = frozenset({"a red circle on the left of a white card"})
+    (held,) = map(meaning, exclude)
+    recipe = recolour_edits()
+    edits = allowed(recipe, exclude)
+    assert 0 < len(edits) < len(recipe.variants)
+    assert all(held not in recipe.meanings(e) for e in edits)
+
+
+def test_an_exact_prompt_is_excluded_even_without_a_meaning():
+    recipe = Recipe("one", [None], lambda v: (None,), single_cards().render)
+    plain = single_cards().variants[0]
+    fixed = Recipe("one", [plain], lambda v: (None,), recipe.render)
+    captions = {fixed.render(plain, random.Random(i)).caption for i in range(40)}
+    banned = sorted(captions)[0]
+    stream = draw([fixed], seed="0", exclude=frozenset({banned.upper()}))
+    assert normalise(banned) not in {normalise(next(stream).caption) for _ in range(60)}
+
+
+def test_refused_samples_are_reported_not_swallowed(monkeypatch):
+    def unreadable():
+        recipe = single_cards()
+
+        def render(variant, rng):
+            sample = recipe.render(variant, rng)
+            wrong = {"verifier": "count", "capability": "count", "count": rng.choice((1, 2))}
+            return type(sample)(sample.image, sample.caption, "t2i", (), (wrong,), "half-wrong")
+
+        return Recipe("half-wrong", recipe.variants, recipe.meanings, render)
+
+    monkeypatch.setitem(GENERATORS, "half", (unreadable,))
+    refused = []
+    made = list(synthesise("half", 20, seed=0, exclude=NONE, on_refused=lambda s, o: refused.append((s, o))))
+    assert len(made) == 20 and refused
+    assert all(not passed(outcomes) for _, outcomes in refused)
+
+
+def test_unknown_capability_and_exhausted_world_are_usage_errors():
+    with pytest.raises(UsageError, match="no generator serves 'taste'"):
+        next(synthesise("taste", 1, seed=0, exclude=NONE))
+    recipe = single_cards()
+    everything = frozenset(recipe.render(v, random.Random(0)).caption for v in recipe.variants)
+    with pytest.raises(UsageError, match="held out"):
+        next(synthesise("color", 1, seed=0, exclude=everything))
+
+
+def test_fonts_come_from_installed_packages():
+    assert all(font_path(f).endswith(".ttf") for f in FONTS)
+    with pytest.raises(UsageError, match="no/such.ttf"):
+        font_path("matplotlib:no/such.ttf")
+
+
+def test_photo_edits_come_in_pairs_of_operation_and_inverse():
+    out = io.BytesIO()
+    Image.fromarray(load_sample_images().images[0]).crop((0, 0, 240, 180)).save(out, "JPEG")
+    samples = list(photo_edits(out.getvalue(), seed="0"))
+    assert len(samples) == 2 * len(OPERATIONS)
+    for forward, backward in zip(samples[::2], samples[1::2]):
+        assert forward.task == backward.task == "ti2i"
+        assert (forward.image, forward.references) == (backward.references[0], (backward.image,))
+        assert forward.image != backward.image
+    assert all(passed(o) for o in verify([s.item for s in samples], [s.checks for s in samples]))
+    assert samples == list(photo_edits(out.getvalue(), seed="0"))

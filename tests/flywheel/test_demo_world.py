@@ -1,0 +1,164 @@
+"""The demo's world and its held-out suite: what is in it, what is not, and that it comes out the same every time."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from curation.synthesis import meaning, normalise
+from curation.verify import passed, verify
+from flywheel.demo.suite import held_out_prompts, questions, write_suite
+from flywheel.demo.world import AMOUNTS, write_world
+from flywheel.scorer import BadImage, Item, decode
+from flywheel.signals.suite import load_suite
+from flywheel.workspace import read_json
+
+CAPABILITIES = {"object", "color", "position", "count", "typography", "identity"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("demo") / "source", size="quick")
+
+
+@pytest.fixture(scope="module")
+def rows(world):
+    return [json.loads(line) for line in world.captions.read_text().splitlines()]
+
+
+def tree(folder):
+    return {
+        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def test_writing_again_touches_nothing_and_another_folder_gets_the_same_bytes(world, tmp_path):
+    before = tree(world.folder)
+    assert write_world(world.folder, size="quick") == world
+    assert tree(world.folder) == before
+    other = write_world(tmp_path / "again", size="quick")
+    assert {k: v[0] for k, v in tree(other.folder).items()} == {k: v[0] for k, v in before.items()}
+
+
+def test_an_interrupted_world_is_completed(world, tmp_path):
+    broken = write_world(tmp_path / "broken", size="quick")
+    (broken.folder / "card-0003.png").write_bytes(b"torn")
+    (broken.folder / "card-0004.png").unlink()
+    broken.planted.unlink()
+    write_world(broken.folder, size="quick")
+    assert {k: v[0] for k, v in tree(broken.folder).items()} == {k: v[0] for k, v in tree(world.folder).items()}
+
+
+def test_another_seed_is_another_world(world, tmp_path):
+    other = write_world(tmp_path / "other", seed=1, size="quick")
+    same = {v[0] for v in tree(other.folder).values()} & {v[0] for v in tree(world.folder).values()}
+    assert len(same) == 5  # two blanks, the bomb, the empty file and the text need no seed
+
+
+def test_sizes(world):
+    assert 250 <= world.files <= 350
+    assert {k: sum(vars(a).values()) > 1000 for k, a in AMOUNTS.items()} == {"full": True, "quick": False}
+
+
+def test_captions_name_existing_files_only(world, rows):
+    names = {p.name for p in world.folder.iterdir()}
+    assert all(r["file"] in names and set(r.get("references", [])) <= names for r in rows)
+    assert world.planted.parent == world.folder.parent and world.planted.name not in names
+
+
+def test_the_pool_is_poor_in_words_and_counts_and_rich_elsewhere(rows):
+    kinds = Counter(r["file"].split("-")[0] for r in rows)
+    assert kinds["word"] <= 6 and kinds["group"] <= 6
+    assert min(kinds["card"], kinds["keep"], kinds["recolour"], kinds["photo"]) >= 18
+
+
+def test_no_caption_says_what_the_suite_asks(rows):
+    held = {meaning(p) for p in held_out_prompts()}
+    assert not {meaning(r["caption"]) for r in rows} & held
+    assert not {normalise(r["caption"]) for r in rows} & {normalise(p) for p in held_out_prompts()}
+
+
+def test_no_card_shows_what_the_suite_asks(world, rows):
+    """Judged by the detector: no picture with one shape shows a held-out shape, colour and place."""
+    singles = [q for key, q in questions() if key.startswith("single")]
+    assert len({meaning(q.prompt) for q in singles}) == 30
+    pictures = [r for r in rows if r["file"].split("-")[0] in ("card", "recolour", "move")]
+    items = [Item(image=(world.folder / r["file"]).read_bytes()) for r in pictures]
+    alone = {"verifier": "count", "capability": "count", "count": 1}
+    for q in singles[:10]:
+        outcomes = verify(items, [[*q.checks, alone]] * len(items))
+        assert not [r["file"] for r, o in zip(pictures, outcomes) if passed(o)], q.prompt
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated",
+        "zero bytes",
+        "not an image",
+        "decompression bomb",
+        "exact duplicate",
+        "near duplicate",
+        "blank",
+        "noise",
+        "too small",
+        "over-long caption",
+        "missing caption",
+        "EXIF rotation",
+        "invalid EXIF orientation",
+    ],
+)
+def test_every_kind_of_defect_is_planted(world, kind):
+    found = [d for d in read_json(world.planted)["defects"] if d["kind"] == kind]
+    assert found and all((world.folder / d["file"]).is_file() for d in found)
+
+
+def test_quarantined_defects_cannot_be_decoded_and_all_others_can(world):
+    outcomes = {d["file"]: d["outcome"] for d in read_json(world.planted)["defects"]}
+    for path in sorted(world.folder.iterdir()):
+        if path == world.captions:
+            continue
+        if outcomes.get(path.name) == "quarantined":
+            with pytest.raises(BadImage):
+                decode(path.read_bytes())
+        else:
+            decode(path.read_bytes())
+
+
+def test_the_bomb_is_small_and_claims_to_be_large(world):
+    bomb = (world.folder / "bomb.png").read_bytes()
+    assert len(bomb) < 2000
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(bomb))
+
+
+def test_the_turned_picture_stands_upright_once_its_orientation_is_applied(world):
+    data = (world.folder / "turned.jpg").read_bytes()
+    stored = Image.open(io.BytesIO(data))
+    assert stored.size == (192, 256) and decode(data).size == (256, 192)
+
+
+def test_suite_has_every_capability_and_loads(tmp_path):
+    full, quick = (load_suite(write_suite(tmp_path / s, size=s)) for s in ("full", "quick"))
+    for suite, least in ((full, 24), (quick, 8)):
+        counts = Counter(c["capability"] for p in suite for c in p.checks)
+        assert counts.keys() == CAPABILITIES and min(counts.values()) >= least
+    assert {p.text for p in quick} <= {p.text for p in full}
+    assert all(bool(p.references) == (p.task == "ti2i") for p in full)
+    assert all(decode(r).size[0] >= 128 for p in quick for r in p.reference_bytes())
+    again = write_suite(tmp_path / "again", size="full")
+    assert again.read_bytes() == (tmp_path / "full" / "suite.jsonl").read_bytes()
+
+
+def test_no_attribute_is_held_out_altogether():
+    """A held-out combination is new, its parts are not."""
+    prompts = [meaning(q.prompt) for _, q in questions()]
+    words = Counter(m.words for m in prompts if m.words)
+    assert max(words.values()) <= 2
+    pairs = Counter((m.shapes, m.colors) for m in prompts if m.positions)
+    assert max(pairs.values()) <= 2
