@@ -9,11 +9,14 @@ INVALID = -1
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values."""
+    """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values.
+
+    0, which EXIF does not define, is what much software writes for "not known": it counts as none.
+    """
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # PIL would decode the whole picture to look behind its pixels
     value = image.getexif().get(_TAG, 1)
-    return value if isinstance(value, int) else INVALID
+    return (value or 1) if isinstance(value, int) else INVALID
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,8 +61,10 @@ def open_image(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
+    except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
+        raise BadImage("not an image: no known image format") from error
     except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means "not an image"
-        raise BadImage(f"not an image: {error}".replace(repr(data), "bytes")) from error
+        raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
     return image
