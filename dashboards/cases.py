@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 STATUSES = ("detected", "routed", "reviewed", "remedied", "closed", "re-opened")
 
-# One row per prompt, capability and evaluated checkpoint: it fails when any of its checks there fails, and the check that
-# failed by most is the evidence shown.
+# One row per prompt, capability and evaluated checkpoint: it fails when any of its checks there fails, and the check
+# that failed by most is the evidence shown.
 _JUDGED = """
 SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(arm) AS arm, any_value(prompt) AS prompt,
        bool_and(passed) AS passed, any_value(image) AS image,
@@ -45,7 +45,9 @@ class CaseFilter:
         return " AND ".join(p for p, _ in parts) or "true", [v for _, v in parts]
 
 
-def list_cases(con: duckdb.DuckDBPyConnection, chosen: CaseFilter, *, limit: int, offset: int = 0) -> tuple[int, list[Row]]:
+def list_cases(
+    con: duckdb.DuckDBPyConnection, chosen: CaseFilter, *, limit: int, offset: int = 0
+) -> tuple[int, list[Row]]:
     """Number of matching cases, and one page of them: newest round first."""
     where, values = chosen.where()
     total = rows(con, f"SELECT count(*) AS n FROM cases WHERE {where}", values)[0]["n"]
@@ -98,7 +100,8 @@ def load_case(con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
 
 
 def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str], *, limit: int) -> list[Row]:
-    """Before (incumbent) and after (candidate) of the given cases: images and evidence, spread over capabilities.
+    """Before (incumbent) and after (candidate) of the given cases: images and evidence, spread over capabilities,
+    targeted ones first.
 
     Cases that no ledger names (a rejected candidate opens none) are left out.
     """
@@ -112,16 +115,15 @@ def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str],
         LEFT JOIN judged b ON b.prompt_id = c.prompt_id AND b.capability = c.capability AND b.checkpoint = ?
         LEFT JOIN judged a ON a.prompt_id = c.prompt_id AND a.capability = c.capability AND a.checkpoint = ?
         WHERE c.case_id IN (SELECT unnest(?::VARCHAR[]))
-        ORDER BY row_number() OVER (PARTITION BY c.capability ORDER BY c.prompt_id), c.capability LIMIT ?""",
-        [round_.incumbent, round_.checkpoint, sorted(ids), limit],
+        ORDER BY row_number() OVER (PARTITION BY c.capability ORDER BY c.prompt_id),
+                 NOT list_contains(?::VARCHAR[], c.capability), c.capability LIMIT ?""",
+        [round_.incumbent, round_.checkpoint, sorted(ids), round_.targets, limit],
     )
-    for row in found:
-        row["before_evidence"], row["after_evidence"] = evidence(row["before_evidence"]), evidence(row["after_evidence"])
-    return found
+    return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in found]
 
 
 def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> list[Row]:
-    """What the round's candidate still fails, spread over capabilities, with the case it belongs to (if one is open)."""
+    """What the round's candidate still fails, spread over capabilities, with the case it belongs to, if any."""
     found = rows(
         con,
         f"""SELECT j.*, c.case_id, c.track, c.status

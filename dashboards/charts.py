@@ -27,16 +27,17 @@ class LossPlot:
 
 
 def rate_strip(line: Line) -> Markup:
-    """Failure rates of the arms on [0, 1]: marker and 95 % interval; circle, disc and diamond tell arms apart without colour."""
+    """Failure rates of the arms on [0, 1] with 95 % intervals; the arms also differ in shape, not by colour alone."""
     arms = [arm for arm in ARMS if arm in line.rates]
     height = _ROW * len(arms) + 4
     parts = [_grid(height)]
     for i, arm in enumerate(arms):
         rate, y = line.rates[arm], _ROW * i + _ROW / 2 + 2
         tip = f"{arm}: {rate.value:.0%} of {line.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
+        ends = f'x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"'
         parts.append(
             f'<g class="{arm}"><title>{tip}</title>'
-            f'<line class="interval" x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"/>{_marker(arm, rate.value, y)}</g>'
+            f'<line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
         )
     return _svg(parts, height, "strip")
 
@@ -81,7 +82,7 @@ def loss_plot(curves: Sequence[Curve]) -> LossPlot:
     bottom = losses[0]
     span = (top - bottom) or 1.0
     first = min(c.loss[0][0] for c in curves)
-    last = max(c.loss[-1][0] for c in curves)
+    last = max(points[-1][0] for c in curves for points in (c.loss, c.held_out) if points)
     steps = (last - first) or 1.0
 
     def path(points: Points) -> str:
@@ -93,10 +94,8 @@ def loss_plot(curves: Sequence[Curve]) -> LossPlot:
         parts.append(f'<polyline class="{curve.arm}" points="{path(curve.loss)}"/>')
         if len(curve.held_out) > 1:
             parts.append(f'<polyline class="{curve.arm} held-out" points="{path(curve.held_out)}"/>')
-    svg = Markup(
-        '<svg class="plot" viewBox="0 0 1000 300" preserveAspectRatio="none" aria-hidden="true">' + "".join(parts) + "</svg>"
-    )
-    return LossPlot(svg, top, bottom, int(last))
+    frame = '<svg class="plot" viewBox="0 0 1000 300" preserveAspectRatio="none" aria-hidden="true">'
+    return LossPlot(Markup(frame + "".join(parts) + "</svg>"), top, bottom, int(last))
 
 
 def _svg(parts: Sequence[str], height: float | None, name: str) -> Markup:

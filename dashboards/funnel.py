@@ -78,5 +78,6 @@ def generated(con: duckdb.DuckDBPyConnection) -> list[Row]:
     return rows(
         con,
         "SELECT round, capability, recipe, count(*) AS made, count(*) FILTER (outcome = 'admitted') AS admitted,"
-        " count(*) FILTER (outcome <> 'admitted') AS dropped FROM generated GROUP BY ALL ORDER BY round, capability, recipe",
+        " count(*) FILTER (outcome <> 'admitted') AS dropped FROM generated GROUP BY ALL"
+        " ORDER BY round, capability, recipe",
     )

@@ -50,14 +50,14 @@ class InlineImages:
 
 
 def shrink(path: Path, side: int) -> tuple[bytes, str]:
-    """Bytes and media type of a picture with long side ≤ `side`: the file itself when that is small, else PNG or WebP."""
+    """Bytes and media type of a picture with long side ≤ `side`: a small file as it is, else PNG or WebP."""
     with Image.open(path) as image:
         if max(image.size) <= side and path.stat().st_size <= _SMALL:
             return path.read_bytes(), TYPES[path.suffix.lower()]
         image = image.convert("RGB")
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        encoded = [(_encode(image, "PNG", optimize=True), "image/png"), (_encode(image, "WEBP", quality=82), "image/webp")]
-    return min(encoded, key=lambda e: len(e[0]))
+        png, webp = _encode(image, "PNG", optimize=True), _encode(image, "WEBP", quality=82)
+    return (png, "image/png") if len(png) <= len(webp) else (webp, "image/webp")
 
 
 def _encode(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -36,6 +36,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "points": points,
         "day": day,
         "text": text,
+        "seen": seen,
         "track": track,
         "words": words,
         "listed": listed,
@@ -53,13 +54,14 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as a whole percentage."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+    """A share in [0, 1] as a whole percentage; the narrow space does not break."""
+    return "–" if share is None else f"{100 * share:.0f}\u202f%"
 
 
 def points(share: float) -> str:
     """A difference of shares as signed percentage points."""
-    return f"{100 * share:+.0f} pp".replace("-", "−")
+    whole = round(100 * share)
+    return f"{whole:+d}\u202fpp".replace("-", "−") if whole else "0\u202fpp"
 
 
 def day(at: datetime | None) -> str:
@@ -73,6 +75,11 @@ def text(value: Any, limit: int = 160) -> str:
         return f"{value:.3g}"
     out = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return out if len(out) <= limit else out[: limit - 1] + "…"
+
+
+def seen(value: Any) -> str:
+    """What a check saw, in words where it saw nothing."""
+    return "nothing" if value is None or value in ("", []) else text(value)
 
 
 def track(name: str | None) -> str:

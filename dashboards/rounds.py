@@ -81,6 +81,11 @@ class Round:
             out.append(Line(capability, n, rates, capability in self.targets, gate.get(capability)))
         return sorted(out, key=lambda line: (not line.targeted, line.capability))
 
+    @property
+    def arms(self) -> list[str]:
+        """Arms that were evaluated."""
+        return [arm for arm in ARMS if any(arm in line.rates for line in self.lines)]
+
     def mean_rate(self, arm: str) -> float | None:
         """Failure rate of an arm over all prompts of the targeted capabilities (of all, when none is targeted)."""
         lines = [x for x in self.lines if arm in x.rates and (x.targeted or not self.targets)]
@@ -105,7 +110,7 @@ def wilson(share: float, n: int) -> Rate:
 
 def load_rounds(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Round]:
     """Every finished round, oldest first."""
-    found = rows(con, "SELECT round, verdict, checkpoint, incumbent, snapshot, result, \"at\" FROM rounds ORDER BY round, \"at\"")
+    found = rows(con, "SELECT * FROM rounds ORDER BY round")
     return [
         Round(
             number=r["round"],
@@ -123,10 +128,7 @@ def load_rounds(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Ro
 
 def counts(con: duckdb.DuckDBPyConnection) -> Row | None:
     """Input, admitted, dropped and quarantined rows of the latest snapshot; None before the first."""
-    found = rows(
-        con,
-        "SELECT snapshot, policy, input, admitted, dropped, quarantined, \"at\" FROM snapshots ORDER BY \"at\" DESC LIMIT 1",
-    )
+    found = rows(con, 'SELECT * FROM snapshots ORDER BY "at" DESC LIMIT 1')  # `at` is a DuckDB keyword
     return found[0] if found else None
 
 

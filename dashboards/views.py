@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import duckdb
 
 LIMITATIONS = (
-    "Verdicts come from automatic checks. A check can be wrong: text is read by OCR, shapes are found by colour, likeness is a"
-    " correlation. Look at the pictures before acting on a number.",
-    "The interval of a failure rate covers the choice of prompts, not the random seed of sampling or of training: each arm"
-    " was trained once and each prompt was sampled once.",
-    "Several capabilities are tested at once without correction; one gate line in twenty can look significant by chance.",
-    "Fixed and broken are counted on the same held-out prompts in every round. They are never trained on, but plans that"
-    " chase them over many rounds will fit them: exchange the suite from time to time.",
+    "Verdicts come from automatic checks, and a check can be wrong: text is read by OCR, shapes are found by colour,"
+    " likeness is a correlation. Look at the pictures before acting on a number.",
+    "The interval of a failure rate covers the choice of prompts, not the random seed of sampling or of training: each"
+    " arm was trained once and each prompt was sampled once.",
+    "Several capabilities are tested at once without correction: one gate line in twenty can look significant by"
+    " chance.",
+    "Fixed and broken are counted on the same held-out prompts in every round. They are never trained on, but plans"
+    " that chase them over many rounds will fit them: exchange the suite from time to time.",
     "A case describes one prompt of the suite, not how often users meet the failure.",
 )
 

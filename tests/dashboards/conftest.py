@@ -43,15 +43,17 @@ def build(root: Path) -> Workspace:
     signals = Ledger(workspace, "signals").rows()
     _round(workspace, 1, results(signals, 1, "candidate"), None, {})
     _cases(workspace, 1, results(signals, 1, "candidate"))
-    _round(workspace, 2, results(signals, 2, "candidate"), results(signals, 1, "candidate"), results(signals, 2, "control"))
-    _cases(workspace, 2, results(signals, 2, "candidate"))
+    first, second = results(signals, 1, "candidate"), results(signals, 2, "candidate")
+    _round(workspace, 2, second, first, results(signals, 2, "control"))
+    _cases(workspace, 2, second)
     return workspace
 
 
 def prompt_of(capability: str, i: int) -> str:
     """Text of one held-out prompt; the first one of typography is hostile."""
     if capability == "typography":
-        return HOSTILE if i == 0 else f"a {('red', 'blue', 'green')[i % 3]} card with the word “{WORDS[i % len(WORDS)]}”"
+        color = ("red", "blue", "green")[i % 3]
+        return HOSTILE if i == 0 else f"a {color} card with the word “{WORDS[i % len(WORDS)]}”"
     return f"{2 + i % 4} circles and a square, {capability}, number {i}"
 
 
@@ -73,9 +75,9 @@ def _data(workspace: Workspace) -> None:
     table = pa.Table.from_pylist(pool, schema=POOL)
     write_parquet(workspace.path("pool", "batch", "00000.parquet"), table)
     write_json(workspace.path("pool", "batch", "manifest.json"), {"shards": [{"path": "00000.parquet", "rows": 300}]})
-    dropped = {i: ("resolution", 120.0, 256.0, None) for i in range(40)}
+    dropped = dict.fromkeys(range(40), ("resolution", 120.0, 256.0, None))
     dropped |= {i: ("exact_duplicate", None, None, f"{i + 1:064x}") for i in range(40, 60)}
-    dropped |= {i: ("entropy", 1.25, 3.0, None) for i in range(60, 75)}
+    dropped |= dict.fromkeys(range(60, 75), ("entropy", 1.25, 3.0, None))
     rows = []
     for i, name in enumerate(names):
         filter_, score, threshold, survivor = dropped.get(i, (None, None, None, None))
@@ -93,8 +95,8 @@ def _data(workspace: Workspace) -> None:
         )
     folder = workspace.path("snapshots", SNAPSHOT)
     write_parquet(folder / "decisions.parquet", pa.Table.from_pylist(rows))
-    faults = [("zero bytes", 4), ("truncated or corrupt: image file is truncated <b>x</b>", 5), ("not an image: text", 3)]
-    broken = [{"source_uri": f"bad/{k}-{i}.jpg", "reason": reason} for k, (reason, n) in enumerate(faults) for i in range(n)]
+    faults = [("zero bytes", 4), ("truncated or corrupt: image file ends early <b>x</b>", 5), ("not an image: text", 3)]
+    broken = [{"source_uri": f"bad/{k}-{i}.jpg", "reason": why} for k, (why, n) in enumerate(faults) for i in range(n)]
     write_parquet(folder / "quarantine.parquet", pa.Table.from_pylist(broken))
     stages = [
         ("S1", None, [("broken_file", 312, 0, 12), ("resolution", 300, 40, 0), ("exact_duplicate", 260, 20, 0)]),
@@ -148,6 +150,7 @@ def _evaluate(workspace: Workspace, number: int, arm: str, column: int) -> None:
         for i in range(PROMPTS):
             passed, prompt_id = i not in failing, f"{capability}-{i:03d}"
             word = WORDS[i % len(WORDS)]
+            evidence = {"expected": word, "seen": word if passed else word[:-2]}
             image = f"samples/{name}/{prompt_id}.png"
             write_bytes(workspace.path(image), picture(i, passed))
             rows.append(
@@ -165,11 +168,12 @@ def _evaluate(workspace: Workspace, number: int, arm: str, column: int) -> None:
                     "passed": passed,
                     "score": 1.0 if passed else 0.4,
                     "threshold": 0.85,
-                    "evidence": json.dumps({"expected": word, "seen": word if passed else word[:-2]}, ensure_ascii=False),
+                    "evidence": json.dumps(evidence, ensure_ascii=False),
                     "image": image,
                 }
             )
-    rows.append(rows[0] | {"signal_id": f"{name}-none", "passed": None, "score": None, "evidence": '{"not_applied": "x"}'})
+    skipped = {"signal_id": f"{name}-none", "passed": None, "score": None, "evidence": '{"not_applied": "no scorer"}'}
+    rows.append(rows[0] | skipped)
     Ledger(workspace, "signals").append(rows, key=name)
     sheet = Image.new("RGB", (8 * 64, 6 * 64), "white")
     for k, row in enumerate(rows[:-1:3]):
@@ -229,12 +233,12 @@ def _round(workspace: Workspace, number: int, new: dict, old: dict | None, contr
     }
     mix = [{"track": "base", "share": 1.0 if not old else 0.5, "reason": "keeps what the model can do"}]
     if old:
-        mix += [
-            {"track": "typography", "share": 0.28, "samples": 120, "cases": 22, "reason": "22 open cases: 22 routed to pretraining"},
-            {"track": "count", "share": 0.22, "samples": 120, "cases": 18, "reason": "18 open cases: 18 routed to pretraining"},
-        ]
+        quotas = (("typography", 0.28, 22), ("count", 0.22, 18))
+        why = "{0} open cases: {0} routed to pretraining"
+        mix += [{"track": c, "share": x, "samples": 120, "cases": n, "reason": why.format(n)} for c, x, n in quotas]
     folder = workspace.path("rounds", f"round-{number:04d}")
-    plan = {"round": number, "incumbent": incumbent, "snapshot": SNAPSHOT, "steps": 500 if old else 1000, "seed": 0, "mix": mix}
+    plan = {"round": number, "incumbent": incumbent, "snapshot": SNAPSHOT, "steps": 500 if old else 1000}
+    plan |= {"seed": 0, "mix": mix}
     write_json(folder / "plan.json", plan | {"targets": targets, "waiting": {"human": 8} if old else {}})
     write_json(folder / "result.json", result)
     row = {k: result[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}

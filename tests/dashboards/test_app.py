@@ -1,0 +1,130 @@
+"""The dashboard over HTTP, in process."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from dashboards.app import PAGE, create_app
+from flywheel.catalog import query
+from flywheel.workspace import Workspace
+from tests.dashboards.conftest import HOSTILE
+from tests.dashboards.test_report import Page
+
+
+@pytest.fixture(scope="module")
+def client(workspace: Workspace) -> TestClient:
+    return TestClient(create_app(workspace))
+
+
+def some_case(workspace: Workspace, where: str) -> dict:
+    return query(workspace, f"SELECT * FROM cases WHERE {where} ORDER BY case_id LIMIT 1")[0]
+
+
+@pytest.mark.parametrize("path", ["/", "/cases", "/rounds/1", "/rounds/2", "/funnel", "/cases?capability=count&page=1"])
+def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    page = Page(answer.text)
+    assert page.open == []
+    assert not [t for t, _ in page.elements if t in {"script", "iframe"}]
+    sources = [a[k] for t, a in page.elements for k in ("src", "href") if k in a and t in {"img", "link"}]
+    assert all(s.startswith(("/files/", "/static/", "data:")) for s in sources)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
+
+
+@pytest.mark.parametrize("path", ["/", "/cases", "/funnel"])
+def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> None:
+    assert TestClient(create_app(empty)).get(path).status_code == 200
+
+
+def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: TestClient) -> None:
+    for start in ("/", "/rounds/2", "/cases?status=closed"):
+        page = Page(client.get(start).text)
+        found = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
+        assert found
+        assert {x: client.get(x).status_code for x in found if client.get(x).status_code != 200} == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "condition"),
+    [
+        ("capability=typography", "capability = 'typography'"),
+        ("track=human", "track = 'human'"),
+        ("status=closed", "status = 'closed'"),
+        ("status=re-opened&track=pretraining", "status = 're-opened' AND track = 'pretraining'"),
+        ("round=2", "round = 2"),
+        ("capability=' OR true --", "false"),
+    ],
+)
+def test_filters_choose_their_cases(client: TestClient, workspace: Workspace, asked: str, condition: str) -> None:
+    wanted = {r["case_id"] for r in query(workspace, f"SELECT case_id FROM cases WHERE {condition}")}
+    page = Page(client.get(f"/cases?{asked}").text)
+    links = [a["href"] for t, a in page.elements if t == "a"]
+    shown = {h.removeprefix("/cases/") for h in links if h.startswith("/cases/")}
+    assert len(wanted) <= PAGE
+    assert shown == wanted
+    assert f"{len(wanted)} case" in page.text
+
+
+def test_pages_of_cases_cover_all_once(workspace: Workspace) -> None:
+    client = TestClient(create_app(workspace, page_size=10))
+    total = query(workspace, "SELECT count(*) AS n FROM cases")[0]["n"]
+    shown: list[str] = []
+    path = "/cases"
+    while path:
+        page = Page(client.get(path).text)
+        links = [a["href"] for t, a in page.elements if t == "a"]
+        shown += [h for h in links if h.startswith("/cases/")]
+        path = next((a["href"] for t, a in page.elements if a.get("rel") == "next"), "")
+    assert len(shown) == len(set(shown)) == total
+
+
+def test_case_page_shows_its_life_and_every_test(client: TestClient, workspace: Workspace) -> None:
+    case = some_case(workspace, "status = 'closed' AND capability = 'typography'")
+    text = Page(client.get(f"/cases/{case['case_id']}").text).text
+    for word in ("detected", "routed", "passed", "round 1, candidate", "round 2, candidate", "round 2, control"):
+        assert word in text
+
+
+def test_hostile_prompt_is_text(client: TestClient, workspace: Workspace) -> None:
+    case = some_case(workspace, "prompt LIKE '<script>%'")
+    page = Page(client.get(f"/cases/{case['case_id']}").text)
+    assert HOSTILE in page.text
+    assert not [t for t, _ in page.elements if t == "script"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/rounds/9",
+        "/rounds/x",
+        "/cases/none",
+        "/cases?page=x",
+        "/cases?round=-1",
+        "/files/workspace.json",
+        "/files/ledger/rounds/_delta_log/00000000000000000000.json",
+        "/files/%2e%2e/%2e%2e/etc/hostname",
+        "/files/%00.png",
+        "/static/../app.py",
+        "/nowhere",
+        "/docs",
+    ],
+)
+def test_what_is_not_there_is_a_plain_404(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "Nothing here" in Page(answer.text).text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
+def test_nothing_can_be_written(client: TestClient, method: str) -> None:
+    assert getattr(client, method)("/cases").status_code == 405
+
+
+def test_pictures_are_served_as_they_are(client: TestClient, workspace: Workspace) -> None:
+    name = "samples/round-0001-candidate/count-000.png"
+    answer = client.get(f"/files/{name}")
+    assert answer.content == workspace.path(name).read_bytes()
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,209 @@
+"""The one-file report, read as a browser reads it."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from dashboards.examples import EXAMPLES
+from dashboards.page import STYLE
+from dashboards.report import render
+from flywheel.catalog import query
+from flywheel.ledger import Ledger
+from flywheel.workspace import Workspace, read_json
+from tests.dashboards.conftest import HOSTILE
+
+VOID = {"meta", "link", "img", "br", "input", "hr", "path", "rect", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Elements with attributes, and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.parts: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.parts).split())
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1] if self.open else 'nothing'}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.parts.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(workspace: Workspace) -> str:
+    return render(workspace)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def result(workspace: Workspace) -> dict:
+    return read_json(workspace.path("rounds", "round-0002", "result.json"))
+
+
+def test_markup_is_balanced_and_ids_are_unique(page: Page) -> None:
+    assert page.open == []
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_links_inside_the_page_lead_somewhere(page: Page) -> None:
+    ids = {a.get("id") for _, a in page.elements}
+    targets = {a["href"] for t, a in page.elements if t == "a"}
+    assert targets
+    assert all(href.startswith("#") and href[1:] in ids for href in targets)
+
+
+def test_nothing_is_loaded_from_outside(page: Page, html: str) -> None:
+    addresses = [a[k] for _, a in page.elements for k in ("src", "srcset", "data", "poster", "action") if a.get(k)]
+    assert addresses
+    assert all(x.startswith("data:image/") for x in addresses)
+    assert not [t for t, _ in page.elements if t in {"script", "link", "iframe", "object", "embed", "base"}]
+    assert "url(" not in html
+    assert "@import" not in html
+    policy = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_size_stays_below_five_megabytes(html: str) -> None:
+    assert len(html.encode()) < 5_000_000
+
+
+def test_hostile_text_is_shown_not_run(page: Page) -> None:
+    assert HOSTILE in page.text
+    assert not [a for _, attributes in page.elements for a in attributes if a.startswith("on")]
+
+
+def test_same_workspace_same_text(workspace: Workspace, html: str) -> None:
+    assert render(workspace) == html
+
+
+def test_first_screen_says_what_the_round_did(page: Page) -> None:
+    assert "Round 2 cut failures in typography and count by" in page.text
+    assert "Round 1: PROMOTE" in page.text
+    assert "Round 2: PROMOTE" in page.text
+    assert "24 cases fixed, 2 broken: PROMOTE" in page.text
+
+
+def test_counts_add_up_in_words(page: Page) -> None:
+    assert "312 = 225 + 75 + 12 : every input row is accounted for" in page.text.replace("12:", "12 :")
+
+
+def test_counts_that_do_not_add_up_are_said_so(workspace: Workspace, tmp_path) -> None:
+    other = Workspace(tmp_path / "w")
+    row = {"snapshot": "s", "policy": "p", "manifest": "m", "input": 10, "admitted": 5, "dropped": 2, "quarantined": 1}
+    Ledger(other, "snapshots").append([row], key="s")
+    assert "the counts do not add up" in Page(render(other)).text
+
+
+def test_funnel_names_every_filter_and_what_is_not_configured(page: Page) -> None:
+    for name in ("broken file", "resolution", "exact duplicate", "entropy", "token length", "ocr match"):
+        assert name in page.text
+    assert "alignment not configured: every row passes unjudged" in page.text
+    assert "Not configured here, so not applied: aesthetics, alignment" in page.text
+
+
+def test_drop_and_quarantine_reasons_carry_examples(page: Page) -> None:
+    assert "resolution 40 cards/0000.png 120 256" in page.text
+    assert "truncated or corrupt 5 bad/1-0.jpg truncated or corrupt: image file ends early <b>x</b>" in page.text
+
+
+def test_rates_of_every_arm_are_there_as_text(page: Page) -> None:
+    rates = [a for t, a in page.elements if t == "td" and a.get("class") == "r control"]
+    assert len(rates) >= 5
+    assert re.search(r"typography targeted .* incumbent 92.% candidate 42.% control 88.% 24 prompts", page.text)
+
+
+def test_gate_has_a_line_per_check(workspace: Workspace, page: Page) -> None:
+    for line in result(workspace)["gate"]:
+        assert re.search(rf"{line['check']} (\(targeted\) )?{line['outcome']}", page.text)
+
+
+def test_fixed_and_broken_cases_show_before_and_after(workspace: Workspace, page: Page) -> None:
+    assert len(result(workspace)["fixed"]) == 24
+    for case in result(workspace)["broken"]:
+        assert case in page.text
+    captions = page.text.count("before"), page.text.count("after")
+    assert min(captions) >= 14
+    assert len([1 for t, a in page.elements if t == "img" and a.get("alt") == "candidate’s output"]) == 14
+
+
+def test_plan_gives_its_reasons(page: Page) -> None:
+    assert "22 open cases: 22 routed to pretraining" in page.text
+    assert "keeps what the model can do" in page.text
+    assert "89 text card (11 dropped by entry checks)" in page.text
+    assert "Waiting on other tracks: 8 human" in page.text
+
+
+def test_loss_curves_of_both_arms(page: Page) -> None:
+    lines = [a["class"] for t, a in page.elements if t == "polyline"]
+    assert {"candidate", "control", "candidate held-out", "control held-out"} <= set(lines)
+
+
+def test_every_sql_example_runs(workspace: Workspace) -> None:
+    answers = {name: query(workspace, sql) for name, sql in EXAMPLES}
+    assert all(answers[name] for name in answers)
+
+
+def test_an_empty_workspace_has_a_report_too(empty: Workspace) -> None:
+    text = Page(render(empty)).text
+    assert "No round has finished yet" in text
+    assert "Nothing has been curated yet" in text
+
+
+def test_a_held_round_is_not_sold_as_a_success(workspace: Workspace, tmp_path) -> None:
+    other = Workspace(tmp_path / "w")
+    held = result(workspace) | {"verdict": "HOLD", "reason": "no significant win"}
+    import json
+
+    row = {k: held[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
+    Ledger(other, "rounds").append([row | {"result": json.dumps(held)}], key="r")
+    text = Page(render(other)).text
+    assert "Round 2 is on hold" in text
+    assert "No significant win." in text
+    assert "cut failures" not in text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_colours_are_readable(scheme: str) -> None:
+    """WCAG 2.2 contrast of 4.5 : 1 on page and panel, in both schemes."""
+    blocks = re.findall(r":root \{(.*?)\}", STYLE.read_text("utf-8"), re.S)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme == "dark"]))
+    tracks = ("rl", "pretraining", "prompt_enhancement", "human", "unrouted")
+    text = ("ink", "muted", "accent", "good", "warn", "bad", "incumbent", "candidate", "control", *tracks)
+    found = {(a, b): contrast(colours[a], colours[b]) for a in text for b in ("bg", "panel")}
+    found |= {(a, "chip"): contrast(colours[a], mixed(colours[a], colours["panel"], 0.11)) for a in text}
+    assert {k: v for k, v in found.items() if v < 4.5} == {}
+
+
+def mixed(a: str, b: str, share: float) -> str:
+    parts = [round(share * int(a[i : i + 2], 16) + (1 - share) * int(b[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{x:02x}" for x in parts)
+
+
+def contrast(a: str, b: str) -> float:
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
