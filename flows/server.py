@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flywheel.workspace import UsageError
@@ -41,20 +41,19 @@ def configure(home: Path) -> None:
 
 @contextmanager
 def api(home: Path) -> Iterator[str]:
-    """Yield the address of the server in use: the user's, or an embedded one, and make it Prefect's current one."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        _reach(url)
-        yield url
-        return
-    with embedded_server(home) as url:
+    """Yield the address of the server in use, the user's or an embedded one, and make it Prefect's current one."""
+    with ExitStack() as stack:
+        url = os.environ.get("PREFECT_API_URL")
+        if url:
+            _reach(url)
+        else:
+            url = stack.enter_context(embedded_server(home))
         from prefect.events.worker import EventsWorker
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings(updates={PREFECT_API_URL: url}):
-            try:
-                yield url
-            finally:
-                EventsWorker.drain_all()  # task runs are recorded from events: send the last ones first
+        stack.enter_context(temporary_settings(updates={PREFECT_API_URL: url}))
+        stack.callback(EventsWorker.drain_all)  # task runs are recorded from events: send the last ones first
+        yield url
 
 
 @contextmanager
