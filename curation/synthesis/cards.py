@@ -71,7 +71,7 @@ def draw_single(card: Single, rng: random.Random, side: int | None = None) -> by
     """PNG of the card; size, place and colour vary a little with `rng`."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), side or rng.choice(SIZES))
     x, y = CENTRES[card.position]
-    radius = SINGLE_RADIUS * rng.uniform(0.94, 1.06)
+    radius = SINGLE_RADIUS * rng.uniform(0.97, 1.03)
     draw_shape(canvas, card.shape, x + jitter(rng), y + jitter(rng), radius, tint(INKS[card.color], rng))
     return canvas.png()
 
@@ -82,11 +82,11 @@ def draw_group(card: Group, rng: random.Random) -> bytes:
     radius, centres = GROUPS[card.count]
     fill = tint(INKS[card.color], rng)
     for x, y in centres:
-        draw_shape(canvas, card.shape, x + jitter(rng, 0.01), y + jitter(rng, 0.01), radius, fill)
+        draw_shape(canvas, card.shape, x + jitter(rng), y + jitter(rng), radius, fill)
     return canvas.png()
 
 
-def jitter(rng: random.Random, spread: float = 0.02) -> float:
+def jitter(rng: random.Random, spread: float = 0.006) -> float:
     """A small displacement, in units of the side."""
     return rng.uniform(-spread, spread)
 

@@ -47,9 +47,9 @@ def draw_scene(scene: Scene, rng: random.Random) -> bytes:
     other = SIDES[1 - SIDES.index(scene.side)]
     canvas = Canvas(tint(BACKGROUNDS[scene.background], rng, 3), rng.choice(SIZES))
     x, y = CENTRES[scene.side]
-    draw_mascot(canvas, x + jitter(rng, 0.01), y + jitter(rng, 0.01), RADIUS * rng.uniform(0.97, 1.03))
+    draw_mascot(canvas, x + jitter(rng), y + jitter(rng), RADIUS * rng.uniform(0.97, 1.03))
     x, y = CENTRES[other]
-    at = (x + jitter(rng, 0.01), y + jitter(rng, 0.01))
+    at = (x + jitter(rng), y + jitter(rng))
     draw_shape(canvas, scene.shape, *at, RADIUS * rng.uniform(0.97, 1.03), tint(INKS[scene.color], rng))
     return canvas.png()
 

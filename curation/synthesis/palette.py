@@ -71,7 +71,7 @@ def encode(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def tint(color: RGB, rng: random.Random, spread: int = 8) -> RGB:
+def tint(color: RGB, rng: random.Random, spread: int = 4) -> RGB:
     """The colour with a little variation, so that no two cards share one exact value."""
     r, g, b = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return r, g, b

@@ -46,7 +46,7 @@ def draw_word(card: Word, rng: random.Random) -> bytes:
     """PNG of the card: the word as large as the card allows."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     font = font_path(rng.choice(FONTS))
-    centre = (0.5 + jitter(rng, 0.01), 0.5 + jitter(rng, 0.01))
+    centre = (0.5 + jitter(rng), 0.5 + jitter(rng))
     canvas.text(card.word, centre, font, 0.86, 0.42, tint(INKS[card.color], rng))
     return canvas.png()
 

@@ -52,15 +52,15 @@ class Amounts:
 
 AMOUNTS: dict[str, Amounts] = {
     "full": Amounts(
-        singles=600,
+        singles=360,
         groups=14,
         words=14,
-        recolours=150,
-        moves=110,
-        scenes=140,
-        keeps=200,
-        photographs=60,
-        photo_edits=30,
+        recolours=200,
+        moves=140,
+        scenes=160,
+        keeps=260,
+        photographs=45,
+        photo_edits=20,
     ),
     "quick": Amounts(
         singles=150,
