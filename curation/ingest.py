@@ -107,7 +107,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
         rows.append(row)
         count, size = count + 1, size + item.size
     header = {"name": label, "kind": source.kind, "path": str(source.path)}
-    number = sum(1 for p in workspace.path("pool").glob("*") if p.is_dir()) + 1
+    number = sum(1 for _ in workspace.path("pool").glob("*/plan.parquet")) + 1
     batch = workspace.path("pool", f"{number:05d}-{digest(header, rows)[:8]}")
     table = pa.Table.from_pylist(rows, schema=_PLAN).replace_schema_metadata(header)
     write_parquet(batch / "plan.parquet", table)

@@ -21,6 +21,9 @@ _NSFW = ("a nude photo", "a pornographic picture", "explicit sexual content", "a
 _SAFE = ("a photo", "a picture that is safe for work", "a photo of a landscape", "a photo of people", "a drawing")
 
 
+_LOCAL = "local-dir:"  # open_clip's prefix of an architecture whose configuration is in a folder
+
+
 class Clip:
     """`model`: an open_clip architecture; `pretrained`: a checkpoint file or a hub tag that open_clip lists.
 
@@ -43,8 +46,9 @@ class Clip:
         self.weights = Weights(model, str(_checkpoint(model, pretrained)), aesthetic_head)
         if aesthetic_head and not Path(aesthetic_head).is_file():
             raise Unavailable(f"aesthetic head {aesthetic_head} does not exist")
-        files = [file_digest(Path(p)) for p in (self.weights.checkpoint, aesthetic_head) if p]
-        self.version = f"1-{model.replace('/', '_')}-{digest(files, _NSFW, _SAFE)[:12]}"
+        config = f"{model.removeprefix(_LOCAL)}/open_clip_config.json" if model.startswith(_LOCAL) else ""
+        files = [file_digest(Path(p)) for p in (self.weights.checkpoint, aesthetic_head, config) if p]
+        self.version = f"1-{Path(model.removeprefix(_LOCAL)).name}-{digest(files, _NSFW, _SAFE)[:12]}"
         self.fields = tuple(f for f in Clip.fields if f.name != "aesthetic" or aesthetic_head)
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +13,12 @@ from curation.orientation import exif_orientation, upright_size
 from flywheel.schema import column
 from flywheel.scorer import Item, per_item
 
-# Sum of the luminance table of ITU-T T.81, annex K.1: quality 50 of the common JPEG encoders.
-_LUMINANCE_SUM = 3_688
+# Luminance quantisation table of ITU-T T.81, annex K.1: quality 50 of the common JPEG encoders.
+_LUMINANCE = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29,
+    51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120,
+    101, 72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
 
 
 class Header:
@@ -51,10 +56,16 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def jpeg_quality(image: Image.Image) -> float | None:
-    """Quality setting that scales the standard luminance table to the sum of this image's; None without a table."""
+    """Quality, 1 to 100, whose scaled standard luminance table is nearest in sum to this image's; None without one."""
     tables = getattr(image, "quantization", None)
     if not tables:
         return None
-    scale = 100 * sum(tables[min(tables)]) / _LUMINANCE_SUM
-    quality = 5000 / scale if scale > 100 else (200 - scale) / 2
-    return min(100.0, max(1.0, quality))
+    total = sum(tables[min(tables)])
+    return float(min(range(1, 101), key=lambda quality: (abs(_table_sums()[quality] - total), -quality)))
+
+
+@lru_cache(maxsize=1)
+def _table_sums() -> dict[int, int]:
+    """Quality → sum of the luminance table that libjpeg writes for it."""
+    scales = {q: 5000 // q if q < 50 else 200 - 2 * q for q in range(1, 101)}
+    return {q: sum(min(255, max(1, (v * s + 50) // 100)) for v in _LUMINANCE) for q, s in scales.items()}

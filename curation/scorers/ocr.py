@@ -25,14 +25,14 @@ from flywheel.scorer import Item, per_item
 READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
 MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it
 _QUOTES = re.compile(
-    r'"([^"\n]+)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
+    r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
 )
 
 
 def quoted_text(caption: str) -> str | None:
     """The text that a caption puts in quotation marks, several joined by a space; None where it quotes nothing."""
-    parts = [next(filter(None, match.groups())).strip() for match in _QUOTES.finditer(caption)]
+    parts = [next(filter(None, match.groups()), "").strip() for match in _QUOTES.finditer(caption)]
     text = " ".join(p for p in parts if comparable(p))
     return text or None
 

@@ -1,0 +1,81 @@
+"""Small pictures for curation tests: textured ones that look like no other, word cards, and broken files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+def texture(seed: int, width: int = 160, height: int = 120) -> Image.Image:
+    """Smooth random colours with a little grain: entropy and hash like a photograph's, unlike any other seed's."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    grain = rng.integers(-6, 7, (height, width, 1))
+    return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+
+
+def word(text: str, side: int = 128) -> Image.Image:
+    """A card with one word in it."""
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf", side // 4)
+    card = Image.new("RGB", (side, side), (240, 232, 200))
+    ImageDraw.Draw(card).text((side / 2, side / 2), text, font=font, anchor="mm", fill=(30, 40, 120))
+    return card
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """The picture in a file format."""
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def turned(image: Image.Image, orientation: int) -> bytes:
+    """JPEG with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(image, "JPEG", quality=92, exif=exif)
+
+
+def bomb(side: int = 40_000) -> bytes:
+    """A tiny PNG that declares side × side pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], captions: Mapping[str, Any] | None = None) -> Path:
+    """Files below `folder`, and captions.jsonl where captions are given (name → text, or the row's other keys)."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    if captions is not None:
+        rows = [{"file": n, **(c if isinstance(c, dict) else {"caption": c})} for n, c in captions.items()]
+        (folder / "captions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def textures(count: int) -> dict[str, bytes]:
+    """`count` sound pictures by name."""
+    return {f"picture-{n:03d}.jpg": encoded(texture(n), "JPEG", quality=92) for n in range(count)}
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Path → SHA-256 of every file below `root`."""
+    paths = sorted(p for p in root.rglob("*") if p.is_file())
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

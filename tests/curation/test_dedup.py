@@ -1,0 +1,89 @@
+"""Duplicates against a brute-force reading of the rule, and in any order."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.dedup import duplicates, preference
+
+
+def brute(order: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, r: int, t: int) -> np.ndarray:
+    """The rule, word for word: best first, a row is dropped by the best survivor within both tolerances."""
+    survivor = np.full(len(order), -1)
+    for place, row in enumerate(order):
+        for better in order[:place]:
+            near = bin(int(hashes[row]) ^ int(hashes[better])).count("1") <= r
+            same = np.abs(colours[row].astype(int) - colours[better].astype(int)).max() <= t
+            if survivor[better] < 0 and groups[row] == groups[better] and near and same:
+                survivor[row] = better
+                break
+    return survivor
+
+
+def clustered(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signatures in a few clumps, so that there are duplicates, near-misses and chains."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**63, 4, dtype=np.uint64)
+    bits = [rng.choice(64, rng.integers(0, 4), replace=False) for _ in range(count)]
+    flips = np.array([sum(1 << int(b) for b in flipped) for flipped in bits], np.uint64)
+    hashes = centres[rng.integers(0, 4, count)] ^ flips
+    colours = (rng.integers(0, 2, (count, 1)) * 40 + rng.integers(0, 9, (count, 6))).astype(np.uint8)
+    return hashes, colours, rng.integers(0, 2, count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 60), hamming=st.integers(0, 6), colour=st.integers(0, 12))
+def test_equals_the_rule(seed: int, count: int, hamming: int, colour: int) -> None:
+    hashes, colours, groups = clustered(seed, count)
+    order = np.random.default_rng(seed + 1).permutation(count)
+    free = np.zeros(count, bool)
+    survivor, distance = duplicates(order, hashes, colours, groups, free, hamming=hamming, colour=colour)
+    expected = brute(order, hashes, colours, groups, hamming, colour)
+    assert ((survivor >= 0) == (expected >= 0)).all()
+    for row in np.flatnonzero(survivor >= 0):
+        assert survivor[survivor[row]] < 0, "a survivor was dropped itself"
+        assert distance[row] <= hamming
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 60))
+def test_the_order_of_the_input_does_not_matter(seed: int, count: int) -> None:
+    hashes, colours, groups = clustered(seed, count)
+    rng = np.random.default_rng(seed)
+    pixels, sharpness = rng.integers(1, 4, count), rng.integers(0, 3, count).astype(float)
+    ids, uris = np.array([f"{n:03d}" for n in range(count)]), np.array(["u"] * count)
+    free = np.zeros(count, bool)
+
+    def dropped(shuffle: np.ndarray) -> dict[str, str]:
+        order = preference(pixels[shuffle], sharpness[shuffle], ids[shuffle], uris[shuffle], free)
+        survivor, _ = duplicates(
+            order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8
+        )
+        names = ids[shuffle]
+        return {names[row]: names[survivor[row]] for row in np.flatnonzero(survivor >= 0)}
+
+    assert dropped(np.arange(count)) == dropped(rng.permutation(count))
+
+
+def test_the_survivor_has_the_most_pixels_then_the_most_sharpness() -> None:
+    pixels, sharpness = np.array([10, 20, 20, 20]), np.array([9.0, 1.0, 2.0, 2.0])
+    ids, uris = np.array(["a", "b", "d", "c"]), np.array(["u"] * 4)
+    assert preference(pixels, sharpness, ids, uris, np.zeros(4, bool)).tolist() == [3, 2, 1, 0]
+    assert preference(pixels, sharpness, ids, uris, np.array([True, False, False, False])).tolist()[0] == 0
+
+
+def test_fixed_rows_push_out_and_stay() -> None:
+    hashes, colours = np.zeros(3, np.uint64), np.zeros((3, 6), np.uint8)
+    fixed = np.array([True, True, False])
+    survivor, _ = duplicates(np.arange(3), hashes, colours, np.zeros(3, np.int64), fixed, hamming=2, colour=2)
+    assert survivor.tolist() == [-1, -1, 0]
+
+
+def test_many_equal_pictures_cost_no_more_than_one() -> None:
+    count = 200_000  # 2e10 pairs: only possible when equals are folded first
+    hashes, colours = np.zeros(count, np.uint64), np.zeros((count, 192), np.uint8)
+    none = np.zeros(count, np.int64)
+    survivor, _ = duplicates(np.arange(count), hashes, colours, none, none.astype(bool), hamming=4, colour=8)
+    assert (survivor[1:] == 0).all()
