@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -16,7 +18,7 @@ from dashboards.images import picture
 from dashboards.page import STYLE, environment
 from dashboards.rounds import counts
 from flywheel.catalog import connect
-from flywheel.workspace import Workspace
+from flywheel.workspace import UsageError, Workspace
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,10 +128,16 @@ def create_app(workspace: Workspace, *, page_size: int = PAGE) -> FastAPI:
 
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050) -> None:
-    """Serve the dashboard until interrupted."""
+    """Serve until interrupted; port 0 takes a free one. Errors: `UsageError` when it cannot listen there."""
     import uvicorn
 
-    uvicorn.run(create_app(workspace), host=host, port=port, log_level="warning")
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        reason = f"cannot listen on {host}:{port} ({error.strerror})"
+        raise UsageError(f"{reason}: choose another --host or --port") from error
+    print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    uvicorn.Server(uvicorn.Config(create_app(workspace), log_level="warning")).run(sockets=[listener])
 
 
 def _address(workspace: Workspace):

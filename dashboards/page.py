@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -70,10 +69,8 @@ def day(at: datetime | None) -> str:
 
 
 def text(value: Any, limit: int = 160) -> str:
-    """Any evidence value as short text."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    out = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """Any evidence value as short text; objects and lists are spelled out."""
+    out = _spelled(value)
     return out if len(out) <= limit else out[: limit - 1] + "…"
 
 
@@ -90,6 +87,16 @@ def track(name: str | None) -> str:
 def words(name: str | None) -> str:
     """An identifier as words."""
     return (name or "unrouted").replace("_", " ")
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{words(str(k))} {_spelled(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_spelled, value))
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def listed(names: list[str]) -> str:

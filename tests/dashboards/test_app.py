@@ -1,11 +1,17 @@
 """The dashboard over HTTP, in process."""
 
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from dashboards.app import PAGE, create_app
+from dashboards.app import PAGE, create_app, serve
 from flywheel.catalog import query
-from flywheel.workspace import Workspace
+from flywheel.workspace import UsageError, Workspace
 from tests.dashboards.conftest import HOSTILE
 from tests.dashboards.test_report import Page
 
@@ -128,3 +134,24 @@ def test_pictures_are_served_as_they_are(client: TestClient, workspace: Workspac
     assert answer.content == workspace.path(name).read_bytes()
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_serve_says_where_it_is_and_answers_there(workspace: Workspace) -> None:
+    code = "import sys; from dashboards.app import *; serve(Workspace(sys.argv[1]), port=0)"
+    command = [sys.executable, "-c", code, str(workspace.root)]
+    server = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    try:
+        line = server.stderr.readline()
+        assert line.startswith("dashboard at http://127.0.0.1:")
+        assert httpx.get(line.split()[2], timeout=30).status_code == 200
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+        server.stderr.close()
+
+
+def test_a_busy_port_is_the_users_to_change(workspace: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port} .*: choose another --host or --port"):
+            serve(workspace, port=port)

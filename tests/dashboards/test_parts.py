@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from dashboards.charts import change_strip, loss_plot, rate_strip, stacked_bar
 from dashboards.images import InlineImages, picture, shrink
-from dashboards.page import number, points
+from dashboards.page import number, points, text
 from dashboards.rounds import Line, Rate, Round, wilson
 from dashboards.training import POINTS, Curve, load_curves
 from flywheel.workspace import Workspace, write_bytes
@@ -81,6 +81,11 @@ def test_numbers_read_well() -> None:
     assert [number(x) for x in (1234567, 0.123456, None, 3.0)] == ["1,234,567", "0.123", "–", "3"]
     assert points(-0.004) == "0\u202fpp"
     assert points(-0.5) == "−50\u202fpp"
+
+
+def test_evidence_is_spelled_out_and_cut() -> None:
+    assert text({"pixels.entropy": [3.123456, 7.5], "colour_ok": True}) == "pixels.entropy 3.12, 7.5, colour ok yes"
+    assert text("天" * 500) == "天" * 159 + "…"
 
 
 def test_only_pictures_inside_the_workspace_are_found(empty: Workspace, tmp_path) -> None:
