@@ -1,0 +1,26 @@
+"""Shared snapshot of the training tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.snapshots import card_rows, write_snapshot
+
+
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory) -> Path:
+    """150 T2I and 70 TI2I rows in one 64-pixel bucket."""
+    folder = tmp_path_factory.mktemp("snapshot")
+    return write_snapshot(folder, [{"rows": card_rows(150)}, {"rows": card_rows(70, task="ti2i")}])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small products gain nothing from threads, and threads that wait for each other on a busy machine cost minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,114 @@
+"""The patch autoencoder in closed form, and what the text encoder can tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from training.models.autoencoder import PatchAutoencoder, fit, psnr
+from training.models.condition import load_condition_encoder, pad, padded_length
+
+
+def images(count=6, channels=5, size=16, factor=4, seed=0):
+    """Images whose patches lie in an affine space of `channels` dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    dim = 3 * factor * factor
+    basis = torch.linalg.qr(torch.randn(dim, channels, generator=torch.Generator().manual_seed(7)))[0]
+    strengths = 0.5 / torch.arange(1, channels + 1)
+    side = size // factor
+    patches = torch.randn(count, side, side, channels, generator=generator) * strengths @ basis.T + 0.1
+    return torch.nn.functional.pixel_shuffle(patches.movedim(-1, 1), factor)
+
+
+def test_enough_channels_lose_nothing_and_latents_are_standardised():
+    data = images()
+    autoencoder = fit([data], channels=5, factor=4)
+    latents = autoencoder.encode(data)
+    assert latents.shape == (6, 5, 4, 4)
+    assert (autoencoder.decode(latents) - data).abs().max() < 1e-5
+    flat = latents.movedim(1, -1).reshape(-1, 5)
+    assert flat.mean(0).abs().max() < 1e-4
+    assert (flat.T @ flat / len(flat) - torch.eye(5)).abs().max() < 1e-3
+
+
+def test_lost_energy_is_the_variance_of_the_dropped_components():
+    data = images(count=64)
+    full, part = fit([data], channels=5, factor=4), fit([data], channels=3, factor=4)
+    lost = (part.decode(part.encode(data)) - data).square().sum() / (64 * 16)
+    assert abs(lost / full.scale[3:].square().sum() - 1) < 0.01
+
+
+def test_psnr_by_hand():
+    zero = torch.zeros(2, 3, 4, 4)
+    assert torch.allclose(psnr(zero, zero + 0.2), torch.full((2,), 20.0), atol=1e-4)
+
+
+def test_saved_autoencoder_is_the_same(tmp_path):
+    autoencoder = fit([images()], channels=4, factor=4)
+    autoencoder.save(tmp_path / "a.safetensors")
+    loaded = PatchAutoencoder.load(tmp_path / "a.safetensors")
+    assert loaded.fingerprint == autoencoder.fingerprint
+    assert torch.equal(loaded.encode(images()), autoencoder.encode(images()))
+    assert loaded.fingerprint != fit([images(seed=1)], channels=4, factor=4).fingerprint
+
+
+def test_impossible_shapes_are_named():
+    with pytest.raises(ValueError, match="use at most 48"):
+        fit([images()], channels=49, factor=4)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        fit([images()], channels=4, factor=4).encode(torch.zeros(1, 3, 10, 16))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_condition_encoder("minilm")
+
+
+def test_states_tell_colours_words_and_places_apart(encoder):
+    base, color, place, word = (
+        "a card with a red circle at the left and SALE on it",
+        "a card with a blue circle at the left and SALE on it",
+        "a card with a red circle at the right and SALE on it",
+        "a card with a red circle at the left and OPEN on it",
+    )
+    states = encoder.encode([base, color, place, word])
+    assert len({s.shape for s in states}) == 1 and states[0].shape[1] == encoder.dim
+    for other in states[1:]:
+        similarity = torch.cosine_similarity(states[0], other)
+        changed = similarity.min()
+        assert changed < 0.8, "the changed token has another state"
+        assert similarity.max() > 0.9, "and some token stays"
+
+
+def test_encoding_does_not_depend_on_the_batch_beyond_rounding(encoder):
+    captions = ["a red circle", "", "two blue squares on a white card", "a red square"]
+    together, alone = encoder.encode(captions), [encoder.encode([c])[0] for c in captions]
+    assert [len(s) for s in together] == [5, 2, 9, 5]
+    assert all((a - b).abs().max() < 1e-4 for a, b in zip(together, alone, strict=True))
+    again = encoder.encode(captions)
+    assert all(torch.equal(a, b) for a, b in zip(together, again, strict=True))
+
+
+def test_embeddings_rank_by_meaning(encoder):
+    vectors = encoder.embed(["a photo of a dog", "a picture of a puppy", "a slide with a chart"])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-5)
+    similarity = (vectors @ vectors.T).numpy()
+    assert similarity[0, 1] > similarity[0, 2] + 0.2
+    assert encoder.embed([]).shape == (0, 384)
+    assert np.isfinite(similarity).all()
+
+
+def test_padding(encoder):
+    states = encoder.encode(["a red circle", "two blue squares on a white card"])
+    text, valid = pad(states, 16)
+    assert text.shape == (2, 16, 384) and valid.sum(1).tolist() == [5, 9]
+    assert pad(states[:1], 5)[1] is None
+    with pytest.raises(ValueError, match="9 tokens does not fit into 8"):
+        pad(states, 8)
+    assert [padded_length(n, 24) for n in (5, 24, 25, 33)] == [24, 24, 32, 40]
+
+
+def test_unknown_encoder_is_named():
+    with pytest.raises(ValueError, match="unknown condition encoder 'clip'"):
+        load_condition_encoder("clip")
