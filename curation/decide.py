@@ -18,7 +18,7 @@ from curation.dedup import duplicates, preference
 from curation.policy import Filter, Policy, Stage
 from curation.scoring import score_path
 from curation.synthesis.meaning import normalise
-from flywheel.schema import QUARANTINE
+from flywheel.schema import POOL, QUARANTINE, SCORE_KEYS
 from flywheel.scorer import Scorer
 from flywheel.workspace import UsageError, Workspace
 
@@ -116,13 +116,13 @@ def _load(
     con.register("held_ids", pa.table({"id": pa.array(sorted(evaluation.held_out), pa.string())}))
     prompts = sorted({normalise(p) for p in evaluation.prompts})
     con.register("prompts", pa.table({"text": pa.array(prompts, pa.string())}))
-    con.execute(f"CREATE TEMP TABLE pool AS {_pool_query(shards)}")
+    con.execute(f"CREATE TEMP TABLE pool AS {_pool_query(con, shards)}")
     columns, joins, errors = ["pool.*"], [], []
     for name, scorer in scorers.items():
         paths = [score_path(workspace, scorer, s) for s in shards]
         if missing := [p for p in paths if not p.exists()]:
             raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
-        con.execute(f"CREATE TEMP TABLE {_table(name)} AS {_score_query(paths, scorer)}")
+        con.execute(f"CREATE TEMP TABLE {_table(name)} AS {_score_query(con, paths, scorer)}")
         columns += [f'{_table(name)}."{name}.{f.name}"' for f in scorer.fields]
         joins.append(f"JOIN {_table(name)} USING (shard, row)")
         errors.append(f"{_table(name)}.error")
@@ -131,14 +131,15 @@ def _load(
     con.execute(f"CREATE TEMP TABLE every AS SELECT {selected} FROM pool {' '.join(joins)}")
     con.execute(
         """CREATE TEMP TABLE faulty_pairs AS
-        SELECT shard, row, min(bad.reason) AS reason
-        FROM (SELECT shard, row, unnest(reference_ids) AS image_id FROM every)
-        JOIN (FROM every SELECT image_id, reason WHERE reason IS NOT NULL) bad USING (image_id)
+        SELECT shard, row, min(coalesce(bad.reason, 'not in the pool')) AS reason
+        FROM (SELECT shard, row, unnest(reference_ids) AS image_id FROM every) AS needed
+        ANTI JOIN (FROM every WHERE reason IS NULL) AS good USING (image_id)
+        LEFT JOIN (FROM every SELECT image_id, reason WHERE reason IS NOT NULL) AS bad USING (image_id)
         GROUP BY ALL"""
     )
     con.execute(
         """CREATE TEMP TABLE unusable AS
-        SELECT shard, row, source_uri, stream, coalesce(e.reason, 'reference image is unusable: ' || f.reason) AS reason
+        SELECT shard, row, source_uri, stream, coalesce('reference image is unusable: ' || f.reason, e.reason) AS reason
         FROM every e LEFT JOIN faulty_pairs f USING (shard, row)
         WHERE e.reason IS NOT NULL OR f.reason IS NOT NULL"""
     )
@@ -152,8 +153,11 @@ def _load(
     )
 
 
-def _pool_query(shards: Sequence[pool.Shard]) -> str:
+def _pool_query(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> str:
     columns = ", ".join(c for c in pool.METADATA if c not in ("caption", "captions"))
+    if not shards:
+        con.register("no_rows", POOL.empty_table())
+        return f"SELECT '' AS shard, 0 AS row, {columns} FROM no_rows"
     files = ", ".join(sql.quoted(str(s.path)) for s in shards)
     key = r"regexp_replace(filename, '^.*[/\\]([^/\\]+)[/\\]([^/\\]+)\.parquet$', '\1-\2')"
     return (
@@ -162,10 +166,13 @@ def _pool_query(shards: Sequence[pool.Shard]) -> str:
     )
 
 
-def _score_query(paths: Sequence[Any], scorer: Scorer) -> str:
+def _score_query(con: duckdb.DuckDBPyConnection, paths: Sequence[Any], scorer: Scorer) -> str:
+    columns = ", ".join(f'"{f.name}" AS "{scorer.name}.{f.name}"' for f in scorer.fields)
+    if not paths:
+        con.register("no_scores", pa.schema([*SCORE_KEYS, *scorer.fields]).empty_table())
+        return f"SELECT '' AS shard, row, error, {columns} FROM no_scores"
     files = ", ".join(sql.quoted(str(p)) for p in paths)
     key = r"regexp_extract(filename, '([^/\\]+)\.parquet$', 1)"
-    columns = ", ".join(f'"{f.name}" AS "{scorer.name}.{f.name}"' for f in scorer.fields)
     return f"SELECT {key} AS shard, row, error, {columns} FROM read_parquet([{files}], filename=true)"
 
 
@@ -199,15 +206,14 @@ def _duplicates_of(
     con: duckdb.DuckDBPyConnection, stage: Stage, line: Filter, configured: frozenset[str], kept: list[pa.Table]
 ) -> pa.Table:
     """(shard, row, survivor, survivor_uri, distance) of the rows that a duplicates check drops; extends `kept`."""
-    streams = sql.candidates(stage, line, configured)
+    reaches, sound = sql.candidates(stage, line, configured)
     fields = (
         "shard, row, sample_id, source_uri, task, width * height AS pixels, reference_ids,"
         ' "pixels.sharpness" AS sharpness, "pixels.phash" AS phash, "pixels.thumbnail" AS thumbnail,'
-        ' "text.normalized" AS caption'
+        f' "text.normalized" AS caption, {sound} AS sound'
     )
     # Held-out pictures stop at an earlier check, yet nothing that resembles them may pass either.
-    held = f"{sql.HELD_OUT} AND NOT ({streams})"
-    here = _arrow(con, f"SELECT {fields}, {sql.HELD_OUT} AS fixed FROM scored WHERE ({streams}) OR ({held})")
+    here = _arrow(con, f"SELECT {fields}, {sql.HELD_OUT} AS fixed FROM scored WHERE ({reaches}) OR {sql.HELD_OUT}")
     tasks = pa.array(set(here["task"].to_pylist()), pa.string())
     earlier = [t.filter(pa.compute.is_in(t["task"], tasks)) for t in kept]
     rows = pa.concat_tables([here, *earlier])
@@ -231,7 +237,8 @@ def _duplicates_of(
 def _search(rows: pa.Table, line: Filter, thumbnails: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
     fixed = rows["fixed"].to_numpy().astype(bool)
     ids, uris = (np.array(rows[c].to_pylist(), dtype=object).astype(str) for c in ("sample_id", "source_uri"))
-    order = preference(rows["pixels"].to_numpy(), rows["sharpness"].to_numpy(), ids, uris, fixed)
+    sound = rows["sound"].to_numpy().astype(bool)
+    order = preference(rows["pixels"].to_numpy(), rows["sharpness"].to_numpy(), ids, uris, sound, fixed)
     hashes = rows["phash"].to_numpy().astype(np.uint64)
     groups, colours = _signatures(rows, thumbnails)
     return duplicates(order, hashes, colours, groups, fixed, hamming=line.hamming, colour=line.colour)

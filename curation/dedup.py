@@ -14,10 +14,18 @@ HASH_BITS = 64
 
 
 def preference(
-    pixels: np.ndarray, sharpness: np.ndarray, ids: np.ndarray, uris: np.ndarray, fixed: np.ndarray
+    pixels: np.ndarray,
+    sharpness: np.ndarray,
+    ids: np.ndarray,
+    uris: np.ndarray,
+    sound: np.ndarray,
+    fixed: np.ndarray,
 ) -> np.ndarray:
-    """Row numbers, best first: fixed rows, then most pixels, then sharpest, then smallest id, then smallest uri."""
-    return np.lexsort((uris, ids, -sharpness, -pixels.astype(np.int64), ~fixed))
+    """Row numbers, best first: fixed rows, then sound ones, most pixels, sharpest, smallest id, smallest uri.
+
+    sound: bool [N], rows that no later filter drops; else a picture could be lost with a twin that is dropped anyway.
+    """
+    return np.lexsort((uris, ids, -sharpness, -pixels.astype(np.int64), ~sound, ~fixed))
 
 
 def duplicates(

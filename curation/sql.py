@@ -61,11 +61,13 @@ def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") 
     return query
 
 
-def candidates(stage: Stage, line: Filter, configured: Collection[str], rows: str = "scored") -> str:
-    """Condition: the row enters at `stage`, `line` concerns it, and no filter before `line` stops it."""
-    earlier = stage.filters[: stage.filters.index(line)]
-    passes = [f"NOT ({_fails(stage, f)})" for f in earlier if _acts(f, configured)]
-    return " AND ".join([_in("stream", line.streams or stage.enters), *passes])
+def candidates(stage: Stage, line: Filter, configured: Collection[str]) -> tuple[str, str]:
+    """Conditions of a duplicates check: (the row reaches it, the row passes the stage's filters that come after it)."""
+    place = stage.filters.index(line)
+    reaches = [_in("stream", line.streams or stage.enters)]
+    reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if _acts(f, configured)]
+    sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and _acts(f, configured)]
+    return " AND ".join(reaches), " AND ".join(["true", *sound])
 
 
 def _verdict(

@@ -24,7 +24,7 @@ SCORERS = {
 
 
 class Unavailable(Exception):
-    """This scorer cannot run as configured: its weights are not there. A policy then leaves its filters out, visibly."""
+    """A scorer cannot run as configured: its weights are not there. A policy then leaves its filters out, visibly."""
 
 
 def load(name: str, **options: Any) -> Scorer:

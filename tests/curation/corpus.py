@@ -17,12 +17,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def texture(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """Smooth random colours with a little grain: entropy and hash like a photograph's, unlike any other seed's."""
+    """Two colours in smooth random patches and grain: entropy and hash like a photograph's, unlike other seeds'."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9), dtype=np.uint8))
+    share = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)[..., None] / 255
+    dark, light = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
     grain = rng.integers(-6, 7, (height, width, 1))
-    return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(dark + share * (light - dark) + grain, 0, 255).astype(np.uint8))
 
 
 def word(text: str, side: int = 128) -> Image.Image:

@@ -57,7 +57,7 @@ def test_the_order_of_the_input_does_not_matter(seed: int, count: int) -> None:
     free = np.zeros(count, bool)
 
     def dropped(shuffle: np.ndarray) -> dict[str, str]:
-        order = preference(pixels[shuffle], sharpness[shuffle], ids[shuffle], uris[shuffle], free)
+        order = preference(pixels[shuffle], sharpness[shuffle], ids[shuffle], uris[shuffle], ~free, free)
         survivor, _ = duplicates(
             order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8
         )
@@ -67,11 +67,13 @@ def test_the_order_of_the_input_does_not_matter(seed: int, count: int) -> None:
     assert dropped(np.arange(count)) == dropped(rng.permutation(count))
 
 
-def test_the_survivor_has_the_most_pixels_then_the_most_sharpness() -> None:
+def test_the_survivor_is_sound_then_has_the_most_pixels_then_the_most_sharpness() -> None:
     pixels, sharpness = np.array([10, 20, 20, 20]), np.array([9.0, 1.0, 2.0, 2.0])
     ids, uris = np.array(["a", "b", "d", "c"]), np.array(["u"] * 4)
-    assert preference(pixels, sharpness, ids, uris, np.zeros(4, bool)).tolist() == [3, 2, 1, 0]
-    assert preference(pixels, sharpness, ids, uris, np.array([True, False, False, False])).tolist()[0] == 0
+    none, first = np.zeros(4, bool), np.arange(4) == 0
+    assert preference(pixels, sharpness, ids, uris, ~none, none).tolist() == [3, 2, 1, 0]
+    assert preference(pixels, sharpness, ids, uris, first, none).tolist() == [0, 3, 2, 1]
+    assert preference(pixels, sharpness, ids, uris, ~first, first).tolist() == [0, 3, 2, 1]
 
 
 def test_fixed_rows_push_out_and_stay() -> None:

@@ -1,0 +1,117 @@
+"""Policies: the built-in ones say what the report says; wrong ones are refused with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curation.policy import Policy, load_policy
+from flywheel.workspace import UsageError
+
+GOOD = """\
+[S1]
+resolutions = [256]
+enters = ["t2i"]
+
+[S1.filters.resolution]
+score = "header.short_edge"
+min = 256
+"""
+
+
+def test_the_six_stages_in_the_order_of_the_report() -> None:
+    policy = load_policy("qwen-image-2")
+    assert [(s.name, s.resolutions) for s in policy.stages] == [
+        ("S1", (256,)),
+        ("S2", (256,)),
+        ("S3", (512,)),
+        ("S4", (512, 1024)),
+        ("S5", (512, 1024, 2048)),
+        ("S6", (512, 1024, 2048)),
+    ]
+    assert [s.enters for s in policy.stages] == [("t2i",), ("ti2i",), ("synthetic",), (), (), ()]
+    stated = ["broken_files", "resolution", "deduplication", "nsfw", "rotation", "entropy", "image_text", "token_length"]
+    assert [f.name for f in policy.stages[0].filters if f.name in stated] == stated
+    fourth = policy.stages[3].filters
+    assert [(f.name, f.bucket) for f in fourth] == [
+        ("resolution", 1024),
+        ("image_quality", 1024),
+        ("aesthetic", 1024),
+        ("compression", 1024),
+    ]
+    entropy = next(f for f in policy.stages[0].filters if f.name == "entropy")
+    assert entropy.min is not None and entropy.max is not None
+    earlier = {f.name: f for s in policy.stages[:5] for f in s.filters}
+    for line in policy.stages[5].filters[:-1]:  # S6: the operators of before, stricter, then balance
+        assert line.score == earlier[line.name].score
+        assert line.min > earlier[line.name].min
+    assert policy.stages[5].filters[-1].check == "balance"
+
+
+def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
+    def shape(policy: Policy) -> list:
+        sides = [256, 512, 1024, 2048] if policy.name != "demo" else [64, 96, 128, 192]
+        return [
+            (s.name, [sides.index(r) for r in s.resolutions], s.enters)
+            + tuple((f.name, f.score, f.check, f.streams, f.bucket and sides.index(f.bucket)) for f in s.filters)
+            for s in policy.stages
+        ]
+
+    assert shape(load_policy("demo")) == shape(load_policy("qwen-image-2"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[S1]", "[S9]", "line 1: unknown stage 'S9'"),
+        ("min = 256", "min = = 256", "not valid TOML.*line 7"),
+        ("min = 256", "min = 256\nmax = 10", "line 7: min 256 is over max 10"),
+        ("min = 256", "", "line 5: filter resolution has neither min nor max"),
+        ("min = 256", 'min = "big"', "line 7: min is not a number"),
+        ("min = 256", "minimum = 256", "line 7: unknown key 'minimum'"),
+        ("header.short_edge", "taste.score", "line 6: unknown scorer in 'taste.score'"),
+        ("header.short_edge", "header.size", "line 6: header has no number 'size'"),
+        ("header.short_edge", "header.format", "line 6: header has no number 'format'"),
+        ('score = "header.short_edge"', 'check = "luck"', "line 6: unknown check 'luck'"),
+        ("min = 256", "min = 256\nbucket = 999", "line 8: bucket 999"),
+        ("min = 256", 'min = 256\nstreams = ["video"]', "line 8: streams is not"),
+        ("resolutions = [256]", "resolutions = [512, 256]", "line 2: resolutions"),
+        ('enters = ["t2i"]', 'enters = ["raw"]', "line 3: enters"),
+        ('enters = ["t2i"]', 'enters = "t2i"\nspeed = 1', "line 4: unknown key 'speed'"),
+        ("[S1]", "[scorers.taste]\nx = 1\n[S1]", "line 1: unknown scorer 'taste'"),
+        (
+            "min = 256\n",
+            'min = 256\n[S1.filters.cap]\ncheck = "balance"\nper = "source"\ncap = 3\n'
+            '[S1.filters.late]\nscore = "header.aspect"\nmin = 1\n',
+            "balance counts what is left",
+        ),
+    ],
+)
+def test_wrong_policies_name_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    assert load_policy(path).stages[0].filters[0].min == 256
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(UsageError, match=message) as error:
+        load_policy(path)
+    assert "mine.toml" in str(error.value)
+
+
+def test_unknown_policy() -> None:
+    with pytest.raises(UsageError, match=r"neither a file nor a built-in policy \(demo, qwen-image-2\)"):
+        load_policy("strict")
+    with pytest.raises(UsageError, match="neither a file"):
+        load_policy("/nowhere/mine.toml")
+
+
+def test_replace() -> None:
+    policy = load_policy("qwen-image-2")
+    changed = policy.replace("S4.aesthetic.min", 5.0)
+    assert changed.sha256 != policy.sha256
+    assert changed.replace("S4.aesthetic.min", 4.5).sha256 == policy.sha256
+    for path in ("S9.aesthetic.min", "S4.taste.min", "S4.aesthetic.score", "S4"):
+        with pytest.raises(UsageError, match="nothing to set"):
+            policy.replace(path, 1)
+    with pytest.raises(UsageError, match="is over max"):
+        policy.replace("S1.entropy.min", 99)
