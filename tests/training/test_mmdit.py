@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.models.convert import diffusers_config, from_diffusers, from_diffusers_config, to_diffusers
-from training.models.mmdit import MMDiTConfig, positions, preset, tokens
+from training.models.mmdit import MMDiTConfig, grid_features, positions, preset, tokens
 from training.torchvision_shim import declare_operators
 
 CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12))
@@ -158,6 +158,19 @@ def test_every_weight_gets_a_gradient_under_every_switch(attention, condition_ti
     model(**inputs(TI2I, padded=[(0, 2)])).square().mean().backward()
     empty = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert empty == []
+
+
+def test_grid_positions_are_distinct_parameter_free_and_not_exported():
+    given = inputs(T2I)
+    plain = strong(CONFIG.build())
+    placed = strong(MMDiTConfig(**{**CONFIG.to_dict(), "grid": 0.7}).build())
+    assert sum(p.numel() for p in placed.parameters()) == sum(p.numel() for p in plain.parameters())
+    assert (placed(**given) - plain(**given)).abs().max() > 1e-2
+    features = grid_features(6, 4, 128)
+    assert features.shape == (24, 128) and torch.allclose(features.square().mean(1), torch.full((24,), 0.5), atol=1e-5)
+    assert torch.cdist(features, features).add(torch.eye(24) * 9).min() > 0.5  # every place has features of its own
+    with pytest.raises(ValueError, match="no grid positions"):
+        diffusers_config(placed.config)
 
 
 def test_padding_does_not_reach_the_output():

@@ -25,8 +25,8 @@ _PLAIN = {
 
 def diffusers_config(config: MMDiTConfig) -> dict[str, Any]:
     """Keyword arguments of `QwenImage21Transformer2DModel`. Errors: `ValueError` for switches it does not have."""
-    if config.attention != "block_causal" or config.modulation != "shared":
-        raise ValueError("diffusers' model has block-causal attention and one shared modulation only")
+    if config.attention != "block_causal" or config.modulation != "shared" or config.grid:
+        raise ValueError("diffusers' model has block-causal attention, one shared modulation and no grid positions")
     return {
         "patch_size": 1,
         "in_channels": config.channels,

@@ -33,6 +33,8 @@ class MMDiTConfig:
     `attention`: "block_causal" (text causal, image blocks bidirectional inside) or "full".
     `condition_time`: "zero" modulates conditions with t = 0, which makes their K/V independent of t; "real" uses t.
     `modulation`: "shared" by all blocks, or "per_block".
+    `grid`: strength of fixed sine-cosine positions added to image tokens; 0 is none, as in 2.1. Ours, for models that
+    see too few images to learn absolute positions from MSRoPE, which is relative between image tokens.
     """
 
     channels: int
@@ -44,6 +46,7 @@ class MMDiTConfig:
     mlp_ratio: int = 3
     rope_theta: float = 10_000.0
     eps: float = 1e-6
+    grid: float = 0.0
     attention: Literal["block_causal", "full"] = "block_causal"
     condition_time: Literal["zero", "real"] = "zero"
     modulation: Literal["shared", "per_block"] = "shared"
@@ -86,7 +89,9 @@ _SWITCHES = {
 }
 
 PRESETS: dict[str, MMDiTConfig] = {
-    "tiny": MMDiTConfig(channels=48, condition_dim=384, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12)),
+    "tiny": MMDiTConfig(
+        channels=48, condition_dim=384, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12), grid=0.7
+    ),
     "small": MMDiTConfig(channels=64, condition_dim=1024, depth=12, heads=12, head_dim=64, rope_axes=(8, 28, 28)),
     "qwen-image-2.1": MMDiTConfig(
         channels=64, condition_dim=4096, depth=32, heads=32, head_dim=128, rope_axes=(16, 56, 56)
@@ -137,6 +142,17 @@ def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Te
     ]
     angle = torch.cat(angles, dim=1)
     return angle.cos(), angle.sin()
+
+
+@lru_cache(maxsize=64)
+def grid_features(h: int, w: int, width: int) -> Tensor:
+    """Sines and cosines of row and column, wavelengths 2 to 32 tokens, float32 [h·w, width]."""
+    frequencies = math.pi * 16 ** -torch.linspace(0, 1, width // 4)
+    rows = torch.outer(torch.arange(h) - (h - 1) / 2, frequencies)
+    columns = torch.outer(torch.arange(w) - (w - 1) / 2, frequencies)
+    by_row = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None].expand(h, w, -1)
+    by_column = torch.cat([columns.sin(), columns.cos()], dim=1)[None].expand(h, w, -1)
+    return torch.cat([by_row, by_column], dim=2).reshape(h * w, width)
 
 
 def rotate(x_BHSE: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -345,7 +361,7 @@ class MMDiT(nn.Module):
 
     def decode(self, latents_BNC: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
         """Velocity [B, N, C] of the target, given a prefix."""
-        x = self.image_in(latents_BNC)
+        x = self._image(latents_BNC, prefix.layout[-1])
         batch, count = x.shape[:2]
         length = prefix.keys[0].shape[2]
         rope = self._rope(prefix.layout, slice(length, length + count), x)
@@ -374,7 +390,7 @@ class MMDiT(nn.Module):
     ) -> Tensor:
         """The whole sequence in one stream: for the switches under which conditions see t or the target."""
         condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
-        target = self.image_in(latents_BNC)
+        target = self._image(latents_BNC, layout[-1])
         lengths = (condition.shape[1], target.shape[1])
         x = torch.cat([condition, target], dim=1)
         valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
@@ -410,17 +426,25 @@ class MMDiT(nn.Module):
                 f"layout {layout} asks for {text_length} text and {reference_length} reference tokens, "
                 f"got {text_BLK.shape[1]} and {given}"
             )
-        text = self.text_in(text_BLK).split([s for s in prefix if isinstance(s, int)], dim=1)
-        sizes = [tokens(s) for s in prefix if not isinstance(s, int)]
-        images = self.image_in(references_BRC).split(sizes, dim=1) if sizes else ()
-        text_iter, image_iter = iter(text), iter(images)
-        x = torch.cat([next(text_iter if isinstance(s, int) else image_iter) for s in prefix], dim=1)
+        runs = [s for s in prefix if isinstance(s, int)]
+        blocks = [s for s in prefix if not isinstance(s, int)]
+        text = iter(self.text_in(text_BLK).split(runs, dim=1))
+        latents = references_BRC.split([tokens(s) for s in blocks], dim=1) if blocks else ()
+        images = iter([self._image(x, block) for x, block in zip(latents, blocks, strict=True)])
+        x = torch.cat([next(text if isinstance(s, int) else images) for s in prefix], dim=1)
         if text_valid_BL is None:
             return x, None
-        runs = iter(text_valid_BL.split([s for s in prefix if isinstance(s, int)], dim=1))
+        runs = iter(text_valid_BL.split(runs, dim=1))
         batch = len(text_valid_BL)
         valid = [next(runs) if isinstance(s, int) else text_valid_BL.new_ones(batch, tokens(s)) for s in prefix]
         return x, torch.cat(valid, dim=1)
+
+    def _image(self, latents: Tensor, block: tuple[int, int]) -> Tensor:
+        """Image tokens of one block [B, h·w, D]."""
+        x = self.image_in(latents)
+        if not self.config.grid:
+            return x
+        return x + self.config.grid * grid_features(*block, self.config.width).to(x)
 
     def _rope(self, layout: Layout, part: slice, like: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = rotary(layout, self.config.rope_axes, self.config.rope_theta)
