@@ -40,7 +40,7 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
     function are raised here.
     """
     import ray
-    from ray.exceptions import RayTaskError, WorkerCrashedError
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     task = ray.remote(num_cpus=1, max_retries=1)(function)
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough that no worker waits for the driver
@@ -56,7 +56,7 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
         index = running.pop(done[0])
         try:
             yield index, ray.get(done[0])
-        except WorkerCrashedError as error:
+        except (WorkerCrashedError, OutOfMemoryError) as error:
             yield index, error
         except RayTaskError as error:
             raise error.as_instanceof_cause() from None
