@@ -104,8 +104,8 @@ RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(
         name="tiny",
         stages=("S1", "S2", "S3"),
-        steps=500,
-        batch={256: 32},
+        steps=1000,
+        batch={256: 16},
         resolution={256: 64},
         t2i_share=0.9,
         learning_rate=2e-3,

@@ -76,8 +76,7 @@ def test_states_tell_colours_words_and_places_apart(encoder):
     assert len({s.shape for s in states}) == 1 and states[0].shape[1] == encoder.dim
     for other in states[1:]:
         similarity = torch.cosine_similarity(states[0], other)
-        changed = similarity.min()
-        assert changed < 0.8, "the changed token has another state"
+        assert similarity.min() < 0.85, "the changed token has another state"
         assert similarity.max() > 0.9, "and some token stays"
 
 
@@ -102,7 +101,7 @@ def test_embeddings_rank_by_meaning(encoder):
 def test_padding(encoder):
     states = encoder.encode(["a red circle", "two blue squares on a white card"])
     text, valid = pad(states, 16)
-    assert text.shape == (2, 16, 384) and valid.sum(1).tolist() == [5, 9]
+    assert text.shape == (2, 16, encoder.dim) and valid.sum(1).tolist() == [5, 9]
     assert pad(states[:1], 5)[1] is None
     with pytest.raises(ValueError, match="9 tokens does not fit into 8"):
         pad(states, 8)

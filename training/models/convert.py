@@ -27,6 +27,8 @@ def diffusers_config(config: MMDiTConfig) -> dict[str, Any]:
     """Keyword arguments of `QwenImage21Transformer2DModel`. Errors: `ValueError` for switches it does not have."""
     if config.attention != "block_causal" or config.modulation != "shared" or config.grid:
         raise ValueError("diffusers' model has block-causal attention, one shared modulation and no grid positions")
+    if config.rope_theta != 10_000:
+        raise ValueError("diffusers' model has rope_theta 10000")
     return {
         "patch_size": 1,
         "in_channels": config.channels,

@@ -90,7 +90,7 @@ _SWITCHES = {
 
 PRESETS: dict[str, MMDiTConfig] = {
     "tiny": MMDiTConfig(
-        channels=48, condition_dim=384, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12), grid=0.7
+        channels=48, condition_dim=768, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12), rope_theta=100.0, grid=0.7
     ),
     "small": MMDiTConfig(channels=64, condition_dim=1024, depth=12, heads=12, head_dim=64, rope_axes=(8, 28, 28)),
     "qwen-image-2.1": MMDiTConfig(
