@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 VIEWS: dict[str, tuple[str, str]] = {
     "samples": (
         "one row per readable input row of the pool",
-        "sample_id VARCHAR, source_uri VARCHAR, source VARCHAR, task VARCHAR, width INTEGER, height INTEGER, caption VARCHAR",
+        "sample_id VARCHAR, source_uri VARCHAR, source VARCHAR, task VARCHAR, width INTEGER, height INTEGER,"
+        " caption VARCHAR",
     ),
     "decisions": (
         "what curation decided for each input row in the latest snapshot; outcome is admitted | dropped",
@@ -27,7 +28,8 @@ VIEWS: dict[str, tuple[str, str]] = {
     "quarantine": ("input rows that could not be read or scored", "source_uri VARCHAR, reason VARCHAR"),
     "funnel": (
         "rows entering and leaving each filter, in order; status is applied | not configured",
-        "stage VARCHAR, bucket INTEGER, filter VARCHAR, status VARCHAR, entered BIGINT, dropped BIGINT, quarantined BIGINT",
+        "stage VARCHAR, bucket INTEGER, filter VARCHAR, status VARCHAR, entered BIGINT, dropped BIGINT,"
+        " quarantined BIGINT",
     ),
     "generated": (
         "samples that a remedy retrieved or made for a capability, admitted or dropped by their entry checks",
@@ -36,28 +38,31 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
 }
 
+# An event's place in a case's life: within a round, later kinds win.
 _CASES = """
 CREATE VIEW cases AS
+WITH ordered AS (
+    SELECT *, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind) AS place
+    FROM case_events
+)
 SELECT case_id,
        min(round) AS round,
        arg_min(capability, ("at", event_id)) AS capability,
        arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
-       CASE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
-            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
-            ELSE arg_max(kind, (round, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind)))
+       CASE arg_max(kind, (round, place))
+            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE arg_max(kind, (round, place))
        END AS status,
        arg_min(prompt_id, ("at", event_id)) AS prompt_id,
        arg_min(prompt, ("at", event_id)) AS prompt,
        max(round) FILTER (kind = 'passed') AS fixed_in,
        format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, ("at", event_id))) AS image
-FROM case_events GROUP BY case_id
+FROM ordered GROUP BY case_id
 """
 
 CASE_COLUMNS = ("case_id", "round", "capability", "track", "status", "prompt_id", "prompt", "fixed_in", "image")
 
-EXAMPLE = (
-    "select capability, track, status, count(*) as cases from cases group by all order by cases desc"  # shown after a run
-)
+# Shown after a run.
+EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
 
 
 def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
@@ -67,9 +72,7 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     """
     import duckdb
 
-    con = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    con = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     con.execute("SET TimeZone = 'UTC'")
     for name, (_, columns) in VIEWS.items():
         con.execute(f"CREATE VIEW {name} AS {_select(columns, _files(workspace, name))}")
@@ -105,7 +108,11 @@ def documentation() -> list[dict[str, str]]:
         {"view": n, "meaning": "append-only ledger", "columns": ", ".join(f"{f.name} {_duck(f.type)}" for f in schema)}
         for n, schema in LEDGERS.items()
     ]
-    cases = {"view": "cases", "meaning": "each case as it stands after its last event", "columns": ", ".join(CASE_COLUMNS)}
+    cases = {
+        "view": "cases",
+        "meaning": "each case as it stands after its last event",
+        "columns": ", ".join(CASE_COLUMNS),
+    }
     return [*views, *ledgers, cases]
 
 
@@ -158,4 +165,3 @@ def _duck(kind: Any) -> str:
     """DuckDB's name of the Arrow types that ledgers use."""
     names = {"string": "VARCHAR", "large_string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN"}
     return names.get(str(kind), "DOUBLE" if str(kind) == "double" else "TIMESTAMPTZ")
-

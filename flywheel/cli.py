@@ -149,7 +149,9 @@ def explain(
 def cases(
     workspace: WorkspaceOption,
     capability: Annotated[str | None, typer.Option(help="Only this capability.")] = None,
-    status: Annotated[str | None, typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List failure cases."""
@@ -165,7 +167,7 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """List rounds with their verdicts."""
     from flywheel.catalog import query
 
-    columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"' 
+    columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"'
     _rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
 
 
@@ -256,7 +258,9 @@ def _summary(summary: dict[str, Any]) -> None:
     console.print(f"\n{counts}", highlight=False)
     for name in ("report", "shards", "checkpoints", "sql"):
         value = summary[name]
-        console.print(f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False
+        )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
 

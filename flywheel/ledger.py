@@ -1,4 +1,4 @@
-"""Append-only Delta tables: idempotent appends, compare-and-swap, pinned reads. The only file that imports deltalake."""
+"""Append-only Delta tables: idempotent appends, compare-and-swap. The only file that imports deltalake."""
 
 from __future__ import annotations
 

@@ -38,7 +38,11 @@ def _tree() -> int:
     total = 0
     for process in [me, *me.children(recursive=True)]:
         try:
-            total += process.memory_full_info().pss if hasattr(process.memory_full_info(), "pss") else process.memory_info().rss
+            total += (
+                process.memory_full_info().pss
+                if hasattr(process.memory_full_info(), "pss")
+                else process.memory_info().rss
+            )
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue  # it ended while we looked
     return total

@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Prints steps and their advance. On a terminal the bar redraws in place; elsewhere a line appears every few seconds.
+    """Prints steps and their advance. On a terminal the bar redraws in place, elsewhere a line comes every few seconds.
 
     Called as `progress(done, total, note)` by the step that works; `None` totals are counted up without a share.
     """

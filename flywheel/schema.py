@@ -25,14 +25,18 @@ POOL = pa.schema(
         column("image", pa.large_binary(), "encoded image as found (for ti2i the target)"),
         column("width", pa.int32(), "pixels, upright (EXIF orientation applied)"),
         column("height", pa.int32(), "pixels, upright (EXIF orientation applied)"),
-        column("caption", pa.large_string(), "primary caption; for ti2i the edit instruction; empty where there is none"),
+        column(
+            "caption", pa.large_string(), "primary caption; for ti2i the edit instruction; empty where there is none"
+        ),
         column(
             "captions",
             pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())])),
             "every caption with its kind: general | text | knowledge | structured | instruction",
         ),
         column("reference_ids", pa.list_(pa.string()), "image ids of the reference images, in order (ti2i)"),
-        column("image_id", pa.string(), "SHA-256 of the image bytes: what reference_ids point at; for t2i the sample id"),
+        column(
+            "image_id", pa.string(), "SHA-256 of the image bytes: what reference_ids point at; for t2i the sample id"
+        ),
         column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
     ]
 )

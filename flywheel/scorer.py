@@ -47,7 +47,7 @@ class Item:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, 3], upright, long side at most `WORKING_SIDE` pixels (area resampling): the one shared decode."""
+        """uint8 [H, W, 3], upright, long side at most `WORKING_SIDE` pixels (box filter): the one shared decode."""
         return decode_working(self.image)
 
 

@@ -1,4 +1,4 @@
-"""Where every file of a workspace lives, and the only way files are written: whole, under a temporary name, then renamed."""
+"""Where every file of a workspace lives, and how files are written: whole, under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def file_digest(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends without an error: readers see all of it or none."""
+    """Yield a temporary path that becomes `path` when the block ends without error: readers see all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -70,7 +70,7 @@ def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536) -> No
 
 
 class Workspace:
-    """The folder that holds one pool, its scores, shards, checkpoints and ledgers. `Workspace(root)` opens or creates it.
+    """The folder of one pool, its scores, shards, checkpoints and ledgers; `Workspace(root)` opens or creates it.
 
     Errors: `UsageError` when the path is a file, or was written by a newer version.
     """
@@ -95,7 +95,9 @@ class Workspace:
         try:
             found = int(read_json(marker)["format"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{marker} is not readable as a workspace marker: restore it or choose another folder") from error
+            raise UsageError(
+                f"{marker} is not readable as a workspace marker: restore it or choose another folder"
+            ) from error
         if found > FORMAT:
             raise UsageError(
                 f"workspace {self.root} has format {found}, this version reads up to {FORMAT}: upgrade image-flywheel"

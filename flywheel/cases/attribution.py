@@ -1,4 +1,4 @@
-"""Error attribution by experiment: which remedy track a failure belongs to (system report, section 2.4; order is ours)."""
+"""Error attribution by experiment: the remedy track of a failure (report, section 2.4; the order of tests is ours)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Probe:
 
 
 def attribute(probe: Probe, settings: Attribution) -> tuple[str, str]:
-    """(track, reason). Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none and sparse → pretraining;
-    none and dense → human.
+    """(track, reason). Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none passes and the pool is
+    sparse → pretraining; none passes and it is dense → human.
     """
     if probe.enhanced_passed:
         return "prompt_enhancement", f"passes once the prompt reads: {probe.enhanced}"

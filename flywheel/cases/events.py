@@ -1,4 +1,4 @@
-"""A case and its life: detected → routed → remedied → passed (closed) or failed (re-opened); status is a fold over events."""
+"""A case and its life: detected → routed → remedied → passed or failed. Its status is a fold over its events."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def load_cases(workspace: Workspace) -> dict[str, Case]:
     return fold(Ledger(workspace, "case_events").rows())
 
 
-def event(case: Case | Mapping[str, Any], round_: int, kind: str, evidence: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+def event(
+    case: Case | Mapping[str, Any], round_: int, kind: str, evidence: Mapping[str, Any], **changes: Any
+) -> dict[str, Any]:
     """One ledger row about a case; `changes` may set `track`."""
     base = case if isinstance(case, Mapping) else vars(case)
     row = {k: base.get(k) for k in ("case_id", "capability", "track", "prompt_id", "prompt")} | changes
@@ -65,17 +67,27 @@ def event(case: Case | Mapping[str, Any], round_: int, kind: str, evidence: Mapp
 
 
 def detect(signals: Iterable[Mapping[str, Any]], known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
-    """`detected` events for the failures of a round's candidate that are no case yet, with the failed checks as evidence."""
+    """`detected` events for the candidate's failures that are no case yet; the failed checks are the evidence."""
     failed: dict[str, list[Mapping[str, Any]]] = {}
     for s in signals:
         if s["round"] == round_ and s["arm"] == "candidate" and s["passed"] is False:
             failed.setdefault(case_id(s["prompt_id"], s["capability"]), []).append(s)
     return [
         event(
-            {"case_id": cid, "capability": group[0]["capability"], "prompt_id": group[0]["prompt_id"], "prompt": group[0]["prompt"]},
+            {
+                "case_id": cid,
+                "capability": group[0]["capability"],
+                "prompt_id": group[0]["prompt_id"],
+                "prompt": group[0]["prompt"],
+            },
             round_,
             "detected",
-            {"signals": [{k: s[k] for k in ("signal_id", "verifier", "score", "threshold", "evidence", "image")} for s in group]},
+            {
+                "signals": [
+                    {k: s[k] for k in ("signal_id", "verifier", "score", "threshold", "evidence", "image")}
+                    for s in group
+                ]
+            },
         )
         for cid, group in failed.items()
         if cid not in known
@@ -88,5 +100,7 @@ def retest(results: Results, known: Mapping[str, Case], round_: int) -> list[dic
     for (prompt_id, capability), passed in results.items():
         case = known.get(case_id(prompt_id, capability))
         if case and case.round < round_ and (case.is_open or not passed):
-            events.append(event(case, round_, "passed" if passed else "failed", {"capability": capability, "passed": passed}))
+            events.append(
+                event(case, round_, "passed" if passed else "failed", {"capability": capability, "passed": passed})
+            )
     return events

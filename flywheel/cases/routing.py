@@ -18,7 +18,7 @@ from flywheel.workspace import Workspace
 
 
 def record_retest(workspace: Workspace, round_: int) -> None:
-    """Move known cases by the candidate's results; called for promoted candidates only: cases describe the incumbent."""
+    """Move known cases by the results of a promoted candidate: cases describe the incumbent."""
     seen = results(Ledger(workspace, "signals").rows(), round_, "candidate")
     Ledger(workspace, "case_events").append(retest(seen, load_cases(workspace), round_), key=f"retest/{round_}")
 
@@ -40,7 +40,7 @@ def route(
     seed: int,
     progress: Callable[..., None] | None = None,
 ) -> list[Case]:
-    """Attribute every open case that has no track yet; returns the open cases. `captions` lists (sample_id, caption)."""
+    """Attribute every open case without a track; returns the open cases. `captions` lists (sample_id, caption)."""
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):
         unrouted = [c for c in load_cases(workspace).values() if c.is_open and c.track is None]

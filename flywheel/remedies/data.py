@@ -121,7 +121,9 @@ def _nearest(index: CaptionIndex, prompts: Sequence[str], similarity: float) -> 
     return sorted(best, key=lambda i: (-best[i], i))
 
 
-def _rows_of(manifest: Path, ids: Sequence[str], side: int, capability: str) -> list[tuple[Layout, dict[str, Any], str]]:
+def _rows_of(
+    manifest: Path, ids: Sequence[str], side: int, capability: str
+) -> list[tuple[Layout, dict[str, Any], str]]:
     """The shard rows of these samples in the smallest bucket, under the capability's track."""
     wanted, rows = set(ids), []
     for f in read_json(manifest)["files"]:
@@ -129,7 +131,9 @@ def _rows_of(manifest: Path, ids: Sequence[str], side: int, capability: str) -> 
             continue
         table = pq.read_table(manifest.parent / f["path"], filters=[("sample_id", "in", wanted)]) if wanted else None
         layout = Layout(f["bucket"], f["width"], f["height"], f["task"], f["references"])
-        rows += [(layout, r | {"track": capability}, "retrieved") for r in table.to_pylist()] if table is not None else []
+        rows += (
+            [(layout, r | {"track": capability}, "retrieved") for r in table.to_pylist()] if table is not None else []
+        )
     return rows
 
 
@@ -142,7 +146,7 @@ def _samples(
     side: int,
     refused: list[dict[str, Any]],
 ) -> Iterator[Sample]:
-    """Fresh, verified samples for a capability: a generator's, or edits of the pool's pictures; none where nothing serves.
+    """Fresh, verified samples for a capability: a generator's, or edits of the pool's pictures; else none.
 
     What an entry check refuses is appended to `refused`.
     """
@@ -153,7 +157,10 @@ def _samples(
     def refuse(sample: Sample, outcomes: Sequence[Outcome]) -> None:
         entry = _entry(sample.caption, sample_id(sample), capability, plan["round"], sample.recipe)
         failed = next(o for o in outcomes if not o.passed)
-        refused.append(entry | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold})
+        refused.append(
+            entry
+            | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold}
+        )
 
     seed = plan["seed"] + plan["round"]
     if capability == PICTURE_EDITING:
@@ -214,7 +221,11 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
     for layout, rows in sorted(shards.items()):
         for track in sorted({r["track"] for r in rows}):
             part = [r for r in rows if r["track"] == track]
-            path = folder / str(layout.bucket) / f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{track}.parquet"
+            path = (
+                folder
+                / str(layout.bucket)
+                / f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{track}.parquet"
+            )
             write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=ROW_GROUP)
             files.append(
                 {

@@ -6,7 +6,8 @@ import re
 
 _NUMBERS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"}
 _FILLER = re.compile(
-    r"^\s*(please|pls|can you|could you|i want|i need|give me|make me|draw me|draw|paint|generate|create|show me)\b[\s,:]*",
+    r"^\s*(please|pls|can you|could you|i want|i need|give me|make me|draw me|draw|paint|generate|create|show me)"
+    r"\b[\s,:]*",
     re.IGNORECASE,
 )
 _QUOTES = re.compile(r"[“”„«»「」『』]")

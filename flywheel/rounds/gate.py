@@ -1,4 +1,4 @@
-"""The gate: a pure function of candidate, incumbent and policy that says PROMOTE, HOLD or REJECT, with a line per check."""
+"""The gate: a pure function of candidate, incumbent and policy → PROMOTE, HOLD or REJECT, with a line per check."""
 
 from __future__ import annotations
 
@@ -83,5 +83,15 @@ def _line(capability: str, candidate: Results, incumbent: Results, targeted: boo
     if p < policy.alpha:
         outcome = "win" if change < 0 else "regression" if change > policy.tolerance else "tie"
     return GateLine(
-        capability, len(keys), float(old.mean()), float(new.mean()), fixed, broken, float(low), float(high), p, targeted, outcome
+        capability,
+        len(keys),
+        float(old.mean()),
+        float(new.mean()),
+        fixed,
+        broken,
+        float(low),
+        float(high),
+        p,
+        targeted,
+        outcome,
     )

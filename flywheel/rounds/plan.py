@@ -1,4 +1,4 @@
-"""The plan of a round: routed cases become a data quota, each share with its reason. Pure, written once, never changed."""
+"""The plan of a round: routed cases become a data quota, each share with its reason. Pure."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def run(
 def one_round(
     workspace: Workspace, number: int, job: Job, preset: Preset, suite: Any, curated: Any, do: Step, progress: Progress
 ) -> None:
-    """One round: the plan serves open cases, the candidate is trained and re-tested, the gate decides, failures are routed."""
+    """One round: plan for the open cases, remedy, train and re-test the candidate, gate, route what fails."""
     label = f"round {number}"
     plan = do(f"{label}: plan", steps.plan, workspace, number, job, preset, curated)
     do(f"{label}: remedy", steps.remedy, workspace, plan, preset, suite, curated, progress)

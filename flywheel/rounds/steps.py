@@ -23,7 +23,7 @@ from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, results
 from flywheel.signals.suite import Prompt, load_suite
-from flywheel.workspace import Workspace, read_json, write_json
+from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
     from curation.pipeline import Curated
@@ -39,9 +39,7 @@ def ingest(workspace: Workspace, job: Job, progress: Progress) -> None:
     """Bring new files of the source into the pool."""
     from curation.ingest import ingest as ingest_source
 
-    found = ingest_source(
-        workspace, Path(job.source), Path(job.captions) if job.captions else None, progress=progress
-    )
+    found = ingest_source(workspace, Path(job.source), Path(job.captions) if job.captions else None, progress=progress)
     progress.say(f"{found.found} inputs found: {found.new} new, {found.known} known, {found.quarantined} quarantined")
 
 
@@ -50,7 +48,9 @@ def suite(workspace: Workspace, job: Job, preset: Preset, progress: Progress) ->
     path = workspace.path("suite", "suite.jsonl")
     if not path.exists():
         if preset.evaluation.suite == "pool":
-            pool_suite.write(workspace, path, count=preset.evaluation.held_out, side=preset.evaluation.side, seed=job.seed)
+            pool_suite.write(
+                workspace, path, count=preset.evaluation.held_out, side=preset.evaluation.side, seed=job.seed
+            )
         else:
             from flywheel.demo.suite import write_suite
 
@@ -66,9 +66,7 @@ def held_out(workspace: Workspace) -> frozenset[str]:
     return frozenset(read_json(path)) if path.exists() else frozenset()
 
 
-def curate(
-    workspace: Workspace, job: Job, preset: Preset, prompts: Sequence[Prompt], progress: Progress
-) -> Curated:
+def curate(workspace: Workspace, job: Job, preset: Preset, prompts: Sequence[Prompt], progress: Progress) -> Curated:
     """Score, filter and shard the pool under the policy; evaluation pictures and prompts never reach a shard."""
     from curation.pipeline import curate as curate_pool
     from curation.policy import load_policy
@@ -83,6 +81,10 @@ def curate(
     )
     counts = {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
     progress.say("{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts))
+    for line in curated.not_configured:
+        progress.say(f"not applied: {line}")
+    if not curated.admitted:
+        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filter dropped them")
     row = counts | {
         "snapshot": curated.snapshot,
         "policy": job.policy or preset.policy,
@@ -136,9 +138,7 @@ def remedy(
     Ledger(workspace, "case_events").append([*approved, *events], key=f"remedy/{number}")
 
 
-def train(
-    workspace: Workspace, plan_: dict[str, Any], arm: str, curated: Curated, progress: Progress
-) -> Path:
+def train(workspace: Workspace, plan_: dict[str, Any], arm: str, curated: Curated, progress: Progress) -> Path:
     """Train one arm: the candidate on the plan's mix, the control on the base pool alone, both for the same steps."""
     from training.data.plan import Source
     from training.recipes import from_dict
@@ -227,9 +227,14 @@ def gate(workspace: Workspace, plan_: dict[str, Any], checkpoint: Path, preset: 
 
 
 def route(
-    workspace: Workspace, plan_: dict[str, Any], preset: Preset, prompts: Sequence[Prompt], curated: Curated, progress: Progress
+    workspace: Workspace,
+    plan_: dict[str, Any],
+    preset: Preset,
+    prompts: Sequence[Prompt],
+    curated: Curated,
+    progress: Progress,
 ) -> None:
-    """Move cases by the re-test, open new ones, attribute each to a remedy track. Rejected candidates change no case."""
+    """Move cases by the re-test, open new ones, attribute each to a track. Rejected candidates change no case."""
     number = plan_["round"]
     row = next(r for r in Ledger(workspace, "rounds").rows() if r["round"] == number)
     if row["verdict"] == "PROMOTE":

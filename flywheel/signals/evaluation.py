@@ -1,4 +1,4 @@
-"""Evaluation: sample every prompt of a suite from a checkpoint, judge the images with the shared scorers, record signals."""
+"""Evaluation: sample a suite from a checkpoint, judge the images with the shared scorers, record signals."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def judge_images(suite: Sequence[Prompt], images: Sequence[bytes]) -> list[list[
     from curation.verify import verify
 
     items = [
-        Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes()) for p, image in zip(suite, images)
+        Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes())
+        for p, image in zip(suite, images)
     ]
     return verify(items, [p.checks for p in suite])
 

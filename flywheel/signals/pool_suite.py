@@ -103,7 +103,15 @@ def _edits(folder: Path, pictures: dict[str, bytes], seed: int) -> list[dict[str
         edit = edits[n % len(edits)]
         name = f"references/{sample_id[:12]}.png"
         write_bytes(folder / name, edit.references[0])
-        rows.append(_row(f"edit-{sample_id[:12]}", edit.caption, "ti2i", [name], [{**c, "capability": PICTURE_EDITING} for c in edit.checks]))
+        rows.append(
+            _row(
+                f"edit-{sample_id[:12]}",
+                edit.caption,
+                "ti2i",
+                [name],
+                [{**c, "capability": PICTURE_EDITING} for c in edit.checks],
+            )
+        )
     return rows
 
 

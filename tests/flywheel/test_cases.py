@@ -11,12 +11,19 @@ from flywheel.rounds.plan import make_plan
 
 def signal(prompt: str, capability: str, passed: bool | None, **changes: object) -> dict:
     row = dict(round=1, arm="candidate", kind="evaluation", prompt_id=prompt, prompt=prompt, capability=capability)
-    row |= dict(passed=passed, verifier=capability, score=0.0, threshold=1.0, evidence="{}", image="i.png", signal_id="s")
+    row |= dict(
+        passed=passed, verifier=capability, score=0.0, threshold=1.0, evidence="{}", image="i.png", signal_id="s"
+    )
     return row | changes
 
 
 def test_two_failed_checks_of_one_capability_are_one_case_and_unapplied_checks_none():
-    signals = [signal("a", "count", False), signal("a", "count", False), signal("a", "color", True), signal("b", "color", None)]
+    signals = [
+        signal("a", "count", False),
+        signal("a", "count", False),
+        signal("a", "color", True),
+        signal("b", "color", None),
+    ]
     events = detect(signals, {}, 1)
     assert [e["case_id"] for e in events] == [case_id("a", "count")]
     assert len(json.loads(events[0]["evidence"])["signals"]) == 2
@@ -74,7 +81,10 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
 
 def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
     preset = load_preset("demo")
-    cases = [c.__class__(**{**vars(c), "track": "human"}) for c in fold(detect([signal(f"p{i}", "count", False) for i in range(9)], {}, 1)).values()]
+    cases = [
+        c.__class__(**{**vars(c), "track": "human"})
+        for c in fold(detect([signal(f"p{i}", "count", False) for i in range(9)], {}, 1)).values()
+    ]
     assert make_plan(cases, round_=1, incumbent=None, snapshot="s", preset=preset, seed=0)["targets"] == []
     later = make_plan(cases, round_=2, incumbent="a", snapshot="s", preset=preset, seed=0)
     assert later["targets"] == [] and later["waiting"] == {"human": 9}
@@ -82,5 +92,5 @@ def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
 
 def test_enhancer_rewrites_requests_and_leaves_good_prompts_and_quotes_alone():
     assert enhance("please draw me 2 red  circles") == "two red circles"
-    assert enhance('the word “2 CATS” in red') == 'the word "2 CATS" in red'
+    assert enhance("the word “2 CATS” in red") == 'the word "2 CATS" in red'
     assert enhance("two red circles") is None

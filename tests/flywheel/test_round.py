@@ -45,7 +45,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(world: Path, workspace: Path) -> list[str]:
     preset = str(world.parent / "micro.toml")
-    arguments = ["run", "--source", str(world), "--workspace", str(workspace), "--preset", preset, "--no-prefect", "--json"]
+    arguments = [
+        "run",
+        "--source",
+        str(world),
+        "--workspace",
+        str(workspace),
+        "--preset",
+        preset,
+        "--no-prefect",
+        "--json",
+    ]
     return [sys.executable, "-m", "flywheel.cli", *arguments]
 
 
@@ -67,7 +77,9 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 def files(workspace: Path, *folders: str) -> dict[str, str]:
-    found = [p for f in folders for p in sorted((workspace / f).rglob("*")) if p.is_file() and p.name != "metrics.jsonl"]
+    found = [
+        p for f in folders for p in sorted((workspace / f).rglob("*")) if p.is_file() and p.name != "metrics.jsonl"
+    ]
     return {str(p.relative_to(workspace)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
@@ -119,7 +131,9 @@ def test_a_finished_run_has_nothing_to_do(finished: tuple[Path, dict], world: Pa
     assert time.monotonic() - began < 20
     assert "nothing to do" in out.stderr
     again = json.loads(out.stdout.splitlines()[-1])
-    assert {k: again[k] for k in ("input", "admitted", "rounds")} == {k: summary[k] for k in ("input", "admitted", "rounds")}
+    assert {k: again[k] for k in ("input", "admitted", "rounds")} == {
+        k: summary[k] for k in ("input", "admitted", "rounds")
+    }
     assert files(workspace, "pool", "shards", "checkpoints", "samples", "ledger") == before
 
 
