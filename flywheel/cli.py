@@ -208,8 +208,9 @@ def dashboard(
 def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
     from flywheel.memory import PeakMemory
     from flywheel.progress import Progress
-    from flywheel.rounds.run import finished, run
+    from flywheel.rounds.run import finished, run, validate
 
+    validate(job)
     with PeakMemory() as memory:
         summary = finished(job)
         if summary:

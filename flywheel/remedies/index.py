@@ -37,7 +37,7 @@ class CaptionIndex:
         return self.index.search(_embed(prompts), min(count, len(self.ids)))
 
     def density(self, prompts: Sequence[str], neighbours: int) -> np.ndarray:
-        """Percentile [P], 0–100, of each prompt's mean cosine to its nearest captions in the pool's own distribution."""
+        """Percentile [P], 0–100, of each prompt's mean cosine to its nearest captions in the pool's own values."""
         similar, _ = self.search(prompts, neighbours)
         rows = np.random.default_rng(0).permutation(len(self.ids))[:SAMPLE]
         own, _ = self.index.search(self.vectors[rows], min(neighbours + 1, len(self.ids)))

@@ -79,6 +79,16 @@ def run(
     return summary
 
 
+def validate(job: Job) -> None:
+    """Everything about a job that can be wrong, before anything is started. Errors: `UsageError`."""
+    from curation.policy import load_policy
+    from curation.sources import open_source
+
+    preset = load_preset(job.preset)
+    load_policy(job.policy or preset.policy)
+    open_source(Path(job.source), Path(job.captions) if job.captions else None).inputs()
+
+
 def one_round(
     workspace: Workspace, number: int, job: Job, preset: Preset, suite: Any, curated: Any, do: Step, progress: Progress
 ) -> None:

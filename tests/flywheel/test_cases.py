@@ -10,10 +10,9 @@ from flywheel.rounds.plan import make_plan
 
 
 def signal(prompt: str, capability: str, passed: bool | None, **changes: object) -> dict:
-    row = dict(round=1, arm="candidate", kind="evaluation", prompt_id=prompt, prompt=prompt, capability=capability)
-    row |= dict(
-        passed=passed, verifier=capability, score=0.0, threshold=1.0, evidence="{}", image="i.png", signal_id="s"
-    )
+    row = {"round": 1, "arm": "candidate", "kind": "evaluation", "prompt_id": prompt, "prompt": prompt}
+    row |= {"capability": capability, "verifier": capability, "passed": passed, "score": 0.0, "threshold": 1.0}
+    row |= {"evidence": "{}", "image": "i.png", "signal_id": "s"}
     return row | changes
 
 
