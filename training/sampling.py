@@ -49,7 +49,7 @@ class Sampler:
         self.encoder = load_condition_encoder(condition["encoder"])
         self.text_tokens = condition["tokens"]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next
     def sample(
         self,
         prompts: Sequence[str],
