@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.server import api, configure
 from flywheel.progress import Progress
-from flywheel.rounds.run import Job, run
+from flywheel.rounds.job import Job
+from flywheel.rounds.run import run
 from flywheel.workspace import Workspace
 
 if TYPE_CHECKING:

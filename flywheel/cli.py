@@ -51,7 +51,7 @@ def demo(
 ) -> None:
     """Run two complete rounds on the embedded world: poor data, failures, a targeted remedy, a re-test and a gate."""
     from flywheel.demo.world import write_world
-    from flywheel.rounds.run import Job
+    from flywheel.rounds.job import Job
 
     size = "quick" if quick else "full"
     opened = Workspace(workspace)
@@ -83,7 +83,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the flywheel on your own pictures. Run it again after a kill to resume, after new data for the next round."""
-    from flywheel.rounds.run import Job
+    from flywheel.rounds.job import Job
 
     if not source.exists():
         raise UsageError(f"--source {source} does not exist: give a folder of images, a .tar or a .parquet file")

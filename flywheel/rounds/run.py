@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,9 @@ from flywheel.ledger import Ledger
 from flywheel.preset import Preset, load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
+from flywheel.rounds.job import Job
 from flywheel.signals.results import failure_rates, results
 from flywheel.workspace import Workspace, digest, read_json, write_json
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the user asked for; all paths absolute."""
-
-    workspace: str
-    source: str
-    captions: str | None = None
-    policy: str | None = None  # None: the preset's
-    preset: str = "tiny"
-    seed: int = 0
-    rounds: int = 2
-    workers: int = 2
-
 
 Summary = dict[str, Any]
 Step = Callable[..., Any]

@@ -17,6 +17,7 @@ from flywheel.preset import Preset
 from flywheel.progress import Progress
 from flywheel.remedies import data as remedy_data
 from flywheel.rounds import gate as gates
+from flywheel.rounds.job import Job
 from flywheel.rounds.plan import make_plan
 from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
@@ -27,7 +28,6 @@ from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
     from curation.pipeline import Curated
-    from flywheel.rounds.run import Job
 
 
 def round_folder(workspace: Workspace, number: int) -> Path:
