@@ -49,13 +49,11 @@ class Canvas:
     def arc(self, box: Box, start: float, end: float, fill: RGB, width: float) -> None:
         self.draw.arc([v * self._scale for v in box], start, end, fill=fill, width=round(width * self._scale))
 
-    def text(self, word: str, centre: tuple[float, float], font: str, width: float, height: float, fill: RGB) -> None:
-        """Write `word` centred on its ink, as large as fits width × height."""
+    def text(self, word: str, centre: tuple[float, float], font: str, advance: float, fill: RGB) -> None:
+        """Write `word` in a fixed-width font, centred; `advance` is the width of a letter's cell."""
         from PIL import ImageFont
 
-        trial = ImageFont.truetype(font, 200)
-        left, top, right, bottom = trial.getbbox(word)
-        size = 200 * self._scale * min(width / (right - left), height / (bottom - top))
+        size = advance * self._scale * 100 / ImageFont.truetype(font, 100).getlength("M")
         at = (centre[0] * self._scale, centre[1] * self._scale)
         self.draw.text(at, word, font=ImageFont.truetype(font, size), fill=fill, anchor="mm")
 

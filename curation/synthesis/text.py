@@ -15,10 +15,11 @@ from curation.synthesis.sample import Recipe, Sample
 from flywheel.workspace import UsageError
 
 WORDS = (
-    "SUN", "SKY", "TEA", "BUS", "CAT", "DOG", "HAT", "MAP", "BOX", "KEY",
-    "OPEN", "STOP", "CAFE", "FISH", "BOOK", "TAXI", "PARK", "MILK", "HOME", "SALE",
+    "SUN", "SKY", "TEA", "BUS", "CAT", "DOG", "HAT", "MAP",
+    "BOX", "KEY", "CUP", "PEN", "BED", "JAM", "OWL", "FOX",
 )  # fmt: skip
-FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSans-Bold.ttf",)
+FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSansMono-Bold.ttf",)
+CELL = 0.25  # of the side: every letter has a cell of its own, so that a letter looks alike in every word
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def draw_word(card: Word, rng: random.Random) -> bytes:
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     font = font_path(rng.choice(FONTS))
     centre = (0.5 + jitter(rng), 0.5 + jitter(rng))
-    canvas.text(card.word, centre, font, 0.86, 0.42, tint(INKS[card.color], rng))
+    canvas.text(card.word, centre, font, CELL, tint(INKS[card.color], rng))
     return canvas.png()
 
 

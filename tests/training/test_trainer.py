@@ -165,6 +165,12 @@ def test_guidance_is_affine_in_its_weight(trained):
     assert np.abs(steps[1.0] - 2 * steps[2.0] + steps[3.0])[inside].max() <= 2  # rounding to whole grey levels
 
 
+def test_training_goes_on_after_sampling_with_a_layout_first_seen_there(tmp_path, snapshot, trained):
+    sample(trained, ["a red disc at the left"], size=(48, 48), steps=1)
+    changed = run(tmp_path, snapshot, recipe=TINY.change(resolution={64: 48}))  # shares cached positions with the sampler
+    assert changed.step == STEPS
+
+
 def test_references_reach_the_image(trained):
     left, right = (np.full((64, 64, 3), v, np.uint8) for v in (10, 240))
     prompts = ["make the disc blue"] * 2
