@@ -167,7 +167,8 @@ def test_guidance_is_affine_in_its_weight(trained):
 
 def test_training_goes_on_after_sampling_with_a_layout_first_seen_there(tmp_path, snapshot, trained):
     sample(trained, ["a red disc at the left"], size=(48, 48), steps=1)
-    changed = run(tmp_path, snapshot, recipe=TINY.change(resolution={64: 48}))  # shares cached positions with the sampler
+    # Position tables are cached by layout: these are the sampler's.
+    changed = run(tmp_path, snapshot, recipe=TINY.change(resolution={64: 48}))
     assert changed.step == STEPS
 
 
