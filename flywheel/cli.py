@@ -282,7 +282,7 @@ def _explanation(found: dict[str, Any]) -> None:
         if row["filter"]:
             score = "" if row["score"] is None else f" {row['score']:.4g}, threshold {row['threshold']:.4g}"
             stopped = f" by {row['filter']}{score}"
-        survivor = f" (survivor {row['survivor']})" if row["survivor"] else ""
+        survivor = f" (survivor {row['survivor_uri']})" if row["survivor"] else ""
         reached = f", reached {row['stage_reached']}" if row["stage_reached"] else ""
         console.print(f"{escape(row['source_uri'])}\n  sample {row['sample_id']}")
         console.print(f"  [bold]{row['outcome']}[/]{reached}{stopped}{survivor}")
