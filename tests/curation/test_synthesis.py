@@ -75,7 +75,7 @@ def test_samples_are_distinct_verified_and_repeatable(capability):
 
 
 def test_words_are_read_back_before_they_are_handed_out():
-    words = list(synthesise("typography", 6, seed=0, exclude=NONE))
+    words = list(synthesise("typography", 12, seed=0, exclude=NONE))
     assert all(f'"{s.checks[0]["text"]}"' in s.caption for s in words)
     assert len({s.checks[0]["text"] for s in words}) > 3
 
