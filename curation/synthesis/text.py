@@ -16,8 +16,8 @@ from flywheel.workspace import UsageError
 
 WORDS = ("KEY", "CAT", "MAP", "VAN", "FLY", "HUT")  # few, and few letters alike: a tiny model learns them in a round
 FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSansMono-Bold.ttf",)
-# Shares of the side: a letter fills a cell of its own, and so looks alike in every word and at every place.
-CELL = HEIGHT = 0.25
+# Share of the side: a letter fills a cell of its own, and so looks alike in every word and at every place.
+CELL = 0.25
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def draw_word(card: Word, rng: random.Random) -> bytes:
     """PNG of the card: the word as large as the card allows."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     font = font_path(rng.choice(FONTS))
-    canvas.text(card.word, (0.5, 0.5), font, CELL, HEIGHT, tint(INKS[card.color], rng))
+    cell = min(CELL, 0.94 / len(card.word))
+    canvas.text(card.word, (0.5, 0.5), font, cell, cell, tint(INKS[card.color], rng))
     return canvas.png()
 
 
