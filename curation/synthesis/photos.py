@@ -47,8 +47,8 @@ def gray(image: Image.Image) -> Image.Image:
 
 
 def blur(image: Image.Image) -> Image.Image:
-    """Gaussian blur of 2 % of the short side."""
-    return image.filter(ImageFilter.GaussianBlur(min(image.size) * 0.02))
+    """Gaussian blur of 5 % of the short side."""
+    return image.filter(ImageFilter.GaussianBlur(min(image.size) * 0.05))
 
 
 def _gains(image: Image.Image, red: float, green: float, blue: float) -> Image.Image:
@@ -89,7 +89,7 @@ OPERATIONS = (
         "blur",
         "out of focus",
         blur,
-        ("blur the photo softly",),
+        ("blur the photo",),
         ("sharpen the blurred photo", "restore the blurred photo"),
     ),
 )

@@ -52,7 +52,7 @@ class Amounts:
 
 AMOUNTS: dict[str, Amounts] = {
     "full": Amounts(
-        singles=360,
+        singles=350,
         groups=14,
         words=14,
         recolours=200,
@@ -192,20 +192,21 @@ def _edits(
     """`count` targets of edits of existing pictures: sources in turn, the new value drawn among the allowed ones."""
     held = {m for p in exclude if (m := meaning(p)) is not None}
     rng = random.Random(f"{seed}/{name}")
-    made, at = 0, 0
-    order = rng.sample(range(len(sources)), len(sources))
-    while made < count:
-        card, source = sources[order[at % len(order)]]
-        kind, number = source.file.removesuffix(".png").rsplit("-", 1)
-        at += 1
-        choices = [Edit(card, replace(card, **{key: v})) for v in values if v != getattr(card, key)]
-        choices = [e for e in choices if held.isdisjoint(recipe.meanings(e))]
-        if not choices:
+    known: set[tuple[str, Edit]] = set()
+    order = rng.sample(sources, len(sources))
+    for card, source in order * len(values):
+        if len(known) == count:
+            return
+        edits = [Edit(card, replace(card, **{key: v})) for v in values if v != getattr(card, key)]
+        edits = [e for e in edits if (source.file, e) not in known and held.isdisjoint(recipe.meanings(e))]
+        if not edits:
             continue
-        edit = rng.choice(choices)
+        edit = rng.choice(edits)
+        kind, number = source.file.removesuffix(".png").rsplit("-", 1)
         data = draw(edit.after, _state(seed, kind, int(number)))
-        yield Picture(f"{name}-{made:04d}.png", data, say(edit, rng), (source.file,))
-        made += 1
+        yield Picture(f"{name}-{len(known):04d}.png", data, say(edit, rng), (source.file,))
+        known.add((source.file, edit))
+    raise ValueError(f"{len(sources)} pictures allow {len(known)} different {name} edits, {count} were asked for")
 
 
 def _photographs(amounts: Amounts, seed: int) -> Iterator[Picture]:

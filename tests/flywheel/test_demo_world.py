@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from curation.synthesis import meaning, normalise
-from curation.synthesis.palette import INKS
+from curation.synthesis.palette import BACKGROUNDS, INKS
 from curation.synthesis.text import WORDS
 from curation.verify import passed, verify
 from flywheel.demo.suite import held_out_prompts, questions, write_suite
@@ -77,6 +77,16 @@ def test_the_pool_is_poor_in_words_and_counts_and_rich_elsewhere(rows):
     kinds = Counter(r["file"].split("-")[0] for r in rows)
     assert kinds["word"] <= 6 and kinds["group"] <= 6
     assert min(kinds["card"], kinds["keep"], kinds["recolour"], kinds["photo"]) >= 18
+
+
+def test_no_edit_and_no_single_card_comes_twice(rows):
+    edits = Counter((r["references"][0], meaning(r["caption"]) or r["caption"]) for r in rows if "references" in r)
+    cards = Counter((meaning(r["caption"]), background(r)) for r in rows if r["file"].startswith(("card-", "long-")))
+    assert max(edits.values()) == max(cards.values()) == 1
+
+
+def background(row):
+    return next(name for name in BACKGROUNDS if f"{name} " in row["caption"])
 
 
 def test_no_caption_says_what_the_suite_asks(rows):
