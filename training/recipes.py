@@ -23,7 +23,8 @@ class Recipe:
     time_mean, time_std: of the logit-normal t [D].
     learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
     weight_decay, clip: AdamW's and the gradient norm's [S: 0.001, 1.0]; betas, ema [D].
-    model, channels, factor: MMDiT preset; the autoencoder's latent channels and pixels per latent pixel.
+    model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
+    autoencoder: "patch" (fitted on the data), or a VAE by folder, pipeline folder or hub tag.
     condition, text_tokens: condition encoder preset; tokens that captions are padded to (longer ones are kept).
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
     checkpoint_every, validate_every: steps. validation_rows: at most.
@@ -39,6 +40,7 @@ class Recipe:
     model: str
     channels: int
     factor: int
+    autoencoder: str = "patch"
     condition: str = "minilm"
     text_tokens: int = 24
     dropout: float = 0.1

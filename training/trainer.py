@@ -18,9 +18,10 @@ from training.checkpoint import Checkpoint, Metrics
 from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_unit
 from training.data.plan import Plan, Source, plan_digest
 from training.losses.flow_matching import flow_matching_loss, logit_normal
-from training.models.autoencoder import PatchAutoencoder, fit
+from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.models.vae import VAE
 from training.randomness import generator
 from training.recipes import Recipe
 
@@ -70,7 +71,7 @@ def train(
     last = _same_run(found[-1], run) if found else None
     start = last or parent
     encoder = load_condition_encoder(recipe.condition)
-    autoencoder = start.autoencoder() if start else fit_autoencoder(plan, recipe)
+    autoencoder = choose_autoencoder(plan, recipe, start)
     model = build_model(recipe, encoder, seed) if start is None else start.model("model" if last else "ema")
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if last is None else last.tensors("ema")
     optimizer = torch.optim.AdamW(
@@ -193,7 +194,7 @@ def update_ema(ema: dict[str, Tensor], model: MMDiT, decay: float) -> None:
     torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
 
 
-def prepare_with(autoencoder: PatchAutoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
+def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
     """Row group → latents and text states."""
 
     @torch.no_grad()
@@ -206,6 +207,30 @@ def prepare_with(autoencoder: PatchAutoencoder, encoder: ConditionEncoder) -> Ca
         return Prepared(latents, references, encoder.encode(group.captions))
 
     return prepare
+
+
+def choose_autoencoder(plan: Plan, recipe: Recipe, start: Checkpoint | None) -> Autoencoder:
+    """The interrupted run's or the parent's; without one, fitted patches or the VAE that the recipe names.
+
+    Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
+    """
+    if start is None:
+        found = fit_autoencoder(plan, recipe) if recipe.autoencoder == "patch" else VAE.open(recipe.autoencoder)
+    else:
+        found, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
+        if named != recipe.autoencoder and (
+            "patch" in (named, recipe.autoencoder) or VAE.open(recipe.autoencoder).fingerprint != found.fingerprint
+        ):
+            raise UsageError(
+                f"{start.path} was trained on latents of {named}, the recipe names {recipe.autoencoder}: "
+                f"set autoencoder = {named!r}, or start without a parent"
+            )
+    if (found.channels, found.factor) != (recipe.channels, recipe.factor):
+        raise UsageError(
+            f"the autoencoder has {found.channels} channels and factor {found.factor}, the recipe says "
+            f"{recipe.channels} and {recipe.factor}: change channels and factor in the recipe"
+        )
+    return found
 
 
 def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
