@@ -20,7 +20,7 @@ from training.data.plan import Plan, Source, plan_digest
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
-from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipes import Recipe
@@ -91,6 +91,7 @@ def train(
         "model": model.config.to_dict(),
         "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
         "autoencoder": autoencoder.fingerprint,
+        "schedule": recipe.schedule,
         "init": parent and parent.fingerprint,
     }
     for step in range(last.step if last else 0, steps):
@@ -133,7 +134,7 @@ def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, se
     for i, row in enumerate(micro.rows):
         rng = generator(seed, "step", row.bucket, row.slot)
         if rng.random() < recipe.dropout:
-            states[i] = null
+            states[i] = micro.nulls[i] if micro.nulls else null
         normal[i] = rng.standard_normal()
         noise[i] = torch.from_numpy(rng.standard_normal(noise.shape[1:], dtype="float32"))
     t = logit_normal(normal, recipe.time_mean, recipe.time_std)
@@ -146,7 +147,7 @@ def conditional_loss(
     """Flow-matching loss per row [B], given noise, times and text states."""
     text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
     references = micro.references
-    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]))
+    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]), micro.lead)
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
 
     def velocity(x_t: Tensor, time: Tensor) -> Tensor:
@@ -156,9 +157,11 @@ def conditional_loss(
     return flow_matching_loss(velocity, micro.latents, noise, t)
 
 
-def sequence_layout(text_tokens: int, references: int, size: tuple[int, int]) -> tuple:
-    """References first, then the text, then the target: all images of one size."""
-    return (*[size] * references, text_tokens, size)
+def sequence_layout(text_tokens: int, references: int, size: tuple[int, int], lead: Sequence[int] = ()) -> Layout:
+    """References, each after its `lead` of text tokens (default: none), then the text, then the target; one size."""
+    lead = lead or (0,) * references
+    before = [part for run in lead for part in (run, size)]
+    return tuple(part for part in (*before, text_tokens - sum(lead), size) if part)
 
 
 def as_tokens(latents: Tensor) -> Tensor:
@@ -204,7 +207,9 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
         references = latents.new_zeros(n, 0, *latents.shape[1:])
         if count:
             references = autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
-        return Prepared(latents, references, encoder.encode(group.captions))
+        states = encoder.encode(group.captions, group.references)
+        nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
+        return Prepared(latents, references, states, nulls, encoder.lead(count))
 
     return prepare
 
