@@ -50,7 +50,7 @@ class VAE:
         folder = locate(name, "vae")
         try:
             kind = json.loads((folder / "config.json").read_text())["_class_name"]
-            return cls(_model_class(kind).from_pretrained(folder, local_files_only=True))
+            return cls(_model_class(kind).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UsageError(
@@ -98,7 +98,9 @@ class VAE:
             described = json.loads(file.metadata()[METADATA])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         model = _model_class(described["class"]).from_config(described["config"])
-        model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+        dtype = next(iter(weights.values())).dtype
+        model = model if model.dtype == dtype else model.to(dtype)
+        model.load_state_dict(weights)
         return cls(model)
 
     @property
