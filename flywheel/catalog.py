@@ -23,7 +23,7 @@ VIEWS: dict[str, tuple[str, str]] = {
     "decisions": (
         "what curation decided for each input row in the latest snapshot; outcome is admitted | dropped",
         "sample_id VARCHAR, source_uri VARCHAR, stage_reached VARCHAR, outcome VARCHAR, filter VARCHAR, score DOUBLE,"
-        " threshold DOUBLE, survivor VARCHAR",
+        " threshold DOUBLE, survivor VARCHAR, survivor_uri VARCHAR",
     ),
     "quarantine": ("input rows that could not be read or scored", "source_uri VARCHAR, reason VARCHAR"),
     "funnel": (

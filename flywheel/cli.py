@@ -142,7 +142,10 @@ def explain(
 
     opened = Workspace(workspace, create=False)
     found = explain_sample(opened, snapshot(opened), sample)
-    _print(json.dumps(found, indent=None if as_json else 2, ensure_ascii=False, default=str))
+    if as_json:
+        _print(json.dumps(found, ensure_ascii=False, default=str))
+    else:
+        _explanation(found)
 
 
 @app.command(epilog="Example: flywheel cases --status remedied -w w")
@@ -264,6 +267,33 @@ def _summary(summary: dict[str, Any]) -> None:
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
+
+
+def _explanation(found: dict[str, Any]) -> None:
+    """Print what `curation.explain` found: decision, path through the stages, scores."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    for row in found["quarantine"]:
+        console.print(f"{escape(row['source_uri'])}\n  [bold]quarantined[/]: {escape(row['reason'])}")
+    for row in found["rows"]:
+        stopped = ""
+        if row["filter"]:
+            score = "" if row["score"] is None else f" {row['score']:.4g}, threshold {row['threshold']:.4g}"
+            stopped = f" by {row['filter']}{score}"
+        survivor = f" (survivor {row['survivor_uri']})" if row["survivor"] else ""
+        reached = f", reached {row['stage_reached']}" if row["stage_reached"] else ""
+        console.print(f"{escape(row['source_uri'])}\n  sample {row['sample_id']}")
+        console.print(f"  [bold]{row['outcome']}[/]{reached}{stopped}{survivor}")
+        console.print(f"  {row['task']}, {row['width']}x{row['height']}, caption: {escape(row['caption'] or '(none)')}")
+        for stage in row["stages"]:
+            said = "passed" if stage["passed"] else f"stopped by {stage['filter']}"
+            if not stage["passed"] and stage["score"] is not None:
+                said += f" ({stage['score']:.4g}, threshold {stage['threshold']:.4g})"
+            console.print(f"    {stage['stage']} at {stage['bucket']}: {said}")
+        scores = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row["scores"].items() if v is not None}
+        console.print("  " + ", ".join(f"{k} {escape(str(v))}" for k, v in scores.items()))
 
 
 def _share(value: float | None) -> str:

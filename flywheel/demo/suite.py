@@ -104,10 +104,11 @@ def _groups(rng: random.Random) -> Iterator[Question]:
 
 
 def _words(rng: random.Random) -> Iterator[Question]:
-    """30 of 120 word × colour."""
+    """15 of 36 word × colour, each on two backgrounds."""
     every = [(w, c) for w in WORDS for c in INKS]
+    held = spread(every, 15, rng, {(0,): 3, (1,): 3})
     backgrounds = _cycle(BACKGROUNDS, rng)
-    for word, color in spread(every, 30, rng, {(0,): 2, (1,): 5}):
+    for word, color in held + held:
         card = Word(word, color, next(backgrounds))
         yield Question(word_caption(card, rng), word_checks(card))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flywheel import catalog
 from flywheel.ledger import Ledger
-from flywheel.preset import Preset, load_preset
+from flywheel.preset import load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
 from flywheel.rounds.job import Job
@@ -43,21 +43,20 @@ def run(
     Errors: `UsageError` for anything the user can fix.
     """
     began = time.monotonic()
-    progress = progress or Progress()
-    preset = load_preset(job.preset)
     workspace = Workspace(job.workspace)
+    context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
     workspace.sweep()
 
-    def do(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with progress.step(name):
-            return step(name, function, *args, **kwargs)
+    def do(name: str, function: Callable[..., Any], *args: Any) -> Any:
+        with context.progress.step(name):
+            return step(name, function, *args)
 
-    do("ingest", steps.ingest, workspace, job, progress)
-    suite = do("held-out suite", steps.suite, workspace, job, preset, progress)
-    curated = do("curate", steps.curate, workspace, job, preset, suite, progress)
+    do("ingest", steps.ingest, context)
+    do("held-out suite", steps.hold_out, context)
+    curated = do("curate", steps.curate, context)
     for number in rounds_to_run(workspace, job, curated.snapshot):
-        one_round(workspace, number, job, preset, suite, curated, do, progress)
-    do("export", steps.export, workspace)
+        one_round(context, number, curated.snapshot, do)
+    do("export", steps.export, context)
     if report:
         do("report", report, workspace)
     summary = summarise(workspace, time.monotonic() - began)
@@ -75,20 +74,18 @@ def validate(job: Job) -> None:
     open_source(Path(job.source), Path(job.captions) if job.captions else None).inputs()
 
 
-def one_round(
-    workspace: Workspace, number: int, job: Job, preset: Preset, suite: Any, curated: Any, do: Step, progress: Progress
-) -> None:
+def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> None:
     """One round: plan for the open cases, remedy, train and re-test the candidate, gate, route what fails."""
     label = f"round {number}"
-    plan = do(f"{label}: plan", steps.plan, workspace, number, job, preset, curated)
-    do(f"{label}: remedy", steps.remedy, workspace, plan, preset, suite, curated, progress)
-    candidate = do(f"{label}: train candidate", steps.train, workspace, plan, "candidate", curated, progress)
-    do(f"{label}: evaluate candidate", steps.evaluate, workspace, plan, "candidate", candidate, preset, suite, progress)
+    plan = do(f"{label}: plan", steps.plan, context, number, snapshot)
+    do(f"{label}: remedy", steps.remedy, context, plan)
+    candidate = do(f"{label}: train candidate", steps.train, context, plan, "candidate")
+    do(f"{label}: evaluate candidate", steps.evaluate, context, plan, "candidate", candidate)
     if plan["targets"]:  # equal extra steps on untargeted data: what more training alone would have given
-        control = do(f"{label}: train control", steps.train, workspace, plan, "control", curated, progress)
-        do(f"{label}: evaluate control", steps.evaluate, workspace, plan, "control", control, preset, suite, progress)
-    do(f"{label}: gate", steps.gate, workspace, plan, candidate, preset)
-    do(f"{label}: route", steps.route, workspace, plan, preset, suite, curated, progress)
+        control = do(f"{label}: train control", steps.train, context, plan, "control")
+        do(f"{label}: evaluate control", steps.evaluate, context, plan, "control", control)
+    do(f"{label}: gate", steps.gate, context, plan, candidate)
+    do(f"{label}: route", steps.route, context, plan)
 
 
 def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,123 +30,137 @@ from flywheel.workspace import UsageError, Workspace, read_json, write_json
 if TYPE_CHECKING:
     from curation.pipeline import Curated
 
-
-def round_folder(workspace: Workspace, number: int) -> Path:
-    """Where a round keeps its plan and its result."""
-    return workspace.path("rounds", f"round-{number:04d}")
+Plan = dict[str, Any]
 
 
-def ingest(workspace: Workspace, job: Job, progress: Progress) -> None:
+@dataclass(frozen=True)
+class Context:
+    """What every step of a run shares."""
+
+    workspace: Workspace
+    job: Job
+    preset: Preset
+    progress: Progress
+
+    @cached_property
+    def suite(self) -> list[Prompt]:
+        """The held-out prompts, once their step has written them."""
+        return load_suite(self.workspace.path("suite", "suite.jsonl"))
+
+    def rows(self, ledger: str) -> list[dict[str, Any]]:
+        """Every row of a ledger, oldest first."""
+        return Ledger(self.workspace, ledger).rows()
+
+    def append(self, ledger: str, rows: list[dict[str, Any]], *, key: str) -> None:
+        """Append to a ledger, once per key."""
+        Ledger(self.workspace, ledger).append(rows, key=key)
+
+    def round_folder(self, number: int) -> Path:
+        """Where a round keeps its plan and its result."""
+        return self.workspace.path("rounds", f"round-{number:04d}")
+
+    def manifest(self, plan_: Plan) -> Path:
+        """Shard manifest of the snapshot that the plan pins; newer data waits for the next round."""
+        record = read_json(self.workspace.path("snapshots", f"{plan_['snapshot']}.json"))
+        return self.workspace.path(record["manifest"])
+
+
+def ingest(run: Context) -> None:
     """Bring new files of the source into the pool."""
     from curation.ingest import ingest as ingest_source
 
-    found = ingest_source(workspace, Path(job.source), Path(job.captions) if job.captions else None, progress=progress)
-    progress.say(f"{found.found} inputs found: {found.new} new, {found.known} known, {found.quarantined} quarantined")
+    captions = Path(run.job.captions) if run.job.captions else None
+    found = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
+    run.progress.say(
+        f"{found.found} inputs found: {found.new} new, {found.known} known, {found.quarantined} quarantined"
+    )
 
 
-def suite(workspace: Workspace, job: Job, preset: Preset, progress: Progress) -> list[Prompt]:
-    """The held-out suite: made once, never changed, so that every round re-tests the same cases."""
-    path = workspace.path("suite", "suite.jsonl")
-    if not path.exists():
-        if preset.evaluation.suite == "pool":
-            pool_suite.write(
-                workspace, path, count=preset.evaluation.held_out, side=preset.evaluation.side, seed=job.seed
-            )
-        else:
-            from flywheel.demo.suite import write_suite
+def hold_out(run: Context) -> None:
+    """Write the held-out suite: made once, never changed, so that every round re-tests the same cases."""
+    from flywheel.demo.suite import write_suite
 
-            write_suite(path.parent, seed=job.seed, size="quick" if preset.evaluation.suite == "demo-quick" else "full")
-    prompts = load_suite(path)
-    progress.say(f"{len(prompts)} held-out prompts")
-    return prompts
+    path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
+    if not path.exists() and settings.suite == "pool":
+        pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
+    elif not path.exists():
+        write_suite(path.parent, seed=run.job.seed, size="quick" if settings.suite == "demo-quick" else "full")
+    run.progress.say(f"{len(run.suite)} held-out prompts")
 
 
-def held_out(workspace: Workspace) -> frozenset[str]:
-    """Sample ids that only evaluation may see."""
-    path = workspace.path("suite", "held_out.json")
-    return frozenset(read_json(path)) if path.exists() else frozenset()
-
-
-def curate(workspace: Workspace, job: Job, preset: Preset, prompts: Sequence[Prompt], progress: Progress) -> Curated:
+def curate(run: Context) -> Curated:
     """Score, filter and shard the pool under the policy; evaluation pictures and prompts never reach a shard."""
     from curation.pipeline import curate as curate_pool
     from curation.policy import load_policy
 
+    policy, held_out = run.job.policy or run.preset.policy, run.workspace.path("suite", "held_out.json")
     curated = curate_pool(
-        workspace,
-        load_policy(job.policy or preset.policy),
-        held_out=held_out(workspace),
-        exclude_prompts=frozenset(p.text for p in prompts),
-        progress=progress,
-        workers=job.workers,
+        run.workspace,
+        load_policy(policy),
+        held_out=frozenset(read_json(held_out)) if held_out.exists() else frozenset(),
+        exclude_prompts=frozenset(p.text for p in run.suite),
+        progress=run.progress,
+        workers=run.job.workers,
     )
     counts = {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
-    progress.say("{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts))
+    run.progress.say(
+        "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts)
+    )
     for line in curated.not_configured:
-        progress.say(f"not applied: {line}")
+        run.progress.say(f"not applied: {line}")
+    manifest = str(Path(curated.manifest).relative_to(run.workspace.root))
+    row = counts | {"snapshot": curated.snapshot, "policy": policy, "manifest": manifest}
+    run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
         raise UsageError("curation admitted no sample: `flywheel funnel` shows which filter dropped them")
-    row = counts | {
-        "snapshot": curated.snapshot,
-        "policy": job.policy or preset.policy,
-        "manifest": str(Path(curated.manifest).relative_to(workspace.root)),
-    }
-    Ledger(workspace, "snapshots").append([row], key=f"snapshot/{curated.snapshot}")
     return curated
 
 
-def plan(workspace: Workspace, number: int, job: Job, preset: Preset, curated: Curated) -> dict[str, Any]:
+def plan(run: Context, number: int, snapshot: str) -> Plan:
     """The round's plan, pinned: made once from the open cases, read afterwards."""
-    path = round_folder(workspace, number) / "plan.json"
+    path = run.round_folder(number) / "plan.json"
     if not path.exists():
-        promoted = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if r["verdict"] == "PROMOTE"]
-        cases = [c for c in load_cases(workspace).values() if c.is_open]
+        promoted = [r["checkpoint"] for r in run.rows("rounds") if r["verdict"] == "PROMOTE"]
+        cases = [c for c in load_cases(run.workspace).values() if c.is_open]
         incumbent = promoted[-1] if promoted else None
         write_json(
             path,
             make_plan(
-                cases, round_=number, incumbent=incumbent, snapshot=curated.snapshot, preset=preset, seed=job.seed
+                cases, round_=number, incumbent=incumbent, snapshot=snapshot, preset=run.preset, seed=run.job.seed
             ),
         )
     return read_json(path)
 
 
-def remedy(
-    workspace: Workspace,
-    plan_: dict[str, Any],
-    preset: Preset,
-    prompts: Sequence[Prompt],
-    curated: Curated,
-    progress: Progress,
-) -> None:
+def remedy(run: Context, plan_: Plan) -> None:
     """Retrieve and synthesise what the plan asks for; cases that got data are `remedied`."""
     number = plan_["round"]
     if not plan_["targets"]:
         return
-    cases = load_cases(workspace)
+    cases = load_cases(run.workspace)
     served = [cases[c] for c in plan_["cases"]]
     made = remedy_data.build(
-        workspace,
+        run.workspace,
         plan_,
         served,
-        prompts,
-        Path(curated.manifest),
-        similarity=preset.plan.retrieval_similarity,
-        progress=progress,
+        run.suite,
+        run.manifest(plan_),
+        similarity=run.preset.plan.retrieval_similarity,
+        progress=run.progress,
     )
-    events = [event(c, number, "remedied", made[c.capability]) for c in served if c.capability in made]
     approved = [event(c, number, "reviewed", {"by": "auto-approve", **made[c.capability]}) for c in served]
-    Ledger(workspace, "case_events").append([*approved, *events], key=f"remedy/{number}")
+    remedied = [event(c, number, "remedied", made[c.capability]) for c in served]
+    run.append("case_events", [*approved, *remedied], key=f"remedy/{number}")
 
 
-def train(workspace: Workspace, plan_: dict[str, Any], arm: str, curated: Curated, progress: Progress) -> Path:
+def train(run: Context, plan_: Plan, arm: str) -> Path:
     """Train one arm: the candidate on the plan's mix, the control on the base pool alone, both for the same steps."""
     from training.data.plan import Source
     from training.recipes import from_dict
     from training.trainer import train as train_model
 
-    base = Path(curated.manifest)
-    remedies = workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json")
+    base = run.manifest(plan_)
+    remedies = run.workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json")
     mix = [Source(manifest=base, track="base")]
     if arm == "candidate":
         mix = [
@@ -154,62 +169,56 @@ def train(workspace: Workspace, plan_: dict[str, Any], arm: str, curated: Curate
             if m["share"]
         ]
     trained = train_model(
-        workspace.path("checkpoints", arm_name(plan_["round"], arm)),
+        run.workspace.path("checkpoints", arm_name(plan_["round"], arm)),
         mix,
         from_dict(plan_["recipe"]),
-        init=workspace.path(plan_["incumbent"]) if plan_["incumbent"] else None,
+        init=run.workspace.path(plan_["incumbent"]) if plan_["incumbent"] else None,
         seed=plan_["seed"] + plan_["round"],
         steps=plan_["steps"],
-        progress=lambda done, total, line: progress(done, total, f"loss {line['loss']:.3f}"),
+        progress=lambda done, total, line: run.progress(done, total, f"loss {line['loss']:.3f}"),
     )
     return trained.path
 
 
-def evaluate(
-    workspace: Workspace,
-    plan_: dict[str, Any],
-    arm: str,
-    checkpoint: Path,
-    preset: Preset,
-    prompts: Sequence[Prompt],
-    progress: Progress,
-) -> None:
+def evaluate(run: Context, plan_: Plan, arm: str, checkpoint: Path) -> None:
     """Sample and judge the held-out suite."""
     from training.sampling import grid
 
     seen = evaluation.evaluate(
-        workspace,
-        prompts,
+        run.workspace,
+        run.suite,
         checkpoint,
         round_=plan_["round"],
         arm=arm,
-        settings=preset.evaluation,
+        settings=run.preset.evaluation,
         seed=plan_["seed"],
-        progress=progress,
+        progress=run.progress,
     )
-    progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(seen).items()))
-    folder = workspace.path("samples", arm_name(plan_["round"], arm))
+    run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(seen).items()))
+    folder = run.workspace.path("samples", arm_name(plan_["round"], arm))
     if not (folder / "grid.png").exists():
-        shown = prompts[:: max(1, len(prompts) // 48)][:48]
+        shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
         images = [np.asarray(decode((folder / f"{p.prompt_id}.png").read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
-def gate(workspace: Workspace, plan_: dict[str, Any], checkpoint: Path, preset: Preset) -> None:
+def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
     """Judge the candidate against the incumbent, write the round's result, record the verdict."""
-    number, ledger = plan_["round"], Ledger(workspace, "rounds")
-    if ledger.has(f"round/{number}"):
+    number = plan_["round"]
+    if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
-    signals = Ledger(workspace, "signals").rows()
-    new = results(signals, number, "candidate")
-    old = results(signals, _round_of(workspace, plan_["incumbent"]), "candidate") if plan_["incumbent"] else None
-    verdict = gates.judge(new, old, targets=plan_["targets"], policy=preset.gate)
+    signals = run.rows("signals")
+    new, old = results(signals, number, "candidate"), None
+    if plan_["incumbent"]:
+        promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan_["incumbent"])
+        old = results(signals, promoted, "candidate")
+    verdict = gates.judge(new, old, targets=plan_["targets"], policy=run.preset.gate)
     changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
     result = {
         "round": number,
         "verdict": verdict.verdict,
         "reason": verdict.reason,
-        "checkpoint": str(checkpoint.relative_to(workspace.root)),
+        "checkpoint": str(checkpoint.relative_to(run.workspace.root)),
         "incumbent": plan_["incumbent"],
         "snapshot": plan_["snapshot"],
         "targets": plan_["targets"],
@@ -221,46 +230,35 @@ def gate(workspace: Workspace, plan_: dict[str, Any], checkpoint: Path, preset: 
         "fixed": [c for c, passed in changed if passed],
         "broken": [c for c, passed in changed if not passed],
     }
-    write_json(round_folder(workspace, number) / "result.json", result)
+    write_json(run.round_folder(number) / "result.json", result)
     row = {k: result[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
-    ledger.append([row | {"result": json.dumps(result, ensure_ascii=False)}], key=f"round/{number}")
+    run.append("rounds", [row | {"result": json.dumps(result, ensure_ascii=False)}], key=f"round/{number}")
 
 
-def route(
-    workspace: Workspace,
-    plan_: dict[str, Any],
-    preset: Preset,
-    prompts: Sequence[Prompt],
-    curated: Curated,
-    progress: Progress,
-) -> None:
+def route(run: Context, plan_: Plan) -> None:
     """Move cases by the re-test, open new ones, attribute each to a track. Rejected candidates change no case."""
     number = plan_["round"]
-    row = next(r for r in Ledger(workspace, "rounds").rows() if r["round"] == number)
+    row = next(r for r in run.rows("rounds") if r["round"] == number)
     if row["verdict"] == "PROMOTE":
-        routing.record_retest(workspace, number)
-        routing.record_detected(workspace, number)
+        routing.record_retest(run.workspace, number)
+        routing.record_detected(run.workspace, number)
     incumbent = row["checkpoint"] if row["verdict"] == "PROMOTE" else row["incumbent"]
     cases = routing.route(
-        workspace,
-        prompts,
-        workspace.path(incumbent),
-        lambda: remedy_data.captions(Path(curated.manifest)),
+        run.workspace,
+        run.suite,
+        run.workspace.path(incumbent),
+        lambda: remedy_data.captions(run.manifest(plan_)),
         round_=number,
-        preset=preset,
+        preset=run.preset,
         seed=plan_["seed"],
-        progress=progress,
+        progress=run.progress,
     )
     tracks = sorted({c.track or "unrouted" for c in cases})
-    progress.say("open cases: " + (", ".join(f"{sum(c.track == t for c in cases)} {t}" for t in tracks) or "none"))
+    run.progress.say("open cases: " + (", ".join(f"{sum(c.track == t for c in cases)} {t}" for t in tracks) or "none"))
 
 
-def export(workspace: Workspace) -> Path:
+def export(run: Context) -> Path:
     """A DuckDB file of the analysts' tables, named by the last round; made once, never replaced."""
-    last = max(r["round"] for r in Ledger(workspace, "rounds").rows())
-    path = workspace.path("exports", f"round-{last:04d}.duckdb")
-    return path if path.exists() else catalog.export(workspace, path)
-
-
-def _round_of(workspace: Workspace, checkpoint: str) -> int:
-    return next(r["round"] for r in Ledger(workspace, "rounds").rows() if r["checkpoint"] == checkpoint)
+    last = max(r["round"] for r in run.rows("rounds"))
+    path = run.workspace.path("exports", f"round-{last:04d}.duckdb")
+    return path if path.exists() else catalog.export(run.workspace, path)

@@ -160,3 +160,21 @@ def test_killed_three_times_it_still_ends_in_the_same_bytes(finished: tuple[Path
     assert files(workspace, *folders) == files(reference, *folders)
     events = "select event_id, count(*) n from case_events group by 1 order by 1"
     assert sql(workspace, events) == sql(reference, events)
+
+
+def test_new_pictures_start_the_next_round_from_the_promoted_checkpoint(finished: tuple[Path, dict], world: Path):
+    """Last in this file: it adds to the module's world and workspace."""
+    workspace, summary = finished
+    for i, name in enumerate(sorted(p.name for p in world.glob("card-*.png"))[:3]):
+        from PIL import Image, ImageOps
+
+        ImageOps.expand(Image.open(world / name).convert("RGB"), 40 + i, "white").save(world / f"new-{i}.png")
+    lines = [json.dumps({"file": f"new-{i}.png", "caption": f"a small shape, number {i}"}) for i in range(3)]
+    with open(world / "captions.jsonl", "a") as f:
+        f.write("\n".join(lines) + "\n")
+    later = run(world, workspace)
+    assert later["input"] == summary["input"] + 3
+    assert [r["round"] for r in later["rounds"]] == [1, 2, 3] and later["rounds"][:2] == summary["rounds"]
+    plan = json.loads((workspace / "rounds" / "round-0003" / "plan.json").read_text())
+    promoted = [r["checkpoint"] for r in sql(workspace, "select * from rounds where verdict = 'PROMOTE' and round < 3")]
+    assert plan["incumbent"] in promoted and plan["snapshot"] == later["snapshot"] != summary["snapshot"]
