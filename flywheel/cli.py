@@ -208,6 +208,42 @@ def dashboard(
     serve(Workspace(workspace, create=False), host=host, port=port)
 
 
+@app.command(epilog='Example: flywheel sample "a red circle on the left" -w w --count 4 --output pictures')
+def sample(
+    prompt: Annotated[str, typer.Argument(help="What to draw, or how to change the references.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Workspace whose promoted checkpoint draws.")
+    ] = None,
+    ref: Annotated[list[Path] | None, typer.Option(help="Reference image; repeat for more than one.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the largest square trained at.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the checkpoint's schedule.")] = None,
+    cfg: Annotated[float, typer.Option(help="Guidance weight; 1 is none.")] = 3.0,
+    seed: SeedOption = 0,
+    count: Annotated[int, typer.Option(help="Pictures, of this seed and the ones after it.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures and their grid.")] = Path("samples"),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw pictures with a checkpoint. The same seed gives the same picture."""
+    from flywheel.sample import parse_size, promoted_checkpoint, sample_pictures
+
+    if (checkpoint is None) == (workspace is None):
+        raise UsageError("give either --checkpoint DIR or --workspace W, whose promoted checkpoint is taken")
+    wanted = parse_size(size) if size else None
+    made = sample_pictures(
+        checkpoint or promoted_checkpoint(Workspace(workspace, create=False)),
+        prompt,
+        output=output,
+        references=ref or (),
+        size=wanted,
+        steps=steps,
+        cfg=cfg,
+        seed=seed,
+        count=count,
+    )
+    _print(json.dumps(made, ensure_ascii=False) if as_json else "\n".join([*made["images"], made["grid"]]))
+
+
 def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
     from flywheel.memory import PeakMemory
     from flywheel.progress import Progress
