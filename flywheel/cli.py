@@ -30,6 +30,9 @@ PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built
 PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]
 DEMO = Path("demo-workspace")
 
+evaluate = typer.Typer(help="Measure parts of a model on their own.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+
 
 def main() -> None:
     """Entry point: what the user can fix ends in one sentence and exit code 2."""
@@ -242,6 +245,36 @@ def sample(
         count=count,
     )
     _print(json.dumps(made, ensure_ascii=False) if as_json else "\n".join([*made["images"], made["grid"]]))
+
+
+@evaluate.command("vae", epilog="Example: flywheel evaluate vae Qwen/Qwen-Image-2.1 --photographs p")
+def evaluate_vae(
+    models: Annotated[list[str], typer.Argument(help="Checkpoint, VAE or pipeline folders, or hub tags.")],
+    photographs: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    count: Annotated[int, typer.Option(min=1, help="Photographs at most, and pages of text.")] = 100,
+    side: Annotated[int, typer.Option(min=32, help="Pixels, both sides.")] = 256,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """PSNR and SSIM of autoencoders on photographs and on pages of small text, in the form of the report's Table 1."""
+    from flywheel.vae_quality import evaluate as measure
+    from flywheel.vae_quality import load_photographs
+
+    pictures = load_photographs(photographs, side=side, count=count)
+    for name, reason in pictures.left_out.items():
+        _say(f"left out: {name}: {reason}")
+    rows = measure(models, pictures, side=side, texts=count, seed=seed)
+    if not as_json:
+        rows = [
+            {
+                "model": r["model"],
+                "layout": r["layout"],
+                "enc/dec (M)": "{:.2f}/{:.2f}".format(*(r[f"{x}_parameters"] / 1e6 for x in ("encoder", "decoder"))),
+                **{f"{x} PSNR/SSIM": f"{r[f'{x}_psnr']:.2f}/{r[f'{x}_ssim']:.4f}" for x in ("photographs", "text")},
+            }
+            for r in rows
+        ]
+    _rows(rows, as_json)
 
 
 def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
