@@ -71,6 +71,7 @@ class Preset:
 
     name: str
     policy: str
+    threads: int  # CPU threads of a process; candidate and control train side by side
     training: Training
     evaluation: Evaluation
     attribution: Attribution
@@ -97,10 +98,10 @@ def load_preset(name: str) -> Preset:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read preset {name}: {error}") from error
     sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    unknown = data.keys() - {"policy"}
+    unknown = data.keys() - {"policy", "threads"}
     if unknown or "policy" not in data:
         raise UsageError(f"preset {name}: {'unknown key ' + min(unknown) if unknown else 'the key policy is missing'}")
-    return Preset(name=path.stem if path else name, policy=data["policy"], **sections)
+    return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
 
 
 def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:

@@ -49,13 +49,16 @@ class Canvas:
     def arc(self, box: Box, start: float, end: float, fill: RGB, width: float) -> None:
         self.draw.arc([v * self._scale for v in box], start, end, fill=fill, width=round(width * self._scale))
 
-    def text(self, word: str, centre: tuple[float, float], font: str, advance: float, fill: RGB) -> None:
-        """Write `word` in a fixed-width font, centred; `advance` is the width of a letter's cell."""
+    def text(self, word: str, centre: tuple[float, float], font: str, cell: float, height: float, fill: RGB) -> None:
+        """Write a word in capitals of `height`, each letter in the middle of its own cell, `cell` wide."""
         from PIL import ImageFont
 
-        size = advance * self._scale * 100 / ImageFont.truetype(font, 100).getlength("M")
-        at = (centre[0] * self._scale, centre[1] * self._scale)
-        self.draw.text(at, word, font=ImageFont.truetype(font, size), fill=fill, anchor="mm")
+        _, top, _, bottom = ImageFont.truetype(font, 100).getbbox("H")
+        typeface = ImageFont.truetype(font, 100 * height * self._scale / (bottom - top))
+        baseline = (centre[1] + height / 2) * self._scale
+        for i, letter in enumerate(word):
+            x = (centre[0] + (i - (len(word) - 1) / 2) * cell) * self._scale
+            self.draw.text((x, baseline), letter, font=typeface, fill=fill, anchor="ms")
 
     def png(self) -> bytes:
         """The finished card, PNG."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib import util
 from pathlib import Path
 
-from curation.synthesis.cards import article, jitter
+from curation.synthesis.cards import article
 from curation.synthesis.meaning import Meaning, meaning
 from curation.synthesis.palette import BACKGROUNDS, INKS, SIZES, Canvas, tint
 from curation.synthesis.sample import Recipe, Sample
@@ -16,7 +16,8 @@ from flywheel.workspace import UsageError
 
 WORDS = ("KEY", "CAT", "MAP", "VAN", "FLY", "HUT")  # few, and few letters alike: a tiny model learns them in a round
 FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSansMono-Bold.ttf",)
-CELL = 0.25  # of the side: every letter has a cell of its own, so that a letter looks alike in every word
+# Shares of the side: a letter fills a cell of its own, and so looks alike in every word and at every place.
+CELL = HEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def draw_word(card: Word, rng: random.Random) -> bytes:
     """PNG of the card: the word as large as the card allows."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     font = font_path(rng.choice(FONTS))
-    centre = (0.5 + jitter(rng), 0.5 + jitter(rng))
-    canvas.text(card.word, centre, font, CELL, tint(INKS[card.color], rng))
+    canvas.text(card.word, (0.5, 0.5), font, CELL, HEIGHT, tint(INKS[card.color], rng))
     return canvas.png()
 
 

@@ -70,7 +70,8 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
     turned = jpeg(upright.transpose(Image.Transpose.ROTATE_90), orientation=6)
     said = "a photograph taken with a turned camera"
     yield Defect("turned.jpg", turned, said, "EXIF rotation", "admitted")
-    yield Defect("bad-exif.jpg", jpeg(pictures[6], orientation=9), "a photograph", "invalid EXIF orientation", "dropped")
+    turned_badly = jpeg(pictures[6], orientation=9)
+    yield Defect("bad-exif.jpg", turned_badly, "a photograph", "invalid EXIF orientation", "dropped")
 
 
 def jpeg(image: Image.Image, quality: int = 90, orientation: int | None = None) -> bytes:

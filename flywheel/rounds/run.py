@@ -79,12 +79,11 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
     label = f"round {number}"
     plan = do(f"{label}: plan", steps.plan, context, number, snapshot)
     do(f"{label}: remedy", steps.remedy, context, plan)
-    candidate = do(f"{label}: train candidate", steps.train, context, plan, "candidate")
-    do(f"{label}: evaluate candidate", steps.evaluate, context, plan, "candidate", candidate)
-    if plan["targets"]:  # equal extra steps on untargeted data: what more training alone would have given
-        control = do(f"{label}: train control", steps.train, context, plan, "control")
-        do(f"{label}: evaluate control", steps.evaluate, context, plan, "control", control)
-    do(f"{label}: gate", steps.gate, context, plan, candidate)
+    arms = "candidate and control" if plan["targets"] else "candidate"
+    checkpoints = do(f"{label}: train {arms}", steps.train, context, plan)
+    for arm, checkpoint in checkpoints.items():
+        do(f"{label}: evaluate {arm}", steps.evaluate, context, plan, arm, checkpoint)
+    do(f"{label}: gate", steps.gate, context, plan, checkpoints["candidate"])
     do(f"{label}: route", steps.route, context, plan)
 
 

@@ -153,37 +153,45 @@ def remedy(run: Context, plan_: Plan) -> None:
     run.append("case_events", [*approved, *remedied], key=f"remedy/{number}")
 
 
-def train(run: Context, plan_: Plan, arm: str) -> Path:
-    """Train one arm: the candidate on the plan's mix, the control on the base pool alone, both for the same steps."""
-    from training.data.plan import Source
-    from training.recipes import from_dict
-    from training.trainer import train as train_model
+def train(run: Context, plan_: Plan) -> dict[str, Path]:
+    """Train the candidate on the plan's mix and, beside it, the control: equally long on the base pool alone.
 
-    base = run.manifest(plan_)
-    remedies = run.workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json")
-    mix = [Source(manifest=base, track="base")]
-    if arm == "candidate":
-        mix = [
-            Source(manifest=base if m["track"] == "base" else remedies, track=m["track"], share=m["share"])
+    Returns {arm: checkpoint}. A plan without targets is a control of itself and has none.
+    """
+    from training.worker import Run, train_all
+
+    base = str(run.manifest(plan_))
+    remedies = str(run.workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json"))
+    mixes = {
+        "candidate": [
+            {"manifest": base if m["track"] == "base" else remedies, "track": m["track"], "share": m["share"]}
             for m in plan_["mix"]
             if m["share"]
         ]
-    trained = train_model(
-        run.workspace.path("checkpoints", arm_name(plan_["round"], arm)),
-        mix,
-        from_dict(plan_["recipe"]),
-        init=run.workspace.path(plan_["incumbent"]) if plan_["incumbent"] else None,
-        seed=plan_["seed"] + plan_["round"],
-        steps=plan_["steps"],
-        progress=lambda done, total, line: run.progress(done, total, f"loss {line['loss']:.3f}"),
-    )
-    return trained.path
+    }
+    if plan_["targets"]:
+        mixes["control"] = [{"manifest": base, "track": "base"}]
+    runs = [
+        Run(
+            out_dir=str(run.workspace.path("checkpoints", arm_name(plan_["round"], arm))),
+            sources=sources,
+            recipe=plan_["recipe"],
+            init=str(run.workspace.path(plan_["incumbent"])) if plan_["incumbent"] else None,
+            seed=plan_["seed"] + plan_["round"],
+            steps=plan_["steps"],
+        )
+        for arm, sources in mixes.items()
+    ]
+    return dict(zip(mixes, train_all(runs, threads=run.preset.threads, progress=run.progress)))
 
 
 def evaluate(run: Context, plan_: Plan, arm: str, checkpoint: Path) -> None:
     """Sample and judge the held-out suite."""
+    import torch
+
     from training.sampling import grid
 
+    torch.set_num_threads(run.preset.threads)
     seen = evaluation.evaluate(
         run.workspace,
         run.suite,
@@ -237,12 +245,15 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
 
 def route(run: Context, plan_: Plan) -> None:
     """Move cases by the re-test, open new ones, attribute each to a track. Rejected candidates change no case."""
+    import torch
+
     number = plan_["round"]
     row = next(r for r in run.rows("rounds") if r["round"] == number)
     if row["verdict"] == "PROMOTE":
         routing.record_retest(run.workspace, number)
         routing.record_detected(run.workspace, number)
     incumbent = row["checkpoint"] if row["verdict"] == "PROMOTE" else row["incumbent"]
+    torch.set_num_threads(run.preset.threads)
     cases = routing.route(
         run.workspace,
         run.suite,

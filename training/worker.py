@@ -1,0 +1,135 @@
+"""Training runs in processes of their own, side by side: `python -m training.worker` runs one, described on its input.
+
+A process ends with its parent, however that ends: a run that is started again never meets its own leftover.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel.workspace import UsageError
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One call of `training.trainer.train`, as plain values. `sources`: keyword arguments of `Source`, as a mix."""
+
+    out_dir: str
+    sources: Sequence[Mapping[str, Any]]
+    recipe: Mapping[str, Any]
+    steps: int
+    seed: int
+    init: str | None = None
+
+
+def train_all(
+    runs: Sequence[Run], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
+) -> list[Path]:
+    """Train every run at the same time, each with `threads` CPU threads; returns their final checkpoints.
+
+    Errors: the first failure of a run, `UsageError` where the user can fix it; the other runs are stopped.
+    """
+    workers = [_start(run, threads) for run in runs]
+    try:
+        while any(w.poll() is None for w in workers):
+            if failed := [w for w in workers if w.poll() not in (None, 0)]:
+                raise _failure(failed[0])
+            if progress:
+                done = [_done(run) for run in runs]
+                progress(sum(d for d, _ in done), sum(r.steps for r in runs), "loss " + ", ".join(d for _, d in done))
+            time.sleep(_POLL_SECONDS / 4)
+        if failed := [w for w in workers if w.returncode]:
+            raise _failure(failed[0])
+        return [Path(json.loads(w.stdout.readline())["checkpoint"]) for w in workers]
+    finally:
+        for w in workers:
+            w.kill()
+            w.wait()
+            w.stdin.close()
+            w.stdout.close()
+
+
+def _start(run: Run, threads: int) -> subprocess.Popen[str]:
+    # Threads that spin while they wait for each other cost a busy machine minutes.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "training.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=Path(__file__).resolve().parents[1],  # where `training` can be imported, whatever the user's folder
+        text=True,
+    )
+    worker.stdin.write(json.dumps(asdict(run)) + "\n")
+    worker.stdin.flush()  # and stays open: its end tells the worker that the parent is gone
+    return worker
+
+
+def _failure(worker: subprocess.Popen[str]) -> Exception:
+    line = worker.stdout.readline()
+    if not line:
+        return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
+    found = json.loads(line)
+    return UsageError(found["error"]) if found["usage"] else RuntimeError(f"training failed: {found['error']}")
+
+
+def _done(run: Run) -> tuple[int, str]:
+    """(steps done, last loss) from the tail of the run's metrics."""
+    path = Path(run.out_dir, "metrics.jsonl")
+    if not path.exists():
+        return 0, "–"
+    with open(path, "rb") as f:
+        f.seek(max(0, path.stat().st_size - 4096))
+        lines = f.read().splitlines()
+    for line in reversed(lines):
+        try:
+            found = json.loads(line)
+            return found["step"], f"{found['loss']:.3f}"
+        except ValueError:
+            continue  # the line that is being written, or the cut first one
+    return 0, "–"
+
+
+def main() -> None:
+    """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
+    from training.data.plan import Source
+    from training.recipes import from_dict
+    from training.trainer import train
+
+    run = Run(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        checkpoint = train(
+            Path(run.out_dir),
+            [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
+            from_dict(run.recipe),
+            init=Path(run.init) if run.init else None,
+            seed=run.seed,
+            steps=run.steps,
+        )
+    except Exception as error:
+        print(json.dumps({"error": str(error), "usage": isinstance(error, UsageError)}), flush=True)
+        if isinstance(error, UsageError):
+            sys.exit(2)
+        raise
+    print(json.dumps({"checkpoint": str(checkpoint.path)}), flush=True)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
