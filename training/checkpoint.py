@@ -16,7 +16,7 @@ from flywheel.workspace import UsageError, digest, file_digest, read_json, write
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from training.models.autoencoder import PatchAutoencoder
+    from training.models.autoencoder import Autoencoder
     from training.models.mmdit import MMDiT
 
 FORMAT = 1
@@ -65,15 +65,15 @@ class Checkpoint:
         model.load_state_dict(self.tensors(weights))
         return model
 
-    def autoencoder(self) -> PatchAutoencoder:
+    def autoencoder(self) -> Autoencoder:
         """The autoencoder whose latents the model works on."""
-        from training.models.autoencoder import PatchAutoencoder
+        from training.models.autoencoder import load_autoencoder
 
-        return PatchAutoencoder.load(self.path / "autoencoder.safetensors")
+        return load_autoencoder(self.path / "autoencoder.safetensors")
 
 
 def write(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: PatchAutoencoder, config: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder, config: Mapping[str, Any]
 ) -> Checkpoint:
     """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is."""
     from safetensors.torch import save

@@ -23,8 +23,11 @@ class Recipe:
     time_mean, time_std: of the logit-normal t [D].
     learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
     weight_decay, clip: AdamW's and the gradient norm's [S: 0.001, 1.0]; betas, ema [D].
-    model, channels, factor: MMDiT preset; the autoencoder's latent channels and pixels per latent pixel.
-    condition, text_tokens: condition encoder preset; tokens that captions are padded to (longer ones are kept).
+    model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
+    autoencoder: "patch" (fitted on the data), or a VAE by folder, pipeline folder or hub tag.
+    condition: encoder, "minilm" or "qwen3-vl:" and a folder, pipeline folder or hub tag.
+    text_tokens: that captions are padded to (longer ones are kept); 0 pads to a batch's longest only, as 2.1 does.
+    schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
     checkpoint_every, validate_every: steps. validation_rows: at most.
     """
@@ -39,6 +42,7 @@ class Recipe:
     model: str
     channels: int
     factor: int
+    autoencoder: str = "patch"
     condition: str = "minilm"
     text_tokens: int = 24
     dropout: float = 0.1
@@ -50,6 +54,7 @@ class Recipe:
     ema: float = 0.9999
     time_mean: float = 0.0
     time_std: float = 1.0
+    schedule: str = "uniform"
     window: int = 8
     autoencoder_rows: int = 1024
     checkpoint_every: int = 1000
@@ -68,7 +73,15 @@ class Recipe:
         return replace(self, **changes)
 
 
-_QWEN = {"model": "qwen-image-2.1", "channels": 64, "factor": 16, "text_tokens": 512}
+_QWEN = {
+    "model": "qwen-image-2.1",
+    "channels": 64,
+    "factor": 16,
+    "autoencoder": "Qwen/Qwen-Image-2.1",
+    "condition": "qwen3-vl:Qwen/Qwen-Image-2.1",
+    "text_tokens": 0,
+    "schedule": "dynamic_shift",
+}
 
 RECIPES: dict[str, Recipe] = {
     "pretrain": Recipe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from flywheel.workspace import UsageError, replacing
+from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.loader import to_uint8, to_unit
 from training.models.condition import load_condition_encoder, pad, padded_length
@@ -19,6 +20,7 @@ from training.randomness import generator
 from training.trainer import as_tokens, sequence_layout
 
 MAX_BATCH = 32
+STEPS = {"uniform": 20, "dynamic_shift": 40}
 
 
 def sample(
@@ -27,7 +29,7 @@ def sample(
     references: Sequence[Sequence[np.ndarray]] | None = None,
     *,
     size: tuple[int, int] = (64, 64),
-    steps: int = 20,
+    steps: int | None = None,
     cfg: float = 3.0,
     seed: int = 0,
 ) -> np.ndarray:
@@ -39,7 +41,12 @@ def sample(
 
 
 class Sampler:
-    """A checkpoint loaded once, for several calls."""
+    """A checkpoint loaded once, for several calls.
+
+    The checkpoint's configuration names its time grid: `sigmas`, its own (a distilled student's), which also sets the
+    number of steps; else `schedule`, "uniform" unless it says "dynamic_shift". Errors: `UsageError` when the condition
+    encoder found today is not the one it was trained with.
+    """
 
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(Path(checkpoint))
@@ -47,52 +54,102 @@ class Sampler:
         self.autoencoder = self.checkpoint.autoencoder()
         condition = self.checkpoint.config["condition"]
         self.encoder = load_condition_encoder(condition["encoder"])
+        if self.encoder.fingerprint != condition["fingerprint"]:
+            raise UsageError(
+                f"{condition['encoder']} is not the condition encoder that {self.checkpoint.path} was trained with: "
+                "restore its files"
+            )
         self.text_tokens = condition["tokens"]
 
-    @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next
     def sample(
         self,
         prompts: Sequence[str],
         references: Sequence[Sequence[np.ndarray]] | None = None,
         *,
         size: tuple[int, int] = (64, 64),
-        steps: int = 20,
+        steps: int | None = None,
         cfg: float = 3.0,
         seed: int = 0,
     ) -> np.ndarray:
         """See `sample`. Errors: `UsageError` for sizes that the autoencoder cannot make, or unpaired references."""
-        references = references if references is not None else [()] * len(prompts)
         self._check(prompts, references, size)
-        states = [self.encoder.encode([prompt])[0] for prompt in prompts]
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, state in enumerate(states):
-            groups.setdefault((padded_length(len(state), self.text_tokens), len(references[i])), []).append(i)
+        noise = torch.stack([self.noise(prompt, size, seed) for prompt in prompts])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
-        for (length, _), members in sorted(groups.items()):
-            for start in range(0, len(members), MAX_BATCH):
-                chosen = members[start : start + MAX_BATCH]
-                noise = torch.stack([self._noise(prompts[i], size, seed) for i in chosen])
-                images = self._encode([references[i] for i in chosen], size)
-                latents = self._denoise(noise, [states[i] for i in chosen], length, images, steps, cfg)
-                pixels = to_uint8(self.autoencoder.decode(latents))
-                out[chosen] = pixels.permute(0, 2, 3, 1).numpy()
+        for rows, latents in self._batches(prompts, references, noise, steps, cfg):
+            out[rows] = to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy()
         return out
 
+    def latents(
+        self,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[np.ndarray]] | None = None,
+        *,
+        noise: Tensor,
+        steps: int | None = None,
+        cfg: float = 3.0,
+    ) -> Tensor:
+        """Latents [N, C, h, w] denoised from `noise` of the same shape."""
+        out = torch.zeros_like(noise)
+        for rows, latents in self._batches(prompts, references, noise, steps, cfg):
+            out[rows] = latents
+        return out
+
+    def noise(self, prompt: str, size: tuple[int, int], seed: int) -> Tensor:
+        """Where a prompt's image starts, [C, h, w]: a function of seed, prompt and size."""
+        shape = (self.autoencoder.channels, *(side // self.autoencoder.factor for side in size))
+        return torch.from_numpy(generator(seed, "sample", prompt).standard_normal(shape, dtype="float32"))
+
+    def times(self, steps: int | None, tokens: int) -> np.ndarray:
+        """The checkpoint's time grid for `steps` (default: 20; 40 with dynamic shift) and so many target tokens."""
+        config = self.checkpoint.config
+        if config.get("sigmas"):
+            return schedules.own(config["sigmas"])
+        schedule = config.get("schedule", "uniform")
+        return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
+
+    @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next
+    def _batches(
+        self,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[np.ndarray]] | None,
+        noise: Tensor,
+        steps: int | None,
+        cfg: float,
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows of one layout with their latents."""
+        size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
+        given = references if references is not None else [()] * len(prompts)
+        pictures = [_resized(row, size) for row in given]
+        states = [self.encoder.encode([p], [r])[0] for p, r in zip(prompts, pictures, strict=True)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, state in enumerate(states):
+            groups.setdefault((padded_length(len(state), self.text_tokens), len(pictures[i])), []).append(i)
+        for (length, _), members in sorted(groups.items()):
+            for start in range(0, len(members), MAX_BATCH):
+                rows = members[start : start + MAX_BATCH]
+                shown = torch.stack([pictures[i] for i in rows])
+                yield rows, self._denoise(noise[rows], [states[i] for i in rows], length, shown, steps, cfg)
+
     def _denoise(
-        self, x: Tensor, states: list[Tensor], length: int, references: Tensor | None, steps: int, cfg: float
+        self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float
     ) -> Tensor:
         """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once."""
-        count = 0 if references is None else references.shape[1]
-        layout = sequence_layout(length, count, tuple(x.shape[-2:]))
-        tokens = as_tokens(references.transpose(1, 2).flatten(3)) if count else None
-        text, valid = pad(states, length)
-        conditional = self.model.prefill(text, layout, tokens, valid)
+        count = shown.shape[1]
+        tokens = None
+        if count:
+            latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2])
+            tokens = as_tokens(latents.transpose(1, 2).flatten(3))
+        conditional = self._prefill(states, length, tokens, count, x)
         unconditional = None
         if cfg != 1.0:
-            rows = len(x) if count else 1
-            null, null_valid = pad([self.encoder.encode([""])[0]] * rows, length)
-            unconditional = self.model.prefill(null, layout, tokens, null_valid)
-        times = sigmas(steps)
+            if count and self.encoder.reads_references:
+                nulls = self.encoder.encode([""] * len(x), shown)
+            else:
+                nulls = [self.encoder.encode([""])[0]] * (len(x) if count else 1)
+            # Without a usual length each side keeps its own, as in the open 2.1 pipeline.
+            null_length = length if self.text_tokens else max(map(len, nulls))
+            unconditional = self._prefill(nulls, null_length, tokens, count, x)
+        times = self.times(steps, x.shape[-2] * x.shape[-1])
         for t, following in zip(times[:-1], times[1:], strict=True):
             velocity = _velocity(self.model, x, float(t), conditional)
             if unconditional is not None:
@@ -101,39 +158,29 @@ class Sampler:
             x = x + float(following - t) * velocity
         return x
 
-    def _encode(self, references: Sequence[Sequence[np.ndarray]], size: tuple[int, int]) -> Tensor | None:
-        """Reference latents [B, R, C, h, w], area-resized to the target's size."""
-        if not len(references[0]):
-            return None
-        images = torch.from_numpy(np.stack([[_resized(r, size) for r in row] for row in references]))
-        images = images.permute(0, 1, 4, 2, 3)
-        return self.autoencoder.encode(to_unit(images.flatten(0, 1))).unflatten(0, images.shape[:2])
+    def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
+        text, valid = pad(states, length)
+        layout = sequence_layout(length, count, tuple(x.shape[-2:]), self.encoder.lead(count))
+        return self.model.prefill(text, layout, tokens, valid)
 
-    def _noise(self, prompt: str, size: tuple[int, int], seed: int) -> Tensor:
-        shape = (self.autoencoder.channels, *(side // self.autoencoder.factor for side in size))
-        return torch.from_numpy(generator(seed, "sample", prompt).standard_normal(shape, dtype="float32"))
-
-    def _check(self, prompts: Sequence[str], references: Sequence, size: tuple[int, int]) -> None:
-        if len(references) != len(prompts):
+    def _check(self, prompts: Sequence[str], references: Sequence | None, size: tuple[int, int]) -> None:
+        if references is not None and len(references) != len(prompts):
             raise UsageError(f"{len(prompts)} prompts but {len(references)} lists of references: give one list each")
         if any(side % self.autoencoder.factor or side <= 0 for side in size):
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX))
+def _resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """One prompt's references uint8 [R, 3, H, W], area-resized to the target's size."""
+    resized = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
+    if not resized:
+        return torch.zeros(0, 3, *size, dtype=torch.uint8)
+    return torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
 
 
 def _velocity(model: MMDiT, x: Tensor, t: float, prefix: Prefix) -> Tensor:
     out = model.decode(as_tokens(x), torch.full((len(x),), t), prefix)
     return out.transpose(1, 2).unflatten(2, x.shape[-2:])
-
-
-def sigmas(steps: int) -> np.ndarray:
-    """Times from 1 (noise) to 0, evenly spaced, float64 [steps + 1]. Errors: `UsageError` for fewer than one step."""
-    if steps < 1:
-        raise UsageError(f"{steps} sampling steps: use at least 1")
-    return np.linspace(1.0, 0.0, steps + 1)
 
 
 def grid(images: np.ndarray, captions: Sequence[str], path: Path, *, columns: int = 8, scale: int = 2) -> Path:

@@ -18,9 +18,10 @@ from training.checkpoint import Checkpoint, Metrics
 from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_unit
 from training.data.plan import Plan, Source, plan_digest
 from training.losses.flow_matching import flow_matching_loss, logit_normal
-from training.models.autoencoder import PatchAutoencoder, fit
+from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
-from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
+from training.models.vae import VAE
 from training.randomness import generator
 from training.recipes import Recipe
 
@@ -70,7 +71,7 @@ def train(
     last = _same_run(found[-1], run) if found else None
     start = last or parent
     encoder = load_condition_encoder(recipe.condition)
-    autoencoder = start.autoencoder() if start else fit_autoencoder(plan, recipe)
+    autoencoder = choose_autoencoder(plan, recipe, start)
     model = build_model(recipe, encoder, seed) if start is None else start.model("model" if last else "ema")
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if last is None else last.tensors("ema")
     optimizer = torch.optim.AdamW(
@@ -90,6 +91,7 @@ def train(
         "model": model.config.to_dict(),
         "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
         "autoencoder": autoencoder.fingerprint,
+        "schedule": recipe.schedule,
         "init": parent and parent.fingerprint,
     }
     for step in range(last.step if last else 0, steps):
@@ -132,7 +134,7 @@ def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, se
     for i, row in enumerate(micro.rows):
         rng = generator(seed, "step", row.bucket, row.slot)
         if rng.random() < recipe.dropout:
-            states[i] = null
+            states[i] = micro.nulls[i] if micro.nulls else null
         normal[i] = rng.standard_normal()
         noise[i] = torch.from_numpy(rng.standard_normal(noise.shape[1:], dtype="float32"))
     t = logit_normal(normal, recipe.time_mean, recipe.time_std)
@@ -145,7 +147,7 @@ def conditional_loss(
     """Flow-matching loss per row [B], given noise, times and text states."""
     text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
     references = micro.references
-    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]))
+    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]), micro.lead)
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
 
     def velocity(x_t: Tensor, time: Tensor) -> Tensor:
@@ -155,9 +157,11 @@ def conditional_loss(
     return flow_matching_loss(velocity, micro.latents, noise, t)
 
 
-def sequence_layout(text_tokens: int, references: int, size: tuple[int, int]) -> tuple:
-    """References first, then the text, then the target: all images of one size."""
-    return (*[size] * references, text_tokens, size)
+def sequence_layout(text_tokens: int, references: int, size: tuple[int, int], lead: Sequence[int] = ()) -> Layout:
+    """References, each after its `lead` of text tokens (default: none), then the text, then the target; one size."""
+    lead = lead or (0,) * references
+    before = [part for run in lead for part in (run, size)]
+    return tuple(part for part in (*before, text_tokens - sum(lead), size) if part)
 
 
 def as_tokens(latents: Tensor) -> Tensor:
@@ -193,7 +197,7 @@ def update_ema(ema: dict[str, Tensor], model: MMDiT, decay: float) -> None:
     torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
 
 
-def prepare_with(autoencoder: PatchAutoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
+def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
     """Row group → latents and text states."""
 
     @torch.no_grad()
@@ -203,9 +207,35 @@ def prepare_with(autoencoder: PatchAutoencoder, encoder: ConditionEncoder) -> Ca
         references = latents.new_zeros(n, 0, *latents.shape[1:])
         if count:
             references = autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
-        return Prepared(latents, references, encoder.encode(group.captions))
+        states = encoder.encode(group.captions, group.references)
+        nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
+        return Prepared(latents, references, states, nulls, encoder.lead(count))
 
     return prepare
+
+
+def choose_autoencoder(plan: Plan, recipe: Recipe, start: Checkpoint | None) -> Autoencoder:
+    """The interrupted run's or the parent's; without one, fitted patches or the VAE that the recipe names.
+
+    Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
+    """
+    if start is None:
+        found = fit_autoencoder(plan, recipe) if recipe.autoencoder == "patch" else VAE.open(recipe.autoencoder)
+    else:
+        found, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
+        if named != recipe.autoencoder and (
+            "patch" in (named, recipe.autoencoder) or VAE.open(recipe.autoencoder).fingerprint != found.fingerprint
+        ):
+            raise UsageError(
+                f"{start.path} was trained on latents of {named}, the recipe names {recipe.autoencoder}: "
+                f"set autoencoder = {named!r}, or start without a parent"
+            )
+    if (found.channels, found.factor) != (recipe.channels, recipe.factor):
+        raise UsageError(
+            f"the autoencoder has {found.channels} channels and factor {found.factor}, the recipe says "
+            f"{recipe.channels} and {recipe.factor}: change channels and factor in the recipe"
+        )
+    return found
 
 
 def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:

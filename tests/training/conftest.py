@@ -17,6 +17,14 @@ def snapshot(tmp_path_factory) -> Path:
     return write_snapshot(folder, [{"rows": card_rows(150)}, {"rows": card_rows(70, task="ti2i")}])
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, snapshot):
+    """The checkpoint of a short, uninterrupted tiny run on the snapshot."""
+    from tests.training.test_trainer import run
+
+    return run(tmp_path_factory.mktemp("uninterrupted"), snapshot)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small products gain nothing from threads, and threads that wait for each other on a busy machine cost minutes."""

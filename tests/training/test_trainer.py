@@ -58,11 +58,6 @@ def without_clock(path: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "cpu_seconds"} for line in read_metrics(path)]
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, snapshot) -> Checkpoint:
-    return run(tmp_path_factory.mktemp("uninterrupted"), snapshot)
-
-
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
     out = tmp_path / "out"
     for step in (1, 5):  # before the first checkpoint, then between two later ones

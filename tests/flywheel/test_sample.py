@@ -1,0 +1,91 @@
+"""`flywheel sample`: same request, same bytes; what the user got wrong in one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flywheel.ledger import Ledger
+from flywheel.sample import parse_size, promoted_checkpoint, sample_pictures
+from flywheel.workspace import UsageError, Workspace
+from tests.flywheel.test_cli import flywheel, wrong
+from tests.training.snapshots import card_rows, write_snapshot
+from training.data.plan import Source
+from training.recipes import recipe
+from training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample")
+    manifest = write_snapshot(folder, [{"rows": card_rows(70)}])
+    tiny = recipe("tiny", batch={64: 4}, resolution={64: 32}, channels=16, text_tokens=16, t2i_share=1.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield train(folder / "run", [Source(manifest=manifest)], tiny, steps=1).path
+    torch.set_num_threads(threads)
+
+
+def test_a_picture_is_a_function_of_the_request(checkpoint, tmp_path):
+    def draw(output: str, **request):
+        made = sample_pictures(checkpoint, "A red disc!", output=tmp_path / output, **({"steps": 2} | request))
+        return [open(path, "rb").read() for path in made["images"]], made
+
+    two, made = draw("a", seed=3, count=2)
+    assert (made["size"], made["steps"], made["seeds"], made["step"]) == ("32x32", 2, [3, 4], 1)
+    assert draw("b", seed=4)[0] == two[1:] and two[0] != two[1]
+    assert all(Image.open(path).size == (32, 32) for path in made["images"])
+    sheet = np.asarray(Image.open(made["grid"]))
+    assert sheet.shape[1] > 2 * 32 * 4 and sheet[:128, :128].std() > 0
+
+    reference = tmp_path / "ref.png"
+    Image.new("RGB", (40, 30), "blue").save(reference)
+    edited, other = draw("a", seed=3, references=[reference], size=(16, 32))
+    assert other["size"] == "32x16" and edited[0] != two[0]
+    assert len(list((tmp_path / "a").iterdir())) == 5  # requests never overwrite each other
+    assert made["images"][0].split("/")[-1].startswith("a-red-disc-")
+
+
+def test_the_last_promoted_checkpoint_is_taken(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    with pytest.raises(UsageError, match="no promoted checkpoint"):
+        promoted_checkpoint(workspace)
+    for number, verdict in enumerate(("PROMOTE", "PROMOTE", "REJECT"), 1):
+        row = {"round": number, "verdict": verdict, "checkpoint": f"checkpoints/{number}/final", "snapshot": "s"}
+        Ledger(workspace, "rounds").append([row], key=f"round/{number}")
+    assert promoted_checkpoint(workspace) == workspace.path("checkpoints", "2", "final")
+
+
+def test_what_is_wrong_is_named(checkpoint, tmp_path):
+    assert parse_size("64x32") == (32, 64)
+    for size in ("64", "0x64", "-1x2", "axb"):
+        with pytest.raises(UsageError, match="such as 64x64"):
+            parse_size(size)
+    (tmp_path / "text.png").write_text("no image")
+    requests = [
+        ({"count": 0}, "at least one"),
+        ({"size": (30, 32)}, "multiples of 8"),
+        ({"steps": 0}, "at least 1"),
+        ({"references": [tmp_path / "none.png"]}, "none.png cannot be read"),
+        ({"references": [tmp_path / "text.png"]}, "not an image"),
+        ({"output": tmp_path / "text.png"}, "is a file"),
+    ]
+    for request, message in requests:
+        with pytest.raises(UsageError, match=message):
+            sample_pictures(checkpoint, "a disc", **({"output": tmp_path / "out"} | request))
+    with pytest.raises(UsageError, match="is not a checkpoint"):
+        sample_pictures(tmp_path, "a disc", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "either --checkpoint DIR or --workspace W" in wrong("sample", "a disc")
+
+
+def test_the_command(checkpoint, tmp_path):
+    out = flywheel(
+        "sample", "a disc", "--checkpoint", checkpoint, "--size", "32x16", "--steps", 1, "--output", tmp_path, "--json"
+    )
+    made = json.loads(out.stdout)
+    assert Image.open(made["images"][0]).size == (32, 16) and Image.open(made["grid"]).size[0] > 32

@@ -1,0 +1,80 @@
+"""`flywheel evaluate vae`: a table row per autoencoder; what is left out is said."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curation.synthesis.pages import pages
+from flywheel.vae_quality import evaluate, load_photographs
+from flywheel.workspace import UsageError
+from tests.flywheel.test_cli import flywheel, wrong
+from tests.training.tiny_models import tiny_qwen_vae
+from training.data.loader import to_unit
+from training.models.autoencoder import fit
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        small.resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    Image.new("RGB", (40, 90)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(photographs, tmp_path_factory):
+    """What matters of a checkpoint here: its autoencoder."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    images = to_unit(load_photographs(photographs, side=64).images)
+    fit([images], channels=24, factor=8).save(folder / "autoencoder.safetensors")
+    return folder
+
+
+def test_pages_are_full_of_text_and_a_function_of_the_seed():
+    one, again, other = (list(pages(2, seed=seed, side=128)) for seed in (0, 0, 1))
+    assert [p.tobytes() for p in one] == [p.tobytes() for p in again]
+    assert one[0].tobytes() not in (one[1].tobytes(), other[0].tobytes())
+    for page in pages(4, seed=3):
+        edges = np.abs(np.diff(np.asarray(page.convert("L"), dtype=int), axis=1)) > 30
+        assert page.size == (256, 256) and edges.mean() > 0.04
+        assert all(edges[top : top + 64].any() for top in range(0, 256, 64))
+
+
+def test_photographs_are_cut_square_and_what_is_left_out_is_said(photographs):
+    found = load_photographs(photographs, side=64)
+    assert found.images.shape == (3, 3, 64, 64)
+    assert found.left_out.keys() == {"small.png", "broken.jpg"}
+    assert "40x90 is smaller than 64" in found.left_out["small.png"]
+    assert len(load_photographs(photographs, side=64, count=2).images) == 2
+    with pytest.raises(UsageError, match="no image of at least 256 pixels"):
+        load_photographs(photographs)
+
+
+def test_one_row_per_autoencoder(photographs, checkpoint, tmp_path):
+    tiny_qwen_vae().save_pretrained(tmp_path / "pipeline" / "vae")
+    pictures = load_photographs(photographs, side=64)
+    patch, vae = evaluate([str(checkpoint), str(tmp_path / "pipeline")], pictures, side=64, texts=3)
+    assert (patch["layout"], vae["layout"]) == ("f8c24", "f16c16")
+    assert patch["encoder_parameters"] == 192 * 24 and vae["decoder_parameters"] > vae["encoder_parameters"] > 10_000
+    assert patch["photographs_images"] == patch["text_images"] == 3
+    assert patch["photographs_psnr"] > 25 > patch["text_psnr"] > vae["text_psnr"]  # fitted on these photographs
+    assert 1 > patch["photographs_ssim"] > patch["text_ssim"] > 0
+    with pytest.raises(UsageError, match="needs a multiple of 16"):
+        evaluate([str(tmp_path / "pipeline")], pictures, side=72)
+
+
+def test_the_command(photographs, checkpoint, tmp_path):
+    out = flywheel(
+        "evaluate", "vae", checkpoint, "--photographs", photographs, "--side", 64, "--count", 2, "--json"
+    )
+    (row,) = json.loads(out.stdout)
+    assert row["model"] == str(checkpoint) and row["photographs_psnr"] > 25
+    assert "is no folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")

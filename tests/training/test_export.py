@@ -1,0 +1,118 @@
+"""An exported pipeline opens in diffusers and draws the latents that our sampler draws from the same noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flywheel.workspace import UsageError
+from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint
+from training.export import export_pipeline
+from training.models.mmdit import MMDiTConfig
+from training.models.qwen3vl import Qwen3VL
+from training.models.vae import VAE
+from training.sampling import Sampler
+
+CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=3, heads=2, head_dim=32, rope_axes=(8, 12, 12))
+SIDE = 64
+GRIDS = {
+    "dynamic_shift": {"schedule": "dynamic_shift"},
+    "uniform": {"schedule": "uniform"},
+    "own": {"schedule": "dynamic_shift", "sigmas": [1.0, 0.9, 0.55, 0.2]},
+}
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Writes a checkpoint of tiny random 2.1-compatible parts, with changes to its configuration."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    encoder = Qwen3VL(tiny_qwen3vl(processor := tiny_processor()), processor)
+    for part in (encoder.model, processor):
+        part.save_pretrained(root / "qwen3vl")
+    weights = {name: p.detach() for name, p in randomised(CONFIG.build()).named_parameters()}
+    condition = {"encoder": f"qwen3-vl:{root / 'qwen3vl'}", "fingerprint": encoder.fingerprint, "tokens": 0}
+
+    def write(name: str, **changes) -> Checkpoint:
+        config = {"step": 1, "model": CONFIG.to_dict(), "condition": condition, **changes}
+        return checkpoints.write(root / name, {"ema": weights}, VAE(tiny_qwen_vae()), config)
+
+    return write
+
+
+def opened(folder):
+    from diffusers import QwenImage21Pipeline
+
+    pipeline = QwenImage21Pipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn(pipeline, noise, prompt, **settings):
+    packed = pipeline(prompt, latents=noise.flatten(2).transpose(1, 2), output_type="latent", **settings).images
+    return packed.transpose(1, 2).unflatten(2, noise.shape[-2:])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_pipeline_draws_our_latents(write, tmp_path, grid):
+    sampler = Sampler(write(grid, **GRIDS[grid]))
+    pipeline = opened(export_pipeline(sampler.checkpoint, tmp_path / "pipeline"))
+    prompt = "a red disc at the left"
+    noise = sampler.noise(prompt, (SIDE, 2 * SIDE), seed=4)[None]
+    mine = sampler.latents([prompt], noise=noise, steps=5, cfg=1.0)
+    theirs = drawn(pipeline, noise, prompt, num_inference_steps=5, height=SIDE, width=2 * SIDE)
+    assert pipeline.num_timesteps == (4 if grid == "own" else 5)
+    assert (mine - noise).std() > 0.1  # the model does something
+    assert (mine - theirs).abs().max() < 1e-5
+
+    other = sampler.latents(["two blue squares"], noise=noise, steps=5, cfg=1.0)
+    assert (mine - other).abs().max() > 1e-3  # and the prompt matters to it
+
+
+def test_guidance_and_references_agree_too(write, tmp_path):
+    """Two references of the target's size, guidance against the empty prompt that sees the references as well."""
+    sampler = Sampler(write("guided", schedule="dynamic_shift"))
+    pipeline = opened(export_pipeline(sampler.checkpoint, tmp_path / "pipeline"))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(2)]
+    noise = sampler.noise("x", (SIDE, SIDE), seed=1)[None]
+    settings = {"num_inference_steps": 3, "negative_prompt": "", "true_cfg_scale": 2.5, "output_resolution": SIDE}
+    for references in (pictures, pictures[:1], []):
+        mine = sampler.latents(["make it blue"], [references], noise=noise, steps=3, cfg=2.5)
+        images = [Image.fromarray(p) for p in references] or None
+        theirs = drawn(pipeline, noise, "make it blue", image=images, **settings)
+        assert (mine - theirs).abs().max() < 2e-5
+    unguided = sampler.latents(["make it blue"], [[]], noise=noise, steps=3, cfg=1.0)
+    assert (mine - unguided).abs().max() > 1e-3
+
+
+def test_pictures_agree(write, tmp_path):
+    sampler = Sampler(write("picture", schedule="dynamic_shift"))
+    pipeline = opened(export_pipeline(sampler.checkpoint, tmp_path / "pipeline"))
+    noise = sampler.noise("a disc", (SIDE, SIDE), seed=0)
+    settings = {"num_inference_steps": 2, "height": SIDE, "width": SIDE}
+    packed = noise[None].flatten(2).transpose(1, 2)
+    picture = pipeline("a disc", latents=packed, **settings).images[0].convert("RGBA")
+    shown = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    (mine,) = sampler.sample(["a disc"], size=(SIDE, SIDE), steps=2, cfg=1.0, seed=0)
+    assert np.abs(mine.astype(int) - np.asarray(shown)).max() <= 2  # theirs rounds twice
+    assert mine.std() > 5
+
+
+def test_an_export_is_a_source_of_its_parts(write, tmp_path):
+    checkpoint = write("parts", schedule="dynamic_shift")
+    folder = export_pipeline(checkpoint, tmp_path / "pipeline")
+    assert VAE.open(str(folder)).fingerprint == checkpoint.autoencoder().fingerprint
+    assert Qwen3VL.open(str(folder)).fingerprint == checkpoint.config["condition"]["fingerprint"]
+
+
+def test_what_the_pipeline_cannot_express_is_named(write, trained, tmp_path):
+    with pytest.raises(UsageError) as error:
+        export_pipeline(trained, tmp_path / "tiny")
+    for words in ("no grid positions", "no AutoencoderKLQwenImage21", "minilm, which is no Qwen3-VL", "to 16 tokens"):
+        assert words in str(error.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="give a new name"):
+        export_pipeline(write("again"), tmp_path)

@@ -1,0 +1,91 @@
+"""A checkpoint of 2.1-compatible parts as a diffusers `QwenImage21Pipeline` folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flywheel.workspace import UsageError
+from training import schedules
+from training.checkpoint import Checkpoint
+from training.models.condition import load_condition_encoder
+from training.models.convert import diffusers_config, to_diffusers
+from training.models.qwen3vl import Qwen3VL
+from training.models.vae import VAE
+from training.torchvision_shim import declare_operators
+
+
+def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str = "ema") -> Path:
+    """Write `folder` for `QwenImage21Pipeline.from_pretrained`; it draws the latents that our sampler draws.
+
+    `weights`: "ema" or "model". The pipeline's own defaults follow the checkpoint's time grid. Errors: `UsageError` for
+    a folder that exists, and for a checkpoint that the pipeline cannot express, naming every part that stands against
+    it.
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(Path(checkpoint))
+    folder = Path(folder)
+    if folder.exists():
+        raise UsageError(f"{folder} exists: exports are never replaced, give a new name")
+    pipeline = build_pipeline(checkpoint, weights=weights)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipeline.save_pretrained(temporary)
+    os.replace(temporary, folder)
+    return folder
+
+
+def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
+    """The same as an object in memory. Errors: see `export_pipeline`."""
+    declare_operators()
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline, QwenImage21Transformer2DModel
+
+    model, condition = checkpoint.model(weights), checkpoint.config["condition"]
+    autoencoder, encoder = checkpoint.autoencoder(), load_condition_encoder(condition["encoder"])
+    against = []
+    try:
+        shape = diffusers_config(model.config)
+    except ValueError as error:
+        against.append(f"its transformer ({error})")
+    if not isinstance(autoencoder, VAE) or type(autoencoder.model).__name__ != "AutoencoderKLQwenImage21":
+        against.append("its autoencoder, which is no AutoencoderKLQwenImage21")
+    if not isinstance(encoder, Qwen3VL):
+        against.append(f"its condition encoder {condition['encoder']}, which is no Qwen3-VL")
+    elif encoder.fingerprint != condition["fingerprint"]:
+        against.append(f"its condition encoder: {condition['encoder']} has changed since it was trained")
+    if condition["tokens"]:
+        against.append(f"its captions, padded to {condition['tokens']} tokens (the pipeline pads none)")
+    if against:
+        raise UsageError(f"{checkpoint.path} does not fit QwenImage21Pipeline: {'; '.join(against)}")
+    transformer = QwenImage21Transformer2DModel(**shape)
+    transformer.load_state_dict(to_diffusers(model.state_dict(), model.config), strict=True)
+    settings, sigmas = _scheduler(checkpoint.config)
+    return QwenImage21Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**settings),
+        vae=autoencoder.model,
+        text_encoder=encoder.model,
+        processor=encoder.processor,
+        transformer=transformer,
+        sample_sigmas=sigmas,
+    )
+
+
+def _scheduler(config: dict[str, Any]) -> tuple[dict[str, Any], list[float] | None]:
+    """Settings of diffusers' scheduler and the grid that the pipeline is to use, without its closing 0.
+
+    A grid of the checkpoint's own and the uniform one must not be shifted again.
+    """
+    if config.get("sigmas"):
+        return {"shift": 1.0, "use_dynamic_shifting": False}, schedules.own(config["sigmas"])[:-1].tolist()
+    if config.get("schedule", "uniform") == "uniform":
+        return {"shift": 1.0, "use_dynamic_shifting": False}, None
+    return {
+        "use_dynamic_shifting": True,
+        "time_shift_type": "exponential",
+        "base_shift": schedules.SHIFT[0],
+        "max_shift": schedules.SHIFT[1],
+        "base_image_seq_len": schedules.TOKENS[0],
+        "max_image_seq_len": schedules.TOKENS[1],
+        "shift_terminal": schedules.TERMINAL,
+    }, None

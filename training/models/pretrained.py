@@ -1,0 +1,62 @@
+"""Published weights: a folder, a pipeline's folder or a hub tag becomes one local folder; digests of weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flywheel.workspace import UsageError
+
+_WEIGHTS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+
+
+def locate(name: str, part: str) -> Path:
+    """The local folder of `part` of a model.
+
+    `name`: a folder with `config.json`; a pipeline's folder, which holds `part` as a subfolder; or a hub tag of either,
+    downloaded once into the hub's cache. Naming a tag is what asks for the network. Errors: `UsageError`.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise UsageError(f"{name} is no folder and no hub tag (owner/name): give the folder of a {_words(part)}")
+        folder = _download(name, part)
+    found = folder / part if (folder / part).is_dir() else folder
+    if not any((found / file).is_file() for file in ("config.json", "tokenizer.json", "tokenizer_config.json")):
+        raise UsageError(f"{folder} has neither config.json nor {part}/: give the folder of a {_words(part)}")
+    return found
+
+
+def _download(tag: str, part: str) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        try:
+            hf_hub_download(tag, "model_index.json")
+            wanted = [f"{part}/*"]
+        except EntryNotFoundError:  # a model's own repository, not a pipeline's
+            wanted = list(_WEIGHTS)
+        return Path(snapshot_download(tag, allow_patterns=wanted))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"{_words(part)} {tag} cannot be had from the hub ({reason}): check the tag and the connection, "
+            "or download it and give its folder"
+        ) from error
+
+
+def _words(part: str) -> str:
+    return {"vae": "VAE"}.get(part, part.replace("_", " "))
+
+
+def weights_digest(model: nn.Module, *also: str) -> str:
+    """SHA-256 of every weight's name, type and bytes, and of `also`; independent of where and how they are stored."""
+    sha = hashlib.sha256("\x1f".join(also).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

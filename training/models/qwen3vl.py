@@ -1,0 +1,123 @@
+"""Frozen Qwen3-VL as condition encoder: it reads instruction and references, its visual tokens make room for latents.
+
+Prompt and image slots are laid out as the open 2.1 pipeline does (the checkpoint expects these tokens, not those of the
+chat template): system prompt of the report, dropped from the states; then per reference a numbered slot; the caption.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flywheel.workspace import UsageError
+from training.models.pretrained import locate, weights_digest
+from training.torchvision_shim import declare_operators
+
+SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
+SLOT = "<image{}><|vision_start|><|image_pad|><|vision_end|>"
+MAX_BATCH = 16
+
+
+def prompt(caption: str, references: int = 0) -> str:
+    """The text that Qwen3-VL reads. An empty caption is a space; what looks like a control token is made plain text."""
+    slots = " ".join(SLOT.format(i + 1) for i in range(references))
+    text = caption.replace("<|", "< |") or " "
+    return f"{SYSTEM}<|im_start|>user\n{slots}{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+class Qwen3VL:
+    """States are the last layer's output before the final norm, float32 on the CPU; the model stays where it is.
+
+    `model`: `Qwen3VLForConditionalGeneration`; `processor`: its `Qwen3VLProcessor`.
+    """
+
+    reads_references = True
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.dim = model.config.text_config.hidden_size
+        self._system_tokens = len(processor.tokenizer(SYSTEM)["input_ids"])
+
+    @classmethod
+    def open(cls, name: str) -> Qwen3VL:
+        """From a folder, a pipeline's folder or a hub tag, in the stored precision. Errors: `UsageError`."""
+        declare_operators()
+        from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        weights, texts = locate(name, "text_encoder"), locate(name, "processor")
+        try:
+            _check_kind(json.loads((weights / "config.json").read_text()))
+            model = Qwen3VLForConditionalGeneration.from_pretrained(weights, local_files_only=True, dtype="auto")
+            return cls(model, Qwen3VLProcessor.from_pretrained(texts, local_files_only=True))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UsageError(f"{name} is no Qwen3-VL ({reason}): give another folder or tag") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, tokenizer, image processing and prompt."""
+        tokenizer = self.processor.tokenizer.backend_tokenizer.to_str()
+        images = json.dumps(self.processor.image_processor.to_dict(), sort_keys=True, default=str)
+        return weights_digest(self.model, tokenizer, images, prompt("", 2))
+
+    def lead(self, references: int) -> tuple[int, ...]:
+        """Text tokens between each reference's slot and the one before it: the same for every caption."""
+        ids = self.processor.tokenizer(prompt("", references))["input_ids"][self._system_tokens :]
+        slots = [i for i, token in enumerate(ids) if token == self.processor.image_token_id]
+        return tuple(b - a - 1 for a, b in zip([-1, *slots], slots))
+
+    def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Text states, float32 [L_i, dim] each, the references' slots left out; `references`: uint8 [R, 3, H, W] each.
+
+        A caption's states are those of `lead`'s runs, then of the rest.
+        """
+        images = references if references is not None else [()] * len(captions)
+        out: list[Tensor] = [None] * len(captions)
+        for rows, inputs in self._batches(captions, images):
+            hidden = self._before_the_norm(inputs)[:, self._system_tokens :]
+            text = inputs["input_ids"][:, self._system_tokens :] != self.processor.image_token_id
+            for row, states, kept in zip(rows, hidden, text):
+                out[row] = states[kept].float().cpu()
+        return out
+
+    def _batches(self, captions: Sequence[str], images: Sequence[Any]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Rows with their inputs: captions of equal length together, so that nothing is padded; references alone."""
+        lengths: dict[int, list[tuple[int, list[int]]]] = {}
+        for row, (caption, pictures) in enumerate(zip(captions, images, strict=True)):
+            text = prompt(caption, len(pictures))
+            if len(pictures):
+                shown = [Image.fromarray(p.permute(1, 2, 0).contiguous().numpy()) for p in pictures]
+                yield [row], dict(self.processor(text=[text], images=shown, return_tensors="pt"))
+            else:
+                ids = self.processor.tokenizer(text)["input_ids"]
+                lengths.setdefault(len(ids), []).append((row, ids))
+        for _, same in sorted(lengths.items()):
+            for start in range(0, len(same), MAX_BATCH):
+                rows, ids = zip(*same[start : start + MAX_BATCH])
+                yield list(rows), {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), len(ids[0]))}
+
+    @torch.no_grad()
+    def _before_the_norm(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The last layer's output [B, L, dim]; the last hidden state that transformers 5 returns is normed."""
+        found: list[Tensor] = []
+        inner = self.model.model
+        handle = inner.language_model.norm.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        try:
+            inner(**{name: x.to(self.model.device) for name, x in inputs.items()}, use_cache=False)
+        finally:
+            handle.remove()
+        return found[0]
+
+
+def _check_kind(config: dict[str, Any]) -> None:
+    if config["model_type"] != "qwen3_vl":
+        raise ValueError(f"its model_type is {config['model_type']}")
