@@ -13,7 +13,7 @@ class PeakMemory:
     system tells it, so that shared pages count once; resident set size elsewhere).
     """
 
-    def __init__(self, every: float = 1.0) -> None:
+    def __init__(self, every: float = 2.0) -> None:
         self.peak = 0
         self._every = every
         self._stop = threading.Event()
@@ -38,11 +38,7 @@ def _tree() -> int:
     total = 0
     for process in [me, *me.children(recursive=True)]:
         try:
-            total += (
-                process.memory_full_info().pss
-                if hasattr(process.memory_full_info(), "pss")
-                else process.memory_info().rss
-            )
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            total += getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it ended while we looked
     return total

@@ -89,14 +89,14 @@ def render_reword(edit: Edit, rng: random.Random) -> Sample:
 
 
 def keep_checks(edit: Edit) -> tuple[dict, ...]:
-    """The mascot is still there."""
-    return ({"verifier": "identity", "capability": "identity"},)
+    """The mascot is still there, and the shape has its new colour: a copy of the reference must not pass."""
+    follows = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
+    return ({"verifier": "identity", "capability": "identity"}, follows)
 
 
 def render_keep(edit: Edit, rng: random.Random) -> Sample:
     """The shape beside the mascot gets another colour; the mascot stays."""
-    follows = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
-    return _pair(edit, draw_scene, keep_text(edit, rng), (*keep_checks(edit), follows), "keep-mascot", rng)
+    return _pair(edit, draw_scene, keep_text(edit, rng), keep_checks(edit), "keep-mascot", rng)
 
 
 def _pair(edit: Edit, draw, caption: str, checks: tuple[dict, ...], recipe: str, rng: random.Random) -> Sample:
