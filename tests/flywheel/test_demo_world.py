@@ -18,7 +18,7 @@ from flywheel.scorer import BadImage, Item, decode
 from flywheel.signals.suite import load_suite
 from flywheel.workspace import read_json
 
-CAPABILITIES = {"object", "color", "position", "count", "typography", "identity"}
+CAPABILITIES = {"object", "color", "position", "count", "typography", "identity", "editing"}
 
 
 @pytest.fixture(scope="module")
