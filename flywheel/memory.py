@@ -13,7 +13,7 @@ class PeakMemory:
     system tells it, so that shared pages count once; resident set size elsewhere).
     """
 
-    def __init__(self, every: float = 2.0) -> None:
+    def __init__(self, every: float = 3.0) -> None:
         self.peak = 0
         self._every = every
         self._stop = threading.Event()

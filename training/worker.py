@@ -18,7 +18,7 @@ from typing import Any
 
 from flywheel.workspace import UsageError
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def train_all(
             if progress:
                 done = [_done(run) for run in runs]
                 progress(sum(d for d, _ in done), sum(r.steps for r in runs), "loss " + ", ".join(d for _, d in done))
-            time.sleep(_POLL_SECONDS / 4)
+            time.sleep(_POLL_SECONDS)
         if failed := [w for w in workers if w.returncode]:
             raise _failure(failed[0])
         return [Path(json.loads(w.stdout.readline())["checkpoint"]) for w in workers]
