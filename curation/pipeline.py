@@ -10,7 +10,7 @@ from typing import Any
 
 from curation import pool, scoring, shards
 from curation.cluster import cluster
-from curation.decide import Evaluation, Judged, judge
+from curation.decide import Evaluation, Judged, judge, verdicts
 from curation.explain import explain
 from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
@@ -109,7 +109,7 @@ def funnel(
 
     Errors: `UsageError` where a score file is missing.
     """
-    return judge(workspace, policy, configure(policy)[0], evaluation).funnel.to_pylist()
+    return verdicts(workspace, policy, configure(policy)[0], evaluation).funnel.to_pylist()
 
 
 def _commit(

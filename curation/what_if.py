@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
 
 from curation import sql
-from curation.decide import APPLIED, Evaluation, Judged, judge
+from curation.decide import APPLIED, Evaluation, Verdicts, sample_ids, verdicts
 from curation.pipeline import configure
 from curation.policy import Policy, load_policy
 from flywheel.workspace import UsageError, Workspace, read_json
 
-if TYPE_CHECKING:
-    import duckdb
-
-EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, the smallest first
+EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, in the order of the pool
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,17 @@ def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int
     """What enters and what leaves each stage and bucket when `changed` takes the place of `base.policy`.
 
     Returns {changes, not_configured, admitted, stages, funnel}: `admitted` and each row of `stages` count the samples
-    before and after, those that enter and leave, and name some; `funnel` holds the filters whose counts differ.
+    before and after, those that enter and leave, and name the first few; `funnel` has the filters whose counts differ.
     Errors: `UsageError` where scores are missing.
     """
     scorers, reasons = configure(base.policy)
     more, more_reasons = configure(changed)
-    before = judge(workspace, base.policy, scorers, base.evaluation)
-    after = judge(workspace, changed, more, base.evaluation)
+    before = verdicts(workspace, base.policy, scorers, base.evaluation)
+    after = verdicts(workspace, changed, more, base.evaluation)
     return {
         "changes": changes(base.policy, changed),
         "not_configured": reasons | more_reasons,
-        **_moves(before, after, _cells(base.policy, changed), examples),
+        **_moves(before, after, _cells(base.policy, changed), partial(sample_ids, workspace, scorers), examples),
         "funnel": _funnel(before, after),
     }
 
@@ -149,48 +150,42 @@ def _cells(*policies: Policy) -> list[tuple[str, int]]:
     return sorted({(stage.name, bucket) for policy in policies for stage, bucket, _ in sql.cells(policy)})
 
 
-def _moves(before: Judged, after: Judged, cells: list[tuple[str, int]], examples: int) -> dict[str, Any]:
-    import duckdb
+Names = Callable[[np.ndarray], list[str]]  # places in the pool → sample ids
 
-    with duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}) as con:
-        for name, judged in (("before", before), ("after", after)):
-            con.register(f"{name}_stages", judged.stages)
-            con.register(f"{name}_decisions", judged.decisions)
-        admitted = "SELECT '' AS stage, 0 AS bucket, shard, row, sample_id FROM {}_decisions WHERE outcome = 'admitted'"
-        (total,) = _compared(con, admitted, examples) or [_nothing()]
-        passed = "SELECT stage, bucket, shard, row, sample_id FROM {}_stages WHERE passed"
-        found = {(r["stage"], r["bucket"]): r for r in _compared(con, passed, examples)}
-    empty = _nothing()
+
+def _moves(
+    before: Verdicts, after: Verdicts, cells: list[tuple[str, int]], names: Names, examples: int
+) -> dict[str, Any]:
+    stages, old_any, new_any = [], np.zeros(before.rows, bool), np.zeros(before.rows, bool)
+    for stage, bucket in cells:
+        old, new = (_passed(v, sql.cell(stage, bucket)) for v in (before, after))
+        old_any, new_any = old_any | old, new_any | new
+        stages.append({"stage": stage, "bucket": bucket} | _compared(old, new, names, examples))
+    return {"admitted": _compared(old_any, new_any, names, examples), "stages": stages}
+
+
+def _passed(verdicts: Verdicts, cell: str) -> np.ndarray:
+    """bool [rows of the pool]: those that pass this stage and bucket."""
+    out = np.zeros(verdicts.rows, bool)
+    if cell in verdicts.cells.column_names:
+        passes = pc.fill_null(pc.equal(verdicts.cells[cell], 0), False)
+        out[verdicts.cells["n"].to_numpy()] = passes.to_numpy()
+    return out
+
+
+def _compared(old: np.ndarray, new: np.ndarray, names: Names, examples: int) -> dict[str, Any]:
+    enters, leaves = np.flatnonzero(new & ~old), np.flatnonzero(old & ~new)
     return {
-        "admitted": {k: v for k, v in total.items() if k not in ("stage", "bucket")},
-        "stages": [found.get(cell, {"stage": cell[0], "bucket": cell[1]} | empty) for cell in cells],
+        "before": int(old.sum()),
+        "after": int(new.sum()),
+        "enters": len(enters),
+        "leaves": len(leaves),
+        "entering": names(enters[:examples]),
+        "leaving": names(leaves[:examples]),
     }
 
 
-def _nothing() -> dict[str, Any]:
-    return {"before": 0, "after": 0, "enters": 0, "leaves": 0, "entering": [], "leaving": []}
-
-
-def _compared(con: duckdb.DuckDBPyConnection, query: str, examples: int) -> list[dict[str, Any]]:
-    """One row per (stage, bucket): counts of both sides, what only the one or the other has, and the first few ids."""
-    in_before, in_after = "b.row IS NOT NULL", "a.row IS NOT NULL"
-
-    def first(condition: str) -> str:
-        return f"coalesce(min(sample_id, {examples}) FILTER ({condition}), [])"
-
-    rows = con.sql(
-        f"""SELECT stage, bucket,
-               count(*) FILTER ({in_before}) AS before, count(*) FILTER ({in_after}) AS after,
-               count(*) FILTER (NOT {in_before}) AS enters, count(*) FILTER (NOT {in_after}) AS leaves,
-               {first(f"NOT ({in_before})")} AS entering, {first(f"NOT ({in_after})")} AS leaving
-            FROM ({query.format("before")}) AS b FULL JOIN ({query.format("after")}) AS a
-                 USING (stage, bucket, shard, row, sample_id)
-            GROUP BY stage, bucket"""
-    )
-    return rows.to_arrow_table().to_pylist()
-
-
-def _funnel(before: Judged, after: Judged) -> list[dict[str, Any]]:
+def _funnel(before: Verdicts, after: Verdicts) -> list[dict[str, Any]]:
     """Filters whose entered, dropped or status differ, with both sides; a filter that one side lacks has None there."""
     sides = [{(r["stage"], r["bucket"], r["filter"]): r for r in j.funnel.to_pylist()} for j in (before, after)]
     out = []

@@ -49,7 +49,7 @@ def test_what_leaves_is_what_curating_again_would_drop(scored: SimpleNamespace) 
     assert found["changes"] == [{"line": "S1.resolution.min", "before": 64, "after": 130.0}]
     again = curate(workspace, load_policy("demo").replace("S1.resolution.min", 130), exclude_prompts=scored.prompts)
     old, new = ids(scored, scored.result.snapshot), ids(scored, again.snapshot)
-    left = sorted(i for n, (i, outcome) in old.items() if outcome == "admitted" and new[n][1] == "dropped")
+    left = [i for n, (i, outcome) in old.items() if outcome == "admitted" and new[n][1] == "dropped"]
     admitted = found["admitted"]
     assert (admitted["before"], admitted["after"]) == (scored.result.admitted, again.admitted)
     assert (admitted["leaves"], admitted["leaving"]) == (len(left), left) and len(left) == 4
