@@ -52,11 +52,17 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
 
 
 def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
+    left_out = {"invalid_caption", "enlarged"}  # the demo's captions are all valid, and its cards have no detail
+
     def shape(policy: Policy) -> list:
         sides = [256, 512, 1024, 2048] if policy.name != "demo" else [64, 96, 128, 192]
         return [
             (s.name, [sides.index(r) for r in s.resolutions], s.enters)
-            + tuple((f.name, f.score, f.check, f.streams, f.bucket and sides.index(f.bucket)) for f in s.filters)
+            + tuple(
+                (f.name, f.score, f.check, f.streams, f.bucket and sides.index(f.bucket))
+                for f in s.filters
+                if f.name not in left_out
+            )
             for s in policy.stages
         ]
 
