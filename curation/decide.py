@@ -6,19 +6,22 @@ and are found first, among the rows that reach that filter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from curation import pool, sql
-from curation.dedup import duplicates, preference
+from curation import likeness, pool, sql
+from curation.dedup import resolve
 from curation.policy import Filter, Policy, Stage
-from curation.scoring import score_path
 from curation.synthesis.meaning import normalise
-from flywheel.schema import POOL, QUARANTINE, SCORE_KEYS
+from curation.table import schema, tables
+from flywheel.schema import QUARANTINE
 from flywheel.scorer import Scorer
 from flywheel.workspace import UsageError, Workspace
 
@@ -65,6 +68,19 @@ class Judged:
         }
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What a policy says, and no more: enough to count.
+
+    cells: `n` (place in the pool) of every usable row and, per stage and bucket, null where it does not enter, 0 where
+    it passes, k where filter k stops it. rows: rows of the pool. funnel: as in `Judged`.
+    """
+
+    cells: pa.Table
+    rows: int
+    funnel: pa.Table
+
+
 def judge(
     workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], evaluation: Evaluation = Evaluation()
 ) -> Judged:
@@ -72,16 +88,8 @@ def judge(
 
     Errors: `UsageError` where a score file is missing.
     """
-    shards = pool.shards(workspace)
-    policy = sql.with_evaluation_checks(
-        policy, held_out=bool(evaluation.held_out), prompts=bool(evaluation.prompts)
-    )
-    configured = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
-    con = _connect()
-    try:
-        _load(con, workspace, shards, scorers, evaluation)
-        _find_duplicates(con, policy, configured)
-        con.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(policy, configured)}")
+    with _judging(workspace, policy, scorers, evaluation) as (con, policy, configured, rows):
+        con.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(policy, configured, rows)}")
         ingested = pool.quarantined_at_ingest(workspace)
         return Judged(
             decisions=_arrow(con, sql.decisions(policy, configured)),
@@ -90,14 +98,43 @@ def judge(
             quarantine=_quarantine(con, ingested),
             admitted=_arrow(con, sql.admitted(policy)),
         )
-    finally:
-        con.close()
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
-    import duckdb
+def verdicts(
+    workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], evaluation: Evaluation = Evaluation()
+) -> Verdicts:
+    """As `judge`, without the reasons: a million rows take less than a second."""
+    with _judging(workspace, policy, scorers, evaluation) as (con, policy, configured, rows):
+        cells = ", ".join(f'CAST("{sql.cell(s.name, b)}" AS UTINYINT) AS "{sql.cell(s.name, b)}"'
+                          for s, b, _ in sql.cells(policy))  # fmt: skip
+        con.execute(f"CREATE TEMP TABLE judged AS SELECT n, {cells} FROM ({sql.verdicts(policy, configured, rows)})")
+        funnel = _funnel(con, policy, configured, len(pool.quarantined_at_ingest(workspace)))
+        ((count,),) = con.execute("SELECT count(*) FROM every").fetchall()
+        return Verdicts(_arrow(con, "FROM judged"), count, funnel)
 
-    return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+
+def sample_ids(workspace: Workspace, scorers: Mapping[str, Scorer], places: np.ndarray) -> list[str]:
+    """Sample ids of the rows at these places in the pool, in their order."""
+    if not len(places):
+        return []
+    with sql.connect() as con:
+        listed = ", ".join(str(int(p)) for p in np.sort(places))
+        every = _every(con, tables(workspace, scorers), scorers)
+        found = con.execute(f"SELECT sample_id FROM ({every}) WHERE n IN ({listed}) ORDER BY n").fetchall()
+        return [sample_id for (sample_id,) in found]
+
+
+@contextmanager
+def _judging(
+    workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], evaluation: Evaluation
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Policy, frozenset[str], str]]:
+    """(connection, policy with the checks of evaluation, score columns there are, FROM clause of the rows to judge)."""
+    policy = sql.with_evaluation_checks(policy, held_out=bool(evaluation.held_out), prompts=bool(evaluation.prompts))
+    configured = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
+    files = tables(workspace, scorers)
+    with sql.connect() as con:
+        _load(con, files, scorers, policy, configured, evaluation)
+        yield con, policy, configured, _find_duplicates(con, workspace, files, policy, configured)
 
 
 def _arrow(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
@@ -107,168 +144,126 @@ def _arrow(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
 # Rows ----------------------------------------------------------------------------------------------------------------
 def _load(
     con: duckdb.DuckDBPyConnection,
-    workspace: Workspace,
-    shards: Sequence[pool.Shard],
+    files: Sequence[Path],
     scorers: Mapping[str, Scorer],
+    policy: Policy,
+    configured: frozenset[str],
     evaluation: Evaluation,
 ) -> None:
-    """Make the tables `scored` (usable rows: pool metadata, every score column) and `unusable` (rows with a reason)."""
-    con.register("held_ids", pa.table({"id": pa.array(sorted(evaluation.held_out), pa.string())}))
-    prompts = sorted({normalise(p) for p in evaluation.prompts})
-    con.register("prompts", pa.table({"text": pa.array(prompts, pa.string())}))
-    con.execute(f"CREATE TEMP TABLE pool AS {_pool_query(con, shards)}")
-    columns, joins, errors = ["pool.*"], [], []
-    for name, scorer in scorers.items():
-        paths = [score_path(workspace, scorer, s) for s in shards]
-        if missing := [p for p in paths if not p.exists()]:
-            raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
-        con.execute(f"CREATE TEMP TABLE {_table(name)} AS {_score_query(con, paths, scorer)}")
-        columns += [f'{_table(name)}."{name}.{f.name}"' for f in scorer.fields]
-        joins.append(f"JOIN {_table(name)} USING (shard, row)")
-        errors.append(f"{_table(name)}.error")
-    reason = f"coalesce({', '.join(errors)})" if errors else "NULL"
-    selected = ", ".join([*columns, f"{reason} AS reason"])
-    con.execute(f"CREATE TEMP TABLE every AS SELECT {selected} FROM pool {' '.join(joins)}")
+    """Make `every` (all rows; `n` is the place in the pool), `unusable` (rows with a reason) and `scored` (the others,
+    with what the policy reads)."""
+    con.execute(f"CREATE TEMP VIEW every AS {_every(con, files, scorers)}")
+    con.execute("CREATE TEMP TABLE needed AS SELECT n, unnest(reference_ids) AS image_id FROM every")
+    con.execute(
+        """CREATE TEMP TABLE references_there AS
+        SELECT image_id, min(reason) AS reason, bool_or(reason IS NULL) AS sound
+        FROM every SEMI JOIN needed USING (image_id) GROUP BY 1"""
+    )
     con.execute(
         """CREATE TEMP TABLE faulty_pairs AS
-        SELECT shard, row, min(coalesce(bad.reason, 'not in the pool')) AS reason
-        FROM (SELECT shard, row, unnest(reference_ids) AS image_id FROM every) AS needed
-        ANTI JOIN (FROM every WHERE reason IS NULL) AS good USING (image_id)
-        LEFT JOIN (FROM every SELECT image_id, reason WHERE reason IS NOT NULL) AS bad USING (image_id)
-        GROUP BY ALL"""
+        SELECT n, min(coalesce(r.reason, 'not in the pool')) AS reason
+        FROM needed LEFT JOIN references_there r USING (image_id) WHERE r.sound IS NOT TRUE GROUP BY 1"""
     )
     con.execute(
         """CREATE TEMP TABLE unusable AS
-        SELECT shard, row, source_uri, stream, coalesce('reference image is unusable: ' || f.reason, e.reason) AS reason
-        FROM every e LEFT JOIN faulty_pairs f USING (shard, row)
-        WHERE e.reason IS NOT NULL OR f.reason IS NOT NULL"""
+        SELECT n, source_uri, stream, coalesce('reference image is unusable: ' || f.reason, e.reason) AS reason
+        FROM every e LEFT JOIN faulty_pairs f USING (n) WHERE e.reason IS NOT NULL OR f.reason IS NOT NULL"""
     )
-    normalized = '"text.normalized"' if "text" in scorers else "NULL"
-    con.execute(
-        f"""CREATE TEMP TABLE scored AS
-        SELECT * EXCLUDE (reason),
-               sample_id IN (FROM held_ids) OR image_id IN (FROM held_ids) AS {sql.HELD_OUT},
-               coalesce({normalized} IN (FROM prompts), false) AS {sql.DECONTAMINATION}
-        FROM every WHERE NOT EXISTS (FROM unusable u WHERE u.shard = every.shard AND u.row = every.row)"""
-    )
+    columns = ["n", "stream", "draw", *(f'"{c}"' for c in sql.needed(policy, configured))]
+    columns += [f"{test} AS {name}" for name, test in _evaluation_tests(con, evaluation, configured).items()]
+    con.execute(f"CREATE TEMP TABLE scored AS SELECT {', '.join(columns)} FROM every ANTI JOIN unusable USING (n)")
 
 
-def _pool_query(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> str:
-    columns = ", ".join(c for c in pool.METADATA if c not in ("caption", "captions"))
-    if not shards:
-        con.register("no_rows", POOL.empty_table())
-        return f"SELECT '' AS shard, 0 AS row, {columns} FROM no_rows"
-    files = ", ".join(sql.quoted(str(s.path)) for s in shards)
-    key = r"regexp_replace(filename, '^.*[/\\]([^/\\]+)[/\\]([^/\\]+)\.parquet$', '\1-\2')"
-    return (
-        f"SELECT {key} AS shard, CAST(file_row_number AS INTEGER) AS row, {columns} FROM"
-        f" read_parquet([{files}], filename=true, file_row_number=true)"
-    )
+def _evaluation_tests(
+    con: duckdb.DuckDBPyConnection, evaluation: Evaluation, configured: frozenset[str]
+) -> dict[str, str]:
+    """SQL conditions of the two checks that keep evaluation out of training."""
+    held, known = "false", "false"
+    if evaluation.held_out:
+        con.register("held_ids", pa.table({"id": pa.array(sorted(evaluation.held_out), pa.string())}))
+        held = "(sample_id IN (FROM held_ids) OR image_id IN (FROM held_ids))"
+    if evaluation.prompts and "text.normalized" in configured:
+        prompts = sorted({normalise(p) for p in evaluation.prompts})
+        con.register("prompts", pa.table({"text": pa.array(prompts, pa.string())}))
+        known = 'coalesce("text.normalized" IN (FROM prompts), false)'
+    return {sql.HELD_OUT: held, sql.DECONTAMINATION: known}
 
 
-def _score_query(con: duckdb.DuckDBPyConnection, paths: Sequence[Any], scorer: Scorer) -> str:
-    columns = ", ".join(f'"{f.name}" AS "{scorer.name}.{f.name}"' for f in scorer.fields)
-    if not paths:
-        con.register("no_scores", pa.schema([*SCORE_KEYS, *scorer.fields]).empty_table())
-        return f"SELECT '' AS shard, row, error, {columns} FROM no_scores"
-    files = ", ".join(sql.quoted(str(p)) for p in paths)
-    key = r"regexp_extract(filename, '([^/\\]+)\.parquet$', 1)"
-    return f"SELECT {key} AS shard, row, error, {columns} FROM read_parquet([{files}], filename=true)"
-
-
-def _table(scorer: str) -> str:
-    return f'"scores of {scorer}"'
+def _every(con: duckdb.DuckDBPyConnection, files: Sequence[Path], scorers: Mapping[str, Scorer]) -> str:
+    if not files:
+        con.register("no_rows", schema(scorers).empty_table())
+        return "SELECT 0 AS n, * FROM no_rows"
+    selects, before = [], 0
+    for path in files:
+        source = f"read_parquet({sql.quoted(str(path))}, file_row_number=true)"
+        selects.append(f"SELECT {before} + file_row_number AS n, * EXCLUDE (file_row_number) FROM {source}")
+        before += pq.read_metadata(path).num_rows
+    return " UNION ALL ".join(selects)
 
 
 # Duplicates ----------------------------------------------------------------------------------------------------------
-def _find_duplicates(con: duckdb.DuckDBPyConnection, policy: Policy, configured: frozenset[str]) -> None:
-    """Join survivor columns of every duplicates check to `scored`. Later checks also compare with earlier survivors."""
-    kept: list[pa.Table] = []
+def _find_duplicates(
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    files: Sequence[Path],
+    policy: Policy,
+    configured: frozenset[str],
+) -> str:
+    """Decide every duplicates check; returns the FROM clause of the rows with the survivor columns joined to them."""
+    rows = "scored"
+    survivors: list[np.ndarray] = []  # rows that passed an earlier check: later ones are compared with them too
     for stage in policy.stages:
         for line in stage.filters:
             if line.check != "duplicates":
                 continue
             if "pixels.phash" not in configured:
                 raise UsageError(f"{stage.name}.{line.name} needs the pixels scorer")
-            found = _duplicates_of(con, stage, line, configured, kept)
-            con.register("found", found)
+            found = likeness.load(con, workspace, files, line)
             prefix = sql.survivor_column(stage, line)
-            con.execute(
-                f"""CREATE OR REPLACE TEMP TABLE scored AS
-                SELECT scored.*, found.survivor AS "{prefix}.survivor", found.survivor_uri AS "{prefix}.survivor_uri",
-                       CAST(found.distance AS DOUBLE) AS "{prefix}.distance"
-                FROM scored LEFT JOIN found USING (shard, row)"""
-            )
-            con.unregister("found")
+            con.register(f"found by {prefix}", _dropped(con, found, stage, line, configured, rows, survivors))
+            joined = f'n, survivor AS "{prefix}.survivor", distance AS "{prefix}.distance"'
+            rows = f'{rows} LEFT JOIN (SELECT {joined} FROM "found by {prefix}") USING (n)'
+    return rows
 
 
-def _duplicates_of(
-    con: duckdb.DuckDBPyConnection, stage: Stage, line: Filter, configured: frozenset[str], kept: list[pa.Table]
+_FOUND = pa.schema([("n", pa.int64()), ("survivor", pa.int64()), ("distance", pa.float64())])
+
+
+def _dropped(
+    con: duckdb.DuckDBPyConnection,
+    found: likeness.Likeness,
+    stage: Stage,
+    line: Filter,
+    configured: frozenset[str],
+    rows: str,
+    survivors: list[np.ndarray],
 ) -> pa.Table:
-    """(shard, row, survivor, survivor_uri, distance) of the rows that a duplicates check drops; extends `kept`."""
+    """(n, survivor, distance) of the rows that a duplicates check drops; extends `survivors`."""
     reaches, sound = sql.candidates(stage, line, configured)
-    fields = (
-        "shard, row, sample_id, source_uri, task, width * height AS pixels, reference_ids,"
-        ' "pixels.sharpness" AS sharpness, "pixels.phash" AS phash, "pixels.thumbnail" AS thumbnail,'
-        f' "text.normalized" AS caption, {sound} AS sound'
-    )
+    con.register("related", pa.table({"n": found.related.rows, "place": np.arange(len(found.related.rows))}))
     # Held-out pictures stop at an earlier check, yet nothing that resembles them may pass either.
-    here = _arrow(con, f"SELECT {fields}, {sql.HELD_OUT} AS fixed FROM scored WHERE ({reaches}) OR {sql.HELD_OUT}")
-    tasks = pa.array(set(here["task"].to_pylist()), pa.string())
-    earlier = [t.filter(pa.compute.is_in(t["task"], tasks)) for t in kept]
-    rows = pa.concat_tables([here, *earlier])
-    survivor, distance = _search(rows, line, _thumbnails(con, rows))
-    dropped = np.flatnonzero(survivor >= 0)
-    stays = np.flatnonzero(survivor[: here.num_rows] < 0)
-    settled = here.take(stays)
-    fixed = settled.schema.get_field_index("fixed")
-    kept.append(settled.set_column(fixed, "fixed", pa.array(np.ones(len(stays), bool))))
-    return pa.table(
-        {
-            "shard": rows["shard"].take(dropped),
-            "row": rows["row"].take(dropped),
-            "survivor": rows["sample_id"].take(survivor[dropped]),
-            "survivor_uri": rows["source_uri"].take(survivor[dropped]),
-            "distance": distance[dropped],
-        }
-    )
-
-
-def _search(rows: pa.Table, line: Filter, thumbnails: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
-    fixed = rows["fixed"].to_numpy().astype(bool)
-    ids, uris = (np.array(rows[c].to_pylist(), dtype=object).astype(str) for c in ("sample_id", "source_uri"))
-    sound = rows["sound"].to_numpy().astype(bool)
-    order = preference(rows["pixels"].to_numpy(), rows["sharpness"].to_numpy(), ids, uris, sound, fixed)
-    hashes = rows["phash"].to_numpy().astype(np.uint64)
-    groups, colours = _signatures(rows, thumbnails)
-    return duplicates(order, hashes, colours, groups, fixed, hamming=line.hamming, colour=line.colour)
-
-
-def _signatures(rows: pa.Table, thumbnails: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Group and colour signature. A pair is compared only with pairs of its instruction, references included."""
-    references = rows["reference_ids"].to_pylist()
-    captions = rows["caption"].to_pylist()
-    keys = [(t, len(r), c if r else "") for t, r, c in zip(rows["task"].to_pylist(), references, captions)]
-    numbers = {k: n for n, k in enumerate(dict.fromkeys(keys))}
-    signatures = [t + b"".join(thumbnails[i] for i in r) for t, r in zip(rows["thumbnail"].to_pylist(), references)]
-    width = max(map(len, signatures), default=0)
-    colours = np.frombuffer(b"".join(s.ljust(width, b"\0") for s in signatures), np.uint8)
-    return np.array([numbers[k] for k in keys], np.int64), colours.reshape(len(signatures), width)
-
-
-def _thumbnails(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[str, bytes]:
-    """Image id → thumbnail of every reference image of these rows."""
-    wanted = sorted({i for ids in rows["reference_ids"].to_pylist() for i in ids})
-    if not wanted:
-        return {}
-    con.register("wanted", pa.table({"image_id": pa.array(wanted, pa.string())}))
-    query = 'SELECT image_id, any_value("pixels.thumbnail") FROM scored SEMI JOIN wanted USING (image_id) GROUP BY 1'
-    return dict(con.execute(query).fetchall())
+    here = con.sql(
+        f"""SELECT n, place, {sound} AS sound, {sql.HELD_OUT} AS fixed FROM {rows} JOIN related USING (n)
+        WHERE ({reaches}) OR {sql.HELD_OUT} ORDER BY n"""
+    ).fetchnumpy()
+    con.unregister("related")
+    if not len(here["n"]):
+        return pa.table({"n": [], "survivor": [], "distance": []}, schema=_FOUND)
+    n, place, sound_rows, fixed = (np.asarray(here[k]) for k in ("n", "place", "sound", "fixed"))
+    for earlier in survivors:  # they stay whatever comes, and push others out
+        more = np.setdiff1d(np.intersect1d(earlier, found.related.rows), n)
+        n = np.concatenate([n, more])
+        place = np.concatenate([place, np.searchsorted(found.related.rows, more)])
+        sound_rows, fixed = (np.concatenate([v, np.ones(len(more), bool)]) for v in (sound_rows, fixed))
+    best = np.lexsort((found.rank[place], ~sound_rows.astype(bool), ~fixed.astype(bool)))
+    dropped, survivor, distance = resolve(found.related, n[best], fixed[best].astype(bool))
+    survivors.append(np.setdiff1d(np.asarray(here["n"]), dropped))
+    return pa.table({"n": dropped, "survivor": survivor, "distance": distance}, schema=_FOUND)
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
 def _quarantine(con: duckdb.DuckDBPyConnection, ingested: Sequence[Mapping[str, str]]) -> pa.Table:
-    scored = _arrow(con, "SELECT source_uri, reason FROM unusable ORDER BY shard, row").to_pylist()
+    scored = _arrow(con, "SELECT source_uri, reason FROM unusable ORDER BY n").to_pylist()
     return pa.Table.from_pylist([*ingested, *scored], schema=QUARANTINE)
 
 

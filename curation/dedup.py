@@ -1,16 +1,39 @@
 """Duplicates: equal ids, then pictures that agree in perceptual hash and in colour. Pure numpy, near-linear time.
 
-The survivor is chosen by a stated total order, so the result does not depend on the order of the input: a row is
-dropped when a better row that survives is within both tolerances, and names the best such row.
+What resembles what (`related`) depends on the pictures and two tolerances only, and is found once. Who stays
+(`resolve`) depends on the policy, and is quick: a row is dropped when a better row that survives is within both
+tolerances, and names the best such row. Rows are totally ordered: the order of the input does not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb, log2
 
 import numpy as np
 
 HASH_BITS = 64
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it permutes 64-bit numbers
+_CHECKED = 1 << 20  # candidate pairs whose colours are compared together
+# Seconds, measured on one core: to sort one key once per comparison level, and to look at one candidate pair.
+_SORT, _PAIR = 5e-9, 6e-8
+_EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies agree more often than not
+
+
+@dataclass(frozen=True)
+class Related:
+    """Rows that resemble another. Rows with one signature have one representative, the first of them.
+
+    rows, representatives: int64 [K], ascending rows that have any relative. near: int64 [M, 2], representatives within
+    both tolerances. apart: int64 [M], their Hamming distance.
+    """
+
+    rows: np.ndarray
+    representatives: np.ndarray
+    near: np.ndarray
+    apart: np.ndarray
 
 
 def preference(
@@ -40,88 +63,181 @@ def duplicates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(survivor row or −1, Hamming distance to it) of each row.
 
-    order: row numbers, best first. hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only
-    rows of one group are compared. fixed: bool [N], rows that are never dropped (they only push others out).
+    order: row numbers, best first. hashes, colours, groups: as in `related`. fixed: bool [N], rows that are never
+    dropped (they only push others out).
     """
-    n = len(order)
-    survivor, distance = np.full(n, -1, np.int64), np.zeros(n, np.int64)
-    leader = _collapse(order, hashes, colours, groups)
-    unique = order[leader[order] == order]  # one row per distinct signature, best first
-    first, second, apart = _near(hashes[unique], colours[unique], groups[unique], hamming, colour)
-    dropped = np.zeros(len(unique), bool)
-    for i, j, d in zip(first.tolist(), second.tolist(), apart.tolist()):
-        if not dropped[i] and not dropped[j] and not fixed[unique[j]]:
-            dropped[j] = True
-            survivor[unique[j]], distance[unique[j]] = unique[i], d
-    twins = np.flatnonzero((leader != np.arange(n)) & ~fixed)
-    head = leader[twins]
-    kept = survivor[head] < 0
-    survivor[twins] = np.where(kept, head, survivor[head])
-    distance[twins] = np.where(kept, 0, distance[head])
+    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
+    found = related(hashes, colours, groups, hamming=hamming, colour=colour)
+    taking_part = order[np.isin(order, found.rows)]
+    rows, by, apart = resolve(found, taking_part, fixed[taking_part])
+    survivor[rows], distance[rows] = by, apart
     return survivor, distance
 
 
-def _collapse(order: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Row → best row with exactly the same signature: a thousand blank pictures cost as much as one."""
-    signature = np.empty(len(order), [("group", np.int64), ("hash", np.uint64), ("colour", f"V{colours.shape[1]}")])
-    signature["group"], signature["hash"] = groups, hashes
-    signature["colour"] = np.ascontiguousarray(colours).view(f"V{colours.shape[1]}").ravel()
-    raw = np.ascontiguousarray(signature).view(f"V{signature.dtype.itemsize}").ravel()
-    _, which = np.unique(raw, return_inverse=True)
-    which = which.ravel()
-    best = np.full(which.max() + 1 if len(which) else 0, -1, np.int64)
-    best[which[order[::-1]]] = order[::-1]  # written last: the best
-    return best[which]
+def related(
+    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int
+) -> Related:
+    """Which rows resemble which. Memory: about 100 bytes a row beside the arguments.
 
-
-def _near(
-    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, hamming: int, colour: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (i < j, sorted) within both tolerances, and their Hamming distance.
-
-    Two hashes within r bits agree in at least one of r + 1 bands of bits, so only rows that share a band are compared.
+    hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
     """
-    found = [
-        _verified(a, b, hashes, colours, hamming, colour)
-        for band in _bands(hashes, hamming)
-        for a, b in _pairs_with_equal(band, groups)
-    ]
-    if not found:
+    groups = groups.astype(np.int64, copy=False)
+    leader = _collapse(hashes, colours, groups)
+    unique = np.flatnonzero(leader == np.arange(len(leader)))
+    near, apart = _near(hashes, colours, groups, unique, hamming, colour)
+    twins = np.flatnonzero(leader != np.arange(len(leader)))
+    rows = np.unique(np.concatenate([twins, leader[twins], near.ravel()]))
+    return Related(rows, leader[rows], near, apart)
+
+
+def resolve(found: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, its survivor, Hamming distance) of each row that is dropped.
+
+    order: numbers of the related rows that take part, best first. fixed: bool, as `order`: rows that are never dropped.
+    """
+    classes, best, inverse = np.unique(
+        found.representatives[np.searchsorted(found.rows, order)], return_index=True, return_inverse=True
+    )
+    leader = best[inverse.ravel()]  # place of the best row with this signature: `order` is best first
+    first, second, apart = _between(classes, best, found)
+    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
+    for i, j, d in zip(first.tolist(), second.tolist(), apart.tolist()):
+        if survivor[i] < 0 and survivor[j] < 0 and not fixed[j]:
+            survivor[j], distance[j] = i, d
+    twins = np.flatnonzero((leader != np.arange(len(order))) & ~fixed)
+    head = leader[twins]
+    kept = survivor[head] < 0
+    survivor[twins], distance[twins] = np.where(kept, head, survivor[head]), np.where(kept, 0, distance[head])
+    dropped = np.flatnonzero(survivor >= 0)
+    return order[dropped], order[survivor[dropped]], distance[dropped]
+
+
+def _between(
+    classes: np.ndarray, best: np.ndarray, found: Related
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Near pairs whose classes both take part, as places (i < j) of their best rows, sorted."""
+    if not len(classes) or not len(found.near):
         none = np.empty(0, np.int64)
         return none, none, none
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[:, 0], pairs[:, 1], pairs[:, 2]
+    at = np.minimum(np.searchsorted(classes, found.near), len(classes) - 1)
+    here = (classes[at] == found.near).all(axis=1)
+    places = np.sort(best[at[here]], axis=1)
+    by = np.lexsort((places[:, 1], places[:, 0]))
+    return places[by, 0], places[by, 1], found.apart[here][by]
 
 
-def _bands(hashes: np.ndarray, hamming: int) -> Iterator[np.ndarray]:
-    edges = np.linspace(0, HASH_BITS, min(hamming, HASH_BITS - 1) + 2).round().astype(int)
-    for low, high in zip(edges[:-1], edges[1:]):
-        width = int(high - low)
-        mask = np.uint64((1 << width) - 1)
-        yield (hashes >> np.uint64(low)) & mask
+# Equal signatures ----------------------------------------------------------------------------------------------------
+def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Row → first row with exactly the same signature: a thousand blank pictures cost as much as one."""
+    key = _mixed(_folded(colours) ^ _mixed(hashes) ^ groups.view(np.uint64) * _MIX)
+    packed, bits = _packed(key, np.arange(len(hashes)))
+    rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+    leader = np.arange(len(hashes))
+    high = packed >> np.uint64(bits)
+    meet = np.flatnonzero(high[1:] == high[:-1])
+    a, b = rows[meet], rows[meet + 1]
+    same = (hashes[a] == hashes[b]) & (groups[a] == groups[b])
+    for start in range(0, len(a), _CHECKED):
+        part = slice(start, start + _CHECKED)
+        same[part] &= (colours[a[part]] == colours[b[part]]).all(axis=1)
+    # A run of equal rows begins where a row does not equal the one before it.
+    begins = np.ones(len(rows), bool)
+    begins[meet[same] + 1] = False
+    run = np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))
+    leader[rows] = rows[run]
+    return leader
 
 
-def _pairs_with_equal(band: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Index pairs (i, j), i < j, of rows with equal band and group: neighbours at distance 1, 2, … in sorted order."""
-    by = np.lexsort((np.arange(len(band)), band, groups))
-    band, groups = band[by], groups[by]
-    active = np.arange(len(by))
+def _folded(colours: np.ndarray) -> np.ndarray:
+    """One 64-bit number per row of bytes."""
+    out = np.zeros(len(colours), np.uint64)
+    for start in range(0, colours.shape[1], 8):
+        word = np.zeros((len(colours), 8), np.uint8)
+        part = colours[:, start : start + 8]
+        word[:, : part.shape[1]] = part
+        out = (out ^ word.view(np.uint64).ravel()) * _MIX
+        out ^= out >> np.uint64(29)
+    return out
+
+
+# Near signatures -----------------------------------------------------------------------------------------------------
+def _near(
+    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, unique: np.ndarray, hamming: int, colour: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs of `unique` rows within both tolerances, [M, 2], ascending; their Hamming distance, [M]).
+
+    Two hashes within r bits agree in at least m − r of m bands of bits: rows that share such a choice are compared.
+    """
+    radius = min(hamming, HASH_BITS - 1)
+    parts = []
+    for mask in _masks(bands(len(unique), radius), radius):
+        key = _mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
+        for a, b in _meeting(key, unique):
+            parts.append(_verified(a, b, hashes, colours, groups, hamming, colour))
+    if not parts:
+        return np.empty((0, 2), np.int64), np.empty(0, np.int64)
+    found = np.concatenate(parts)
+    _, first = np.unique(found[:, 0] * np.int64(len(hashes)) + found[:, 1], return_index=True)
+    return found[first, :2], found[first, 2]
+
+
+def bands(count: int, radius: int) -> int:
+    """Bands to cut a hash into: more make more tables to sort, but far fewer pairs meet in each."""
+
+    def seconds(m: int) -> float:
+        shared = _EVENNESS * HASH_BITS * (m - radius) / m
+        return comb(m, radius) * (_SORT * count * log2(count + 1) + _PAIR * count**2 / 2 ** (shared + 1))
+
+    return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
+
+
+def _masks(count: int, radius: int) -> Iterator[np.uint64]:
+    """Every choice of count − radius of `count` bands, as a mask of their bits."""
+    edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int).tolist()
+    single = [((1 << high) - 1) & ~((1 << low) - 1) for low, high in zip(edges[:-1], edges[1:])]
+    for chosen in combinations(single, count - radius):
+        yield np.uint64(sum(chosen))
+
+
+def _meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with equal key (and a few others): neighbours at distance 1, 2, … in sorted order."""
+    packed, bits = _packed(key, np.arange(len(rows)))
+    high = packed >> np.uint64(bits)
+    active = np.flatnonzero(high[1:] == high[:-1])
     step = 1
-    while True:
-        active = active[active + step < len(by)]
-        active = active[(band[active] == band[active + step]) & (groups[active] == groups[active + step])]
-        if not len(active):
-            return
-        yield by[active], by[active + step]
+    while len(active):
+        low = np.uint64((1 << bits) - 1)
+        for start in range(0, len(active), _CHECKED):
+            part = active[start : start + _CHECKED]
+            a, b = (packed[part] & low).astype(np.int64), (packed[part + step] & low).astype(np.int64)
+            yield rows[np.minimum(a, b)], rows[np.maximum(a, b)]
         step += 1
+        active = active[active + step < len(high)]
+        active = active[high[active] == high[active + step]]
 
 
 def _verified(
-    a: np.ndarray, b: np.ndarray, hashes: np.ndarray, colours: np.ndarray, hamming: int, colour: int
+    a: np.ndarray, b: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, hamming: int, colour: int
 ) -> np.ndarray:
     apart = np.bitwise_count(hashes[a] ^ hashes[b]).astype(np.int64)
-    close = apart <= hamming
+    close = (apart <= hamming) & (groups[a] == groups[b])
     a, b, apart = a[close], b[close], apart[close]
-    spread = np.abs(colours[a].astype(np.int16) - colours[b].astype(np.int16)).max(axis=1, initial=0)
-    same = spread <= colour
+    if colour >= 255 or not colours.shape[1]:
+        return np.stack([a, b, apart], axis=1)
+    same = np.abs(colours[a].astype(np.int16) - colours[b].astype(np.int16)).max(axis=1, initial=0) <= colour
     return np.stack([a[same], b[same], apart[same]], axis=1)
+
+
+def _mixed(key: np.ndarray) -> np.ndarray:
+    """A permutation of 64-bit numbers whose high bits depend on every bit."""
+    key = (key ^ (key >> np.uint64(32))) * _MIX
+    return (key ^ (key >> np.uint64(29))) * _MIX
+
+
+def _packed(key: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, int]:
+    """(high bits of each key above its number, sorted; bits of the number): one plain sort instead of an argsort."""
+    bits = max(1, int(len(numbers) - 1).bit_length()) if len(numbers) else 1
+    low = np.uint64((1 << bits) - 1)
+    packed = (key & ~low) | numbers.astype(np.uint64)
+    packed.sort()
+    return packed, bits

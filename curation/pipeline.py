@@ -10,7 +10,7 @@ from typing import Any
 
 from curation import pool, scoring, shards
 from curation.cluster import cluster
-from curation.decide import Evaluation, Judged, judge
+from curation.decide import Evaluation, Judged, judge, verdicts
 from curation.explain import explain
 from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
@@ -82,7 +82,7 @@ def curate(
             manifest = shards.write_shards(
                 workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
             )
-        _commit(workspace, snapshot, policy, judged, manifest, versions, reasons)
+        _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
     return _read(workspace, record)
 
 
@@ -102,15 +102,21 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
     return scorers, reasons
 
 
-def funnel(workspace: Workspace, policy: Policy) -> list[dict[str, Any]]:
-    """What `policy` would do to the scored pool, filter by filter; no image is read, nothing is written."""
-    return judge(workspace, policy, configure(policy)[0]).funnel.to_pylist()
+def funnel(
+    workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()
+) -> list[dict[str, Any]]:
+    """What `policy` would do to the scored pool, filter by filter; no image is read.
+
+    Errors: `UsageError` where a score file is missing.
+    """
+    return verdicts(workspace, policy, configure(policy)[0], evaluation).funnel.to_pylist()
 
 
 def _commit(
     workspace: Workspace,
     snapshot: str,
     policy: Policy,
+    evaluation: Evaluation,
     judged: Judged,
     manifest: Path,
     versions: Mapping[str, str],
@@ -123,6 +129,9 @@ def _commit(
     folder = workspace.path("snapshots", snapshot)
     for name in ("decisions", "stages", "funnel", "quarantine"):
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
+    write_json(folder / "policy.json", policy.record())
+    held = {"held_out": sorted(evaluation.held_out), "prompts": sorted(evaluation.prompts)}
+    write_json(folder / "evaluation.json", held)
     write_json(
         workspace.path("snapshots", f"{snapshot}.json"),
         {

@@ -5,6 +5,7 @@ Read from TOML (`curation/policies/*.toml`); every error names the file and, whe
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ _CHECKS: Mapping[str, tuple[str, ...]] = {
     "duplicates": ("hamming", "colour"),
     "balance": ("per", "cap"),
 }
+_WHOLE = ("hamming", "colour", "cap")  # options that are whole numbers
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Filter:
     def scorer(self) -> str | None:
         """Name of the scorer whose column it reads."""
         return self.score.partition(".")[0] if self.score else None
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """Names of its numbers."""
+        return ("min", "max") if self.score else tuple(k for k in _CHECKS.get(self.check or "", ()) if k in _WHOLE)
 
     def applies_to(self, bucket: int) -> bool:
         """Does it act on this bucket of its stage?"""
@@ -86,19 +93,63 @@ class Policy:
 
     def replace(self, path: str, value: float) -> Policy:
         """The policy with one number changed, as in `replace("S4.aesthetic.min", 5.0)`. Errors: `UsageError`."""
-        stage_name, _, rest = path.partition(".")
-        filter_name, _, key = rest.rpartition(".")
-        stage = next((s for s in self.stages if s.name == stage_name), None)
-        line = next((f for f in stage.filters if f.name == filter_name), None) if stage else None
-        if stage is None or line is None or key not in ("min", "max", "hamming", "colour", "cap"):
-            known = ", ".join(f"{s.name}.{f.name}" for s in self.stages for f in s.filters)
-            raise UsageError(f"nothing to set at {path!r}: write STAGE.FILTER.min or .max with one of {known}")
+        stage, line, key = self._locate(path)
+        if key in _WHOLE:
+            if value < 0 or value != int(value):
+                raise UsageError(f"{path} = {value}: {key} is a whole number of 0 or more")
+            value = int(value)
         changed = replaced(line, **{key: value})
         if fault := _range_fault(changed):
             raise UsageError(f"{path} = {value}: {fault}")
         filters = tuple(changed if f is line else f for f in stage.filters)
         stages = tuple(replaced(s, filters=filters) if s is stage else s for s in self.stages)
         return replaced(self, stages=stages)
+
+    def number(self, path: str) -> float | None:
+        """The number at `STAGE.FILTER.BOUND`; None where that bound is open. Errors: `UsageError`."""
+        _, line, key = self._locate(path)
+        return getattr(line, key)
+
+    def record(self) -> dict[str, Any]:
+        """Everything in it as plain JSON values; `from_record` is the way back."""
+        return {
+            "name": self.name,
+            "stages": json.loads(json.dumps([asdict(s) for s in self.stages])),
+            "scorers": {k: dict(v) for k, v in self.scorers.items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Policy:
+        """The policy that `record` was made of."""
+        stages = tuple(
+            Stage(
+                s["name"],
+                tuple(s["resolutions"]),
+                tuple(s["enters"]),
+                tuple(Filter(**f | {"streams": tuple(f["streams"])}) for f in s["filters"]),
+            )
+            for s in record["stages"]
+        )
+        scorers = MappingProxyType({k: MappingProxyType(dict(v)) for k, v in record["scorers"].items()})
+        return cls(record["name"], stages, scorers)
+
+    def _locate(self, path: str) -> tuple[Stage, Filter, str]:
+        """(stage, filter, bound) that a dotted path names. Errors: `UsageError` that lists the choices."""
+        stage_name, _, rest = path.partition(".")
+        filter_name, _, key = rest.rpartition(".")
+        stage = next((s for s in self.stages if s.name == stage_name), None)
+        if stage is None:
+            known = ", ".join(s.name for s in self.stages)
+            raise UsageError(f"nothing to set at {path!r}: no stage {stage_name!r}, choose from {known}")
+        line = next((f for f in stage.filters if f.name == filter_name), None)
+        if line is None:
+            known = ", ".join(f"{stage.name}.{f.name}" for f in stage.filters if f.bounds)
+            wanted = filter_name or rest
+            raise UsageError(f"nothing to set at {path!r}: {stage.name} has no filter {wanted!r}, choose from {known}")
+        if key not in line.bounds:
+            known = ", ".join(line.bounds) or "none: it has no number"
+            raise UsageError(f"nothing to set at {path!r}: {stage.name}.{line.name} has the bounds {known}")
+        return stage, line, key
 
 
 def load_policy(source: str | Path) -> Policy:

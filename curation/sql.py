@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from curation.policy import Filter, Policy, Stage
+
+if TYPE_CHECKING:
+    import duckdb
 
 HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
 
@@ -20,6 +23,13 @@ class Details(NamedTuple):
     filter: str
     score: str
     threshold: str
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that never fetches an extension."""
+    import duckdb
+
+    return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
 
 
 def cell(stage: str, bucket: int) -> str:
@@ -49,6 +59,14 @@ def cells(policy: Policy) -> list[tuple[Stage, int, tuple[Filter, ...]]]:
     return [(s, b, tuple(f for f in s.filters if f.applies_to(b))) for s in policy.stages for b in s.resolutions]
 
 
+def needed(policy: Policy, configured: Collection[str]) -> list[str]:
+    """Columns that the policy's filters read: scores and balance keys."""
+    lines = [f for s in policy.stages for f in s.filters]
+    scores = [f.score for f in lines if f.score in configured]
+    keys = [f.per for f in lines if f.check == "balance" and f.per != "stream"]
+    return list(dict.fromkeys([*scores, *keys]))
+
+
 def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
     """SELECT of every column of `rows` plus one verdict column per cell. `configured`: score columns that exist."""
     query = f"SELECT * FROM {rows}"
@@ -57,6 +75,7 @@ def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") 
         for bucket in stage.resolutions:
             lines = tuple(f for f in stage.filters if f.applies_to(bucket))
             query = _verdict(query, stage, bucket, lines, _entered(stage, bucket, previous), configured)
+        query = _balanced(query, stage)
         previous = stage
     return query
 
@@ -77,13 +96,26 @@ def _verdict(
     acting = [(n, f) for n, f in enumerate(lines, 1) if _acts(f, configured)]
     tests = [f"WHEN {_fails(stage, f)} THEN {n}" for n, f in acting if f.check != "balance"]
     case = f"CASE {' '.join(tests)} ELSE 0 END" if tests else "0"
-    query = f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
-    for n, f in acting:
-        if f.check == "balance":  # a cap per group, filled in the order of sample ids: a draw that no one chose
-            order = f'row_number() OVER (PARTITION BY {f.per}, "{name}" = 0 ORDER BY sample_id, source_uri, shard, row)'
-            over = f'"{name}" = 0 AND {_concerns(f)} AND {order} > {f.cap}'
-            query = f'SELECT * REPLACE (CASE WHEN {over} THEN {n} ELSE "{name}" END AS "{name}") FROM ({query})'
-    return query
+    return f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
+
+
+def _balanced(query: str, stage: Stage) -> str:
+    """Apply the stage's cap per group, filled in the order of sample ids: a draw that no one chose."""
+    line = next((f for f in stage.filters if f.check == "balance"), None)
+    if line is None:
+        return query
+    before, ctes, joins, columns = f'"{stage.name} before balance"', [], [], []
+    for bucket in (b for b in stage.resolutions if line.applies_to(b)):
+        name, over = cell(stage.name, bucket), f'"{cell(stage.name, bucket)} over"'
+        number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(line)
+        place = f"row_number() OVER (PARTITION BY {line.per} ORDER BY draw, n)"
+        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {line.cap}'
+        ctes.append(f"{over} AS ({surplus})")
+        joins.append(f"LEFT JOIN {over} USING (n)")
+        columns.append(f'if({over}.{over} AND {_concerns(line)}, {number}, "{name}") AS "{name}"')
+    dropped = ", ".join(f'"{cell(stage.name, b)} over"' for b in stage.resolutions if line.applies_to(b))
+    return f"""WITH {before} AS MATERIALIZED ({query}), {", ".join(ctes)}
+        SELECT * EXCLUDE ({dropped}) REPLACE ({", ".join(columns)}) FROM {before} {" ".join(joins)}"""
 
 
 def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
@@ -158,17 +190,19 @@ def decisions(policy: Policy, configured: Collection[str]) -> str:
         return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
 
     checks = [survivor_column(s, f) for s in policy.stages for f in s.filters if f.check == "duplicates"]
-    survivor, survivor_uri = (_first_of(f'"{c}.{k}"' for c in checks) for k in ("survivor", "survivor_uri"))
+    survivor = f"coalesce({', '.join(checked)})" if (checked := [f'"{c}.survivor"' for c in checks]) else "NULL"
     return f"""
-        SELECT sample_id, source_uri, shard, row, task, stream,
-               CASE {last} {first} END AS stage_reached,
-               if(admitted, 'admitted', 'dropped') AS outcome,
-               if(admitted, NULL, coalesce({stopped(d.filter for _, _, d in parts)}, {quoted(NO_STAGE)})) AS filter,
-               CAST(if(admitted, NULL, {stopped(d.score for _, _, d in parts)}) AS DOUBLE) AS score,
-               CAST(if(admitted, NULL, {stopped(d.threshold for _, _, d in parts)}) AS DOUBLE) AS threshold,
-               CAST(if(admitted, NULL, {survivor}) AS VARCHAR) AS survivor,
-               CAST(if(admitted, NULL, {survivor_uri}) AS VARCHAR) AS survivor_uri
-        FROM (SELECT *, {passed} AS admitted FROM judged) ORDER BY shard, row"""
+        SELECT e.sample_id, e.source_uri, e.shard, e.row, e.task, e.stream, d.* EXCLUDE (n, survivor_n),
+               CAST(s.sample_id AS VARCHAR) AS survivor, CAST(s.source_uri AS VARCHAR) AS survivor_uri
+        FROM (
+            SELECT n, CASE {last} {first} END AS stage_reached,
+                   if(admitted, 'admitted', 'dropped') AS outcome,
+                   if(admitted, NULL, coalesce({stopped(d.filter for _, _, d in parts)}, {quoted(NO_STAGE)})) AS filter,
+                   CAST(if(admitted, NULL, {stopped(d.score for _, _, d in parts)}) AS DOUBLE) AS score,
+                   CAST(if(admitted, NULL, {stopped(d.threshold for _, _, d in parts)}) AS DOUBLE) AS threshold,
+                   CAST(if(admitted, NULL, {survivor}) AS BIGINT) AS survivor_n
+            FROM (SELECT *, {passed} AS admitted FROM judged)
+        ) d JOIN every e USING (n) LEFT JOIN every s ON s.n = d.survivor_n ORDER BY d.n"""
 
 
 def stages(policy: Policy, configured: Collection[str]) -> str:
@@ -178,13 +212,14 @@ def stages(policy: Policy, configured: Collection[str]) -> str:
         column = f'"{cell(stage.name, bucket)}"'
         found = details(stage, bucket, lines, configured)
         selects.append(
-            f"""SELECT shard, row, sample_id, source_uri, {quoted(stage.name)} AS stage, {bucket} AS bucket,
+            f"""SELECT n, {quoted(stage.name)} AS stage, {bucket} AS bucket,
                        {column} = 0 AS passed, CAST({found.filter} AS VARCHAR) AS filter,
                        CAST({found.score} AS DOUBLE) AS score, CAST({found.threshold} AS DOUBLE) AS threshold,
                        {number} AS position
                 FROM judged WHERE {column} IS NOT NULL"""
         )
-    return f"SELECT * EXCLUDE (position) FROM ({' UNION ALL '.join(selects)}) ORDER BY shard, row, position"
+    return f"""SELECT e.shard, e.row, e.sample_id, e.source_uri, p.* EXCLUDE (n, position)
+        FROM ({" UNION ALL ".join(selects)}) p JOIN every e USING (n) ORDER BY n, position"""
 
 
 def admitted(policy: Policy) -> str:
@@ -193,16 +228,11 @@ def admitted(policy: Policy) -> str:
     for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
         names = [s.name for s in policy.stages if bucket in s.resolutions]
         trained = ", ".join(f'CASE WHEN "{cell(n, bucket)}" = 0 THEN {quoted(n)} END' for n in names)
-        selects.append(f"SELECT shard, row, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages FROM judged")
+        selects.append(f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages FROM judged")
     return f"""
         SELECT shard, row, bucket, stages, width, height, task, len(reference_ids) AS "references", reference_ids
-        FROM ({' UNION ALL '.join(selects)}) JOIN pool USING (shard, row)
-        WHERE stages <> '' ORDER BY bucket, shard, row"""
-
-
-def _first_of(expressions: Iterable[str]) -> str:
-    listed = ", ".join(expressions)
-    return f"coalesce({listed})" if listed else "NULL"
+        FROM ({' UNION ALL '.join(selects)}) JOIN every USING (n)
+        WHERE stages <> '' ORDER BY bucket, n"""
 
 
 def _number(value_: float | None) -> str:

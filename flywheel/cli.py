@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+policies = typer.Typer(help="Look at curation policies and compare them.", no_args_is_help=True)
+app.add_typer(policies, name="policy")
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
@@ -125,12 +127,69 @@ def tables(as_json: JsonOption = False) -> None:
     _rows(documentation(), as_json)
 
 
-@app.command(epilog="Example: flywheel funnel -w w")
-def funnel(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
-    """Rows entering and leaving each filter of the latest snapshot, in order."""
-    from flywheel.catalog import query
+@app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
+def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
+    """Rows entering and leaving each filter, in order: of the latest snapshot, or as --policy would have it."""
+    from flywheel.catalog import query, snapshot
 
-    _rows(query(Workspace(workspace, create=False), "select * from funnel"), as_json)
+    opened = Workspace(workspace, create=False)
+    if policy is None:
+        _rows(query(opened, "select * from funnel"), as_json)
+        return
+    from curation.pipeline import funnel as funnel_of
+    from curation.what_if import basis
+
+    base = basis(opened, snapshot(opened), policy)
+    _rows(funnel_of(opened, base.policy, base.evaluation), as_json)
+
+
+@app.command("what-if", epilog="Example: flywheel what-if --set S4.aesthetic.min=5.0 -w w")
+def what_if(
+    settings: Annotated[list[str], typer.Option("--set", help="STAGE.FILTER.BOUND=NUMBER; may be given again.")],
+    workspace: WorkspaceOption,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What enters and what leaves each stage with other thresholds. Only scores are read, no image is touched."""
+    from curation.what_if import basis, parse_settings, with_settings
+    from curation.what_if import what_if as compare
+    from flywheel.catalog import snapshot
+
+    opened = Workspace(workspace, create=False)
+    base = basis(opened, snapshot(opened), policy)
+    found = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
+    if as_json:
+        _print(json.dumps(found, ensure_ascii=False))
+    else:
+        _differences(found)
+
+
+@policies.command(epilog="Example: flywheel policy show qwen-image-2")
+def show(
+    name: Annotated[str, typer.Argument(help="Built-in name or .toml file.")], as_json: JsonOption = False
+) -> None:
+    """The filters of a policy in the order in which they act."""
+    from curation.policy import load_policy
+    from curation.what_if import lines
+
+    loaded = load_policy(name)
+    if as_json:
+        _print(json.dumps(loaded.record(), ensure_ascii=False))
+    else:
+        _rows(lines(loaded), as_json)
+
+
+@policies.command(epilog="Example: flywheel policy diff qwen-image-2 mine.toml")
+def diff(
+    before: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
+    after: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Every line that differs between two policies."""
+    from curation.policy import load_policy
+    from curation.what_if import changes
+
+    _rows(changes(load_policy(before), load_policy(after)), as_json)
 
 
 @app.command(epilog="Example: flywheel explain 3f2a -w w")
@@ -336,6 +395,21 @@ def _summary(summary: dict[str, Any]) -> None:
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
+
+
+def _differences(found: dict[str, Any]) -> None:
+    """Print what `curation.what_if` found: the changes, then what enters and leaves where."""
+    for change in found["changes"]:
+        _print(f"{change['line']}: {change['before']} → {change['after']}")
+    for name, reason in found["not_configured"].items():
+        _say(f"not applied: {name} ({reason})")
+    total = found["admitted"]
+    _print(f"admitted: {total['before']} → {total['after']}, {total['enters']} enter, {total['leaves']} leave")
+    moved = [r for r in found["stages"] if r["enters"] or r["leaves"]]
+    if moved:
+        ids = {k: [" ".join(i[:12] for i in r[k]) for r in moved] for k in ("entering", "leaving")}
+        _rows([r | {k: v[n] for k, v in ids.items()} for n, r in enumerate(moved)], False)
+        _rows(found["funnel"], False)
 
 
 def _explanation(found: dict[str, Any]) -> None:

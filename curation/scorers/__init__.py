@@ -20,6 +20,9 @@ SCORERS = {
     "clip": "curation.scorers.clip:Clip",
     "objects": "curation.scorers.objects:Objects",
     "similarity": "curation.scorers.similarity:Similarity",
+    "detail": "curation.scorers.detail:Detail",
+    "caption": "curation.scorers.caption:Caption",
+    "face": "curation.scorers.face:Face",
 }
 
 

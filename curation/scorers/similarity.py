@@ -17,6 +17,7 @@ from flywheel.scorer import Item, decode_working, per_item
 
 SIDE = 64  # pixels: working side, both pictures
 CHANGED = 16.0  # ΔE between reference and result that counts as a change, after a light blur
+CELL = 8  # pixels of the working side: cell whose mean change is the size of a faint change
 MIN_SUBJECT = 0.02  # share of the picture: smaller marks are no subject
 MIN_DETAIL = 9.0  # ΔE spread inside a mark: a subject has inner detail, a flat shape has none
 
@@ -25,11 +26,12 @@ class Similarity:
     """Agreement of a ti2i sample with its references; every column is null for a sample without references."""
 
     name = "similarity"
-    version = "1"
+    version = "2"
     fields = (
         column("identity", pa.float64(), "correlation with the references' subject, 0 to 1; the least of several"),
         column("unchanged", pa.float64(), "SSIM with the first reference outside the changed area, 0 to 1"),
         column("changed_area", pa.float64(), "share of the picture that differs from the first reference, 0 to 1"),
+        column("largest_change", pa.float64(), "mean ΔE of the 8 × 8 cell that differs most from the first reference"),
     )
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
@@ -39,7 +41,7 @@ class Similarity:
 
 def _one(item: Item) -> dict[str, Any]:
     if not item.references:
-        return {"identity": None, "unchanged": None, "changed_area": None}
+        return {"identity": None, "unchanged": None, "changed_area": None, "largest_change": None}
     result = item.pixels
     references = [decode_working(r) for r in item.references]
     similar, changed = unchanged(references[0], result)
@@ -47,6 +49,7 @@ def _one(item: Item) -> dict[str, Any]:
         "identity": min(identity(r, result) for r in references),
         "unchanged": similar,
         "changed_area": changed,
+        "largest_change": largest_change(references[0], result),
     }
 
 
@@ -71,6 +74,16 @@ def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
     keep = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     similar = float(ssim(a[..., 0], b[..., 0])[keep].mean()) if keep.any() else 0.0
     return float(np.clip(similar, 0, 1)), float(changed.mean())
+
+
+def largest_change(reference: np.ndarray, result: np.ndarray) -> float:
+    """Mean ΔE of the cell that differs most, RGB uint8 [H, W, 3] each: a change of tone is faint but everywhere.
+
+    A mean over a cell, because a picture that was only encoded again differs in single pixels.
+    """
+    difference = np.linalg.norm(working(reference) - working(result), axis=2)
+    cells = difference.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
+    return float(cells.mean(axis=(1, 3)).max())
 
 
 def subject(lab: np.ndarray) -> tuple[int, int, int, int]:

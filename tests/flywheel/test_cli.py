@@ -18,7 +18,8 @@ def flywheel(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_help_lists_the_verbs_and_imports_nothing_heavy():
     out = flywheel("--help")
     assert out.returncode == 0
-    assert all(verb in out.stdout for verb in ("demo", "run", "sql", "explain", "funnel", "cases", "rounds", "report"))
+    verbs = ("demo", "run", "sql", "explain", "funnel", "what-if", "policy", "cases", "rounds", "report")
+    assert all(verb in out.stdout for verb in verbs)
     heavy = ("ray", "torch", "prefect", "duckdb", "pyarrow", "numpy")
     code = f"import sys, flywheel.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -87,3 +88,13 @@ def test_sql_answers_on_an_empty_workspace_and_refuses_to_write(tmp_path: Path):
     assert "SELECT" in wrong("sql", f"copy (select 1) to '{tmp_path}/x.csv'", "--workspace", tmp_path / "w")
     assert not (tmp_path / "x.csv").exists()
     assert "no workspace" in wrong("sql", "select 1", "--workspace", tmp_path / "none")
+
+
+def test_policies_are_shown_and_compared(tmp_path: Path):
+    shown = flywheel("policy", "show", "demo", "--json")
+    assert json.loads(shown.stdout)["stages"][0]["name"] == "S1"
+    rows = json.loads(flywheel("policy", "diff", "demo", "qwen-image-2", "--json").stdout)
+    assert {"line": "S1.resolution.min", "before": 64, "after": 256} in rows
+    assert "built-in policy" in wrong("policy", "show", "strict")
+    Workspace(tmp_path / "w")
+    assert "nothing has been curated" in wrong("what-if", "--set", "S1.resolution.min=99", "-w", tmp_path / "w")

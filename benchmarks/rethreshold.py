@@ -1,0 +1,213 @@
+"""Other thresholds on a million scored rows, and near-duplicates among millions of hashes.
+
+python benchmarks/rethreshold.py [--rows 1000000] [--hashes 10000000] [--shards 200]
+
+rethreshold_1m_s: wall seconds of one `curation.pipeline.funnel` call (every stage, bucket and filter, duplicates and
+balance included) with a changed threshold, median of five; the tables are on disk, the process is warm;
+the same in CPU-seconds of all threads.
+compact_s_per_1k: wall seconds to gather 1,000 shards' score files into a table, once per batch.
+neardup_10m_s and neardup_10m_gib: all pairs within 4 bits among random hashes, 5 % of them planted near-duplicates, in
+a process of its own, and its peak memory. With other sizes than the defaults the keys say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from curation import table
+from curation.pipeline import configure, funnel
+from curation.policy import Policy, load_policy
+from curation.pool import Shard
+from curation.scoring import score_path
+from curation.what_if import Basis, what_if
+from flywheel.schema import POOL, QUARANTINE, SCORE_KEYS
+from flywheel.scorer import Scorer
+from flywheel.workspace import Workspace, write_json, write_parquet
+
+SHARD_ROWS, BATCH = 64, "00001-synthetic"
+NEAR = 0.05  # share of rows that resemble another
+
+
+def rows(rng: np.random.Generator, count: int, schema: pa.Schema, first: int) -> pa.Table:
+    """Rows of a score table as a pool of photographs would give them: most pass, each filter stops some."""
+    hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    twins = max(1, int(count * NEAR))
+    hashes[-twins:] = hashes[:twins] ^ (np.uint64(1) << rng.integers(0, 64, twins).astype(np.uint64))
+    thumbnails = rng.integers(0, 256, (count, 192), dtype=np.uint8)
+    thumbnails[-twins:] = thumbnails[:twins]
+    ids = [rng.bytes(32).hex() for _ in range(count)]
+    short = np.exp(rng.normal(6.6, 0.7, count)).astype(np.int32) + 64
+    known = {
+        "shard": [f"{BATCH}-{n // SHARD_ROWS:05d}" for n in range(first, first + count)],
+        "row": np.arange(first, first + count) % SHARD_ROWS,
+        "sample_id": ids,
+        "image_id": ids,
+        "source_uri": [f"/pictures/{n:09d}.jpg" for n in range(first, first + count)],
+        "source": ["pictures"] * count,
+        "task": ["t2i"] * count,
+        "stream": ["t2i"] * count,
+        "width": short + 32,
+        "height": short,
+        "reference_ids": [[]] * count,
+        "reason": [None] * count,
+        "header.short_edge": short,
+        "header.aspect": rng.normal(1.4, 0.4, count),
+        "header.orientation": np.ones(count, np.int32),
+        "header.jpeg_quality": rng.uniform(40, 100, count),
+        "pixels.entropy": rng.normal(6.5, 1.5, count),
+        "pixels.spatial_entropy": rng.normal(4.5, 0.8, count),
+        "pixels.sharpness": np.exp(rng.normal(6, 1.2, count)),
+        "pixels.phash": hashes,
+        "pixels.thumbnail": [t.tobytes() for t in thumbnails],
+        "text.token_length": rng.integers(0, 200, count),
+        "text.normalized": [f"a picture of thing {n}" for n in range(first, first + count)],
+    }
+    columns = [pa.array(known[f.name], f.type) if f.name in known else _anything(rng, count, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _anything(rng: np.random.Generator, count: int, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_boolean(kind):
+        return pa.array(rng.random(count) < 0.1, kind)
+    if pa.types.is_integer(kind):
+        return pa.array(rng.integers(0, 9, count), kind)
+    return pa.array(rng.random(count), kind) if pa.types.is_floating(kind) else pa.nulls(count, kind)
+
+
+def pool_of(folder: Path, count: int, scorers: dict[str, Scorer]) -> Workspace:
+    """A workspace whose pool is `count` scored rows: its manifest, its quarantine and its score table."""
+    workspace, shards = Workspace(folder), []
+    for number in range(-(-count // SHARD_ROWS)):
+        part = min(SHARD_ROWS, count - number * SHARD_ROWS)
+        shards.append({"path": f"{number:05d}.parquet", "rows": part, "bytes": 0, "sha256": f"{number:064x}"})
+    manifest = {"shards": shards, "rows": count, "quarantined": 0}
+    write_json(workspace.path("pool", BATCH, "manifest.json"), manifest)
+    write_parquet(workspace.path("pool", BATCH, "quarantine.parquet"), QUARANTINE.empty_table())
+    path = table.table_path(workspace, BATCH, manifest, scorers)
+    table.write_table(path, scorers, _parts(count, table.schema(scorers)))
+    return workspace
+
+
+def _parts(count: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    rng = np.random.default_rng(0)
+    chosen = pa.schema([f for f in schema if f.name != "draw"])
+    for first in range(0, count, 50_000):
+        yield rows(rng, min(50_000, count - first), chosen, first)
+
+
+def rethreshold(folder: Path, count: int, policy: Policy) -> dict[str, float]:
+    """Seconds of the first funnel (it finds the duplicates), of a changed one, and of a what-if."""
+    workspace = pool_of(folder, count, configure(policy)[0])
+    took, cpu = [_timed(lambda: funnel(workspace, policy))], time.process_time()
+    for step in range(5):
+        changed = policy.replace("S4.image_quality.min", 110.0 + step).replace("S1.entropy.min", 2.0 + step / 10)
+        took.append(_timed(lambda changed=changed: funnel(workspace, changed)))
+    cpu = (time.process_time() - cpu) / 5
+    compare = _timed(lambda: what_if(workspace, Basis(policy), policy.replace("S4.compression.min", 80)))
+    return {"first_s": took[0], "rethreshold_s": statistics.median(took[1:]), "cpu_s": cpu, "what_if_s": compare}
+
+
+def compact(folder: Path, count: int, policy: Policy) -> float:
+    """Wall seconds to make a table of `count` shards of 64 rows out of their pool and score files, per 1,000 shards."""
+    workspace, scorers = Workspace(folder), configure(policy)[0]
+    kind, rng = table.schema(scorers), np.random.default_rng(0)
+    listed = []
+    for number in range(count):
+        path = workspace.path("pool", BATCH, f"{number:05d}.parquet")
+        one = rows(rng, SHARD_ROWS, pa.schema([f for f in kind if f.name != "draw"]), number * SHARD_ROWS)
+        write_parquet(path, _filled(one, POOL))
+        listed.append({"path": path.name, "rows": SHARD_ROWS, "bytes": 0, "sha256": f"{number:064x}"})
+        for name, scorer in scorers.items():
+            shard = Shard(f"{BATCH}-{path.stem}", path, SHARD_ROWS, "")
+            named = one.rename_columns([c.removeprefix(f"{name}.") for c in one.column_names])
+            fields = pa.schema([*SCORE_KEYS, *scorer.fields])
+            write_parquet(score_path(workspace, scorer, shard), _filled(named, fields))
+    write_json(workspace.path("pool", BATCH, "manifest.json"), {"shards": listed, "rows": 0, "quarantined": 0})
+    return _timed(lambda: table.tables(workspace, scorers)) / count * 1000
+
+
+def _filled(source: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, null where the source lacks them."""
+    columns = [
+        source[f.name].cast(f.type) if f.name in source.column_names else pa.nulls(len(source), f.type) for f in schema
+    ]
+    return pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in schema]))
+
+
+def _timed(function: object) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+NEARDUP = """
+import json, resource, sys, time
+import numpy as np
+from curation.dedup import related
+n = int(sys.argv[1])
+rng = np.random.default_rng(0)
+hashes = rng.integers(0, 2**64, n, dtype=np.uint64)
+planted = n // 20
+bits = np.uint64(1) << rng.integers(0, 64, (4, planted)).astype(np.uint64)
+hashes[-planted:] = hashes[:planted] ^ np.bitwise_xor.reduce(bits, axis=0)
+began = time.perf_counter()
+found = related(hashes, np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), hamming=4, colour=0)
+took = time.perf_counter() - began
+pairs = set(zip(*found.near.T.tolist())) | set(zip(found.representatives.tolist(), found.rows.tolist()))
+missed = sum((i, n - planted + i) not in pairs for i in range(planted))
+print(json.dumps({"s": took, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "missed": missed}))
+"""
+
+
+def neardup(count: int) -> dict[str, float]:
+    """Seconds, peak GiB and missed planted pairs of a search among `count` hashes, in a process of its own."""
+    command = [sys.executable, "-c", NEARDUP, str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    """Print the figures, the last line as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--hashes", type=int, default=10_000_000)
+    parser.add_argument("--shards", type=int, default=200, help="shards of 64 rows to gather into a table")
+    arguments = parser.parse_args()
+    policy = load_policy("qwen-image-2")
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = rethreshold(Path(scratch, "rows"), arguments.rows, policy)
+        gathered = compact(Path(scratch, "shards"), arguments.shards, policy)
+    alike = neardup(arguments.hashes)
+    million, hashes = _label(arguments.rows), _label(arguments.hashes)
+    figures = {
+        f"rethreshold_{million}_s": round(asked["rethreshold_s"], 3),
+        f"rethreshold_{million}_cpu_s": round(asked["cpu_s"], 3),
+        f"first_funnel_{million}_s": round(asked["first_s"], 2),
+        f"what_if_{million}_s": round(asked["what_if_s"], 2),
+        "compact_s_per_1k": round(gathered, 2),
+        f"neardup_{hashes}_s": round(alike["s"], 1),
+        f"neardup_{hashes}_gib": round(alike["gib"], 2),
+        "neardup_missed": alike["missed"],
+    }
+    for name, value in figures.items():
+        print(f"{name:<24}{value:>10}")
+    print(json.dumps(figures))
+
+
+def _label(count: int) -> str:
+    return f"{count // 1_000_000}m" if count % 1_000_000 == 0 else f"{count // 1000}k"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How much detail the pixels hold: enlarged pictures, block edges, frames. Read at native resolution, upright."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flywheel.schema import column
+from flywheel.scorer import Item, per_item
+
+_TILE = 256  # pixels: side of the squares whose spectrum is taken
+_GRID = 4  # squares are tried on a grid of at most 4 × 4 places …
+_TILES = 4  # … and the sharpest are used: sky and bokeh say nothing about the scale of a picture
+_BINS = 64  # of frequency, from 0 to Nyquist
+_HELD = 0.95  # share of the edge energy inside the bandwidth
+_BLOCK = 8  # pixels: JPEG's transform block
+_CELL = 16  # pixels: cell of the texture statistic
+_FLAT = 4.0  # levels: deviation of luma in a cell without texture
+_FRAME = 10  # levels: range of luma in a line of a frame
+
+
+class Detail:
+    """Bandwidth (low where a picture was enlarged), blockiness, uniform border and texture.
+
+    min_edge: pixels; pictures with a shorter short edge are not decoded, and null in every column.
+    """
+
+    name = "detail"
+    fields = (
+        column("bandwidth", pa.float64(), "share of the frequency band that holds 95 % of the edge energy, 0 to 1; "
+                                          "enlarging s times leaves at most about 1.3 / s; null without any edge"),
+        column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over steps elsewhere; 1: no grid"),
+        column("border", pa.float64(), "share of the area in uniform lines along the edges, 0 to 1"),
+        column("texture", pa.float64(), "share of 16 × 16 cells of the working decode with texture, 0 to 1"),
+    )  # fmt: skip
+
+    def __init__(self, *, min_edge: int = 0) -> None:
+        self.min_edge = min_edge
+        self.version = f"1-{min_edge}" if min_edge else "1"
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One row per item; `BadImage` where the picture cannot be decoded to its end."""
+        return per_item(items, self._one)
+
+    def _one(self, item: Item) -> dict[str, Any]:
+        if min(item.header.size) < self.min_edge:
+            return {f.name: None for f in self.fields}
+        return _measure(item)
+
+
+def _measure(item: Item) -> dict[str, Any]:
+    import cv2
+
+    luma = np.asarray(item.upright.convert("L"))
+    small = cv2.cvtColor(item.pixels, cv2.COLOR_RGB2GRAY)
+    found = bandwidth(luma)
+    return {
+        "bandwidth": found,
+        "native_edge": None if found is None else found * min(luma.shape),
+        "blockiness": blockiness(luma),
+        "border": border(small),
+        "texture": texture(small),
+    }
+
+
+def bandwidth(luma: np.ndarray) -> float | None:
+    """Share of the band, 0 to 1, that holds most of the edge energy of uint8 [H, W]; None for a flat picture.
+
+    Edge energy is the power spectrum times the squared frequency: about level for photographs at their own scale, and
+    gone above the old Nyquist frequency in enlarged ones. Frequencies are taken by the greater of both axes, because
+    enlarging is separable.
+    """
+    import cv2
+
+    side = min(_TILE, *luma.shape)
+    if side < 16:
+        return None
+    places = [np.unique(np.linspace(0, n - side, min(_GRID, -(-n // side))).astype(int)) for n in luma.shape]
+    tiles = [luma[y : y + side, x : x + side].astype(np.float32) for y in places[0] for x in places[1]]
+    tiles = sorted(tiles, key=lambda t: -float(cv2.meanStdDev(cv2.Laplacian(t, cv2.CV_32F))[1][0, 0]))[:_TILES]
+    window = np.hanning(side).astype(np.float32)
+    window = window[:, None] * window[None]
+    power = sum(np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles)
+    frequency = np.maximum(np.abs(np.fft.fftfreq(side))[:, None], np.fft.rfftfreq(side)[None])
+    bins = np.minimum((frequency * 2 * _BINS).astype(int), _BINS - 1).ravel()
+    level = np.bincount(bins, power.ravel(), _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)
+    energy = level * (np.arange(_BINS) + 0.5) ** 2
+    energy[:2] = 0  # shading
+    total = energy.sum()
+    if total < 1e-6:
+        return None
+    return float((np.searchsorted(np.cumsum(energy) / total, _HELD) + 1) / _BINS)
+
+
+def blockiness(luma: np.ndarray) -> float:
+    """Mean step across the strongest of the 8 possible grids over the median of the 8, the greater of both axes."""
+    values = luma.astype(np.int16)
+    return max(_grid(np.abs(np.diff(values, axis=1)).mean(axis=0)), _grid(np.abs(np.diff(values, axis=0)).mean(axis=1)))
+
+
+def _grid(steps: np.ndarray) -> float:
+    """steps: mean step between neighbouring lines."""
+    if len(steps) < 4 * _BLOCK:
+        return 1.0
+    by_phase = np.array([steps[phase::_BLOCK].mean() for phase in range(_BLOCK)])
+    median = float(np.median(by_phase))
+    return float(by_phase.max() / median) if median > 0 else 1.0
+
+
+def border(luma: np.ndarray) -> float:
+    """Share of uint8 [H, W] in uniform lines along its edges: letter boxes, frames; 1 for a blank picture."""
+    rows = np.ptp(luma, axis=1) > _FRAME
+    columns = np.ptp(luma, axis=0) > _FRAME
+    if not rows.any() or not columns.any():
+        return 1.0
+    height, width = (len(v) - int(v.argmax()) - int(v[::-1].argmax()) for v in (rows, columns))
+    return 1.0 - height * width / luma.size
+
+
+def texture(luma: np.ndarray) -> float:
+    """Share of 16 × 16 cells of uint8 [H, W] whose luma deviates by more than flat ground and its noise do."""
+    height, width = (max(_CELL, n // _CELL * _CELL) for n in luma.shape)
+    whole = luma[:height, :width]
+    if min(whole.shape) < _CELL:
+        return float(whole.std() > _FLAT)
+    cells = whole.reshape(height // _CELL, _CELL, width // _CELL, _CELL).astype(np.float32)
+    return float((cells.std(axis=(1, 3)) > _FLAT).mean())
