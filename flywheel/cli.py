@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from flywheel.console import out, print_differences, print_explanation, print_rows, print_summary, say
 from flywheel.workspace import UsageError, Workspace
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def demo(
     size = "quick" if quick else "full"
     opened = Workspace(workspace)
     source = opened.path("demo-source", size)
-    _say(f"writing the demo's world to {source}")
+    say(f"writing the demo's world to {source}")
     write_world(source, seed=seed, size=size)
     job = Job(
         workspace=str(opened.root),
@@ -116,7 +116,7 @@ def sql(
     """Ask the workspace in SQL (DuckDB, read-only)."""
     from flywheel.catalog import query
 
-    _rows(query(Workspace(workspace, create=False), statement), as_json)
+    print_rows(query(Workspace(workspace, create=False), statement), as_json)
 
 
 @app.command(epilog="Example: flywheel tables")
@@ -124,7 +124,7 @@ def tables(as_json: JsonOption = False) -> None:
     """List the analysts' views and their columns."""
     from flywheel.catalog import documentation
 
-    _rows(documentation(), as_json)
+    print_rows(documentation(), as_json)
 
 
 @app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
@@ -134,13 +134,13 @@ def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: Jso
 
     opened = Workspace(workspace, create=False)
     if policy is None:
-        _rows(query(opened, "select * from funnel"), as_json)
+        print_rows(query(opened, "select * from funnel"), as_json)
         return
     from curation.pipeline import funnel as funnel_of
     from curation.what_if import basis
 
     base = basis(opened, snapshot(opened), policy)
-    _rows(funnel_of(opened, base.policy, base.evaluation), as_json)
+    print_rows(funnel_of(opened, base.policy, base.evaluation), as_json)
 
 
 @app.command("what-if", epilog="Example: flywheel what-if --set S4.aesthetic.min=5.0 -w w")
@@ -159,9 +159,9 @@ def what_if(
     base = basis(opened, snapshot(opened), policy)
     found = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
     if as_json:
-        _print(json.dumps(found, ensure_ascii=False))
+        out(json.dumps(found, ensure_ascii=False))
     else:
-        _differences(found)
+        print_differences(found)
 
 
 @policies.command(epilog="Example: flywheel policy show qwen-image-2")
@@ -174,9 +174,9 @@ def show(
 
     loaded = load_policy(name)
     if as_json:
-        _print(json.dumps(loaded.record(), ensure_ascii=False))
+        out(json.dumps(loaded.record(), ensure_ascii=False))
     else:
-        _rows(lines(loaded), as_json)
+        print_rows(lines(loaded), as_json)
 
 
 @policies.command(epilog="Example: flywheel policy diff qwen-image-2 mine.toml")
@@ -189,7 +189,7 @@ def diff(
     from curation.policy import load_policy
     from curation.what_if import changes
 
-    _rows(changes(load_policy(before), load_policy(after)), as_json)
+    print_rows(changes(load_policy(before), load_policy(after)), as_json)
 
 
 @app.command(epilog="Example: flywheel explain 3f2a -w w")
@@ -205,9 +205,9 @@ def explain(
     opened = Workspace(workspace, create=False)
     found = explain_sample(opened, snapshot(opened), sample)
     if as_json:
-        _print(json.dumps(found, ensure_ascii=False, default=str))
+        out(json.dumps(found, ensure_ascii=False, default=str))
     else:
-        _explanation(found)
+        print_explanation(found)
 
 
 @app.command(epilog="Example: flywheel cases --status remedied -w w")
@@ -224,7 +224,7 @@ def cases(
 
     rows = query(Workspace(workspace, create=False), "select * from cases order by capability, case_id")
     wanted = {"capability": capability, "status": status}
-    _rows([r for r in rows if all(v in (None, r[k]) for k, v in wanted.items())], as_json)
+    print_rows([r for r in rows if all(v in (None, r[k]) for k, v in wanted.items())], as_json)
 
 
 @app.command(epilog="Example: flywheel rounds -w w")
@@ -233,14 +233,14 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     from flywheel.catalog import query
 
     columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"'
-    _rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
+    print_rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
 
 
 @app.command(epilog="Example: flywheel report -w w")
 def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """Write the one-file HTML report again."""
     path = _report(Workspace(workspace, create=False))
-    _print(json.dumps({"report": str(path)}) if as_json else str(path))
+    out(json.dumps({"report": str(path)}) if as_json else str(path))
 
 
 @app.command(epilog="Example: flywheel export -w w --output analysts.duckdb")
@@ -255,7 +255,7 @@ def export(
     if output.exists():
         raise UsageError(f"{output} exists: exports are never replaced, give a new name")
     path = export_tables(Workspace(workspace, create=False), output.resolve())
-    _print(json.dumps({"export": str(path)}) if as_json else str(path))
+    out(json.dumps({"export": str(path)}) if as_json else str(path))
 
 
 @app.command(epilog="Example: flywheel dashboard -w w --port 8050")
@@ -303,7 +303,7 @@ def sample(
         seed=seed,
         count=count,
     )
-    _print(json.dumps(made, ensure_ascii=False) if as_json else "\n".join([*made["images"], made["grid"]]))
+    out(json.dumps(made, ensure_ascii=False) if as_json else "\n".join([*made["images"], made["grid"]]))
 
 
 @evaluate.command("vae", epilog="Example: flywheel evaluate vae Qwen/Qwen-Image-2.1 --photographs p")
@@ -321,7 +321,7 @@ def evaluate_vae(
 
     pictures = load_photographs(photographs, side=side, count=count)
     for name, reason in pictures.left_out.items():
-        _say(f"left out: {name}: {reason}")
+        say(f"left out: {name}: {reason}")
     rows = measure(models, pictures, side=side, texts=count, seed=seed)
     if not as_json:
         rows = [
@@ -333,7 +333,7 @@ def evaluate_vae(
             }
             for r in rows
         ]
-    _rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
@@ -345,7 +345,7 @@ def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
     with PeakMemory() as memory:
         summary = finished(job)
         if summary:
-            _say("nothing to do: this job is finished; the summary below is what it found")
+            say("nothing to do: this job is finished; the summary below is what it found")
         elif prefect:
             from flows.round import run_with_prefect
 
@@ -356,7 +356,7 @@ def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, ensure_ascii=False), flush=True)
     else:
-        _summary(summary)
+        print_summary(summary)
 
 
 def _report(workspace: Workspace) -> Path:
@@ -366,104 +366,6 @@ def _report(workspace: Workspace) -> Path:
     path = workspace.path("reports", "report.html")
     write_bytes(path, render(workspace).encode())
     return path
-
-
-def _summary(summary: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    counts = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**summary)
-    for r in summary["rounds"]:
-        control = r["control_failure_rate"]
-        before = next((p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {})
-        table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
-        for name in ("capability", "before", "failure rate", "control"):
-            table.add_column(name, justify="left" if name == "capability" else "right")
-        for capability, rate in r["failure_rate"].items():
-            name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
-            table.add_row(name, *(_share(x) for x in (before.get(capability), rate, control.get(capability))))
-        console.print(table)
-        if r["fixed"] or r["broken"]:
-            console.print(f"  fixed {len(r['fixed'])}: {' '.join(r['fixed'])}", highlight=False)
-            console.print(f"  broke {len(r['broken'])}: {' '.join(r['broken'])}", highlight=False)
-    console.print(f"\n{counts}", highlight=False)
-    for name in ("report", "shards", "checkpoints", "sql"):
-        value = summary[name]
-        console.print(
-            f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False
-        )
-    gib = summary["peak_rss_bytes"] / 2**30
-    console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
-
-
-def _differences(found: dict[str, Any]) -> None:
-    """Print what `curation.what_if` found: the changes, then what enters and leaves where."""
-    for change in found["changes"]:
-        _print(f"{change['line']}: {change['before']} → {change['after']}")
-    for name, reason in found["not_configured"].items():
-        _say(f"not applied: {name} ({reason})")
-    total = found["admitted"]
-    _print(f"admitted: {total['before']} → {total['after']}, {total['enters']} enter, {total['leaves']} leave")
-    moved = [r for r in found["stages"] if r["enters"] or r["leaves"]]
-    if moved:
-        ids = {k: [" ".join(i[:12] for i in r[k]) for r in moved] for k in ("entering", "leaving")}
-        _rows([r | {k: v[n] for k, v in ids.items()} for n, r in enumerate(moved)], False)
-        _rows(found["funnel"], False)
-
-
-def _explanation(found: dict[str, Any]) -> None:
-    """Print what `curation.explain` found: decision, path through the stages, scores."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False, soft_wrap=True)
-    for row in found["quarantine"]:
-        console.print(f"{escape(row['source_uri'])}\n  [bold]quarantined[/]: {escape(row['reason'])}")
-    for row in found["rows"]:
-        stopped = ""
-        if row["filter"]:
-            score = "" if row["score"] is None else f" {row['score']:.4g}, threshold {row['threshold']:.4g}"
-            stopped = f" by {row['filter']}{score}"
-        survivor = f" (survivor {row['survivor_uri']})" if row["survivor"] else ""
-        reached = f", reached {row['stage_reached']}" if row["stage_reached"] else ""
-        console.print(f"{escape(row['source_uri'])}\n  sample {row['sample_id']}")
-        console.print(f"  [bold]{row['outcome']}[/]{reached}{stopped}{survivor}")
-        console.print(f"  {row['task']}, {row['width']}x{row['height']}, caption: {escape(row['caption'] or '(none)')}")
-        for stage in row["stages"]:
-            said = "passed" if stage["passed"] else f"stopped by {stage['filter']}"
-            if not stage["passed"] and stage["score"] is not None:
-                said += f" ({stage['score']:.4g}, threshold {stage['threshold']:.4g})"
-            console.print(f"    {stage['stage']} at {stage['bucket']}: {said}")
-        scores = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row["scores"].items() if v is not None}
-        console.print("  " + ", ".join(f"{k} {escape(str(v))}" for k, v in scores.items()))
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
-
-
-def _rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print(json.dumps(rows, ensure_ascii=False, default=str))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        _say("no rows")
-        return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
-    Console().print(table)
-
-
-_print: Callable[[str], None] = typer.echo
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 if __name__ == "__main__":
