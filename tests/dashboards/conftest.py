@@ -91,6 +91,7 @@ def _data(workspace: Workspace) -> None:
                 "score": score,
                 "threshold": threshold,
                 "survivor": survivor,
+                "survivor_uri": survivor and f"/pool/{survivor}.jpg",
             }
         )
     folder = workspace.path("snapshots", SNAPSHOT)
