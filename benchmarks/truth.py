@@ -1,6 +1,6 @@
 """Do the filters find what they claim to find? Defects planted on real photographs, precision and recall per filter.
 
-python benchmarks/truth.py [--photos DIR] [--limit 120]
+python benchmarks/truth.py [--photos DIR] [--limit 250]
 
 Each filter is tried on clean photographs and on as many with its defect. Its threshold is chosen on one half of the
 photographs (most recall at a precision of at least 0.98) and reported on the other. The last line is one JSON object
@@ -14,6 +14,7 @@ import io
 import json
 import math
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from curation.dedup import related
 from curation.scorers import load
+from curation.synthesis.photos import blur as soften
+from curation.synthesis.photos import darken, warm
 from flywheel.scorer import Item
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
@@ -139,8 +142,6 @@ def bomb(data: bytes, rng: np.random.Generator) -> bytes:
     """A PNG header that declares 40,000 × 40,000 pixels."""
     png = bytearray(encoded(Image.new("RGB", (8, 8)), "PNG"))
     png[16:24] = (40_000).to_bytes(4, "big") * 2
-    import zlib
-
     png[29:33] = zlib.crc32(bytes(png[12:29])).to_bytes(4, "big")
     return bytes(png)
 
@@ -159,8 +160,8 @@ REFUSALS = (
 
 
 def pair(image: Image.Image, n: int) -> Item:
-    """A sound edit: the photograph in a warmer tone, or darker."""
-    after = ImageEnhance.Brightness(image).enhance(0.6) if n % 2 else ImageEnhance.Color(image).enhance(0.1)
+    """A sound edit: the photograph in a warmer tone, darker, or softer."""
+    after = (warm, darken, soften)[n % 3](image)
     return Item(encoded(after), "edit it", "ti2i", (encoded(image),))
 
 
@@ -214,12 +215,12 @@ def values(items: Iterator[Item], score: str) -> np.ndarray:
 
 
 def threshold(clean: np.ndarray, defect: np.ndarray) -> float:
-    """Lowest values are kept: the bound above which most defects lie at the wanted precision, in its widest gap."""
+    """The bound above which most defects lie at the wanted precision, then fewest clean values, in the widest gap."""
     levels = np.unique(np.concatenate([clean, defect]))
-    best, bound = (-1.0, -1.0), math.inf
+    best, bound = (-1, 0, 0.0), math.inf
     for low, high in zip(levels[:-1], levels[1:]):
         caught, wrong = (defect > low).sum(), (clean > low).sum()
-        if caught and caught / (caught + wrong) >= PRECISION and (score := (caught / len(defect), high - low)) > best:
+        if caught and caught / (caught + wrong) >= PRECISION and (score := (caught, -wrong, high - low)) > best:
             best, bound = score, (low + high) / 2
     return bound
 
@@ -298,7 +299,7 @@ def main() -> None:
     """Print one line per filter, then all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of sound photographs")
-    parser.add_argument("--limit", type=int, default=120, help="photographs to use")
+    parser.add_argument("--limit", type=int, default=250, help="photographs to use")
     arguments = parser.parse_args()
     paths = sorted(p for p in arguments.photos.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if len(paths) < 20:
