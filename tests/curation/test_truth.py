@@ -1,0 +1,28 @@
+"""The truth benchmark chooses thresholds honestly, and says when it has nothing to try."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.truth import rates, threshold
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_threshold_is_in_the_widest_gap_that_keeps_the_precision() -> None:
+    clean, defect = np.array([1.0, 2.0, 3.0]), np.array([9.0, 10.0])
+    assert threshold(clean, defect) == 6.0
+    mixed = np.concatenate([np.arange(100.0), [500.0] * 3])
+    bound = threshold(mixed, np.array([490.0, 600.0, 601.0]))
+    assert bound > 500  # three clean ones above would cost the precision: better to miss one defect
+    assert rates(mixed > bound, np.array([490.0, 600.0, 601.0]) > bound) == {"precision": 1.0, "recall": 0.6667}
+    assert rates(np.array([True, False]), np.array([True, True])) == {"precision": 0.6667, "recall": 1.0}
+
+
+def test_without_photographs_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.truth", "--photos", str(tmp_path)]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(out.stdout.splitlines()[-1]) == {} and "skipped" in out.stderr
