@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from markupsafe import Markup
 
 from dashboards import cases
@@ -10,7 +12,7 @@ from dashboards.images import InlineImages
 from dashboards.page import STYLE, environment
 from dashboards.views import LIMITATIONS, data, overview, round_view
 from flywheel.catalog import connect
-from flywheel.workspace import Workspace
+from flywheel.workspace import Workspace, write_bytes
 
 IMAGE_BYTES = 3_600_000  # all pictures together, as base64; text and drawings take far less than the rest of 5 MB
 CARDS = 12  # fixed cases shown per round, and broken ones
@@ -40,6 +42,13 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
         examples=EXAMPLES,
         limitations=LIMITATIONS,
     )
+
+
+def write(workspace: Workspace) -> Path:
+    """Write the report into the workspace; returns its path."""
+    path = workspace.path("reports", "report.html")
+    write_bytes(path, render(workspace).encode())
+    return path
 
 
 def _anchor(detailed: set[int]):

@@ -1,0 +1,99 @@
+"""What curation decided and why, and what another policy would."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flywheel.commands.options import JsonOption, PolicyOption, WorkspaceOption
+from flywheel.console import out, print_differences, print_explanation, print_rows
+from flywheel.workspace import Workspace
+
+app = typer.Typer()
+policies = typer.Typer(help="Look at curation policies and compare them.", no_args_is_help=True)
+app.add_typer(policies, name="policy")
+
+
+@app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
+def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
+    """Rows entering and leaving each filter, in order: of the latest snapshot, or as --policy would have it."""
+    from flywheel.catalog import query, snapshot
+
+    opened = Workspace(workspace, create=False)
+    if policy is None:
+        print_rows(query(opened, "select * from funnel"), as_json)
+        return
+    from curation.pipeline import funnel as funnel_of
+    from curation.what_if import basis
+
+    base = basis(opened, snapshot(opened), policy)
+    print_rows(funnel_of(opened, base.policy, base.evaluation), as_json)
+
+
+@app.command("what-if", epilog="Example: flywheel what-if --set S4.aesthetic.min=5.0 -w w")
+def what_if(
+    settings: Annotated[list[str], typer.Option("--set", help="STAGE.FILTER.BOUND=NUMBER; may be given again.")],
+    workspace: WorkspaceOption,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What enters and what leaves each stage with other thresholds. Only scores are read, no image is touched."""
+    from curation.what_if import basis, parse_settings, with_settings
+    from curation.what_if import what_if as compare
+    from flywheel.catalog import snapshot
+
+    opened = Workspace(workspace, create=False)
+    base = basis(opened, snapshot(opened), policy)
+    found = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
+    if as_json:
+        out(json.dumps(found, ensure_ascii=False))
+    else:
+        print_differences(found)
+
+
+@app.command(epilog="Example: flywheel explain 3f2a -w w")
+def explain(
+    sample: Annotated[str, typer.Argument(help="Sample id, its first characters, or the file's path.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a sample is where it is: scores, decision, stages, duplicates."""
+    from curation.pipeline import explain as explain_sample
+    from flywheel.catalog import snapshot
+
+    opened = Workspace(workspace, create=False)
+    found = explain_sample(opened, snapshot(opened), sample)
+    if as_json:
+        out(json.dumps(found, ensure_ascii=False, default=str))
+    else:
+        print_explanation(found)
+
+
+@policies.command(epilog="Example: flywheel policy show qwen-image-2")
+def show(
+    name: Annotated[str, typer.Argument(help="Built-in name or .toml file.")], as_json: JsonOption = False
+) -> None:
+    """The filters of a policy in the order in which they act."""
+    from curation.policy import load_policy
+    from curation.what_if import lines
+
+    loaded = load_policy(name)
+    if as_json:
+        out(json.dumps(loaded.record(), ensure_ascii=False))
+    else:
+        print_rows(lines(loaded), as_json)
+
+
+@policies.command(epilog="Example: flywheel policy diff qwen-image-2 mine.toml")
+def diff(
+    before: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
+    after: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Every line that differs between two policies."""
+    from curation.policy import load_policy
+    from curation.what_if import changes
+
+    print_rows(changes(load_policy(before), load_policy(after)), as_json)

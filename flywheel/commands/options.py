@@ -1,0 +1,17 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curation.")]
+PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run the steps as a Prefect flow.")]
+PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
+PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]
