@@ -128,7 +128,7 @@ def _pool(check: _Check) -> None:
         manifest = check.json(path, again)
         if manifest is None:
             continue
-        _unlisted(check, batch, {s["path"] for s in manifest["shards"]} | {"quarantine.parquet"})
+        _unlisted(check, batch, {s["path"] for s in manifest["shards"]} | {"quarantine.parquet", "plan.parquet"})
         for shard in manifest["shards"]:
             if check.hashed(batch / shard["path"], shard, again):
                 _count(check, batch / shard["path"], shard["rows"], again)
