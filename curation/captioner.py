@@ -1,4 +1,4 @@
-"""A captioner behind any OpenAI-compatible vision endpoint: what it is asked, what counts as an answer, when to retry."""
+"""A captioner behind any OpenAI-compatible vision endpoint: what it is asked, what is an answer, when to retry."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from flywheel.workspace import UsageError, digest
 
 PROMPTS = {  # the report's four kinds [S]; the wording is ours
     "general": "Describe the picture completely: subject, setting, composition, light, colours and style.",
-    "text": "Describe the picture with attention to its text: transcribe every piece of it literally, in quotation marks,"
-    " say where it stands, how it looks, and how text, symbols and layout relate.",
+    "text": "Describe the picture with attention to its text: transcribe every piece literally, in quotation marks, say"
+    " where it stands, how it looks, and how text, symbols and layout relate.",
     "knowledge": "Describe the picture and add the background facts that an expert would give: names, places, dates,"
     " species, styles. Add only what you are sure of.",
     "structured": "The picture may be a diagram, chart or flow chart. Describe its entities, their attributes and the"

@@ -49,7 +49,7 @@ def caption(
     concurrency: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Caption the pool with a vision model. The source's captions are kept; run again, only what is missing is asked."""
+    """Caption the pool with a vision model; the source's captions are kept. Run again, it asks for what is missing."""
     from curation.captioner import PROMPTS, Captioner
     from curation.recaption import caption_pool
     from flywheel.progress import Progress
