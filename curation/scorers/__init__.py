@@ -23,6 +23,8 @@ SCORERS = {
     "detail": "curation.scorers.detail:Detail",
     "caption": "curation.scorers.caption:Caption",
     "face": "curation.scorers.face:Face",
+    "nsfw": "curation.scorers.nsfw:Nsfw",
+    "quality": "curation.scorers.quality:Quality",
 }
 
 
