@@ -128,7 +128,7 @@ def test_replace() -> None:
     ):
         with pytest.raises(UsageError, match=f"nothing to set at '{path}': {choices}"):
             policy.replace(path, 1)
-    with pytest.raises(UsageError, match="hamming is a whole number"):
+    with pytest.raises(UsageError, match="hamming is not a whole number from 0 to 64"):
         policy.replace("S1.deduplication.hamming", 2.5)
     with pytest.raises(UsageError, match="is over max"):
         policy.replace("S1.entropy.min", 99)
