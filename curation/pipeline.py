@@ -21,7 +21,7 @@ from flywheel.workspace import UsageError, Workspace, digest, read_json, write_j
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
-_FORMAT = 1  # raised when the same inputs would give other decisions or other shard bytes
+_FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 

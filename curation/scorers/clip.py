@@ -97,7 +97,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     """The checkpoint's file, downloaded when `pretrained` is a hub tag."""
     if Path(pretrained).is_file():
         return Path(pretrained)
-    _make_torchvision_importable()
+    make_torchvision_importable()
     import open_clip
 
     if model not in open_clip.list_models():
@@ -122,7 +122,7 @@ def _network(weights: Weights) -> _Network:
 
 class _Network:
     def __init__(self, weights: Weights) -> None:
-        _make_torchvision_importable()
+        make_torchvision_importable()
         import open_clip
         import torch
 
@@ -173,7 +173,7 @@ def _load_head(path: str) -> tuple[np.ndarray, float]:
     return state["weight"].float().numpy().ravel(), float(state["bias"])
 
 
-def _make_torchvision_importable() -> None:
+def make_torchvision_importable() -> None:
     """Declare the operators that torchvision's import expects, where its binary does not match torch's build."""
     import sys
 
