@@ -28,8 +28,11 @@ class Ledger:
         self.schema = LEDGERS[name]
         self.path: Path = workspace.path("ledger", name)
 
-    def append(self, rows: Iterable[Mapping[str, Any]], *, key: str) -> bool:
-        """Append rows atomically under `key`; False when the key was already there. Missing `at` becomes now (UTC)."""
+    def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
+        """Append rows, or a table of the ledger's columns, atomically under `key`; False when the key was there.
+
+        A missing `at` becomes now (UTC).
+        """
         from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
         from deltalake.exceptions import CommitFailedError
 
@@ -37,11 +40,9 @@ class Ledger:
         table = DeltaTable(str(self.path))
         if table.transaction_version(key) is not None:
             return False
-        now = datetime.now(UTC)
-        full = [{"at": now, **row} for row in rows]
+        data = _table(rows, self.schema)
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=1000)
         try:
-            data = pa.Table.from_pylist(full, schema=self.schema)
             write_deltalake(table, data, mode="append", commit_properties=properties)
         except CommitFailedError:
             if DeltaTable(str(self.path)).transaction_version(key) is not None:
@@ -73,3 +74,12 @@ class Ledger:
         if not tables:
             return []
         return pa.concat_tables(tables).sort_by("at").to_pylist()
+
+
+def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    now = datetime.now(UTC)
+    if not isinstance(rows, pa.Table):
+        return pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=schema)
+    if "at" not in rows.column_names:
+        rows = rows.append_column("at", pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), rows.num_rows))
+    return rows.select(schema.names).cast(schema)
