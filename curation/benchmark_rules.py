@@ -1,8 +1,8 @@
 """Scoring rules of public benchmarks, restated from their definitions: one image, what was seen in it, one judgement.
 
-GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: matched words (en) or characters (zh)
-over those wanted. CVTG-2K: word accuracy and normalised edit similarity. How a benchmark averages its images is in
-`flywheel.signals.benchmarks`.
+GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: matched words (en) or characters
+(zh) over those wanted. CVTG-2K: word accuracy and normalised edit similarity. How a benchmark averages its images is
+in `flywheel.signals.benchmarks`.
 """
 
 from __future__ import annotations

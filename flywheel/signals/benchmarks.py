@@ -1,9 +1,9 @@
 """A suite's result by its benchmark's own rule: from judged outputs to one score, with the benchmark's groups.
 
 GenEval: share of correct images per task, then the mean of the tasks. LongText-Bench and CVTG-2K: matched over wanted,
-summed over all pictures. DPG-Bench: mean over questions, images, prompts; an answer counts only where its parents hold.
-Edits (GEdit-Bench): √(semantic × quality), mean per group, then the mean of the groups. PartiPrompts and suites of one's
-own: share of pictures that pass.
+summed over all pictures. DPG-Bench: mean over questions, images, prompts; an answer counts where its parents hold.
+Edits (GEdit-Bench): √(semantic × quality), mean per group, then the mean of the groups. PartiPrompts and suites of
+one's own: share of pictures that pass.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ EDIT_SCORE = 0.6  # [D] on the benchmark's scale of 10 that is 6: below it an ed
 
 
 def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, error: str | None = None) -> Outcome:
-    """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10 of four ratings from 0 to 10 (GEdit, VIEScore)."""
+    """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10, ratings from 0 to 10 (GEdit, VIEScore)."""
     from curation.verify import Outcome
 
     keys = ("success", "no_overediting", "natural", "no_artifacts")
@@ -189,4 +189,3 @@ _RULES = {
     "dpg": _question_graph,
     "edit": _mean_of_groups,
 }
-

@@ -1,4 +1,4 @@
-"""User feedback: thumbs, reason, edited prompt, re-rolls. Each event becomes one signal, once, whoever sends it again."""
+"""User feedback: thumbs, reason, edited prompt, re-rolls. Each event becomes one signal, however often it is sent."""
 
 from __future__ import annotations
 
@@ -104,29 +104,34 @@ def known_ids(workspace: Workspace) -> set[str]:
 
 
 def import_file(workspace: Workspace, path: Path) -> Imported:
-    """Import a JSONL or Parquet file of events. A bad row costs itself: it is listed with its reason, beside the others.
+    """Import a JSONL or Parquet file of events. A bad row costs itself: it is listed with its reason.
 
     Errors: `UsageError` when the file cannot be read at all.
     """
     if not path.is_file():
         raise UsageError(f"{path} is no file: give JSON lines or Parquet, one feedback event a row")
     events, bad = [], []
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in enumerate(read_rows(path), 1):
         try:
             events.append(Feedback.model_validate_json(row) if isinstance(row, str) else Feedback.model_validate(row))
         except ValidationError as error:
             bad.append({"row": number, "reason": why(error), "content": row if isinstance(row, str) else repr(row)})
     name = file_digest(path)
-    imported, duplicates = record(workspace, events, key=f"feedback/import/{name}")
-    duplicates = len(events) - imported
-    quarantine = None
-    if bad:
-        quarantine = workspace.path("feedback", "quarantine", f"{name[:32]}.jsonl")
-        write_bytes(quarantine, "".join(json.dumps(b, ensure_ascii=False) + "\n" for b in bad).encode())
-    return Imported(imported, duplicates, len(bad), str(quarantine) if quarantine else None)
+    imported, _ = record(workspace, events, key=f"feedback/import/{name}")
+    return Imported(imported, len(events) - imported, len(bad), write_quarantine(workspace, name, bad))
 
 
-def _rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
+def write_quarantine(workspace: Workspace, name: str, bad: list[dict[str, Any]]) -> str | None:
+    """List rows that could not be used, with their reasons; returns the file, None where there are none."""
+    if not bad:
+        return None
+    path = workspace.path("feedback", "quarantine", f"{name[:32]}.jsonl")
+    write_bytes(path, "".join(json.dumps(b, ensure_ascii=False) + "\n" for b in bad).encode())
+    return str(path)
+
+
+def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
+    """Lines of JSON, or Parquet rows without their nulls. Errors: `UsageError`."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -86,10 +87,8 @@ class FeedbackLog:
         folding: asyncio.Task[int] | None = None
         opened = time.monotonic()
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self.fold_seconds)
-            except TimeoutError:
-                pass
             self._wake.clear()
             await self._commit()
             full = self.segment.size >= self.segment_bytes or time.monotonic() - opened > self.fold_seconds

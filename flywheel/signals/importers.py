@@ -1,8 +1,8 @@
 """Public prompt suites → suite rows: each benchmark's own file in, prompts with their verifiers out.
 
-GenEval `evaluation_metadata.jsonl`; PartiPrompts TSV or JSONL; LongText-Bench JSONL (en, zh); CVTG-2K JSON; DPG-Bench CSV
-with its question graph, or prompts alone; edit suites as JSONL with `references`. A file with one unreadable row is
-refused: a benchmark with rows missing is another benchmark.
+GenEval `evaluation_metadata.jsonl`; PartiPrompts TSV or JSONL; LongText-Bench JSONL (en, zh); CVTG-2K JSON; DPG-Bench
+CSV with its question graph, or prompts alone; edit suites as JSONL with `references`. A file with one unreadable row
+is refused: a benchmark with rows missing is another benchmark.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _longtext(row: Row, number: int) -> list[Row]:
     language = "zh" if any("\u4e00" <= c <= "\u9fff" for c in row["prompt"]) else "en"
     capability = "typography" if language == "en" else "multilingual_text"
     check = {"verifier": "written", "capability": capability, "language": language, "texts": list(row["text"])}
-    return [_row("longtext", f"{language}-{row['prompt_id']}", row["prompt"], f"{language} / {row['category']}", [check])]
+    identity, category = f"{language}-{row['prompt_id']}", f"{language} / {row['category']}"
+    return [_row("longtext", identity, row["prompt"], category, [check])]
 
 
 def _cvtg(row: Row, number: int) -> list[Row]:

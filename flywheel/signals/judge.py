@@ -102,4 +102,3 @@ def judge_with(judge: Judge | None, suite: Sequence[Prompt], images: Sequence[by
 def _unjudged(check: Mapping[str, Any]) -> Outcome:
     make = question_outcome if check["verifier"] == "question" else edit_outcome
     return make(check, None, UNCONFIGURED)
-

@@ -10,7 +10,6 @@ from typing import Any
 
 from flywheel.workspace import UsageError, write_bytes
 
-
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
 
