@@ -35,8 +35,11 @@ class Ledger:
         self.schema = LEDGERS[name]
         self.path: Path = workspace.path("ledger", name)
 
-    def append(self, rows: Iterable[Mapping[str, Any]], *, key: str) -> bool:
-        """Append rows atomically under `key`; False when the key was already there. Missing `at` becomes now (UTC)."""
+    def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
+        """Append rows, or a table of the ledger's columns, atomically under `key`; False when the key was there.
+
+        A missing `at` becomes now (UTC).
+        """
         from deltalake import CommitProperties, DeltaTable, Transaction
         from deltalake.exceptions import CommitFailedError
 
@@ -44,8 +47,7 @@ class Ledger:
         table = DeltaTable(str(self.path))
         if table.transaction_version(key) is not None:
             return False
-        now = datetime.now(UTC)
-        part = self._write(pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=self.schema), key)
+        part = self._write(_table(rows, self.schema), key)
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=1000)
         try:
             table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
@@ -62,7 +64,7 @@ class Ledger:
         from deltalake.transaction import AddAction
 
         buffer = pa.BufferOutputStream()
-        pq.write_table(data, buffer, compression="zstd", store_schema=True)
+        pq.write_table(data, buffer, compression="zstd", row_group_size=131_072)
         content = buffer.getvalue()
         name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
         write_bytes(self.path / name, content)
@@ -95,3 +97,12 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
         return self.table().to_pylist()
+
+
+def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    now = datetime.now(UTC)
+    if not isinstance(rows, pa.Table):
+        return pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=schema)
+    if "at" not in rows.column_names:
+        rows = rows.append_column("at", pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), rows.num_rows))
+    return rows.select(schema.names).cast(schema)
