@@ -167,7 +167,8 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
-        write_parquet(_shard(batch, number), pa.Table.from_pylist(good, schema=POOL), row_group_size=SHARD_ROWS)
+        table = pa.Table.from_pylist(good, schema=POOL)
+        write_parquet(_shard(batch, number), table, row_group_size=SHARD_ROWS, encoded=["image"])
         done += len(items)
         if progress:
             progress(done, total, "inputs")

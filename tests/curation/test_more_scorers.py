@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from curation.scorers import load
-from curation.scorers.detail import bandwidth, blockiness, border
+from curation.scorers.detail import bandwidth
+from curation.scorers.pixels import blockiness, border
 from curation.synthesis.photos import OPERATIONS
 from flywheel.scorer import BadImage, Item
 from tests.curation.corpus import encoded, texture
@@ -54,7 +55,7 @@ def test_bandwidth_of_nothing() -> None:
 def test_blockiness_outlives_the_quantisation_table() -> None:
     sharp = scene(2)
     worn = Image.open(io.BytesIO(encoded(sharp, "JPEG", quality=8)))
-    clean, blocky = (one("detail", Item(encoded(p)))["blockiness"] for p in (sharp, worn))
+    clean, blocky = (one("pixels", Item(encoded(p)))["blockiness"] for p in (sharp, worn))
     assert clean < 1.1 < 1.25 < blocky
     cropped = np.asarray(worn.convert("L"))[3:, 5:]  # the grid is found where a crop has moved it
     assert blockiness(cropped) > 1.25
@@ -63,15 +64,15 @@ def test_blockiness_outlives_the_quantisation_table() -> None:
 def test_border_is_the_area_outside_the_picture() -> None:
     framed = Image.new("RGB", (400, 400), "black")
     framed.paste(texture(3, 400, 300), (0, 50))
-    assert one("detail", Item(encoded(framed)))["border"] == pytest.approx(0.25, abs=0.01)
-    assert one("detail", Item(encoded(texture(3, 400, 300))))["border"] == 0
+    assert one("pixels", Item(encoded(framed)))["border"] == pytest.approx(0.25, abs=0.01)
+    assert one("pixels", Item(encoded(texture(3, 400, 300))))["border"] == 0
     assert border(np.zeros((50, 50), np.uint8)) == 1
 
 
 def test_texture_is_the_share_of_cells_that_have_some() -> None:
     half = Image.new("RGB", (256, 256), (90, 120, 160))
     half.paste(scene(4, 256).crop((0, 0, 128, 256)), (0, 0))
-    assert one("detail", Item(encoded(half)))["texture"] == pytest.approx(0.5, abs=0.06)
+    assert one("pixels", Item(encoded(half)))["texture"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_small_pictures_are_not_decoded_where_only_large_ones_matter() -> None:

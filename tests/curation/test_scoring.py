@@ -38,15 +38,17 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, ray_session: None) -> 
     assert first.items() <= tree(workspace.path("scores")).items()
 
 
-@pytest.mark.parametrize("count", [5])
-def test_a_native_crash_costs_exactly_its_row(tmp_path: Path, ray_session: None, count: int) -> None:
+def test_a_native_crash_costs_exactly_its_row(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curation.ingest.SHARD_ROWS", 3)
     workspace = Workspace(tmp_path / "w")
-    captions = {f"picture-{n:03d}.jpg": "fine" for n in range(count)}
+    captions = dict.fromkeys(textures(12), "fine")
     captions |= {"picture-001.jpg": "crash", "picture-003.jpg": "raise"}
-    ingest(workspace, write_folder(tmp_path / "src", textures(count), captions))
-    score(workspace, {"header": {}, CRASHING: {}})
-    (path,) = workspace.path("scores").glob("crashing@1/*.parquet")
-    rows = pq.read_table(path).to_pylist()
-    assert [r["length"] for r in rows] == [4, None, 4, None, 4]
+    ingest(workspace, write_folder(tmp_path / "src", textures(12), captions))
+    score(workspace, {"header": {}, CRASHING: {}})  # four shards, as many in flight as there may be
+    tables = [pq.read_table(p) for p in sorted(workspace.path("scores").glob("crashing@1/*.parquet"))]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert len(tables) == 4 and [r["length"] for r in rows] == [4, None, 4, None, *[4] * 8]
     assert rows[1]["error"] == "RuntimeError: crashed the scoring process"
     assert rows[3]["error"] == "ValueError: no such luck"
