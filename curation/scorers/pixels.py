@@ -1,7 +1,8 @@
 """Statistics of the one shared decode (upright RGB, long side at most `WORKING_SIDE` pixels).
 
-Each is defined at that working resolution and only there: most of them change with scale. OpenCV throughout: a numpy
-temporary per operation would cost several times the arithmetic.
+Each is defined at that working resolution and only there: most of them change with scale. Colour and histograms are
+taken from every other row: half the work for the same answer. OpenCV throughout: a numpy temporary per operation would
+cost several times the arithmetic.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _one(item: Item) -> dict[str, Any]:
 
     rgb = item.pixels
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    red, green, blue = cv2.split(rgb)
+    red, green, blue = cv2.split(rgb[::2])
     mean, deviation = cv2.meanStdDev(luma)
     high = cv2.max(cv2.max(red, green), blue)
     spread = cv2.subtract(high, cv2.min(cv2.min(red, green), blue))
@@ -67,7 +68,7 @@ def _one(item: Item) -> dict[str, Any]:
         "saturation": cv2.mean(cv2.divide(spread, high, scale=255))[0] / 255,  # x / 0 is 0 in OpenCV's integers
         "sharpness": sharpness(luma),
         "entropy": color_entropy(red, green, blue),
-        "spatial_entropy": spatial_entropy(luma, red, green),
+        "spatial_entropy": spatial_entropy(luma[::2], red, green),
         "grayscale": bool(spread.max() <= _GRAY_SPREAD),
         "border": border(luma),
         "texture": texture(luma),
@@ -109,13 +110,12 @@ def spatial_entropy(luma: np.ndarray, red: np.ndarray, green: np.ndarray) -> flo
     """Shannon entropy, bits, of |difference| between horizontal neighbours: the greater of luma and of red minus green.
 
     Noise differs everywhere, in colour even after it was reduced to the working size; pictures do so only at edges.
-    Every other row is counted; differences of 255 and more count as one.
+    Differences of 255 and more count as one.
     """
     import cv2
 
     if luma.shape[1] < 2:
         return 0.0
-    luma, red, green = luma[::2], red[::2], green[::2]
     colour = cv2.subtract(red, green, dtype=cv2.CV_16S)
     steps = (
         cv2.absdiff(luma[:, 1:], luma[:, :-1]),
