@@ -197,9 +197,9 @@ def _random_clip(folder: Path) -> dict[str, str]:
     """A checkpoint of an untrained CLIP of about 30 million parameters, as options of the scorer."""
     import torch
 
-    from curation.scorers.clip import _make_torchvision_importable
+    from curation.scorers.clip import make_torchvision_importable
 
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from open_clip.model import CLIP
 
     vision = {"image_size": 224, "layers": 6, "width": 384, "patch_size": 32, "head_width": 64}

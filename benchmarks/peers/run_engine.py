@@ -24,9 +24,9 @@ def ocr():
 
 def clip(model, pretrained):
     """open_clip: image and text of each picture, sixteen at a time."""
-    from curation.scorers.clip import _make_torchvision_importable
+    from curation.scorers.clip import make_torchvision_importable
 
-    _make_torchvision_importable()
+    make_torchvision_importable()
     import open_clip
     import torch
 
