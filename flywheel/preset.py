@@ -41,7 +41,12 @@ class Evaluation:
 class Attribution:
     """Budget and thresholds of error attribution."""
 
-    seeds: int  # further seeds per failing prompt
+    seeds: int  # further seeds per failing prompt and round
+    enhanced_seeds: int = 1  # seeds of the enhanced prompt
+    enhanced_gain: float = 0.0  # its share of passes must exceed the prompt's own by so much
+    min_seeds: int = 1  # fewer seeds that all fail leave a case unsure
+    unsure_margin: float = 0.0  # percentile points around the limit within which sparse or dense is unsure
+    budget: int = 0  # pictures of one round's experiments; 0: as many as there are cases
     neighbours: int = 8  # captions that measure the density around a prompt
     sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
 
