@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from flywheel.signals.judge import Judge
 
 # What is known of a case → track and reason. Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none
-# passes and the pool is sparse → pretraining; none passes and it is dense → human; else what is missing makes it unsure.
+# passes and the pool is sparse → pretraining; none passes and it is dense → human; where something is missing, unsure.
 _ATTRIBUTE = """
 WITH shares AS (
     SELECT *, coalesce(seeds_passed / nullif(seeds, 0), 0) AS share,
            coalesce(enhanced_passed / nullif(enhanced_seeds, 0), 0) AS enhanced_share,
            format('{} of {} further seeds pass', coalesce(seeds_passed, 0), coalesce(seeds, 0)) AS seen,
-           format('density percentile {:.0f}, limit {:.0f}', density, $sparse_percentile::DOUBLE) AS place
+           format('density percentile {:.0f}, limit {:.0f}', density::DOUBLE, $sparse_percentile::DOUBLE) AS place
     FROM evidence
 ),
 judged AS (
@@ -44,8 +44,8 @@ judged AS (
 SELECT *, CASE track
     WHEN 'prompt_enhancement' THEN format('passes once the prompt reads: {}', enhanced)
     WHEN 'rl' THEN seen || ': the model can, but rarely does'
-    WHEN 'pretraining' THEN format('none of {} seeds passes and the pool is sparse around the prompt ({})', seeds, place)
-    WHEN 'human' THEN format('none of {} seeds passes although the pool is dense around the prompt ({})', seeds, place)
+    WHEN 'pretraining' THEN format('none of {} seeds passes and the pool is sparse around it ({})', seeds, place)
+    WHEN 'human' THEN format('none of {} seeds passes although the pool is dense around it ({})', seeds, place)
     ELSE CASE
         WHEN seeds IS NULL THEN 'unsure: not experimented on yet, the budget went to other cases'
         WHEN seeds < $min_seeds THEN format('unsure: only {} seeds were tried, {} are needed', seeds, $min_seeds::INT)

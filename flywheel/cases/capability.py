@@ -69,7 +69,7 @@ _SIGNAL = pa.schema([("id", pa.int64()), *((k, pa.string()) for k in ("verifier"
 
 
 def load_taxonomy(path: Path | None = None) -> Taxonomy:
-    """The built-in taxonomy, or one from a TOML file. Errors: `UsageError` naming the rule and what is wrong with it."""
+    """The built-in taxonomy, or one from a TOML file. Errors: `UsageError` naming the rule and its fault."""
     name = str(path or "the built-in taxonomy")
     try:
         source = path or resources.files("flywheel.cases") / "taxonomy.toml"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # signals that an event's evidence lists; all are counted
 
-# One failure has one prompt: equal text-to-image prompts, however spaced, cased or ended, share the id that a suite gave
-# them, or else the smallest. An instruction is told apart by its references, so edits keep the id they came with.
+# One failure has one prompt: equal text-to-image prompts, however spaced, cased or ended, share the id that a suite
+# gave them, or else the smallest. An instruction means nothing without its references: edits keep their id.
 _PROMPTS = """
 CREATE TEMP TABLE prompts AS
 WITH keyed AS (
@@ -51,7 +51,8 @@ WITH grouped AS (
     FROM failures GROUP BY prompt_id, capability
 ),
 placed AS (
-    SELECT g.*, CASE WHEN c.case_id IS NULL THEN 'detected' WHEN c.status = 'closed' THEN 'failed' ELSE 'seen' END AS kind
+    SELECT g.*, CASE WHEN c.case_id IS NULL THEN 'detected' WHEN c.status = 'closed' THEN 'failed' ELSE 'seen' END
+           AS kind
     FROM grouped g LEFT JOIN cases c USING (case_id)
 )
 SELECT substr(sha256(CASE WHEN kind = 'detected' THEN json_array(case_id, $round::INT, kind)
@@ -131,10 +132,7 @@ def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
 
 
 def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:
-    """Route every open case without a sure track on which something is stored; returns cases by track.
-
-    Only what changes a case is recorded: a case stays unsure silently.
-    """
+    """Route every open case without a sure track on which something is stored; returns cases by track."""
     con = connect(workspace)
     try:
         number = round_ if round_ is not None else _round(con)
@@ -149,7 +147,7 @@ def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | N
 def routed(
     con: duckdb.DuckDBPyConnection, settings: Attribution, round_: int, *, only_probed: bool = False
 ) -> pa.Table:
-    """`routed` events, from stored evidence, of open cases that have no track or an unsure one."""
+    """`routed` events, from stored evidence, of open cases that have no track or an unsure one; none where it stays."""
     join = "JOIN" if only_probed else "LEFT JOIN"
     evidence = (
         f"SELECT * FROM cases {join} ({_EVIDENCE}) USING (case_id) WHERE status <> 'closed'"
@@ -159,14 +157,13 @@ def routed(
         evidence.replace("SELECT *", "SELECT cases.* RENAME (track AS before), COLUMNS('seeds|enhanced|density')"),
         settings,
     )
-    unchanged = "AND track IS DISTINCT FROM before" if only_probed else ""
     return con.execute(
         f"""SELECT substr(sha256(json_array(case_id, $round::INT, 'routed')::VARCHAR), 1, 32) AS event_id, case_id,
             $round::INT AS round, 'routed' AS kind, capability, track, prompt_id, prompt,
             to_json({{reason: reason, seeds: seeds, seeds_passed: seeds_passed, enhanced: enhanced,
                       enhanced_seeds: enhanced_seeds, enhanced_passed: enhanced_passed, density: density,
                       sure: track <> 'unsure'}})::VARCHAR AS evidence
-        FROM ({sql}) WHERE true {unchanged} ORDER BY case_id""",
+        FROM ({sql}) WHERE track IS DISTINCT FROM before ORDER BY case_id""",
         {**values, "round": round_},
     ).to_arrow_table()
 

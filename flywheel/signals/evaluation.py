@@ -51,7 +51,7 @@ def evaluate(
         outcomes = judge_images(suite, images, judge=make_judge(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
-            _signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
+            signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
             for p, judged in zip(suite, outcomes)
             for o in judged
         ]
@@ -139,7 +139,10 @@ def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
     return [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
 
 
-def _signal(round_: int, arm: str, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str) -> dict[str, Any]:
+def signal(
+    round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
+) -> dict[str, Any]:
+    """One outcome as a row of the signals' ledger."""
     return {
         "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability)[:32],
         "round": round_,

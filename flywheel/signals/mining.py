@@ -70,8 +70,8 @@ found AS (
 SELECT substr(sha256(json_array('mining', $batch, prompt_id, capability, checkpoint, verifier)::VARCHAR), 1, 32)
            AS signal_id,
        NULL::INTEGER AS round, NULL::VARCHAR AS arm, checkpoint, 'mining' AS kind, prompt_id, prompt, task, verifier,
-       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold, evidence::VARCHAR AS evidence,
-       image, now() AS at
+       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold,
+       evidence::VARCHAR AS evidence, image, now() AS at
 FROM found ORDER BY signal_id
 """
 
