@@ -60,7 +60,7 @@ def build(vectors: np.ndarray | Iterable[np.ndarray], *, seed: int = 0) -> faiss
 
 
 def tune(index: faiss.Index, queries: np.ndarray, *, recall: float = RECALL, count: int = 100) -> int:
-    """Visit as few lists as reach `recall` of the `count` nearest of `queries`, judged by visiting all; returns them."""
+    """Visit as few lists as reach `recall` of the `count` nearest of `queries`; returns how many."""
     import faiss
 
     lists = faiss.downcast_index(index.base_index)
@@ -102,7 +102,7 @@ class VectorIndex:
         name: str = "minilm",
         folder: Path | None = None,
     ) -> VectorIndex:
-        """Index (sample_id, content) rows. `folder` keeps the vectors of embedder `name`: only new samples are embedded.
+        """Index (sample_id, content) rows; a `folder` keeps the vectors of embedder `name`, new samples are added.
 
         Without `embed`, contents are texts and MiniLM embeds them.
         """

@@ -143,8 +143,9 @@ def signal(
     round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
 ) -> dict[str, Any]:
     """One outcome as a row of the signals' ledger."""
+    asked = [outcome.evidence["question"]] if "question" in outcome.evidence else []
     return {
-        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability)[:32],
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *asked)[:32],
         "round": round_,
         "arm": arm,
         "checkpoint": checkpoint,

@@ -149,6 +149,9 @@ def test_the_budget_pays_for_the_first_prompts_in_whole_batches():
     assert [len(b) for b in batches(affordable(prompts, Attribution(seeds=3)))] == [32, 32, 6]
 
 
+EXPECTED = {"text": {"expected": "OPEN"}}
+
+
 def test_capability_from_evidence():
     said = {
         ("text", "a sign that says OPEN", ""): "typography",
@@ -162,9 +165,9 @@ def test_capability_from_evidence():
         ("alignment", "a cat", ""): "instruction_following",
     }
     rows = [
-        {"verifier": v, "task": "t2i", "prompt": p, "evidence": json.dumps({"reason": r, "expected": "OPEN"} if r or v == "text" else {})}
+        {"verifier": v, "task": "t2i", "prompt": p, "evidence": json.dumps({"reason": r} | EXPECTED.get(v, {}))}
         for v, p, r in said
-    ]  # fmt: skip
+    ]
     found = load_taxonomy().tell(rows)
     assert [c for c, _ in found] == list(said.values())
     assert found[0][1] and not found[-1][1]
