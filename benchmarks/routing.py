@@ -3,11 +3,13 @@
 python benchmarks/routing.py [--prompts DIR] [--signals 1000000] [--vectors 1000000] [--only capability route …]
 
 capability: a failure is built for every prompt of the public suites (GenEval, LongText-Bench en and zh, PartiPrompts):
-an output that fails its verifier in what the category tests, judged, with category and capability withheld. The
-taxonomy's rules were written, and marked unsure, on one half of the prompts (even SHA-256); figures are of the other.
+an output that fails the verifier of what the category tests. The router sees verifier, verdict and prompt; category and
+capability are withheld. "Prompt alone" withholds the verifier too, for PartiPrompts: what is left when nobody says what
+is wrong. The taxonomy's rules were written, and marked unsure, on one half of the prompts (even SHA-256); figures are
+of the other half.
 route: signals of all kinds and stored probes → cases with tracks, in a process of its own; peak memory is its own.
-retrieval: unit vectors of 512 dimensions on a curved, clustered surface: a mixture of 2,000 Gaussians of Zipf weights in
-32 dimensions, through a random tanh layer, with isotropic noise of 45 % of their length; queries are fresh draws.
+retrieval: unit vectors of 512 dimensions on a curved, clustered surface: a mixture of 2,000 Gaussians of Zipf weights
+in 32 dimensions, through a random tanh layer, with isotropic noise of 45 % of their length; queries are fresh draws.
 feedback: single events by keep-alive connections to the real server, each acknowledged after its fsync.
 The last line is one JSON object.
 """
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 PROMPTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "prompts"
 SUITES = (
@@ -39,60 +42,56 @@ SUITES = (
     ("longtext", "longtext_zh"),
     ("partiprompts", "partiprompts"),
 )
-PARTI = {  # what a category or a challenge names; the other names are subjects and difficulties, not capabilities
-    "Quantity": "count",
-    "Writing & Symbols": "typography",
-    "Style & Format": "aesthetics",
-    "Perspective": "composition",
-    "Properties & Positioning": "position",
-    "World Knowledge": "knowledge",
-    "People": "portrait",
-    "Arts": "aesthetics",
-}
 
 
 # Capability ----------------------------------------------------------------------------------------------------------
 def capability(folder: Path) -> dict[str, float]:
-    """Accuracy on the held-out half: of the cases that are not marked unsure, and of all."""
+    """Accuracy on the held-out half, of all cases and of those that are not marked unsure."""
     from flywheel.cases.capability import load_taxonomy
     from flywheel.signals.benchmarks import judge_outputs
     from flywheel.signals.importers import import_suite
     from flywheel.signals.suite import load_suite
 
+    taxonomy = load_taxonomy()
     totals: Counter[str] = Counter()
-    table = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for kind, name in SUITES:
-            path = Path(scratch) / f"{name}.jsonl"
+    figures: dict[str, float] = {}
+    print(f"{'suite':28} {'half':10} {'cases':>6} {'right':>7} {'sure':>6} {'right of sure':>14}")
+    for kind, name in SUITES:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "suite.jsonl"
             import_suite(kind, folder / f"{name}.jsonl", path)
-            suite = load_suite(path)
-            judged = judge_outputs(suite, [failing(p) for p in suite])
-            signals, labels, halves = [], [], []
-            for prompt, outcomes in judged:
-                outcome = next(o for o in outcomes if o.passed is False)
-                evidence = json.dumps(outcome.evidence, ensure_ascii=False)
-                signals.append(
-                    {"verifier": outcome.verifier, "task": prompt.task, "prompt": prompt.text, "evidence": evidence}
-                )
-                labels.append(label(prompt))
-                halves.append(int(hashlib.sha256(prompt.text.encode()).hexdigest(), 16) % 2)
-            told = load_taxonomy().tell(signals)
-            for half, title in enumerate(("chosen on", "held out")):
-                rows = [(c in want, sure) for (c, sure), want, h in zip(told, labels, halves) if h == half]
-                sure = [ok for ok, certain in rows if certain]
-                table.append((name, title, len(rows), len(sure), sum(sure), sum(ok for ok, _ in rows)))
-                if half:
-                    totals.update(all=len(rows), sure=len(sure), sure_right=sum(sure), right=sum(o for o, _ in rows))
-    print(f"{'suite':14} {'half':10} {'cases':>6} {'sure':>6} {'right of sure':>14} {'right of all':>13}")
-    for name, title, n, sure, sure_right, right in table:
-        share = f"{sure_right / sure:14.1%}" if sure else f"{'':14}"
-        print(f"{name:14} {title:10} {n:6} {sure / n:6.0%} {share} {right / n:13.1%}")
+            judged = judge_outputs(load_suite(path), [failing(p) for p in load_suite(path)])
+        cases = [(p, next(o for o in reversed(outcomes) if o.passed is False)) for p, outcomes in judged]
+        views = {name: [(p, o.verifier, o.evidence) for p, o in cases]}
+        if name == "partiprompts":
+            views[f"{name}, prompt alone"] = [(p, "alignment", {}) for p, _ in cases]
+        for title, view in views.items():
+            told = taxonomy.tell(
+                [
+                    {"verifier": v, "task": p.task, "prompt": p.text, "evidence": json.dumps(e, ensure_ascii=False)}
+                    for p, v, e in view
+                ]
+            )
+            rows = [(_half(p.text), c in label(p), sure) for (p, *_), (c, sure) in zip(view, told)]
+            for half, part in enumerate(("written on", "held out")):
+                ok = [right for h, right, _ in rows if h == half]
+                certain = [right for h, right, sure in rows if h == half and sure]
+                of_sure = f"{np.mean(certain):14.1%}" if certain else ""
+                print(f"{title:28} {part:10} {len(ok):6} {np.mean(ok):7.1%} {len(certain) / len(ok):6.0%} {of_sure}")
+                if half and title == name:
+                    totals.update(all=len(ok), right=sum(ok))
+                elif half:
+                    figures["capability_accuracy_prompt_alone"] = round(float(np.mean(ok)), 4)
+                    figures["capability_accuracy_prompt_alone_sure"] = round(float(np.mean(certain)), 4)
+                    figures["capability_prompt_alone_sure"] = round(len(certain) / len(ok), 4)
     return {
-        "capability_accuracy": round(totals["sure_right"] / totals["sure"], 4),
-        "capability_sure": round(totals["sure"] / totals["all"], 4),
-        "capability_accuracy_all": round(totals["right"] / totals["all"], 4),
+        "capability_accuracy": round(totals["right"] / totals["all"], 4),
         "capability_cases": totals["all"],
-    }
+    } | figures
+
+
+def _half(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2
 
 
 def failing(prompt: Any) -> dict[str, Any]:
@@ -100,7 +99,8 @@ def failing(prompt: Any) -> dict[str, Any]:
     check = prompt.checks[0]
     output: dict[str, Any] = {"prompt_id": prompt.prompt_id}
     if prompt.benchmark == "partiprompts":
-        return output | {"answers": {"0": "no"}}
+        last = max(c.get("id", 0) for c in prompt.checks)  # the category's question, where it has one
+        return output | {"answers": {str(n): "no" if n == last else "yes" for n in range(last + 1)}}
     if prompt.benchmark == "longtext":
         return output | {"text": ""}
     things = []
@@ -118,6 +118,8 @@ def failing(prompt: Any) -> dict[str, Any]:
 
 def label(prompt: Any) -> set[str]:
     """What the suite's own category says the prompt tests."""
+    from flywheel.signals.importers import PARTI_QUESTIONS
+
     if prompt.benchmark == "geneval":
         name = {"single_object": "object", "two_object": "object", "counting": "count", "color_attr": "color"}
         return {name.get(prompt.category, prompt.category.removesuffix("s"))}
@@ -125,7 +127,8 @@ def label(prompt: Any) -> set[str]:
         language, category = prompt.category.split(" / ")
         return {"slides" if category == "slide" else "typography" if language == "en" else "multilingual_text"}
     category, challenge = prompt.category.split(" / ")
-    return {PARTI[n] for n in (category, challenge) if n in PARTI} or {"instruction_following"}
+    names = [n for n in (category, challenge) if n in PARTI_QUESTIONS]
+    return {PARTI_QUESTIONS[n][0] for n in names} or {"instruction_following"}
 
 
 # A million signals ---------------------------------------------------------------------------------------------------
@@ -144,6 +147,9 @@ def route(count: int) -> dict[str, float]:
     }
 
 
+CAPABILITY = "['count', 'typography', 'multilingual_text', 'portrait', 'aesthetics'][1 + p % 5]"
+
+
 def store(folder: Path, count: int) -> None:
     """Signals in every kind, 40 % without a capability, over prompts of Zipf popularity; probes for most cases."""
     import duckdb
@@ -153,7 +159,7 @@ def store(folder: Path, count: int) -> None:
 
     workspace = Workspace(folder / "w")
     con = duckdb.connect(config={"memory_limit": "2GB"})
-    con.execute("SELECT setseed(0.5)")
+    con.execute("SELECT setseed(0.5)").fetchall()
     signals = f"""
     WITH drawn AS (SELECT n, (power(random(), 2) * {count // 4})::INT AS p, random() AS r, random() AS q
                    FROM range({count}) t(n)),
@@ -167,8 +173,7 @@ def store(folder: Path, count: int) -> None:
                       ELSE 'an oil painting of ship ' || p || ' in the harbour' END AS prompt, 't2i' AS task,
            CASE kind WHEN 'feedback' THEN 'user' WHEN 'mining' THEN ['self', 'seeds', 'judges', 'margin'][1 + n % 4]
                      WHEN 'arena' THEN 'arena' ELSE ['text', 'question', 'alignment'][1 + n % 3] END AS verifier,
-           CASE WHEN kind = 'feedback' OR q < .1 THEN NULL
-                ELSE ['count', 'typography', 'multilingual_text', 'portrait', 'aesthetics'][1 + p % 5] END AS capability,
+           CASE WHEN kind = 'feedback' OR q < .1 THEN NULL ELSE {CAPABILITY} END AS capability,
            q > .1 AND false AS passed, q AS score, 1.0 AS threshold,
            CASE kind WHEN 'feedback' THEN json_object('event_id', n, 'thumbs', 'down', 'reason',
                          ['there are too many of them', 'the text is misspelled', 'wrong color', 'ugly', ''][1 + n % 5])
@@ -177,12 +182,12 @@ def store(folder: Path, count: int) -> None:
            'samples/' || n || '.png' AS image, TIMESTAMPTZ '2026-01-01' + to_seconds(n) AS at
     FROM named"""
     for part in range(10):  # as ten batches arrive
-        table = con.execute(f"SELECT * FROM ({signals}) WHERE substr(signal_id, 1, 1) BETWEEN ? AND ?", _range(part))
+        low, high = _range(part)
+        table = con.sql(f"SELECT * FROM ({signals}) WHERE substr(signal_id, 1, 1) BETWEEN '{low}' AND '{high}'")
         Ledger(workspace, "signals").append(table.to_arrow_table(), key=f"part/{part}")
-    probes = con.execute(
+    probes = con.sql(
         f"""SELECT md5('p' || p) AS probe_id,
-        substr(sha256(json_array('suite-' || p,
-               ['count', 'typography', 'multilingual_text', 'portrait', 'aesthetics'][1 + p % 5])::VARCHAR), 1, 16) AS case_id,
+        substr(sha256(json_array('suite-' || p, {CAPABILITY})::VARCHAR), 1, 16) AS case_id,
         'suite-' || p AS prompt_id, NULL::VARCHAR AS capability, 0 AS round, 'checkpoints/a' AS checkpoint, 3 AS seeds,
         greatest(0, p % 7 - 4) AS seeds_passed, 'better' AS enhanced, 1 AS enhanced_seeds,
         (p % 11 = 0)::INT AS enhanced_passed, (p % 100)::DOUBLE AS density, NULL::VARCHAR AS folder, now() AS at
@@ -299,14 +304,19 @@ def feedback(count: int, connections: int = 32) -> dict[str, float]:
                 break
             except OSError:
                 time.sleep(0.1)
-        start = time.perf_counter()
+        process = psutil.Process(server.pid)
+        before, start = sum(process.cpu_times()[:2]), time.perf_counter()
         asyncio.run(_send(port, token, count, connections))
-        wall = time.perf_counter() - start
+        wall, cpu = time.perf_counter() - start, sum(process.cpu_times()[:2]) - before
         server.terminate()
         server.wait()
         recorded = len(Ledger(Workspace(f"{scratch}/w"), "signals").rows())
-    print(f"\nfeedback: {count} events acknowledged in {wall:.1f} s, {recorded} in the ledger")
-    return {"feedback_events_per_s": round(count / wall), "feedback_lost": count - recorded}
+    print(f"\nfeedback: {count} events acknowledged in {wall:.1f} s, {cpu:.1f} CPU-s; {recorded} in the ledger")
+    return {
+        "feedback_events_per_s": round(count / wall),
+        "feedback_events_per_cpu_s": round(count / cpu),
+        "feedback_lost": count - recorded,
+    }
 
 
 async def _send(port: int, token: str, count: int, connections: int) -> None:

@@ -23,8 +23,7 @@ SELECT *, CASE WHEN text = '' THEN '' WHEN regexp_matches(text, '{_OTHER}') THEN
 FROM (
     SELECT id, verifier, task, prompt, coalesce(evidence->>'$.failed[0]', '') AS failed,
            lower(concat_ws(' ', evidence->>'$.reason', evidence->>'$.aspect',
-                           CASE WHEN starts_with(evidence->>'$.question', 'Does the picture show everything') THEN ''
-                                ELSE evidence->>'$.question' END)) AS said,
+                           split_part(evidence->>'$.question', ' The description: ', 1))) AS said,
            coalesce(evidence->>'$.expected', regexp_extract(prompt, '["“「『]([^"”」』]+)["”」』]', 1), '') AS text
     FROM {{source}}
 )

@@ -96,8 +96,8 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
         con.execute(_PROMPTS)
         con.execute(_FAILURES)
-        events = con.execute(_EVENTS, {"round": number, "batch": batch}).to_arrow_table()
-        ids = con.execute("SELECT hash(signal_id) AS signal FROM pending").to_arrow_table()
+        events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
+        ids = con.sql("SELECT hash(signal_id) AS signal FROM pending").to_arrow_table()
         # The list of signals is there before the events are, and counts only once they are.
         write_parquet(folder / f"{batch}.parquet", ids)
         ledger.append(events, key=f"gather/{batch}")
@@ -117,12 +117,12 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
           AND hash(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
-    return con.execute("SELECT count(*) FROM pending").fetchone()[0]
+    return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
 
 
 def _round(con: duckdb.DuckDBPyConnection) -> int:
     """The last finished round; 0 before the first."""
-    return con.execute("SELECT coalesce(max(round), 0) FROM rounds").fetchone()[0]
+    return con.execute("SELECT coalesce(max(round), 0) FROM rounds").fetchall()[0][0]
 
 
 def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
@@ -157,14 +157,14 @@ def routed(
         evidence.replace("SELECT *", "SELECT cases.* RENAME (track AS before), COLUMNS('seeds|enhanced|density')"),
         settings,
     )
-    return con.execute(
+    return con.sql(
         f"""SELECT substr(sha256(json_array(case_id, $round::INT, 'routed')::VARCHAR), 1, 32) AS event_id, case_id,
             $round::INT AS round, 'routed' AS kind, capability, track, prompt_id, prompt,
             to_json({{reason: reason, seeds: seeds, seeds_passed: seeds_passed, enhanced: enhanced,
                       enhanced_seeds: enhanced_seeds, enhanced_passed: enhanced_passed, density: density,
                       sure: track <> 'unsure'}})::VARCHAR AS evidence
         FROM ({sql}) WHERE track IS DISTINCT FROM before ORDER BY case_id""",
-        {**values, "round": round_},
+        params={**values, "round": round_},
     ).to_arrow_table()
 
 

@@ -88,7 +88,7 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
         con.register("given", judged)
         con.execute(f"CREATE TEMP VIEW judged AS SELECT *{', ' + extra if extra else ''} FROM given")
         values: Mapping[str, Any] = {**vars(settings), "batch": batch}
-        return con.execute(_QUERY, values).to_arrow_table()
+        return con.sql(_QUERY, params=values).to_arrow_table()
     except duckdb.ConversionException as error:
         raise UsageError(f"judgements have a value of the wrong type: {error}") from error
     finally:

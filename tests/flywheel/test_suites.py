@@ -102,7 +102,8 @@ def test_cvtg_word_accuracy_and_edit_similarity(tmp_path: Path):
     assert found.score == 2 / 3 and found.groups["NED"] == pytest.approx(1 - 1 / len("open now exit"))
 
 
-DPG = """item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language
+DPG_COLUMNS = "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
+DPG = f"""{DPG_COLUMNS}question_natural_language
 7,a red cat on a mat,,1,0,entity,whole,entity - whole (cat),Is there a cat?
 7,a red cat on a mat,,2,1,attribute,color,"attribute - color (cat, red)",Is the cat red?
 7,a red cat on a mat,,4,"1,3",relation,spatial,"relation - spatial (cat, mat, on)",Is the cat on the mat?
