@@ -31,6 +31,7 @@ class Evaluation:
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
+    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
 
     def __post_init__(self) -> None:
         if self.suite not in ("demo", "demo-quick", "pool"):

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from flywheel.preset import Attribution, Evaluation
-from flywheel.signals.evaluation import BATCH, judge_images, sample_suite
+from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import digest
-
-if TYPE_CHECKING:
-    from flywheel.signals.judge import Judge
 
 # What is known of a case → track and reason. Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none
 # passes and the pool is sparse → pretraining; none passes and it is dense → human; where something is missing, unsure.
@@ -103,7 +100,7 @@ def probe(
     evaluation: Evaluation,
     settings: Attribution,
     seed: int,
-    judge: Judge | None = None,
+    by: Verifiers | None = None,
     progress: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
     """A row of evidence per prompt and capability of its checks; the pictures stay in `folder`.
@@ -117,7 +114,7 @@ def probe(
     tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
     tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
     for suite, name, number, out in tries:
-        for key, ok in _passes(suite, checkpoint, folder / name, evaluation, number, judge, progress).items():
+        for key, ok in _passes(suite, checkpoint, folder / name, evaluation, number, by, progress).items():
             out.setdefault(key, []).append(ok)
     near = dict(zip([p.prompt_id for p in prompts], density([p.text for p in prompts])))
     return [
@@ -149,14 +146,14 @@ def _passes(
     folder: Path,
     evaluation: Evaluation,
     seed: int,
-    judge: Judge | None,
+    by: Verifiers | None,
     progress: Any,
 ) -> dict[tuple[str, str], bool]:
     if not prompts:
         return {}
     images = sample_suite(prompts, checkpoint, folder, settings=evaluation, seed=seed, progress=progress)
     out: dict[tuple[str, str], bool] = {}
-    for p, outcomes in zip(prompts, judge_images(prompts, images, judge=judge)):
+    for p, outcomes in zip(prompts, judge_images(prompts, images, by=by)):
         for o in outcomes:
             if o.passed is not None:
                 out[p.prompt_id, o.capability] = out.get((p.prompt_id, o.capability), True) and o.passed

@@ -13,21 +13,21 @@ from flywheel.ledger import Ledger
 from flywheel.preset import Preset
 from flywheel.remedies.enhancer import enhance
 from flywheel.remedies.index import CaptionIndex
-from flywheel.signals.evaluation import make_judge
-from flywheel.signals.results import results
+from flywheel.signals.evaluation import Verifiers
+from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import Workspace, digest
 
 
 def record_retest(workspace: Workspace, round_: int) -> None:
     """Move known cases by the results of a promoted candidate: cases describe the incumbent."""
-    seen = results(Ledger(workspace, "signals").rows(), round_, "candidate")
+    seen = load_results(workspace, round_, "candidate")
     Ledger(workspace, "case_events").append(retest(seen, load_cases(workspace), round_), key=f"retest/{round_}")
 
 
 def record_detected(workspace: Workspace, round_: int) -> None:
     """Open a case for each new failure of the round's candidate."""
-    rows = detect(Ledger(workspace, "signals").rows(), load_cases(workspace), round_)
+    rows = detect(load_signals(workspace, round_, "candidate"), load_cases(workspace), round_)
     Ledger(workspace, "case_events").append(rows, key=f"detect/{round_}")
 
 
@@ -86,7 +86,9 @@ def experiment(
     failing = {c.prompt_id for c in cases}
     tried_least = sorted((p for p in suite if p.prompt_id in failing), key=lambda p: before.get(p.prompt_id, 0))
     wanted = affordable(tried_least, preset.attribution)
-    index = CaptionIndex.build(captions()) if wanted else None
+    if not wanted:
+        return
+    index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
     known = {(c.prompt_id, c.capability): c.case_id for c in cases}
     name = str(checkpoint.relative_to(workspace.root))
     folder = workspace.path("probes", f"round-{round_:04d}")
@@ -103,7 +105,7 @@ def experiment(
             evaluation=preset.evaluation,
             settings=preset.attribution,
             seed=seed,
-            judge=make_judge(workspace, preset.evaluation),
+            by=by,
             progress=progress,
         )
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.catalog import connect
 from flywheel.ledger import Ledger
 from flywheel.preset import Attribution
+from flywheel.signals.feedback import one_at_a_time
 from flywheel.workspace import Workspace, write_parquet
 
 if TYPE_CHECKING:
@@ -84,10 +86,8 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
     of rounds. Signals of one prompt and capability are one case, whatever their kind: it is `detected`, `seen` again
     while open, or `failed` (re-opened) once closed. Each signal counts once, also across kills. Returns events by kind.
     """
-    con = connect(workspace)
-    try:
-        folder = workspace.path("cases", "gathered")
-        ledger = Ledger(workspace, "case_events")
+    folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
+    with one_at_a_time(workspace), closing(connect(workspace)) as con:
         done = [str(p) for p in sorted(folder.glob("*.parquet")) if ledger.has(f"gather/{p.stem}")]
         if not _pending(con, done):
             return {}
@@ -97,14 +97,12 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         con.execute(_PROMPTS)
         con.execute(_FAILURES)
         events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
-        ids = con.sql("SELECT hash(signal_id) AS signal FROM pending").to_arrow_table()
+        ids = con.sql("SELECT md5_number_lower(signal_id) AS signal FROM pending").to_arrow_table()
         # The list of signals is there before the events are, and counts only once they are.
         write_parquet(folder / f"{batch}.parquet", ids)
         ledger.append(events, key=f"gather/{batch}")
         _drop_unfinished(folder, ledger)
         return _counts(events, "kind")
-    finally:
-        con.close()
 
 
 _UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending WHERE capability IS NULL"
@@ -115,7 +113,7 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
     con.execute(
         f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
-          AND hash(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
+          AND md5_number_lower(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
 
@@ -133,14 +131,10 @@ def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
 
 def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:
     """Route every open case without a sure track on which something is stored; returns cases by track."""
-    con = connect(workspace)
-    try:
-        number = round_ if round_ is not None else _round(con)
-        events = routed(con, settings, number, only_probed=True)
-    finally:
-        con.close()
-    if events.num_rows:
-        Ledger(workspace, "case_events").append(events, key=f"route/stored/{uuid.uuid4().hex}")
+    with one_at_a_time(workspace), closing(connect(workspace)) as con:
+        events = routed(con, settings, round_ if round_ is not None else _round(con), only_probed=True)
+        if events.num_rows:
+            Ledger(workspace, "case_events").append(events, key=f"route/stored/{uuid.uuid4().hex}")
     return _counts(events, "track")
 
 
@@ -172,8 +166,3 @@ def _counts(events: pa.Table, column: str) -> dict[str, int]:
     return {
         r["values"]: r["counts"] for r in sorted(events[column].value_counts().to_pylist(), key=lambda r: r["values"])
     }
-
-
-def summary(counts: dict[str, int]) -> str:
-    """Counts by name, for people."""
-    return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"

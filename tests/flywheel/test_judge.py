@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.endpoint import Endpoint, Unanswered
-from flywheel.signals.evaluation import judge_images
+from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.judge import Judge
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import UsageError
@@ -72,7 +72,7 @@ def prompt(*questions: str) -> Prompt:
 
 
 def test_questions_are_answered_in_one_request_with_the_picture(server: Server):
-    outcomes = judge_images([prompt("Is there a cat?", "Is there a dog?")], [PNG], judge=judge(server))
+    outcomes = judge_images([prompt("Is there a cat?", "Is there a dog?")], [PNG], by=Verifiers(judge=judge(server)))
     assert [o.passed for o in outcomes[0]] == [True, False]
     (request,) = server.requests
     parts = request["messages"][0]["content"]
@@ -101,7 +101,7 @@ def test_a_slow_server_is_asked_again(server: Server):
 def test_no_usable_answer_costs_its_own_picture(server: Server):
     server.replies = [(200, YES), (400, "too large"), (200, YES)]
     suite = [prompt(q) for q in ("a?", "b?", "c?")]
-    found = judge_images(suite, [PNG] * 3, judge=Judge(judge(server).endpoint, workers=1))
+    found = judge_images(suite, [PNG] * 3, by=Verifiers(judge=Judge(judge(server).endpoint, workers=1)))
     assert [o[0].passed for o in found] == [True, None, True]
     assert "rejects the question (HTTP 400)" in found[1][0].evidence["not_applied"]
     server.replies = [(503, "down")]
@@ -134,7 +134,7 @@ def test_an_edit_is_rated_with_its_references(server: Server, tmp_path: Path):
     reference.write_bytes(PNG)
     edit = Prompt("e", "make it red", "ti2i", (reference,), ({"verifier": "edit", "capability": "editing"},))
     server.replies = [(200, {"success": 9, "no_overediting": 4, "natural": 9, "no_artifacts": 9})]
-    ((outcome,),) = judge_images([edit], [PNG], judge=judge(server))
+    ((outcome,),) = judge_images([edit], [PNG], by=Verifiers(judge=judge(server)))
     assert outcome.score == pytest.approx(0.6) and outcome.passed
     assert [p["type"] for p in server.requests[0]["messages"][0]["content"]] == ["text", "image_url", "image_url"]
 
