@@ -56,14 +56,41 @@ SCORE_KEYS = (
     column("error", pa.string(), "why this row has no scores; null when it has"),
 )
 
+# Side-cars of a pool shard: what a model said about its pictures.
+CAPTIONS = pa.schema(
+    [
+        column("sample_id", pa.string(), "sample that was described"),
+        column("use", pa.string(), "fill | add | replace: what the caption is for"),
+        column("kind", pa.string(), "general | text | knowledge | structured"),
+        column("model", pa.string(), "model that was asked"),
+        column("prompt", pa.string(), "version of the prompt: digest of its text"),
+        column("caption", pa.large_string(), "the caption; null where the answer was refused"),
+        column("objects", pa.list_(pa.string()), "things in the picture"),
+        column("style", pa.string(), "photograph, slide, comic, …"),
+        column("quoted", pa.list_(pa.large_string()), "texts in the picture, in reading order"),
+        column("watermark", pa.bool_(), "is there a watermark"),
+        column("error", pa.string(), "why the answer was refused; null where it was not"),
+    ]
+)
+
 SHARD = pa.schema(
     [
         column("sample_id", pa.string(), "the pool's or generated sample's id"),
         column("task", pa.string(), "t2i | ti2i"),
         column("caption", pa.large_string(), "text condition"),
-        column("image", pa.large_binary(), "target, PNG, exactly width × height of the layout"),
-        column("references", pa.list_(pa.large_binary()), "reference images, PNG, same layout, in order"),
+        column("image", pa.large_binary(), "target, PNG or JPEG, exactly width × height of the layout"),
+        column("references", pa.list_(pa.large_binary()), "reference images, PNG or JPEG, same layout, in order"),
         column("track", pa.string(), "'base', or the capability that asked for this sample"),
+        column("stream", pa.string(), "t2i | ti2i | synthetic: where the row comes from"),
+        column("width", pa.int32(), "pixels of image and references"),
+        column("height", pa.int32(), "pixels of image and references"),
+        column("source_width", pa.int32(), "pixels of the picture as found, upright: before it was fitted"),
+        column("source_height", pa.int32(), "pixels of the picture as found, upright: before it was fitted"),
+        column(
+            "captions",
+            pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
+            "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
+        ),
     ]
 )
 
