@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from curation.synthesis.glyphs import fonts_for
+from curation.synthesis.glyphs import FONTS, fonts_for
 from curation.synthesis.palette import RGB
 from curation.synthesis.phrases import Texts, number
-from curation.synthesis.typeset import Box, draw, fit
+from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 
 STYLES = ("slide", "poster", "infographic", "comic")
 _TABLE = Path(__file__).with_name("templates.toml")
@@ -50,13 +51,14 @@ def page(style: str, template: str, texts: Texts, rng: random.Random, side: int)
     width, height = _size(layout["ratio"], side)
     big = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING), colors[layout.get("background", "paper")])
     canvas = ImageDraw.Draw(big)
+    fonts = rng.sample(FONTS[texts.script], len(FONTS[texts.script]))
     said, places = [], []
     for element in layout["elements"]:
         box = _box(element["box"], big.size)
         if "shape" in element:
             _SHAPES[element["shape"]](canvas, box, colors[element["color"]], rng)
         else:
-            said.append(_write(canvas, element, box, colors, texts, rng, big.height))
+            said.append(_write(canvas, element, box, colors, texts, fonts, rng, big.height))
             places.append(f"{_NAMES[element['text']]} \"{said[-1]}\" at the {_place(element['box'])}")
     caption = f"{_article(style)} in {palette['name']}: {', '.join(places)}"
     return Page(big.resize((width, height), Image.Resampling.BOX), tuple(said), caption)
@@ -64,14 +66,14 @@ def page(style: str, template: str, texts: Texts, rng: random.Random, side: int)
 
 def _write(
     canvas: ImageDraw.ImageDraw, element: dict[str, Any], box: Box, colors: dict[str, RGB], texts: Texts,
-    rng: random.Random, height: int,
+    fonts: Sequence[str], rng: random.Random, height: int,
 ) -> str:  # fmt: skip
-    """Draw a text of the element's kind into its box; returns it."""
+    """Draw a text of the element's kind into its box, in the first of `fonts` that can; returns it."""
     said = number(rng) if element["text"] == "number" else getattr(texts, element["text"])(rng)
-    fonts = fonts_for(said, texts.script)
-    font = _BOLD if element.get("bold") and _BOLD in fonts else rng.choice(fonts)
+    usable = fonts_for(said, texts.script)
+    font = _BOLD if element.get("bold") and _BOLD in usable else next(f for f in fonts if f in usable)
     setting = fit(
-        said, box, font, element["size"] * height, smallest=14 * _OVERSAMPLING, lines=element.get("lines", 1)
+        said, box, font, element["size"] * height, smallest=MIN_SIZE * _OVERSAMPLING, lines=element.get("lines", 1)
     )
     draw(canvas, setting, box, colors[element.get("ink", "ink")], align=element.get("align", "left"))
     return said
