@@ -1,4 +1,4 @@
-"""Pages with text as recipes: paragraphs, slides, posters, infographics and comics, in any script that can be read back."""
+"""Pages with text as recipes: paragraphs, slides, posters, infographics, comics, in scripts that can be read back."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def documents(
 ) -> Recipe:  # fmt: skip
     """Every template of the styles in every language of the scripts, `side` pixels at the short side.
 
-    `lines`: texts of one's own in place of the built-in ones, in one script. Errors: `UsageError` for an unknown style or
-    script, and for texts that can be neither drawn nor read back.
+    `lines`: texts of one's own in place of the built-in ones, in one script. Errors: `UsageError` for an unknown style
+    or script, and for texts that can be neither drawn nor read back.
     """
     voices = voices_of(scripts, lines)
     if unknown := [s for s in styles if s not in STYLES]:

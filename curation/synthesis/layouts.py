@@ -59,7 +59,7 @@ def page(style: str, template: str, texts: Texts, rng: random.Random, side: int)
             _SHAPES[element["shape"]](canvas, box, colors[element["color"]], rng)
         else:
             said.append(_write(canvas, element, box, colors, texts, fonts, rng, big.height))
-            places.append(f"{_NAMES[element['text']]} \"{said[-1]}\" at the {_place(element['box'])}")
+            places.append(f'{_NAMES[element["text"]]} "{said[-1]}" at the {_place(element["box"])}')
     caption = f"{_article(style)} in {palette['name']}: {', '.join(places)}"
     return Page(big.resize((width, height), Image.Resampling.BOX), tuple(said), caption)
 
@@ -129,12 +129,12 @@ def _bubble(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Rando
     )
 
 
-def _bars(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    count = rng.randint(3, 6)
-    for i in range(count):
-        left = box.left + (i + 0.15) * box.width / count
-        top = box.bottom - rng.uniform(0.2, 1.0) * box.height
-        canvas.rectangle((left, top, left + 0.7 * box.width / count, box.bottom), fill=color)
+def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
+    """The area under a line: bars of their own would be read as letters."""
+    count = rng.randint(4, 8)
+    xs = [box.left + i * box.width / (count - 1) for i in range(count)]
+    points = [(x, box.bottom - rng.uniform(0.25, 1.0) * box.height) for x in xs]
+    canvas.polygon([(box.left, box.bottom), *points, (box.right, box.bottom)], fill=color)
 
 
 def _figure(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
@@ -170,5 +170,5 @@ def _hills(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random
 
 _SHAPES = {
     "panel": _panel, "rule": _panel, "frame": _frame, "round": _round, "ellipse": _ellipse, "bubble": _bubble,
-    "bars": _bars, "figure": _figure, "hills": _hills,
+    "chart": _chart, "figure": _figure, "hills": _hills,
 }  # fmt: skip

@@ -14,8 +14,8 @@ from PIL import Image
 
 from curation.synthesis import scenes
 from curation.synthesis.palette import encode
-from curation.synthesis.phrases import built_in
 from curation.synthesis.photos import MAX_SIDE
+from curation.synthesis.phrases import built_in
 from curation.synthesis.regions import blend, difference, subject
 from curation.synthesis.sample import Sample, Unsuitable
 from curation.synthesis.typeset import NoRoom, gradient
@@ -127,7 +127,7 @@ def masked_edits(
 
 
 def _checks(kind: str, said: str) -> tuple[dict, ...]:
-    """A text that was asked for is read back; for the rest the mask is the proof, and the largest change its measure."""
+    """A text that was asked for is read back; the rest is proved by the mask."""
     asked = re.search(r'(?:with|write) "([^"]+)"', said) if kind == "text" else None
     return ({"verifier": "text", "capability": "text_editing", "text": asked[1], "min": 0.98},) if asked else ()
 

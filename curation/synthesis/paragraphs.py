@@ -33,7 +33,9 @@ def page(texts: Texts, rng: random.Random, side: int, *, tokens: int = MAX_TOKEN
     size = (round(side * ratio[0] / min(ratio)), round(side * ratio[1] / min(ratio)))
     name, (ink, above, below) = rng.choice(list(_GROUNDS.items()))
     wanted = round(min(tokens, 20 * (tokens / 20) ** rng.random()))
-    paragraphs = [texts.paragraph(rng, wanted // count) for count in [rng.randint(1, 1 + wanted // 80)] for _ in range(count)]
+    paragraphs = [
+        texts.paragraph(rng, wanted // count) for count in [rng.randint(1, 1 + wanted // 80)] for _ in range(count)
+    ]
     margin = side * 0.07
     box = Box(margin, margin, size[0] - margin, size[1] - margin)
     font = rng.choice(fonts_for("".join(paragraphs), texts.script))

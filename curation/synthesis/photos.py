@@ -175,7 +175,9 @@ RESTORATIONS = (
         ("compress the photo until blocks show",),
         ("remove the compression artefacts",),
     ),
-    Operation("reduce", "in low resolution", reduce, ("make the photo low resolution",), ("make the photo sharp again",)),
+    Operation(
+        "reduce", "in low resolution", reduce, ("make the photo low resolution",), ("make the photo sharp again",)
+    ),
     Operation("fade", "faded", fade, ("make it look like a faded old print",), ("restore the faded old print",)),
 )
 STYLES = (

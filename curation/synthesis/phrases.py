@@ -1,4 +1,4 @@
-"""Texts to draw: titles, labels, speech, sentences and paragraphs in several languages, or the lines of a user's file."""
+"""Texts to draw: titles, labels, speech, sentences, paragraphs in several languages, or the lines of a user's file."""
 
 from __future__ import annotations
 

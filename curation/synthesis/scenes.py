@@ -45,7 +45,7 @@ def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, sa
     layer = _layer(said, (width, height), texts.script, board, ink, rng)
     image = _blend(photo, layer, _corners(box, rng), painted=board is None)
     where = f"on a {board[0]} sign" if board else f"painted in {'white' if sum(ink) > 380 else 'black'}"
-    return Page(image, (said,), f"{what}, with the words \"{said}\" {where}")
+    return Page(image, (said,), f'{what}, with the words "{said}" {where}')
 
 
 def _layer(
@@ -62,7 +62,9 @@ def _layer(
         canvas.rounded_rectangle(frame, radius=height * 0.08, outline=(*ink, 255), width=max(1, round(edge / 3)))
     font = rng.choice(fonts_for(said, script))
     box = Box(2.5 * edge, 2 * edge, width - 2.5 * edge, height - 2 * edge)
-    draw(canvas, fit(said, box, font, height * 0.5, smallest=MIN_SIZE * _OVERSAMPLING, lines=2), box, ink, align="centre")
+    draw(
+        canvas, fit(said, box, font, height * 0.5, smallest=MIN_SIZE * _OVERSAMPLING, lines=2), box, ink, align="centre"
+    )
     return layer
 
 

@@ -198,6 +198,7 @@ def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict
 
     found = open_image(sample.image)
     width, height = layout(found.width, found.height, side)
+    kind = "instruction" if sample.references else sample.kind
     row = {
         "sample_id": sample_id(sample),
         "task": sample.task,
@@ -210,7 +211,7 @@ def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict
         "height": height,
         "source_width": found.width,
         "source_height": found.height,
-        "captions": [{"kind": "instruction" if sample.references else sample.kind, "text": sample.caption, "origin": "source"}],
+        "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
     return Layout(side, width, height, sample.task, len(sample.references)), row, sample.recipe
 
