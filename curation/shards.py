@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from curation import pool
 from curation.cluster import cluster, run_all
@@ -94,8 +94,14 @@ def fit(image: bytes, width: int, height: int) -> bytes:
 
 
 def fit_mask(mask: bytes, width: int, height: int) -> bytes:
-    """The mask of a picture that `fit` fits, gray PNG, white or black. Errors: `BadImage`."""
-    gray = ImageOps.fit(decode(mask).convert("L"), (width, height), Image.Resampling.BOX)
+    """The mask of a picture that `fit` fits, gray PNG, white or black. Errors: `BadImage`.
+
+    Three pixels wider where it is resized: that far the picture's resampling carries a change.
+    """
+    gray = decode(mask).convert("L")
+    if gray.size != (width, height):
+        gray = ImageOps.fit(gray, (width, height), Image.Resampling.BOX).point(lambda v: 255 * (v > 0))
+        gray = gray.filter(ImageFilter.MaxFilter(7))
     out = io.BytesIO()
     gray.point(lambda v: 255 * (v > 0)).save(out, "PNG", compress_level=_PNG_LEVEL)
     return out.getvalue()

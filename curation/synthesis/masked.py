@@ -80,7 +80,7 @@ def add_object(photo: Image.Image, what: str, other: Image.Image, other_what: st
     layer.paste(piece.resize(size, Image.Resampling.LANCZOS), (left, top))
     stencil.paste(shape.resize(size, Image.Resampling.BILINEAR), (left, top))
     after, touched = blend(photo, layer, np.asarray(stencil) > 127)
-    thing = _thing(other_what, "object of another photograph").removeprefix("the ")
+    thing = _thing(other_what, "the object").removeprefix("the ")
     article = "an" if thing[0] in "aeiou" else "a"
     return photo, after, touched, f"add {article} {thing} on the {where}", f"remove the {thing} on the {where}"
 
@@ -157,7 +157,7 @@ def _gray(mask: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _thing(what: str, unknown: str = "subject") -> str:
+def _thing(what: str, unknown: str = "the subject") -> str:
     """How to name what a photograph shows: by its caption where that says just this."""
     found = _SUBJECT.match(what.strip().rstrip("."))
-    return f"the {found[1]}" if found else f"the {unknown}" if unknown == "subject" else unknown
+    return f"the {found[1]}" if found else unknown

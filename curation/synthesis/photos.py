@@ -124,12 +124,13 @@ def fade(image: Image.Image) -> Image.Image:
     return _gains(pale, 1.06, 1.0, 0.78)
 
 
-def pencil(image: Image.Image) -> Image.Image:
-    """Graphite lines on white paper."""
-    import cv2
-
-    gray, _ = cv2.pencilSketch(_bgr(image), sigma_s=40, sigma_r=0.07, shade_factor=0.05)
-    return Image.fromarray(gray).convert("RGB")
+def charcoal(image: Image.Image) -> Image.Image:
+    """Dark lines, and the shades between them, on white paper."""
+    gray = image.convert("L")
+    soft = np.asarray(gray.filter(ImageFilter.GaussianBlur(max(image.size) / 60)), np.float32)
+    shades = np.asarray(gray, np.float32)
+    lines = np.clip(shades * 255 / np.maximum(1, soft), 0, 255)  # dodge: flat areas become paper
+    return Image.fromarray((0.55 * lines + 0.45 * shades).astype(np.uint8)).convert("RGB")
 
 
 def oil(image: Image.Image) -> Image.Image:
@@ -181,7 +182,7 @@ RESTORATIONS = (
     Operation("fade", "faded", fade, ("make it look like a faded old print",), ("restore the faded old print",)),
 )
 STYLES = (
-    Operation("pencil", "as a pencil drawing", pencil, ("turn the photo into a pencil drawing",), _REAL),
+    Operation("charcoal", "as a charcoal drawing", charcoal, ("turn the photo into a charcoal drawing",), _REAL),
     Operation("oil", "as an oil painting", oil, ("turn the photo into an oil painting",), _REAL),
     Operation("watercolour", "as a watercolour", watercolour, ("turn the photo into a watercolour",), _REAL),
     Operation("poster", "as a screen print", poster, ("turn the photo into a screen print of few colours",), _REAL),

@@ -111,7 +111,7 @@ class EditJob:
             yield from masked_edits(kind, first.read(), first.caption, second.read(), second.caption, rng)
         else:
             operation = rng.choice(OPERATION_SETS[kind])
-            floor = 0.3 if kind == "style" else 0.7  # a drawing keeps the subject, not its tones
+            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject, not all of its tones
             seed = str(rng.getrandbits(64))
             yield from photo_edits(first.read(), seed=seed, operations=(operation,), min_identity=floor)
 
