@@ -130,7 +130,7 @@ def charcoal(image: Image.Image) -> Image.Image:
     soft = np.asarray(gray.filter(ImageFilter.GaussianBlur(max(image.size) / 60)), np.float32)
     shades = np.asarray(gray, np.float32)
     lines = np.clip(shades * 255 / np.maximum(1, soft), 0, 255)  # dodge: flat areas become paper
-    return Image.fromarray((0.55 * lines + 0.45 * shades).astype(np.uint8)).convert("RGB")
+    return Image.fromarray((0.4 * lines + 0.6 * shades).astype(np.uint8)).convert("RGB")
 
 
 def oil(image: Image.Image) -> Image.Image:
