@@ -57,12 +57,13 @@ def caption(
     """Caption the pool with a vision model; the source's captions are kept. Run again, it asks for what is missing."""
     from curation.captioner import PROMPTS, Captioner
     from curation.recaption import caption_pool
+    from flywheel.endpoint import Endpoint
     from flywheel.progress import Progress
 
     if prompt and not prompt.is_file():
         raise UsageError(f"--prompt {prompt} is no file: give a text file")
     words = prompt.read_text("utf-8").strip() if prompt else PROMPTS[kind]
-    captioner = Captioner(endpoint, model, words, os.environ.get(key, ""))
+    captioner = Captioner(Endpoint(endpoint, model, key if os.environ.get(key) else ""), words)
     progress = Progress()
     with progress.step(f"captions ({kind}) by {model}"):
         found = caption_pool(
