@@ -26,7 +26,7 @@ from flywheel.workspace import UsageError, digest, read_json, write_bytes, write
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
 EDIT_KINDS = (*KINDS, *OPERATION_SETS)
 _FORMAT = 1  # raised when the same job would give other samples
-_PART = 16  # candidates
+_PART = 8  # candidates
 _PATIENCE = 100  # refused candidates beyond those that passed: the job will not get there
 
 Progress = Callable[[int, int, str], None]

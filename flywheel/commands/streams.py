@@ -60,9 +60,7 @@ def caption(
     from flywheel.endpoint import Endpoint
     from flywheel.progress import Progress
 
-    if prompt and not prompt.is_file():
-        raise UsageError(f"--prompt {prompt} is no file: give a text file")
-    words = prompt.read_text("utf-8").strip() if prompt else PROMPTS[kind]
+    words = _text_of(prompt, "--prompt").strip() if prompt else PROMPTS[kind]
     captioner = Captioner(Endpoint(endpoint, model, key if os.environ.get(key) else ""), words)
     progress = Progress()
     with progress.step(f"captions ({kind}) by {model}"):
@@ -115,9 +113,7 @@ def text(
     """Pictures with text in real fonts, read back by OCR before they are kept: pages, layouts, texts in photographs."""
     from curation.synthesis.source import TextJob
 
-    if texts and not texts.is_file():
-        raise UsageError(f"--texts {texts} is no file: give a text file")
-    lines = tuple(texts.read_text("utf-8").splitlines()) if texts else ()
+    lines = tuple(_text_of(texts, "--texts").splitlines()) if texts else ()
     pictures = _pictures(photos, workspace, seed) if style == "scene" else []
     job = TextJob(style, tuple(script or ["latin"]), seed, side, tokens, lines)
     _write(output, job, count, pictures, workers, as_json)
@@ -144,6 +140,13 @@ def edits(
 
     job = EditJob(tuple(kind or EDIT_KINDS), seed)
     _write(output, job, count, _pictures(photos, workspace, seed), workers, as_json)
+
+
+def _text_of(path: Path, option: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option} {path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _pictures(photos: Path | None, workspace: Path | None, seed: int) -> list[Picture]:
