@@ -192,20 +192,28 @@ def sample_id(sample: Sample) -> str:
 
 
 def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict[str, Any], str]:
+    from curation.layout import layout
     from curation.shards import fit
+    from flywheel.scorer import open_image
 
+    found = open_image(sample.image)
+    width, height = layout(found.width, found.height, side)
+    kind = "instruction" if sample.references else sample.kind
     row = {
         "sample_id": sample_id(sample),
         "task": sample.task,
         "caption": sample.caption,
-        "image": fit(sample.image, side, side),
-        "references": [fit(r, side, side) for r in sample.references],
+        "image": fit(sample.image, width, height),
+        "references": [fit(r, width, height) for r in sample.references],
         "track": capability,
         "stream": "synthetic",
-        "width": side,
-        "height": side,
+        "width": width,
+        "height": height,
+        "source_width": found.width,
+        "source_height": found.height,
+        "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
-    return Layout(side, side, side, sample.task, len(sample.references)), row, sample.recipe
+    return Layout(side, width, height, sample.task, len(sample.references)), row, sample.recipe
 
 
 def _entry(caption: str, identity: str, capability: str, round_: int, recipe: str) -> dict[str, Any]:
