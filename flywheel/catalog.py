@@ -38,7 +38,7 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
 }
 
-# An event's place in a case's life: within a round, later kinds win.
+# The last event says how a case stands; of those recorded together, the later in a case's life.
 _CASES = """
 CREATE VIEW cases AS
 WITH ordered AS (
@@ -49,8 +49,8 @@ SELECT case_id,
        min(round) AS round,
        arg_min(capability, ("at", event_id)) AS capability,
        arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
-       CASE arg_max(kind, (round, place))
-            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE arg_max(kind, (round, place))
+       CASE arg_max(kind, ("at", place))
+            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE arg_max(kind, ("at", place))
        END AS status,
        arg_min(prompt_id, ("at", event_id)) AS prompt_id,
        arg_min(prompt, ("at", event_id)) AS prompt,
