@@ -26,7 +26,7 @@ from flywheel.remedies.scarcity import diagnose
 from flywheel.schema import SHARD, column
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace, file_digest, read_json, write_json, write_parquet
+from flywheel.workspace import Workspace, file_digest, read_json, write_bytes, write_json, write_parquet
 
 if TYPE_CHECKING:
     from curation.synthesis import Sample
@@ -313,3 +313,16 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
                 }
             )
     write_json(folder / "manifest.json", {"snapshot": plan["snapshot"], "round": plan["round"], "files": files})
+
+
+def picture_of(workspace: Workspace, item: Item) -> list[Path]:
+    """The candidate's picture and its references as files that a person can open, written when first asked for."""
+    folder = folder_of(workspace, item.round)
+    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("track", "==", item.capability)]
+    row = pq.read_table(folder / "candidates.parquet", columns=columns, filters=match).to_pylist()[0]
+    paths = []
+    for n, data in enumerate([row["image"], *row["references"]]):
+        paths.append(folder / "review" / f"{item.item}{f'-reference-{n}' if n else ''}.png")
+        if not paths[-1].exists():
+            write_bytes(paths[-1], data)
+    return paths

@@ -31,8 +31,8 @@ _PERSON = re.compile(
 # What a clause is about. Words of the field, not of any data set.
 ASPECTS: dict[str, re.Pattern[str]] = {
     "light": re.compile(
-        r"\b(light(ing|s)?|lit|sun(light|lit|set|rise)?|shadow\w*|glow\w*|dawn|dusk|backlit|shade|golden hour|neon|bright"
-        r"|dim)\b",
+        r"\b(light(ing|s)?|lit|sun(light|lit|set|rise)?|shadow\w*|glow\w*|dawn|dusk|backlit|shade|golden hour|neon"
+        r"|bright|dim)\b",
         re.I,
     ),
     "texture": re.compile(
@@ -67,11 +67,15 @@ class Example:
     degradations: tuple[str, ...]
 
 
+def quotations(text: str) -> list[str]:
+    """The texts that a prompt quotes, without their quotation marks."""
+    return [q[1:-1] for q in _QUOTED.findall(text)]
+
+
 def classify(prompt: str) -> str:
     """General, Portrait, Text or Complex Text: by what the prompt quotes, then by whom it shows."""
-    quoted = _QUOTED.findall(prompt)
-    if quoted:
-        return "Complex Text" if len(quoted) > 1 or sum(map(len, quoted)) - 2 > COMPLEX else "Text"
+    if quoted := quotations(prompt):
+        return "Complex Text" if len(quoted) > 1 or len(quoted[0]) > COMPLEX else "Text"
     return "Portrait" if _PERSON.search(prompt) else "General"
 
 
@@ -101,7 +105,7 @@ def degrade(fine: str, rng: random.Random) -> Example | None:
 def examples(
     captions: Sequence[str], held_out: HeldOut, *, count: int, seed: int, kinds: Mapping[str, int]
 ) -> list[Example]:
-    """Up to `count` examples, the classes of the cases (`kinds`) first; none says or nearly says an evaluation prompt."""
+    """Up to `count` examples, the classes of the cases (`kinds`) first; none is near an evaluation prompt."""
     rng = random.Random(f"enhancer/{seed}")
     order = sorted(set(captions))
     rng.shuffle(order)

@@ -58,7 +58,7 @@ def cpu_seconds() -> float:
 
 
 def rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """{step: {"cpu": s, "gpu": s, "wall": s} per unit}: of each step the dearest seen, since a resumed one looks cheap."""
+    """{step: {"cpu": s, "gpu": s, "wall": s} per unit}: the dearest seen, as a resumed step looks cheap."""
     out: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["units"]:

@@ -1,4 +1,4 @@
-"""Which checkpoint is the incumbent: a fold over the gate's verdicts and what people decided. Nothing is overwritten."""
+"""Which checkpoint is the incumbent: a fold over the gate's verdicts and people's decisions."""
 
 from __future__ import annotations
 

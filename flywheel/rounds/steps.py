@@ -162,9 +162,9 @@ def collect(run: Context, plan_: Plan) -> None:
 def review(run: Context, plan_: Plan) -> None:
     """Wait for people, the loop's only manual step, or approve in their stead. Errors: `UsageError` while some wait."""
     number, queue = plan_["round"], Queue(run.workspace)
-    if run.job.auto_approve or run.preset.review.auto_approve:
-        if approved := queue.approve_all(number):
-            run.progress.say(f"{approved} reviews recorded as {AUTO}")
+    unattended = run.job.auto_approve or run.preset.review.auto_approve
+    if unattended and (approved := queue.approve_all(number)):
+        run.progress.say(f"{approved} reviews recorded as {AUTO}")
     waiting = [x for x in queue.items(number).values() if x.outcome is None]
     if waiting:
         raise UsageError(
