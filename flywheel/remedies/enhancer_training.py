@@ -120,12 +120,13 @@ def text_reward(completions: Sequence[Any], short: Sequence[str], **_: Any) -> l
 
 
 def form_reward(completions: Sequence[Any], short: Sequence[str], **_: Any) -> list[float]:
-    """One third each: it reasons first, it says something, it is longer than the request but does not ramble."""
+    """One third each: it reasons first, it says something, it is as long as the request or longer, without rambling."""
     out = []
     for completion, asked in zip(completions, short):
         reasoning, said = parse(_said(completion))
         words = len(said.split())
-        out.append(((reasoning is not None) + bool(said) + (len(asked.split()) <= words <= LONGEST)) / 3)
+        length = min(1.0, words / max(1, len(asked.split()))) if words <= LONGEST else 0.0
+        out.append(((reasoning is not None) + bool(said) + length) / 3)
     return out
 
 

@@ -121,7 +121,15 @@ def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
     found = training.fine_tune(str(tiny), data, tmp_path / "sft", steps=12, batch=4, lora=0, seed=0, learning_rate=1e-2)
     assert found["last_loss"] < 0.75 * found["first_loss"]
     tuned = training.reinforce(
-        str(tmp_path / "sft"), data, tmp_path / "grpo", steps=2, batch=2, lora=4, seed=0, new_tokens=12
+        str(tmp_path / "sft"),
+        data,
+        tmp_path / "grpo",
+        steps=3,
+        batch=4,
+        lora=4,
+        seed=0,
+        new_tokens=24,
+        learning_rate=0.1,
     )
     assert 0 <= tuned["last_reward"] <= 2
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("sft", "grpo")]
@@ -138,4 +146,4 @@ def test_rewards_know_kept_and_invented_text_and_form():
     lost, invented = answer("r", "a sign at night"), answer("r", 'a sign "OPEN" and "SHUT"')
     short = ['a sign "OPEN"'] * 3
     assert text_reward([kept, lost, invented], short) == [1.0, 0.0, 0.5]
-    assert form_reward([kept, "a sign"], short[:2]) == [1.0, pytest.approx(1 / 3)]
+    assert form_reward([kept, "a sign"], short[:2]) == [1.0, pytest.approx((1 + 2 / 3) / 3)]
