@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, enhancer, models, review, rounds, runs
+from flywheel.commands import analysts, curation, enhancer, models, operations, review, rounds, runs, streams
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, rounds, review, curation, analysts, models, enhancer):
+for verbs in (runs, rounds, review, curation, streams, analysts, models, enhancer, operations):
     app.add_typer(verbs.app)
 
 

@@ -56,8 +56,6 @@ CANDIDATE = pa.schema(
     [
         *SHARD,
         column("bucket", pa.int32(), "resolution bucket, pixels"),
-        column("width", pa.int32(), "pixels"),
-        column("height", pa.int32(), "pixels"),
         column("recipe", pa.string(), "as in GENERATED"),
         column("priority", pa.float64(), "uncertainty in [0, 1]: what a reviewer should see first"),
         column("evidence", pa.large_string(), "JSON: why it is a candidate"),
@@ -272,6 +270,9 @@ def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str,
         "caption": sample.caption,
         "image": fit(sample.image, side, side),
         "references": [fit(r, side, side) for r in sample.references],
+        "stream": "synthetic",
+        "width": side,
+        "height": side,
     }
     return Layout(side, side, side, sample.task, len(sample.references)), row
 
@@ -279,9 +280,8 @@ def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str,
 def _candidate(
     layout: Layout, row: Mapping[str, Any], capability: str, recipe: str, priority: float, evidence: Mapping[str, Any]
 ) -> dict[str, Any]:
-    numbers = {k: getattr(layout, k) for k in ("bucket", "width", "height")}
     more = {"track": capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
-    return {**row, **numbers, **more}
+    return {**row, "bucket": layout.bucket, **more}
 
 
 def _entry(caption: str, identity: str, capability: str, recipe: str) -> dict[str, Any]:

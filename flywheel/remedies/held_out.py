@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-NEAR = 95.0  # similarity of normalised texts, 0–100: a typo, a plural or a changed mark stays above it
+NEAR = 95.0  # similarity of normalised texts, 0–100: a typo, a plural or another order stays above it
 
 
 class HeldOut:
@@ -23,7 +23,7 @@ class HeldOut:
         """(evaluation prompt, similarity 0–100) that the text says or nearly says, or None.
 
         Where both name what a card shows, meaning alone decides: one other colour makes another prompt. Elsewhere it
-        is the edit similarity of the normalised texts.
+        is the edit similarity of the normalised texts, the order of their words aside.
         """
         from rapidfuzz import fuzz, process
 
@@ -32,7 +32,7 @@ class HeldOut:
         found = meaning(text)
         if found is not None and found in self._meanings:
             return self._meanings[found], 100.0
-        best = process.extractOne(normalise(text), self._texts, scorer=fuzz.ratio, score_cutoff=NEAR)
+        best = process.extractOne(normalise(text), self._texts, scorer=fuzz.token_sort_ratio, score_cutoff=NEAR)
         if best is None or (best[1] < 100 and found is not None and meaning(self.prompts[best[2]]) is not None):
             return None
         return self.prompts[best[2]], best[1]

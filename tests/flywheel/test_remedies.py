@@ -61,6 +61,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captions = [s.caption for s in itertools.islice(draw([single_cards()], seed="s"), 40)] + words + [PLANTED]
     rows = [
         {"sample_id": f"{n:064x}", "task": "t2i", "caption": c, "image": picture(n), "references": [], "track": "base"}
+        | {"width": 64, "height": 64}
         for n, c in enumerate(captions)
     ]
     write_parquet(folder / "64.parquet", pa.Table.from_pylist(rows, schema=SHARD))
@@ -128,6 +129,7 @@ def test_only_what_the_review_accepted_is_sharded_and_an_edit_cannot_bring_an_ev
     [
         ("An old lighthouse-keeper reads, by lamp light!", True),
         ("an old lighthouse keepers reads by lamp light", True),
+        ("by lamp light an old lighthouse keeper reads", True),
         ("an old sailor reads by lamp light", False),
         ('a card with "APPLE" written in red', True),
         ('the word "APPLE" in blue letters on a white card', False),
