@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.ledger import Ledger
-from flywheel.schema import LEDGERS
+from flywheel.schema import CASE_EVENTS, LEDGERS
 from flywheel.workspace import UsageError, Workspace, read_json, replacing
 
 if TYPE_CHECKING:
@@ -43,24 +43,25 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
 }
 
-# The last event says how a case stands; of those recorded together, the later in a case's life.
-_CASES = """
+# The fold of `flywheel.cases.events.fold`: the last round decides, within it the last event; of those recorded together
+# the kind that comes last in a case's life.
+_CASES = f"""
 CREATE VIEW cases AS
-WITH ordered AS (
-    SELECT *, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind) AS place
-    FROM case_events
-)
+WITH ordered AS (SELECT *, list_position({list(CASE_EVENTS)}, kind) AS place FROM case_events)
 SELECT case_id,
        min(round) AS round,
        arg_min(capability, ("at", event_id)) AS capability,
        arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
-       CASE arg_max(kind, ("at", place))
-            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE arg_max(kind, ("at", place))
+       CASE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
+            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
+            ELSE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
        END AS status,
        arg_min(prompt_id, ("at", event_id)) AS prompt_id,
        arg_min(prompt, ("at", event_id)) AS prompt,
        max(round) FILTER (kind = 'passed') AS fixed_in,
-       format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, ("at", event_id))) AS image
+       coalesce(arg_min(evidence, ("at", event_id)) FILTER (kind = 'detected')->>'$.signals[0].image',
+                format('samples/round-{{:04d}}-candidate/{{}}.png', min(round), arg_min(prompt_id, ("at", event_id)))
+       ) AS image
 FROM ordered GROUP BY case_id
 """
 

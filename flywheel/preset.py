@@ -31,6 +31,7 @@ class Evaluation:
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
+    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
 
     def __post_init__(self) -> None:
         if self.suite not in ("demo", "demo-quick", "pool"):
@@ -41,7 +42,12 @@ class Evaluation:
 class Attribution:
     """Budget and thresholds of error attribution."""
 
-    seeds: int  # further seeds per failing prompt
+    seeds: int  # further seeds per failing prompt and round
+    enhanced_seeds: int = 1  # seeds of the enhanced prompt
+    enhanced_gain: float = 0.0  # its share of passes must exceed the prompt's own by so much
+    min_seeds: int = 1  # fewer seeds that all fail leave a case unsure
+    unsure_margin: float = 0.0  # percentile points around the limit within which sparse or dense is unsure
+    budget: int = 0  # pictures of one round's experiments; 0: as many as there are cases
     neighbours: int = 8  # captions that measure the density around a prompt
     sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
 

@@ -22,7 +22,6 @@ from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import Layout, captions, nearest, pictures, rows_of
 from flywheel.remedies.review import Item
-from flywheel.remedies.scarcity import diagnose
 from flywheel.schema import SHARD, column
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
@@ -99,14 +98,15 @@ def collect(
         held_out = HeldOut(p.text for p in suite)
         found: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
-        scarcity = {}
+        scarcity: dict[str, dict[str, float]] = {}
         for target in (m for m in plan["mix"] if m["track"] != "base"):
             name = target["track"]
             mine = tuple(c for c in cases if c.capability == name)
             request = Request(name, target["samples"], mine, plan["seed"] + plan["round"])
             if mine:
-                limits = {"neighbours": preset.attribution.neighbours, "limit": preset.attribution.sparse_percentile}
-                scarcity[name] = diagnose(index, sorted({c.prompt for c in mine}), **limits).as_dict()
+                asked = {name: sorted({c.prompt for c in mine})}
+                limits = preset.attribution
+                scarcity |= index.scarcity(asked, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
             made = _candidates(request, index, base_manifest, side, preset.plan.retrieval_similarity, held_out, refused)
             for n, row in enumerate(itertools.islice(made, request.wanted), 1):
                 found.append(row)

@@ -14,7 +14,7 @@ from flywheel.cases.events import load_cases
 from flywheel.ledger import Ledger
 from flywheel.remedies.data import folder_of
 from flywheel.remedies.review import Item, Queue
-from flywheel.signals.results import results
+from flywheel.signals.results import load_results
 from flywheel.workspace import UsageError, Workspace, read_json
 
 SHORTEST = 4  # characters that may stand for an id
@@ -59,12 +59,12 @@ def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
     """What was done about a case, and whether it helped: its events with their evidence, its data, every re-test."""
     row = catalog.query(workspace, f"select * from cases where case_id = '{case}'")[0]
     events = [e for e in Ledger(workspace, "case_events").rows() if e["case_id"] == case]
-    rounds, signals = Ledger(workspace, "rounds").rows(), Ledger(workspace, "signals").rows()
+    rounds = Ledger(workspace, "rounds").rows()
     key = (row["prompt_id"], row["capability"])
     tests = [
         {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": seen[key]}
         for r in rounds
-        if key in (seen := results(signals, r["round"], "candidate"))
+        if key in (seen := load_results(workspace, r["round"], "candidate"))
     ]
     done = []
     for n in sorted({e["round"] for e in events if e["kind"] == "remedied"}):

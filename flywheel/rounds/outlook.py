@@ -16,7 +16,7 @@ from flywheel.remedies.review import status as review_status
 from flywheel.rounds import lease, steps
 from flywheel.rounds.costs import estimate, rates
 from flywheel.rounds.promotion import load_history
-from flywheel.signals.results import failure_rates, results
+from flywheel.signals.results import failure_rates, load_results
 from flywheel.workspace import UsageError, Workspace, read_json
 
 _PINNED = ("snapshot", "policy", "code", "preset", "recipe", "steps", "seed", "suites", "incumbent", "targets")
@@ -88,8 +88,7 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
         if n not in rounds:
             raise UsageError(f"round {n} has no verdict yet: `flywheel rounds` lists those that have one")
     plans = [read_json(workspace.path("rounds", f"round-{n:04d}", "plan.json")) for n in (a, b)]
-    signals = Ledger(workspace, "signals").rows()
-    seen = [results(signals, n, "candidate") for n in (a, b)]
+    seen = [load_results(workspace, n, "candidate") for n in (a, b)]
     shared = sorted(seen[0].keys() & seen[1].keys())
     known = load_cases(workspace)
 

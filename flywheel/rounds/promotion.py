@@ -9,7 +9,7 @@ from typing import Any
 from flywheel.cases import routing
 from flywheel.cases.events import event, load_cases, retest
 from flywheel.ledger import Ledger
-from flywheel.signals.results import results
+from flywheel.signals.results import load_results
 from flywheel.workspace import UsageError, Workspace, digest
 
 Row = Mapping[str, Any]
@@ -101,7 +101,7 @@ def settle(workspace: Workspace) -> None:
     now, known = incumbent(workspace), load_cases(workspace)
     if now is None:
         return
-    seen = results(Ledger(workspace, "signals").rows(), now.round, "candidate")
+    seen = load_results(workspace, now.round, "candidate")
     last = max(r["round"] for r in Ledger(workspace, "rounds").rows())
     events = []
     for e in retest(seen, known, last + 1):

@@ -19,7 +19,7 @@ from flywheel.rounds import steps
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
-from flywheel.signals.results import failure_rates, results
+from flywheel.signals.results import failure_rates, load_results
 from flywheel.workspace import Workspace, digest, read_json, write_json
 
 Summary = dict[str, Any]
@@ -137,7 +137,6 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
     out: Summary = {k: counts[k] for k in ("input", "admitted", "dropped", "quarantined")}
     if out["input"] != out["admitted"] + out["dropped"] + out["quarantined"]:
         raise AssertionError(f"rows lost or doubled: {out}; please report this with the workspace's snapshots table")
-    signals = Ledger(workspace, "signals").rows()
     rounds = []
     for row in Ledger(workspace, "rounds").rows():
         n = row["round"]
@@ -146,8 +145,8 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
             {
                 "round": n,
                 "verdict": row["verdict"],
-                "failure_rate": failure_rates(results(signals, n, "candidate")),
-                "control_failure_rate": failure_rates(results(signals, n, "control")),
+                "failure_rate": failure_rates(load_results(workspace, n, "candidate")),
+                "control_failure_rate": failure_rates(load_results(workspace, n, "control")),
                 "targets": result["targets"],
                 "fixed": result["fixed"],
                 "broken": result["broken"],

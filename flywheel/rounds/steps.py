@@ -30,7 +30,7 @@ from flywheel.rounds.plan import make_plan
 from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
-from flywheel.signals.results import failure_rates, results
+from flywheel.signals.results import failure_rates, load_results, load_signals
 from flywheel.signals.suite import Prompt, load_suite
 from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
@@ -194,8 +194,9 @@ def advise(run: Context, plan_: Plan) -> None:
     known = captions(run.manifest(plan_)) if any(by_track.values()) else []
     if by_track["rl"] and not (folder / "rl" / "rewards.json").exists():
         failed: dict[str, set[str]] = {}
-        for s in run.rows("signals"):
-            if s["passed"] is False and s["checkpoint"] == plan_["incumbent"]:
+        now = promotion.incumbent(run.workspace)
+        for s in load_signals(run.workspace, now.round, "candidate"):
+            if s["passed"] is False:
                 failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
         last = max(run.rows("rounds"), key=lambda r: r["round"])
         gate_lines = json.loads(last["result"])["gate"]
@@ -307,11 +308,10 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
     number = plan_["round"]
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
-    signals = run.rows("signals")
-    new, old = results(signals, number, "candidate"), None
+    new, old = load_results(run.workspace, number, "candidate"), None
     if plan_["incumbent"]:
         promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan_["incumbent"])
-        old = results(signals, promoted, "candidate")
+        old = load_results(run.workspace, promoted, "candidate")
     verdict = gates.judge(new, old, targets=plan_["targets"], policy=run.preset.gate)
     now = promotion.incumbent(run.workspace)
     if (now.checkpoint if now else None) != plan_["incumbent"]:
@@ -328,7 +328,7 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
         "targets": plan_["targets"],
         "failure_rate": failure_rates(new),
         "incumbent_failure_rate": failure_rates(old or {}),
-        "control_failure_rate": failure_rates(results(signals, number, "control")),
+        "control_failure_rate": failure_rates(load_results(run.workspace, number, "control")),
         "prompts": {c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
         "gate": [vars(line) for line in verdict.lines],
         "fixed": [c for c, passed in changed if passed],

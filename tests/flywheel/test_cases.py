@@ -2,7 +2,9 @@
 
 import json
 
-from flywheel.cases.attribution import Probe, attribute
+import pyarrow as pa
+
+from flywheel.cases.attribution import attribute
 from flywheel.cases.events import case_id, detect, event, fold, retest
 from flywheel.preset import Attribution, load_preset
 from flywheel.remedies.enhancer import enhance
@@ -56,7 +58,13 @@ def test_attribution_order():
     settings = Attribution(seeds=3, sparse_percentile=25)
 
     def track(enhanced: bool | None, seeds: int, density: float) -> str:
-        return attribute(Probe("better", enhanced, 3, seeds, density), settings)[0]
+        row = {
+            "enhanced": "better",
+            "enhanced_seeds": 1,
+            "enhanced_passed": enhanced if enhanced is None else int(enhanced),
+        }
+        row |= {"seeds": 3, "seeds_passed": seeds, "density": density}
+        return attribute(pa.Table.from_pylist([row]), settings)[0][0]
 
     assert track(True, 3, 0) == "prompt_enhancement"
     assert track(False, 1, 0) == "rl"

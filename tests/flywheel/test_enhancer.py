@@ -51,8 +51,8 @@ def test_no_example_is_near_an_evaluation_prompt_and_classes_of_cases_come_first
 def test_a_suite_case_is_only_tested_on_and_another_is_trained_on_with_the_wording_that_passed(tmp_path: Path):
     suite = [Prompt("p1", "pls draw 2 red squares", "t2i", (), ({"verifier": "count", "capability": "count"},))]
     cases = [
-        Case("c1", 1, "count", "prompt_enhancement", "p1", "pls draw 2 red squares", True),
-        Case("c2", 1, "count", "prompt_enhancement", "feedback-1", "gimme a big cat", True),
+        Case("c1", 1, "count", "prompt_enhancement", "p1", "pls draw 2 red squares", "routed"),
+        Case("c2", 1, "count", "prompt_enhancement", "feedback-1", "gimme a big cat", "routed"),
     ]
     rewritten = {"c1": "two red squares", "c2": "a large cat, centred, soft light"}
     write(tmp_path, cases, FINE, suite, rewritten, count=4, seed=0)

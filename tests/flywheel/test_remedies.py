@@ -24,7 +24,6 @@ from flywheel.remedies.augment import augment
 from flywheel.remedies.held_out import HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.review import Queue
-from flywheel.remedies.scarcity import diagnose
 from flywheel.schema import SHARD
 from flywheel.scorer import decode
 from flywheel.signals.suite import Prompt, load_suite
@@ -40,7 +39,7 @@ SUITE = [
     Prompt(i, text, "t2i", (), ({"verifier": v, "capability": c, "text": "APPLE"},))
     for i, (text, v, c) in PROMPTS.items()
 ]
-CASES = [Case("c1", 1, "color", "pretraining", "s1", SUITE[0].text, True)]
+CASES = [Case("c1", 1, "color", "pretraining", "s1", SUITE[0].text, "routed")]
 PLAN = {"round": 2, "seed": 0, "snapshot": "s", "mix": [{"track": "base"}, {"track": "color", "samples": 8}]}
 
 
@@ -146,9 +145,8 @@ def test_a_removed_category_is_scarce_and_a_common_one_is_not(base: Path):
     index = CaptionIndex.build(rows)
     words = [f'the word "{w}" in red letters' for w in ("MILK", "TAXI", "SALE")]
     shapes = [c for _, c in rows[:3]]
-    assert diagnose(index, words, neighbours=8, limit=25).scarce
-    found = diagnose(index, shapes, neighbours=8, limit=25)
-    assert not found.scarce and found.median > 25 and found.cases == 3
+    found = index.scarcity({"typography": words, "object": shapes}, neighbours=8, sparse=25)
+    assert found["typography"]["sparse_share"] == 1 and found["object"]["sparse_share"] < 0.5
 
 
 def test_augmented_samples_differ_and_keep_their_size():
@@ -164,7 +162,7 @@ JUDGED = [Prompt(f"p{n}", f"t{n}", "t2i", (), ({"verifier": v, "capability": c},
 
 
 def rl(*capabilities: str) -> list[Case]:
-    return [Case(f"{c}{n}", 1, c, "rl", f"p{n}", "t", True) for n, c in enumerate(capabilities)]
+    return [Case(f"{c}{n}", 1, c, "rl", f"p{n}", "t", "routed") for n, c in enumerate(capabilities)]
 
 
 def test_weights_and_mix_follow_the_cases_and_say_why():
