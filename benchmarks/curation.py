@@ -33,11 +33,14 @@ from benchmarks.measure import PEERS, marginal, passes, peak_gib, tile
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 WARM = 16  # pictures of the warm pass
-OURS = {"header": {}, "pixels": {}}  # every score that a peer has, and more
+# Operators that both have, and the pixel statistics that we compute for them beside headers, hash and thumbnail.
 SAME = {
-    "cleanvision": "dark, light, aspect, size, low information, blurry, grayscale, exact and near duplicates",
-    "datajuicer": "width, height, aspect, file size, near duplicates by perceptual hash",
-    "daft": "width, height, aspect, perceptual hash",
+    "cleanvision": (
+        "dark, light, aspect, size, low information, blurry, grayscale, exact and near duplicates",
+        ["luma", "entropy", "sharpness", "grayscale"],
+    ),
+    "datajuicer": ("width, height, aspect, file size, near duplicates by perceptual hash", []),
+    "daft": ("width, height, aspect, perceptual hash", []),
 }
 Figures = dict[str, float]
 
@@ -131,17 +134,19 @@ def peers4mp(bench: Bench) -> Figures:
 
 def _versus(bench: Bench, name: str, small: int, large: int, size: int | None, suffix: str) -> Figures:
     folders = bench.folders(name, small, large, size)
-    commands = {"ours": ours(OURS)}
-    for peer, same in SAME.items():
+    commands = {}
+    for peer, (same, statistics) in SAME.items():
         python = Path(bench.options.peers or "", peer, "bin", "python")
         if bench.options.peers and python.exists():
             commands[peer] = [str(python), str(PEERS / f"run_{peer}.py")]
+            mine = {"header": {}, "pixels": {"only": statistics}}
+            commands |= {f"ours as {peer}": ours(mine)}
             print(f"  {peer}: {same}")
         else:
             print(f"  {peer}: not measured, no {peer}/bin/python in --peers")
     rates = bench.compare(commands, folders, small, large)
-    shown = {f"vs_{p}{suffix}": rates["ours"] / rates[p] for p in SAME if p in rates}
-    return shown | {f"{p}{suffix}_img_per_cpu_s": r for p, r in rates.items()}
+    shown = {f"vs_{p}{suffix}": rates[f"ours as {p}"] / rates[p] for p in SAME if p in rates}
+    return shown | {f"{p.replace(' ', '_')}{suffix}_img_per_cpu_s": r for p, r in rates.items()}
 
 
 def rethreshold(bench: Bench) -> Figures:

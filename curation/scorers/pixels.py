@@ -7,7 +7,8 @@ cost several times the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from flywheel.schema import column
 from flywheel.scorer import WORKING_SIDE, Item, per_item
+from flywheel.workspace import UsageError
 
 THUMBNAIL = 8  # pixels: side of the colour thumbnail that near-duplicates must agree in
 _HASH_SIDE = 32  # pixels: plane whose lowest 8 × 8 cosine frequencies are the perceptual hash
@@ -26,10 +28,12 @@ _FRAME = 10  # levels: range of luma in a line of a frame
 
 
 class Pixels:
-    """Cheap statistics of the picture, its perceptual hash and its colour thumbnail."""
+    """Cheap statistics of the picture, its perceptual hash and its colour thumbnail.
+
+    only: columns to compute beside hash and thumbnail, which deduplication needs; the others are null. Default: all.
+    """
 
     name = "pixels"
-    version = f"2-{WORKING_SIDE}"
     fields = (
         column("luma", pa.float64(), "mean lightness, 0 to 255 (ITU-R BT.601)"),
         column("contrast", pa.float64(), "standard deviation of luma"),
@@ -47,35 +51,65 @@ class Pixels:
         column("thumbnail", pa.binary(), "RGB, 8 × 8 area averages, 192 bytes"),
     )  # fmt: skip
 
+    def __init__(self, *, only: Sequence[str] | None = None) -> None:
+        if unknown := set(only or ()) - STATISTICS.keys():
+            raise UsageError(
+                f"[scorers.pixels] only: unknown {', '.join(sorted(unknown))}; choose from {', '.join(STATISTICS)}"
+            )
+        self._wanted = (
+            STATISTICS if only is None else {n: f for n, f in STATISTICS.items() if n in {*only, *_SIGNATURE}}
+        )
+        self.version = f"2-{WORKING_SIDE}" + ("" if only is None else f"-{'+'.join(sorted({*only} - {*_SIGNATURE}))}")
+
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
-        return per_item(items, _one)
+        return per_item(items, self._one)
+
+    def _one(self, item: Item) -> dict[str, Any]:
+        planes = _Planes(item)
+        return dict.fromkeys(STATISTICS) | {name: statistic(planes) for name, statistic in self._wanted.items()}
 
 
-def _one(item: Item) -> dict[str, Any]:
-    import cv2
+class _Planes:
+    """What several statistics need of one picture, each made once."""
 
-    rgb = item.pixels
-    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    red, green, blue = cv2.split(rgb[::2])
-    mean, deviation = cv2.meanStdDev(luma)
-    high = cv2.max(cv2.max(red, green), blue)
-    spread = cv2.subtract(high, cv2.min(cv2.min(red, green), blue))
-    small = miniature(rgb)
-    return {
-        "luma": float(mean[0, 0]),
-        "contrast": float(deviation[0, 0]),
-        "saturation": cv2.mean(cv2.divide(spread, high, scale=255))[0] / 255,  # x / 0 is 0 in OpenCV's integers
-        "sharpness": sharpness(luma),
-        "entropy": color_entropy(red, green, blue),
-        "spatial_entropy": spatial_entropy(luma[::2], red, green),
-        "grayscale": bool(spread.max() <= _GRAY_SPREAD),
-        "border": border(luma),
-        "texture": texture(luma),
-        "blockiness": _blockiness(item, luma),
-        "phash": perceptual_hash(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)),
-        "thumbnail": cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes(),
-    }
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.rgb = item.pixels
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        import cv2
+
+        return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of luma."""
+        import cv2
+
+        mean, deviation = cv2.meanStdDev(self.luma)
+        return float(mean[0, 0]), float(deviation[0, 0])
+
+    @cached_property
+    def channels(self) -> Sequence[np.ndarray]:
+        """Red, green, blue of every other row."""
+        import cv2
+
+        return cv2.split(self.rgb[::2])
+
+    @cached_property
+    def spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Greatest channel less least channel, and greatest channel, of every other row."""
+        import cv2
+
+        red, green, blue = self.channels
+        high = cv2.max(cv2.max(red, green), blue)
+        return cv2.subtract(high, cv2.min(cv2.min(red, green), blue)), high
+
+    @cached_property
+    def miniature(self) -> np.ndarray:
+        return miniature(self.rgb)
 
 
 def miniature(rgb: np.ndarray) -> np.ndarray:
@@ -86,6 +120,13 @@ def miniature(rgb: np.ndarray) -> np.ndarray:
         height, width = (n // 2 for n in rgb.shape[:2])
         rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return cv2.resize(rgb, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def saturation(spread: np.ndarray, high: np.ndarray) -> float:
+    """Mean of spread / high, uint8 [H, W] each, 0 to 1; black has none."""
+    import cv2
+
+    return cv2.mean(cv2.divide(spread, high, scale=255))[0] / 255  # x / 0 is 0 in OpenCV's integers
 
 
 def sharpness(luma: np.ndarray) -> float:
@@ -184,9 +225,33 @@ def _grid(luma: np.ndarray) -> float:
     return by_phase[-1] / median if median > 0 else 1.0
 
 
-def perceptual_hash(luma: np.ndarray) -> int:
-    """64-bit pHash of uint8 [32, 32]: bit i says whether frequency i of the lowest 8 × 8 exceeds their median."""
+def perceptual_hash(rgb: np.ndarray) -> int:
+    """64-bit pHash of uint8 [32, 32, 3]: bit i says whether frequency i of the lowest 8 × 8 exceeds their median."""
     import cv2
 
-    low = cv2.dct(luma.astype(np.float32))[:8, :8].ravel()
+    low = cv2.dct(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32))[:8, :8].ravel()
     return int(np.packbits(low > np.median(low)).view(">u8")[0])
+
+
+def thumbnail(rgb: np.ndarray) -> bytes:
+    """RGB bytes of the 8 × 8 area averages of uint8 [32, 32, 3]."""
+    import cv2
+
+    return cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes()
+
+
+STATISTICS: dict[str, Callable[[_Planes], Any]] = {
+    "luma": lambda p: p.moments[0],
+    "contrast": lambda p: p.moments[1],
+    "saturation": lambda p: saturation(*p.spread),
+    "sharpness": lambda p: sharpness(p.luma),
+    "entropy": lambda p: color_entropy(*p.channels),
+    "spatial_entropy": lambda p: spatial_entropy(p.luma[::2], *p.channels[:2]),
+    "grayscale": lambda p: bool(p.spread[0].max() <= _GRAY_SPREAD),
+    "border": lambda p: border(p.luma),
+    "texture": lambda p: texture(p.luma),
+    "blockiness": lambda p: _blockiness(p.item, p.luma),
+    "phash": lambda p: perceptual_hash(p.miniature),
+    "thumbnail": lambda p: thumbnail(p.miniature),
+}
+_SIGNATURE = ("phash", "thumbnail")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from curation.scorers import load
 from flywheel.scorer import BadImage, Item, _turbo, decode, open_image
+from flywheel.workspace import UsageError
 from tests.curation.corpus import encoded, texture, turned
 
 KINDS = {
@@ -136,3 +137,13 @@ def test_pictures_of_any_shape_have_statistics(size: tuple[int, int]) -> None:
     assert row["entropy"] == row["spatial_entropy"] == row["contrast"] == row["texture"] == 0
     assert row["border"] == row["blockiness"] == 1 or max(size) > 512
     assert len(row["thumbnail"]) == 192 and isinstance(row["phash"], int)
+
+
+def test_only_what_is_wanted_is_computed() -> None:
+    item = Item(encoded(texture(7)))
+    every, few = load("pixels"), load("pixels", only=["luma"])
+    (whole,), (part,) = every.score([item]), few.score([item])
+    assert few.fields == every.fields and few.version != every.version != load("pixels", only=[]).version
+    assert part == {k: v if k in ("luma", "phash", "thumbnail") else None for k, v in whole.items()}
+    with pytest.raises(UsageError, match="unknown taste; choose from luma"):
+        load("pixels", only=["taste"])
