@@ -45,8 +45,8 @@ class Pixels:
         column("border", pa.float64(), "share of the area in uniform lines along the edges, 0 to 1"),
         column("texture", pa.float64(), "share of 16 × 16 cells with texture, 0 to 1"),
         column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over steps elsewhere, at native "
-                                           "resolution; 1: no grid; null for a JPEG decoded at reduced scale, where "
-                                           "`header.jpeg_quality` tells"),
+                                           "resolution; 1: no grid; null for a JPEG above the working resolution, "
+                                           "where `header.jpeg_quality` tells"),
         column("phash", pa.uint64(), "perceptual hash: signs of 64 cosine frequencies of luma against their median"),
         column("thumbnail", pa.binary(), "RGB, 8 × 8 area averages, 192 bytes"),
     )  # fmt: skip
@@ -56,10 +56,9 @@ class Pixels:
             raise UsageError(
                 f"[scorers.pixels] only: unknown {', '.join(sorted(unknown))}; choose from {', '.join(STATISTICS)}"
             )
-        self._wanted = (
-            STATISTICS if only is None else {n: f for n, f in STATISTICS.items() if n in {*only, *_SIGNATURE}}
-        )
-        self.version = f"2-{WORKING_SIDE}" + ("" if only is None else f"-{'+'.join(sorted({*only} - {*_SIGNATURE}))}")
+        names = STATISTICS if only is None else [n for n in STATISTICS if n in {*only, "phash", "thumbnail"}]
+        self._wanted = {name: STATISTICS[name] for name in names}
+        self.version = f"2-{WORKING_SIDE}" + ("" if only is None else f"-{'+'.join(names)}")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -254,4 +253,3 @@ STATISTICS: dict[str, Callable[[_Planes], Any]] = {
     "phash": lambda p: perceptual_hash(p.miniature),
     "thumbnail": lambda p: thumbnail(p.miniature),
 }
-_SIGNATURE = ("phash", "thumbnail")
