@@ -183,17 +183,20 @@ def memory(bench: Bench) -> Figures:
 
 
 def engines(bench: Bench) -> Figures:
-    """OCR and CLIP against the engines alone. CLIP's weights are random: only its rate is looked at, no score."""
-    checkpoint = _random_clip(bench.scratch / "clip")
+    """OCR and CLIP against the engines alone. CLIP's weights are random: only its rate is looked at, no score.
+
+    OCR without `turns`: the bare engine reads a picture once, and does not ask which way up it is.
+    """
     shares = {}
-    for name, options, small in (
-        ("ocr", {}, bench.options.ocr_files // 4),
-        ("clip", checkpoint, bench.options.clip_files // 4),
+    for name, options, count in (
+        ("ocr", {"turns": False}, bench.options.ocr_files),
+        ("clip", _random_clip(bench.scratch / "clip"), bench.options.clip_files),
     ):
-        folders = bench.folders(name, small, 5 * small)
+        small, large = count // 4, count // 4 + count
+        folders = bench.folders(name, small, large)
         bare = [sys.executable, str(PEERS / "run_engine.py"), name, json.dumps(options)]
-        rates = bench.compare({f"bare {name}": bare}, folders, small, 5 * small)
-        rates |= bench.compare({f"ours: {name}": ours({name: options})}, workspaces(folders), small, 5 * small)
+        rates = bench.compare({f"bare {name}": bare}, folders, small, large)
+        rates |= bench.compare({f"ours: {name}": ours({name: options})}, workspaces(folders), small, large)
         shares[f"{name}_share"] = rates[f"ours: {name}"] / rates[f"bare {name}"]
     return shares
 

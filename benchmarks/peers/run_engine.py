@@ -9,15 +9,15 @@ from marks import serve
 from PIL import Image
 
 
-def ocr():
-    """PaddleOCR as our scorer configures it."""
-    from curation.scorers.ocr import _engine
+def ocr(turns):
+    """PaddleOCR as our scorer configures it, on pictures at the size that it is given them."""
+    from curation.scorers.ocr import _engine, enlarged
 
     engine = _engine()
 
     def run(folder):
         for path in sorted(Path(folder).iterdir()):
-            engine.predict(np.ascontiguousarray(np.asarray(Image.open(path).convert("RGB"))[:, :, ::-1]))
+            engine.predict(np.ascontiguousarray(np.asarray(enlarged(Image.open(path).convert("RGB")))[:, :, ::-1]))
 
     return run
 
