@@ -16,11 +16,13 @@ from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
 from curation.synthesis.meaning import normalise
 from flywheel.scorer import Scorer
-from flywheel.workspace import UsageError, Workspace, digest, read_json, write_json, write_parquet
+from flywheel.workspace import UsageError, Workspace, digest, file_digest, read_json, write_json, write_parquet
 
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
+TABLES = ("decisions", "stages", "funnel", "quarantine")
+PINNED = (*(f"{name}.parquet" for name in TABLES), "policy.json", "evaluation.json")  # hashes are in the record
 _FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
@@ -102,9 +104,7 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
     return scorers, reasons
 
 
-def funnel(
-    workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()
-) -> list[dict[str, Any]]:
+def funnel(workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()) -> list[dict[str, Any]]:
     """What `policy` would do to the scored pool, filter by filter; no image is read.
 
     Errors: `UsageError` where a score file is missing.
@@ -127,7 +127,7 @@ def _commit(
     if counts["input"] != _inputs(workspace):
         raise AssertionError(f"{_inputs(workspace)} inputs, but {counts}: rows were lost or doubled")
     folder = workspace.path("snapshots", snapshot)
-    for name in ("decisions", "stages", "funnel", "quarantine"):
+    for name in TABLES:
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
     write_json(folder / "policy.json", policy.record())
     held = {"held_out": sorted(evaluation.held_out), "prompts": sorted(evaluation.prompts)}
@@ -142,6 +142,8 @@ def _commit(
             "not_configured": dict(reasons),
             "pool": [{"shard": s.key, "rows": s.rows, "sha256": s.sha256} for s in pool.shards(workspace)],
             "manifest": str(manifest.relative_to(workspace.root)),
+            "manifest_sha256": file_digest(manifest),
+            "files": {name: file_digest(folder / name) for name in PINNED},
             "counts": counts,
             "funnel": judged.funnel.to_pylist(),
         },
