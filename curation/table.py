@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import pool, sql
+from curation import generated, pool, sql
 from curation.scoring import score_path
 from flywheel.schema import POOL, column
 from flywheel.scorer import Scorer
@@ -47,7 +47,8 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Where the table of a batch with this manifest is."""
     versions = [(s.name, s.version) for s in scorers.values()]
-    key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions)[:16]
+    texts = [generated.text_key(paths) for paths in generated.sidecars(workspace, batch).values()]
+    key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")
 
 
