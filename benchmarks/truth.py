@@ -25,9 +25,9 @@ from PIL import Image
 from benchmarks import corruptors as plant
 from benchmarks.corruptors import Plant, picture
 from curation.dedup import related
+from curation.orientation import turned
 from curation.policy import load_policy
 from curation.scorers import load
-from curation.scorers.ocr import turned
 from flywheel.scorer import Item
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"

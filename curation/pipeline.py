@@ -21,8 +21,6 @@ from flywheel.workspace import UsageError, Workspace, digest, file_digest, read_
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
-TABLES = ("decisions", "stages", "funnel", "quarantine")
-PINNED = (*(f"{name}.parquet" for name in TABLES), "policy.json", "evaluation.json")  # hashes are in the record
 _FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
@@ -127,7 +125,7 @@ def _commit(
     if counts["input"] != _inputs(workspace):
         raise AssertionError(f"{_inputs(workspace)} inputs, but {counts}: rows were lost or doubled")
     folder = workspace.path("snapshots", snapshot)
-    for name in TABLES:
+    for name in ("decisions", "stages", "funnel", "quarantine"):
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
     write_json(folder / "policy.json", policy.record())
     held = {"held_out": sorted(evaluation.held_out), "prompts": sorted(evaluation.prompts)}
@@ -145,7 +143,7 @@ def _commit(
             ],
             "manifest": str(manifest.relative_to(workspace.root)),
             "manifest_sha256": file_digest(manifest),
-            "files": {name: file_digest(folder / name) for name in PINNED},
+            "files": {path.name: file_digest(path) for path in sorted(folder.glob("[!.]*"))},
             "counts": counts,
             "funnel": judged.funnel.to_pylist(),
         },

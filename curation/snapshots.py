@@ -1,15 +1,13 @@
-"""Snapshots: what there is, what differs between two, and whether every file is still the one that was pinned."""
+"""Snapshots: what there is, and what differs between two. `flywheel fsck` checks that their files are those pinned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from curation import pool, sql
+from curation import sql
 from curation.policy import Policy
 from curation.what_if import EXAMPLES, changes
-from flywheel.workspace import UsageError, Workspace, file_digest, read_json
+from flywheel.workspace import UsageError, Workspace, read_json
 
 _COUNTS = ("input", "admitted", "dropped", "quarantined")
 
@@ -51,32 +49,6 @@ def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMP
         "samples": _moved(workspace, a["snapshot"], b["snapshot"], examples),
         "shards": _differing("file", *(_rows_of_files(workspace, r) for r in (a, b))),
     }
-
-
-def verify(workspace: Workspace, name: str) -> list[dict[str, str]]:
-    """Files of a snapshot that are missing or no longer what was pinned: its tables, its shards and the pool's.
-
-    Errors: `UsageError` for an unknown snapshot, or one without hashes.
-    """
-    record = find(workspace, name)
-    if "files" not in record:
-        raise UsageError(f"snapshot {record['snapshot']} was written before hashes were kept with it: curate again")
-    faults = []
-    for path, sha256 in _pinned(workspace, record):
-        fault = "missing" if not path.exists() else "changed" if file_digest(path) != sha256 else None
-        if fault:
-            faults.append({"file": str(path.relative_to(workspace.root)), "fault": fault})
-    return faults
-
-
-def _pinned(workspace: Workspace, record: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    folder, manifest = workspace.path("snapshots", record["snapshot"]), workspace.path(record["manifest"])
-    yield from ((folder / name, sha256) for name, sha256 in record["files"].items())
-    yield manifest, record["manifest_sha256"]
-    if manifest.exists():
-        yield from ((manifest.parent / f["path"], f["sha256"]) for f in read_json(manifest)["files"])
-    paths = {s.key: s.path for s in pool.shards(workspace)}
-    yield from ((paths.get(s["shard"], workspace.path("pool", s["shard"])), s["sha256"]) for s in record["pool"])
 
 
 def _policy(workspace: Workspace, record: dict[str, Any]) -> Policy:

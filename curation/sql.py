@@ -250,10 +250,10 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         here = [s for s in policy.stages if bucket in s.resolutions]
         trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
         balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
-        weight, rows = "1.0", "judged"
+        weight, rows = "1e0", "judged"
         for stage, line in balanced:
             if line.quotas or line.tail is not None:
-                weight, rows = "coalesce(weight, 1.0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
+                weight, rows = "coalesce(weight, 1e0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
         selects.append(
             f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
         )

@@ -91,6 +91,7 @@ SHARD = pa.schema(
             pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
             "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
         ),
+        column("weight", pa.float64(), "how often a stage with balance draws the row, others being 1; null: 1"),
     ]
 )
 

@@ -14,7 +14,7 @@ from flywheel.workspace import Workspace
 app = typer.Typer()
 policies = typer.Typer(help="Look at curation policies and compare them.", no_args_is_help=True)
 app.add_typer(policies, name="policy")
-snapshots = typer.Typer(help="List snapshots, compare two, check that nothing changed.", no_args_is_help=True)
+snapshots = typer.Typer(help="List snapshots, and compare two.", no_args_is_help=True)
 app.add_typer(snapshots, name="snapshot")
 
 
@@ -129,21 +129,3 @@ def diff_snapshots(
             shown = [r | {"examples": " ".join(e[:12] for e in r["examples"])} if "examples" in r else r
                      for r in found[part]]  # fmt: skip
             print_rows(shown, False)
-
-
-@snapshots.command("verify", epilog="Example: flywheel snapshot verify 3f2a -w w")
-def verify_snapshot(
-    snapshot: Annotated[str, typer.Argument(help="Snapshot id, or its first characters.")],
-    workspace: WorkspaceOption,
-    as_json: JsonOption = False,
-) -> None:
-    """Is every file of a snapshot still the one that was pinned? Exit code 1 where one is not."""
-    from curation.snapshots import verify
-
-    faults = verify(Workspace(workspace, create=False), snapshot)
-    if faults or as_json:
-        print_rows(faults, as_json)
-    else:
-        say("every file is the one that was pinned")
-    if faults:
-        raise typer.Exit(1)
