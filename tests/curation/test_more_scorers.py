@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from curation.scorers import load
 from curation.scorers.detail import bandwidth, blockiness, border
@@ -176,3 +176,27 @@ def test_faint_edits_change_more_than_encoding_again(operation: object) -> None:
     assert edited["largest_change"] > 4.5 > again["largest_change"]
     assert one("similarity", Item(plain, "x", "ti2i", (plain,)))["largest_change"] == 0
     assert one("similarity", Item(plain))["largest_change"] is None
+
+
+def edge(before: Image.Image, after: Image.Image) -> dict:
+    return one("similarity", Item(encoded(after), "x", "ti2i", (encoded(before),)))
+
+
+def test_an_edit_is_related_to_its_reference_and_another_picture_is_not() -> None:
+    before, other = scene(8, 320), scene(9, 320)
+    other_background = other.copy()
+    other_background.paste(before.crop((80, 60, 240, 300)), (80, 60))
+    larger = other.resize((400, 400))
+    larger.paste(before, (40, 40))
+    for after in (before.convert("L").convert("RGB"), ImageOps.posterize(before, 2), other_background, larger):
+        assert edge(before, after)["related"] > 0.6
+    assert edge(before, other)["related"] < 0.55
+    assert edge(Image.new("RGB", (99, 99), "red"), before)["related"] is None  # no edges: nothing to agree in
+    several = Item(encoded(before), "x", "ti2i", (encoded(other), encoded(before)))
+    assert one("similarity", several)["related"] is None
+
+
+def test_change_of_aspect() -> None:
+    before = scene(8, 320)
+    assert edge(before, before.resize((640, 640)))["aspect_change"] == 0
+    assert edge(before, before.crop((0, 0, 320, 160)))["aspect_change"] == pytest.approx(np.log(2))
