@@ -49,9 +49,10 @@ def round_flow(progress: Progress | None = None, report: Report | None = None) -
         seed: int = 0,
         rounds: int = 2,
         workers: int = 2,
+        auto_approve: bool = False,
     ) -> dict[str, Any]:
         """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
-        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers)
+        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers, auto_approve)
         summary = run(job, step=task_step, progress=progress, report=report)
         publish(summary)
         return summary

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flywheel.ledger import Ledger
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import UsageError
+from flywheel.workspace import UsageError, Workspace, digest
 
 if TYPE_CHECKING:
     from curation.verify import Outcome
@@ -106,6 +107,19 @@ def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, er
     lowest = min(keys, key=lambda k: float(ratings[k]))
     evidence = {"seen": dict(ratings), "semantic": semantic, "quality": quality, "failed": [lowest]}
     return Outcome("edit", check["capability"], score >= minimum, score, minimum, evidence)
+
+
+def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> None:
+    """Keep verdicts on given outputs as signals outside of rounds; the same outputs count once."""
+    from flywheel.signals.evaluation import signal
+
+    rows: dict[str, dict[str, Any]] = {}
+    for picture, (prompt, outcomes) in enumerate(judged):
+        for check, outcome in enumerate(outcomes):
+            row = signal(None, None, checkpoint, prompt, outcome, None)
+            row["signal_id"] = digest(checkpoint, prompt.prompt_id, picture, check, outcome.evidence)[:32]
+            rows[row["signal_id"]] = row
+    Ledger(workspace, "signals").append(list(rows.values()), key=f"outputs/{digest(sorted(rows))[:32]}")
 
 
 def result(suite: Sequence[Prompt], judged: Sequence[Judged]) -> Result:

@@ -77,7 +77,7 @@ def signal(event: Feedback) -> dict[str, Any]:
 def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tuple[int, int]:
     """Append the events that the ledger does not have; returns (recorded, duplicates). Once per key."""
     ledger = Ledger(workspace, "signals")
-    with folding(workspace):
+    with one_at_a_time(workspace):
         if ledger.has(key):
             return 0, 0
         known = known_ids(workspace)
@@ -157,7 +157,7 @@ def why(error: ValidationError) -> str:
 
 
 @contextmanager
-def folding(workspace: Workspace) -> Iterator[None]:
+def one_at_a_time(workspace: Workspace) -> Iterator[None]:
     """One process at a time compares with the ledger and appends: that is what makes an event count once."""
     path = workspace.path("feedback", "fold.lock")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,18 @@ DPG_CAPABILITY = {  # by detailed category, else by broad one
     "global": "aesthetics",
     "other": "instruction_following",
 }
-WHOLE = "Does the picture show everything that this description asks for, and nothing that contradicts it? {}"
+DESCRIPTION = " The description: "  # what follows it in a question is the prompt
+WHOLE = ("instruction_following", "Does the picture show all that is described, and nothing that contradicts it?")
+PARTI_QUESTIONS = {  # what a category or a challenge tests; the others are subjects and difficulties
+    "Quantity": ("count", "Is the number of every thing the one that is described?"),
+    "Writing & Symbols": ("typography", "Is every text and symbol written as described?"),
+    "Properties & Positioning": ("position", "Is every thing in the described position, and as described?"),
+    "Perspective": ("composition", "Are viewpoint, distance and framing as described?"),
+    "Style & Format": ("aesthetics", "Is the picture in the described style and medium?"),
+    "Arts": ("aesthetics", "Is the picture in the described style and medium?"),
+    "World Knowledge": ("knowledge", "Are the named places, works and persons recognisable as the real ones?"),
+    "People": ("portrait", "Are the faces, hands and bodies of people sound?"),
+}
 
 
 def import_suite(kind: str, source: Path, output: Path) -> int:
@@ -91,11 +102,10 @@ def _geneval(row: Row, number: int) -> list[Row]:
 
 def _parti(row: Row, number: int) -> list[Row]:
     row = {k.lower(): v for k, v in row.items()}
-    prompt = row["prompt"]
-    checks = [
-        question(WHOLE.format(prompt), "instruction_following"),
-        {"verifier": "alignment", "capability": "instruction_following"},
-    ]
+    prompt, names = row["prompt"], (row["category"], row["challenge"])
+    asked = dict.fromkeys([WHOLE, *(PARTI_QUESTIONS[n] for n in names if n in PARTI_QUESTIONS)])
+    checks = [question(q + DESCRIPTION + prompt, c, id=n) for n, (c, q) in enumerate(asked)]
+    checks.append({"verifier": "alignment", "capability": "instruction_following"})
     category = f"{row['category']} / {row['challenge']}"
     return [_row("partiprompts", f"{number - 1:05d}", prompt, category, checks)]
 
@@ -116,7 +126,7 @@ def _cvtg(row: Row, number: int) -> list[Row]:
 
 def _dpg(row: Row, number: int) -> list[Row]:
     if "item_id" not in row:  # prompts without their question graph: one question about the whole
-        checks = [question(WHOLE.format(row["prompt"]), "instruction_following")]
+        checks = [question(WHOLE[1] + DESCRIPTION + row["prompt"], WHOLE[0])]
         return [_row("dpg", row["id"], row["prompt"], "", checks)]
     broad, _, detail = (row["tuple"] or row["category_broad"]).split("(")[0].partition("-")
     detail = (detail or row.get("category_detailed", "")).strip()

@@ -70,8 +70,8 @@ found AS (
 SELECT substr(sha256(json_array('mining', $batch, prompt_id, capability, checkpoint, verifier)::VARCHAR), 1, 32)
            AS signal_id,
        NULL::INTEGER AS round, NULL::VARCHAR AS arm, checkpoint, 'mining' AS kind, prompt_id, prompt, task, verifier,
-       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold, evidence::VARCHAR AS evidence,
-       image, now() AS at
+       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold,
+       evidence::VARCHAR AS evidence, image, now() AS at
 FROM found ORDER BY signal_id
 """
 
@@ -88,7 +88,7 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
         con.register("given", judged)
         con.execute(f"CREATE TEMP VIEW judged AS SELECT *{', ' + extra if extra else ''} FROM given")
         values: Mapping[str, Any] = {**vars(settings), "batch": batch}
-        return con.execute(_QUERY, values).to_arrow_table()
+        return con.sql(_QUERY, params=values).to_arrow_table()
     except duckdb.ConversionException as error:
         raise UsageError(f"judgements have a value of the wrong type: {error}") from error
     finally:
