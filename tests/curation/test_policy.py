@@ -89,6 +89,9 @@ def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
         ('enters = ["t2i"]', 'enters = ["raw"]', "line 3: enters"),
         ('enters = ["t2i"]', 'enters = "t2i"\nspeed = 1', "line 4: unknown key 'speed'"),
         ("[S1]", "[scorers.taste]\nx = 1\n[S1]", "line 1: unknown scorer 'taste'"),
+        ("[S1]", "[scorers.ocr]\nspeed = 1\n[S1]", "line 2: unknown key 'speed': choose from only_quoted, turns"),
+        ("[S1]", "[scorers.face]\nspeed = 1\n[S1]", "line 2: unknown key 'speed': it has none"),
+        ("min = 256", "min = nan", "line 7: min is not a number"),
         (
             "min = 256\n",
             'min = 256\n[S1.filters.cap]\ncheck = "balance"\nper = "source"\ncap = 3\n'
@@ -136,6 +139,7 @@ most = 4
         ("cosine = 0.9", "cosine = 2", "line 16: cosine is not a number from 0 to 1"),
         ('check = "similar"', 'check = ["similar"]', "line 15: unknown check"),
         ("category.name", "category.closeness", "line 20: per is not one of source, task, stream, .*category.name"),
+        ("cap = 10", "cap = inf", "line 21: cap is not a whole number of 0 or more"),
         ("cap = 10", "cap = true", "line 21: cap is not a whole number of 0 or more"),
         ("animal = 5", "animal = 0.5", "line 22: caps.animal is not a whole number"),
         ("caps = { animal = 5 }", "caps = 5", "line 22: caps is not a table of numbers by group"),
