@@ -158,9 +158,10 @@ def broken(scores: Scores) -> dict[str, Rates]:
 def lying(scores: Scores) -> Rates:
     """Photographs with text on them, turned by 90, 180 or 270 degrees: corrected or discarded.
 
-    Sound: the same upright, and photographs without added text. No threshold is chosen, so the odd half is enough.
+    Sound: the same upright, and photographs without added text. No threshold is chosen, and reading is dear: every
+    fourth photograph takes part.
     """
-    half = Scores(scores.photos[1::2], scores.options)
+    some = Scores(scores.photos[1::4], scores.options)
 
     def turn(n: int) -> int:
         return 90 * (1 + n % 3)
@@ -173,8 +174,8 @@ def lying(scores: Scores) -> Rates:
     def discarded(row: Any) -> bool:
         return row["turn_doubt"] is not None and row["turn_doubt"] > most
 
-    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in half.rows(p, "ocr")]
-    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(half.rows(down, "ocr"))]
+    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in some.rows(p, "ocr")]
+    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(some.rows(down, "ocr"))]
     return rates(wrong, caught)
 
 
