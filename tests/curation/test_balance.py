@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from curation.contamination import near, shingles
 from curation.ingest import ingest
@@ -19,6 +21,7 @@ from curation.pipeline import curate
 from curation.policy import Policy, load_policy
 from curation.semantic import similar
 from curation.snapshots import diff, find, listed
+from flywheel.cli import app
 from flywheel.workspace import UsageError, Workspace, read_json
 from tests.curation.corpus import encoded, texture, write_folder
 
@@ -117,6 +120,12 @@ def test_the_difference_of_snapshots(pictured: SimpleNamespace) -> None:
     assert find(workspace, a.snapshot)["files"].keys() == {
         "decisions.parquet", "stages.parquet", "funnel.parquet", "quarantine.parquet", "policy.json", "evaluation.json",
     }  # fmt: skip
+    run = CliRunner()
+    shown = run.invoke(app, ["snapshot", "list", "-w", str(workspace.root), "--json"])
+    assert [s["admitted"] for s in json.loads(shown.stdout) if s["snapshot"] in (a.snapshot, b.snapshot)] == [16, 13]
+    shown = run.invoke(app, ["snapshot", "diff", a.snapshot, b.snapshot, "-w", str(workspace.root), "--json"])
+    assert json.loads(shown.stdout) == json.loads(json.dumps(found))
+    assert "balance" in run.invoke(app, ["snapshot", "diff", a.snapshot, b.snapshot, "-w", str(workspace.root)]).stdout
     with pytest.raises(UsageError, match="no snapshot begins with 'zz'"):
         diff(workspace, "zz", b.snapshot)
     with pytest.raises(UsageError, match="no snapshot begins with ''"):
