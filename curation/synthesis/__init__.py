@@ -43,7 +43,7 @@ GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
     "text_editing": (reword_edits,),
     "identity": (keep_edits,),
     "long_text": (paragraph_pages,),
-    "layout": (layout_pages,),
+    "slides": (layout_pages,),
     "multilingual_text": (multilingual_pages,),
 }
 _BATCH = 16  # samples verified together

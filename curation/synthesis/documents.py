@@ -107,7 +107,7 @@ def paragraph_pages() -> Recipe:
 
 def layout_pages() -> Recipe:
     """Slides, posters, infographics and comics in Latin script."""
-    return documents("layout", "layout", layouts.STYLES, ("latin",))
+    return documents("layout", "slides", layouts.STYLES, ("latin",))
 
 
 def multilingual_pages() -> Recipe:

@@ -71,7 +71,7 @@ class TextJob:
                 yield Unsuitable(str(error))
 
     def _recipe(self):
-        capability = "long_text" if self.style == "paragraph" else "layout"
+        capability = "long_text" if self.style == "paragraph" else "slides"
         return documents(
             self.style, capability, (self.style,), self.scripts, side=self.side, tokens=self.tokens, lines=self.lines
         )

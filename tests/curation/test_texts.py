@@ -40,7 +40,7 @@ def test_a_missing_glyph_is_found_before_anything_is_drawn() -> None:
         fonts_for("猫🙂", "japanese")
     assert unreadable("Åßé 图 圖 あア 3%") == set()
     with pytest.raises(UsageError, match="reader does not know 글 한"):
-        documents("own", "layout", ("slide",), ("latin",), lines=["한글"])
+        documents("own", "slides", ("slide",), ("latin",), lines=["한글"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -78,7 +78,7 @@ def test_pages_of_every_style_and_script_are_read_back() -> None:
     """One page per style, the scripts in turn; the reader sees the whole page."""
     for n, style in enumerate(STYLES):
         script = SCRIPTS[n % len(SCRIPTS)]
-        recipe = documents(style, "layout", (style,), (script,), side=512, tokens=60)
+        recipe = documents(style, "slides", (style,), (script,), side=512, tokens=60)
         sample = recipe.render(recipe.variants[0], random.Random(n))
         assert sample == recipe.render(recipe.variants[0], random.Random(n))
         (outcome,) = verify([sample.item], [sample.checks])[0]
@@ -90,7 +90,7 @@ def test_a_page_whose_glyphs_fail_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     """Chinese in a font without Chinese, the coverage check blinded: boxes in place of characters."""
     monkeypatch.setattr(layouts, "fonts_for", lambda text, script: [FONTS["latin"][0]])
     monkeypatch.setitem(layouts.FONTS, "chinese", FONTS["latin"][:1])
-    recipe = documents("comic", "layout", ("comic",), ("chinese",), side=512)
+    recipe = documents("comic", "slides", ("comic",), ("chinese",), side=512)
     sample = recipe.render(recipe.variants[0], random.Random(0))
     assert not passed(verify([sample.item], [sample.checks])[0])
 
@@ -151,4 +151,4 @@ def test_texts_of_ones_own() -> None:
 )
 def test_unknown_styles_and_scripts(styles: tuple, scripts: tuple, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        documents("x", "layout", styles, scripts)
+        documents("x", "slides", styles, scripts)
