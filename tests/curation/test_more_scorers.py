@@ -91,7 +91,7 @@ def test_black_frames_and_washed_out_pictures_but_not_night_and_plain_ground() -
     night = black.copy()
     night.paste(day.crop((100, 100, 150, 150)), (100, 100))  # one lit window
     on_white = Image.new("RGB", (256, 256), "white")
-    on_white.paste(day.crop((0, 0, 60, 60)), (98, 98))
+    on_white.paste(day.crop((0, 0, 140, 140)), (58, 58))
     pictures = {"day": day, "black": black, "washed": washed, "night": night, "on_white": on_white}
     light = {name: one("exposure", Item(encoded(p))) for name, p in pictures.items()}
     assert light["black"]["lights"] < 30 < 60 < min(light["day"]["lights"], light["night"]["lights"])
