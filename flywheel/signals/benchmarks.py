@@ -112,6 +112,7 @@ def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, er
 def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> None:
     """Keep verdicts on given outputs as signals outside of rounds; the same outputs count once."""
     from flywheel.signals.evaluation import signal
+    from flywheel.signals.feedback import known_ids, one_at_a_time
 
     rows: dict[str, dict[str, Any]] = {}
     for picture, (prompt, outcomes) in enumerate(judged):
@@ -119,7 +120,10 @@ def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> N
             row = signal(None, None, checkpoint, prompt, outcome, None)
             row["signal_id"] = digest(checkpoint, prompt.prompt_id, picture, check, outcome.evidence)[:32]
             rows[row["signal_id"]] = row
-    Ledger(workspace, "signals").append(list(rows.values()), key=f"outputs/{digest(sorted(rows))[:32]}")
+    with one_at_a_time(workspace):
+        known = known_ids(workspace, "evaluation")
+        new = [row for identity, row in rows.items() if identity not in known]
+        Ledger(workspace, "signals").append(new, key=f"outputs/{digest(sorted(rows))[:32]}")
 
 
 def result(suite: Sequence[Prompt], judged: Sequence[Judged]) -> Result:

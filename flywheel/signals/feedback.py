@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -92,15 +92,13 @@ def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tup
     return len(rows), total - len(rows)
 
 
-def known_ids(workspace: Workspace) -> set[str]:
-    """Signal ids of the feedback that the ledger has."""
+def known_ids(workspace: Workspace, kind: str = "feedback") -> set[str]:
+    """Ids of the signals of a kind that the ledger has from outside of rounds."""
     from flywheel.catalog import connect
 
-    con = connect(workspace)
-    try:
-        return {r[0] for r in con.execute("SELECT signal_id FROM signals WHERE kind = 'feedback'").fetchall()}
-    finally:
-        con.close()
+    with closing(connect(workspace)) as con:
+        ids = "SELECT signal_id FROM signals WHERE kind = ? AND round IS NULL"
+        return {r[0] for r in con.execute(ids, [kind]).fetchall()}
 
 
 def import_file(workspace: Workspace, path: Path) -> Imported:

@@ -161,6 +161,7 @@ def test_missing_outputs_and_verdicts_are_counted(tmp_path: Path):
 def test_outputs_become_signals_once(tmp_path: Path):
     suite, workspace = suite_of(tmp_path, "geneval", GENEVAL), Workspace(tmp_path / "w")
     judged = judge_outputs(suite, [{"prompt_id": p.prompt_id, "detections": []} for p in suite])
+    record(workspace, judged[:3], "ours")
     record(workspace, judged, "ours")
     record(workspace, judged, "ours")
     rows = Ledger(workspace, "signals").rows()
