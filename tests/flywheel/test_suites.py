@@ -9,7 +9,7 @@ from curation.benchmark_rules import relations
 from flywheel.ledger import Ledger
 from flywheel.signals.benchmarks import judge_outputs, record, result
 from flywheel.signals.importers import import_suite
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.suite import Prompt, copy_suite, load_suite
 from flywheel.workspace import UsageError, Workspace
 
 PROMPTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "prompts"
@@ -145,7 +145,9 @@ def test_edits_are_the_geometric_mean_of_semantics_and_quality_per_group(tmp_pat
     ratings = [(9, 4, 9, 10), (8, 10, 2, 9), (10, 10, 10, 10)]
     keys = ("success", "no_overediting", "natural", "no_artifacts")
     outputs = [{"prompt_id": f"edit-{n}", "ratings": dict(zip(keys, r))} for n, r in enumerate(ratings)]
-    judged = judge_outputs(suite, outputs)
+    copied = load_suite(copy_suite(tmp_path / "suite.jsonl", tmp_path / "round" / "suite.jsonl"))
+    assert copied[0].reference_bytes() == (b"picture",) and copied[0].references[0].parts[-3] == "round"
+    judged = judge_outputs(copied, outputs)
     assert result(suite, judged).score == pytest.approx(((0.6 + 0.4) / 2 + 1) / 2)
     assert judged[0][1][0].evidence["failed"] == ["no_overediting"]
 
