@@ -45,14 +45,18 @@ def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]])
     known = {p.prompt_id: p for p in suite}
     judged = []
     for number, output in enumerate(outputs, 1):
+        answers = output.get("answers", {}) if isinstance(output, Mapping) else None
+        if not isinstance(answers, Mapping):
+            raise UsageError(
+                f"output {number}: give a JSON object with prompt_id, its answers an object by question id"
+            )
         prompt = known.get(output.get("prompt_id", ""))
         if prompt is None:
             raise UsageError(f"output {number}: prompt_id {output.get('prompt_id')!r} is not in the suite")
         outcomes = []
         for check in prompt.checks:
             if check["verifier"] == "question":
-                answer = output.get("answers", {}).get(str(check.get("id", 0)))
-                outcomes.append(question_outcome(check, answer))
+                outcomes.append(question_outcome(check, answers.get(str(check.get("id", 0)))))
             elif check["verifier"] == "edit":
                 outcomes.append(edit_outcome(check, output.get("ratings")))
             else:

@@ -157,8 +157,6 @@ def why(error: ValidationError) -> str:
 @contextmanager
 def one_at_a_time(workspace: Workspace) -> Iterator[None]:
     """One process at a time compares with the ledger and appends: that is what makes an event count once."""
-    path = workspace.path("feedback", "fold.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as f:
+    with open(workspace.path(".signals.lock"), "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
