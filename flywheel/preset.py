@@ -65,6 +65,40 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review:
+    """Human review of what enters the remedy shards."""
+
+    auto_approve: bool = False  # nobody reviews, and the ledger says so
+    reviews: int = 1  # per sample, each by another person; more than half must accept
+    claim_minutes: float = 30.0  # a claimed sample that nobody decides goes to the next reviewer
+    seconds: float = 15.0  # what one review takes, for the plan's estimate
+
+    def __post_init__(self) -> None:
+        if self.reviews < 1:
+            raise UsageError("review.reviews: a sample needs at least one review; auto_approve = true asks for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.rewards`."""
+
+    prompts: int = 256  # of the next RL run
+    floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
+    focus: float = 0.6  # weight of a category's own rewards in its vector
+    damping: float = 0.5  # factor of a reward whose rise cost another capability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enhancer:
+    """The prompt enhancer that attribution and sampling use."""
+
+    backend: str = "rules"  # rules | a folder or hub tag of a causal LM | http(s)://…/v1
+    model: str = ""  # of an endpoint
+    key_variable: str = ""  # environment variable that holds the endpoint's key
+    examples: int = 512  # reverse-engineered training examples per round
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gate:
     """`alpha`: two-sided level of the paired sign test; `tolerance`: rise of a failure rate that is never blocked."""
 
@@ -83,10 +117,22 @@ class Preset:
     evaluation: Evaluation
     attribution: Attribution
     plan: Plan
+    review: Review
+    rewards: Rewards
+    enhancer: Enhancer
     gate: Gate
 
 
-_SECTIONS = {"training": Training, "evaluation": Evaluation, "attribution": Attribution, "plan": Plan, "gate": Gate}
+_SECTIONS = {
+    "training": Training,
+    "evaluation": Evaluation,
+    "attribution": Attribution,
+    "plan": Plan,
+    "review": Review,
+    "rewards": Rewards,
+    "enhancer": Enhancer,
+    "gate": Gate,
+}
 
 
 def built_in() -> list[str]:

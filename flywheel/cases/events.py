@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from flywheel.ledger import Ledger
@@ -39,13 +40,14 @@ class Case:
 def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Case]:
     """Cases by id from events, oldest first: the catalog's view `cases` is the same fold in SQL.
 
-    The last round decides the status, and within it the kind that comes last in a case's life.
+    The last round decides the status, and within it the last event; of those recorded together, the kind that comes
+    last in a case's life.
     """
     cases: dict[str, Case] = {}
-    places: dict[str, tuple[int, int]] = {}
+    places: dict[str, tuple[Any, ...]] = {}
     for e in events:
         old = cases.get(e["case_id"])
-        place = (e["round"], CASE_EVENTS.index(e["kind"]))
+        place = (e["round"], e.get("at") or datetime.min, CASE_EVENTS.index(e["kind"]))
         if old is None or (e["kind"] != "seen" and place >= places[e["case_id"]]):
             places[e["case_id"]] = place
             status = {"passed": "closed", "failed": "re-opened"}.get(e["kind"], e["kind"])

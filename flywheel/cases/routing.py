@@ -11,7 +11,7 @@ from flywheel.cases.stored import gather, routed
 from flywheel.catalog import connect
 from flywheel.ledger import Ledger
 from flywheel.preset import Preset
-from flywheel.remedies.enhancer import enhance
+from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.signals.evaluation import Verifiers
 from flywheel.signals.results import load_results, load_signals
@@ -89,6 +89,7 @@ def experiment(
     if not wanted:
         return
     index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
+    enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
     known = {(c.prompt_id, c.capability): c.case_id for c in cases}
     name = str(checkpoint.relative_to(workspace.root))
     folder = workspace.path("probes", f"round-{round_:04d}")

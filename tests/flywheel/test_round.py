@@ -33,6 +33,8 @@ remedy_share = 0.5
 max_targets = 2
 min_cases = 1
 samples = 24
+[review]
+auto_approve = true
 """
 
 
