@@ -13,6 +13,7 @@ from flywheel.remedies.enhancer_data import classify, degrade, examples, load_ex
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import UsageError
+from tests.flywheel.test_judge import Server, server  # noqa: F401 - a fixture
 
 FINE = [
     "a woman in a red coat, soft morning light, rough stone wall in the background, cinematic photo",
@@ -71,6 +72,16 @@ def test_answers_are_read_back():
 def test_an_unknown_model_is_the_users_to_fix(tmp_path: Path):
     with pytest.raises(UsageError, match="no causal LM"):
         load_enhancer(Enhancer(backend=str(tmp_path / "none")))("a cat")
+
+
+def test_an_endpoint_enhances_once_and_its_silence_is_told(server: Server, tmp_path: Path):  # noqa: F811
+    server.replies = [(200, {"reasoning": "light is open", "prompt": "a cat in soft light"})]
+    better = load_enhancer(Enhancer(backend=server.url, model="lm"), tmp_path)
+    assert better("a cat") == better("a cat") == "a cat in soft light" and better("a cat in soft light") is None
+    assert len(server.requests) == 2 and "Keep every quoted text" in server.requests[0]["messages"][0]["content"]
+    server.replies = [(400, "no")]
+    with pytest.raises(UsageError, match="run again later"):
+        better("a dog")
 
 
 @pytest.fixture(scope="module")
