@@ -2,8 +2,8 @@
 
 python benchmarks/flywheel_gain.py --folder DIR [--seeds 5] [--rounds 3] [--part gain|attribution|all]
 
-Per seed the demo's world, a base round, then consecutive targeted rounds by the functions that `flywheel run` calls. Each
-round's arms start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
+Per seed the demo's world, a base round, then consecutive targeted rounds by the functions that `flywheel run` calls.
+Arms of a round start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
 `untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (the pool alone).
 Reductions are relative, 1 - rate / incumbent's rate, over the held-out prompts of the round's targeted capabilities;
 intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
