@@ -17,7 +17,7 @@ from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
 from flywheel.preset import Preset
 from flywheel.progress import Progress
-from flywheel.remedies import data, rewards
+from flywheel.remedies import data, reward_policy
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions, nearest
@@ -200,7 +200,7 @@ def advise(run: Context, plan_: Plan) -> None:
                 failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
         last = max(run.rows("rounds"), key=lambda r: r["round"])
         gate_lines = json.loads(last["result"])["gate"]
-        rule = rewards.adjust(
+        rule = reward_policy.adjust(
             by_track["rl"],
             run.suite,
             failed,
@@ -216,7 +216,15 @@ def advise(run: Context, plan_: Plan) -> None:
             return [texts[h.sample_id] for h in hits[:count]]
 
         pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
-        rewards.write(folder / "rl", rule, pins=pinned, suite=run.suite, retrieved=retrieved, seed=plan_["seed"])
+        reward_policy.write(
+            folder / "rl",
+            rule,
+            base=run.preset.rewards.recipe,
+            pins=pinned,
+            suite=run.suite,
+            retrieved=retrieved,
+            seed=plan_["seed"],
+        )
     if by_track["prompt_enhancement"]:
         routed = [e for e in run.rows("case_events") if e["kind"] == "routed"]
         enhancer.write(
