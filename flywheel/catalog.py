@@ -167,6 +167,15 @@ def export(workspace: Workspace, path: Path) -> Path:
     return path
 
 
+def export_round(workspace: Workspace) -> Path | None:
+    """The DuckDB file of the last finished round, named by it: made once, never replaced. None before the first."""
+    rounds = [r["round"] for r in Ledger(workspace, "rounds").rows()]
+    if not rounds:
+        return None
+    path = workspace.path("exports", f"round-{max(rounds):04d}.duckdb")
+    return path if path.exists() else export(workspace, path)
+
+
 def snapshot(workspace: Workspace) -> str | None:
     """Id of the latest committed data snapshot, or None before the first curation."""
     rows = Ledger(workspace, "snapshots").rows()

@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, rounds, review, curation, streams, analysts, models, signals, enhancer, operations):
+for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, operations):
     app.add_typer(verbs.app)
 
 

@@ -153,11 +153,13 @@ def _scores(check: _Check) -> None:
         table = check.table(path, again)
         if table is None:
             continue
-        expected = rows.get(path.stem)
+        expected = rows.get(path.stem.partition("+")[0])  # behind it: the generated captions that were scored
         if expected is None:
             check.fault(path, "belongs to no shard of the pool", "remove it", NOTE)
         elif table["row"].to_pylist() != list(range(expected)):
             check.fault(path, f"does not hold the shard's {expected} rows in order", again)
+    for path in sorted(check.workspace.path("captions").glob("*/*/[!.]*.parquet")):
+        check.table(path, "remove it and caption again: what is missing is asked for")
     for path in sorted(check.workspace.path("tables").glob("*.parquet")):
         check.table(path, "remove it: it is derived, and written again")
 

@@ -41,6 +41,7 @@ POOL = pa.schema(
             "image_id", pa.string(), "SHA-256 of the image bytes: what reference_ids point at; for t2i the sample id"
         ),
         column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
+        column("mask", pa.large_binary(), "ti2i: gray picture, white where the edit changed it; null: unknown"),
     ]
 )
 
@@ -93,6 +94,7 @@ SHARD = pa.schema(
             pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
             "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
         ),
+        column("mask", pa.large_binary(), "ti2i: gray PNG, white where the edit changed it; null: unknown"),
     ]
 )
 

@@ -262,19 +262,27 @@ def _identity(row: Mapping[str, Any]) -> str:
 
 
 def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str, Any]]:
+    from curation.layout import layout
     from curation.shards import fit
+    from flywheel.scorer import open_image
 
+    found = open_image(sample.image)
+    width, height = layout(found.width, found.height, side)
+    kind = "instruction" if sample.references else sample.kind
     row = {
         "sample_id": identity,
         "task": sample.task,
         "caption": sample.caption,
-        "image": fit(sample.image, side, side),
-        "references": [fit(r, side, side) for r in sample.references],
+        "image": fit(sample.image, width, height),
+        "references": [fit(r, width, height) for r in sample.references],
         "stream": "synthetic",
-        "width": side,
-        "height": side,
+        "width": width,
+        "height": height,
+        "source_width": found.width,
+        "source_height": found.height,
+        "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
-    return Layout(side, side, side, sample.task, len(sample.references)), row
+    return Layout(side, width, height, sample.task, len(sample.references)), row
 
 
 def _candidate(

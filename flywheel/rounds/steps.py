@@ -375,8 +375,6 @@ def route(run: Context, plan_: Plan) -> int:
     return len(cases)
 
 
-def export(run: Context) -> Path:
-    """A DuckDB file of the analysts' tables, named by the last round; made once, never replaced."""
-    last = max(r["round"] for r in run.rows("rounds"))
-    path = run.workspace.path("exports", f"round-{last:04d}.duckdb")
-    return path if path.exists() else catalog.export(run.workspace, path)
+def export(run: Context) -> Path | None:
+    """A DuckDB file of the analysts' tables for the last round."""
+    return catalog.export_round(run.workspace)

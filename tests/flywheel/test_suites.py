@@ -108,23 +108,30 @@ DPG = f"""{DPG_COLUMNS}question_natural_language
 7,a red cat on a mat,,2,1,attribute,color,"attribute - color (cat, red)",Is the cat red?
 7,a red cat on a mat,,4,"1,3",relation,spatial,"relation - spatial (cat, mat, on)",Is the cat on the mat?
 7,a red cat on a mat,,3,0,entity,whole,entity - whole (mat),Is there a mat?
+7,a red cat on a mat,,5,2,attribute,other,"attribute - other (red, bright)",Is the red bright?
 8,two dogs,,1,0,other,count,"other - count (dogs, ==2)",Are there two dogs?
 """
 
 
 def test_dpg_counts_an_answer_only_where_its_parents_hold(tmp_path: Path):
     suite = suite_of(tmp_path, "dpg", DPG, "dpg.csv")
-    assert [c["id"] for c in suite[0].checks] == [1, 2, 3, 4]
-    assert [c["capability"] for c in suite[0].checks] == ["object", "color", "object", "position"]
+    assert [c["id"] for c in suite[0].checks] == [1, 2, 3, 4, 5]
+    assert [c["capability"] for c in suite[0].checks] == [
+        "object",
+        "color",
+        "object",
+        "position",
+        "instruction_following",
+    ]
     outputs = [
-        {"prompt_id": "dpg-7", "answers": {"1": "yes", "2": "no", "3": "no", "4": "yes"}},  # on no mat: 1 of 4
-        {"prompt_id": "dpg-7", "answers": {"1": "no", "2": "yes", "3": "yes", "4": "yes"}},  # no cat: 1 of 4
-        {"prompt_id": "dpg-7", "answers": {"1": "yes", "2": "yes", "3": "yes", "4": "yes"}},
+        {"prompt_id": "dpg-7", "answers": dict(zip("12345", ("yes", "no", "no", "yes", "no")))},  # on no mat: 1 of 5
+        {"prompt_id": "dpg-7", "answers": dict(zip("12345", ("no", "yes", "yes", "yes", "yes")))},  # no cat, so no red
+        {"prompt_id": "dpg-7", "answers": dict.fromkeys("12345", "yes")},
         {"prompt_id": "dpg-8", "answers": {"1": "no"}},
     ]
     judged = judge_outputs(suite, outputs)
     found = result(suite, judged)
-    assert found.score == pytest.approx(((1 / 4 + 1 / 4 + 1) / 3 + 0) / 2)
+    assert found.score == pytest.approx(((1 / 5 + 1 / 5 + 1) / 3 + 0) / 2)
     assert found.groups["relation"] == 1.0  # groups count the answers as given, as the benchmark does
     on_mat = judged[0][1][3]
     assert on_mat.score == 0 and on_mat.passed is None  # what fails is the mat, not the place
