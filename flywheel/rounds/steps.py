@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,11 +208,11 @@ def advise(run: Context, plan_: Plan) -> None:
             previous=_previous_rewards(run, number),
             regressed=[line["check"] for line in gate_lines if line["outcome"] == "regression"],
         )
-        texts, index = dict(known), CaptionIndex.build(known)
+        texts, index = dict(known), cache(lambda: CaptionIndex.build(known))  # built where no generator serves
 
         def retrieved(capability: str, count: int) -> list[str]:
             mine = [c for c in by_track["rl"] if c.capability == capability]
-            hits = nearest(index, mine, run.preset.plan.retrieval_similarity)
+            hits = nearest(index(), mine, run.preset.plan.retrieval_similarity)
             return [texts[h.sample_id] for h in hits[:count]]
 
         pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from flywheel import catalog
+from flywheel.cases.events import event, load_cases
 from flywheel.demo.world import write_world
+from flywheel.ledger import Ledger
 from flywheel.preset import Review, load_preset
 from flywheel.progress import Progress
+from flywheel.remedies.enhancer_data import load_examples
 from flywheel.remedies.review import Queue
 from flywheel.rounds import steps
 from flywheel.rounds.lease import last_job
@@ -25,7 +28,8 @@ from flywheel.rounds.lineage import why
 from flywheel.rounds.outlook import compare, next_round, plan_next, status
 from flywheel.rounds.pins import code_version
 from flywheel.rounds.promotion import decide, incumbent
-from flywheel.workspace import UsageError, Workspace, file_digest
+from flywheel.signals.suite import load_suite
+from flywheel.workspace import UsageError, Workspace, file_digest, read_json
 
 PRESET = """
 policy = "demo"
@@ -221,6 +225,24 @@ def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_
     assert sum(f["rows"] for f in manifest["files"]) == len(accepted)
     reviewed = catalog.query(copied, f"select evidence from case_events where kind = 'reviewed' and round = {number}")
     assert reviewed and all(json.loads(r["evidence"])["by"] == "ada" for r in reviewed)
+
+
+def test_the_other_tracks_get_their_next_training_sets(copied: Workspace):
+    cases = [c for c in load_cases(copied).values() if c.is_open][:20]
+    tracks = ["rl" if n % 2 else "prompt_enhancement" for n in range(len(cases))]
+    rows = [event(c, 2, "routed", {"enhanced": None}, track=t) for c, t in zip(cases, tracks)]
+    Ledger(copied, "case_events").append([r | {"event_id": f"t{n}"} for n, r in enumerate(rows)], key="test")
+    job = last_job(copied)
+    context = steps.Context(copied, job, load_preset(job.preset), Progress())
+    steps.advise(context, steps.plan(context, next_round(copied), catalog.snapshot(copied)))
+    folder, asked = copied.path("remedies", "round-0003"), {p.text for p in context.suite}
+    rule, prompts = read_json(folder / "rl" / "rewards.json"), load_suite(folder / "rl" / "prompts.jsonl")
+    assert sum(rule["weights"].values()) == pytest.approx(1) and rule["incumbent"] == incumbent(copied).checkpoint
+    assert prompts and asked.isdisjoint(p.text for p in prompts)
+    made = load_examples(folder / "enhancer" / "train.jsonl")
+    assert made and asked.isdisjoint(text for e in made for text in (e.short, e.fine))
+    tested = (folder / "enhancer" / "regression.jsonl").read_text().splitlines()
+    assert len(tested) >= tracks.count("prompt_enhancement")
 
 
 def test_lineage_of_a_sample_a_case_and_a_checkpoint(finished: tuple[Path, dict]):
