@@ -19,9 +19,7 @@ _KEYS = {
     "signals": ("signal_id", "round", "arm"),
     "case_events": ("event_id",),
     "rounds": ("round",),
-    "promotions": ("decision",),
-    "reviews": ("event_id",),
-    "costs": ("cost_id",),
+    "runs": ("version", "kind"),
 }
 
 
