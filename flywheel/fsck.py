@@ -19,6 +19,7 @@ _KEYS = {
     "signals": ("signal_id", "round", "arm"),
     "case_events": ("event_id",),
     "rounds": ("round",),
+    "runs": ("version", "kind"),
 }
 
 

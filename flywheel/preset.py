@@ -80,8 +80,9 @@ class Review:
 
 @dataclass(frozen=True, kw_only=True)
 class Rewards:
-    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.rewards`."""
+    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
 
+    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
     prompts: int = 256  # of the next RL run
     floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
     focus: float = 0.6  # weight of a category's own rewards in its vector

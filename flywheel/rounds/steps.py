@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
 from flywheel.preset import Preset
 from flywheel.progress import Progress
-from flywheel.remedies import data, rewards
+from flywheel.remedies import data, reward_policy
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions, nearest
@@ -202,7 +202,7 @@ def advise(run: Context, plan_: Plan) -> None:
                 failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
         last = max(run.rows("rounds"), key=lambda r: r["round"])
         gate_lines = json.loads(last["result"])["gate"]
-        rule = rewards.adjust(
+        rule = reward_policy.adjust(
             by_track["rl"],
             run.suite,
             failed,
@@ -210,15 +210,23 @@ def advise(run: Context, plan_: Plan) -> None:
             previous=_previous_rewards(run, number),
             regressed=[line["check"] for line in gate_lines if line["outcome"] == "regression"],
         )
-        texts, index = dict(known), CaptionIndex.build(known)
+        texts, index = dict(known), cache(lambda: CaptionIndex.build(known))  # built where no generator serves
 
         def retrieved(capability: str, count: int) -> list[str]:
             mine = [c for c in by_track["rl"] if c.capability == capability]
-            hits = nearest(index, mine, run.preset.plan.retrieval_similarity)
+            hits = nearest(index(), mine, run.preset.plan.retrieval_similarity)
             return [texts[h.sample_id] for h in hits[:count]]
 
         pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
-        rewards.write(folder / "rl", rule, pins=pinned, suite=run.suite, retrieved=retrieved, seed=plan_["seed"])
+        reward_policy.write(
+            folder / "rl",
+            rule,
+            base=run.preset.rewards.recipe,
+            pins=pinned,
+            suite=run.suite,
+            retrieved=retrieved,
+            seed=plan_["seed"],
+        )
     if by_track["prompt_enhancement"]:
         routed = [e for e in run.rows("case_events") if e["kind"] == "routed"]
         enhancer.write(
