@@ -122,9 +122,12 @@ class Checkpoint:
 
 
 def write(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder, config: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder | None, config: Mapping[str, Any]
 ) -> Checkpoint:
-    """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is."""
+    """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is.
+
+    `autoencoder`: whose latents the model works on; None where the model is one.
+    """
     from safetensors.torch import save
 
     if not path.exists():
@@ -133,7 +136,8 @@ def write(
         temporary.mkdir(parents=True)
         for name, values in tensors.items():
             write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
-        autoencoder.save(temporary / "autoencoder.safetensors")
+        if autoencoder is not None:
+            autoencoder.save(temporary / "autoencoder.safetensors")
         write_json(temporary / "config.json", {"format": FORMAT, **config})
         os.replace(temporary, path)
     return Checkpoint(path)

@@ -202,9 +202,16 @@ def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
     """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
     if not recipe.micro_tokens:
         return 0
-    height, width, references = plan.shards[row.shard].shape
-    side = recipe.resolution.get(row.bucket, row.bucket) / row.bucket / recipe.factor  # stored pixels → latent pixels
-    return max(1, int(recipe.micro_tokens / (height * side * width * side * (1 + references))))
+    height, width = trained_size(plan, row, recipe.resolution)
+    images = 1 + plan.shards[row.shard].shape[2]
+    return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
+
+
+def trained_size(plan: Plan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels that this row is trained at."""
+    height, width, _ = plan.shards[row.shard].shape
+    pixels = resolution.get(row.bucket, row.bucket)
+    return height * pixels // row.bucket, width * pixels // row.bucket
 
 
 @torch.no_grad()
@@ -250,7 +257,8 @@ def draw_held_out(
     captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
     references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
     sampler = Sampler.of(model, autoencoder, encoder, config)
-    images = sampler.sample(captions, references, size=tuple(groups[0].images.shape[-2:]), seed=config["seed"])
+    size = trained_size(loader.plan, rows[0], loader.resolution)
+    images = sampler.sample(captions, references, size=size, seed=config["seed"])
     grid(images, captions, path, columns=4, scale=max(1, 128 // images.shape[1]))
 
 
@@ -335,8 +343,11 @@ def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
 
 
 def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
-    """A fresh model of the recipe's preset; its weights are a function of the seed."""
-    config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
+    """A fresh model of the recipe's preset; its weights are a function of the seed. Errors: `UsageError`."""
+    try:
+        config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
+    except ValueError as error:
+        raise UsageError(f"recipe {recipe.name}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "weights").integers(2**62)))
         return config.build()

@@ -32,7 +32,7 @@ from training.state import average_of, build_optimizer, set_rate, training_state
 from training.torchvision_shim import declare_operators
 
 FACTOR = 16
-STATISTICS_ROWS = 512  # crops that the latents' mean and deviation are measured on
+STATISTICS_BATCHES = 8  # of 32 crops, that the latents' mean and deviation are measured on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def train_vae(
         if progress is not None:
             progress(done, steps, line)
         if done % recipe.checkpoint_every == 0 and done < steps:
-            checkpoints.write(out_dir / f"step-{done:08d}", state, VAE(recipe.build()), {"step": done, "run": run})
+            checkpoints.write(out_dir / f"step-{done:08d}", state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
     return _finish(out_dir, pictures, recipe, ema, seed)
 
@@ -233,8 +233,7 @@ def _finish(out_dir: Path, pictures: Sequence[Tensor], recipe: VAERecipe, ema: d
     vae.load_state_dict({k.removeprefix("vae."): v.cpu() for k, v in ema.items() if k.startswith("vae.")})
     plain = VAE(vae)
     latents = [
-        plain.encode(crops(pictures, recipe.side, recipe.batch, (seed, "VAE statistics", i)))
-        for i in range(-(-STATISTICS_ROWS // recipe.batch))
+        plain.encode(crops(pictures, recipe.side, 32, (seed, "VAE statistics", i))) for i in range(STATISTICS_BATCHES)
     ]
     values = torch.cat(latents).movedim(1, 0).flatten(1)
     vae.register_to_config(latents_mean=values.mean(1).tolist(), latents_std=values.std(1).clamp(min=1e-4).tolist())
