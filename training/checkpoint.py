@@ -138,8 +138,7 @@ def write(
             write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
         if autoencoder is not None:
             autoencoder.save(temporary / "autoencoder.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, **config})
-        os.replace(temporary, path)
+        _seal(temporary, path, config)
     return Checkpoint(path)
 
 
@@ -163,10 +162,17 @@ def write_together(
     save(_flat(tensors), checkpoint_id=temporary / SHARES)
     if world.first:
         autoencoder.save(temporary / "autoencoder.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, **config})
-        os.replace(temporary, path)
+        _seal(temporary, path, config)
     world.wait()
     return Checkpoint(path)
+
+
+def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
+    """Write the configuration, with every file's size and hash, and give the folder its name."""
+    found = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in found.items()}
+    write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
+    os.replace(temporary, path)
 
 
 def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
