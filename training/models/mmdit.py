@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.models.fused import heads, modulated_norm, swiglu
+
 Layout = tuple[int | tuple[int, int], ...]
 """Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
 
@@ -155,13 +157,6 @@ def grid_features(h: int, w: int, width: int) -> Tensor:
     return torch.cat([by_row, by_column], dim=2).reshape(h * w, width)
 
 
-def rotate(x_BHSE: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the pairs (i, i + E/2) of every head by their token's angles."""
-    cos, sin = rope
-    a, b = x_BHSE.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
 # Layers -------------------------------------------------------------------------------------------------------------
 def time_features(t_B: Tensor) -> Tensor:
     """Sinusoids of t in [0, 1] (times 1000), cosines first, float32 [B, 256]."""
@@ -234,23 +229,16 @@ class Block(nn.Module):
         return self.modulation(time_BD) if self.modulation is not None else shared
 
     def project(self, x: Tensor, scale: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values, [B, H, S, E] each."""
-        y = self.qkv(_modulated(x, scale, self.eps))
-        q, k, v = y.unflatten(-1, (3, *self.shape)).permute(2, 0, 3, 1, 4).unbind(0)
-        q = rotate(F.rms_norm(q, q.shape[-1:], self.query_norm, self.eps), rope)
-        k = rotate(F.rms_norm(k, k.shape[-1:], self.key_norm, self.eps), rope)
-        return q, k, v
+        """Rotated queries and keys, and values, [B, S, H, E] each."""
+        qkv = self.qkv(modulated_norm(x, scale, self.eps)).unflatten(-1, (3, *self.shape))
+        return heads(qkv, self.query_norm, self.key_norm, rope, self.eps)
 
-    def finish(self, x: Tensor, attended_BHSE: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+    def finish(self, x: Tensor, attended_BSHE: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
         """Add the attention's and the feed-forward's branch."""
         _, gate1, scale2, gate2 = factors
-        x = torch.addcmul(x, gate1.tanh(), self.attention_out(attended_BHSE.transpose(1, 2).flatten(2)))
-        gate, up = self.gate_up(_modulated(x, scale2, self.eps)).chunk(2, dim=-1)
-        return torch.addcmul(x, gate2.tanh(), self.down(F.silu(gate) * up))
-
-
-def _modulated(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale)
+        x = torch.addcmul(x, gate1.tanh(), self.attention_out(attended_BSHE.flatten(2)))
+        hidden = swiglu(self.gate_up(modulated_norm(x, scale2, self.eps)))
+        return torch.addcmul(x, gate2.tanh(), self.down(hidden))
 
 
 # Attention by segments ----------------------------------------------------------------------------------------------
@@ -260,6 +248,12 @@ def segment_bounds(layout: Layout) -> list[tuple[int, int]]:
     for segment in layout:
         ends.append(ends[-1] + tokens(segment))
     return list(pairwise(ends))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """Softmax attention of [B, S, H, E] tensors; `mask` broadcasts to [B, H, queries, keys]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
 
 
 def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, valid_BS: Tensor | None) -> Tensor:
@@ -272,22 +266,20 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
     for (start, end), segment in zip(segment_bounds(layout), layout, strict=True):
         is_text = isinstance(segment, int)
         if is_text and start == 0:
-            outputs.append(F.scaled_dot_product_attention(q[:, :, :end], k[:, :, :end], v[:, :, :end], is_causal=True))
+            outputs.append(attention(q[:, :end], k[:, :end], v[:, :end], causal=True))
             continue
         mask = None if valid_BS is None else valid_BS[:, None, None, :end]
         if is_text:
             triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
             mask = triangle if mask is None else mask & triangle
-        outputs.append(
-            F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask)
-        )
-    return torch.cat(outputs, dim=2)
+        outputs.append(attention(q[:, start:end], k[:, :end], v[:, :end], mask))
+    return torch.cat(outputs, dim=1)
 
 
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
-    """A condition, read once: K and V per block [B or 1, H, P, E], and which keys are valid [B or 1, P]."""
+    """A condition, read once: K and V per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -363,7 +355,7 @@ class MMDiT(nn.Module):
         """Velocity [B, N, C] of the target, given a prefix."""
         x = self._image(latents_BNC, prefix.layout[-1])
         batch, count = x.shape[:2]
-        length = prefix.keys[0].shape[2]
+        length = prefix.keys[0].shape[1]
         rope = self._rope(prefix.layout, slice(length, length + count), x)
         mask = None
         if prefix.valid is not None:
@@ -375,8 +367,8 @@ class MMDiT(nn.Module):
         for block, keys, values in zip(self.blocks, prefix.keys, prefix.values, strict=True):
             factors = block.factors(time, shared)
             q, k, v = block.project(x, factors[0], rope)
-            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), factors)
+            k, v = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
+            x = block.finish(x, attention(q, k, v, mask), factors)
         return self._output(x, time)
 
     def _joint(
@@ -407,7 +399,7 @@ class MMDiT(nn.Module):
             q, k, v = block.project(x, factors[0], rope)
             if self.config.attention == "full":
                 mask = None if valid is None else valid[:, None, None]
-                attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+                attended = attention(q, k, v, mask)
             else:
                 attended = block_causal_attention(q, k, v, layout, valid)
             x = block.finish(x, attended, factors)
@@ -452,7 +444,7 @@ class MMDiT(nn.Module):
 
     def _output(self, x: Tensor, time: Tensor) -> Tensor:
         (scale,) = self.scale_out(time)
-        return self.image_out(_modulated(x, scale, self.config.eps))
+        return self.image_out(modulated_norm(x, scale, self.config.eps))
 
 
 def _per_token(

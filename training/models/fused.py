@@ -1,0 +1,130 @@
+"""Element-wise layers of the MMDiT with their gradients by hand: few passes over memory, few saved tensors.
+
+Between two matrix products a model is bound by memory traffic, and automatic differentiation keeps and re-reads every
+temporary. Each function here equals its one-line formula; gradients are checked against it in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _ModulatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        factor = (1 + scale).to(y.dtype)
+        ctx.save_for_backward(x, mean, rstd, factor)
+        ctx.scale_dtype = scale.dtype
+        return y.mul_(factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, rstd, factor = ctx.saved_tensors
+        shape, mask = x.shape[-1:], [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
+        if factor.numel() == shape[0]:
+            dx, dscale, _ = torch.ops.aten.native_layer_norm_backward(
+                grad, x, shape, mean, rstd, factor.flatten(), None, mask
+            )
+            return dx, None if dscale is None else dscale.view(factor.shape).to(ctx.scale_dtype), None
+        # The library's kernel does both gradients in one pass, for one factor: one call per row of the batch.
+        parts = [
+            torch.ops.aten.native_layer_norm_backward(*row, None, mask)
+            for row in zip(
+                grad, x, [shape] * len(x), mean, rstd, factor[:, 0].expand(len(x), -1).contiguous(), strict=True
+            )
+        ]
+        dx = torch.stack([dx for dx, _, _ in parts]) if mask[0] else None
+        dscale = torch.stack([d for _, d, _ in parts])[:, None].to(ctx.scale_dtype) if mask[1] else None
+        return dx, dscale, None
+
+
+def modulated_norm(x_BSD: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """LN(x)·(1 + scale), LN without affine; `scale` [B or 1, 1, D], or one per token [B, S, D]."""
+    if scale.shape[1] != 1:
+        return F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=eps) * (1 + scale)
+    return _ModulatedNorm.apply(x_BSD, scale, eps)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
+        dgate, dup = out.chunk(2, dim=-1)
+        scratch = F.silu(gate)
+        torch.mul(grad, scratch, out=dup)
+        torch.mul(grad, up, out=scratch)
+        torch.ops.aten.silu_backward.grad_input(scratch, gate, grad_input=dgate)
+        return out
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate)·up of [..., 2·hidden] → [..., hidden]."""
+    return _SwiGLU.apply(gate_up)
+
+
+class _Heads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, query_norm: Tensor, key_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = qkv[:, :, :2]
+        weight = torch.stack([query_norm, key_norm])[:, None].to(x.dtype)  # [2, 1, E]
+        # Root mean square of every head; its reciprocal joins the rotated values last, as one factor per head.
+        rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+        y = x * weight
+        out = _rotated(y, cos, sin).mul_(inverse)
+        ctx.save_for_backward(qkv, weight, cos, sin, inverse)
+        ctx.norm_dtype = query_norm.dtype
+        return out[:, :, 0], out[:, :, 1], qkv[:, :, 2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, weight, cos, sin, inverse = ctx.saved_tensors
+        out = torch.empty_like(qkv)
+        out[:, :, 2] = dv
+        width, weights = weight.shape[-1], []
+        for i, grad in enumerate((dq, dk)):
+            x, r, w = qkv[:, :, i], inverse[:, :, i], weight[i, 0]
+            back = _rotated(grad, cos[:, :, 0], -sin[:, :, 0]).mul_(r)  # gradient of the normed head, over its norm
+            product = back * x
+            weights.append(product.sum((0, 1, 2)).to(ctx.norm_dtype))
+            inner = (product @ w)[..., None].mul_(r).mul_(r).div_(-width)
+            torch.mul(back, w, out=out[:, :, i])
+            out[:, :, i].addcmul_(x, inner)
+        return out, *weights, None, None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + E/2)."""
+    a, b = x.chunk(2, dim=-1)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    left, right = out.chunk(2, dim=-1)
+    torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
+    torch.mul(a, sin, out=right).addcmul_(b, cos)
+    return out
+
+
+def heads(
+    qkv_BS3HE: Tensor, query_norm: Tensor, key_norm: Tensor, rope: tuple[Tensor, Tensor], eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, RMS-normed and rotated by `rope` (cosines and sines [S, E/2]), and values: [B, S, H, E] each."""
+    cos, sin = (table[:, None, None].expand(-1, 2, -1, -1)[None] for table in rope)
+    return _Heads.apply(qkv_BS3HE, query_norm, key_norm, cos, sin, eps)
