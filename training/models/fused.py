@@ -83,13 +83,14 @@ class _Heads(torch.autograd.Function):
     def forward(
         ctx: Any, qkv: Tensor, query_norm: Tensor, key_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = qkv[:, :, :2]
-        weight = torch.stack([query_norm, key_norm])[:, None].to(x.dtype)  # [2, 1, E]
-        # Root mean square of every head; its reciprocal joins the rotated values last, as one factor per head.
-        rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = rms.square_().div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
-        y = x * weight
-        out = _rotated(y, cos, sin).mul_(inverse)
+        x, heads, width = qkv[:, :, :2], *qkv.shape[-2:]
+        # Tables of every head, the norms' weights inside: broadcasting along a short last dimension is what costs.
+        weight = torch.stack([query_norm, key_norm]).to(x.dtype)  # [2, E]
+        cosines = (cos[:, None] * weight)[:, :, None].expand(-1, -1, heads, -1).contiguous()
+        sines = (sin[:, None] * _swapped(weight))[:, :, None].expand(-1, -1, heads, -1).contiguous()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = norm.square_().div_(width).add_(eps).rsqrt_().to(x.dtype)
+        out = (x * cosines).addcmul_(_swapped(x), sines).mul_(inverse)
         ctx.save_for_backward(qkv, weight, cos, sin, inverse)
         ctx.norm_dtype = query_norm.dtype
         return out[:, :, 0], out[:, :, 1], qkv[:, :, 2]
@@ -98,33 +99,33 @@ class _Heads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
         qkv, weight, cos, sin, inverse = ctx.saved_tensors
-        out = torch.empty_like(qkv)
+        heads, width = qkv.shape[-2:]
+        cos, sin = (table[:, None].expand(-1, heads, -1).contiguous() for table in (cos, sin))
+        out, weights = torch.empty_like(qkv), []
         out[:, :, 2] = dv
-        width, weights = weight.shape[-1], []
         for i, grad in enumerate((dq, dk)):
-            x, r, w = qkv[:, :, i], inverse[:, :, i], weight[i, 0]
-            back = _rotated(grad, cos[:, :, 0], -sin[:, :, 0]).mul_(r)  # gradient of the normed head, over its norm
-            product = back * x
-            weights.append(product.sum((0, 1, 2)).to(ctx.norm_dtype))
-            inner = (product @ w)[..., None].mul_(r).mul_(r).div_(-width)
-            torch.mul(back, w, out=out[:, :, i])
-            out[:, :, i].addcmul_(x, inner)
+            x, r, dx = qkv[:, :, i], inverse[:, :, i], out[:, :, i]
+            turned = (grad * cos).addcmul_(_swapped(grad), sin, value=-1)  # gradient of the weighted, normed head
+            product = turned * x
+            flat = product.view(-1, width)
+            weights.append((r.reshape(1, -1) @ flat)[0].to(ctx.norm_dtype))
+            inner = (flat @ weight[i]).view(r.shape).mul_(r).mul_(r).mul_(r).div_(-width)
+            torch.mul(turned.mul_(weight[i]), r, out=dx)
+            dx.addcmul_(x, inner)
         return out, *weights, None, None, None
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + E/2)."""
-    a, b = x.chunk(2, dim=-1)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    left, right = out.chunk(2, dim=-1)
-    torch.mul(a, cos, out=left).addcmul_(b, sin, value=-1)
-    torch.mul(a, sin, out=right).addcmul_(b, cos)
-    return out
+def _swapped(x: Tensor) -> Tensor:
+    """The two halves of the last dimension, exchanged."""
+    return x.roll(x.shape[-1] // 2, -1)
 
 
 def heads(
     qkv_BS3HE: Tensor, query_norm: Tensor, key_norm: Tensor, rope: tuple[Tensor, Tensor], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys, RMS-normed and rotated by `rope` (cosines and sines [S, E/2]), and values: [B, S, H, E] each."""
-    cos, sin = (table[:, None, None].expand(-1, 2, -1, -1)[None] for table in rope)
-    return _Heads.apply(qkv_BS3HE, query_norm, key_norm, cos, sin, eps)
+    """Queries and keys, RMS-normed per head and rotated, and values: [B, S, H, E] each.
+
+    `rope`: cosines twice, and sines with the first half negated, [S, E] each: x·cos + (x, halves exchanged)·sin turns
+    the pairs (i, i + E/2).
+    """
+    return _Heads.apply(qkv_BS3HE, query_norm, key_norm, *rope, eps)

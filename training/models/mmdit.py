@@ -136,14 +136,15 @@ def positions(layout: Layout) -> Tensor:
 
 @lru_cache(maxsize=64)
 def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, float32 [S, E/2] each."""
+    """Cosines of the rotary angles, twice, and sines, the first half negated: float32 [S, E] each, for `heads`."""
     where = positions(layout).float()
     angles = [
         torch.outer(where[:, axis], theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim))
         for axis, dim in enumerate(axes)
     ]
     angle = torch.cat(angles, dim=1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
 
 @lru_cache(maxsize=64)
