@@ -1,4 +1,4 @@
-"""Does the tiny preset learn? One batch by heart, and the demo's world: unseen shape × colour × place, judged by scorers.
+"""Does the tiny preset learn? One batch by heart, and the demo's world: unseen shape × colour × place, by scorers.
 
 python benchmarks/learning.py [--steps 1000] [--seeds 3] [--folder DIR]
 
