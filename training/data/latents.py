@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -123,12 +124,12 @@ def _read(file: pq.ParquetFile, index: int) -> tuple[Tensor, Tensor, list[int]]:
     table = file.read_row_group(index)
     metadata = file.schema_arrow.metadata
     dtype, shape = DTYPES[metadata[b"dtype"].decode()], [int(v) for v in metadata[b"shape"].split(b",")]
-    column = table["latent"].combine_chunks()
+    column, rows = table["latent"], len(table)
     nulls = [i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid] if column.null_count else []
-    latents = _tensor(column, dtype, (len(column), *shape))
+    latents = _tensor(column, dtype, (rows, *shape))
     if "references" not in table.column_names:
-        return latents, latents.new_zeros(len(column), 0, *shape), nulls
-    return latents, _tensor(table["references"].combine_chunks(), dtype, (len(column), -1, *shape)), nulls
+        return latents, latents.new_zeros(rows, 0, *shape), nulls
+    return latents, _tensor(table["references"], dtype, (rows, -1, *shape)), nulls
 
 
 @torch.no_grad()
@@ -168,7 +169,8 @@ def _binary(x: Tensor, dtype: torch.dtype, nulls: Mapping[int, str]) -> pa.Array
     return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [valid, data])
 
 
-def _tensor(column: pa.Array, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    width = column.type.byte_width
-    data = column.buffers()[1].slice(column.offset * width, len(column) * width)
-    return torch.frombuffer(data, dtype=dtype).view(shape).float()
+def _tensor(column: pa.ChunkedArray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    width = array.type.byte_width
+    data = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width :][: len(array) * width]
+    return torch.from_numpy(data if data.flags.writeable else data.copy()).view(dtype).view(shape).float()
