@@ -1,6 +1,6 @@
 """Does the tiny preset learn? One batch by heart, and the demo's world: unseen shape × colour × place, by scorers.
 
-python benchmarks/learning.py [--steps 1000] [--seeds 3] [--folder DIR]
+python benchmarks/learning.py [--steps 1100] [--seeds 3] [--folder DIR]
 
 World: every picture that the demo's source folder holds, planted defects left out, sharded without curation. Test: the
 suite's held-out single cards, a combination that no picture shows, `--seeds` images of each; an image counts when
@@ -43,6 +43,7 @@ WORLD = recipe(
     "tiny",
     batch={SIDE: 32},
     resolution={SIDE: SIDE},
+    channels=16,
     t2i_share=0.9,
     final_learning_rate=0.05,
     warmup=50,
@@ -131,7 +132,7 @@ def _png(image: Any) -> bytes:
 def main() -> None:
     """Print the table, then the figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000, help="training steps on the world")
+    parser.add_argument("--steps", type=int, default=1100, help="training steps on the world")
     parser.add_argument("--seeds", type=int, default=3, help="images of each held-out prompt")
     parser.add_argument("--folder", type=Path, help="new folder to keep (default: a temporary one)")
     arguments = parser.parse_args()

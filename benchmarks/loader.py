@@ -190,7 +190,7 @@ def serve(side: str, folder: Path, rows: int) -> None:
         seen, firsts, clock, wall = [], [], time.process_time(), time.monotonic()
         for ids, values in epochs(number):
             seen += ids
-            firsts.append(values[:, 0, 0, 0])
+            firsts.append(values[:, 0, 0, 0].clone())  # a view would keep every batch
         cpu, wall = time.process_time() - clock, time.monotonic() - wall
         found = dict(zip(seen, torch.cat(firsts).tolist(), strict=True))
         whole = len(found) == len(seen) >= rows * 63 // 64 // BATCH * BATCH  # ours holds out one row in 64
