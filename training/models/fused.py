@@ -6,6 +6,8 @@ temporary. Each function here equals its one-line formula; gradients are checked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -14,42 +16,66 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def _spans(lengths: Sequence[int]) -> list[slice]:
+    ends = [0, *accumulate(lengths)]
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
 class _ModulatedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, lengths: Sequence[int], eps: float, *scales: Tensor) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
-        factor = (1 + scale).to(y.dtype)
-        ctx.save_for_backward(x, mean, rstd, factor)
-        ctx.scale_dtype = scale.dtype
-        return y.mul_(factor)
+        for span, scale in zip(_spans(lengths), scales, strict=True):
+            y[:, span].mul_(1 + scale)
+        ctx.lengths = lengths
+        ctx.save_for_backward(x, mean, rstd, *scales)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, rstd, factor = ctx.saved_tensors
-        shape, mask = x.shape[-1:], [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
-        if factor.numel() == shape[0]:
-            dx, dscale, _ = torch.ops.aten.native_layer_norm_backward(
-                grad, x, shape, mean, rstd, factor.flatten(), None, mask
-            )
-            return dx, None if dscale is None else dscale.view(factor.shape).to(ctx.scale_dtype), None
-        # The library's kernel does both gradients in one pass, for one factor: one call per row of the batch.
-        parts = [
-            torch.ops.aten.native_layer_norm_backward(*row, None, mask)
-            for row in zip(
-                grad, x, [shape] * len(x), mean, rstd, factor[:, 0].expand(len(x), -1).contiguous(), strict=True
-            )
-        ]
-        dx = torch.stack([dx for dx, _, _ in parts]) if mask[0] else None
-        dscale = torch.stack([d for _, d, _ in parts])[:, None].to(ctx.scale_dtype) if mask[1] else None
-        return dx, dscale, None
+        x, mean, rstd, *scales = ctx.saved_tensors
+        dx, dscales = torch.empty_like(x), [torch.zeros_like(scale) for scale in scales]
+        for span, scale, dscale in zip(_spans(ctx.lengths), scales, dscales, strict=True):
+            factors = (1 + scale).to(x.dtype).expand(len(x), 1, -1)
+            for row, factor in enumerate(factors.unbind()):  # the library does both gradients in one pass, per factor
+                part = (row, span)
+                dx[part], gradient, _ = torch.ops.aten.native_layer_norm_backward(
+                    grad[part], x[part], x.shape[-1:], mean[part], rstd[part], factor[0], None, [True, True, False]
+                )
+                dscale[row if len(scale) > 1 else 0, 0] += gradient
+        return dx, None, None, *dscales
 
 
-def modulated_norm(x_BSD: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """LN(x)·(1 + scale), LN without affine; `scale` [B or 1, 1, D], or one per token [B, S, D]."""
-    if scale.shape[1] != 1:
-        return F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=eps) * (1 + scale)
-    return _ModulatedNorm.apply(x_BSD, scale, eps)
+def modulated_norm(x_BSD: Tensor, scales: Sequence[Tensor], lengths: Sequence[int], eps: float) -> Tensor:
+    """LN(x)·(1 + scale), LN without affine: a scale [B or 1, 1, D] for each of the segments of `lengths` tokens."""
+    return _ModulatedNorm.apply(x_BSD, lengths, eps, *scales)
+
+
+class _GatedAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, lengths: Sequence[int], *gates: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for span, gate in zip(_spans(lengths), gates, strict=True):
+            torch.addcmul(x[:, span], gate, branch[:, span], out=out[:, span])
+        ctx.lengths = lengths
+        ctx.save_for_backward(branch, *gates)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        branch, *gates = ctx.saved_tensors
+        dbranch, dgates = torch.empty_like(branch), []
+        for span, gate in zip(_spans(ctx.lengths), gates, strict=True):
+            torch.mul(grad[:, span], gate, out=dbranch[:, span])
+            dgates.append((grad[:, span] * branch[:, span]).sum(1, keepdim=True).sum_to_size(gate.shape))
+        return grad, dbranch, None, *dgates
+
+
+def gated_add(x_BSD: Tensor, branch_BSD: Tensor, gates: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """x + gate·branch: a gate [B or 1, 1, D] for each of the segments of `lengths` tokens."""
+    return _GatedAdd.apply(x_BSD, branch_BSD, lengths, *gates)
 
 
 class _SwiGLU(torch.autograd.Function):
