@@ -62,7 +62,8 @@ def ours(folder: Path, rows: int) -> Epochs:
         return Prepared(*encoded(group, None), [state] * len(group.captions))
 
     def epoch(number: int) -> Iterator[Batch]:
-        loader = Loader(plan, prepare, resolution={}, latents=latents)  # a new one: nothing is left from before
+        # A new one: nothing is left from before. Room for the eight row groups that are shuffled together, and some.
+        loader = Loader(plan, prepare, resolution={}, latents=latents, cache_bytes=96 << 20)
         for t in range(number * (plan.rows // BATCH), (number + 1) * (plan.rows // BATCH)):
             for micro in map(loader.gather, plan.batch(t)):
                 yield [f"{r.shard * FILE_ROWS + r.group * 64 + r.row}" for r in micro.rows], micro.latents

@@ -211,7 +211,7 @@ def on_cpu(repeats: int) -> dict[str, Any]:
         ours, theirs, least = in_turns([*steps, bound], repeats, cpu_seconds)
         won, limit = ratio(theirs, ours), ratio(theirs, least)
         middle = [statistics.median(x) for x in (ours, theirs, least)]
-        print(f"{name:<8}{middle[0]:>8.2f}{middle[1]:>11.2f}{middle[2]:>10.2f}{won:>8.2f}×{limit:>7.2f}×")
+        print(f"{name:<8}{middle[0]:>8.2f}{middle[1]:>11.2f}{middle[2]:>10.2f}{won:>8.2f}×{limit:>7.2f}×", flush=True)
         figures |= {f"mmdit_vs_diffusers_{name}": round(won, 3), f"mmdit_limit_{name}": round(limit, 3)}
     figures["kv_cache_speedup"] = round(cache_speedup(repeats), 2)
     print(f"sampling with the prefix cache: {figures['kv_cache_speedup']:.2f}×")

@@ -155,3 +155,23 @@ def heads(
     the pairs (i, i + E/2).
     """
     return _Heads.apply(qkv_BS3HE, query_norm, key_norm, *rope, eps)
+
+
+class _Beginnings(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+        return tuple(x[:, :end] for end in ends)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        *shorter, whole = grads
+        out = whole.clone()
+        for grad in shorter:
+            out[:, : grad.shape[1]].add_(grad)
+        return out, None
+
+
+def beginnings(x: Tensor, ends: Sequence[int]) -> tuple[Tensor, ...]:
+    """x[:, :end] for every end, the last of which is the whole length; gradients are added up in one buffer."""
+    return _Beginnings.apply(x, ends)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.fused import gated_add, heads, modulated_norm, swiglu
+from training.models.fused import beginnings, gated_add, heads, modulated_norm, swiglu
 
 Layout = tuple[int | tuple[int, int], ...]
 """Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
@@ -275,18 +275,19 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
     No dense S×S mask: an image block sees every key up to its own end; a text run needs a triangle only on itself.
     Padding is on the right of a text run, so a leading run needs no mask: its valid queries never reach its padding.
     """
-    outputs = []
-    queries = q.split([tokens(segment) for segment in layout], dim=1)
-    for (start, end), segment, part in zip(segment_bounds(layout), layout, queries, strict=True):
+    bounds, outputs = segment_bounds(layout), []
+    ends = [end for _, end in bounds]
+    parts = zip(q.split([tokens(s) for s in layout], dim=1), beginnings(k, ends), beginnings(v, ends), strict=True)
+    for (start, end), segment, part in zip(bounds, layout, parts, strict=True):
         is_text = isinstance(segment, int)
         if is_text and start == 0:
-            outputs.append(attention(part, k[:, :end], v[:, :end], causal=True))
+            outputs.append(attention(*part, causal=True))
             continue
         mask = None if valid_BS is None else valid_BS[:, None, None, :end]
         if is_text:
             triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
             mask = triangle if mask is None else mask & triangle
-        outputs.append(attention(part, k[:, :end], v[:, :end], mask))
+        outputs.append(attention(*part, mask))
     return torch.cat(outputs, dim=1)
 
 
