@@ -114,7 +114,7 @@ class _Heads(torch.autograd.Function):
         weight = torch.stack([query_norm, key_norm]).to(x.dtype)  # [2, E]
         cosines = (cos[:, None] * weight)[:, :, None].expand(-1, -1, heads, -1).contiguous()
         sines = (sin[:, None] * _swapped(weight))[:, :, None].expand(-1, -1, heads, -1).contiguous()
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         inverse = norm.square_().div_(width).add_(eps).rsqrt_().to(x.dtype)
         out = (x * cosines).addcmul_(_swapped(x), sines).mul_(inverse)
         ctx.save_for_backward(qkv, weight, cos, sin, inverse)
