@@ -41,6 +41,7 @@ _PLAN = pa.schema(
         ("stream", pa.string()),
         ("captions", _TEXTS),
         ("references", pa.list_(pa.string())),
+        ("mask", pa.string()),
         ("fault", pa.string()),
         ("chunk", pa.int32()),
     ]
@@ -249,7 +250,23 @@ class _Reader:
             "reference_ids": references,
             "image_id": image_id,
             "stream": item.stream,
+            "mask": self._mask(item, (width, height)) if item.mask else None,
         }
+
+    def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
+        """Bytes of an edit's mask. Errors: `BadInput` when it is no picture, or not of the target's size."""
+        content = self._source.read_mask(item)
+        if isinstance(content, BadInput):
+            raise content
+        if content is None:
+            return None
+        try:
+            found = open_image(content).size
+        except BadImage as error:
+            raise BadInput(f"mask {item.mask} is unusable: {error}") from error
+        if found != size:
+            raise BadInput(f"mask {item.mask} is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
+        return content
 
     def _hash_reference(self, uri: str) -> str:
         """Image id of a reference. Errors: `BadInput` when it is no readable image."""

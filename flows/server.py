@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def api(home: Path) -> Iterator[str]:
     with ExitStack() as stack:
         url = os.environ.get("PREFECT_API_URL")
         if url:
-            _reach(url)
+            reach(url)
         else:
             url = stack.enter_context(embedded_server(home))
         from prefect.events.worker import EventsWorker
@@ -87,6 +88,14 @@ def embedded_server(home: Path) -> Iterator[str]:
         _stop(server)
 
 
+def probe() -> str:
+    """Reach the server in use, an embedded one in a folder of its own where there is none; says which answered."""
+    with tempfile.TemporaryDirectory(prefix="prefect-") as home:
+        configure(Path(home))
+        with api(Path(home)) as url:
+            return f"{'server of PREFECT_API_URL' if os.environ.get('PREFECT_API_URL') else 'embedded server'} at {url}"
+
+
 def _stop(server: subprocess.Popen) -> None:
     server.stdin.close()
     try:
@@ -97,7 +106,8 @@ def _stop(server: subprocess.Popen) -> None:
     server.stdout.close()
 
 
-def _reach(url: str) -> None:
+def reach(url: str) -> None:
+    """Errors: `UsageError` when no server answers there."""
     import httpx
 
     try:

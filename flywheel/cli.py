@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, models, runs
+from flywheel.commands import analysts, curation, enhancer, models, operations, review, rounds, runs, signals, streams
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, analysts, models):
+for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, operations):
     app.add_typer(verbs.app)
 
 

@@ -1,0 +1,88 @@
+"""Run by schedule; is the machine ready, and is a workspace sound?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flywheel.commands.options import JsonOption, PolicyOption, PresetOption, WorkersOption, WorkspaceOption
+from flywheel.console import out, say
+from flywheel.workspace import Workspace
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: flywheel doctor -w w")
+def doctor(
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder whose storage is tried.")] = Path(),
+    services: Annotated[bool, typer.Option(help="Also start Ray and Prefect: half a minute.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything that a run needs, and say what to do where it falls short. Exit code 1 on failure."""
+    from flows.server import probe
+    from flywheel.doctor import FAILURE, examine, start_ray
+
+    lines = []
+    for line in examine(workspace.resolve(), services={"Ray": start_ray, "Prefect": probe} if services else None):
+        lines.append(line)
+        if not as_json:
+            out(
+                f"{line.status:>8}  {line.name}: {line.found}" + (f"\n          → {line.advice}" if line.advice else "")
+            )
+    if as_json:
+        out(json.dumps([asdict(line) for line in lines], ensure_ascii=False))
+    if any(line.status == FAILURE for line in lines):
+        raise typer.Exit(1)
+
+
+@app.command(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
+def serve(
+    source: Annotated[Path, typer.Option(help="Folder, .tar or .parquet that new pictures arrive in.")],
+    workspace: WorkspaceOption,
+    captions: Annotated[Path | None, typer.Option(help="JSON lines: file, caption, references.")] = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    workers: WorkersOption = 2,
+    curate: Annotated[str, typer.Option(help="When to curate what is new, as cron; empty: never.")] = "0 2 * * *",
+    round_: Annotated[str, typer.Option("--round", help="When to run a round; empty: never.")] = "0 4 * * 6",
+    maintenance: Annotated[str, typer.Option(help="When to compact, export, verify; empty: never.")] = "0 6 * * 0",
+) -> None:
+    """Run flows by schedule on the Prefect server that PREFECT_API_URL names. FLYWHEEL_WEBHOOK is told of failures."""
+    from flows.scheduled import serve as serve_flows
+    from flywheel.rounds.job import Job
+    from flywheel.rounds.run import validate
+
+    root = str(Workspace(workspace).root)
+    given = {"captions": str(captions.resolve()) if captions else None, "policy": policy, "preset": preset}
+    job = Job(root, str(source.resolve()), **given, workers=workers)
+    validate(job)
+    schedules = {"curate": curate, "round": round_, "maintenance": maintenance}
+    say(f"serving {', '.join(k for k, v in schedules.items() if v)} for {root} (Ctrl-C pauses the schedules and ends)")
+    serve_flows(root, asdict(job), {k: v for k, v in schedules.items() if v})
+
+
+@app.command(epilog="Example: flywheel fsck -w w")
+def fsck(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Verify every manifest, hash, count, ledger and picture of a workspace. Exit code 1 when something is wrong."""
+    from flywheel.fsck import fsck as verify
+    from flywheel.progress import Progress
+
+    progress = Progress()
+    with progress.step("verify"):
+        report = verify(Workspace(workspace, create=False), progress=progress)
+    if as_json:
+        out(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        for found in report.findings:
+            _say(found.severity, f"{found.path}: {found.problem}", found.advice)
+        say(f"{report.files} files verified: {'sound' if report.sound else 'NOT SOUND, see above'}")
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+def _say(status: str, found: str, advice: str) -> None:
+    out(f"{status:>8}  {found}" + (f"\n          → {advice}" if advice else ""))
