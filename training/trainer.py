@@ -15,6 +15,7 @@ from torch import Tensor
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
+from training.data.latents import encoded
 from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_uint8, to_unit
 from training.data.plan import Plan, Row, Source, plan_digest
 from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
@@ -273,11 +274,8 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
 
     @torch.no_grad()
     def prepare(group: RowGroup) -> Prepared:
-        latents = autoencoder.encode(to_unit(group.images))
-        n, count = group.references.shape[:2]
-        references = latents.new_zeros(n, 0, *latents.shape[1:])
-        if count:
-            references = autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
+        latents, references = encoded(group, autoencoder)
+        n, count = references.shape[:2]
         states = encoder.encode(group.captions, group.references)
         nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
         return Prepared(latents, references, states, nulls, encoder.lead(count))
