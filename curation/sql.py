@@ -257,7 +257,8 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         selects.append(
             f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
         )
-    turn = 'coalesce("ocr.turn", 0)' if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
+    # An edit pair stays as it is: turned alone, its target would no longer fit its references.
+    turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
     lying = f"{turn} % 180 <> 0"
     return f"""
         SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
