@@ -58,9 +58,7 @@ def test_the_order_of_the_input_does_not_matter(seed: int, count: int) -> None:
 
     def dropped(shuffle: np.ndarray) -> dict[str, str]:
         order = preference(pixels[shuffle], sharpness[shuffle], ids[shuffle], uris[shuffle], ~free, free)
-        survivor, _ = duplicates(
-            order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8
-        )
+        survivor, _ = duplicates(order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8)
         names = ids[shuffle]
         return {names[row]: names[survivor[row]] for row in np.flatnonzero(survivor >= 0)}
 

@@ -110,7 +110,7 @@ def test_wrong_policies_name_file_and_line(tmp_path: Path, old: str, new: str, m
     assert "mine.toml" in str(error.value)
 
 
-COMPARING = '''
+COMPARING = """
 [S1.filters.dedup]
 check = "duplicates"
 hamming = 4
@@ -128,7 +128,7 @@ caps = { animal = 5 }
 quotas = { animal = 0.5, food = 0.25 }
 tail = 0.5
 most = 4
-'''
+"""
 
 
 @pytest.mark.parametrize(
