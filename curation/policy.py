@@ -83,6 +83,11 @@ class Filter:
         needed, optional = CHECKS.get(self.check or "", ((), ()))
         return tuple(k for k in (*needed, *optional) if k in NUMBERS)
 
+    @property
+    def weighs(self) -> bool:
+        """Does it set how often a row is drawn?"""
+        return self.check == "balance" and bool(self.quotas or self.tail is not None)
+
     def applies_to(self, bucket: int) -> bool:
         """Does it act on this bucket of its stage?"""
         return self.bucket in (None, bucket)

@@ -75,7 +75,8 @@ def write_shards(
                 if progress:
                     progress(done, len(calls), "shard files written")
     entries = [_entry(path.parent, f) for f in files]
-    write_json(path, {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries})
+    manifest = {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries}
+    write_json(path, manifest | {"balanced": [s.name for s in policy.stages if any(f.weighs for f in s.filters)]})
     return path
 
 
@@ -205,5 +206,6 @@ def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
         "sha256": file_digest(path),
         "bytes": os.path.getsize(path),
         "rows": sum(len(rows) for _, rows in file["content"]),
+        "least_weight": min(weight for _, weight in file["marks"].values()),
     }
     return {k: v for k, v in file.items() if k not in ("content", "marks", "places")} | measured

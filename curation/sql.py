@@ -252,7 +252,7 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
         weight, rows = "1e0", "judged"
         for stage, line in balanced:
-            if line.quotas or line.tail is not None:
+            if line.weighs:
                 weight, rows = "coalesce(weight, 1e0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
         selects.append(
             f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"

@@ -50,8 +50,11 @@ def card_rows(count: int, *, task: str = "t2i", size=(64, 64), track="base", see
     return rows
 
 
-def write_snapshot(folder: Path, files: list[dict]) -> Path:
-    """Write shards and their manifest; each of `files`: rows, task, bucket, size (width, height), stages."""
+def write_snapshot(folder: Path, files: list[dict], balanced: tuple[str, ...] = ()) -> Path:
+    """Write shards and their manifest; each of `files`: rows, task, bucket, size (width, height), stages.
+
+    `balanced`: stages that draw rows by their weight.
+    """
     entries = []
     for number, file in enumerate(files):
         path = folder / f"{number:05d}.parquet"
@@ -69,8 +72,9 @@ def write_snapshot(folder: Path, files: list[dict]) -> Path:
                 "height": height,
                 "task": file["rows"][0]["task"],
                 "references": len(file["rows"][0]["references"]),
+                "least_weight": min(row.get("weight", 1.0) for row in file["rows"]),
             }
         )
     manifest = folder / "manifest.json"
-    write_json(manifest, {"snapshot": "test", "policy": "test", "files": entries})
+    write_json(manifest, {"snapshot": "test", "policy": "test", "files": entries, "balanced": list(balanced)})
     return manifest

@@ -57,6 +57,22 @@ def test_track_shares_are_exact_inside_each_task(tmp_path, snapshot):
     assert any("has no ti2i rows" in note for note in plan.notes)
 
 
+def test_a_balanced_stage_draws_rows_by_their_weight(tmp_path):
+    rows = [row | {"weight": 0.5 if n % 2 else 1.75} for n, row in enumerate(card_rows(256))]
+    manifest = write_snapshot(tmp_path, [{"rows": rows, "stages": ["S4", "S6"]}], balanced=("S6",))
+
+    def drawn(stage):
+        plan = plan_of(manifest, stages=(stage,), batch={64: 1})
+        steps = plan.rows
+        counts = Counter((row.group, row.row) for t in range(steps) for row in flat(plan.batch(t)))
+        return [sum(n for (_, row), n in counts.items() if row % 2 == odd) for odd in (0, 1)], len(counts)
+
+    (often, seldom), distinct = drawn("S6")
+    assert distinct == 252 and seldom == 124  # the rows with least weight once each, four rows held out
+    assert often == pytest.approx(3.5 * 128, rel=0.1)
+    assert drawn("S4") == ([128, 124], 252)
+
+
 def test_split_is_exact_for_any_weights():
     rng = random.Random(0)
     for _ in range(200):

@@ -42,7 +42,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored."""
+    """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
+
+    `least_weight`: smallest weight of a row in all files read; 0 where the stages trained on draw rows evenly.
+    """
 
     path: files.Place
     sha256: str
@@ -51,6 +54,7 @@ class Shard:
     bucket: int
     task: str
     shape: tuple[int, int, int]
+    least_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Group:
 
     shard: int
     index: int
-    rows: np.ndarray  # int16, row numbers inside the group
+    rows: np.ndarray  # int16, row numbers inside the group; a row that is drawn more often stands there more often
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,7 @@ class Plan:
         shard, groups = self.shards[number], []
         try:
             matching = None if track is None else _rows_of_track(shard, track)
+            weights = _weights(shard) if shard.least_weight else None
         except files.READ_ERRORS as error:
             if self.on_error == "raise":
                 raise ShardError(f"shard {shard.path}: {error}: build the shards again") from error
@@ -254,6 +259,9 @@ class Plan:
             if len(rows) == ROW_GROUP:
                 self._held_out.append((number, index, int(rows[-1])))
                 rows = rows[:-1]
+            if weights is not None:
+                draw = generator(self.seed, "weight", number, index).random(len(rows))
+                rows = np.repeat(rows, (weights[index][rows] / shard.least_weight + draw).astype(np.int64))
             if len(rows):
                 groups.append(Group(number, index, rows))
         return groups
@@ -299,11 +307,15 @@ def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
 def read_manifest(where: files.Place, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
     """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`.
 
-    `check`: is a missing file, or one of another size, an error here?
+    `check`: is a missing file, or one of another size, an error here? Rows are drawn by weight where all of `stages`
+    are balanced so.
     """
     path = files.place(where)
     try:
-        entries = json.loads(files.read(path))["files"]
+        manifest = json.loads(files.read(path))
+        entries = [e for e in manifest["files"] if not stages or set(stages) & set(e["stages"])]
+        weighed = bool(stages) and set(stages) <= set(manifest.get("balanced", ()))
+        least = min((e.get("least_weight", 0.0) for e in entries), default=0.0) if weighed else 0.0
         shards = [
             Shard(
                 path=files.beside(path, entry["path"]),
@@ -313,9 +325,9 @@ def read_manifest(where: files.Place, stages: Sequence[str] = (), *, check: bool
                 bucket=entry["bucket"],
                 task=entry["task"],
                 shape=(entry["height"], entry["width"], entry["references"]),
+                least_weight=least,
             )
             for entry in entries
-            if not stages or set(stages) & set(entry["stages"])
         ]
     except FileNotFoundError as error:
         raise ShardError(f"no shard manifest at {path}: build the shards first") from error
@@ -337,6 +349,13 @@ def require_size(shard: Shard, size: int | None) -> None:
 @lru_cache(maxsize=ROW_GROUP)
 def _first_rows(count: int) -> np.ndarray:
     return np.arange(count, dtype=np.int16)
+
+
+def _weights(shard: Shard) -> list[np.ndarray]:
+    """Per row group, the weight of every row; 1 where there is none."""
+    with files.parquet(shard.path) as file:
+        groups = (file.read_row_group(i, columns=["weight"])["weight"] for i in range(file.num_row_groups))
+        return [group.fill_null(1.0).to_numpy() for group in groups]
 
 
 def _rows_of_track(shard: Shard, track: str) -> list[np.ndarray]:
