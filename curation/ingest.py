@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -104,7 +104,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
     for item in inputs:
         if count and (count == SHARD_ROWS or size + item.size > SHARD_BYTES):
             chunk, count, size = chunk + 1, 0, 0
-        row = asdict(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
+        row = vars(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
         rows.append(row)
         count, size = count + 1, size + item.size
     header = {"name": label, "kind": source.kind, "path": str(source.path)}
@@ -168,7 +168,8 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
-        write_parquet(_shard(batch, number), pa.Table.from_pylist(good, schema=POOL), row_group_size=SHARD_ROWS)
+        table = pa.Table.from_pylist(good, schema=POOL)
+        write_parquet(_shard(batch, number), table, row_group_size=SHARD_ROWS, encoded=["image"])
         done += len(items)
         if progress:
             progress(done, total, "inputs")

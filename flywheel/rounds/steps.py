@@ -31,7 +31,7 @@ from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, load_results, load_signals
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.suite import Prompt, copy_suite, load_suite
 from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def hold_out(run: Context) -> None:
     path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
+    elif not path.exists() and settings.suite.endswith(".jsonl"):
+        copy_suite(Path(settings.suite), path)
     elif not path.exists():
         write_suite(path.parent, seed=run.job.seed, size="quick" if settings.suite == "demo-quick" else "full")
     run.progress.say(f"{len(run.suite)} held-out prompts")
