@@ -143,10 +143,20 @@ def _score_row_by_row(shard: Path, todo: Pending, references: References, captio
     ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
+    killers = []
     for row, found in run_all(_score_one, calls):
-        for name in todo:
-            killed = isinstance(found, Exception)
-            results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+        if isinstance(found, Exception):
+            killers.append(row)
+        else:
+            for name in todo:
+                results[name][row] = found[name][0]
+    # Which scorer it is: the others keep their columns, so that a repaired one is all that has to run again.
+    again = [(row, name) for row in killers for name in todo]
+    calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
+    for index, found in run_all(_score_one, calls):
+        row, name = again[index]
+        killed = isinstance(found, Exception)
+        results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
     _write(todo, ids, results)
 
 

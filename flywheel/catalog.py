@@ -33,8 +33,8 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
     "captions": (
         "captions that a model wrote (use: fill | add | replace), or why its answer was refused",
-        "sample_id VARCHAR, use VARCHAR, kind VARCHAR, model VARCHAR, prompt VARCHAR, caption VARCHAR, style VARCHAR,"
-        " watermark BOOLEAN, error VARCHAR",
+        "sample_id VARCHAR, use VARCHAR, kind VARCHAR, model VARCHAR, prompt VARCHAR, caption VARCHAR,"
+        " objects VARCHAR[], style VARCHAR, quoted VARCHAR[], watermark BOOLEAN, error VARCHAR",
     ),
     "generated": (
         "samples that a remedy retrieved or made for a capability, admitted or dropped by their entry checks",

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, enhancer, models, operations, review, rounds, runs, signals, streams
+from flywheel.commands import (
+    analysts,
+    curation,
+    enhancer,
+    models,
+    operations,
+    review,
+    rounds,
+    runs,
+    signals,
+    streams,
+    training,
+)
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, operations):
+for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, training, operations):
     app.add_typer(verbs.app)
 
 

@@ -19,6 +19,7 @@ _KEYS = {
     "signals": ("signal_id", "round", "arm"),
     "case_events": ("event_id",),
     "rounds": ("round",),
+    "runs": ("version", "kind"),
 }
 
 
@@ -192,6 +193,11 @@ def _snapshots(check: _Check) -> None:
             check.fault(path, f"pins pool shard {key}, which is not there", again)
         if not check.workspace.path(record["manifest"]).exists():
             check.fault(path, f"its shard manifest {record['manifest']} is missing", again)
+        hashes = {folder / name: sha256 for name, sha256 in record.get("files", {}).items()}
+        hashes |= {check.workspace.path(record["manifest"]): record.get("manifest_sha256")}
+        for file, sha256 in hashes.items():
+            if sha256 and file.exists() and file_digest(file) != sha256:
+                check.fault(file, "is not the file that the snapshot's record pins", again)
 
 
 def _shards(check: _Check) -> None:

@@ -25,7 +25,7 @@ class Training:
 class Evaluation:
     """How the suite's prompts are sampled."""
 
-    suite: str  # demo | demo-quick | pool: a built-in held-out suite, or one made from held-out rows of the pool
+    suite: str  # demo | demo-quick: built in; pool: made from held-out rows of the pool; or the path of a .jsonl suite
     side: int  # pixels
     steps: int
     cfg: float
@@ -34,8 +34,8 @@ class Evaluation:
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
 
     def __post_init__(self) -> None:
-        if self.suite not in ("demo", "demo-quick", "pool"):
-            raise UsageError(f"unknown suite {self.suite!r}: choose demo, demo-quick or pool")
+        if self.suite not in ("demo", "demo-quick", "pool") and not self.suite.endswith(".jsonl"):
+            raise UsageError(f"unknown suite {self.suite!r}: choose demo, demo-quick, pool or a .jsonl file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,9 @@ class Review:
 
 @dataclass(frozen=True, kw_only=True)
 class Rewards:
-    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.rewards`."""
+    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
 
+    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
     prompts: int = 256  # of the next RL run
     floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
     focus: float = 0.6  # weight of a category's own rewards in its vector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from curation.synthesis import layouts, paragraphs, scenes
@@ -90,7 +90,7 @@ def _sample(page: Page, capability: str, recipe: str) -> Sample:
     return Sample(encode(page.image), page.caption, "t2i", (), (check,), recipe, kind="text")
 
 
-def _drawn(draw) -> Page:
+def _drawn(draw: Callable[[], Page]) -> Page:
     """The first of some attempts whose texts fit; each draws other texts."""
     for _ in range(_TRIES):
         try:

@@ -5,6 +5,7 @@ What may have changed is known exactly: outside the mask, source and target are 
 
 from __future__ import annotations
 
+import io
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -150,8 +151,6 @@ def _require_equal_outside(before: Image.Image, after: Image.Image, mask: Image.
 
 
 def _gray(mask: Image.Image) -> bytes:
-    import io
-
     out = io.BytesIO()
     mask.save(out, "PNG")
     return out.getvalue()

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel.workspace import UsageError, Workspace
@@ -71,5 +72,5 @@ def _admitted(workspace: Workspace, snapshot: str) -> set[str]:
 
 
 @lru_cache(maxsize=2)
-def _images(path: str):
+def _images(path: str) -> pa.ChunkedArray:
     return pq.read_table(path, columns=["image"])["image"]

@@ -19,7 +19,7 @@ from curation.synthesis.documents import SCENE, documents, scene_text, voices_of
 from curation.synthesis.masked import KINDS, masked_edits
 from curation.synthesis.photos import OPERATIONS, RESTORATIONS, STYLES, photo_edits
 from curation.synthesis.pictures import Picture
-from curation.synthesis.sample import Sample, Unsuitable
+from curation.synthesis.sample import Recipe, Sample, Unsuitable
 from flywheel.scorer import BadImage
 from flywheel.workspace import UsageError, digest, read_json, write_bytes, write_json
 
@@ -67,10 +67,10 @@ class TextJob:
         for n, picture in zip(range(start, stop), pictures):
             try:
                 yield [scene_text(picture.read(), picture.caption, voices[n % len(voices)], self._rng(n))]
-            except (BadImage, Unsuitable) as error:
+            except (BadImage, OSError, Unsuitable) as error:
                 yield Unsuitable(str(error))
 
-    def _recipe(self):
+    def _recipe(self) -> Recipe:
         capability = "long_text" if self.style == "paragraph" else "slides"
         return documents(
             self.style, capability, (self.style,), self.scripts, side=self.side, tokens=self.tokens, lines=self.lines
@@ -103,7 +103,7 @@ class EditJob:
             rng = random.Random(f"{self.seed}/{kind}/{n}")
             try:
                 yield list(self._pair(kind, first, second, rng))
-            except (BadImage, Unsuitable) as error:
+            except (BadImage, OSError, Unsuitable) as error:
                 yield Unsuitable(str(error))
 
     def _pair(self, kind: str, first: Picture, second: Picture, rng: random.Random) -> Iterator[Sample]:

@@ -152,8 +152,8 @@ def routed(
         settings,
     )
     return con.sql(
-        f"""SELECT substr(sha256(json_array(case_id, $round::INT, 'routed')::VARCHAR), 1, 32) AS event_id, case_id,
-            $round::INT AS round, 'routed' AS kind, capability, track, prompt_id, prompt,
+        f"""SELECT substr(sha256(json_array(case_id, $round::INT, 'routed', track)::VARCHAR), 1, 32) AS event_id,
+            case_id, $round::INT AS round, 'routed' AS kind, capability, track, prompt_id, prompt,
             to_json({{reason: reason, seeds: seeds, seeds_passed: seeds_passed, enhanced: enhanced,
                       enhanced_seeds: enhanced_seeds, enhanced_passed: enhanced_passed, density: density,
                       sure: track <> 'unsure'}})::VARCHAR AS evidence

@@ -122,5 +122,10 @@ class Remote:
             "required": ["reasoning", "prompt"],
             "additionalProperties": False,
         }
-        better = self.endpoint.ask(messages(prompt), schema)["prompt"].strip()
+        from flywheel.endpoint import Unanswered
+
+        try:
+            better = self.endpoint.ask(messages(prompt), schema)["prompt"].strip()
+        except Unanswered as error:
+            raise UsageError(f"the prompt enhancer gives no answer, run again later: {error}") from error
         return better if better and better != prompt else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -27,34 +28,68 @@ class Meter:
 
     def measure(self, round_: int, label: str, step: str, function: Callable[[], Any], units: Units) -> Any:
         """Call `function`, record what it took under `step`, and return its result. `label` is unique in the run."""
-        wall, cpu = time.monotonic(), cpu_seconds()
-        result = function()
-        wall = time.monotonic() - wall
+        with CpuTime() as cpu:
+            wall = time.monotonic()
+            result = function()
+            wall = time.monotonic() - wall
         row = {
             "cost_id": digest(self.run, label)[:32],
             "round": round_,
             "step": step,
             "units": units(result) if callable(units) else units,
             "wall_seconds": wall,
-            "cpu_seconds": cpu_seconds() - cpu,
+            "cpu_seconds": cpu.seconds,
             "gpu_seconds": wall * _gpus(),
         }
         self.ledger.append([row], key=f"cost/{self.run}/{label}")
         return result
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process and of everything it started, ended or not."""
-    own = sum(os.times()[:2])
+class CpuTime:
+    """Context manager; `seconds` of user and system time that this process and all it started took inside the block.
+
+    A thread looks at the tree every second, since what others reap (Ray's workers) is gone at the end.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._seen: dict[tuple[int, float], float] = {}  # process → CPU seconds when last looked at
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> CpuTime:
+        self._look()
+        self._before = dict(self._seen)
+        self._waited = _waited()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        spent = {k: v - self._before.get(k, 0.0) for k, v in self._seen.items()}
+        me = next(k for k in spent if k[0] == os.getpid())
+        # Children that came and went between two looks are known only from having been waited for.
+        self.seconds = spent[me] + max(sum(spent.values()) - spent[me], _waited() - self._waited)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            self._look()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+                self._seen[process.pid, process.create_time()] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue  # it ended while we looked
+
+
+def _waited() -> float:
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = own + ended.ru_utime + ended.ru_stime
-    for child in psutil.Process().children(recursive=True):
-        try:
-            times = child.cpu_times()
-        except psutil.NoSuchProcess:
-            continue  # it ended while we looked
-        total += times.user + times.system
-    return total
+    return ended.ru_utime + ended.ru_stime
 
 
 def rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
 from flywheel.preset import Preset
 from flywheel.progress import Progress
-from flywheel.remedies import data, rewards
+from flywheel.remedies import data, reward_policy
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions, nearest
@@ -31,7 +31,7 @@ from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, load_results, load_signals
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.suite import Prompt, copy_suite, load_suite
 from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def hold_out(run: Context) -> None:
     path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
+    elif not path.exists() and settings.suite.endswith(".jsonl"):
+        copy_suite(Path(settings.suite), path)
     elif not path.exists():
         write_suite(path.parent, seed=run.job.seed, size="quick" if settings.suite == "demo-quick" else "full")
     run.progress.say(f"{len(run.suite)} held-out prompts")
@@ -200,7 +202,7 @@ def advise(run: Context, plan_: Plan) -> None:
                 failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
         last = max(run.rows("rounds"), key=lambda r: r["round"])
         gate_lines = json.loads(last["result"])["gate"]
-        rule = rewards.adjust(
+        rule = reward_policy.adjust(
             by_track["rl"],
             run.suite,
             failed,
@@ -208,15 +210,23 @@ def advise(run: Context, plan_: Plan) -> None:
             previous=_previous_rewards(run, number),
             regressed=[line["check"] for line in gate_lines if line["outcome"] == "regression"],
         )
-        texts, index = dict(known), CaptionIndex.build(known)
+        texts, index = dict(known), cache(lambda: CaptionIndex.build(known))  # built where no generator serves
 
         def retrieved(capability: str, count: int) -> list[str]:
             mine = [c for c in by_track["rl"] if c.capability == capability]
-            hits = nearest(index, mine, run.preset.plan.retrieval_similarity)
+            hits = nearest(index(), mine, run.preset.plan.retrieval_similarity)
             return [texts[h.sample_id] for h in hits[:count]]
 
         pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
-        rewards.write(folder / "rl", rule, pins=pinned, suite=run.suite, retrieved=retrieved, seed=plan_["seed"])
+        reward_policy.write(
+            folder / "rl",
+            rule,
+            base=run.preset.rewards.recipe,
+            pins=pinned,
+            suite=run.suite,
+            retrieved=retrieved,
+            seed=plan_["seed"],
+        )
     if by_track["prompt_enhancement"]:
         routed = [e for e in run.rows("case_events") if e["kind"] == "routed"]
         enhancer.write(

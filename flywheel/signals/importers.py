@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flywheel.signals.suite import write_rows
-from flywheel.workspace import UsageError, file_digest
+from flywheel.signals.suite import copy_reference, write_rows
+from flywheel.workspace import UsageError
 
 Row = dict[str, Any]
 
@@ -75,7 +74,7 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
     if kind == "dpg":
         rows = _merged(rows)
     for row in rows:
-        row["references"] = [_copy(source.parent / r, output.parent) for r in row["references"]]
+        row["references"] = [copy_reference(source.parent / r, output.parent) for r in row["references"]]
     write_rows(output, rows)
     return len(rows)
 
@@ -200,15 +199,6 @@ def _cvtg_rows(source: Path) -> Iterator[Row]:
         yield from json.loads(source.read_text("utf-8"))["data_list"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
-
-
-def _copy(reference: Path, folder: Path) -> str:
-    if not reference.is_file():
-        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite's own file")
-    name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
-    (folder / "references").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(reference, folder / name)
-    return name
 
 
 # benchmark → (rows of its file, suite rows of one of them)

@@ -11,8 +11,10 @@ from flywheel.preset import Enhancer
 from flywheel.remedies.enhancer import answer, load_enhancer, parse
 from flywheel.remedies.enhancer_data import classify, degrade, examples, load_examples, quotations, write
 from flywheel.remedies.held_out import HeldOut
-from flywheel.signals.suite import Prompt
+from flywheel.signals.suite import Prompt, write_rows
 from flywheel.workspace import UsageError
+from tests.flywheel.test_judge import Server, server  # noqa: F401 - a fixture
+from tests.flywheel.test_sample import checkpoint  # noqa: F401 - a fixture
 
 FINE = [
     "a woman in a red coat, soft morning light, rough stone wall in the background, cinematic photo",
@@ -71,6 +73,16 @@ def test_answers_are_read_back():
 def test_an_unknown_model_is_the_users_to_fix(tmp_path: Path):
     with pytest.raises(UsageError, match="no causal LM"):
         load_enhancer(Enhancer(backend=str(tmp_path / "none")))("a cat")
+
+
+def test_an_endpoint_enhances_once_and_its_silence_is_told(server: Server, tmp_path: Path):  # noqa: F811
+    server.replies = [(200, {"reasoning": "light is open", "prompt": "a cat in soft light"})]
+    better = load_enhancer(Enhancer(backend=server.url, model="lm"), tmp_path)
+    assert better("a cat") == better("a cat") == "a cat in soft light" and better("a cat in soft light") is None
+    assert len(server.requests) == 2 and "Keep every quoted text" in server.requests[0]["messages"][0]["content"]
+    server.replies = [(400, "no")]
+    with pytest.raises(UsageError, match="run again later"):
+        better("a dog")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +149,21 @@ def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
     enhancer.NEW_TOKENS = 16
     better = load_enhancer(Enhancer(backend=str(tmp_path / "grpo")))
     assert better("a cat") == better("a cat")
+
+
+def test_pictures_of_a_frozen_checkpoint_are_a_reward(checkpoint: Path, tmp_path: Path):  # noqa: F811
+    from flywheel.remedies.enhancer_training import Drawn
+
+    checks = [{"verifier": "object", "capability": "object", "shape": s} for s in ("circle", "star")]
+    row = {"prompt_id": "a", "prompt": "a red circle on the left, soft light", "task": "t2i", "checks": checks}
+    edit = row | {"prompt_id": "b", "task": "ti2i", "references": ["r.png"]}
+    drawn = Drawn(checkpoint, write_rows(tmp_path / "prompts.jsonl", [row, edit]), side=32)
+    (asked,) = drawn.rows()  # an edit cannot be drawn without its reference
+    assert asked["short"] != row["prompt"] and json.loads(asked["checks"]) == checks
+    answers = [answer("r", row["prompt"]), "no reasoning", answer("r", "x")]
+    rewards = drawn(answers, [asked["checks"], asked["checks"], ""])
+    assert all(0 <= r <= 1 for r in rewards[:2]) and rewards[2] is None
+    assert rewards == drawn(answers, [asked["checks"], asked["checks"], ""])
 
 
 def test_rewards_know_kept_and_invented_text_and_form():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from flywheel.remedies import index as module
-from flywheel.remedies.index import VectorIndex, build
+from flywheel.remedies.index import VectorIndex, build, image_embedder
+from flywheel.workspace import UsageError
+from tests.curation.test_scorers import tiny_clip  # noqa: F401 - a fixture
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 32) -> np.ndarray:
@@ -62,3 +64,15 @@ def test_scarcity_tells_thin_categories_from_dense_ones(monkeypatch: pytest.Monk
     found = index.scarcity({k: list(v) for k, v in known.items()}, neighbours=8, sparse=25)
     assert found["thin"]["sparse_share"] == 1 and found["dense"]["sparse_share"] < 0.6
     assert found["dense"]["median_percentile"] > 25 > found["thin"]["median_percentile"]
+
+
+def test_pictures_are_indexed_by_the_clip_that_one_names(tiny_clip: Path):  # noqa: F811
+    from tests.curation.test_scorers import encoded, texture
+
+    embed = image_embedder(f"local-dir:{tiny_clip}", str(tiny_clip / "open_clip_pytorch_model.bin"))
+    pictures = [encoded(texture(n)) for n in range(4)]
+    index = VectorIndex.build([(str(n), p) for n, p in enumerate(pictures)], embed)
+    cosines, rows = index.search(pictures, 1)
+    assert rows[:, 0].tolist() == [0, 1, 2, 3] and cosines[:, 0] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(UsageError, match="images cannot be indexed"):
+        image_embedder("ViT-B-32", "/no/such/checkpoint.bin")

@@ -1,5 +1,6 @@
 """The incumbent is a fold over verdicts and decisions; one run at a time; costs as measured."""
 
+import json
 import multiprocessing
 import os
 import time
@@ -15,8 +16,10 @@ from flywheel import catalog
 from flywheel.cases.events import load_cases
 from flywheel.cases.routing import record_detected, record_retest
 from flywheel.ledger import Ledger
-from flywheel.rounds import lease
-from flywheel.rounds.costs import Meter, estimate, rates
+from flywheel.preset import load_preset
+from flywheel.progress import Progress
+from flywheel.rounds import lease, steps
+from flywheel.rounds.costs import CpuTime, Meter, estimate, rates
 from flywheel.rounds.job import Job
 from flywheel.rounds.promotion import decide, history, incumbent, rollback_target
 from flywheel.sample import promoted_checkpoint
@@ -172,6 +175,34 @@ def test_costs_are_measured_once_and_give_the_next_rounds_estimate(tmp_path: Pat
     known["evaluate"] = {"cpu": 2, "gpu": 0, "wall": 2}
     cost = estimate(plan, known, prompts=30, review_seconds=15, reviews=2)
     assert cost["cpu_hours"] == pytest.approx((40 + 120 + 100 * known["train"]["cpu"]) / 3600)
+
+
+def burn(seconds: float) -> None:
+    began = time.process_time()
+    while time.process_time() - began < seconds:
+        pass
+
+
+def test_cpu_time_counts_children_that_have_ended():
+    with CpuTime() as cpu:
+        child = multiprocessing.get_context("fork").Process(target=burn, args=(0.4,))
+        child.start()
+        child.join()
+        burn(0.2)
+    assert cpu.seconds > 0.55
+
+
+def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_path: Path):
+    workspace = finished_rounds(tmp_path / "w", "PROMOTE", "PROMOTE")
+    rows = [signal(p, "count", True, round=3) for p in "ab"]
+    Ledger(workspace, "signals").append(rows, key="evaluation/3")
+    decide(workspace, "rollback", 1, by="ada", why="users complain")
+    context = steps.Context(workspace, job(workspace), load_preset("demo"), Progress())
+    plan = {"round": 3, "incumbent": "checkpoints/2", "targets": [], "snapshot": "s"}
+    steps.gate(context, plan, workspace.path("checkpoints", "3"))
+    row = Ledger(workspace, "rounds").rows()[-1]
+    assert row["verdict"] == "HOLD" and "incumbent was changed" in json.loads(row["result"])["reason"]
+    assert incumbent(workspace).round == 1
 
 
 def test_cost_per_fixed_case(tmp_path: Path):

@@ -1,15 +1,19 @@
 """Public suites: imported with their verifiers, and a result that is the benchmark's own on given outputs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from curation.benchmark_rules import relations
 from flywheel.ledger import Ledger
+from flywheel.preset import Evaluation
+from flywheel.scorer import Item
 from flywheel.signals.benchmarks import judge_outputs, record, result
+from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.importers import import_suite
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.suite import Prompt, copy_suite, load_suite
 from flywheel.workspace import UsageError, Workspace
 
 PROMPTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "prompts"
@@ -145,7 +149,9 @@ def test_edits_are_the_geometric_mean_of_semantics_and_quality_per_group(tmp_pat
     ratings = [(9, 4, 9, 10), (8, 10, 2, 9), (10, 10, 10, 10)]
     keys = ("success", "no_overediting", "natural", "no_artifacts")
     outputs = [{"prompt_id": f"edit-{n}", "ratings": dict(zip(keys, r))} for n, r in enumerate(ratings)]
-    judged = judge_outputs(suite, outputs)
+    copied = load_suite(copy_suite(tmp_path / "suite.jsonl", tmp_path / "round" / "suite.jsonl"))
+    assert copied[0].reference_bytes() == (b"picture",) and copied[0].references[0].parts[-3] == "round"
+    judged = judge_outputs(copied, outputs)
     assert result(suite, judged).score == pytest.approx(((0.6 + 0.4) / 2 + 1) / 2)
     assert judged[0][1][0].evidence["failed"] == ["no_overediting"]
 
@@ -161,6 +167,7 @@ def test_missing_outputs_and_verdicts_are_counted(tmp_path: Path):
 def test_outputs_become_signals_once(tmp_path: Path):
     suite, workspace = suite_of(tmp_path, "geneval", GENEVAL), Workspace(tmp_path / "w")
     judged = judge_outputs(suite, [{"prompt_id": p.prompt_id, "detections": []} for p in suite])
+    record(workspace, judged[:3], "ours")
     record(workspace, judged, "ours")
     record(workspace, judged, "ours")
     rows = Ledger(workspace, "signals").rows()
@@ -200,3 +207,26 @@ def test_the_public_files_import(tmp_path: Path, kind: str, name: str, prompts: 
     assert import_suite(kind, PROMPTS / f"{name}.jsonl", tmp_path / "s.jsonl") == prompts
     suite = load_suite(tmp_path / "s.jsonl")
     assert all(p.checks for p in suite)
+
+
+class Detector:
+    """A detector of one's own: every picture shows one cat."""
+
+    name, version, fields = "detector", "1", ()
+
+    def score(self, items: list[Item]) -> list[dict]:
+        return [{"detections": [thing("cat")]} for _ in items]
+
+
+def test_a_preset_names_the_detector_and_without_one_nothing_is_judged(tmp_path: Path):
+    suite, workspace = suite_of(tmp_path, "geneval", GENEVAL), Workspace(tmp_path / "w")
+    settings = Evaluation(suite="demo", side=64, steps=1, cfg=1.0)
+    unjudged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, settings))
+    assert [o[0].passed for o in unjudged] == [None] * 4
+    named = replace(settings, scorers={"detector": {"scorer": f"{__name__}:Detector"}})
+    judged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, named))
+    assert [o[0].passed for o in judged] == [True, False, False, False]
+    with pytest.raises(UsageError, match="evaluation.scorers: clip is not configured"):
+        Verifiers.of(workspace, replace(settings, scorers={"clip": {}}))
+    with pytest.raises(UsageError, match="give url, model"):
+        Verifiers.of(workspace, replace(settings, judge={"address": "http://x/v1"}))

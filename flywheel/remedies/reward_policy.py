@@ -3,7 +3,7 @@
 The report adjusts weights and prompt mix "so that no single reward is over-optimised" and leaves the rule open
 (section 6); this one is ours. With V rewards, K capabilities, C open RL cases, and the settings' floor f:
 
-1. pressure of a reward = its share of the failed checks of the RL cases
+1. pressure of a reward = its share of the failed checks of the RL cases (a check feeds the reward in `REWARD_OF`)
 2. weight = f / V + (1 - f) * pressure
 3. a reward whose weight rose last time while a capability that it does not judge got worse at the gate is multiplied
    by `damping`; then all are scaled to sum 1
@@ -13,6 +13,7 @@ The report adjusts weights and prompt mix "so that no single reward is over-opti
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,11 @@ from flywheel.preset import Rewards
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
 from flywheel.workspace import file_digest, write_bytes, write_json
+
+# The reward that a verifier's failures ask for: names of the RL recipe.
+REWARD_OF = {"text": "ocr", "identity": "consistency", "unchanged": "consistency", "alignment": "alignment"}
+INSTRUCTION = "instruction"  # the prompt's own checks: every other verifier
+EVERY = "*"  # the RL recipe's row for categories that have none of their own
 
 
 def adjust(
@@ -39,11 +45,11 @@ def adjust(
     `cases`: open RL cases; `failed`: the verifiers that failed, by case id; `suite` tells which verifier judges which
     capability; `previous`: what this function returned last; `regressed`: capabilities that the last gate saw worse.
     """
-    judged = sorted({(c["capability"], c["verifier"]) for p in suite for c in p.checks})
+    judged = sorted({(c["capability"], _reward_of(c["verifier"])) for p in suite for c in p.checks})
     rewards, capabilities = sorted({v for _, v in judged}), sorted({c for c, _ in judged})
     of = {c: [v for k, v in judged if k == c] for c in capabilities}
     log = []
-    pressure = Counter(v for c in cases for v in failed.get(c.case_id, ()) if v in rewards)
+    pressure = Counter(r for c in cases for v in failed.get(c.case_id, ()) if (r := _reward_of(v)) in rewards)
     total = sum(pressure.values())
     raw = {}
     for v in rewards:
@@ -80,16 +86,18 @@ def write(
     folder: Path,
     rule: Mapping[str, Any],
     *,
+    base: str,
     pins: Mapping[str, Any],
     suite: Sequence[Prompt],
     retrieved: Callable[[str, int], Sequence[str]],
     seed: int,
 ) -> Path:
-    """Write `rewards.json` with the rule's outcome, the `pins`, and the prompts that it asks for; returns its path.
+    """Write `rewards.json` with the rule's outcome, the `pins`, and what an RL run reads; returns its path.
 
-    `prompts.jsonl` beside it is in the suite's form, each prompt with its checks; `retrieved(capability, count)` gives
-    captions of the pool near the cases, used where no generator serves a capability. No prompt says or nearly says an
-    evaluation prompt. Finished work is left as it is.
+    Beside it, `recipe.toml` (weights by category over the recipe `base`) and `prompts.jsonl`, in the suite's form, each
+    prompt with its checks, those of its own capability first. `retrieved(capability, count)` gives captions of the pool
+    near the cases, used where no generator serves a capability. No prompt says or nearly says an evaluation prompt.
+    Finished work is left as it is.
     """
     path = folder / "rewards.json"
     if path.exists():
@@ -101,7 +109,10 @@ def write(
             log.append(f"{capability}: {len(made)} of {count} prompts found: no more whose picture can be judged")
         rows += made
     prompts = write_rows(folder / "prompts.jsonl", rows)
+    recipe = folder / "recipe.toml"
+    write_bytes(recipe, recipe_toml(base, rule).encode())
     named = {"prompts": prompts.name, "prompts_sha256": file_digest(prompts)}
+    named |= {"recipe": recipe.name, "recipe_sha256": file_digest(recipe)}
     write_json(path, {**pins, **rule, **named, "log": log})
     return path
 
@@ -116,14 +127,17 @@ def _prompts(
 ) -> Iterator[dict[str, Any]]:
     from curation.synthesis import GENERATORS, draw
 
-    number = 0
+    number, seen = 0, set()
     if capability in GENERATORS:
         recipes = [make() for make in GENERATORS[capability]]
-        for sample in draw(recipes, seed=f"{seed}/rl/{capability}", exclude=frozenset(held_out.prompts)):
+        stream = draw(recipes, seed=f"{seed}/rl/{capability}", exclude=frozenset(held_out.prompts))
+        for sample in itertools.islice(stream, 4 * count):  # few variants give fewer prompts, none twice
+            key = (sample.caption, sample.references)
             if number == count:
                 return
-            if held_out.near(sample.caption):
+            if key in seen or held_out.near(sample.caption):
                 continue
+            seen.add(key)
             number += 1
             row = _row(capability, number, sample.caption, sample.task, sample.checks)
             for k, reference in enumerate(sample.references):
@@ -138,6 +152,14 @@ def _prompts(
             yield _row(capability, number, caption, "t2i", checks)
 
 
+def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
+    """The weights as a recipe file of RL: a table per category, and one for every other."""
+    lines = [f'base = "{base}"', ""]
+    for category, weights in {EVERY: rule["weights"], **rule["categories"]}.items():
+        lines += [f'[weights."{category}"]', *(f"{reward} = {weight:.6f}" for reward, weight in weights.items()), ""]
+    return "\n".join(lines)
+
+
 def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
     """A check that the quoted text can be read in the picture; none where a caption quotes nothing."""
     from curation.scorers.ocr import quoted_text
@@ -147,10 +169,13 @@ def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
 
 
 def _row(capability: str, number: int, prompt: str, task: str, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    name = f"rl-{capability}-{number:04d}"
-    return {"prompt_id": name, "prompt": prompt, "task": task, "references": [], "checks": list(checks)} | {
-        "category": capability
-    }
+    own_first = sorted(checks, key=lambda c: c["capability"] != capability)  # the first names the prompt's category
+    row = {"prompt_id": f"rl-{capability}-{number:04d}", "prompt": prompt, "task": task, "category": capability}
+    return row | {"references": [], "checks": own_first}
+
+
+def _reward_of(verifier: str) -> str:
+    return REWARD_OF.get(verifier, INSTRUCTION)
 
 
 def _vector(weights: Mapping[str, float], own: Sequence[str], focus: float) -> dict[str, float]:
