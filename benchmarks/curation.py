@@ -3,7 +3,8 @@
 python -m benchmarks.curation [--only header,pixels,…] [--peers DIR] [--files 2000] [--merge FILE]
 
 CPU-seconds are those of the whole process tree. A rate is marginal: a small and a large pass in one process, the
-difference counts, and the fixed rest (start-up, imports, a warm pass) is printed apart. Contenders take turns, each
+difference counts, and the fixed rest (start-up, imports, a warm pass; what daemons spend on doing nothing, by the
+second) is printed apart. Contenders take turns, each
 `--repeats` times, and the least disturbed pass of each counts. Photographs are tiled to distinct files. Against peers
 ours begins at the files (ingest, scores, duplicates found); the other rates are of scoring a pool that was ingested.
 
@@ -66,7 +67,11 @@ class Bench:
         rates = {}
         for name, runs in found.items():
             rates[name], fixed = marginal(runs, small, large)
-            print(f"  {name:<24}{rates[name]:>10.1f} images/CPU-s{fixed:>10.1f} CPU-s fixed", flush=True)
+            idle = 100 * min(run.idle for run in runs)
+            print(
+                f"  {name:<24}{rates[name]:>10.1f} images/CPU-s{fixed:>8.1f} CPU-s fixed{idle:>6.1f} % of a core idle",
+                flush=True,
+            )
         return rates
 
 

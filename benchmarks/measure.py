@@ -16,14 +16,23 @@ from PIL import Image
 
 PEERS = Path(__file__).parent / "peers"
 _POLL = 0.25  # seconds between two looks at the memory
+_IDLE = 5.0  # seconds in which a started tree is watched doing nothing
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What each pass over a folder cost: CPU-seconds of the tree, wall seconds. The first is the start-up."""
+    """What each pass over a folder cost: CPU-seconds of the tree, wall seconds. The first is the start-up.
+
+    idle: CPU-seconds that the started tree spends on each wall second of doing nothing (daemons); `cpu` includes them.
+    """
 
     cpu: tuple[float, ...]
     wall: tuple[float, ...]
+    idle: float = 0.0
+
+    def busy(self, number: int) -> float:
+        """CPU-seconds of a pass without what the daemons would have spent in that time anyway."""
+        return self.cpu[number] - self.idle * self.wall[number]
 
 
 def passes(command: Sequence[str], scratch: Path) -> Passes:
@@ -35,24 +44,30 @@ def passes(command: Sequence[str], scratch: Path) -> Passes:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
-    cpu, wall = [0.0], [time.perf_counter()]
+    cpu, wall, idle = [0.0], [time.perf_counter()], 0.0
     for line in process.stdout:
         if line.strip() == "mark":
-            wall.append(time.perf_counter())
             cpu.append(_tree_cpu(process.pid))
+            wall.append(time.perf_counter())
+            if len(cpu) == 2:
+                time.sleep(_IDLE)
+                after = _tree_cpu(process.pid)
+                idle = (after - cpu[1]) / (time.perf_counter() - wall[1])
+                cpu[1], wall[1] = after, time.perf_counter()
             process.stdin.write("\n")
             process.stdin.flush()
     if process.wait():
         raise RuntimeError(f"{' '.join(command[:2])}: {log.read_text()[-2000:]}")
-    return Passes(*(tuple(b - a for a, b in zip(v[:-1], v[1:])) for v in (cpu, wall)))
+    return Passes(*(tuple(b - a for a, b in zip(v[:-1], v[1:])) for v in (cpu, wall)), idle)
 
 
 def marginal(found: Sequence[Passes], small: int, large: int) -> tuple[float, float]:
     """(pictures per CPU-second, fixed CPU-seconds) of passes: start-up, a warm one, `small` pictures, `large` pictures.
 
-    The least disturbed of several repeats counts: others' work on the same cores only ever adds.
+    The least disturbed of several repeats counts: others' work on the same cores only ever adds. Daemons are left out:
+    they cost by the second, not by the picture, and on a busy machine the seconds are others'.
     """
-    few, many = (min(p.cpu[n] for p in found) for n in (2, 3))
+    few, many = (min(p.busy(n) for p in found) for n in (2, 3))
     each = max(many - few, 1e-9) / (large - small)
     return 1 / each, min(p.cpu[0] + p.cpu[1] for p in found) + max(0.0, few - small * each)
 

@@ -32,7 +32,8 @@ for c in children:
 """
 
 
-def test_the_cpu_of_living_children_counts(tmp_path: Path) -> None:
+def test_the_cpu_of_living_children_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.measure._IDLE", 0.2)
     found = passes([sys.executable, "-c", BUSY, "0.05", "0.3"], tmp_path)
     assert len(found.cpu) == 3 and found.cpu[2] > found.cpu[1] + 0.1 and found.cpu[2] >= 0.28
     with pytest.raises(RuntimeError, match="no such peer"):
@@ -40,7 +41,8 @@ def test_the_cpu_of_living_children_counts(tmp_path: Path) -> None:
 
 
 def test_a_marginal_rate_leaves_the_fixed_part_out() -> None:
-    quiet, disturbed = Passes((5.0, 1.0, 2.0, 11.0), ()), Passes((6.0, 1.0, 2.5, 30.0), ())
+    wall = (9.0, 9.0, 10.0, 20.0)
+    quiet, disturbed = Passes((5.0, 1.0, 3.0, 13.0), wall, 0.1), Passes((6.0, 1.0, 3.5, 30.0), wall, 0.1)
     rate, fixed = marginal([disturbed, quiet], small=10, large=100)
     assert rate == pytest.approx(10) and fixed == pytest.approx(6 + 1)
 
