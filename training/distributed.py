@@ -107,7 +107,7 @@ def own_rows(rows: Sequence[T], world: World, at_once: int = 0) -> Iterator[tupl
 def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
     """Move `model` to this process's device and lay the recipe's switches and FSDP2 around it; returns it.
 
-    Gathered weights are kept from forward to backward pass: a block's are used twice in each, for condition and target.
+    Gathered weights are kept from forward to backward pass: a block uses its own twice in each, around the attention.
     """
     if recipe.activation_checkpointing:
         for block in model.blocks:
