@@ -119,7 +119,7 @@ class Sampler:
         """Rows of one layout with their latents."""
         size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
         given = references if references is not None else [()] * len(prompts)
-        pictures = [_resized(row, size) for row in given]
+        pictures = [resized(row, size) for row in given]
         states = [self.encoder.encode([p], [r])[0] for p, r in zip(prompts, pictures, strict=True)]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, state in enumerate(states):
@@ -170,7 +170,7 @@ class Sampler:
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
 
 
-def _resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
     """One prompt's references uint8 [R, 3, H, W], area-resized to the target's size."""
     resized = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
     if not resized:

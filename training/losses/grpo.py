@@ -111,7 +111,7 @@ def nft_loss(
 ) -> Tensor:
     """DiffusionNFT per row [B]: r·|x̂0⁺ − x0|² + (1 − r)·|x̂0⁻ − x0|², each over its own detached mean distance.
 
-    x0 was drawn by the old policy, x_t is x0 noised to t; x̂0± = x_t − t·v±, v⁺ = old + β(v − old), v⁻ = old − β(v − old).
+    x0 was drawn by the old policy, x_t is x0 noised to t; x̂0± = x_t − t·v±, v± = old ± β(v − old).
     `optimality_B` in [0, 1] (`optimality`). At its optimum v − old points where better samples lie.
     """
     t, old = _rows(t_B, x0), old.detach().float()
