@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import likeness, pool, sql
+from curation import contamination, likeness, pool, sql
 from curation.dedup import resolve
 from curation.policy import Filter, Policy, Stage
-from curation.synthesis.meaning import normalise
 from curation.table import schema, tables
 from flywheel.schema import QUARANTINE
 from flywheel.scorer import Scorer
-from flywheel.workspace import UsageError, Workspace
+from flywheel.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,7 +95,7 @@ def judge(
             stages=_arrow(con, sql.stages(policy, configured)),
             funnel=_funnel(con, policy, configured, len(ingested)),
             quarantine=_quarantine(con, ingested),
-            admitted=_arrow(con, sql.admitted(policy)),
+            admitted=_arrow(con, sql.admitted(policy, configured)),
         )
 
 
@@ -133,8 +132,8 @@ def _judging(
     configured = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
     files = tables(workspace, scorers)
     with sql.connect() as con:
-        _load(con, files, scorers, policy, configured, evaluation)
-        yield con, policy, configured, _find_duplicates(con, workspace, files, policy, configured)
+        _load(con, workspace, files, scorers, policy, configured, evaluation)
+        yield con, policy, configured, _find_duplicates(con, workspace, files, scorers, policy, configured)
 
 
 def _arrow(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
@@ -144,6 +143,7 @@ def _arrow(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
 # Rows ----------------------------------------------------------------------------------------------------------------
 def _load(
     con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
     files: Sequence[Path],
     scorers: Mapping[str, Scorer],
     policy: Policy,
@@ -170,22 +170,23 @@ def _load(
         FROM every e LEFT JOIN faulty_pairs f USING (n) WHERE e.reason IS NOT NULL OR f.reason IS NOT NULL"""
     )
     columns = ["n", "stream", "draw", *(f'"{c}"' for c in sql.needed(policy, configured))]
-    columns += [f"{test} AS {name}" for name, test in _evaluation_tests(con, evaluation, configured).items()]
+    tests = _evaluation_tests(con, workspace, files, policy, evaluation)
+    columns += [f"{test} AS {name}" for name, test in tests.items()]
     con.execute(f"CREATE TEMP TABLE scored AS SELECT {', '.join(columns)} FROM every ANTI JOIN unusable USING (n)")
 
 
 def _evaluation_tests(
-    con: duckdb.DuckDBPyConnection, evaluation: Evaluation, configured: frozenset[str]
+    con: duckdb.DuckDBPyConnection, workspace: Workspace, files: Sequence[Path], policy: Policy, evaluation: Evaluation
 ) -> dict[str, str]:
     """SQL conditions of the two checks that keep evaluation out of training."""
     held, known = "false", "false"
     if evaluation.held_out:
         con.register("held_ids", pa.table({"id": pa.array(sorted(evaluation.held_out), pa.string())}))
         held = "(sample_id IN (FROM held_ids) OR image_id IN (FROM held_ids))"
-    if evaluation.prompts and "text.normalized" in configured:
-        prompts = sorted({normalise(p) for p in evaluation.prompts})
-        con.register("prompts", pa.table({"text": pa.array(prompts, pa.string())}))
-        known = 'coalesce("text.normalized" IN (FROM prompts), false)'
+    if evaluation.prompts:
+        found = contamination.load(con, workspace, files, evaluation.prompts, policy.prompt_similarity)
+        con.register("contaminated", pa.table({"n": found}))
+        known = "n IN (FROM contaminated)"
     return {sql.HELD_OUT: held, sql.DECONTAMINATION: known}
 
 
@@ -206,21 +207,22 @@ def _find_duplicates(
     con: duckdb.DuckDBPyConnection,
     workspace: Workspace,
     files: Sequence[Path],
+    scorers: Mapping[str, Scorer],
     policy: Policy,
     configured: frozenset[str],
 ) -> str:
-    """Decide every duplicates check; returns the FROM clause of the rows with the survivor columns joined to them."""
+    """Decide the checks that compare rows; returns the FROM clause of the rows with the survivor columns joined."""
     rows = "scored"
-    survivors: list[np.ndarray] = []  # rows that passed an earlier check: later ones are compared with them too
+    # rows that passed an earlier check of the kind: later ones are compared with them too
+    survivors: dict[str | None, list[np.ndarray]] = {}
     for stage in policy.stages:
         for line in stage.filters:
-            if line.check != "duplicates":
+            if not line.compares or not sql.acts(line, configured):
                 continue
-            if "pixels.phash" not in configured:
-                raise UsageError(f"{stage.name}.{line.name} needs the pixels scorer")
-            found = likeness.load(con, workspace, files, line)
+            found = likeness.load(con, workspace, files, scorers, line)
             prefix = sql.survivor_column(stage, line)
-            con.register(f"found by {prefix}", _dropped(con, found, stage, line, configured, rows, survivors))
+            earlier = survivors.setdefault(line.check, [])
+            con.register(f"found by {prefix}", _dropped(con, found, stage, line, configured, rows, earlier))
             joined = f'n, survivor AS "{prefix}.survivor", distance AS "{prefix}.distance"'
             rows = f'{rows} LEFT JOIN (SELECT {joined} FROM "found by {prefix}") USING (n)'
     return rows
@@ -280,9 +282,7 @@ _FUNNEL = pa.schema(
 )
 
 
-def _funnel(
-    con: duckdb.DuckDBPyConnection, policy: Policy, configured: frozenset[str], ingested: int
-) -> pa.Table:
+def _funnel(con: duckdb.DuckDBPyConnection, policy: Policy, configured: frozenset[str], ingested: int) -> pa.Table:
     """Rows that enter and leave each filter. Unreadable inputs count where their stream enters, on the readable check;
     those that ingest refused (whose stream nobody knows) where the first stream does."""
     unusable = dict(con.execute("SELECT stream, count(*) FROM unusable GROUP BY 1").fetchall())
@@ -297,7 +297,7 @@ def _funnel(
             if line.check == "readable" and bucket == stage.resolutions[0]:
                 quarantined = sum(unusable.pop(s, 0) for s in line.streams or stage.enters) + ingested
                 ingested = 0
-            applied = line.score is None or line.score in configured
+            applied = sql.acts(line, configured)
             rows.append(
                 {
                     "stage": stage.name,

@@ -27,13 +27,18 @@ class Related:
     """Rows that resemble another. Rows with one signature have one representative, the first of them.
 
     rows, representatives: int64 [K], ascending rows that have any relative. near: int64 [M, 2], representatives within
-    both tolerances. apart: int64 [M], their Hamming distance.
+    both tolerances. apart: int64 [M], their Hamming distance (float64, their cosine, where embeddings were compared).
     """
 
     rows: np.ndarray
     representatives: np.ndarray
     near: np.ndarray
     apart: np.ndarray
+
+    @property
+    def equal(self) -> float:
+        """What `apart` would be for rows that are equal: no bit, or a cosine of 1."""
+        return 0 if np.issubdtype(self.apart.dtype, np.integer) else 1.0
 
 
 def preference(
@@ -75,16 +80,17 @@ def duplicates(
 
 
 def related(
-    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int
+    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int, since: int = 0
 ) -> Related:
     """Which rows resemble which. Memory: about 100 bytes a row beside the arguments.
 
     hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
+    since: rows below it are known already: `near` has only pairs with a row from it on.
     """
     groups = groups.astype(np.int64, copy=False)
     leader = _collapse(hashes, colours, groups)
     unique = np.flatnonzero(leader == np.arange(len(leader)))
-    near, apart = _near(hashes, colours, groups, unique, hamming, colour)
+    near, apart = _near(hashes, colours, groups, unique, hamming, colour, since)
     twins = np.flatnonzero(leader != np.arange(len(leader)))
     rows = np.unique(np.concatenate([twins, leader[twins], near.ravel()]))
     return Related(rows, leader[rows], near, apart)
@@ -100,25 +106,24 @@ def resolve(found: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.nd
     )
     leader = best[inverse.ravel()]  # place of the best row with this signature: `order` is best first
     first, second, apart = _between(classes, best, found)
-    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
+    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), found.apart.dtype)
     for i, j, d in zip(first.tolist(), second.tolist(), apart.tolist()):
         if survivor[i] < 0 and survivor[j] < 0 and not fixed[j]:
             survivor[j], distance[j] = i, d
     twins = np.flatnonzero((leader != np.arange(len(order))) & ~fixed)
     head = leader[twins]
     kept = survivor[head] < 0
-    survivor[twins], distance[twins] = np.where(kept, head, survivor[head]), np.where(kept, 0, distance[head])
+    equal = found.equal
+    survivor[twins], distance[twins] = np.where(kept, head, survivor[head]), np.where(kept, equal, distance[head])
     dropped = np.flatnonzero(survivor >= 0)
     return order[dropped], order[survivor[dropped]], distance[dropped]
 
 
-def _between(
-    classes: np.ndarray, best: np.ndarray, found: Related
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _between(classes: np.ndarray, best: np.ndarray, found: Related) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Near pairs whose classes both take part, as places (i < j) of their best rows, sorted."""
     if not len(classes) or not len(found.near):
         none = np.empty(0, np.int64)
-        return none, none, none
+        return none, none, found.apart[:0]
     at = np.minimum(np.searchsorted(classes, found.near), len(classes) - 1)
     here = (classes[at] == found.near).all(axis=1)
     places = np.sort(best[at[here]], axis=1)
@@ -162,7 +167,13 @@ def _folded(colours: np.ndarray) -> np.ndarray:
 
 # Near signatures -----------------------------------------------------------------------------------------------------
 def _near(
-    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, unique: np.ndarray, hamming: int, colour: int
+    hashes: np.ndarray,
+    colours: np.ndarray,
+    groups: np.ndarray,
+    unique: np.ndarray,
+    hamming: int,
+    colour: int,
+    since: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs of `unique` rows within both tolerances, [M, 2], ascending; their Hamming distance, [M]).
 
@@ -172,13 +183,25 @@ def _near(
     parts = []
     for mask in _masks(bands(len(unique), radius), radius):
         key = _mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
-        for a, b in _meeting(key, unique):
-            parts.append(_verified(a, b, hashes, colours, groups, hamming, colour))
+        here = _beside_new(key, unique, since)
+        for a, b in _meeting(key[here], unique[here]):
+            new = b >= since
+            parts.append(_verified(a[new], b[new], hashes, colours, groups, hamming, colour))
     if not parts:
         return np.empty((0, 2), np.int64), np.empty(0, np.int64)
     found = np.concatenate(parts)
     _, first = np.unique(found[:, 0] * np.int64(len(hashes)) + found[:, 1], return_index=True)
     return found[first, :2], found[first, 2]
+
+
+def _beside_new(key: np.ndarray, rows: np.ndarray, since: int) -> np.ndarray | slice:
+    """Those of the rows, which ascend, whose key a row from `since` on has: nothing else can be new."""
+    if since == 0:
+        return slice(None)
+    wanted = np.unique(key[np.searchsorted(rows, since) :])
+    if not len(wanted):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(wanted[np.minimum(np.searchsorted(wanted, key), len(wanted) - 1)] == key)
 
 
 def bands(count: int, radius: int) -> int:

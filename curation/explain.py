@@ -32,10 +32,10 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     if len(ids) > 1 and not any(_names(sample, d["source_uri"]) for d in decisions):
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
     stages = pq.read_table(folder / "stages.parquet")
-    versions = read_json(workspace.path("snapshots", f"{snapshot}.json"))["scorers"]
+    record = read_json(workspace.path("snapshots", f"{snapshot}.json"))
     return {
         "snapshot": snapshot,
-        "rows": [d | _metadata(workspace, d) | _details(workspace, stages, versions, d) for d in decisions],
+        "rows": [d | _metadata(workspace, d) | _details(workspace, stages, record, d) for d in decisions],
         "quarantine": refused,
     }
 
@@ -60,14 +60,16 @@ def _metadata(workspace: Workspace, decision: dict[str, Any]) -> dict[str, Any]:
 
 
 def _details(
-    workspace: Workspace, stages: pa.Table, versions: dict[str, str], decision: dict[str, Any]
+    workspace: Workspace, stages: pa.Table, record: dict[str, Any], decision: dict[str, Any]
 ) -> dict[str, Any]:
     shard, row = decision["shard"], decision["row"]
+    texts = next(s["texts"] for s in record["pool"] if s["shard"] == shard)
     mine = stages.filter(pc.and_(pc.equal(stages["shard"], shard), pc.equal(stages["row"], row)))
     path = mine.select(["stage", "bucket", "passed", "filter", "score", "threshold"]).to_pylist()
     scores: dict[str, Any] = {}
-    for name, version in versions.items():
-        table = pq.read_table(workspace.path("scores", f"{name}@{version}", f"{shard}.parquet")).slice(row, 1)
+    for name, version in record["scorers"].items():
+        scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(shard, texts, name)}.parquet")
+        table = pq.read_table(scored).slice(row, 1)
         values = table.drop_columns(["row", "sample_id", "error"]).to_pylist()[0]
         scores |= {f"{name}.{k}": v for k, v in values.items() if not isinstance(v, bytes | list)}
     return {"stages": path, "scores": scores}

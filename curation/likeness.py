@@ -1,6 +1,7 @@
 """Which pictures of the pool resemble each other: found once per pool and tolerances, kept, used by every policy.
 
-`tables/alike-<key>.parquet` is derived from the score tables: it can be deleted at any time and is written again.
+`tables/alike-<key>.parquet` is derived from the score tables: it can be deleted at any time and is written again. When
+batches were added since, only pairs with a new row are looked for.
 """
 
 from __future__ import annotations
@@ -12,26 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation import pool
 from curation.dedup import Related, preference, related
-from curation.policy import Filter
+from curation.policy import COMPARED, Filter
+from curation.scoring import score_path
+from curation.semantic import similar
+from flywheel.scorer import Scorer
 from flywheel.workspace import Workspace, digest, write_parquet
 
 if TYPE_CHECKING:
     import duckdb
 
-_FORMAT = 1  # raised when the same tables would give another file
-
-_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("representative", pa.int64()),
-        ("rank", pa.int64()),
-        ("near", pa.list_(pa.int64())),
-        ("apart", pa.list_(pa.int8())),
-    ]
-)
+_FORMAT = 2  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)
@@ -42,50 +38,128 @@ class Likeness:
     rank: np.ndarray
 
 
-def load(con: duckdb.DuckDBPyConnection, workspace: Workspace, tables: Sequence[Path], line: Filter) -> Likeness:
-    """The likeness of all rows of `tables`, within the tolerances of a duplicates check; found where it is not kept.
+@dataclass(frozen=True)
+class _Known:
+    """What was found when the pool ended before row `since`."""
+
+    since: int
+    related: Related
+
+
+def load(
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    tables: Sequence[Path],
+    scorers: Mapping[str, Scorer],
+    line: Filter,
+) -> Likeness:
+    """The likeness of all rows of `tables`, as the check `line` has it; found where it is not kept.
 
     con: has the view `every` over those tables, in which `n` numbers the rows.
     """
-    key = digest(_FORMAT, [t.name for t in tables], line.hamming, line.colour)[:16]
-    path = workspace.path("tables", f"alike-{key}.parquet")
+    path = _path(workspace, tables, line)
     if not path.exists():
-        write_parquet(path, _to_table(_find(con, line)))
+        vectors = _embeddings(workspace, scorers) if line.check == "similar" else None
+        write_parquet(path, _to_table(_find(con, line, vectors, _known(workspace, tables, line))))
     return _from_table(pq.read_table(path))
 
 
-def _find(con: duckdb.DuckDBPyConnection, line: Filter) -> Likeness:
+def _path(workspace: Workspace, tables: Sequence[Path], line: Filter) -> Path:
+    tolerances = (line.cosine,) if line.check == "similar" else (line.hamming, line.colour)
+    key = digest(_FORMAT, [t.name for t in tables], line.check, *tolerances)[:16]
+    return workspace.path("tables", f"alike-{key}.parquet")
+
+
+def _known(workspace: Workspace, tables: Sequence[Path], line: Filter) -> _Known | None:
+    """What is kept of the most batches."""
+    for count in range(len(tables) - 1, 0, -1):
+        path = _path(workspace, tables[:count], line)
+        if path.exists():
+            since = sum(pq.read_metadata(t).num_rows for t in tables[:count])
+            return _Known(since, _from_table(pq.read_table(path)).related)
+    return None
+
+
+def _find(con: duckdb.DuckDBPyConnection, line: Filter, vectors: np.ndarray | None, known: _Known | None) -> Likeness:
     """Pairs are compared only with pairs of their instruction and number of references, references included."""
     counts = con.sql("SELECT len(reference_ids) AS k FROM every WHERE reason IS NULL GROUP BY 1 ORDER BY 1").fetchall()
-    parts = [_related(con, line, count) for (count,) in counts]
-    merged = Related(
-        *(np.concatenate([getattr(p, f) for p in parts]) if parts else empty
-          for f, empty in zip(("rows", "representatives", "near", "apart"), _nothing()))
-    )  # fmt: skip
-    by = np.argsort(merged.rows)
-    found = Related(merged.rows[by], merged.representatives[by], merged.near, merged.apart)
-    return Likeness(found, _rank(con, found.rows))
+    # The references of an old pair may have come since: pairs, which are few, are always compared anew.
+    parts = [_related(con, line, vectors, count, known if count == 0 else None) for (count,) in counts]
+    merged = _merged(parts) if parts else _nothing(line)
+    return Likeness(merged, _rank(con, merged.rows))
 
 
-def _nothing() -> tuple[np.ndarray, ...]:
+def _merged(parts: Sequence[Related]) -> Related:
+    """One of several that share no pair."""
+    rows, first = np.unique(np.concatenate([p.rows for p in parts]), return_index=True)
+    representatives = np.concatenate([p.representatives for p in parts])[first]
+    near, apart = (np.concatenate([getattr(p, name) for p in parts]) for name in ("near", "apart"))
+    by = np.lexsort((near[:, 1], near[:, 0]))
+    return Related(rows, representatives, near[by], apart[by])
+
+
+def _nothing(line: Filter) -> Related:
     none = np.empty(0, np.int64)
-    return none, none, none.reshape(0, 2), none
+    return Related(none, none, none.reshape(0, 2), np.empty(0, float if line.check == "similar" else np.int64))
 
 
-def _related(con: duckdb.DuckDBPyConnection, line: Filter, references: int) -> Related:
+def _related(
+    con: duckdb.DuckDBPyConnection, line: Filter, vectors: np.ndarray | None, references: int, known: _Known | None
+) -> Related:
     """Likeness among the rows with so many references."""
     group = "task" if not references else "task || ':' || \"text.normalized\""
+    column = COMPARED[line.check or ""]
+    compared = '"pixels.phash" AS hash, "pixels.thumbnail" AS thumbnail,' if column == "pixels.phash" else ""
     rows = con.sql(
-        f"""SELECT n, "pixels.phash" AS hash, "pixels.thumbnail" AS thumbnail, {group} AS "group", reference_ids
+        f"""SELECT n, {compared} {group} AS "group", reference_ids
         FROM every WHERE reason IS NULL AND len(reference_ids) = {references} ORDER BY n"""
     ).to_arrow_table()
-    colours = _bytes(rows["thumbnail"])
-    if references:
-        colours = np.concatenate([colours, _references(con, rows["reference_ids"].to_pylist(), colours.shape[1])], 1)
     groups = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    numbers, hashes = rows["n"].to_numpy(), rows["hash"].to_numpy().astype(np.uint64)
-    found = related(hashes, colours, groups, hamming=line.hamming, colour=line.colour)
-    return Related(numbers[found.rows], numbers[found.representatives], numbers[found.near], found.apart)
+    numbers, ids = rows["n"].to_numpy(), rows["reference_ids"].to_pylist() if references else []
+    since = int(np.searchsorted(numbers, known.since)) if known else 0
+    if vectors is not None:
+        mine = vectors[numbers]
+        if references:
+            mine = np.concatenate([mine, vectors[_places(con, ids)].reshape(len(ids), -1)], 1) / (references + 1) ** 0.5
+        found = similar(mine, groups, cosine=line.cosine or 0.0, since=since)
+    else:
+        colours = _bytes(rows["thumbnail"])
+        if references:
+            colours = np.concatenate([colours, _references(con, ids, colours.shape[1])], 1)
+        hashes = rows["hash"].to_numpy().astype(np.uint64)
+        found = related(hashes, colours, groups, hamming=line.hamming, colour=line.colour, since=since)
+    here = Related(numbers[found.rows], numbers[found.representatives], numbers[found.near], found.apart)
+    return _merged([_of(known.related, numbers), here]) if known else here
+
+
+def _of(found: Related, numbers: np.ndarray) -> Related:
+    """The part of it that is about these rows."""
+    rows, near = np.isin(found.rows, numbers), np.isin(found.near[:, 0], numbers)
+    return Related(found.rows[rows], found.representatives[rows], found.near[near], found.apart[near])
+
+
+def _embeddings(workspace: Workspace, scorers: Mapping[str, Scorer]) -> np.ndarray:
+    """float32 [rows of the pool, D], normalised; zero where there is none."""
+    parts = []
+    scorer, _, name = COMPARED["similar"].partition(".")
+    for shard in pool.shards(workspace):
+        found = pq.read_table(score_path(workspace, scorers[scorer], shard), columns=[name])[name].combine_chunks()
+        values = np.asarray(found.flatten(), np.float32)
+        there = found.is_valid().to_numpy(zero_copy_only=False)
+        part = np.zeros((len(found), len(values) // max(1, int(there.sum()))), np.float32)
+        part[there] = values.reshape(int(there.sum()), -1)
+        parts.append(part)
+    width = max((p.shape[1] for p in parts), default=0)
+    return np.concatenate([p if p.shape[1] else np.zeros((len(p), width), np.float32) for p in parts])
+
+
+def _places(con: duckdb.DuckDBPyConnection, ids: Sequence[Sequence[str]]) -> np.ndarray:
+    """int64 [N × references]: rows of the pool that hold the references' pictures."""
+    con.register("wanted", pa.table({"image_id": pa.array(sorted({i for row in ids for i in row}), pa.string())}))
+    query = "SELECT image_id, min(n) FROM every SEMI JOIN wanted USING (image_id) GROUP BY 1"
+    places = dict(con.execute(query).fetchall())
+    con.unregister("wanted")
+    return np.array([places.get(i, 0) for row in ids for i in row], np.int64)
 
 
 def _bytes(column: pa.ChunkedArray) -> np.ndarray:
@@ -135,15 +209,23 @@ def _to_table(found: Likeness) -> pa.Table:
         near[a][1].append(apart)
     rows = found.related.rows.tolist()
     lists = [near.get(r, ((), ())) for r in rows]
+    bits = np.issubdtype(found.related.apart.dtype, np.integer)
+    kinds = {
+        "row": pa.int64(),
+        "representative": pa.int64(),
+        "rank": pa.int64(),
+        "near": pa.list_(pa.int64()),
+        "apart": pa.list_(pa.int8() if bits else pa.float64()),
+    }
     columns = [rows, found.related.representatives, found.rank, [n for n, _ in lists], [a for _, a in lists]]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA)], schema=_SCHEMA)
+    return pa.table({name: pa.array(c, kind) for c, (name, kind) in zip(columns, kinds.items())})
 
 
 def _from_table(table: pa.Table) -> Likeness:
-    import pyarrow.compute as pc
-
     rows, representatives, rank = (table[c].to_numpy() for c in ("row", "representative", "rank"))
     first = rows[pc.list_parent_indices(table["near"].combine_chunks()).to_numpy()]
     near = np.stack([first, pc.list_flatten(table["near"]).to_numpy()], axis=1).astype(np.int64)
-    apart = pc.list_flatten(table["apart"]).to_numpy().astype(np.int64)
-    return Likeness(Related(rows, representatives, near, apart), rank)
+    apart = pc.list_flatten(table["apart"]).to_numpy()
+    return Likeness(
+        Related(rows, representatives, near, apart.astype(np.int64 if apart.dtype == np.int8 else float)), rank
+    )

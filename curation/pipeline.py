@@ -21,7 +21,7 @@ from flywheel.workspace import UsageError, Workspace, digest, read_json, write_j
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
-_FORMAT = 1  # raised when the same inputs would give other decisions or other shard bytes
+_FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 
@@ -64,7 +64,7 @@ def curate(
     evaluation = Evaluation(held_out, frozenset(normalise(p) for p in exclude_prompts))
     snapshot = digest(
         _FORMAT,
-        [s.sha256 for s in content],
+        [(s.sha256, [p.name for p in s.captions]) for s in content],
         [pool.manifest(b)["quarantined"] for b in pool.batches(workspace)],
         policy.sha256,
         versions,
@@ -140,7 +140,9 @@ def _commit(
             "policy_sha256": policy.sha256,
             "scorers": dict(versions),
             "not_configured": dict(reasons),
-            "pool": [{"shard": s.key, "rows": s.rows, "sha256": s.sha256} for s in pool.shards(workspace)],
+            "pool": [
+                {"shard": s.key, "rows": s.rows, "sha256": s.sha256, "texts": s.texts} for s in pool.shards(workspace)
+            ],
             "manifest": str(manifest.relative_to(workspace.root)),
             "counts": counts,
             "funnel": judged.funnel.to_pylist(),

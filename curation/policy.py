@@ -6,7 +6,7 @@ Read from TOML (`curation/policies/*.toml`); every error names the file and, whe
 from __future__ import annotations
 
 import json
-import re
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,21 +15,32 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from curation.captions import STREAMS
-from curation.scorers import SCORERS, scorer_class
 from flywheel.workspace import UsageError, digest
 
 STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
 BUILTIN = Path(__file__).parent / "policies"
 BALANCE_KEYS = ("source", "task", "stream")
+_UNLIMITED = math.inf
 
-# check → options it needs beside `streams` and `bucket`
-_CHECKS: Mapping[str, tuple[str, ...]] = {
-    "readable": (),
-    "duplicates": ("hamming", "colour"),
-    "balance": ("per", "cap"),
+# check → (options it needs, options it may have), beside `streams` and `bucket`
+CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "readable": ((), ()),
+    "duplicates": (("hamming", "colour"), ()),
+    "similar": (("cosine",), ()),
+    "balance": (("per", "cap"), ("caps", "quotas", "tail", "most")),
 }
-_WHOLE = ("hamming", "colour", "cap")  # options that are whole numbers
+# option → (whole number?, least, most)
+NUMBERS: Mapping[str, tuple[bool, float, float]] = {
+    "hamming": (True, 0, 64),
+    "colour": (True, 0, 255),
+    "cosine": (False, 0, 1),
+    "cap": (True, 0, _UNLIMITED),
+    "tail": (False, 0, 1),
+    "most": (False, 1, _UNLIMITED),
+}
+GROUPS = {"caps": (True, _UNLIMITED), "quotas": (False, 1)}  # option by group → (whole number?, most)
+# check → score column it compares rows by
+COMPARED = {"duplicates": "pixels.phash", "similar": "clip.embedding"}
 
 
 @dataclass(frozen=True)
@@ -40,23 +51,37 @@ class Filter:
     score: str | None = None  # <scorer>.<column>
     min: float | None = None
     max: float | None = None
-    check: str | None = None  # readable | duplicates | balance
+    check: str | None = None  # readable | duplicates | similar | balance
     hamming: int = 0
     colour: int = 0
-    per: str | None = None
-    cap: int = 0
+    cosine: float | None = None  # similarity from which two pictures show the same
+    per: str | None = None  # source | task | stream | <scorer>.<text column>
+    cap: int = 0  # rows of a group …
+    caps: tuple[tuple[str, int], ...] = ()  # … and of groups with a cap of their own
+    quotas: tuple[tuple[str, float], ...] = ()  # share of all draws that a group gets
+    tail: float | None = None  # the other groups are drawn in proportion to rows ** tail; None: as they come
+    most: float | None = None  # times that a row is drawn as often as without quotas and tail, at most
     bucket: int | None = None  # None: every bucket of the stage
     streams: tuple[str, ...] = ()  # (): every stream
 
     @property
-    def scorer(self) -> str | None:
-        """Name of the scorer whose column it reads."""
-        return self.score.partition(".")[0] if self.score else None
+    def column(self) -> str | None:
+        """The score column it cannot act without; None where it needs none."""
+        grouped = self.per if self.per and "." in self.per else None
+        return self.score or grouped or COMPARED.get(self.check or "")
+
+    @property
+    def compares(self) -> bool:
+        """Does it judge rows by other rows that resemble them?"""
+        return self.check in COMPARED
 
     @property
     def bounds(self) -> tuple[str, ...]:
         """Names of its numbers."""
-        return ("min", "max") if self.score else tuple(k for k in _CHECKS.get(self.check or "", ()) if k in _WHOLE)
+        if self.score:
+            return ("min", "max")
+        needed, optional = CHECKS.get(self.check or "", ((), ()))
+        return tuple(k for k in (*needed, *optional) if k in NUMBERS)
 
     def applies_to(self, bucket: int) -> bool:
         """Does it act on this bucket of its stage?"""
@@ -80,26 +105,28 @@ class Policy:
     name: str
     stages: tuple[Stage, ...]
     scorers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    prompt_similarity: float = 1.0  # of captions to an evaluation prompt, from which they never train; 1: equal ones
 
     @property
     def sha256(self) -> str:
         """Digest of everything that decides; the name is no part of it."""
-        return digest([asdict(s) for s in self.stages], {k: dict(v) for k, v in self.scorers.items()})
+        scorers = {k: dict(v) for k, v in self.scorers.items()}
+        return digest([asdict(s) for s in self.stages], scorers, self.prompt_similarity)
 
     def scorer_names(self) -> tuple[str, ...]:
         """Scorers that its filters read, in order of appearance."""
-        used = [f.scorer for s in self.stages for f in s.filters if f.scorer]
+        used = [f.column.partition(".")[0] for s in self.stages for f in s.filters if f.column]
         return tuple(dict.fromkeys(used))
 
     def replace(self, path: str, value: float) -> Policy:
         """The policy with one number changed, as in `replace("S4.aesthetic.min", 5.0)`. Errors: `UsageError`."""
         stage, line, key = self._locate(path)
-        if key in _WHOLE:
-            if value < 0 or value != int(value):
-                raise UsageError(f"{path} = {value}: {key} is a whole number of 0 or more")
-            value = int(value)
+        if key in NUMBERS:
+            if fault := number_fault(key, value, *NUMBERS[key]):
+                raise UsageError(f"{path} = {value}: {fault}")
+            value = int(value) if NUMBERS[key][0] else value
         changed = replaced(line, **{key: value})
-        if fault := _range_fault(changed):
+        if fault := range_fault(changed):
             raise UsageError(f"{path} = {value}: {fault}")
         filters = tuple(changed if f is line else f for f in stage.filters)
         stages = tuple(replaced(s, filters=filters) if s is stage else s for s in self.stages)
@@ -116,6 +143,7 @@ class Policy:
             "name": self.name,
             "stages": json.loads(json.dumps([asdict(s) for s in self.stages])),
             "scorers": {k: dict(v) for k, v in self.scorers.items()},
+            "prompt_similarity": self.prompt_similarity,
         }
 
     @classmethod
@@ -126,12 +154,12 @@ class Policy:
                 s["name"],
                 tuple(s["resolutions"]),
                 tuple(s["enters"]),
-                tuple(Filter(**f | {"streams": tuple(f["streams"])}) for f in s["filters"]),
+                tuple(_filter_from(f) for f in s["filters"]),
             )
             for s in record["stages"]
         )
         scorers = MappingProxyType({k: MappingProxyType(dict(v)) for k, v in record["scorers"].items()})
-        return cls(record["name"], stages, scorers)
+        return cls(record["name"], stages, scorers, record.get("prompt_similarity", 1.0))
 
     def _locate(self, path: str) -> tuple[Stage, Filter, str]:
         """(stage, filter, bound) that a dotted path names. Errors: `UsageError` that lists the choices."""
@@ -171,113 +199,12 @@ def load_policy(source: str | Path) -> Policy:
         raise UsageError(f"policy {path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"policy {path} is not valid TOML: {error}") from error
-    return _Reader(path, text).policy(table)
+    from curation.policy_reader import Reader
+
+    return Reader(path, text).policy(table)
 
 
-class _Reader:
-    """Turns the TOML table into a policy, and knows the line of every table and key."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._lines = _locate(text)
-
-    def policy(self, table: dict[str, Any]) -> Policy:
-        scorers = table.pop("scorers", {})
-        for name in table:
-            if name not in STAGES:
-                raise self._fault((name,), f"unknown stage {name!r}: choose from {', '.join(STAGES)}")
-        stages = tuple(self._stage(name, table[name]) for name in STAGES if name in table)
-        if not stages:
-            raise self._fault((), "no stage: write at least [S1]")
-        self._require_scorers(scorers)
-        return Policy(self._path.stem, stages, MappingProxyType({k: MappingProxyType(v) for k, v in scorers.items()}))
-
-    def _stage(self, name: str, table: Any) -> Stage:
-        at = (name,)
-        if not isinstance(table, dict):
-            raise self._fault(at, f"{name} is not a table")
-        self._only(at, table, ("resolutions", "enters", "filters"))
-        sides = table.get("resolutions")
-        if not _is_list(sides, int) or not sides or sorted(set(sides)) != sides or min(sides) < 16:
-            raise self._fault((*at, "resolutions"), "resolutions is no ascending list of pixels, such as [512, 1024]")
-        enters = table.get("enters", [])
-        if not _is_list(enters, str) or not set(enters) <= set(STREAMS):
-            raise self._fault((*at, "enters"), f"enters is not a list of streams ({', '.join(STREAMS)})")
-        filters = table.get("filters", {})
-        if not isinstance(filters, dict):
-            raise self._fault((*at, "filters"), "filters is not a table of filters")
-        lines = tuple(self._filter((*at, "filters", n), n, f, sides, enters) for n, f in filters.items())
-        if any(f.check == "balance" for f in lines[:-1]):
-            raise self._fault((*at, "filters"), "balance counts what is left: it must be the last filter of its stage")
-        return Stage(name, tuple(sides), tuple(enters), lines)
-
-    def _filter(self, at: tuple[str, ...], name: str, table: Any, sides: list[int], enters: list[str]) -> Filter:
-        if not isinstance(table, dict):
-            raise self._fault(at, f"filter {name} is not a table")
-        if ("score" in table) == ("check" in table):
-            raise self._fault(at, f"filter {name} needs either score or check")
-        streams = table.get("streams", [])
-        if not _is_list(streams, str) or not set(streams) <= set(STREAMS):
-            raise self._fault((*at, "streams"), f"streams is not a list of streams ({', '.join(STREAMS)})")
-        if "bucket" in table and table["bucket"] not in sides:
-            raise self._fault((*at, "bucket"), f"bucket {table['bucket']} is none of the stage's resolutions {sides}")
-        if "score" in table:
-            self._only(at, table, ("score", "min", "max", "bucket", "streams"))
-            self._require_column(at, table["score"])
-            for key in ("min", "max"):
-                if key in table and (isinstance(table[key], bool) or not isinstance(table[key], int | float)):
-                    raise self._fault((*at, key), f"{key} is not a number")
-        else:
-            self._check_options(at, table, streams, enters)
-        line = Filter(name, **(table | {"streams": tuple(streams)}))
-        if fault := _range_fault(line):
-            raise self._fault((*at, "min"), fault)
-        return line
-
-    def _check_options(self, at: tuple[str, ...], table: dict[str, Any], streams: list[str], enters: list[str]) -> None:
-        check = table["check"]
-        if check not in _CHECKS:
-            raise self._fault((*at, "check"), f"unknown check {check!r}: choose from {', '.join(_CHECKS)}")
-        self._only(at, table, ("check", "bucket", "streams", *_CHECKS[check]))
-        for key in _CHECKS[check]:
-            if key == "per":
-                if table.get(key) not in BALANCE_KEYS:
-                    raise self._fault((*at, key), f"per is not one of {', '.join(BALANCE_KEYS)}")
-            elif not isinstance(table.get(key), int) or isinstance(table[key], bool) or table[key] < 0:
-                raise self._fault((*at, key), f"{key} is not a whole number of 0 or more")
-        if check in ("duplicates", "readable") and not set(streams or enters) <= set(enters):
-            raise self._fault((*at, "streams"), f"{check} acts where a stream enters; this stage admits {enters}")
-        if check == "duplicates" and not enters:
-            raise self._fault((*at, "check"), "duplicates acts where a stream enters, and none enters at this stage")
-
-    def _require_column(self, at: tuple[str, ...], score: Any) -> None:
-        scorer, _, name = score.partition(".") if isinstance(score, str) else ("", "", "")
-        if scorer not in SCORERS:
-            raise self._fault((*at, "score"), f"unknown scorer in {score!r}: choose from {', '.join(sorted(SCORERS))}")
-        columns = [f.name for f in scorer_class(scorer).fields if _is_number(f.type)]
-        if name not in columns:
-            raise self._fault((*at, "score"), f"{scorer} has no number {name!r}: choose from {', '.join(columns)}")
-
-    def _require_scorers(self, scorers: Any) -> None:
-        if not isinstance(scorers, dict):
-            raise self._fault(("scorers",), "scorers is not a table")
-        for name, options in scorers.items():
-            if name not in SCORERS or not isinstance(options, dict):
-                known = ", ".join(sorted(SCORERS))
-                raise self._fault(("scorers", name), f"unknown scorer {name!r}: choose from {known}")
-
-    def _only(self, at: tuple[str, ...], table: dict[str, Any], known: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in known:
-                raise self._fault((*at, key), f"unknown key {key!r}: choose from {', '.join(known)}")
-
-    def _fault(self, at: tuple[str, ...], message: str) -> UsageError:
-        line = next((self._lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self._lines), None)
-        where = f"{self._path}, line {line}" if line else str(self._path)
-        return UsageError(f"policy {where}: {message}")
-
-
-def _range_fault(line: Filter) -> str | None:
+def range_fault(line: Filter) -> str | None:
     if line.min is not None and line.max is not None and line.min > line.max:
         return f"min {line.min} is over max {line.max}"
     if line.score and line.min is None and line.max is None:
@@ -285,28 +212,15 @@ def _range_fault(line: Filter) -> str | None:
     return None
 
 
-def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
-
-def _is_list(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
-
-
-def _locate(text: str) -> dict[tuple[str, ...], int]:
-    """Line number of every table header and of every key below it, by dotted path. tomllib keeps no positions."""
-    table: tuple[str, ...] = ()
-    lines: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
-            table = _path(header[1])
-            lines.setdefault(table, number)
-        elif key := re.match(r"""\s*([\w."'-]+)\s*=""", line):
-            lines.setdefault((*table, *_path(key[1])), number)
-    return lines
+def number_fault(key: str, value: Any, whole: bool, least: float, most: float) -> str | None:
+    """What is wrong with an option's value; None where it is a number in its range."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and least <= value <= most and (not whole or value == int(value)):
+        return None
+    limits = f"of {least} or more" if most == _UNLIMITED else f"from {least} to {most}"
+    return f"{key} is not a {'whole ' if whole else ''}number {limits}"
 
 
-def _path(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+def _filter_from(record: Mapping[str, Any]) -> Filter:
+    groups = {k: tuple((n, v) for n, v in record.get(k, ())) for k in GROUPS}
+    return Filter(**record | groups | {"streams": tuple(record["streams"])})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation import generated
 from flywheel.workspace import Workspace, read_json
 
 METADATA = (
@@ -13,15 +14,31 @@ METADATA = (
     "stream",
 )  # fmt: skip
 
+READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers
+
 
 @dataclass(frozen=True)
 class Shard:
-    """One image shard. `key` (`<batch>-<number>`) names its score files; `sha256` is that of the file."""
+    """One image shard. `key` (`<batch>-<number>`) names its score files; `sha256` is that of the file.
+
+    `captions`: the side-cars with generated captions.
+    """
 
     key: str
     path: Path
     rows: int
     sha256: str
+    captions: tuple[Path, ...] = ()
+
+    @property
+    def texts(self) -> str:
+        """Identity of the generated captions that can be a text condition; empty without any."""
+        return generated.text_key(self.captions)
+
+
+def score_key(shard: str, texts: str, scorer: str) -> str:
+    """Name of a score file: a scorer that reads captions scores a shard again when generated ones come."""
+    return f"{shard}+{texts}" if texts and scorer in READS_CAPTIONS else shard
 
 
 def batches(workspace: Workspace) -> list[Path]:
@@ -31,11 +48,12 @@ def batches(workspace: Workspace) -> list[Path]:
 
 def shards(workspace: Workspace) -> list[Shard]:
     """Every shard with rows, oldest batch first."""
+    captions = generated.sidecars(workspace)
     return [
-        Shard(f"{batch.name}-{Path(s['path']).stem}", batch / s["path"], s["rows"], s["sha256"])
+        Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
         for batch in batches(workspace)
         for s in manifest(batch)["shards"]
-        if s["rows"]
+        if s["rows"] and (key := f"{batch.name}-{Path(s['path']).stem}")
     ]
 
 

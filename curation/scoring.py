@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curation import pool
 from curation.cluster import cluster, run_all
+from curation.generated import with_generated
 from curation.scorers import load
 from flywheel.schema import SCORE_KEYS
 from flywheel.scorer import BadImage, Item, Scorer
@@ -40,7 +41,7 @@ def score(
     todo = pending(workspace, scorers)
     if not todo:
         return
-    calls = [(str(shard.path), names, _references(workspace, shard.path)) for shard, names in todo]
+    calls = [(s.path, names, _references(workspace, s.path), s.captions) for s, names in todo]
     with cluster(workers):
         for done, (index, failure) in enumerate(run_all(_score_shard, calls), 1):
             if isinstance(failure, Exception):
@@ -51,7 +52,8 @@ def score(
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
     """Where the columns of one scorer for one shard are."""
-    return workspace.path("scores", f"{scorer.name}@{scorer.version}", f"{shard.key}.parquet")
+    key = pool.score_key(shard.key, shard.texts, scorer.name)
+    return workspace.path("scores", f"{scorer.name}@{scorer.version}", f"{key}.parquet")
 
 
 Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
@@ -108,24 +110,26 @@ def _loaded(name: str, options: str) -> Scorer:
     return load(name, **json.loads(options))
 
 
-def _score_shard(shard: str, todo: Pending, references: References) -> None:
+def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = pq.read_table(shard).to_pylist()
+    rows = list(with_generated(pq.read_table(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
 
-def _score_one(shard: str, row: int, todo: Pending, references: References) -> dict[str, list[Any]]:
+def _score_one(
+    shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
+) -> dict[str, list[Any]]:
     """Score a single row; the worker may die of it."""
-    rows = pq.read_table(shard).slice(row, 1).to_pylist()
+    rows = list(with_generated(pq.read_table(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 
-def _score_row_by_row(shard: str, todo: Pending, references: References) -> None:
+def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """A row of this shard kills its worker: score each alone, so that only that row is lost."""
     ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
-    calls = [(shard, row, todo, references) for row in range(len(ids))]
+    calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     for row, found in run_all(_score_one, calls):
         for name in todo:
             killed = isinstance(found, Exception)

@@ -63,7 +63,7 @@ def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     """Columns that the policy's filters read: scores and balance keys."""
     lines = [f for s in policy.stages for f in s.filters]
     scores = [f.score for f in lines if f.score in configured]
-    keys = [f.per for f in lines if f.check == "balance" and f.per != "stream"]
+    keys = [f.per for f in lines if f.per and f.per != "stream" and acts(f, configured)]
     return list(dict.fromkeys([*scores, *keys]))
 
 
@@ -75,7 +75,7 @@ def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") 
         for bucket in stage.resolutions:
             lines = tuple(f for f in stage.filters if f.applies_to(bucket))
             query = _verdict(query, stage, bucket, lines, _entered(stage, bucket, previous), configured)
-        query = _balanced(query, stage)
+        query = _balanced(query, stage, configured)
         previous = stage
     return query
 
@@ -84,8 +84,8 @@ def candidates(stage: Stage, line: Filter, configured: Collection[str]) -> tuple
     """Conditions of a duplicates check: (the row reaches it, the row passes the stage's filters that come after it)."""
     place = stage.filters.index(line)
     reaches = [_in("stream", line.streams or stage.enters)]
-    reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if _acts(f, configured)]
-    sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and _acts(f, configured)]
+    reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if acts(f, configured)]
+    sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and acts(f, configured)]
     return " AND ".join(reaches), " AND ".join(["true", *sound])
 
 
@@ -93,29 +93,44 @@ def _verdict(
     query: str, stage: Stage, bucket: int, lines: tuple[Filter, ...], entered: str, configured: Collection[str]
 ) -> str:
     name = cell(stage.name, bucket)
-    acting = [(n, f) for n, f in enumerate(lines, 1) if _acts(f, configured)]
+    acting = [(n, f) for n, f in enumerate(lines, 1) if acts(f, configured)]
     tests = [f"WHEN {_fails(stage, f)} THEN {n}" for n, f in acting if f.check != "balance"]
     case = f"CASE {' '.join(tests)} ELSE 0 END" if tests else "0"
     return f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
 
 
-def _balanced(query: str, stage: Stage) -> str:
+def balance(stage: Stage, configured: Collection[str]) -> Filter | None:
+    """The stage's balance, where it has one that acts."""
+    return next((f for f in stage.filters if f.check == "balance" and acts(f, configured)), None)
+
+
+def _balanced(query: str, stage: Stage, configured: Collection[str]) -> str:
     """Apply the stage's cap per group, filled in the order of sample ids: a draw that no one chose."""
-    line = next((f for f in stage.filters if f.check == "balance"), None)
+    line = balance(stage, configured)
     if line is None:
         return query
     before, ctes, joins, columns = f'"{stage.name} before balance"', [], [], []
     for bucket in (b for b in stage.resolutions if line.applies_to(b)):
         name, over = cell(stage.name, bucket), f'"{cell(stage.name, bucket)} over"'
         number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(line)
-        place = f"row_number() OVER (PARTITION BY {line.per} ORDER BY draw, n)"
-        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {line.cap}'
+        place = f'row_number() OVER (PARTITION BY "{line.per}" ORDER BY draw, n)'
+        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {_cap(line)}'
         ctes.append(f"{over} AS ({surplus})")
         joins.append(f"LEFT JOIN {over} USING (n)")
         columns.append(f'if({over}.{over} AND {_concerns(line)}, {number}, "{name}") AS "{name}"')
     dropped = ", ".join(f'"{cell(stage.name, b)} over"' for b in stage.resolutions if line.applies_to(b))
     return f"""WITH {before} AS MATERIALIZED ({query}), {", ".join(ctes)}
         SELECT * EXCLUDE ({dropped}) REPLACE ({", ".join(columns)}) FROM {before} {" ".join(joins)}"""
+
+
+def _cap(line: Filter) -> str:
+    return _by_group(line, line.caps, str(line.cap))
+
+
+def _by_group(line: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
+    """A value that depends on the row's group."""
+    cases = " ".join(f"WHEN {quoted(group)} THEN {number}" for group, number in values)
+    return f'CASE "{line.per}" {cases} ELSE {otherwise} END' if cases else otherwise
 
 
 def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
@@ -127,8 +142,9 @@ def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
     return f'(coalesce("{cell(previous.name, source)}" = 0, false) OR {entering})'
 
 
-def _acts(line: Filter, configured: Collection[str]) -> bool:
-    return line.score is None or line.score in configured
+def acts(line: Filter, configured: Collection[str]) -> bool:
+    """Is the score column that it needs there?"""
+    return line.column is None or line.column in configured
 
 
 def _fails(stage: Stage, line: Filter) -> str:
@@ -140,7 +156,7 @@ def _concerns(line: Filter) -> str:
 
 
 def _violates(stage: Stage, line: Filter) -> str:
-    if line.check == "duplicates":
+    if line.compares:
         return f'"{survivor_column(stage, line)}.survivor" IS NOT NULL'
     if line.check in (HELD_OUT, DECONTAMINATION):
         return f'"{line.check}"'
@@ -161,18 +177,18 @@ def details(stage: Stage, bucket: int, lines: tuple[Filter, ...], configured: Co
     name = cell(stage.name, bucket)
     names, scores, thresholds = [], [], []
     for n, f in enumerate(lines, 1):
-        if not _acts(f, configured):
+        if not acts(f, configured):
             continue
         names.append(f"WHEN {n} THEN {quoted(f.name)}")
         if f.score:
             low = f"{value(f)} < {f.min}" if f.min is not None else "false"
             scores.append(f"WHEN {n} THEN {value(f)}")
             thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
-        elif f.check == "duplicates":
+        elif f.compares:
             scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
-            thresholds.append(f"WHEN {n} THEN {f.hamming}")
+            thresholds.append(f"WHEN {n} THEN {f.hamming if f.cosine is None else f.cosine}")
         elif f.check == "balance":
-            thresholds.append(f"WHEN {n} THEN {f.cap}")
+            thresholds.append(f"WHEN {n} THEN {_cap(f)}")
     return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
 
 
@@ -189,7 +205,8 @@ def decisions(policy: Policy, configured: Collection[str]) -> str:
     def stopped(expressions: Iterable[str]) -> str:
         return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
 
-    checks = [survivor_column(s, f) for s in policy.stages for f in s.filters if f.check == "duplicates"]
+    lines_of = [(s, f) for s in policy.stages for f in s.filters]
+    checks = [survivor_column(s, f) for s, f in lines_of if f.compares and acts(f, configured)]
     survivor = f"coalesce({', '.join(checked)})" if (checked := [f'"{c}.survivor"' for c in checks]) else "NULL"
     return f"""
         SELECT e.sample_id, e.source_uri, e.shard, e.row, e.task, e.stream, d.* EXCLUDE (n, survivor_n),
@@ -222,17 +239,50 @@ def stages(policy: Policy, configured: Collection[str]) -> str:
         FROM ({" UNION ALL ".join(selects)}) p JOIN every e USING (n) ORDER BY n, position"""
 
 
-def admitted(policy: Policy) -> str:
-    """Rows to shard: where they are, the bucket, and the names of the stages that train on them in it, by spaces."""
+def admitted(policy: Policy, configured: Collection[str]) -> str:
+    """Rows to shard: where they are, the bucket, and the names of the stages that train on them in it, by spaces.
+
+    `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
+    how often the balanced stages draw the row, 1 being as often as any other.
+    """
     selects = []
     for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
-        names = [s.name for s in policy.stages if bucket in s.resolutions]
-        trained = ", ".join(f'CASE WHEN "{cell(n, bucket)}" = 0 THEN {quoted(n)} END' for n in names)
-        selects.append(f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages FROM judged")
+        here = [s for s in policy.stages if bucket in s.resolutions]
+        trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
+        balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
+        weight, rows = "1.0", "judged"
+        for stage, line in balanced:
+            if line.quotas or line.tail is not None:
+                weight, rows = "coalesce(weight, 1.0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
+        selects.append(
+            f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
+        )
+    turn = 'coalesce("ocr.turn", 0)' if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
+    lying = f"{turn} % 180 <> 0"
     return f"""
-        SELECT shard, row, bucket, stages, width, height, task, len(reference_ids) AS "references", reference_ids
-        FROM ({' UNION ALL '.join(selects)}) JOIN every USING (n)
+        SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
+               task, len(reference_ids) AS "references", reference_ids, {turn} AS turn, weight
+        FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n)
         WHERE stages <> '' ORDER BY bucket, n"""
+
+
+def _weights(stage: Stage, bucket: int, line: Filter) -> str:
+    """(n, weight) of the rows that pass a balanced cell: share of draws that their group is to have over that it has.
+
+    Groups with a quota get it; the others share the rest in proportion to rows ** tail.
+    """
+    quota = _by_group(line, line.quotas, "NULL")
+    tail, most = (1.0 if line.tail is None else line.tail), ("'inf'" if line.most is None else line.most)
+    return f"""
+        SELECT n, least(CAST({most} AS DOUBLE), total / rows * CASE
+                   WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
+                   ELSE quota END) AS weight
+        FROM (SELECT n, "{line.per}" IS NOT DISTINCT FROM "group" AS mine, g.* FROM judged, (
+            SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
+                   coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
+            FROM (SELECT "{line.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
+                  FROM judged WHERE "{cell(stage.name, bucket)}" = 0 GROUP BY 1)) g
+            WHERE "{cell(stage.name, bucket)}" = 0) WHERE mine"""
 
 
 def _number(value_: float | None) -> str:

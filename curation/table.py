@@ -13,17 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import pool, sql
+from curation import generated, pool, sql
 from curation.scoring import score_path
 from flywheel.schema import POOL, column
 from flywheel.scorer import Scorer
 from flywheel.workspace import UsageError, Workspace, digest, replacing
 
-_FORMAT = 1  # raised when the same scores would give another table
+_FORMAT = 2  # raised when the same scores would give another table
 _SHARDS = 256  # shards that are in memory together
 _ROW_GROUP = 122_880  # rows: DuckDB reads row groups in parallel
 
-# Beside numbers, what deduplication and decontamination need.
+# Beside numbers and words, what deduplication and decontamination need.
 _TEXTS = ("text.normalized", "pixels.thumbnail")
 _METADATA = ("sample_id", "source_uri", "source", "task", "width", "height", "reference_ids", "image_id", "stream")
 
@@ -47,7 +47,8 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Where the table of a batch with this manifest is."""
     versions = [(s.name, s.version) for s in scorers.values()]
-    key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions)[:16]
+    texts = [generated.text_key(paths) for paths in generated.sidecars(workspace, batch).values()]
+    key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")
 
 
@@ -72,7 +73,8 @@ def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
 def write_table(path: Path, scorers: Mapping[str, Scorer], chunks: Iterable[pa.Table]) -> None:
     """Write a batch's table atomically from parts in pool order; parts may lack `draw`."""
     kind = schema(scorers)
-    words = ["shard", "source", "task", "stream", "reason"]  # the only columns in which values repeat
+    # the only columns in which values repeat
+    words = ["shard", "source", "task", "stream", "reason", *(f.name for f in kind if _is_word(f))]
     with replacing(path) as tmp, pq.ParquetWriter(tmp, kind, compression="lz4", use_dictionary=words) as writer:
         for chunk in _regrouped(_complete(c, kind) for c in chunks):
             writer.write_table(chunk, row_group_size=_ROW_GROUP)
@@ -98,10 +100,15 @@ def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _decides(scorer: Scorer, field: pa.Field) -> bool:
-    """Can a policy, deduplication or decontamination read it? Text, boxes and embeddings stay in the score files."""
+    """Can a policy, deduplication or decontamination read it? Long text, boxes and embeddings stay in score files."""
     kind = field.type
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return number or f"{scorer.name}.{field.name}" in _TEXTS
+    return number or pa.types.is_string(kind) or f"{scorer.name}.{field.name}" in _TEXTS
+
+
+def _is_word(field: pa.Field) -> bool:
+    """A score that is one of few words."""
+    return "." in field.name and pa.types.is_string(field.type)
 
 
 def _require_scores(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> None:
@@ -110,9 +117,7 @@ def _require_scores(workspace: Workspace, shards: Sequence[pool.Shard], scorers:
             raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
 
 
-def _chunks(
-    workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]
-) -> Iterator[pa.Table]:
+def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:
     with sql.connect() as con:
         for start in range(0, len(shards), _SHARDS):
             part = shards[start : start + _SHARDS]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from curation import benchmark_rules
 from flywheel.scorer import Item, Scorer
 from flywheel.workspace import UsageError
 
@@ -59,6 +60,16 @@ def verify(
     return [[_judge(check, seen) for check in group] for group, seen in zip(checks, columns)]
 
 
+def judge_columns(check: Check, seen: Columns) -> Outcome:
+    """One check on columns that were seen elsewhere, such as a benchmark's recorded outputs. Errors: as `verify`."""
+    _require_valid(check)
+    try:
+        return _judge(check, {VERIFIERS[check["verifier"]].scorer: seen})
+    except KeyError as error:
+        why = f"the output has no {error.args[0]!r}"
+        return Outcome(check["verifier"], check["capability"], None, None, None, {"not_applied": why})
+
+
 def passed(outcomes: Sequence[Outcome]) -> bool:
     """Did every check that could be applied pass, and was there one?"""
     applied = [o.passed for o in outcomes if o.passed is not None]
@@ -68,7 +79,7 @@ def passed(outcomes: Sequence[Outcome]) -> bool:
 def _scorer(name: str, given: Mapping[str, Scorer]) -> Scorer | None:
     if name in given:
         return given[name]
-    if name == "clip":
+    if name in ("clip", "detector"):
         return None  # never judged by weights that nobody chose
     from curation.scorers import load
 
@@ -205,4 +216,7 @@ VERIFIERS = {
     "unchanged": Verifier("similarity", (), _unchanged),
     "photo": Verifier("pixels", ("ranges",), _photo),
     "alignment": Verifier("clip", (), _alignment),
+    "written": Verifier("ocr", ("texts",), benchmark_rules.written),
+    "words": Verifier("ocr", ("texts",), benchmark_rules.words),
+    "geneval": Verifier("detector", ("include",), benchmark_rules.geneval),
 }

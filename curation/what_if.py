@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from curation import sql
 from curation.decide import APPLIED, Evaluation, Verdicts, sample_ids, verdicts
 from curation.pipeline import configure
-from curation.policy import Policy, load_policy
+from curation.policy import CHECKS, Filter, Policy, load_policy
 from flywheel.workspace import UsageError, Workspace, read_json
 
 EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, in the order of the pool
@@ -125,9 +125,10 @@ def lines(policy: Policy) -> list[dict[str, Any]]:
     ]
 
 
-def _options(line: Any) -> str:
-    given = {"duplicates": ("hamming", "colour"), "balance": ("per", "cap")}.get(line.check, ())
-    return ", ".join(f"{k} {getattr(line, k)}" for k in given)
+def _options(line: Filter) -> str:
+    needed, optional = CHECKS.get(line.check or "", ((), ()))
+    given = {k: v for k in (*needed, *optional) if (v := getattr(line, k)) not in (None, ())}
+    return ", ".join(f"{k} {dict(v) if isinstance(v, tuple) else v}" for k, v in given.items())
 
 
 def _lines(policy: Policy) -> dict[str, Any]:
@@ -139,6 +140,7 @@ def _lines(policy: Policy) -> dict[str, Any]:
         out[f"{at}.order"] = [f["name"] for f in stage["filters"]]
         for f in stage["filters"]:
             out |= {f"{at}.{f['name']}.{k}": v for k, v in f.items() if k != "name" and v not in (None, [], 0)}
+    out["evaluation.prompt_similarity"] = policy.prompt_similarity
     for name, options in policy.record()["scorers"].items():
         out |= {f"scorers.{name}.{k}": v for k, v in options.items()}
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,6 +86,14 @@ def embedded_server(home: Path) -> Iterator[str]:
         yield address
     finally:
         _stop(server)
+
+
+def probe() -> str:
+    """Reach the server in use, an embedded one in a folder of its own where there is none; says which answered."""
+    with tempfile.TemporaryDirectory(prefix="prefect-") as home:
+        configure(Path(home))
+        with api(Path(home)) as url:
+            return f"{'server of PREFECT_API_URL' if os.environ.get('PREFECT_API_URL') else 'embedded server'} at {url}"
 
 
 def _stop(server: subprocess.Popen) -> None:

@@ -31,6 +31,11 @@ VIEWS: dict[str, tuple[str, str]] = {
         "stage VARCHAR, bucket INTEGER, filter VARCHAR, status VARCHAR, entered BIGINT, dropped BIGINT,"
         " quarantined BIGINT",
     ),
+    "captions": (
+        "captions that a model wrote (use: fill | add | replace), or why its answer was refused",
+        "sample_id VARCHAR, use VARCHAR, kind VARCHAR, model VARCHAR, prompt VARCHAR, caption VARCHAR, style VARCHAR,"
+        " watermark BOOLEAN, error VARCHAR",
+    ),
     "generated": (
         "samples that a remedy retrieved or made for a capability, admitted or dropped by their entry checks",
         "sample_id VARCHAR, round INTEGER, capability VARCHAR, recipe VARCHAR, caption VARCHAR, outcome VARCHAR,"
@@ -143,6 +148,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         # A shard belongs to the pool once its batch's manifest says so.
         manifests = sorted(workspace.path("pool").glob("*/manifest.json"))
         return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
+    if name == "captions":
+        return [str(p) for p in sorted(workspace.path("captions").glob("*/*/[!.]*.parquet"))]
     if name == "generated":
         return [str(p) for p in sorted(workspace.path("remedies").glob("*/generated.parquet"))]
     current = snapshot(workspace)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, models, runs
+from flywheel.commands import analysts, curation, models, operations, runs, streams
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, analysts, models):
+for verbs in (runs, curation, streams, analysts, models, operations):
     app.add_typer(verbs.app)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from flywheel.schema import LEDGERS
-from flywheel.workspace import Workspace
+from flywheel.workspace import Workspace, digest, write_bytes
+
+if TYPE_CHECKING:
+    from deltalake.transaction import AddAction
 
 # Ledgers are the audit trail: the log is kept for ten years.
 _CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
@@ -28,26 +35,41 @@ class Ledger:
         self.schema = LEDGERS[name]
         self.path: Path = workspace.path("ledger", name)
 
-    def append(self, rows: Iterable[Mapping[str, Any]], *, key: str) -> bool:
-        """Append rows atomically under `key`; False when the key was already there. Missing `at` becomes now (UTC)."""
-        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+    def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
+        """Append rows, or a table of the ledger's columns, atomically under `key`; False when the key was there.
+
+        A missing `at` becomes now (UTC).
+        """
+        from deltalake import CommitProperties, DeltaTable, Transaction
         from deltalake.exceptions import CommitFailedError
 
         DeltaTable.create(str(self.path), self.schema, mode="ignore", configuration=_CONFIG)
         table = DeltaTable(str(self.path))
         if table.transaction_version(key) is not None:
             return False
-        now = datetime.now(UTC)
-        full = [{"at": now, **row} for row in rows]
+        part = self._write(_table(rows, self.schema), key)
         properties = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=1000)
         try:
-            data = pa.Table.from_pylist(full, schema=self.schema)
-            write_deltalake(table, data, mode="append", commit_properties=properties)
+            table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
+            self.path.joinpath(part.path).unlink(missing_ok=True)
             if DeltaTable(str(self.path)).transaction_version(key) is not None:
                 return False  # another writer won this key
             raise
         return True
+
+    def _write(self, data: pa.Table, key: str) -> AddAction:
+        """Write the rows of one key; the file's name ends in its SHA-256, so that anyone can verify it."""
+        import pyarrow.parquet as pq
+        from deltalake.transaction import AddAction
+
+        buffer = pa.BufferOutputStream()
+        pq.write_table(data, buffer, compression="zstd", row_group_size=131_072)
+        content = buffer.getvalue()
+        name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
+        write_bytes(self.path / name, content)
+        stats = json.dumps({"numRecords": data.num_rows})
+        return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, True, stats)
 
     def has(self, key: str) -> bool:
         """Was something appended under `key`?"""
@@ -65,11 +87,22 @@ class Ledger:
 
         return sorted(DeltaTable(str(self.path)).file_uris()) if self.exists() else []
 
-    def rows(self) -> list[dict[str, Any]]:
+    def table(self) -> pa.Table:
         """Every row, oldest first."""
         import pyarrow.parquet as pq
 
         tables = [pq.read_table(f, schema=self.schema) for f in self.files()]
-        if not tables:
-            return []
-        return pa.concat_tables(tables).sort_by("at").to_pylist()
+        return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row as a dictionary, oldest first."""
+        return self.table().to_pylist()
+
+
+def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    now = datetime.now(UTC)
+    if not isinstance(rows, pa.Table):
+        return pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=schema)
+    if "at" not in rows.column_names:
+        rows = rows.append_column("at", pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), rows.num_rows))
+    return rows.select(schema.names).cast(schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Evaluation:
     steps: int
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
+    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
 
     def __post_init__(self) -> None:
         if self.suite not in ("demo", "demo-quick", "pool"):

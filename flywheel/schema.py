@@ -5,8 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 TASKS = ("t2i", "ti2i")
-TRACKS = ("rl", "pretraining", "prompt_enhancement", "human")
-CASE_EVENTS = ("detected", "routed", "reviewed", "remedied", "passed", "failed")
+TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
+# An event's place in a case's life: within a round, later kinds win. `seen` (more signals of it) changes no status.
+CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
 
 
@@ -55,14 +56,41 @@ SCORE_KEYS = (
     column("error", pa.string(), "why this row has no scores; null when it has"),
 )
 
+# Side-cars of a pool shard: what a model said about its pictures.
+CAPTIONS = pa.schema(
+    [
+        column("sample_id", pa.string(), "sample that was described"),
+        column("use", pa.string(), "fill | add | replace: what the caption is for"),
+        column("kind", pa.string(), "general | text | knowledge | structured"),
+        column("model", pa.string(), "model that was asked"),
+        column("prompt", pa.string(), "version of the prompt: digest of its text"),
+        column("caption", pa.large_string(), "the caption; null where the answer was refused"),
+        column("objects", pa.list_(pa.string()), "things in the picture"),
+        column("style", pa.string(), "photograph, slide, comic, …"),
+        column("quoted", pa.list_(pa.large_string()), "texts in the picture, in reading order"),
+        column("watermark", pa.bool_(), "is there a watermark"),
+        column("error", pa.string(), "why the answer was refused; null where it was not"),
+    ]
+)
+
 SHARD = pa.schema(
     [
         column("sample_id", pa.string(), "the pool's or generated sample's id"),
         column("task", pa.string(), "t2i | ti2i"),
         column("caption", pa.large_string(), "text condition"),
-        column("image", pa.large_binary(), "target, PNG, exactly width × height of the layout"),
-        column("references", pa.list_(pa.large_binary()), "reference images, PNG, same layout, in order"),
+        column("image", pa.large_binary(), "target, PNG or JPEG, exactly width × height of the layout"),
+        column("references", pa.list_(pa.large_binary()), "reference images, PNG or JPEG, same layout, in order"),
         column("track", pa.string(), "'base', or the capability that asked for this sample"),
+        column("stream", pa.string(), "t2i | ti2i | synthetic: where the row comes from"),
+        column("width", pa.int32(), "pixels of image and references"),
+        column("height", pa.int32(), "pixels of image and references"),
+        column("source_width", pa.int32(), "pixels of the picture as found, upright: before it was fitted"),
+        column("source_height", pa.int32(), "pixels of the picture as found, upright: before it was fitted"),
+        column(
+            "captions",
+            pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
+            "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
+        ),
     ]
 )
 
@@ -83,15 +111,15 @@ LEDGERS: dict[str, pa.Schema] = {
     "signals": pa.schema(
         [
             column("signal_id", pa.string(), "digest of checkpoint, prompt and check"),
-            column("round", pa.int32(), "round whose evaluation produced it"),
-            column("arm", pa.string(), "'candidate' or 'control'"),
-            column("checkpoint", pa.string(), "checkpoint that was evaluated"),
+            column("round", pa.int32(), "round whose evaluation produced it; null for what comes from elsewhere"),
+            column("arm", pa.string(), "'candidate' or 'control'; null for what comes from elsewhere"),
+            column("checkpoint", pa.string(), "checkpoint or model that made the picture"),
             column("kind", pa.string(), "evaluation | mining | feedback | arena"),
             column("prompt_id", pa.string(), "prompt that was sampled"),
             column("prompt", pa.large_string(), "the prompt's text"),
             column("task", pa.string(), "t2i | ti2i"),
             column("verifier", pa.string(), "check that judged the image"),
-            column("capability", pa.string(), "what the check tests"),
+            column("capability", pa.string(), "what the check tests; null: routing tells it from the evidence"),
             column("passed", pa.bool_(), "did the image pass"),
             column("score", pa.float64(), "the verifier's value"),
             column("threshold", pa.float64(), "value needed to pass"),
@@ -105,12 +133,46 @@ LEDGERS: dict[str, pa.Schema] = {
             column("event_id", pa.string(), "digest of case, round and kind: an event is recorded once"),
             column("case_id", pa.string(), "digest of prompt and capability"),
             column("round", pa.int32(), "round in which it happened"),
-            column("kind", pa.string(), "detected | routed | reviewed | remedied | passed | failed"),
+            column("kind", pa.string(), "seen | detected | routed | reviewed | remedied | passed | failed"),
             column("capability", pa.string(), "what failed"),
-            column("track", pa.string(), "rl | pretraining | prompt_enhancement | human; null before routing"),
+            column(
+                "track", pa.string(), "rl | pretraining | prompt_enhancement | human | unsure; null before routing"
+            ),
             column("prompt_id", pa.string(), "prompt that shows the failure"),
             column("prompt", pa.large_string(), "the prompt's text"),
             column("evidence", pa.large_string(), "JSON: why"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
+    "probes": pa.schema(
+        [
+            column("probe_id", pa.string(), "digest of case, checkpoint and attempt"),
+            column("case_id", pa.string(), "case that was experimented on"),
+            column("prompt_id", pa.string(), "its prompt"),
+            column("capability", pa.string(), "its capability"),
+            column("round", pa.int32(), "round of the experiment"),
+            column("checkpoint", pa.string(), "checkpoint that was sampled"),
+            column("seeds", pa.int32(), "further seeds of the prompt as it is"),
+            column("seeds_passed", pa.int32(), "of those, how many pass"),
+            column("enhanced", pa.large_string(), "the enhanced prompt; null where the enhancer changes nothing"),
+            column("enhanced_seeds", pa.int32(), "seeds of the enhanced prompt"),
+            column("enhanced_passed", pa.int32(), "of those, how many pass"),
+            column("density", pa.float64(), "percentile of the pool's own density around the prompt"),
+            column("folder", pa.string(), "workspace path of the pictures"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
+    "battles": pa.schema(
+        [
+            column("battle_id", pa.string(), "id of the vote: one is recorded once"),
+            column("capability", pa.string(), "capability that the battle is about"),
+            column("prompt", pa.large_string(), "the prompt's text"),
+            column("model_a", pa.string(), "name of one model"),
+            column("model_b", pa.string(), "name of the other"),
+            column("winner", pa.string(), "model_a | model_b | tie | tie (bothbad)"),
+            column("style_a", pa.large_string(), "JSON {covariate: number} of model_a's picture; null without"),
+            column("style_b", pa.large_string(), "JSON {covariate: number} of model_b's picture; null without"),
+            column("judge", pa.string(), "who voted"),
             column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
         ]
     ),

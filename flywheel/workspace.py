@@ -62,11 +62,11 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536) -> None:
-    """Write a `pyarrow.Table` to `path` atomically; equal tables give equal bytes."""
+    """Write a `pyarrow.Table` to `path` atomically, with page checksums; equal tables give equal bytes."""
     import pyarrow.parquet as pq
 
     with replacing(path) as tmp:
-        pq.write_table(table, tmp, row_group_size=row_group_size, compression="zstd", store_schema=True)
+        pq.write_table(table, tmp, row_group_size=row_group_size, compression="zstd", write_page_checksum=True)
 
 
 class Workspace:

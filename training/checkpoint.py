@@ -85,7 +85,8 @@ def write(
         for name, values in tensors.items():
             write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
         autoencoder.save(temporary / "autoencoder.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, **config})
+        files = {p.name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in sorted(temporary.iterdir())}
+        write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
         os.replace(temporary, path)
     return Checkpoint(path)
 

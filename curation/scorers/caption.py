@@ -1,16 +1,14 @@
-"""What a caption is: its script, its kind, and whether it describes anything (refusal, boilerplate, URL, loop)."""
+"""What a caption is: language, script, kind, and whether it describes anything (refusal, boilerplate, URL, loop)."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
+from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr import quoted_text
 from flywheel.schema import column
 from flywheel.scorer import Item, per_item
@@ -61,10 +59,10 @@ _RUN = 4  # equal words in a row: a loop at any length
 
 
 class Caption:
-    """Refusals, boilerplate, URLs, repetition, script and kind of the caption; edit instructions are judged alike."""
+    """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are judged alike."""
 
     name = "caption"
-    version = "1"
+    version = "2"
     fields = (
         column("refusal", pa.bool_(), "a captioning model declines to describe"),
         column("boilerplate", pa.bool_(), "site text, file name or markup in place of a description"),
@@ -73,6 +71,7 @@ class Caption:
         column("invalid", pa.bool_(), "one of: refusal, boilerplate, a URL, no letter, a loop; false for an empty one"),
         column("script", pa.string(), "script of most letters: LATIN, CJK, CYRILLIC, …; null without a letter"),
         column("scripts", pa.int32(), "scripts with at least a tenth of the letters"),
+        column("language", pa.string(), "ISO 639-1 code, quoted text apart; null where no language is likely enough"),
         column("kind", pa.string(), "general | text | knowledge | structured, by rule; null for an empty caption"),
     )
 
@@ -95,8 +94,9 @@ def describe(caption: str) -> dict[str, Any]:
         "urls": urls,
         "repeated": repeats,
         "invalid": refusal or boilerplate or urls > 0 or wordless or repeats > REPEATED,
-        "script": max(letters, key=lambda s: (letters[s], s)) if letters else None,
-        "scripts": sum(n * 10 >= letters.total() for n in letters.values()),
+        "script": main_script(letters),
+        "scripts": present(letters),
+        "language": language(said),
         "kind": kind(text) if text else None,
     }
 
@@ -115,11 +115,6 @@ def repeated(text: str) -> float:
     return 1.0 - len(set(sequences)) / len(sequences)
 
 
-def scripts(text: str) -> Counter[str]:
-    """Letters of each script; Chinese, Japanese and Korean ideographs are CJK."""
-    return Counter(_script(c) for c in text if c.isalpha())
-
-
 def kind(text: str) -> str:
     """The report's four kinds by rule: structured, then text (words in the picture), then knowledge, else general."""
     if _STRUCTURED.search(text):
@@ -127,8 +122,3 @@ def kind(text: str) -> str:
     if quoted_text(text) or _TEXT.search(text):
         return "text"
     return "knowledge" if _KNOWLEDGE.search(text) else "general"
-
-
-@lru_cache(maxsize=65_536)
-def _script(letter: str) -> str:
-    return unicodedata.name(letter, "UNKNOWN").split()[0].removesuffix("-UNIFIED")

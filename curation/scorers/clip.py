@@ -1,4 +1,4 @@
-"""Image-text alignment, zero-shot NSFW and an aesthetic head on one CLIP embedding (open_clip)."""
+"""Image-text alignment, zero-shot heads (NSFW, watermark, AI-generated) and an aesthetic head on one CLIP embedding."""
 
 from __future__ import annotations
 
@@ -16,10 +16,21 @@ from flywheel.schema import column
 from flywheel.scorer import Item
 from flywheel.workspace import UsageError, digest, file_digest
 
-# The two ends of the zero-shot classifier; the score is the probability mass on the first.
-_NSFW = ("a nude photo", "a pornographic picture", "explicit sexual content", "a photo of gore and mutilation")
-_SAFE = ("a photo", "a picture that is safe for work", "a photo of a landscape", "a photo of people", "a drawing")
-
+# The two ends of each zero-shot classifier; the score is the probability mass on the first.
+_HEADS = {
+    "nsfw": (
+        ("a nude photo", "a pornographic picture", "explicit sexual content", "a photo of gore and mutilation"),
+        ("a photo", "a picture that is safe for work", "a photo of a landscape", "a photo of people", "a drawing"),
+    ),
+    "watermark": (
+        ("a stock photo with a watermark", "a picture with a watermark across it", "a photo with a copyright overlay"),
+        ("a photo without a watermark", "a clean photo", "a picture", "a photo of a sign with text"),
+    ),
+    "generated": (
+        ("an AI-generated image", "a picture made by a diffusion model", "a synthetic rendering by a neural network"),
+        ("a photo taken with a camera", "an authentic photograph", "a scan of a painting", "a drawing by hand"),
+    ),
+}
 
 _LOCAL = "local-dir:"  # open_clip's prefix of an architecture whose configuration is in a folder
 
@@ -36,6 +47,8 @@ class Clip:
     fields = (
         column("similarity", pa.float64(), "cosine of image and caption embedding, −1 to 1; null without a caption"),
         column("nsfw", pa.float64(), "zero-shot probability that the picture is not safe for work, 0 to 1"),
+        column("watermark", pa.float64(), "zero-shot probability that a watermark lies over the picture, 0 to 1"),
+        column("generated", pa.float64(), "zero-shot probability that a model drew the picture, 0 to 1"),
         column("aesthetic", pa.float64(), "aesthetic head, about 1 to 10"),
         column("embedding", pa.list_(pa.float32()), "normalised image embedding"),
     )
@@ -48,7 +61,7 @@ class Clip:
             raise Unavailable(f"aesthetic head {aesthetic_head} does not exist")
         config = f"{model.removeprefix(_LOCAL)}/open_clip_config.json" if model.startswith(_LOCAL) else ""
         files = [file_digest(Path(p)) for p in (self.weights.checkpoint, aesthetic_head, config) if p]
-        self.version = f"1-{Path(model.removeprefix(_LOCAL)).name}-{digest(files, _NSFW, _SAFE)[:12]}"
+        self.version = f"2-{Path(model.removeprefix(_LOCAL)).name}-{digest(files, _HEADS)[:12]}"
         self.fields = tuple(f for f in Clip.fields if f.name != "aesthetic" or aesthetic_head)
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
@@ -84,7 +97,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     """The checkpoint's file, downloaded when `pretrained` is a hub tag."""
     if Path(pretrained).is_file():
         return Path(pretrained)
-    _make_torchvision_importable()
+    make_torchvision_importable()
     import open_clip
 
     if model not in open_clip.list_models():
@@ -109,7 +122,7 @@ def _network(weights: Weights) -> _Network:
 
 class _Network:
     def __init__(self, weights: Weights) -> None:
-        _make_torchvision_importable()
+        make_torchvision_importable()
         import open_clip
         import torch
 
@@ -121,7 +134,7 @@ class _Network:
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
         self._scale = float(self._model.logit_scale.exp())
-        self._classes = self.encode_texts([*_NSFW, *_SAFE])
+        self._heads = {name: self.encode_texts([*yes, *no]) for name, (yes, no) in _HEADS.items()}
         self._head = _load_head(weights.aesthetic_head) if weights.aesthetic_head else None
 
     def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
@@ -136,13 +149,11 @@ class _Network:
 
     def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
         """The row of one embedding [D]."""
-        logits = self._scale * (self._classes @ image)
-        mass = np.exp(logits - logits.max())
-        row: dict[str, Any] = {
-            "similarity": None if text is None else float(image @ text),
-            "nsfw": float(mass[: len(_NSFW)].sum() / mass.sum()),
-            "embedding": image.tolist(),
-        }
+        row: dict[str, Any] = {"similarity": None if text is None else float(image @ text), "embedding": image.tolist()}
+        for name, classes in self._heads.items():
+            logits = self._scale * (classes @ image)
+            mass = np.exp(logits - logits.max())
+            row[name] = float(mass[: len(_HEADS[name][0])].sum() / mass.sum())
         if self._head is not None:
             weight, bias = self._head
             row["aesthetic"] = float(image @ weight + bias)
@@ -162,7 +173,7 @@ def _load_head(path: str) -> tuple[np.ndarray, float]:
     return state["weight"].float().numpy().ravel(), float(state["bias"])
 
 
-def _make_torchvision_importable() -> None:
+def make_torchvision_importable() -> None:
     """Declare the operators that torchvision's import expects, where its binary does not match torch's build."""
     import sys
 

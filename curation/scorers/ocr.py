@@ -18,12 +18,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
 from flywheel.schema import column
 from flywheel.scorer import Item, per_item
 
 READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
 MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it
+_TALL = 1.5  # height over width from which the engine takes a box for a turned line
+_SURE = 0.85  # confidence that text on its side or head does not reach (measured: at most 0.84; upright 0.96 and more)
+_ENOUGH = 4.0  # characters that must be sure before a picture is turned
 _QUOTES = re.compile(
     r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
@@ -54,31 +58,101 @@ def text_similarity(read: str, wanted: str) -> float:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the engine read: `text` in reading order, number of text boxes, their share of the area, mean confidence."""
+class Line:
+    """One text box: what it says, the engine's confidence, corners [4, 2] in pixels of the picture."""
 
     text: str
-    boxes: int
-    text_area: float
-    confidence: float | None
+    confidence: float
+    corners: np.ndarray
+
+    @property
+    def tall(self) -> bool:
+        """Is the box upright on its short end? Then the engine turned it by 90° counterclockwise to read it."""
+        width, height = self._sides()
+        return height > _TALL * width
+
+    @property
+    def height(self) -> float:
+        """Height of its characters, pixels."""
+        return min(self._sides())
+
+    def _sides(self) -> tuple[float, float]:
+        first, second, _, last = self.corners
+        return float(np.hypot(*(second - first))), float(np.hypot(*(last - first)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the engine read, in reading order, from a picture of width × height pixels."""
+
+    lines: tuple[Line, ...]
+    width: int
+    height: int
+
+    @property
+    def text(self) -> str:
+        """All lines, joined by spaces."""
+        return " ".join(line.text for line in self.lines)
+
+    @property
+    def text_area(self) -> float:
+        """Share of the picture's area inside text boxes, 0 to 1."""
+        return min(1.0, sum(_polygon_area(line.corners) for line in self.lines) / (self.width * self.height))
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean over the lines; None where there are none."""
+        return sum(line.confidence for line in self.lines) / len(self.lines) if self.lines else None
 
 
 def read_text(image: Image.Image) -> Reading:
     """Read a picture (any PIL mode). Boxes without a letter or digit are no text."""
     rgb = enlarged(image.convert("RGB"))
     result = _engine().predict(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]))[0]  # the engine expects BGR
-    lines = [
-        (text, float(score), np.asarray(box, dtype=np.float64))
+    scale = image.width / rgb.width
+    lines = tuple(
+        Line(text, float(score), np.asarray(box, dtype=np.float64) * scale)
         for text, score, box in zip(result["rec_texts"], result["rec_scores"], result["rec_polys"])
         if comparable(text)
-    ]
-    area = sum(_polygon_area(box) for *_, box in lines) / (rgb.width * rgb.height)
-    return Reading(
-        text=" ".join(text for text, *_ in lines),
-        boxes=len(lines),
-        text_area=min(1.0, area),
-        confidence=sum(score for _, score, _ in lines) / len(lines) if lines else None,
     )
+    return Reading(lines, image.width, image.height)
+
+
+def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]:
+    """(reading of the picture turned upright, degrees clockwise that it was turned by, doubt in 0 to 1).
+
+    Text that lies or stands on its head is read with little confidence, but text that runs downwards is read in full:
+    the picture as it is and upside down show all four turns. Turn and doubt are None without enough sure text; doubt is
+    the share of the sure text that another turn would serve, 0 where the picture stays as it is.
+    """
+    reading = read_text(image)
+    sure = _sure(reading, 0, 270)
+    unsure = sum(len(comparable(line.text)) for line in reading.lines) - sure[0]
+    if unsure > sure[0]:  # most of the text does not read well as it is
+        reversed_ = read_text(image.transpose(Image.Transpose.ROTATE_180))
+        sure |= _sure(reversed_, 180, 90)
+    turn = max(sure, key=lambda degrees: (sure[degrees], -degrees))
+    if sure[turn] < _ENOUGH:
+        return reading, None, None
+    if turn == 0:
+        return reading, 0, 0.0
+    doubt = 1 - sure[turn] / sum(sure.values())
+    return read_text(turned(image, turn)), turn, doubt
+
+
+def turned(image: Image.Image, degrees: int) -> Image.Image:
+    """The picture turned clockwise by 0, 90, 180 or 270 degrees."""
+    turns = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+    return image.transpose(turns[degrees]) if degrees else image
+
+
+def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
+    """Characters that are read for sure, by the turn that makes them upright: of wide boxes, and of tall ones."""
+    sure = {wide: 0.0, tall: 0.0}
+    for line in reading.lines:
+        weight = max(0.0, line.confidence - _SURE) / (1 - _SURE)
+        sure[tall if line.tall else wide] += weight * len(comparable(line.text))
+    return sure
 
 
 def enlarged(image: Image.Image) -> Image.Image:
@@ -122,27 +196,44 @@ def _engine() -> Any:
     )
 
 
+_LINE = pa.struct(
+    [pa.field("text", pa.large_string())]
+    + [pa.field(n, pa.float64()) for n in ("confidence", "x", "y", "width", "height")]
+)
+
+
 class Ocr:
     """Text in the picture, and its agreement with the caption's quoted text (null where the caption quotes nothing).
 
-    `only_quoted`: read only pictures whose caption quotes text; every column of the others is null. Reading is the
-    dearest operator by two orders of magnitude.
+    only_quoted: read only pictures whose caption quotes text; every column of the others is null. Reading is the
+    dearest operator by two orders of magnitude. turns: find pictures that lie on their side or head (no EXIF says so)
+    and read them upright; without it `turn` and `turn_doubt` are no columns. Verifiers never turn: a word upside down
+    is not the word that was asked for.
     """
 
     name = "ocr"
     fields = (
         column("text", pa.large_string(), "text read, boxes in reading order joined by spaces"),
         column("boxes", pa.int32(), "text boxes that hold at least one letter or digit"),
+        column("lines", pa.list_(_LINE), "boxes in reading order, their bounds as shares of the picture's two sides"),
         column("text_area", pa.float64(), "share of the picture's area inside text boxes, 0 to 1"),
+        column("smallest", pa.float64(), "height of the smallest line's characters, pixels; null without text"),
         column("confidence", pa.float64(), "mean recognition confidence of the boxes; null where there are none"),
+        column("script", pa.string(), "script of most letters read: LATIN, CJK, CYRILLIC, …; null without a letter"),
+        column("scripts", pa.int32(), "scripts with at least a tenth of the letters read"),
+        column("language", pa.string(), "ISO 639-1 code of the text read; null where no language is likely enough"),
         column("quoted", pa.large_string(), "text that the caption quotes; null where it quotes nothing"),
         column("ned", pa.float64(), "normalised edit similarity of read and quoted text, 0 to 1"),
         column("exact", pa.bool_(), "read and quoted text agree in every letter and digit"),
+        column("turn", pa.int32(), "degrees clockwise that make the text upright: 0, 90, 180, 270; null without text"),
+        column("turn_doubt", pa.float64(), "share of the sure text that another turn would serve; 0 where turn is 0"),
     )
 
-    def __init__(self, *, only_quoted: bool = False) -> None:
-        self.only_quoted = only_quoted
-        self.version = f"1-rapidocr{wheel_version()}" + ("-quoted" if only_quoted else "")
+    def __init__(self, *, only_quoted: bool = False, turns: bool = False) -> None:
+        self.only_quoted, self.turns = only_quoted, turns
+        options = ("-quoted" if only_quoted else "") + ("-turns" if turns else "")
+        self.version = f"2-rapidocr{wheel_version()}{options}"
+        self.fields = tuple(f for f in Ocr.fields if turns or not f.name.startswith("turn"))
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded."""
@@ -152,14 +243,34 @@ class Ocr:
         quoted = quoted_text(item.caption)
         if quoted is None and self.only_quoted:
             return dict.fromkeys(field.name for field in self.fields)
-        reading = read_text(item.upright)
+        turn: dict[str, Any] = {}
+        if not self.turns:
+            reading = read_text(item.upright)
+        elif item.references:  # to turn the result but not its reference would part them
+            reading, turn = read_text(item.upright), {"turn": None, "turn_doubt": None}
+        else:
+            reading, degrees, doubt = read_upright(item.upright)
+            turn = {"turn": degrees, "turn_doubt": doubt}
         similarity = None if quoted is None else text_similarity(reading.text, quoted)
+        letters = scripts(reading.text)
         return {
             "text": reading.text,
-            "boxes": reading.boxes,
+            "boxes": len(reading.lines),
+            "lines": [_record(line, reading) for line in reading.lines],
             "text_area": reading.text_area,
+            "smallest": min((line.height for line in reading.lines), default=None),
             "confidence": reading.confidence,
+            "script": main_script(letters),
+            "scripts": present(letters),
+            "language": language(reading.text),
             "quoted": quoted,
             "ned": similarity,
             "exact": None if similarity is None else similarity == 1.0,
-        }
+        } | turn
+
+
+def _record(line: Line, reading: Reading) -> dict[str, Any]:
+    low, high = line.corners.min(axis=0), line.corners.max(axis=0)
+    size = np.array([reading.width, reading.height])
+    (x, y), (width, height) = low / size, (high - low) / size
+    return {"text": line.text, "confidence": line.confidence, "x": x, "y": y, "width": width, "height": height}

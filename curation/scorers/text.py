@@ -46,7 +46,12 @@ class Text:
 
 def words(text: str) -> int:
     """Number of words, each character of an unspaced script counting as one."""
-    return len(_TOKEN.findall(text))
+    return len(tokens(text))
+
+
+def tokens(text: str) -> list[str]:
+    """Words, and the characters of unspaced scripts."""
+    return _TOKEN.findall(text)
 
 
 @lru_cache(maxsize=2)

@@ -23,7 +23,7 @@ class Input:
     uri: str
     size: int = 0
     mtime_ns: int = 0
-    position: int = 0  # tar: byte offset of the data; parquet: row number
+    position: int = 0  # tar: byte offset of the data; parquet: row and picture of the row
     task: str = "t2i"
     stream: str = "t2i"
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text), primary first

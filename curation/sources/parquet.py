@@ -1,87 +1,180 @@
-"""Parquet with embedded image bytes: a binary column, or the struct {bytes, path} that Hugging Face datasets writes."""
+"""Parquet with embedded image bytes: a binary column, or the struct {bytes, path} that Hugging Face datasets writes.
+
+Edit pairs carry their reference images in a second column, one image or a list of them in each row.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.captions import Annotation, annotation
 from curation.sources import MAX_BYTES, BadInput, Input
 from flywheel.workspace import UsageError
 
-_IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes")
+_IMAGE_NAMES = (
+    "image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes",
+    "edited_image", "edited_img", "target_image", "target_img", "target", "output_image",
+)  # fmt: skip
+_REFERENCE_NAMES = (
+    "references", "reference_images", "reference_image", "source_image", "source_img", "src_img", "original_image",
+    "input_image", "input_images",
+)  # fmt: skip
 _CAPTION_NAMES = ("caption", "text", "prompt", "txt")
+_INSTRUCTION_NAMES = ("instruction", "edit_instruction", "edit_prompt", *_CAPTION_NAMES)
 _BATCH = 64  # rows in memory at a time
+_SLOTS = 256  # pictures of one row: its own, then its references
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Names of the columns that are read."""
+
+    image: str
+    references: str | None
+    caption: str | None
+    instruction: str | None
+    more: tuple[str, ...]  # captions, stream: as in a captions JSONL
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """One row per input; task t2i. Captions come from a column named caption, text, prompt or txt."""
+    """One row per input, `path#row`; each reference of a pair is an input of its own, `path#row/1`, `path#row/2`, …
+
+    Texts come from a column named caption, text, prompt or txt, instructions also from instruction or edit_prompt;
+    columns `captions` and `stream` say what they say in a captions JSONL.
+    """
 
     path: Path
     kind: str = "parquet"
 
     def inputs(self) -> list[Input]:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
-        with self._open() as file:
-            image, caption = self._columns(file.schema_arrow)
-            state = self.path.stat()
-            rows: list[Input] = []
-            for batch in file.iter_batches(_BATCH, columns=[c for c in (image, caption) if c]):
-                sizes = [len(b) if b is not None else -1 for b in _bytes(batch, image)]
-                texts = batch.column(caption).to_pylist() if caption else [None] * len(sizes)
-                for size, text in zip(sizes, texts):
-                    captions = (("general", text),) if text else ()
-                    uri, number = f"{self.path}#{len(rows)}", len(rows)
-                    row = Input(uri, max(size, 0), state.st_mtime_ns, number, captions=captions)
-                    rows.append(row if size <= MAX_BYTES else _too_large(row))
+        changed = self.path.stat().st_mtime_ns
+        rows: list[Input] = []
+        for number, (pictures, said) in enumerate(self._rows()):
+            rows += self._inputs(number, [-1 if p is None else len(p) for p in pictures], said, changed)
         if not rows:
             raise UsageError(f"source {self.path} holds no rows")
         return rows
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
-        """Bytes of these rows (ascending), one pass; row groups that none of them is in are not read."""
-        wanted = iter(inputs)
-        item = next(wanted, None)
-        with self._open() as file:
-            image, _ = self._columns(file.schema_arrow)
-            start = 0
-            for group in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(group).num_rows
-                first = start
-                if item is not None and item.position < stop:
-                    for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[image]):
-                        data = _bytes(batch, image)
-                        while item is not None and item.position < first + len(batch):
-                            found = data[item.position - first]
-                            yield BadInput("no embedded bytes in this row") if found is None else found
-                            item = next(wanted, None)
-                        first += len(batch)
-                start = stop
-        while item is not None:
-            yield BadInput("changed while it was being ingested: ingest the source again")
-            item = next(wanted, None)
+        """Bytes of these pictures; ascending rows are read in one pass, row groups that none is in are not read."""
+        for item in inputs:
+            row, slot = divmod(item.position, _SLOTS)
+            pictures = self._cursor.pictures(row)
+            if pictures is None or slot >= len(pictures):
+                yield BadInput("changed while it was being ingested: ingest the source again")
+            else:
+                found = pictures[slot]
+                yield BadInput("no embedded bytes in this row") if found is None else found
 
-    def _open(self) -> pq.ParquetFile:
+    def _inputs(self, number: int, sizes: list[int], said: dict[str, Any], changed: int) -> Iterator[Input]:
+        uris = [f"{self.path}#{number}" + (f"/{slot}" if slot else "") for slot in range(len(sizes))]
+        places = [number * _SLOTS + slot for slot in range(len(sizes))]
+        first, *others = (
+            replace(Input(u, max(s, 0), changed, p), fault=_fault(s)) for u, s, p in zip(uris, sizes, places)
+        )
+        if len(sizes) > _SLOTS:
+            yield replace(first, fault=f"{len(sizes) - 1} references: at most {_SLOTS - 1} are possible")
+            return
         try:
-            return pq.ParquetFile(self.path)
-        except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"source {self.path} is no readable Parquet file: {error}") from error
+            note = self._annotation(said, uris[1:])
+        except ValueError as error:
+            yield replace(first, fault=first.fault or f"unreadable caption: {error}")
+        else:
+            texts = {"captions": note.captions, "references": note.references}
+            yield replace(first, task=note.task, stream=note.stream, **texts)
+        yield from others
 
-    def _columns(self, schema: pa.Schema) -> tuple[str, str | None]:
-        images = [f.name for f in schema if _is_image(f.type)]
-        image = next((n for n in _IMAGE_NAMES if n in images), images[0] if images else None)
+    def _annotation(self, said: dict[str, Any], references: list[str]) -> Annotation:
+        columns = self._columns
+        text = said.get((columns.instruction if references else columns.caption) or "")
+        row = {name: said[name] for name in columns.more if said[name] is not None}
+        if references:
+            row |= {"references": references, "stream": "ti2i"}
+        return annotation(row | ({"caption": text} if text else {}))
+
+    def _rows(self) -> Iterator[tuple[list[bytes | None], dict[str, Any]]]:
+        """(own picture and references, texts by column) of every row."""
+        columns = self._columns
+        texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
+        with _open(self.path) as file:
+            for batch in file.iter_batches(_BATCH, columns=[*_pictures_of(columns), *texts]):
+                yield from zip(_pictures(batch, columns), batch.select(texts).to_pylist())
+
+    @cached_property
+    def _cursor(self) -> _Cursor:
+        return _Cursor(self.path, self._columns)
+
+    @cached_property
+    def _columns(self) -> _Columns:
+        with _open(self.path) as file:
+            schema = file.schema_arrow
+        pictures = {f.name for f in schema if _is_image(f.type)}
+        lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
+        references = _first(_REFERENCE_NAMES, pictures | lists)
+        image = _first(_IMAGE_NAMES, pictures) or next(
+            (n for n in schema.names if n in pictures and n != references and "mask" not in n), None
+        )
         if image is None:
             raise UsageError(
                 f"source {self.path} has no image column (binary, or a struct with bytes);"
                 f" it has {', '.join(schema.names)}"
             )
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        return image, next((n for n in _CAPTION_NAMES if n in texts), None)
+        texts = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
+        more = tuple(n for n in ("captions", "stream") if n in schema.names)
+        return _Columns(image, references, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
+
+
+class _Cursor:
+    """The pictures of a row; going forward through the file costs one pass, whoever asks."""
+
+    def __init__(self, path: Path, columns: _Columns) -> None:
+        self._path, self._columns = path, columns
+        with _open(path) as file:
+            sizes = (file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))
+            self._stops = list(accumulate(sizes))  # row behind each row group
+        self._group = -1
+        self._start = self._end = 0  # rows of the batch in hand
+        self._batch: list[list[bytes | None]] = []
+
+    def pictures(self, row: int) -> list[bytes | None] | None:
+        """Own picture and references; None where the file has no such row."""
+        group = bisect_right(self._stops, row)
+        if group == len(self._stops):
+            return None
+        if row < self._start or group != self._group:
+            self._group, self._batches = group, self._read(group)
+            self._start = self._end = self._stops[group - 1] if group else 0
+        while row >= self._end:
+            self._batch = next(self._batches)
+            self._start, self._end = self._end, self._end + len(self._batch)
+        return self._batch[row - self._start]
+
+    def _read(self, group: int) -> Iterator[list[list[bytes | None]]]:
+        with _open(self._path) as file:
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=_pictures_of(self._columns)):
+                yield _pictures(batch, self._columns)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"source {path} is no readable Parquet file: {error}") from error
+
+
+def _first(names: Sequence[str], there: set[str]) -> str | None:
+    return next((n for n in names if n in there), None)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -90,12 +183,29 @@ def _is_image(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def _bytes(batch: pa.RecordBatch, name: str) -> list[Any]:
-    column = batch.column(name)
-    if pa.types.is_struct(column.type):
-        column = column.flatten()[column.type.get_field_index("bytes")]  # null structs become null bytes
-    return column.to_pylist()
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
-def _too_large(row: Input) -> Input:
-    return replace(row, fault=f"too large: {row.size} bytes is over {MAX_BYTES}")
+def _pictures_of(columns: _Columns) -> list[str]:
+    return [c for c in (columns.image, columns.references) if c]
+
+
+def _pictures(batch: pa.RecordBatch, columns: _Columns) -> list[list[bytes | None]]:
+    """Per row its own picture and its references; a null reference column is no reference, a null in a list is one."""
+    own = [_content(v) for v in batch.column(columns.image).to_pylist()]
+    if columns.references is None:
+        return [[picture] for picture in own]
+    out = []
+    for picture, value in zip(own, batch.column(columns.references).to_pylist()):
+        references = value if isinstance(value, list) else [] if value is None else [value]
+        out.append([picture, *map(_content, references)])
+    return out
+
+
+def _content(value: Any) -> bytes | None:
+    return value["bytes"] if isinstance(value, dict) else value
+
+
+def _fault(size: int) -> str | None:
+    return f"too large: {size} bytes is over {MAX_BYTES}" if size > MAX_BYTES else None

@@ -201,6 +201,9 @@ def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict
         "image": fit(sample.image, side, side),
         "references": [fit(r, side, side) for r in sample.references],
         "track": capability,
+        "stream": "synthetic",
+        "width": side,
+        "height": side,
     }
     return Layout(side, side, side, sample.task, len(sample.references)), row, sample.recipe
 

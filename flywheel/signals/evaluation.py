@@ -15,11 +15,12 @@ from flywheel.ledger import Ledger
 from flywheel.preset import Evaluation
 from flywheel.scorer import Item, decode
 from flywheel.signals.results import Results, results
-from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace, digest, write_bytes
+from flywheel.signals.suite import JUDGED, Prompt
+from flywheel.workspace import UsageError, Workspace, digest, write_bytes
 
 if TYPE_CHECKING:
     from curation.verify import Outcome
+    from flywheel.signals.judge import Judge
 
 BATCH = 32  # images sampled together; only speed depends on it
 Report = Callable[..., None]
@@ -47,7 +48,7 @@ def evaluate(
     if not ledger.has(key):
         folder = workspace.path("samples", arm_name(round_, arm))
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
-        outcomes = judge_images(suite, images)
+        outcomes = judge_images(suite, images, judge=make_judge(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
             _signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
@@ -99,15 +100,39 @@ def sample_suite(
     return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
 
 
-def judge_images(suite: Sequence[Prompt], images: Sequence[bytes]) -> list[list[Outcome]]:
-    """The outcome of each prompt's checks on its image."""
+def judge_images(
+    suite: Sequence[Prompt], images: Sequence[bytes], *, judge: Judge | None = None
+) -> list[list[Outcome]]:
+    """The outcome of each prompt's checks on its image; without a judge, what only a judge can tell is not applied."""
     from curation.verify import verify
+    from flywheel.signals.benchmarks import with_dependencies
+    from flywheel.signals.judge import judge_with
 
     items = [
         Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes())
         for p, image in zip(suite, images)
     ]
-    return verify(items, [p.checks for p in suite])
+    seen = verify(items, [[c for c in p.checks if c["verifier"] not in JUDGED] for p in suite])
+    judged = judge_with(judge, suite, images)
+    out = []
+    for prompt, verified, answers in zip(suite, seen, judged):
+        rest = iter(verified)
+        outcomes = [answers[n] if n in answers else next(rest) for n in range(len(prompt.checks))]
+        out.append(with_dependencies(prompt, outcomes))
+    return out
+
+
+def make_judge(workspace: Workspace, settings: Evaluation) -> Judge | None:
+    """The judge that the preset names; its answers are kept in the workspace. Errors: `UsageError`."""
+    if not settings.judge:
+        return None
+    from flywheel.endpoint import Endpoint
+    from flywheel.signals.judge import Judge
+
+    try:
+        return Judge(Endpoint(**settings.judge, cache=workspace.path("judge")))
+    except TypeError as error:
+        raise UsageError(f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable") from error
 
 
 def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:

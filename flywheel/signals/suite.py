@@ -10,16 +10,20 @@ from typing import Any
 
 from flywheel.workspace import UsageError, write_bytes
 
+JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, its reference images (ti2i), and its checks (see `curation.verify`)."""
+    """A prompt, its reference images (ti2i), and its checks (see `curation.verify`); a judge's are `JUDGED`."""
 
     prompt_id: str
     text: str
     task: str
     references: tuple[Path, ...]
     checks: tuple[dict[str, Any], ...]
+    benchmark: str = ""  # whose scoring rule applies; empty for a suite of one's own
+    category: str = ""  # the benchmark's own name of the prompt's group
 
     def reference_bytes(self) -> tuple[bytes, ...]:
         """Encoded reference images, in order."""
@@ -28,12 +32,23 @@ class Prompt:
 
 def load_suite(path: Path) -> list[Prompt]:
     """The prompts of a suite file. Errors: `UsageError` naming file, line and what is wrong with it."""
+    if not path.is_file():
+        raise UsageError(f"no suite at {path}: make one with `flywheel suite import`")
     prompts = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            references = tuple(path.parent / r for r in row.get("references", ()))
-            prompts.append(Prompt(row["prompt_id"], row["prompt"], row["task"], references, tuple(row["checks"])))
+            prompts.append(
+                Prompt(
+                    prompt_id=row["prompt_id"],
+                    text=row["prompt"],
+                    task=row["task"],
+                    references=tuple(path.parent / r for r in row.get("references", ())),
+                    checks=tuple(row["checks"]),
+                    benchmark=row.get("benchmark", ""),
+                    category=row.get("category", ""),
+                )
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}, line {number}: not a suite prompt ({type(error).__name__}: {error})") from error
     if not prompts:

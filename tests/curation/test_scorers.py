@@ -147,9 +147,9 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP with random weights, as a checkpoint on disk: for how weights are loaded, not for what they say."""
     import torch
 
-    from curation.scorers.clip import _make_torchvision_importable
+    from curation.scorers.clip import make_torchvision_importable
 
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from open_clip.model import CLIP
 
     vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,3 +179,41 @@ def test_new_pictures_start_the_next_round_from_the_promoted_checkpoint(finished
     plan = json.loads((workspace / "rounds" / "round-0003" / "plan.json").read_text())
     promoted = [r["checkpoint"] for r in sql(workspace, "select * from rounds where verdict = 'PROMOTE' and round < 3")]
     assert plan["incumbent"] in promoted and plan["snapshot"] == later["snapshot"] != summary["snapshot"]
+
+
+def first(workspace: Path, pattern: str) -> Path:
+    return sorted(workspace.glob(pattern))[0]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "pool/*/00000.parquet": flip,
+    "scores/header@*/*.parquet": flip,
+    "snapshots/*/decisions.parquet": flip,
+    "shards/*/*/*.parquet": Path.unlink,
+    "remedies/*/*/*.parquet": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "checkpoints/*/final/ema.safetensors": flip,
+    "ledger/case_events/*.parquet": flip,
+    "rounds/round-0001/result.json": Path.unlink,
+    "samples/*/*.png": flip,
+}
+
+
+def test_fsck_finds_each_damage_and_nothing_else(finished: tuple[Path, dict], tmp_path: Path):
+    from flywheel.fsck import fsck
+    from flywheel.workspace import Workspace
+
+    assert fsck(Workspace(finished[0])).findings == ()
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    damaged = {str(first(copy, pattern).relative_to(copy)): damage for pattern, damage in DAMAGES.items()}
+    for name, damage in damaged.items():
+        damage(copy / name)
+    report = fsck(Workspace(copy))
+    assert {f.path for f in report.findings if f.severity == "error"} == set(damaged)
+    assert not report.sound and all(f.advice for f in report.findings)

@@ -1,0 +1,54 @@
+"""Language and scripts of a text, for captions and for text that was read. The language model is py3langid's own."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+CERTAIN = 0.4  # probability from which a language is named: short captions are often nobody's
+# Of the 97 languages the model knows, those that caption pools hold: fewer rivals, better answers on short texts.
+LANGUAGES = (
+    "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi", "hr", "hu", "id",
+    "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "ta", "te", "th", "tr", "uk",
+    "ur", "vi", "zh",
+)  # fmt: skip
+
+
+def language(text: str) -> str | None:
+    """ISO 639-1 code; None where there is no letter or no language is likely enough."""
+    if not any(c.isalpha() for c in text):
+        return None
+    found, probability = _identifier().classify(text)
+    return found if probability >= CERTAIN else None
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    """The model, loaded once per process (a second)."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
+
+
+def scripts(text: str) -> Counter[str]:
+    """Letters of each script; Chinese, Japanese and Korean ideographs are CJK."""
+    return Counter(_script(c) for c in text if c.isalpha())
+
+
+def main_script(letters: Counter[str]) -> str | None:
+    """The script of most letters; None without a letter."""
+    return max(letters, key=lambda s: (letters[s], s)) if letters else None
+
+
+def present(letters: Counter[str]) -> int:
+    """Scripts with at least a tenth of the letters."""
+    return sum(n * 10 >= letters.total() for n in letters.values())
+
+
+@lru_cache(maxsize=65_536)
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "UNKNOWN").split()[0].removesuffix("-UNIFIED")

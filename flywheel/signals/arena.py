@@ -1,0 +1,113 @@
+"""Pairwise battles: votes on two models' pictures of one prompt, imported into a ledger; a lost one is a signal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flywheel.ledger import Ledger
+from flywheel.signals.feedback import Imported, folding, read_rows, why, write_quarantine
+from flywheel.signals.ratings import Battles
+from flywheel.workspace import UsageError, Workspace, digest, file_digest
+
+Winner = Literal["model_a", "model_b", "tie", "tie (bothbad)"]
+
+
+class Battle(BaseModel):
+    """One vote. `style_a`, `style_b`: covariates of the two pictures (size, text length, …) that may sway a judge."""
+
+    model_config = ConfigDict(extra="ignore")
+    battle_id: str = Field(min_length=1, max_length=200)
+    model_a: str = Field(min_length=1)
+    model_b: str = Field(min_length=1)
+    winner: Winner
+    capability: str = "overall"
+    prompt: str = ""
+    task: Literal["t2i", "ti2i"] = "t2i"
+    judge: str | None = None
+    style_a: dict[str, float] | None = None
+    style_b: dict[str, float] | None = None
+    image_a: str | None = None
+    image_b: str | None = None
+
+    @model_validator(mode="after")
+    def _fair(self) -> Battle:
+        if self.model_a == self.model_b:
+            raise ValueError("a model cannot battle itself")
+        if (self.style_a or {}).keys() != (self.style_b or {}).keys():
+            raise ValueError("style_a and style_b need the same covariates")
+        return self
+
+
+def import_battles(workspace: Workspace, path: Path, *, model: str | None = None) -> Imported:
+    """Import a JSONL or Parquet file of battles, each once; what `model` lost, or both got bad, becomes a signal."""
+    if not path.is_file():
+        raise UsageError(f"{path} is no file: give JSON lines or Parquet, one battle a row")
+    battles: list[Battle] = []
+    bad: list[dict[str, Any]] = []
+    for number, row in enumerate(read_rows(path), 1):
+        try:
+            battles.append(Battle.model_validate_json(row) if isinstance(row, str) else Battle.model_validate(row))
+        except ValidationError as error:
+            bad.append({"row": number, "reason": why(error), "content": row if isinstance(row, str) else repr(row)})
+    name = file_digest(path)
+    ledger = Ledger(workspace, "battles")
+    with folding(workspace):
+        key = f"battles/{name}"
+        known = set() if ledger.has(key) else {r["battle_id"] for r in ledger.rows()}
+        new = {b.battle_id: b for b in reversed(battles) if b.battle_id not in known}
+        fresh = 0 if ledger.has(key) else len(new)
+        signals = [signal(b, model) for b in new.values() if model and b.prompt and _lost(b, model)]
+        if signals:
+            Ledger(workspace, "signals").append(signals, key=f"{key}/signals/{model}")
+        ledger.append([_row(b) for b in new.values()], key=key)
+    return Imported(fresh, len(battles) - fresh, len(bad), write_quarantine(workspace, name, bad))
+
+
+def _lost(battle: Battle, model: str) -> bool:
+    other = {battle.model_a: "model_b", battle.model_b: "model_a"}.get(model)
+    return other is not None and battle.winner in (other, "tie (bothbad)")
+
+
+def signal(battle: Battle, model: str) -> dict[str, Any]:
+    """A battle that `model` lost, as a signal about its picture."""
+    ours = "a" if battle.model_a == model else "b"
+    evidence = {"battle_id": battle.battle_id, "winner": battle.winner, "against": getattr(battle, _other(ours))}
+    return {
+        "signal_id": digest("arena", battle.battle_id, model)[:32],
+        "kind": "arena",
+        "checkpoint": model,
+        "prompt_id": f"user-{digest(battle.task, battle.prompt)[:16]}",
+        "prompt": battle.prompt,
+        "task": battle.task,
+        "verifier": "arena",
+        "capability": None if battle.capability == "overall" else battle.capability,
+        "passed": False,
+        "score": 0.0,
+        "threshold": 0.5,
+        "evidence": json.dumps(evidence, ensure_ascii=False),
+        "image": getattr(battle, f"image_{ours}"),
+    }
+
+
+def _other(side: str) -> str:
+    return "model_b" if side == "a" else "model_a"
+
+
+def _row(battle: Battle) -> dict[str, Any]:
+    row = battle.model_dump(include={"battle_id", "capability", "prompt", "model_a", "model_b", "winner", "judge"})
+    return row | {k: json.dumps(v) if (v := getattr(battle, k)) else None for k in ("style_a", "style_b")}
+
+
+def battles(rows: Iterable[Mapping[str, Any]], *, styles: bool = False) -> dict[str, Battles]:
+    """Battles by capability, with `overall` over all of them. With `styles`, only battles that carry covariates."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if not styles or (row["style_a"] and row["style_b"]):
+            for name in {"overall", row["capability"]}:
+                groups.setdefault(name, []).append(row)
+    return {name: Battles.of(group, styles=styles) for name, group in sorted(groups.items())}

@@ -1,0 +1,191 @@
+"""A suite's result by its benchmark's own rule: from judged outputs to one score, with the benchmark's groups.
+
+GenEval: share of correct images per task, then the mean of the tasks. LongText-Bench and CVTG-2K: matched over wanted,
+summed over all pictures. DPG-Bench: mean over questions, images, prompts; an answer counts where its parents hold.
+Edits (GEdit-Bench): √(semantic × quality), mean per group, then the mean of the groups. PartiPrompts and suites of
+one's own: share of pictures that pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flywheel.signals.suite import Prompt
+from flywheel.workspace import UsageError
+
+if TYPE_CHECKING:
+    from curation.verify import Outcome
+
+Judged = tuple[Prompt, Sequence["Outcome"]]  # one picture of a prompt, judged by the prompt's checks
+
+
+@dataclass(frozen=True)
+class Result:
+    """`score` and `groups` are in the benchmark's own unit, as shares; `not_judged` pictures had no verdict."""
+
+    benchmark: str
+    score: float | None
+    groups: dict[str, float]
+    images: int
+    not_judged: int
+    prompts_without_output: int
+
+
+def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]]) -> list[Judged]:
+    """Judge given outputs, each `{"prompt_id", …}` with what was seen in one picture.
+
+    `text`: what was read; `detections`: see `curation.benchmark_rules.geneval`; `answers`: {question id: yes/no};
+    `ratings`: an edit's, see `edit_outcome`. Errors: `UsageError` for an unknown prompt, or what a check lacks.
+    """
+    from curation.verify import judge_columns
+
+    known = {p.prompt_id: p for p in suite}
+    judged = []
+    for number, output in enumerate(outputs, 1):
+        prompt = known.get(output.get("prompt_id", ""))
+        if prompt is None:
+            raise UsageError(f"output {number}: prompt_id {output.get('prompt_id')!r} is not in the suite")
+        outcomes = []
+        for check in prompt.checks:
+            if check["verifier"] == "question":
+                answer = output.get("answers", {}).get(str(check.get("id", 0)))
+                outcomes.append(question_outcome(check, answer))
+            elif check["verifier"] == "edit":
+                outcomes.append(edit_outcome(check, output.get("ratings")))
+            else:
+                outcomes.append(judge_columns(check, output))
+        judged.append((prompt, with_dependencies(prompt, outcomes)))
+    return judged
+
+
+def question_outcome(check: Mapping[str, Any], answer: object, error: str | None = None) -> Outcome:
+    """A yes-or-no answer as an outcome; None is no answer."""
+    from curation.verify import Outcome
+
+    evidence = {k: check[k] for k in ("question", "aspect") if k in check} | {"seen": answer}
+    if isinstance(answer, str):
+        answer = {"yes": True, "no": False}.get(answer.strip().lower().rstrip("."))
+    if not isinstance(answer, bool):
+        evidence["not_applied"] = error or "the question has no answer"
+        return Outcome("question", check["capability"], None, None, None, evidence)
+    return Outcome("question", check["capability"], answer, float(answer), 1.0, evidence)
+
+
+def with_dependencies(prompt: Prompt, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """DPG's graph: where a parent does not hold, a question scores 0 but is no failure of its own (`passed` None)."""
+    from dataclasses import replace
+
+    out = list(outcomes)
+    scores = {c["id"]: o.score for c, o in zip(prompt.checks, out) if "id" in c}
+    for n, check in enumerate(prompt.checks):
+        failed = [p for p in check.get("parents", ()) if scores.get(p) == 0]
+        if failed and out[n].score is not None:
+            scores[check["id"]] = 0.0
+            evidence = out[n].evidence | {"not_applied": f"its parent question {failed[0]} does not hold"}
+            out[n] = replace(out[n], score=0.0, passed=None, evidence=evidence)
+    return out
+
+
+EDIT_SCORE = 0.6  # [D] on the benchmark's scale of 10 that is 6: below it an edit is a failure
+
+
+def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, error: str | None = None) -> Outcome:
+    """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10, ratings from 0 to 10 (GEdit, VIEScore)."""
+    from curation.verify import Outcome
+
+    keys = ("success", "no_overediting", "natural", "no_artifacts")
+    if ratings is None or any(not isinstance(ratings.get(k), int | float) for k in keys):
+        why = error or "the edit has no ratings"
+        return Outcome("edit", check["capability"], None, None, None, {"not_applied": why})
+    success, no_overediting, natural, no_artifacts = (float(ratings[k]) for k in keys)
+    semantic, quality = min(success, no_overediting), min(natural, no_artifacts)
+    score = (semantic * quality) ** 0.5 / 10
+    minimum = check.get("min", EDIT_SCORE)
+    lowest = min(keys, key=lambda k: float(ratings[k]))
+    evidence = {"seen": dict(ratings), "semantic": semantic, "quality": quality, "failed": [lowest]}
+    return Outcome("edit", check["capability"], score >= minimum, score, minimum, evidence)
+
+
+def result(suite: Sequence[Prompt], judged: Sequence[Judged]) -> Result:
+    """The benchmark's own figure. Errors: `UsageError` where prompts of several benchmarks are mixed."""
+    names = {p.benchmark for p in suite}
+    if len(names) > 1:
+        raise UsageError(f"one result needs one benchmark, this suite mixes {', '.join(sorted(names))}")
+    benchmark = names.pop() if names else ""
+    usable = [(p, o) for p, o in judged if any(x.score is not None for x in o)]
+    score, groups = _RULES.get(benchmark, _pass_rate)(usable) if usable else (None, {})
+    seen = {p.prompt_id for p, _ in judged}
+    return Result(
+        benchmark=benchmark,
+        score=score,
+        groups=groups,
+        images=len(judged),
+        not_judged=len(judged) - len(usable),
+        prompts_without_output=sum(p.prompt_id not in seen for p in suite),
+    )
+
+
+def _grouped(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    groups: dict[str, list[float]] = {}
+    for name, value in values:
+        groups.setdefault(name, []).append(value)
+    return {name: _mean(group) for name, group in sorted(groups.items())}
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _mean_of_groups(judged: Sequence[Judged]) -> tuple[float, dict[str, float]]:
+    groups = _grouped((p.category, _first(o).score) for p, o in judged)
+    return _mean(groups.values()), groups
+
+
+def _first(outcomes: Sequence[Outcome]) -> Any:
+    return next(o for o in outcomes if o.score is not None)
+
+
+def _matched(judged: Sequence[Judged]) -> tuple[float, dict[str, float]]:
+    counts: dict[str, list[int]] = {}
+    for prompt, outcomes in judged:
+        evidence = _first(outcomes).evidence
+        for name in ("", prompt.category):
+            pair = counts.setdefault(name, [0, 0])
+            pair[0] += evidence["matched"]
+            pair[1] += evidence["wanted"]
+    shares = {name: matched / wanted for name, (matched, wanted) in sorted(counts.items())}
+    groups = {k: v for k, v in shares.items() if k}
+    if "ned" in _first(judged[0][1]).evidence:
+        groups["NED"] = _mean(_first(o).evidence["ned"] for _, o in judged)
+    return shares[""], groups
+
+
+def _question_graph(judged: Sequence[Judged]) -> tuple[float, dict[str, float]]:
+    images: dict[str, list[float]] = {}
+    aspects = []
+    for prompt, outcomes in judged:
+        scores = [o.score or 0.0 for o in outcomes]
+        images.setdefault(prompt.prompt_id, []).append(_mean(scores))
+        aspects += [
+            (c["aspect"].split(" - ")[0], float(o.evidence.get("seen") in (True, "yes")))
+            for c, o in zip(prompt.checks, outcomes)
+            if "aspect" in c
+        ]
+    return _mean(_mean(v) for v in images.values()), _grouped(aspects)
+
+
+def _pass_rate(judged: Sequence[Judged]) -> tuple[float, dict[str, float]]:
+    passes = [(p.category, float(all(x.passed is not False for x in o))) for p, o in judged]
+    return _mean(v for _, v in passes), _grouped(passes)
+
+
+_RULES = {
+    "geneval": _mean_of_groups,
+    "longtext": _matched,
+    "cvtg": _matched,
+    "dpg": _question_graph,
+    "edit": _mean_of_groups,
+}

@@ -1,0 +1,166 @@
+"""User feedback: thumbs, reason, edited prompt, re-rolls. Each event becomes one signal, however often it is sent."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flywheel.ledger import Ledger
+from flywheel.workspace import UsageError, Workspace, digest, file_digest, write_bytes
+
+
+class Feedback(BaseModel):
+    """One event. `rerolls`: pictures the user asked for anew; `edited_prompt`: what they wrote instead."""
+
+    model_config = ConfigDict(extra="forbid")
+    event_id: str = Field(min_length=1, max_length=200)
+    prompt: str = Field(min_length=1, max_length=20_000)
+    thumbs: Literal["up", "down"] | None = None
+    reason: str = Field("", max_length=5_000)
+    edited_prompt: str = Field("", max_length=20_000)
+    rerolls: int = Field(0, ge=0, le=10_000)
+    task: Literal["t2i", "ti2i"] = "t2i"
+    prompt_id: str | None = Field(None, max_length=200)
+    checkpoint: str | None = None
+    image: str | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Events in = imported + duplicates + quarantined."""
+
+    imported: int
+    duplicates: int
+    quarantined: int
+    quarantine: str | None  # file that lists them with their reasons
+
+
+def signal_id(event_id: str) -> str:
+    """32 hex digits: the id of an event's signal."""
+    return digest("feedback", event_id)[:32]
+
+
+def signal(event: Feedback) -> dict[str, Any]:
+    """The event as a signal. Down, or without a thumb an edited prompt or a re-roll: it failed. Up: it passed."""
+    unhappy = bool(event.edited_prompt.strip() or event.rerolls)
+    passed = event.thumbs == "up" if event.thumbs else (False if unhappy else None)
+    evidence = {
+        k: v
+        for k in ("event_id", "thumbs", "reason", "edited_prompt", "rerolls")
+        if (v := getattr(event, k)) not in (None, "", 0)
+    }
+    row = {
+        "signal_id": signal_id(event.event_id),
+        "kind": "feedback",
+        "checkpoint": event.checkpoint,
+        "prompt_id": event.prompt_id or f"user-{digest(event.task, event.prompt)[:16]}",
+        "prompt": event.prompt,
+        "task": event.task,
+        "verifier": "user",
+        "passed": passed,
+        "score": {"up": 1.0, "down": 0.0}.get(event.thumbs or ""),
+        "evidence": json.dumps(evidence, ensure_ascii=False),
+        "image": event.image,
+    }
+    return row | ({"at": event.at} if event.at and event.at.tzinfo else {})
+
+
+def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tuple[int, int]:
+    """Append the events that the ledger does not have; returns (recorded, duplicates). Once per key."""
+    ledger = Ledger(workspace, "signals")
+    with folding(workspace):
+        if ledger.has(key):
+            return 0, 0
+        known = known_ids(workspace)
+        rows: dict[str, dict[str, Any]] = {}
+        total = 0
+        for event in events:
+            total += 1
+            row = signal(event)
+            if row["signal_id"] not in known:
+                rows.setdefault(row["signal_id"], row)
+        ledger.append(list(rows.values()), key=key)
+    return len(rows), total - len(rows)
+
+
+def known_ids(workspace: Workspace) -> set[str]:
+    """Signal ids of the feedback that the ledger has."""
+    from flywheel.catalog import connect
+
+    con = connect(workspace)
+    try:
+        return {r[0] for r in con.execute("SELECT signal_id FROM signals WHERE kind = 'feedback'").fetchall()}
+    finally:
+        con.close()
+
+
+def import_file(workspace: Workspace, path: Path) -> Imported:
+    """Import a JSONL or Parquet file of events. A bad row costs itself: it is listed with its reason.
+
+    Errors: `UsageError` when the file cannot be read at all.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is no file: give JSON lines or Parquet, one feedback event a row")
+    events, bad = [], []
+    for number, row in enumerate(read_rows(path), 1):
+        try:
+            events.append(Feedback.model_validate_json(row) if isinstance(row, str) else Feedback.model_validate(row))
+        except ValidationError as error:
+            bad.append({"row": number, "reason": why(error), "content": row if isinstance(row, str) else repr(row)})
+    name = file_digest(path)
+    imported, _ = record(workspace, events, key=f"feedback/import/{name}")
+    return Imported(imported, len(events) - imported, len(bad), write_quarantine(workspace, name, bad))
+
+
+def write_quarantine(workspace: Workspace, name: str, bad: list[dict[str, Any]]) -> str | None:
+    """List rows that could not be used, with their reasons; returns the file, None where there are none."""
+    if not bad:
+        return None
+    path = workspace.path("feedback", "quarantine", f"{name[:32]}.jsonl")
+    write_bytes(path, "".join(json.dumps(b, ensure_ascii=False) + "\n" for b in bad).encode())
+    return str(path)
+
+
+def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
+    """Lines of JSON, or Parquet rows without their nulls. Errors: `UsageError`."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            for batch in pq.ParquetFile(path).iter_batches():
+                for row in batch.to_pylist():
+                    yield {k: v for k, v in row.items() if v is not None}
+        except pa.ArrowException as error:
+            raise UsageError(f"{path} is no readable Parquet file: {error}") from error
+        return
+    with open(path, encoding="utf-8-sig", errors="replace") as f:
+        for line in f:
+            if line.strip():
+                yield line
+
+
+def why(error: ValidationError) -> str:
+    """The first fault of an event, in one sentence."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "event"
+    return f"{where}: {first['msg']}"
+
+
+@contextmanager
+def folding(workspace: Workspace) -> Iterator[None]:
+    """One process at a time compares with the ledger and appends: that is what makes an event count once."""
+    path = workspace.path("feedback", "fold.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield

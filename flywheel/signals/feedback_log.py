@@ -1,0 +1,144 @@
+"""The write-ahead log of feedback: an event is acknowledged once its line is on the disk, many lines to one fsync.
+
+Segments are `feedback/log/*.jsonl`. A live writer holds a lock on its own; every other one, left by a killed server,
+can be folded into the ledger under a key of its name and removed. A last line without its end was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flywheel.signals.feedback import Feedback, known_ids, record, signal_id, why
+from flywheel.workspace import Workspace, write_bytes
+
+
+class Segment:
+    """An append-only file that only this process writes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
+        self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        directory = os.open(folder, os.O_RDONLY)
+        os.fsync(directory)  # the name is on the disk before any event is
+        os.close(directory)
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append and sync. On failure the file is as it was before."""
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self.size)
+            raise
+        self.size += len(data)
+
+    def close(self) -> None:
+        """Give the segment up for folding."""
+        os.close(self._file)
+
+
+class FeedbackLog:
+    """Accepts events at once, syncs them in groups, folds full segments into the ledger."""
+
+    def __init__(self, workspace: Workspace, *, segment_bytes: int = 4 << 20, fold_seconds: float = 10.0) -> None:
+        self.workspace = workspace
+        self.segment_bytes = segment_bytes
+        self.fold_seconds = fold_seconds
+        fold(workspace)  # what a killed server left
+        self.known = known_ids(workspace)
+        self.folder = workspace.path("feedback", "log")
+        self.segment = Segment(self.folder)
+        self._pending: dict[str, asyncio.Future[None]] = {}
+        self._lines: list[tuple[str, bytes]] = []
+        self._wake = asyncio.Event()
+
+    async def append(self, events: Sequence[Feedback]) -> int:
+        """Return, once all are on the disk, how many were new. An event sent twice at once waits for its twin."""
+        waits, new = [], 0
+        for event in events:
+            key = signal_id(event.event_id)
+            if key in self.known:
+                continue
+            if key not in self._pending:
+                new += 1
+                self._pending[key] = asyncio.get_running_loop().create_future()
+                self._lines.append((key, event.model_dump_json(exclude_defaults=True).encode() + b"\n"))
+            waits.append(self._pending[key])
+        self._wake.set()
+        if waits:
+            await asyncio.gather(*waits)
+        return new
+
+    async def run(self) -> None:
+        """Write groups until cancelled."""
+        folding: asyncio.Task[int] | None = None
+        opened = time.monotonic()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.fold_seconds)
+            self._wake.clear()
+            await self._commit()
+            full = self.segment.size >= self.segment_bytes or time.monotonic() - opened > self.fold_seconds
+            if full and self.segment.size and (folding is None or folding.done()):
+                if folding:
+                    folding.result()
+                self.segment.close()
+                self.segment, opened = Segment(self.folder), time.monotonic()
+                folding = asyncio.create_task(asyncio.to_thread(fold, self.workspace))
+
+    async def _commit(self) -> None:
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        error: OSError | None = None
+        try:
+            await asyncio.to_thread(self.segment.write, b"".join(line for _, line in lines))
+        except OSError as caught:
+            error = caught
+        for key, _ in lines:
+            future = self._pending.pop(key)
+            if error:
+                future.set_exception(error)
+            else:
+                self.known.add(key)
+                future.set_result(None)
+
+    def close(self) -> None:
+        """Fold what is left."""
+        self.segment.close()
+        fold(self.workspace)
+
+
+def fold(workspace: Workspace) -> int:
+    """Move every segment without a live writer into the ledger, each once; returns the number of new signals."""
+    recorded = 0
+    for path in sorted(workspace.path("feedback", "log").glob("*.jsonl")):
+        with open(path, "rb") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its server lives
+            events, bad = [], []
+            for line in f.read().split(b"\n")[:-1]:
+                try:
+                    events.append(Feedback.model_validate_json(line))
+                except ValidationError as error:
+                    bad.append(why(error).encode() + b": " + line)
+            if bad:
+                write_bytes(workspace.path("feedback", "quarantine", path.name), b"\n".join(bad) + b"\n")
+            recorded += record(workspace, events, key=f"feedback/log/{path.stem}")[0]
+            path.unlink(missing_ok=True)
+    return recorded

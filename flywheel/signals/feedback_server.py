@@ -1,0 +1,90 @@
+"""The HTTP endpoint of user feedback: POST /feedback with a bearer token; an answer of 200 means it is on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from flywheel.signals.feedback import Feedback, why
+from flywheel.signals.feedback_log import FeedbackLog
+from flywheel.workspace import UsageError, Workspace
+
+MAX_EVENTS = 1000  # per request
+MAX_BYTES = 4 << 20
+MIN_TOKEN = 16  # characters
+
+
+def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) -> FastAPI:
+    """The application. Errors: `UsageError` for a token that could be guessed."""
+    if len(token) < MIN_TOKEN:
+        raise UsageError(f"the feedback token needs at least {MIN_TOKEN} characters")
+    expected = f"Bearer {token}".encode()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log = app.state.log = FeedbackLog(workspace, fold_seconds=fold_seconds)
+        writer = asyncio.create_task(log.run())
+        yield
+        writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await writer
+        log.close()
+
+    app = FastAPI(title="Feedback", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+
+    @app.get("/health")
+    async def health() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.post("/feedback")
+    async def feedback(request: Request) -> JSONResponse:
+        if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected):
+            return _refuse(401, "give the token as Authorization: Bearer TOKEN")
+        if int(request.headers.get("Content-Length") or MAX_BYTES + 1) > MAX_BYTES:
+            return _refuse(413, f"send at most {MAX_BYTES} bytes, with a Content-Length")
+        try:
+            sent: Any = await request.json()
+        except ValueError:
+            return _refuse(422, "the body is no JSON: send one event, or a list of events")
+        rows = sent if isinstance(sent, list) else [sent]
+        if len(rows) > MAX_EVENTS:
+            return _refuse(413, f"send at most {MAX_EVENTS} events at once")
+        events, rejected = [], []
+        for n, row in enumerate(rows):
+            try:
+                events.append(Feedback.model_validate(row))
+            except ValidationError as error:
+                rejected.append({"index": n, "reason": why(error)})
+        try:
+            new = await request.app.state.log.append(events)
+        except OSError as error:
+            return _refuse(503, f"nothing was recorded, send it again: {error}")
+        answer = {"accepted": new, "duplicates": len(events) - new, "rejected": rejected}
+        return JSONResponse(answer, 422 if rejected and not events else 200)
+
+    return app
+
+
+def _refuse(status: int, reason: str) -> JSONResponse:
+    return JSONResponse({"error": reason}, status)
+
+
+def serve(workspace: Workspace, token: str, *, host: str, port: int) -> None:
+    """Serve until stopped. Errors: `UsageError` when the port is taken."""
+    import socket
+
+    import uvicorn
+
+    app = create_app(workspace, token)
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}; give another --port") from error
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])

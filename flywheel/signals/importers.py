@@ -1,0 +1,212 @@
+"""Public prompt suites → suite rows: each benchmark's own file in, prompts with their verifiers out.
+
+GenEval `evaluation_metadata.jsonl`; PartiPrompts TSV or JSONL; LongText-Bench JSONL (en, zh); CVTG-2K JSON; DPG-Bench
+CSV with its question graph, or prompts alone; edit suites as JSONL with `references`. A file with one unreadable row
+is refused: a benchmark with rows missing is another benchmark.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flywheel.signals.suite import write_rows
+from flywheel.workspace import UsageError, file_digest
+
+Row = dict[str, Any]
+
+GENEVAL_CAPABILITY = {
+    "single_object": "object",
+    "two_object": "object",
+    "counting": "count",
+    "colors": "color",
+    "position": "position",
+    "color_attr": "color",
+}
+DPG_CAPABILITY = {  # by detailed category, else by broad one
+    "count": "count",
+    "text": "typography",
+    "color": "color",
+    "spatial": "position",
+    "entity": "object",
+    "relation": "relation",
+    "attribute": "instruction_following",
+    "global": "aesthetics",
+    "other": "instruction_following",
+}
+WHOLE = "Does the picture show everything that this description asks for, and nothing that contradicts it? {}"
+
+
+def import_suite(kind: str, source: Path, output: Path) -> int:
+    """Write `source`, a file of benchmark `kind`, as a suite to `output`; returns the number of prompts.
+
+    Reference pictures are copied beside the suite. Errors: `UsageError` naming file, row and what is wrong with it.
+    """
+    if kind not in IMPORTERS:
+        raise UsageError(f"unknown suite {kind!r}: choose from {', '.join(IMPORTERS)}")
+    if not source.is_file():
+        raise UsageError(f"{source} is no file: give the benchmark's own prompt file")
+    if output.exists():
+        raise UsageError(f"{output} exists: suites are never replaced, give a new name")
+    rows: list[Row] = []
+    read, make = IMPORTERS[kind]
+    for number, row in enumerate(read(source), 1):
+        try:
+            rows += make(row, number)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{source}, row {number}: no {kind} prompt ({type(error).__name__}: {error})") from error
+    if not rows:
+        raise UsageError(f"{source} has no prompts")
+    if kind == "dpg":
+        rows = _merged(rows)
+    for row in rows:
+        row["references"] = [_copy(source.parent / r, output.parent) for r in row["references"]]
+    write_rows(output, rows)
+    return len(rows)
+
+
+def _row(benchmark: str, identity: object, prompt: str, category: str, checks: list[Row], **more: Any) -> Row:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError("the prompt is empty")
+    return {
+        "prompt_id": f"{benchmark}-{identity}",
+        "prompt": prompt,
+        "task": "t2i",
+        "references": [],
+        "checks": checks,
+        "benchmark": benchmark,
+        "category": category,
+    } | more
+
+
+def _geneval(row: Row, number: int) -> list[Row]:
+    check = {"verifier": "geneval", "capability": GENEVAL_CAPABILITY[row["tag"]], "tag": row["tag"]}
+    check |= {k: row[k] for k in ("include", "exclude") if k in row}
+    return [_row("geneval", f"{number - 1:05d}", row["prompt"], row["tag"], [check])]
+
+
+def _parti(row: Row, number: int) -> list[Row]:
+    row = {k.lower(): v for k, v in row.items()}
+    prompt = row["prompt"]
+    checks = [
+        question(WHOLE.format(prompt), "instruction_following"),
+        {"verifier": "alignment", "capability": "instruction_following"},
+    ]
+    category = f"{row['category']} / {row['challenge']}"
+    return [_row("partiprompts", f"{number - 1:05d}", prompt, category, checks)]
+
+
+def _longtext(row: Row, number: int) -> list[Row]:
+    language = "zh" if any("\u4e00" <= c <= "\u9fff" for c in row["prompt"]) else "en"
+    capability = "typography" if language == "en" else "multilingual_text"
+    check = {"verifier": "written", "capability": capability, "language": language, "texts": list(row["text"])}
+    identity, category = f"{language}-{row['prompt_id']}", f"{language} / {row['category']}"
+    return [_row("longtext", identity, row["prompt"], category, [check])]
+
+
+def _cvtg(row: Row, number: int) -> list[Row]:
+    texts = row.get("sentence_list") or row["texts"]
+    check = {"verifier": "words", "capability": "typography", "texts": list(texts)}
+    return [_row("cvtg", row.get("index", number - 1), row["prompt"], f"{len(texts)} texts", [check])]
+
+
+def _dpg(row: Row, number: int) -> list[Row]:
+    if "item_id" not in row:  # prompts without their question graph: one question about the whole
+        checks = [question(WHOLE.format(row["prompt"]), "instruction_following")]
+        return [_row("dpg", row["id"], row["prompt"], "", checks)]
+    broad, _, detail = (row["tuple"] or row["category_broad"]).split("(")[0].partition("-")
+    detail = (detail or row.get("category_detailed", "")).strip()
+    check = question(
+        row["question_natural_language"],
+        DPG_CAPABILITY.get(detail, DPG_CAPABILITY.get(broad.strip(), "instruction_following")),
+        id=int(row["proposition_id"]),
+        parents=[int(p) for p in str(row["dependency"]).split(",") if int(p)],
+        aspect=f"{broad.strip()} - {detail}" if detail else broad.strip(),
+    )
+    return [_row("dpg", row["item_id"], row["text"], "", [check])]
+
+
+def _merged(rows: list[Row]) -> list[Row]:
+    """DPG's file has a row per question: one prompt with all of its questions, parents before children."""
+    merged: dict[str, Row] = {}
+    for row in rows:
+        kept = merged.setdefault(row["prompt_id"], row | {"checks": []})
+        kept["checks"] += row["checks"]
+    for row in merged.values():
+        row["checks"].sort(key=lambda c: c.get("id", 0))
+        known = {c.get("id") for c in row["checks"]}
+        for check in row["checks"]:
+            if unknown := set(check.get("parents", ())) - known:
+                raise UsageError(f"{row['prompt_id']}, question {check['id']}: parent {min(unknown)} does not exist")
+    return list(merged.values())
+
+
+def _edit(row: Row, number: int) -> list[Row]:
+    references = row.get("references") or ([row["image"]] if row.get("image") else [])
+    if not references:
+        raise ValueError("an edit needs references")
+    category = row.get("category") or row.get("task_type") or "edit"
+    checks: list[Row] = [{"verifier": "edit", "capability": row.get("capability", "editing")}, *row.get("checks", ())]
+    prompt = row.get("instruction") or row["prompt"]
+    more = {"task": "ti2i", "references": list(references)}
+    return [_row("edit", row.get("id", f"{number - 1:05d}"), prompt, category, checks, **more)]
+
+
+def question(text: str, capability: str, **more: Any) -> Row:
+    """A check that a VLM judge answers with yes or no."""
+    return {"verifier": "question", "capability": capability, "question": text, **more}
+
+
+def _json_lines(source: Path) -> Iterator[Row]:
+    for number, line in enumerate(source.read_text("utf-8-sig").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{source}, line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise UsageError(f"{source}, line {number}: not a JSON object")
+            yield row
+
+
+def _table(source: Path) -> Iterator[Row]:
+    """Rows of .csv or .tsv with a header line, else JSON lines."""
+    if source.suffix not in (".csv", ".tsv"):
+        yield from _json_lines(source)
+        return
+    with open(source, encoding="utf-8-sig", newline="") as f:
+        yield from csv.DictReader(f, delimiter="\t" if source.suffix == ".tsv" else ",")
+
+
+def _cvtg_rows(source: Path) -> Iterator[Row]:
+    if source.suffix != ".json":
+        yield from _json_lines(source)
+        return
+    try:
+        yield from json.loads(source.read_text("utf-8"))["data_list"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
+
+
+def _copy(reference: Path, folder: Path) -> str:
+    if not reference.is_file():
+        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite's own file")
+    name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
+    (folder / "references").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(reference, folder / name)
+    return name
+
+
+# benchmark → (rows of its file, suite rows of one of them)
+IMPORTERS: Mapping[str, tuple[Callable[[Path], Iterator[Row]], Callable[[Row, int], list[Row]]]] = {
+    "geneval": (_json_lines, _geneval),
+    "partiprompts": (_table, _parti),
+    "longtext": (_json_lines, _longtext),
+    "cvtg": (_cvtg_rows, _cvtg),
+    "dpg": (_table, _dpg),
+    "edit": (_json_lines, _edit),
+}
