@@ -1,4 +1,8 @@
-"""Checkpoints: a folder of safetensors and one JSON, complete or absent."""
+"""Checkpoints: a folder of safetensors and one JSON, complete or absent.
+
+While several processes train, intermediate ones hold each process's share of the tensors instead, in `shares/`, as
+torch.distributed.checkpoint lays them out: any number of processes resumes from either kind.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,13 @@ from flywheel.workspace import UsageError, digest, file_digest, read_json, write
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from training.distributed import World
     from training.models.autoencoder import Autoencoder
     from training.models.mmdit import MMDiT
 
 FORMAT = 1
 FINAL = "final"
+SHARES = "shares"
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,57 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
-        files = [file_digest(self.path / f"{name}.safetensors") for name in ("ema", "autoencoder")]
+        weights = [self.path / "ema.safetensors"] if self.shares is None else sorted(self.shares.iterdir())
+        files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
         return digest(*files, self.config["model"], self.config["condition"])
+
+    @property
+    def shares(self) -> Path | None:
+        """Where several processes wrote their shares of the tensors."""
+        folder = self.path / SHARES
+        return folder if folder.is_dir() else None
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """One of `model`, `ema`, `optimizer`."""
         from safetensors.torch import load_file
 
-        return load_file(self.path / f"{name}.safetensors")
+        if self.shares is None:
+            return load_file(self.path / f"{name}.safetensors")
+        import torch
+        from torch.distributed.checkpoint import FileSystemReader, load
+
+        reader = FileSystemReader(self.shares)
+        stored = reader.read_metadata().state_dict_metadata
+        out = {k: torch.empty(v.size, dtype=v.properties.dtype) for k, v in stored.items() if k.startswith(f"{name}.")}
+        load(out, storage_reader=reader, no_dist=True)
+        return {k.removeprefix(f"{name}."): v for k, v in out.items()}
+
+    def restore(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Fill the tensors of `state` in place, whole ones and shares alike; where they are shares, all processes ask.
+
+        Errors: `UsageError` when the checkpoint's tensors are not those of `state`.
+        """
+        import torch
+        from safetensors import safe_open
+        from torch.distributed.checkpoint import load
+        from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        try:
+            if self.shares is not None:
+                load(_flat(state), checkpoint_id=self.shares)
+                return
+            for part, tensors in state.items():
+                with safe_open(self.path / f"{part}.safetensors", "pt") as file, torch.no_grad():
+                    for name, tensor in tensors.items():
+                        stored = file.get_tensor(name)
+                        if isinstance(tensor, DTensor):
+                            stored = distribute_tensor(stored.to(tensor.device), tensor.device_mesh, tensor.placements)
+                        tensor.copy_(stored)
+        except (CheckpointException, OSError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"{self.path} cannot be resumed ({error}): remove it to resume from the one before"
+            ) from error
 
     def model(self, weights: str = "ema") -> MMDiT:
         """The MMDiT with its `ema` or `model` weights."""
@@ -91,9 +140,46 @@ def write(
     return Checkpoint(path)
 
 
+def write_together(
+    path: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    autoencoder: Autoencoder,
+    config: Mapping[str, Any],
+    world: World,
+) -> Checkpoint:
+    """The same from several processes, each with its share of the tensors; all of them call it."""
+    from torch.distributed.checkpoint import save
+
+    if world.size == 1:
+        return write(path, tensors, autoencoder, config)
+    temporary = path.with_name(f".{path.name}.tmp")
+    if world.first:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    world.wait()
+    save(_flat(tensors), checkpoint_id=temporary / SHARES)
+    if world.first:
+        autoencoder.save(temporary / "autoencoder.safetensors")
+        write_json(temporary / "config.json", {"format": FORMAT, **config})
+        os.replace(temporary, path)
+    world.wait()
+    return Checkpoint(path)
+
+
+def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": tensor for part, values in tensors.items() for name, tensor in values.items()}
+
+
 def steps(out_dir: Path) -> list[Checkpoint]:
     """Intermediate checkpoints, oldest first."""
     return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if p.is_dir()]
+
+
+def sweep(out_dir: Path) -> None:
+    """Make the folder, and remove from it what killed writers left behind."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def prune(out_dir: Path, keep: int) -> None:
@@ -106,17 +192,34 @@ def prune(out_dir: Path, keep: int) -> None:
 
 
 class Metrics:
-    """JSON lines, one per logged step. Lines beyond the step that training resumes from are cut off."""
+    """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are cut off.
 
-    def __init__(self, path: Path, *, resume_step: int) -> None:
-        self.path = path
-        kept = [line for line in read_metrics(path) if line["step"] <= resume_step]
-        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    `tensorboard`: the same numbers as an event file too. Errors: `UsageError` where TensorBoard is not installed.
+    """
+
+    def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
+        self.path = out_dir / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
+        write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._board = _board(out_dir / "tensorboard", resume_step) if tensorboard else None
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line."""
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    self._board.add_scalar(name, value, line["step"])
+            self._board.flush()
+
+
+def _board(folder: Path, resume_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed: pip install tensorboard, or leave it out") from error
+    return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

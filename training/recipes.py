@@ -10,6 +10,12 @@ from typing import Any
 
 from flywheel.workspace import UsageError
 
+PRECISIONS = ("auto", "fp32", "bf16")
+MACHINE = (
+    "micro_tokens", "precision", "activation_checkpointing", "compile", "checkpoint_every", "validate_every",
+    "sample_every", "sample_rows",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -24,12 +30,20 @@ class Recipe:
     learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
     weight_decay, clip: AdamW's and the gradient norm's [S: 0.001, 1.0]; betas, ema [D].
     model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
-    autoencoder: "patch" (fitted on the data), or a VAE by folder, pipeline folder or hub tag.
+    autoencoder: "patch" (fitted on the data), "tiny-vae" (trained on the data first), or a VAE by folder, pipeline
+        folder or hub tag.
     condition: encoder, "minilm" or "qwen3-vl:" and a folder, pipeline folder or hub tag.
     text_tokens: that captions are padded to (longer ones are kept); 0 pads to a batch's longest only, as 2.1 does.
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
-    checkpoint_every, validate_every: steps. validation_rows: at most.
+    validation_rows: at most.
+
+    The rest fits the run to its machine and may change between two halves of a run [D]:
+    micro_tokens: image tokens of one forward pass and process at most (at least one row goes); 0 is no limit.
+    precision: "fp32", "bf16" (autocast over fp32 masters), or "auto", bf16 on a GPU that has it.
+    activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
+    checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).
+    sample_rows: held-out rows drawn in a grid.
     """
 
     name: str
@@ -57,9 +71,19 @@ class Recipe:
     schedule: str = "uniform"
     window: int = 8
     autoencoder_rows: int = 1024
+    validation_rows: int = 64
+    micro_tokens: int = 0
+    precision: str = "auto"
+    activation_checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: int = 1000
     validate_every: int = 1000
-    validation_rows: int = 64
+    sample_every: int = 0
+    sample_rows: int = 8
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and TOML: mapping keys as strings."""
@@ -67,6 +91,10 @@ class Recipe:
         for name in ("batch", "resolution"):
             plain[name] = {str(k): v for k, v in sorted(plain[name].items())}
         return plain
+
+    def method(self) -> dict[str, Any]:
+        """The plain values that decide what is learned: a run with other ones is another run."""
+        return {k: v for k, v in self.to_dict().items() if k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
         """The same recipe with other numbers."""
@@ -81,6 +109,9 @@ _QWEN = {
     "condition": "qwen3-vl:Qwen/Qwen-Image-2.1",
     "text_tokens": 0,
     "schedule": "dynamic_shift",
+    "micro_tokens": 32_768,
+    "activation_checkpointing": True,
+    "sample_every": 1000,
 }
 
 RECIPES: dict[str, Recipe] = {

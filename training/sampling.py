@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from flywheel.workspace import UsageError, replacing
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.loader import to_uint8, to_unit
-from training.models.condition import load_condition_encoder, pad, padded_length
+from training.models.autoencoder import Autoencoder
+from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
 from training.randomness import generator
 from training.trainer import as_tokens, sequence_layout
@@ -50,16 +52,29 @@ class Sampler:
 
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(Path(checkpoint))
-        self.model = self.checkpoint.model("ema").eval()
-        self.autoencoder = self.checkpoint.autoencoder()
         condition = self.checkpoint.config["condition"]
-        self.encoder = load_condition_encoder(condition["encoder"])
+        encoder = load_condition_encoder(condition["encoder"])
+        self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(
                 f"{condition['encoder']} is not the condition encoder that {self.checkpoint.path} was trained with: "
                 "restore its files"
             )
-        self.text_tokens = condition["tokens"]
+
+    @classmethod
+    def of(
+        cls, model: MMDiT, autoencoder: Autoencoder, encoder: ConditionEncoder, config: Mapping[str, Any]
+    ) -> Sampler:
+        """From parts in memory, such as a model that is being trained; `config` is a checkpoint's."""
+        self = cls.__new__(cls)
+        self._set(model, autoencoder, encoder, config)
+        return self
+
+    def _set(
+        self, model: MMDiT, autoencoder: Autoencoder, encoder: ConditionEncoder, config: Mapping[str, Any]
+    ) -> None:
+        self.model, self.autoencoder, self.encoder, self.config = model.eval(), autoencoder, encoder, config
+        self.text_tokens = config["condition"]["tokens"]
 
     def sample(
         self,
@@ -101,10 +116,9 @@ class Sampler:
 
     def times(self, steps: int | None, tokens: int) -> np.ndarray:
         """The checkpoint's time grid for `steps` (default: 20; 40 with dynamic shift) and so many target tokens."""
-        config = self.checkpoint.config
-        if config.get("sigmas"):
-            return schedules.own(config["sigmas"])
-        schedule = config.get("schedule", "uniform")
+        if self.config.get("sigmas"):
+            return schedules.own(self.config["sigmas"])
+        schedule = self.config.get("schedule", "uniform")
         return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
 
     @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,11 @@ from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_unit
-from training.data.plan import Plan, Source, plan_digest
+from training.data.plan import Plan, Row, Source, plan_digest
+from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
-from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
+from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
 from training.models.vae import VAE
 from training.randomness import generator
@@ -41,11 +42,15 @@ def train(
     seed: int = 0,
     steps: int | None = None,
     progress: Progress | None = None,
+    tensorboard: bool = False,
 ) -> Checkpoint:
     """Train to `steps` (default: the recipe's) and return the final checkpoint; a finished run returns at once.
 
     `init`: a checkpoint to start from (its EMA weights, autoencoder and model shape), with a fresh optimiser.
-    Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` when `out_dir` holds another run, `ShardError`.
+    Resumes from the last checkpoint in `out_dir`. Several processes, started by torchrun or Ray Train with the same
+    arguments, train one model; the first one writes and reports, and each sees `out_dir` and the shards. Their number
+    may change from one start to the next. Errors: `UsageError` when `out_dir` holds another run, or the loss is no
+    longer a number; `ShardError`.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     parent = Checkpoint(Path(init)) if init is not None else None
@@ -56,75 +61,97 @@ def train(
         "stages": tuple(recipe.stages),
         "window": recipe.window,
     }
-    run = digest(plan_digest(mix, **plan_numbers), recipe.to_dict(), steps, parent and parent.fingerprint)
+    run = digest(plan_digest(mix, **plan_numbers), recipe.method(), steps, parent and parent.fingerprint)
     final = Checkpoint(out_dir / checkpoints.FINAL)
     if final.path.exists():
         return _same_run(final, run)
 
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    plan = Plan(mix, **plan_numbers)
-    for note in plan.notes:
-        log.warning(note)
-    found = checkpoints.steps(out_dir)
-    last = _same_run(found[-1], run) if found else None
-    start = last or parent
-    encoder = load_condition_encoder(recipe.condition)
-    autoencoder = choose_autoencoder(plan, recipe, start)
-    model = build_model(recipe, encoder, seed) if start is None else start.model("model" if last else "ema")
-    ema = {name: p.detach().clone() for name, p in model.named_parameters()} if last is None else last.tensors("ema")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
-    if last is not None:
-        _load_optimizer(optimizer, model, last.tensors("optimizer"))
-    loader = Loader(plan, prepare_with(autoencoder, encoder), resolution=recipe.resolution)
-    null = encoder.encode([""])[0]
-    metrics = Metrics(out_dir / "metrics.jsonl", resume_step=last.step if last else 0)
-    seen = last.config["samples_seen"] if last else 0
-    config = {
-        "run": run,
-        "seed": seed,
-        "steps": steps,
-        "recipe": recipe.to_dict(),
-        "model": model.config.to_dict(),
-        "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
-        "autoencoder": autoencoder.fingerprint,
-        "schedule": recipe.schedule,
-        "init": parent and parent.fingerprint,
-    }
-    for step in range(last.step if last else 0, steps):
-        clock = time.process_time()
-        micro_batches = loader.batch(step)
-        rows = sum(len(m.rows) for m in micro_batches)
-        loss = 0.0
-        optimizer.zero_grad(set_to_none=True)
-        for micro in micro_batches:
-            part = batch_loss(model, micro, null, recipe, seed).sum() / rows
-            part.backward()
-            loss += part.item()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
-        rate = learning_rate(recipe, step, steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
-        seen, done = seen + rows, step + 1
-        line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
-        if done % recipe.validate_every == 0 or done == steps:
-            line["validation_loss"] = validation_loss(model, loader, recipe, seed)
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-        if progress is not None:
-            progress(done, steps, line)
-        if done % recipe.checkpoint_every == 0 and done < steps:
-            state = training_state(model, ema, optimizer)
-            checkpoints.write(
-                out_dir / f"step-{done:08d}", state, autoencoder, {**config, "step": done, "samples_seen": seen}
-            )
-            checkpoints.prune(out_dir, keep=2)
-    state = training_state(model, ema, optimizer)
-    return checkpoints.write(final.path, state, autoencoder, {**config, "step": steps, "samples_seen": seen})
+    with joined() as world:
+        if world.first:
+            checkpoints.sweep(out_dir)
+        world.wait()
+        plan = Plan(mix, **plan_numbers)
+        for note in plan.notes if world.first else ():
+            log.warning(note)
+        found = checkpoints.steps(out_dir)
+        last = _same_run(found[-1], run) if found else None
+        encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
+        autoencoder = choose_autoencoder(plan, recipe, last or parent).to(world.device)
+        model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
+        ema = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizer = build_optimizer(model, recipe)
+        state = training_state(model, ema, optimizer)
+        if last is not None:
+            last.restore(state)
+        loader = Loader(plan, prepare_with(autoencoder, encoder), resolution=recipe.resolution)
+        null = encoder.encode([""])[0]
+        metrics = (
+            Metrics(out_dir, resume_step=last.step if last else 0, tensorboard=tensorboard) if world.first else None
+        )
+        seen = last.config["samples_seen"] if last else 0
+        config = {
+            "run": run,
+            "seed": seed,
+            "steps": steps,
+            "recipe": recipe.to_dict(),
+            "model": model.config.to_dict(),
+            "condition": {
+                "encoder": recipe.condition,
+                "fingerprint": encoder.fingerprint,
+                "tokens": recipe.text_tokens,
+            },
+            "autoencoder": autoencoder.fingerprint,
+            "schedule": recipe.schedule,
+            "init": parent and parent.fingerprint,
+        }
+        for step in range(last.step if last else 0, steps):
+            clock, loss = time.process_time(), 0.0
+            layouts = plan.batch(step)
+            rows = sum(map(len, layouts))
+            optimizer.zero_grad(set_to_none=True)
+            for layout in layouts:
+                for part, counted in own_rows(layout, world, rows_at_once(plan, layout[0], recipe)):
+                    with computing(recipe, world.device):
+                        share = batch_loss(model, loader.gather(part), null, recipe, seed)[:counted].sum() / rows
+                    (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
+                    loss += share.item()
+            loss = world.sum(loss)
+            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)).item()
+            if not math.isfinite(loss + norm):
+                raise UsageError(
+                    f"step {step + 1}: loss {loss}, gradient norm {norm}: lower the learning rate or look at the data "
+                    "of this step; run again to go on from the last checkpoint"
+                )
+            rate = learning_rate(recipe, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
+            seen, done = seen + rows, step + 1
+            line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
+            if _due(recipe.validate_every, done) or (recipe.validate_every and done == steps):
+                line["validation_loss"] = validation_loss(model, loader, recipe, seed, world)
+            if metrics is not None:
+                metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+            if progress is not None and world.first:
+                progress(done, steps, line)
+            now = {**config, "step": done, "samples_seen": seen}
+            if _due(recipe.sample_every, done):
+                weights = gathered(ema, world)
+                if world.first:
+                    draw_held_out(
+                        out_dir / "samples" / f"step-{done:08d}.png", weights, loader, autoencoder, encoder, now
+                    )
+            if _due(recipe.checkpoint_every, done) and done < steps:
+                checkpoints.write_together(out_dir / f"step-{done:08d}", state, autoencoder, now, world)
+                if world.first:
+                    checkpoints.prune(out_dir, keep=2)
+        now = {**config, "step": steps, "samples_seen": seen}
+        whole_state = {part: gathered(tensors, world) for part, tensors in state.items()}
+        if world.first:
+            checkpoints.write(final.path, whole_state, autoencoder, now)
+        world.wait()
+        return final
 
 
 # Parts of the loop --------------------------------------------------------------------------------------------------
@@ -144,9 +171,11 @@ def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, se
 def conditional_loss(
     model: MMDiT, micro: MicroBatch, states: list[Tensor], noise: Tensor, t: Tensor, text_tokens: int
 ) -> Tensor:
-    """Flow-matching loss per row [B], given noise, times and text states."""
+    """Flow-matching loss per row [B] on the model's device, given noise, times and text states."""
+    device = model.image_in.weight.device
     text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
-    references = micro.references
+    text, valid = text.to(device), None if valid is None else valid.to(device)
+    references = micro.references.to(device)
     layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]), micro.lead)
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
 
@@ -154,7 +183,7 @@ def conditional_loss(
         out = model(as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid)
         return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
 
-    return flow_matching_loss(velocity, micro.latents, noise, t)
+    return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))
 
 
 def sequence_layout(text_tokens: int, references: int, size: tuple[int, int], lead: Sequence[int] = ()) -> Layout:
@@ -169,19 +198,60 @@ def as_tokens(latents: Tensor) -> Tensor:
     return latents.flatten(2).transpose(1, 2)
 
 
+def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
+    """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
+    if not recipe.micro_tokens:
+        return 0
+    height, width, references = plan.shards[row.shard].shape
+    side = recipe.resolution.get(row.bucket, row.bucket) / row.bucket / recipe.factor  # stored pixels → latent pixels
+    return max(1, int(recipe.micro_tokens / (height * side * width * side * (1 + references))))
+
+
 @torch.no_grad()
-def validation_loss(model: MMDiT, loader: Loader, recipe: Recipe, seed: int) -> float | None:
+def validation_loss(
+    model: MMDiT, loader: Loader, recipe: Recipe, seed: int, world: World | None = None
+) -> float | None:
     """Mean loss of held-out rows at fixed times and noise; None where the data is too small to hold any out."""
-    total = count = 0
-    for rows in loader.plan.validation(recipe.validation_rows):
-        micro = loader.gather(rows)
-        rng = generator(seed, "validation noise", *micro.latents.shape)
-        noise = torch.from_numpy(rng.standard_normal(tuple(micro.latents.shape), dtype="float32"))
-        for time_value in VALIDATION_TIMES:
-            t = torch.full((len(rows),), time_value)
-            total += conditional_loss(model, micro, micro.states, noise, t, recipe.text_tokens).sum().item()
-            count += len(rows)
-    return total / count if count else None
+    total, world = 0.0, world or World()
+    layouts = loader.plan.validation(recipe.validation_rows)
+    for layout in layouts:
+        for rows, counted in own_rows(layout, world, rows_at_once(loader.plan, layout[0], recipe)):
+            micro = loader.gather(rows)
+            shape = micro.latents.shape[1:]
+            keys = [generator(seed, "validation noise", row.slot) for row in rows]
+            noise = torch.stack([torch.from_numpy(rng.standard_normal(shape, dtype="float32")) for rng in keys])
+            for time_value in VALIDATION_TIMES:
+                t = torch.full((len(rows),), time_value)
+                with computing(recipe, world.device):
+                    losses = conditional_loss(model, micro, micro.states, noise, t, recipe.text_tokens)
+                total += losses[:counted].sum().item()
+    count = sum(map(len, layouts)) * len(VALIDATION_TIMES)
+    return world.sum(total) / count if count else None
+
+
+def draw_held_out(
+    path: Path,
+    ema: dict[str, Tensor],
+    loader: Loader,
+    autoencoder: Autoencoder,
+    encoder: ConditionEncoder,
+    config: dict[str, Any],
+) -> None:
+    """A grid of what the EMA weights draw from the captions and references of held-out rows, largest layout first."""
+    from training.sampling import Sampler, grid
+
+    layouts = sorted(loader.plan.validation(config["recipe"]["validation_rows"]), key=len, reverse=True)
+    rows = layouts[0][: config["recipe"]["sample_rows"]] if layouts else []
+    if not rows:
+        return
+    model = MMDiTConfig.from_dict(config["model"]).build()
+    model.load_state_dict(ema)
+    groups = [loader.read(row.shard, row.group) for row in rows]
+    captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
+    references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
+    sampler = Sampler.of(model, autoencoder, encoder, config)
+    images = sampler.sample(captions, references, size=tuple(groups[0].images.shape[-2:]), seed=config["seed"])
+    grid(images, captions, path, columns=4, scale=max(1, 128 // images.shape[1]))
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -259,6 +329,27 @@ def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
         return config.build()
 
 
+def initial_model(
+    recipe: Recipe, encoder: ConditionEncoder, seed: int, last: Checkpoint | None, parent: Checkpoint | None
+) -> MMDiT:
+    """The parent's EMA weights, or fresh ones; where a run goes on, only the shape: its weights are restored later."""
+    if last is not None:
+        return MMDiTConfig.from_dict(last.config["model"]).build()
+    return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")
+
+
+def build_optimizer(model: MMDiT, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with its moments in place at zero, so that a checkpoint can be read into them. The loop sets the rate."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    for p in model.parameters():
+        step = torch.zeros((), dtype=torch.float32, device=p.device)
+        moments = {key: torch.zeros_like(p, memory_format=torch.preserve_format) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {"step": step, **moments}
+    return optimizer
+
+
 def training_state(
     model: MMDiT, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
@@ -269,9 +360,8 @@ def training_state(
     return {"model": {k: v.detach() for k, v in model.named_parameters()}, "ema": ema, "optimizer": moments}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, model: MMDiT, moments: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {key: moments[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+def _due(every: int, done: int) -> bool:
+    return bool(every) and done % every == 0
 
 
 def _same_run(found: Checkpoint, run: str) -> Checkpoint:

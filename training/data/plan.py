@@ -248,9 +248,7 @@ class Plan:
                 groups.append(Group(number, index, rows))
         return groups
 
-    def _cell_weights(
-        self, mix: Sequence[Source], bucket: int, t2i_share: float
-    ) -> tuple[list[Cell], list[Fraction]]:
+    def _cell_weights(self, mix: Sequence[Source], bucket: int, t2i_share: float) -> tuple[list[Cell], list[Fraction]]:
         """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
         tasks = {"t2i": t2i_share, "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,10 @@ class Autoencoder(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents → images in [-1, 1], [B, 3, H, W]."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Compute there; returns itself. Images and latents stay where the caller has them."""
         ...
 
     def save(self, path: Path) -> None:
@@ -73,6 +77,10 @@ class PatchAutoencoder:
         """Latents [B, C, h, w] → images [B, 3, h·f, w·f], clipped to [-1, 1]."""
         patches = (latents.movedim(1, -1) * self.scale) @ self.basis.T + self.mean
         return F.pixel_shuffle(patches.movedim(-1, 1), self.factor).clamp(-1, 1)
+
+    def to(self, device: torch.device) -> Self:
+        """Two products are not worth the way to a GPU: it stays on the CPU."""
+        return self
 
     def to_bytes(self) -> bytes:
         """As safetensors."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +34,57 @@ class ConditionEncoder(Protocol):
     def lead(self, references: int) -> tuple[int, ...]:
         """Where references stand among the text: the number of text tokens between each one and the one before it."""
         ...
+
+    def to(self, device: torch.device) -> Self:
+        """Compute there; returns itself. States stay on the CPU."""
+        ...
+
+
+class Cached:
+    """An encoder that reads each content once: the states used last are kept, in bounded memory.
+
+    A content is a caption, with its references where the encoder reads them. Each is encoded on its own, so that its
+    states do not depend on what was asked before.
+    """
+
+    def __init__(self, encoder: ConditionEncoder, *, cache_bytes: int = 256 << 20) -> None:
+        self.encoder, self.cache_bytes = encoder, cache_bytes
+        self.dim, self.fingerprint, self.reads_references = encoder.dim, encoder.fingerprint, encoder.reads_references
+        self._states: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._held = 0
+
+    def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """See `ConditionEncoder`."""
+        shown = references if references is not None else [()] * len(captions)
+        return [self._one(caption, pictures) for caption, pictures in zip(captions, shown, strict=True)]
+
+    def lead(self, references: int) -> tuple[int, ...]:
+        """See `ConditionEncoder`."""
+        return self.encoder.lead(references)
+
+    def to(self, device: torch.device) -> Self:
+        """See `ConditionEncoder`."""
+        self.encoder.to(device)
+        return self
+
+    def _one(self, caption: str, pictures: Sequence[Tensor]) -> Tensor:
+        key = _content(caption, pictures if self.reads_references else ())
+        if key in self._states:
+            self._states.move_to_end(key)
+            return self._states[key]
+        (states,) = self.encoder.encode([caption], [pictures])
+        self._states[key] = states
+        self._held += states.nbytes
+        while self._held > self.cache_bytes and len(self._states) > 1:
+            self._held -= self._states.popitem(last=False)[1].nbytes
+        return states
+
+
+def _content(caption: str, pictures: Sequence[Tensor]) -> bytes:
+    key = hashlib.blake2b(caption.encode(), digest_size=16)
+    for picture in pictures:
+        key.update(f"\x1f{tuple(picture.shape)}".encode() + picture.contiguous().numpy().tobytes())
+    return key.digest()
 
 
 class MiniLM:
@@ -69,6 +122,11 @@ class MiniLM:
         """References stand before the text."""
         return (0,) * references
 
+    def to(self, device: torch.device) -> Self:
+        """See `ConditionEncoder`."""
+        self.model.to(device)
+        return self
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Sentence embeddings, float32 [N, 384], unit length: mean of the last states, as the model was trained."""
         if not texts:
@@ -82,9 +140,10 @@ class MiniLM:
         out: list[tuple[Tensor, Tensor]] = [None] * len(ids)
         for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
             rows = [i for i, row in enumerate(ids) if len(row) == length]
-            hidden = self.model(input_ids=torch.tensor([ids[i] for i in rows]), output_hidden_states=True).hidden_states
+            given = torch.tensor([ids[i] for i in rows], device=self.model.device)
+            hidden = self.model(input_ids=given, output_hidden_states=True).hidden_states
             for i, first, last in zip(rows, hidden[1], hidden[-1], strict=True):
-                out[i] = (first.clone(), last.clone())
+                out[i] = (first.cpu().clone(), last.cpu().clone())
         return out
 
 

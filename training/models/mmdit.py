@@ -278,9 +278,7 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
         if is_text:
             triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
             mask = triangle if mask is None else mask & triangle
-        outputs.append(
-            F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask)
-        )
+        outputs.append(F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask))
     return torch.cat(outputs, dim=2)
 
 

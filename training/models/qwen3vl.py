@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -74,6 +74,11 @@ class Qwen3VL:
         ids = self.processor.tokenizer(prompt("", references))["input_ids"][self._system_tokens :]
         slots = [i for i, token in enumerate(ids) if token == self.processor.image_token_id]
         return tuple(b - a - 1 for a, b in zip([-1, *slots], slots))
+
+    def to(self, device: torch.device) -> Self:
+        """Compute there; returns itself."""
+        self.model.to(device)
+        return self
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Text states, float32 [L_i, dim] each, the references' slots left out; `references`: uint8 [R, 3, H, W] each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,6 +83,11 @@ class VAE:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] → images [B, 3, h·f, w·f], clipped to [-1, 1]."""
         return torch.cat([self._decode(part) for part in _parts(latents, latents[0, 0].numel() * self.factor**2)])
+
+    def to(self, device: torch.device) -> Self:
+        """Compute there; returns itself."""
+        self.model.to(device)
+        return self
 
     def save(self, path: Path) -> None:
         """Write weights and configuration as one safetensors file, atomically."""

@@ -1,0 +1,143 @@
+"""Processes that train one model together: who they are, which rows are whose, how the weights are divided.
+
+torchrun or Ray Train starts them; FSDP2 divides weights, gradients and optimiser. The model knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from training.models.mmdit import MMDiT
+from training.recipes import Recipe
+
+BLOCK_METHODS = ("project", "finish")  # where a block's weights are used
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train one model: `rank` of `size`, computing on `device`."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """Does this process write what is written once?"""
+        return self.rank == 0
+
+    def sum(self, value: float) -> float:
+        """The sum over all processes."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.item()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world that torchrun's environment or an existing process group describes; else this process alone."""
+    device = choose_device()
+    ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if ours:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else World(device=device)
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def choose_device() -> torch.device:
+    """This process's GPU where there is one (CUDA_VISIBLE_DEVICES= hides them), else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def half_precision(recipe: Recipe, device: torch.device) -> bool:
+    """Does the forward pass compute in bf16?"""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and able)
+
+
+def computing(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The context of a forward pass: bf16 where `half_precision` says so, weights and loss stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=half_precision(recipe, device))
+
+
+def own_rows(rows: Sequence[T], world: World, at_once: int = 0) -> Iterator[tuple[list[T], int]]:
+    """This process's share of rows of one layout, `at_once` at a time (0: all): (rows, how many of them count).
+
+    Every process gets as many parts of the same sizes, because sharded weights need all of them at every pass. Where
+    rows do not divide evenly one is repeated, at the end, and does not count.
+    """
+    each = -(-len(rows) // world.size)
+    own = list(rows[world.rank :: world.size])
+    counted = len(own)
+    own += [rows[-1]] * (each - counted)
+    for start in range(0, each, at_once or each):
+        part = own[start : start + (at_once or each)]
+        yield part, max(0, min(counted - start, len(part)))
+
+
+def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
+    """Move `model` to this process's device and lay the recipe's switches and FSDP2 around it; returns it.
+
+    Gathered weights are kept from forward to backward pass: a block's are used twice in each, for condition and target.
+    """
+    if recipe.activation_checkpointing:
+        for block in model.blocks:
+            for name in BLOCK_METHODS:
+                setattr(block, name, partial(checkpoint, getattr(block, name), use_reentrant=False))
+    if recipe.compile:
+        model.compile()
+    if world.size == 1:
+        return model.to(world.device)
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    half = torch.bfloat16 if half_precision(recipe, world.device) else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.blocks:
+        if block.modulation is not None:
+            fully_shard(block.modulation, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+        for name in BLOCK_METHODS:
+            register_fsdp_forward_method(block, name)
+    return fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process may hold a part; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+    """Whole tensors on the CPU of the first process, nothing on the others; one at a time, every process must ask."""
+    out = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if world.first:
+            out[name] = full.cpu()
+    return out
