@@ -5,10 +5,9 @@ same bits: every draw is a function of (seed, step).
 from __future__ import annotations
 
 import math
-import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,7 @@ from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import Group, objective_velocity, roll_out
 from training.sampling import Sampler
-
-Progress = Callable[[int, int, Mapping[str, Any]], None]
-"""(step, steps, metrics of the step)."""
-
+from training.trainer import Progress, same_run
 
 def train(
     out_dir: Path,
@@ -63,14 +59,12 @@ def train(
         parent.fingerprint,
     )
     if (out_dir / checkpoints.FINAL).exists():
-        return checkpoints.same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    checkpoints.sweep(out_dir)
     found = checkpoints.steps(out_dir)
-    last = checkpoints.same_run(found[-1], run) if found else None
+    last = same_run(found[-1], run) if found else None
     job = _Job(parent, recipe, rewards, seed, last, prompts, held_out)
-    metrics = Metrics(out_dir / "metrics.jsonl", resume_step=job.done)
+    metrics = Metrics(out_dir, resume_step=job.done)
 
     def save(name: str) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
