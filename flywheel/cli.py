@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, models, operations, runs, streams
+from flywheel.commands import analysts, curation, models, operations, rl, runs, streams
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, streams, analysts, models, operations):
+for verbs in (runs, curation, streams, analysts, models, rl, operations):
     app.add_typer(verbs.app)
 
 

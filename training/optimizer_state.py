@@ -10,7 +10,9 @@ from torch import Tensor, nn
 _KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def adamw(named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+def adamw(
+    named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
     """An AdamW over `named`, in their order."""
     return torch.optim.AdamW(named.values(), lr=rate, weight_decay=decay, betas=betas, fused=True)
 

@@ -78,7 +78,7 @@ def draw(
 
 @dataclass(frozen=True)
 class Condition:
-    """Prompts of one layout as tensors: `text` [B, L, K], `valid` [B, L] or None, `references` [B, R·h·w, C] or None."""
+    """Prompts of one layout: `text` [B, L, K], `valid` [B, L] or None, `references` [B, R·h·w, C] or None."""
 
     text: Tensor
     valid: Tensor | None
@@ -165,7 +165,9 @@ class Reader:
 def _stack(rows: Sequence[Condition]) -> Condition:
     valid = None
     if any(r.valid is not None for r in rows):
-        valid = torch.cat([torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows])
+        valid = torch.cat(
+            [torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
+        )
     references = None if rows[0].references is None else torch.cat([r.references for r in rows])
     return Condition(torch.cat([r.text for r in rows]), valid, rows[0].layout, references)
 

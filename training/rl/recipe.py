@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flywheel.workspace import UsageError
+from training.recipe_file import named
 from training.losses.grpo import STEPS
 
 ALGORITHMS = ("grpo", "guard", "nft")
@@ -141,9 +142,4 @@ RL_RECIPES = {
 
 def rl_recipe(name: str, **changes: Any) -> RLRecipe:
     """A named recipe, with changes. Errors: `UsageError` for unknown names and values."""
-    if name not in RL_RECIPES:
-        raise UsageError(f"unknown RL recipe {name!r}: use one of {', '.join(RL_RECIPES)}")
-    unknown = sorted(set(changes) - {f.name for f in fields(RLRecipe)})
-    if unknown:
-        raise UsageError(f"an RL recipe has no {', '.join(unknown)}")
-    return replace(RL_RECIPES[name], **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
+    return named(RL_RECIPES, name, changes)

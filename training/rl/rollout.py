@@ -47,7 +47,7 @@ def roll_out(
     times: Tensor,
     recipe: RLRecipe,
 ) -> Group:
-    """Draw a group from `start` [G, C, h, w]: stochastic inside the window with `noise` [W, G, C, h, w], Euler elsewhere.
+    """Draw a group from `start` [G, C, h, w]: stochastic in the window, with `noise` [W, G, C, h, w], else Euler.
 
     Conditions are read once. The objective's velocity is the conditional branch alone under hybrid guidance: the old
     log-prob is its own at the drawn sample, so that the first ratio is exactly 1; the guided one is kept as a gap.

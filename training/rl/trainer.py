@@ -30,6 +30,7 @@ from training.rl.rollout import Group, objective_velocity, roll_out
 from training.sampling import Sampler
 from training.trainer import Progress, same_run
 
+
 def train(
     out_dir: Path,
     prompts: Sequence[Prompt],
@@ -241,7 +242,9 @@ class _Job:
         return line | {
             "ratio_mean": float(every.mean()),
             "ratio_max": float(every.max()),
-            "ratio_first": float((first - 1).abs().max()),  # distance from 1 before the first update: 0 but for rounding
+            "ratio_first": float(
+                (first - 1).abs().max()
+            ),  # distance from 1 before the first update: 0 but for rounding
             "clipped_below": float((every < 1 - below).float().mean()),
             "clipped_above": float((every > 1 + above).float().mean()),
             "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
