@@ -49,7 +49,7 @@ def test_rewards_are_the_scorers_judgement(requests, local):
     assert right["instruction"] == 1.0 and wrong["instruction"] < 0.7
     assert right["consistency"] is None and edit["consistency"] > 0.85 and edit["instruction"] == 1.0
     assert right["portrait"] == 0.0  # a card has no face
-    assert broken["consistency"] is None and broken["portrait"] is None and broken["instruction"] == 0.0
+    assert broken["consistency"] is None and broken["portrait"] is None and broken["instruction"] is None
     with pytest.raises(UsageError, match="unknown reward 'beauty'"):
         Local(("beauty",))
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flywheel.workspace import UsageError
-from training.recipe_file import named
 from training.losses.grpo import STEPS
+from training.recipe_file import named
 
 ALGORITHMS = ("grpo", "guard", "nft")
 GUIDANCE = ("hybrid", "objective", "none")
