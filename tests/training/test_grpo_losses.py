@@ -21,6 +21,7 @@ from training.losses.grpo import (
     nft_loss,
     optimality,
     sde_step,
+    standard_log_prob,
     velocity_kl,
 )
 
@@ -53,6 +54,7 @@ def test_step_and_log_prob_agree_with_float64(make, reference):
     step = make(*(torch.tensor(c) for c in zip(*TIMES)), A)
     drawn = step.sample(x, v, z)
     density = log_prob(step, x, drawn, v)
+    torch.testing.assert_close(standard_log_prob(step, z), density, atol=2e-6, rtol=2e-6)
     for i, (t, s) in enumerate(TIMES):
         mean, std = reference(x[i].double().numpy(), v[i].double().numpy(), t, s)
         expected = mean + std * z[i].double().numpy()

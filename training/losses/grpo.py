@@ -25,7 +25,7 @@ class Step:
 
     def mean(self, x: Tensor, velocity: Tensor) -> Tensor:
         """Mean of x' [B, …], fp32 whatever the inputs are."""
-        return _rows(self.on_x, x) * x.float() + _rows(self.on_v, x) * velocity.float()
+        return torch.addcmul(_rows(self.on_v, x) * velocity.float(), _rows(self.on_x, x), x.float())
 
     def sample(self, x: Tensor, velocity: Tensor, noise: Tensor) -> Tensor:
         """x' drawn with standard normal `noise`."""
@@ -66,8 +66,13 @@ STEPS = {"sde": sde_step, "cps": cps_step}
 
 def log_prob(step: Step, x: Tensor, following_x: Tensor, velocity: Tensor) -> Tensor:
     """log p(following_x | x) under `velocity`, mean over latent dimensions, fp32 [B]."""
-    z = step.standardised(x, following_x, velocity)
-    return z.square_().flatten(1).mean(1).mul_(-0.5) - step.log_norm
+    return standard_log_prob(step, step.standardised(x, following_x, velocity))
+
+
+def standard_log_prob(step: Step, z: Tensor) -> Tensor:
+    """The same where x' = mean + std·z, [B]: of a drawn sample z is its noise, and nothing else is needed."""
+    flat = z.flatten(1).float()
+    return torch.linalg.vecdot(flat, flat) * (-0.5 / flat.shape[1]) - step.log_norm
 
 
 def log_ratio(step: Step, z: Tensor, velocity: Tensor, old: Tensor) -> Tensor:

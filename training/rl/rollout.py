@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.losses.grpo import STEPS, Step, log_prob
+from training.losses.grpo import STEPS, Step, standard_log_prob
 from training.models.mmdit import MMDiT
 from training.prompts import Condition, Prompt, velocity
 from training.rl.recipe import RLRecipe
@@ -65,8 +65,9 @@ def roll_out(
             step = STEPS[recipe.step](t, following, recipe.noise_level)
             moved = step.sample(x, guided, noise[i - first])
             old = guided if recipe.guidance == "objective" else conditional
-            gap = log_prob(step, x, moved, guided) - log_prob(step, x, moved, conditional)
-            kept.append((x, t, following, old, step.standardised(x, moved, old), gap))
+            z = step.standardised(x, moved, conditional)
+            gap = standard_log_prob(step, noise[i - first]) - standard_log_prob(step, z)
+            kept.append((x, t, following, old, noise[i - first] if old is guided else z, gap))
         else:
             moved = x + (times[i + 1] - times[i]) * guided
         x = moved
