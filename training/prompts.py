@@ -44,13 +44,15 @@ def category(prompt: Prompt) -> str:
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Identity of a list of prompts, references included."""
-    return digest(
-        [
-            (p.prompt_id, p.text, p.task, [hashlib.sha256(b).hexdigest() for b in p.reference_bytes()], p.checks)
-            for p in prompts
-        ]
-    )
+    """Identity of a list of prompts, references included. Errors: `UsageError` names a reference that is missing."""
+    rows = []
+    for p in prompts:
+        try:
+            hashes = [hashlib.sha256(b).hexdigest() for b in p.reference_bytes()]
+        except OSError as error:
+            raise UsageError(f"prompt {p.prompt_id}: a reference cannot be read ({error}): restore it") from error
+        rows.append((p.prompt_id, p.text, p.task, hashes, p.checks))
+    return digest(rows)
 
 
 def draw(

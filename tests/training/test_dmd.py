@@ -11,7 +11,7 @@ import torch
 
 from flywheel.sample import sample_pictures
 from flywheel.workspace import UsageError
-from tests.training.rl_parts import killed_at, prompts, random_start
+from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics
 from training.dmd.recipe import DMDRecipe, dmd_recipe
@@ -22,11 +22,6 @@ TINY = DMDRecipe(
     name="test", steps=2, side=32, batch=4, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=2,
     sigmas=(1.0, 0.8, 0.4), checkpoint_every=1,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory, trained):
-    return random_start(tmp_path_factory.mktemp("start"), trained)
 
 
 @pytest.fixture(scope="module")

@@ -67,29 +67,30 @@ def train(
     job = _Job(parent, recipe, rewards, seed, last, prompts, held_out)
     metrics = Metrics(out_dir, resume_step=job.done)
 
-    def save(name: str) -> Checkpoint:
+    def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": job.done, "rl": recipe.to_dict(), "rl_state": job.state()}
+        config |= {"step": job.done, "rl": recipe.to_dict(), "rl_state": job.state(), **closing}
         return checkpoints.write(out_dir / name, job.tensors(), job.sampler.autoencoder, config)
 
-    while job.done < recipe.steps:
-        clock = time.process_time()
-        try:
+    try:
+        while job.done < recipe.steps:
+            clock = time.process_time()
             line = job.one_step()
-        except RewardsLost as error:
-            if job.done:
+            metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+            if progress is not None:
+                progress(job.done, recipe.steps, line)
+            if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
                 save(f"step-{job.done:08d}")
-            raise RewardsLost(
-                f"{error}: {job.done} of {recipe.steps} steps are kept in {out_dir}; "
-                "bring the rewards back and run the same command again"
-            ) from error
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-        if progress is not None:
-            progress(job.done, recipe.steps, line)
-        if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
+                checkpoints.prune(out_dir, keep=2)
+        _, closing = job.check()
+    except RewardsLost as error:
+        if job.done:
             save(f"step-{job.done:08d}")
-            checkpoints.prune(out_dir, keep=2)
-    return save(checkpoints.FINAL)
+        raise RewardsLost(
+            f"{error}: {job.done} of {recipe.steps} steps are kept in {out_dir}; "
+            "bring the rewards back and run the same command again"
+        ) from error
+    return save(checkpoints.FINAL, **closing)
 
 
 class _Job:
@@ -146,27 +147,28 @@ class _Job:
         }
 
     def one_step(self) -> dict[str, Any]:
-        """One step; nothing of the job changes before its rewards are there."""
-        recipe, step = self.recipe, self.done
-        shares = mix(self.balance, self.base, recipe.mix_floor)
+        """One step, after a check of the proxies where one is due; the job changes only once its rewards are there."""
+        recipe, step, balance, checked = self.recipe, self.done, self.balance, {}
+        if step % recipe.check_every == 0:
+            balance, checked = self.check()
+        shares = mix(balance, self.base, recipe.mix_floor)
         drawn = draw(self.kinds, shares, recipe.prompts, self.seed, "rl prompts", step)
-        before = self._check() if step == 0 else {}
         groups, scores = self._roll_outs(drawn, step)
         weights = torch.tensor(
-            [[self._weight(category(p), name) for name in recipe.rewards] for p in drawn], dtype=torch.float64
+            [[recipe.weight(category(p), n) * balance.factor(n) for n in recipe.rewards] for p in drawn],
+            dtype=torch.float64,
         )
         values = torch.tensor(
             [[[as_number(row.get(n)) for n in recipe.rewards] for row in rows] for rows in scores], dtype=torch.float64
         )
         advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
-        line = {"step": step + 1, **before, **self._reward_line(values, advantages, weights)}
+        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance)}
         line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
         kept = advantages.kept.tolist()
-        self.balance = observe(self.balance, [(category(p), k) for p, k in zip(drawn, kept, strict=True)])
+        self.balance = observe(balance, [(category(p), k) for p, k in zip(drawn, kept, strict=True)])
         for i, name in enumerate(recipe.rewards):
-            self.since_check[name] += [v for v in values[:, :, i].nanmean(1).tolist() if math.isfinite(v)]
-        if (step + 1) % recipe.check_every == 0 or step + 1 == recipe.steps:
-            line |= self._check()
+            new = [v for v in values[:, :, i].nanmean(1).tolist() if math.isfinite(v)]
+            self.since_check[name] = new if checked else self.since_check[name] + new
         self.done = step + 1
         return line
 
@@ -196,10 +198,9 @@ class _Job:
         ]
         return pool.submit(self.rewards.score, requests)
 
-    def _weight(self, kind: str, reward: str) -> float:
-        return self.recipe.weight(kind, reward) * self.balance.factor(reward)
-
-    def _reward_line(self, values: Tensor, advantages: grpo.Advantages, weights: Tensor) -> dict[str, Any]:
+    def _reward_line(
+        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance
+    ) -> dict[str, Any]:
         line: dict[str, Any] = {"rewards": {}}
         for i, name in enumerate(self.recipe.rewards):
             seen = values[:, :, i][~values[:, :, i].isnan()]
@@ -207,7 +208,7 @@ class _Job:
                 "mean": float(seen.mean()) if len(seen) else None,
                 "std": float(seen.std(correction=0)) if len(seen) else None,
                 "weight": float(weights[:, i].mean()),
-                "factor": self.balance.factor(name),
+                "factor": balance.factor(name),
                 "groups": int(advantages.used[:, i].sum()),
                 "unscored": int(values[:, :, i].isnan().sum()),
             }
@@ -279,11 +280,14 @@ class _Job:
             yield loss, ratio, kl.detach()
 
     # Held-out proxies -----------------------------------------------------------------------------------------------
-    def _check(self) -> dict[str, Any]:
-        """Score held-out prompts with the averaged weights, as they are deployed, and move the reward weights."""
+    def check(self) -> tuple[Balance, dict[str, Any]]:
+        """Score held-out prompts with the averaged weights, as they are deployed: the balance that follows, and a log.
+
+        Changes nothing.
+        """
         if not self.watched:
-            return {}
-        recipe = self.recipe
+            return self.balance, {}
+        recipe, balance, decided = self.recipe, self.balance, {}
         guided = recipe.cfg if recipe.guidance != "none" else 1.0
         with self.policy.holding(self.ema):
             rows = self._held_out_scores(guided)
@@ -294,13 +298,10 @@ class _Job:
                 p.prompt_id: as_number(row.get(recipe.proxy(name))) for p, row in zip(self.watched, rows, strict=True)
             }
             proxies[name] = {k: v for k, v in values.items() if math.isfinite(v)}
-        means = {n: statistics.fmean(v) if v else math.nan for n, v in self.since_check.items()}
         if any(self.since_check.values()):
-            self.balance, decided = check(self.balance, means, proxies, recipe.tolerance)
-        else:
-            decided = {}
-        self.since_check = {name: [] for name in recipe.rewards}
-        return {
+            means = {n: statistics.fmean(v) if v else math.nan for n, v in self.since_check.items()}
+            balance, decided = check(balance, means, proxies, recipe.tolerance)
+        return balance, {
             "held_out": {n: _mean(row.get(n) for row in rows) for n in self.rewards.names},
             "held_out_without_cfg": {n: _mean(row.get(n) for row in plain) for n in self.rewards.names},
             "balance": decided,
