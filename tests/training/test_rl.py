@@ -231,6 +231,8 @@ def test_prompts_are_drawn_at_their_shares_without_repeats(cards):
 def test_a_reward_that_rises_while_its_proxy_falls_is_held_back_until_it_recovers():
     proxy = {str(i): 0.5 + 0.01 * (i % 3) for i in range(9)}
     fallen = {k: v - 0.1 for k, v in proxy.items()}
+    balance, _ = check(Balance(), {"ocr": None}, {"ocr": proxy}, 1.0)
+    assert check(balance, {"ocr": 0.1}, {"ocr": fallen}, 1.0)[0].factor("ocr") == 0.5  # risen since the start
     balance, _ = check(Balance(), {"ocr": 0.4}, {"ocr": proxy}, 1.0)
     balance, decided = check(balance, {"ocr": 0.6}, {"ocr": fallen}, 1.0)
     assert balance.factor("ocr") == 0.5 and decided["ocr"].startswith("held back: proxy -0.1000")

@@ -22,9 +22,12 @@ MEMORY = 0.8  # of the running share of groups that teach, per step
 
 @dataclass(frozen=True)
 class Mark:
-    """The check at which a reward's proxy was best: mean of the reward in roll-outs, and the proxy by prompt."""
+    """The check at which a reward's proxy was best: mean of the reward in roll-outs, and the proxy by prompt.
 
-    reward: float
+    None: nothing was rolled out yet, at the start; any reward counts as risen since then.
+    """
+
+    reward: float | None
     proxy: Mapping[str, float]
 
 
@@ -52,31 +55,35 @@ class Balance:
 
 def check(
     balance: Balance,
-    rewards: Mapping[str, float],
+    rewards: Mapping[str, float | None],
     proxies: Mapping[str, Mapping[str, float]],
     tolerance: float,
 ) -> tuple[Balance, dict[str, str]]:
     """The balance after a check, and what was decided for each reward, in words.
 
     `rewards`: mean in the roll-outs since the last check; `proxies`: reward → {prompt: proxy}, prompts without a value
-    left out. A reward without either is left as it is.
+    left out. A reward without a proxy is left as it is.
     """
     factors, best, decided = dict(balance.factors), dict(balance.best), {}
     for name in sorted(rewards):
         proxy = proxies.get(name) or {}
-        if not proxy or not math.isfinite(rewards[name]):
+        if not proxy:
             decided[name] = "not measured"
             continue
         change, error = difference(best[name].proxy, proxy) if name in best else (0.0, 0.0)
         if name not in best or change > 0:
             best[name] = Mark(rewards[name], dict(proxy))
-        elif change < -tolerance * error and change < 0 and rewards[name] > best[name].reward:
+        elif change < min(0.0, -tolerance * error) and _risen(best[name].reward, rewards[name]):
             factors[name] = balance.factor(name) / 2
             decided[name] = f"held back: proxy {change:+.4f} ± {error:.4f}, weight × {factors[name]:g}"
             continue
         factors[name] = min(1.0, 2 * balance.factor(name))
         decided[name] = f"kept: proxy {change:+.4f} ± {error:.4f}, weight × {factors[name]:g}"
     return Balance(factors, balance.teaching, best), decided
+
+
+def _risen(before: float | None, now: float | None) -> bool:
+    return now is not None and (before is None or now > before)
 
 
 def difference(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float]:

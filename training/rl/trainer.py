@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -243,16 +243,14 @@ class _Job:
         return line | {
             "ratio_mean": float(every.mean()),
             "ratio_max": float(every.max()),
-            "ratio_first": float(
-                (first - 1).abs().max()
-            ),  # distance from 1 before the first update: 0 but for rounding
+            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 but for rounding
             "clipped_below": float((every < 1 - below).float().mean()),
             "clipped_above": float((every > 1 + above).float().mean()),
             "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
             "kl": float(torch.cat(kls).mean()),
         }
 
-    def _losses(self, group: Group, advantage: Tensor) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
+    def _losses(self, group: Group, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(loss, ratio, KL to the reference) per row, in parts of at most `recipe.rows` rows."""
         recipe, count = self.recipe, len(group.t)
         every = advantage.repeat(count // len(advantage))
@@ -287,7 +285,7 @@ class _Job:
         """
         if not self.watched:
             return self.balance, {}
-        recipe, balance, decided = self.recipe, self.balance, {}
+        recipe = self.recipe
         guided = recipe.cfg if recipe.guidance != "none" else 1.0
         with self.policy.holding(self.ema):
             rows = self._held_out_scores(guided)
@@ -298,9 +296,8 @@ class _Job:
                 p.prompt_id: as_number(row.get(recipe.proxy(name))) for p, row in zip(self.watched, rows, strict=True)
             }
             proxies[name] = {k: v for k, v in values.items() if math.isfinite(v)}
-        if any(self.since_check.values()):
-            means = {n: statistics.fmean(v) if v else math.nan for n, v in self.since_check.items()}
-            balance, decided = check(balance, means, proxies, recipe.tolerance)
+        means = {n: statistics.fmean(v) if v else None for n, v in self.since_check.items()}
+        balance, decided = check(self.balance, means, proxies, recipe.tolerance)
         return balance, {
             "held_out": {n: _mean(row.get(n) for row in rows) for n in self.rewards.names},
             "held_out_without_cfg": {n: _mean(row.get(n) for row in plain) for n in self.rewards.names},
