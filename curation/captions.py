@@ -21,6 +21,7 @@ class Annotation:
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text)
     references: tuple[str, ...] = ()  # names as the user wrote them; any reference makes the row an edit pair (ti2i)
     stream: str = "t2i"
+    mask: str = ""  # name of a picture that is white where the edit may have changed the target
 
     @property
     def task(self) -> str:
@@ -34,7 +35,7 @@ class Annotation:
 
 
 def annotation(row: Any) -> Annotation:
-    """Read `{"caption": str}` or `{"captions": [{"kind", "text"}]}`, with optional `references` and `stream`.
+    """Read `{"caption": str}` or `{"captions": [{"kind", "text"}]}`, with optional `references`, `mask` and `stream`.
 
     Errors: `ValueError` that names the key.
     """
@@ -48,7 +49,10 @@ def annotation(row: Any) -> Annotation:
         raise ValueError(f'"stream" is not one of {", ".join(STREAMS)}')
     if stream == "ti2i" and not references:
         raise ValueError('"stream" is ti2i without "references"')
-    return Annotation(_texts(row, "instruction" if references else "general"), tuple(references), stream)
+    mask = row.get("mask") or ""
+    if not isinstance(mask, str) or (mask and not references):
+        raise ValueError('"mask" is no file name, or there are no "references"')
+    return Annotation(_texts(row, "instruction" if references else "general"), tuple(references), stream, mask)
 
 
 def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
@@ -61,7 +65,7 @@ def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             raise ValueError('"captions" is not a list of {"kind", "text"}')
         if entry.get("kind", kind) not in KINDS:
-            raise ValueError(f'caption kind {entry["kind"]!r} is not one of {", ".join(KINDS)}')
+            raise ValueError(f"caption kind {entry['kind']!r} is not one of {', '.join(KINDS)}")
         texts.append((entry.get("kind", kind), entry["text"]))
     if not all(_is_text(text) for _, text in texts):
         raise ValueError("a caption is not valid Unicode")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,7 @@ _PLAN = pa.schema(
         ("stream", pa.string()),
         ("captions", _TEXTS),
         ("references", pa.list_(pa.string())),
+        ("mask", pa.string()),
         ("fault", pa.string()),
         ("chunk", pa.int32()),
     ]
@@ -103,7 +104,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
     for item in inputs:
         if count and (count == SHARD_ROWS or size + item.size > SHARD_BYTES):
             chunk, count, size = chunk + 1, 0, 0
-        row = asdict(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
+        row = vars(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
         rows.append(row)
         count, size = count + 1, size + item.size
     header = {"name": label, "kind": source.kind, "path": str(source.path)}
@@ -167,7 +168,8 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
-        write_parquet(_shard(batch, number), pa.Table.from_pylist(good, schema=POOL), row_group_size=SHARD_ROWS)
+        table = pa.Table.from_pylist(good, schema=POOL)
+        write_parquet(_shard(batch, number), table, row_group_size=SHARD_ROWS, encoded=["image"])
         done += len(items)
         if progress:
             progress(done, total, "inputs")
@@ -249,7 +251,23 @@ class _Reader:
             "reference_ids": references,
             "image_id": image_id,
             "stream": item.stream,
+            "mask": self._mask(item, (width, height)) if item.mask else None,
         }
+
+    def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
+        """Bytes of an edit's mask. Errors: `BadInput` when it is no picture, or not of the target's size."""
+        content = self._source.read_mask(item)
+        if isinstance(content, BadInput):
+            raise content
+        if content is None:
+            return None
+        try:
+            found = open_image(content).size
+        except BadImage as error:
+            raise BadInput(f"mask {item.mask} is unusable: {error}") from error
+        if found != size:
+            raise BadInput(f"mask {item.mask} is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
+        return content
 
     def _hash_reference(self, uri: str) -> str:
         """Image id of a reference. Errors: `BadInput` when it is no readable image."""

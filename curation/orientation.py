@@ -1,4 +1,4 @@
-"""EXIF orientation, read from the header without decoding."""
+"""Which way up: EXIF orientation, read from the header without decoding, and turning by right angles."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) after the EXIF orientation is applied."""
     width, height = image.size
     return (height, width) if exif_orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def turned(image: Image.Image, degrees: int) -> Image.Image:
+    """The picture turned clockwise by 0, 90, 180 or 270 degrees."""
+    turns = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+    return image.transpose(turns[degrees]) if degrees else image

@@ -16,7 +16,7 @@ from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
 from curation.synthesis.meaning import normalise
 from flywheel.scorer import Scorer
-from flywheel.workspace import UsageError, Workspace, digest, read_json, write_json, write_parquet
+from flywheel.workspace import UsageError, Workspace, digest, file_digest, read_json, write_json, write_parquet
 
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
@@ -102,9 +102,7 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
     return scorers, reasons
 
 
-def funnel(
-    workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()
-) -> list[dict[str, Any]]:
+def funnel(workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()) -> list[dict[str, Any]]:
     """What `policy` would do to the scored pool, filter by filter; no image is read.
 
     Errors: `UsageError` where a score file is missing.
@@ -144,6 +142,8 @@ def _commit(
                 {"shard": s.key, "rows": s.rows, "sha256": s.sha256, "texts": s.texts} for s in pool.shards(workspace)
             ],
             "manifest": str(manifest.relative_to(workspace.root)),
+            "manifest_sha256": file_digest(manifest),
+            "files": {path.name: file_digest(path) for path in sorted(folder.glob("[!.]*"))},
             "counts": counts,
             "funnel": judged.funnel.to_pylist(),
         },

@@ -215,7 +215,7 @@ def range_fault(line: Filter) -> str | None:
 def number_fault(key: str, value: Any, whole: bool, least: float, most: float) -> str | None:
     """What is wrong with an option's value; None where it is a number in its range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and least <= value <= most and (not whole or value == int(value)):
+    if is_number and math.isfinite(value) and least <= value <= most and (not whole or value == int(value)):
         return None
     limits = f"of {least} or more" if most == _UNLIMITED else f"from {least} to {most}"
     return f"{key} is not a {'whole ' if whole else ''}number {limits}"

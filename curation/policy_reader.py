@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -87,7 +89,7 @@ class Reader:
             self._only(at, table, ("score", "min", "max", "bucket", "streams"))
             self._require_column(at, table["score"])
             for key in ("min", "max"):
-                if key in table and (isinstance(table[key], bool) or not isinstance(table[key], int | float)):
+                if key in table and number_fault(key, table[key], False, -sys.float_info.max, sys.float_info.max):
                     raise self._fault((*at, key), f"{key} is not a number")
         else:
             self._check_options(at, table, streams, enters)
@@ -148,11 +150,13 @@ class Reader:
             if name not in SCORERS or not isinstance(options, dict):
                 known = ", ".join(sorted(SCORERS))
                 raise self._fault(("scorers", name), f"unknown scorer {name!r}: choose from {known}")
+            self._only(("scorers", name), options, tuple(inspect.signature(scorer_class(name)).parameters))
 
     def _only(self, at: tuple[str, ...], table: dict[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
-                raise self._fault((*at, key), f"unknown key {key!r}: choose from {', '.join(known)}")
+                choices = f"choose from {', '.join(known)}" if known else "it has none"
+                raise self._fault((*at, key), f"unknown key {key!r}: {choices}")
 
     def _fault(self, at: tuple[str, ...], message: str) -> UsageError:
         line = next((self._lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self._lines), None)

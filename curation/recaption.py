@@ -5,18 +5,20 @@ Answers are written per pool shard as soon as its last one is in. Killed, or wit
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from curation import pool
-from curation.captioner import Answer, Captioner, Refused, Unanswered
+from curation.captioner import Captioner, Refused
 from curation.generated import set_folder, write_sidecar
+from flywheel.endpoint import Unanswered
 from flywheel.workspace import UsageError, Workspace
 
 _IN_A_ROW = 20  # calls without an answer, or refusals before the first caption: the endpoint is to blame
@@ -69,10 +71,10 @@ def caption_pool(
     """
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
-    folder = set_folder(workspace, use, kind, captioner.model, captioner.version)
+    folder = set_folder(workspace, use, kind, captioner.endpoint.model, captioner.version)
     result = Captioned()
     work = _missing(workspace, folder, use, limit, result)
-    asyncio.run(_Run(captioner, folder, {"kind": kind, "use": use}, concurrency, result, progress).all(work))
+    _Run(captioner, folder, {"kind": kind, "use": use}, result).all(work, concurrency, progress)
     return result
 
 
@@ -99,75 +101,70 @@ def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, re
 
 
 class _Run:
-    """Calls in flight, and what is known about the endpoint."""
+    """Answers as they come, and what they say about the endpoint."""
 
-    def __init__(
-        self,
-        captioner: Captioner,
-        folder: Path,
-        labels: dict[str, str],
-        concurrency: int,
-        result: Captioned,
-        progress: Progress | None,
-    ) -> None:
-        self.captioner, self.folder, self.result, self.progress = captioner, folder, result, progress
-        self.labels = labels | {"model": captioner.model, "prompt": captioner.version}
-        self.concurrency = concurrency
+    def __init__(self, captioner: Captioner, folder: Path, labels: dict[str, str], result: Captioned) -> None:
+        self.captioner, self.folder, self.result = captioner, folder, result
+        self.labels = labels | {"model": captioner.endpoint.model, "prompt": captioner.version}
         self.silent = 0
 
-    async def all(self, work: list[_Work]) -> None:
-        """Ask for everything; what was answered is written even when the run ends in an error."""
+    def all(self, work: list[_Work], concurrency: int, progress: Progress | None) -> None:
+        """Ask for everything, `concurrency` at once; what was answered is written even when an error ends the run."""
+        pictures, running = _pictures(work), {}
         total = sum(len(w.ids) for w in work)
-        pictures = _pictures(work)
-        try:
-            async with self.captioner.client(self.concurrency) as client, asyncio.TaskGroup() as group:
-                for _ in range(min(self.concurrency, total)):
-                    group.create_task(self._worker(client, pictures, total))
-        except* UsageError as errors:
-            if not self.result.captioned:
-                work = []  # refusals that the endpoint is to blame for are no answers
-            raise errors.exceptions[0] from None
-        finally:
-            for part in work:
-                self._write(part)
+        with ThreadPoolExecutor(concurrency) as threads:
+            try:
+                while True:
+                    for part, sample, image in islice(pictures, concurrency - len(running)):
+                        running[threads.submit(self.captioner.ask, image)] = (part, sample)
+                    if not running:
+                        break
+                    for call in wait(running, return_when=FIRST_COMPLETED).done:
+                        self._take(*running.pop(call), call)
+                    if progress:
+                        answered = self.result.captioned + self.result.refused + self.result.unanswered
+                        progress(answered, total, "pictures captioned")
+            except UsageError:
+                if not self.result.captioned:
+                    work = []  # refusals that the endpoint is to blame for are no answers
+                raise
+            finally:
+                for call in running:
+                    call.cancel()
+                for part in work:
+                    self._write(part)
 
-    async def _worker(self, client: Any, pictures: Iterator[tuple[_Work, str, bytes]], total: int) -> None:
-        for work, sample, image in pictures:  # shared by all workers: each picture is taken once
-            row = await self._row(client, sample, image)
-            if row is not None:
-                work.rows[sample] = row
-            work.open -= 1
-            if not work.open and self.result.captioned:
-                self._write(work)
-            if self.progress:
-                done = self.result.captioned + self.result.refused + self.result.unanswered
-                self.progress(done, total, "pictures captioned")
+    def _take(self, work: _Work, sample: str, call: Future[dict[str, Any]]) -> None:
+        row = self._row(call)
+        if row is not None:
+            work.rows[sample] = {"sample_id": sample} | self.labels | row
+        work.open -= 1
+        if not work.open and self.result.captioned:
+            self._write(work)
 
-    async def _row(self, client: Any, sample: str, image: bytes) -> dict[str, Any] | None:
-        """The side-car row of one picture; None where no answer came."""
-        row: dict[str, Any] = {"sample_id": sample} | self.labels
+    def _row(self, call: Future[dict[str, Any]]) -> dict[str, Any] | None:
+        """What a side-car says of a picture; None where no answer came."""
         try:
-            answer: Answer = await self.captioner.ask(client, image)
+            answer = call.result()
         except Refused as error:
             self.silent = 0
             self.result.refused += 1
             self.result.reasons[str(error)] += 1
             if not self.result.captioned and self.result.refused >= _IN_A_ROW:
-                raise UsageError(
-                    f"the first {_IN_A_ROW} answers of {self.captioner.model} are refused: {error}"
-                ) from error
-            return row | {"error": str(error)}
+                model = self.captioner.endpoint.model
+                raise UsageError(f"the first {_IN_A_ROW} answers of {model} are refused: {error}") from error
+            return {"error": str(error)}
         except Unanswered as error:
             self.result.unanswered += 1
             self.silent += 1
             if self.silent >= _IN_A_ROW:
                 raise UsageError(
-                    f"{self.captioner.endpoint} does not answer ({error}): start the server, then run this again"
+                    f"no answer from the endpoint ({error}): start the server, then run this again"
                 ) from error
             return None
         self.silent = 0
         self.result.captioned += 1
-        return row | answer.model_dump() | {"error": None}
+        return answer | {"error": None}
 
     def _write(self, work: _Work) -> None:
         if work.rows:

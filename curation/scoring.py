@@ -27,6 +27,7 @@ Progress = Callable[[int, int, str], None]
 Options = Mapping[str, Any]
 References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
 
+_COLUMNS = "sample_id", "image", "width", "height", "caption", "captions", "task", "reference_ids"  # all that it reads
 _GROUP_ROWS = 16  # rows whose decodes are in memory together …
 _GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
 
@@ -110,9 +111,21 @@ def _loaded(name: str, options: str) -> Scorer:
     return load(name, **json.loads(options))
 
 
+def _read(shard: Path) -> pa.Table:
+    """What scorers see of a shard; on one thread, because parallelism is by process."""
+    return pq.read_table(shard, columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
+
+
+@lru_cache(maxsize=1)
+def _stay_single_threaded() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
 def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = list(with_generated(pq.read_table(shard).to_pylist(), captions))
+    rows = list(with_generated(_read(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
@@ -121,7 +134,7 @@ def _score_one(
     shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
 ) -> dict[str, list[Any]]:
     """Score a single row; the worker may die of it."""
-    rows = list(with_generated(pq.read_table(shard).slice(row, 1).to_pylist(), captions))
+    rows = list(with_generated(_read(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 
@@ -130,15 +143,26 @@ def _score_row_by_row(shard: Path, todo: Pending, references: References, captio
     ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
+    killers = []
     for row, found in run_all(_score_one, calls):
-        for name in todo:
-            killed = isinstance(found, Exception)
-            results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+        if isinstance(found, Exception):
+            killers.append(row)
+        else:
+            for name in todo:
+                results[name][row] = found[name][0]
+    # Which scorer it is: the others keep their columns, so that a repaired one is all that has to run again.
+    again = [(row, name) for row in killers for name in todo]
+    calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
+    for index, found in run_all(_score_one, calls):
+        row, name = again[index]
+        killed = isinstance(found, Exception)
+        results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
     _write(todo, ids, results)
 
 
 def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: References) -> dict[str, list[Any]]:
     """Scorer name → one dict or exception per row."""
+    _stay_single_threaded()
     images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
     out: dict[str, list[Any]] = {name: [] for name in todo}
     for group in _groups(rows):

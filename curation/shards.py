@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from curation import pool
 from curation.cluster import cluster, run_all
 from curation.generated import with_generated
 from curation.layout import layout
+from curation.orientation import turned
 from curation.policy import Policy
 from curation.scoring import References, fetch_images, image_index
 from flywheel.schema import SHARD
@@ -31,8 +32,13 @@ _FILE_PIXELS = 64 * 1024 * 1024  # of one file's targets: a file is a task's wor
 _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # of 4:4:4: coloured edges stay sharp
 
+_COLUMNS = (
+    "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
+)  # fmt: skip
+
 Progress = Callable[[int, int, str], None]
 Rows = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
+Marks = dict[tuple[str, int], tuple[int, float]]  # (key of the pool shard, row) → (turn, weight)
 
 
 def manifest_path(workspace: Workspace, snapshot: str) -> Path:
@@ -51,14 +57,16 @@ def write_shards(
 ) -> Path:
     """Write the shard files that are missing, then the manifest; returns its path.
 
-    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids.
+    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
+    turn, weight.
     """
     path = manifest_path(workspace, snapshot)
     if path.exists():
         return path
     files = _plan(workspace, admitted)
     todo = [f for f in files if not (path.parent / f["path"]).exists()]
-    calls = [(str(path.parent / f["path"]), f["width"], f["height"], f["content"], f["places"]) for f in todo]
+    parts = ("width", "height", "content", "marks", "places")
+    calls = [(str(path.parent / f["path"]), *(f[k] for k in parts)) for f in todo]
     if calls:
         with cluster(workers):
             for done, (index, failure) in enumerate(run_all(_write_file, calls), 1):
@@ -71,14 +79,15 @@ def write_shards(
     return path
 
 
-def fit(image: bytes, width: int, height: int) -> bytes:
+def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
     """Encoded picture of exactly width × height: upright, scaled to cover, the centre kept. Errors: `BadImage`.
 
+    turn: degrees clockwise, beyond EXIF.
     What came as JPEG stays JPEG: its edges are lossy already, and PNG would be several times larger. Everything else,
     rendered text above all, is kept without loss as PNG.
     """
     lossy = open_image(image).format in ("JPEG", "MPO")
-    picture = decode(image)
+    picture = turned(decode(image), turn)
     if picture.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
@@ -86,6 +95,20 @@ def fit(image: bytes, width: int, height: int) -> bytes:
         picture.save(out, "JPEG", **_JPEG)
     else:
         picture.save(out, "PNG", compress_level=_PNG_LEVEL)
+    return out.getvalue()
+
+
+def fit_mask(mask: bytes, width: int, height: int) -> bytes:
+    """The mask of a picture that `fit` fits, gray PNG, white or black. Errors: `BadImage`.
+
+    Three pixels wider where it is resized: that far the picture's resampling carries a change.
+    """
+    gray = decode(mask).convert("L")
+    if gray.size != (width, height):
+        gray = ImageOps.fit(gray, (width, height), Image.Resampling.BOX).point(lambda v: 255 * (v > 0))
+        gray = gray.filter(ImageFilter.MaxFilter(7))
+    out = io.BytesIO()
+    gray.point(lambda v: 255 * (v > 0)).save(out, "PNG", compress_level=_PNG_LEVEL)
     return out.getvalue()
 
 
@@ -116,6 +139,7 @@ def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
                     "task": task,
                     "references": references,
                     "content": _by_shard(rows, shards),
+                    "marks": {(r["shard"], r["row"]): (r["turn"], r["weight"]) for r in rows},
                     "places": {i: index[i] for r in rows for i in r["reference_ids"]},
                 }
             )
@@ -133,12 +157,12 @@ def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) 
     return [(shards[key], numbers) for key, numbers in grouped.items()]
 
 
-def _write_file(path: str, width: int, height: int, content: Rows, places: References) -> None:
+def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> None:
     """In a worker: write one shard file, a row group at a time."""
     target = Path(path)
     with replacing(target) as tmp:
         with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
-            for group in _row_groups(_shard_rows(content, places, width, height)):
+            for group in _row_groups(_shard_rows(content, marks, places, width, height)):
                 writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
 
 
@@ -153,23 +177,25 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
-def _shard_rows(content: Rows, places: References, width: int, height: int) -> Iterator[dict[str, Any]]:
-    columns = [
-        "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height",
-    ]  # fmt: skip
+def _shard_rows(content: Rows, marks: Marks, places: References, width: int, height: int) -> Iterator[dict[str, Any]]:
     for shard, numbers in content:
+        columns = [c for c in _COLUMNS if c in pq.read_schema(shard.path).names]  # older pools know no mask
         found = pq.read_table(shard.path, columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
-        for row in with_generated(found, shard.captions):
+        for number, row in zip(numbers, with_generated(found, shard.captions)):
+            turn, weight = marks[shard.key, number]
+            sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
             kept = {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")}
             yield kept | {
-                "image": fit(row["image"], width, height),
+                "image": fit(row["image"], width, height, turn),
                 "references": [fit(images[i], width, height) for i in row["reference_ids"]],
                 "track": "base",
+                "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
                 "width": width,
                 "height": height,
-                "source_width": row["width"],
-                "source_height": row["height"],
+                "source_width": sides[0],
+                "source_height": sides[1],
+                "weight": weight,
             }
 
 
@@ -180,4 +206,4 @@ def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": os.path.getsize(path),
         "rows": sum(len(rows) for _, rows in file["content"]),
     }
-    return {k: v for k, v in file.items() if k not in ("content", "places")} | measured
+    return {k: v for k, v in file.items() if k not in ("content", "marks", "places")} | measured

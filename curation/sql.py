@@ -250,14 +250,15 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         here = [s for s in policy.stages if bucket in s.resolutions]
         trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
         balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
-        weight, rows = "1.0", "judged"
+        weight, rows = "1e0", "judged"
         for stage, line in balanced:
             if line.quotas or line.tail is not None:
-                weight, rows = "coalesce(weight, 1.0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
+                weight, rows = "coalesce(weight, 1e0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
         selects.append(
             f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
         )
-    turn = 'coalesce("ocr.turn", 0)' if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
+    # An edit pair stays as it is: turned alone, its target would no longer fit its references.
+    turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
     lying = f"{turn} % 180 <> 0"
     return f"""
         SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
@@ -273,16 +274,17 @@ def _weights(stage: Stage, bucket: int, line: Filter) -> str:
     """
     quota = _by_group(line, line.quotas, "NULL")
     tail, most = (1.0 if line.tail is None else line.tail), ("'inf'" if line.most is None else line.most)
+    name = cell(stage.name, bucket)
     return f"""
         SELECT n, least(CAST({most} AS DOUBLE), total / rows * CASE
                    WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
                    ELSE quota END) AS weight
-        FROM (SELECT n, "{line.per}" IS NOT DISTINCT FROM "group" AS mine, g.* FROM judged, (
+        FROM judged JOIN (
             SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
                    coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
             FROM (SELECT "{line.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
-                  FROM judged WHERE "{cell(stage.name, bucket)}" = 0 GROUP BY 1)) g
-            WHERE "{cell(stage.name, bucket)}" = 0) WHERE mine"""
+                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON "{line.per}" IS NOT DISTINCT FROM "group"
+        WHERE "{name}" = 0"""
 
 
 def _number(value_: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from flows.server import api, configure
 from flywheel.progress import Progress
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
-from flywheel.workspace import Workspace
+from flywheel.workspace import UsageError, Workspace
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -49,9 +49,10 @@ def round_flow(progress: Progress | None = None, report: Report | None = None) -
         seed: int = 0,
         rounds: int = 2,
         workers: int = 2,
+        auto_approve: bool = False,
     ) -> dict[str, Any]:
         """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
-        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers)
+        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers, auto_approve)
         summary = run(job, step=task_step, progress=progress, report=report)
         publish(summary)
         return summary
@@ -59,11 +60,14 @@ def round_flow(progress: Progress | None = None, report: Report | None = None) -
     return flywheel_round
 
 
-def task_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def task_step(
+    name: str, function: Callable[..., Any], *args: Any, retry_delays: Sequence[float] = (), **kwargs: Any
+) -> Any:
     """Run one step as a task run of that name.
 
     The task takes and returns nothing: Prefect walks through parameters and results, which may be whole data sets. No
-    cache and no retry either: a step finds its own finished work, and an error that the user can fix stays one.
+    cache: a step finds its own finished work. `retry_delays`: seconds before each further try; an error that the user
+    can fix is not tried again.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
@@ -73,7 +77,19 @@ def task_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any
     def step() -> None:
         results.append(function(*args, **kwargs))
 
-    task(step, name=function.__name__, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)()
+    def may_pass(task: Any, run: Any, state: Any) -> bool:
+        return not isinstance(state.result(raise_on_failure=False), UsageError)
+
+    task(
+        step,
+        name=function.__name__,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(retry_delays),
+        retry_delay_seconds=list(retry_delays),
+        retry_condition_fn=may_pass,
+    )()
     return results[0]
 
 

@@ -46,7 +46,7 @@ def api(home: Path) -> Iterator[str]:
     with ExitStack() as stack:
         url = os.environ.get("PREFECT_API_URL")
         if url:
-            _reach(url)
+            reach(url)
         else:
             url = stack.enter_context(embedded_server(home))
         from prefect.events.worker import EventsWorker
@@ -106,7 +106,8 @@ def _stop(server: subprocess.Popen) -> None:
     server.stdout.close()
 
 
-def _reach(url: str) -> None:
+def reach(url: str) -> None:
+    """Errors: `UsageError` when no server answers there."""
     import httpx
 
     try:

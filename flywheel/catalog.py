@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.ledger import Ledger
-from flywheel.schema import LEDGERS
+from flywheel.schema import CASE_EVENTS, LEDGERS
 from flywheel.workspace import UsageError, Workspace, read_json, replacing
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
     "captions": (
         "captions that a model wrote (use: fill | add | replace), or why its answer was refused",
-        "sample_id VARCHAR, use VARCHAR, kind VARCHAR, model VARCHAR, prompt VARCHAR, caption VARCHAR, style VARCHAR,"
-        " watermark BOOLEAN, error VARCHAR",
+        "sample_id VARCHAR, use VARCHAR, kind VARCHAR, model VARCHAR, prompt VARCHAR, caption VARCHAR,"
+        " objects VARCHAR[], style VARCHAR, quoted VARCHAR[], watermark BOOLEAN, error VARCHAR",
     ),
     "generated": (
         "samples that a remedy retrieved or made for a capability, admitted or dropped by their entry checks",
@@ -43,28 +43,62 @@ VIEWS: dict[str, tuple[str, str]] = {
     ),
 }
 
-# An event's place in a case's life: within a round, later kinds win.
-_CASES = """
+# The fold of `flywheel.cases.events.fold`: the last round decides, within it the last event; of those recorded together
+# the kind that comes last in a case's life.
+_CASES = f"""
 CREATE VIEW cases AS
-WITH ordered AS (
-    SELECT *, list_position(['detected','routed','reviewed','remedied','passed','failed'], kind) AS place
-    FROM case_events
-)
+WITH ordered AS (SELECT *, list_position({list(CASE_EVENTS)}, kind) AS place FROM case_events)
 SELECT case_id,
        min(round) AS round,
        arg_min(capability, ("at", event_id)) AS capability,
        arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
-       CASE arg_max(kind, (round, place))
-            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE arg_max(kind, (round, place))
+       CASE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
+            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
+            ELSE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
        END AS status,
        arg_min(prompt_id, ("at", event_id)) AS prompt_id,
        arg_min(prompt, ("at", event_id)) AS prompt,
        max(round) FILTER (kind = 'passed') AS fixed_in,
-       format('samples/round-{:04d}-candidate/{}.png', min(round), arg_min(prompt_id, ("at", event_id))) AS image
+       coalesce(arg_min(evidence, ("at", event_id)) FILTER (kind = 'detected')->>'$.signals[0].image',
+                format('samples/round-{{:04d}}-candidate/{{}}.png', min(round), arg_min(prompt_id, ("at", event_id)))
+       ) AS image
 FROM ordered GROUP BY case_id
 """
 
+_ROUND_COSTS = """
+CREATE VIEW round_costs AS
+WITH spent AS (
+    SELECT round, sum(cpu_seconds) AS cpu_seconds, sum(gpu_seconds) AS gpu_seconds, sum(wall_seconds) AS wall_seconds
+    FROM costs GROUP BY round
+), reviewed AS (
+    SELECT round, count(*) AS reviews FROM reviews
+    WHERE kind IN ('accepted', 'rejected') AND reviewer <> 'auto-approve' GROUP BY round
+), repaired AS (
+    SELECT round, count(DISTINCT case_id) AS fixed FROM case_events WHERE kind = 'passed' GROUP BY round
+)
+SELECT round, cpu_seconds, gpu_seconds, wall_seconds, coalesce(reviews, 0) AS reviews, coalesce(fixed, 0) AS fixed,
+       cpu_seconds / fixed AS cpu_seconds_per_fixed, gpu_seconds / fixed AS gpu_seconds_per_fixed
+FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
+"""
+
 CASE_COLUMNS = ("case_id", "round", "capability", "track", "status", "prompt_id", "prompt", "fixed_in", "image")
+
+COST_COLUMNS = (
+    "round",
+    "cpu_seconds",
+    "gpu_seconds",
+    "wall_seconds",
+    "reviews",
+    "fixed",
+    "cpu_seconds_per_fixed",
+    "gpu_seconds_per_fixed",
+)
+
+# Views over ledgers: name → (meaning, columns, SQL).
+DERIVED: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "cases": ("each case as it stands after its last event", CASE_COLUMNS, _CASES),
+    "round_costs": ("what each round, and each case that it fixed, cost; 0 is curation", COST_COLUMNS, _ROUND_COSTS),
+}
 
 # Shown after a run.
 EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
@@ -84,7 +118,8 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     for name, schema in LEDGERS.items():
         columns = ", ".join(f"{f.name} {_duck(f.type)}" for f in schema)
         con.execute(f"CREATE VIEW {name} AS {_select(columns, Ledger(workspace, name).files())}")
-    con.execute(_CASES)
+    for _, _, sql in DERIVED.values():
+        con.execute(sql)
     return con
 
 
@@ -113,18 +148,14 @@ def documentation() -> list[dict[str, str]]:
         {"view": n, "meaning": "append-only ledger", "columns": ", ".join(f"{f.name} {_duck(f.type)}" for f in schema)}
         for n, schema in LEDGERS.items()
     ]
-    cases = {
-        "view": "cases",
-        "meaning": "each case as it stands after its last event",
-        "columns": ", ".join(CASE_COLUMNS),
-    }
-    return [*views, *ledgers, cases]
+    derived = [{"view": n, "meaning": meaning, "columns": ", ".join(c)} for n, (meaning, c, _) in DERIVED.items()]
+    return [*views, *ledgers, *derived]
 
 
 def export(workspace: Workspace, path: Path) -> Path:
     """Write every view as a table into one DuckDB file (no image bytes): what an analyst copies and keeps."""
     con = connect(workspace)
-    names = [*VIEWS, *LEDGERS, "cases"]
+    names = [*VIEWS, *LEDGERS, *DERIVED]
     with replacing(path) as tmp:
         con.execute(f"ATTACH '{tmp}' AS out")
         for name in names:
@@ -134,6 +165,15 @@ def export(workspace: Workspace, path: Path) -> Path:
         con.execute("DETACH out")
     con.close()
     return path
+
+
+def export_round(workspace: Workspace) -> Path | None:
+    """The DuckDB file of the last finished round, named by it: made once, never replaced. None before the first."""
+    rounds = [r["round"] for r in Ledger(workspace, "rounds").rows()]
+    if not rounds:
+        return None
+    path = workspace.path("exports", f"round-{max(rounds):04d}.duckdb")
+    return path if path.exists() else export(workspace, path)
 
 
 def snapshot(workspace: Workspace) -> str | None:

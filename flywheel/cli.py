@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from flywheel.commands import analysts, curation, models, operations, rl, runs, streams
+from flywheel.commands import (
+    analysts,
+    curation,
+    enhancer,
+    models,
+    operations,
+    review,
+    rl,
+    rounds,
+    runs,
+    signals,
+    streams,
+    training,
+)
 from flywheel.workspace import UsageError
 
 app = typer.Typer(
@@ -16,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, streams, analysts, models, rl, operations):
+for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, training, rl, operations):
     app.add_typer(verbs.app)
 
 

@@ -21,10 +21,18 @@ class Unanswered(Exception):
     """No usable answer in spite of retries; costs its own item, and is asked again next time."""
 
 
+class Rejected(Unanswered):
+    """Nothing usable will come: the question is rejected, or every answer to it was malformed."""
+
+
 class _Retry(Exception):
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
         self.after = after  # seconds that the server asked to wait
+
+
+class _Malformed(_Retry):
+    pass
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Endpoint:
     def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
         """The model's JSON answer, valid under the JSON `schema`. Thread-safe.
 
-        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out.
+        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out,
+        `Rejected` where the question or its answers are the reason.
         """
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -79,7 +88,8 @@ class Endpoint:
             answer = retrying(self._once, messages, schema)
         except RetryError as error:
             why = error.last_attempt.exception()
-            raise Unanswered(f"{self.url} gave no usable answer in {self.attempts} attempts: {why}") from error
+            kind = Rejected if isinstance(why, _Malformed) else Unanswered
+            raise kind(f"{self.url} gave no usable answer in {self.attempts} attempts: {why}") from error
         if path:
             write_json(path, answer)
         return answer
@@ -98,7 +108,7 @@ class Endpoint:
         if response.status_code in RETRIED:
             raise _Retry(f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After")))
         if response.status_code >= 400:  # this question is the fault: asking again would not help
-            raise Unanswered(f"{self.url} rejects the question (HTTP {response.status_code}): {response.text[:200]}")
+            raise Rejected(f"{self.url} rejects the question (HTTP {response.status_code}): {response.text[:200]}")
         return _checked(response.text, schema)
 
 
@@ -117,9 +127,9 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
         answer = json.loads(content.removeprefix("```json").removeprefix("```").removesuffix("```"))
         jsonschema.validate(answer, schema)
     except jsonschema.ValidationError as error:
-        raise _Retry(f"the answer does not fit the schema: {error.message[:200]}") from error
+        raise _Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Retry(f"the answer is no JSON: {type(error).__name__}: {error}") from error
+        raise _Malformed(f"the answer is no JSON: {type(error).__name__}: {error}") from error
     return answer
 
 

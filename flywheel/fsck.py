@@ -19,6 +19,7 @@ _KEYS = {
     "signals": ("signal_id", "round", "arm"),
     "case_events": ("event_id",),
     "rounds": ("round",),
+    "runs": ("version", "kind"),
 }
 
 
@@ -150,11 +151,13 @@ def _scores(check: _Check) -> None:
         table = check.table(path, again)
         if table is None:
             continue
-        expected = rows.get(path.stem)
+        expected = rows.get(path.stem.partition("+")[0])  # behind it: the generated captions that were scored
         if expected is None:
             check.fault(path, "belongs to no shard of the pool", "remove it", NOTE)
         elif table["row"].to_pylist() != list(range(expected)):
             check.fault(path, f"does not hold the shard's {expected} rows in order", again)
+    for path in sorted(check.workspace.path("captions").glob("*/*/[!.]*.parquet")):
+        check.table(path, "remove it and caption again: what is missing is asked for")
     for path in sorted(check.workspace.path("tables").glob("*.parquet")):
         check.table(path, "remove it: it is derived, and written again")
 
@@ -190,6 +193,11 @@ def _snapshots(check: _Check) -> None:
             check.fault(path, f"pins pool shard {key}, which is not there", again)
         if not check.workspace.path(record["manifest"]).exists():
             check.fault(path, f"its shard manifest {record['manifest']} is missing", again)
+        hashes = {folder / name: sha256 for name, sha256 in record.get("files", {}).items()}
+        hashes |= {check.workspace.path(record["manifest"]): record.get("manifest_sha256")}
+        for file, sha256 in hashes.items():
+            if sha256 and file.exists() and file_digest(file) != sha256:
+                check.fault(file, "is not the file that the snapshot's record pins", again)
 
 
 def _shards(check: _Check) -> None:

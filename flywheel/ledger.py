@@ -58,7 +58,44 @@ class Ledger:
             raise
         return True
 
-    def _write(self, data: pa.Table, key: str) -> AddAction:
+    def compact(self) -> int:
+        """Put all rows into one file; returns how many files there were. Readers and writers need not stop.
+
+        The old files stay for readers that have just listed them, until `vacuum`.
+        """
+        from deltalake import CommitProperties, DeltaTable, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import RemoveAction
+
+        if not self.exists():
+            return 0
+        table = DeltaTable(str(self.path))
+        files = sorted(table.file_uris())
+        if len(files) < 2:
+            return len(files)
+        part = self._write(self._read(files), f"compact/{table.version()}", data_change=False)
+        removed = [RemoveAction(Path(f).name, False, part.modification_time, Path(f).stat().st_size) for f in files]
+        # One compaction at a time: a second one of the same files would double their rows.
+        turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
+        properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
+        try:
+            table.create_write_transaction([*removed, part], "append", table.schema(), commit_properties=properties)
+        except CommitFailedError:
+            self.path.joinpath(part.path).unlink(missing_ok=True)
+            if DeltaTable(str(self.path)).transaction_version("compact") != turn.version:
+                raise
+        return len(files)
+
+    def vacuum(self, *, hours: int = 168) -> int:
+        """Remove files that no version of the last `hours` needs; returns how many."""
+        from deltalake import DeltaTable
+
+        if not self.exists():
+            return 0
+        table = DeltaTable(str(self.path))
+        return len(table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
+
+    def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
         """Write the rows of one key; the file's name ends in its SHA-256, so that anyone can verify it."""
         import pyarrow.parquet as pq
         from deltalake.transaction import AddAction
@@ -69,7 +106,7 @@ class Ledger:
         name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
         write_bytes(self.path / name, content)
         stats = json.dumps({"numRecords": data.num_rows})
-        return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, True, stats)
+        return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, data_change, stats)
 
     def has(self, key: str) -> bool:
         """Was something appended under `key`?"""
@@ -89,9 +126,12 @@ class Ledger:
 
     def table(self) -> pa.Table:
         """Every row, oldest first."""
+        return self._read(self.files())
+
+    def _read(self, files: Iterable[str]) -> pa.Table:
         import pyarrow.parquet as pq
 
-        tables = [pq.read_table(f, schema=self.schema) for f in self.files()]
+        tables = [pq.read_table(f, schema=self.schema) for f in files]
         return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -25,23 +25,29 @@ class Training:
 class Evaluation:
     """How the suite's prompts are sampled."""
 
-    suite: str  # demo | demo-quick | pool: a built-in held-out suite, or one made from held-out rows of the pool
+    suite: str  # demo | demo-quick: built in; pool: made from held-out rows of the pool; or the path of a .jsonl suite
     side: int  # pixels
     steps: int
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
+    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
 
     def __post_init__(self) -> None:
-        if self.suite not in ("demo", "demo-quick", "pool"):
-            raise UsageError(f"unknown suite {self.suite!r}: choose demo, demo-quick or pool")
+        if self.suite not in ("demo", "demo-quick", "pool") and not self.suite.endswith(".jsonl"):
+            raise UsageError(f"unknown suite {self.suite!r}: choose demo, demo-quick, pool or a .jsonl file")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
     """Budget and thresholds of error attribution."""
 
-    seeds: int  # further seeds per failing prompt
+    seeds: int  # further seeds per failing prompt and round
+    enhanced_seeds: int = 1  # seeds of the enhanced prompt
+    enhanced_gain: float = 0.0  # its share of passes must exceed the prompt's own by so much
+    min_seeds: int = 1  # fewer seeds that all fail leave a case unsure
+    unsure_margin: float = 0.0  # percentile points around the limit within which sparse or dense is unsure
+    budget: int = 0  # pictures of one round's experiments; 0: as many as there are cases
     neighbours: int = 8  # captions that measure the density around a prompt
     sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
 
@@ -56,6 +62,41 @@ class Plan:
     samples: int  # remedy samples of one round, all targets together
     retrieval_similarity: float = 0.6  # cosine between prompt and caption
     tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """Human review of what enters the remedy shards."""
+
+    auto_approve: bool = False  # nobody reviews, and the ledger says so
+    reviews: int = 1  # per sample, each by another person; more than half must accept
+    claim_minutes: float = 30.0  # a claimed sample that nobody decides goes to the next reviewer
+    seconds: float = 15.0  # what one review takes, for the plan's estimate
+
+    def __post_init__(self) -> None:
+        if self.reviews < 1:
+            raise UsageError("review.reviews: a sample needs at least one review; auto_approve = true asks for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
+
+    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
+    prompts: int = 256  # of the next RL run
+    floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
+    focus: float = 0.6  # weight of a category's own rewards in its vector
+    damping: float = 0.5  # factor of a reward whose rise cost another capability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enhancer:
+    """The prompt enhancer that attribution and sampling use."""
+
+    backend: str = "rules"  # rules | a folder or hub tag of a causal LM | http(s)://…/v1
+    model: str = ""  # of an endpoint
+    key_variable: str = ""  # environment variable that holds the endpoint's key
+    examples: int = 512  # reverse-engineered training examples per round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +118,22 @@ class Preset:
     evaluation: Evaluation
     attribution: Attribution
     plan: Plan
+    review: Review
+    rewards: Rewards
+    enhancer: Enhancer
     gate: Gate
 
 
-_SECTIONS = {"training": Training, "evaluation": Evaluation, "attribution": Attribution, "plan": Plan, "gate": Gate}
+_SECTIONS = {
+    "training": Training,
+    "evaluation": Evaluation,
+    "attribution": Attribution,
+    "plan": Plan,
+    "review": Review,
+    "rewards": Rewards,
+    "enhancer": Enhancer,
+    "gate": Gate,
+}
 
 
 def built_in() -> list[str]:

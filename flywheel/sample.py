@@ -12,13 +12,13 @@ from flywheel.workspace import UsageError, Workspace, digest, file_digest, write
 
 
 def promoted_checkpoint(workspace: Workspace) -> Path:
-    """The checkpoint that the gate promoted last. Errors: `UsageError` when there is none."""
-    from flywheel.ledger import Ledger
+    """The incumbent. Errors: `UsageError` when there is none."""
+    from flywheel.rounds.promotion import incumbent
 
-    promoted = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if r["verdict"] == "PROMOTE"]
-    if not promoted:
+    found = incumbent(workspace)
+    if found is None:
         raise UsageError(f"{workspace.root} has no promoted checkpoint: finish a round with `flywheel run`")
-    return workspace.path(promoted[-1])
+    return workspace.path(found.checkpoint)
 
 
 def parse_size(text: str) -> tuple[int, int]:

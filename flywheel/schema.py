@@ -9,6 +9,8 @@ TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
 # An event's place in a case's life: within a round, later kinds win. `seen` (more signals of it) changes no status.
 CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
+DECISIONS = ("promote", "reject", "rollback")
+REVIEW_EVENTS = ("queued", "claimed", "accepted", "rejected")
 
 
 def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
@@ -39,6 +41,7 @@ POOL = pa.schema(
             "image_id", pa.string(), "SHA-256 of the image bytes: what reference_ids point at; for t2i the sample id"
         ),
         column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
+        column("mask", pa.large_binary(), "ti2i: gray picture, white where the edit changed it; null: unknown"),
     ]
 )
 
@@ -91,6 +94,8 @@ SHARD = pa.schema(
             pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
             "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
         ),
+        column("weight", pa.float64(), "how often a stage with balance draws the row, others being 1; null: 1"),
+        column("mask", pa.large_binary(), "ti2i: gray PNG, white where the edit changed it; null: unknown"),
     ]
 )
 
@@ -185,6 +190,57 @@ LEDGERS: dict[str, pa.Schema] = {
             column("snapshot", pa.string(), "data snapshot it was trained on"),
             column("result", pa.large_string(), "JSON: rates, gate lines, fixed and broken cases"),
             column("at", pa.timestamp("us", "UTC"), "when the verdict was given"),
+        ]
+    ),
+    "promotions": pa.schema(
+        [
+            column("decision", pa.string(), "digest of its number: a decision is recorded once"),
+            column("kind", pa.string(), "promote | reject | rollback, by a person; the gate's own are in rounds"),
+            column("round", pa.int32(), "round whose candidate it is about"),
+            column("checkpoint", pa.string(), "workspace path of that candidate"),
+            column("by", pa.string(), "who decided"),
+            column("why", pa.large_string(), "the reason given"),
+            column("at", pa.timestamp("us", "UTC"), "when it was decided"),
+        ]
+    ),
+    "reviews": pa.schema(
+        [
+            column("event_id", pa.string(), "digest of item, slot and version: an event is recorded once"),
+            column("item", pa.string(), "digest of round, capability and sample"),
+            column("round", pa.int32(), "round that asked for the sample"),
+            column("capability", pa.string(), "capability that it serves"),
+            column("sample_id", pa.string(), "sample under review"),
+            column("kind", pa.string(), "queued | claimed | accepted | rejected"),
+            column("slot", pa.int32(), "which of the item's reviews, from 0; null for queued"),
+            column("version", pa.int32(), "place in the slot's history, from 1; null for queued"),
+            column("reviewer", pa.string(), "who; 'auto-approve' for unattended runs; null for queued"),
+            column("priority", pa.float64(), "queued: uncertainty in [0, 1], the largest is reviewed first"),
+            column("caption", pa.large_string(), "queued: as proposed; accepted: as edited, null when left alone"),
+            column("evidence", pa.large_string(), "JSON: why it was queued, until when it is claimed, why rejected"),
+            column("at", pa.timestamp("us", "UTC"), "when it happened"),
+        ]
+    ),
+    "runs": pa.schema(
+        [
+            column("version", pa.int32(), "place in the workspace's history of runs, from 1"),
+            column("kind", pa.string(), "acquired | released"),
+            column("host", pa.string(), "machine that runs"),
+            column("pid", pa.int32(), "its process"),
+            column("started", pa.float64(), "start of that process, seconds since the epoch: pids are used again"),
+            column("job", pa.large_string(), "JSON: what the run was asked for"),
+            column("at", pa.timestamp("us", "UTC"), "when it happened"),
+        ]
+    ),
+    "costs": pa.schema(
+        [
+            column("cost_id", pa.string(), "digest of run, round and step: a cost is recorded once"),
+            column("round", pa.int32(), "round that caused it; 0 for ingest and curation"),
+            column("step", pa.string(), "step that finished; what a killed run spent in an unfinished one is not here"),
+            column("units", pa.int64(), "samples, optimiser steps or images that it worked on"),
+            column("wall_seconds", pa.float64(), "elapsed"),
+            column("cpu_seconds", pa.float64(), "of the process and everything that it started"),
+            column("gpu_seconds", pa.float64(), "elapsed times visible GPUs"),
+            column("at", pa.timestamp("us", "UTC"), "when the step ended"),
         ]
     ),
 }

@@ -123,9 +123,12 @@ class Checkpoint:
 
 
 def write(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder, config: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder | None, config: Mapping[str, Any]
 ) -> Checkpoint:
-    """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is."""
+    """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is.
+
+    `autoencoder`: whose latents the model works on; None where the model is one.
+    """
     from safetensors.torch import save
 
     if not path.exists():
@@ -134,10 +137,9 @@ def write(
         temporary.mkdir(parents=True)
         for name, values in tensors.items():
             write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
-        autoencoder.save(temporary / "autoencoder.safetensors")
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in sorted(temporary.iterdir())}
-        write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
-        os.replace(temporary, path)
+        if autoencoder is not None:
+            autoencoder.save(temporary / "autoencoder.safetensors")
+        _seal(temporary, path, config)
     return Checkpoint(path)
 
 
@@ -161,10 +163,17 @@ def write_together(
     save(_flat(tensors), checkpoint_id=temporary / SHARES)
     if world.first:
         autoencoder.save(temporary / "autoencoder.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, **config})
-        os.replace(temporary, path)
+        _seal(temporary, path, config)
     world.wait()
     return Checkpoint(path)
+
+
+def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
+    """Write the configuration, with every file's size and hash, and give the folder its name."""
+    found = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in found.items()}
+    write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
+    os.replace(temporary, path)
 
 
 def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ torchrun or Ray Train starts them; FSDP2 divides weights, gradients and optimise
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
         model.compile()
     if world.size == 1:
         return model.to(world.device)
+    # Nothing of ours changes a block's output in place, which is what this warning is about.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     half = torch.bfloat16 if half_precision(recipe, world.device) else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)

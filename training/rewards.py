@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from flywheel.scorer import Item
@@ -39,55 +39,79 @@ class RewardsLost(UsageError):
     """No scores can be had: training stops, keeps a checkpoint, and goes on when it is run again."""
 
 
+RETRIED = frozenset({429, 500, 502, 503, 504})
+
+
+class _Again(Exception):
+    """A stumble that may pass."""
+
+
 @dataclass(frozen=True)
 class Service:
     """Rewards of a service at `url` (`flywheel rl serve`): POST /score as JSON, pictures as base64.
 
-    Answers of 502 to 504 and refused or broken connections are tried again `retries` times, waiting twice as long each
-    time. Errors: `RewardsLost` after the last try, `UsageError` for an answer that is no answer.
+    Refused or broken connections and answers of `RETRIED` are tried again, waiting twice as long each time. Errors:
+    `RewardsLost` after the last attempt, `UsageError` for an answer that is no answer.
     """
 
     url: str
-    retries: int = 5
-    backoff: float = 0.5  # seconds before the second retry
-    timeout: float = 120.0  # seconds of one request
+    attempts: int = 6
+    backoff: float = 0.5  # seconds before the second attempt
+    timeout: float = 120.0  # seconds of one attempt
     workers: int = 4
-    names: tuple[str, ...] = field(init=False)
-    _pool: Any = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        import urllib3
-
-        retry = urllib3.Retry(
-            self.retries, backoff_factor=self.backoff, status_forcelist=(502, 503, 504), allowed_methods=None
-        )
-        pool = urllib3.PoolManager(maxsize=self.workers, retries=retry, timeout=self.timeout)
-        object.__setattr__(self, "_pool", pool)
-        object.__setattr__(self, "names", tuple(self._ask("GET", "rewards")["rewards"]))
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Rewards that the service gives; asked once."""
+        return tuple(self.ask("GET", "rewards")["rewards"])
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """See `Rewards`."""
-        found = self._ask("POST", "score", {"requests": [encode(r) for r in requests]})["scores"]
+        found = self.ask("POST", "score", {"requests": [encode(r) for r in requests]})["scores"]
         if len(found) != len(requests) or any(set(row) != set(self.names) for row in found):
             raise UsageError(f"reward service {self.url} answered {len(found)} rows for {len(requests)} pictures")
         return found
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        import urllib3
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer. Thread-safe."""
+        from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Again),
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_exponential(multiplier=self.backoff),
+        )
+        try:
+            return retrying(self._once, method, path, body)
+        except RetryError as error:
+            why = error.last_attempt.exception()
+            raise RewardsLost(
+                f"the reward service at {self.url} gave no answer in {self.attempts} tries ({why})"
+            ) from why
+
+    def _once(self, method: str, path: str, body: Any) -> Any:
+        import httpx
 
         try:
-            answer = self._pool.request(method, f"{self.url.rstrip('/')}/{path}", json=body)
-        except urllib3.exceptions.HTTPError as error:
-            reason = str(getattr(error, "reason", None) or error)
-            raise RewardsLost(
-                f"the reward service at {self.url} does not answer after {self.retries + 1} tries ({reason})"
-            ) from error
-        if answer.status != 200:
-            raise UsageError(f"reward service {self.url} answered {answer.status}: {answer.data.decode()[:300]}")
+            answer = self._client.request(method, path, json=body)
+        except httpx.UnsupportedProtocol as error:
+            raise UsageError(f"reward service {self.url!r}: give a URL such as http://localhost:8400") from error
+        except httpx.HTTPError as error:
+            raise _Again(f"{type(error).__name__}: {error}") from error
+        if answer.status_code in RETRIED:
+            raise _Again(f"HTTP {answer.status_code}")
+        if answer.status_code != 200:
+            raise UsageError(f"reward service {self.url} answered HTTP {answer.status_code}: {answer.text[:300]}")
         try:
-            return json.loads(answer.data)
+            return answer.json()
         except ValueError as error:
             raise UsageError(f"{self.url} is no reward service: its answer is not JSON") from error
+
+    @cached_property
+    def _client(self) -> Any:
+        import httpx
+
+        return httpx.Client(base_url=self.url.rstrip("/") + "/", timeout=self.timeout)
 
 
 def encode(request: Request) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
-from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_unit
+from training.data.latents import encoded
+from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_uint8, to_unit
 from training.data.plan import Plan, Row, Source, plan_digest
 from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
 from training.losses.flow_matching import flow_matching_loss, logit_normal
@@ -25,6 +26,7 @@ from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipes import Recipe
+from training.state import average_of, build_optimizer, set_rate, training_state, update_ema
 
 log = logging.getLogger(__name__)
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -76,10 +78,10 @@ def train(
         found = checkpoints.steps(out_dir)
         last = same_run(found[-1], run) if found else None
         encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
-        autoencoder = choose_autoencoder(plan, recipe, last or parent).to(world.device)
+        autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
         model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
-        ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-        optimizer = build_optimizer(model, recipe)
+        ema = average_of(model)
+        optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
         state = training_state(model, ema, optimizer)
         if last is not None:
             last.restore(state)
@@ -123,8 +125,7 @@ def train(
                     "of this step; run again to go on from the last checkpoint"
                 )
             rate = learning_rate(recipe, step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, rate)
             optimizer.step()
             update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
             seen, done = seen + rows, step + 1
@@ -202,9 +203,16 @@ def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
     """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
     if not recipe.micro_tokens:
         return 0
-    height, width, references = plan.shards[row.shard].shape
-    side = recipe.resolution.get(row.bucket, row.bucket) / row.bucket / recipe.factor  # stored pixels → latent pixels
-    return max(1, int(recipe.micro_tokens / (height * side * width * side * (1 + references))))
+    height, width = trained_size(plan, row, recipe.resolution)
+    images = 1 + plan.shards[row.shard].shape[2]
+    return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
+
+
+def trained_size(plan: Plan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels that this row is trained at."""
+    height, width, _ = plan.shards[row.shard].shape
+    pixels = resolution.get(row.bucket, row.bucket)
+    return height * pixels // row.bucket, width * pixels // row.bucket
 
 
 @torch.no_grad()
@@ -250,7 +258,8 @@ def draw_held_out(
     captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
     references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
     sampler = Sampler.of(model, autoencoder, encoder, config)
-    images = sampler.sample(captions, references, size=tuple(groups[0].images.shape[-2:]), seed=config["seed"])
+    size = trained_size(loader.plan, rows[0], loader.resolution)
+    images = sampler.sample(captions, references, size=size, seed=config["seed"])
     grid(images, captions, path, columns=4, scale=max(1, 128 // images.shape[1]))
 
 
@@ -260,23 +269,13 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.learning_rate * warm * (1 - (1 - recipe.final_learning_rate) * step / max(1, steps - 1))
 
 
-@torch.no_grad()
-def update_ema(ema: dict[str, Tensor], model: MMDiT, decay: float) -> None:
-    """ema ← decay·ema + (1 − decay)·weights, in place."""
-    named = dict(model.named_parameters())
-    torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
-
-
 def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
     """Row group → latents and text states."""
 
     @torch.no_grad()
     def prepare(group: RowGroup) -> Prepared:
-        latents = autoencoder.encode(to_unit(group.images))
-        n, count = group.references.shape[:2]
-        references = latents.new_zeros(n, 0, *latents.shape[1:])
-        if count:
-            references = autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
+        latents, references = encoded(group, autoencoder)
+        n, count = references.shape[:2]
         states = encoder.encode(group.captions, group.references)
         nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
         return Prepared(latents, references, states, nulls, encoder.lead(count))
@@ -284,18 +283,19 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
     return prepare
 
 
-def choose_autoencoder(plan: Plan, recipe: Recipe, start: Checkpoint | None) -> Autoencoder:
-    """The interrupted run's or the parent's; without one, fitted patches or the VAE that the recipe names.
+def choose_autoencoder(
+    plan: Plan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
+) -> Autoencoder:
+    """The interrupted run's or the parent's; without one, made from the data or the VAE that the recipe names.
 
     Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
     """
     if start is None:
-        found = fit_autoencoder(plan, recipe) if recipe.autoencoder == "patch" else VAE.open(recipe.autoencoder)
+        found = _first_autoencoder(plan, recipe, out_dir, world or World())
     else:
         found, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
-        if named != recipe.autoencoder and (
-            "patch" in (named, recipe.autoencoder) or VAE.open(recipe.autoencoder).fingerprint != found.fingerprint
-        ):
+        made_here = {named, recipe.autoencoder} & {"patch", "tiny-vae"}
+        if named != recipe.autoencoder and (made_here or VAE.open(recipe.autoencoder).fingerprint != found.fingerprint):
             raise UsageError(
                 f"{start.path} was trained on latents of {named}, the recipe names {recipe.autoencoder}: "
                 f"set autoencoder = {named!r}, or start without a parent"
@@ -308,8 +308,27 @@ def choose_autoencoder(plan: Plan, recipe: Recipe, start: Checkpoint | None) -> 
     return found
 
 
+def _first_autoencoder(plan: Plan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
+    if recipe.autoencoder == "patch":
+        return fit_autoencoder(plan, recipe)
+    if recipe.autoencoder != "tiny-vae":
+        return VAE.open(recipe.autoencoder)
+    from training.vae_training import VAE_RECIPES, train_vae
+
+    if world.first:
+        pictures = [to_uint8(x) for x in sample_images(plan, recipe)]
+        train_vae(out_dir / "vae", pictures, VAE_RECIPES["tiny"].change(channels=recipe.channels), seed=plan.seed)
+    world.wait()
+    return VAE.open(str(out_dir / "vae" / "final"))
+
+
 def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
     """Fit on targets and references of a sample of the plan's rows."""
+    return fit(sample_images(plan, recipe), channels=recipe.channels, factor=recipe.factor)
+
+
+def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
+    """Targets and references of a sample of the plan's rows, in [-1, 1], [N, 3, H, W] each."""
     reader = Loader(plan, prepare=lambda group: None, resolution=recipe.resolution)
     wanted: dict[tuple[int, int], list[int]] = {}
     for row in plan.sample(recipe.autoencoder_rows):
@@ -318,12 +337,15 @@ def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
     for (shard, number), rows in sorted(wanted.items()):
         group = reader.read(shard, number)
         images += [to_unit(group.images[rows]), to_unit(group.references[rows].flatten(0, 1))]
-    return fit([x for x in images if len(x)], channels=recipe.channels, factor=recipe.factor)
+    return [x for x in images if len(x)]
 
 
 def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
-    """A fresh model of the recipe's preset; its weights are a function of the seed."""
-    config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
+    """A fresh model of the recipe's preset; its weights are a function of the seed. Errors: `UsageError`."""
+    try:
+        config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
+    except ValueError as error:
+        raise UsageError(f"recipe {recipe.name}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "weights").integers(2**62)))
         return config.build()
@@ -336,28 +358,6 @@ def initial_model(
     if last is not None:
         return MMDiTConfig.from_dict(last.config["model"]).build()
     return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")
-
-
-def build_optimizer(model: MMDiT, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with its moments in place at zero, so that a checkpoint can be read into them. The loop sets the rate."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
-    for p in model.parameters():
-        step = torch.zeros((), dtype=torch.float32, device=p.device)
-        moments = {key: torch.zeros_like(p, memory_format=torch.preserve_format) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[p] = {"step": step, **moments}
-    return optimizer
-
-
-def training_state(
-    model: MMDiT, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, dict[str, Tensor]]:
-    """Everything that changes with a step, as tensors by name."""
-    moments = {}
-    for name, parameter in model.named_parameters():
-        moments |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
-    return {"model": {k: v.detach() for k, v in model.named_parameters()}, "ema": ema, "optimizer": moments}
 
 
 def _due(every: int, done: int) -> bool:

@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flywheel.workspace import UsageError
+
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
 
 _POLL_SECONDS = 0.5
 
@@ -46,7 +49,7 @@ def train_all(
             if failed := [w for w in workers if w.poll() not in (None, 0)]:
                 raise _failure(failed[0])
             if progress:
-                done = [_done(run) for run in runs]
+                done = [progress_of(run) for run in runs]
                 progress(sum(d for d, _ in done), sum(r.steps for r in runs), "loss " + ", ".join(d for _, d in done))
             time.sleep(_POLL_SECONDS)
         if failed := [w for w in workers if w.returncode]:
@@ -84,7 +87,7 @@ def _failure(worker: subprocess.Popen[str]) -> Exception:
     return UsageError(found["error"]) if found["usage"] else RuntimeError(f"training failed: {found['error']}")
 
 
-def _done(run: Run) -> tuple[int, str]:
+def progress_of(run: Run) -> tuple[int, str]:
     """(steps done, last loss) from the tail of the run's metrics."""
     path = Path(run.out_dir, "metrics.jsonl")
     if not path.exists():
@@ -101,23 +104,29 @@ def _done(run: Run) -> tuple[int, str]:
     return 0, "–"
 
 
-def main() -> None:
-    """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
+def train_run(run: Run, **also: Any) -> Checkpoint:
+    """Train a run in this process; `also` goes to `training.trainer.train` as it is."""
     from training.data.plan import Source
     from training.recipes import from_dict
     from training.trainer import train
 
+    return train(
+        Path(run.out_dir),
+        [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
+        from_dict(run.recipe),
+        init=Path(run.init) if run.init else None,
+        seed=run.seed,
+        steps=run.steps,
+        **also,
+    )
+
+
+def main() -> None:
+    """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
     run = Run(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        checkpoint = train(
-            Path(run.out_dir),
-            [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
-            from_dict(run.recipe),
-            init=Path(run.init) if run.init else None,
-            seed=run.seed,
-            steps=run.steps,
-        )
+        checkpoint = train_run(run)
     except Exception as error:
         print(json.dumps({"error": str(error), "usage": isinstance(error, UsageError)}), flush=True)
         if isinstance(error, UsageError):

@@ -23,6 +23,7 @@ SCORERS = {
     "detail": "curation.scorers.detail:Detail",
     "caption": "curation.scorers.caption:Caption",
     "face": "curation.scorers.face:Face",
+    "exposure": "curation.scorers.exposure:Exposure",
     "category": "curation.scorers.category:Category",
     "nsfw": "curation.scorers.nsfw:Nsfw",
     "quality": "curation.scorers.quality:Quality",

@@ -1,4 +1,4 @@
-"""How much detail the pixels hold: enlarged pictures, block edges, frames. Read at native resolution, upright."""
+"""How much detail the pixels hold: pictures that were enlarged. Read at native resolution, upright."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ _GRID = 4  # squares are tried on a grid of at most 4 × 4 places …
 _TILES = 4  # … and the sharpest are used: sky and bokeh say nothing about the scale of a picture
 _BINS = 64  # of frequency, from 0 to Nyquist
 _HELD = 0.95  # share of the edge energy inside the bandwidth
-_BLOCK = 8  # pixels: JPEG's transform block
-_CELL = 16  # pixels: cell of the texture statistic
-_FLAT = 4.0  # levels: deviation of luma in a cell without texture
-_FRAME = 10  # levels: range of luma in a line of a frame
 
 
 class Detail:
-    """Bandwidth (low where a picture was enlarged), blockiness, uniform border and texture.
+    """Bandwidth: low where a picture was enlarged.
 
     min_edge: pixels; pictures with a shorter short edge are not decoded, and null in every column.
     """
@@ -33,14 +29,11 @@ class Detail:
         column("bandwidth", pa.float64(), "share of the frequency band that holds 95 % of the edge energy, 0 to 1; "
                                           "enlarging s times leaves at most about 1.3 / s; null without any edge"),
         column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
-        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over steps elsewhere; 1: no grid"),
-        column("border", pa.float64(), "share of the area in uniform lines along the edges, 0 to 1"),
-        column("texture", pa.float64(), "share of 16 × 16 cells of the working decode with texture, 0 to 1"),
     )  # fmt: skip
 
     def __init__(self, *, min_edge: int = 0) -> None:
         self.min_edge = min_edge
-        self.version = f"1-{min_edge}" if min_edge else "1"
+        self.version = f"2-{min_edge}" if min_edge else "2"
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -53,18 +46,9 @@ class Detail:
 
 
 def _measure(item: Item) -> dict[str, Any]:
-    import cv2
-
     luma = np.asarray(item.upright.convert("L"))
-    small = cv2.cvtColor(item.pixels, cv2.COLOR_RGB2GRAY)
     found = bandwidth(luma)
-    return {
-        "bandwidth": found,
-        "native_edge": None if found is None else found * min(luma.shape),
-        "blockiness": blockiness(luma),
-        "border": border(small),
-        "texture": texture(small),
-    }
+    return {"bandwidth": found, "native_edge": None if found is None else found * min(luma.shape)}
 
 
 def bandwidth(luma: np.ndarray) -> float | None:
@@ -94,38 +78,3 @@ def bandwidth(luma: np.ndarray) -> float | None:
     if total < 1e-6:
         return None
     return float((np.searchsorted(np.cumsum(energy) / total, _HELD) + 1) / _BINS)
-
-
-def blockiness(luma: np.ndarray) -> float:
-    """Mean step across the strongest of the 8 possible grids over the median of the 8, the greater of both axes."""
-    values = luma.astype(np.int16)
-    return max(_grid(np.abs(np.diff(values, axis=1)).mean(axis=0)), _grid(np.abs(np.diff(values, axis=0)).mean(axis=1)))
-
-
-def _grid(steps: np.ndarray) -> float:
-    """steps: mean step between neighbouring lines."""
-    if len(steps) < 4 * _BLOCK:
-        return 1.0
-    by_phase = np.array([steps[phase::_BLOCK].mean() for phase in range(_BLOCK)])
-    median = float(np.median(by_phase))
-    return float(by_phase.max() / median) if median > 0 else 1.0
-
-
-def border(luma: np.ndarray) -> float:
-    """Share of uint8 [H, W] in uniform lines along its edges: letter boxes, frames; 1 for a blank picture."""
-    rows = np.ptp(luma, axis=1) > _FRAME
-    columns = np.ptp(luma, axis=0) > _FRAME
-    if not rows.any() or not columns.any():
-        return 1.0
-    height, width = (len(v) - int(v.argmax()) - int(v[::-1].argmax()) for v in (rows, columns))
-    return 1.0 - height * width / luma.size
-
-
-def texture(luma: np.ndarray) -> float:
-    """Share of 16 × 16 cells of uint8 [H, W] whose luma deviates by more than flat ground and its noise do."""
-    height, width = (max(_CELL, n // _CELL * _CELL) for n in luma.shape)
-    whole = luma[:height, :width]
-    if min(whole.shape) < _CELL:
-        return float(whole.std() > _FLAT)
-    cells = whole.reshape(height // _CELL, _CELL, width // _CELL, _CELL).astype(np.float32)
-    return float((cells.std(axis=(1, 3)) > _FLAT).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -60,12 +60,17 @@ def jpeg_quality(image: Image.Image) -> float | None:
     tables = getattr(image, "quantization", None)
     if not tables:
         return None
-    total = sum(tables[min(tables)])
-    return float(min(range(1, 101), key=lambda quality: (abs(_table_sums()[quality] - total), -quality)))
+    return _nearest_quality(sum(tables[min(tables)]))
 
 
-@lru_cache(maxsize=1)
-def _table_sums() -> dict[int, int]:
-    """Quality → sum of the luminance table that libjpeg writes for it."""
-    scales = {q: 5000 // q if q < 50 else 200 - 2 * q for q in range(1, 101)}
-    return {q: sum(min(255, max(1, (v * s + 50) // 100)) for v in _LUMINANCE) for q, s in scales.items()}
+@cache
+def _nearest_quality(total: int) -> float:
+    """The better one where two are equally near."""
+    return float(min(range(1, 101), key=lambda quality: (abs(_table_sum(quality) - total), -quality)))
+
+
+@cache
+def _table_sum(quality: int) -> int:
+    """Sum of the luminance table that libjpeg writes for a quality."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return sum(min(255, max(1, (v * scale + 50) // 100)) for v in _LUMINANCE)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curation.orientation import turned
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
 from flywheel.schema import column
@@ -27,7 +28,7 @@ READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor u
 MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it
 _TALL = 1.5  # height over width from which the engine takes a box for a turned line
 _SURE = 0.85  # confidence that text on its side or head does not reach (measured: at most 0.84; upright 0.96 and more)
-_ENOUGH = 4.0  # characters that must be sure before a picture is turned
+_ENOUGH = 10.0  # characters that must be sure: a label on its side does not make a picture lie
 _QUOTES = re.compile(
     r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
@@ -138,12 +139,6 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
         return reading, 0, 0.0
     doubt = 1 - sure[turn] / sum(sure.values())
     return read_text(turned(image, turn)), turn, doubt
-
-
-def turned(image: Image.Image, degrees: int) -> Image.Image:
-    """The picture turned clockwise by 0, 90, 180 or 270 degrees."""
-    turns = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
-    return image.transpose(turns[degrees]) if degrees else image
 
 
 def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:

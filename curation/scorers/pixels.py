@@ -1,11 +1,14 @@
 """Statistics of the one shared decode (upright RGB, long side at most `WORKING_SIDE` pixels).
 
-Each is defined at that working resolution and only there: most of them change with scale.
+Each is defined at that working resolution and only there: most of them change with scale. Colour and histograms are
+taken from every other row: half the work for the same answer. OpenCV throughout: a numpy temporary per operation would
+cost several times the arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,87 +16,240 @@ import pyarrow as pa
 
 from flywheel.schema import column
 from flywheel.scorer import WORKING_SIDE, Item, per_item
+from flywheel.workspace import UsageError
 
 THUMBNAIL = 8  # pixels: side of the colour thumbnail that near-duplicates must agree in
 _HASH_SIDE = 32  # pixels: plane whose lowest 8 × 8 cosine frequencies are the perceptual hash
 _GRAY_SPREAD = 6  # levels: channels that differ less everywhere are one channel
+_BLOCK = 8  # pixels: JPEG's transform block
+_CELL = 16  # pixels: cell of the texture statistic
+_FLAT = 4.0  # levels: deviation of luma in a cell without texture
+_FRAME = 10  # levels: range of luma in a line of a frame
 
 
 class Pixels:
-    """Cheap statistics of the picture, its perceptual hash and its colour thumbnail."""
+    """Cheap statistics of the picture, its perceptual hash and its colour thumbnail.
+
+    only: columns to compute beside hash and thumbnail, which deduplication needs; the others are null. Default: all.
+    """
 
     name = "pixels"
-    version = f"1-{WORKING_SIDE}"
     fields = (
         column("luma", pa.float64(), "mean lightness, 0 to 255 (ITU-R BT.601)"),
         column("contrast", pa.float64(), "standard deviation of luma"),
         column("saturation", pa.float64(), "mean HSV saturation, 0 to 1"),
         column("sharpness", pa.float64(), "variance of the Laplacian of luma"),
         column("entropy", pa.float64(), "bits of the joint RGB histogram, 16 levels each: 0 (blank) to 12 (noise)"),
-        column("spatial_entropy", pa.float64(), "bits of the histogram of horizontal differences, 0 to 9 (noise)"),
+        column("spatial_entropy", pa.float64(), "bits of the histogram of horizontal differences, 0 to 8 (noise)"),
         column("grayscale", pa.bool_(), "the three channels are one"),
+        column("border", pa.float64(), "share of the area in uniform lines along the edges, 0 to 1"),
+        column("texture", pa.float64(), "share of 16 × 16 cells with texture, 0 to 1"),
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over steps elsewhere, at native "
+                                           "resolution; 1: no grid; null for a JPEG above the working resolution, "
+                                           "where `header.jpeg_quality` tells"),
         column("phash", pa.uint64(), "perceptual hash: signs of 64 cosine frequencies of luma against their median"),
         column("thumbnail", pa.binary(), "RGB, 8 × 8 area averages, 192 bytes"),
-    )
+    )  # fmt: skip
+
+    def __init__(self, *, only: Sequence[str] | None = None) -> None:
+        if unknown := set(only or ()) - STATISTICS.keys():
+            raise UsageError(
+                f"[scorers.pixels] only: unknown {', '.join(sorted(unknown))}; choose from {', '.join(STATISTICS)}"
+            )
+        names = STATISTICS if only is None else [n for n in STATISTICS if n in {*only, "phash", "thumbnail"}]
+        self._wanted = {name: STATISTICS[name] for name in names}
+        self.version = f"2-{WORKING_SIDE}" + ("" if only is None else f"-{'+'.join(names)}")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
-        return per_item(items, _one)
+        return per_item(items, self._one)
+
+    def _one(self, item: Item) -> dict[str, Any]:
+        planes = _Planes(item)
+        return dict.fromkeys(STATISTICS) | {name: statistic(planes) for name, statistic in self._wanted.items()}
 
 
-def _one(item: Item) -> dict[str, Any]:
+class _Planes:
+    """What several statistics need of one picture, each made once."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.rgb = item.pixels
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        import cv2
+
+        return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of luma."""
+        import cv2
+
+        mean, deviation = cv2.meanStdDev(self.luma)
+        return float(mean[0, 0]), float(deviation[0, 0])
+
+    @cached_property
+    def channels(self) -> Sequence[np.ndarray]:
+        """Red, green, blue of every other row."""
+        import cv2
+
+        return cv2.split(self.rgb[::2])
+
+    @cached_property
+    def spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Greatest channel less least channel, and greatest channel, of every other row."""
+        import cv2
+
+        red, green, blue = self.channels
+        high = cv2.max(cv2.max(red, green), blue)
+        return cv2.subtract(high, cv2.min(cv2.min(red, green), blue)), high
+
+    @cached_property
+    def miniature(self) -> np.ndarray:
+        return miniature(self.rgb)
+
+
+def miniature(rgb: np.ndarray) -> np.ndarray:
+    """Area averages of uint8 [H, W, 3] at 32 × 32; large pictures are halved first, which is quicker by a factor."""
     import cv2
 
-    rgb = item.pixels
-    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    mean, deviation = cv2.meanStdDev(luma)
-    high, low = rgb.max(axis=2), rgb.min(axis=2)
-    spread = high - low
-    saturation = np.divide(spread, high, out=np.zeros(high.shape, np.float32), where=high > 0)
-    _, laplacian = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_64F))
-    return {
-        "luma": float(mean[0, 0]),
-        "contrast": float(deviation[0, 0]),
-        "saturation": float(saturation.mean()),
-        "sharpness": float(laplacian[0, 0] ** 2),
-        "entropy": color_entropy(rgb),
-        "spatial_entropy": spatial_entropy(rgb, luma),
-        "grayscale": bool(spread.max() <= _GRAY_SPREAD),
-        "phash": perceptual_hash(luma),
-        "thumbnail": cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes(),
-    }
+    if min(rgb.shape[:2]) >= 4 * _HASH_SIDE:
+        height, width = (n // 2 for n in rgb.shape[:2])
+        rgb = cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
 
 
-def color_entropy(rgb: np.ndarray) -> float:
-    """Shannon entropy, bits, of the joint histogram of RGB uint8 [H, W, 3] at 16 levels a channel.
+def saturation(spread: np.ndarray, high: np.ndarray) -> float:
+    """Mean of spread / high, uint8 [H, W] each, 0 to 1; black has none."""
+    import cv2
+
+    return cv2.mean(cv2.divide(spread, high, scale=255))[0] / 255  # x / 0 is 0 in OpenCV's integers
+
+
+def sharpness(luma: np.ndarray) -> float:
+    """Variance of the Laplacian of uint8 [H, W]."""
+    import cv2
+
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    return max(0.0, cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2)
+
+
+def color_entropy(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float:
+    """Shannon entropy, bits, of the joint histogram of uint8 [H, W] planes at 16 levels a channel.
 
     Joint, because channels of pictures agree and those of noise do not: photographs 2.5–8.5, RGB noise over 11.
     """
-    levels = (rgb >> 4).astype(np.uint16)
-    codes = (levels[..., 0] << 8) | (levels[..., 1] << 4) | levels[..., 2]
-    return _entropy(np.bincount(codes.ravel(), minlength=4096))
+    import cv2
+
+    return _entropy(cv2.calcHist([red, green, blue], [0, 1, 2], None, [16] * 3, [0, 256] * 3))
 
 
-def spatial_entropy(rgb: np.ndarray, luma: np.ndarray) -> float:
+def spatial_entropy(luma: np.ndarray, red: np.ndarray, green: np.ndarray) -> float:
     """Shannon entropy, bits, of |difference| between horizontal neighbours: the greater of luma and of red minus green.
 
     Noise differs everywhere, in colour even after it was reduced to the working size; pictures do so only at edges.
+    Differences of 255 and more count as one.
     """
+    import cv2
+
     if luma.shape[1] < 2:
         return 0.0
-    planes = (luma.astype(np.int16), rgb[..., 0].astype(np.int16) - rgb[..., 1])
-    return max(_entropy(np.bincount(np.abs(np.diff(plane, axis=1)).ravel())) for plane in planes)
+    colour = cv2.subtract(red, green, dtype=cv2.CV_16S)
+    steps = (
+        cv2.absdiff(luma[:, 1:], luma[:, :-1]),
+        cv2.convertScaleAbs(cv2.subtract(colour[:, 1:], colour[:, :-1])),
+    )
+    return max(_entropy(cv2.calcHist([s], [0], None, [256], [0, 256])) for s in steps)
 
 
 def _entropy(counts: np.ndarray) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(max(0.0, -(share * np.log2(share)).sum()))
+    held = counts.ravel().astype(np.float64)
+    total = held.sum()
+    return max(0.0, float(np.log2(total) - held @ np.log2(np.maximum(held, 1)) / total))
 
 
-def perceptual_hash(luma: np.ndarray) -> int:
-    """64-bit pHash of uint8 [H, W]: bit i says whether frequency i of the lowest 8 × 8 exceeds their median."""
+def border(luma: np.ndarray) -> float:
+    """Share of uint8 [H, W] in uniform lines along its edges: letter boxes, frames; 1 for a blank picture."""
+    rows = np.ptp(luma, axis=1) > _FRAME
+    columns = np.ptp(luma, axis=0) > _FRAME
+    if not rows.any() or not columns.any():
+        return 1.0
+    height, width = (len(v) - int(v.argmax()) - int(v[::-1].argmax()) for v in (rows, columns))
+    return 1.0 - height * width / luma.size
+
+
+def texture(luma: np.ndarray) -> float:
+    """Share of 16 × 16 cells of uint8 [H, W] whose luma deviates by more than flat ground and its noise do."""
     import cv2
 
-    plane = cv2.resize(luma, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(plane)[:8, :8].ravel()
+    if min(luma.shape) < _CELL:
+        return float(luma.std() > _FLAT)
+    height, width = (n // _CELL for n in luma.shape)
+    sums = cv2.integral2(luma[: height * _CELL, : width * _CELL])
+    mean, square = (np.diff(np.diff(s[::_CELL, ::_CELL].astype(np.float64), axis=0), axis=1) / _CELL**2 for s in sums)
+    return float((square - mean * mean > _FLAT**2).mean())
+
+
+def _blockiness(item: Item, luma: np.ndarray) -> float | None:
+    import cv2
+
+    if max(item.header.size) <= WORKING_SIDE:
+        return blockiness(luma)
+    if item.is_jpeg:
+        return None
+    return blockiness(cv2.cvtColor(np.asarray(item.upright), cv2.COLOR_RGB2GRAY))
+
+
+def blockiness(luma: np.ndarray) -> float:
+    """Mean step across the strongest of the 8 possible grids over the median of the 8, the greater of both axes.
+
+    luma: uint8 [H, W] at native resolution, upright or not.
+    """
+    import cv2
+
+    return max(_grid(luma), _grid(cv2.transpose(luma)))
+
+
+def _grid(luma: np.ndarray) -> float:
+    """Of the steps between neighbouring rows."""
+    import cv2
+
+    if len(luma) <= 4 * _BLOCK:
+        return 1.0
+    steps = cv2.absdiff(luma[1:], luma[:-1])
+    by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
+    median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
+    return by_phase[-1] / median if median > 0 else 1.0
+
+
+def perceptual_hash(rgb: np.ndarray) -> int:
+    """64-bit pHash of uint8 [32, 32, 3]: bit i says whether frequency i of the lowest 8 × 8 exceeds their median."""
+    import cv2
+
+    low = cv2.dct(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32))[:8, :8].ravel()
     return int(np.packbits(low > np.median(low)).view(">u8")[0])
+
+
+def thumbnail(rgb: np.ndarray) -> bytes:
+    """RGB bytes of the 8 × 8 area averages of uint8 [32, 32, 3]."""
+    import cv2
+
+    return cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes()
+
+
+STATISTICS: dict[str, Callable[[_Planes], Any]] = {
+    "luma": lambda p: p.moments[0],
+    "contrast": lambda p: p.moments[1],
+    "saturation": lambda p: saturation(*p.spread),
+    "sharpness": lambda p: sharpness(p.luma),
+    "entropy": lambda p: color_entropy(*p.channels),
+    "spatial_entropy": lambda p: spatial_entropy(p.luma[::2], *p.channels[:2]),
+    "grayscale": lambda p: bool(p.spread[0].max() <= _GRAY_SPREAD),
+    "border": lambda p: border(p.luma),
+    "texture": lambda p: texture(p.luma),
+    "blockiness": lambda p: _blockiness(p.item, p.luma),
+    "phash": lambda p: perceptual_hash(p.miniature),
+    "thumbnail": lambda p: thumbnail(p.miniature),
+}

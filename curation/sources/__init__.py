@@ -28,6 +28,7 @@ class Input:
     stream: str = "t2i"
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text), primary first
     references: tuple[str, ...] = ()  # uris inside the same source
+    mask: str = ""  # uri inside the same source, of a picture that is no input of its own
     fault: str | None = None  # known to be unusable when listed: its quarantine reason
 
     @property
@@ -53,6 +54,10 @@ class Source(Protocol):
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """The bytes of each of these inputs, in their order, or why there are none. One at a time in memory."""
+        ...
+
+    def read_mask(self, item: Input) -> bytes | BadInput | None:
+        """The bytes of the mask of an input that names one, or why there are none; None where it has none after all."""
         ...
 
 

@@ -20,7 +20,8 @@ class Folder:
     """Every file below `path` is an input, except hidden ones (name starts with a dot) and the captions file.
 
     A file that captions do not mention is a row without a caption. A line with `references` makes its file the target
-    of an edit pair; further lines of one file without references add captions to one row.
+    of an edit pair; further lines of one file without references add captions to one row. A file that is only named as
+    a `mask` is no input of its own.
     """
 
     path: Path
@@ -35,12 +36,20 @@ class Folder:
         if not files:
             raise UsageError(f"source {self.path} holds no files: give a folder with images in it")
         notes = self._annotations(captions, files) if captions else {}
-        return [row for uri, file in files.items() for row in _rows(file, notes.get(uri, []))]
+        masks = {n.mask for group in notes.values() for n in group} - notes.keys()
+        return [row for uri, file in files.items() if uri not in masks for row in _rows(file, notes.get(uri, []))]
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each file's bytes, read once, refused when the file is not as it was listed."""
         for item in inputs:
             yield _read(item)
+
+    def read_mask(self, item: Input) -> bytes | BadInput:
+        """The bytes of the mask's file."""
+        try:
+            return Path(item.mask).read_bytes()
+        except OSError as error:
+            return BadInput(f"mask {item.mask} is unreadable: {error.strerror}")
 
     def _captions_file(self) -> Path | None:
         if self.captions:
@@ -55,12 +64,14 @@ class Folder:
         notes: dict[str, list[Annotation]] = {}
         unknown: dict[str, int] = {}
         for number, name, note in read_captions(captions):
-            uris = {n: str(Path(os.path.normpath(self.path / n))) for n in (name, *note.references)}
+            named = (name, *note.references, *filter(None, [note.mask]))
+            uris = {n: str(Path(os.path.normpath(self.path / n))) for n in named}
             for written, uri in uris.items():
                 if uri not in files:
                     unknown.setdefault(written, number)
             references = tuple(uris[r] for r in note.references)
-            notes.setdefault(uris[name], []).append(replace(note, references=references))
+            mask = uris.get(note.mask, "")
+            notes.setdefault(uris[name], []).append(replace(note, references=references, mask=mask))
         if unknown:
             first = ", ".join(f"{n!r} (line {line})" for n, line in list(unknown.items())[:3])
             raise UsageError(
@@ -78,7 +89,9 @@ def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
     if plain or not pairs:
         texts = tuple(dict.fromkeys(t for n in plain for t in n.captions))
         rows.append(replace(file, captions=texts, stream=plain[0].stream if plain else "t2i"))
-    rows += [replace(file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references) for n in pairs]
+    for n in pairs:
+        said = {"captions": n.captions, "references": n.references, "mask": n.mask}
+        rows.append(replace(file, task="ti2i", stream="ti2i", **said))
     return rows
 
 

@@ -28,10 +28,11 @@ _REFERENCE_NAMES = (
     "references", "reference_images", "reference_image", "source_image", "source_img", "src_img", "original_image",
     "input_image", "input_images",
 )  # fmt: skip
+_MASK_NAMES = ("mask", "mask_image", "mask_img")
 _CAPTION_NAMES = ("caption", "text", "prompt", "txt")
 _INSTRUCTION_NAMES = ("instruction", "edit_instruction", "edit_prompt", *_CAPTION_NAMES)
 _BATCH = 64  # rows in memory at a time
-_SLOTS = 256  # pictures of one row: its own, then its references
+_SLOTS = 256  # pictures of one row: its own, then its references; the mask is the last
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class _Columns:
 
     image: str
     references: str | None
+    mask: str | None
     caption: str | None
     instruction: str | None
     more: tuple[str, ...]  # captions, stream: as in a captions JSONL
@@ -77,14 +79,19 @@ class Parquet:
                 found = pictures[slot]
                 yield BadInput("no embedded bytes in this row") if found is None else found
 
+    def read_mask(self, item: Input) -> bytes | BadInput | None:
+        """The bytes in the mask column of the input's row."""
+        found = self._masks.pictures(item.position // _SLOTS)
+        return found[0] if found else BadInput("changed while it was being ingested: ingest the source again")
+
     def _inputs(self, number: int, sizes: list[int], said: dict[str, Any], changed: int) -> Iterator[Input]:
         uris = [f"{self.path}#{number}" + (f"/{slot}" if slot else "") for slot in range(len(sizes))]
         places = [number * _SLOTS + slot for slot in range(len(sizes))]
         first, *others = (
             replace(Input(u, max(s, 0), changed, p), fault=_fault(s)) for u, s, p in zip(uris, sizes, places)
         )
-        if len(sizes) > _SLOTS:
-            yield replace(first, fault=f"{len(sizes) - 1} references: at most {_SLOTS - 1} are possible")
+        if len(sizes) >= _SLOTS:
+            yield replace(first, fault=f"{len(sizes) - 1} references: at most {_SLOTS - 2} are possible")
             return
         try:
             note = self._annotation(said, uris[1:])
@@ -92,7 +99,8 @@ class Parquet:
             yield replace(first, fault=first.fault or f"unreadable caption: {error}")
         else:
             texts = {"captions": note.captions, "references": note.references}
-            yield replace(first, task=note.task, stream=note.stream, **texts)
+            mask = f"{first.uri}/mask" if note.references and self._columns.mask else ""
+            yield replace(first, task=note.task, stream=note.stream, mask=mask, **texts)
         yield from others
 
     def _annotation(self, said: dict[str, Any], references: list[str]) -> Annotation:
@@ -108,12 +116,17 @@ class Parquet:
         columns = self._columns
         texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
         with _open(self.path) as file:
-            for batch in file.iter_batches(_BATCH, columns=[*_pictures_of(columns), *texts]):
-                yield from zip(_pictures(batch, columns), batch.select(texts).to_pylist())
+            pictures = [c for c in (columns.image, columns.references) if c]
+            for batch in file.iter_batches(_BATCH, columns=[*pictures, *texts]):
+                yield from zip(_pictures(batch, *pictures), batch.select(texts).to_pylist())
 
     @cached_property
     def _cursor(self) -> _Cursor:
-        return _Cursor(self.path, self._columns)
+        return _Cursor(self.path, self._columns.image, self._columns.references)
+
+    @cached_property
+    def _masks(self) -> _Cursor:
+        return _Cursor(self.path, self._columns.mask or "", None)
 
     @cached_property
     def _columns(self) -> _Columns:
@@ -122,8 +135,9 @@ class Parquet:
         pictures = {f.name for f in schema if _is_image(f.type)}
         lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
         references = _first(_REFERENCE_NAMES, pictures | lists)
+        mask = _first(_MASK_NAMES, pictures)
         image = _first(_IMAGE_NAMES, pictures) or next(
-            (n for n in schema.names if n in pictures and n != references and "mask" not in n), None
+            (n for n in schema.names if n in pictures and n not in (references, mask)), None
         )
         if image is None:
             raise UsageError(
@@ -132,14 +146,14 @@ class Parquet:
             )
         texts = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
         more = tuple(n for n in ("captions", "stream") if n in schema.names)
-        return _Columns(image, references, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
+        return _Columns(image, references, mask, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
 
 
 class _Cursor:
     """The pictures of a row; going forward through the file costs one pass, whoever asks."""
 
-    def __init__(self, path: Path, columns: _Columns) -> None:
-        self._path, self._columns = path, columns
+    def __init__(self, path: Path, *columns: str | None) -> None:
+        self._path, self._columns = path, [c for c in columns if c]
         with _open(path) as file:
             sizes = (file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))
             self._stops = list(accumulate(sizes))  # row behind each row group
@@ -162,8 +176,8 @@ class _Cursor:
 
     def _read(self, group: int) -> Iterator[list[list[bytes | None]]]:
         with _open(self._path) as file:
-            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=_pictures_of(self._columns)):
-                yield _pictures(batch, self._columns)
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=self._columns):
+                yield _pictures(batch, *self._columns)
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -187,19 +201,15 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
-def _pictures_of(columns: _Columns) -> list[str]:
-    return [c for c in (columns.image, columns.references) if c]
-
-
-def _pictures(batch: pa.RecordBatch, columns: _Columns) -> list[list[bytes | None]]:
+def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[bytes | None]]:
     """Per row its own picture and its references; a null reference column is no reference, a null in a list is one."""
-    own = [_content(v) for v in batch.column(columns.image).to_pylist()]
-    if columns.references is None:
+    own = [_content(v) for v in batch.column(image).to_pylist()]
+    if references is None:
         return [[picture] for picture in own]
     out = []
-    for picture, value in zip(own, batch.column(columns.references).to_pylist()):
-        references = value if isinstance(value, list) else [] if value is None else [value]
-        out.append([picture, *map(_content, references)])
+    for picture, value in zip(own, batch.column(references).to_pylist()):
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        out.append([picture, *map(_content, listed)])
     return out
 
 

@@ -7,6 +7,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from curation.captions import Annotation, annotation
@@ -21,7 +22,7 @@ _MAX_CAPTION = 1024 * 1024  # bytes
 @dataclass(frozen=True)
 class Tar:
     """Images of an uncompressed tar. Nothing is unpacked to disk; links, devices and paths that leave the archive are
-    refused, each as its own quarantined input. A .json member may name `references`: other members of the tar.
+    refused, each as its own quarantined input. A .json member may name `references` and a `mask`: other members.
     """
 
     path: Path
@@ -43,6 +44,8 @@ class Tar:
         if not images and not refused:
             raise UsageError(f"source {self.path} holds no images")
         rows = [self._annotated(name, image, texts, images) for name, image in images.items()]
+        masks = {row.mask for row in rows}
+        rows = [row for row in rows if row.uri not in masks]
         used = {_key(name)[0] for name in images}
         orphans = [
             self._refused(f"{key}.{next(iter(members))}", "caption without an image")
@@ -58,6 +61,17 @@ class Tar:
                 file.seek(item.position)
                 data = file.read(item.size)
                 yield data if len(data) == item.size else BadInput("truncated archive member")
+
+    def read_mask(self, item: Input) -> bytes | BadInput:
+        """The mask's bytes, by its offset."""
+        with open(self.path, "rb") as file:
+            member = self._archive.getmember(item.mask.partition("::")[2])
+            file.seek(member.offset_data)
+            return file.read(member.size)
+
+    @cached_property
+    def _archive(self) -> tarfile.TarFile:
+        return tarfile.open(self.path, "r:")  # noqa: SIM115 - open as long as the source is read
 
     def _members(self) -> Iterator[tarfile.TarInfo | tuple[str, str, bytes] | Input]:
         """Image members, (key, suffix, bytes) of caption members, and refused inputs."""
@@ -105,9 +119,7 @@ class Tar:
 
     def _image(self, member: tarfile.TarInfo) -> Input:
         fault = f"too large: {member.size} bytes is over {MAX_BYTES}" if member.size > MAX_BYTES else None
-        return Input(
-            self._uri(member.name), member.size, self.path.stat().st_mtime_ns, member.offset_data, fault=fault
-        )
+        return Input(self._uri(member.name), member.size, self.path.stat().st_mtime_ns, member.offset_data, fault=fault)
 
     def _annotated(
         self, name: str, image: Input, texts: dict[str, dict[str, bytes]], images: dict[str, Input]
@@ -116,12 +128,16 @@ class Tar:
             note = _annotation(texts.get(_key(name)[0], {}))
         except ValueError as error:
             return replace(image, fault=f"unreadable caption member: {error}")
-        names = [posixpath.normpath(posixpath.join(posixpath.dirname(name), r)) for r in note.references]
-        missing = [r for r, n in zip(note.references, names) if n not in images]
+        said = (*note.references, *filter(None, [note.mask]))
+        names = [posixpath.normpath(posixpath.join(posixpath.dirname(name), r)) for r in said]
+        missing = [r for r, n in zip(said, names) if n not in images]
         if missing:
             return replace(image, fault=f"reference {missing[0]!r} is not in the archive")
-        references = tuple(images[n].uri for n in names)
-        return replace(image, task=note.task, stream=note.stream, captions=note.captions, references=references)
+        uris = tuple(images[n].uri for n in names)
+        references, mask = uris[: len(note.references)], uris[-1] if note.mask else ""
+        return replace(
+            image, task=note.task, stream=note.stream, captions=note.captions, references=references, mask=mask
+        )
 
     def _uri(self, name: str) -> str:
         return f"{self.path}::{name}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from curation.synthesis.cards import group_cards, single_cards
+from curation.synthesis.documents import layout_pages, multilingual_pages, paragraph_pages
 from curation.synthesis.edits import keep_edits, move_edits, recolour_edits, reword_edits
 from curation.synthesis.meaning import meaning, normalise
 from curation.synthesis.photos import photo_edits
@@ -41,6 +42,9 @@ GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
     "editing": (recolour_edits, move_edits),
     "text_editing": (reword_edits,),
     "identity": (keep_edits,),
+    "long_text": (paragraph_pages,),
+    "slides": (layout_pages,),
+    "multilingual_text": (multilingual_pages,),
 }
 _BATCH = 16  # samples verified together
 

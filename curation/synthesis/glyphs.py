@@ -14,7 +14,10 @@ _CJK = (f"{_NOTO}NotoSansCJKsc-Regular.otf", f"{_NOTO}NotoSerifCJKsc-Regular.otf
 # script → fonts of running text. Scripts are those that the reader knows: what cannot be read back is not made.
 FONTS: dict[str, tuple[str, ...]] = {
     "latin": (
-        *(f"{_DEJAVU}{n}.ttf" for n in ("DejaVuSans", "DejaVuSerif", "DejaVuSans-Bold", "DejaVuSansMono", "STIXGeneral")),
+        *(
+            f"{_DEJAVU}{n}.ttf"
+            for n in ("DejaVuSans", "DejaVuSerif", "DejaVuSans-Bold", "DejaVuSansMono", "STIXGeneral")
+        ),
         *_CJK,
     ),
     "chinese": (*_CJK, f"{_NOTO}SimHei.ttf"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from curation.synthesis.glyphs import fonts_for
+from curation.synthesis.glyphs import FONTS, fonts_for
 from curation.synthesis.palette import RGB
 from curation.synthesis.phrases import Texts, number
-from curation.synthesis.typeset import Box, draw, fit
+from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 
 STYLES = ("slide", "poster", "infographic", "comic")
 _TABLE = Path(__file__).with_name("templates.toml")
@@ -50,28 +51,29 @@ def page(style: str, template: str, texts: Texts, rng: random.Random, side: int)
     width, height = _size(layout["ratio"], side)
     big = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING), colors[layout.get("background", "paper")])
     canvas = ImageDraw.Draw(big)
+    fonts = rng.sample(FONTS[texts.script], len(FONTS[texts.script]))
     said, places = [], []
     for element in layout["elements"]:
         box = _box(element["box"], big.size)
         if "shape" in element:
             _SHAPES[element["shape"]](canvas, box, colors[element["color"]], rng)
         else:
-            said.append(_write(canvas, element, box, colors, texts, rng, big.height))
-            places.append(f"{_NAMES[element['text']]} \"{said[-1]}\" at the {_place(element['box'])}")
+            said.append(_write(canvas, element, box, colors, texts, fonts, rng, big.height))
+            places.append(f'{_NAMES[element["text"]]} "{said[-1]}" at the {_place(element["box"])}')
     caption = f"{_article(style)} in {palette['name']}: {', '.join(places)}"
     return Page(big.resize((width, height), Image.Resampling.BOX), tuple(said), caption)
 
 
 def _write(
     canvas: ImageDraw.ImageDraw, element: dict[str, Any], box: Box, colors: dict[str, RGB], texts: Texts,
-    rng: random.Random, height: int,
+    fonts: Sequence[str], rng: random.Random, height: int,
 ) -> str:  # fmt: skip
-    """Draw a text of the element's kind into its box; returns it."""
+    """Draw a text of the element's kind into its box, in the first of `fonts` that can; returns it."""
     said = number(rng) if element["text"] == "number" else getattr(texts, element["text"])(rng)
-    fonts = fonts_for(said, texts.script)
-    font = _BOLD if element.get("bold") and _BOLD in fonts else rng.choice(fonts)
+    usable = fonts_for(said, texts.script)
+    font = _BOLD if element.get("bold") and _BOLD in usable else next(f for f in fonts if f in usable)
     setting = fit(
-        said, box, font, element["size"] * height, smallest=14 * _OVERSAMPLING, lines=element.get("lines", 1)
+        said, box, font, element["size"] * height, smallest=MIN_SIZE * _OVERSAMPLING, lines=element.get("lines", 1)
     )
     draw(canvas, setting, box, colors[element.get("ink", "ink")], align=element.get("align", "left"))
     return said
@@ -127,12 +129,12 @@ def _bubble(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Rando
     )
 
 
-def _bars(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    count = rng.randint(3, 6)
-    for i in range(count):
-        left = box.left + (i + 0.15) * box.width / count
-        top = box.bottom - rng.uniform(0.2, 1.0) * box.height
-        canvas.rectangle((left, top, left + 0.7 * box.width / count, box.bottom), fill=color)
+def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
+    """The area under a line: bars of their own would be read as letters."""
+    count = rng.randint(4, 8)
+    xs = [box.left + i * box.width / (count - 1) for i in range(count)]
+    points = [(x, box.bottom - rng.uniform(0.25, 1.0) * box.height) for x in xs]
+    canvas.polygon([(box.left, box.bottom), *points, (box.right, box.bottom)], fill=color)
 
 
 def _figure(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
@@ -168,5 +170,5 @@ def _hills(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random
 
 _SHAPES = {
     "panel": _panel, "rule": _panel, "frame": _frame, "round": _round, "ellipse": _ellipse, "bubble": _bubble,
-    "bars": _bars, "figure": _figure, "hills": _hills,
+    "chart": _chart, "figure": _figure, "hills": _hills,
 }  # fmt: skip

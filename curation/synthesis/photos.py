@@ -1,18 +1,21 @@
-"""Edit pairs made from any photograph by a known operation, both ways: tone, brightness, gray, restoration."""
+"""Edit pairs made from any photograph by a known operation on all of it, both ways: tone, restoration, style."""
 
 from __future__ import annotations
 
+import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageEnhance, ImageFilter
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from curation.synthesis.palette import encode
 from curation.synthesis.sample import Sample
 from flywheel.scorer import decode
 
 MAX_SIDE = 1024  # pixels: pairs are made at most this large
+_REAL = ("turn the picture into a photograph",)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,101 @@ OPERATIONS = (
 )
 
 
-def photo_edits(image: bytes, *, seed: str) -> Iterator[Sample]:
+def noise(image: Image.Image) -> Image.Image:
+    """Gaussian noise, σ = 28 of 255."""
+    pixels = np.asarray(image, np.float32)
+    grain = np.random.default_rng(0).normal(0, 28, pixels.shape)
+    return Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8))
+
+
+def compress(image: Image.Image) -> Image.Image:
+    """What JPEG of quality 8 leaves."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=8)
+    return Image.open(out).convert("RGB")
+
+
+def reduce(image: Image.Image) -> Image.Image:
+    """A fifth of the resolution, enlarged again."""
+    small = image.resize((max(1, image.width // 5), max(1, image.height // 5)), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def fade(image: Image.Image) -> Image.Image:
+    """An old print: little contrast and colour, yellow."""
+    pale = ImageEnhance.Color(ImageEnhance.Contrast(image).enhance(0.5)).enhance(0.35)
+    return _gains(pale, 1.06, 1.0, 0.78)
+
+
+def charcoal(image: Image.Image) -> Image.Image:
+    """Dark lines, and the shades between them, on white paper."""
+    gray = image.convert("L")
+    soft = np.asarray(gray.filter(ImageFilter.GaussianBlur(max(image.size) / 60)), np.float32)
+    shades = np.asarray(gray, np.float32)
+    lines = np.clip(shades * 255 / np.maximum(1, soft), 0, 255)  # dodge: flat areas become paper
+    return Image.fromarray((0.4 * lines + 0.6 * shades).astype(np.uint8)).convert("RGB")
+
+
+def oil(image: Image.Image) -> Image.Image:
+    """Broad strokes of one colour each."""
+    import cv2
+
+    return _rgb(cv2.xphoto.oilPainting(_bgr(image), max(3, round(max(image.size) / 110)), 1))
+
+
+def watercolour(image: Image.Image) -> Image.Image:
+    """Soft areas, edges kept."""
+    import cv2
+
+    return _rgb(cv2.stylization(_bgr(image), sigma_s=60, sigma_r=0.45))
+
+
+def poster(image: Image.Image) -> Image.Image:
+    """Flat areas of few colours."""
+    return ImageOps.posterize(image.filter(ImageFilter.MedianFilter(5)), 2)
+
+
+def mosaic(image: Image.Image) -> Image.Image:
+    """Squares of one colour each, 48 along the long side."""
+    cell = max(image.size) / 48
+    small = image.resize((max(1, round(image.width / cell)), max(1, round(image.height / cell))), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.NEAREST)
+
+
+def _bgr(image: Image.Image) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
+
+
+def _rgb(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+
+RESTORATIONS = (
+    Operation("noise", "full of noise", noise, ("add strong film grain",), ("remove the noise from the photo",)),
+    Operation(
+        "compress",
+        "badly compressed",
+        compress,
+        ("compress the photo until blocks show",),
+        ("remove the compression artefacts",),
+    ),
+    Operation(
+        "reduce", "in low resolution", reduce, ("make the photo low resolution",), ("make the photo sharp again",)
+    ),
+    Operation("fade", "faded", fade, ("make it look like a faded old print",), ("restore the faded old print",)),
+)
+STYLES = (
+    Operation("charcoal", "as a charcoal drawing", charcoal, ("turn the photo into a charcoal drawing",), _REAL),
+    Operation("oil", "as an oil painting", oil, ("turn the photo into an oil painting",), _REAL),
+    Operation("watercolour", "as a watercolour", watercolour, ("turn the photo into a watercolour",), _REAL),
+    Operation("poster", "as a screen print", poster, ("turn the photo into a screen print of few colours",), _REAL),
+    Operation("mosaic", "as a mosaic", mosaic, ("turn the photo into a mosaic of squares",), _REAL),
+)
+
+
+def photo_edits(
+    image: bytes, *, seed: str, operations: Sequence[Operation] = OPERATIONS, min_identity: float = 0.7
+) -> Iterator[Sample]:
     """Each operation and its inverse on an encoded picture, as ti2i samples. Errors: `BadImage`.
 
     Equal bytes and seed give equal samples; what has to survive the edit is its entry check.
@@ -104,8 +201,8 @@ def photo_edits(image: bytes, *, seed: str) -> Iterator[Sample]:
     before.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     rng = random.Random(seed)
     plain = encode(before)
-    for op in OPERATIONS:
+    for op in operations:
         edited = encode(op.apply(before))
-        checks = ({"verifier": "identity", "capability": "editing", "min": 0.7},)
+        checks = ({"verifier": "identity", "capability": "editing", "min": min_identity},)
         yield Sample(edited, rng.choice(op.forward), "ti2i", (plain,), checks, f"photo-{op.name}")
         yield Sample(plain, rng.choice(op.backward), "ti2i", (edited,), checks, f"photo-{op.name}-inverse")

@@ -1,4 +1,4 @@
-"""Texts to draw: titles, labels, speech, sentences and paragraphs in several languages, or the lines of a user's file."""
+"""Texts to draw: titles, labels, speech, sentences, paragraphs in several languages, or the lines of a user's file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from curation.scorers.text import words
 from flywheel.workspace import UsageError
 
 _TABLE = Path(__file__).with_name("phrases.toml")
@@ -40,6 +39,8 @@ class Texts:
 
     def paragraph(self, rng: random.Random, tokens: int) -> str:
         """Sentences up to about `tokens` words, or characters of scripts without spaces."""
+        from curation.scorers.text import words
+
         said = [self.sentence(rng)]
         while words(longer := self.gap.join([*said, self.sentence(rng)])) <= tokens:
             said.append(longer[len(self.gap.join(said)) + len(self.gap) :])

@@ -12,9 +12,16 @@ from curation.synthesis.meaning import Meaning
 from flywheel.scorer import Item
 
 
+class Unsuitable(ValueError):
+    """This picture does not suit what is to be made of it; the message says why."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """A generated sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks."""
+    """A generated sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks.
+
+    `kind`: of the caption. `mask`: gray PNG, white where an edit may have changed the picture; None: anywhere.
+    """
 
     image: bytes
     caption: str
@@ -22,6 +29,8 @@ class Sample:
     references: tuple[bytes, ...]
     checks: tuple[dict[str, Any], ...]
     recipe: str
+    kind: str = "general"
+    mask: bytes | None = None
 
     @property
     def sample_id(self) -> str:

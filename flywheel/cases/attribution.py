@@ -1,40 +1,93 @@
-"""Error attribution by experiment: the remedy track of a failure (report, section 2.4; the order of tests is ours)."""
+"""Error attribution by experiment: the remedy track of a failure (report, section 2.4; the order of tests is ours).
+
+Experiments are stored as probes; the track is a query over everything stored about a case: all rounds' probes, and
+seeds that training itself has tried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from flywheel.preset import Attribution, Evaluation
-from flywheel.signals.evaluation import judge_images, sample_suite
+from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
+from flywheel.workspace import digest
+
+# What is known of a case → track and reason. Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none
+# passes and the pool is sparse → pretraining; none passes and it is dense → human; where something is missing, unsure.
+_ATTRIBUTE = """
+WITH shares AS (
+    SELECT *, coalesce(seeds_passed / nullif(seeds, 0), 0) AS share,
+           coalesce(enhanced_passed / nullif(enhanced_seeds, 0), 0) AS enhanced_share,
+           format('{} of {} further seeds pass', coalesce(seeds_passed, 0), coalesce(seeds, 0)) AS seen,
+           format('density percentile {:.0f}, limit {:.0f}', density::DOUBLE, $sparse_percentile::DOUBLE) AS place
+    FROM evidence
+),
+judged AS (
+    SELECT *, CASE
+        WHEN enhanced_share > 0 AND enhanced_share >= share + $enhanced_gain THEN 'prompt_enhancement'
+        WHEN seeds_passed > 0 THEN 'rl'
+        WHEN coalesce(seeds, 0) < $min_seeds OR density IS NULL THEN 'unsure'
+        WHEN abs(density - $sparse_percentile) < $unsure_margin THEN 'unsure'
+        WHEN density < $sparse_percentile THEN 'pretraining'
+        ELSE 'human' END AS track
+    FROM shares
+)
+SELECT *, CASE track
+    WHEN 'prompt_enhancement' THEN format('passes once the prompt reads: {}', enhanced)
+    WHEN 'rl' THEN seen || ': the model can, but rarely does'
+    WHEN 'pretraining' THEN format('none of {} seeds passes and the pool is sparse around it ({})', seeds, place)
+    WHEN 'human' THEN format('none of {} seeds passes although the pool is dense around it ({})', seeds, place)
+    ELSE CASE
+        WHEN seeds IS NULL THEN 'unsure: not experimented on yet, the budget went to other cases'
+        WHEN seeds < $min_seeds THEN format('unsure: only {} seeds were tried, {} are needed', seeds, $min_seeds::INT)
+        WHEN density IS NULL THEN format('unsure: none of {} seeds passes, the density of the pool is unknown', seeds)
+        ELSE format('unsure: none of {} seeds passes, neither sparse nor dense ({})', seeds, place) END
+    END AS reason
+FROM judged
+"""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What the experiment saw for one case."""
+def attribution_sql(evidence: str, settings: Attribution) -> tuple[str, dict[str, Any]]:
+    """SQL and its parameters: the rows of the table or query `evidence` with `track` and `reason`.
 
-    enhanced: str | None  # the enhanced prompt; None when the enhancer had nothing to change
-    enhanced_passed: bool | None
-    seeds: int
-    seeds_passed: int
-    density: float  # percentile of the pool's own density around the prompt
-
-
-def attribute(probe: Probe, settings: Attribution) -> tuple[str, str]:
-    """(track, reason). Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none passes and the pool is
-    sparse → pretraining; none passes and it is dense → human.
+    `evidence` has seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density; null where unknown.
     """
-    if probe.enhanced_passed:
-        return "prompt_enhancement", f"passes once the prompt reads: {probe.enhanced}"
-    if probe.seeds_passed:
-        return "rl", f"{probe.seeds_passed} of {probe.seeds} further seeds pass: the model can, but rarely does"
-    where = f"density percentile {probe.density:.0f}, limit {settings.sparse_percentile:.0f}"
-    if probe.density < settings.sparse_percentile:
-        return "pretraining", f"none of {probe.seeds} seeds passes and the pool is sparse around the prompt ({where})"
-    return "human", f"none of {probe.seeds} seeds passes although the pool is dense around the prompt ({where})"
+    names = ("sparse_percentile", "enhanced_gain", "min_seeds", "unsure_margin")
+    sql = _ATTRIBUTE.replace("FROM evidence", f"FROM ({evidence})")
+    return sql, {k: getattr(settings, k) for k in names}
+
+
+def attribute(evidence: pa.Table, settings: Attribution) -> list[tuple[str, str]]:
+    """(track, reason) of each row of evidence, in order."""
+    import duckdb
+
+    con = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    try:
+        con.register("given", evidence.append_column("place_in", pa.array(range(evidence.num_rows), pa.int64())))
+        sql, values = attribution_sql("SELECT * FROM given", settings)
+        return con.execute(f"SELECT track, reason FROM ({sql}) ORDER BY place_in", values).fetchall()
+    finally:
+        con.close()
+
+
+def affordable(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]:
+    """The first prompts whose experiments the budget pays for."""
+    if not settings.budget:
+        return list(prompts)
+    return list(prompts[: settings.budget // (settings.seeds + settings.enhanced_seeds)])
+
+
+def batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
+    """Prompts that are experimented on and recorded together: a killed round loses at most one batch's verdicts."""
+    ordered = sorted(prompts, key=lambda p: len(p.references))  # as `sample_suite` forms its batches
+    for start in range(0, len(ordered), BATCH):
+        yield ordered[start : start + BATCH]
 
 
 def probe(
@@ -47,40 +100,60 @@ def probe(
     evaluation: Evaluation,
     settings: Attribution,
     seed: int,
+    by: Verifiers | None = None,
     progress: Callable[..., None] | None = None,
-) -> dict[tuple[str, str], Probe]:
-    """A `Probe` per (prompt_id, capability) of each prompt; its images stay in `folder` as evidence."""
-    if not prompts:
-        return {}
-    passed: dict[tuple[str, str], int] = {}
-    for k in range(1, settings.seeds + 1):
-        for key, ok in _passes(prompts, checkpoint, folder / f"seed-{k}", evaluation, seed + k, progress).items():
-            passed[key] = passed.get(key, 0) + ok
+) -> list[dict[str, Any]]:
+    """A row of evidence per prompt and capability of its checks; the pictures stay in `folder`.
+
+    Only checks that could be applied count; a capability of which none could has null seeds.
+    """
     enhanced = {p.prompt_id: text for p in prompts if (text := enhance(p.text))}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
-    better = _passes(rewritten, checkpoint, folder / "enhanced", evaluation, seed, progress)
-    dense = dict(zip([p.prompt_id for p in prompts], density([p.text for p in prompts])))
-    return {
-        (p.prompt_id, c): Probe(
-            enhanced=enhanced.get(p.prompt_id),
-            enhanced_passed=better.get((p.prompt_id, c)),
-            seeds=settings.seeds,
-            seeds_passed=passed.get((p.prompt_id, c), 0),
-            density=float(dense[p.prompt_id]),
-        )
+    plain: dict[tuple[str, str], list[bool]] = {}
+    better: dict[tuple[str, str], list[bool]] = {}
+    tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
+    tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
+    for suite, name, number, out in tries:
+        for key, ok in _passes(suite, checkpoint, folder / name, evaluation, number, by, progress).items():
+            out.setdefault(key, []).append(ok)
+    near = dict(zip([p.prompt_id for p in prompts], density([p.text for p in prompts])))
+    return [
+        {
+            "prompt_id": p.prompt_id,
+            "capability": capability,
+            "density": float(near[p.prompt_id]),
+            "enhanced": enhanced.get(p.prompt_id),
+            **_counts("seeds", "seeds_passed", plain.get((p.prompt_id, capability))),
+            **_counts("enhanced_seeds", "enhanced_passed", better.get((p.prompt_id, capability))),
+        }
         for p in prompts
-        for c in {check["capability"] for check in p.checks}
-    }
+        for capability in dict.fromkeys(check["capability"] for check in p.checks)
+    ]
+
+
+def probe_id(case_id: str, checkpoint: str, round_: int) -> str:
+    """32 hex digits."""
+    return digest("probe", case_id, checkpoint, round_)[:32]
+
+
+def _counts(total: str, good: str, verdicts: Sequence[bool] | None) -> Mapping[str, int | None]:
+    return {total: len(verdicts), good: sum(verdicts)} if verdicts else {total: None, good: None}
 
 
 def _passes(
-    prompts: Sequence[Prompt], checkpoint: Path, folder: Path, evaluation: Evaluation, seed: int, progress: Any
+    prompts: Sequence[Prompt],
+    checkpoint: Path,
+    folder: Path,
+    evaluation: Evaluation,
+    seed: int,
+    by: Verifiers | None,
+    progress: Any,
 ) -> dict[tuple[str, str], bool]:
     if not prompts:
         return {}
     images = sample_suite(prompts, checkpoint, folder, settings=evaluation, seed=seed, progress=progress)
     out: dict[tuple[str, str], bool] = {}
-    for p, outcomes in zip(prompts, judge_images(prompts, images)):
+    for p, outcomes in zip(prompts, judge_images(prompts, images, by=by)):
         for o in outcomes:
             if o.passed is not None:
                 out[p.prompt_id, o.capability] = out.get((p.prompt_id, o.capability), True) and o.passed

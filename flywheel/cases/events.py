@@ -1,13 +1,15 @@
-"""A case and its life: detected → routed → remedied → passed or failed. Its status is a fold over its events."""
+"""A case and its life: detected → routed → reviewed → remedied → re-tested → closed | re-opened, a fold over events."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from flywheel.ledger import Ledger
+from flywheel.schema import CASE_EVENTS
 from flywheel.signals.results import Results
 from flywheel.workspace import Workspace, digest
 
@@ -27,22 +29,38 @@ class Case:
     track: str | None
     prompt_id: str
     prompt: str
-    is_open: bool
+    status: str  # detected | routed | reviewed | remedied | closed | re-opened
+
+    @property
+    def is_open(self) -> bool:
+        """Does it still fail, as far as anyone looked?"""
+        return self.status != "closed"
 
 
 def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Case]:
-    """Cases by id from events, oldest first."""
+    """Cases by id from events, oldest first: the catalog's view `cases` is the same fold in SQL.
+
+    The last round decides the status, and within it the last event; of those recorded together, the kind that comes
+    last in a case's life.
+    """
     cases: dict[str, Case] = {}
+    places: dict[str, tuple[Any, ...]] = {}
     for e in events:
         old = cases.get(e["case_id"])
+        place = (e["round"], e.get("at") or datetime.min, CASE_EVENTS.index(e["kind"]))
+        if old is None or (e["kind"] != "seen" and place >= places[e["case_id"]]):
+            places[e["case_id"]] = place
+            status = {"passed": "closed", "failed": "re-opened"}.get(e["kind"], e["kind"])
+        else:
+            status = old.status
         cases[e["case_id"]] = Case(
             case_id=e["case_id"],
-            round=old.round if old else e["round"],
-            capability=e["capability"],
+            round=min(old.round, e["round"]) if old else e["round"],
+            capability=old.capability if old else e["capability"],
             track=e["track"] or (old.track if old else None),
-            prompt_id=e["prompt_id"],
-            prompt=e["prompt"],
-            is_open=e["kind"] != "passed",
+            prompt_id=old.prompt_id if old else e["prompt_id"],
+            prompt=old.prompt if old else e["prompt"],
+            status=status,
         )
     return cases
 

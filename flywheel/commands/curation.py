@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from flywheel.commands.options import JsonOption, PolicyOption, WorkspaceOption
-from flywheel.console import out, print_differences, print_explanation, print_rows
+from flywheel.console import out, print_differences, print_explanation, print_rows, say
 from flywheel.workspace import Workspace
 
 app = typer.Typer()
 policies = typer.Typer(help="Look at curation policies and compare them.", no_args_is_help=True)
 app.add_typer(policies, name="policy")
+snapshots = typer.Typer(help="List snapshots, and compare two.", no_args_is_help=True)
+app.add_typer(snapshots, name="snapshot")
 
 
 @app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
@@ -97,3 +99,33 @@ def diff(
     from curation.what_if import changes
 
     print_rows(changes(load_policy(before), load_policy(after)), as_json)
+
+
+@snapshots.command("list", epilog="Example: flywheel snapshot list -w w")
+def list_snapshots(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Every snapshot of the workspace, oldest first, with its counts."""
+    from curation.snapshots import listed
+
+    print_rows(listed(Workspace(workspace, create=False)), as_json)
+
+
+@snapshots.command("diff", epilog="Example: flywheel snapshot diff 3f2a 9c41 -w w")
+def diff_snapshots(
+    before: Annotated[str, typer.Argument(help="Snapshot id, or its first characters.")],
+    after: Annotated[str, typer.Argument(help="Snapshot id, or its first characters.")],
+    workspace: WorkspaceOption,
+    as_json: JsonOption = False,
+) -> None:
+    """What differs between two snapshots: policy, scorers, pool, where samples ended, shard files."""
+    from curation.snapshots import diff
+
+    found = diff(Workspace(workspace, create=False), before, after)
+    if as_json:
+        out(json.dumps(found, ensure_ascii=False, default=str))
+        return
+    for part in ("counts", "policy", "scorers", "pool", "samples", "shards"):
+        say(f"{part}:" if found[part] else f"{part}: no difference")
+        if found[part]:
+            shown = [r | {"examples": " ".join(e[:12] for e in r["examples"])} if "examples" in r else r
+                     for r in found[part]]  # fmt: skip
+            print_rows(shown, False)

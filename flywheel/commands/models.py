@@ -32,6 +32,9 @@ def sample(
     ] = None,
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option(help="Pictures, of this seed and the ones after it.")] = 1,
+    enhance: Annotated[
+        str | None, typer.Option(help="Rewrite the prompt first: rules, or a folder or hub tag of a causal LM.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the pictures and their grid.")] = Path("samples"),
     as_json: JsonOption = False,
 ) -> None:
@@ -41,6 +44,12 @@ def sample(
     if (checkpoint is None) == (workspace is None):
         raise UsageError("give either --checkpoint DIR or --workspace W, whose promoted checkpoint is taken")
     wanted = parse_size(size) if size else None
+    if enhance:
+        from flywheel.preset import Enhancer
+        from flywheel.remedies.enhancer import load_enhancer
+
+        prompt = load_enhancer(Enhancer(backend=enhance))(prompt) or prompt
+        say(f"drawing: {prompt}")
     made = sample_pictures(
         checkpoint or promoted_checkpoint(Workspace(workspace, create=False)),
         prompt,

@@ -1,4 +1,4 @@
-"""Is the machine ready, and is a workspace sound?"""
+"""Run by schedule; is the machine ready, and is a workspace sound?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flywheel.commands.options import JsonOption, WorkspaceOption
+from flywheel.commands.options import JsonOption, PolicyOption, PresetOption, WorkersOption, WorkspaceOption
 from flywheel.console import out, say
 from flywheel.workspace import Workspace
 
@@ -37,6 +37,32 @@ def doctor(
         out(json.dumps([asdict(line) for line in lines], ensure_ascii=False))
     if any(line.status == FAILURE for line in lines):
         raise typer.Exit(1)
+
+
+@app.command(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
+def serve(
+    source: Annotated[Path, typer.Option(help="Folder, .tar or .parquet that new pictures arrive in.")],
+    workspace: WorkspaceOption,
+    captions: Annotated[Path | None, typer.Option(help="JSON lines: file, caption, references.")] = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    workers: WorkersOption = 2,
+    curate: Annotated[str, typer.Option(help="When to curate what is new, as cron; empty: never.")] = "0 2 * * *",
+    round_: Annotated[str, typer.Option("--round", help="When to run a round; empty: never.")] = "0 4 * * 6",
+    maintenance: Annotated[str, typer.Option(help="When to compact, export, verify; empty: never.")] = "0 6 * * 0",
+) -> None:
+    """Run flows by schedule on the Prefect server that PREFECT_API_URL names. FLYWHEEL_WEBHOOK is told of failures."""
+    from flows.scheduled import serve as serve_flows
+    from flywheel.rounds.job import Job
+    from flywheel.rounds.run import validate
+
+    root = str(Workspace(workspace).root)
+    given = {"captions": str(captions.resolve()) if captions else None, "policy": policy, "preset": preset}
+    job = Job(root, str(source.resolve()), **given, workers=workers)
+    validate(job)
+    schedules = {"curate": curate, "round": round_, "maintenance": maintenance}
+    say(f"serving {', '.join(k for k, v in schedules.items() if v)} for {root} (Ctrl-C pauses the schedules and ends)")
+    serve_flows(root, asdict(job), {k: v for k, v in schedules.items() if v})
 
 
 @app.command(epilog="Example: flywheel fsck -w w")

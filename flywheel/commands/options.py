@@ -13,5 +13,8 @@ SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curation.")]
 PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run the steps as a Prefect flow.")]
+ApproveOption = Annotated[
+    bool, typer.Option("--auto-approve", help="Nobody reviews what remedies make; recorded as such.")
+]
 PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
 PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flywheel.commands.options import (
+    ApproveOption,
     JsonOption,
     PolicyOption,
     PrefectOption,
@@ -51,7 +52,7 @@ def demo(
         rounds=2,
         workers=workers,
     )
-    _run(job, prefect=prefect, as_json=as_json)
+    run_job(job, prefect=prefect, as_json=as_json)
 
 
 @app.command(epilog="Example: flywheel run --source photos/ --captions captions.jsonl --workspace w")
@@ -64,6 +65,7 @@ def run(
     rounds: RoundsOption = 2,
     seed: SeedOption = 0,
     workers: WorkersOption = 2,
+    auto_approve: ApproveOption = False,
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,11 +85,13 @@ def run(
         seed=seed,
         rounds=rounds,
         workers=workers,
+        auto_approve=auto_approve,
     )
-    _run(job, prefect=prefect, as_json=as_json)
+    run_job(job, prefect=prefect, as_json=as_json)
 
 
-def _run(job: Any, *, prefect: bool, as_json: bool) -> None:
+def run_job(job: Any, *, prefect: bool, as_json: bool) -> None:
+    """Run a job, with or without Prefect, and print its summary."""
     from dashboards.report import write
     from flywheel.memory import PeakMemory
     from flywheel.progress import Progress

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel.commands.options import JsonOption, WorkspaceOption
+from flywheel.commands.options import JsonOption, SeedOption, WorkersOption, WorkspaceOption
 from flywheel.console import out, say
 from flywheel.workspace import UsageError, Workspace
+
+if TYPE_CHECKING:
+    from curation.synthesis.pictures import Picture
+    from curation.synthesis.source import Job
 
 app = typer.Typer()
 
@@ -52,12 +57,11 @@ def caption(
     """Caption the pool with a vision model; the source's captions are kept. Run again, it asks for what is missing."""
     from curation.captioner import PROMPTS, Captioner
     from curation.recaption import caption_pool
+    from flywheel.endpoint import Endpoint
     from flywheel.progress import Progress
 
-    if prompt and not prompt.is_file():
-        raise UsageError(f"--prompt {prompt} is no file: give a text file")
-    words = prompt.read_text("utf-8").strip() if prompt else PROMPTS[kind]
-    captioner = Captioner(endpoint, model, words, os.environ.get(key, ""))
+    words = _text_of(prompt, "--prompt").strip() if prompt else PROMPTS[kind]
+    captioner = Captioner(Endpoint(endpoint, model, key if os.environ.get(key) else ""), words)
     progress = Progress()
     with progress.step(f"captions ({kind}) by {model}"):
         found = caption_pool(
@@ -74,3 +78,102 @@ def caption(
         say(f"refused {count}: {reason}")
     if found.left:
         say(f"{found.left} are left: run the same command again")
+
+
+synthesise = typer.Typer(
+    help="Make verified samples as a source folder for `flywheel run --source`.", no_args_is_help=True
+)
+app.add_typer(synthesise, name="synthesise")
+
+PhotosOption = Annotated[Path | None, typer.Option(help="Folder of photographs to start from.")]
+PoolOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="Workspace whose pool to start from.")]
+CountOption = Annotated[int, typer.Option(min=1, help="Samples.")]
+OutputOption = Annotated[Path, typer.Option(help="New folder for the pictures and captions.jsonl.")]
+
+
+@synthesise.command(
+    epilog="Example: flywheel synthesise text --style slide --script chinese --count 500 --output slides"
+)
+def text(
+    output: OutputOption,
+    style: Annotated[str, typer.Option(help="paragraph, slide, poster, infographic, comic or scene (in photographs).")],
+    count: CountOption = 100,
+    script: Annotated[
+        list[str] | None, typer.Option(help="latin, chinese, traditional or japanese; may be given again.")
+    ] = None,
+    side: Annotated[int, typer.Option(min=256, help="Pixels of the short side.")] = 768,
+    tokens: Annotated[int, typer.Option(min=20, max=950, help="Longest text of a paragraph page.")] = 950,
+    texts: Annotated[Path | None, typer.Option(help="File with texts of your own, one a line.")] = None,
+    photos: PhotosOption = None,
+    workspace: PoolOption = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Pictures with text in real fonts, read back by OCR before they are kept: pages, layouts, texts in photographs."""
+    from curation.synthesis.source import TextJob
+
+    lines = tuple(_text_of(texts, "--texts").splitlines()) if texts else ()
+    pictures = _pictures(photos, workspace, seed) if style == "scene" else []
+    job = TextJob(style, tuple(script or ["latin"]), seed, side, tokens, lines)
+    _write(output, job, count, pictures, workers, as_json)
+
+
+@synthesise.command(
+    epilog="Example: flywheel synthesise edits -w w --kind recolour --kind text --count 400 --output edits"
+)
+def edits(
+    output: OutputOption,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="recolour, background, object, text, tone, restoration or style; default: all."),
+    ] = None,
+    count: CountOption = 100,
+    photos: PhotosOption = None,
+    workspace: PoolOption = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit pairs from photographs, each with its inverse, and with a mask where only a part is edited."""
+    from curation.synthesis.source import EDIT_KINDS, EditJob
+
+    job = EditJob(tuple(kind or EDIT_KINDS), seed)
+    _write(output, job, count, _pictures(photos, workspace, seed), workers, as_json)
+
+
+def _text_of(path: Path, option: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option} {path} cannot be read as UTF-8 text: {error}") from error
+
+
+def _pictures(photos: Path | None, workspace: Path | None, seed: int) -> list[Picture]:
+    from curation.synthesis.pictures import in_folder, in_pool, shuffled
+    from flywheel.catalog import snapshot
+
+    if (photos is None) == (workspace is None):
+        raise UsageError("give either --photos FOLDER or --workspace W, whose pool is taken")
+    if photos:
+        return shuffled(in_folder(photos), str(seed))
+    opened = Workspace(workspace, create=False)
+    return shuffled(in_pool(opened, snapshot(opened)), str(seed))
+
+
+def _write(output: Path, job: Job, count: int, pictures: Sequence[Picture], workers: int, as_json: bool) -> None:
+    from curation.synthesis.source import write_source
+    from flywheel.progress import Progress
+
+    progress = Progress()
+    with progress.step(f"{count} samples into {output}"):
+        made = write_source(output, job, count, pictures=pictures, workers=workers, progress=progress)
+    reasons = dict(made.reasons.most_common(5))
+    if as_json:
+        summary = {"folder": made.folder, "samples": made.samples, "refused": made.refused, "reasons": reasons}
+        out(json.dumps(summary, ensure_ascii=False))
+        return
+    out(f"{made.samples} samples in {made.folder}; {made.refused} candidates refused")
+    for reason, number in reasons.items():
+        say(f"refused {number}: {reason}")
+    say(f"next: flywheel run --source {made.folder} -w WORKSPACE")

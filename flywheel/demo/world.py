@@ -223,4 +223,3 @@ def _photographs(amounts: Amounts, seed: int) -> Iterator[Picture]:
         yield Picture(f"photo-edit-{i:04d}-before.png", before, said)
         instruction = rng.choice(operation.forward if i % 2 == 0 else operation.backward)
         yield Picture(f"photo-edit-{i:04d}-after.png", after, instruction, (f"photo-edit-{i:04d}-before.png",))
-

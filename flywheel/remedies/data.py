@@ -1,149 +1,223 @@
-"""Pre-training remedy: for each targeted capability, retrieve what the pool has, synthesise the rest, shard both."""
+"""Pre-training remedy: per targeted capability, retrieve what the pool has and synthesise the rest; a review decides
+what of it enters the shards.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
+from flywheel.preset import Preset
+from flywheel.remedies.augment import augment
+from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.retrieval import Layout, captions, nearest, pictures, rows_of
+from flywheel.remedies.review import Item
 from flywheel.schema import SHARD, column
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace, file_digest, read_json, write_json, write_parquet
+from flywheel.workspace import Workspace, file_digest, read_json, write_bytes, write_json, write_parquet
 
 if TYPE_CHECKING:
     from curation.synthesis import Sample
     from curation.verify import Outcome
 
-NEIGHBOURS = 8  # captions retrieved per case
 ROW_GROUP = 64
+EVALUATION_PROMPT = "evaluation_prompt"  # the decontamination filter's name
 
 # Remedies enter behind every stage's filters: they have entry checks of their own.
 STAGES = ["S1", "S2", "S3", "S4", "S5", "S6"]
-
-
-class Layout(NamedTuple):
-    """What all rows of one shard file share."""
-
-    bucket: int
-    width: int
-    height: int
-    task: str
-    references: int
-
 
 GENERATED = pa.schema(
     [
         column("sample_id", pa.string(), "SHA-256 of the image bytes, references and instruction"),
         column("round", pa.int32(), "round that asked for it"),
         column("capability", pa.string(), "capability that it serves"),
-        column("recipe", pa.string(), "'retrieved', or the generator that made it"),
+        column("recipe", pa.string(), "'retrieved', 'augmented', or the generator that made it"),
         column("caption", pa.large_string(), "text condition"),
         column("outcome", pa.string(), "admitted | dropped"),
-        column("filter", pa.string(), "entry check that dropped it"),
+        column("filter", pa.string(), "entry check, 'evaluation_prompt' or 'review': what dropped it"),
         column("score", pa.float64(), "the check's value"),
         column("threshold", pa.float64(), "value needed to enter"),
     ]
 )
 
+CANDIDATE = pa.schema(
+    [
+        *SHARD,
+        column("bucket", pa.int32(), "resolution bucket, pixels"),
+        column("recipe", pa.string(), "as in GENERATED"),
+        column("priority", pa.float64(), "uncertainty in [0, 1]: what a reviewer should see first"),
+        column("evidence", pa.large_string(), "JSON: why it is a candidate"),
+    ]
+)
 
-def build(
-    workspace: Workspace,
-    plan: dict[str, Any],
+
+@dataclass(frozen=True)
+class Request:
+    """One capability's share of the plan."""
+
+    capability: str
+    wanted: int
+    cases: tuple[Case, ...]
+    seed: int
+
+
+def folder_of(workspace: Workspace, round_: int) -> Path:
+    """Where a round keeps its remedies."""
+    return workspace.path("remedies", f"round-{round_:04d}")
+
+
+def collect(
+    folder: Path,
+    plan: Mapping[str, Any],
     cases: Sequence[Case],
     suite: Sequence[Prompt],
     base_manifest: Path,
     *,
-    similarity: float,
+    preset: Preset,
     progress: Callable[..., None] | None = None,
-) -> dict[str, dict[str, int]]:
-    """Write the round's remedy shards, their manifest and the table of generated samples.
+) -> list[dict[str, Any]]:
+    """Write the round's candidates and what was refused; returns a review-queue row per candidate.
 
-    Returns {capability: {"retrieved": n, "generated": n, "refused": n}}. Finished work is read, not redone.
+    Finished work is read, not redone. `scarcity.json` says per capability how dense the pool is around its cases.
     """
-    folder = workspace.path("remedies", f"round-{plan['round']:04d}")
+    path = folder / "candidates.parquet"
+    if not path.exists():
+        side = min(f["bucket"] for f in read_json(base_manifest)["files"])
+        index = CaptionIndex.build(captions(base_manifest))
+        held_out = HeldOut(p.text for p in suite)
+        found: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
+        scarcity: dict[str, dict[str, float]] = {}
+        for target in (m for m in plan["mix"] if m["track"] != "base"):
+            name = target["track"]
+            mine = tuple(c for c in cases if c.capability == name)
+            request = Request(name, target["samples"], mine, plan["seed"] + plan["round"])
+            if mine:
+                asked = {name: sorted({c.prompt for c in mine})}
+                limits = preset.attribution
+                scarcity |= index.scarcity(asked, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
+            made = _candidates(request, index, base_manifest, side, preset.plan.retrieval_similarity, held_out, refused)
+            for n, row in enumerate(itertools.islice(made, request.wanted), 1):
+                found.append(row)
+                if progress:
+                    progress(n, request.wanted, f"samples for {name}")
+        write_json(folder / "scarcity.json", scarcity)
+        rows = [r | {"round": plan["round"]} for r in refused]
+        write_parquet(folder / "refused.parquet", pa.Table.from_pylist(rows, schema=GENERATED))
+        write_parquet(path, pa.Table.from_pylist(found, schema=CANDIDATE))
+    columns = ["sample_id", "caption", "track", "recipe", "priority", "evidence"]
+    return [
+        {"capability": r["track"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
+        | {"evidence": {"recipe": r["recipe"], **json.loads(r["evidence"])}}
+        for r in pq.read_table(path, columns=columns).to_pylist()
+    ]
+
+
+def shard(
+    folder: Path, plan: Mapping[str, Any], suite: Sequence[Prompt], reviewed: Mapping[tuple[str, str], Item]
+) -> dict[str, dict[str, int]]:
+    """Write the accepted candidates as shards, their manifest, and the table of everything that was made.
+
+    `reviewed`: decided items by (capability, sample_id). Returns {capability: {"retrieved": n, "generated": n,
+    "refused": n, "rejected": n}}. Finished work is read, not redone.
+    """
     counts_path = folder / "counts.json"
     if counts_path.exists():
         return read_json(counts_path)
-    base = read_json(base_manifest)
-    side = min(f["bucket"] for f in base["files"])
-    index = CaptionIndex.build(captions(base_manifest))
-    exclude = frozenset(p.text for p in suite)
+    held_out = HeldOut(p.text for p in suite)
+    counts = {
+        m["track"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0)
+        for m in plan["mix"]
+        if m["track"] != "base"
+    }
+    table = pq.read_table(folder / "refused.parquet").to_pylist()
+    for r in table:
+        counts[r["capability"]]["refused"] += 1
     shards: dict[Layout, list[dict[str, Any]]] = {}
-    table: list[dict[str, Any]] = []
-    counts: dict[str, dict[str, int]] = {}
-    for target in (m for m in plan["mix"] if m["track"] != "base"):
-        capability, wanted = target["track"], target["samples"]
-        prompts = sorted({c.prompt for c in cases if c.capability == capability})
-        found = _nearest(index, prompts, similarity)[: wanted // 2]
-        kept = _rows_of(base_manifest, found, side, capability)
-        refused: list[dict[str, Any]] = []
-        samples = _samples(capability, wanted - len(kept), plan, exclude, base_manifest, side, refused)
-        made = []
-        for sample in itertools.islice(samples, wanted - len(kept)):
-            made.append(_shard_row(sample, side, capability))
-            if progress:
-                progress(len(made), wanted - len(kept), f"samples for {capability}")
-        for layout, row, recipe in [*kept, *made]:
-            shards.setdefault(layout, []).append(row)
-            table.append(_entry(row["caption"], row["sample_id"], capability, plan["round"], recipe))
-        table += refused
-        counts[capability] = {"retrieved": len(kept), "generated": len(made), "refused": len(refused)}
+    for row in pq.read_table(folder / "candidates.parquet").to_pylist():
+        item = reviewed[row["track"], row["sample_id"]]
+        entry = _entry(item.caption, row["sample_id"], row["track"], row["recipe"]) | {"round": plan["round"]}
+        if item.outcome != "accepted":
+            table.append(entry | {"outcome": "dropped", "filter": "review"})
+            counts[row["track"]]["rejected"] += 1
+        elif near := held_out.near(item.caption):  # an edited caption can come to say an evaluation prompt
+            table.append(entry | _contaminated(near))
+            counts[row["track"]]["refused"] += 1
+        else:
+            table.append(entry)
+            counts[row["track"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
+            layout = Layout(*(row[k] for k in ("bucket", "width", "height", "task")), len(row["references"]))
+            shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
     _write_shards(folder, shards, plan)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
     write_json(counts_path, counts)
     return counts
 
 
-def captions(manifest: Path) -> list[tuple[str, str]]:
-    """(sample_id, caption) of every sample in a snapshot's shards, in a stable order."""
-    rows: dict[str, str] = {}
-    for f in read_json(manifest)["files"]:
-        table = pq.read_table(manifest.parent / f["path"], columns=["sample_id", "caption"])
-        rows.update(zip(table["sample_id"].to_pylist(), table["caption"].to_pylist()))
-    return sorted(rows.items())
-
-
-def _nearest(index: CaptionIndex, prompts: Sequence[str], similarity: float) -> list[str]:
-    """Sample ids near any of the prompts, best first, each once."""
-    best: dict[str, float] = {}
-    for cosines, rows in zip(*index.search(prompts, NEIGHBOURS)):
-        for cosine, row in zip(cosines, rows):
-            if cosine >= similarity:
-                best[index.ids[row]] = max(float(cosine), best.get(index.ids[row], -1.0))
-    return sorted(best, key=lambda i: (-best[i], i))
-
-
-def _rows_of(
-    manifest: Path, ids: Sequence[str], side: int, capability: str
-) -> list[tuple[Layout, dict[str, Any], str]]:
-    """The shard rows of these samples in the smallest bucket, under the capability's track."""
-    wanted, rows = set(ids), []
-    for f in read_json(manifest)["files"]:
-        if f["bucket"] != side:
-            continue
-        table = pq.read_table(manifest.parent / f["path"], filters=[("sample_id", "in", wanted)]) if wanted else None
-        layout = Layout(f["bucket"], f["width"], f["height"], f["task"], f["references"])
-        rows += (
-            [(layout, r | {"track": capability}, "retrieved") for r in table.to_pylist()] if table is not None else []
-        )
-    return rows
+def _candidates(
+    request: Request,
+    index: CaptionIndex,
+    manifest: Path,
+    side: int,
+    similarity: float,
+    held_out: HeldOut,
+    refused: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Candidate rows of one capability: at most half of them retrieved, then made. None says an evaluation prompt."""
+    hits = nearest(index, request.cases, similarity)
+    rows = rows_of(manifest, [h.sample_id for h in hits], side)
+    kept: list[tuple[Layout, dict[str, Any]]] = []
+    known: set[str] = set()
+    for hit in (h for h in hits if h.sample_id in rows):
+        layout, row = rows[hit.sample_id]
+        if near := held_out.near(row["caption"]):
+            entry = _entry(row["caption"], hit.sample_id, request.capability, "retrieved")
+            refused.append(entry | _contaminated(near))
+        elif len(kept) < request.wanted // 2:
+            kept.append((layout, row))
+            known.add(hit.sample_id)
+            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - similarity))
+            why = {"similarity": round(hit.similarity, 4), "case": hit.case_id}
+            yield _candidate(layout, row, request.capability, "retrieved", doubt, why)
+    tried, failed = 0, len(refused)
+    first = [h.sample_id for h in hits]
+    for sample in _samples(request, request.wanted - len(kept), held_out, manifest, side, first, refused):
+        tried += 1
+        doubt = (len(refused) - failed) / (tried + len(refused) - failed)  # what often fails its checks is doubtful
+        identity = sample_id(sample)
+        if near := held_out.near(sample.caption):
+            refused.append(_entry(sample.caption, identity, request.capability, sample.recipe) | _contaminated(near))
+        elif identity not in known:
+            known.add(identity)
+            layout, row = _fitted(sample, identity, side)
+            why = {"cases": len(request.cases)}
+            yield _candidate(layout, row, request.capability, sample.recipe, doubt, why)
+    if not tried and kept:  # nothing makes such samples: the pool's own, varied
+        layouts = {row["sample_id"]: layout for layout, row in kept}
+        for row in augment([row for _, row in kept], seed=str(request.seed)):
+            varied = row | {"sample_id": _identity(row)}
+            why = {"of": row["sample_id"]}
+            yield _candidate(layouts[row["sample_id"]], varied, request.capability, "augmented", 0.5, why)
 
 
 def _samples(
-    capability: str,
+    request: Request,
     count: int,
-    plan: dict[str, Any],
-    exclude: frozenset[str],
+    held_out: HeldOut,
     manifest: Path,
     side: int,
+    first: Sequence[str],
     refused: list[dict[str, Any]],
 ) -> Iterator[Sample]:
     """Fresh, verified samples for a capability: a generator's, or edits of the pool's pictures; else none.
@@ -155,32 +229,23 @@ def _samples(
     from curation.verify import passed, verify
 
     def refuse(sample: Sample, outcomes: Sequence[Outcome]) -> None:
-        entry = _entry(sample.caption, sample_id(sample), capability, plan["round"], sample.recipe)
         failed = next(o for o in outcomes if not o.passed)
         refused.append(
-            entry
+            _entry(sample.caption, sample_id(sample), request.capability, sample.recipe)
             | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold}
         )
 
-    seed = plan["seed"] + plan["round"]
-    if capability == PICTURE_EDITING:
-        for identity, image in _pictures(manifest, side):
-            edits = list(photo_edits(image, seed=f"{seed}-{identity}"))
+    if request.capability == PICTURE_EDITING:
+        for identity, image in pictures(manifest, side, first):
+            edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
                 if passed(outcomes):
                     yield sample
                 else:
                     refuse(sample, outcomes)
-    elif capability in capabilities():
-        yield from synthesise(capability, count, seed=seed, exclude=exclude, on_refused=refuse)
-
-
-def _pictures(manifest: Path, side: int) -> Iterator[tuple[str, bytes]]:
-    """(sample_id, PNG) of the text-to-image rows of the smallest bucket."""
-    for f in read_json(manifest)["files"]:
-        if f["bucket"] == side and f["task"] == "t2i":
-            table = pq.read_table(manifest.parent / f["path"], columns=["sample_id", "image"])
-            yield from zip(table["sample_id"].to_pylist(), table["image"].to_pylist())
+    elif request.capability in capabilities():
+        exclude = frozenset(held_out.prompts)
+        yield from synthesise(request.capability, count, seed=request.seed, exclude=exclude, on_refused=refuse)
 
 
 def sample_id(sample: Sample) -> str:
@@ -191,44 +256,58 @@ def sample_id(sample: Sample) -> str:
     return pair_id(target, references, sample.caption) if sample.task == "ti2i" else target
 
 
-def _shard_row(sample: Sample, side: int, capability: str) -> tuple[Layout, dict[str, Any], str]:
-    from curation.shards import fit
+def _identity(row: Mapping[str, Any]) -> str:
+    parts = [hashlib.sha256(b).hexdigest() for b in (row["image"], *row["references"])]
+    return hashlib.sha256("\n".join([*parts, row["caption"]]).encode()).hexdigest()
 
+
+def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str, Any]]:
+    from curation.layout import layout
+    from curation.shards import fit
+    from flywheel.scorer import open_image
+
+    found = open_image(sample.image)
+    width, height = layout(found.width, found.height, side)
+    kind = "instruction" if sample.references else sample.kind
     row = {
-        "sample_id": sample_id(sample),
+        "sample_id": identity,
         "task": sample.task,
         "caption": sample.caption,
-        "image": fit(sample.image, side, side),
-        "references": [fit(r, side, side) for r in sample.references],
-        "track": capability,
+        "image": fit(sample.image, width, height),
+        "references": [fit(r, width, height) for r in sample.references],
         "stream": "synthetic",
-        "width": side,
-        "height": side,
+        "width": width,
+        "height": height,
+        "source_width": found.width,
+        "source_height": found.height,
+        "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
-    return Layout(side, side, side, sample.task, len(sample.references)), row, sample.recipe
+    return Layout(side, width, height, sample.task, len(sample.references)), row
 
 
-def _entry(caption: str, identity: str, capability: str, round_: int, recipe: str) -> dict[str, Any]:
-    return {
-        "sample_id": identity,
-        "round": round_,
-        "capability": capability,
-        "recipe": recipe,
-        "caption": caption,
-        "outcome": "admitted",
-    }
+def _candidate(
+    layout: Layout, row: Mapping[str, Any], capability: str, recipe: str, priority: float, evidence: Mapping[str, Any]
+) -> dict[str, Any]:
+    more = {"track": capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
+    return {**row, "bucket": layout.bucket, **more}
 
 
-def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: dict[str, Any]) -> None:
+def _entry(caption: str, identity: str, capability: str, recipe: str) -> dict[str, Any]:
+    made = {"sample_id": identity, "capability": capability, "recipe": recipe, "caption": caption}
+    return made | {"outcome": "admitted"}
+
+
+def _contaminated(near: tuple[str, float]) -> dict[str, Any]:
+    return {"outcome": "dropped", "filter": EVALUATION_PROMPT, "score": near[1], "threshold": NEAR}
+
+
+def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: Mapping[str, Any]) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
         for track in sorted({r["track"] for r in rows}):
             part = [r for r in rows if r["track"] == track]
-            path = (
-                folder
-                / str(layout.bucket)
-                / f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{track}.parquet"
-            )
+            name = f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{track}.parquet"
+            path = folder / str(layout.bucket) / name
             write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=ROW_GROUP)
             files.append(
                 {
@@ -242,3 +321,16 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
                 }
             )
     write_json(folder / "manifest.json", {"snapshot": plan["snapshot"], "round": plan["round"], "files": files})
+
+
+def picture_of(workspace: Workspace, item: Item) -> list[Path]:
+    """The candidate's picture and its references as files that a person can open, written when first asked for."""
+    folder = folder_of(workspace, item.round)
+    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("track", "==", item.capability)]
+    row = pq.read_table(folder / "candidates.parquet", columns=columns, filters=match).to_pylist()[0]
+    paths = []
+    for n, data in enumerate([row["image"], *row["references"]]):
+        paths.append(folder / "review" / f"{item.item}{f'-reference-{n}' if n else ''}.png")
+        if not paths[-1].exists():
+            write_bytes(paths[-1], data)
+    return paths

@@ -1,51 +1,210 @@
-"""Vector index over the captions of a snapshot: retrieval, and how dense the pool is around a prompt."""
+"""Vector index over the pool: retrieval, and how dense the pool is around a prompt, per prompt and per category.
+
+Up to `EXACT` vectors are searched exactly. Beyond, vectors are kept in inverted lists as 8-bit codes (FAISS IVF, SQ8),
+the lists that a query visits are chosen by measured recall, and the best candidates are compared at half precision.
+Vectors are embedded once: a folder keeps them by sample in immutable files, and new samples are added to what is there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from flywheel.workspace import digest
 
 if TYPE_CHECKING:
     import faiss
 
-SAMPLE = 2048  # captions that stand for the pool's own density
+SAMPLE = 2048  # vectors that stand for the pool's own density
+EXACT = 50_000  # vectors; up to here exact search is as fast
+RECALL = 0.98  # of the 100 nearest, on vectors of the pool: what the visited lists must reach
+_TRAINING = 64  # vectors per list that its centre is learned from
+_TUNING = 256  # vectors that recall is measured on
+_CHUNK = 65_536  # vectors added at a time
+Embed = Callable[[Sequence[Any]], np.ndarray]
+
+
+def build(vectors: np.ndarray | Iterable[np.ndarray], *, seed: int = 0) -> faiss.Index:
+    """Index of unit vectors float32 [N, D] under inner product, or of chunks of them. Deterministic."""
+    import faiss
+
+    chunks = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+    total, dim = sum(len(c) for c in chunks), chunks[0].shape[1]
+    if total <= EXACT:
+        index = faiss.IndexFlatIP(dim)
+        for chunk in chunks:
+            index.add(chunk)
+        return index
+    lists = 1 << round(np.log2(np.sqrt(total)))
+    coarse = faiss.IndexFlatIP(dim)
+    base = faiss.IndexIVFScalarQuantizer(coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    base.cp.seed, base.cp.niter, base.cp.spherical = seed, 8, True
+    drawn = _sample(chunks, min(total, lists * _TRAINING + _TUNING), seed)
+    learn, unseen = drawn[_TUNING:], drawn[:_TUNING]  # centres fit the vectors they were learned from too well
+    base.train(learn)
+    fine = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    fine.train(learn[:1])
+    index = faiss.IndexRefine(base, fine)
+    index.k_factor = 2
+    index.own_fields = True
+    for owned in (base, fine, coarse):
+        owned.this.disown()
+    base.own_fields = True
+    for chunk in chunks:
+        for start in range(0, len(chunk), _CHUNK):
+            index.add(chunk[start : start + _CHUNK])
+    tune(index, unseen)
+    return index
+
+
+def tune(index: faiss.Index, queries: np.ndarray, *, recall: float = RECALL, count: int = 100) -> int:
+    """Visit as few lists as reach `recall` of the `count` nearest of `queries`; returns how many."""
+    import faiss
+
+    lists = faiss.downcast_index(index.base_index)
+    lists.nprobe = lists.nlist
+    _, exact = index.search(queries, count)
+    lists.nprobe = 1
+    while lists.nprobe < lists.nlist:
+        _, found = index.search(queries, count)
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact))
+        if hits >= recall * exact.size:
+            break
+        lists.nprobe = min(lists.nlist, lists.nprobe + 1 + lists.nprobe // 2)
+    return lists.nprobe
+
+
+def _sample(chunks: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
+    total = sum(len(c) for c in chunks)
+    rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    ends = np.cumsum([len(c) for c in chunks])
+    parts = np.split(rows, np.searchsorted(rows, ends[:-1]))
+    picked = np.concatenate([c[p - (end - len(c))] for c, p, end in zip(chunks, parts, ends)])
+    return np.ascontiguousarray(np.random.default_rng(seed).permutation(picked))
 
 
 @dataclass(frozen=True)
-class CaptionIndex:
-    """Unit vectors of the pool's captions under inner product (cosine). `ids[i]` is the sample of row i."""
+class VectorIndex:
+    """`ids[i]` is the sample of row i; `embed` makes unit vectors float32 [N, D] of queries."""
 
     ids: tuple[str, ...]
-    vectors: np.ndarray  # float32 [N, D], unit length
     index: faiss.Index
+    embed: Embed
 
     @classmethod
-    def build(cls, rows: Sequence[tuple[str, str]]) -> CaptionIndex:
-        """Index (sample_id, caption) rows; exact search, deterministic."""
-        import faiss
+    def build(
+        cls,
+        rows: Sequence[tuple[str, Any]],
+        embed: Embed | None = None,
+        *,
+        name: str = "minilm",
+        folder: Path | None = None,
+    ) -> VectorIndex:
+        """Index (sample_id, content) rows; a `folder` keeps the vectors of embedder `name`, new samples are added.
 
-        vectors = _embed([caption for _, caption in rows])
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        return cls(tuple(i for i, _ in rows), vectors, index)
+        Without `embed`, contents are texts and MiniLM embeds them.
+        """
+        embed = embed or embed_texts
+        if folder is None:
+            vectors = embed([content for _, content in rows])
+            return cls(tuple(i for i, _ in rows), build(vectors), embed)
+        known = dict(rows)
+        place = folder / name
+        parts = list(_parts(place))
+        stored = {i for ids, _ in parts for i in ids}
+        new = [(i, c) for i, c in known.items() if i not in stored]
+        for start in range(0, len(new), _CHUNK):
+            batch = new[start : start + _CHUNK]
+            parts.append(([i for i, _ in batch], embed([c for _, c in batch])))
+            _keep(place, *parts[-1])
+        kept = [(ids, vectors, np.array([i in known for i in ids], dtype=bool)) for ids, vectors in parts]
+        ids = tuple(i for names, _, wanted in kept for i, ok in zip(names, wanted) if ok)
+        return cls(ids, build([vectors[wanted] for _, vectors, wanted in kept]), embed)
 
-    def search(self, prompts: Sequence[str], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and row numbers [P, count], nearest first."""
-        return self.index.search(_embed(prompts), min(count, len(self.ids)))
+    def search(self, queries: Sequence[Any], count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and row numbers [Q, count], nearest first."""
+        return self.index.search(self.embed(queries), min(count, len(self.ids)))
 
-    def density(self, prompts: Sequence[str], neighbours: int) -> np.ndarray:
-        """Percentile [P], 0–100, of each prompt's mean cosine to its nearest captions in the pool's own values."""
-        similar, _ = self.search(prompts, neighbours)
+    def density(self, queries: Sequence[Any], neighbours: int) -> np.ndarray:
+        """Percentile [Q], 0–100, of each query's mean cosine to its nearest samples in the pool's own values."""
+        similar, _ = self.search(queries, neighbours)
         rows = np.random.default_rng(0).permutation(len(self.ids))[:SAMPLE]
-        own, _ = self.index.search(self.vectors[rows], min(neighbours + 1, len(self.ids)))
-        own_mean = np.sort(own[:, 1:].mean(axis=1))  # a caption's nearest neighbour is itself
+        own_vectors = np.stack([self._vector(int(r)) for r in rows])
+        own, _ = self.index.search(own_vectors, min(neighbours + 1, len(self.ids)))
+        own_mean = np.sort(own[:, 1:].mean(axis=1))  # a sample's nearest neighbour is itself
         return np.searchsorted(own_mean, similar.mean(axis=1)) / max(1, len(own_mean)) * 100
 
+    def scarcity(
+        self, queries: Mapping[str, Sequence[Any]], *, neighbours: int, sparse: float
+    ) -> dict[str, dict[str, float]]:
+        """{category: {"queries", "median_percentile", "sparse_share"}}: is the pool thin where a category needs it?"""
+        every = [q for group in queries.values() for q in group]
+        percentiles = np.split(
+            self.density(every, neighbours), np.cumsum([len(g) for g in queries.values()])[:-1].astype(int)
+        )
+        return {
+            name: {
+                "queries": len(values),
+                "median_percentile": float(np.median(values)),
+                "sparse_share": float((values < sparse).mean()),
+            }
+            for name, values in zip(queries, percentiles)
+            if len(values)
+        }
 
-def _embed(texts: Sequence[str]) -> np.ndarray:
+    def _vector(self, row: int) -> np.ndarray:
+        stored = getattr(self.index, "refine_index", self.index)
+        return stored.reconstruct(row)
+
+
+CaptionIndex = VectorIndex  # over captions, embedded as texts
+
+
+def embed_texts(texts: Sequence[str]) -> np.ndarray:
+    """Unit sentence vectors, float32 [N, 384] (MiniLM)."""
     from training.models.condition import load_condition_encoder
 
     return np.ascontiguousarray(load_condition_encoder("minilm").embed(list(texts)), dtype=np.float32)
+
+
+def image_embedder(model: str, pretrained: str) -> Embed:
+    """Embeds encoded images with the CLIP that curation scores with. Errors: `UsageError` without its weights."""
+    from curation.scorers import Unavailable, load
+    from flywheel.scorer import Item
+    from flywheel.workspace import UsageError
+
+    try:
+        clip = load("clip", model=model, pretrained=pretrained)
+    except Unavailable as error:
+        raise UsageError(f"images cannot be indexed: {error}") from error
+
+    def embed(images: Sequence[bytes]) -> np.ndarray:
+        rows = clip.score([Item(image=i) for i in images])
+        for row in rows:
+            if isinstance(row, Exception):
+                raise row
+        return np.array([row["embedding"] for row in rows], dtype=np.float32)
+
+    return embed
+
+
+def _parts(place: Path) -> Iterable[tuple[list[str], np.ndarray]]:
+    import pyarrow.parquet as pq
+
+    for path in sorted(place.glob("*.parquet")):
+        table = pq.read_table(path)
+        flat = table["vector"].combine_chunks().flatten().to_numpy()
+        yield table["sample_id"].to_pylist(), np.ascontiguousarray(flat.reshape(table.num_rows, -1), dtype=np.float32)
+
+
+def _keep(place: Path, ids: Sequence[str], vectors: np.ndarray) -> None:
+    import pyarrow as pa
+
+    from flywheel.workspace import write_parquet
+
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
+    write_parquet(place / f"{digest(list(ids))[:32]}.parquet", pa.table({"sample_id": ids, "vector": column}))

@@ -17,3 +17,4 @@ class Job:
     seed: int = 0
     rounds: int = 2
     workers: int = 2
+    auto_approve: bool = False  # no person reviews; recorded as such. True too where the preset says so

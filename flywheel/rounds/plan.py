@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flywheel.cases.events import Case
 from flywheel.preset import Preset
 
 
-def make_plan(
-    cases: Sequence[Case], *, round_: int, incumbent: str | None, snapshot: str, preset: Preset, seed: int
-) -> dict[str, Any]:
-    """What the round trains on, for how long and why.
+def make_plan(cases: Sequence[Case], pins: Mapping[str, Any], *, round_: int, preset: Preset) -> dict[str, Any]:
+    """What the round trains on, for how long and why, for the open cases; `pins` as in `flywheel.rounds.pins`.
 
     Capabilities with most open cases on the served tracks share `remedy_share` of the rows in proportion to their
     cases. Without such cases the round trains on the base pool alone.
     """
-    settings = preset.plan
+    settings, incumbent = preset.plan, pins["incumbent"]
     served = [c for c in cases if c.track in settings.tracks]
     counts = Counter(c.capability for c in served)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -38,14 +36,13 @@ def make_plan(
     why = "keeps what the model can do" if mix else "no open case on a served track: the whole pool"
     waiting = Counter(c.track or "unrouted" for c in cases if c.track not in settings.tracks)
     return {
+        **pins,
         "round": round_,
-        "incumbent": incumbent,
-        "snapshot": snapshot,
         "recipe": dict(preset.training.recipe),
         "steps": preset.training.round_steps if incumbent else preset.training.base_steps,
-        "seed": seed,
         "targets": [c for c, _ in targets],
         "cases": sorted(c.case_id for c in served if c.capability in dict(targets)),
+        "cases_open": len(cases),
         "waiting": dict(sorted(waiting.items())),
         "mix": [{"track": "base", "share": base, "reason": why}, *mix],
     }

@@ -16,8 +16,10 @@ from flywheel.ledger import Ledger
 from flywheel.preset import load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
+from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
-from flywheel.signals.results import failure_rates, results
+from flywheel.rounds.lease import hold
+from flywheel.signals.results import failure_rates, load_results
 from flywheel.workspace import Workspace, digest, read_json, write_json
 
 Summary = dict[str, Any]
@@ -44,21 +46,23 @@ def run(
     """
     began = time.monotonic()
     workspace = Workspace(job.workspace)
-    context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
-    workspace.sweep()
+    with hold(workspace, job) as number:
+        context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
+        meter = Meter(workspace, number)
+        workspace.sweep()
 
-    def do(name: str, function: Callable[..., Any], *args: Any) -> Any:
-        with context.progress.step(name):
-            return step(name, function, *args)
+        def do(label: str, function: Step, *args: Any, round_: int = 0, units: Units = 0) -> Any:
+            with context.progress.step(label):
+                return meter.measure(round_, label, function.__name__, lambda: step(label, function, *args), units)
 
-    do("ingest", steps.ingest, context)
-    do("held-out suite", steps.hold_out, context)
-    curated = do("curate", steps.curate, context)
-    for number in rounds_to_run(workspace, job, curated.snapshot):
-        one_round(context, number, curated.snapshot, do)
-    do("export", steps.export, context)
-    if report:
-        do("report", report, workspace)
+        do("ingest", steps.ingest, context)
+        do("held-out suite", steps.hold_out, context)
+        curated = do("curate", steps.curate, context, units=lambda found: found.input)
+        for round_ in rounds_to_run(workspace, job, curated.snapshot):
+            one_round(context, round_, curated.snapshot, do)
+        do("export", steps.export, context)
+        if report:
+            do("report", report, workspace)
     summary = summarise(workspace, time.monotonic() - began)
     write_json(marker(job), {"job": asdict(job), "finished": True})
     return summary
@@ -76,15 +80,23 @@ def validate(job: Job) -> None:
 
 def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> None:
     """One round: plan for the open cases, remedy, train and re-test the candidate, gate, route what fails."""
-    label = f"round {number}"
-    plan = do(f"{label}: plan", steps.plan, context, number, snapshot)
-    do(f"{label}: remedy", steps.remedy, context, plan)
-    arms = "candidate and control" if plan["targets"] else "candidate"
-    checkpoints = do(f"{label}: train {arms}", steps.train, context, plan)
-    for arm, checkpoint in checkpoints.items():
-        do(f"{label}: evaluate {arm}", steps.evaluate, context, plan, arm, checkpoint)
-    do(f"{label}: gate", steps.gate, context, plan, checkpoints["candidate"])
-    do(f"{label}: route", steps.route, context, plan)
+
+    def step(label: str, function: Step, *args: Any, units: Units = 0) -> Any:
+        return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
+
+    plan = step("plan", steps.plan, number, snapshot)
+    if plan["targets"]:
+        step("collect", steps.collect, plan, units=sum(m.get("samples", 0) for m in plan["mix"]))
+        step("review", steps.review, plan)
+        step("shard", steps.shard, plan)
+    if plan["incumbent"]:
+        step("advise", steps.advise, plan)
+    arms = ("candidate", "control") if plan["targets"] else ("candidate",)
+    trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan["steps"] * len(arms))
+    for arm, checkpoint in trained.items():
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, checkpoint, units=len(context.suite))
+    step("gate", steps.gate, plan, trained["candidate"])
+    step("route", steps.route, plan, units=int)
 
 
 def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
@@ -125,7 +137,6 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
     out: Summary = {k: counts[k] for k in ("input", "admitted", "dropped", "quarantined")}
     if out["input"] != out["admitted"] + out["dropped"] + out["quarantined"]:
         raise AssertionError(f"rows lost or doubled: {out}; please report this with the workspace's snapshots table")
-    signals = Ledger(workspace, "signals").rows()
     rounds = []
     for row in Ledger(workspace, "rounds").rows():
         n = row["round"]
@@ -134,8 +145,8 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
             {
                 "round": n,
                 "verdict": row["verdict"],
-                "failure_rate": failure_rates(results(signals, n, "candidate")),
-                "control_failure_rate": failure_rates(results(signals, n, "control")),
+                "failure_rate": failure_rates(load_results(workspace, n, "candidate")),
+                "control_failure_rate": failure_rates(load_results(workspace, n, "control")),
                 "targets": result["targets"],
                 "fixed": result["fixed"],
                 "broken": result["broken"],

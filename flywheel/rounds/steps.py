@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,25 @@ import numpy as np
 
 from flywheel import catalog
 from flywheel.cases import routing
-from flywheel.cases.events import case_id, event, load_cases
+from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
 from flywheel.preset import Preset
 from flywheel.progress import Progress
-from flywheel.remedies import data as remedy_data
+from flywheel.remedies import data, reward_policy
+from flywheel.remedies import enhancer_data as enhancer
+from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.retrieval import captions, nearest
+from flywheel.remedies.review import AUTO, Item, Queue
 from flywheel.rounds import gate as gates
+from flywheel.rounds import promotion
 from flywheel.rounds.job import Job
+from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
 from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
-from flywheel.signals.results import failure_rates, results
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.results import failure_rates, load_results, load_signals
+from flywheel.signals.suite import Prompt, copy_suite, load_suite
 from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -83,6 +90,8 @@ def hold_out(run: Context) -> None:
     path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
+    elif not path.exists() and settings.suite.endswith(".jsonl"):
+        copy_suite(Path(settings.suite), path)
     elif not path.exists():
         write_suite(path.parent, seed=run.job.seed, size="quick" if settings.suite == "demo-quick" else "full")
     run.progress.say(f"{len(run.suite)} held-out prompts")
@@ -116,41 +125,135 @@ def curate(run: Context) -> Curated:
     return curated
 
 
+def propose(run: Context, number: int, snapshot: str) -> Plan:
+    """The plan that the round would get now: from the open cases; nothing is written."""
+    found = promotion.incumbent(run.workspace)
+    cases = [c for c in load_cases(run.workspace).values() if c.is_open]
+    pinned = pins(run.workspace, snapshot, found.checkpoint if found else None, run.preset, run.job.seed)
+    return make_plan(cases, pinned, round_=number, preset=run.preset)
+
+
 def plan(run: Context, number: int, snapshot: str) -> Plan:
-    """The round's plan, pinned: made once from the open cases, read afterwards."""
+    """The round's plan, pinned: made once, read afterwards."""
     path = run.round_folder(number) / "plan.json"
     if not path.exists():
-        promoted = [r["checkpoint"] for r in run.rows("rounds") if r["verdict"] == "PROMOTE"]
-        cases = [c for c in load_cases(run.workspace).values() if c.is_open]
-        incumbent = promoted[-1] if promoted else None
-        write_json(
-            path,
-            make_plan(
-                cases, round_=number, incumbent=incumbent, snapshot=snapshot, preset=run.preset, seed=run.job.seed
-            ),
-        )
-    return read_json(path)
+        promotion.settle(run.workspace)
+        write_json(path, propose(run, number, snapshot))
+    pinned = read_json(path)
+    if pinned["code"] != code_version():
+        run.progress.say(f"round {number} was planned with code {pinned['code']}; {code_version()} goes on with it")
+    return pinned
 
 
-def remedy(run: Context, plan_: Plan) -> None:
-    """Retrieve and synthesise what the plan asks for; cases that got data are `remedied`."""
+def collect(run: Context, plan_: Plan) -> None:
+    """Retrieve and synthesise what the plan asks for, and queue it for review."""
     number = plan_["round"]
-    if not plan_["targets"]:
-        return
-    cases = load_cases(run.workspace)
-    served = [cases[c] for c in plan_["cases"]]
-    made = remedy_data.build(
-        run.workspace,
+    rows = data.collect(
+        data.folder_of(run.workspace, number),
         plan_,
-        served,
+        _served(run, plan_),
         run.suite,
         run.manifest(plan_),
-        similarity=run.preset.plan.retrieval_similarity,
+        preset=run.preset,
         progress=run.progress,
     )
-    approved = [event(c, number, "reviewed", {"by": "auto-approve", **made[c.capability]}) for c in served]
+    settings = run.preset.review
+    Queue(run.workspace).add(number, rows, reviews=settings.reviews, claim_minutes=settings.claim_minutes)
+
+
+def review(run: Context, plan_: Plan) -> None:
+    """Wait for people, the loop's only manual step, or approve in their stead. Errors: `UsageError` while some wait."""
+    number, queue = plan_["round"], Queue(run.workspace)
+    unattended = run.job.auto_approve or run.preset.review.auto_approve
+    if unattended and (approved := queue.approve_all(number)):
+        run.progress.say(f"{approved} reviews recorded as {AUTO}")
+    waiting = [x for x in queue.items(number).values() if x.outcome is None]
+    if waiting:
+        raise UsageError(
+            f"{len(waiting)} samples of round {number} wait for review: `flywheel review next --reviewer NAME "
+            f"-w {run.workspace.root}` hands them out; run again when none is left, or with --auto-approve"
+        )
+
+
+def shard(run: Context, plan_: Plan) -> None:
+    """Write what the review accepted as shards; cases that got data are `remedied`."""
+    number = plan_["round"]
+    items = Queue(run.workspace).items(number).values()
+    made = data.shard(
+        data.folder_of(run.workspace, number), plan_, run.suite, {(x.capability, x.sample_id): x for x in items}
+    )
+    served = _served(run, plan_)
+    reviewed = [event(c, number, "reviewed", _review_of(items, c.capability)) for c in served]
     remedied = [event(c, number, "remedied", made[c.capability]) for c in served]
-    run.append("case_events", [*approved, *remedied], key=f"remedy/{number}")
+    run.append("case_events", [*reviewed, *remedied], key=f"remedy/{number}")
+
+
+def advise(run: Context, plan_: Plan) -> None:
+    """What the other tracks do next: reward weights and prompts of an RL run, the enhancer's training and test set."""
+    number, folder = plan_["round"], data.folder_of(run.workspace, plan_["round"])
+    cases = [c for c in load_cases(run.workspace).values() if c.is_open]
+    by_track = {t: [c for c in cases if c.track == t] for t in ("rl", "prompt_enhancement")}
+    known = captions(run.manifest(plan_)) if any(by_track.values()) else []
+    if by_track["rl"] and not (folder / "rl" / "rewards.json").exists():
+        failed: dict[str, set[str]] = {}
+        now = promotion.incumbent(run.workspace)
+        for s in load_signals(run.workspace, now.round, "candidate"):
+            if s["passed"] is False:
+                failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
+        last = max(run.rows("rounds"), key=lambda r: r["round"])
+        gate_lines = json.loads(last["result"])["gate"]
+        rule = reward_policy.adjust(
+            by_track["rl"],
+            run.suite,
+            failed,
+            settings=run.preset.rewards,
+            previous=_previous_rewards(run, number),
+            regressed=[line["check"] for line in gate_lines if line["outcome"] == "regression"],
+        )
+        texts, index = dict(known), cache(lambda: CaptionIndex.build(known))  # built where no generator serves
+
+        def retrieved(capability: str, count: int) -> list[str]:
+            mine = [c for c in by_track["rl"] if c.capability == capability]
+            hits = nearest(index(), mine, run.preset.plan.retrieval_similarity)
+            return [texts[h.sample_id] for h in hits[:count]]
+
+        pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
+        reward_policy.write(
+            folder / "rl",
+            rule,
+            base=run.preset.rewards.recipe,
+            pins=pinned,
+            suite=run.suite,
+            retrieved=retrieved,
+            seed=plan_["seed"],
+        )
+    if by_track["prompt_enhancement"]:
+        routed = [e for e in run.rows("case_events") if e["kind"] == "routed"]
+        enhancer.write(
+            folder / "enhancer",
+            by_track["prompt_enhancement"],
+            [text for _, text in known],
+            run.suite,
+            {e["case_id"]: json.loads(e["evidence"]).get("enhanced") for e in routed},
+            count=run.preset.enhancer.examples,
+            seed=plan_["seed"] + number,
+        )
+
+
+def _served(run: Context, plan_: Plan) -> list[Case]:
+    cases = load_cases(run.workspace)
+    return [cases[c] for c in plan_["cases"]]
+
+
+def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
+    mine = [x for x in items if x.capability == capability]
+    by = sorted({s.reviewer for x in mine for s in x.slots if s.reviewer})
+    return {"by": ", ".join(by), **{k: sum(x.outcome == k for x in mine) for k in ("accepted", "rejected")}}
+
+
+def _previous_rewards(run: Context, number: int) -> dict[str, Any] | None:
+    paths = [data.folder_of(run.workspace, n) / "rl" / "rewards.json" for n in range(number - 1, 0, -1)]
+    return next((read_json(p) for p in paths if p.exists()), None)
 
 
 def train(run: Context, plan_: Plan) -> dict[str, Path]:
@@ -215,12 +318,15 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
     number = plan_["round"]
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
-    signals = run.rows("signals")
-    new, old = results(signals, number, "candidate"), None
+    new, old = load_results(run.workspace, number, "candidate"), None
     if plan_["incumbent"]:
         promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan_["incumbent"])
-        old = results(signals, promoted, "candidate")
+        old = load_results(run.workspace, promoted, "candidate")
     verdict = gates.judge(new, old, targets=plan_["targets"], policy=run.preset.gate)
+    now = promotion.incumbent(run.workspace)
+    if (now.checkpoint if now else None) != plan_["incumbent"]:
+        why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
+        verdict = gates.Verdict("HOLD", why, verdict.lines)
     changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
     result = {
         "round": number,
@@ -232,7 +338,7 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
         "targets": plan_["targets"],
         "failure_rate": failure_rates(new),
         "incumbent_failure_rate": failure_rates(old or {}),
-        "control_failure_rate": failure_rates(results(signals, number, "control")),
+        "control_failure_rate": failure_rates(load_results(run.workspace, number, "control")),
         "prompts": {c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
         "gate": [vars(line) for line in verdict.lines],
         "fixed": [c for c, passed in changed if passed],
@@ -243,8 +349,11 @@ def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
     run.append("rounds", [row | {"result": json.dumps(result, ensure_ascii=False)}], key=f"round/{number}")
 
 
-def route(run: Context, plan_: Plan) -> None:
-    """Move cases by the re-test, open new ones, attribute each to a track. Rejected candidates change no case."""
+def route(run: Context, plan_: Plan) -> int:
+    """Move cases by the re-test, open new ones, attribute each to a track; returns how many are open.
+
+    Rejected candidates change no case.
+    """
     import torch
 
     number = plan_["round"]
@@ -252,13 +361,12 @@ def route(run: Context, plan_: Plan) -> None:
     if row["verdict"] == "PROMOTE":
         routing.record_retest(run.workspace, number)
         routing.record_detected(run.workspace, number)
-    incumbent = row["checkpoint"] if row["verdict"] == "PROMOTE" else row["incumbent"]
     torch.set_num_threads(run.preset.threads)
     cases = routing.route(
         run.workspace,
         run.suite,
-        run.workspace.path(incumbent),
-        lambda: remedy_data.captions(run.manifest(plan_)),
+        run.workspace.path(promotion.incumbent(run.workspace).checkpoint),
+        lambda: captions(run.manifest(plan_)),
         round_=number,
         preset=run.preset,
         seed=plan_["seed"],
@@ -266,10 +374,9 @@ def route(run: Context, plan_: Plan) -> None:
     )
     tracks = sorted({c.track or "unrouted" for c in cases})
     run.progress.say("open cases: " + (", ".join(f"{sum(c.track == t for c in cases)} {t}" for t in tracks) or "none"))
+    return len(cases)
 
 
-def export(run: Context) -> Path:
-    """A DuckDB file of the analysts' tables, named by the last round; made once, never replaced."""
-    last = max(r["round"] for r in run.rows("rounds"))
-    path = run.workspace.path("exports", f"round-{last:04d}.duckdb")
-    return path if path.exists() else catalog.export(run.workspace, path)
+def export(run: Context) -> Path | None:
+    """A DuckDB file of the analysts' tables for the last round."""
+    return catalog.export_round(run.workspace)

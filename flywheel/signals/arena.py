@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flywheel.ledger import Ledger
-from flywheel.signals.feedback import Imported, folding, read_rows, why, write_quarantine
+from flywheel.signals.feedback import Imported, one_at_a_time, read_rows, why, write_quarantine
 from flywheel.signals.ratings import Battles
 from flywheel.workspace import UsageError, Workspace, digest, file_digest
 
@@ -56,7 +56,7 @@ def import_battles(workspace: Workspace, path: Path, *, model: str | None = None
             bad.append({"row": number, "reason": why(error), "content": row if isinstance(row, str) else repr(row)})
     name = file_digest(path)
     ledger = Ledger(workspace, "battles")
-    with folding(workspace):
+    with one_at_a_time(workspace):
         key = f"battles/{name}"
         known = set() if ledger.has(key) else {r["battle_id"] for r in ledger.rows()}
         new = {b.battle_id: b for b in reversed(battles) if b.battle_id not in known}

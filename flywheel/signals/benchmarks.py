@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flywheel.ledger import Ledger
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import UsageError
+from flywheel.workspace import UsageError, Workspace, digest
 
 if TYPE_CHECKING:
     from curation.verify import Outcome
@@ -44,14 +45,18 @@ def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]])
     known = {p.prompt_id: p for p in suite}
     judged = []
     for number, output in enumerate(outputs, 1):
+        answers = output.get("answers", {}) if isinstance(output, Mapping) else None
+        if not isinstance(answers, Mapping):
+            raise UsageError(
+                f"output {number}: give a JSON object with prompt_id, its answers an object by question id"
+            )
         prompt = known.get(output.get("prompt_id", ""))
         if prompt is None:
             raise UsageError(f"output {number}: prompt_id {output.get('prompt_id')!r} is not in the suite")
         outcomes = []
         for check in prompt.checks:
             if check["verifier"] == "question":
-                answer = output.get("answers", {}).get(str(check.get("id", 0)))
-                outcomes.append(question_outcome(check, answer))
+                outcomes.append(question_outcome(check, answers.get(str(check.get("id", 0)))))
             elif check["verifier"] == "edit":
                 outcomes.append(edit_outcome(check, output.get("ratings")))
             else:
@@ -106,6 +111,23 @@ def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, er
     lowest = min(keys, key=lambda k: float(ratings[k]))
     evidence = {"seen": dict(ratings), "semantic": semantic, "quality": quality, "failed": [lowest]}
     return Outcome("edit", check["capability"], score >= minimum, score, minimum, evidence)
+
+
+def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> None:
+    """Keep verdicts on given outputs as signals outside of rounds; the same outputs count once."""
+    from flywheel.signals.evaluation import signal
+    from flywheel.signals.feedback import known_ids, one_at_a_time
+
+    rows: dict[str, dict[str, Any]] = {}
+    for picture, (prompt, outcomes) in enumerate(judged):
+        for check, outcome in enumerate(outcomes):
+            row = signal(None, None, checkpoint, prompt, outcome, None)
+            row["signal_id"] = digest(checkpoint, prompt.prompt_id, picture, check, outcome.evidence)[:32]
+            rows[row["signal_id"]] = row
+    with one_at_a_time(workspace):
+        known = known_ids(workspace, "evaluation")
+        new = [row for identity, row in rows.items() if identity not in known]
+        Ledger(workspace, "signals").append(new, key=f"outputs/{digest(sorted(rows))[:32]}")
 
 
 def result(suite: Sequence[Prompt], judged: Sequence[Judged]) -> Result:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from flywheel.ledger import Ledger
 from flywheel.preset import Evaluation
-from flywheel.scorer import Item, decode
-from flywheel.signals.results import Results, results
+from flywheel.scorer import Item, Scorer, decode
+from flywheel.signals.results import Results, load_results
 from flywheel.signals.suite import JUDGED, Prompt
 from flywheel.workspace import UsageError, Workspace, digest, write_bytes
 
@@ -48,15 +49,15 @@ def evaluate(
     if not ledger.has(key):
         folder = workspace.path("samples", arm_name(round_, arm))
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
-        outcomes = judge_images(suite, images, judge=make_judge(workspace, settings))
+        outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
-            _signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
+            signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
             for p, judged in zip(suite, outcomes)
             for o in judged
         ]
         ledger.append(rows, key=key)
-    return results(ledger.rows(), round_, arm)
+    return load_results(workspace, round_, arm)
 
 
 def sample_suite(
@@ -100,20 +101,50 @@ def sample_suite(
     return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
 
 
+@dataclass(frozen=True)
+class Verifiers:
+    """What judges beyond the scorers that need no configuration: scorers by name (clip, detector, …), a VLM judge."""
+
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    judge: Judge | None = None
+
+    @classmethod
+    def of(cls, workspace: Workspace, settings: Evaluation) -> Verifiers:
+        """Those that the preset names; the judge's answers are kept in the workspace. Errors: `UsageError`."""
+        from curation.scorers import Unavailable, load
+        from flywheel.endpoint import Endpoint
+        from flywheel.signals.judge import Judge
+
+        try:
+            scorers = {
+                name: load(options.get("scorer", name), **{k: v for k, v in options.items() if k != "scorer"})
+                for name, options in settings.scorers.items()
+            }
+            judge = Judge(Endpoint(**settings.judge, cache=workspace.path("judge"))) if settings.judge else None
+        except Unavailable as error:
+            raise UsageError(f"preset, evaluation.scorers: {error}") from error
+        except TypeError as error:
+            raise UsageError(
+                f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable"
+            ) from error
+        return cls(scorers, judge)
+
+
 def judge_images(
-    suite: Sequence[Prompt], images: Sequence[bytes], *, judge: Judge | None = None
+    suite: Sequence[Prompt], images: Sequence[bytes], *, by: Verifiers | None = None
 ) -> list[list[Outcome]]:
-    """The outcome of each prompt's checks on its image; without a judge, what only a judge can tell is not applied."""
+    """The outcome of each prompt's checks on its image; what only a missing scorer or judge can tell is not applied."""
     from curation.verify import verify
     from flywheel.signals.benchmarks import with_dependencies
     from flywheel.signals.judge import judge_with
 
+    by = by or Verifiers()
     items = [
         Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes())
         for p, image in zip(suite, images)
     ]
-    seen = verify(items, [[c for c in p.checks if c["verifier"] not in JUDGED] for p in suite])
-    judged = judge_with(judge, suite, images)
+    seen = verify(items, [[c for c in p.checks if c["verifier"] not in JUDGED] for p in suite], scorers=by.scorers)
+    judged = judge_with(by.judge, suite, images)
     out = []
     for prompt, verified, answers in zip(suite, seen, judged):
         rest = iter(verified)
@@ -122,26 +153,17 @@ def judge_images(
     return out
 
 
-def make_judge(workspace: Workspace, settings: Evaluation) -> Judge | None:
-    """The judge that the preset names; its answers are kept in the workspace. Errors: `UsageError`."""
-    if not settings.judge:
-        return None
-    from flywheel.endpoint import Endpoint
-    from flywheel.signals.judge import Judge
-
-    try:
-        return Judge(Endpoint(**settings.judge, cache=workspace.path("judge")))
-    except TypeError as error:
-        raise UsageError(f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable") from error
-
-
 def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
     return [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
 
 
-def _signal(round_: int, arm: str, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str) -> dict[str, Any]:
+def signal(
+    round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
+) -> dict[str, Any]:
+    """One outcome as a row of the signals' ledger."""
+    asked = [outcome.evidence["question"]] if "question" in outcome.evidence else []
     return {
-        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability)[:32],
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *asked)[:32],
         "round": round_,
         "arm": arm,
         "checkpoint": checkpoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,7 +77,7 @@ def signal(event: Feedback) -> dict[str, Any]:
 def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tuple[int, int]:
     """Append the events that the ledger does not have; returns (recorded, duplicates). Once per key."""
     ledger = Ledger(workspace, "signals")
-    with folding(workspace):
+    with one_at_a_time(workspace):
         if ledger.has(key):
             return 0, 0
         known = known_ids(workspace)
@@ -92,15 +92,13 @@ def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tup
     return len(rows), total - len(rows)
 
 
-def known_ids(workspace: Workspace) -> set[str]:
-    """Signal ids of the feedback that the ledger has."""
+def known_ids(workspace: Workspace, kind: str = "feedback") -> set[str]:
+    """Ids of the signals of a kind that the ledger has from outside of rounds."""
     from flywheel.catalog import connect
 
-    con = connect(workspace)
-    try:
-        return {r[0] for r in con.execute("SELECT signal_id FROM signals WHERE kind = 'feedback'").fetchall()}
-    finally:
-        con.close()
+    with closing(connect(workspace)) as con:
+        ids = "SELECT signal_id FROM signals WHERE kind = ? AND round IS NULL"
+        return {r[0] for r in con.execute(ids, [kind]).fetchall()}
 
 
 def import_file(workspace: Workspace, path: Path) -> Imported:
@@ -157,10 +155,8 @@ def why(error: ValidationError) -> str:
 
 
 @contextmanager
-def folding(workspace: Workspace) -> Iterator[None]:
+def one_at_a_time(workspace: Workspace) -> Iterator[None]:
     """One process at a time compares with the ledger and appends: that is what makes an event count once."""
-    path = workspace.path("feedback", "fold.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as f:
+    with open(workspace.path(".signals.lock"), "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield

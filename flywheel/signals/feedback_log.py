@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ class FeedbackLog:
 
     async def run(self) -> None:
         """Write groups until cancelled."""
-        folding: asyncio.Task[int] | None = None
+        folding: asyncio.Task[None] | None = None
         opened = time.monotonic()
         while True:
             with suppress(TimeoutError):
@@ -93,11 +94,15 @@ class FeedbackLog:
             await self._commit()
             full = self.segment.size >= self.segment_bytes or time.monotonic() - opened > self.fold_seconds
             if full and self.segment.size and (folding is None or folding.done()):
-                if folding:
-                    folding.result()
                 self.segment.close()
                 self.segment, opened = Segment(self.folder), time.monotonic()
-                folding = asyncio.create_task(asyncio.to_thread(fold, self.workspace))
+                folding = asyncio.create_task(self._fold())
+
+    async def _fold(self) -> None:
+        try:
+            await asyncio.to_thread(fold, self.workspace)
+        except Exception:  # the events are safe in the log, and clients must go on being served
+            logging.getLogger(__name__).exception("feedback could not be folded into the ledger; it stays in the log")
 
     async def _commit(self) -> None:
         lines, self._lines = self._lines, []

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flywheel.signals.suite import write_rows
-from flywheel.workspace import UsageError, file_digest
+from flywheel.signals.suite import copy_reference, write_rows
+from flywheel.workspace import UsageError
 
 Row = dict[str, Any]
 
@@ -38,7 +37,18 @@ DPG_CAPABILITY = {  # by detailed category, else by broad one
     "global": "aesthetics",
     "other": "instruction_following",
 }
-WHOLE = "Does the picture show everything that this description asks for, and nothing that contradicts it? {}"
+DESCRIPTION = " The description: "  # what follows it in a question is the prompt
+WHOLE = ("instruction_following", "Does the picture show all that is described, and nothing that contradicts it?")
+PARTI_QUESTIONS = {  # what a category or a challenge tests; the others are subjects and difficulties
+    "Quantity": ("count", "Is the number of every thing the one that is described?"),
+    "Writing & Symbols": ("typography", "Is every text and symbol written as described?"),
+    "Properties & Positioning": ("position", "Is every thing in the described position, and as described?"),
+    "Perspective": ("composition", "Are viewpoint, distance and framing as described?"),
+    "Style & Format": ("aesthetics", "Is the picture in the described style and medium?"),
+    "Arts": ("aesthetics", "Is the picture in the described style and medium?"),
+    "World Knowledge": ("knowledge", "Are the named places, works and persons recognisable as the real ones?"),
+    "People": ("portrait", "Are the faces, hands and bodies of people sound?"),
+}
 
 
 def import_suite(kind: str, source: Path, output: Path) -> int:
@@ -64,7 +74,7 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
     if kind == "dpg":
         rows = _merged(rows)
     for row in rows:
-        row["references"] = [_copy(source.parent / r, output.parent) for r in row["references"]]
+        row["references"] = [copy_reference(source.parent / r, output.parent) for r in row["references"]]
     write_rows(output, rows)
     return len(rows)
 
@@ -91,11 +101,10 @@ def _geneval(row: Row, number: int) -> list[Row]:
 
 def _parti(row: Row, number: int) -> list[Row]:
     row = {k.lower(): v for k, v in row.items()}
-    prompt = row["prompt"]
-    checks = [
-        question(WHOLE.format(prompt), "instruction_following"),
-        {"verifier": "alignment", "capability": "instruction_following"},
-    ]
+    prompt, names = row["prompt"], (row["category"], row["challenge"])
+    asked = dict.fromkeys([WHOLE, *(PARTI_QUESTIONS[n] for n in names if n in PARTI_QUESTIONS)])
+    checks = [question(q + DESCRIPTION + prompt, c, id=n) for n, (c, q) in enumerate(asked)]
+    checks.append({"verifier": "alignment", "capability": "instruction_following"})
     category = f"{row['category']} / {row['challenge']}"
     return [_row("partiprompts", f"{number - 1:05d}", prompt, category, checks)]
 
@@ -116,7 +125,7 @@ def _cvtg(row: Row, number: int) -> list[Row]:
 
 def _dpg(row: Row, number: int) -> list[Row]:
     if "item_id" not in row:  # prompts without their question graph: one question about the whole
-        checks = [question(WHOLE.format(row["prompt"]), "instruction_following")]
+        checks = [question(WHOLE[1] + DESCRIPTION + row["prompt"], WHOLE[0])]
         return [_row("dpg", row["id"], row["prompt"], "", checks)]
     broad, _, detail = (row["tuple"] or row["category_broad"]).split("(")[0].partition("-")
     detail = (detail or row.get("category_detailed", "")).strip()
@@ -190,15 +199,6 @@ def _cvtg_rows(source: Path) -> Iterator[Row]:
         yield from json.loads(source.read_text("utf-8"))["data_list"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
-
-
-def _copy(reference: Path, folder: Path) -> str:
-    if not reference.is_file():
-        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite's own file")
-    name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
-    (folder / "references").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(reference, folder / name)
-    return name
 
 
 # benchmark → (rows of its file, suite rows of one of them)

@@ -70,8 +70,8 @@ found AS (
 SELECT substr(sha256(json_array('mining', $batch, prompt_id, capability, checkpoint, verifier)::VARCHAR), 1, 32)
            AS signal_id,
        NULL::INTEGER AS round, NULL::VARCHAR AS arm, checkpoint, 'mining' AS kind, prompt_id, prompt, task, verifier,
-       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold, evidence::VARCHAR AS evidence,
-       image, now() AS at
+       capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold,
+       evidence::VARCHAR AS evidence, image, now() AS at
 FROM found ORDER BY signal_id
 """
 
@@ -88,7 +88,7 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
         con.register("given", judged)
         con.execute(f"CREATE TEMP VIEW judged AS SELECT *{', ' + extra if extra else ''} FROM given")
         values: Mapping[str, Any] = {**vars(settings), "batch": batch}
-        return con.execute(_QUERY, values).to_arrow_table()
+        return con.sql(_QUERY, params=values).to_arrow_table()
     except duckdb.ConversionException as error:
         raise UsageError(f"judgements have a value of the wrong type: {error}") from error
     finally:
@@ -97,8 +97,9 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
 
 def mine_file(workspace: Workspace, path: Path, settings: Mining) -> dict[str, int]:
     """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: signals}."""
-    found = mine(read_judgements(path), settings, batch=file_digest(path)[:16])
-    Ledger(workspace, "signals").append(found, key=f"mining/{digest(file_digest(path), vars(settings))[:32]}")
+    batch = digest(file_digest(path), vars(settings))[:32]
+    found = mine(read_judgements(path), settings, batch=batch)
+    Ledger(workspace, "signals").append(found, key=f"mining/{batch}")
     counts: dict[str, int] = {}
     for verifier in found["verifier"].to_pylist():
         counts[verifier] = counts.get(verifier, 0) + 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flywheel.catalog import connect
+from flywheel.workspace import Workspace
+
 Results = Mapping[tuple[str, str], bool]  # (prompt_id, capability) → passed
 
 
@@ -16,6 +19,25 @@ def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Resu
             pair = (s["prompt_id"], s["capability"])
             out[pair] = out.get(pair, True) and s["passed"]
     return out
+
+
+def load_signals(workspace: Workspace, round_: int, arm: str) -> list[dict[str, Any]]:
+    """The evaluation signals of one arm of a round, oldest first: a few, whatever else the ledger holds."""
+    con = connect(workspace)
+    try:
+        found = con.sql(
+            """SELECT * EXCLUDE ("at") FROM signals WHERE kind = 'evaluation' AND round = $round AND arm = $arm
+            ORDER BY "at" """,
+            params={"round": round_, "arm": arm},
+        )
+        return found.to_arrow_table().to_pylist()
+    finally:
+        con.close()
+
+
+def load_results(workspace: Workspace, round_: int, arm: str) -> Results:
+    """`results` of one arm of a round, from the ledger."""
+    return results(load_signals(workspace, round_, arm), round_, arm)
 
 
 def failure_rates(results_: Results) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel.workspace import UsageError, write_bytes
+from flywheel.workspace import UsageError, file_digest, write_bytes
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
@@ -62,3 +62,21 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """Write suite rows as JSON lines, atomically."""
     write_bytes(path, "".join(json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in rows).encode())
     return path
+
+
+def copy_suite(source: Path, path: Path) -> Path:
+    """Copy a suite with its reference pictures: a round's suite never changes. Errors: `UsageError`."""
+    load_suite(source)
+    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    for row in rows:
+        row["references"] = [copy_reference(source.parent / r, path.parent) for r in row.get("references", ())]
+    return write_rows(path, rows)
+
+
+def copy_reference(reference: Path, folder: Path) -> str:
+    """Copy a picture to `folder`/references under its content; returns its path there. Errors: `UsageError`."""
+    if not reference.is_file():
+        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite's own file")
+    name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
+    write_bytes(folder / name, reference.read_bytes())
+    return name

@@ -80,3 +80,23 @@ def tree(root: Path) -> dict[str, str]:
     """Path → SHA-256 of every file below `root`."""
     paths = sorted(p for p in root.rglob("*") if p.is_file())
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+def write_tiny_clip(folder: Path) -> Path:
+    """A small CLIP with random weights and an aesthetic head: for how weights are loaded, not for what they say."""
+    import torch
+
+    from curation.scorers.clip import make_torchvision_importable
+
+    make_torchvision_importable()
+    from open_clip.model import CLIP
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": statistics}))
+    torch.manual_seed(0)
+    torch.save(CLIP(**config).state_dict(), folder / "open_clip_pytorch_model.bin")
+    torch.save({"weight": torch.ones(1, 16), "bias": torch.tensor([5.0])}, folder / "head.pth")
+    return folder

@@ -7,7 +7,6 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ import pytest
 from PIL import Image
 
 from curation import pool
-from curation.captioner import PROMPTS, Captioner, Refused, parse
+from curation.captioner import PROMPTS, Captioner, Refused
 from curation.generated import sidecars
 from curation.ingest import ingest
 from curation.pipeline import curate
 from curation.policy import load_policy
 from curation.recaption import caption_pool
 from flywheel.catalog import query
+from flywheel.endpoint import Endpoint
 from flywheel.workspace import UsageError, Workspace, read_json
 from tests.curation.corpus import encoded, texture, tree, write_folder
 
@@ -101,8 +101,8 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def captioner(server: Server, **options: Any) -> Captioner:
-    return replace(Captioner(server.url, "some/model", PROMPTS["general"], "secret", longest_wait=0.02), **options)
+def captioner(server: Server, prompt: str = PROMPTS["general"], **options: Any) -> Captioner:
+    return Captioner(Endpoint(**{"url": server.url, "model": "some/model", "longest_wait": 0.02} | options), prompt)
 
 
 def run(workspace: Workspace, captioner: Captioner, use: str = "fill", **options: Any):
@@ -119,14 +119,15 @@ def test_only_what_is_missing_is_asked_for(workspace: Workspace, server: Server)
     assert counts(run(workspace, asked)) == (3, 1, 2, 0, 0, 0)
     assert counts(run(workspace, asked)) == (3, 3, 0, 0, 0, 0)
     assert len(server.calls) == 3
-    assert counts(run(workspace, replace(asked, prompt="Say what you see."))) == (3, 0, 3, 0, 0, 0)
+    assert counts(run(workspace, captioner(server, "Say what you see."))) == (3, 0, 3, 0, 0, 0)
     assert counts(run(workspace, asked, use="add")) == (4, 0, 4, 0, 0, 0)
     rows = query(workspace, "select use, count(*) n, count(distinct prompt) p from captions group by use order by use")
     assert rows == [{"use": "add", "n": 4, "p": 1}, {"use": "fill", "n": 6, "p": 2}]
 
 
-def test_what_is_sent(workspace: Workspace, server: Server) -> None:
-    run(workspace, captioner(server), limit=1)
+def test_what_is_sent(workspace: Workspace, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTION_KEY", "secret")
+    run(workspace, captioner(server, key_variable="CAPTION_KEY"), limit=1)
     (body,), (headers,) = server.calls, server.headers
     assert headers["Authorization"] == "Bearer secret"
     picture, text = body["messages"][0]["content"]
@@ -157,52 +158,46 @@ def test_what_does_not_come_stays_to_be_asked(workspace: Workspace, server: Serv
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("not json", "does not fit the schema"),
-        (GOOD | {"objects": "a patch"}, "objects"),
-        ({k: v for k, v in GOOD.items() if k != "watermark"}, "watermark: Field required"),
-        (GOOD | {"caption": ""}, "caption"),
-        (GOOD | {"caption": "I'm sorry, I cannot describe this image."}, "refusal"),
-        ("", "declined"),
+        ("not json", "answer is no JSON"),
+        (GOOD | {"objects": "a patch"}, "does not fit the schema: 'a patch' is not of type 'array'"),
+        ({k: v for k, v in GOOD.items() if k != "watermark"}, "'watermark' is a required property"),
+        (GOOD | {"caption": ""}, "does not fit the schema"),
+        (GOOD | {"caption": "I'm sorry, I cannot describe this image."}, "describes nothing \\(refusal\\)"),
+        (GOOD | {"caption": "12345"}, "describes nothing \\(no words"),
     ],
 )
-def test_a_bad_answer_is_refused_with_its_reason(answer: Any, reason: str) -> None:
+def test_a_bad_answer_is_refused_with_its_reason(server: Server, answer: Any, reason: str) -> None:
+    server.script = lambda n, r: (200, completion(answer))
     with pytest.raises(Refused, match=reason):
-        parse(completion(answer))
-
-
-def test_other_forms_of_answers() -> None:
-    assert parse(completion(f"```json\n{json.dumps(GOOD)}\n```")).objects == ["patch"]
-    with pytest.raises(Refused, match="max_tokens"):
-        parse(completion(GOOD, finish_reason="length"))
-    with pytest.raises(Refused, match="no chat completion"):
-        parse({"error": "?"})
+        captioner(server, attempts=2).ask(encoded(texture(0)))
+    with pytest.raises(Refused, match="cannot be read: truncated"):
+        captioner(server).ask(encoded(texture(0))[:-500])
 
 
 def test_refused_answers_are_recorded_and_not_asked_for_again(workspace: Workspace, server: Server) -> None:
     bad = {1: "nonsense", 2: "nonsense again", 3: 400}
     server.script = lambda n, r: (400, "no") if bad.get(n) == 400 else (200, completion(bad.get(n, GOOD)))
-    found = run(workspace, captioner(server), concurrency=1)
-    assert counts(found) == (3, 0, 1, 2, 0, 0)
-    assert len(server.calls) == 4  # a malformed answer is asked for once more
+    assert counts(run(workspace, captioner(server, attempts=2), concurrency=1)) == (3, 0, 1, 2, 0, 0)
+    assert len(server.calls) == 4
     assert counts(run(workspace, captioner(server))) == (3, 3, 0, 0, 0, 0)
-    errors = {r["error"] for r in query(workspace, "select error from captions where caption is null")}
-    assert len(errors) == 2 and "HTTP 400: no" in errors
+    errors = sorted(r["error"] for r in query(workspace, "select error from captions where caption is null"))
+    assert "in 2 attempts: the answer is no JSON" in errors[0] and "(HTTP 400): no" in errors[1]
 
 
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_wrong_key_or_address_ends_the_run(workspace: Workspace, server: Server, status: int) -> None:
     server.script = lambda n, r: (status, "denied")
-    with pytest.raises(UsageError, match=f"HTTP {status}: denied.*--endpoint"):
+    with pytest.raises(UsageError, match=f"HTTP {status}.*check url, model and key"):
         run(workspace, captioner(server))
     assert not sidecars(workspace)
 
 
 def test_a_dead_endpoint_and_an_empty_pool(workspace: Workspace, server: Server, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("curation.recaption._IN_A_ROW", 2)
-    with pytest.raises(UsageError, match="does not answer"):
-        run(workspace, captioner(server, endpoint="http://127.0.0.1:9/v1", attempts=2))
+    with pytest.raises(UsageError, match="no answer from the endpoint"):
+        run(workspace, captioner(server, url="http://127.0.0.1:9/v1", attempts=2))
     server.script = lambda n, r: (400, "unknown field response_format")
-    with pytest.raises(UsageError, match="first 2 answers .* refused: HTTP 400: unknown field"):
+    with pytest.raises(UsageError, match="first 2 answers .* refused: .*HTTP 400.*unknown field"):
         run(workspace, captioner(server))
     assert not sidecars(workspace), "the endpoint's fault was recorded as the pictures'"
     with pytest.raises(UsageError, match="ingest a source first"):

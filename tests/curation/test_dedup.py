@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import duplicates, preference
+from curation.dedup import duplicates, preference, related
 
 
 def brute(order: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, r: int, t: int) -> np.ndarray:
@@ -58,9 +58,7 @@ def test_the_order_of_the_input_does_not_matter(seed: int, count: int) -> None:
 
     def dropped(shuffle: np.ndarray) -> dict[str, str]:
         order = preference(pixels[shuffle], sharpness[shuffle], ids[shuffle], uris[shuffle], ~free, free)
-        survivor, _ = duplicates(
-            order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8
-        )
+        survivor, _ = duplicates(order, hashes[shuffle], colours[shuffle], groups[shuffle], free, hamming=3, colour=8)
         names = ids[shuffle]
         return {names[row]: names[survivor[row]] for row in np.flatnonzero(survivor >= 0)}
 
@@ -89,3 +87,16 @@ def test_many_equal_pictures_cost_no_more_than_one() -> None:
     none = np.zeros(count, np.int64)
     survivor, _ = duplicates(np.arange(count), hashes, colours, none, none.astype(bool), hamming=4, colour=8)
     assert (survivor[1:] == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), old=st.integers(0, 40), new=st.integers(0, 40))
+def test_what_is_known_and_what_is_new_make_the_whole(seed: int, old: int, new: int) -> None:
+    hashes, colours, groups = clustered(seed, old + new)
+    whole = related(hashes, colours, groups, hamming=3, colour=8)
+    known = related(hashes[:old], colours[:old], groups[:old], hamming=3, colour=8)
+    added = related(hashes, colours, groups, hamming=3, colour=8, since=old)
+    assert not len(added.near) or (added.near.max(axis=1) >= old).all()
+    pairs = np.concatenate([known.near, added.near])
+    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, whole.near.tolist()))
+    assert set(known.rows) | set(added.rows) == set(whole.rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from curation import pool
 from curation.ingest import ingest, pair_id
@@ -97,6 +98,27 @@ def test_edit_pairs(workspace: Workspace, tmp_path: Path) -> None:
     assert pair["sample_id"] == pair_id(pair["image_id"], pair["reference_ids"], "make it red") != pair["image_id"]
     assert pair["captions"] == [{"kind": "instruction", "text": "make it red"}]
     assert reasons(workspace)["c.png"].endswith("is unusable: zero bytes")
+
+
+def test_masks_of_edit_pairs(workspace: Workspace, tmp_path: Path) -> None:
+    mask, small = encoded(Image.new("L", (160, 120), 255)), encoded(Image.new("L", (16, 12), 255))
+    files = {f"{name}.png": encoded(texture(n)) for n, name in enumerate("abcd")}
+    pair = {"caption": "mend it", "references": ["a.png"]}
+    captions = {"b.png": pair | {"mask": "m.png"}, "c.png": pair | {"mask": "small.png"}, "d.png": pair}
+    folder = write_folder(tmp_path / "src", files | {"m.png": mask, "small.png": small}, captions)
+    assert ingest(workspace, folder).found == 4  # masks are no inputs
+    found = {Path(r["source_uri"]).name: r["mask"] for r in rows(workspace)}
+    assert found == {"a.png": None, "b.png": mask, "d.png": None}
+    assert "is 16x12, its picture 160x120" in reasons(workspace)["c.png"]
+
+    members = {n: d for n, d in files.items() if n < "c"} | {"m.png": mask}
+    members["b.json"] = json.dumps(pair | {"mask": "m.png"}).encode()
+    other = Workspace(tmp_path / "tar")
+    assert ingest(other, write_tar(tmp_path / "s.tar", members)).found == 2
+    assert {r["source_uri"].split("::")[1]: r["mask"] for r in rows(other)} == {"a.png": None, "b.png": mask}
+    (folder / "captions.jsonl").write_text('{"file": "a.png", "caption": "x", "mask": "m.png"}\n')
+    with pytest.raises(UsageError, match='line 1: "mask" is no file name, or there are no "references"'):
+        ingest(Workspace(tmp_path / "v"), folder)
 
 
 def test_one_file_may_be_a_sample_and_the_target_of_several_pairs(workspace: Workspace, tmp_path: Path) -> None:
@@ -273,7 +295,7 @@ def test_parquet_with_edit_pairs(workspace: Workspace, tmp_path: Path) -> None:
     table = pa.table(
         {
             "references": references,
-            "mask_img": struct[:100],
+            "mask_img": [None if n == 6 else struct[n] for n in range(100)],
             "target_img": struct[200:],
             "instruction": [f"edit {n}" for n in range(100)],
             "captions": [[{"kind": "general", "text": f"result {n}"}] for n in range(100)],
@@ -288,6 +310,7 @@ def test_parquet_with_edit_pairs(workspace: Workspace, tmp_path: Path) -> None:
     assert got["5"]["reference_ids"] == [got["5/1"]["image_id"], got["5/2"]["image_id"]]
     assert (got["5/1"]["image"], got["5/2"]["image"]) == (picture[6], picture[105])
     assert [c["text"] for c in got["5"]["captions"]] == ["edit 5", "result 5"]
+    assert (got["5"]["mask"], got["6"]["mask"], got["7"]["mask"]) == (picture[5], None, None)
     assert (got["7"]["task"], got["7"]["caption"], got["7"]["reference_ids"]) == ("t2i", "result 7", [])
     bad = {r["source_uri"].partition("#")[2]: r["reason"] for r in pool.quarantined_at_ingest(workspace)}
     assert bad.keys() == {"8", "8/1", "9", "9/1"}

@@ -6,10 +6,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from curation.scorers import load
-from curation.scorers.detail import bandwidth, blockiness, border
+from curation.scorers.detail import bandwidth
+from curation.scorers.pixels import blockiness, border
 from curation.synthesis.photos import OPERATIONS
 from flywheel.scorer import BadImage, Item
 from tests.curation.corpus import encoded, texture
@@ -54,7 +55,7 @@ def test_bandwidth_of_nothing() -> None:
 def test_blockiness_outlives_the_quantisation_table() -> None:
     sharp = scene(2)
     worn = Image.open(io.BytesIO(encoded(sharp, "JPEG", quality=8)))
-    clean, blocky = (one("detail", Item(encoded(p)))["blockiness"] for p in (sharp, worn))
+    clean, blocky = (one("pixels", Item(encoded(p)))["blockiness"] for p in (sharp, worn))
     assert clean < 1.1 < 1.25 < blocky
     cropped = np.asarray(worn.convert("L"))[3:, 5:]  # the grid is found where a crop has moved it
     assert blockiness(cropped) > 1.25
@@ -63,15 +64,15 @@ def test_blockiness_outlives_the_quantisation_table() -> None:
 def test_border_is_the_area_outside_the_picture() -> None:
     framed = Image.new("RGB", (400, 400), "black")
     framed.paste(texture(3, 400, 300), (0, 50))
-    assert one("detail", Item(encoded(framed)))["border"] == pytest.approx(0.25, abs=0.01)
-    assert one("detail", Item(encoded(texture(3, 400, 300))))["border"] == 0
+    assert one("pixels", Item(encoded(framed)))["border"] == pytest.approx(0.25, abs=0.01)
+    assert one("pixels", Item(encoded(texture(3, 400, 300))))["border"] == 0
     assert border(np.zeros((50, 50), np.uint8)) == 1
 
 
 def test_texture_is_the_share_of_cells_that_have_some() -> None:
     half = Image.new("RGB", (256, 256), (90, 120, 160))
     half.paste(scene(4, 256).crop((0, 0, 128, 256)), (0, 0))
-    assert one("detail", Item(encoded(half)))["texture"] == pytest.approx(0.5, abs=0.06)
+    assert one("pixels", Item(encoded(half)))["texture"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_small_pictures_are_not_decoded_where_only_large_ones_matter() -> None:
@@ -81,6 +82,31 @@ def test_small_pictures_are_not_decoded_where_only_large_ones_matter() -> None:
     (row,) = load("detail").score([Item(cut)])
     assert isinstance(row, BadImage)
     assert load("detail", min_edge=200).version != load("detail").version
+
+
+# Exposure ------------------------------------------------------------------------------------------------------------
+def test_black_frames_and_washed_out_pictures_but_not_night_and_plain_ground() -> None:
+    day = scene(10, 256)
+    black = day.point(lambda v: v // 12)
+    washed = day.point(lambda v: min(255, 128 + v * 4))
+    night = black.copy()
+    night.paste(day.crop((100, 100, 150, 150)), (100, 100))  # one lit window
+    on_white = Image.new("RGB", (256, 256), "white")
+    on_white.paste(day.crop((0, 0, 140, 140)), (58, 58))
+    pictures = {"day": day, "black": black, "washed": washed, "night": night, "on_white": on_white}
+    light = {name: one("exposure", Item(encoded(p))) for name, p in pictures.items()}
+    assert light["black"]["lights"] < 30 < 60 < min(light["day"]["lights"], light["night"]["lights"])
+    assert light["washed"]["shadows"] > 126 > 110 > max(light["day"]["shadows"], light["on_white"]["shadows"])
+
+
+def test_bars_are_not_plain_ground() -> None:
+    framed = Image.new("RGB", (320, 400), "black")
+    framed.paste(scene(11, 320).crop((0, 0, 320, 300)), (0, 50))
+    assert one("exposure", Item(encoded(framed, "JPEG", quality=92)))["bars"] == pytest.approx(0.25, abs=0.02)
+    thing = Image.new("RGB", (320, 400), "white")
+    thing.paste(scene(11, 100), (110, 150))
+    assert one("exposure", Item(encoded(thing)))["bars"] == 0
+    assert one("exposure", Item(encoded(Image.new("RGB", (64, 64)))))["bars"] == 0
 
 
 # Caption -------------------------------------------------------------------------------------------------------------
@@ -176,3 +202,27 @@ def test_faint_edits_change_more_than_encoding_again(operation: object) -> None:
     assert edited["largest_change"] > 4.5 > again["largest_change"]
     assert one("similarity", Item(plain, "x", "ti2i", (plain,)))["largest_change"] == 0
     assert one("similarity", Item(plain))["largest_change"] is None
+
+
+def edge(before: Image.Image, after: Image.Image) -> dict:
+    return one("similarity", Item(encoded(after), "x", "ti2i", (encoded(before),)))
+
+
+def test_an_edit_is_related_to_its_reference_and_another_picture_is_not() -> None:
+    before, other = scene(8, 320), scene(9, 320)
+    other_background = other.copy()
+    other_background.paste(before.crop((80, 60, 240, 300)), (80, 60))
+    larger = other.resize((400, 400))
+    larger.paste(before, (40, 40))
+    for after in (before.convert("L").convert("RGB"), ImageOps.posterize(before, 2), other_background, larger):
+        assert edge(before, after)["related"] > 0.6
+    assert edge(before, other)["related"] < 0.55
+    assert edge(Image.new("RGB", (99, 99), "red"), before)["related"] is None  # no edges: nothing to agree in
+    several = Item(encoded(before), "x", "ti2i", (encoded(other), encoded(before)))
+    assert one("similarity", several)["related"] is None
+
+
+def test_change_of_aspect() -> None:
+    before = scene(8, 320)
+    assert edge(before, before.resize((640, 640)))["aspect_change"] == 0
+    assert edge(before, before.crop((0, 0, 320, 160)))["aspect_change"] == pytest.approx(np.log(2))

@@ -53,7 +53,7 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
 
 def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
     # The demo's captions are all valid, its cards upright and without detail, and it has no time for a network.
-    left_out = {"invalid_caption", "enlarged", "turned", "same_content", "nsfw"}
+    left_out = {"invalid_caption", "enlarged", "turned", "same_content", "nsfw", "too_dark", "washed_out"}
 
     def shape(policy: Policy) -> list:
         sides = [256, 512, 1024, 2048] if policy.name != "demo" else [64, 96, 128, 192]
@@ -89,6 +89,9 @@ def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
         ('enters = ["t2i"]', 'enters = ["raw"]', "line 3: enters"),
         ('enters = ["t2i"]', 'enters = "t2i"\nspeed = 1', "line 4: unknown key 'speed'"),
         ("[S1]", "[scorers.taste]\nx = 1\n[S1]", "line 1: unknown scorer 'taste'"),
+        ("[S1]", "[scorers.ocr]\nspeed = 1\n[S1]", "line 2: unknown key 'speed': choose from only_quoted, turns"),
+        ("[S1]", "[scorers.face]\nspeed = 1\n[S1]", "line 2: unknown key 'speed': it has none"),
+        ("min = 256", "min = nan", "line 7: min is not a number"),
         (
             "min = 256\n",
             'min = 256\n[S1.filters.cap]\ncheck = "balance"\nper = "source"\ncap = 3\n'
@@ -105,6 +108,62 @@ def test_wrong_policies_name_file_and_line(tmp_path: Path, old: str, new: str, m
     with pytest.raises(UsageError, match=message) as error:
         load_policy(path)
     assert "mine.toml" in str(error.value)
+
+
+COMPARING = """
+[S1.filters.dedup]
+check = "duplicates"
+hamming = 4
+colour = 9
+
+[S1.filters.same]
+check = "similar"
+cosine = 0.9
+
+[S1.filters.balance]
+check = "balance"
+per = "category.name"
+cap = 10
+caps = { animal = 5 }
+quotas = { animal = 0.5, food = 0.25 }
+tail = 0.5
+most = 4
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hamming = 4", "hamming = 65", "line 11: hamming is not a whole number from 0 to 64"),
+        ("colour = 9", "", "line 9: colour is not a whole number from 0 to 255"),
+        ("cosine = 0.9", "cosine = 2", "line 16: cosine is not a number from 0 to 1"),
+        ('check = "similar"', 'check = ["similar"]', "line 15: unknown check"),
+        ("category.name", "category.closeness", "line 20: per is not one of source, task, stream, .*category.name"),
+        ("cap = 10", "cap = inf", "line 21: cap is not a whole number of 0 or more"),
+        ("cap = 10", "cap = true", "line 21: cap is not a whole number of 0 or more"),
+        ("animal = 5", "animal = 0.5", "line 22: caps.animal is not a whole number"),
+        ("caps = { animal = 5 }", "caps = 5", "line 22: caps is not a table of numbers by group"),
+        ("food = 0.25", "food = 0.75", "line 23: quotas are shares of all draws: together they are over 1"),
+        ("tail = 0.5", "tail = 3", "line 24: tail is not a number from 0 to 1"),
+        ("most = 4", "most = 0.5", "line 25: most is not a number of 1 or more"),
+        ("most = 4", "most = 4\ntop = 1", "line 26: unknown key 'top'"),
+        ("most = 4", "most = 4\n[evaluation]\nprompt_similarity = 2", "line 27: prompt_similarity is not a number"),
+        ("most = 4", "most = 4\n[evaluation]\nprompts = 2", "line 27: unknown key 'prompts'"),
+    ],
+)
+def test_wrong_options_name_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    text = GOOD + COMPARING
+    path.write_text(text)
+    policy = load_policy(path)
+    balance = policy.stages[0].filters[-1]
+    assert (balance.caps, balance.quotas) == ((("animal", 5),), (("animal", 0.5), ("food", 0.25)))
+    assert policy.scorer_names() == ("header", "pixels", "clip", "category")
+    assert Policy.from_record(json.loads(json.dumps(policy.record()))) == policy
+    assert policy.replace("S1.same.cosine", 0.95).number("S1.same.cosine") == 0.95
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match=message):
+        load_policy(path)
 
 
 def test_unknown_policy() -> None:

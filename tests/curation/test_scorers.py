@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from curation.orientation import turned as turn_by
 from curation.scorers import Unavailable, is_configured, load
 from curation.scorers.header import jpeg_quality
 from curation.scorers.ocr import Ocr, quoted_text, read_text, text_similarity
 from curation.scorers.text import words
+from curation.synthesis.text import font_path
 from flywheel.scorer import BadImage, Item, open_image
 from flywheel.workspace import UsageError
-from tests.curation.corpus import encoded, texture, turned, word
+from tests.curation.corpus import encoded, texture, turned, word, write_tiny_clip
 
 
 def one(scorer: str, item: Item, **options: object) -> dict:
@@ -132,6 +133,46 @@ def test_ocr_reads_small_and_large_cards() -> None:
     assert (blank["text"], blank["boxes"], blank["confidence"], blank["ned"]) == ("", 0, None, 0)
 
 
+def page(lines: tuple[str, ...] = ("open every morning", "fresh bread", "新鲜面包")) -> Image.Image:
+    """A landscape page with a few lines of text."""
+    font = ImageFont.truetype(font_path("mplfonts:fonts/NotoSansCJKsc-Regular.otf"), 36)
+    sheet = Image.new("RGB", (480, 360), (250, 246, 236))
+    for n, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((40, 40 + 90 * n), line, font=font, fill=(30, 40, 120))
+    return sheet
+
+
+def test_ocr_describes_lines_and_languages() -> None:
+    row = one("ocr", Item(encoded(page())))
+    assert [line["text"].lower() for line in row["lines"]] == ["open every morning", "fresh bread", "新鲜面包"]
+    first = row["lines"][0]
+    assert first["x"] == pytest.approx(40 / 480, abs=0.03) and first["height"] * 360 == pytest.approx(40, abs=16)
+    assert (row["script"], row["scripts"], row["boxes"]) == ("LATIN", 2, 3)
+    assert 24 < row["smallest"] < 60
+    small = one("ocr", Item(encoded(page().resize((240, 180)))))
+    assert small["smallest"] == pytest.approx(row["smallest"] / 2, rel=0.25)
+    assert "turn" not in row
+    german = one("ocr", Item(encoded(page(("frische Brötchen", "jeden Morgen geöffnet")))))
+    assert german["language"] == "de"
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_text_that_lies_is_read_upright(degrees: int) -> None:
+    fallen = turn_by(page(), degrees)
+    row = one("ocr", Item(encoded(fallen), 'a page: "fresh bread"'), turns=True)
+    assert row["turn"] == (360 - degrees) % 360
+    assert row["turn_doubt"] == pytest.approx(0, abs=0.1) and "fresh bread" in row["text"].lower()
+    pair = one("ocr", Item(encoded(fallen), "x", "ti2i", (encoded(fallen),)), turns=True)
+    assert pair["turn"] is None  # a result is not parted from its reference
+
+
+def test_a_label_on_its_side_turns_no_picture() -> None:
+    picture = texture(4, 480, 360)
+    picture.paste(turn_by(word("EXIT", 120), 90), (300, 100))
+    row = one("ocr", Item(encoded(picture)), turns=True)
+    assert (row["turn"], row["turn_doubt"]) == (None, None)
+
+
 def test_ocr_of_only_quoted() -> None:
     scorer = Ocr(only_quoted=True)
     rows = scorer.score([Item(b"", "no quotes"), Item(b"", 'says "x"')])
@@ -145,23 +186,7 @@ def test_ocr_of_only_quoted() -> None:
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP with random weights, as a checkpoint on disk: for how weights are loaded, not for what they say."""
-    import torch
-
-    from curation.scorers.clip import make_torchvision_importable
-
-    make_torchvision_importable()
-    from open_clip.model import CLIP
-
-    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-    folder = tmp_path_factory.mktemp("clip")
-    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": statistics}))
-    torch.manual_seed(0)
-    torch.save(CLIP(**config).state_dict(), folder / "open_clip_pytorch_model.bin")
-    torch.save({"weight": torch.ones(1, 16), "bias": torch.tensor([5.0])}, folder / "head.pth")
-    return folder
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_clip_scores_with_the_weights_it_was_given(tiny_clip: Path) -> None:
@@ -179,7 +204,7 @@ def test_clip_scores_with_the_weights_it_was_given(tiny_clip: Path) -> None:
         text = reference.encode_text(open_clip.get_tokenizer(model)(["a cat"]), normalize=True)[0]
     assert row["similarity"] == pytest.approx(float(image @ text), abs=1e-5)
     assert row["aesthetic"] == pytest.approx(float(image.sum()) + 5, abs=1e-4)
-    assert 0 < row["nsfw"] < 1
+    assert all(0 < row[head] < 1 for head in ("nsfw", "watermark", "generated"))
     assert isinstance(broken, BadImage)
     assert silent["similarity"] is None and silent["nsfw"] == pytest.approx(row["nsfw"], abs=1e-5)
     assert "aesthetic" not in [f.name for f in load("clip", model=model, pretrained=str(weights)).fields]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -38,15 +40,35 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, ray_session: None) -> 
     assert first.items() <= tree(workspace.path("scores")).items()
 
 
-@pytest.mark.parametrize("count", [5])
-def test_a_native_crash_costs_exactly_its_row(tmp_path: Path, ray_session: None, count: int) -> None:
+SCORERS = {"header": {}, CRASHING: {}}
+ONE_WORKER = f"""
+import sys
+from curation.scoring import score
+from flywheel.workspace import Workspace
+score(Workspace(sys.argv[1]), {SCORERS}, workers=1)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, request: pytest.FixtureRequest) -> None:
+    """Two shards: a row that crashes in native code, and ones that raise."""
     workspace = Workspace(tmp_path / "w")
-    captions = {f"picture-{n:03d}.jpg": "fine" for n in range(count)}
-    captions |= {"picture-001.jpg": "crash", "picture-003.jpg": "raise"}
-    ingest(workspace, write_folder(tmp_path / "src", textures(count), captions))
-    score(workspace, {"header": {}, CRASHING: {}})
-    (path,) = workspace.path("scores").glob("crashing@1/*.parquet")
-    rows = pq.read_table(path).to_pylist()
-    assert [r["length"] for r in rows] == [4, None, 4, None, 4]
-    assert rows[1]["error"] == "RuntimeError: crashed the scoring process"
-    assert rows[3]["error"] == "ValueError: no such luck"
+    for batch, said in enumerate((["fine", "crash", "fine", "raise"], ["fine", "raise", "fine"])):
+        files = {f"{batch}-{n}.jpg": encoded(texture(9 * batch + n, 40, 30), "JPEG") for n in range(len(said))}
+        captions = dict(zip(files, said))
+        ingest(workspace, write_folder(tmp_path / f"src-{batch}", files, captions))
+    if workers == 1:  # a Ray of its own
+        command = [sys.executable, "-c", ONE_WORKER, str(workspace.root)]
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, timeout=300)
+    else:
+        request.getfixturevalue("ray_session")
+        score(workspace, SCORERS)
+    first, second = (
+        pq.read_table(p).to_pylist() for p in sorted(workspace.path("scores").glob("crashing@1/*.parquet"))
+    )
+    assert [r["length"] for r in first] == [4, None, 4, None] and [r["length"] for r in second] == [4, None, 4]
+    assert first[1]["error"] == "RuntimeError: crashed the scoring process"
+    assert first[3]["error"] == second[1]["error"] == "ValueError: no such luck"
+    # The other scorers keep that row: once the one that crashed is repaired, nothing else has to run again.
+    headers = [r for p in workspace.path("scores").glob("header@*/*.parquet") for r in pq.read_table(p).to_pylist()]
+    assert len(headers) == 7 and all(r["error"] is None and r["format"] == "JPEG" for r in headers)

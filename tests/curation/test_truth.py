@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.truth import rates, threshold
 
@@ -13,8 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_threshold_is_in_the_widest_gap_that_keeps_the_precision() -> None:
-    clean, defect = np.array([1.0, 2.0, 3.0]), np.array([9.0, 10.0])
-    assert threshold(clean, defect) == 6.0
+    clean, defect = np.array([1.0, 2.0, 3.0]), np.array([12.0, 13.0])
+    assert threshold(clean, defect) == pytest.approx(6.0)  # as far from 3 as from 12, by ratio
+    assert threshold(-defect, -clean) == pytest.approx(-6.0)
+    assert threshold(clean - 5, defect) == 5.0
     mixed = np.concatenate([np.arange(100.0), [500.0] * 3])
     bound = threshold(mixed, np.array([490.0, 600.0, 601.0]))
     assert bound > 500  # three clean ones above would cost the precision: better to miss one defect

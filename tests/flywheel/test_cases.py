@@ -2,7 +2,9 @@
 
 import json
 
-from flywheel.cases.attribution import Probe, attribute
+import pyarrow as pa
+
+from flywheel.cases.attribution import attribute
 from flywheel.cases.events import case_id, detect, event, fold, retest
 from flywheel.preset import Attribution, load_preset
 from flywheel.remedies.enhancer import enhance
@@ -56,7 +58,13 @@ def test_attribution_order():
     settings = Attribution(seeds=3, sparse_percentile=25)
 
     def track(enhanced: bool | None, seeds: int, density: float) -> str:
-        return attribute(Probe("better", enhanced, 3, seeds, density), settings)[0]
+        row = {
+            "enhanced": "better",
+            "enhanced_seeds": 1,
+            "enhanced_passed": enhanced if enhanced is None else int(enhanced),
+        }
+        row |= {"seeds": 3, "seeds_passed": seeds, "density": density}
+        return attribute(pa.Table.from_pylist([row]), settings)[0][0]
 
     assert track(True, 3, 0) == "prompt_enhancement"
     assert track(False, 1, 0) == "rl"
@@ -69,7 +77,7 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
     signals = [signal(f"p{i}", "count", False) for i in range(10)] + [signal(f"q{i}", "text", False) for i in range(30)]
     signals += [signal("x", "rare", False)]
     cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
-    plan = make_plan(cases, round_=2, incumbent="checkpoints/a", snapshot="s", preset=preset, seed=0)
+    plan = make_plan(cases, {"incumbent": "checkpoints/a"}, round_=2, preset=preset)
     shares = {m["track"]: m["share"] for m in plan["mix"]}
     assert plan["targets"] == ["text", "count"] and "rare" not in shares
     assert abs(sum(shares.values()) - 1) < 1e-9
@@ -84,8 +92,8 @@ def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
         c.__class__(**{**vars(c), "track": "human"})
         for c in fold(detect([signal(f"p{i}", "count", False) for i in range(9)], {}, 1)).values()
     ]
-    assert make_plan(cases, round_=1, incumbent=None, snapshot="s", preset=preset, seed=0)["targets"] == []
-    later = make_plan(cases, round_=2, incumbent="a", snapshot="s", preset=preset, seed=0)
+    assert make_plan(cases, {"incumbent": None}, round_=1, preset=preset)["targets"] == []
+    later = make_plan(cases, {"incumbent": "a"}, round_=2, preset=preset)
     assert later["targets"] == [] and later["waiting"] == {"human": 9}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import uvicorn
 from fastapi import Response
 
-from flywheel.commands import rl  # noqa: F401 - its import must stay light
 from flywheel.remedies.prompts import rl_capabilities, write_prompts
 from flywheel.remedies.reward_service import service
 from flywheel.remedies.rewards import Local
@@ -91,16 +91,14 @@ def test_the_service_gives_the_same_scores_and_is_asked_again_when_it_stumbles(r
     with serving(app) as url:
         remote = Service(url, backoff=0.01)  # its first question meets both stumbles; it also waits for the start
         assert remote.names == local.names and remote.score(requests) == local.score(requests)
-        with pytest.raises(UsageError, match="answered 400: .*not a reward request"):
-            remote._ask("POST", "score", {"requests": [{"image": "§"}]})
-        with pytest.raises(UsageError, match="answered 404"):
-            remote._ask("GET", "nothing")
-    with pytest.raises(RewardsLost, match="does not answer after 3 tries"):
-        Service(url, retries=2, backoff=0.01)
-    dead = remote
-    object.__setattr__(dead, "retries", 0)
-    with pytest.raises(RewardsLost, match="does not answer"):
-        dead.score(requests[:1])
+        with pytest.raises(UsageError, match="answered HTTP 400: .*not a reward request"):
+            remote.ask("POST", "score", {"requests": [{"image": "§"}]})
+        with pytest.raises(UsageError, match="answered HTTP 404"):
+            remote.ask("GET", "nothing")
+    with pytest.raises(RewardsLost, match="gave no answer in 3 tries .ConnectError"):
+        replace(remote, attempts=3).score(requests[:1])
+    with pytest.raises(UsageError, match="give a URL such as"):
+        Service("rewards").score([])
 
 
 def test_prompts_of_rl_cases_keep_out_of_the_suite(tmp_path):

@@ -9,11 +9,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flywheel import catalog
+from flywheel.cases.events import event, load_cases
 from flywheel.demo.world import write_world
+from flywheel.ledger import Ledger
+from flywheel.preset import Review, load_preset
+from flywheel.progress import Progress
+from flywheel.remedies.enhancer_data import load_examples
+from flywheel.remedies.review import Queue
+from flywheel.rounds import steps
+from flywheel.rounds.lease import last_job
+from flywheel.rounds.lineage import why
+from flywheel.rounds.outlook import compare, next_round, plan_next, status
+from flywheel.rounds.pins import code_version
+from flywheel.rounds.promotion import decide, incumbent
+from flywheel.signals.suite import load_suite
+from flywheel.workspace import UsageError, Workspace, file_digest, read_json
 
 PRESET = """
 policy = "demo"
@@ -33,6 +49,8 @@ remedy_share = 0.5
 max_targets = 2
 min_cases = 1
 samples = 24
+[review]
+auto_approve = true
 """
 
 
@@ -163,6 +181,107 @@ def test_killed_three_times_it_still_ends_in_the_same_bytes(finished: tuple[Path
     assert sql(workspace, events) == sql(reference, events)
 
 
+@pytest.fixture
+def copied(finished: tuple[Path, dict], tmp_path: Path) -> Workspace:
+    """A copy to decide on: the module's workspace stays as it is."""
+    shutil.copytree(finished[0], tmp_path / "copy", ignore=shutil.ignore_patterns(".prefect"))
+    return Workspace(tmp_path / "copy")
+
+
+def test_a_plan_pins_everything_and_its_dry_run_says_what_it_will_cost(copied: Workspace):
+    dry = plan_next(copied, pin=False)
+    assert not dry["pinned"] and dry["plan"]["round"] == 3
+    assert dry["cost"]["cpu_hours"] > 0 and dry["cost"]["unmeasured"] == [] and dry["cost"]["review_minutes"] == 0
+    pinned = plan_next(copied, pin=True)
+    assert pinned["pinned"] and pinned["plan"] == dry["plan"] == plan_next(copied, pin=False)["plan"]
+    plan = pinned["plan"]
+    assert plan["code"] == code_version() and plan["incumbent"] == incumbent(copied).checkpoint
+    assert plan["checkpoint"] == file_digest(copied.path(plan["incumbent"], "ema.safetensors"))
+    assert plan["policy"]["name"] == "demo" and plan["suites"][0]["sha256"] == file_digest(
+        copied.path("suite/suite.jsonl")
+    )
+    assert all(m["reason"] for m in plan["mix"])
+
+
+def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_accept(copied: Workspace):
+    job, number = last_job(copied), next_round(copied)
+    preset = replace(load_preset(job.preset), review=Review(auto_approve=False))
+    context = steps.Context(copied, job, preset, Progress())
+    plan = steps.plan(context, number, catalog.snapshot(copied))
+    steps.collect(context, plan)
+    with pytest.raises(UsageError, match="wait for review: `flywheel review next"):
+        steps.review(context, plan)
+    queue, decided = Queue(copied), []
+    while item := queue.next("ada"):
+        decided.append(queue.decide(item.item, "accepted" if len(decided) % 2 else "rejected", "ada"))
+    steps.review(context, plan)
+    steps.shard(context, plan)
+    steps.shard(context, plan)  # again: found, not redone
+    rows = catalog.query(copied, f"select * from generated where round = {number}")
+    accepted = {x.sample_id for x in decided if x.outcome == "accepted"}
+    assert accepted == {r["sample_id"] for r in rows if r["outcome"] == "admitted"}
+    assert len(decided) - len(accepted) == sum(r["filter"] == "review" for r in rows)
+    manifest = json.loads((copied.root / "remedies" / f"round-{number:04d}" / "manifest.json").read_text())
+    assert sum(f["rows"] for f in manifest["files"]) == len(accepted)
+    reviewed = catalog.query(copied, f"select evidence from case_events where kind = 'reviewed' and round = {number}")
+    assert reviewed and all(json.loads(r["evidence"])["by"] == "ada" for r in reviewed)
+
+
+def test_the_other_tracks_get_their_next_training_sets(copied: Workspace):
+    cases = [c for c in load_cases(copied).values() if c.is_open][:20]
+    tracks = ["rl" if n % 2 else "prompt_enhancement" for n in range(len(cases))]
+    rows = [event(c, 2, "routed", {"enhanced": None}, track=t) for c, t in zip(cases, tracks)]
+    Ledger(copied, "case_events").append([r | {"event_id": f"t{n}"} for n, r in enumerate(rows)], key="test")
+    job = last_job(copied)
+    context = steps.Context(copied, job, load_preset(job.preset), Progress())
+    steps.advise(context, steps.plan(context, next_round(copied), catalog.snapshot(copied)))
+    folder, asked = copied.path("remedies", "round-0003"), {p.text for p in context.suite}
+    rule, prompts = read_json(folder / "rl" / "rewards.json"), load_suite(folder / "rl" / "prompts.jsonl")
+    assert sum(rule["weights"].values()) == pytest.approx(1) and rule["incumbent"] == incumbent(copied).checkpoint
+    assert prompts and asked.isdisjoint(p.text for p in prompts)
+    made = load_examples(folder / "enhancer" / "train.jsonl")
+    assert made and asked.isdisjoint(text for e in made for text in (e.short, e.fine))
+    tested = (folder / "enhancer" / "regression.jsonl").read_text().splitlines()
+    assert len(tested) >= tracks.count("prompt_enhancement")
+
+
+def test_lineage_of_a_sample_a_case_and_a_checkpoint(finished: tuple[Path, dict]):
+    workspace, summary = Workspace(finished[0]), finished[1]
+    made = catalog.query(workspace, "select sample_id, capability from generated where outcome = 'admitted'")[0]
+    sample = why(workspace, made["sample_id"])
+    assert sample["remedies"][0]["review"][0]["reviews"][0]["by"] == "auto-approve"
+    assert sample["remedies"][0]["cases"] and "open cases" in sample["remedies"][0]["reason"]
+    assert any(s["manifest"].startswith("remedies/") for s in sample["shards"]) and sample["checkpoints"]
+    pool = catalog.query(workspace, "select sample_id from decisions where stage_reached = 'S6'")[0]["sample_id"]
+    found = why(workspace, pool)
+    assert found["curation"]["rows"][0]["scores"] and len(found["checkpoints"]) == 2
+    case = why(workspace, sample["remedies"][0]["cases"][0])
+    assert case["capability"] == made["capability"] and case["remedies"][0]["round"] == 2
+    assert [t["round"] for t in case["tests"]] == [1, 2] and case["remedies"][0]["helped"] is case["tests"][1]["passed"]
+    assert [e["kind"] for e in case["events"]][:2] == ["detected", "routed"]
+    checkpoint = why(workspace, summary["checkpoints"][1])
+    assert checkpoint["plan"]["snapshot"] == summary["snapshot"] and checkpoint["cost"]["cpu_seconds"] > 0
+    assert [p["round"] for p in checkpoint["parents"]] == [1] and checkpoint["training"]["step"] == 6
+    with pytest.raises(UsageError, match="matches"):
+        why(workspace, "nothing-like-it")
+
+
+def test_rounds_are_compared_and_rolled_back(copied: Workspace):
+    found = compare(copied, 1, 2)
+    assert {p["what"] for p in found["pins"]} >= {"targets", "incumbent", "steps"}
+    assert {r["capability"] for r in found["rates"]} and found["data"]
+    seen = status(copied)
+    assert seen["running"] is None and seen["next_round"] == 3 and seen["last_step"]["round"] == 0
+    before = incumbent(copied).round
+    if before == 1:
+        decide(copied, "promote", 2, by="ada", why="a test")
+    decide(copied, "rollback", 1, by="ada", why="a test")
+    assert incumbent(copied).round == 1 and plan_next(copied, pin=False)["plan"]["incumbent"].startswith(
+        "checkpoints/round-0001"
+    )
+    assert status(copied)["rounds"][0]["decisions"][-1]["kind"] == "rollback"
+
+
 def test_new_pictures_start_the_next_round_from_the_promoted_checkpoint(finished: tuple[Path, dict], world: Path):
     """Last in this file: it adds to the module's world and workspace."""
     workspace, summary = finished
@@ -206,7 +325,6 @@ DAMAGES = {
 
 def test_fsck_finds_each_damage_and_nothing_else(finished: tuple[Path, dict], tmp_path: Path):
     from flywheel.fsck import fsck
-    from flywheel.workspace import Workspace
 
     assert fsck(Workspace(finished[0])).findings == ()
     copy = tmp_path / "copy"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from flywheel.workspace import UsageError
 from training.models.autoencoder import PatchAutoencoder, fit, psnr
-from training.models.condition import load_condition_encoder, pad, padded_length
+from training.models.condition import Cached, load_condition_encoder, pad, padded_length
 
 
 def images(count=6, channels=5, size=16, factor=4, seed=0):
@@ -109,5 +110,51 @@ def test_padding(encoder):
 
 
 def test_unknown_encoder_is_named():
-    with pytest.raises(ValueError, match="unknown condition encoder 'clip'"):
+    with pytest.raises(UsageError, match="unknown condition encoder 'clip'"):
         load_condition_encoder("clip")
+
+
+class Counting:
+    """A condition encoder that remembers what it was asked."""
+
+    dim, fingerprint = 4, "counting"
+
+    def __init__(self, reads_references):
+        self.reads_references, self.asked = reads_references, []
+
+    def encode(self, captions, references=None):
+        self.asked.append(list(captions))
+        return [torch.full((len(c), 4), float(sum(len(r) for r in references or ()))) for c in captions]
+
+    def lead(self, references):
+        return (1,) * references
+
+
+def test_a_caption_is_encoded_once_and_on_its_own():
+    inner = Counting(reads_references=False)
+    cached = Cached(inner)
+    picture = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)]
+    one = cached.encode(["ab", "c", "ab"])
+    again = cached.encode(["c", "ab"], [picture[0], picture[0][:0]])  # references make no difference to it
+    assert inner.asked == [["ab"], ["c"]]
+    assert one[0] is again[1] and one[1] is again[0] and cached.lead(2) == (1, 1)
+
+
+def test_references_are_content_where_the_encoder_reads_them():
+    inner = Counting(reads_references=True)
+    cached, black = Cached(inner), torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    for shown in (black, black.clone(), black + 1, black.reshape(1, 3, 1, 4), torch.cat([black, black])):
+        cached.encode(["a"], [shown])
+    assert len(inner.asked) == 4
+
+
+def test_cached_states_are_the_encoders_and_memory_is_bounded():
+    encoder = load_condition_encoder()
+    captions = ["a red disc", "a blue square at the left", ""]
+    inner, states = Counting(False), Cached(encoder).encode(captions)
+    assert all(torch.equal(a, encoder.encode([c])[0]) for a, c in zip(states, captions, strict=True))
+    small = Cached(inner, cache_bytes=100)
+    for caption in ("abc", "def", "abc", "ghi", "def"):  # 48 bytes each: two fit, the one used last stays
+        small.encode([caption])
+    assert inner.asked == [["abc"], ["def"], ["ghi"], ["def"]]
+    assert small.encode(["x" * 50])[0].nbytes == 800 and len(small._states) == 1  # larger than all: kept alone

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 
-from flywheel.workspace import file_digest
-from training.data.plan import Plan, Row, Shard, ShardError
+from training.data import files
+from training.data.plan import Plan, Row, Shard, ShardError, require_size
+
+if TYPE_CHECKING:
+    from training.data.latents import Latents
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R, 3, H, W]."""
+    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R, 3, H, W].
+
+    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached; `images` is empty
+    then. `broken`: rows that cannot be read, with the reason; in their place stands the next row that can.
+    """
 
     sample_ids: list[str]
     captions: list[str]
     images: Tensor
     references: Tensor
+    latents: Tensor | None = None
+    reference_latents: Tensor | None = None
+    broken: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,10 @@ class Loader:
     """Micro-batches of a plan. `prepare` must be a pure function of a row group: that makes resume exact.
 
     `resolution`: pixels to train at by bucket; stored images are area-resized from the bucket's size to it.
-    `cache_bytes` bounds the prepared row groups kept, whatever the size of the data. Errors: `ShardError`.
+    `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
+    condition encoders that look at them. `cache_bytes` bounds the prepared row groups kept, whatever the data's size.
+    Errors: `ShardError`; under a plan with `on_error="skip"` what cannot be read is replaced by a neighbour of the same
+    layout, logged, and listed in `skipped` by (shard, row group, row).
     """
 
     def __init__(
@@ -74,84 +93,167 @@ class Loader:
         *,
         resolution: Mapping[int, int],
         cache_bytes: int = 256 << 20,
+        latents: Latents | None = None,
+        reference_pixels: bool = True,
     ) -> None:
         self.plan, self.prepare, self.resolution, self.cache_bytes = plan, prepare, resolution, cache_bytes
+        self.latents, self.reference_pixels = latents, reference_pixels
+        self.skipped: dict[tuple[int, int, int], str] = {}
+        self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
         self._held = 0
+        self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
+        self._open = lru_cache(maxsize=32)(lambda shard: files.parquet(plan.shards[shard].path))
+        self._lock = Lock()  # files are open once, and read by this thread and the one that reads ahead
+        self._reader: ThreadPoolExecutor | None = None
+        self._ahead: dict[tuple[int, int], Future[RowGroup]] = {}
 
     def batch(self, t: int) -> list[MicroBatch]:
-        """Global batch t."""
-        return [self.gather(rows) for rows in self.plan.batch(t)]
+        """Global batch t, while the row groups of the next one are being read."""
+        micro_batches = [self.gather(rows) for rows in self.plan.batch(t)]
+        self.expect(self.plan.batch(t + 1))
+        return micro_batches
+
+    def expect(self, micro_batches: Sequence[Sequence[Row]]) -> None:
+        """Start to read what these rows need, in a thread: the next `gather` of them finds it read."""
+        wanted = dict.fromkeys((row.shard, row.group) for rows in micro_batches for row in rows)
+        self._ahead = {key: task for key, task in self._ahead.items() if key in wanted}
+        self._reader = self._reader or ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        for key in wanted:
+            if key not in self._cache and key not in self._failed and key not in self._ahead:
+                self._ahead[key] = self._reader.submit(self.read, *key)
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
-        groups = [(self._prepared(row.shard, row.group), row.row) for row in rows]
+        groups = [self._prepared(row.shard, row.group) for row in rows]
+        usable = [(group, row.row) for group, row in zip(groups, rows, strict=True) if group is not None]
+        if not usable:
+            raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
+        places = []
+        for number, (group, row) in enumerate(zip(groups, rows, strict=True)):
+            if group is None:
+                self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
+            places.append((group, row.row) if group is not None else usable[number % len(usable)])
         return MicroBatch(
             list(rows),
-            torch.stack([group.latents[i] for group, i in groups]),
-            torch.stack([group.references[i] for group, i in groups]),
-            [group.states[i] for group, i in groups],
-            [group.nulls[i] for group, i in groups if group.nulls],
-            groups[0][0].lead,
+            torch.stack([group.latents[i] for group, i in places]),
+            torch.stack([group.references[i] for group, i in places]),
+            [group.states[i] for group, i in places],
+            [group.nulls[i] for group, i in places if group.nulls],
+            places[0][0].lead,
         )
 
     def read(self, shard: int, group: int) -> RowGroup:
         """Decode one row group."""
         found = self.plan.shards[shard]
-        self._verify(shard)
-        return read_row_group(found, group, self.resolution.get(found.bucket, found.bucket))
+        with self._lock:
+            self._verify(shard)
+            try:
+                file = self._open(shard)
+            except files.READ_ERRORS as error:
+                raise ShardError(f"shard {found.path}, row group {group}: {error}: build the shards again") from error
+            return read_row_group(
+                found,
+                group,
+                self.resolution.get(found.bucket, found.bucket),
+                skip=self._skips,
+                file=file,
+                latents=self.latents,
+                reference_pixels=self.reference_pixels,
+            )
 
-    def _prepared(self, shard: int, group: int) -> Prepared:
+    def _prepared(self, shard: int, group: int) -> Prepared | None:
+        """The row group, ready; None where it cannot be read and that is allowed."""
         key = (shard, group)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        prepared = self.prepare(self.read(shard, group))
+        if key in self._failed:
+            return None
+        task = self._ahead.pop(key, None)
+        try:
+            found = task.result() if task is not None else self.read(shard, group)
+        except ShardError as error:
+            if not self._skips:
+                raise
+            self._failed[key] = str(error)
+            return None
+        for row, why in found.broken.items():
+            self._skip(shard, group, row, why)
+        prepared = self.prepare(found)
         self._cache[key] = prepared
         self._held += prepared.bytes
         while self._held > self.cache_bytes and len(self._cache) > 1:
             self._held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
+    def _skip(self, shard: int, group: int, row: int, why: str) -> None:
+        if (shard, group, row) not in self.skipped:
+            self.skipped[shard, group, row] = why
+            log.warning("skipped row %d of row group %d of %s: %s", row, group, self.plan.shards[shard].path, why)
+
     def _verify(self, shard: int) -> None:
+        """Check a local file's hash before its first use; of a remote one only the size, not to read all of it."""
         if shard not in self._verified:
             found = self.plan.shards[shard]
-            if not found.path.is_file():
-                raise ShardError(f"shard {found.path} is missing: build the shards again, or restore the file")
-            if file_digest(found.path) != found.sha256:
+            require_size(found, files.sizes([found.path])[0])
+            if not files.remote(found.path) and files.sha256(found.path) != found.sha256:
                 raise ShardError(f"shard {found.path} does not match its manifest's sha256: build the shards again")
             self._verified.add(shard)
 
 
-def read_row_group(shard: Shard, index: int, pixels: int) -> RowGroup:
-    """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row."""
-    columns = ["sample_id", "caption", "image", "references"]
-    try:
-        with pq.ParquetFile(shard.path) as file:
-            table = file.read_row_group(index, columns=columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
+def read_row_group(
+    shard: Shard,
+    index: int,
+    pixels: int,
+    *,
+    skip: bool = False,
+    file: pq.ParquetFile | None = None,
+    latents: Latents | None = None,
+    reference_pixels: bool = True,
+) -> RowGroup:
+    """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
+
+    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`.
+    """
     height, width, count = shard.shape
+    decodes = ("image",) * (latents is None) + ("references",) * (latents is None or (count > 0 and reference_pixels))
+    try:
+        table = (file or files.parquet(shard.path)).read_row_group(index, columns=["sample_id", "caption", *decodes])
+    except files.READ_ERRORS as error:
+        raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
-    images, references = [], []
-    for number, row in enumerate(table.to_pylist()):
+    rows, broken = len(table), {}
+    images = np.zeros((rows if "image" in decodes else 0, 3, *size[::-1]), np.uint8)
+    references = np.zeros((rows, count if "references" in decodes else 0, 3, *size[::-1]), np.uint8)
+    for number, row in enumerate(table.select(decodes).to_pylist()):
         try:
-            images.append(_decode(row["image"], (width, height), size))
-            found = [_decode(data, (width, height), size) for data in row["references"] or []]
-            if len(found) != count:
-                raise ValueError(f"{len(found)} references instead of {count}")
-            references.append(np.stack(found) if found else np.zeros((0, 3, *size[::-1]), np.uint8))
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL raises on damaged files
-            raise ShardError(
-                f"shard {shard.path}, row group {index}, row {number}, sample {row['sample_id']}: {error}: "
-                "build the shards again"
-            ) from error
+            if "image" in row:
+                images[number] = _decode(row["image"], (width, height), size)
+            if "references" in row:
+                found = [_decode(data, (width, height), size) for data in row["references"] or []]
+                if len(found) != count:
+                    raise ValueError(f"{len(found)} references instead of {count}")
+                references[number] = np.stack(found) if found else references[number]
+        except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
+            broken[number] = f"{error}"
+    cached, cached_references, nulls = latents.read(shard, index) if latents is not None else (None, None, ())
+    broken |= {number: "its latents are null" for number in nulls if number not in broken}
+    names, captions = table["sample_id"].to_pylist(), table["caption"].to_pylist()
+    if broken and (not skip or len(broken) == rows):
+        number, why = next(iter(broken.items()))
+        raise ShardError(
+            f"shard {shard.path}, row group {index}, row {number}, sample {names[number]}: {why}: "
+            "build the shards again"
+        )
+    for number in broken:
+        other = next(i % rows for i in range(number + 1, number + rows) if i % rows not in broken)
+        for column in (names, captions, images, references, cached, cached_references):
+            if column is not None and len(column):
+                column[number] = column[other]
     return RowGroup(
-        table["sample_id"].to_pylist(),
-        table["caption"].to_pylist(),
-        torch.from_numpy(np.stack(images)),
-        torch.from_numpy(np.stack(references)),
+        names, captions, torch.from_numpy(images), torch.from_numpy(references), cached, cached_references, broken
     )
 
 

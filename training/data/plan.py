@@ -6,17 +6,18 @@ first member, so quotas hold over every window up to rounding and any step is fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from flywheel.schema import TASKS
-from flywheel.workspace import UsageError, digest, file_digest, read_json
+from flywheel.workspace import UsageError, digest
+from training.data import files
 from training.randomness import generator
 
 ROW_GROUP = 64  # rows per Parquet row group of a shard
@@ -28,12 +29,12 @@ class ShardError(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One entry of a training mix: rows of a shard manifest, and their share of the batches.
+    """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
     `stages`: files of any of these stages, empty for those the recipe names. `track`: only rows of this track.
     """
 
-    manifest: Path
+    manifest: files.Place
     share: float = 1.0
     stages: tuple[str, ...] = ()
     track: str | None = None
@@ -43,7 +44,7 @@ class Source:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored."""
 
-    path: Path
+    path: files.Place
     sha256: str
     bytes: int
     rows: int
@@ -147,7 +148,8 @@ class Plan:
     """The order of all batches. `digest` identifies it: a checkpoint of another plan must not be resumed.
 
     `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: of the rows, the rest is TI2I.
-    `notes`: one line for each share that could not be given as asked. Errors: `ShardError`, `UsageError`.
+    `notes`: one line for each share that could not be given as asked. `on_error`: "raise", or "skip" for what cannot be
+    read later; the order of the batches stays the same. Errors: `ShardError`, `UsageError`.
     """
 
     def __init__(
@@ -159,7 +161,9 @@ class Plan:
         seed: int,
         stages: Sequence[str] = (),
         window: int = 8,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
+        self.on_error = on_error
         self.batch_rows = dict(sorted(batch.items()))
         self.digest = plan_digest(mix, batch=batch, t2i_share=t2i_share, seed=seed, stages=stages, window=window)
         self.shards: list[Shard] = []
@@ -168,7 +172,7 @@ class Plan:
         self._held_out: list[tuple[int, int, int]] = []
         cells: dict[tuple[int, str, int], list[Group]] = {}
         for number, source in enumerate(mix):
-            for shard in read_manifest(source.manifest, source.stages or tuple(stages)):
+            for shard in read_manifest(source.manifest, source.stages or tuple(stages), check=on_error == "raise"):
                 if shard.bucket in self.batch_rows:
                     self.shards.append(shard)
                     groups = cells.setdefault((shard.bucket, shard.task, number), [])
@@ -237,10 +241,16 @@ class Plan:
     def _groups(self, number: int, track: str | None) -> list[Group]:
         """The shard's row groups with their usable rows. A full group's last row is held out for validation."""
         shard, groups = self.shards[number], []
-        matching = None if track is None else _rows_of_track(shard, track)
+        try:
+            matching = None if track is None else _rows_of_track(shard, track)
+        except files.READ_ERRORS as error:
+            if self.on_error == "raise":
+                raise ShardError(f"shard {shard.path}: {error}: build the shards again") from error
+            self._note(f"shard {shard.path} cannot be read, none of its {shard.rows} rows are used: {error}")
+            return []
         for index in range(-(-shard.rows // ROW_GROUP)):
             size = min(ROW_GROUP, shard.rows - index * ROW_GROUP)
-            rows = np.arange(size, dtype=np.int16) if matching is None else matching[index]
+            rows = _first_rows(size) if matching is None else matching[index]
             if len(rows) == ROW_GROUP:
                 self._held_out.append((number, index, int(rows[-1])))
                 rows = rows[:-1]
@@ -276,22 +286,27 @@ def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
     """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
     sources = []
     for source in mix:
-        if not Path(source.manifest).is_file():
-            raise ShardError(f"no shard manifest at {source.manifest}: build the shards first")
-        sources.append([file_digest(source.manifest), source.share, source.stages, source.track])
+        try:
+            sha256 = files.sha256(files.place(source.manifest))
+        except OSError as error:
+            raise ShardError(f"no shard manifest at {source.manifest} ({error}): build the shards first") from error
+        sources.append([sha256, source.share, source.stages, source.track])
     if not sources:
         raise UsageError("the training mix is empty: name at least one shard manifest")
     return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
 
 
-def read_manifest(path: Path, stages: Sequence[str] = ()) -> list[Shard]:
-    """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`, missing files too."""
-    path = Path(path)
+def read_manifest(where: files.Place, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
+    """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`.
+
+    `check`: is a missing file, or one of another size, an error here?
+    """
+    path = files.place(where)
     try:
-        entries = read_json(path)["files"]
+        entries = json.loads(files.read(path))["files"]
         shards = [
             Shard(
-                path=path.parent / entry["path"],
+                path=files.beside(path, entry["path"]),
                 sha256=entry["sha256"],
                 bytes=entry["bytes"],
                 rows=entry["rows"],
@@ -306,21 +321,30 @@ def read_manifest(path: Path, stages: Sequence[str] = ()) -> list[Shard]:
         raise ShardError(f"no shard manifest at {path}: build the shards first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{path} is not a shard manifest ({error!r}): build the shards again") from error
-    for shard in shards:
-        if not shard.path.is_file():
-            raise ShardError(f"shard {shard.path} is missing: build the shards again, or restore the file")
-        if shard.path.stat().st_size != shard.bytes:
-            raise ShardError(f"shard {shard.path} has not the size its manifest names: build the shards again")
+    for shard, size in zip(shards, files.sizes([s.path for s in shards]), strict=True) if check else ():
+        require_size(shard, size)
     return shards
+
+
+def require_size(shard: Shard, size: int | None) -> None:
+    """Errors: `ShardError` unless the file is there with the manifest's size."""
+    if size is None:
+        raise ShardError(f"shard {shard.path} is missing: build the shards again, or restore the file")
+    if size != shard.bytes:
+        raise ShardError(f"shard {shard.path} has not the size its manifest names: build the shards again")
+
+
+@lru_cache(maxsize=ROW_GROUP)
+def _first_rows(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.int16)
 
 
 def _rows_of_track(shard: Shard, track: str) -> list[np.ndarray]:
     """Per row group, the numbers of the rows whose `track` matches; statistics answer where a group is uniform."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     out = []
-    with pq.ParquetFile(shard.path) as file:
+    with files.parquet(shard.path) as file:
         column = file.schema_arrow.get_field_index("track")
         for index in range(file.num_row_groups):
             group = file.metadata.row_group(index)

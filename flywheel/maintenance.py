@@ -1,0 +1,36 @@
+"""What a workspace needs now and then: ledgers in few files, an export for analysts, a check of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from flywheel import catalog
+from flywheel.fsck import fsck
+from flywheel.ledger import Ledger
+from flywheel.schema import LEDGERS
+from flywheel.workspace import Workspace
+
+
+def maintain(
+    workspace: Workspace, *, keep_hours: int = 168, progress: Callable[..., None] | None = None
+) -> dict[str, Any]:
+    """Compact and vacuum every ledger, export the last round, verify everything; safe beside readers and writers.
+
+    keep_hours: age from which replaced ledger files are removed. Returns files compacted and removed per ledger, the
+    export's path (None before the first round) and what `fsck` found.
+    """
+    ledgers = {}
+    for name in LEDGERS:
+        ledger = Ledger(workspace, name)
+        if ledger.exists():
+            ledgers[name] = {"files": ledger.compact(), "removed": ledger.vacuum(hours=keep_hours)}
+    report = fsck(workspace, progress=progress)
+    return {
+        "ledgers": ledgers,
+        "export": (path := catalog.export_round(workspace)) and str(path),
+        "sound": report.sound,
+        "files": report.files,
+        "findings": [asdict(f) for f in report.findings],
+    }

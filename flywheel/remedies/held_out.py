@@ -1,0 +1,38 @@
+"""Decontamination: no evaluation prompt, nor what reads or means nearly the same, enters training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+NEAR = 95.0  # similarity of normalised texts, 0–100: a typo, a plural or another order stays above it
+
+
+class HeldOut:
+    """The evaluation prompts, asked about one text at a time."""
+
+    def __init__(self, prompts: Iterable[str]) -> None:
+        from curation.synthesis import meaning, normalise
+
+        self.prompts: Sequence[str] = sorted(set(prompts))
+        self._texts = [normalise(p) for p in self.prompts]
+        self._meanings = {m: p for p in self.prompts if (m := meaning(p)) is not None}
+        self.near = lru_cache(maxsize=65_536)(self._near)
+
+    def _near(self, text: str) -> tuple[str, float] | None:
+        """(evaluation prompt, similarity 0–100) that the text says or nearly says, or None.
+
+        Where both name what a card shows, meaning alone decides: one other colour makes another prompt. Elsewhere it
+        is the edit similarity of the normalised texts, the order of their words aside.
+        """
+        from rapidfuzz import fuzz, process
+
+        from curation.synthesis import meaning, normalise
+
+        found = meaning(text)
+        if found is not None and found in self._meanings:
+            return self._meanings[found], 100.0
+        best = process.extractOne(normalise(text), self._texts, scorer=fuzz.token_sort_ratio, score_cutoff=NEAR)
+        if best is None or (best[1] < 100 and found is not None and meaning(self.prompts[best[2]]) is not None):
+            return None
+        return self.prompts[best[2]], best[1]

@@ -1,0 +1,195 @@
+"""RL remedy: reward weights, prompt mix and per-category vectors of the next RL run, by one explicit, logged rule.
+
+The report adjusts weights and prompt mix "so that no single reward is over-optimised" and leaves the rule open
+(section 6); this one is ours. With V rewards, K capabilities, C open RL cases, and the settings' floor f:
+
+1. pressure of a reward = its share of the failed checks of the RL cases (a check feeds the reward in `REWARD_OF`)
+2. weight = f / V + (1 - f) * pressure
+3. a reward whose weight rose last time while a capability that it does not judge got worse at the gate is multiplied
+   by `damping`; then all are scaled to sum 1
+4. share of prompts of a capability = f / K + (1 - f) * its cases / C
+5. a category's vector = `focus` on the rewards that judge it (in the ratio of their weights), the rest on the others
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flywheel.cases.events import Case
+from flywheel.preset import Rewards
+from flywheel.remedies.held_out import HeldOut
+from flywheel.signals.suite import Prompt, write_rows
+from flywheel.workspace import file_digest, write_bytes, write_json
+
+# The reward that a verifier's failures ask for: names of the RL recipe.
+REWARD_OF = {"text": "ocr", "identity": "consistency", "unchanged": "consistency", "alignment": "alignment"}
+INSTRUCTION = "instruction"  # the prompt's own checks: every other verifier
+EVERY = "*"  # the RL recipe's row for categories that have none of their own
+
+
+def adjust(
+    cases: Sequence[Case],
+    suite: Sequence[Prompt],
+    failed: Mapping[str, Collection[str]],
+    *,
+    settings: Rewards,
+    previous: Mapping[str, Any] | None = None,
+    regressed: Collection[str] = (),
+) -> dict[str, Any]:
+    """Weights by reward (sum 1), vectors by capability (each sum 1), prompts by capability, and the rule's log.
+
+    `cases`: open RL cases; `failed`: the verifiers that failed, by case id; `suite` tells which verifier judges which
+    capability; `previous`: what this function returned last; `regressed`: capabilities that the last gate saw worse.
+    """
+    judged = sorted({(c["capability"], _reward_of(c["verifier"])) for p in suite for c in p.checks})
+    rewards, capabilities = sorted({v for _, v in judged}), sorted({c for c, _ in judged})
+    of = {c: [v for k, v in judged if k == c] for c in capabilities}
+    log = []
+    pressure = Counter(r for c in cases for v in failed.get(c.case_id, ()) if (r := _reward_of(v)) in rewards)
+    total = sum(pressure.values())
+    raw = {}
+    for v in rewards:
+        share = pressure[v] / total if total else 1 / len(rewards)
+        raw[v] = settings.floor / len(rewards) + (1 - settings.floor) * share
+        log.append(f"{v}: {pressure[v]} of {total} failed checks of RL cases → weight {raw[v]:.3f}")
+        rose = previous is not None and previous["rose"].get(v, 0) > 0
+        others = [c for c in regressed if v not in of.get(c, ())]
+        if rose and others:
+            raw[v] *= settings.damping
+            log.append(f"{v}: rose last time and {', '.join(sorted(others))} got worse → times {settings.damping:g}")
+    weights = {v: w / sum(raw.values()) for v, w in raw.items()}
+    counts = Counter(c.capability for c in cases if c.capability in of)
+    open_ = sum(counts.values())
+    shares = {
+        c: settings.floor / len(capabilities)
+        + (1 - settings.floor) * (counts[c] / open_ if open_ else 1 / len(capabilities))
+        for c in capabilities
+    }
+    mix = _apportion(shares, settings.prompts)
+    for c in capabilities:
+        log.append(f"{c}: {counts[c]} of {open_} open RL cases → {mix[c]} of {settings.prompts} prompts")
+    before = previous["weights"] if previous else {}
+    return {
+        "weights": weights,
+        "rose": {v: w - before[v] if v in before else 0.0 for v, w in weights.items()},
+        "categories": {c: _vector(weights, of[c], settings.focus) for c in capabilities},
+        "mix": mix,
+        "log": log,
+    }
+
+
+def write(
+    folder: Path,
+    rule: Mapping[str, Any],
+    *,
+    base: str,
+    pins: Mapping[str, Any],
+    suite: Sequence[Prompt],
+    retrieved: Callable[[str, int], Sequence[str]],
+    seed: int,
+) -> Path:
+    """Write `rewards.json` with the rule's outcome, the `pins`, and what an RL run reads; returns its path.
+
+    Beside it, `recipe.toml` (weights by category over the recipe `base`) and `prompts.jsonl`, in the suite's form, each
+    prompt with its checks, those of its own capability first. `retrieved(capability, count)` gives captions of the pool
+    near the cases, used where no generator serves a capability. No prompt says or nearly says an evaluation prompt.
+    Finished work is left as it is.
+    """
+    path = folder / "rewards.json"
+    if path.exists():
+        return path
+    held_out, rows, log = HeldOut(p.text for p in suite), [], list(rule["log"])
+    for capability, count in rule["mix"].items():
+        made = list(_prompts(capability, count, folder, held_out, retrieved, seed)) if count else []
+        if len(made) < count:
+            log.append(f"{capability}: {len(made)} of {count} prompts found: no more whose picture can be judged")
+        rows += made
+    prompts = write_rows(folder / "prompts.jsonl", rows)
+    recipe = folder / "recipe.toml"
+    write_bytes(recipe, recipe_toml(base, rule).encode())
+    named = {"prompts": prompts.name, "prompts_sha256": file_digest(prompts)}
+    named |= {"recipe": recipe.name, "recipe_sha256": file_digest(recipe)}
+    write_json(path, {**pins, **rule, **named, "log": log})
+    return path
+
+
+def _prompts(
+    capability: str,
+    count: int,
+    folder: Path,
+    held_out: HeldOut,
+    retrieved: Callable[[str, int], Sequence[str]],
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    from curation.synthesis import GENERATORS, draw
+
+    number, seen = 0, set()
+    if capability in GENERATORS:
+        recipes = [make() for make in GENERATORS[capability]]
+        stream = draw(recipes, seed=f"{seed}/rl/{capability}", exclude=frozenset(held_out.prompts))
+        for sample in itertools.islice(stream, 4 * count):  # few variants give fewer prompts, none twice
+            key = (sample.caption, sample.references)
+            if number == count:
+                return
+            if key in seen or held_out.near(sample.caption):
+                continue
+            seen.add(key)
+            number += 1
+            row = _row(capability, number, sample.caption, sample.task, sample.checks)
+            for k, reference in enumerate(sample.references):
+                row["references"].append(f"references/{row['prompt_id']}-{k}.png")
+                write_bytes(folder / row["references"][-1], reference)
+            yield row
+        return
+    for caption in retrieved(capability, 4 * count):
+        checks = text_checks(caption, capability)
+        if checks and number < count and not held_out.near(caption):
+            number += 1
+            yield _row(capability, number, caption, "t2i", checks)
+
+
+def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
+    """The weights as a recipe file of RL: a table per category, and one for every other."""
+    lines = [f'base = "{base}"', ""]
+    for category, weights in {EVERY: rule["weights"], **rule["categories"]}.items():
+        lines += [f'[weights."{category}"]', *(f"{reward} = {weight:.6f}" for reward, weight in weights.items()), ""]
+    return "\n".join(lines)
+
+
+def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
+    """A check that the quoted text can be read in the picture; none where a caption quotes nothing."""
+    from curation.scorers.ocr import quoted_text
+
+    text = quoted_text(caption)
+    return [{"verifier": "text", "capability": capability, "text": text}] if text else []
+
+
+def _row(capability: str, number: int, prompt: str, task: str, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    own_first = sorted(checks, key=lambda c: c["capability"] != capability)  # the first names the prompt's category
+    row = {"prompt_id": f"rl-{capability}-{number:04d}", "prompt": prompt, "task": task, "category": capability}
+    return row | {"references": [], "checks": own_first}
+
+
+def _reward_of(verifier: str) -> str:
+    return REWARD_OF.get(verifier, INSTRUCTION)
+
+
+def _vector(weights: Mapping[str, float], own: Sequence[str], focus: float) -> dict[str, float]:
+    floor = 1e-9  # a reward of no weight still divides
+    inside = sum(weights[v] + floor for v in own)
+    outside = sum(w + floor for v, w in weights.items() if v not in own)
+    share = focus if outside else 1.0
+    return {v: (share / inside if v in own else (1 - share) / outside) * (w + floor) for v, w in weights.items()}
+
+
+def _apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that sum to `total`, in the ratio of `shares` (largest remainders)."""
+    exact = {k: v * total / sum(shares.values()) for k, v in shares.items()}
+    out = {k: int(x) for k, x in exact.items()}
+    for k in sorted(exact, key=lambda k: (out[k] - exact[k], k))[: total - sum(out.values())]:
+        out[k] += 1
+    return out

@@ -1,0 +1,146 @@
+"""What steps cost, measured as they run, and what the next round will cost at those rates."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import psutil
+
+from flywheel.ledger import Ledger
+from flywheel.workspace import Workspace, digest
+
+Units = int | Callable[[Any], int]
+"""Samples, optimiser steps or images that a step works on: a number, or a function of the step's result."""
+
+
+class Meter:
+    """Records one row of the costs ledger per finished step of a run."""
+
+    def __init__(self, workspace: Workspace, run: int) -> None:
+        self.ledger = Ledger(workspace, "costs")
+        self.run = run
+
+    def measure(self, round_: int, label: str, step: str, function: Callable[[], Any], units: Units) -> Any:
+        """Call `function`, record what it took under `step`, and return its result. `label` is unique in the run."""
+        with CpuTime() as cpu:
+            wall = time.monotonic()
+            result = function()
+            wall = time.monotonic() - wall
+        row = {
+            "cost_id": digest(self.run, label)[:32],
+            "round": round_,
+            "step": step,
+            "units": units(result) if callable(units) else units,
+            "wall_seconds": wall,
+            "cpu_seconds": cpu.seconds,
+            "gpu_seconds": wall * _gpus(),
+        }
+        self.ledger.append([row], key=f"cost/{self.run}/{label}")
+        return result
+
+
+class CpuTime:
+    """Context manager; `seconds` of user and system time that this process and all it started took inside the block.
+
+    A thread looks at the tree every second, since what others reap (Ray's workers) is gone at the end.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._seen: dict[tuple[int, float], float] = {}  # process → CPU seconds when last looked at
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> CpuTime:
+        self._look()
+        self._before = dict(self._seen)
+        self._waited = _waited()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        spent = {k: v - self._before.get(k, 0.0) for k, v in self._seen.items()}
+        me = next(k for k in spent if k[0] == os.getpid())
+        # Children that came and went between two looks are known only from having been waited for.
+        self.seconds = spent[me] + max(sum(spent.values()) - spent[me], _waited() - self._waited)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            self._look()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+                self._seen[process.pid, process.create_time()] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue  # it ended while we looked
+
+
+def _waited() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
+
+
+def rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """{step: {"cpu": s, "gpu": s, "wall": s} per unit}: the dearest seen, as a resumed step looks cheap."""
+    out: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["units"]:
+            found = out.setdefault(row["step"], {"cpu": 0.0, "gpu": 0.0, "wall": 0.0})
+            for key in found:
+                found[key] = max(found[key], row[f"{key}_seconds"] / row["units"])
+    return out
+
+
+def estimate(
+    plan: Mapping[str, Any],
+    known: Mapping[str, Mapping[str, float]],
+    *,
+    prompts: int,
+    review_seconds: float,
+    reviews: int,
+) -> dict[str, Any]:
+    """What a plan will cost: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
+
+    Hours are None where some step was never measured: `unmeasured` names it. `reviews` per sample, 0 when unattended.
+    """
+    arms = 2 if plan["targets"] else 1
+    samples = sum(m.get("samples", 0) for m in plan["mix"])
+    units = {
+        "collect": samples,
+        "train": plan["steps"] * arms,
+        "evaluate": prompts * arms,
+        "route": plan["cases_open"],
+    }
+    needed = {step: n for step, n in units.items() if n}
+    unmeasured = sorted(needed.keys() - known.keys())
+    hours = {
+        key: None if unmeasured else sum(n * known[step][key] for step, n in needed.items()) / 3600
+        for key in ("cpu", "gpu", "wall")
+    }
+    return {
+        "samples": samples,
+        "optimiser_steps": units["train"],
+        "images": prompts * arms,
+        "cpu_hours": hours["cpu"],
+        "gpu_hours": hours["gpu"],
+        "wall_hours": hours["wall"],
+        "review_minutes": samples * reviews * review_seconds / 60,
+        "unmeasured": unmeasured,
+    }
+
+
+def _gpus() -> int:
+    torch = sys.modules.get("torch")  # a step that never imported it used none
+    return torch.cuda.device_count() if torch and torch.cuda.is_available() else 0

@@ -1,0 +1,42 @@
+"""What a round pins, so that it can be told later exactly what it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flywheel.preset import Preset
+from flywheel.workspace import Workspace, digest, file_digest, read_json
+
+_PACKAGES = ("flywheel", "curation", "training")
+
+
+@cache
+def code_version() -> str:
+    """Released version and a digest of every source and data file of the packages that take part in a round."""
+    root = Path(__file__).resolve().parents[2]
+    files = [p for name in _PACKAGES for p in sorted((root / name).rglob("*")) if p.suffix in (".py", ".toml")]
+    content = digest([(str(p.relative_to(root)), file_digest(p)) for p in files])
+    return f"{metadata.version('image-flywheel')}+{content[:12]}"
+
+
+def pins(workspace: Workspace, snapshot: str, incumbent: str | None, preset: Preset, seed: int) -> dict[str, Any]:
+    """Snapshot, policy, checkpoint, code version, preset, suites and seeds, each with its digest."""
+    record = read_json(workspace.path("snapshots", f"{snapshot}.json"))
+    suites = [
+        {"path": str(p.relative_to(workspace.root)), "sha256": file_digest(p), "prompts": p.read_bytes().count(b"\n")}
+        for p in sorted(workspace.path("suite").glob("*.jsonl"))
+    ]
+    return {
+        "snapshot": snapshot,
+        "policy": {"name": record["policy"], "sha256": record["policy_sha256"]},
+        "incumbent": incumbent,
+        "checkpoint": file_digest(workspace.path(incumbent, "ema.safetensors")) if incumbent else None,
+        "code": code_version(),
+        "preset": {"name": preset.name, "sha256": digest(asdict(preset))},
+        "suites": suites,
+        "seed": seed,
+    }

@@ -1,0 +1,149 @@
+"""What resembles what, on a pool that grows; and pictures that lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from curation import likeness
+from curation.ingest import ingest
+from curation.orientation import turned
+from curation.pipeline import configure, curate
+from curation.policy import Policy, load_policy
+from curation.scoring import _references, _score_shard, pending
+from curation.synthesis.text import font_path
+from flywheel.workspace import Workspace, read_json
+from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
+
+STAGE = """\
+[S1]
+resolutions = [64]
+enters = ["t2i", "ti2i"]
+
+[S1.filters.broken_files]
+check = "readable"
+"""
+BY_HASH = '\n[S1.filters.dedup]\ncheck = "duplicates"\nhamming = 4\ncolour = 16\n'
+
+
+def policy(folder: Path, text: str) -> Policy:
+    path = folder / "mine.toml"
+    path.write_text(STAGE + text)
+    return load_policy(path)
+
+
+def scored(workspace: Workspace, policy: Policy) -> Workspace:
+    """Scored in this process, in which other tests have loaded the networks already."""
+    options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
+    for shard, todo in pending(workspace, options):
+        _score_shard(shard.path, todo, _references(workspace, shard.path), shard.captions)
+    return workspace
+
+
+def ends(workspace: Workspace, snapshot: str) -> dict[str, tuple[str | None, str | None]]:
+    """File → (filter that dropped it, file that survived it)."""
+    rows = pq.read_table(workspace.path("snapshots", snapshot, "decisions.parquet")).to_pylist()
+    return {Path(r["source_uri"]).name: (r["filter"], r["survivor_uri"] and Path(r["survivor_uri"]).name) for r in rows}
+
+
+@pytest.fixture
+def growing(tmp_path: Path, ray_session: None) -> Iterator[SimpleNamespace]:
+    """Pictures, of which three come later: a copy of an old one, a new pair of twins, and an edit of an old one."""
+    large = texture(3, 200, 200)
+    first = textures(3) | {"large.png": encoded(large), "edited.png": encoded(texture(8))}
+    captions: dict[str, object] = dict.fromkeys(first, "a picture")
+    captions["edited.png"] = {"caption": "make it", "references": ["large.png"]}
+    later = {
+        "near.jpg": encoded(large.resize((150, 150)), "JPEG", quality=70),
+        "twin-a.png": encoded(texture(9)),
+        "twin-b.jpg": encoded(texture(9), "JPEG", quality=92),
+        "edited-again.jpg": encoded(texture(8), "JPEG", quality=92),
+    }
+    more: dict[str, object] = dict.fromkeys(later, "a picture")
+    more["edited-again.jpg"] = {"caption": "make it", "references": ["large.png"]}
+    source, workspace = tmp_path / "src", Workspace(tmp_path / "w")
+    ingest(workspace, write_folder(source, first, captions))
+
+    def grow() -> None:
+        ingest(workspace, write_folder(source, later, captions | more))
+
+    yield SimpleNamespace(workspace=workspace, root=tmp_path, grow=grow)
+
+
+def test_a_new_batch_is_compared_with_the_old_pool(growing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, by_hash = growing.workspace, policy(growing.root, BY_HASH)
+    curate(workspace, by_hash)
+    growing.grow()
+    asked: list[int] = []
+    search = likeness.related
+
+    def watched(*arguments: object, **options: int) -> object:
+        asked.append(options["since"])
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(likeness, "related", watched)
+    result = curate(workspace, by_hash)
+    assert asked == [4, 0]  # single pictures from the first new one on; pairs anew
+    found = ends(workspace, result.snapshot)
+    assert found["near.jpg"] == ("dedup", "large.png") and found["edited-again.jpg"] == ("dedup", "edited.png")
+    assert {found["twin-a.png"], found["twin-b.jpg"]} == {(None, None), ("dedup", "twin-a.png")}
+    kept = set(workspace.path("tables").glob("alike-*.parquet"))
+    grown = max(kept, key=lambda p: p.stat().st_mtime_ns)
+    before = grown.read_bytes()
+    for path in kept:
+        path.unlink()
+    workspace.path("snapshots", f"{result.snapshot}.json").unlink()
+    assert curate(workspace, by_hash).snapshot == result.snapshot
+    assert grown.read_bytes() == before, "found at once it is the same"
+
+
+def test_pictures_that_show_the_same_by_their_embedding(growing: SimpleNamespace) -> None:
+    """The network's weights are random: equal pictures are near in any. For the machinery, not for what it thinks."""
+    clip = write_tiny_clip(growing.root)
+    options = f'[scorers.clip]\nmodel = "local-dir:{clip}"\npretrained = "{clip}/open_clip_pytorch_model.bin"\n'
+    check = '\n[S1.filters.same]\ncheck = "similar"\ncosine = 0.9999\n'
+    workspace = growing.workspace
+    absent = curate(workspace, policy(growing.root, check))
+    (line,) = [r for r in absent.funnel if r["filter"] == "same"]
+    assert (line["status"], line["dropped"]) == ("not configured", 0) and "clip" in absent.not_configured[0]
+    by_meaning = policy(growing.root, check + options)
+    curate(scored(workspace, by_meaning), by_meaning)
+    growing.grow()
+    result = curate(scored(workspace, by_meaning), by_meaning)
+    found = ends(workspace, result.snapshot)
+    assert found["twin-b.jpg"] == ("same", "twin-a.png")
+    assert found["edited-again.jpg"] == ("same", "edited.png")
+    rows = pq.read_table(workspace.path("snapshots", result.snapshot, "decisions.parquet")).to_pylist()
+    (row,) = [r for r in rows if r["source_uri"].endswith("twin-b.jpg")]
+    assert row["score"] >= row["threshold"] == 0.9999
+
+
+# Pictures that lie ---------------------------------------------------------------------------------------------------
+def test_text_is_upright_in_the_shards(tmp_path: Path, ray_session: None) -> None:
+    sheet = Image.new("RGB", (480, 240), (250, 246, 236))
+    font = ImageFont.truetype(font_path("matplotlib:mpl-data/fonts/ttf/DejaVuSans.ttf"), 40)
+    for n, line in enumerate(("open every morning", "fresh bread")):
+        ImageDraw.Draw(sheet).text((30, 40 + 90 * n), line, font=font, fill=(30, 40, 120))
+    files = {"lies.png": encoded(turned(sheet, 90)), "stands.png": encoded(texture(1))}
+    captions = {"lies.png": 'a sign: "fresh bread"', "stands.png": "no text"}
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, write_folder(tmp_path / "src", files, captions))
+    check = '\n[S1.filters.turned]\nscore = "ocr.turn_doubt"\nmax = 0.3\n'
+    turns = policy(tmp_path, check + "[scorers.ocr]\nonly_quoted = true\nturns = true\n")
+    manifest = Path(curate(scored(workspace, turns), turns).manifest)
+    for file in read_json(manifest)["files"]:
+        for row in pq.read_table(manifest.parent / file["path"]).to_pylist():
+            if row["caption"] != "no text":
+                assert file["width"] > file["height"] and (row["source_width"], row["source_height"]) == (480, 240)
+                got = np.asarray(Image.open(io.BytesIO(row["image"])), np.int16)
+                want = np.asarray(sheet.resize((file["width"], file["height"])), np.int16)
+                assert np.abs(got - want).mean() < 8
+                break
+    assert len(read_json(manifest)["files"]) == 2

@@ -1,0 +1,134 @@
+"""Schedules against a real Prefect server: a deployment is made, a scheduled run appears by itself and finishes."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flywheel.ledger import Ledger
+from flywheel.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 150  # seconds, for anything to happen on a busy machine
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a Prefect server in a process of its own, with its scheduler."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with open(home / "server.log", "wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait(lambda: httpx.get(f"{url}/health").status_code == 200)
+        yield environment | {"PREFECT_API_URL": url, "PYTHONPATH": str(ROOT)}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait(ready) -> None:
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        try:
+            if ready():
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError("did not happen in time")
+
+
+def runs(server: dict[str, str], flow: str) -> list[dict]:
+    wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    return httpx.post(f"{server['PREFECT_API_URL']}/flow_runs/filter", json=wanted).json()
+
+
+SERVE = """
+import sys
+from flows.scheduled import serve
+serve(sys.argv[1], {}, {"maintenance": 3})
+"""
+
+
+def test_a_scheduled_run_appears_and_finishes(server: dict[str, str], tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    for n in range(3):
+        Ledger(workspace, "snapshots").append([{"snapshot": str(n)}], key=str(n))
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(workspace.root)], env=server, cwd=ROOT)
+    try:
+        wait(lambda: any(r["state_type"] == "COMPLETED" for r in runs(server, "flywheel-maintenance")))
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    done = next(r for r in runs(server, "flywheel-maintenance") if r["state_type"] == "COMPLETED")
+    assert done["auto_scheduled"] and {"flywheel", "maintenance"} <= set(done["tags"])
+    assert len(Ledger(workspace, "snapshots").files()) == 1  # compacted
+    assert len(Ledger(workspace, "snapshots").rows()) == 3
+    kept = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json={}).json()
+    assert {"flywheel-ledgers", "flywheel-fsck"} <= {a["key"] for a in kept}
+
+
+FAIL = """
+import sys
+from flows import scheduled
+scheduled.RETRIES = (0, 0)
+scheduled.maintenance(sys.argv[1])
+"""
+
+
+def test_a_failed_run_calls_the_webhook(server: dict[str, str], tmp_path: Path):
+    told: list[dict] = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = http.server.HTTPServer(("127.0.0.1", 0), Webhook)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    workspace = Workspace(tmp_path / "w")
+    Ledger(workspace, "rounds").append([{"round": 1, "verdict": "HOLD", "snapshot": "s", "checkpoint": "c"}], key="1")
+    environment = server | {"FLYWHEEL_WEBHOOK": f"http://127.0.0.1:{listener.server_port}/"}
+    command = [sys.executable, "-c", FAIL, str(workspace.root)]
+    failed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    listener.shutdown()
+    assert failed.returncode and "not sound" in failed.stderr
+    assert [(t["flow"], t["state"]) for t in told] == [("flywheel-maintenance", "Failed")]
+
+
+def test_serve_without_a_server_says_what_to_do(tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flywheel.cli", "serve", "--source", str(tmp_path), "-w", str(tmp_path / "w")]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert out.returncode == 2 and "prefect server start" in out.stderr

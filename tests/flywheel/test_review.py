@@ -1,0 +1,122 @@
+"""The review queue: real processes that claim at once, expiry, several reviews, and what each decision leads to."""
+
+import json
+import multiprocessing
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flywheel.remedies.review import AUTO, Queue, fold, status
+from flywheel.workspace import UsageError, Workspace
+
+
+def row(n: int, priority: float = 0.5) -> dict:
+    return {
+        "capability": "count",
+        "sample_id": f"{n:064x}",
+        "caption": f"caption {n}",
+        "priority": priority,
+        "evidence": {"recipe": "retrieved"},
+    }
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "w")
+
+
+def queue(workspace: Workspace, count: int, **settings: float) -> Queue:
+    found = Queue(workspace)
+    found.add(2, [row(n, n / count) for n in range(count)], **settings)
+    return found
+
+
+def claim_all(root: str, reviewer: str, out: str) -> None:
+    """In a process of its own: claim and accept until nothing is left."""
+    mine, found = [], Queue(Workspace(root))
+    while item := found.next(reviewer):
+        mine.append(item.item)
+        found.decide(item.item, "accepted", reviewer)
+    Path(out).write_text(json.dumps(mine))
+
+
+def test_several_processes_never_get_the_same_item(workspace: Workspace, tmp_path: Path):
+    found = queue(workspace, 8)
+    spawn = multiprocessing.get_context("spawn")
+    outs = [str(tmp_path / f"{n}.json") for n in range(3)]
+    people = [spawn.Process(target=claim_all, args=(str(workspace.root), f"p{n}", outs[n])) for n in range(3)]
+    for p in people:
+        p.start()
+    for p in people:
+        p.join(120)
+        assert p.exitcode == 0
+    taken = [item for out in outs for item in json.loads(Path(out).read_text())]
+    assert sorted(taken) == sorted(found.items()) and max(Counter(taken).values()) == 1
+    events = Counter((e["item"], e["kind"]) for e in found.ledger.rows())
+    assert set(events.values()) == {1} and len(events) == 24
+
+
+def test_the_most_doubtful_comes_first_and_a_claim_is_kept(workspace: Workspace):
+    found = queue(workspace, 3)
+    first = found.next("ada")
+    assert first.priority == pytest.approx(2 / 3) and found.next("ada").item == first.item
+    assert found.next("bob").priority == pytest.approx(1 / 3)
+
+
+def test_an_expired_claim_goes_to_the_next_and_can_no_longer_decide(workspace: Workspace):
+    found = queue(workspace, 1, claim_minutes=0)
+    item = found.next("ada")
+    assert found.next("bob").item == item.item
+    with pytest.raises(UsageError, match="holds no claim"):
+        found.decide(item.item, "accepted", "ada")
+    with pytest.raises(UsageError, match="run out"):
+        found.decide(item.item, "accepted", "bob")
+
+
+def test_a_decision_needs_a_claim_and_a_name(workspace: Workspace):
+    found = queue(workspace, 1)
+    with pytest.raises(UsageError, match="holds no claim"):
+        found.decide(next(iter(found.items())), "accepted", "ada")
+    for name in ("", " ", AUTO):
+        with pytest.raises(UsageError, match="name of a person"):
+            found.next(name)
+    with pytest.raises(UsageError, match="no item"):
+        found.find("zzzz")
+
+
+@pytest.mark.parametrize("votes, outcome", [("aa", "accepted"), ("ar", "rejected"), ("aar", "accepted")])
+def test_more_than_half_of_several_people_must_accept(workspace: Workspace, votes: str, outcome: str):
+    found = queue(workspace, 1, reviews=len(votes))
+    for n, vote in enumerate(votes):
+        assert found.items().popitem()[1].outcome is None
+        item = found.next(f"p{n}")
+        found.decide(item.item, {"a": "accepted", "r": "rejected"}[vote], f"p{n}")
+        assert found.next(f"p{n}") is None  # nobody reviews an item twice
+    assert found.items().popitem()[1].outcome == outcome
+
+
+def test_edits_count_and_the_last_one_wins(workspace: Workspace):
+    found = queue(workspace, 1, reviews=2)
+    assert found.decide(found.next("ada").item, "accepted", "ada", caption="two cats").caption == "two cats"
+    assert found.decide(found.next("bob").item, "accepted", "bob", caption="two red cats").caption == "two red cats"
+
+
+def test_auto_approval_is_recorded_as_such_and_leaves_decisions_of_people_alone(workspace: Workspace):
+    found = queue(workspace, 3)
+    found.decide(found.next("ada").item, "rejected", "ada", reason="wrong word")
+    assert found.approve_all(2) == 2 and found.approve_all(2) == 0
+    assert status(found.items().values()) == [
+        {"round": 2, "capability": "count", "waiting": 0, "claimed": 0, "accepted": 2, "rejected": 1, AUTO: 2}
+    ]
+
+
+def test_the_order_of_events_does_not_matter(workspace: Workspace):
+    found = queue(workspace, 2)
+    found.decide(found.next("ada").item, "rejected", "ada")
+    found.next("bob")
+    rows = found.ledger.rows()
+    assert fold(rows[::-1]) == fold(rows) and any(
+        s.held(datetime.now(UTC) + timedelta(minutes=29)) for x in fold(rows).values() for s in x.slots
+    )

@@ -1,0 +1,81 @@
+"""`flywheel train` and `flywheel train vae`: a phase and an autoencoder on their own, resumed by the same command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flywheel.cli import app
+from flywheel.vae_quality import evaluate, load_photographs
+from flywheel.workspace import UsageError
+from tests.training.snapshots import card_rows, write_snapshot
+from training.checkpoint import Checkpoint
+
+RECIPE = """
+base = "tiny"
+stages = ["S1"]
+batch = { 64 = 4 }
+resolution = { 64 = 32 }
+channels = 16
+"""
+
+
+def flywheel(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def wrong(*arguments: object) -> str:
+    error = flywheel(*arguments).exception
+    assert isinstance(error, UsageError)
+    return str(error)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_phase(tmp_path, recipe):
+    (tmp_path / "shards").mkdir()
+    manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(20)}])
+    command = ("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run", "--steps", 2, "--json")
+    first = flywheel(*command)
+    made = json.loads(first.stdout)
+    assert made["step"] == 2 and made["samples"] == 8 and made["loss"] > 0 and "training tiny" in first.stderr
+    assert Checkpoint(tmp_path / "run" / "final").fingerprint == made["fingerprint"]
+    assert json.loads(flywheel(*command).stdout) == made
+    assert "belongs to another run" in wrong(*command, "--seed", 3)
+
+
+def test_wrong_usage_says_what_to_do(tmp_path, recipe):
+    assert "give --shards MANIFEST" in wrong("train", "--output", tmp_path / "run")
+    assert "no shard manifest at" in wrong("train", "--shards", tmp_path / "none.json", "--output", tmp_path / "run")
+    recipe.write_text(RECIPE + 'condition = "elmo"')
+    (tmp_path / "shards").mkdir()
+    manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(20)}])
+    found = wrong("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run")
+    assert "unknown condition encoder 'elmo'" in found
+
+
+def test_a_vae(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
+    Image.new("RGB", (20, 20)).save(pictures / "small.png")
+    preset = tmp_path / "vae.toml"
+    preset.write_text("channels = 8\nbase = 8\ndecoder_base = 8\nside = 32\nload = 32\nbatch = 2\n")
+    command = ("train", "vae", "--images", pictures, "--output", tmp_path / "vae", "--preset", preset, "--steps", 2)
+    done = flywheel(*command, "--json")
+    assert "left out: small.png: 20x20 is smaller than 32" in done.stderr
+    made = json.loads(done.stdout)
+    (row,) = evaluate([made["vae"]], load_photographs(pictures, side=32), side=32, texts=1)
+    assert row["layout"] == "f16c8"
+    assert "is no folder" in wrong("train", "vae", "--images", tmp_path / "none", "--output", tmp_path / "other")

@@ -1,0 +1,85 @@
+"""The hand-written gradients against their formulas, in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.models.fused import beginnings, gated_add, heads, modulated_norm, swiglu
+
+LENGTHS = (2, 3)
+
+
+def draw(*shape):
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def per_token(factors, batch=2):
+    return torch.cat([f.expand(batch, n, -1) for f, n in zip(factors, LENGTHS, strict=True)], dim=1)
+
+
+def plain_heads(qkv, query_norm, key_norm, cos, sin):
+    q, k, v = qkv.unbind(2)
+    out = []
+    for x, weight in ((q, query_norm), (k, key_norm)):
+        x = F.rms_norm(x, x.shape[-1:], weight, 1e-6)
+        a, b = x.chunk(2, dim=-1)
+        out.append(torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1))
+    return *out, v
+
+
+def doubled(cos, sin):
+    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+ANGLES = torch.linspace(0, 3, 5 * 4, dtype=torch.float64).view(5, 4)
+COS, SIN = ANGLES.cos(), ANGLES.sin()
+CASES = {
+    "modulated_norm": (
+        lambda x, a, b: modulated_norm(x, (a, b), LENGTHS, 1e-6),
+        lambda x, a, b: F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + per_token((a, b))),
+        [(2, 5, 8), (1, 1, 8), (2, 1, 8)],  # one factor for all rows, then one for each
+    ),
+    "gated_add": (
+        lambda x, y, a, b: gated_add(x, y, (a, b), LENGTHS),
+        lambda x, y, a, b: x + y * per_token((a, b)),
+        [(2, 5, 8), (2, 5, 7 + 1), (1, 1, 8), (2, 1, 8)],
+    ),
+    "swiglu": (swiglu, lambda x: F.silu(x[..., :4]) * x[..., 4:], [(2, 5, 8)]),
+    "heads": (
+        lambda *x: heads(*x, doubled(COS, SIN), 1e-6),
+        lambda *x: plain_heads(*x, COS[:, None], SIN[:, None]),
+        [(2, 5, 3, 2, 8), (8,), (8,)],
+    ),
+    "beginnings": (
+        lambda x: beginnings(x, (1, 3, 5)),
+        lambda x: (x[:, :1], x[:, :3], x[:, :5]),
+        [(2, 5, 8)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient_equal_the_formula(name):
+    fused, formula, shapes = CASES[name]
+    given = [draw(*shape) for shape in shapes]
+    mine, theirs = (f(*given) for f in (fused, formula))
+    mine, theirs = ((x,) if isinstance(x, torch.Tensor) else x for x in (mine, theirs))
+    pull = [torch.randn(x.shape, generator=torch.Generator().manual_seed(9), dtype=x.dtype) for x in theirs]
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(out, given, pull) for out in (mine, theirs)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_half_precision_stays_near():
+    x, scale, gate = (draw(*s).detach().float() for s in ((2, 5, 8), (2, 1, 8), (1, 1, 8)))
+    half = [t.bfloat16().requires_grad_() for t in (x, scale, gate)]
+    out = gated_add(half[0], modulated_norm(half[0], (half[1],), (5,), 1e-6), (half[2],), (5,))
+    exact = x + F.layer_norm(x, (8,), eps=1e-6) * (1 + scale) * gate
+    assert out.dtype == torch.bfloat16 and (out.float() - exact).abs().max() < 0.1
+    out.sum().backward()
+    assert all(t.grad.dtype == torch.bfloat16 and t.grad.isfinite().all() for t in half)

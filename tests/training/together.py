@@ -1,0 +1,25 @@
+"""One of several processes that train together: torchrun starts it with jobs as JSON, one after the other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from training.data.plan import Source
+from training.distributed import joined
+from training.recipes import from_dict
+from training.trainer import train
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined() as world:
+        for job in json.loads(sys.argv[1]):
+            if job["start"] and world.first:  # what another run wrote, as far as it got
+                shutil.copytree(job["start"], Path(job["out"], Path(job["start"]).name))
+            world.wait()
+            sources = [Source(manifest=Path(job["manifest"]))]
+            train(Path(job["out"]), sources, from_dict(job["recipe"]), seed=5, steps=job["steps"])

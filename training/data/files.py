@@ -1,0 +1,105 @@
+"""Files of a snapshot, in a folder or on S3 (`s3://bucket/…`): whole reads, sizes, Parquet by row group.
+
+S3 is read by Arrow with range requests; credentials, region and endpoint come from AWS's usual environment variables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel.workspace import file_digest
+
+Place = Path | str
+"""A local path, or an address that starts with s3://."""
+
+
+def place(where: Place) -> Place:
+    """A `Path`, unless it is an S3 address (one that went through `Path` is mended)."""
+    text = str(where)
+    if text.startswith("s3:/"):
+        return "s3://" + text.removeprefix("s3:").lstrip("/")
+    return Path(where)
+
+
+def remote(where: Place) -> bool:
+    """Is it on S3?"""
+    return isinstance(where, str)
+
+
+def inside(folder: Place, name: str) -> Place:
+    """The file `name` in a folder."""
+    return f"{folder.rstrip('/')}/{name}" if isinstance(folder, str) else folder / name
+
+
+def beside(where: Place, name: str) -> Place:
+    """The file `name`, relative to the folder of `where`."""
+    return inside(where.rsplit("/", 1)[0] if isinstance(where, str) else where.parent, name)
+
+
+def read(where: Place) -> bytes:
+    """All bytes. Errors: `OSError`, `FileNotFoundError`."""
+    if isinstance(where, Path):
+        return where.read_bytes()
+    with _s3().open_input_file(_key(where)) as file:
+        return file.read()
+
+
+def sha256(where: Place) -> str:
+    """SHA-256 of the bytes, in hex."""
+    return file_digest(where) if isinstance(where, Path) else hashlib.sha256(read(where)).hexdigest()
+
+
+def sizes(places: Sequence[Place]) -> list[int | None]:
+    """Bytes of each file, None where there is none; one request for many files on S3 runs them side by side."""
+    away = [_key(p) for p in places if isinstance(p, str)]
+    found = iter(_s3().get_file_info(away) if away else ())
+    return [_local_size(p) if isinstance(p, Path) else _remote_size(next(found)) for p in places]
+
+
+def parquet(where: Place) -> pq.ParquetFile:
+    """Open for reads by row group: mapped into memory, or by one coalesced range request a row group on S3."""
+    if isinstance(where, Path):
+        return pq.ParquetFile(where, memory_map=True)
+    return pq.ParquetFile(_s3().open_input_file(_key(where)), pre_buffer=True)
+
+
+def _local_size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _remote_size(info: Any) -> int | None:
+    return info.size if info.is_file else None
+
+
+def _key(address: str) -> str:
+    return address.removeprefix("s3://")
+
+
+def _s3() -> Any:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return _s3_at(endpoint, region)
+
+
+@lru_cache(maxsize=4)
+def _s3_at(endpoint: str, region: str | None) -> Any:
+    from pyarrow import fs
+
+    scheme, _, host = endpoint.rpartition("://")
+    given = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
+    return fs.S3FileSystem(region=region, **given)
+
+
+READ_ERRORS = (OSError, pa.ArrowException, KeyError)
+"""What a missing, torn or foreign Parquet file raises."""

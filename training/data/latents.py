@@ -1,0 +1,176 @@
+"""Latents computed once: a side-car Parquet per shard, read by row group instead of decoding and encoding images.
+
+A side-car is named by its shard's SHA-256 and says in its metadata which autoencoder, resize rule and dtype made it; it
+has the shard's row groups, one fixed-size binary column for targets and one for references. Text is not cached here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from flywheel.workspace import UsageError, replacing
+from training.data import files
+from training.data.loader import RowGroup, read_row_group, to_unit
+from training.data.plan import Shard, ShardError
+from training.models.autoencoder import Autoencoder
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Where side-cars are and what they must be made of. `folder`: local, or an s3:// address.
+
+    `encoder`: the autoencoder's fingerprint. `resolution`: pixels by bucket, as in the loader.
+    """
+
+    folder: files.Place
+    encoder: str
+    resolution: Mapping[int, int]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", files.place(self.folder))
+        object.__setattr__(self, "_opened", lru_cache(maxsize=64)(self.open))
+        if self.dtype not in DTYPES:
+            raise UsageError(f"latents of dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
+
+    def path(self, shard: Shard) -> files.Place:
+        """The shard's side-car."""
+        return files.inside(self.folder, f"{shard.sha256}.parquet")
+
+    def key(self, shard: Shard) -> dict[str, str]:
+        """What its metadata must say."""
+        pixels = self.resolution.get(shard.bucket, shard.bucket)
+        height, width, _ = shard.shape
+        rule = f"area {width * pixels // shard.bucket}x{height * pixels // shard.bucket}"
+        return {"encoder": self.encoder, "resize": rule, "dtype": self.dtype, "shard": shard.sha256}
+
+    def open(self, shard: Shard) -> pq.ParquetFile:
+        """The side-car, checked. Errors: `ShardError` where it is missing or made of something else."""
+        path = self.path(shard)
+        try:
+            file = files.parquet(path)
+        except FileNotFoundError as error:
+            raise ShardError(f"no latents of {shard.path} at {path}: write them with write_latents first") from error
+        except files.READ_ERRORS as error:
+            raise ShardError(f"latents {path}: {error}: delete the file and write it again") from error
+        found = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+        for name, wanted in self.key(shard).items():
+            if found.get(name) != wanted:
+                raise ShardError(
+                    f"latents {path} have {name} {found.get(name)!r}, this run needs {wanted!r}: write them again "
+                    "into another folder"
+                )
+        return file
+
+    def read(self, shard: Shard, index: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Row group `index` as float32: latents, reference latents, and which rows are null. Errors: `ShardError`."""
+        try:
+            return _read(self._opened(shard), index)
+        except files.READ_ERRORS as error:
+            raise ShardError(
+                f"latents {self.path(shard)}, row group {index}: {error}: delete the file and write it again"
+            ) from error
+
+
+def write_latents(
+    shards: Sequence[Shard],
+    autoencoder: Autoencoder,
+    latents: Latents,
+    *,
+    skip: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[tuple[str, int, int], str]:
+    """Write the side-cars that are missing, into a local folder; returns unreadable rows with their reasons.
+
+    A row that cannot be read is an error, or with `skip` a null: the loader then skips and counts it too.
+    """
+    if files.remote(latents.folder):
+        raise UsageError(f"{latents.folder}: latents are written to a local folder, copy it to S3 afterwards")
+    if autoencoder.fingerprint != latents.encoder:
+        raise UsageError("the autoencoder is not the one that the latents are keyed by: open the other one")
+    broken: dict[tuple[str, int, int], str] = {}
+    for done, shard in enumerate(shards, 1):
+        if latents.path(shard).exists():
+            latents.open(shard).close()
+        else:
+            broken |= _write(shard, autoencoder, latents, skip)
+        if progress:
+            progress(done, len(shards), "shards with latents")
+    return broken
+
+
+def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    """Latents of a row group's targets [n, C, h, w] and references [n, R, C, h, w]: cached ones, else encoded now."""
+    if group.latents is not None:
+        return group.latents, group.reference_latents
+    latents = autoencoder.encode(to_unit(group.images))
+    n, count = group.references.shape[:2]
+    if not count:
+        return latents, latents.new_zeros(n, 0, *latents.shape[1:])
+    return latents, autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
+
+
+def _read(file: pq.ParquetFile, index: int) -> tuple[Tensor, Tensor, list[int]]:
+    table = file.read_row_group(index)
+    metadata = file.schema_arrow.metadata
+    dtype, shape = DTYPES[metadata[b"dtype"].decode()], [int(v) for v in metadata[b"shape"].split(b",")]
+    column, rows = table["latent"], len(table)
+    nulls = [i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid] if column.null_count else []
+    latents = _tensor(column, dtype, (rows, *shape))
+    if "references" not in table.column_names:
+        return latents, latents.new_zeros(rows, 0, *shape), nulls
+    return latents, _tensor(table["references"], dtype, (rows, -1, *shape)), nulls
+
+
+@torch.no_grad()
+def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool) -> dict[tuple[str, int, int], str]:
+    broken: dict[tuple[str, int, int], str] = {}
+    writer = None
+    with files.parquet(shard.path) as source, replacing(latents.path(shard)) as temporary:
+        try:
+            for index in range(source.num_row_groups):
+                group = read_row_group(
+                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, file=source
+                )
+                broken |= {(str(shard.path), index, row): why for row, why in group.broken.items()}
+                columns = encoded(group, autoencoder)
+                arrays = [_binary(x, DTYPES[latents.dtype], group.broken) for x in columns if x.shape[1]]
+                if writer is None:
+                    shape = ",".join(map(str, columns[0].shape[1:]))
+                    schema = pa.schema(
+                        [pa.field(n, a.type) for n, a in zip(("latent", "references"), arrays, strict=False)],
+                        metadata={**latents.key(shard), "shape": shape},
+                    )
+                    writer = pq.ParquetWriter(
+                        temporary, schema, compression="none", use_dictionary=False, write_statistics=False
+                    )
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        finally:
+            if writer is not None:
+                writer.close()
+    return broken
+
+
+def _binary(x: Tensor, dtype: torch.dtype, nulls: Mapping[int, str]) -> pa.Array:
+    """One fixed-size binary value a row."""
+    flat = x.to(dtype).flatten(1).contiguous().view(torch.uint8).numpy()
+    data = pa.py_buffer(flat)
+    valid = pa.array([i not in nulls for i in range(len(flat))]).buffers()[1] if nulls else None
+    return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [valid, data])
+
+
+def _tensor(column: pa.ChunkedArray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    width = array.type.byte_width
+    data = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width :][: len(array) * width]
+    return torch.from_numpy(data if data.flags.writeable else data.copy()).view(dtype).view(shape).float()
