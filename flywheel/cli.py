@@ -13,6 +13,7 @@ from flywheel.commands import (
     models,
     operations,
     review,
+    rl,
     rounds,
     runs,
     signals,
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, training, operations):
+for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, training, rl, operations):
     app.add_typer(verbs.app)
 
 

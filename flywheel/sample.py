@@ -37,7 +37,7 @@ def sample_pictures(
     references: Sequence[Path] = (),
     size: tuple[int, int] | None = None,
     steps: int | None = None,
-    cfg: float = 3.0,
+    cfg: float | None = None,
     seed: int = 0,
     count: int = 1,
 ) -> dict[str, Any]:
@@ -59,6 +59,7 @@ def sample_pictures(
 
     sampler = Sampler(checkpoint)
     size = size or (max(sampler.checkpoint.config["recipe"]["resolution"].values()),) * 2
+    cfg = sampler.guidance(cfg)
     request = digest(
         sampler.checkpoint.fingerprint, prompt, [file_digest(path) for path in references], size, steps, cfg
     )

@@ -54,9 +54,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
+        config = self.config  # first: it says so where the folder is no checkpoint
         weights = [self.path / "ema.safetensors"] if self.shares is None else sorted(self.shares.iterdir())
         files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
-        return digest(*files, self.config["model"], self.config["condition"])
+        return digest(*files, config["model"], config["condition"])
 
     @property
     def shares(self) -> Path | None:

@@ -23,6 +23,7 @@ from training.trainer import as_tokens, sequence_layout
 
 MAX_BATCH = 32
 STEPS = {"uniform": 20, "dynamic_shift": 40}
+GUIDANCE = 3.0
 
 
 def sample(
@@ -32,7 +33,7 @@ def sample(
     *,
     size: tuple[int, int] = (64, 64),
     steps: int | None = None,
-    cfg: float = 3.0,
+    cfg: float | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """uint8 images [N, H, W, 3], one per prompt; `size` is (height, width), `references` uint8 [h, w, 3] per prompt.
@@ -46,8 +47,8 @@ class Sampler:
     """A checkpoint loaded once, for several calls.
 
     The checkpoint's configuration names its time grid: `sigmas`, its own (a distilled student's), which also sets the
-    number of steps; else `schedule`, "uniform" unless it says "dynamic_shift". Errors: `UsageError` when the condition
-    encoder found today is not the one it was trained with.
+    number of steps; else `schedule`, "uniform" unless it says "dynamic_shift". `cfg` is its own guidance. Errors:
+    `UsageError` when the condition encoder found today is not the one it was trained with.
     """
 
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
@@ -83,7 +84,7 @@ class Sampler:
         *,
         size: tuple[int, int] = (64, 64),
         steps: int | None = None,
-        cfg: float = 3.0,
+        cfg: float | None = None,
         seed: int = 0,
     ) -> np.ndarray:
         """See `sample`. Errors: `UsageError` for sizes that the autoencoder cannot make, or unpaired references."""
@@ -101,7 +102,7 @@ class Sampler:
         *,
         noise: Tensor,
         steps: int | None = None,
-        cfg: float = 3.0,
+        cfg: float | None = None,
     ) -> Tensor:
         """Latents [N, C, h, w] denoised from `noise` of the same shape."""
         out = torch.zeros_like(noise)
@@ -121,6 +122,10 @@ class Sampler:
         schedule = self.config.get("schedule", "uniform")
         return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
 
+    def guidance(self, cfg: float | None) -> float:
+        """The guidance weight asked for, else the checkpoint's own (a distilled student needs none), else 3."""
+        return float(self.config.get("cfg", GUIDANCE)) if cfg is None else cfg
+
     @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next
     def _batches(
         self,
@@ -128,12 +133,13 @@ class Sampler:
         references: Sequence[Sequence[np.ndarray]] | None,
         noise: Tensor,
         steps: int | None,
-        cfg: float,
+        cfg: float | None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Rows of one layout with their latents."""
+        cfg = self.guidance(cfg)
         size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
         given = references if references is not None else [()] * len(prompts)
-        pictures = [_resized(row, size) for row in given]
+        pictures = [resized(row, size) for row in given]
         states = [self.encoder.encode([p], [r])[0] for p, r in zip(prompts, pictures, strict=True)]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, state in enumerate(states):
@@ -184,7 +190,7 @@ class Sampler:
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
 
 
-def _resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
     """One prompt's references uint8 [R, 3, H, W], area-resized to the target's size."""
     resized = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
     if not resized:

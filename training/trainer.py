@@ -66,7 +66,7 @@ def train(
     run = digest(plan_digest(mix, **plan_numbers), recipe.method(), steps, parent and parent.fingerprint)
     final = Checkpoint(out_dir / checkpoints.FINAL)
     if final.path.exists():
-        return _same_run(final, run)
+        return same_run(final, run)
 
     with joined() as world:
         if world.first:
@@ -76,7 +76,7 @@ def train(
         for note in plan.notes if world.first else ():
             log.warning(note)
         found = checkpoints.steps(out_dir)
-        last = _same_run(found[-1], run) if found else None
+        last = same_run(found[-1], run) if found else None
         encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
         autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
         model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
@@ -364,7 +364,7 @@ def _due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
 
 
-def _same_run(found: Checkpoint, run: str) -> Checkpoint:
+def same_run(found: Checkpoint, run: str) -> Checkpoint:
     if found.config["run"] != run:
         raise UsageError(
             f"{found.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"

@@ -27,7 +27,9 @@ def sample(
     ref: Annotated[list[Path] | None, typer.Option(help="Reference image; repeat for more than one.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the largest square trained at.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the checkpoint's schedule.")] = None,
-    cfg: Annotated[float, typer.Option(help="Guidance weight; 1 is none.")] = 3.0,
+    cfg: Annotated[
+        float | None, typer.Option(help="Guidance weight; 1 is none. Default: the checkpoint's, or 3.")
+    ] = None,
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option(help="Pictures, of this seed and the ones after it.")] = 1,
     enhance: Annotated[

@@ -25,6 +25,14 @@ def trained(tmp_path_factory, snapshot):
     return run(tmp_path_factory.mktemp("uninterrupted"), snapshot)
 
 
+@pytest.fixture(scope="session")
+def start(tmp_path_factory, trained):
+    """A checkpoint like `trained` whose every weight matters."""
+    from tests.training.rl_parts import random_start
+
+    return random_start(tmp_path_factory.mktemp("start"), trained)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small products gain nothing from threads, and threads that wait for each other on a busy machine cost minutes."""

@@ -1,0 +1,75 @@
+"""Prompts and a cheap reward, computed from the pictures, for the tests of reinforcement learning and distillation."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flywheel.scorer import decode
+from flywheel.signals.suite import Prompt
+from tests.training.snapshots import COLORS, disc, png
+from tests.training.tiny_models import randomised
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint
+from training.rewards import Request, RewardsLost, Scores
+
+
+def prompts(folder: Path, count: int, *, first: int = 0, edits: bool = True) -> list[Prompt]:
+    """Cards and, every other one, edits of a card whose picture lies in `folder`."""
+    out, names = [], list(COLORS)
+    for i in range(first, first + count):
+        color, edit = names[i % 3], edits and i % 2 == 1
+        check = {"verifier": "color", "capability": "editing" if edit else "color", "color": color}
+        references = ()
+        if edit:
+            references = (folder / f"{i}.png",)
+            references[0].write_bytes(png(disc(names[(i + 1) % 3], "left", (64, 64))))
+        text = f"make disc {i} {color}" if edit else f"a {color} disc at the left, number {i}"
+        out.append(Prompt(f"p{i}", text, "ti2i" if edit else "t2i", references, (check,)))
+    return out
+
+
+@dataclass
+class Redness:
+    """`red`: how red a picture is, `dark`: how dark. Lost from call number `dies_at` on."""
+
+    names: tuple[str, ...] = ("red", "dark")
+    workers: int = 2
+    dies_at: int = 10**9
+    calls: int = 0
+
+    def score(self, requests: Sequence[Request]) -> list[Scores]:
+        self.calls += 1
+        if self.calls >= self.dies_at:
+            raise RewardsLost("nobody scores")
+        pixels = [np.asarray(decode(r.item.image), np.float64) / 255 for r in requests]
+        return [{"red": float(p[..., 0].mean() - p[..., 1:].mean()), "dark": float(1 - p.mean())} for p in pixels]
+
+
+def killed_at(step: int, train: Callable[..., object]) -> int:
+    """Run `train(progress=…)` in a child process that kills itself after a step; its exit code."""
+
+    def child() -> None:
+        def die(done: int, steps: int, line: object) -> None:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train(progress=die)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def random_start(folder: Path, like: Checkpoint) -> Checkpoint:
+    """A checkpoint whose every weight matters: after a few training steps the text hardly moves the picture yet."""
+    model = randomised(like.model(), std=0.05)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    return checkpoints.write(folder / "start", {"model": weights, "ema": weights}, like.autoencoder(), like.config)

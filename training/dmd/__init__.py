@@ -1,0 +1,1 @@
+"""Distillation to a few steps by distribution matching."""

@@ -1,0 +1,105 @@
+"""Distillation as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flywheel.workspace import UsageError
+from training import schedules
+from training.recipe_file import named
+
+OUTPUTS = ("clean", "end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DMDRecipe:
+    """One distillation. [S] report and the reports around it, [D] our decision where nothing public says it.
+
+    sigmas: the student's own time grid, from 1; its length is the number of forward passes [S: 4]. At four steps the
+    base schedule would give 1, 0.767, 0.456, 0.02, and waste the last.
+    teachers: checkpoint folders, Base or RL; none: the student's own start. teacher_weights: for each teacher one
+    weight, or one for each step of the grid; none: equal.
+    cfg: guidance of the real score. A strong one gives oversaturated colours.
+    fake_updates: of the fake score per student update [S: 5]. output: what the loss sees, the "clean" prediction from
+    an intermediate state of the student's own trajectory, or the trajectory's "end" [S: either].
+    decoupled: guidance at times of its own, above the student's next one; matching at all of them [D: the range].
+    t2i_share: of the rows, the rest is TI2I [S: 5:5 best; a coherent prompt set beats a mixed one, and prompts full of
+    text hurt]. batch: rows of an update. t_range, time_mean, time_std: of the logit-normal noise levels [S: range].
+    learning_rate, fake_learning_rate: reached from the first step, falling linearly to `final_learning_rate` of them.
+    """
+
+    name: str
+    steps: int
+    side: int
+    batch: int
+    learning_rate: float
+    fake_learning_rate: float
+    sigmas: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    teachers: tuple[str, ...] = ()
+    teacher_weights: tuple[tuple[float, ...], ...] = ()
+    cfg: float = 3.0
+    fake_updates: int = 5
+    output: str = "clean"
+    decoupled: bool = False
+    t2i_share: float = 0.5
+    t_range: tuple[float, float] = (0.02, 0.98)
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    final_learning_rate: float = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.0, 0.95)
+    gradient_clip: float = 1.0
+    ema: float = 0.99
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        schedules.own(self.sigmas)
+        if self.output not in OUTPUTS:
+            raise UsageError(f"output is {self.output!r}: use one of {', '.join(OUTPUTS)}")
+        if not 0 <= self.t2i_share <= 1:
+            raise UsageError(f"t2i_share {self.t2i_share}: give a share between 0 and 1")
+        teachers, steps = max(1, len(self.teachers)), len(self.times) - 1
+        if self.teacher_weights and (
+            len(self.teacher_weights) != teachers or any(len(w) not in (1, steps) for w in self.teacher_weights)
+        ):
+            raise UsageError(f"teacher_weights: give {teachers} rows, each of 1 or {steps} weights")
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The grid with its closing 0."""
+        return tuple(schedules.own(self.sigmas).tolist())
+
+    def weight(self, teacher: int, step: int) -> float:
+        """Weight of a teacher at a step of the grid."""
+        if not self.teacher_weights:
+            return 1 / max(1, len(self.teachers))
+        row = self.teacher_weights[teacher]
+        return row[step if len(row) > 1 else 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+DMD_RECIPES = {
+    "dmd": DMDRecipe(
+        name="dmd", steps=2000, side=1024, batch=64, learning_rate=2e-6, fake_learning_rate=2e-6, cfg=4.0, ema=0.995
+    ),
+    "dmd-tiny": DMDRecipe(
+        name="dmd-tiny",
+        steps=150,
+        side=64,
+        batch=16,
+        learning_rate=2e-4,
+        fake_learning_rate=4e-4,
+        final_learning_rate=0.1,
+        ema=0.95,
+        checkpoint_every=25,
+    ),
+}
+
+
+def dmd_recipe(name: str, **changes: Any) -> DMDRecipe:
+    """A named recipe, with changes. Errors: `UsageError` for unknown names and values."""
+    return named(DMD_RECIPES, name, changes)

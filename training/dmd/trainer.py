@@ -1,0 +1,247 @@
+"""The distillation loop: the fake score follows the student, the student follows the teacher. Killed and run again, it
+ends in the same bits: every draw is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flywheel.workspace import UsageError, digest
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, Metrics
+from training.dmd.recipe import DMDRecipe
+from training.losses import dmd
+from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
+from training.models.mmdit import MMDiT
+from training.optimizer_state import adamw, copies, load_moments, moments, move_ema
+from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
+from training.randomness import generator
+from training.sampling import Sampler
+from training.trainer import Progress, same_run
+
+
+def train(
+    out_dir: Path,
+    prompts: Sequence[Prompt],
+    recipe: DMDRecipe,
+    *,
+    init: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Distil the recipe's teachers into a student that starts as `init`; returns its final checkpoint.
+
+    No pictures are needed, only prompts (and references). The checkpoint names the student's own time grid and that it
+    needs no guidance: samplers and exports follow it. Resumes from the last checkpoint in `out_dir`. Errors:
+    `UsageError` for another run's folder, unusable prompts, or teachers that do not fit the student.
+    """
+    out_dir, parent = Path(out_dir), Checkpoint(Path(init))
+    teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [parent]
+    plain = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
+    run = digest("dmd", plain, prompts_digest(prompts), seed, parent.fingerprint)
+    if (out_dir / checkpoints.FINAL).exists():
+        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    checkpoints.sweep(out_dir)
+    found = checkpoints.steps(out_dir)
+    last = same_run(found[-1], run) if found else None
+    job = _Job(parent, teachers, prompts, recipe, seed, last)
+    metrics = Metrics(out_dir, resume_step=job.done)
+    config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
+    config |= {"dmd": plain, "sigmas": list(recipe.sigmas), "cfg": 1.0}
+
+    def save(name: str) -> Checkpoint:
+        return checkpoints.write(out_dir / name, job.tensors(), job.reader.autoencoder, {**config, "step": job.done})
+
+    while job.done < recipe.steps:
+        clock = time.process_time()
+        line = job.one_step()
+        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+        if progress is not None:
+            progress(job.done, recipe.steps, line)
+        if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
+            save(f"step-{job.done:08d}")
+            checkpoints.prune(out_dir, keep=2)
+    return save(checkpoints.FINAL)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one layout: where they start, their conditions, the student's step that is trained, and draws."""
+
+    noise: Tensor
+    conditions: tuple[Condition, Condition]
+    step: int
+    t: Tensor
+    other: Tensor
+    guidance_t: Tensor
+    guidance_noise: Tensor
+
+
+class _Job:
+    """What changes from step to step."""
+
+    def __init__(
+        self,
+        parent: Checkpoint,
+        teachers: Sequence[Checkpoint],
+        prompts: Sequence[Prompt],
+        recipe: DMDRecipe,
+        seed: int,
+        last: Checkpoint | None,
+    ) -> None:
+        self.recipe, self.seed, self.done = recipe, seed, 0
+        sampler = Sampler(parent)
+        self.reader = Reader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
+        self.student = sampler.model
+        self.fake = copy.deepcopy(self.student)
+        self.teachers = [_teacher(t, parent, sampler) for t in teachers]
+        if not all(m.config.cacheable for m in (self.student, *self.teachers)):
+            raise UsageError("distillation needs block-causal models, whose condition is read once")
+        self.kinds = {task: [p for p in prompts if p.task == task] for task in ("t2i", "ti2i")}
+        if not prompts:
+            raise UsageError("there are no prompts to distil on")
+        self.times = torch.tensor(recipe.times)
+        self.named = {
+            role: dict(model.named_parameters()) for role, model in (("model", self.student), ("fake", self.fake))
+        }
+        rates = {"model": recipe.learning_rate, "fake": recipe.fake_learning_rate}
+        self.optimizers = {
+            role: adamw(named, rates[role], recipe.weight_decay, recipe.betas) for role, named in self.named.items()
+        }
+        self.rates = rates
+        self.ema = copies(self.named["model"])
+        if last is not None:
+            self.student.load_state_dict(last.tensors("model"))
+            self.fake.load_state_dict(last.tensors("fake"))
+            self.ema, self.done = last.tensors("ema"), last.step
+            for role, optimizer in self.optimizers.items():
+                load_moments(optimizer, self.named[role], last.tensors(f"{role}_optimizer"))
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        out = {role: copies(named) for role, named in self.named.items()} | {"ema": self.ema}
+        return out | {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
+
+    def one_step(self) -> dict[str, Any]:
+        """`fake_updates` of the fake score, then one of the student."""
+        fake_loss = 0.0
+        for k in range(self.recipe.fake_updates):
+            fake_loss += self._update("fake", self._fake_loss, self._batches("fake", k))[0] / self.recipe.fake_updates
+        loss, norm = self._update("model", self._student_loss, self._batches("student", 0))
+        move_ema(self.ema, self.named["model"], min(self.recipe.ema, (self.done + 1) / (self.done + 10)))
+        self.done += 1
+        return {"step": self.done, "loss": loss, "fake_loss": fake_loss, "grad_norm": norm}
+
+    def _update(self, role: str, loss_of: Any, batches: Sequence[_Batch]) -> tuple[float, float]:
+        """(loss, gradient norm) of one optimiser step of a role."""
+        recipe, optimizer, rows = self.recipe, self.optimizers[role], sum(len(b.noise) for b in batches)
+        left = 1 - (1 - recipe.final_learning_rate) * self.done / max(1, recipe.steps - 1)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rates[role] * left
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in batches:
+            part = loss_of(batch).sum() / rows
+            part.backward()
+            total += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip)
+        optimizer.step()
+        return total, float(norm)
+
+    def _fake_loss(self, batch: _Batch) -> Tensor:
+        """Flow matching on the student's samples, conditional only: the student has no guidance."""
+        with torch.no_grad():
+            x = self._student_output(batch)
+        return flow_matching_loss(_bound(self.fake, batch.conditions[0]), x, batch.other, batch.t)
+
+    def _student_loss(self, batch: _Batch) -> Tensor:
+        x = self._student_output(batch)
+        with torch.no_grad():
+            fake, pull = _bound(self.fake, batch.conditions[0]), torch.zeros_like(x)
+            for number, teacher in enumerate(self.teachers):
+                if weight := self.recipe.weight(number, batch.step):
+                    both = (_bound(teacher, batch.conditions[0]), _bound(teacher, batch.conditions[1]))
+                    pull += weight * self._gradient(x, batch, fake, both)
+        return dmd.matching_loss(x, pull)
+
+    def _gradient(self, x: Tensor, batch: _Batch, fake: Velocity, teacher: dmd.Guided) -> Tensor:
+        cfg = self.recipe.cfg
+        if not self.recipe.decoupled:
+            return dmd.gradient(x, batch.other, batch.t, fake, dmd.guided(teacher, cfg))
+        return dmd.decoupled_gradient(
+            x,
+            batch.other,
+            batch.t,
+            fake,
+            teacher,
+            cfg,
+            guidance_noise=batch.guidance_noise,
+            guidance_t_B=batch.guidance_t,
+        )
+
+    def _student_output(self, batch: _Batch) -> Tensor:
+        """Backward simulation: the student's own steps to a state of its trajectory, then its clean prediction.
+
+        With "clean" only that prediction has a gradient; with "end" the state is the last one, and all steps have one.
+        """
+        student = _bound(self.student, batch.conditions[0])
+        if self.recipe.output == "end":
+            return dmd.euler(student, batch.noise, self.times, len(self.times) - 1)
+        x = batch.noise
+        if batch.step:
+            with torch.no_grad():
+                x = dmd.euler(_bound(self.student, batch.conditions[0]), x, self.times, batch.step)
+        return dmd.clean(student, x, self.times[batch.step].expand(len(x)))
+
+    def _batches(self, role: str, number: int) -> list[_Batch]:
+        """The rows of one update, by layout; everything in them is a function of (seed, step, role, number)."""
+        recipe, key = self.recipe, (self.seed, "dmd", self.done, role, number)
+        shares = {"t2i": recipe.t2i_share, "ti2i": 1 - recipe.t2i_share}
+        drawn = draw(self.kinds, shares, recipe.batch, *key)
+        return list(self._by_layout(drawn, key))
+
+    def _by_layout(self, drawn: Sequence[Prompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
+        recipe, steps = self.recipe, len(self.times) - 1
+        for number, (rows, conditional, unconditional) in enumerate(self.reader.batches(drawn)):
+            rng = generator(*key, "layout", number)
+            step = steps - 1 if recipe.output == "end" else int(rng.integers(steps))
+            normal = torch.from_numpy(rng.standard_normal(len(rows), dtype="float32"))
+            above = torch.from_numpy(rng.random(len(rows), dtype="float32"))
+            lowest, highest = recipe.t_range
+            floor = max(lowest, float(self.times[step + 1]))
+            noises = [torch.stack([self.reader.noise(*key, kind, i) for i in rows]) for kind in ("x", "other", "cfg")]
+            yield _Batch(
+                noise=noises[0],
+                conditions=(conditional, unconditional),
+                step=step,
+                t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest),
+                other=noises[1],
+                guidance_t=floor + (highest - floor) * above,
+                guidance_noise=noises[2],
+            )
+
+
+def _bound(model: MMDiT, condition: Condition) -> Velocity:
+    """The model's velocity under a condition, which is read once."""
+    return partial(_velocity, model, condition.prefix(model))
+
+
+def _velocity(model: MMDiT, prefix: Any, x: Tensor, t_B: Tensor) -> Tensor:
+    return velocity(model, x, t_B, prefix)
+
+
+def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> MMDiT:
+    """A frozen teacher. Errors: `UsageError` when it lives on other latents or reads other conditions."""
+    if checkpoint.autoencoder().fingerprint != sampler.autoencoder.fingerprint:
+        raise UsageError(f"teacher {checkpoint.path} and student {student.path} use different autoencoders")
+    if checkpoint.config["condition"] != student.config["condition"]:
+        raise UsageError(f"teacher {checkpoint.path} and student {student.path} read different conditions")
+    return checkpoint.model("ema").eval().requires_grad_(False)

@@ -1,0 +1,185 @@
+"""Prompts to train on without target pictures: what they hold, their category, and which of them a step draws."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flywheel.scorer import BadImage, decode
+from flywheel.workspace import UsageError, digest
+from training.data.loader import to_uint8, to_unit
+from training.models.autoencoder import Autoencoder
+from training.models.condition import ConditionEncoder, pad, padded_length
+from training.models.mmdit import Layout, MMDiT, Prefix
+from training.randomness import generator
+from training.sampling import resized
+from training.trainer import as_tokens, sequence_layout
+
+
+class Prompt(Protocol):
+    """A suite's prompt (`flywheel.signals.suite`): its references are files, its checks judge its pictures."""
+
+    prompt_id: str
+    text: str
+    task: str
+    references: tuple[Path, ...]
+    checks: tuple[dict[str, Any], ...]
+
+    def reference_bytes(self) -> tuple[bytes, ...]:
+        """Encoded references, in order."""
+        ...
+
+
+def category(prompt: Prompt) -> str:
+    """What reward weights and the prompt mix go by: the capability of the first check, else the task."""
+    return prompt.checks[0]["capability"] if prompt.checks else prompt.task
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Identity of a list of prompts, references included. Errors: `UsageError` names a reference that is missing."""
+    rows = []
+    for p in prompts:
+        try:
+            hashes = [hashlib.sha256(b).hexdigest() for b in p.reference_bytes()]
+        except OSError as error:
+            raise UsageError(f"prompt {p.prompt_id}: a reference cannot be read ({error}): restore it") from error
+        rows.append((p.prompt_id, p.text, p.task, hashes, p.checks))
+    return digest(rows)
+
+
+def draw(
+    prompts: Mapping[str, Sequence[Prompt]], shares: Mapping[str, float], count: int, *key: int | str
+) -> list[Prompt]:
+    """`count` prompts by kind: kinds at their shares, exact up to one; inside a kind no repeats before it is used up.
+
+    A pure function of its arguments. Kinds without prompts give their share to the others.
+    """
+    rng = generator(*key)
+    kinds = sorted(k for k in prompts if prompts[k] and shares.get(k, 0) > 0)
+    if not kinds:
+        raise UsageError("no prompt is left to draw: every kind is empty or has a share of 0")
+    weights = np.array([shares[k] for k in kinds]) / sum(shares[k] for k in kinds)
+    counts = np.floor(weights * count).astype(int)
+    rest = weights * count - counts
+    for i in rng.choice(len(kinds), count - counts.sum(), replace=False, p=rest / rest.sum()) if rest.sum() else ():
+        counts[i] += 1
+    chosen: list[Prompt] = []
+    for kind, wanted in zip(kinds, counts, strict=True):
+        orders = [rng.permutation(len(prompts[kind])) for _ in range(-(-wanted // len(prompts[kind])))]
+        chosen += [prompts[kind][i] for i in np.concatenate(orders)[:wanted]] if orders else []
+    return chosen
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Prompts of one layout: `text` [B, L, K], `valid` [B, L] or None, `references` [B, R·h·w, C] or None."""
+
+    text: Tensor
+    valid: Tensor | None
+    layout: Layout
+    references: Tensor | None
+
+    def prefix(self, model: MMDiT) -> Prefix:
+        """Read by a model, once for any number of times; under gradients the condition's weights get theirs too."""
+        return model.prefill(self.text, self.layout, self.references, self.valid)
+
+
+def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
+    """Velocity [B, C, h, w]; a prefix of one row serves all of them."""
+    return model.decode(as_tokens(x), t_B, prefix).transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+@dataclass
+class Reader:
+    """Prompts → conditions for square pictures of `side` pixels, each read once.
+
+    Errors: `UsageError` names a reference that cannot be read, and a side that the autoencoder cannot make.
+    """
+
+    encoder: ConditionEncoder
+    autoencoder: Autoencoder
+    text_tokens: int
+    side: int
+    _known: dict[str, tuple[Condition, Condition]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.side % self.autoencoder.factor or self.side <= 0:
+            raise UsageError(f"side {self.side}: must be a multiple of {self.autoencoder.factor} pixels")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, h, w] of a latent."""
+        size = self.side // self.autoencoder.factor
+        return self.autoencoder.channels, size, size
+
+    def noise(self, *key: int | str) -> Tensor:
+        """Standard normal latent, a function of `key`."""
+        return torch.from_numpy(generator(*key).standard_normal(self.shape, dtype="float32"))
+
+    @torch.no_grad()
+    def read(self, prompt: Prompt) -> tuple[Condition, Condition]:
+        """(with the text, without it), one row each."""
+        if prompt.prompt_id not in self._known:
+            pictures = resized([picture(prompt, i) for i in range(len(prompt.references))], (self.side, self.side))
+            tokens = None
+            if count := len(pictures):
+                latents = self.autoencoder.encode(to_unit(pictures))[None]
+                tokens = as_tokens(latents.transpose(1, 2).flatten(3))
+            states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
+            # Without a usual length each side keeps its own, as the sampler does.
+            length = padded_length(len(states[0]), self.text_tokens)
+            lengths = (length, length if self.text_tokens else len(states[1]))
+            self._known[prompt.prompt_id] = tuple(
+                Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens)
+                for s, n in zip(states, lengths, strict=True)
+            )
+        return self._known[prompt.prompt_id]
+
+    def batches(self, prompts: Sequence[Prompt]) -> list[tuple[list[int], Condition, Condition]]:
+        """(positions, conditions with and without text) per layout, stacked."""
+        read = [self.read(p) for p in prompts]
+        layouts: dict[tuple[Layout, Layout], list[int]] = {}
+        for i, (conditional, unconditional) in enumerate(read):
+            layouts.setdefault((conditional.layout, unconditional.layout), []).append(i)
+        return [(rows, *(_stack([read[i][k] for i in rows]) for k in (0, 1))) for rows in layouts.values()]
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> list[bytes]:
+        """Latents [B, C, h, w] → PNG files."""
+        from PIL import Image
+
+        out = []
+        for picture in to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy():
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "PNG")
+            out.append(buffer.getvalue())
+        return out
+
+
+def _stack(rows: Sequence[Condition]) -> Condition:
+    valid = None
+    if any(r.valid is not None for r in rows):
+        valid = torch.cat(
+            [torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
+        )
+    references = None if rows[0].references is None else torch.cat([r.references for r in rows])
+    return Condition(torch.cat([r.text for r in rows]), valid, rows[0].layout, references)
+
+
+def picture(prompt: Prompt, number: int) -> np.ndarray:
+    """One reference, uint8 [H, W, 3]. Errors: `UsageError` when it cannot be read."""
+    try:
+        return np.asarray(decode(prompt.references[number].read_bytes()))
+    except (OSError, BadImage) as error:
+        raise UsageError(
+            f"prompt {prompt.prompt_id}: reference {prompt.references[number]} cannot be read ({error}): "
+            "mend the file or leave the prompt out"
+        ) from error

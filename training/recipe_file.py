@@ -1,0 +1,46 @@
+"""Recipes of one kind by name, or from a TOML file that names its `base` and what it changes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flywheel.workspace import UsageError
+
+R = TypeVar("R")
+
+
+def named(known: Mapping[str, R], name: str, changes: Mapping[str, Any]) -> R:
+    """A recipe of `known`, with changes; lists become tuples. Errors: `UsageError` for unknown names and values."""
+    if name not in known:
+        raise UsageError(f"unknown recipe {name!r}: use one of {', '.join(known)}, or give a .toml file")
+    unknown = sorted(set(changes) - {f.name for f in fields(known[name])})
+    if unknown:
+        raise UsageError(f"recipe {name} has no {', '.join(unknown)}")
+    return replace(known[name], **{key: _frozen(value) for key, value in changes.items()})
+
+
+def load(name: str, known: Mapping[str, R]) -> R:
+    """A recipe by name or from a .toml file. Errors: `UsageError`."""
+    if not name.endswith(".toml"):
+        return named(known, name, {})
+    values = dict(read_toml(Path(name)))
+    base = values.pop("base", None)
+    if base is None:
+        raise UsageError(f"recipe {name} names no base: add base = {min(known)!r}, or another of {', '.join(known)}")
+    return named(known, base, values)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. Errors: `UsageError`."""
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

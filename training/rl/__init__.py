@@ -1,0 +1,1 @@
+"""Reinforcement learning of a flow model by its pictures' rewards."""

@@ -1,0 +1,74 @@
+"""The model that is optimised, and the reference it is held to: LoRA (off is the reference), or every weight."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from training.models.mmdit import MMDiT
+from training.randomness import generator
+from training.torchvision_shim import declare_operators
+
+TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every product of a block
+
+
+class Policy:
+    """`model` with its `trainable` parameters by name. `rank` 0 trains every weight against a frozen copy."""
+
+    def __init__(self, model: MMDiT, *, rank: int, seed: int = 0) -> None:
+        self.model, self._adapter, self._frozen = model, None, None
+        if rank:
+            declare_operators()
+            from peft import LoraConfig, get_peft_model
+
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(generator(seed, "lora").integers(2**62)))
+                config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS))
+                self._adapter = get_peft_model(model, config)
+        else:
+            self._frozen = copy.deepcopy(model).requires_grad_(False)
+        self.trainable: dict[str, nn.Parameter] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    @contextmanager
+    def reference(self) -> Iterator[MMDiT]:
+        """The model as it was before RL, without gradients."""
+        with torch.no_grad():
+            if self._adapter is None:
+                yield self._frozen
+            else:
+                with self._adapter.disable_adapter():
+                    yield self.model
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[MMDiT]:
+        """The model with other values of its trainable parameters, such as their moving average."""
+        kept = {name: p.detach().clone() for name, p in self.trainable.items()}
+        self.load(weights)
+        try:
+            yield self.model
+        finally:
+            self.load(kept)
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the trainable parameters."""
+        for name, parameter in self.trainable.items():
+            parameter.copy_(weights[name])
+
+    @torch.no_grad()
+    def merged(self) -> dict[str, Tensor]:
+        """All weights of a plain `MMDiT`, adapters added in."""
+        if self._adapter is None:
+            return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        from peft.tuners.lora import LoraLayer
+
+        out = {n: p.detach().clone() for n, p in self.model.named_parameters() if ".lora_" not in n}
+        for name, module in self.model.named_modules():
+            if isinstance(module, LoraLayer):
+                merged = out.pop(f"{name}.base_layer.weight") + module.get_delta_weight("default")
+                out[f"{name}.weight"] = merged
+        return out

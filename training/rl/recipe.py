@@ -1,0 +1,145 @@
+"""Reinforcement learning as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from flywheel.workspace import UsageError
+from training.losses.grpo import STEPS
+from training.recipe_file import named
+
+ALGORITHMS = ("grpo", "guard", "nft")
+GUIDANCE = ("hybrid", "objective", "none")
+EVERY = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLRecipe:
+    """One RL phase. [S] report and the reports around it, [D] our decision where nothing public says it.
+
+    weights: reward weights by prompt category; "*" holds for every category that is not named [S: per category].
+    algorithm: "grpo", "guard" (GRPO-Guard's ratio), "nft" (DiffusionNFT). step: "sde" or "cps".
+    guidance: "hybrid" guides roll-outs and optimises the conditional branch alone [S]; "objective" optimises the
+    guided velocity, both branches; "none" never guides. cfg: of guided roll-outs and of held-out pictures.
+    sampling_steps: of a roll-out. window: (first, count) of its steps that are stochastic and trained: high noise only.
+    prompts, group: prompts per step, pictures per prompt. inner_steps: optimiser steps on one step's roll-outs.
+    clip: range of the ratio below and above 1. kl: weight of the velocity KL to the reference.
+    min_range: a reward whose range in a group is smaller says nothing there.
+    proxies: reward → reward that watches it on held-out prompts; itself, where none is named.
+    check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
+    a proxy must fall to count. mix_floor: least share of its base share that a prompt category keeps [D].
+    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage that is surely good.
+    """
+
+    name: str
+    steps: int
+    weights: Mapping[str, Mapping[str, float]]
+    side: int
+    prompts: int
+    group: int
+    learning_rate: float
+    clip: tuple[float, float]
+    algorithm: str = "grpo"
+    step: str = "sde"
+    guidance: str = "hybrid"
+    cfg: float = 3.0
+    sampling_steps: int = 10
+    window: tuple[int, int] = (0, 4)
+    noise_level: float = 0.7
+    inner_steps: int = 2
+    kl: float = 0.01
+    min_range: float = 0.01
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    check_every: int = 10
+    held_out: int = 32
+    tolerance: float = 1.0
+    mix_floor: float = 0.25
+    lora_rank: int = 32
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    ema: float = 0.9
+    checkpoint_every: int = 10
+    rows: int = 0  # of one forward pass; 0 is a whole prompt group
+    nft_strength: float = 1.0
+    nft_limit: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in {"algorithm": ALGORITHMS, "step": tuple(STEPS), "guidance": GUIDANCE}.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(allowed)}")
+        first, count = self.window
+        if first < 0 or count < 1 or first + count >= self.sampling_steps:
+            raise UsageError(
+                f"window {self.window} does not fit {self.sampling_steps} steps: the last one, which adds no noise, "
+                "cannot be trained"
+            )
+        if self.group < 2:
+            raise UsageError(f"group {self.group}: an advantage needs at least two pictures of a prompt")
+
+    def weight(self, category: str, reward: str) -> float:
+        """Base weight of a reward for a prompt category."""
+        return self.weights.get(category, self.weights.get(EVERY, {})).get(reward, 0.0)
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """Rewards that are trained on."""
+        return tuple(sorted({name for row in self.weights.values() for name, weight in row.items() if weight}))
+
+    def proxy(self, reward: str) -> str:
+        """The reward that watches `reward` on held-out prompts."""
+        return self.proxies.get(reward, reward)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+_REPORT = {
+    "group": 24,
+    "clip": (1e-4, 1e-4),
+    "learning_rate": 1e-4,
+    "sampling_steps": 20,
+    "window": (1, 8),
+    "kl": 0.01,
+    "cfg": 4.0,
+    "prompts": 48,
+    "steps": 2000,
+    "lora_rank": 64,
+    "ema": 0.99,
+}
+
+RL_RECIPES = {
+    # T2I: aesthetic, alignment, portrait; TI2I: instruction following, visual consistency [S]; their weights [D].
+    "rl": RLRecipe(
+        name="rl",
+        side=512,
+        weights={
+            EVERY: {"aesthetic": 0.5, "alignment": 1.0, "instruction": 1.0, "consistency": 1.0},
+            "portrait": {"aesthetic": 0.5, "alignment": 0.5, "portrait": 1.0},
+            "typography": {"ocr": 1.0, "aesthetic": 0.25},
+        },
+        proxies={"ocr": "alignment"},
+        **_REPORT,
+    ),
+    "rl-tiny": RLRecipe(
+        name="rl-tiny",
+        steps=40,
+        side=64,
+        weights={EVERY: {"instruction": 1.0}, "identity": {"instruction": 1.0, "consistency": 0.5}},
+        prompts=6,
+        group=8,
+        learning_rate=1e-3,
+        clip=(1e-3, 1e-3),
+        window=(0, 4),
+        lora_rank=16,
+        held_out=16,
+    ),
+}
+
+
+def rl_recipe(name: str, **changes: Any) -> RLRecipe:
+    """A named recipe, with changes. Errors: `UsageError` for unknown names and values."""
+    return named(RL_RECIPES, name, changes)

@@ -1,0 +1,99 @@
+"""Roll-outs: pictures of one prompt group, drawn with guidance, and what the objective needs to know of their steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.losses.grpo import STEPS, Step, standard_log_prob
+from training.models.mmdit import MMDiT
+from training.prompts import Condition, Prompt, velocity
+from training.rl.recipe import RLRecipe
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt's pictures and the rows to train on.
+
+    `latents` [G, C, h, w]; then one row per picture and trained step, step by step: `x` [N, C, h, w], `t` and
+    `following` [N], `old` the policy's velocity there, `z` where the drawn x' lies in its density. For DiffusionNFT
+    `x` are noised pictures and `z` is unused. `gap` [N]: guided minus conditional log-prob of x'.
+    """
+
+    prompt: Prompt
+    conditions: tuple[Condition, Condition]
+    latents: Tensor
+    x: Tensor
+    t: Tensor
+    following: Tensor
+    old: Tensor
+    z: Tensor
+    gap: Tensor
+
+    def step(self, recipe: RLRecipe, rows: slice) -> Step:
+        """The density of the rows' steps."""
+        return STEPS[recipe.step](self.t[rows], self.following[rows], recipe.noise_level)
+
+
+@torch.no_grad()
+def roll_out(
+    model: MMDiT,
+    prompt: Prompt,
+    conditions: tuple[Condition, Condition],
+    start: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    recipe: RLRecipe,
+) -> Group:
+    """Draw a group from `start` [G, C, h, w]: stochastic in the window, with `noise` [W, G, C, h, w], else Euler.
+
+    Conditions are read once. The objective's velocity is the conditional branch alone under hybrid guidance: the old
+    log-prob is its own at the drawn sample, so that the first ratio is exactly 1; the guided one is kept as a gap.
+    """
+    x, first, count = start, recipe.window[0], len(noise)
+    prefixes = [c.prefix(model) for c in (conditions if recipe.guidance != "none" else conditions[:1])]
+    kept: list[tuple[Tensor, ...]] = []
+    for i in range(len(times) - 1):
+        t, following = times[i].expand(len(x)), times[i + 1].expand(len(x))
+        conditional = guided = velocity(model, x, t, prefixes[0])
+        if len(prefixes) == 2:
+            base = velocity(model, x, t, prefixes[1])
+            guided = base + recipe.cfg * (conditional - base)
+        if recipe.algorithm != "nft" and first <= i < first + count:
+            step = STEPS[recipe.step](t, following, recipe.noise_level)
+            moved = step.sample(x, guided, noise[i - first])
+            old = guided if recipe.guidance == "objective" else conditional
+            z = step.standardised(x, moved, conditional)
+            gap = standard_log_prob(step, noise[i - first]) - standard_log_prob(step, z)
+            kept.append((x, t, following, old, noise[i - first] if old is guided else z, gap))
+        else:
+            moved = x + (times[i + 1] - times[i]) * guided
+        x = moved
+    if not kept:
+        return Group(prompt, conditions, x, *_noised(model, x, conditions, noise, recipe))
+    return Group(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
+
+
+def _noised(
+    model: MMDiT, x0: Tensor, conditions: tuple[Condition, Condition], noise: Tensor, recipe: RLRecipe
+) -> tuple[Tensor, ...]:
+    """DiffusionNFT's rows: the pictures noised to as many times as the window has steps, evenly over (0, 1)."""
+    count, group = noise.shape[:2]
+    t = ((torch.arange(count) + 0.5) / count).repeat_interleave(group)
+    shape = (-1, *[1] * (x0.dim() - 1))
+    x = (1 - t).reshape(shape) * x0.repeat(count, 1, 1, 1) + t.reshape(shape) * noise.flatten(0, 1)
+    old = objective_velocity(model, x, t, conditions, recipe)
+    return x, t, torch.zeros_like(t), old, torch.zeros(()).expand_as(x), torch.zeros_like(t)
+
+
+def objective_velocity(
+    model: MMDiT, x: Tensor, t: Tensor, conditions: tuple[Condition, Condition], recipe: RLRecipe
+) -> Tensor:
+    """The velocity that is optimised: the conditional branch, or the guided one under guidance "objective"."""
+    conditional = velocity(model, x, t, conditions[0].prefix(model))
+    if recipe.guidance != "objective":
+        return conditional
+    base = velocity(model, x, t, conditions[1].prefix(model))
+    return base + recipe.cfg * (conditional - base)

@@ -1,0 +1,337 @@
+"""The RL loop: draw prompts, roll out, score, optimise, check held-out proxies. Killed and run again, it ends in the
+same bits: every draw is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flywheel.scorer import Item
+from flywheel.workspace import UsageError, digest
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, Metrics
+from training.losses import grpo
+from training.optimizer_state import adamw, copies, load_moments, moments, move_ema
+from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest
+from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
+from training.rl.balance import Balance, check, mix, observe
+from training.rl.policy import Policy
+from training.rl.recipe import RLRecipe
+from training.rl.rollout import Group, objective_velocity, roll_out
+from training.sampling import Sampler
+from training.trainer import Progress, same_run
+
+
+def train(
+    out_dir: Path,
+    prompts: Sequence[Prompt],
+    held_out: Sequence[Prompt],
+    recipe: RLRecipe,
+    rewards: Rewards,
+    *,
+    init: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
+
+    `prompts` are trained on, `held_out` only watched; both are scored by `rewards`. Resumes from the last checkpoint in
+    `out_dir`. Errors: `UsageError` for another run's folder or unusable prompts, rewards and recipes; `RewardsLost`,
+    after a checkpoint, when rewards cannot be had.
+    """
+    out_dir, parent = Path(out_dir), Checkpoint(Path(init))
+    _require(prompts, held_out, recipe, rewards)
+    run = digest(
+        "rl",
+        recipe.to_dict(),
+        prompts_digest(prompts),
+        prompts_digest(held_out),
+        rewards.names,
+        seed,
+        parent.fingerprint,
+    )
+    if (out_dir / checkpoints.FINAL).exists():
+        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    checkpoints.sweep(out_dir)
+    found = checkpoints.steps(out_dir)
+    last = same_run(found[-1], run) if found else None
+    job = _Job(parent, recipe, rewards, seed, last, prompts, held_out)
+    metrics = Metrics(out_dir, resume_step=job.done)
+
+    def save(name: str, **closing: Any) -> Checkpoint:
+        config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
+        config |= {"step": job.done, "rl": recipe.to_dict(), "rl_state": job.state(), **closing}
+        return checkpoints.write(out_dir / name, job.tensors(), job.sampler.autoencoder, config)
+
+    try:
+        while job.done < recipe.steps:
+            clock = time.process_time()
+            line = job.one_step()
+            metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+            if progress is not None:
+                progress(job.done, recipe.steps, line)
+            if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
+                save(f"step-{job.done:08d}")
+                checkpoints.prune(out_dir, keep=2)
+        _, closing = job.check()
+    except RewardsLost as error:
+        if job.done:
+            save(f"step-{job.done:08d}")
+        raise RewardsLost(
+            f"{error}: {job.done} of {recipe.steps} steps are kept in {out_dir}; "
+            "bring the rewards back and run the same command again"
+        ) from error
+    return save(checkpoints.FINAL, **closing)
+
+
+class _Job:
+    """What changes from step to step."""
+
+    def __init__(
+        self,
+        parent: Checkpoint,
+        recipe: RLRecipe,
+        rewards: Rewards,
+        seed: int,
+        last: Checkpoint | None,
+        prompts: Sequence[Prompt],
+        held_out: Sequence[Prompt],
+    ) -> None:
+        self.recipe, self.rewards, self.seed = recipe, rewards, seed
+        self.sampler = Sampler(parent)
+        if not self.sampler.model.config.cacheable:
+            raise UsageError(f"{parent.path} reads its condition anew at every step: RL needs a block-causal model")
+        self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
+        self.reader = Reader(self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side)
+        self.kinds: dict[str, list[Prompt]] = {}
+        for prompt in prompts:
+            self.kinds.setdefault(category(prompt), []).append(prompt)
+        self.watched = held_out[: recipe.held_out]
+        self.base = {kind: len(rows) / len(prompts) for kind, rows in self.kinds.items()}
+        tokens = self.reader.shape[1] * self.reader.shape[2]
+        self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
+        named = self.policy.trainable
+        self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
+        self.balance, self.done, self.since_check = Balance(), 0, {name: [] for name in recipe.rewards}
+        if last is None:
+            self.ema = copies(named)
+        else:
+            self.policy.load(last.tensors("trainable"))
+            self.ema = last.tensors("trainable_ema")
+            load_moments(self.optimizer, named, last.tensors("optimizer"))
+            state = last.config["rl_state"]
+            self.balance, self.since_check = Balance.from_dict(state["balance"]), state["since_check"]
+            self.done = last.step
+
+    def state(self) -> dict[str, Any]:
+        return {"balance": self.balance.to_dict(), "since_check": self.since_check}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        with self.policy.holding(self.ema):
+            ema = self.policy.merged()
+        return {
+            "model": self.policy.merged(),
+            "ema": ema,
+            "trainable": copies(self.policy.trainable),
+            "trainable_ema": self.ema,
+            "optimizer": moments(self.optimizer, self.policy.trainable),
+        }
+
+    def one_step(self) -> dict[str, Any]:
+        """One step, after a check of the proxies where one is due; the job changes only once its rewards are there."""
+        recipe, step, balance, checked = self.recipe, self.done, self.balance, {}
+        if step % recipe.check_every == 0:
+            balance, checked = self.check()
+        shares = mix(balance, self.base, recipe.mix_floor)
+        drawn = draw(self.kinds, shares, recipe.prompts, self.seed, "rl prompts", step)
+        groups, scores = self._roll_outs(drawn, step)
+        weights = torch.tensor(
+            [[recipe.weight(category(p), n) * balance.factor(n) for n in recipe.rewards] for p in drawn],
+            dtype=torch.float64,
+        )
+        values = torch.tensor(
+            [[[as_number(row.get(n)) for n in recipe.rewards] for row in rows] for rows in scores], dtype=torch.float64
+        )
+        advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
+        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance)}
+        line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
+        kept = advantages.kept.tolist()
+        self.balance = observe(balance, [(category(p), k) for p, k in zip(drawn, kept, strict=True)])
+        for i, name in enumerate(recipe.rewards):
+            new = [v for v in values[:, :, i].nanmean(1).tolist() if math.isfinite(v)]
+            self.since_check[name] = new if checked else self.since_check[name] + new
+        self.done = step + 1
+        return line
+
+    # Roll-outs ------------------------------------------------------------------------------------------------------
+    def _roll_outs(self, drawn: Sequence[Prompt], step: int) -> tuple[list[Group], list[list[Scores]]]:
+        """A group per prompt; its pictures are scored while the next group is drawn."""
+        recipe, groups, futures = self.recipe, [], []
+        with ThreadPoolExecutor(self.rewards.workers) as pool:
+            for slot, prompt in enumerate(drawn):
+                noises = [
+                    [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
+                    for k in range(1 + recipe.window[1])
+                ]
+                noise = torch.stack([torch.stack(row) for row in noises])
+                conditions = self.reader.read(prompt)
+                group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
+                groups.append(group)
+                futures.append(self._submit(pool, [prompt] * recipe.group, self.reader.pictures(group.latents)))
+            return groups, [f.result() for f in futures]
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, prompts: Sequence[Prompt], pictures: Sequence[bytes]
+    ) -> Future[list[Scores]]:
+        requests = [
+            Request(Item(image, p.text, p.task, p.reference_bytes()), p.checks)
+            for p, image in zip(prompts, pictures, strict=True)
+        ]
+        return pool.submit(self.rewards.score, requests)
+
+    def _reward_line(
+        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance
+    ) -> dict[str, Any]:
+        line: dict[str, Any] = {"rewards": {}}
+        for i, name in enumerate(self.recipe.rewards):
+            seen = values[:, :, i][~values[:, :, i].isnan()]
+            line["rewards"][name] = {
+                "mean": float(seen.mean()) if len(seen) else None,
+                "std": float(seen.std(correction=0)) if len(seen) else None,
+                "weight": float(weights[:, i].mean()),
+                "factor": balance.factor(name),
+                "groups": int(advantages.used[:, i].sum()),
+                "unscored": int(values[:, :, i].isnan().sum()),
+            }
+        return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
+
+    # Optimisation ---------------------------------------------------------------------------------------------------
+    def _optimise(self, groups: Sequence[Group], advantages: grpo.Advantages) -> dict[str, Any]:
+        """`inner_steps` optimiser steps on the groups that teach something; figures of all of them."""
+        kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
+        ratios, kls, losses, norms = [], [], [], []
+        for _ in range(self.recipe.inner_steps if kept else 0):
+            self.optimizer.zero_grad(set_to_none=True)
+            total = sum(len(g.t) for g, _ in kept)
+            loss = 0.0
+            for group, advantage in kept:
+                for part, ratio, kl in self._losses(group, advantage):
+                    (part.sum() / total).backward()
+                    loss += float(part.detach().sum()) / total
+                    ratios.append((len(losses), ratio))
+                    kls.append(kl)
+            norms.append(
+                float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), self.recipe.gradient_clip))
+            )
+            losses.append(loss)
+            self.optimizer.step()
+            move_ema(self.ema, self.policy.trainable, self.recipe.ema)
+        line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}
+        if not ratios:
+            return line
+        every, first = torch.cat([r for _, r in ratios]), torch.cat([r for inner, r in ratios if not inner])
+        below, above = self.recipe.clip
+        return line | {
+            "ratio_mean": float(every.mean()),
+            "ratio_max": float(every.max()),
+            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 but for rounding
+            "clipped_below": float((every < 1 - below).float().mean()),
+            "clipped_above": float((every > 1 + above).float().mean()),
+            "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
+            "kl": float(torch.cat(kls).mean()),
+        }
+
+    def _losses(self, group: Group, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(loss, ratio, KL to the reference) per row, in parts of at most `recipe.rows` rows."""
+        recipe, count = self.recipe, len(group.t)
+        every = advantage.repeat(count // len(advantage))
+        for start in range(0, count, recipe.rows or count):
+            rows = slice(start, min(count, start + (recipe.rows or count)))
+            x, t, old = group.x[rows], group.t[rows], group.old[rows]
+            v = objective_velocity(self.policy.model, x, t, group.conditions, recipe)
+            ratio = torch.ones_like(t)
+            if recipe.algorithm == "nft":
+                good = grpo.optimality(every[rows], recipe.nft_limit)
+                x0 = group.latents.repeat(count // len(advantage), 1, 1, 1)[rows]
+                loss = grpo.nft_loss(v, old, x, t, x0, good, recipe.nft_strength)
+            else:
+                step, guard = group.step(recipe, rows), recipe.algorithm == "guard"
+                change = (grpo.guard_log_ratio if guard else grpo.log_ratio)(step, group.z[rows], v, old)
+                loss = grpo.clipped_loss(change, every[rows], *recipe.clip)
+                loss = loss * grpo.guard_weight(step) if guard else loss
+                ratio = change.detach().exp()
+            kl = torch.zeros_like(t)
+            if recipe.kl:
+                with self.policy.reference() as reference:
+                    still = objective_velocity(reference, x, t, group.conditions, recipe)
+                kl = grpo.velocity_kl(v, still)
+                loss = loss + recipe.kl * kl
+            yield loss, ratio, kl.detach()
+
+    # Held-out proxies -----------------------------------------------------------------------------------------------
+    def check(self) -> tuple[Balance, dict[str, Any]]:
+        """Score held-out prompts with the averaged weights, as they are deployed: the balance that follows, and a log.
+
+        Changes nothing.
+        """
+        if not self.watched:
+            return self.balance, {}
+        recipe = self.recipe
+        guided = recipe.cfg if recipe.guidance != "none" else 1.0
+        with self.policy.holding(self.ema):
+            rows = self._held_out_scores(guided)
+            plain = rows if guided == 1.0 else self._held_out_scores(1.0)
+        proxies = {}
+        for name in recipe.rewards:
+            values = {
+                p.prompt_id: as_number(row.get(recipe.proxy(name))) for p, row in zip(self.watched, rows, strict=True)
+            }
+            proxies[name] = {k: v for k, v in values.items() if math.isfinite(v)}
+        means = {n: statistics.fmean(v) if v else None for n, v in self.since_check.items()}
+        balance, decided = check(self.balance, means, proxies, recipe.tolerance)
+        return balance, {
+            "held_out": {n: _mean(row.get(n) for row in rows) for n in self.rewards.names},
+            "held_out_without_cfg": {n: _mean(row.get(n) for row in plain) for n in self.rewards.names},
+            "balance": decided,
+        }
+
+    def _held_out_scores(self, cfg: float) -> list[Scores]:
+        """Scores of one picture per held-out prompt, from the same noise at every check."""
+        noise = torch.stack([self.reader.noise(self.seed, "held out", p.prompt_id) for p in self.watched])
+        shown = [[picture(p, i) for i in range(len(p.references))] for p in self.watched]
+        steps = self.recipe.sampling_steps
+        latents = self.sampler.latents([p.text for p in self.watched], shown, noise=noise, steps=steps, cfg=cfg)
+        with ThreadPoolExecutor(self.rewards.workers) as pool:
+            futures = [
+                self._submit(pool, self.watched[i : i + 16], self.reader.pictures(latents[i : i + 16]))
+                for i in range(0, len(self.watched), 16)
+            ]
+            return [row for f in futures for row in f.result()]
+
+
+def _mean(values: Any) -> float | None:
+    kept = [v for v in map(as_number, values) if math.isfinite(v)]
+    return statistics.fmean(kept) if kept else None
+
+
+def _require(prompts: Sequence[Prompt], held_out: Sequence[Prompt], recipe: RLRecipe, rewards: Rewards) -> None:
+    if not prompts:
+        raise UsageError("there are no prompts to train on")
+    if shared := {p.text for p in prompts} & {p.text for p in held_out}:
+        raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
+    missing = ({*recipe.rewards} | {recipe.proxy(n) for n in recipe.rewards}) - set(rewards.names)
+    if missing or not recipe.rewards:
+        named = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
+        raise UsageError(f"{named}: configured are {', '.join(rewards.names) or 'none'}")
+    kinds = {category(p) for p in prompts}
+    if idle := sorted(k for k in kinds if not any(recipe.weight(k, n) for n in recipe.rewards)):
+        raise UsageError(f"no reward has a weight for {idle[0]} prompts: add it, or {'*'!r}, to the recipe's weights")
