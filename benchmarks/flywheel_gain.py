@@ -21,6 +21,7 @@ import argparse
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -29,6 +30,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from flywheel.cases.attribution import attribute, probe
 from flywheel.cases.events import load_cases

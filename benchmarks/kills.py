@@ -22,6 +22,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+
 from flywheel.demo.world import write_world
 from flywheel.ledger import Ledger
 from flywheel.workspace import Workspace

@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+
 from curation import table
 from curation.pipeline import configure, funnel
 from curation.policy import Policy, load_policy

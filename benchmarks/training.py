@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/training.py hides the package
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset, segment_bounds, tokens

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+
 from benchmarks import corruptors as plant
 from benchmarks.corruptors import Plant, picture
 from curation.dedup import related
