@@ -104,11 +104,11 @@ def test_the_service_gives_the_same_scores_and_is_asked_again_when_it_stumbles(r
 def test_prompts_of_rl_cases_keep_out_of_the_suite(tmp_path):
     from flywheel.cases.events import Case
 
-    def case(number: int, capability: str, track: str | None = "rl", is_open: bool = True) -> Case:
-        return Case(str(number), 1, capability, track, "p", "a prompt", is_open)
+    def case(number: int, capability: str, track: str | None = "rl", status: str = "routed") -> Case:
+        return Case(str(number), 1, capability, track, "p", "a prompt", status)
 
     cases = [case(1, "count"), case(2, "identity"), case(3, "identity"), case(4, "color", "pretraining")]
-    cases += [case(5, "object", "rl", False), case(6, "photorealism")]
+    cases += [case(5, "object", "rl", "closed"), case(6, "photorealism")]
     assert rl_capabilities(cases) == ["identity", "count"]
     with pytest.raises(UsageError, match="no open case on the RL track"):
         rl_capabilities(cases[3:])
