@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 
 from flywheel.workspace import UsageError
@@ -159,15 +158,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, snapshot):
 
 
 # Ray Train ----------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def cluster():
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
-    yield
-    ray.shutdown()
-
-
-def test_ray_train_runs_the_same_training(cluster, tmp_path, snapshot, trained):
+def test_ray_train_runs_the_same_training(ray_session, tmp_path, snapshot, trained):
     given = Run(
         out_dir=str(tmp_path), sources=[{"manifest": str(snapshot)}], recipe=TINY.to_dict(), steps=STEPS, seed=5
     )
