@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> torch.optim.Optimizer:
@@ -22,15 +26,35 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def average_of(model: nn.Module) -> dict[str, Tensor]:
-    """An EMA that starts at the model's weights."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+def adamw(
+    named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """An AdamW over `named`, in their order."""
+    return torch.optim.AdamW(named.values(), lr=rate, weight_decay=decay, betas=betas, fused=True)
+
+
+def moments(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Its state by `<key>.<parameter>`; parameters that no step has touched have none."""
+    return {f"{k}.{n}": optimizer.state[p][k] for n, p in named.items() for k in _MOMENTS if k in optimizer.state[p]}
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+) -> None:
+    """The inverse of `moments`."""
+    for name, parameter in named.items():
+        if f"step.{name}" in state:
+            optimizer.state[parameter] = {key: state[f"{key}.{name}"] for key in _MOMENTS}
+
+
+def copies(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Detached copies, such as an EMA starts from."""
+    return {name: p.detach().clone() for name, p in named.items()}
 
 
 @torch.no_grad()
-def update_ema(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def move_ema(ema: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], decay: float) -> None:
     """ema ← decay·ema + (1 − decay)·weights, in place."""
-    named = dict(model.named_parameters())
     torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
 
 
@@ -38,7 +62,6 @@ def training_state(
     model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
     """Everything that changes with a step, as tensors by name; they share memory with what trains."""
-    moments = {}
-    for name, parameter in model.named_parameters():
-        moments |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
-    return {"model": {k: v.detach() for k, v in model.named_parameters()}, "ema": ema, "optimizer": moments}
+    named = dict(model.named_parameters())
+    weights = {k: v.detach() for k, v in named.items()}
+    return {"model": weights, "ema": ema, "optimizer": moments(optimizer, named)}

@@ -26,7 +26,7 @@ from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipes import Recipe
-from training.state import average_of, build_optimizer, set_rate, training_state, update_ema
+from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
 log = logging.getLogger(__name__)
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -80,7 +80,7 @@ def train(
         encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
         autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
         model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
-        ema = average_of(model)
+        ema = copies(dict(model.named_parameters()))
         optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
         state = training_state(model, ema, optimizer)
         if last is not None:
@@ -127,7 +127,7 @@ def train(
             rate = learning_rate(recipe, step, steps)
             set_rate(optimizer, rate)
             optimizer.step()
-            update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
+            move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
             seen, done = seen + rows, step + 1
             line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
             if _due(recipe.validate_every, done) or (recipe.validate_every and done == steps):

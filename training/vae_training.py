@@ -28,7 +28,7 @@ from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perce
 from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
-from training.state import average_of, build_optimizer, set_rate, training_state, update_ema
+from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 from training.torchvision_shim import declare_operators
 
 FACTOR = 16
@@ -157,7 +157,7 @@ def train_vae(
         torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
         model = Trained(recipe.build(), recipe.channels, Features.channels).to(device)
     features = Features().to(device)
-    ema = average_of(model)
+    ema = copies(dict(model.named_parameters()))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
     found = checkpoints.steps(out_dir)
@@ -176,7 +176,7 @@ def train_vae(
             raise UsageError(f"step {step + 1}: the gradient is no longer a number: lower the learning rate")
         set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(step / steps))
         optimizer.step()
-        update_ema(ema, model, min(recipe.ema, (step + 1) / (step + 10)))
+        move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
         done = step + 1
         line = {"step": done, **{k: v.item() for k, v in losses.items()}, "grad_norm": norm}
         metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})

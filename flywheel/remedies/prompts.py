@@ -6,11 +6,13 @@ A case names a prompt of the held-out suite, which must not be trained on: its c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from curation.synthesis import GENERATORS, draw
 from flywheel.cases.events import Case
+from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import write_rows
 from flywheel.workspace import UsageError, write_bytes
 
@@ -33,40 +35,55 @@ def rl_capabilities(cases: Sequence[Case]) -> list[str]:
     return served
 
 
-def write_prompts(
-    path: Path, capabilities: Sequence[str], count: int, *, seed: int, exclude: frozenset[str]
-) -> dict[str, int]:
-    """Write `count` prompts a capability as a suite file, their references beside it; returns {capability: prompts}.
+def fresh_prompts(
+    capability: str, count: int, folder: Path, held_out: HeldOut, *, seed: str
+) -> Iterator[dict[str, Any]]:
+    """Up to `count` suite rows for a capability that a generator serves; their references are written below `folder`.
 
-    Neither wording nor meaning of an excluded prompt is made, and no prompt twice: a capability with few variants gets
-    fewer. Errors: `UsageError` for a capability that no generator serves.
+    None says or nearly says a held-out prompt, or shows what one means, and none comes twice: a capability with few
+    variants gets fewer. The checks of the capability come first: they name the prompt's category.
     """
-    rows, made = [], {}
+    recipes = [make() for make in GENERATORS[capability]]
+    stream = draw(recipes, seed=f"{seed}/{capability}", exclude=frozenset(held_out.prompts))
+    seen: set[tuple[Any, ...]] = set()
+    for sample in itertools.islice(stream, 4 * count):
+        key = (sample.caption, sample.references)
+        if key in seen or not any(c["capability"] == capability for c in sample.checks):
+            continue
+        if len(seen) == count:
+            return
+        if held_out.near(sample.caption):
+            continue
+        seen.add(key)
+        row = prompt_row(capability, len(seen), sample.caption, sample.task, sample.checks)
+        for number, reference in enumerate(sample.references):
+            row["references"].append(f"references/{row['prompt_id']}-{number}.png")
+            write_bytes(folder / row["references"][-1], reference)
+        yield row
+
+
+def prompt_row(
+    capability: str, number: int, prompt: str, task: str, checks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A suite row of RL, without references."""
+    own_first = sorted(checks, key=lambda c: c["capability"] != capability)
+    row = {"prompt_id": f"rl-{capability}-{number:04d}", "prompt": prompt, "task": task, "category": capability}
+    return row | {"references": [], "checks": own_first}
+
+
+def write_prompts(
+    path: Path, capabilities: Sequence[str], count: int, *, seed: int, exclude: Iterable[str]
+) -> dict[str, int]:
+    """Write up to `count` prompts a capability as a suite file; returns {capability: prompts}.
+
+    `exclude`: evaluation prompts. Errors: `UsageError` for a capability that no generator serves.
+    """
+    rows, made, held_out = [], {}, HeldOut(exclude)
     for capability in dict.fromkeys(capabilities):
         if capability not in GENERATORS:
             raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(GENERATORS)}")
-        stream = draw([make() for make in GENERATORS[capability]], seed=f"{seed}/prompts/{capability}", exclude=exclude)
-        seen: set[tuple] = set()
-        for sample in itertools.islice(stream, 4 * count):
-            key = (sample.caption, sample.references)
-            checks = [c for c in sample.checks if c["capability"] == capability]
-            if key in seen or not checks or len(seen) == count:
-                continue
-            identity, references = f"{capability}-{len(seen):05d}", []
-            for number, data in enumerate(sample.references):
-                references.append(f"references/{identity}-{number}.png")
-                write_bytes(path.parent / references[-1], data)
-            seen.add(key)
-            rest = [c for c in sample.checks if c not in checks]  # the capability's own come first: its category
-            rows.append(
-                {
-                    "prompt_id": identity,
-                    "prompt": sample.caption,
-                    "task": sample.task,
-                    "references": references,
-                    "checks": checks + rest,
-                }
-            )
-        made[capability] = len(seen)
+        found = list(fresh_prompts(capability, count, path.parent, held_out, seed=f"{seed}/prompts"))
+        rows += found
+        made[capability] = len(found)
     write_rows(path, rows)
     return made

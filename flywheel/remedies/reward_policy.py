@@ -13,7 +13,6 @@ The report adjusts weights and prompt mix "so that no single reward is over-opti
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,31 +124,18 @@ def _prompts(
     retrieved: Callable[[str, int], Sequence[str]],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    from curation.synthesis import GENERATORS, draw
+    from curation.synthesis import GENERATORS
+    from flywheel.remedies.prompts import fresh_prompts, prompt_row
 
-    number, seen = 0, set()
     if capability in GENERATORS:
-        recipes = [make() for make in GENERATORS[capability]]
-        stream = draw(recipes, seed=f"{seed}/rl/{capability}", exclude=frozenset(held_out.prompts))
-        for sample in itertools.islice(stream, 4 * count):  # few variants give fewer prompts, none twice
-            key = (sample.caption, sample.references)
-            if number == count:
-                return
-            if key in seen or held_out.near(sample.caption):
-                continue
-            seen.add(key)
-            number += 1
-            row = _row(capability, number, sample.caption, sample.task, sample.checks)
-            for k, reference in enumerate(sample.references):
-                row["references"].append(f"references/{row['prompt_id']}-{k}.png")
-                write_bytes(folder / row["references"][-1], reference)
-            yield row
+        yield from fresh_prompts(capability, count, folder, held_out, seed=f"{seed}/rl")
         return
+    number = 0
     for caption in retrieved(capability, 4 * count):
         checks = text_checks(caption, capability)
         if checks and number < count and not held_out.near(caption):
             number += 1
-            yield _row(capability, number, caption, "t2i", checks)
+            yield prompt_row(capability, number, caption, "t2i", checks)
 
 
 def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
@@ -166,12 +152,6 @@ def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
 
     text = quoted_text(caption)
     return [{"verifier": "text", "capability": capability, "text": text}] if text else []
-
-
-def _row(capability: str, number: int, prompt: str, task: str, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    own_first = sorted(checks, key=lambda c: c["capability"] != capability)  # the first names the prompt's category
-    row = {"prompt_id": f"rl-{capability}-{number:04d}", "prompt": prompt, "task": task, "category": capability}
-    return row | {"references": [], "checks": own_first}
 
 
 def _reward_of(verifier: str) -> str:

@@ -22,10 +22,10 @@ from training.dmd.recipe import DMDRecipe
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
-from training.optimizer_state import adamw, copies, load_moments, moments, move_ema
 from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
 from training.randomness import generator
 from training.sampling import Sampler
+from training.state import adamw, copies, load_moments, moments, move_ema
 from training.trainer import Progress, same_run
 
 

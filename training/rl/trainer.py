@@ -20,7 +20,6 @@ from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.losses import grpo
-from training.optimizer_state import adamw, copies, load_moments, moments, move_ema
 from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
@@ -28,6 +27,7 @@ from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import Group, objective_velocity, roll_out
 from training.sampling import Sampler
+from training.state import adamw, copies, load_moments, moments, move_ema
 from training.trainer import Progress, same_run
 
 
