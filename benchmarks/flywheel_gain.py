@@ -4,7 +4,8 @@ python benchmarks/flywheel_gain.py --folder DIR [--seeds 5] [--rounds 3] [--part
 
 Per seed the demo's world, a base round, then consecutive targeted rounds by the functions that `flywheel run` calls.
 Arms of a round start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
-`untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (the pool alone).
+`untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (what the incumbent
+had: the pool and the remedies of the rounds that led to it).
 Reductions are relative, 1 - rate / incumbent's rate, over the held-out prompts of the round's targeted capabilities;
 intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
 
@@ -113,8 +114,9 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     pool = dict.fromkeys(SHAPES, amounts.singles / 3)
     pool |= {"count": amounts.groups, "typography": amounts.words}
     pool |= {"editing": amounts.recolours + amounts.moves, "identity": amounts.keeps}
-    total = sum(m["samples"] for m in plan["mix"] if m["track"] != "base")
-    share = 1 - plan["mix"][0]["share"]
+    total = sum(m["samples"] for m in data.asked(plan))
+    share = sum(m["share"] for m in data.asked(plan))
+    had = [m for m in plan["mix"] if m not in data.asked(plan)]
     mix = [
         {"track": c, "samples": round(total * n / sum(pool.values())), "share": share * n / sum(pool.values())}
         for c, n in pool.items()
@@ -122,7 +124,7 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     mix = [m for m in mix if m["samples"]]
     number, workspace = plan["round"], context.workspace
     folder = workspace.path("untargeted", f"round-{number:04d}")
-    other = {**plan, "mix": [plan["mix"][0], *mix]}
+    other = {**plan, "mix": [*had, *mix]}
     rows = data.collect(folder, other, [], context.suite, context.manifest(dict(plan)), preset=context.preset)
     accepted = Slot(1, "accepted", "auto-approve")
     items = {
@@ -132,9 +134,8 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
         for r in rows
     }
     data.shard(folder, other, context.suite, items)
-    base, remedies = str(context.manifest(dict(plan))), str(folder / "manifest.json")
-    sources = [{"manifest": base, "track": "base", "share": plan["mix"][0]["share"]}]
-    sources += [{"manifest": remedies, "track": m["track"], "share": m["share"]} for m in mix]
+    sources = steps.sources(context, {**plan, "mix": had})
+    sources += [{"manifest": str(folder / "manifest.json"), "track": m["track"], "share": m["share"]} for m in mix]
     arm = Run(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,

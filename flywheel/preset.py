@@ -56,10 +56,11 @@ class Attribution:
 class Plan:
     """How routed cases become a data quota."""
 
-    remedy_share: float  # share of the next round's rows that serves cases
+    remedy_share: float  # share that serves cases, of the next round's rows without the kept ones
     max_targets: int  # capabilities served in one round, those with most cases first
     min_cases: int  # fewer open cases than this make no target
     samples: int  # remedy samples of one round, all targets together
+    kept_share: float = 0.3  # share of the rows that remedies of earlier promoted rounds keep, all together
     retrieval_similarity: float = 0.6  # cosine between prompt and caption
     tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
 

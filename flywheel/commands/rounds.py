@@ -38,7 +38,9 @@ def plan(
     out(f"round {pinned['round']} ({state}) from {pinned['incumbent'] or 'scratch'}")
     for name in ("snapshot", "policy", "checkpoint", "code", "preset", "suites", "seed", "steps", "waiting"):
         out(f"{name:>11}  {_text(pinned[name])}")
-    print_rows([{k: m.get(k) for k in ("track", "share", "samples", "cases", "reason")} for m in pinned["mix"]], False)
+    print_rows(
+        [{k: m.get(k) for k in ("track", "round", "share", "samples", "cases", "reason")} for m in pinned["mix"]], False
+    )
     hours = {k: cost[f"{k}_hours"] for k in ("cpu", "gpu", "wall")}
     said = ", ".join(f"{v:.2f} {k}-hours" for k, v in hours.items() if v is not None) or "hours unknown"
     out(

@@ -77,6 +77,11 @@ def folder_of(workspace: Workspace, round_: int) -> Path:
     return workspace.path("remedies", f"round-{round_:04d}")
 
 
+def asked(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries of the plan's mix that ask for new samples; the others name the base pool and earlier rounds."""
+    return [m for m in plan["mix"] if "samples" in m]
+
+
 def collect(
     folder: Path,
     plan: Mapping[str, Any],
@@ -99,14 +104,14 @@ def collect(
         found: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
         scarcity: dict[str, dict[str, float]] = {}
-        for target in (m for m in plan["mix"] if m["track"] != "base"):
+        for target in asked(plan):
             name = target["track"]
             mine = tuple(c for c in cases if c.capability == name)
             request = Request(name, target["samples"], mine, plan["seed"] + plan["round"])
             if mine:
-                asked = {name: sorted({c.prompt for c in mine})}
+                prompts = {name: sorted({c.prompt for c in mine})}
                 limits = preset.attribution
-                scarcity |= index.scarcity(asked, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
+                scarcity |= index.scarcity(prompts, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
             made = _candidates(request, index, base_manifest, side, preset.plan.retrieval_similarity, held_out, refused)
             for n, row in enumerate(itertools.islice(made, request.wanted), 1):
                 found.append(row)
@@ -136,11 +141,7 @@ def shard(
     if counts_path.exists():
         return read_json(counts_path)
     held_out = HeldOut(p.text for p in suite)
-    counts = {
-        m["track"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0)
-        for m in plan["mix"]
-        if m["track"] != "base"
-    }
+    counts = {m["track"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in asked(plan)}
     table = pq.read_table(folder / "refused.parquet").to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from flywheel import catalog
 from flywheel.cases.events import load_cases
 from flywheel.ledger import Ledger
-from flywheel.remedies.data import folder_of
+from flywheel.remedies.data import asked, folder_of
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
 from flywheel.workspace import UsageError, Workspace, read_json
@@ -139,8 +139,8 @@ def _curated(workspace: Workspace, name: str, *, needed: bool) -> dict[str, Any]
 
 def _reason(workspace: Workspace, row: Mapping[str, Any]) -> str | None:
     """The plan's reason for the quota that asked for the sample."""
-    mix = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))["mix"]
-    return next((m["reason"] for m in mix if m["track"] == row["capability"]), None)
+    plan = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))
+    return next((m["reason"] for m in asked(plan) if m["track"] == row["capability"]), None)
 
 
 def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -> list[str]:
@@ -178,8 +178,9 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     plan = read_json(workspace.path("rounds", f"round-{round_['round']:04d}", "plan.json"))
     recipe = from_dict(plan["recipe"])
     base = read_json(workspace.path("snapshots", f"{plan['snapshot']}.json"))["manifest"]
-    remedies = str((folder_of(workspace, round_["round"]) / "manifest.json").relative_to(workspace.root))
+    read = {m.get("round", round_["round"]) for m in plan["mix"] if m["track"] != "base"}
+    made = {str((folder_of(workspace, n) / "manifest.json").relative_to(workspace.root)) for n in read}
     return any(
-        s["manifest"] in (base, remedies) and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
+        s["manifest"] in {base, *made} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
         for s in shards
     )

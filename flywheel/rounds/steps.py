@@ -130,7 +130,8 @@ def propose(run: Context, number: int, snapshot: str) -> Plan:
     found = promotion.incumbent(run.workspace)
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]
     pinned = pins(run.workspace, snapshot, found.checkpoint if found else None, run.preset, run.job.seed)
-    return make_plan(cases, pinned, round_=number, preset=run.preset)
+    earlier = [read_json(run.round_folder(p.round) / "plan.json") for p in promotion.load_history(run.workspace)]
+    return make_plan(cases, pinned, earlier, round_=number, preset=run.preset)
 
 
 def plan(run: Context, number: int, snapshot: str) -> Plan:
@@ -257,35 +258,40 @@ def _previous_rewards(run: Context, number: int) -> dict[str, Any] | None:
 
 
 def train(run: Context, plan_: Plan) -> dict[str, Path]:
-    """Train the candidate on the plan's mix and, beside it, the control: equally long on the base pool alone.
+    """Train the candidate on the plan's mix and, beside it, the control: equally long without the round's remedies.
 
     Returns {arm: checkpoint}. A plan without targets is a control of itself and has none.
     """
     from training.worker import Run, train_all
 
-    base = str(run.manifest(plan_))
-    remedies = str(run.workspace.path("remedies", f"round-{plan_['round']:04d}", "manifest.json"))
-    mixes = {
-        "candidate": [
-            {"manifest": base if m["track"] == "base" else remedies, "track": m["track"], "share": m["share"]}
-            for m in plan_["mix"]
-            if m["share"]
-        ]
-    }
+    mixes = {"candidate": sources(run, plan_)}
     if plan_["targets"]:
-        mixes["control"] = [{"manifest": base, "track": "base"}]
+        mixes["control"] = sources(run, plan_ | {"mix": [m for m in plan_["mix"] if m not in data.asked(plan_)]})
     runs = [
         Run(
             out_dir=str(run.workspace.path("checkpoints", arm_name(plan_["round"], arm))),
-            sources=sources,
+            sources=mix,
             recipe=plan_["recipe"],
             init=str(run.workspace.path(plan_["incumbent"])) if plan_["incumbent"] else None,
             seed=plan_["seed"] + plan_["round"],
             steps=plan_["steps"],
         )
-        for arm, sources in mixes.items()
+        for arm, mix in mixes.items()
     ]
     return dict(zip(mixes, train_all(runs, threads=run.preset.threads, progress=run.progress)))
+
+
+def sources(run: Context, plan_: Plan) -> list[dict[str, Any]]:
+    """The plan's mix as the trainer reads it: the base pool, kept remedies of earlier rounds, the round's own."""
+
+    def manifest(m: dict[str, Any]) -> Path:
+        if m["track"] == "base":
+            return run.manifest(plan_)
+        return data.folder_of(run.workspace, m.get("round", plan_["round"])) / "manifest.json"
+
+    return [
+        {"manifest": str(manifest(m)), "track": m["track"], "share": m["share"]} for m in plan_["mix"] if m["share"]
+    ]
 
 
 def evaluate(run: Context, plan_: Plan, arm: str, checkpoint: Path) -> None:

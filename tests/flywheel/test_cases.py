@@ -86,6 +86,28 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
     assert "30 routed to pretraining" in plan["mix"][1]["reason"]
 
 
+def test_plan_keeps_what_promoted_rounds_repaired():
+    preset = load_preset("demo")
+    signals = [signal(f"p{i}", "count", False) for i in range(10)]
+    cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
+    second = {"round": 2, "mix": [{"track": "base", "share": 0.4}, {"track": "text", "share": 0.6, "samples": 9}]}
+    third = make_plan(
+        cases,
+        {"incumbent": "a"},
+        [{"round": 1, "mix": [{"track": "base", "share": 1.0}]}, second],
+        round_=3,
+        preset=preset,
+    )
+    base, kept, count = third["mix"]
+    assert (kept["track"], kept["round"], kept["share"]) == ("text", 2, preset.plan.kept_share)
+    assert abs(count["share"] - preset.plan.remedy_share * (1 - preset.plan.kept_share)) < 1e-6
+    assert abs(base["share"] + kept["share"] + count["share"] - 1) < 1e-6
+    fourth = make_plan([], {"incumbent": "b"}, [second, third], round_=4, preset=preset)
+    shares = {(m["track"], m.get("round")): m["share"] for m in fourth["mix"]}
+    assert abs(shares["text", 2] / shares["count", 3] - 0.6 / count["share"]) < 1e-3  # what was kept is not kept twice
+    assert abs(shares["base", None] - (1 - preset.plan.kept_share)) < 1e-6
+
+
 def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
     preset = load_preset("demo")
     cases = [
