@@ -117,6 +117,38 @@ def mine(
     _print(mine_file(Workspace(workspace), file, Mining(margin=margin, disagreement=disagreement)), as_json)
 
 
+@signals.command(
+    epilog="Example: flywheel signals judge w/checkpoints/round-0002-candidate/step-00000400 -w w --seeds 4"
+)
+def judge(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, of a training that still runs too.")],
+    workspace: WorkspaceOption,
+    suite: Annotated[Path | None, typer.Option(help="Suite to draw; default: the workspace's held-out suite.")] = None,
+    preset: PresetOption = "tiny",
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a checkpoint judge what it draws itself, and mine the bad cases from it."""
+    from flywheel.preset import load_preset
+    from flywheel.progress import Progress
+    from flywheel.signals.mining import Mining, mine_file
+    from flywheel.signals.self_evaluation import self_evaluate
+    from flywheel.signals.suite import load_suite
+
+    opened = Workspace(workspace, create=False)
+    path = suite or opened.path("suite", "suite.jsonl")
+    if not path.is_file():
+        raise UsageError(f"there is no suite at {path}: name one with --suite")
+    progress, numbers = Progress(), range(seed, seed + seeds)
+    with progress.step("judge"):
+        judged = self_evaluate(
+            opened, checkpoint, load_suite(path), numbers, load_preset(preset).evaluation, progress=progress
+        )
+    say(f"judgements: {judged}")
+    _print(mine_file(opened, judged, Mining()), as_json)
+
+
 @signals.command("import", epilog="Example: flywheel signals import feedback.jsonl -w w")
 def import_feedback(
     file: Annotated[Path, typer.Argument(help="User feedback, JSON lines or Parquet, one event a row.")],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib import resources
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flywheel.demo.suite import write_suite
 from flywheel.ledger import Ledger
 from flywheel.sample import parse_size, promoted_checkpoint, sample_pictures
+from flywheel.signals.mining import read_judgements
 from flywheel.workspace import UsageError, Workspace
 from tests.flywheel.test_cli import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
@@ -89,3 +93,24 @@ def test_the_command(checkpoint, tmp_path):
     )
     made = json.loads(out.stdout)
     assert Image.open(made["images"][0]).size == (32, 16) and Image.open(made["grid"]).size[0] > 32
+
+
+def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(checkpoint, tmp_path):
+    write_suite(tmp_path / "suite", size="quick")
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join((tmp_path / "suite" / "suite.jsonl").read_text().splitlines(keepends=True)[:3]))
+    workspace, preset = Workspace(tmp_path / "w"), tmp_path / "p.toml"
+    text = (resources.files("flywheel.presets") / "tiny.toml").read_text()
+    preset.write_text(re.sub(r"(?m)^steps = .*$", "steps = 1", re.sub(r"(?m)^side = .*$", "side = 32", text)))
+    verb = ("signals", "judge", checkpoint, "-w", workspace.root, "--suite", few, "--preset", preset, "--seeds", "2")
+    counts = json.loads(flywheel(*verb, "--json").stdout)
+    judged = read_judgements(next(workspace.path("judgements").iterdir())).to_pylist()
+    assert {r["seed"] for r in judged} == {0, 1} and len({r["prompt_id"] for r in judged}) == 3
+    assert all(workspace.path(r["image"]).exists() for r in judged)
+    signals = Ledger(workspace, "signals").rows()
+    assert sum(counts.values()) == len(signals) > 0  # one training step draws no scene
+    assert json.loads(flywheel(*verb, "--json").stdout) == counts and len(Ledger(workspace, "signals").rows()) == len(
+        signals
+    )
+    assert "is not a checkpoint" in wrong("signals", "judge", tmp_path, "-w", workspace.root, "--suite", few)
+    assert "name one with --suite" in wrong("signals", "judge", checkpoint, "-w", workspace.root)

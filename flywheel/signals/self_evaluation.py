@@ -1,0 +1,65 @@
+"""Self-evaluation: a checkpoint, such as one that training saved a moment ago, judges what it draws from many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from flywheel.preset import Evaluation
+from flywheel.signals.evaluation import Report, Verifiers, judge_images, sample_suite
+from flywheel.signals.suite import Prompt
+from flywheel.workspace import Workspace, digest, write_parquet
+
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("prompt_id", "prompt", "task", "capability", "checkpoint")),
+        ("seed", pa.int64()),
+        ("verifier", pa.string()),
+        ("score", pa.float64()),
+        ("threshold", pa.float64()),
+        ("image", pa.string()),
+    ]
+)
+
+
+def self_evaluate(
+    workspace: Workspace,
+    checkpoint: Path,
+    suite: Sequence[Prompt],
+    seeds: Sequence[int],
+    settings: Evaluation,
+    *,
+    progress: Report | None = None,
+) -> Path:
+    """Judgements, as `flywheel.signals.mining` reads them, of the suite's prompts drawn from every seed.
+
+    The same checkpoint, suite and settings name the same file: what is finished is kept, a killed call goes on.
+    Errors: `UsageError` where the folder is no checkpoint.
+    """
+    from training.checkpoint import Checkpoint
+
+    prompts = [(p.prompt_id, p.text) for p in suite]
+    name = digest(Checkpoint(checkpoint).fingerprint, prompts, settings.side, settings.steps, settings.cfg)[:16]
+    path = workspace.path("judgements", f"{digest(name, list(seeds))[:16]}.parquet")
+    if path.exists():
+        return path
+    by, rows = Verifiers.of(workspace, settings), []
+    for seed in seeds:
+        folder = workspace.path("samples", f"self-{name}", f"seed-{seed}")
+        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
+        for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
+            image = str((folder / f"{prompt.prompt_id}.png").relative_to(workspace.root))
+            shared = {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task, "image": image}
+            rows += [
+                {
+                    **shared,
+                    "checkpoint": str(checkpoint),
+                    "seed": seed,
+                    **{k: getattr(o, k) for k in ("capability", "verifier", "score", "threshold")},
+                }
+                for o in outcomes
+            ]
+    write_parquet(path, pa.Table.from_pylist(rows, schema=SCHEMA))
+    return path
