@@ -1,0 +1,45 @@
+"""The documentation: the tutorial runs as printed, the generated reference is up to date, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(sh|output)\n(.*?)^```$", re.M | re.S)
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path):
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": paths, "COLUMNS": "160", "PYTHONPATH": str(ROOT)}
+    seen, ran = "", 0
+    for kind, block in BLOCK.findall(text):
+        if kind == "output":
+            assert all(line in seen for line in block.splitlines()), seen
+            continue
+        command = ["bash", "-euo", "pipefail", "-c", block]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        seen, ran = done.stdout, ran + 1
+        assert done.returncode == 0, f"{block}\n{seen}"
+    assert ran > 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_reference_is_up_to_date(tmp_path: Path):
+    subprocess.run([sys.executable, ROOT / "docs" / "reference" / "write.py", tmp_path], check=True, timeout=120)
+    for made in tmp_path.iterdir():
+        assert made.read_text() == (ROOT / "docs" / "reference" / made.name).read_text(), "run docs/reference/write.py"
