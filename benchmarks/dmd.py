@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
-import torch
-from demo_checkpoint import add_options, evaluate, open_start, pass_rate, rates
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
+import torch
+
+from benchmarks.demo_checkpoint import add_options, evaluate, open_start, pass_rate, rates
 from flywheel.remedies.prompts import write_prompts
 from flywheel.signals.suite import load_suite
 from training.dmd.recipe import dmd_recipe

@@ -13,8 +13,12 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 import torch
 from torch import Tensor

@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,10 +25,12 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+
 import torch
-from demo_checkpoint import Passed, add_options, evaluate, open_start, rates
 from scipy.stats import t as student_t
 
+from benchmarks.demo_checkpoint import Passed, add_options, evaluate, open_start, rates
 from flywheel.remedies.prompts import write_prompts
 from flywheel.remedies.rewards import Local
 from flywheel.signals.suite import Prompt, load_suite
