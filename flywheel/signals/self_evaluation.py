@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,14 +36,15 @@ def self_evaluate(
 ) -> Path:
     """Judgements, as `flywheel.signals.mining` reads them, of the suite's prompts drawn from every seed.
 
-    The same checkpoint, suite and settings name the same file: what is finished is kept, a killed call goes on.
+    The same checkpoint, suite, seeds and settings name the same file: what is finished is kept, a killed call goes on.
     Errors: `UsageError` where the folder is no checkpoint.
     """
     from training.checkpoint import Checkpoint
 
-    prompts = [(p.prompt_id, p.text) for p in suite]
+    prompts = [(p.prompt_id, p.text, [hashlib.sha256(r).hexdigest() for r in p.reference_bytes()]) for p in suite]
     name = digest(Checkpoint(checkpoint).fingerprint, prompts, settings.side, settings.steps, settings.cfg)[:16]
-    path = workspace.path("judgements", f"{digest(name, list(seeds))[:16]}.parquet")
+    judged_by = [[p.checks for p in suite], dict(settings.judge), dict(settings.scorers)]
+    path = workspace.path("judgements", f"{digest(name, judged_by, list(seeds))[:16]}.parquet")
     if path.exists():
         return path
     by, rows = Verifiers.of(workspace, settings), []

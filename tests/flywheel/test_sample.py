@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -13,8 +14,11 @@ from PIL import Image
 
 from flywheel.demo.suite import write_suite
 from flywheel.ledger import Ledger
+from flywheel.preset import load_preset
 from flywheel.sample import parse_size, promoted_checkpoint, sample_pictures
 from flywheel.signals.mining import read_judgements
+from flywheel.signals.self_evaluation import self_evaluate
+from flywheel.signals.suite import load_suite
 from flywheel.workspace import UsageError, Workspace
 from tests.flywheel.test_cli import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
@@ -109,8 +113,10 @@ def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(checkpo
     assert all(workspace.path(r["image"]).exists() for r in judged)
     signals = Ledger(workspace, "signals").rows()
     assert sum(counts.values()) == len(signals) > 0  # one training step draws no scene
-    assert json.loads(flywheel(*verb, "--json").stdout) == counts and len(Ledger(workspace, "signals").rows()) == len(
-        signals
-    )
+    assert json.loads(flywheel(*verb, "--json").stdout) == counts
+    assert len(Ledger(workspace, "signals").rows()) == len(signals)
+    asked = [replace(p, checks=p.checks[:1]) for p in load_suite(few)]  # other checks are another judgement
+    other = self_evaluate(workspace, checkpoint, asked, range(2), load_preset(str(preset)).evaluation)
+    assert read_judgements(other).num_rows == 6 and len(list(workspace.path("judgements").iterdir())) == 2
     assert "is not a checkpoint" in wrong("signals", "judge", tmp_path, "-w", workspace.root, "--suite", few)
     assert "name one with --suite" in wrong("signals", "judge", checkpoint, "-w", workspace.root)
