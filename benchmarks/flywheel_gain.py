@@ -12,8 +12,8 @@ the mean over seeds and rounds instead, in which a late round's two failures wei
 Intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
 
 Attribution plants a cause and counts the cases that reach its track (unsure counts as wrong): words removed from the
-pool → pretraining; a policy trained for a fraction of the steps, shapes that the pool is full of → rl; prompts garbled
-under a trained policy → prompt_enhancement.
+pool → pretraining; shapes that the pool is full of, under a policy that took only the base round's steps, a third of
+those after which it makes them (the `no data` arm shows it) → rl; prompts that it passes, garbled → prompt_enhancement.
 
 Everything is kept in the folder and resumed. The last line is one JSON object.
 """
@@ -70,7 +70,6 @@ class Options:
     round_steps: int
     samples: int
     probes: int
-    undertrained: float
 
 
 def preset_file(options: Options, name: str, base_steps: int) -> Path:
@@ -254,11 +253,9 @@ def planted(options: Options, seed: int) -> list[tuple[str, str, str]]:
     """(cause, expected track, track) of every case with a planted cause."""
     removed = finish(options, "removed", seed=seed, rounds=1, base_steps=options.base_steps, without="word-")
     out = [("capability removed from the pool", "pretraining", t) for t in tracks(removed, ("typography",))]
-    few = max(1, round(options.base_steps * options.undertrained))
-    young = finish(options, "undertrained", seed=seed, rounds=1, base_steps=few)
+    young = finish(options, "gain", seed=seed, rounds=1, base_steps=options.base_steps)
     out += [("policy under-trained", "rl", t) for t in tracks(young, SHAPES)]
-    trained = finish(options, "gain", seed=seed, rounds=1, base_steps=options.base_steps)
-    return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(trained)]
+    return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(young)]
 
 
 def tracks(context: steps.Context, capabilities: Sequence[str]) -> list[str]:
@@ -335,13 +332,10 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=1100)
     parser.add_argument("--round-steps", type=int, default=800)
     parser.add_argument("--samples", type=int, default=480)
-    parser.add_argument("--probes", type=int, default=4, help="further seeds per failing prompt")
-    parser.add_argument("--undertrained", type=float, default=0.3, help="share of the base steps")
+    parser.add_argument("--probes", type=int, default=8, help="further seeds per failing prompt")
     a = parser.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(
-        a.folder.resolve(), a.size, a.rounds, a.base_steps, a.round_steps, a.samples, a.probes, a.undertrained
-    )
+    options = Options(a.folder.resolve(), a.size, a.rounds, a.base_steps, a.round_steps, a.samples, a.probes)
     figures: dict[str, Any] = {}
     if a.part in ("gain", "all"):
         rows = []
