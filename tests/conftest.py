@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -25,3 +27,29 @@ def photos() -> Path:
     if not PHOTOS.is_dir():
         pytest.skip(f"no photographs at {PHOTOS}")
     return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[str, int]]:
+    """Host and port of an S3 server."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a new bucket on a server that AWS's environment variables name."""
+    host, port = s3_server
+    given = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    urlopen(Request(f"{given['AWS_ENDPOINT_URL']}/{bucket}", method="PUT")).close()
+    return f"s3://{bucket}"
