@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,10 +79,16 @@ def curate(
             if scoring.pending(workspace, options):
                 stack.enter_context(cluster(workers))  # one Ray for scoring and sharding
             scoring.score(workspace, options, progress=progress, workers=workers)
-            judged = judge(workspace, policy, scorers, evaluation)
-            manifest = shards.write_shards(
-                workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
-            )
+            while True:
+                judged = judge(workspace, policy, scorers, evaluation)
+                try:
+                    manifest = shards.write_shards(
+                        workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
+                    )
+                    break
+                except shards.Unfit as unfit:  # judged again without them: a duplicate of theirs may be admitted now
+                    shutil.rmtree(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
+                    scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
         _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
     return _read(workspace, record)
 

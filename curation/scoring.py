@@ -107,6 +107,24 @@ def fetch_images(places: References) -> dict[str, bytes]:
     return out
 
 
+def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
+    """Set the `error` of rows, (key of the pool shard, row) → reason, that failed only after they were scored.
+
+    Tables made from the scores of their batches are removed: they are written again.
+    """
+    for shard in pool.shards(workspace):
+        found = {row: why for (key, row), why in faults.items() if key == shard.key}
+        if not found:
+            continue
+        for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
+            derived.unlink()  # first: killed in between, it must not outlive what it was made from
+        path = score_path(workspace, scorer, shard)
+        table = pq.read_table(path)
+        errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
+        place = table.schema.get_field_index("error")
+        write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
+
+
 # In the workers ------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _loaded(name: str, options: str) -> Scorer:
@@ -211,12 +229,13 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
     for name, (options, path) in todo.items():
         scorer = _loaded(name, options)
         rows = [
-            {"row": n, "sample_id": i, "error": _reason(r) if isinstance(r, Exception) else None}
+            {"row": n, "sample_id": i, "error": reason(r) if isinstance(r, Exception) else None}
             | (r if isinstance(r, dict) else {})
             for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
         ]
         write_parquet(Path(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a row is unusable, as the `error` column and the quarantine say it."""
     return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"
