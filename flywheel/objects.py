@@ -7,6 +7,8 @@ anywhere. Requests that fail or hang are repeated by the libraries, with back-of
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +37,22 @@ def remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
-def readable(path: Path) -> Any:
+def readable(path: Path | str) -> Any:
     """What Arrow reads a single file from: the path, or the object opened for range requests.
 
     Errors: `FileNotFoundError`, `OSError`.
     """
-    return arrow().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
+    address = str(path)
+    return arrow().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and everything in it; one that is not there is no error."""
+    if remote(folder):
+        with suppress(FileNotFoundError):
+            folder.fs.rm(str(folder), recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def arrow() -> Any:

@@ -13,8 +13,8 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One local Ray of two CPUs for every test that asks: starting it costs seconds."""
+def ray_session(s3_server: tuple[str, int]) -> Iterator[None]:
+    """One local Ray of two CPUs for every test that asks: starting it costs seconds. Its workers see the S3 server."""
     from curation.cluster import cluster
 
     with cluster(2):
@@ -31,25 +31,27 @@ def photos() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
-    """Host and port of an S3 server."""
+    """Host and port of an S3 server, which AWS's environment variables name as long as the session lasts."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
     server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Address of a new bucket on a server that AWS's environment variables name."""
-    host, port = s3_server
+    host, port = server.get_host_and_port()
     given = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        yield host, port
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: tuple[str, int]) -> str:
+    """Address of a new bucket."""
+    host, port = s3_server
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
-    urlopen(Request(f"{given['AWS_ENDPOINT_URL']}/{bucket}", method="PUT")).close()
+    urlopen(Request(f"http://{host}:{port}/{bucket}", method="PUT")).close()
     return f"s3://{bucket}"

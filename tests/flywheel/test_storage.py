@@ -11,10 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.ingest import ingest
+from curation.pipeline import curate, explain
+from curation.policy import load_policy
 from flywheel import catalog
 from flywheel.ledger import Ledger
 from flywheel.objects import located, readable
 from flywheel.workspace import UsageError, Workspace, file_digest, read_json, replacing, write_json, write_parquet
+from tests.curation.corpus import textures, write_folder
 from tests.proxy import FAULTS, draw, faulty
 
 
@@ -88,6 +92,24 @@ def test_two_writers_lose_nothing(s3: str):
     rows = Ledger(workspace, "case_events").rows()
     assert sum(won) == 2
     assert len(rows) == len({r["event_id"] for r in rows}) == 3 * 2 + 2
+
+
+def test_curation_is_that_of_a_folder(s3: str, tmp_path: Path, ray_session: None):
+    """Equal snapshots and equal bytes: pool, scores, tables and shards, written and read by Ray workers."""
+    pictures = textures(4) | {"broken.png": b"no picture"}
+    source = write_folder(tmp_path / "src", pictures, {name: f"picture {name}" for name in textures(4)})
+    found = []
+    for root in (tmp_path / "w", f"{s3}/w"):
+        workspace = Workspace(root)
+        ingest(workspace, source)
+        curated = curate(workspace, load_policy("demo"))
+        assert curate(workspace, load_policy("demo")) == curated
+        assert (curated.input, curated.quarantined) == (5, 1)
+        shards = [f["sha256"] for f in read_json(located(curated.manifest))["files"]]
+        stages = explain(workspace, curated.snapshot, "picture-000.jpg")["rows"][0]
+        found.append((curated.snapshot, curated.funnel, shards, stages))
+        assert catalog.query(workspace, "select count(*) as n from samples") == [{"n": 4}]
+    assert found[0] == found[1] and found[0][2]
 
 
 def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
