@@ -46,6 +46,15 @@ def readable(path: Path | str) -> Any:
     return arrow().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
 
 
+def create(path: Path, data: bytes) -> None:
+    """Write a small file where there is none. Errors: `FileExistsError`."""
+    if remote(path):
+        path.fs.pipe_file(str(path), data, mode="create")
+    else:
+        with path.open("xb") as file:
+            file.write(data)
+
+
 def remove(folder: Path) -> None:
     """Remove a folder and everything in it; one that is not there is no error."""
     if remote(folder):

@@ -100,7 +100,7 @@ class Workspace:
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
         self.root = located(root).expanduser().resolve()
         if remote(self.root):
-            _require_storage(self.root)
+            require_storage(self.root)
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"--workspace {root} is a file: give a folder")
@@ -137,7 +137,7 @@ class Workspace:
         return len(stale)
 
 
-def _require_storage(root: Path) -> None:
+def require_storage(root: Path) -> None:
     """Errors: `UsageError` that says why S3 does not serve `root`."""
     try:
         require_bucket(root)

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 FAULTS = ("dropped", "500", "503", "unanswered", "slow")
 SLOW_SECONDS = 0.3
 
+# A plan may also name "unconditional": the server is not told that it must not replace anything.
+
 Plan = Callable[[str, str], str | None]  # (method, path) of a request → its fault, or None
 
 
@@ -49,6 +51,8 @@ def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]
                 time.sleep(SLOW_SECONDS)
             connection = http.client.HTTPConnection(host, port, timeout=60)
             try:
+                if fault == "unconditional":
+                    del self.headers["If-None-Match"]
                 connection.request(self.command, self.path, body, dict(self.headers))
                 found = connection.getresponse()
                 content = found.read()
