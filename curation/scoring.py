@@ -19,6 +19,7 @@ from curation import pool
 from curation.cluster import cluster, run_all
 from curation.generated import with_generated
 from curation.scorers import load
+from flywheel.objects import located, readable
 from flywheel.schema import SCORE_KEYS
 from flywheel.scorer import BadImage, Item, Scorer
 from flywheel.workspace import Workspace, write_parquet
@@ -77,7 +78,8 @@ def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[
 
 def _references(workspace: Workspace, shard: Path) -> References:
     """Where the shard's reference images are in the pool."""
-    wanted = {i for ids in pq.read_table(shard, columns=["reference_ids"])["reference_ids"].to_pylist() for i in ids}
+    named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
+    wanted = {i for ids in named.to_pylist() for i in ids}
     return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
 
 
@@ -90,7 +92,8 @@ def image_index(workspace: Workspace) -> References:
 def _image_index(shards: tuple[str, ...]) -> References:
     index: References = {}
     for path in shards:
-        for row, image_id in enumerate(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()):
+        ids = pq.read_table(readable(path), columns=["image_id"])["image_id"]
+        for row, image_id in enumerate(ids.to_pylist()):
             index.setdefault(image_id, (path, row))
     return index
 
@@ -102,7 +105,7 @@ def fetch_images(places: References) -> dict[str, bytes]:
         by_shard.setdefault(path, []).append((row, image_id))
     out: dict[str, bytes] = {}
     for path, rows in by_shard.items():
-        images = pq.read_table(path, columns=["image"])["image"]
+        images = pq.read_table(readable(path), columns=["image"])["image"]
         out |= {image_id: images[row].as_py() for row, image_id in rows}
     return out
 
@@ -119,7 +122,7 @@ def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[st
         for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
             derived.unlink()  # first: killed in between, it must not outlive what it was made from
         path = score_path(workspace, scorer, shard)
-        table = pq.read_table(path)
+        table = pq.read_table(readable(path))
         errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
         place = table.schema.get_field_index("error")
         write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
@@ -134,7 +137,7 @@ def _loaded(name: str, options: str) -> Scorer:
 
 def _read(shard: Path) -> pa.Table:
     """What scorers see of a shard; on one thread, because parallelism is by process."""
-    return pq.read_table(shard, columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
+    return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
 
 
 @lru_cache(maxsize=1)
@@ -170,7 +173,7 @@ def _score_one(
 
 def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """A row of this shard kills its worker: score each alone, so that only that row is lost."""
-    ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
+    ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     killers = []
@@ -233,7 +236,7 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
             | (r if isinstance(r, dict) else {})
             for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
         ]
-        write_parquet(Path(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
+        write_parquet(located(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
 
 
 def reason(error: Exception) -> str:

@@ -6,7 +6,6 @@ A row is stored once per bucket: files group rows by bucket, layout and the set 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from curation.layout import layout
 from curation.orientation import turned
 from curation.policy import Policy
 from curation.scoring import References, fetch_images, image_index, reason
+from flywheel.objects import located, readable
 from flywheel.schema import SHARD
 from flywheel.scorer import decode, open_image
 from flywheel.workspace import Workspace, file_digest, replacing, write_json
@@ -188,7 +188,7 @@ def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks,
     """Write one shard file, a row group at a time, or say which rows it cannot hold."""
     faults: Faults = {}
     try:
-        with replacing(Path(path)) as tmp:
+        with replacing(located(path)) as tmp:
             with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
                 for group in _row_groups(_shard_rows(content, marks, places, width, height, faults)):
                     writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
@@ -222,8 +222,8 @@ def _shard_rows(
 ) -> Iterator[dict[str, Any]]:
     """Training rows; those that fail are left out and join `faults`."""
     for shard, numbers in content:
-        columns = [c for c in _COLUMNS if c in pq.read_schema(shard.path).names]  # older pools know no mask
-        found = pq.read_table(shard.path, columns=columns).take(numbers).to_pylist()
+        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools know no mask
+        found = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
         for number, row in zip(numbers, with_generated(found, shard.captions)):
             key = (shard.key, number)
@@ -254,7 +254,7 @@ def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / file["path"]
     measured = {
         "sha256": file_digest(path),
-        "bytes": os.path.getsize(path),
+        "bytes": path.stat().st_size,
         "rows": sum(len(rows) for _, rows in file["content"]),
         "least_weight": min(weight for _, weight in file["marks"].values()),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.ledger import Ledger
+from flywheel.objects import register
 from flywheel.schema import CASE_EVENTS, LEDGERS
 from flywheel.workspace import UsageError, Workspace, read_json, replacing
 
@@ -113,6 +114,7 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
 
     con = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     con.execute("SET TimeZone = 'UTC'")
+    register(con, workspace.root)
     for name, (_, columns) in VIEWS.items():
         con.execute(f"CREATE VIEW {name} AS {_select(columns, _files(workspace, name))}")
     for name, schema in LEDGERS.items():

@@ -18,16 +18,17 @@ app = typer.Typer()
 
 @app.command(epilog="Example: flywheel doctor -w w")
 def doctor(
-    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder whose storage is tried.")] = Path(),
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder, or s3://…, whose storage is tried.")] = Path(),
     services: Annotated[bool, typer.Option(help="Also start Ray and Prefect: half a minute.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Look at everything that a run needs, and say what to do where it falls short. Exit code 1 on failure."""
     from flows.server import probe
     from flywheel.doctor import FAILURE, examine, start_ray
+    from flywheel.objects import located
 
     lines = []
-    for line in examine(workspace.resolve(), services={"Ray": start_ray, "Prefect": probe} if services else None):
+    for line in examine(located(workspace).resolve(), services={"Ray": start_ray, "Prefect": probe} if services else None):
         lines.append(line)
         if not as_json:
             out(

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, that holds everything a run makes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]

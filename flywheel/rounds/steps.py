@@ -15,6 +15,7 @@ from flywheel import catalog
 from flywheel.cases import routing
 from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
+from flywheel.objects import located
 from flywheel.preset import Preset
 from flywheel.progress import Progress
 from flywheel.remedies import data, reward_policy
@@ -117,7 +118,7 @@ def curate(run: Context) -> Curated:
     )
     for line in curated.not_configured:
         run.progress.say(f"not applied: {line}")
-    manifest = str(Path(curated.manifest).relative_to(run.workspace.root))
+    manifest = str(located(curated.manifest).relative_to(run.workspace.root))
     row = counts | {"snapshot": curated.snapshot, "policy": policy, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
