@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from curation.explain import explain
 from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
 from curation.synthesis.meaning import normalise
+from flywheel.objects import remove
 from flywheel.scorer import Scorer
 from flywheel.workspace import UsageError, Workspace, digest, file_digest, read_json, write_json, write_parquet
 
@@ -87,7 +87,7 @@ def curate(
                     )
                     break
                 except shards.Unfit as unfit:  # judged again without them: a duplicate of theirs may be admitted now
-                    shutil.rmtree(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
+                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
                     scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
         _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
     return _read(workspace, record)
