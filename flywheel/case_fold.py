@@ -1,7 +1,8 @@
 """The view `cases`: the fold of `flywheel.cases.events` in SQL, and a kept copy of it.
 
-`derived/cases-<digest>.parquet` is the fold of the event files that its metadata names. Readers take from it the cases
-that no later event touches and fold the others, so a million cases open at once. It may be deleted at any time.
+An event is the state of a case that has only this event, and states of one case merge in any order. So
+`derived/cases-<digest>.parquet`, the merged states of the event files that its metadata names, only needs the later
+events merged in: a million cases open at once. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -19,44 +20,56 @@ from flywheel.workspace import Workspace, digest, replacing
 if TYPE_CHECKING:
     import duckdb
 
-COLUMNS = ("case_id", "round", "capability", "track", "status", "prompt_id", "prompt", "fixed_in", "image")
 _FOLDED = b"event_files"  # metadata key: JSON list of the names of the ledger's files
 _COPIES = 2  # that stay: the newest, and the one that a reader may just have listed
 
-# The last round decides, within it the last event; of those recorded together the kind last in a case's life.
-_FOLD = f"""
-SELECT case_id,
-       min(round) AS round,
-       arg_min(capability, ("at", event_id)) AS capability,
-       arg_max(track, ("at", event_id)) FILTER (track IS NOT NULL) AS track,
-       CASE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
-            WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened'
-            ELSE arg_max(kind, (round, "at", place)) FILTER (kind <> 'seen')
-       END AS status,
-       arg_min(prompt_id, ("at", event_id)) AS prompt_id,
-       arg_min(prompt, ("at", event_id)) AS prompt,
-       max(round) FILTER (kind = 'passed') AS fixed_in,
-       coalesce(arg_min(evidence, ("at", event_id)) FILTER (kind = 'detected')->>'$.signals[0].image',
-                format('samples/round-{{:04d}}-candidate/{{}}.png', min(round), arg_min(prompt_id, ("at", event_id)))
-       ) AS image
-FROM (SELECT *, list_position({list(CASE_EVENTS)}, kind) AS place FROM <events>) GROUP BY case_id
+# The last round decides, within it the last event; of those recorded together the kind last in a case's life. `first`,
+# `tracked`, `lived` and `detected` order what each column is taken from.
+_STATES = """
+SELECT case_id, round, {'at': "at", 'id': event_id} AS first, capability, prompt_id, prompt,
+       CASE WHEN track IS NOT NULL THEN first END AS tracked, track,
+       CASE WHEN kind <> 'seen' THEN {'round': round, 'at': "at", 'place': list_position(<kinds>, kind)} END
+           AS lived,
+       CASE kind WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE kind END AS status,
+       CASE WHEN kind = 'passed' THEN round END AS fixed_in,
+       CASE WHEN kind = 'detected' THEN first END AS detected,
+       CASE WHEN kind = 'detected' THEN evidence->>'$.signals[0].image' END AS image
+FROM <events>
+""".replace("<kinds>", str(list(CASE_EVENTS)))
+_MERGED = """
+SELECT case_id, min(round) AS round, min(first) AS first, arg_min(capability, first) AS capability,
+       arg_min(prompt_id, first) AS prompt_id, arg_min(prompt, first) AS prompt,
+       max(tracked) AS tracked, arg_max(track, tracked) AS track, max(lived) AS lived, arg_max(status, lived) AS status,
+       max(fixed_in) AS fixed_in, min(detected) AS detected, arg_min(image, detected) AS image
+FROM (<states>) GROUP BY case_id
+"""
+_CASES = """
+SELECT case_id, round, capability, track, status, prompt_id, prompt, fixed_in,
+       coalesce(image, format('samples/round-{:04d}-candidate/{}.png', round, prompt_id)) AS image
+FROM (<states>)
 """
 
 
 def select(workspace: Workspace) -> str:
     """The SELECT behind the view `cases`; it reads the view `case_events`."""
+    return _CASES.replace("<states>", _merged(workspace))
+
+
+def _merged(workspace: Workspace) -> str:
+    """A SELECT of one state per case."""
     files = Ledger(workspace, "case_events").files()
-    kept = _newest(workspace, {Path(f).name for f in files})
-    if kept is None:
-        return _fold("case_events")
-    path, folded = kept
-    copy = f"SELECT {', '.join(COLUMNS)} FROM read_parquet({_quoted([str(path)])})"
+    copy = _newest(workspace, {Path(f).name for f in files})
+    if copy is None:
+        return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events"))
+    path, folded = copy
+    kept = f"read_parquet({_quoted([str(path)])})"
     later = [f for f in files if Path(f).name not in folded]
     if not later:
-        return copy
-    touched = f"(SELECT DISTINCT case_id FROM read_parquet({_quoted(later)}))"
-    again = _fold(f"(SELECT * FROM case_events SEMI JOIN {touched} USING (case_id))")
-    return f"{copy} ANTI JOIN {touched} USING (case_id) UNION ALL {again}"
+        return f"FROM {kept}"
+    events = f"read_parquet({_quoted(later)}, union_by_name=true)"
+    touched = f"(SELECT DISTINCT case_id FROM {events})"
+    states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
+    return f"FROM {kept} ANTI JOIN {touched} USING (case_id) UNION ALL BY NAME {_MERGED.replace('<states>', states)}"
 
 
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
@@ -71,16 +84,12 @@ def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
         return None
     path = workspace.path("derived", f"cases-{digest(names)[:16]}.parquet")
     if not path.exists():
-        cases = con.sql("SELECT * FROM cases ORDER BY round DESC, capability, case_id").to_arrow_table()
+        states = con.sql(f"{_merged(workspace)} ORDER BY round DESC, capability, case_id").to_arrow_table()
         with replacing(path) as tmp:
-            pq.write_table(cases.replace_schema_metadata({_FOLDED: json.dumps(names)}), tmp, compression="zstd")
+            pq.write_table(states.replace_schema_metadata({_FOLDED: json.dumps(names)}), tmp, compression="zstd")
         for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
             old.unlink(missing_ok=True)
     return path
-
-
-def _fold(events: str) -> str:
-    return _FOLD.replace("<events>", events)
 
 
 def _copies(workspace: Workspace) -> list[Path]:

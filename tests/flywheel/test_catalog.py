@@ -113,7 +113,9 @@ def test_export_holds_every_view_and_is_readable_by_any_client(workspace: Worksp
     path = catalog.export(workspace, tmp_path / "out.duckdb")
     with duckdb.connect(str(path), read_only=True) as con:
         names = {r[0] for r in con.execute("select table_name from duckdb_tables()").fetchall()}
-        silent = con.execute("select column_name from duckdb_columns() where comment is null and not internal").fetchall()
+        silent = con.execute(
+            "select column_name from duckdb_columns() where comment is null and not internal"
+        ).fetchall()
     assert names == {r["view"] for r in catalog.documentation()}
     assert not silent
 
