@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.ledger import Ledger
+from flywheel.mirror import kept
 from flywheel.objects import readable
 from flywheel.schema import CASE_EVENTS
 from flywheel.workspace import Workspace, digest, replacing
@@ -57,19 +58,19 @@ def select(workspace: Workspace) -> str:
 
 def _merged(workspace: Workspace) -> str:
     """A SELECT of one state per case."""
-    files = Ledger(workspace, "case_events").files()
+    files = Ledger(workspace, "case_events").copies()
     copy = _newest(workspace, {Path(f).name for f in files})
     if copy is None:
         return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events"))
     path, folded = copy
-    kept = f"read_parquet({_quoted([str(path)])})"
+    base = f"read_parquet({_quoted(kept([str(path)]))})"
     later = [f for f in files if Path(f).name not in folded]
     if not later:
-        return f"FROM {kept}"
+        return f"FROM {base}"
     events = f"read_parquet({_quoted(later)}, union_by_name=true)"
     touched = f"(SELECT DISTINCT case_id FROM {events})"
-    states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
-    return f"FROM {kept} ANTI JOIN {touched} USING (case_id) UNION ALL BY NAME {_MERGED.replace('<states>', states)}"
+    states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {base} SEMI JOIN {touched} USING (case_id)"
+    return f"FROM {base} ANTI JOIN {touched} USING (case_id) UNION ALL BY NAME {_MERGED.replace('<states>', states)}"
 
 
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:

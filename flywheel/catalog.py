@@ -151,7 +151,7 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> str:
     if name == "round_costs":
         return _ROUND_COSTS
     columns = ", ".join(f'"{field.name}"' for field in schema)
-    if files := Ledger(workspace, name).files() if name in LEDGERS else _files(workspace, name):
+    if files := Ledger(workspace, name).copies() if name in LEDGERS else _files(workspace, name):
         return f"SELECT {columns} FROM read_parquet([{', '.join(map(_quoted, files))}], union_by_name=true)"
     typed = ", ".join(f'NULL::{views.duck(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {typed} WHERE false"
