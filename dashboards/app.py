@@ -18,6 +18,7 @@ from dashboards.images import picture
 from dashboards.page import STYLE, environment
 from dashboards.rounds import counts
 from flywheel.catalog import connect
+from flywheel.mirror import fetched
 from flywheel.workspace import UsageError, Workspace
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def create_app(workspace: Workspace, *, page_size: int = PAGE) -> FastAPI:
         path = picture(workspace, name)
         if path is None:
             raise HTTPException(404, "There is no such picture.")
-        return FileResponse(path, headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change
+        return FileResponse(fetched(path), headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change
 
     return app
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.server import api, configure
+from flywheel.mirror import mirror
 from flywheel.progress import Progress
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
@@ -26,7 +27,7 @@ def run_with_prefect(job: Job, progress: Progress | None = None, report: Report 
     The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
     """
     progress = progress or Progress()
-    home = Workspace(job.workspace).path(".prefect")
+    home = mirror(Workspace(job.workspace).path(".prefect"))
     configure(home)
     with ExitStack() as stack:
         with progress.step("start Prefect"):

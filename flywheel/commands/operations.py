@@ -18,7 +18,9 @@ app = typer.Typer()
 
 @app.command(epilog="Example: flywheel doctor -w w")
 def doctor(
-    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder, or s3://…, whose storage is tried.")] = Path(),
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, whose storage is tried.")
+    ] = Path(),
     services: Annotated[bool, typer.Option(help="Also start Ray and Prefect: half a minute.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,7 +30,8 @@ def doctor(
     from flywheel.objects import located
 
     lines = []
-    for line in examine(located(workspace).resolve(), services={"Ray": start_ray, "Prefect": probe} if services else None):
+    started = {"Ray": start_ray, "Prefect": probe} if services else None
+    for line in examine(located(workspace).resolve(), services=started):
         lines.append(line)
         if not as_json:
             out(

@@ -20,6 +20,7 @@ from flywheel.commands.options import (
     WorkspaceOption,
 )
 from flywheel.console import print_summary, say
+from flywheel.mirror import mirror
 from flywheel.workspace import UsageError, Workspace
 
 app = typer.Typer()
@@ -41,7 +42,7 @@ def demo(
 
     size = "quick" if quick else "full"
     opened = Workspace(workspace)
-    source = opened.path("demo-source", size)
+    source = mirror(opened.path("demo-source", size))
     say(f"writing the demo's world to {source}")
     write_world(source, seed=seed, size=size)
     job = Job(

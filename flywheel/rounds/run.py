@@ -13,6 +13,7 @@ from typing import Any
 
 from flywheel import catalog
 from flywheel.ledger import Ledger
+from flywheel.objects import located
 from flywheel.preset import load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
@@ -120,13 +121,13 @@ def marker(job: Job) -> Path:
     policy = Path(job.policy).read_text("utf-8") if job.policy and Path(job.policy).is_file() else job.policy
     preset = asdict(load_preset(job.preset))
     key = digest(listing, policy, preset, job.seed, job.rounds)
-    return Path(job.workspace, "runs", f"{key[:32]}.json")
+    return located(job.workspace) / "runs" / f"{key[:32]}.json"
 
 
 def finished(job: Job) -> Summary | None:
     """The summary of a job that has nothing left to do, found without starting anything; None otherwise."""
     began = time.monotonic()
-    if not Path(job.workspace, "workspace.json").exists() or not Path(job.source).exists():
+    if not (located(job.workspace) / "workspace.json").exists() or not Path(job.source).exists():
         return None
     return summarise(Workspace(job.workspace), time.monotonic() - began) if marker(job).exists() else None
 

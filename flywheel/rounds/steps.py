@@ -15,6 +15,7 @@ from flywheel import catalog
 from flywheel.cases import routing
 from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
+from flywheel.mirror import Publisher, fetched, publish
 from flywheel.objects import located
 from flywheel.preset import Preset
 from flywheel.progress import Progress
@@ -268,9 +269,10 @@ def train(run: Context, plan_: Plan) -> dict[str, Path]:
     mixes = {"candidate": sources(run, plan_)}
     if plan_["targets"]:
         mixes["control"] = sources(run, plan_ | {"mix": [m for m in plan_["mix"] if m not in data.asked(plan_)]})
+    folders = {arm: run.workspace.path("checkpoints", arm_name(plan_["round"], arm)) for arm in mixes}
     runs = [
         Run(
-            out_dir=str(run.workspace.path("checkpoints", arm_name(plan_["round"], arm))),
+            out_dir=str(fetched(folders[arm])),
             sources=mix,
             recipe=plan_["recipe"],
             init=str(run.workspace.path(plan_["incumbent"])) if plan_["incumbent"] else None,
@@ -279,7 +281,16 @@ def train(run: Context, plan_: Plan) -> dict[str, Path]:
         )
         for arm, mix in mixes.items()
     ]
-    return dict(zip(mixes, train_all(runs, threads=run.preset.threads, progress=run.progress)))
+    publisher = Publisher([*folders.values()])
+
+    def progress(*seen: Any) -> None:
+        run.progress(*seen)
+        publisher()
+
+    made = train_all(runs, threads=run.preset.threads, progress=progress)
+    for folder in folders.values():
+        publish(folder)
+    return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), made)}
 
 
 def sources(run: Context, plan_: Plan) -> list[dict[str, Any]]:

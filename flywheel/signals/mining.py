@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel.ledger import Ledger
+from flywheel.objects import readable
 from flywheel.workspace import UsageError, Workspace, digest, file_digest
 
 COLUMNS = ("prompt_id", "prompt", "capability", "checkpoint", "seed", "verifier", "score", "threshold")
@@ -114,6 +115,6 @@ def read_judgements(path: Path) -> pa.Table:
     if not path.is_file():
         raise UsageError(f"{path} is no file: give judgements as Parquet or JSON lines")
     try:
-        return pq.read_table(path) if path.suffix == ".parquet" else pj.read_json(path)
+        return pq.read_table(readable(path)) if path.suffix == ".parquet" else pj.read_json(path)
     except pa.ArrowException as error:
         raise UsageError(f"{path} cannot be read as judgements: {error}") from error
