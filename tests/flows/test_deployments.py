@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
 
 from flows.deployments import FLOWS, SCHEDULES
 from flywheel.remedies.review import Queue
@@ -40,6 +42,13 @@ def test_the_file_and_serve_agree():
         assert FLOWS[name].fn.__module__ == module and FLOWS[name].fn.__name__ == function
         assert d["parameters"].keys() <= FLOWS[name].parameters.properties.keys()
         assert set(FLOWS[name].parameters.required) <= d["parameters"].keys()
+
+
+def test_a_deployment_made_without_its_variables_does_not_run():
+    placeholder = "{{ $FLYWHEEL_WORKSPACE }}"
+    with pytest.raises(ParameterTypeError, match="workspace"):
+        FLOWS["review"].validate_parameters({"workspace": placeholder})
+    FLOWS["review"].validate_parameters({"workspace": "/data/w"})
 
 
 def test_a_scheduled_run_appears_and_a_round_sleeps_until_people_are_done(server: dict[str, str], tmp_path: Path):
