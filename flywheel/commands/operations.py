@@ -52,11 +52,14 @@ def serve(
     preset: PresetOption = "tiny",
     workers: WorkersOption = 2,
     curate: Annotated[str, typer.Option(help="When to curate what is new, as cron; empty: never.")] = "0 2 * * *",
+    collect: Annotated[str, typer.Option(help="When to import the inbox; empty: never.")] = "0 * * * *",
+    route: Annotated[str, typer.Option(help="When to route new signals; empty: never.")] = "30 * * * *",
     round_: Annotated[str, typer.Option("--round", help="When to run a round; empty: never.")] = "0 4 * * 6",
+    review: Annotated[str, typer.Option(help="When to look whether people reviewed; empty: never.")] = "*/10 * * * *",
     maintenance: Annotated[str, typer.Option(help="When to compact, export, verify; empty: never.")] = "0 6 * * 0",
 ) -> None:
     """Run flows by schedule on the Prefect server that PREFECT_API_URL names. FLYWHEEL_WEBHOOK is told of failures."""
-    from flows.scheduled import serve as serve_flows
+    from flows.deployments import serve as serve_flows
     from flywheel.rounds.job import Job
     from flywheel.rounds.run import validate
 
@@ -64,7 +67,8 @@ def serve(
     given = {"captions": str(captions.resolve()) if captions else None, "policy": policy, "preset": preset}
     job = Job(root, str(source.resolve()), **given, workers=workers)
     validate(job)
-    schedules = {"curate": curate, "round": round_, "maintenance": maintenance}
+    schedules = {"curate": curate, "collect-signals": collect, "route": route, "round": round_, "review": review}
+    schedules |= {"maintenance": maintenance}
     say(f"serving {', '.join(k for k, v in schedules.items() if v)} for {root} (Ctrl-C pauses the schedules and ends)")
     serve_flows(root, asdict(job), {k: v for k, v in schedules.items() if v})
 

@@ -97,10 +97,13 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
 
 
 def mine_file(workspace: Workspace, path: Path, settings: Mining) -> dict[str, int]:
-    """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: signals}."""
+    """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: new signals}."""
+    judged, ledger = read_judgements(path), Ledger(workspace, "signals")
     batch = digest(file_digest(path), vars(settings))[:32]
-    found = mine(read_judgements(path), settings, batch=batch)
-    Ledger(workspace, "signals").append(found, key=f"mining/{batch}")
+    if ledger.has(f"mining/{batch}"):
+        return {}
+    found = mine(judged, settings, batch=batch)
+    ledger.append(found, key=f"mining/{batch}")
     counts: dict[str, int] = {}
     for verifier in found["verifier"].to_pylist():
         counts[verifier] = counts.get(verifier, 0) + 1

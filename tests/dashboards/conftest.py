@@ -17,7 +17,7 @@ from flywheel.schema import POOL
 from flywheel.signals.results import failure_rates, results
 from flywheel.workspace import Workspace, write_bytes, write_json, write_parquet
 
-HOSTILE = "<script>alert(1)</script> \"><img src=x onerror=alert(2)> a sign"
+HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> a sign'
 PROMPTS = 24  # per capability
 RATES = {  # capability → failure rate of round 1, round 2's candidate, round 2's control; and the remedy track
     "typography": (0.92, 0.42, 0.88, "pretraining"),
