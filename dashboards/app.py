@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from dashboards import cases, views
+from dashboards import cases, views, what_if
 from dashboards.images import picture
 from dashboards.page import STYLE, environment
 from dashboards.rounds import counts
-from flywheel.catalog import connect
+from flywheel import queries
+from flywheel.catalog import ask, connect
 from flywheel.mirror import fetched
+from flywheel.rounds.lineage import why
+from flywheel.views import ALL
 from flywheel.workspace import UsageError, Workspace
 
 if TYPE_CHECKING:
@@ -26,11 +30,12 @@ if TYPE_CHECKING:
 
 PAGE = 48  # cases
 CARDS = 48  # fixed and broken cases on a round's page
+ROWS, SECONDS = 1000, 5.0  # of an answer of the SQL page
 
-# No script and nothing from elsewhere may run, whatever a prompt or a file name contains.
+# Nothing but our own files may run, whatever a prompt or a file name contains.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self';"
-    " base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -40,6 +45,7 @@ HEADERS = {
 def create_app(workspace: Workspace, *, page_size: int = PAGE) -> FastAPI:
     """The application; every request reads the files as they are at that moment. `page_size`: cases per page."""
     app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware)
     app.mount("/static", StaticFiles(directory=STYLE.parent), name="static")
     env = environment(image=_address(workspace), link=_link)
 
@@ -118,6 +124,40 @@ def create_app(workspace: Workspace, *, page_size: int = PAGE) -> FastAPI:
     def funnel_page(con: Any = Depends(catalog)) -> HTMLResponse:
         return show("data.html", "/funnel", counts=counts(con), **views.data(con))
 
+    @app.get("/what-if")
+    def what_if_page(request: Request) -> HTMLResponse:
+        asked = dict(request.query_params)
+        found: dict[str, Any] = {"asked": asked, "policy": "", "sliders": [], "found": None, "fault": None}
+        try:
+            if base := what_if.current(workspace):
+                found |= {"policy": base.policy.name, "sliders": what_if.sliders(workspace, base)}
+                found["found"] = what_if.answer(workspace, base, asked)
+        except UsageError as error:
+            found["fault"] = str(error)
+        return show("what_if.html", "/what-if", **found)
+
+    @app.get("/why")
+    def why_page(id: str = "") -> HTMLResponse:
+        found = fault = None
+        try:
+            found = why(workspace, id) if id else None
+        except UsageError as error:
+            fault = str(error)
+        details = {k: v for k, v in (found or {}).items() if k != "kind"}
+        return show("why.html", "/why", asked=id, found=found, details=details, fault=fault)
+
+    @app.get("/sql")
+    def sql_page(q: str = "", ready: str = "") -> HTMLResponse:
+        known = queries.ready()
+        asked = q or (known[ready].sql.strip() if ready in known else "")
+        answer = fault = None
+        try:
+            answer = ask(workspace, asked, rows=ROWS, seconds=SECONDS) if asked else None
+        except UsageError as error:
+            fault = str(error)
+        values = {"ready": known.values(), "views": ALL, "rows": ROWS, "seconds": SECONDS}
+        return show("sql.html", "/sql", asked=asked, answer=answer, fault=fault, **values)
+
     @app.get("/files/{name:path}")
     def file(name: str) -> FileResponse:
         path = picture(workspace, name)
@@ -149,6 +189,8 @@ def _address(workspace: Workspace):
 
 
 def _link(kind: str, value: object) -> str:
+    if kind == "why":
+        return f"/why?{urlencode({'id': value})}"
     return f"/{kind}s/{quote(str(value), safe='')}"
 
 

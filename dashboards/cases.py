@@ -87,7 +87,7 @@ def load_case(con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
     if not found:
         return None
     case = found[0]
-    events = rows(con, "SELECT * FROM case_events WHERE case_id = ? ORDER BY \"at\", round", [case_id])
+    events = rows(con, 'SELECT * FROM case_events WHERE case_id = ? ORDER BY "at", round', [case_id])
     tests = rows(
         con,
         f"SELECT * FROM ({_JUDGED}) WHERE prompt_id = ? AND capability = ? ORDER BY round, arm",

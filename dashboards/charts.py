@@ -36,8 +36,7 @@ def rate_strip(line: Line) -> Markup:
         tip = f"{arm}: {rate.value:.0%} of {line.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
         ends = f'x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"'
         parts.append(
-            f'<g class="{arm}"><title>{tip}</title>'
-            f'<line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
+            f'<g class="{arm}"><title>{tip}</title><line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
         )
     return _svg(parts, height, "strip")
 
