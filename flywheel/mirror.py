@@ -71,7 +71,7 @@ def publish(place: str | os.PathLike[str]) -> None:
     JSON is written last and removed first: a checkpoint with its `config.json` is whole.
     """
     path, copy = located(place), mirror(place)
-    if not remote(path):
+    if not remote(path) or not copy.is_dir():
         return
     here, there = _here(copy), _there(path)
     gone = sorted((n for n in there if n not in here), key=_json_last, reverse=True)
