@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, browse, operate, review, session
+from dashboards.routes import arena, ask, browse, operate, review, session
 from dashboards.site import Site
 from flywheel.workspace import UsageError, Workspace
 
@@ -25,7 +25,7 @@ PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes
 PUBLIC = ("/login", "/static/")  # what a stranger gets
 
-# Nothing from elsewhere may run, and no script that is not one of our files, whatever a prompt or a file name contains.
+# Nothing but our own files may run, whatever a prompt or a file name contains.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -44,6 +44,7 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000))
     session.add(app, site)
     browse.add(app, site, page_size=page_size)
+    ask.add(app, site)
     review.add(app, site)
     arena.add(app, site)
     operate.add(app, site)

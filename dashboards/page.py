@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from markupsafe import Markup, escape
 
 from dashboards import charts
 from flywheel.schema import TRACKS
+from flywheel.views import meaning
 
 _HERE = Path(__file__).parent
 STYLE = _HERE / "static" / "style.css"
@@ -41,7 +43,10 @@ def environment(*, image: Image, link: Link) -> Environment:
         "track": track,
         "words": words,
         "listed": listed,
+        "cell": cell,
+        "meaning": meaning,
     }
+    env.tests["traceable"] = traceable
     return env
 
 
@@ -102,6 +107,16 @@ def track(name: str | None) -> str:
 def words(name: str | None) -> str:
     """An identifier as words."""
     return (name or "unrouted").replace("_", " ")
+
+
+def cell(value: Any) -> str:
+    """Any value of a query's answer."""
+    return value.hex() if isinstance(value, bytes) else text(value, 400)
+
+
+def traceable(value: Any) -> bool:
+    """Can lineage say where it comes from? Ids of samples and cases, paths of checkpoints."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{64}|checkpoints/[\w./-]+", value))
 
 
 def _spelled(value: Any) -> str:

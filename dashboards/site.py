@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
@@ -28,8 +28,8 @@ PAGES = (
     ("Review", "/review"),
     ("Arena", "/arena"),
     ("Data", "/funnel"),
-    ("Training", "/training"),
-    ("Lineage", "/why"),
+    ("What if", "/what-if"),
+    ("Why", "/why"),
     ("SQL", "/sql"),
 )
 FIELDS = 64  # of a form
@@ -120,4 +120,6 @@ def _address(workspace: Workspace):
 
 
 def _link(kind: str, value: object) -> str:
+    if kind == "why":
+        return f"/why?{urlencode({'id': value})}"
     return f"/{kind}s/{quote(str(value), safe='')}"

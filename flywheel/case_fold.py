@@ -50,26 +50,28 @@ FROM (<states>)
 """
 
 
-def select(workspace: Workspace) -> str:
-    """The SELECT behind the view `cases`; it reads the view `case_events`."""
-    return _CASES.replace("<states>", _merged(workspace))
+def select(workspace: Workspace) -> tuple[str, list[str]]:
+    """The SELECT behind the view `cases`, and the files that it reads itself; it reads the view `case_events` too."""
+    states, files = _merged(workspace)
+    return _CASES.replace("<states>", states), files
 
 
-def _merged(workspace: Workspace) -> str:
-    """A SELECT of one state per case."""
+def _merged(workspace: Workspace) -> tuple[str, list[str]]:
+    """A SELECT of one state per case, and the files that it names."""
     files = Ledger(workspace, "case_events").files()
     copy = _newest(workspace, {Path(f).name for f in files})
     if copy is None:
-        return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events"))
+        return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events")), []
     path, folded = copy
     kept = f"read_parquet({_quoted([str(path)])})"
     later = [f for f in files if Path(f).name not in folded]
     if not later:
-        return f"FROM {kept}"
+        return f"FROM {kept}", [str(path)]
     events = f"read_parquet({_quoted(later)}, union_by_name=true)"
     touched = f"(SELECT DISTINCT case_id FROM {events})"
     states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
-    return f"FROM {kept} ANTI JOIN {touched} USING (case_id) UNION ALL BY NAME {_MERGED.replace('<states>', states)}"
+    others = f"FROM {kept} ANTI JOIN {touched} USING (case_id)"
+    return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [str(path), *later]
 
 
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
@@ -84,7 +86,7 @@ def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
         return None
     path = workspace.path("derived", f"cases-{digest(names)[:16]}.parquet")
     if not path.exists():
-        states = con.sql(f"{_merged(workspace)} ORDER BY round DESC, capability, case_id").to_arrow_table()
+        states = con.sql(f"{_merged(workspace)[0]} ORDER BY round DESC, capability, case_id").to_arrow_table()
         with replacing(path) as tmp:
             pq.write_table(states.replace_schema_metadata({_FOLDED: json.dumps(names)}), tmp, compression="zstd")
         for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:

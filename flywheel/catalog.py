@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,41 +40,82 @@ _READS = {"cases": ("case_events",), "round_costs": ("costs", "reviews", "case_e
 EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
 
 
-def connect(workspace: Workspace, names: Iterable[str] = views.ALL) -> duckdb.DuckDBPyConnection:
+@dataclass(frozen=True)
+class Answer:
+    """Columns and rows of a SELECT; `more` rows than were asked for were cut off."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    more: bool
+
+
+def connect(
+    workspace: Workspace, names: Iterable[str] = views.ALL, *, sealed: bool = False
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with the views of the workspace that `names` names, and those they read.
 
-    A view that has no file yet is empty. Extensions are never fetched. Cost: a tenth of a second for all; open one per
-    question, so no view is ever stale.
+    A view that has no file yet is empty. Extensions are never fetched. sealed: no statement can read any other file,
+    write one, take more than a gigabyte or change a setting. Cost: a tenth of a second for all; open one per question,
+    so no view is ever stale.
     """
     import duckdb
 
     con = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET TimeZone = 'UTC'; SET python_enable_replacements = false")
     register(con, workspace.root)
     wanted = set(names)
     wanted |= {name for view in wanted for name in _READS.get(view, ())}
+    read: list[str] = []
     for name, (_, schema) in views.ALL.items():
         if name in wanted:
-            con.execute(f"CREATE VIEW {name} AS {_select(workspace, name, schema)}")
+            sql, files = _select(workspace, name, schema)
+            con.execute(f"CREATE VIEW {name} AS {sql}")
+            read += files
+    if sealed:
+        con.execute(
+            f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = [{', '.join(map(_quoted, read))}]"
+        )
+        con.execute("SET enable_external_access = false; SET lock_configuration = true")
     return con
 
 
 def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
     """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's own message, or when it is no SELECT."""
+    answer = _answer(workspace, sql)
+    return [dict(zip(answer.columns, row)) for row in answer.rows]
+
+
+def ask(workspace: Workspace, sql: str, *, rows: int, seconds: float) -> Answer:
+    """The first `rows` rows of a stranger's SELECT, in a sealed connection.
+
+    Errors: `UsageError` as of `query`, and when it takes longer than `seconds`.
+    """
+    return _answer(workspace, sql, rows=rows, seconds=seconds)
+
+
+def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds: float | None = None) -> Answer:
     import duckdb
 
-    con = None
+    con = timer = None
     try:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise UsageError("give exactly one SELECT: `flywheel sql` reads, it never writes")
-        con = connect(workspace, [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)])
+            raise UsageError("give exactly one SELECT: questions read, they never write")
+        named = [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
+        con = connect(workspace, named, sealed=seconds is not None)
+        if seconds is not None:
+            timer = threading.Timer(seconds, con.interrupt)
+            timer.start()
         result = con.execute(statements[0])
-        names = [d[0] for d in result.description]
-        return [dict(zip(names, row)) for row in result.fetchall()]
+        found = result.fetchall() if rows is None else result.fetchmany(rows + 1)
+        return Answer([d[0] for d in result.description], found[:rows], rows is not None and len(found) > rows)
+    except duckdb.InterruptException as error:
+        raise UsageError(f"it took longer than {seconds:g} s: ask for less, or use `flywheel sql`") from error
     except duckdb.Error as error:
         raise UsageError(f"{type(error).__name__}: {error}") from error
     finally:
+        if timer is not None:
+            timer.cancel()
         if con is not None:
             con.close()
 
@@ -145,16 +188,18 @@ def _files(workspace: Workspace, name: str) -> list[str]:
     return [str(path)] if path.exists() else []
 
 
-def _select(workspace: Workspace, name: str, schema: pa.Schema) -> str:
+def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
+    """The SELECT behind a view, and the files that it names."""
     if name == "cases":
         return case_fold.select(workspace)
     if name == "round_costs":
-        return _ROUND_COSTS
+        return _ROUND_COSTS, []
     columns = ", ".join(f'"{field.name}"' for field in schema)
     if files := Ledger(workspace, name).files() if name in LEDGERS else _files(workspace, name):
-        return f"SELECT {columns} FROM read_parquet([{', '.join(map(_quoted, files))}], union_by_name=true)"
+        listed = f"[{', '.join(map(_quoted, files))}]"
+        return f"SELECT {columns} FROM read_parquet({listed}, union_by_name=true)", files
     typed = ", ".join(f'NULL::{views.duck(field.type)} AS "{field.name}"' for field in schema)
-    return f"SELECT {typed} WHERE false"
+    return f"SELECT {typed} WHERE false", []
 
 
 def _quoted(text: str) -> str:

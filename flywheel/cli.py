@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,6 +25,8 @@ from flywheel.commands import (
 )
 from flywheel.workspace import UsageError
 
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
+
 app = typer.Typer(
     help="Data flywheel and curation for image generators: curate, train, evaluate, route failures, repair, gate.",
     no_args_is_help=True,
@@ -38,8 +43,26 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+        _end(str(error))
+    except Exception as error:
+        if (full := _full_disk(error)) is None:
+            raise
+        _end(f"the disk is full ({full}): make room, then run the same command again; what is finished is kept")
+
+
+def _end(sentence: str) -> NoReturn:
+    typer.secho(f"error: {sentence}", fg="red", err=True)
+    sys.exit(2)
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """The line that says so, whoever wrote: Python, Arrow, Delta, DuckDB, Ray's or training's processes; None else."""
+    while error:
+        lines = [line.strip() for line in str(error).splitlines() if any(f in line for f in _FULL)]
+        if lines:
+            return lines[-1]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ anywhere. Requests that fail or hang are repeated by the libraries, with back-of
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -55,6 +56,24 @@ def create(path: Path, data: bytes) -> None:
             file.write(data)
 
 
+def read_tagged(path: Path) -> tuple[bytes, str]:
+    """Content of an object, and the tag that names it for `replace`. Errors: `FileNotFoundError`."""
+    tag = path.fs.info(str(path))["ETag"]  # first: where the content is newer than the tag, `replace` refuses
+    return path.fs.cat_file(str(path)), tag
+
+
+def replace(path: Path, data: bytes, tag: str) -> bool:
+    """Write in place of the content of that tag; False where another writer was first."""
+    bucket, _, key = path.path.partition("/")
+    try:
+        path.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=tag)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.EINVAL:  # gone, or no longer of that tag
+            return False
+        raise
+    return True
+
+
 def remove(folder: Path) -> None:
     """Remove a folder and everything in it; one that is not there is no error."""
     if remote(folder):
@@ -66,7 +85,7 @@ def remove(folder: Path) -> None:
 
 def arrow() -> Any:
     """Arrow's S3 file system for the environment."""
-    return _arrow(_endpoint(), _region())
+    return _arrow(endpoint(), _region())
 
 
 def register(con: duckdb.DuckDBPyConnection, root: Path) -> None:
@@ -79,9 +98,9 @@ def delta_options(path: Path) -> dict[str, str]:
     """Storage options of Delta Lake for a table at `path`: what it would not find in the environment by itself."""
     if not remote(path):
         return {}
-    endpoint = {"aws_endpoint": _endpoint(), "allow_http": "true"} if _endpoint() else {}
+    server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
     region = {"aws_region": _region()} if _region() else {}
-    return endpoint | region | {"aws_conditional_put": "etag"}
+    return server | region | {"aws_conditional_put": "etag"}
 
 
 def require_bucket(path: Path) -> None:
@@ -98,7 +117,7 @@ def require_bucket(path: Path) -> None:
 def _options(attempts: int = _ATTEMPTS) -> dict[str, Any]:
     return {
         "use_listings_cache": False,
-        "client_kwargs": {"region_name": _region(), "endpoint_url": _endpoint() or None},
+        "client_kwargs": {"region_name": _region(), "endpoint_url": endpoint() or None},
         "config_kwargs": {
             "retries": {"mode": "standard", "total_max_attempts": attempts},
             "connect_timeout": _CONNECT_SECONDS,
@@ -107,7 +126,8 @@ def _options(attempts: int = _ATTEMPTS) -> dict[str, Any]:
     }
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Address of the S3 server; empty for Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 

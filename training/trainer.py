@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flywheel.mirror import fetched
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
@@ -55,7 +56,7 @@ def train(
     longer a number; `ShardError`.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
-    parent = Checkpoint(Path(init)) if init is not None else None
+    parent = Checkpoint(fetched(init)) if init is not None else None
     plan_numbers = {
         "batch": recipe.batch,
         "t2i_share": recipe.t2i_share,

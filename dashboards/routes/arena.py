@@ -9,11 +9,11 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from dashboards.cases import references
-from dashboards.images import TYPES, picture
+from dashboards.images import picture
 from dashboards.routes.review import reviewer_of
 from dashboards.rows import rows
 from dashboards.site import Site
-from flywheel.objects import remote
+from flywheel.mirror import fetched
 from flywheel.signals.arena import Battle, battles, vote
 from flywheel.signals.blind import Pair, contestants, find_pair, next_pair
 from flywheel.signals.ratings import rate
@@ -59,9 +59,7 @@ def add(app: FastAPI, site: Site) -> None:
         path = picture(workspace, pair.image_a if side == "left" else pair.image_b)
         if path is None:
             raise HTTPException(404, "There is no such picture.")
-        if remote(path):
-            return Response(path.read_bytes(), media_type=TYPES[path.suffix.lower()])
-        return FileResponse(path)
+        return FileResponse(fetched(path))
 
     @app.post("/arena/vote")
     def cast_vote(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:

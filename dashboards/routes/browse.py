@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
 from dashboards import cases, views
-from dashboards.images import TYPES, picture
+from dashboards.images import picture
 from dashboards.rounds import counts
 from dashboards.rows import rows
 from dashboards.site import Site, whole
-from flywheel.objects import remote
+from flywheel.mirror import fetched
 
 CARDS = 48  # fixed and broken cases on a round's page
 
@@ -85,11 +85,8 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
             return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(con))
 
     @app.get("/files/{name:path}")
-    def file(name: str) -> Response:
+    def file(name: str) -> FileResponse:
         path = picture(workspace, name)
         if path is None:
             raise HTTPException(404, "There is no such picture.")
-        headers = {"Cache-Control": "private, max-age=3600"}  # artefacts never change
-        if remote(path):
-            return Response(path.read_bytes(), media_type=TYPES[path.suffix.lower()], headers=headers)
-        return FileResponse(path, headers=headers)
+        return FileResponse(fetched(path), headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change

@@ -18,5 +18,8 @@ PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run
 ApproveOption = Annotated[
     bool, typer.Option("--auto-approve", help="Nobody reviews what remedies make; recorded as such.")
 ]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for people at the review queue, or end there.")
+]
 PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
 PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]

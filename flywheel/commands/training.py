@@ -69,9 +69,10 @@ def phase(
     )
     progress = Progress()
     if ray:
+        from curation.cluster import cluster
         from training.ray_train import train_on_ray
 
-        with progress.step(f"training {chosen.name} on {ray} Ray workers"):
+        with progress.step(f"training {chosen.name} on {ray} Ray workers"), cluster(max(ray, os.cpu_count() or 1)):
             checkpoint = train_on_ray(run, workers=ray, gpus=gpus, tensorboard=tensorboard, progress=progress)
     else:
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from flywheel import catalog
 from flywheel.cases.events import load_cases
 from flywheel.ledger import Ledger
+from flywheel.objects import readable
 from flywheel.remedies.data import asked, folder_of
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
@@ -165,7 +166,7 @@ def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
         for manifest in sorted(workspace.root.glob(pattern)):
             for f in read_json(manifest)["files"] if ids else ():
                 path = manifest.parent / f["path"]
-                if ids & set(pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()):
+                if ids & set(pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()):
                     name = str(manifest.relative_to(workspace.root))
                     found.append({"manifest": name, "file": f["path"], "bucket": f["bucket"], "stages": f["stages"]})
     return found

@@ -26,21 +26,35 @@ def some_case(workspace: Workspace, where: str) -> dict:
     return query(workspace, f"SELECT * FROM cases WHERE {where} ORDER BY case_id LIMIT 1")[0]
 
 
-@pytest.mark.parametrize("path", ["/", "/cases", "/rounds/1", "/rounds/2", "/funnel", "/cases?capability=count&page=1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/cases",
+        "/rounds/1",
+        "/rounds/2",
+        "/funnel",
+        "/cases?capability=count&page=1",
+        "/sql?ready=open_cases",
+        "/what-if",
+        "/why?id=checkpoints/none",
+        "/sql?q=drop",
+    ],
+)
 def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     page = Page(answer.text)
     assert page.open == []
     assert not [t for t, _ in page.elements if t == "iframe"]
-    assert all(a["src"].startswith("/static/") for t, a in page.elements if t == "script")
+    assert all(a.get("src", "").startswith("/static/") for t, a in page.elements if t == "script")
     sources = [a[k] for t, a in page.elements for k in ("src", "href") if k in a and t in {"img", "link"}]
     assert all(s.startswith(("/files/", "/static/", "data:")) for s in sources)
     assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 
 
-@pytest.mark.parametrize("path", ["/", "/cases", "/funnel"])
+@pytest.mark.parametrize("path", ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why"])
 def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> None:
     assert opened(empty).get(path).status_code == 200
 
@@ -125,7 +139,7 @@ def test_hostile_prompt_is_text(client: TestClient, workspace: Workspace) -> Non
     case = some_case(workspace, "prompt LIKE '<script>%'")
     page = Page(client.get(f"/cases/{case['case_id']}").text)
     assert HOSTILE in page.text
-    assert all(a["src"].startswith("/static/") for t, a in page.elements if t == "script")
+    assert all(a.get("src", "").startswith("/static/") for t, a in page.elements if t == "script")
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,44 @@ def test_export_holds_every_view_and_is_readable_by_any_client(workspace: Worksp
 def test_bad_sql_is_the_users_to_fix(workspace: Workspace, statement: str):
     with pytest.raises(UsageError):
         catalog.query(workspace, statement)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('{secret}')",
+        "select * from read_csv('{secret}')",
+        "select * from '{secret}'",
+        "select * from glob('{folder}/*')",
+        "select * from read_parquet('{folder}/*.parquet')",
+        "copy (select 1) to '{folder}/out.csv'",
+        "explain analyze copy (select 1) to '{folder}/out.csv'",
+        "attach '{folder}/x.db'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "pragma database_list",
+        "create table t as select 1",
+        "select 1; select 2",
+        "with recursive r(n) as (select 1 union all select n + 1 from r) select max(n) from r",
+        "select count(*) from range(100000000000) a, range(100000000) b",
+        "select string_agg(repeat('x', 1000000)) from range(100000)",
+        "select * from secret_table",
+    ],
+)
+def test_a_stranger_reads_the_views_and_nothing_else(workspace: Workspace, tmp_path: Path, sql: str):
+    secret_table = [{"secret": 1}]  # noqa: F841 - what DuckDB would find in Python
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a,b\n1,2\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError):
+        catalog.ask(workspace, sql.format(secret=secret, folder=tmp_path), rows=10, seconds=0.5)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_strangers_question_is_answered(workspace: Workspace):
+    Ledger(workspace, "case_events").append(detect([signal(p, "count", False) for p in "abc"], {}, 1), key="d")
+    catalog.keep_cases(workspace)
+    Ledger(workspace, "case_events").append(detect([signal("z", "count", False)], {}, 1), key="e")
+    answer = catalog.ask(workspace, "select prompt_id from cases order by all", rows=3, seconds=30)
+    assert (answer.columns, answer.rows, answer.more) == (["prompt_id"], [("a",), ("b",), ("c",)], True)

@@ -209,7 +209,7 @@ def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_
     context = steps.Context(copied, job, preset, Progress())
     plan = steps.plan(context, number, catalog.snapshot(copied))
     steps.collect(context, plan)
-    with pytest.raises(UsageError, match="wait for review: `flywheel review next"):
+    with pytest.raises(UsageError, match="wait for review until .* UTC: `flywheel review next"):
         steps.review(context, plan)
     queue, decided = Queue(copied), []
     while item := queue.next("ada"):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel.objects import arrow
 from flywheel.workspace import file_digest
 
 Place = Path | str
@@ -48,7 +48,7 @@ def read(where: Place) -> bytes:
     """All bytes. Errors: `OSError`, `FileNotFoundError`."""
     if isinstance(where, Path):
         return where.read_bytes()
-    with _s3().open_input_file(_key(where)) as file:
+    with arrow().open_input_file(_key(where)) as file:
         return file.read()
 
 
@@ -60,7 +60,7 @@ def sha256(where: Place) -> str:
 def sizes(places: Sequence[Place]) -> list[int | None]:
     """Bytes of each file, None where there is none; one request for many files on S3 runs them side by side."""
     away = [_key(p) for p in places if isinstance(p, str)]
-    found = iter(_s3().get_file_info(away) if away else ())
+    found = iter(arrow().get_file_info(away) if away else ())
     return [_local_size(p) if isinstance(p, Path) else _remote_size(next(found)) for p in places]
 
 
@@ -68,7 +68,7 @@ def parquet(where: Place) -> pq.ParquetFile:
     """Open for reads by row group: mapped into memory, or by one coalesced range request a row group on S3."""
     if isinstance(where, Path):
         return pq.ParquetFile(where, memory_map=True)
-    return pq.ParquetFile(_s3().open_input_file(_key(where)), pre_buffer=True)
+    return pq.ParquetFile(arrow().open_input_file(_key(where)), pre_buffer=True)
 
 
 def _local_size(path: Path) -> int | None:
@@ -84,21 +84,6 @@ def _remote_size(info: Any) -> int | None:
 
 def _key(address: str) -> str:
     return address.removeprefix("s3://")
-
-
-def _s3() -> Any:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return _s3_at(endpoint, region)
-
-
-@lru_cache(maxsize=4)
-def _s3_at(endpoint: str, region: str | None) -> Any:
-    from pyarrow import fs
-
-    scheme, _, host = endpoint.rpartition("://")
-    given = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
-    return fs.S3FileSystem(region=region, **given)
 
 
 READ_ERRORS = (OSError, pa.ArrowException, KeyError)
