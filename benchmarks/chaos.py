@@ -111,7 +111,7 @@ class Command:
                     found += [p] if wanted(" ".join(p.cmdline())) else []
             if found:
                 return rng.choice(found)
-            time.sleep(0.05)
+            time.sleep(0.3)
         return None
 
     def kill(self) -> None:
