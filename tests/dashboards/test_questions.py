@@ -88,5 +88,8 @@ def test_trends_are_drawn(browser: Any, address: str, curated: Workspace) -> Non
         Ledger(curated, "rounds").append([row], key=f"r{number}")
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(address)
-    page.locator("figure[data-chart] svg").get_by_text("count").wait_for()
+    canvas = page.locator("figure[data-chart] canvas")
+    canvas.wait_for()
+    pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+    assert canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length") > 2000, "the lines, the band and the labels"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
