@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flywheel import mirror
 from flywheel.ledger import Ledger
 from flywheel.objects import readable
 from flywheel.schema import CASE_EVENTS
@@ -58,20 +59,20 @@ def select(workspace: Workspace) -> tuple[str, list[str]]:
 
 def _merged(workspace: Workspace) -> tuple[str, list[str]]:
     """A SELECT of one state per case, and the files that it names."""
-    files = Ledger(workspace, "case_events").files()
+    files = Ledger(workspace, "case_events").copies()
     copy = _newest(workspace, {Path(f).name for f in files})
     if copy is None:
         return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events")), []
-    path, folded = copy
-    kept = f"read_parquet({_quoted([str(path)])})"
+    (path,), folded = mirror.kept([str(copy[0])]), copy[1]
+    kept = f"read_parquet({_quoted([path])})"
     later = [f for f in files if Path(f).name not in folded]
     if not later:
-        return f"FROM {kept}", [str(path)]
+        return f"FROM {kept}", [path]
     events = f"read_parquet({_quoted(later)}, union_by_name=true)"
     touched = f"(SELECT DISTINCT case_id FROM {events})"
     states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
     others = f"FROM {kept} ANTI JOIN {touched} USING (case_id)"
-    return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [str(path), *later]
+    return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [path, *later]
 
 
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:

@@ -195,7 +195,7 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
     if name == "round_costs":
         return _ROUND_COSTS, []
     columns = ", ".join(f'"{field.name}"' for field in schema)
-    if files := Ledger(workspace, name).files() if name in LEDGERS else _files(workspace, name):
+    if files := Ledger(workspace, name).copies() if name in LEDGERS else _files(workspace, name):
         listed = f"[{', '.join(map(_quoted, files))}]"
         return f"SELECT {columns} FROM read_parquet({listed}, union_by_name=true)", files
     typed = ", ".join(f'NULL::{views.duck(field.type)} AS "{field.name}"' for field in schema)

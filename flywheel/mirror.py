@@ -52,13 +52,26 @@ def fetched(place: str | os.PathLike[str]) -> Path:
     return copy
 
 
+def kept(files: Sequence[str]) -> list[str]:
+    """Copies of files that never change, such as those of ledgers: each is fetched once, many side by side."""
+    copies = [mirror(f) for f in files]
+    missing = [(f, c) for f, c in zip(files, copies) if not c.exists()]
+    if missing and remote(path := located(files[0])):
+        tmps = [c.with_name(f".{c.name}.{uuid.uuid4().hex}.tmp") for _, c in missing]
+        tmps[0].parent.mkdir(parents=True, exist_ok=True)
+        path.fs.get([f for f, _ in missing], [str(tmp) for tmp in tmps])
+        for tmp, (_, copy) in zip(tmps, missing):
+            os.replace(tmp, copy)
+    return [str(c) for c in copies]
+
+
 def publish(place: str | os.PathLike[str]) -> None:
     """Make a folder on S3 equal to its copy: only what differs is written. Hidden files are still in the making.
 
     JSON is written last and removed first: a checkpoint with its `config.json` is whole.
     """
     path, copy = located(place), mirror(place)
-    if not remote(path):
+    if not remote(path) or not copy.is_dir():
         return
     here, there = _here(copy), _there(path)
     gone = sorted((n for n in there if n not in here), key=_json_last, reverse=True)

@@ -11,6 +11,7 @@ import typer
 
 from flywheel.commands.options import JsonOption, SeedOption
 from flywheel.console import out
+from flywheel.objects import located
 from flywheel.workspace import UsageError
 
 app = typer.Typer()
@@ -50,7 +51,7 @@ def phase(
         return
     if not shards or output is None:
         raise UsageError("give --shards MANIFEST, once for each, and --output DIR; see flywheel train --help")
-    if init is not None and not init.is_dir():
+    if init is not None and not located(init).is_dir():
         raise UsageError(f"--init {init} is no checkpoint's folder")
     from flywheel.progress import Progress
     from training.checkpoint import read_metrics
@@ -61,11 +62,11 @@ def phase(
     chosen = load_recipe(Path(recipe)) if recipe.endswith(".toml") else named(recipe)
     run = Run(
         out_dir=str(output),
-        sources=[{"manifest": str(path.resolve())} for path in shards],
+        sources=[{"manifest": str(located(path).resolve())} for path in shards],
         recipe=chosen.to_dict(),
         steps=steps or chosen.steps,
         seed=seed,
-        init=init and str(init.resolve()),
+        init=init and str(located(init).resolve()),
     )
     progress = Progress()
     if ray:
