@@ -91,5 +91,6 @@ def test_trends_are_drawn(browser: Any, address: str, curated: Workspace) -> Non
     canvas = page.locator("figure[data-chart] canvas")
     canvas.wait_for()
     pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
-    assert canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length") > 2000, "the lines, the band and the labels"
+    drawn = canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length")
+    assert drawn > 2000, "the lines, the band and the labels"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
