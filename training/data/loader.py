@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class RowGroup:
     """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R, 3, H, W].
 
-    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached; `images` is empty
-    then. `broken`: rows that cannot be read, with the reason; in their place stands the next row that can.
+    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached, not to be written
+    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row that can.
     """
 
     sample_ids: list[str]
@@ -126,22 +126,21 @@ class Loader:
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
-        groups = [self._prepared(row.shard, row.group) for row in rows]
-        usable = [(group, row.row) for group, row in zip(groups, rows, strict=True) if group is not None]
-        if not usable:
-            raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
-        places = []
-        for number, (group, row) in enumerate(zip(groups, rows, strict=True)):
-            if group is None:
-                self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
-            places.append((group, row.row) if group is not None else usable[number % len(usable)])
+        keys = [(row.shard, row.group) for row in rows]
+        groups = {key: self._prepared(*key) for key in dict.fromkeys(keys)}
+        places = [(groups[key], row.row) for key, row in zip(keys, rows, strict=True)]
+        if None in groups.values():
+            places = self._replaced(rows, places)
+        first = places[0][0]
         return MicroBatch(
             list(rows),
             torch.stack([group.latents[i] for group, i in places]),
-            torch.stack([group.references[i] for group, i in places]),
+            torch.stack([group.references[i] for group, i in places])
+            if first.references.shape[1]
+            else first.references.new_zeros(len(rows), *first.references.shape[1:]),
             [group.states[i] for group, i in places],
             [group.nulls[i] for group, i in places if group.nulls],
-            places[0][0].lead,
+            first.lead,
         )
 
     def read(self, shard: int, group: int) -> RowGroup:
@@ -188,6 +187,18 @@ class Loader:
             self._held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
+    def _replaced(
+        self, rows: Sequence[Row], places: Sequence[tuple[Prepared | None, int]]
+    ) -> list[tuple[Prepared, int]]:
+        """Rows of the same micro-batch in place of those whose row group cannot be read."""
+        usable = [place for place in places if place[0] is not None]
+        if not usable:
+            raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
+        for row, (group, _) in zip(rows, places, strict=True):
+            if group is None:
+                self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
+        return [place if place[0] is not None else usable[n % len(usable)] for n, place in enumerate(places)]
+
     def _skip(self, shard: int, group: int, row: int, why: str) -> None:
         if (shard, group, row) not in self.skipped:
             self.skipped[shard, group, row] = why
@@ -220,7 +231,8 @@ def read_row_group(
     height, width, count = shard.shape
     decodes = ("image",) * (latents is None) + ("references",) * (latents is None or (count > 0 and reference_pixels))
     try:
-        table = (file or files.parquet(shard.path)).read_row_group(index, columns=["sample_id", "caption", *decodes])
+        columns = ["sample_id", "caption", *decodes]
+        table = (file or files.parquet(shard.path)).read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
@@ -247,6 +259,8 @@ def read_row_group(
             f"shard {shard.path}, row group {index}, row {number}, sample {names[number]}: {why}: "
             "build the shards again"
         )
+    if broken and cached is not None:  # the file itself
+        cached, cached_references = cached.clone(), cached_references.clone()
     for number in broken:
         other = next(i % rows for i in range(number + 1, number + rows) if i % rows not in broken)
         for column in (names, captions, images, references, cached, cached_references):
