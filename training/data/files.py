@@ -73,7 +73,9 @@ def parquet(where: Place) -> pq.ParquetFile:
 
 def arrow(where: Place) -> pa.RecordBatchFileReader:
     """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
-    return pa.ipc.open_file(pa.memory_map(str(where)) if isinstance(where, Path) else _s3().open_input_file(_key(where)))
+    return pa.ipc.open_file(
+        pa.memory_map(str(where)) if isinstance(where, Path) else _s3().open_input_file(_key(where))
+    )
 
 
 def _local_size(path: Path) -> int | None:

@@ -1,8 +1,8 @@
 """Latents computed once: a side-car per shard, read by row group instead of decoding and encoding images.
 
 A side-car is named by its shard's SHA-256 and says in its metadata which autoencoder, resize rule and dtype made it. It
-is an Arrow file, because those are mapped into memory where Parquet is copied: a record batch for each row group, one
-fixed-size binary column for targets and one for references. Text is not cached here.
+is an Arrow file, because those are mapped into memory where Parquet is copied: a record batch for each row group, with
+sample ids, captions, and one fixed-size binary column for targets and one for references.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from training.data.loader import RowGroup, read_row_group, to_unit
 from training.data.plan import Shard, ShardError
 from training.models.autoencoder import Autoencoder
 
+_NO_IMAGES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -71,10 +72,10 @@ class Latents:
                 )
         return file
 
-    def read(self, shard: Shard, index: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Row group `index` as float32: latents, reference latents, and which rows are null. Errors: `ShardError`.
+    def read(self, shard: Shard, index: int) -> RowGroup:
+        """Row group `index` without pixels; rows whose latents are null are `broken`. Errors: `ShardError`.
 
-        Those of a local float32 side-car are the file itself, mapped into memory: not to be written to.
+        The latents of a local float32 side-car are the file itself, mapped into memory: not to be written to.
         """
         try:
             return _read(self._opened(shard), index)
@@ -122,15 +123,21 @@ def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
     return latents, autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
 
 
-def _read(file: pa.RecordBatchFileReader, index: int) -> tuple[Tensor, Tensor, list[int]]:
+def _read(file: pa.RecordBatchFileReader, index: int) -> RowGroup:
     batch, metadata = file.get_batch(index), file.schema.metadata
     dtype, shape = DTYPES[metadata[b"dtype"].decode()], [int(v) for v in metadata[b"shape"].split(b",")]
-    column, rows = batch.column(0), len(batch)
+    names, captions, column, *references = batch.columns
+    latents = _tensor(column, dtype, (len(batch), *shape))
     nulls = [i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid] if column.null_count else []
-    latents = _tensor(column, dtype, (rows, *shape))
-    if batch.num_columns == 1:
-        return latents, latents.new_zeros(rows, 0, *shape), nulls
-    return latents, _tensor(batch.column(1), dtype, (rows, -1, *shape)), nulls
+    return RowGroup(
+        names.to_pylist(),
+        captions.to_pylist(),
+        _NO_IMAGES,
+        _NO_IMAGES.expand(len(batch), 0, 3, 0, 0),
+        latents,
+        _tensor(references[0], dtype, (len(batch), -1, *shape)) if references else latents[:, None][:, :0],
+        dict.fromkeys(nulls, "its latents are null"),
+    )
 
 
 @torch.no_grad()
@@ -141,19 +148,21 @@ def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool)
         try:
             for index in range(source.num_row_groups):
                 group = read_row_group(
-                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, file=source
+                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, opened=lambda: source
                 )
                 broken |= {(str(shard.path), index, row): why for row, why in group.broken.items()}
-                columns = encoded(group, autoencoder)
-                arrays = [_binary(x, DTYPES[latents.dtype], group.broken) for x in columns if x.shape[1]]
-                if writer is None:
-                    shape = ",".join(map(str, columns[0].shape[1:]))
-                    schema = pa.schema(
-                        [pa.field(n, a.type) for n, a in zip(("latent", "references"), arrays, strict=False)],
-                        metadata={**latents.key(shard), "shape": shape},
-                    )
-                    writer = pa.ipc.new_file(str(temporary), schema)
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+                targets, references = encoded(group, autoencoder)
+                columns = {
+                    "sample_id": pa.array(group.sample_ids),
+                    "caption": pa.array(group.captions),
+                    "latent": _binary(targets, DTYPES[latents.dtype], group.broken),
+                }
+                if references.shape[1]:
+                    columns["references"] = _binary(references, DTYPES[latents.dtype], group.broken)
+                metadata = {**latents.key(shard), "shape": ",".join(map(str, targets.shape[1:]))}
+                batch = pa.record_batch(columns, metadata=metadata)
+                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
+                writer.write_batch(batch)
         finally:
             if writer is not None:
                 writer.close()

@@ -7,10 +7,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R, 3, H, W].
+    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
 
     `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached, not to be written
-    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row that can.
+    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row
+    that can.
     """
 
     sample_ids: list[str]
@@ -104,7 +105,7 @@ class Loader:
         self._held = 0
         self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
-        self._open = lru_cache(maxsize=32)(lambda shard: files.parquet(plan.shards[shard].path))
+        self._open = lru_cache(maxsize=32)(self._open_shard)
         self._lock = Lock()  # files are open once, and read by this thread and the one that reads ahead
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: dict[tuple[int, int], Future[RowGroup]] = {}
@@ -144,20 +145,15 @@ class Loader:
         )
 
     def read(self, shard: int, group: int) -> RowGroup:
-        """Decode one row group."""
+        """Read and decode one row group."""
         found = self.plan.shards[shard]
         with self._lock:
-            self._verify(shard)
-            try:
-                file = self._open(shard)
-            except files.READ_ERRORS as error:
-                raise ShardError(f"shard {found.path}, row group {group}: {error}: build the shards again") from error
             return read_row_group(
                 found,
                 group,
                 self.resolution.get(found.bucket, found.bucket),
                 skip=self._skips,
-                file=file,
+                opened=lambda: self._open(shard),
                 latents=self.latents,
                 reference_pixels=self.reference_pixels,
             )
@@ -204,14 +200,15 @@ class Loader:
             self.skipped[shard, group, row] = why
             log.warning("skipped row %d of row group %d of %s: %s", row, group, self.plan.shards[shard].path, why)
 
-    def _verify(self, shard: int) -> None:
-        """Check a local file's hash before its first use; of a remote one only the size, not to read all of it."""
+    def _open_shard(self, shard: int) -> pq.ParquetFile:
+        """The file; a local one is hashed before its first use, of a remote one only the size is checked."""
+        found = self.plan.shards[shard]
         if shard not in self._verified:
-            found = self.plan.shards[shard]
             require_size(found, files.sizes([found.path])[0])
             if not files.remote(found.path) and files.sha256(found.path) != found.sha256:
                 raise ShardError(f"shard {found.path} does not match its manifest's sha256: build the shards again")
             self._verified.add(shard)
+        return files.parquet(found.path)
 
 
 def read_row_group(
@@ -220,54 +217,75 @@ def read_row_group(
     pixels: int,
     *,
     skip: bool = False,
-    file: pq.ParquetFile | None = None,
+    opened: Callable[[], pq.ParquetFile] | None = None,
     latents: Latents | None = None,
     reference_pixels: bool = True,
 ) -> RowGroup:
     """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
 
-    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`.
+    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`. Where `latents`
+    hold all that is asked for, the shard itself is not read.
     """
+    group = None if latents is None else latents.read(shard, index)
+    if group is None or (shard.shape[2] and reference_pixels):
+        decoded = _decoded(shard, index, pixels, opened or (lambda: files.parquet(shard.path)), targets=group is None)
+        group = (
+            decoded
+            if group is None
+            else replace(group, references=decoded.references, broken={**group.broken, **decoded.broken})
+        )
+    if not group.broken:
+        return group
+    rows = len(group.captions)
+    if not skip or len(group.broken) == rows:
+        number, why = next(iter(group.broken.items()))
+        raise ShardError(
+            f"shard {shard.path}, row group {index}, row {number}, sample {group.sample_ids[number]}: {why}: "
+            "build the shards again"
+        )
+    order = list(range(rows))
+    for number in group.broken:
+        order[number] = next(i % rows for i in range(number + 1, number + rows) if i % rows not in group.broken)
+    parts = {f.name: getattr(group, f.name) for f in fields(RowGroup) if f.name != "broken"}
+    return RowGroup(**{name: _taken(part, order) for name, part in parts.items()}, broken=group.broken)
+
+
+def _taken(part: Any, order: list[int]) -> Any:
+    """Rows of a tensor or a list in another order; what holds no rows stays as it is."""
+    if part is None or not len(part):
+        return part
+    return part[order] if isinstance(part, Tensor) else [part[i] for i in order]
+
+
+def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.ParquetFile], *, targets: bool) -> RowGroup:
+    """A row group's references, and its targets too; rows that cannot be decoded are listed in `broken`."""
     height, width, count = shard.shape
-    decodes = ("image",) * (latents is None) + ("references",) * (latents is None or (count > 0 and reference_pixels))
+    decodes = ("image", "references") if targets else ("references",)
     try:
         columns = ["sample_id", "caption", *decodes]
-        table = (file or files.parquet(shard.path)).read_row_group(index, columns=columns, use_threads=False)
+        table = opened().read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
     rows, broken = len(table), {}
-    images = np.zeros((rows if "image" in decodes else 0, 3, *size[::-1]), np.uint8)
-    references = np.zeros((rows, count if "references" in decodes else 0, 3, *size[::-1]), np.uint8)
+    images = np.zeros((rows if targets else 0, 3, *size[::-1]), np.uint8)
+    references = np.zeros((rows, count, 3, *size[::-1]), np.uint8)
     for number, row in enumerate(table.select(decodes).to_pylist()):
         try:
-            if "image" in row:
+            if targets:
                 images[number] = _decode(row["image"], (width, height), size)
-            if "references" in row:
-                found = [_decode(data, (width, height), size) for data in row["references"] or []]
-                if len(found) != count:
-                    raise ValueError(f"{len(found)} references instead of {count}")
-                references[number] = np.stack(found) if found else references[number]
+            found = [_decode(data, (width, height), size) for data in row["references"] or []]
+            if len(found) != count:
+                raise ValueError(f"{len(found)} references instead of {count}")
+            references[number] = np.stack(found) if found else references[number]
         except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
             broken[number] = f"{error}"
-    cached, cached_references, nulls = latents.read(shard, index) if latents is not None else (None, None, ())
-    broken |= {number: "its latents are null" for number in nulls if number not in broken}
-    names, captions = table["sample_id"].to_pylist(), table["caption"].to_pylist()
-    if broken and (not skip or len(broken) == rows):
-        number, why = next(iter(broken.items()))
-        raise ShardError(
-            f"shard {shard.path}, row group {index}, row {number}, sample {names[number]}: {why}: "
-            "build the shards again"
-        )
-    if broken and cached is not None:  # the file itself
-        cached, cached_references = cached.clone(), cached_references.clone()
-    for number in broken:
-        other = next(i % rows for i in range(number + 1, number + rows) if i % rows not in broken)
-        for column in (names, captions, images, references, cached, cached_references):
-            if column is not None and len(column):
-                column[number] = column[other]
     return RowGroup(
-        names, captions, torch.from_numpy(images), torch.from_numpy(references), cached, cached_references, broken
+        table["sample_id"].to_pylist(),
+        table["caption"].to_pylist(),
+        torch.from_numpy(images),
+        torch.from_numpy(references),
+        broken=broken,
     )
 
 
