@@ -47,7 +47,7 @@ def latent(row: int) -> np.ndarray:
 
 # The sides: each writes its format once, then gives epochs ----------------------------------------------------------
 def ours(folder: Path, rows: int) -> Epochs:
-    """Shards and latents in side-cars, read by row group in the plan's order."""
+    """Latents in side-cars of the shards, read by row group in the plan's order."""
     import torch
 
     from training.data.latents import Latents, encoded

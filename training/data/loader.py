@@ -62,7 +62,7 @@ class Prepared:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(x.numel() * x.element_size() for x in (self.latents, self.references, *self.states, *self.nulls))
+        return sum(x.nbytes for x in (self.latents, self.references, *self.states, *self.nulls))
 
 
 @dataclass(frozen=True)
