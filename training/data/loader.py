@@ -67,7 +67,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one layout, gathered from prepared row groups; `rows` says where each came from."""
+    """Rows of one layout, gathered from prepared row groups; `rows` says where each came from.
+
+    `skipped`: positions where another row stands in, because the drawn one cannot be read.
+    """
 
     rows: list[Row]
     latents: Tensor
@@ -75,6 +78,7 @@ class MicroBatch:
     states: list[Tensor]
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
+    skipped: Sequence[int] = ()
 
 
 class Loader:
@@ -142,6 +146,7 @@ class Loader:
             [group.states[i] for group, i in places],
             [group.nulls[i] for group, i in places if group.nulls],
             first.lead,
+            [n for n, row in enumerate(rows) if row[:3] in self.skipped] if self.skipped else (),
         )
 
     def read(self, shard: int, group: int) -> RowGroup:
