@@ -60,7 +60,7 @@ class Latents:
         try:
             file = files.arrow(path)
         except FileNotFoundError as error:
-            raise ShardError(f"no latents of {shard.path} at {path}: write them with write_latents first") from error
+            raise ShardError(f"no latents of {shard.path} at {path}: write them with flywheel latents first") from error
         except files.READ_ERRORS as error:
             raise ShardError(f"latents {path}: {error}: delete the file and write it again") from error
         found = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
