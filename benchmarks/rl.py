@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -28,9 +27,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 import torch
-from scipy.stats import t as student_t
 
-from benchmarks.demo_checkpoint import Passed, add_options, evaluate, open_start, rates
+from benchmarks.demo_checkpoint import Passed, add_options, evaluate, interval, open_start, rates
 from flywheel.remedies.prompts import write_prompts
 from flywheel.remedies.rewards import Local
 from flywheel.signals.suite import Prompt, load_suite
@@ -71,13 +69,6 @@ def one(start: Path, suite: list[Prompt], prompts: Path, out: Path, arm: str, se
 def only(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts with the trained check alone."""
     return [replace(p, checks=tuple(c for c in p.checks if c["capability"] == TRAINED)) for p in prompts]
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of the mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    return student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import pytest
 import uvicorn
 from fastapi import Response
 
-from flywheel.remedies.prompts import rl_capabilities, write_prompts
+from flywheel.remedies.prompts import hold_out, rl_capabilities, write_prompts
 from flywheel.remedies.reward_service import service
 from flywheel.remedies.rewards import Local
 from flywheel.scorer import Item
-from flywheel.signals.suite import load_suite
+from flywheel.signals.suite import Prompt, load_suite
 from flywheel.workspace import UsageError
 from training.recipe_file import load
 from training.rewards import Request, RewardsLost, Service, decode, encode
@@ -120,6 +120,14 @@ def test_prompts_of_rl_cases_keep_out_of_the_suite(tmp_path):
     assert all(len(p.reference_bytes()) == (p.task == "ti2i") for p in suite) and held not in {p.text for p in suite}
     with pytest.raises(UsageError, match="no generator serves 'x'"):
         write_prompts(tmp_path / "q.jsonl", ["x"], 1, seed=0, exclude=frozenset())
+
+
+def test_what_is_watched_is_spread_over_the_prompts_and_kept_out_of_training():
+    rows = [Prompt(f"p{i}", f"card {i % 25}", "t2i", (), ({"capability": "ab"[i >= 20]},)) for i in range(40)]
+    given, watched = hold_out(rows, 4)
+    assert [p.prompt_id for p in watched] == ["p0", "p10", "p20", "p30"]
+    assert len(given) == 33 and not {p.text for p in given} & {p.text for p in watched}  # p5 says what p30 says
+    assert len(hold_out(rows, 99)[1]) == 10 and hold_out(rows, 0) == (rows, []) and hold_out(rows[:3], 4)[1] == []
 
 
 def test_recipes_from_a_file(tmp_path):
