@@ -1,6 +1,6 @@
 """A four-step student without guidance against its teacher at 40 steps with guidance, on the demo's held-out suite.
 
-python benchmarks/dmd.py [--workspace DEMO | --checkpoint DIR] [--steps 60] [--teacher-steps 40] [--seeds 5]
+python benchmarks/dmd.py [--workspace DEMO | --checkpoint DIR] [--steps 120] [--teacher-steps 40] [--seeds 5]
 
 dmd_pass_share: the student's pass rate over the teacher's, every check of a prompt counted.
 dmd_cpu_speedup: CPU-seconds of sampling the suite from every seed, the teacher's over the student's: conditions, each
@@ -43,7 +43,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--round", type=int, default=2, help="whose candidate is the teacher")
     parser.add_argument("--student", type=Path, help="a run's folder: trained there, or resumed, and kept")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--teacher-steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=5, help="sampling seeds of the evaluation")
     parser.add_argument("--t2i-share", type=float, default=0.5)

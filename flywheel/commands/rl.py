@@ -23,7 +23,9 @@ PromotedOption = Annotated[
 ]
 PromptsOption = Annotated[Path, typer.Option(help="Suite file (JSON lines) of the prompts to train on.")]
 OutputOption = Annotated[Path, typer.Option(help="Folder of the run; run again to resume.")]
-ScorersOption = Annotated[Path | None, typer.Option(help="TOML: options of scorers, such as [clip] model, pretrained.")]
+ScorersOption = Annotated[
+    Path | None, typer.Option(help="TOML: a table of options by scorer, such as clip's model and pretrained.")
+]
 
 
 @rl.command("prompts", epilog="Example: flywheel rl prompts -w w --output prompts.jsonl --count 64")
