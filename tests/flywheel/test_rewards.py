@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import uvicorn
 from fastapi import Response
 
 from flywheel.remedies.prompts import hold_out, rl_capabilities, write_prompts
@@ -17,6 +13,7 @@ from flywheel.remedies.rewards import Local
 from flywheel.scorer import Item
 from flywheel.signals.suite import Prompt, load_suite
 from flywheel.workspace import UsageError
+from tests.training.rl_parts import serving
 from training.recipe_file import load
 from training.rewards import Request, RewardsLost, Service, decode, encode
 from training.rl.recipe import RL_RECIPES
@@ -61,22 +58,6 @@ def test_the_ocr_reward_is_one_minus_edits_over_the_reference_length():
     found = rewards.score([request(word), Request(Item(word.image, other)), Request(Item(word.image, "a card"))])
     length = len(word.checks[0]["text"]) + 1
     assert [row["ocr"] for row in found] == [1.0, pytest.approx(1 - 1 / length), None]
-
-
-@contextmanager
-def serving(app):
-    """A real server on a free port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def test_the_service_gives_the_same_scores_and_is_asked_again_when_it_stumbles(requests, local):
