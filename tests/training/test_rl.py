@@ -142,9 +142,7 @@ def test_a_service_that_dies_in_a_roll_out_stops_the_run_and_another_one_goes_on
     with ExitStack() as server:
         url = server.enter_context(serving(service(Redness())))
         rewards = Service(url, attempts=2, backoff=0.01)
-        with pytest.raises(
-            RewardsLost, match="no answer in 2 tries .*: 1 of 3 steps are kept in .*bring the rewards"
-        ):
+        with pytest.raises(RewardsLost, match="no answer in 2 tries .*: 1 of 3 steps are kept in .*bring the rewards"):
             train(tmp_path, *cards, TINY, rewards, init=start.path, seed=3, progress=lambda *_: server.close())
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000001"]
     with serving(service(Redness())) as url:
