@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,10 +77,19 @@ def rates(passed: Passed) -> dict[str, float]:
     return {name: sum(row.values()) / len(row) for name, row in sorted(passed.items())}
 
 
-def pass_rate(passed: Passed) -> float:
-    """Share of prompts whose every check passes."""
+def passes(passed: Passed) -> dict[str, float]:
+    """Prompt → 1 where every check passes, else 0."""
     every: dict[str, float] = {}
     for row in passed.values():
         for prompt, value in row.items():
             every[prompt] = every.get(prompt, 1.0) * value
-    return sum(every.values()) / len(every)
+    return every
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the mean (Student's t); NaN for fewer than two values."""
+    from scipy.stats import t as student_t
+
+    if len(values) < 2:
+        return math.nan
+    return student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))

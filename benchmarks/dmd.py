@@ -1,10 +1,14 @@
 """A four-step student without guidance against its teacher at 40 steps with guidance, on the demo's held-out suite.
 
-python benchmarks/dmd.py [--workspace DEMO | --checkpoint DIR] [--steps 60] [--teacher-steps 40] [--seeds 1]
+python benchmarks/dmd.py [--workspace DEMO | --checkpoint DIR] [--steps 120] [--teacher-steps 40] [--seeds 5]
 
 dmd_pass_share: the student's pass rate over the teacher's, every check of a prompt counted.
-dmd_cpu_speedup: CPU-seconds of sampling the suite, conditions and decoding included, the teacher's over the student's.
-teacher_4_pass_rate: the teacher at the student's number of steps, with guidance and without.
+dmd_cpu_speedup: CPU-seconds of sampling the suite from every seed, the teacher's over the student's: conditions, each
+prompt's text read once by either, and decoding included. dmd_cpu_speedup_read: of the seeds after the first, when the
+texts are known: what is left is denoising, references and decoding.
+margin_over_teacher_4: pass rate of the student minus that of the teacher at four steps with guidance, which takes twice
+the student's passes; margin_over_teacher_4_passes: the same for the better of two ways to spend the student's passes.
+Intervals (95 %) are over prompts, each the mean over seeds.
 --steps is the number of student updates; the teacher is the round's checkpoint, prompts are generated, held-out
 meanings left out.
 """
@@ -16,13 +20,14 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 import torch
 
-from benchmarks.demo_checkpoint import add_options, evaluate, open_start, pass_rate, rates
+from benchmarks.demo_checkpoint import Passed, add_options, evaluate, interval, open_start, passes, rates
 from flywheel.remedies.prompts import write_prompts
 from flywheel.signals.suite import load_suite
 from training.dmd.recipe import dmd_recipe
@@ -37,9 +42,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--round", type=int, default=2, help="whose candidate is the teacher")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--student", type=Path, help="a run's folder: trained there, or resumed, and kept")
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--teacher-steps", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds of the evaluation")
+    parser.add_argument("--seeds", type=int, default=5, help="sampling seeds of the evaluation")
     parser.add_argument("--t2i-share", type=float, default=0.5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -50,34 +56,55 @@ def main() -> None:
         write_prompts(scratch / "p" / "prompts.jsonl", CAPABILITIES, 96, seed=0, exclude=exclude)
         prompts = load_suite(scratch / "p" / "prompts.jsonl")
         recipe = dmd_recipe("dmd-tiny", steps=arguments.steps, t2i_share=arguments.t2i_share)
-        student = train(scratch / "student", prompts, recipe, init=teacher)
+        student = train(arguments.student or scratch / "student", prompts, recipe, init=teacher)
         arms = {
-            f"teacher, {arguments.teacher_steps} steps, guidance 3": (teacher, arguments.teacher_steps, 3.0),
-            "student, 4 steps, none": (student.path, None, None),
-            "teacher, 4 steps, guidance 3": (teacher, 4, 3.0),
-            "teacher, 4 steps, none": (teacher, 4, 1.0),
+            "teacher": (teacher, arguments.teacher_steps, 3.0),
+            "student": (student.path, None, None),
+            "teacher_4": (teacher, 4, 3.0),
+            "teacher_4_unguided": (teacher, 4, 1.0),
+            "teacher_2": (teacher, 2, 3.0),
         }
-        lines = []
+        seen: dict[str, list[Passed]] = {}
+        took: dict[str, list[float]] = {}
+        print(f"{'':<20}{'steps':>6}{'CFG':>5}{'passes':>7}{'passed':>8}{'±':>6}{'CPU s':>8}  by capability")
         for name, (checkpoint, steps, cfg) in arms.items():
             sampler = Sampler(checkpoint)
             evaluate(sampler, suite[:1], steps=1, cfg=cfg, seed=99)  # scorers and caches are warm
-            seen = [evaluate(sampler, suite, steps=steps, cfg=cfg, seed=s) for s in range(arguments.seeds)]
-            rate = statistics.fmean(pass_rate(passed) for passed, _ in seen)
-            lines.append((name, rate, statistics.fmean(t for _, t in seen), rates(seen[0][0])))
-    print(f"{'':<34}{'passed':>8}{'CPU s':>8}  by capability")
-    for name, rate, took, by in lines:
-        print(f"{name:<34}{rate:>8.1%}{took:>8.2f}  " + ", ".join(f"{k} {v:.0%}" for k, v in by.items()))
+            runs = [evaluate(sampler, suite, steps=steps, cfg=cfg, seed=s) for s in range(arguments.seeds)]
+            seen[name], took[name] = [passed for passed, _ in runs], [seconds for _, seconds in runs]
+            steps, cfg = len(sampler.times(steps, 1)) - 1, sampler.guidance(cfg)
+            mean, each = by_prompt(seen[name]), [rates(p) for p in seen[name]]
+            levels = ", ".join(f"{k} {statistics.fmean(r[k] for r in each):.0%}" for k in each[0])
+            rate, half = statistics.fmean(mean.values()), interval([*mean.values()])
+            print(f"{name:<20}{steps:>6}{cfg:>5.3g}{steps * (1 + (cfg != 1)):>7}{rate:>8.1%}{half:>6.1%}", end="")
+            print(f"{sum(took[name]):>8.2f}  {levels}", flush=True)
+    rate = {name: statistics.fmean(by_prompt(runs).values()) for name, runs in seen.items()}
+    rivals = ("teacher_4_unguided", "teacher_2")
     figures = {
-        "dmd_pass_share": round(lines[1][1] / lines[0][1], 3),
-        "dmd_cpu_speedup": round(lines[0][2] / lines[1][2], 1),
-        "teacher_pass_rate": round(lines[0][1], 3),
-        "student_pass_rate": round(lines[1][1], 3),
-        "teacher_4_pass_rate": round(lines[2][1], 3),
-        "teacher_4_without_guidance_pass_rate": round(lines[3][1], 3),
+        "dmd_pass_share": round(rate["student"] / rate["teacher"], 3),
+        "dmd_cpu_speedup": round(sum(took["teacher"]) / sum(took["student"]), 1),
+        "dmd_cpu_speedup_read": round(sum(took["teacher"][1:]) / sum(took["student"][1:]), 1) if runs[1:] else None,
+        **{f"{name}_pass_rate": round(value, 3) for name, value in rate.items()},
+        **margin("margin_over_teacher", seen["student"], seen["teacher"]),
+        **margin("margin_over_teacher_4", seen["student"], seen["teacher_4"]),
+        **margin("margin_over_teacher_4_passes", seen["student"], seen[max(rivals, key=rate.__getitem__)]),
         "student_updates": arguments.steps,
         "prompts_judged": len(suite) * arguments.seeds,
     }
     print(json.dumps(figures))
+
+
+def by_prompt(runs: Sequence[Passed]) -> dict[str, float]:
+    """Share of the seeds from which each prompt passes every check."""
+    each = [passes(passed) for passed in runs]
+    return {prompt: statistics.fmean(e[prompt] for e in each) for prompt in each[0]}
+
+
+def margin(name: str, ours: Sequence[Passed], theirs: Sequence[Passed]) -> dict[str, float]:
+    """Mean difference over prompts, and its interval."""
+    a, b = by_prompt(ours), by_prompt(theirs)
+    differences = [a[prompt] - b[prompt] for prompt in a]
+    return {name: round(statistics.fmean(differences), 3), f"{name}_interval": round(interval(differences), 3)}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flywheel.workspace import UsageError
+
 _SHIPPED = ("curation", "flywheel", "training")  # what tasks and training workers import
 _NODES_LOST = 5  # nodes that may be lost under one task: that is no fault of what it works on
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
@@ -19,7 +21,10 @@ _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names,
 
 @contextmanager
 def cluster(workers: int = 2) -> Iterator[None]:
-    """A running Ray: the one that is already up, that of RAY_ADDRESS, or a local one with `workers` CPUs."""
+    """A running Ray: the one that is already up, that of RAY_ADDRESS, or a local one with `workers` CPUs.
+
+    Errors: `UsageError` when it does not start.
+    """
     import ray
 
     if ray.is_initialized():
@@ -27,11 +32,17 @@ def cluster(workers: int = 2) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"logging_level": "error", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"py_modules": _code(), "excludes": ["**/__pycache__"]}, **quiet)
+        options |= {"runtime_env": {"py_modules": _code(), "excludes": ["**/__pycache__"]}}
     else:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        options |= {"object_store_memory": _OBJECT_STORE}
+    try:
+        ray.init(**options)
+    except Exception as error:  # it raises whatever its processes met
+        ray.shutdown()
+        raise UsageError(f"Ray did not start: run again, or `flywheel doctor` looks what is wrong ({error})") from error
     try:
         yield
     finally:

@@ -56,6 +56,13 @@ def change_strip(low: float, high: float, change: float, outcome: str) -> Markup
     )
 
 
+def interval_strip(low: float, high: float, value: float) -> Markup:
+    """A value with its interval, each a share of the width."""
+    ends = f'x1="{_x(low)}" x2="{_x(high)}" y1="9" y2="9"'
+    mark = f'<g class="candidate"><line class="interval" {ends}/><circle cx="{_x(value)}" cy="9" r="5"/></g>'
+    return _svg([mark], 18, "strip")
+
+
 def stacked_bar(parts: Sequence[tuple[str, float]]) -> Markup:
     """Parts (class, amount) of one whole, side by side; amounts share the full width."""
     total = sum(amount for _, amount in parts) or 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from dashboards import charts
 from flywheel.schema import TRACKS
@@ -38,6 +39,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "day": day,
         "text": text,
         "seen": seen,
+        "difference": difference,
         "track": track,
         "words": words,
         "listed": listed,
@@ -82,6 +84,19 @@ def text(value: Any, limit: int = 160) -> str:
 def seen(value: Any) -> str:
     """What a check saw, in words where it saw nothing."""
     return "nothing" if value is None or value in ("", []) else text(value)
+
+
+def difference(value: str, other: str, name: str, limit: int = 160) -> Markup:
+    """`value` with the characters that `other` lacks or has otherwise in marks of class `name`."""
+    from rapidfuzz.distance import Levenshtein
+
+    value, other = text(value, limit), text(other, limit)
+    parts = []
+    for change in Levenshtein.opcodes(value, other):
+        part = escape(value[change.src_start : change.src_end])
+        wrong = part and change.tag != "equal"
+        parts.append(Markup('<mark class="{}">{}</mark>').format(name, part) if wrong else part)
+    return Markup("").join(parts)
 
 
 def track(name: str | None) -> str:

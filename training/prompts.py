@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ class Prompt(Protocol):
     def reference_bytes(self) -> tuple[bytes, ...]:
         """Encoded references, in order."""
         ...
+
+
+P = TypeVar("P", bound=Prompt)
 
 
 def category(prompt: Prompt) -> str:
@@ -76,6 +79,12 @@ def draw(
         orders = [rng.permutation(len(prompts[kind])) for _ in range(-(-wanted // len(prompts[kind])))]
         chosen += [prompts[kind][i] for i in np.concatenate(orders)[:wanted]] if orders else []
     return chosen
+
+
+def spread(prompts: Sequence[P], count: int) -> list[P]:
+    """Up to `count` of them, evenly spaced: a list that is ordered by kind gives of every kind."""
+    count = min(count, len(prompts))
+    return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)

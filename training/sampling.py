@@ -18,7 +18,7 @@ from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.loader import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
-from training.models.condition import ConditionEncoder, load_condition_encoder, pad, padded_length
+from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
 from training.randomness import generator
 from training.trainer import as_tokens, sequence_layout
@@ -56,7 +56,7 @@ class Sampler:
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
-        encoder = load_condition_encoder(condition["encoder"])
+        encoder = Cached(load_condition_encoder(condition["encoder"]))  # the same prompts come with several seeds
         self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(

@@ -37,7 +37,7 @@ const drawn = new Map();
 function draw(figure) {
   const data = JSON.parse(figure.dataset.chart);
   const [option, height] = kinds[data.kind](data, figure.clientWidth);
-  const chart = drawn.get(figure) ?? echarts.init(figure, null, { renderer: "svg", height });
+  const chart = drawn.get(figure) ?? echarts.init(figure, null, { height });
   drawn.set(figure, chart);
   chart.resize({ height });
   chart.setOption(option, true);

@@ -150,13 +150,23 @@ def export(
     out(json.dumps({"export": str(path)}) if as_json else str(path))
 
 
-@app.command(epilog="Example: flywheel dashboard -w w --port 8050")
+@app.command(epilog="Examples: flywheel dashboard -w w; flywheel dashboard -w w --host 0.0.0.0 --tokens tokens.toml")
 def dashboard(
     workspace: WorkspaceOption,
-    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need --tokens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8050,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLYWHEEL_TOKENS",
+            help="TOML file of who may do what: [NAME] with role = read, review or operate, and token. Without it,"
+            " whoever is on this machine may look and review.",
+        ),
+    ] = None,
 ) -> None:
-    """Serve the dashboard (read-only)."""
+    """Serve the dashboard: look at everything, review, vote; with the role operate, promote and roll back."""
+    from dashboards.access import Access, load_tokens
     from dashboards.app import serve
 
-    serve(Workspace(workspace, create=False), host=host, port=port)
+    access = Access(load_tokens(tokens)) if tokens else Access()
+    serve(Workspace(workspace, create=False), host=host, port=port, access=access)

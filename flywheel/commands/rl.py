@@ -23,7 +23,9 @@ PromotedOption = Annotated[
 ]
 PromptsOption = Annotated[Path, typer.Option(help="Suite file (JSON lines) of the prompts to train on.")]
 OutputOption = Annotated[Path, typer.Option(help="Folder of the run; run again to resume.")]
-ScorersOption = Annotated[Path | None, typer.Option(help="TOML: options of scorers, such as [clip] model, pretrained.")]
+ScorersOption = Annotated[
+    Path | None, typer.Option(help="TOML: a table of options by scorer, such as clip's model and pretrained.")
+]
 
 
 @rl.command("prompts", epilog="Example: flywheel rl prompts -w w --output prompts.jsonl --count 64")
@@ -64,39 +66,63 @@ def serve(
     uvicorn.run(service(_local(tuple(dict.fromkeys(reward)), scorers)), host=host, port=port, log_level="warning")
 
 
-@rl.command("train", epilog="Example: flywheel rl train -w w --prompts p.jsonl --held-out h.jsonl --output rl")
+@rl.command("train", epilog="Example: flywheel rl train -w w --output rl")
 def train(
-    prompts: PromptsOption,
-    held_out: Annotated[Path, typer.Option(help="Suite file of the prompts that are only watched.")],
     output: OutputOption,
-    checkpoint: CheckpointOption = None,
     workspace: PromotedOption = None,
-    recipe: Annotated[str, typer.Option(help="Recipe: rl, rl-tiny, or a .toml file.")] = "rl-tiny",
+    checkpoint: CheckpointOption = None,
+    round_: Annotated[
+        int | None, typer.Option("--round", help="Whose RL remedy to follow; default: the latest that has one.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Suite file to train on; default: the RL remedy's.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Suite file that is only watched; default: some of the prompts, kept apart.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="rl, rl-tiny, or a .toml file; default: the RL remedy's, or rl-tiny.")
+    ] = None,
     rewards: Annotated[str | None, typer.Option(help="URL of a reward service; default: computed here.")] = None,
     scorers: ScorersOption = None,
     watch: Annotated[list[str] | None, typer.Option(help="Further reward to measure on held-out prompts.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train by rewards: guided roll-outs, the conditional branch alone in the objective."""
+    """Train by rewards, as a round's RL remedy says: guided roll-outs, the conditional branch alone in the objective.
+
+    Without --prompts the prompts, reward weights and recipe are those that a round of the workspace wrote for its open
+    RL cases.
+    """
     from flywheel.progress import Progress
+    from flywheel.remedies.prompts import hold_out, rl_remedy
     from flywheel.signals.suite import load_suite
     from training.recipe_file import load
     from training.rewards import Service
     from training.rl.recipe import RL_RECIPES
     from training.rl.trainer import train as train_rl
 
-    chosen = load(recipe, RL_RECIPES)
+    start = _start(checkpoint, None if checkpoint else workspace)
+    if prompts is None:
+        if workspace is None:
+            raise UsageError("give --prompts FILE, or --workspace W, whose RL remedy names them")
+        remedy = rl_remedy(Workspace(workspace, create=False), round_)
+        prompts, recipe = remedy / "prompts.jsonl", recipe or str(remedy / "recipe.toml")
+        say(f"prompts and rewards of {remedy}")
+    elif round_ is not None:
+        raise UsageError("--round names the RL remedy whose prompts are taken: leave out --prompts")
+    chosen = load(recipe or "rl-tiny", RL_RECIPES)
+    given, watched = load_suite(prompts), load_suite(held_out) if held_out else None
+    if watched is None:
+        given, watched = hold_out(given, chosen.held_out)
     needed = dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())])
     progress = Progress()
     with progress.step(f"reinforcement learning ({chosen.name})"):
         made = train_rl(
             output,
-            load_suite(prompts),
-            load_suite(held_out),
+            given,
+            watched,
             chosen,
             Service(rewards) if rewards else _local(tuple(needed), scorers),
-            init=_start(checkpoint, workspace),
+            init=start,
             seed=seed,
             progress=lambda done, total, line: progress(done, total, _rewards_of(line)),
         )

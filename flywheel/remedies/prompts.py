@@ -13,8 +13,8 @@ from typing import Any
 from curation.synthesis import GENERATORS, draw
 from flywheel.cases.events import Case
 from flywheel.remedies.held_out import HeldOut
-from flywheel.signals.suite import write_rows
-from flywheel.workspace import UsageError, write_bytes
+from flywheel.signals.suite import Prompt, write_rows
+from flywheel.workspace import UsageError, Workspace, write_bytes
 
 
 def rl_capabilities(cases: Sequence[Case]) -> list[str]:
@@ -33,6 +33,31 @@ def rl_capabilities(cases: Sequence[Case]) -> list[str]:
             "name some with --capability"
         )
     return served
+
+
+def rl_remedy(workspace: Workspace, round_: int | None) -> Path:
+    """Folder of a round's RL remedy (`flywheel.remedies.reward_policy`), by default the latest round's that has one.
+
+    Errors: `UsageError` where there is none.
+    """
+    name = "round-*" if round_ is None else f"round-{round_:04d}"
+    found = sorted(p.parent for p in workspace.path("remedies").glob(f"{name}/rl/rewards.json"))
+    if not found:
+        which = "" if round_ is None else f" of round {round_}"
+        raise UsageError(
+            f"{workspace.root} has no RL remedy{which}: a round writes one for open cases on the RL track; "
+            "make prompts with `flywheel rl prompts` and name them with --prompts"
+        )
+    return found[-1]
+
+
+def hold_out(prompts: Sequence[Prompt], count: int) -> tuple[list[Prompt], list[Prompt]]:
+    """(prompts to train on, up to `count` and at most a quarter to watch), the latter evenly spaced over the list."""
+    from training.prompts import spread
+
+    watched = spread(prompts, min(count, len(prompts) // 4))
+    texts = {p.text for p in watched}
+    return [p for p in prompts if p.text not in texts], watched
 
 
 def fresh_prompts(

@@ -174,9 +174,8 @@ class Queue:
         while True:
             now = datetime.now(UTC)
             items = self.items()
-            mine = [x for x in items.values() for s in x.slots if s.reviewer == reviewer and s.held(now)]
-            if mine:
-                return mine[0]
+            if mine := _claimed_by(reviewer, items.values(), now):
+                return mine
             open_ = [(x, n) for x in items.values() if (n := _free_slot(x, reviewer, now)) is not None]
             if not open_:
                 return None
@@ -184,6 +183,10 @@ class Queue:
             until = now + timedelta(minutes=item.evidence["claim_minutes"])
             if self._take(item, slot, "claimed", reviewer, {"until": until.isoformat()}):
                 return item  # else somebody was faster: look again
+
+    def held(self, reviewer: str) -> Item | None:
+        """The item that this reviewer has claimed and not decided yet."""
+        return _claimed_by(reviewer, self.items().values(), datetime.now(UTC))
 
     def decide(self, name: str, kind: str, reviewer: str, *, caption: str | None = None, reason: str = "") -> Item:
         """`accepted` (with `caption` where it was edited) or `rejected`; `name` is an item's id or its start.
@@ -259,6 +262,10 @@ def status(items: Iterable[Item]) -> list[dict[str, Any]]:
         row[x.outcome or ("claimed" if any(s.held(now) for s in x.slots) else "waiting")] += 1
         row[AUTO] += any(s.reviewer == AUTO for s in x.slots)
     return [rows[k] for k in sorted(rows)]
+
+
+def _claimed_by(reviewer: str, items: Iterable[Item], now: datetime) -> Item | None:
+    return next((x for x in items for s in x.slots if s.reviewer == reviewer and s.held(now)), None)
 
 
 def _free_slot(item: Item, reviewer: str, now: datetime) -> int | None:

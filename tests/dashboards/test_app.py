@@ -1,5 +1,6 @@
 """The dashboard over HTTP, in process."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -9,16 +10,16 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from dashboards.app import PAGE, create_app, serve
+from dashboards.app import PAGE, serve
 from flywheel.catalog import query
 from flywheel.workspace import UsageError, Workspace
-from tests.dashboards.conftest import HOSTILE
+from tests.dashboards.conftest import HOSTILE, opened
 from tests.dashboards.test_report import Page
 
 
 @pytest.fixture(scope="module")
 def client(workspace: Workspace) -> TestClient:
-    return TestClient(create_app(workspace))
+    return opened(workspace)
 
 
 def some_case(workspace: Workspace, where: str) -> dict:
@@ -49,13 +50,13 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
     assert all(a.get("src", "").startswith("/static/") for t, a in page.elements if t == "script")
     sources = [a[k] for t, a in page.elements for k in ("src", "href") if k in a and t in {"img", "link"}]
     assert all(s.startswith(("/files/", "/static/", "data:")) for s in sources)
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 
 
 @pytest.mark.parametrize("path", ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why"])
 def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> None:
-    assert TestClient(create_app(empty)).get(path).status_code == 200
+    assert opened(empty).get(path).status_code == 200
 
 
 def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: TestClient) -> None:
@@ -74,6 +75,11 @@ def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: Test
         ("status=closed", "status = 'closed'"),
         ("status=re-opened&track=pretraining", "status = 're-opened' AND track = 'pretraining'"),
         ("round=2", "round = 2"),
+        (
+            "checkpoint=checkpoints/round-0002-candidate&capability=count",
+            "capability = 'count' AND prompt_id IN (SELECT prompt_id FROM signals WHERE NOT passed"
+            " AND checkpoint = 'checkpoints/round-0002-candidate')",
+        ),
         ("capability=' OR true --", "false"),
     ],
 )
@@ -88,7 +94,7 @@ def test_filters_choose_their_cases(client: TestClient, workspace: Workspace, as
 
 
 def test_pages_of_cases_cover_all_once(workspace: Workspace) -> None:
-    client = TestClient(create_app(workspace, page_size=10))
+    client = opened(workspace, page_size=10)
     total = query(workspace, "SELECT count(*) AS n FROM cases")[0]["n"]
     shown: list[str] = []
     path = "/cases"
@@ -105,6 +111,28 @@ def test_case_page_shows_its_life_and_every_test(client: TestClient, workspace: 
     text = Page(client.get(f"/cases/{case['case_id']}").text).text
     for word in ("detected", "routed", "passed", "round 1, candidate", "round 2, candidate", "round 2, control"):
         assert word in text
+
+
+def test_case_page_shows_probes_with_pictures_reviews_and_remedy(client: TestClient, workspace: Workspace) -> None:
+    case = some_case(workspace, "prompt_id = 'typography-001'")
+    page = Page(client.get(f"/cases/{case['case_id']}").text)
+    assert "1 of 2 further seeds pass" in page.text
+    shown = [a["src"] for t, a in page.elements if t == "img" and "/probes/" in a["src"]]
+    assert shown == [f"/files/probes/round-0001/seed-{k}/typography-001.png" for k in (1, 2)]
+    assert "claimed ada" in page.text and "rejected ada wrong word" in page.text
+    assert re.search(r"round 2 retrieved 20 \d+ ", page.text)
+
+
+def test_a_card_shows_the_text_that_is_wrong_and_the_cases_history(client: TestClient) -> None:
+    html = client.get("/cases?capability=typography&status=re-opened").text
+    assert '<bdi>OP<mark class="lost">EN</mark></bdi>' in html
+    history = re.findall(r'<ol class="history".*?</ol>', html, re.S)
+    assert history and all(re.search(r"detected.*r1.*routed.*r1.*failed.*r2", h, re.S) for h in history)
+
+
+def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
+    html = client.get("/cases?checkpoint=checkpoints/round-0002-candidate").text
+    assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html
 
 
 def test_hostile_prompt_is_text(client: TestClient, workspace: Workspace) -> None:

@@ -1,30 +1,18 @@
 """Pages that answer questions: SQL, what if, why. And what a browser makes of them."""
 
 import json
-import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.testclient import TestClient
 
 from curation.ingest import ingest
 from curation.pipeline import curate
 from curation.policy import load_policy
-from dashboards.app import create_app
 from flywheel.ledger import Ledger
 from flywheel.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Nothing of the browser's own may go out: requests that are counted are the page's.
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
+from tests.dashboards.conftest import opened, served
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +30,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Work
 
 
 def test_a_question_in_sql(workspace: Workspace) -> None:
-    client = TestClient(create_app(workspace))
+    client = opened(workspace)
     answer = client.get("/sql", params={"q": "select 'say <b>' || 40 + 2 as said"}).text
     assert "say &lt;b&gt;42" in answer and "1 row" in answer
     for wrong in ("drop table x", "select * from read_text('/etc/hostname')", "select 1; select 2"):
@@ -53,7 +41,7 @@ def test_a_question_in_sql(workspace: Workspace) -> None:
 
 
 def test_what_another_threshold_would_admit(curated: Workspace) -> None:
-    client = TestClient(create_app(curated))
+    client = opened(curated)
     page = client.get("/what-if").text
     assert "6 → 6" in page and 'name="S1.resolution.min"' in page
     asked = client.get("/what-if", params={"S1.resolution.min": "100"}).text
@@ -63,7 +51,7 @@ def test_what_another_threshold_would_admit(curated: Workspace) -> None:
 
 
 def test_why_a_sample_is_there(curated: Workspace) -> None:
-    client = TestClient(create_app(curated))
+    client = opened(curated)
     page = client.get("/why", params={"id": "0.png"}).text
     assert "admitted" in page and "header.short_edge" in page.replace(" ", "_")
     assert 'role="alert"' in client.get("/why", params={"id": "no such thing"}).text
@@ -71,27 +59,9 @@ def test_why_a_sample_is_there(curated: Workspace) -> None:
 
 # In a browser --------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    play = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip("no Chromium on this machine")
-    with play.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def address(curated: Workspace) -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(curated), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(curated) as found:
+        yield found
 
 
 def test_a_slider_answers_in_place(browser: Any, address: str) -> None:
@@ -118,5 +88,9 @@ def test_trends_are_drawn(browser: Any, address: str, curated: Workspace) -> Non
         Ledger(curated, "rounds").append([row], key=f"r{number}")
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(address)
-    page.locator("figure[data-chart] svg").get_by_text("count").wait_for()
+    canvas = page.locator("figure[data-chart] canvas")
+    canvas.wait_for()
+    pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+    drawn = canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length")
+    assert drawn > 2000, "the lines, the band and the labels"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import uvicorn
 from fastapi import Response
 
-from flywheel.remedies.prompts import rl_capabilities, write_prompts
+from flywheel.remedies.prompts import hold_out, rl_capabilities, write_prompts
 from flywheel.remedies.reward_service import service
 from flywheel.remedies.rewards import Local
 from flywheel.scorer import Item
-from flywheel.signals.suite import load_suite
+from flywheel.signals.suite import Prompt, load_suite
 from flywheel.workspace import UsageError
+from tests.training.rl_parts import serving
 from training.recipe_file import load
 from training.rewards import Request, RewardsLost, Service, decode, encode
 from training.rl.recipe import RL_RECIPES
@@ -63,22 +60,6 @@ def test_the_ocr_reward_is_one_minus_edits_over_the_reference_length():
     assert [row["ocr"] for row in found] == [1.0, pytest.approx(1 - 1 / length), None]
 
 
-@contextmanager
-def serving(app):
-    """A real server on a free port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def test_the_service_gives_the_same_scores_and_is_asked_again_when_it_stumbles(requests, local):
     app, stumbles = service(local), iter([503, 502])
 
@@ -120,6 +101,14 @@ def test_prompts_of_rl_cases_keep_out_of_the_suite(tmp_path):
     assert all(len(p.reference_bytes()) == (p.task == "ti2i") for p in suite) and held not in {p.text for p in suite}
     with pytest.raises(UsageError, match="no generator serves 'x'"):
         write_prompts(tmp_path / "q.jsonl", ["x"], 1, seed=0, exclude=frozenset())
+
+
+def test_what_is_watched_is_spread_over_the_prompts_and_kept_out_of_training():
+    rows = [Prompt(f"p{i}", f"card {i % 25}", "t2i", (), ({"capability": "ab"[i >= 20]},)) for i in range(40)]
+    given, watched = hold_out(rows, 4)
+    assert [p.prompt_id for p in watched] == ["p0", "p10", "p20", "p30"]
+    assert len(given) == 33 and not {p.text for p in given} & {p.text for p in watched}  # p5 says what p30 says
+    assert len(hold_out(rows, 99)[1]) == 10 and hold_out(rows, 0) == (rows, []) and hold_out(rows[:3], 4)[1] == []
 
 
 def test_recipes_from_a_file(tmp_path):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 
 from flywheel.scorer import decode
 from flywheel.signals.suite import Prompt
@@ -50,6 +55,22 @@ class Redness:
             raise RewardsLost("nobody scores")
         pixels = [np.asarray(decode(r.item.image), np.float64) / 255 for r in requests]
         return [{"red": float(p[..., 0].mean() - p[..., 1:].mean()), "dark": float(1 - p.mean())} for p in pixels]
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The URL of a real server on a free port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def killed_at(step: int, train: Callable[..., object]) -> int:

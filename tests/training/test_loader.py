@@ -50,7 +50,7 @@ def autoencoder():
 
 
 # Latents ------------------------------------------------------------------------------------------------------------
-def test_cached_latents_equal_those_encoded_now_and_no_target_is_decoded(tmp_path, snapshot, autoencoder, monkeypatch):
+def test_cached_latents_equal_those_encoded_now_and_no_shard_is_read(tmp_path, snapshot, autoencoder, monkeypatch):
     plan, prepare = plan_of(snapshot), prepare_with(autoencoder)
     expected = [Loader(plan, prepare, resolution=RESOLUTION).batch(t) for t in (0, 5)]
     latents = Latents(tmp_path, autoencoder.fingerprint, RESOLUTION)
@@ -60,7 +60,7 @@ def test_cached_latents_equal_those_encoded_now_and_no_target_is_decoded(tmp_pat
     write_latents(plan.shards, autoencoder, latents)  # what is there stays
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
 
-    monkeypatch.setattr("training.data.loader._decode", lambda *a: pytest.fail("an image was decoded"))
+    monkeypatch.setattr("training.data.files.parquet", lambda *a: pytest.fail("a shard was read"))
     loader = Loader(plan, prepare, resolution=RESOLUTION, latents=latents, reference_pixels=False)
     for t, batch in zip((0, 5), expected, strict=True):
         assert equal(loader.batch(t), batch)

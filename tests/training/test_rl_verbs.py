@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from flywheel.cases.events import Case
 from flywheel.cli import app
 from flywheel.demo.suite import write_suite
+from flywheel.preset import Rewards
+from flywheel.remedies.reward_policy import adjust, write
 from flywheel.signals.suite import load_suite, write_rows
-from flywheel.workspace import UsageError, Workspace
+from flywheel.workspace import UsageError, Workspace, read_json
+from training.checkpoint import read_metrics
 
-RL = """base = "rl-tiny"
+SMALL = """base = "rl-tiny"
 steps = 1
 side = 32
 prompts = 1
@@ -20,21 +25,27 @@ group = 2
 sampling_steps = 3
 window = [0, 1]
 lora_rank = 2
-held_out = 1
+"""
+RL = (
+    SMALL
+    + """held_out = 1
 [weights."*"]
 instruction = 1.0
 """
+)
 DMD = 'base = "dmd-tiny"\nsteps = 1\nside = 32\nbatch = 2\nfake_updates = 1\nsigmas = [1.0, 0.5]\nt2i_share = 1.0\n'
+
+
+def call(*arguments: object) -> dict:
+    """What a verb prints with --json."""
+    found = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout.splitlines()[-1])
 
 
 def test_from_prompts_to_a_students_picture(tmp_path, start):
     workspace = Workspace(tmp_path / "w")
     suite = load_suite(write_suite(workspace.path("suite"), size="quick"))
-
-    def call(*arguments: object) -> dict:
-        found = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
-        assert found.exit_code == 0, found.output
-        return json.loads(found.stdout.splitlines()[-1])
 
     prompts, recipe, distilled = tmp_path / "p.jsonl", tmp_path / "rl.toml", tmp_path / "dmd.toml"
     recipe.write_text(RL)
@@ -56,3 +67,27 @@ def test_from_prompts_to_a_students_picture(tmp_path, start):
         call("distil", "--prompts", prompts, "--output", tmp_path / "x")
     with pytest.raises(UsageError, match="no suite at"):
         call("distil", "--prompts", tmp_path / "none.jsonl", *common[2:], "--output", tmp_path / "x")
+
+
+def test_a_rounds_rl_remedy_is_followed_with_one_command(tmp_path, start):
+    """What the rounds write for their open RL cases is what RL reads; some of the prompts are only watched."""
+    workspace = Workspace(tmp_path / "w")
+    suite = load_suite(write_suite(workspace.path("suite"), size="quick"))
+    cases = [Case(p.prompt_id, 1, p.checks[0]["capability"], "rl", p.prompt_id, p.text, "routed") for p in suite]
+    cases = [c for c in cases if c.capability in ("object", "count")][:4]
+    rule = adjust(cases, suite, {}, settings=Rewards(prompts=24))
+    assert {c: n for c, n in rule["mix"].items() if n > 2}.keys() <= {"object", "count"}
+    for number in (1, 2):
+        folder = workspace.path("remedies", f"round-{number:04d}", "rl")
+        write(folder, rule, base="rl-tiny", pins={}, suite=suite, retrieved=lambda *_: (), seed=number)
+        recipe = folder / "recipe.toml"
+        recipe.write_text(SMALL + "held_out = 2\n" + recipe.read_text().split("\n", 1)[1])
+    made = call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--output", tmp_path / "rl")
+    config = read_json(Path(made["checkpoint"]) / "config.json")
+    assert config["rl"]["weights"].keys() == {"*", *rule["categories"]} and config["rl"]["steps"] == 1
+    (line,) = read_metrics(tmp_path / "rl" / "metrics.jsonl")
+    assert {"instruction"} <= line["held_out"].keys() == line["rewards"].keys()
+    with pytest.raises(UsageError, match="has no RL remedy of round 3: a round writes one"):
+        call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--round", 3, "--output", tmp_path / "x")
+    with pytest.raises(UsageError, match="give --prompts FILE, or --workspace W"):
+        call("rl", "train", "--checkpoint", start.path, "--output", tmp_path / "x")

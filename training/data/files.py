@@ -1,4 +1,4 @@
-"""Files of a snapshot, in a folder or on S3 (`s3://bucket/…`): whole reads, sizes, Parquet by row group.
+"""Files of a snapshot, in a folder or on S3 (`s3://bucket/…`): whole reads, sizes, Parquet and Arrow by row group.
 
 S3 is read by Arrow with range requests; credentials, region and endpoint come from AWS's usual environment variables.
 """
@@ -71,6 +71,13 @@ def parquet(where: Place) -> pq.ParquetFile:
     return pq.ParquetFile(arrow().open_input_file(_key(where)), pre_buffer=True)
 
 
+def arrow(where: Place) -> pa.RecordBatchFileReader:
+    """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
+    return pa.ipc.open_file(
+        pa.memory_map(str(where)) if isinstance(where, Path) else _s3().open_input_file(_key(where))
+    )
+
+
 def _local_size(path: Path) -> int | None:
     try:
         return os.stat(path).st_size
@@ -87,4 +94,4 @@ def _key(address: str) -> str:
 
 
 READ_ERRORS = (OSError, pa.ArrowException, KeyError)
-"""What a missing, torn or foreign Parquet file raises."""
+"""What a missing, torn or foreign Parquet or Arrow file raises."""

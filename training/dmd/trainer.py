@@ -196,10 +196,8 @@ class _Job:
         student = _bound(self.student, batch.conditions[0])
         if self.recipe.output == "end":
             return dmd.euler(student, batch.noise, self.times, len(self.times) - 1)
-        x = batch.noise
-        if batch.step:
-            with torch.no_grad():
-                x = dmd.euler(_bound(self.student, batch.conditions[0]), x, self.times, batch.step)
+        with torch.no_grad():
+            x = dmd.euler(student, batch.noise, self.times, batch.step)
         return dmd.clean(student, x, self.times[batch.step].expand(len(x)))
 
     def _batches(self, role: str, number: int) -> list[_Batch]:

@@ -62,12 +62,13 @@ def roll_out(
             base = velocity(model, x, t, prefixes[1])
             guided = base + recipe.cfg * (conditional - base)
         if recipe.algorithm != "nft" and first <= i < first + count:
-            step = STEPS[recipe.step](t, following, recipe.noise_level)
-            moved = step.sample(x, guided, noise[i - first])
+            step, drawn = STEPS[recipe.step](t, following, recipe.noise_level), noise[i - first]
+            moved = step.sample(x, guided, drawn)
             old = guided if recipe.guidance == "objective" else conditional
-            z = step.standardised(x, moved, conditional)
-            gap = standard_log_prob(step, noise[i - first]) - standard_log_prob(step, z)
-            kept.append((x, t, following, old, noise[i - first] if old is guided else z, gap))
+            # A sample lies at its own noise in the density it was drawn from: no rounding there.
+            z = drawn if guided is conditional else step.standardised(x, moved, conditional)
+            gap = standard_log_prob(step, drawn) - standard_log_prob(step, z)
+            kept.append((x, t, following, old, drawn if old is guided else z, gap))
         else:
             moved = x + (times[i + 1] - times[i]) * guided
         x = moved

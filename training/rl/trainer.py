@@ -21,7 +21,7 @@ from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.losses import grpo
-from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest
+from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
@@ -116,7 +116,7 @@ class _Job:
         self.kinds: dict[str, list[Prompt]] = {}
         for prompt in prompts:
             self.kinds.setdefault(category(prompt), []).append(prompt)
-        self.watched = held_out[: recipe.held_out]
+        self.watched = spread(held_out, recipe.held_out)
         self.base = {kind: len(rows) / len(prompts) for kind, rows in self.kinds.items()}
         tokens = self.reader.shape[1] * self.reader.shape[2]
         self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
