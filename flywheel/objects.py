@@ -44,7 +44,7 @@ def readable(path: Path | str) -> Any:
     Errors: `FileNotFoundError`, `OSError`.
     """
     address = str(path)
-    return arrow().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
+    return arrow_s3().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
 
 
 def create(path: Path, data: bytes) -> None:
@@ -83,7 +83,7 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def arrow() -> Any:
+def arrow_s3() -> Any:
     """Arrow's S3 file system for the environment."""
     return _arrow(endpoint(), _region())
 
