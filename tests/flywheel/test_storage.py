@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,21 @@ from curation.ingest import ingest
 from curation.pipeline import curate, explain
 from curation.policy import load_policy
 from flywheel import catalog, doctor
+from flywheel.cases.stored import gather
 from flywheel.fsck import fsck
 from flywheel.ledger import Ledger
 from flywheel.objects import located, readable
-from flywheel.workspace import UsageError, Workspace, file_digest, read_json, replacing, write_json, write_parquet
+from flywheel.signals.inbox import collect
+from flywheel.workspace import (
+    UsageError,
+    Workspace,
+    file_digest,
+    read_json,
+    replacing,
+    write_bytes,
+    write_json,
+    write_parquet,
+)
 from tests.curation.corpus import textures, write_folder
 from tests.proxy import FAULTS, draw, faulty
 
@@ -136,6 +148,15 @@ def test_the_doctor_looks_at_s3(s3: str, s3_server: tuple[str, int], monkeypatch
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         line = storage(located(s3))["compare-and-swap"]
     assert line.status == doctor.FAILURE and "If-None-Match is ignored" in line.found and "MinIO" in line.advice
+
+
+def test_signals_arrive_in_the_inbox(s3: str):
+    workspace = Workspace(f"{s3}/w")
+    event = {"event_id": "e1", "prompt": "a red cube", "thumbs": "down"}
+    write_bytes(workspace.path("inbox", "feedback", "day.jsonl"), (json.dumps(event) + "\n").encode())
+    assert [r["signals"] for r in collect(workspace)] == [0, 1]
+    assert [(r["signals"], r["duplicates"]) for r in collect(workspace)] == [(0, 0), (0, 1)]
+    assert gather(workspace) == {"detected": 1} and gather(workspace) == {}
 
 
 def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
