@@ -100,7 +100,8 @@ def delta_options(path: Path) -> dict[str, str]:
         return {}
     server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
     region = {"aws_region": _region()} if _region() else {}
-    return server | region | {"aws_conditional_put": "etag"}
+    # Ten attempts from a tenth of a second on, the default, are over after two seconds.
+    return server | region | {"aws_conditional_put": "etag", "backoff_config.init_backoff": "1 s"}
 
 
 def require_bucket(path: Path) -> None:
