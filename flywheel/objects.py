@@ -33,9 +33,9 @@ def located(address: str | os.PathLike[str]) -> Path:
     return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
 
 
-def remote(path: Path) -> bool:
+def remote(path: Path | str) -> bool:
     """Is it on object storage?"""
-    return not isinstance(path, Path)
+    return str(path).startswith(_SCHEME)
 
 
 def readable(path: Path | str) -> Any:
@@ -43,8 +43,7 @@ def readable(path: Path | str) -> Any:
 
     Errors: `FileNotFoundError`, `OSError`.
     """
-    address = str(path)
-    return arrow_s3().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
+    return arrow_s3().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
 
 
 def create(path: Path, data: bytes) -> None:
