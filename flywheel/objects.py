@@ -43,7 +43,7 @@ def readable(path: Path | str) -> Any:
 
     Errors: `FileNotFoundError`, `OSError`.
     """
-    return arrow_s3().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
+    return arrow().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
 
 
 def create(path: Path, data: bytes) -> None:
@@ -82,7 +82,7 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def arrow_s3() -> Any:
+def arrow() -> Any:
     """Arrow's S3 file system for the environment."""
     return _arrow(endpoint(), _region())
 

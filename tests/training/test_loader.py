@@ -191,11 +191,11 @@ def bucket():
 
 
 def upload(folder, address):
-    from flywheel.objects import arrow_s3
+    from flywheel.objects import arrow
     from training.data.files import _key
 
     for path in folder.iterdir():
-        with arrow_s3().open_output_stream(_key(f"{address}/{path.name}")) as out:
+        with arrow().open_output_stream(_key(f"{address}/{path.name}")) as out:
             out.write(path.read_bytes())
 
 
@@ -248,7 +248,7 @@ def test_s3_reads_row_groups_not_files(tmp_path, bucket, monkeypatch):
 
 
 def test_faults_on_s3_are_named(tmp_path, bucket):
-    from flywheel.objects import arrow_s3
+    from flywheel.objects import arrow
     from training.data.files import _key
 
     write_snapshot(tmp_path, [{"rows": card_rows(30)}])
@@ -257,11 +257,11 @@ def test_faults_on_s3_are_named(tmp_path, bucket):
     with pytest.raises(ShardError, match="no shard manifest at s3://snapshots/nowhere/manifest.json"):
         plan_of(f"{bucket}/nowhere/manifest.json")
     plan = plan_of(f"{address}/manifest.json")
-    with arrow_s3().open_output_stream(_key(f"{address}/00000.parquet")) as out:
+    with arrow().open_output_stream(_key(f"{address}/00000.parquet")) as out:
         out.write(b"PAR1" + bytes(plan.shards[0].bytes - 8) + b"PAR1")
     with pytest.raises(ShardError, match=r"s3://snapshots/faults/00000\.parquet, row group 0"):
         Loader(plan, plain, resolution={}).batch(0)
-    arrow_s3().delete_file(_key(f"{address}/00000.parquet"))
+    arrow().delete_file(_key(f"{address}/00000.parquet"))
     with pytest.raises(ShardError, match=r"00000\.parquet is missing"):
         plan_of(f"{address}/manifest.json")
 
