@@ -165,14 +165,14 @@ def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int],
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         workspace = Workspace(f"{s3}/w")
         ledger = Ledger(workspace, "case_events")
-        for number in range(3):
+        for number in range(2):
             assert ledger.append(signals(1, number), key=f"k{number}")
             write_parquet(workspace.path("pool", f"{number}.parquet"), ledger.table())
-        assert [r["event_id"] for r in ledger.rows()] == [f"1-{n}" for n in range(3)]
+        assert [r["event_id"] for r in ledger.rows()] == ["1-0", "1-1"]
         files = workspace.path("pool").glob("*.parquet")
-        assert sorted(pq.read_table(readable(f)).num_rows for f in files) == [1, 2, 3]
-        assert catalog.query(workspace, "select count(*) as n from case_events") == [{"n": 3}]
-        assert sum(seen[f] for f in FAULTS) > 3
+        assert sorted(pq.read_table(readable(f)).num_rows for f in files) == [1, 2]
+        assert catalog.query(workspace, "select count(*) as n from case_events") == [{"n": 2}]
+        assert sum(seen[f] for f in FAULTS) > 2
 
 
 @pytest.mark.parametrize("fault", ["unanswered", "dropped"])
