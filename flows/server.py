@@ -55,12 +55,14 @@ def api(home: Path) -> Iterator[str]:
             url = stack.enter_context(embedded_server(home))
         from prefect.events.clients import PrefectEventsClient
         from prefect.events.worker import EventsWorker
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-        stack.enter_context(temporary_settings(updates={PREFECT_API_URL: url}))
-        if not os.environ.get("PREFECT_API_URL"):  # on this machine it answers or is dead: no event waits for it
+        settings = {PREFECT_API_URL: url}
+        if not os.environ.get("PREFECT_API_URL"):  # on this machine it answers or is dead: nothing waits for it long
+            settings[PREFECT_CLIENT_MAX_RETRIES] = 1
             EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=0)
             stack.callback(EventsWorker.set_client_override, None)
+        stack.enter_context(temporary_settings(updates=settings))
         stack.callback(EventsWorker.drain_all)  # task runs are recorded from events: send the last ones first
         try:
             yield url
