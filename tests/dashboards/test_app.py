@@ -1,5 +1,6 @@
 """The dashboard over HTTP, in process."""
 
+import json
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from dashboards.app import PAGE, serve
+from dashboards.training import POINTS
 from flywheel.catalog import query
 from flywheel.workspace import UsageError, Workspace
 from tests.dashboards.conftest import HOSTILE, opened
@@ -54,7 +56,10 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 
 
-@pytest.mark.parametrize("path", ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why"])
+EMPTY = ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why", "/training", "/review", "/arena"]
+
+
+@pytest.mark.parametrize("path", EMPTY)
 def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> None:
     assert opened(empty).get(path).status_code == 200
 
@@ -133,6 +138,19 @@ def test_a_card_shows_the_text_that_is_wrong_and_the_cases_history(client: TestC
 def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
     html = client.get("/cases?checkpoint=checkpoints/round-0002-candidate").text
     assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html
+
+
+def test_any_metric_of_any_run_can_be_compared(client: TestClient) -> None:
+    page = Page(client.get("/training").text)
+    (chart,) = (json.loads(a["data-chart"]) for _, a in page.elements if "data-chart" in a)
+    names = ["round-0002-control", "round-0002-candidate", "round-0001-candidate"]
+    assert [line["name"] for line in chart["lines"]] == names
+    assert all(len(line["points"]) <= POINTS for line in chart["lines"])
+    assert "/files/samples/round-0001-candidate/grid.png" in [a.get("src") for _, a in page.elements]
+    one = client.get("/training?metric=validation_loss&run=round-0001-candidate&run=no-such").text
+    (chart,) = (json.loads(a["data-chart"]) for _, a in Page(one).elements if "data-chart" in a)
+    assert [x for x, _ in chart["lines"][0]["points"]] == [100.0 * n for n in range(1, 11)]
+    assert "None of these runs records reward" in Page(client.get("/training?metric=reward").text).text
 
 
 def test_hostile_prompt_is_text(client: TestClient, workspace: Workspace) -> None:
