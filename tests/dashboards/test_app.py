@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from dashboards.app import PAGE, serve
 from dashboards.training import POINTS
 from flywheel.catalog import query
+from flywheel.ledger import Ledger
 from flywheel.workspace import UsageError, Workspace
 from tests.dashboards.conftest import HOSTILE, opened
 from tests.dashboards.test_report import Page
@@ -69,7 +70,7 @@ def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: Test
         page = Page(client.get(start).text)
         found = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
         assert found
-        assert {x: client.get(x).status_code for x in found if client.get(x).status_code != 200} == {}
+        assert {x: code for x in found if (code := client.get(x).status_code) != 200} == {}
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,19 @@ def test_a_card_shows_the_text_that_is_wrong_and_the_cases_history(client: TestC
     assert '<bdi>OP<mark class="lost">EN</mark></bdi>' in html
     history = re.findall(r'<ol class="history".*?</ol>', html, re.S)
     assert history and all(re.search(r"detected.*r1.*routed.*r1.*failed.*r2", h, re.S) for h in history)
+
+
+def test_a_case_that_a_user_found_shows_what_the_user_said(empty: Workspace) -> None:
+    told = {
+        "verifier": "user",
+        "score": 0.0,
+        "threshold": 0.5,
+        "evidence": json.dumps({"expected": "CAT", "seen": "CAR"}),
+    }
+    event = {"event_id": "e", "case_id": "c" * 16, "round": 0, "kind": "detected", "capability": "typography"}
+    event |= {"prompt_id": "user-1", "prompt": "a sign", "evidence": json.dumps({"signals": [told]})}
+    Ledger(empty, "case_events").append([event], key="e")
+    assert '<bdi>CA<mark class="lost">T</mark></bdi>' in opened(empty).get("/cases").text
 
 
 def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
