@@ -66,11 +66,14 @@ def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> Non
 
 
 def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: TestClient) -> None:
+    found: set[str] = set()
     for start in ("/", "/rounds/2", "/cases?status=closed"):
         page = Page(client.get(start).text)
-        found = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
-        assert found
-        assert {x: code for x in found if (code := client.get(x).status_code) != 200} == {}
+        here = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
+        assert here
+        found |= here
+    found -= set(sorted(x for x in found if x.startswith("/cases/"))[4:])  # one case's page is like another's
+    assert {x: code for x in found if (code := client.get(x).status_code) != 200} == {}
 
 
 @pytest.mark.parametrize(
