@@ -71,10 +71,10 @@ def parquet(where: Place) -> pq.ParquetFile:
     return pq.ParquetFile(arrow().open_input_file(_key(where)), pre_buffer=True)
 
 
-def arrow(where: Place) -> pa.RecordBatchFileReader:
+def record_batches(where: Place) -> pa.RecordBatchFileReader:
     """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
     return pa.ipc.open_file(
-        pa.memory_map(str(where)) if isinstance(where, Path) else _s3().open_input_file(_key(where))
+        pa.memory_map(str(where)) if isinstance(where, Path) else arrow().open_input_file(_key(where))
     )
 
 
