@@ -71,10 +71,14 @@ def parquet(where: Place) -> pq.ParquetFile:
     return pq.ParquetFile(objects.arrow().open_input_file(_key(where)), pre_buffer=True)
 
 
-def arrow(where: Place) -> pa.RecordBatchFileReader:
+def record_batches(where: Place) -> pa.RecordBatchFileReader:
     """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
     return pa.ipc.open_file(
+<<<<<<< HEAD
         pa.memory_map(str(where)) if isinstance(where, Path) else objects.arrow().open_input_file(_key(where))
+=======
+        pa.memory_map(str(where)) if isinstance(where, Path) else arrow().open_input_file(_key(where))
+>>>>>>> train
     )
 
 
