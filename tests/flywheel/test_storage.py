@@ -57,6 +57,23 @@ def test_files_are_those_of_a_folder(s3: str, tmp_path: Path):
     assert located(Path(f"{s3}/deep/w")) == workspace.root  # a command line makes it a Path
 
 
+def test_two_processes_make_a_workspace_at_once(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The other one makes it, and writes to it, between this one's first look at it and its second."""
+    for root in (tmp_path / "w", located(f"{s3}/w")):
+        real = type(root).exists
+
+        def exists(path: Path, root: Path = root, real=real, **options: bool) -> bool:
+            found = real(path, **options)
+            if path.name == "workspace.json" and not found:
+                write_json(root / "workspace.json", {"format": 1})
+                write_json(root / "pool" / "manifest.json", {})
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(root), "exists", exists)
+            assert str(Workspace(root).root) == str(root)
+
+
 def test_what_s3_refuses_is_one_sentence(s3: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UsageError, match="no workspace at"):
         Workspace(f"{s3}/none", create=False)
