@@ -58,7 +58,7 @@ class Latents:
         """The side-car, checked. Errors: `ShardError` where it is missing or made of something else."""
         path = self.path(shard)
         try:
-            file = files.arrow(path)
+            file = files.record_batches(path)
         except FileNotFoundError as error:
             raise ShardError(f"no latents of {shard.path} at {path}: write them with flywheel latents first") from error
         except files.READ_ERRORS as error:
