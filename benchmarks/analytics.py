@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import socket
 import statistics
 import sys
@@ -195,7 +196,8 @@ def served(workspace: Workspace) -> Iterator[str]:
     thread.join()
 
 
-PAGES = ("/", "/cases", "/funnel", "/rounds/1")
+PAGES = ("/", "/cases", "/rounds/1", "/review", "/arena", "/funnel", "/what-if", "/training", "/why", "/sql")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def first_page(address: str) -> dict[str, float]:
@@ -204,7 +206,7 @@ def first_page(address: str) -> dict[str, float]:
         from playwright.sync_api import sync_playwright
 
         with sync_playwright() as play:
-            browser = play.chromium.launch()
+            browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
             return _in_chromium(browser, address)
     except Exception as error:  # noqa: BLE001 - no browser here: said, and measured without one
         print(f"  no Chromium ({str(error).splitlines()[0][:80]}): fetched by HTTP")

@@ -47,7 +47,8 @@ from flywheel.workspace import Workspace, file_digest
 PRESET = Path(__file__).with_name("micro.toml")
 KINDS = ("driver", "worker", "raylet", "server", "disk", "clock", "shard")
 STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
-EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",)}  # where these faults find something
+# Where these faults find something; Ray's own processes do not take a jump of the clock that timers run on.
+EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
 LIMIT = 900  # seconds: a run that takes longer hangs
 DISK = 2 * 2**30  # bytes
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -74,7 +75,7 @@ class Command:
         environment = dict(os.environ)
         if clock:
             environment |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
-            environment |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
+            environment |= {"FAKETIME_CACHE_DURATION": "1"}
         self.process = subprocess.Popen(
             [*command, "--prefect" if prefect else "--no-prefect"],
             stdout=subprocess.DEVNULL,

@@ -47,10 +47,10 @@ def open_start(arguments: argparse.Namespace, scratch: Path, round_: int) -> tup
     return workspace / "checkpoints" / f"round-{round_:04d}-candidate" / "final", suite
 
 
-def evaluate(
+def draw(
     sampler: Sampler, suite: Sequence[Prompt], *, steps: int | None, cfg: float | None, seed: int, side: int = 64
-) -> tuple[Passed, float]:
-    """Pass or fail of every prompt by capability, and the CPU-seconds of sampling."""
+) -> tuple[list[bytes], float]:
+    """A PNG of every prompt, and the CPU-seconds of sampling."""
     import numpy as np
 
     from flywheel.scorer import decode
@@ -64,12 +64,17 @@ def evaluate(
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
+    return encoded, took
+
+
+def judge(suite: Sequence[Prompt], pictures: Sequence[bytes]) -> Passed:
+    """Pass or fail of every prompt by capability."""
     out: Passed = {}
-    for prompt, outcomes in zip(suite, judge_images(suite, encoded)):
+    for prompt, outcomes in zip(suite, judge_images(suite, pictures)):
         for o in outcomes:
             row = out.setdefault(o.capability, {})
             row[prompt.prompt_id] = row.get(prompt.prompt_id, 1.0) * float(bool(o.passed))
-    return out, took
+    return out
 
 
 def rates(passed: Passed) -> dict[str, float]:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 
 import torch
 
-from benchmarks.demo_checkpoint import Passed, add_options, evaluate, interval, open_start, passes, rates
+from benchmarks.demo_checkpoint import Passed, add_options, draw, interval, judge, open_start, passes, rates
 from flywheel.remedies.prompts import write_prompts
 from flywheel.signals.suite import load_suite
 from training.dmd.recipe import dmd_recipe
@@ -69,9 +69,10 @@ def main() -> None:
         print(f"{'':<20}{'steps':>6}{'CFG':>5}{'passes':>7}{'passed':>8}{'±':>6}{'CPU s':>8}  by capability")
         for name, (checkpoint, steps, cfg) in arms.items():
             sampler = Sampler(checkpoint)
-            evaluate(sampler, suite[:1], steps=1, cfg=cfg, seed=99)  # scorers and caches are warm
-            runs = [evaluate(sampler, suite, steps=steps, cfg=cfg, seed=s) for s in range(arguments.seeds)]
-            seen[name], took[name] = [passed for passed, _ in runs], [seconds for _, seconds in runs]
+            draw(sampler, suite[:1], steps=1, cfg=cfg, seed=99)  # the first call pays for more than pictures
+            runs = [draw(sampler, suite, steps=steps, cfg=cfg, seed=s) for s in range(arguments.seeds)]
+            seen[name] = [judge(suite, pictures) for pictures, _ in runs]
+            took[name] = [seconds for _, seconds in runs]
             steps, cfg = len(sampler.times(steps, 1)) - 1, sampler.guidance(cfg)
             mean, each = by_prompt(seen[name]), [rates(p) for p in seen[name]]
             levels = ", ".join(f"{k} {statistics.fmean(r[k] for r in each):.0%}" for k in each[0])

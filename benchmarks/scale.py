@@ -1,6 +1,6 @@
 """A billion pictures, 200 million a stage: what grows with what, and what a stage costs at rates measured here.
 
-python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--skip rates]
+python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--parts ledger rates]
 
 Structures are simulated with synthetic rows, each in a process of its own, at `--rows` and a tenth of it: listing the
 pool and what is unscored, a training plan and its first batch, the signals ledger (append, question, compaction),
@@ -37,7 +37,7 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 GOAL, STAGE = 10**9, 2 * 10**8  # pictures in all, and of one stage
 BUCKETS = {"S1": (256,), "S2": (256,), "S3": (512,), "S4": (512, 1024), "S5": (512, 1024, 2048), "S6": (1024, 2048)}
 PIXELS = 1_000_000  # of the pictures that rates are measured on
-APPEND = 1_000_000  # rows of one append to a ledger
+APPENDS = 10  # to a ledger
 
 
 # Structures ----------------------------------------------------------------------------------------------------------
@@ -76,14 +76,14 @@ def plan(folder: Path, rows: int) -> Iterator[str]:
 
 
 def ledger(folder: Path, rows: int) -> Iterator[str]:
-    """Signals: appended by the million, asked for failure rates, compacted."""
+    """Signals: appended in ten parts, asked for failure rates, compacted."""
     from flywheel import catalog
     from flywheel.ledger import Ledger
     from flywheel.schema import LEDGERS
 
     workspace, rng = Workspace(folder), np.random.default_rng(0)
     signals = Ledger(workspace, "signals")
-    part = min(rows, APPEND)
+    part = rows // APPENDS
 
     def table(first: int) -> pa.Table:
         names = np.char.add("s", np.arange(first, first + part).astype(str))
@@ -114,7 +114,7 @@ def fold(folder: Path, rows: int) -> Iterator[str]:
     from flywheel.schema import LEDGERS
 
     workspace = Workspace(folder)
-    part = min(rows, APPEND)
+    part = rows // APPENDS
     for first in range(0, rows, part):
         case = np.char.add("c", (np.arange(first, first + part) // 3).astype(str))
         known = {
@@ -174,11 +174,11 @@ def _phases(name: str, folder: Path, rows: int) -> Iterator[str]:
     yield ""  # the end of the last one
 
 
-def structures(rows: int) -> dict[str, float]:
+def structures(names: list[str], rows: int) -> dict[str, float]:
     """Print every phase at a tenth of the rows, at the rows, and at a billion as it grows."""
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {"rows": rows}
     print(f"{'':<28}{rows // 10:>12,}{rows:>12,}{'grows':>8}{'10^9: hours':>14}{'GiB':>9}")
-    for name in STRUCTURES:
+    for name in names:
         small, large = (_simulated(name, n) for n in (rows // 10, rows))
         for phase, (seconds, gib) in large.items():
             exponent = math.log10(max(seconds, 1e-3) / max(small[phase][0], 1e-3))
@@ -264,16 +264,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--pictures", type=int, default=96, help="photographs that rates are measured on")
-    parser.add_argument("--skip", nargs="*", choices=("structures", "rates"), default=())
+    parser.add_argument("--parts", nargs="+", choices=(*STRUCTURES, "rates"), default=(*STRUCTURES, "rates"))
     parser.add_argument("--simulate", choices=STRUCTURES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.simulate:
         simulate(arguments.simulate, arguments.rows)
         return
-    figures: dict[str, float] = {"rows": arguments.rows}
-    if "structures" not in arguments.skip:
-        figures |= structures(arguments.rows)
-    if "rates" not in arguments.skip and PHOTOS.is_dir():
+    figures = structures([p for p in arguments.parts if p in STRUCTURES], arguments.rows)
+    if "rates" in arguments.parts and PHOTOS.is_dir():
         figures |= stages(rates(arguments.pictures))
     print(json.dumps(figures))
 

@@ -23,9 +23,10 @@ _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names,
 def cluster(workers: int = 2) -> Iterator[None]:
     """A running Ray: the one that is already up, that of RAY_ADDRESS, or a local one with `workers` CPUs.
 
-    Errors: `UsageError` when it does not start.
+    Errors: `UsageError` when it does not start, or is lost on the way.
     """
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     if ray.is_initialized():
         yield
@@ -45,6 +46,11 @@ def cluster(workers: int = 2) -> Iterator[None]:
         raise UsageError(f"Ray did not start: run again, or `flywheel doctor` looks what is wrong ({error})") from error
     try:
         yield
+    except RayTaskError:  # what a task's own code raised
+        raise
+    except RayError as error:
+        reason = str(error).partition(". ")[0]
+        raise UsageError(f"Ray was lost: run again, what is finished is kept ({reason})") from error
     finally:
         ray.shutdown()
 

@@ -57,8 +57,11 @@ def score(
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
     """Where the columns of one scorer for one shard are."""
-    key = pool.score_key(shard.key, shard.texts, scorer.name)
-    return workspace.path("scores", f"{scorer.name}@{scorer.version}", f"{key}.parquet")
+    return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
+
+
+def _folder(workspace: Workspace, scorer: Scorer) -> Path:
+    return workspace.path("scores", f"{scorer.name}@{scorer.version}")
 
 
 Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
@@ -67,10 +70,12 @@ Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path o
 def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
     """Shards with missing score files, and which those are."""
     loaded = {name: load(name, **options) for name, options in scorers.items()}
+    # Listed once: on S3 a question for each file is a request.
+    there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
     todo = []
     for shard in pool.shards(workspace):
         paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
-        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if not p.exists()}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in there[n]}
         if missing:
             todo.append((shard, missing))
     return todo

@@ -26,7 +26,7 @@ SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(a
        arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
 FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint
 """
-_EVERYTHING_JUDGED = _JUDGED.format(where="")
+_ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,36 @@ def list_cases(
     order = "ORDER BY round DESC, capability, case_id LIMIT ? OFFSET ?"
     page = rows(con, f"SELECT * FROM cases WHERE {where} {order}", [*values, limit, offset])
     judged = _judged_on(con, {c["prompt_id"] for c in page})
-    history = _history(con, {c["case_id"] for c in page})
-    return total, [_shown(c, chosen.checkpoint, judged, history.get(c["case_id"], [])) for c in page]
+    shown = [_shown(c, chosen.checkpoint, judged) for c in page]
+    found_by = _history(con, [c for c in shown if "evidence" not in c], 'evidence, "at"', kind="detected")
+    history = _history(con, page, 'kind, round, "at"')
+    return total, [_told(c, found_by.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in shown]
 
 
-def _shown(case: Row, checkpoint: str, judged: list[Row], history: list[Row]) -> Row:
-    """A case with its life in short, and the output and evidence of `checkpoint`, or of the round that found it."""
+def _shown(case: Row, checkpoint: str, judged: list[Row]) -> Row:
+    """A case with the output and evidence of `checkpoint`, or of the round that found it, if there is any."""
     mine = [j for j in judged if (j["prompt_id"], j["capability"]) == (case["prompt_id"], case["capability"])]
     if checkpoint:
         mine = [j for j in mine if j["checkpoint"] == checkpoint]
     else:
         mine = [j for j in mine if (j["round"], j["arm"]) == (case["round"], "candidate")]
-    shown = {k: mine[0][k] for k in ("evidence", "verifier", "score", "threshold", "image")} if mine else {}
-    if not mine:  # mined, or told by a user: the evidence is that of the signal that made it a case
-        found = next((e["evidence"].get("signals") for e in history if e["kind"] == "detected"), None)
-        first = found[0] if found else {}
-        shown = {k: first.get(k) for k in ("evidence", "verifier", "score", "threshold")}
-    return case | shown | {"evidence": evidence(shown["evidence"]), "history": history}
+    if not mine:
+        return case
+    shown = {k: mine[0][k] for k in ("verifier", "score", "threshold", "image")}
+    return case | shown | {"evidence": evidence(mine[0]["evidence"])}
+
+
+def _told(case: Row, detected: list[Row]) -> Row:
+    """A case that mining or a user found has the evidence of the signal that made it a case."""
+    if "evidence" in case:
+        return case
+    signals = detected[0]["evidence"].get("signals") if detected else None
+    first = signals[0] if signals else {}
+    return (
+        case
+        | {k: first.get(k) for k in ("verifier", "score", "threshold")}
+        | {"evidence": evidence(first.get("evidence"))}
+    )
 
 
 def _judged_on(con: duckdb.DuckDBPyConnection, prompts: Collection[str]) -> list[Row]:
@@ -87,14 +100,25 @@ def _judged_on(con: duckdb.DuckDBPyConnection, prompts: Collection[str]) -> list
     return rows(con, sql, [sorted(prompts)])
 
 
-def _history(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> dict[str, list[Row]]:
-    """Events of the cases, oldest first."""
+def _history(
+    con: duckdb.DuckDBPyConnection,
+    cases: Collection[Row],
+    columns: str = "* EXCLUDE (case_id)",
+    kind: str | None = None,
+) -> dict[str, list[Row]]:
+    """Events of the cases by case, oldest first. Evidence is long: ask for few columns where it is not needed."""
+    if not cases:
+        return {}
     place = f"list_position({list(CASE_EVENTS)}, kind)"  # of those recorded together
-    chosen = "case_id IN (SELECT unnest(?::VARCHAR[]))"
-    sql = f'SELECT * FROM case_events WHERE {chosen} ORDER BY "at", round, {place}'
+    # A case has one prompt; files and row groups without it are skipped.
+    chosen = "case_id IN (SELECT unnest(?::VARCHAR[])) AND prompt_id IN (SELECT unnest(?::VARCHAR[]))"
+    chosen += " AND kind = ?" if kind else ""
+    sql = f'SELECT case_id, {columns} FROM case_events WHERE {chosen} ORDER BY "at", round, {place}'
+    keys = [[c["case_id"] for c in cases], [c["prompt_id"] for c in cases], *([kind] if kind else [])]
     found: dict[str, list[Row]] = {}
-    for e in rows(con, sql, [sorted(ids)]):
-        found.setdefault(e["case_id"], []).append(e | {"evidence": evidence(e["evidence"])})
+    for e in rows(con, sql, keys):
+        known = {"evidence": evidence(e["evidence"])} if "evidence" in e else {}
+        found.setdefault(e["case_id"], []).append(e | known)
     return found
 
 
@@ -127,7 +151,7 @@ def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str
     if not found:
         return None
     case = found[0]
-    events = _history(con, [case_id]).get(case_id, [])
+    events = _history(con, [case]).get(case_id, [])
     tests = [j for j in _judged_on(con, [case["prompt_id"]]) if j["capability"] == case["capability"]]
     probes = rows(con, 'SELECT * FROM probes WHERE case_id = ? ORDER BY "at"', [case_id])
     worked_on = sorted({e["round"] for e in events if e["kind"] == "remedied"})
@@ -178,19 +202,22 @@ def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str],
 
     Cases that no ledger names (a rejected candidate opens none) are left out.
     """
+    judged = _JUDGED.format(where="AND prompt_id IN (SELECT prompt_id FROM chosen)")
     found = rows(
         con,
-        f"""WITH judged AS ({_EVERYTHING_JUDGED})
+        f"""WITH chosen AS (
+            SELECT *, row_number() OVER (PARTITION BY capability ORDER BY prompt_id) AS place,
+                   NOT list_contains(?::VARCHAR[], capability) AS untargeted
+            FROM cases WHERE case_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY place, untargeted, capability LIMIT ?
+        ), judged AS ({judged})
         SELECT c.case_id, c.capability, c.track, c.status, c.prompt_id, c.prompt,
                b.image AS before_image, b.evidence AS before_evidence, b.verifier AS before_verifier,
                a.image AS after_image, a.evidence AS after_evidence, a.verifier AS after_verifier
-        FROM cases c
+        FROM chosen c
         LEFT JOIN judged b ON b.prompt_id = c.prompt_id AND b.capability = c.capability AND b.checkpoint = ?
         LEFT JOIN judged a ON a.prompt_id = c.prompt_id AND a.capability = c.capability AND a.checkpoint = ?
-        WHERE c.case_id IN (SELECT unnest(?::VARCHAR[]))
-        ORDER BY row_number() OVER (PARTITION BY c.capability ORDER BY c.prompt_id),
-                 NOT list_contains(?::VARCHAR[], c.capability), c.capability LIMIT ?""",
-        [round_.incumbent, round_.checkpoint, sorted(ids), round_.targets, limit],
+        ORDER BY place, untargeted, c.capability""",
+        [round_.targets, sorted(ids), limit, round_.incumbent, round_.checkpoint],
     )
     return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in found]
 
@@ -200,8 +227,8 @@ def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> li
     found = rows(
         con,
         f"""SELECT j.*, c.case_id, c.track, c.status
-        FROM ({_EVERYTHING_JUDGED}) j LEFT JOIN cases c ON c.prompt_id = j.prompt_id AND c.capability = j.capability
-        WHERE j.checkpoint = ? AND NOT j.passed
+        FROM ({_ON_CHECKPOINT}) j LEFT JOIN cases c ON c.prompt_id = j.prompt_id AND c.capability = j.capability
+        WHERE NOT j.passed
         ORDER BY row_number() OVER (PARTITION BY j.capability ORDER BY j.prompt_id), j.capability LIMIT ?""",
         [round_.checkpoint, limit],
     )

@@ -29,6 +29,7 @@ PAGES = (
     ("Arena", "/arena"),
     ("Data", "/funnel"),
     ("What if", "/what-if"),
+    ("Training", "/training"),
     ("Why", "/why"),
     ("SQL", "/sql"),
 )

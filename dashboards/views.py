@@ -63,9 +63,15 @@ def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, 
         "counts": counts(con),
         "tracks": cases.by_track(con),
         "steps": sum(int(r.plan.get("steps") or 0) for r in rounds),
-        "prompts": rows(con, "SELECT count(DISTINCT prompt_id) AS n FROM signals")[0]["n"],
+        "prompts": _held_out_prompts(con),
         "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
     }
+
+
+def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
+    """Prompts that the last round was evaluated on."""
+    last = "round = (SELECT max(round) FROM rounds) AND kind = 'evaluation'"
+    return rows(con, f"SELECT count(DISTINCT prompt_id) AS n FROM signals WHERE {last}")[0]["n"]
 
 
 def data(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Local copies of what lies on S3 but must be plain files: checkpoints while they are trained and loaded, databases.
 
-The copy of s3://bucket/key is `flywheel/<endpoint>/bucket/key` in the user's cache folder (XDG_CACHE_HOME, ~/.cache).
+The copy of s3://bucket/key is `image-flywheel/s3/<server>/bucket/key` in the user's cache folder.
 Only what a run or a feedback server on this machine has not yet published is there alone. A local path is its own copy.
 """
 
@@ -26,7 +26,7 @@ def mirror(place: str | os.PathLike[str]) -> Path:
     if not remote(path):
         return path
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "flywheel" / hashlib.sha256(endpoint().encode()).hexdigest()[:8] / path.path.rstrip("/")
+    return cache / "image-flywheel" / "s3" / hashlib.sha256(endpoint().encode()).hexdigest()[:8] / path.path.rstrip("/")
 
 
 def fetched(place: str | os.PathLike[str]) -> Path:

@@ -33,9 +33,9 @@ def located(address: str | os.PathLike[str]) -> Path:
     return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
 
 
-def remote(path: Path) -> bool:
+def remote(path: Path | str) -> bool:
     """Is it on object storage?"""
-    return not isinstance(path, Path)
+    return str(path).startswith(_SCHEME)
 
 
 def readable(path: Path | str) -> Any:
@@ -43,8 +43,7 @@ def readable(path: Path | str) -> Any:
 
     Errors: `FileNotFoundError`, `OSError`.
     """
-    address = str(path)
-    return arrow().open_input_file(address.removeprefix(_SCHEME)) if address.startswith(_SCHEME) else path
+    return arrow().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
 
 
 def create(path: Path, data: bytes) -> None:
@@ -100,7 +99,8 @@ def delta_options(path: Path) -> dict[str, str]:
         return {}
     server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
     region = {"aws_region": _region()} if _region() else {}
-    return server | region | {"aws_conditional_put": "etag"}
+    # Ten attempts from a tenth of a second on, the default, are over after two seconds.
+    return server | region | {"aws_conditional_put": "etag", "backoff_config.init_backoff": "1 s"}
 
 
 def require_bucket(path: Path) -> None:

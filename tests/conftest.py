@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,9 +50,12 @@ def s3_server() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture
-def s3(s3_server: tuple[str, int]) -> str:
-    """Address of a new bucket."""
+def s3(s3_server: tuple[str, int]) -> Iterator[str]:
+    """Address of a new bucket; its local copies go with it."""
+    from flywheel.mirror import mirror
+
     host, port = s3_server
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     urlopen(Request(f"http://{host}:{port}/{bucket}", method="PUT")).close()
-    return f"s3://{bucket}"
+    yield f"s3://{bucket}"
+    shutil.rmtree(mirror(f"s3://{bucket}"), ignore_errors=True)

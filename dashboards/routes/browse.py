@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
-from dashboards import cases, views
+from dashboards import cases, training, views
 from dashboards.images import picture
 from dashboards.rounds import counts
 from dashboards.rows import rows
@@ -15,6 +16,7 @@ from dashboards.site import Site, whole
 from flywheel.mirror import fetched
 
 CARDS = 48  # fixed and broken cases on a round's page
+SHOWN_RUNS = 3  # until others are asked for
 
 
 def add(app: FastAPI, site: Site, *, page_size: int) -> None:
@@ -83,6 +85,16 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
     def funnel_page(request: Request) -> HTMLResponse:
         with site.catalog("snapshots", "funnel", "decisions", "quarantine") as con:
             return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(con))
+
+    @app.get("/training")
+    def training_page(
+        request: Request, metric: str = "loss", run: Annotated[list[str] | None, Query()] = None
+    ) -> HTMLResponse:
+        names = training.run_names(workspace)
+        chosen = run or names[:SHOWN_RUNS]
+        recorded, runs = training.load_runs(workspace, chosen, metric)
+        values = {"names": names, "chosen": chosen, "metric": metric, "recorded": recorded, "runs": runs}
+        return site.show(request, "training.html", "/training", chart=training.chart(runs), **values)
 
     @app.get("/files/{name:path}")
     def file(name: str) -> FileResponse:

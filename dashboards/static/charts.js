@@ -31,7 +31,21 @@ function trends({ rounds, panels }, width) {
   return [option, Math.ceil(panels.length / columns) * tall];
 }
 
-const kinds = { trends };
+// One metric of several training runs over their steps; `line-N` in the style sheet has the same colours.
+const lineColors = ["candidate", "control", "pretraining", "human", "rl", "unrouted"];
+
+function curves({ lines }) {
+  const axis = { type: "value", axisLine: { lineStyle: { color: color("line") } }, axisLabel: { color: color("muted"), fontSize: 11 },
+    splitLine: { lineStyle: { color: color("line") } } };
+  const series = lines.map(({ name, points }, i) => ({ type: "line", name, data: points, showSymbol: false,
+    color: color(lineColors[i % lineColors.length]), lineStyle: { width: 2 } }));
+  const option = { animation: false, grid: { left: 56, right: 16, top: 16, bottom: 40 },
+    xAxis: { ...axis, name: "step", nameLocation: "middle", nameGap: 26, nameTextStyle: { color: color("muted") }, splitLine: { show: false } },
+    yAxis: { ...axis, scale: true }, series };
+  return [option, 340];
+}
+
+const kinds = { trends, curves };
 const drawn = new Map();
 
 function draw(figure) {
@@ -45,5 +59,6 @@ function draw(figure) {
 
 const drawAll = () => document.querySelectorAll("figure[data-chart]").forEach(draw);
 addEventListener("DOMContentLoaded", drawAll);
+addEventListener("htmx:afterSettle", drawAll);
 addEventListener("resize", drawAll);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);

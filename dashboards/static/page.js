@@ -11,6 +11,9 @@ document.addEventListener("input", ({ target }) => {
   if (shown) shown.textContent = Number(Number(target.value).toPrecision(4));
 });
 
+// Where the pages' names do not fit, that of this page is in sight.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 // One key presses the button, or enters the field, that names it; Escape leaves a field.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;

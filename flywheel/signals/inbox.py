@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flywheel.mirror import fetched
 from flywheel.signals import feedback_log
 from flywheel.signals.arena import import_battles
 from flywheel.signals.feedback import import_file
@@ -30,7 +31,7 @@ def collect(workspace: Workspace, *, model: str | None = None) -> list[dict[str,
     for path, import_ in _files(workspace, model):
         name = str(path.relative_to(workspace.root))
         try:
-            rows.append(_row(name, **import_(path)))
+            rows.append(_row(name, **import_(fetched(path))))
         except UsageError as error:
             rows.append(_row(name, error=str(error)))
     return rows

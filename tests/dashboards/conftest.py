@@ -230,7 +230,7 @@ def _metrics(workspace: Workspace, number: int, arm: str) -> None:
     lines = []
     for step in range(1, steps + 1):
         loss = 0.25 + (start - 0.25) * math.exp(-step / 160) + dice.gauss(0, 0.03) + (0.04 if arm == "control" else 0)
-        lines.append({"step": step, "loss": loss} | ({"val_loss": loss + 0.02} if step % 100 == 0 else {}))
+        lines.append({"step": step, "loss": loss} | ({"validation_loss": loss + 0.02} if step % 100 == 0 else {}))
     text = "\n".join(json.dumps(line) for line in lines) + "\n"
     write_bytes(workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl"), text.encode())
 

@@ -1,5 +1,6 @@
 """The dashboard over HTTP, in process."""
 
+import json
 import re
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from dashboards.app import PAGE, serve
+from dashboards.training import POINTS
 from flywheel.catalog import query
+from flywheel.ledger import Ledger
 from flywheel.workspace import UsageError, Workspace
 from tests.dashboards.conftest import HOSTILE, opened
 from tests.dashboards.test_report import Page
@@ -54,17 +57,23 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 
 
-@pytest.mark.parametrize("path", ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why"])
+EMPTY = ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why", "/training", "/review", "/arena"]
+
+
+@pytest.mark.parametrize("path", EMPTY)
 def test_an_empty_workspace_can_be_looked_at(empty: Workspace, path: str) -> None:
     assert opened(empty).get(path).status_code == 200
 
 
 def test_every_link_and_picture_of_the_overview_and_a_round_answers(client: TestClient) -> None:
+    found: set[str] = set()
     for start in ("/", "/rounds/2", "/cases?status=closed"):
         page = Page(client.get(start).text)
-        found = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
-        assert found
-        assert {x: client.get(x).status_code for x in found if client.get(x).status_code != 200} == {}
+        here = {a[k] for t, a in page.elements for k in ("src", "href") if k in a and a[k].startswith("/")}
+        assert here
+        found |= here
+    found -= set(sorted(x for x in found if x.startswith("/cases/"))[4:])  # one case's page is like another's
+    assert {x: code for x in found if (code := client.get(x).status_code) != 200} == {}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +139,35 @@ def test_a_card_shows_the_text_that_is_wrong_and_the_cases_history(client: TestC
     assert history and all(re.search(r"detected.*r1.*routed.*r1.*failed.*r2", h, re.S) for h in history)
 
 
+def test_a_case_that_a_user_found_shows_what_the_user_said(empty: Workspace) -> None:
+    told = {
+        "verifier": "user",
+        "score": 0.0,
+        "threshold": 0.5,
+        "evidence": json.dumps({"expected": "CAT", "seen": "CAR"}),
+    }
+    event = {"event_id": "e", "case_id": "c" * 16, "round": 0, "kind": "detected", "capability": "typography"}
+    event |= {"prompt_id": "user-1", "prompt": "a sign", "evidence": json.dumps({"signals": [told]})}
+    Ledger(empty, "case_events").append([event], key="e")
+    assert '<bdi>CA<mark class="lost">T</mark></bdi>' in opened(empty).get("/cases").text
+
+
 def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
     html = client.get("/cases?checkpoint=checkpoints/round-0002-candidate").text
     assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html
+
+
+def test_any_metric_of_any_run_can_be_compared(client: TestClient) -> None:
+    page = Page(client.get("/training").text)
+    (chart,) = (json.loads(a["data-chart"]) for _, a in page.elements if "data-chart" in a)
+    names = ["round-0002-control", "round-0002-candidate", "round-0001-candidate"]
+    assert [line["name"] for line in chart["lines"]] == names
+    assert all(len(line["points"]) <= POINTS for line in chart["lines"])
+    assert "/files/samples/round-0001-candidate/grid.png" in [a.get("src") for _, a in page.elements]
+    one = client.get("/training?metric=validation_loss&run=round-0001-candidate&run=no-such").text
+    (chart,) = (json.loads(a["data-chart"]) for _, a in Page(one).elements if "data-chart" in a)
+    assert [x for x, _ in chart["lines"][0]["points"]] == [100.0 * n for n in range(1, 11)]
+    assert "None of these runs records reward" in Page(client.get("/training?metric=reward").text).text
 
 
 def test_hostile_prompt_is_text(client: TestClient, workspace: Workspace) -> None:

@@ -185,6 +185,36 @@ with embedded_server(Path(sys.argv[1])) as url:
     pytest.fail("the embedded server outlived its killed driver")
 
 
+def test_a_server_that_dies_on_the_way_is_one_sentence(recorded: dict, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / ".prefect")
+    code = """
+import sys
+from pathlib import Path
+import psutil
+from flows.round import task_step
+from flows.server import api, configure
+from flywheel.workspace import UsageError
+configure(Path(sys.argv[1]))
+try:
+    with api(Path(sys.argv[1])):
+        from prefect import flow
+
+        @flow
+        def killing():
+            [server] = [p for p in psutil.Process().children() if "flows.server_process" in p.cmdline()]
+            server.kill()
+            server.wait()
+            task_step("next", print)
+
+        killing()
+except UsageError as error:
+    print(error)
+"""
+    done = python(code, tmp_path / ".prefect")
+    assert "stopped answering: run again" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_real_server_is_used_when_the_environment_names_one(recorded: dict, home: Path, tmp_path: Path) -> None:
     shared = tmp_path / "server"
     shutil.copytree(home, shared)
