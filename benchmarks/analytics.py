@@ -128,10 +128,15 @@ def reviews(workspace: Workspace, number: int, count: int, at: np.datetime64) ->
     people = pa.array([f"reviewer-{n % 4}" for n in range(count)])
     items = [f"item-{number}-{n}" for n in range(count)]
     when = at + np.arange(count).astype("timedelta64[s]")
-    for version, kind in enumerate(("claimed", "accepted"), 1):
-        own = {"event_id": [f"{kind}-{i}" for i in items], "item": items, "kind": kind, "reviewer": people, "at": when}
-        more = {"round": number, "capability": "typography", "slot": 0, "version": version, "sample_id": items}
-        ledger.append(table("reviews", count, **own, **more, evidence="{}"), key=f"{kind}/{number}")
+    common = {"item": items, "round": number, "capability": "typography", "sample_id": items, "at": when}
+    queued = {"caption": "a card", "priority": 0.5, "evidence": json.dumps({"reviews": 1, "claim_minutes": 30})}
+    claimed = {"evidence": json.dumps({"until": f"{at}+00:00"})}
+    for version, (kind, own) in enumerate(
+        {"queued": queued, "claimed": claimed, "accepted": {"evidence": "{}"}}.items()
+    ):
+        who = {"slot": 0, "version": version, "reviewer": people} if version else {}
+        events = table("reviews", count, event_id=[f"{kind}-{i}" for i in items], kind=kind, **common, **own, **who)
+        ledger.append(events, key=f"{kind}/{number}")
 
 
 def decide(workspace: Workspace, rng: np.random.Generator, count: int) -> None:

@@ -146,12 +146,12 @@ def main() -> None:
         loss = overfit(manifest)
         checkpoint, minutes = learn(folder / "run", manifest, arguments.steps)
         images, right = judge(checkpoint, range(arguments.seeds))
-    print(f"one batch by heart: {loss:.2%} of its first loss")
+    print(f"one batch by heart: {loss:.2g} of its first loss")
     print(f"{'held out':<10}{'right':>8}   of {images} images")
     for name in ("object", "color", "position", "all"):
         print(f"{name:<10}{right[name] / images:>8.1%}")
     figures = {
-        "overfit_loss": round(loss, 5),
+        "overfit_loss": float(f"{loss:.3g}"),
         "learning_accuracy": round(right["all"] / images, 4),
         "learning_cpu_min": round(minutes, 2),
         "steps": arguments.steps,

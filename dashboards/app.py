@@ -41,7 +41,7 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     site = Site.of(workspace, access)
     app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
     # Pages carry a secret beside what others wrote, so only files are compressed (BREACH).
-    app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000))
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000, compresslevel=6))
     session.add(app, site)
     browse.add(app, site, page_size=page_size)
     ask.add(app, site)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from dashboards.access import Person
 from dashboards.site import Site
 from flywheel.remedies.data import picture_of
-from flywheel.remedies.review import Item, Queue, status
+from flywheel.remedies.review import Item, Queue, held_by, status
 from flywheel.workspace import UsageError, Workspace
 
 HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, and no reason to doubt it
@@ -22,8 +22,8 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.get("/review")
     def queue_page(request: Request, reviewer: str = "") -> HTMLResponse:
-        name, queue = reviewer_of(request.state.person, reviewer), Queue(workspace)
-        item = queue.held(name) if name and request.state.person.may("review") else None
+        name, items = reviewer_of(request.state.person, reviewer), Queue(workspace).items().values()
+        item = held_by(name, items) if name and request.state.person.may("review") else None
         return site.show(
             request,
             "review.html",
@@ -32,7 +32,7 @@ def add(app: FastAPI, site: Site) -> None:
             item=item,
             pictures=_pictures(workspace, item) if item else [],
             evidence={k: v for k, v in item.evidence.items() if k not in HOUSEKEEPING} if item else {},
-            queue=status(queue.items().values()),
+            queue=status(items),
             may=request.state.person.may("review"),
         )
 

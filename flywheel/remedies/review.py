@@ -174,7 +174,7 @@ class Queue:
         while True:
             now = datetime.now(UTC)
             items = self.items()
-            if mine := _claimed_by(reviewer, items.values(), now):
+            if mine := held_by(reviewer, items.values()):
                 return mine
             open_ = [(x, n) for x in items.values() if (n := _free_slot(x, reviewer, now)) is not None]
             if not open_:
@@ -183,10 +183,6 @@ class Queue:
             until = now + timedelta(minutes=item.evidence["claim_minutes"])
             if self._take(item, slot, "claimed", reviewer, {"until": until.isoformat()}):
                 return item  # else somebody was faster: look again
-
-    def held(self, reviewer: str) -> Item | None:
-        """The item that this reviewer has claimed and not decided yet."""
-        return _claimed_by(reviewer, self.items().values(), datetime.now(UTC))
 
     def decide(self, name: str, kind: str, reviewer: str, *, caption: str | None = None, reason: str = "") -> Item:
         """`accepted` (with `caption` where it was edited) or `rejected`; `name` is an item's id or its start.
@@ -264,7 +260,9 @@ def status(items: Iterable[Item]) -> list[dict[str, Any]]:
     return [rows[k] for k in sorted(rows)]
 
 
-def _claimed_by(reviewer: str, items: Iterable[Item], now: datetime) -> Item | None:
+def held_by(reviewer: str, items: Iterable[Item]) -> Item | None:
+    """The item that a reviewer has claimed and not decided yet."""
+    now = datetime.now(UTC)
     return next((x for x in items for s in x.slots if s.reviewer == reviewer and s.held(now)), None)
 
 

@@ -15,8 +15,8 @@ from dashboards.app import PAGE, serve
 from dashboards.training import POINTS
 from flywheel.catalog import query
 from flywheel.ledger import Ledger
-from flywheel.workspace import UsageError, Workspace
-from tests.dashboards.conftest import HOSTILE, opened
+from flywheel.workspace import UsageError, Workspace, write_bytes
+from tests.dashboards.conftest import HOSTILE, opened, picture
 from tests.dashboards.test_report import Page
 
 
@@ -233,3 +233,16 @@ def test_a_busy_port_is_the_users_to_change(workspace: Workspace) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port} .*: choose another --host or --port"):
             serve(workspace, port=port)
+
+
+def test_a_workspace_on_s3_is_shown_with_its_pictures(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    workspace = Workspace(f"{s3}/w")
+    write_bytes(workspace.path("samples", "round-0001-candidate", "p.png"), picture(1, True))
+    event = {"event_id": "e", "case_id": "c" * 16, "round": 1, "kind": "detected", "capability": "count"}
+    Ledger(workspace, "case_events").append([event | {"prompt_id": "p", "prompt": "two", "evidence": "{}"}], key="e")
+    visitor = opened(workspace)
+    page = Page(visitor.get("/cases").text)
+    (address,) = (a["src"] for t, a in page.elements if t == "img")
+    assert visitor.get(address).content == picture(1, True)
+    assert visitor.get("/").status_code == 200
