@@ -104,14 +104,16 @@ class Workspace:
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"--workspace {root} is a file: give a folder")
-        if marker.exists():
-            self._check_format(marker)
-        elif not create:
-            raise UsageError(f"no workspace at {root}: create one with `flywheel run --source DIR --workspace {root}`")
-        elif self.root.exists() and any(p for p in self.root.iterdir() if not p.name.startswith(".")):
-            raise UsageError(f"--workspace {root} is not empty and not a workspace: give a new or an empty folder")
-        else:
+        if not marker.exists():
+            if not create:
+                raise UsageError(
+                    f"no workspace at {root}: create one with `flywheel run --source DIR --workspace {root}`"
+                )
+            used = self.root.exists() and any(p for p in self.root.iterdir() if not p.name.startswith("."))
+            if used and not marker.exists():  # asked again: another process may just have made it
+                raise UsageError(f"--workspace {root} is not empty and not a workspace: give a new or an empty folder")
             write_json(marker, {"format": FORMAT})
+        self._check_format(marker)
 
     def _check_format(self, marker: Path) -> None:
         try:

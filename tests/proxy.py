@@ -83,6 +83,7 @@ def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a client that gave up waiting
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", seen
