@@ -6,12 +6,14 @@ Per seed the demo's world, a base round, then consecutive targeted rounds by the
 Arms of a round start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
 `untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (what the incumbent
 had: the pool and the remedies of the rounds that led to it).
-Reductions are relative, 1 - rate / incumbent's rate, over the held-out prompts of the round's targeted capabilities;
-intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
+Reductions are relative, over the held-out prompts of a round's targeted capabilities. Over the rounds they are pooled:
+failures that an arm removed over failures that its incumbents had, so that each failure counts once; `…_by_round` is
+the mean over seeds and rounds instead, in which a late round's two failures weigh as much as the first one's sixty.
+Intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
 
 Attribution plants a cause and counts the cases that reach its track (unsure counts as wrong): words removed from the
-pool → pretraining; a policy trained for a fraction of the steps, shapes that the pool is full of → rl; prompts garbled
-under a trained policy → prompt_enhancement.
+pool → pretraining; shapes that the pool is full of, under a policy that took only the base round's steps, a third of
+those after which it makes them (the `no data` arm shows it) → rl; prompts that it passes, garbled → prompt_enhancement.
 
 Everything is kept in the folder and resumed. The last line is one JSON object.
 """
@@ -68,7 +70,6 @@ class Options:
     round_steps: int
     samples: int
     probes: int
-    undertrained: float
 
 
 def preset_file(options: Options, name: str, base_steps: int) -> Path:
@@ -178,42 +179,46 @@ def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def rate(results: Results, capabilities: Sequence[str]) -> float:
-    """Failure rate over the prompts of these capabilities."""
-    return float(np.mean([not ok for (_, c), ok in results.items() if c in capabilities]))
-
-
-def reductions(row: Mapping[str, Any]) -> dict[str, float] | None:
-    """Relative failure reduction of each arm; None where the round targeted nothing, or nothing failed."""
-    if not row["targets"] or not (before := rate(row["results"]["incumbent"], row["targets"])):
-        return None
-    return {arm: 1 - rate(row["results"][arm], row["targets"]) / before for arm in ARMS}
+def failures(row: Mapping[str, Any]) -> np.ndarray:
+    """Failing (prompt, capability) pairs among the round's targets: of the incumbent, then of each arm."""
+    counted = [row["results"][name] for name in ("incumbent", *ARMS)]
+    return np.array([sum(not ok for (_, c), ok in r.items() if c in row["targets"]) for r in counted], float)
 
 
 def gain(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean reductions, the gain with its interval over seeds, and the capabilities that got worse."""
-    by_seed: dict[int, list[dict[str, float]]] = {}
-    for row in rows:
-        if (found := reductions(row)) is not None:
-            by_seed.setdefault(row["seed"], []).append(found)
-    if not by_seed:
+    """Reductions over all rounds, the gain with its interval over seeds, and the capabilities that got worse."""
+    aimed = [r for r in rows if r["targets"]]
+    if not aimed:
         return {"note": "no round targeted a capability: train longer, or lower min_cases"}
-    per_seed = np.array([[np.mean([r[a] for r in found]) for a in ARMS] for found in by_seed.values()])
-    draws = np.random.default_rng(0).integers(0, len(per_seed), (BOOTSTRAPS, len(per_seed)))
-    means = per_seed[draws].mean(axis=1)
-    low, high = np.quantile([_ratio(m) for m in means], (0.025, 0.975))
-    bounds = np.quantile(means, (0.025, 0.975), axis=0)
+    seeds = sorted({r["seed"] for r in aimed})
+    per_seed = [np.array([failures(r) for r in aimed if r["seed"] == seed]) for seed in seeds]
+    pooled = np.array([f.sum(axis=0) for f in per_seed])
+    by_round = np.array([reduction(f).mean(axis=0) for f in per_seed])
+    draws = np.random.default_rng(0).integers(0, len(seeds), (BOOTSTRAPS, len(seeds)))
+    found = reduction(pooled.sum(axis=0))
+    drawn = reduction(pooled[draws].sum(axis=1))
+    bounds = np.quantile(drawn, (0.025, 0.975), axis=0)
     return {
         **{
-            f"reduction_{arm.replace(' ', '_')}": [round(float(x), 4) for x in (mean, *bounds[:, n])]
-            for n, (arm, mean) in enumerate(zip(ARMS, per_seed.mean(axis=0)))
+            f"reduction_{arm.replace(' ', '_')}": [round(float(x), 4) for x in (found[n], *bounds[:, n])]
+            for n, arm in enumerate(ARMS)
         },
-        "gain_vs_untargeted": round(_ratio(per_seed.mean(axis=0)), 3),
-        "gain_interval": [round(float(low), 3), round(float(high), 3)],
+        **_gains("gain_vs_untargeted", "gain_interval", found, drawn),
+        **_gains("gain_by_round", "gain_by_round_interval", by_round.mean(axis=0), by_round[draws].mean(axis=1)),
         "worse": (worse := _worse(rows)),
         "capabilities_worse": len(worse),
-        "seeds": len(by_seed),
+        "seeds": len(seeds),
     }
+
+
+def reduction(counts: np.ndarray) -> np.ndarray:
+    """[…, 1 + arms] failures → […, arms] relative reductions against the first."""
+    return 1 - counts[..., 1:] / counts[..., :1]
+
+
+def _gains(name: str, interval: str, found: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+    bounds = np.quantile([_ratio(d) for d in drawn], (0.025, 0.975))
+    return {name: round(_ratio(found), 3), interval: [round(float(b), 3) for b in bounds]}
 
 
 def _ratio(means: Sequence[float]) -> float:
@@ -248,11 +253,9 @@ def planted(options: Options, seed: int) -> list[tuple[str, str, str]]:
     """(cause, expected track, track) of every case with a planted cause."""
     removed = finish(options, "removed", seed=seed, rounds=1, base_steps=options.base_steps, without="word-")
     out = [("capability removed from the pool", "pretraining", t) for t in tracks(removed, ("typography",))]
-    few = max(1, round(options.base_steps * options.undertrained))
-    young = finish(options, "undertrained", seed=seed, rounds=1, base_steps=few)
+    young = finish(options, "gain", seed=seed, rounds=1, base_steps=options.base_steps)
     out += [("policy under-trained", "rl", t) for t in tracks(young, SHAPES)]
-    trained = finish(options, "gain", seed=seed, rounds=1, base_steps=options.base_steps)
-    return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(trained)]
+    return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(young)]
 
 
 def tracks(context: steps.Context, capabilities: Sequence[str]) -> list[str]:
@@ -329,13 +332,10 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=1100)
     parser.add_argument("--round-steps", type=int, default=800)
     parser.add_argument("--samples", type=int, default=480)
-    parser.add_argument("--probes", type=int, default=4, help="further seeds per failing prompt")
-    parser.add_argument("--undertrained", type=float, default=0.3, help="share of the base steps")
+    parser.add_argument("--probes", type=int, default=8, help="further seeds per failing prompt")
     a = parser.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(
-        a.folder.resolve(), a.size, a.rounds, a.base_steps, a.round_steps, a.samples, a.probes, a.undertrained
-    )
+    options = Options(a.folder.resolve(), a.size, a.rounds, a.base_steps, a.round_steps, a.samples, a.probes)
     figures: dict[str, Any] = {}
     if a.part in ("gain", "all"):
         rows = []
@@ -343,8 +343,7 @@ def main() -> None:
             rows += one_seed(options, seed)
         print(f"{'seed':>4} {'round':>5} {'verdict':<8} {'targets':<24}" + "".join(f"{x:>12}" for x in ARMS))
         for r in rows:
-            shown = reductions(r) or {}
-            cells = "".join(f"{shown[x]:>12.1%}" if x in shown else f"{'':>12}" for x in ARMS)
+            cells = "".join(f"{x:>12.1%}" for x in reduction(failures(r))) if r["targets"] else ""
             print(f"{r['seed']:>4} {r['round']:>5} {r['verdict']:<8} {', '.join(r['targets']):<24}{cells}")
         figures |= gain(rows)
     if a.part in ("attribution", "all"):

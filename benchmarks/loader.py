@@ -47,7 +47,7 @@ def latent(row: int) -> np.ndarray:
 
 # The sides: each writes its format once, then gives epochs ----------------------------------------------------------
 def ours(folder: Path, rows: int) -> Epochs:
-    """Shards and latents in side-cars, read by row group in the plan's order."""
+    """Latents in side-cars of the shards, read by row group in the plan's order."""
     import torch
 
     from training.data.latents import Latents, encoded
@@ -61,9 +61,10 @@ def ours(folder: Path, rows: int) -> Epochs:
     def prepare(group: Any) -> Prepared:
         return Prepared(*encoded(group, None), [state] * len(group.captions))
 
+    # Room for the eight row groups that are shuffled together, and some: far less than an epoch.
+    loader = Loader(plan, prepare, resolution={}, latents=latents, cache_bytes=96 << 20)
+
     def epoch(number: int) -> Iterator[Batch]:
-        # A new one: nothing is left from before. Room for the eight row groups that are shuffled together, and some.
-        loader = Loader(plan, prepare, resolution={}, latents=latents, cache_bytes=96 << 20)
         for t in range(number * (plan.rows // BATCH), (number + 1) * (plan.rows // BATCH)):
             for micro in map(loader.gather, plan.batch(t)):
                 yield [f"{r.shard * FILE_ROWS + r.group * 64 + r.row}" for r in micro.rows], micro.latents

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curation.scorers.text import tokens
 from curation.synthesis.meaning import normalise
+from flywheel.objects import readable
 from flywheel.workspace import Workspace, digest, write_parquet
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def load(
         rows = con.sql('SELECT n FROM every WHERE "text.normalized" IN (FROM near) ORDER BY n').to_arrow_table()
         con.unregister("near")
         write_parquet(path, rows.cast(pa.schema([("n", pa.int64())])))
-    return pq.read_table(path)["n"].to_numpy()
+    return pq.read_table(readable(path))["n"].to_numpy()
 
 
 def near(captions: Iterable[str], prompts: Iterable[str], similarity: float) -> list[str]:

@@ -20,6 +20,7 @@ from curation import contamination, likeness, pool, sql
 from curation.dedup import resolve
 from curation.policy import Filter, Policy, Stage
 from curation.table import schema, tables
+from flywheel.objects import readable
 from flywheel.schema import QUARANTINE
 from flywheel.scorer import Scorer
 from flywheel.workspace import Workspace
@@ -116,7 +117,7 @@ def sample_ids(workspace: Workspace, scorers: Mapping[str, Scorer], places: np.n
     """Sample ids of the rows at these places in the pool, in their order."""
     if not len(places):
         return []
-    with sql.connect() as con:
+    with sql.connect(workspace) as con:
         listed = ", ".join(str(int(p)) for p in np.sort(places))
         every = _every(con, tables(workspace, scorers), scorers)
         found = con.execute(f"SELECT sample_id FROM ({every}) WHERE n IN ({listed}) ORDER BY n").fetchall()
@@ -131,7 +132,7 @@ def _judging(
     policy = sql.with_evaluation_checks(policy, held_out=bool(evaluation.held_out), prompts=bool(evaluation.prompts))
     configured = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
     files = tables(workspace, scorers)
-    with sql.connect() as con:
+    with sql.connect(workspace) as con:
         _load(con, workspace, files, scorers, policy, configured, evaluation)
         yield con, policy, configured, _find_duplicates(con, workspace, files, scorers, policy, configured)
 
@@ -198,7 +199,7 @@ def _every(con: duckdb.DuckDBPyConnection, files: Sequence[Path], scorers: Mappi
     for path in files:
         source = f"read_parquet({sql.quoted(str(path))}, file_row_number=true)"
         selects.append(f"SELECT {before} + file_row_number AS n, * EXCLUDE (file_row_number) FROM {source}")
-        before += pq.read_metadata(path).num_rows
+        before += pq.read_metadata(readable(path)).num_rows
     return " UNION ALL ".join(selects)
 
 

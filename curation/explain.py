@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import pool
+from flywheel.objects import readable
 from flywheel.workspace import UsageError, Workspace, read_json
 
 _SHORTEST_PREFIX = 4
@@ -23,15 +24,15 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     if snapshot is None:
         raise UsageError("nothing has been curated in this workspace yet: run `flywheel run` first")
     folder = workspace.path("snapshots", snapshot)
-    quarantine = pq.read_table(folder / "quarantine.parquet").to_pylist()
+    quarantine = pq.read_table(readable(folder / "quarantine.parquet")).to_pylist()
     refused = [r for r in quarantine if _names(sample, r["source_uri"])]
-    decisions = _matching(pq.read_table(folder / "decisions.parquet"), sample)
+    decisions = _matching(pq.read_table(readable(folder / "decisions.parquet")), sample)
     if not decisions and not refused:
         raise UsageError(f"no sample of snapshot {snapshot} matches {sample!r}: give a sample id, its start, or a path")
     ids = sorted({d["sample_id"] for d in decisions})
     if len(ids) > 1 and not any(_names(sample, d["source_uri"]) for d in decisions):
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
-    stages = pq.read_table(folder / "stages.parquet")
+    stages = pq.read_table(readable(folder / "stages.parquet"))
     record = read_json(workspace.path("snapshots", f"{snapshot}.json"))
     return {
         "snapshot": snapshot,
@@ -56,7 +57,7 @@ def _names(sample: str, uri: str) -> bool:
 def _metadata(workspace: Workspace, decision: dict[str, Any]) -> dict[str, Any]:
     shard = next(s for s in pool.shards(workspace) if s.key == decision["shard"])
     columns = ["source", "width", "height", "caption", "reference_ids"]
-    return pq.read_table(shard.path, columns=columns).slice(decision["row"], 1).to_pylist()[0]
+    return pq.read_table(readable(shard.path), columns=columns).slice(decision["row"], 1).to_pylist()[0]
 
 
 def _details(
@@ -69,7 +70,7 @@ def _details(
     scores: dict[str, Any] = {}
     for name, version in record["scorers"].items():
         scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(shard, texts, name)}.parquet")
-        table = pq.read_table(scored).slice(row, 1)
+        table = pq.read_table(readable(scored)).slice(row, 1)
         values = table.drop_columns(["row", "sample_id", "error"]).to_pylist()[0]
         scores |= {f"{name}.{k}": v for k, v in values.items() if not isinstance(v, bytes | list)}
     return {"stages": path, "scores": scores}

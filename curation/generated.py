@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.captions import KINDS
+from flywheel.objects import readable
 from flywheel.schema import CAPTIONS
 from flywheel.workspace import Workspace, digest, write_parquet
 
@@ -74,7 +75,7 @@ def _read(paths: Sequence[str | Path]) -> dict[str, list[dict[str, Any]]]:
     """Sample id → its generated captions: general first, then by kind, model and prompt."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in paths:
-        for row in pq.read_table(path).to_pylist():
+        for row in pq.read_table(readable(path)).to_pylist():
             if row["error"] is None:
                 origin = f"{row['model']}@{row['prompt']}"
                 entry = {"kind": row["kind"], "text": row["caption"], "origin": origin, "use": row["use"]}

@@ -7,7 +7,6 @@ manifest last. A killed ingest finishes the same chunks when it is run again: sa
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from curation import pool
 from curation.orientation import upright_size
 from curation.sources import BadInput, Input, Source, open_source
+from flywheel.objects import readable, remove
 from flywheel.schema import POOL, QUARANTINE
 from flywheel.scorer import BadImage, open_image
 from flywheel.workspace import Workspace, digest, file_digest, write_json, write_parquet
@@ -117,7 +117,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
 
 def _read_plan(batch: Path) -> list[tuple[int, Input]]:
     """(chunk, input) in order."""
-    rows = pq.read_table(batch / "plan.parquet").to_pylist()
+    rows = pq.read_table(readable(batch / "plan.parquet")).to_pylist()
     return [
         (
             row.pop("chunk"),
@@ -134,7 +134,8 @@ def _read_plan(batch: Path) -> list[tuple[int, Input]]:
 
 
 def _header(batch: Path) -> dict[str, str]:
-    return {k.decode(): v.decode() for k, v in pq.read_schema(batch / "plan.parquet").metadata.items()}
+    metadata = pq.read_schema(readable(batch / "plan.parquet")).metadata
+    return {k.decode(): v.decode() for k, v in metadata.items()}
 
 
 def _is_unfinished(batch: Path, source: Source) -> bool:
@@ -177,13 +178,13 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
 
 
 def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
-    parts = [pq.read_table(p) for n in chunks if (p := _partial(batch, n)).exists()]
+    parts = [pq.read_table(readable(p)) for n in chunks if (p := _partial(batch, n)).exists()]
     bad = pa.concat_tables([QUARANTINE.empty_table(), *parts])
     write_parquet(batch / "quarantine.parquet", bad)
     shards = [
         {
             "path": path.name,
-            "rows": pq.read_metadata(path).num_rows,
+            "rows": pq.read_metadata(readable(path)).num_rows,
             "bytes": path.stat().st_size,
             "sha256": file_digest(path),
         }
@@ -193,7 +194,7 @@ def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
     counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
     value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
     write_json(batch / "manifest.json", value)
-    shutil.rmtree(batch / "partial", ignore_errors=True)
+    remove(batch / "partial")
     return value
 
 
@@ -210,7 +211,7 @@ def _pool_rows(workspace: Workspace, uris: set[str]) -> set[tuple[str, str]]:
     """(sample id, uri) of the rows in the pool that came from these uris."""
     found: set[tuple[str, str]] = set()
     for shard in pool.shards(workspace):
-        table = pq.read_table(shard.path, columns=["sample_id", "source_uri"])
+        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri"])
         found |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
     return found
 

@@ -21,6 +21,7 @@ from curation.dedup import Related, preference, related
 from curation.policy import COMPARED, Filter
 from curation.scoring import score_path
 from curation.semantic import similar
+from flywheel.objects import readable
 from flywheel.scorer import Scorer
 from flywheel.workspace import Workspace, digest, write_parquet
 
@@ -61,7 +62,7 @@ def load(
     if not path.exists():
         vectors = _embeddings(workspace, scorers) if line.check == "similar" else None
         write_parquet(path, _to_table(_find(con, line, vectors, _known(workspace, tables, line))))
-    return _from_table(pq.read_table(path))
+    return _from_table(pq.read_table(readable(path)))
 
 
 def _path(workspace: Workspace, tables: Sequence[Path], line: Filter) -> Path:
@@ -75,8 +76,8 @@ def _known(workspace: Workspace, tables: Sequence[Path], line: Filter) -> _Known
     for count in range(len(tables) - 1, 0, -1):
         path = _path(workspace, tables[:count], line)
         if path.exists():
-            since = sum(pq.read_metadata(t).num_rows for t in tables[:count])
-            return _Known(since, _from_table(pq.read_table(path)).related)
+            since = sum(pq.read_metadata(readable(t)).num_rows for t in tables[:count])
+            return _Known(since, _from_table(pq.read_table(readable(path))).related)
     return None
 
 
@@ -143,7 +144,8 @@ def _embeddings(workspace: Workspace, scorers: Mapping[str, Scorer]) -> np.ndarr
     parts = []
     scorer, _, name = COMPARED["similar"].partition(".")
     for shard in pool.shards(workspace):
-        found = pq.read_table(score_path(workspace, scorers[scorer], shard), columns=[name])[name].combine_chunks()
+        path = score_path(workspace, scorers[scorer], shard)
+        found = pq.read_table(readable(path), columns=[name])[name].combine_chunks()
         values = np.asarray(found.flatten(), np.float32)
         there = found.is_valid().to_numpy(zero_copy_only=False)
         part = np.zeros((len(found), len(values) // max(1, int(there.sum()))), np.float32)

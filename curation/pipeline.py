@@ -15,6 +15,7 @@ from curation.explain import explain
 from curation.policy import Policy
 from curation.scorers import Unavailable, is_configured, load
 from curation.synthesis.meaning import normalise
+from flywheel.objects import remove
 from flywheel.scorer import Scorer
 from flywheel.workspace import UsageError, Workspace, digest, file_digest, read_json, write_json, write_parquet
 
@@ -78,10 +79,16 @@ def curate(
             if scoring.pending(workspace, options):
                 stack.enter_context(cluster(workers))  # one Ray for scoring and sharding
             scoring.score(workspace, options, progress=progress, workers=workers)
-            judged = judge(workspace, policy, scorers, evaluation)
-            manifest = shards.write_shards(
-                workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
-            )
+            while True:
+                judged = judge(workspace, policy, scorers, evaluation)
+                try:
+                    manifest = shards.write_shards(
+                        workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
+                    )
+                    break
+                except shards.Unfit as unfit:  # judged again without them: a duplicate of theirs may be admitted now
+                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
+                    scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
         _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
     return _read(workspace, record)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curation import generated
+from flywheel.objects import readable
 from flywheel.workspace import Workspace, read_json
 
 METADATA = (
@@ -66,4 +67,4 @@ def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
     """Inputs that ingest could not use: source_uri, reason."""
     import pyarrow.parquet as pq
 
-    return [row for b in batches(workspace) for row in pq.read_table(b / "quarantine.parquet").to_pylist()]
+    return [row for b in batches(workspace) for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]

@@ -19,6 +19,7 @@ from curation import pool
 from curation.captioner import Captioner, Refused
 from curation.generated import set_folder, write_sidecar
 from flywheel.endpoint import Unanswered
+from flywheel.objects import readable
 from flywheel.workspace import UsageError, Workspace
 
 _IN_A_ROW = 20  # calls without an answer, or refusals before the first caption: the endpoint is to blame
@@ -80,11 +81,12 @@ def caption_pool(
 
 def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, result: Captioned) -> list[_Work]:
     """Shards with pictures to ask for; each distinct picture once. Counts `wanted` and `there`."""
-    done = {i for p in folder.glob("[!.]*.parquet") for i in pq.read_table(p, columns=["sample_id"])[0].to_pylist()}
+    written = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
+    done = {i for table in written for i in table[0].to_pylist()}
     seen: set[str] = set()
     work, asked = [], 0
     for shard in pool.shards(workspace):
-        table = pq.read_table(shard.path, columns=["sample_id", "task", "caption"])
+        table = pq.read_table(readable(shard.path), columns=["sample_id", "task", "caption"])
         ids: dict[str, int] = {}
         for row, (sample, task, caption) in enumerate(zip(*(c.to_pylist() for c in table.columns))):
             if task != "t2i" or sample in seen or (use == "fill" and caption.strip()):
@@ -175,6 +177,6 @@ class _Run:
 def _pictures(work: list[_Work]) -> Iterator[tuple[_Work, str, bytes]]:
     """Every picture to ask for, a shard's bytes in memory at a time."""
     for part in work:
-        images = pq.read_table(part.shard.path, columns=["image"])["image"].take(list(part.ids.values()))
+        images = pq.read_table(readable(part.shard.path), columns=["image"])["image"].take([*part.ids.values()])
         for sample, image in zip(part.ids, images):
             yield part, sample, image.as_py()

@@ -19,6 +19,7 @@ from curation import pool
 from curation.cluster import cluster, run_all
 from curation.generated import with_generated
 from curation.scorers import load
+from flywheel.objects import located, readable
 from flywheel.schema import SCORE_KEYS
 from flywheel.scorer import BadImage, Item, Scorer
 from flywheel.workspace import Workspace, write_parquet
@@ -56,8 +57,11 @@ def score(
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
     """Where the columns of one scorer for one shard are."""
-    key = pool.score_key(shard.key, shard.texts, scorer.name)
-    return workspace.path("scores", f"{scorer.name}@{scorer.version}", f"{key}.parquet")
+    return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
+
+
+def _folder(workspace: Workspace, scorer: Scorer) -> Path:
+    return workspace.path("scores", f"{scorer.name}@{scorer.version}")
 
 
 Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
@@ -66,10 +70,12 @@ Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path o
 def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
     """Shards with missing score files, and which those are."""
     loaded = {name: load(name, **options) for name, options in scorers.items()}
+    # Listed once: on S3 a question for each file is a request.
+    there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
     todo = []
     for shard in pool.shards(workspace):
         paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
-        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if not p.exists()}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in there[n]}
         if missing:
             todo.append((shard, missing))
     return todo
@@ -77,7 +83,8 @@ def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[
 
 def _references(workspace: Workspace, shard: Path) -> References:
     """Where the shard's reference images are in the pool."""
-    wanted = {i for ids in pq.read_table(shard, columns=["reference_ids"])["reference_ids"].to_pylist() for i in ids}
+    named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
+    wanted = {i for ids in named.to_pylist() for i in ids}
     return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
 
 
@@ -90,7 +97,8 @@ def image_index(workspace: Workspace) -> References:
 def _image_index(shards: tuple[str, ...]) -> References:
     index: References = {}
     for path in shards:
-        for row, image_id in enumerate(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()):
+        ids = pq.read_table(readable(path), columns=["image_id"])["image_id"]
+        for row, image_id in enumerate(ids.to_pylist()):
             index.setdefault(image_id, (path, row))
     return index
 
@@ -102,9 +110,27 @@ def fetch_images(places: References) -> dict[str, bytes]:
         by_shard.setdefault(path, []).append((row, image_id))
     out: dict[str, bytes] = {}
     for path, rows in by_shard.items():
-        images = pq.read_table(path, columns=["image"])["image"]
+        images = pq.read_table(readable(path), columns=["image"])["image"]
         out |= {image_id: images[row].as_py() for row, image_id in rows}
     return out
+
+
+def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
+    """Set the `error` of rows, (key of the pool shard, row) → reason, that failed only after they were scored.
+
+    Tables made from the scores of their batches are removed: they are written again.
+    """
+    for shard in pool.shards(workspace):
+        found = {row: why for (key, row), why in faults.items() if key == shard.key}
+        if not found:
+            continue
+        for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
+            derived.unlink()  # first: killed in between, it must not outlive what it was made from
+        path = score_path(workspace, scorer, shard)
+        table = pq.read_table(readable(path))
+        errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
+        place = table.schema.get_field_index("error")
+        write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
 
 
 # In the workers ------------------------------------------------------------------------------------------------------
@@ -116,7 +142,7 @@ def _loaded(name: str, options: str) -> Scorer:
 
 def _read(shard: Path) -> pa.Table:
     """What scorers see of a shard; on one thread, because parallelism is by process."""
-    return pq.read_table(shard, columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
+    return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +178,7 @@ def _score_one(
 
 def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """A row of this shard kills its worker: score each alone, so that only that row is lost."""
-    ids = pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist()
+    ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     killers = []
@@ -211,12 +237,13 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
     for name, (options, path) in todo.items():
         scorer = _loaded(name, options)
         rows = [
-            {"row": n, "sample_id": i, "error": _reason(r) if isinstance(r, Exception) else None}
+            {"row": n, "sample_id": i, "error": reason(r) if isinstance(r, Exception) else None}
             | (r if isinstance(r, dict) else {})
             for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
         ]
-        write_parquet(Path(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
+        write_parquet(located(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a row is unusable, as the `error` column and the quarantine say it."""
     return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

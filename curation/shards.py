@@ -6,7 +6,6 @@ A row is stored once per bucket: files group rows by bucket, layout and the set 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,8 @@ from curation.generated import with_generated
 from curation.layout import layout
 from curation.orientation import turned
 from curation.policy import Policy
-from curation.scoring import References, fetch_images, image_index
+from curation.scoring import References, fetch_images, image_index, reason
+from flywheel.objects import located, readable
 from flywheel.schema import SHARD
 from flywheel.scorer import decode, open_image
 from flywheel.workspace import Workspace, file_digest, replacing, write_json
@@ -38,7 +38,16 @@ _COLUMNS = (
 
 Progress = Callable[[int, int, str], None]
 Rows = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
+Faults = dict[tuple[str, int], str]  # (key of the pool shard, row) → why its picture cannot be fitted
 Marks = dict[tuple[str, int], tuple[int, float]]  # (key of the pool shard, row) → (turn, weight)
+
+
+class Unfit(Exception):
+    """Rows that were admitted, and whose pictures cannot be resized and encoded: `faults`."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(f"{len(faults)} admitted rows cannot be made into training rows")
+        self.faults = faults
 
 
 def manifest_path(workspace: Workspace, snapshot: str) -> Path:
@@ -58,7 +67,7 @@ def write_shards(
     """Write the shard files that are missing, then the manifest; returns its path.
 
     `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
-    turn, weight.
+    turn, weight. Errors: `Unfit`, once every other file is written; no file that would hold such a row is.
     """
     path = manifest_path(workspace, snapshot)
     if path.exists():
@@ -67,13 +76,15 @@ def write_shards(
     todo = [f for f in files if not (path.parent / f["path"]).exists()]
     parts = ("width", "height", "content", "marks", "places")
     calls = [(str(path.parent / f["path"]), *(f[k] for k in parts)) for f in todo]
+    faults: Faults = {}
     if calls:
         with cluster(workers):
-            for done, (index, failure) in enumerate(run_all(_write_file, calls), 1):
-                if isinstance(failure, Exception):
-                    raise RuntimeError(f"the process that wrote {calls[index][0]} was killed twice") from failure
+            for done, (index, found) in enumerate(run_all(_write_file, calls), 1):
+                faults |= _killers(*calls[index]) if isinstance(found, Exception) else found
                 if progress:
                     progress(done, len(calls), "shard files written")
+    if faults:
+        raise Unfit(faults)
     entries = [_entry(path.parent, f) for f in files]
     manifest = {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries}
     write_json(path, manifest | {"balanced": [s.name for s in policy.stages if any(f.weighs for f in s.filters)]})
@@ -158,13 +169,41 @@ def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) 
     return [(shards[key], numbers) for key, numbers in grouped.items()]
 
 
-def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> None:
-    """In a worker: write one shard file, a row group at a time."""
-    target = Path(path)
-    with replacing(target) as tmp:
-        with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
-            for group in _row_groups(_shard_rows(content, marks, places, width, height)):
-                writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
+def _killers(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    """A row of this file kills the process that fits it: fit each alone, to know which."""
+    rows = [(shard, number) for shard, numbers in content for number in numbers]
+    calls = [(width, height, [(shard, [number])], marks, places) for shard, number in rows]
+    faults: Faults = {}
+    for index, found in run_all(_try_rows, calls):
+        shard, number = rows[index]
+        died = {(shard.key, number): "crashed the process that resizes and encodes it"}
+        faults |= died if isinstance(found, Exception) else found
+    if not faults:
+        raise RuntimeError(f"the process that wrote {path} was killed twice, by none of its rows alone: free memory")
+    return faults
+
+
+# In the workers ------------------------------------------------------------------------------------------------------
+def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    """Write one shard file, a row group at a time, or say which rows it cannot hold."""
+    faults: Faults = {}
+    try:
+        with replacing(located(path)) as tmp:
+            with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
+                for group in _row_groups(_shard_rows(content, marks, places, width, height, faults)):
+                    writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
+            if faults:
+                raise Unfit(faults)
+    except Unfit:
+        pass  # the file is not there, which is what tells that it is still to be written
+    return faults
+
+
+def _try_rows(width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    faults: Faults = {}
+    for _ in _shard_rows(content, marks, places, width, height, faults):
+        pass
+    return faults
 
 
 def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -178,33 +217,44 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
-def _shard_rows(content: Rows, marks: Marks, places: References, width: int, height: int) -> Iterator[dict[str, Any]]:
+def _shard_rows(
+    content: Rows, marks: Marks, places: References, width: int, height: int, faults: Faults
+) -> Iterator[dict[str, Any]]:
+    """Training rows; those that fail are left out and join `faults`."""
     for shard, numbers in content:
-        columns = [c for c in _COLUMNS if c in pq.read_schema(shard.path).names]  # older pools know no mask
-        found = pq.read_table(shard.path, columns=columns).take(numbers).to_pylist()
+        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools know no mask
+        found = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
         for number, row in zip(numbers, with_generated(found, shard.captions)):
-            turn, weight = marks[shard.key, number]
-            sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
-            kept = {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")}
-            yield kept | {
-                "image": fit(row["image"], width, height, turn),
-                "references": [fit(images[i], width, height) for i in row["reference_ids"]],
-                "track": "base",
-                "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
-                "width": width,
-                "height": height,
-                "source_width": sides[0],
-                "source_height": sides[1],
-                "weight": weight,
-            }
+            key = (shard.key, number)
+            try:
+                yield _shard_row(row, images, *marks[key], width, height)
+            except Exception as error:  # noqa: BLE001 - decoders raise anything; it costs this row, with its reason
+                faults[key] = reason(error)
+
+
+def _shard_row(
+    row: Mapping[str, Any], images: Mapping[str, bytes], turn: int, weight: float, width: int, height: int
+) -> dict[str, Any]:
+    sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
+    return {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")} | {
+        "image": fit(row["image"], width, height, turn),
+        "references": [fit(images[i], width, height) for i in row["reference_ids"]],
+        "track": "base",
+        "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
+        "width": width,
+        "height": height,
+        "source_width": sides[0],
+        "source_height": sides[1],
+        "weight": weight,
+    }
 
 
 def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / file["path"]
     measured = {
         "sha256": file_digest(path),
-        "bytes": os.path.getsize(path),
+        "bytes": path.stat().st_size,
         "rows": sum(len(rows) for _, rows in file["content"]),
         "least_weight": min(weight for _, weight in file["marks"].values()),
     }

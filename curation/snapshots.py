@@ -76,7 +76,7 @@ def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list
                 SELECT source_uri, sample_id, coalesce(filter, outcome) AS "end" FROM {decisions}
                 UNION ALL SELECT source_uri, NULL, 'quarantined' FROM {quarantine}) GROUP BY 1"""
 
-    with sql.connect() as con:
+    with sql.connect(workspace) as con:
         found = con.sql(
             f"""SELECT coalesce(a."end", 'not there') AS before, coalesce(b."end", 'not there') AS after,
                    count(*) AS samples,

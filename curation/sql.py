@@ -10,9 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from curation.policy import Filter, Policy, Stage
+from flywheel.objects import register
 
 if TYPE_CHECKING:
     import duckdb
+
+    from flywheel.workspace import Workspace
 
 HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
 
@@ -25,11 +28,13 @@ class Details(NamedTuple):
     threshold: str
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that never fetches an extension."""
+def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that reads the workspace's files and never fetches an extension."""
     import duckdb
 
-    return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    con = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    register(con, workspace.root)
+    return con
 
 
 def cell(stage: str, bucket: int) -> str:

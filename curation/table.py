@@ -118,7 +118,7 @@ def _require_scores(workspace: Workspace, shards: Sequence[pool.Shard], scorers:
 
 
 def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:
-    with sql.connect() as con:
+    with sql.connect(workspace) as con:
         for start in range(0, len(shards), _SHARDS):
             part = shards[start : start + _SHARDS]
             yield con.sql(_query(workspace, part, scorers)).to_arrow_table()

@@ -1,158 +1,100 @@
-"""The dashboard: read-only pages over a workspace. Binds to loopback unless told otherwise."""
+"""The dashboard: pages over a workspace. Whoever may only read changes nothing; reviews and votes go through the same
+functions as the command's. Binds to loopback unless told otherwise.
+"""
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from dashboards import cases, views
-from dashboards.images import picture
-from dashboards.page import STYLE, environment
-from dashboards.rounds import counts
-from flywheel.catalog import connect
+from dashboards.access import LOOPBACK, Access, require_reachable_safely
+from dashboards.page import STYLE
+from dashboards.routes import arena, ask, browse, operate, review, session
+from dashboards.site import Site
 from flywheel.workspace import UsageError, Workspace
 
-if TYPE_CHECKING:
-    import duckdb
-
 PAGE = 48  # cases
-CARDS = 48  # fixed and broken cases on a round's page
+MAX_FORM = 64 << 10  # bytes
+PUBLIC = ("/login", "/static/")  # what a stranger gets
 
-# No script and nothing from elsewhere may run, whatever a prompt or a file name contains.
+# Nothing but our own files may run, whatever a prompt or a file name contains.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self';"
-    " base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # no-referrer would hide from us, too, which site sent a form
     "Cache-Control": "no-store",
 }
 
 
-def create_app(workspace: Workspace, *, page_size: int = PAGE) -> FastAPI:
+def create_app(workspace: Workspace, access: Access | None = None, *, page_size: int = PAGE) -> FastAPI:
     """The application; every request reads the files as they are at that moment. `page_size`: cases per page."""
+    access = access or Access()
+    site = Site.of(workspace, access)
     app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
-    app.mount("/static", StaticFiles(directory=STYLE.parent), name="static")
-    env = environment(image=_address(workspace), link=_link)
-
-    def catalog() -> Iterator[duckdb.DuckDBPyConnection]:
-        con = connect(workspace)
-        try:
-            yield con
-        finally:
-            con.close()
-
-    def show(template: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
-        frame = {"workspace": workspace.root.name, "root": str(workspace.root), "title": "Flywheel", "here": here}
-        return HTMLResponse(env.get_template(template).render(frame | values), status)
+    # Pages carry a secret beside what others wrote, so only files are compressed (BREACH).
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000))
+    session.add(app, site)
+    browse.add(app, site, page_size=page_size)
+    ask.add(app, site)
+    review.add(app, site)
+    arena.add(app, site)
+    operate.add(app, site)
 
     @app.middleware("http")
-    async def harden(request: Request, call_next: Any) -> Response:
-        response = await call_next(request)
+    async def guard(request: Request, call_next: Any) -> Response:
+        request.state.person = access.person(request)
+        response = refusal(request) or await call_next(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        if request.url.path.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-cache"  # kept, and asked for again only when it has changed
         return response
+
+    def refusal(request: Request) -> Response | None:
+        """Why a request goes no further; None when it may."""
+        if request.method not in ("GET", "HEAD"):
+            if not access.same_origin(request):
+                return failed(request, HTTPException(403, "Another site sent this form."))
+            unbounded = MAX_FORM + 1 if "Transfer-Encoding" in request.headers else 0
+            if int(request.headers.get("Content-Length", unbounded)) > MAX_FORM:
+                return failed(request, HTTPException(413, f"Send at most {MAX_FORM} bytes, with a Content-Length."))
+        if request.state.person is None and not request.url.path.startswith(PUBLIC):
+            return session.ask(request)
+        return None
 
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> HTMLResponse:
-        return show("error.html", status=error.status_code, message=str(error.detail))
+        return site.show(request, "error.html", status=error.status_code, message=str(error.detail))
 
-    @app.get("/")
-    def overview(con: Any = Depends(catalog)) -> HTMLResponse:
-        return show("overview.html", "/", **views.overview(workspace, con))
+    @app.exception_handler(UsageError)
+    def misused(request: Request, error: UsageError) -> HTMLResponse:
+        return site.show(request, "error.html", status=422, message=f"{error}.")
 
-    @app.get("/rounds/{number}")
-    def round_page(number: str, con: Any = Depends(catalog)) -> HTMLResponse:
-        found = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
-        if not found:
-            raise HTTPException(404, f"There is no finished round {number}.")
-        view = views.round_view(workspace, con, found[-1], cards=CARDS)
-        return show("round.html", view=view, references=cases.references(workspace))
-
-    @app.get("/cases")
-    def case_list(
-        capability: str = "",
-        track: str = "",
-        status: str = "",
-        round: str = "",
-        page: str = "1",
-        con: Any = Depends(catalog),
-    ) -> HTMLResponse:
-        chosen = {"capability": capability, "track": track, "status": status, "round": round}
-        wanted = cases.CaseFilter(capability, track, status, _whole(round) if round else None)
-        number = max(1, _whole(page))
-        total, found = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
-
-        def page_link(n: int) -> str:
-            return "/cases?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
-
-        return show(
-            "cases.html",
-            "/cases",
-            cases=found,
-            total=total,
-            facets=cases.facets(con),
-            chosen=chosen,
-            page=number,
-            pages=-(-total // page_size),
-            page_link=page_link,
-            references=cases.references(workspace),
-        )
-
-    @app.get("/cases/{case_id}")
-    def case_page(case_id: str, con: Any = Depends(catalog)) -> HTMLResponse:
-        case = cases.load_case(con, case_id)
-        if case is None:
-            raise HTTPException(404, f"There is no case {case_id}.")
-        return show("case.html", case=case, references=cases.references(workspace))
-
-    @app.get("/funnel")
-    def funnel_page(con: Any = Depends(catalog)) -> HTMLResponse:
-        return show("data.html", "/funnel", counts=counts(con), **views.data(con))
-
-    @app.get("/files/{name:path}")
-    def file(name: str) -> FileResponse:
-        path = picture(workspace, name)
-        if path is None:
-            raise HTTPException(404, "There is no such picture.")
-        return FileResponse(path, headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change
-
+    if access.open:  # a name that leads here from elsewhere is another site's (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
     return app
 
 
-def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050) -> None:
-    """Serve until interrupted; port 0 takes a free one. Errors: `UsageError` when it cannot listen there."""
+def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, access: Access | None = None) -> None:
+    """Serve until interrupted; port 0 takes a free one. Errors: `UsageError` when it cannot, or should not, listen."""
     import uvicorn
 
+    access = access or Access()
+    require_reachable_safely(host, access)
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
         reason = f"cannot listen on {host}:{port} ({error.strerror})"
         raise UsageError(f"{reason}: choose another --host or --port") from error
     print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    uvicorn.Server(uvicorn.Config(create_app(workspace), log_level="warning")).run(sockets=[listener])
-
-
-def _address(workspace: Workspace):
-    def address(name: str | None, side: int = 0) -> str | None:
-        return f"/files/{quote(name)}" if picture(workspace, name) else None
-
-    return address
-
-
-def _link(kind: str, value: object) -> str:
-    return f"/{kind}s/{quote(str(value), safe='')}"
-
-
-def _whole(text: str) -> int:
-    """A query value as a number from 0 to a billion. Errors: 404 for anything else."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise HTTPException(404, f"{text!r} is no number.")
-    return int(text)
+    app = create_app(workspace, access)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])

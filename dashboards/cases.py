@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
+from flywheel.schema import CASE_EVENTS
 from flywheel.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,23 +24,31 @@ SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(a
        bool_and(passed) AS passed, any_value(image) AS image,
        arg_min(evidence, score - threshold) AS evidence, arg_min(verifier, score - threshold) AS verifier,
        arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
-FROM signals WHERE passed IS NOT NULL GROUP BY prompt_id, capability, checkpoint
+FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint
 """
+_ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
 
 
 @dataclass(frozen=True)
 class CaseFilter:
-    """Which cases to list; an empty value does not filter."""
+    """Which cases to list; an empty value does not filter. `checkpoint`: those that it fails."""
 
     capability: str = ""
     track: str = ""
     status: str = ""
     round: int | None = None
+    checkpoint: str = ""
 
     def where(self) -> tuple[str, list[Any]]:
         """SQL condition and its parameters."""
-        wanted = {"capability": self.capability, "coalesce(track, 'unrouted')": self.track, "status": self.status}
-        parts = [(f"{column} = ?", value) for column, value in wanted.items() if value]
+        failed = "(SELECT prompt_id, capability FROM signals WHERE checkpoint = ? AND NOT passed)"
+        wanted = {
+            "capability = ?": self.capability,
+            "coalesce(track, 'unrouted') = ?": self.track,
+            "status = ?": self.status,
+            f"(prompt_id, capability) IN {failed}": self.checkpoint,
+        }
+        parts = [(condition, value) for condition, value in wanted.items() if value]
         if self.round is not None:
             parts.append(("round = ?", self.round))
         return " AND ".join(p for p, _ in parts) or "true", [v for _, v in parts]
@@ -48,28 +57,79 @@ class CaseFilter:
 def list_cases(
     con: duckdb.DuckDBPyConnection, chosen: CaseFilter, *, limit: int, offset: int = 0
 ) -> tuple[int, list[Row]]:
-    """Number of matching cases, and one page of them: newest round first."""
+    """Number of matching cases, and one page of them with evidence and history: newest round first."""
     where, values = chosen.where()
     total = rows(con, f"SELECT count(*) AS n FROM cases WHERE {where}", values)[0]["n"]
-    page = f"SELECT * FROM cases WHERE {where} ORDER BY round DESC, capability, case_id LIMIT ? OFFSET ?"
-    found = rows(
-        con,
-        f"WITH page AS ({page}), judged AS ({_JUDGED}) SELECT page.*, judged.evidence, judged.verifier, judged.score,"
-        " judged.threshold FROM page LEFT JOIN judged ON judged.prompt_id = page.prompt_id"
-        " AND judged.capability = page.capability AND judged.round = page.round AND judged.arm = 'candidate'"
-        " ORDER BY page.round DESC, page.capability, page.case_id",
-        [*values, limit, offset],
+    order = "ORDER BY round DESC, capability, case_id LIMIT ? OFFSET ?"
+    page = rows(con, f"SELECT * FROM cases WHERE {where} {order}", [*values, limit, offset])
+    judged = _judged_on(con, {c["prompt_id"] for c in page})
+    shown = [_shown(c, chosen.checkpoint, judged) for c in page]
+    found_by = _history(con, [c for c in shown if "evidence" not in c], 'evidence, "at"', kind="detected")
+    history = _history(con, page, 'kind, round, "at"')
+    return total, [_told(c, found_by.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in shown]
+
+
+def _shown(case: Row, checkpoint: str, judged: list[Row]) -> Row:
+    """A case with the output and evidence of `checkpoint`, or of the round that found it, if there is any."""
+    mine = [j for j in judged if (j["prompt_id"], j["capability"]) == (case["prompt_id"], case["capability"])]
+    if checkpoint:
+        mine = [j for j in mine if j["checkpoint"] == checkpoint]
+    else:
+        mine = [j for j in mine if (j["round"], j["arm"]) == (case["round"], "candidate")]
+    if not mine:
+        return case
+    shown = {k: mine[0][k] for k in ("verifier", "score", "threshold", "image")}
+    return case | shown | {"evidence": evidence(mine[0]["evidence"])}
+
+
+def _told(case: Row, detected: list[Row]) -> Row:
+    """A case that mining or a user found has the evidence of the signal that made it a case."""
+    if "evidence" in case:
+        return case
+    signals = detected[0]["evidence"].get("signals") if detected else None
+    first = signals[0] if signals else {}
+    return (
+        case
+        | {k: first.get(k) for k in ("verifier", "score", "threshold")}
+        | {"evidence": evidence(first.get("evidence"))}
     )
-    return total, [r | {"evidence": evidence(r["evidence"])} for r in found]
+
+
+def _judged_on(con: duckdb.DuckDBPyConnection, prompts: Collection[str]) -> list[Row]:
+    sql = _JUDGED.format(where="AND prompt_id IN (SELECT unnest(?::VARCHAR[]))")
+    return rows(con, sql, [sorted(prompts)])
+
+
+def _history(
+    con: duckdb.DuckDBPyConnection,
+    cases: Collection[Row],
+    columns: str = "* EXCLUDE (case_id)",
+    kind: str | None = None,
+) -> dict[str, list[Row]]:
+    """Events of the cases by case, oldest first. Evidence is long: ask for few columns where it is not needed."""
+    if not cases:
+        return {}
+    place = f"list_position({list(CASE_EVENTS)}, kind)"  # of those recorded together
+    # A case has one prompt; files and row groups without it are skipped.
+    chosen = "case_id IN (SELECT unnest(?::VARCHAR[])) AND prompt_id IN (SELECT unnest(?::VARCHAR[]))"
+    chosen += " AND kind = ?" if kind else ""
+    sql = f'SELECT case_id, {columns} FROM case_events WHERE {chosen} ORDER BY "at", round, {place}'
+    keys = [[c["case_id"] for c in cases], [c["prompt_id"] for c in cases], *([kind] if kind else [])]
+    found: dict[str, list[Row]] = {}
+    for e in rows(con, sql, keys):
+        known = {"evidence": evidence(e["evidence"])} if "evidence" in e else {}
+        found.setdefault(e["case_id"], []).append(e | known)
+    return found
 
 
 def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
-    """Values that cases can be filtered by, each with its number of cases."""
+    """Values that cases can be filtered by, each with its number of cases; of checkpoints only the names."""
     columns = {"capability": "capability", "track": "coalesce(track, 'unrouted')", "status": "status", "round": "round"}
-    return {
+    found = {
         name: rows(con, f"SELECT {column} AS value, count(*) AS n FROM cases GROUP BY ALL ORDER BY value")
         for name, column in columns.items()
     }
+    return found | {"checkpoint": rows(con, "SELECT checkpoint AS value, NULL AS n FROM rounds ORDER BY round DESC")}
 
 
 def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:
@@ -81,22 +141,59 @@ def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:
     )
 
 
-def load_case(con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
-    """One case with its `events`, oldest first, and its `tests`: every evaluation of its prompt; None when unknown."""
+def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
+    """One case and its life; None when unknown.
+
+    `events`, oldest first; `probes` with their pictures; `tests`, every evaluation of its prompt; `reviews` of what
+    was retrieved for it; `made`, the remedy samples of its capability in the rounds that worked on it.
+    """
     found = rows(con, "SELECT * FROM cases WHERE case_id = ?", [case_id])
     if not found:
         return None
     case = found[0]
-    events = rows(con, "SELECT * FROM case_events WHERE case_id = ? ORDER BY \"at\", round", [case_id])
-    tests = rows(
+    events = _history(con, [case]).get(case_id, [])
+    tests = [j for j in _judged_on(con, [case["prompt_id"]]) if j["capability"] == case["capability"]]
+    probes = rows(con, 'SELECT * FROM probes WHERE case_id = ? ORDER BY "at"', [case_id])
+    worked_on = sorted({e["round"] for e in events if e["kind"] == "remedied"})
+    made = rows(
         con,
-        f"SELECT * FROM ({_JUDGED}) WHERE prompt_id = ? AND capability = ? ORDER BY round, arm",
-        [case["prompt_id"], case["capability"]],
+        "SELECT round, recipe, count(*) AS made, count(*) FILTER (outcome = 'admitted') AS admitted FROM generated"
+        " WHERE capability = ? AND round IN (SELECT unnest(?::INT[])) GROUP BY ALL ORDER BY ALL",
+        [case["capability"], worked_on],
     )
     return case | {
-        "events": [e | {"evidence": evidence(e["evidence"])} for e in events],
-        "tests": [t | {"evidence": evidence(t["evidence"])} for t in tests],
+        "events": events,
+        "tests": [t | {"evidence": evidence(t["evidence"])} for t in sorted(tests, key=_tested)],
+        "probes": [p | {"pictures": _probe_pictures(workspace, p)} for p in probes],
+        "reviews": _reviews(con, case_id),
+        "made": made,
     }
+
+
+def _tested(test: Row) -> tuple[int, str, str]:
+    """What comes from outside a round is shown first."""
+    return test["round"] or 0, test["arm"] or "", test["checkpoint"] or ""
+
+
+def _probe_pictures(workspace: Workspace, probe: Row) -> list[tuple[str, str]]:
+    """(what was sampled, workspace path) of a probe's pictures: further seeds, and seeds of the enhanced prompt."""
+    if not probe["folder"]:
+        return []
+    folder = workspace.path(probe["folder"])
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    paths = [(name, f"{probe['folder']}/{name}/{probe['prompt_id']}.png") for name in names]
+    return [(name, path) for name, path in paths if workspace.path(path).exists()]
+
+
+def _reviews(con: duckdb.DuckDBPyConnection, case_id: str) -> list[Row]:
+    """What reviewers did with samples that were retrieved for the case."""
+    return rows(
+        con,
+        """SELECT item, sample_id, kind, reviewer, caption, evidence->>'reason' AS reason, "at" FROM reviews
+        WHERE item IN (SELECT item FROM reviews WHERE kind = 'queued' AND evidence->>'case' = ?)
+        ORDER BY item, "at" """,
+        [case_id],
+    )
 
 
 def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str], *, limit: int) -> list[Row]:
@@ -105,19 +202,22 @@ def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str],
 
     Cases that no ledger names (a rejected candidate opens none) are left out.
     """
+    judged = _JUDGED.format(where="AND prompt_id IN (SELECT prompt_id FROM chosen)")
     found = rows(
         con,
-        f"""WITH judged AS ({_JUDGED})
+        f"""WITH chosen AS (
+            SELECT *, row_number() OVER (PARTITION BY capability ORDER BY prompt_id) AS place,
+                   NOT list_contains(?::VARCHAR[], capability) AS untargeted
+            FROM cases WHERE case_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY place, untargeted, capability LIMIT ?
+        ), judged AS ({judged})
         SELECT c.case_id, c.capability, c.track, c.status, c.prompt_id, c.prompt,
                b.image AS before_image, b.evidence AS before_evidence, b.verifier AS before_verifier,
                a.image AS after_image, a.evidence AS after_evidence, a.verifier AS after_verifier
-        FROM cases c
+        FROM chosen c
         LEFT JOIN judged b ON b.prompt_id = c.prompt_id AND b.capability = c.capability AND b.checkpoint = ?
         LEFT JOIN judged a ON a.prompt_id = c.prompt_id AND a.capability = c.capability AND a.checkpoint = ?
-        WHERE c.case_id IN (SELECT unnest(?::VARCHAR[]))
-        ORDER BY row_number() OVER (PARTITION BY c.capability ORDER BY c.prompt_id),
-                 NOT list_contains(?::VARCHAR[], c.capability), c.capability LIMIT ?""",
-        [round_.incumbent, round_.checkpoint, sorted(ids), round_.targets, limit],
+        ORDER BY place, untargeted, c.capability""",
+        [round_.targets, sorted(ids), limit, round_.incumbent, round_.checkpoint],
     )
     return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in found]
 
@@ -127,8 +227,8 @@ def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> li
     found = rows(
         con,
         f"""SELECT j.*, c.case_id, c.track, c.status
-        FROM ({_JUDGED}) j LEFT JOIN cases c ON c.prompt_id = j.prompt_id AND c.capability = j.capability
-        WHERE j.checkpoint = ? AND NOT j.passed
+        FROM ({_ON_CHECKPOINT}) j LEFT JOIN cases c ON c.prompt_id = j.prompt_id AND c.capability = j.capability
+        WHERE NOT j.passed
         ORDER BY row_number() OVER (PARTITION BY j.capability ORDER BY j.prompt_id), j.capability LIMIT ?""",
         [round_.checkpoint, limit],
     )

@@ -36,8 +36,7 @@ def rate_strip(line: Line) -> Markup:
         tip = f"{arm}: {rate.value:.0%} of {line.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
         ends = f'x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"'
         parts.append(
-            f'<g class="{arm}"><title>{tip}</title>'
-            f'<line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
+            f'<g class="{arm}"><title>{tip}</title><line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
         )
     return _svg(parts, height, "strip")
 
@@ -55,6 +54,13 @@ def change_strip(low: float, high: float, change: float, outcome: str) -> Markup
         18,
         "strip",
     )
+
+
+def interval_strip(low: float, high: float, value: float) -> Markup:
+    """A value with its interval, each a share of the width."""
+    ends = f'x1="{_x(low)}" x2="{_x(high)}" y1="9" y2="9"'
+    mark = f'<g class="candidate"><line class="interval" {ends}/><circle cx="{_x(value)}" cy="9" r="5"/></g>'
+    return _svg([mark], 18, "strip")
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]]) -> Markup:

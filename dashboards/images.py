@@ -51,7 +51,7 @@ class InlineImages:
 
 def shrink(path: Path, side: int) -> tuple[bytes, str]:
     """Bytes and media type of a picture with long side ≤ `side`: a small file as it is, else PNG or WebP."""
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:
         if max(image.size) <= side and path.stat().st_size <= _SMALL:
             return path.read_bytes(), TYPES[path.suffix.lower()]
         image = image.convert("RGB")

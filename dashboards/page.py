@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from dashboards import charts
 from flywheel.schema import TRACKS
+from flywheel.views import meaning
 
 _HERE = Path(__file__).parent
 STYLE = _HERE / "static" / "style.css"
@@ -36,10 +39,14 @@ def environment(*, image: Image, link: Link) -> Environment:
         "day": day,
         "text": text,
         "seen": seen,
+        "difference": difference,
         "track": track,
         "words": words,
         "listed": listed,
+        "cell": cell,
+        "meaning": meaning,
     }
+    env.tests["traceable"] = traceable
     return env
 
 
@@ -79,6 +86,19 @@ def seen(value: Any) -> str:
     return "nothing" if value is None or value in ("", []) else text(value)
 
 
+def difference(value: str, other: str, name: str, limit: int = 160) -> Markup:
+    """`value` with the characters that `other` lacks or has otherwise in marks of class `name`."""
+    from rapidfuzz.distance import Levenshtein
+
+    value, other = text(value, limit), text(other, limit)
+    parts = []
+    for change in Levenshtein.opcodes(value, other):
+        part = escape(value[change.src_start : change.src_end])
+        wrong = part and change.tag != "equal"
+        parts.append(Markup('<mark class="{}">{}</mark>').format(name, part) if wrong else part)
+    return Markup("").join(parts)
+
+
 def track(name: str | None) -> str:
     """CSS class of a remedy track; the palette is fixed, so a track looks the same in every report."""
     return f"track-{name}" if name in TRACKS else "track-unrouted"
@@ -87,6 +107,16 @@ def track(name: str | None) -> str:
 def words(name: str | None) -> str:
     """An identifier as words."""
     return (name or "unrouted").replace("_", " ")
+
+
+def cell(value: Any) -> str:
+    """Any value of a query's answer."""
+    return value.hex() if isinstance(value, bytes) else text(value, 400)
+
+
+def traceable(value: Any) -> bool:
+    """Can lineage say where it comes from? Ids of samples and cases, paths of checkpoints."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{64}|checkpoints/[\w./-]+", value))
 
 
 def _spelled(value: Any) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dashboards import cases
-from dashboards.examples import EXAMPLES
 from dashboards.images import InlineImages
 from dashboards.page import STYLE, environment
 from dashboards.views import LIMITATIONS, data, overview, round_view
 from flywheel.catalog import connect
+from flywheel.queries import ready
 from flywheel.workspace import Workspace, write_bytes
 
 IMAGE_BYTES = 3_600_000  # all pictures together, as base64; text and drawings take far less than the rest of 5 MB
@@ -39,7 +39,7 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
         views=views,
         failures=failures,
         references=cases.references(workspace),
-        examples=EXAMPLES,
+        questions=ready().values(),
         limitations=LIMITATIONS,
     )
 

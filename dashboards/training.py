@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,46 @@ def load_curves(workspace: Workspace, number: int) -> list[Curve]:
         path = workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl")
         if path.exists():
             found = _metrics(path)
-            out.append(Curve(arm, _thin(_series(found, "loss")), _thin(_series(found, "val_loss"))))
+            out.append(Curve(arm, _thin(_series(found, "loss")), _thin(_series(found, "validation_loss"))))
     return [c for c in out if c.loss]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One metric of one training run over its steps. `grid`: workspace path of its sample grid, if it has one."""
+
+    name: str
+    points: Points  # as drawn
+    first: float
+    last: float
+    lowest: float
+    steps: int
+    grid: str | None
+
+
+def run_names(workspace: Workspace) -> list[str]:
+    """Folders of `checkpoints` that have metrics, the latest round first."""
+    return sorted((p.parent.name for p in workspace.path("checkpoints").glob("*/metrics.jsonl")), reverse=True)
+
+
+def load_runs(workspace: Workspace, names: Sequence[str], metric: str) -> tuple[list[str], list[Run]]:
+    """Every metric that the runs record, and `metric` of those that record it; unknown runs are left out."""
+    known, recorded, found = set(run_names(workspace)), set(), []
+    for name in [n for n in names if n in known]:
+        metrics = _metrics(workspace.path("checkpoints", name, "metrics.jsonl"))
+        recorded |= {k for m in metrics for k, v in m.items() if isinstance(v, int | float) and k != "step"}
+        if points := _series(metrics, metric):
+            values = [y for _, y in points]
+            grid = f"samples/{name}/grid.png"
+            there = grid if workspace.path(grid).exists() else None
+            found.append(Run(name, _thin(points), values[0], values[-1], min(values), int(points[-1][0]), there))
+    return sorted(recorded), found
+
+
+def chart(runs: Sequence[Run]) -> str:
+    """JSON for `charts.js`: a line per run."""
+    lines = [{"name": r.name, "points": [[x, float(f"{y:.5g}")] for x, y in r.points]} for r in runs]
+    return json.dumps({"kind": "curves", "lines": lines})
 
 
 def grids(workspace: Workspace, number: int) -> list[tuple[str, str]]:
@@ -47,7 +86,11 @@ def _metrics(path: Path) -> list[dict]:
 
 def _series(metrics: list[dict], name: str) -> Points:
     found = ((m.get("step"), m.get(name)) for m in metrics)
-    return [(float(x), float(y)) for x, y in found if x is not None and y is not None and math.isfinite(y)]
+    return [(float(x), float(y)) for x, y in found if x is not None and _is_number(y)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _thin(points: Points) -> Points:

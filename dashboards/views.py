@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashboards import cases, funnel, training
+from dashboards import cases, funnel, training, trends
 from dashboards.rounds import Round, counts, load_rounds
 from dashboards.rows import Row, rows
 from flywheel.workspace import Workspace
@@ -53,16 +53,25 @@ def round_view(workspace: Workspace, con: duckdb.DuckDBPyConnection, round_: Rou
 def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """The first screen: rounds, counts and the numbers of the loop."""
     rounds = load_rounds(workspace, con)
+    found = trends.trends(rounds)
     return {
         "workspace": workspace.root.name,
         "root": str(workspace.root),
         "rounds": rounds,
+        "trends": found,
+        "trend_chart": trends.chart(found),
         "counts": counts(con),
         "tracks": cases.by_track(con),
         "steps": sum(int(r.plan.get("steps") or 0) for r in rounds),
-        "prompts": rows(con, "SELECT count(DISTINCT prompt_id) AS n FROM signals")[0]["n"],
+        "prompts": _held_out_prompts(con),
         "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
     }
+
+
+def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
+    """Prompts that the last round was evaluated on."""
+    last = "round = (SELECT max(round) FROM rounds) AND kind = 'evaluation'"
+    return rows(con, f"SELECT count(DISTINCT prompt_id) AS n FROM signals WHERE {last}")[0]["n"]
 
 
 def data(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flows.artifacts import publish
 from flows.server import api, configure
+from flywheel.mirror import mirror
 from flywheel.progress import Progress
+from flywheel.remedies.review import Waiting
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
 from flywheel.workspace import UsageError, Workspace
@@ -26,18 +29,22 @@ def run_with_prefect(job: Job, progress: Progress | None = None, report: Report 
     The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
     """
     progress = progress or Progress()
-    home = Workspace(job.workspace).path(".prefect")
+    home = mirror(Workspace(job.workspace).path(".prefect"))
     configure(home)
     with ExitStack() as stack:
         with progress.step("start Prefect"):
             stack.enter_context(api(home))
             flow = round_flow(progress, report)
-        return flow(**asdict(job))
+        found = flow(**asdict(job))
+    if isinstance(found, Waiting):
+        raise found
+    return found
 
 
-def round_flow(progress: Progress | None = None, report: Report | None = None) -> Flow[..., dict[str, Any]]:
-    """The flow `flywheel-round`; its parameters are the fields of `Job`."""
+def round_flow(progress: Progress | None = None, report: Report | None = None) -> Flow[..., dict[str, Any] | Waiting]:
+    """The flow `flywheel-round`; its parameters are the fields of `Job`. It ends, well, where people are waited for."""
     from prefect import flow
+    from prefect.states import Completed
 
     @flow(name="flywheel-round", retries=0, persist_result=False)
     def flywheel_round(
@@ -50,10 +57,13 @@ def round_flow(progress: Progress | None = None, report: Report | None = None) -
         rounds: int = 2,
         workers: int = 2,
         auto_approve: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
         job = Job(workspace, source, captions, policy, preset, seed, rounds, workers, auto_approve)
-        summary = run(job, step=task_step, progress=progress, report=report)
+        try:
+            summary = run(job, step=task_step, progress=progress, report=report)
+        except Waiting as people:
+            return Completed(name="WaitsForReview", message=str(people), data=people)
         publish(summary)
         return summary
 
@@ -91,36 +101,3 @@ def task_step(
         retry_condition_fn=may_pass,
     )()
     return results[0]
-
-
-def publish(summary: dict[str, Any]) -> None:
-    """Artifacts of the flow run: the counts and verdicts as Markdown, failure rates as a table."""
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-    create_markdown_artifact(markdown(summary), key="flywheel-round", description="Counts, verdicts, report")
-    if table := rate_table(summary):
-        create_table_artifact(table, key="flywheel-failure-rates", description="Failure rate by round and capability")
-
-
-def markdown(summary: dict[str, Any]) -> str:
-    """Counts and verdicts, one line each."""
-    input_, *rest = (f"{summary[k]:,} {k}" for k in ("input", "admitted", "dropped", "quarantined"))
-    rounds = [
-        f"- round {r['round']}: **{r['verdict']}**, {len(r['fixed'])} cases fixed, {len(r['broken'])} broken"
-        for r in summary["rounds"]
-    ]
-    return "\n".join([f"{input_} = {' + '.join(rest)}", "", *rounds, "", f"Report: `{summary['report']}`"])
-
-
-def rate_table(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per round and capability; the control's rate is null where there was no control run."""
-    return [
-        {
-            "round": r["round"],
-            "capability": capability,
-            "failure_rate": rate,
-            "control_failure_rate": r["control_failure_rate"].get(capability),
-        }
-        for r in summary["rounds"]
-        for capability, rate in r["failure_rate"].items()
-    ]

@@ -1,39 +1,51 @@
-"""What runs by schedule, each a Prefect flow: curate nightly, a round weekly, maintenance weekly.
+"""What runs by schedule, each a Prefect flow of plain calls; `flows.deployments` says when.
 
-One at a time per workspace; a step that fails is tried again where trying can help; a failed run calls the webhook that
-FLYWHEEL_WEBHOOK names. Deployed by `flywheel serve`, or by `prefect deploy --all` with `prefect.yaml`.
+Flows that change the pool or a round wait for each other, per workspace; a step that fails is tried again where trying
+can help; a failed run calls the webhook that FLYWHEEL_WEBHOOK names. A round that waits for people is suspended: it
+holds no worker and survives any restart, until the review flow finds that they are done and wakes it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
-from prefect.deployments.runner import RunnerDeployment
+from prefect.flow_runs import resume_flow_run, suspend_flow_run
+from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import Field
 
-from flows.round import publish, task_step
+from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
+from flows.round import task_step
+from flywheel.cases.stored import gather, route_stored
 from flywheel.maintenance import maintain
 from flywheel.preset import load_preset
-from flywheel.progress import Progress
-from flywheel.rounds import steps
+from flywheel.remedies.review import Queue, Waiting
+from flywheel.rounds import run as runs
 from flywheel.rounds.job import Job
-from flywheel.rounds.run import run, validate
-from flywheel.workspace import UsageError, Workspace, digest
+from flywheel.rounds.outlook import next_round
+from flywheel.signals.inbox import collect
+from flywheel.workspace import Workspace, digest
+
+if TYPE_CHECKING:
+    from prefect.client.schemas import FlowRun
 
 log = logging.getLogger(__name__)
 
 RETRIES = (30, 300)  # seconds before each further try of a step
-SCHEDULES = {"curate": "0 2 * * *", "round": "0 4 * * 6", "maintenance": "0 6 * * 0"}
+ROUND = "flywheel-round"
+FOREVER = 10 * 365 * 24 * 3600  # seconds: people have their own deadline, Prefect's must not come first
 
 Count = Annotated[int, Field(ge=1)]
+# A deployment made without the variable that names it still holds the placeholder.
+Place = Annotated[str, Field(pattern=r"^[^{\s]", description="Folder; must not be a template")]
 
 
 def notify(flow: Any, flow_run: Any, state: Any) -> None:
@@ -65,93 +77,101 @@ def retried(name: str, function: Callable[..., Any], *args: Any) -> Any:
 
 @flow(name="flywheel-curate", on_failure=[notify], persist_result=False)
 def curate(
-    workspace: str,
-    source: str,
-    captions: str | None = None,
-    policy: str | None = None,
-    preset: str = "tiny",
-    workers: Count = 2,
-) -> None:
-    """Bring new pictures of the source into the pool, score, decide and shard what is new."""
-    job = Job(workspace, source, captions, policy, preset, workers=workers)
-    validate(job)
-    context = steps.Context(Workspace(workspace), job, load_preset(preset), Progress())
-    with one_at_a_time(context.workspace):
-        for name, step in (("ingest", steps.ingest), ("held-out suite", steps.hold_out), ("curate", steps.curate)):
-            curated = retried(name, step, context)
-    create_table_artifact([dict(row) for row in curated.funnel], key="flywheel-funnel", description="Rows per filter")
-    counts = f"{curated.input:,} input = {curated.admitted:,} admitted + {curated.dropped:,} dropped"
-    create_markdown_artifact(f"{counts} + {curated.quarantined:,} quarantined", key="flywheel-curate")
-
-
-@flow(name="flywheel-round", on_failure=[notify], persist_result=False)
-def round_(
-    workspace: str,
-    source: str,
+    workspace: Place,
+    source: Place,
     captions: str | None = None,
     policy: str | None = None,
     preset: str = "tiny",
     seed: int = 0,
     workers: Count = 2,
 ) -> None:
-    """One more round on the source as it is now."""
+    """Bring new pictures of the source into the pool, score, decide and shard what is new."""
+    job = Job(workspace, source, captions, policy, preset, seed, workers=workers)
+    runs.validate(job)
+    with one_at_a_time(Workspace(workspace)):
+        curated = runs.curate(job, step=retried, progress=Shown())
+    table_artifact(curated.funnel, "flywheel-funnel", "Rows per filter")
+    markdown_artifact(counts(vars(curated)), "flywheel-curate")
+    link("funnel", "Funnel")
+
+
+@flow(name="flywheel-collect-signals", on_failure=[notify], persist_result=False)
+def collect_signals(workspace: Place, model: str | None = None) -> None:
+    """Import what arrived in the inbox: feedback, judgements, battles. Fails at its end for an unreadable file."""
+    found = retried("collect", lambda: collect(Workspace(workspace, create=False), model=model))
+    table_artifact(found, "flywheel-inbox", "Signals by source")
+    if unread := [f"{r['source']}: {r['error']}" for r in found if r["error"]]:
+        raise RuntimeError(f"repair or remove what cannot be read: {'; '.join(unread)}")
+
+
+@flow(name="flywheel-route", on_failure=[notify], persist_result=False)
+def route(workspace: Place, preset: str = "tiny") -> None:
+    """Turn new signals into cases, and route the cases on which experiments are stored. Calls no model."""
+    opened, settings = Workspace(workspace, create=False), load_preset(preset).attribution
+    events = retried("gather", gather, opened)
+    tracks = retried("route", route_stored, opened, settings)
+    rows = [{"what": k, "cases": n} for k, n in (*events.items(), *tracks.items())]
+    table_artifact(rows, "flywheel-cases", "Case events and tracks")
+    link("cases", "Cases")
+
+
+@flow(name=ROUND, on_failure=[notify], persist_result=False)
+def round_(
+    workspace: Place,
+    source: Place,
+    captions: str | None = None,
+    policy: str | None = None,
+    preset: str = "tiny",
+    seed: int = 0,
+    workers: Count = 2,
+    auto_approve: bool = False,
+) -> Any:
+    """One more round on the source as it is now. Where people must review, it is suspended until they have."""
     from dashboards.report import write
-    from flywheel.ledger import Ledger
 
     opened = Workspace(workspace)
-    with one_at_a_time(opened):
-        job = Job(
-            workspace, source, captions, policy, preset, seed, Ledger(opened, "rounds").table().num_rows + 1, workers
+    if [run for run in suspended(workspace) if str(run.id) != flow_run.id]:
+        return Completed(name="Skipped", message="an earlier run of this round waits for review")
+    try:
+        with one_at_a_time(opened):
+            job = Job(workspace, source, captions, policy, preset, seed, next_round(opened), workers, auto_approve)
+            runs.validate(job)
+            publish(runs.run(job, step=retried, progress=Shown(), report=write))
+            return None
+    except Waiting as people:
+        markdown_artifact(str(people), "flywheel-review", "What this round waits for")
+        link("review", "Review queue")
+    return suspend_flow_run(timeout=FOREVER, key=uuid4().hex)  # ends this process
+
+
+@flow(name="flywheel-review", on_failure=[notify], persist_result=False)
+def review(workspace: Place) -> None:
+    """Wake the round that waits for review, once people are done or their deadline has passed."""
+    if not Queue(Workspace(workspace, create=False)).pending():
+        for run in suspended(workspace):
+            resume_flow_run(run.id)
+
+
+def suspended(workspace: str) -> list[FlowRun]:
+    """Runs of the round's flow on this workspace that wait for review."""
+    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name={"any_": [ROUND]}),
+            flow_run_filter=FlowRunFilter(state={"type": {"any_": ["PAUSED"]}}),
         )
-        validate(job)
-        publish(run(job, step=retried, progress=Progress(), report=write))
+    return [run for run in found if run.parameters.get("workspace") == workspace]
 
 
 @flow(name="flywheel-maintenance", on_failure=[notify], persist_result=False)
-def maintenance(workspace: str, keep_hours: Annotated[int, Field(ge=0)] = 168) -> None:
+def maintenance(workspace: Place, keep_hours: Annotated[int, Field(ge=0)] = 168) -> None:
     """Compact and vacuum the ledgers, export the last round as DuckDB, verify every file."""
     opened = Workspace(workspace, create=False)
     with one_at_a_time(opened):
         found = retried("maintain", lambda: maintain(opened, keep_hours=keep_hours))
-    create_table_artifact(
-        [{"ledger": name, **counts} for name, counts in found["ledgers"].items()], key="flywheel-ledgers"
-    )
+    table_artifact([{"ledger": n, **c} for n, c in found["ledgers"].items()], "flywheel-ledgers", "Files by ledger")
     said = "sound" if found["sound"] else "**NOT SOUND**: " + "; ".join(f["path"] for f in found["findings"])
-    create_markdown_artifact(f"{found['files']:,} files verified: {said}", key="flywheel-fsck")
+    markdown_artifact(f"{found['files']:,} files verified: {said}", "flywheel-fsck")
     if not found["sound"]:
         raise RuntimeError(f"{workspace} is not sound: run `flywheel fsck -w {workspace}`")
-
-
-def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, Any] = SCHEDULES) -> None:
-    """Register the deployments and run what falls due, until interrupted; then their schedules are paused.
-
-    Errors: `UsageError` where PREFECT_API_URL names no server that answers.
-    """
-    import prefect
-
-    from flows.server import reach
-
-    if not (url := os.environ.get("PREFECT_API_URL")):
-        raise UsageError("schedules need a Prefect server: run `prefect server start` and set PREFECT_API_URL to it")
-    reach(url)
-    prefect.serve(*deployments(workspace, parameters, schedules), limit=1, print_starting_message=False)
-
-
-def deployments(
-    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, Any] = SCHEDULES
-) -> list[RunnerDeployment]:
-    """A deployment per flow that has a schedule (cron text, or seconds between runs) for one workspace."""
-    flows = {"curate": curate, "round": round_, "maintenance": maintenance}
-    made = []
-    for name, schedule in schedules.items():
-        wanted = flows[name].parameters.properties
-        made.append(
-            flows[name].to_deployment(
-                name=f"{name}-{Workspace(workspace).root.name}",
-                parameters={k: v for k, v in {"workspace": workspace, **parameters}.items() if k in wanted},
-                tags=["flywheel", name],
-                concurrency_limit=1,
-                **{"cron" if isinstance(schedule, str) else "interval": schedule},
-            )
-        )
-    return made

@@ -7,12 +7,15 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from flywheel.workspace import Workspace, write_bytes
+from flywheel.objects import create, remote, remove
+from flywheel.workspace import UsageError, Workspace, require_storage, write_bytes
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 REQUIRED = ("ray", "pyarrow", "pandas", "torch", "open_clip_torch", "paddleocr", "duckdb", "deltalake", "prefect")
@@ -22,6 +25,11 @@ SERVICES = {
     "Ray": "unset RAY_ADDRESS to start a local Ray, or start the cluster that it names",
     "Prefect": "run with --no-prefect, or set PREFECT_API_URL to a server that answers",
 }
+_FOLDER_ADVICE = "give a folder that this user may write to, on a file system that renames atomically"
+_S3_ADVICE = (
+    "check AWS_ENDPOINT_URL, AWS_REGION and the credentials; the bucket must exist, and the server refuse a PUT with"
+    " If-None-Match where an object is there (Amazon S3, MinIO, Ceph and R2 do)"
+)
 _SKEW = 5.0  # seconds between the clocks of this machine and of its storage
 
 
@@ -46,7 +54,9 @@ def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = No
     yield _clip()
     for name, attempt in (services or {}).items():
         yield _tried(name, attempt, SERVICES.get(name, "read its log"))
-    if root.is_dir():
+    if remote(root):
+        yield _disk(Path(tempfile.gettempdir()))  # a file is written there before it is put
+    elif root.is_dir():
         yield _disk(root)
     yield from _storage(root)
 
@@ -136,14 +146,27 @@ def _disk(root: Path) -> Line:
 
 def _storage(root: Path) -> Iterator[Line]:
     """Write, read, rename, compare-and-swap and the clock, tried in a folder of their own below `root`."""
-    advice = f"give a folder that this user may write to, on a file system that renames atomically; tried {root}"
+    advice = _S3_ADVICE if remote(root) else f"{_FOLDER_ADVICE}; tried {root}"
     try:
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=root) as name:
-            folder = Path(name)
+        with _probing(root) as folder:
             for label, attempt in (("write, read, rename", _rename), ("compare-and-swap", _swap), ("clock", _clock)):
                 yield _tried(label, lambda attempt=attempt: attempt(folder), advice)
-    except OSError as error:
+    except (OSError, UsageError) as error:
         yield Line("write, read, rename", FAILURE, str(error), advice)
+
+
+@contextmanager
+def _probing(root: Path) -> Iterator[Path]:
+    """A folder for trials, gone afterwards. Errors: `OSError` or `UsageError` when `root` is not there or refuses."""
+    folder = root / f".doctor-{uuid.uuid4().hex[:8]}"
+    if remote(root):
+        require_storage(root)
+    else:
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def _rename(folder: Path) -> str:
@@ -151,12 +174,16 @@ def _rename(folder: Path) -> str:
     write_bytes(folder / "probe", content)
     if (folder / "probe").read_bytes() != content:
         raise OSError("what was written was not read back")
-    return "1 MiB written, renamed and read back"
+    return "1 MiB put whole and read back" if remote(folder) else "1 MiB written, renamed and read back"
 
 
 def _swap(folder: Path) -> str:
     from flywheel.ledger import Ledger
 
+    create(folder / "once", b"first")
+    with suppress(FileExistsError):
+        create(folder / "once", b"second")
+        raise OSError("a second writer replaced what the first had created: If-None-Match is ignored")
     ledger = Ledger(Workspace(folder / "w"), "rounds")
     first, second = (ledger.append([{"round": n}], key="probe") for n in (1, 2))
     if (first, second) != (True, False) or len(ledger.rows()) != 1:
@@ -165,7 +192,7 @@ def _swap(folder: Path) -> str:
 
 
 def _clock(folder: Path) -> str:
-    (folder / "now").touch()
+    write_bytes(folder / "now", b"")
     skew = (folder / "now").stat().st_mtime - time.time()
     if abs(skew) > _SKEW:
         raise OSError(f"the storage's clock differs by {skew:.0f} s: synchronise both")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.ledger import Ledger
+from flywheel.objects import located, readable
 from flywheel.schema import LEDGERS
 from flywheel.workspace import Workspace, file_digest, read_json
 
@@ -105,7 +106,7 @@ class _Check:
 
         self.opened(path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with pq.ParquetFile(readable(path), page_checksum_verification=True) as file:
                 rows = file.read()  # every column: a flipped byte may be in any
             return rows if columns is None else rows.select(columns)
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -222,7 +223,7 @@ def _unlisted(check: _Check, folder: Path, listed: set[str]) -> None:
 def _count(check: _Check, path: Path, rows: int, advice: str) -> None:
     import pyarrow.parquet as pq
 
-    found = pq.read_metadata(path).num_rows
+    found = pq.read_metadata(readable(path)).num_rows
     if found != rows:
         check.fault(path, f"{found} rows instead of {rows}", advice)
 
@@ -254,7 +255,7 @@ def _ledgers(check: _Check) -> None:
         if not ledger.exists():
             continue
         try:
-            files, rows = [Path(f) for f in ledger.files()], ledger.table()
+            files, rows = [located(f) for f in ledger.files()], ledger.table()
         except Exception as error:  # noqa: BLE001 - whatever a damaged log or file raises, it is this ledger's fault
             check.fault(ledger.path, f"not readable: {type(error).__name__}: {error}", again)
             continue
@@ -294,7 +295,7 @@ def _pictures(check: _Check) -> None:
         for path in sorted(check.workspace.path(kind).rglob("*.png")):
             check.opened(path)
             try:
-                with Image.open(path) as image:
+                with path.open("rb") as file, Image.open(file) as image:
                     image.verify()  # the checksum of every chunk
             except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
                 check.fault(path, f"damaged: {error}", "remove it: evaluation samples it again with the same bytes")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from flywheel.mirror import kept
+from flywheel.objects import delta_options, located
 from flywheel.schema import LEDGERS
 from flywheel.workspace import Workspace, digest, write_bytes
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
 # Ledgers are the audit trail: the log is kept for ten years.
@@ -40,20 +45,23 @@ class Ledger:
 
         A missing `at` becomes now (UTC).
         """
-        from deltalake import CommitProperties, DeltaTable, Transaction
+        from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
 
-        DeltaTable.create(str(self.path), self.schema, mode="ignore", configuration=_CONFIG)
-        table = DeltaTable(str(self.path))
+        table = self._made()
         if table.transaction_version(key) is not None:
             return False
         part = self._write(_table(rows, self.schema), key)
-        properties = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=1000)
+        mine = secrets.randbits(62)
+        properties = CommitProperties(app_transactions=[Transaction(key, mine)], max_commit_retries=1000)
         try:
             table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
+            winner = self._delta().transaction_version(key)
+            if winner == mine:
+                return True  # this commit is there, its answer was lost on the way, and the repeated request refused
             self.path.joinpath(part.path).unlink(missing_ok=True)
-            if DeltaTable(str(self.path)).transaction_version(key) is not None:
+            if winner is not None:
                 return False  # another writer won this key
             raise
         return True
@@ -63,37 +71,38 @@ class Ledger:
 
         The old files stay for readers that have just listed them, until `vacuum`.
         """
-        from deltalake import CommitProperties, DeltaTable, Transaction
+        from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import RemoveAction
 
         if not self.exists():
             return 0
-        table = DeltaTable(str(self.path))
+        table = self._delta()
         files = sorted(table.file_uris())
         if len(files) < 2:
             return len(files)
         part = self._write(self._read(files), f"compact/{table.version()}", data_change=False)
-        removed = [RemoveAction(Path(f).name, False, part.modification_time, Path(f).stat().st_size) for f in files]
+        sizes = {Path(f).name: located(f).stat().st_size for f in files}
+        removed = [RemoveAction(name, False, part.modification_time, size) for name, size in sizes.items()]
         # One compaction at a time: a second one of the same files would double their rows.
         turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
         properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
         try:
             table.create_write_transaction([*removed, part], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
+            now = self._delta()
+            if any(f.endswith(part.path) for f in now.file_uris()):
+                return len(files)  # its answer was lost on the way
             self.path.joinpath(part.path).unlink(missing_ok=True)
-            if DeltaTable(str(self.path)).transaction_version("compact") != turn.version:
+            if now.transaction_version("compact") != turn.version:
                 raise
         return len(files)
 
     def vacuum(self, *, hours: int = 168) -> int:
         """Remove files that no version of the last `hours` needs; returns how many."""
-        from deltalake import DeltaTable
-
         if not self.exists():
             return 0
-        table = DeltaTable(str(self.path))
-        return len(table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
+        return len(self._delta().vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
 
     def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
         """Write the rows of one key; the file's name ends in its SHA-256, so that anyone can verify it."""
@@ -110,9 +119,7 @@ class Ledger:
 
     def has(self, key: str) -> bool:
         """Was something appended under `key`?"""
-        from deltalake import DeltaTable
-
-        return self.exists() and DeltaTable(str(self.path)).transaction_version(key) is not None
+        return self.exists() and self._delta().transaction_version(key) is not None
 
     def exists(self) -> bool:
         """Has anything ever been appended?"""
@@ -120,18 +127,37 @@ class Ledger:
 
     def files(self) -> list[str]:
         """Absolute paths of the Parquet files of the latest version, in a stable order."""
-        from deltalake import DeltaTable
+        return sorted(self._delta().file_uris()) if self.exists() else []
 
-        return sorted(DeltaTable(str(self.path)).file_uris()) if self.exists() else []
+    def copies(self) -> list[str]:
+        """The same files where they are quick to read: on this machine."""
+        return kept(self.files())
 
     def table(self) -> pa.Table:
         """Every row, oldest first."""
         return self._read(self.files())
 
-    def _read(self, files: Iterable[str]) -> pa.Table:
+    def _made(self) -> DeltaTable:
+        """The table, made by whoever comes first."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
+
+        options = delta_options(self.path)
+        with suppress(CommitFailedError):  # another writer made it at the same moment
+            DeltaTable.create(
+                str(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+            )
+        return self._delta()
+
+    def _delta(self) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable(str(self.path), storage_options=delta_options(self.path))
+
+    def _read(self, files: Sequence[str]) -> pa.Table:
         import pyarrow.parquet as pq
 
-        tables = [pq.read_table(f, schema=self.schema) for f in files]
+        tables = [pq.read_table(f, schema=self.schema) for f in kept(files)]
         return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -16,7 +16,9 @@ from flywheel.workspace import Workspace
 def maintain(
     workspace: Workspace, *, keep_hours: int = 168, progress: Callable[..., None] | None = None
 ) -> dict[str, Any]:
-    """Compact and vacuum every ledger, export the last round, verify everything; safe beside readers and writers.
+    """Compact and vacuum every ledger, keep the fold of all cases, export the last round, verify everything.
+
+    Safe beside readers and writers.
 
     keep_hours: age from which replaced ledger files are removed. Returns files compacted and removed per ledger, the
     export's path (None before the first round) and what `fsck` found.

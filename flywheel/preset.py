@@ -73,6 +73,7 @@ class Review:
     reviews: int = 1  # per sample, each by another person; more than half must accept
     claim_minutes: float = 30.0  # a claimed sample that nobody decides goes to the next reviewer
     seconds: float = 15.0  # what one review takes, for the plan's estimate
+    deadline_hours: float = 72.0  # after queueing; what lacks a review then is left out. 0: people take their time
 
     def __post_init__(self) -> None:
         if self.reviews < 1:

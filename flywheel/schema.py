@@ -140,9 +140,7 @@ LEDGERS: dict[str, pa.Schema] = {
             column("round", pa.int32(), "round in which it happened"),
             column("kind", pa.string(), "seen | detected | routed | reviewed | remedied | passed | failed"),
             column("capability", pa.string(), "what failed"),
-            column(
-                "track", pa.string(), "rl | pretraining | prompt_enhancement | human | unsure; null before routing"
-            ),
+            column("track", pa.string(), "rl | pretraining | prompt_enhancement | human | unsure; null before routing"),
             column("prompt_id", pa.string(), "prompt that shows the failure"),
             column("prompt", pa.large_string(), "the prompt's text"),
             column("evidence", pa.large_string(), "JSON: why"),

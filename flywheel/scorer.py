@@ -55,8 +55,15 @@ class Item:
     @cached_property
     def pixels(self) -> np.ndarray:
         """uint8 [H, W, 3], upright, long side at most `WORKING_SIDE` pixels (area average): the one shared decode."""
-        found = _turbo(self.header, self.image, WORKING_SIDE) if self.is_jpeg else None
-        return _reduced(np.asarray(self.upright) if found is None else found, WORKING_SIDE)
+        return _reduced(self.at_least(WORKING_SIDE), WORKING_SIDE)
+
+    def at_least(self, side: int) -> np.ndarray:
+        """uint8 [H, W, 3], upright, at the least scale that the format decodes to with a long side not below `side`.
+
+        A decode of its own: for who needs less than `pixels`, and nothing else of the picture.
+        """
+        found = _turbo(self.header, self.image, side) if self.is_jpeg else None
+        return np.asarray(self.upright) if found is None else found
 
 
 def open_image(data: bytes) -> Image.Image:

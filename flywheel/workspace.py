@@ -1,15 +1,21 @@
-"""Where every file of a workspace lives, and how files are written: whole, under a temporary name, then renamed."""
+"""Where every file of a workspace lives, and how files are written: whole, under a temporary name, then renamed.
+
+On S3 a file is written locally and then put: an object, too, is there whole or not at all.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from flywheel.objects import located, remote, require_bucket
 
 FORMAT = 1  # version of the on-disk layout; raised when an older reader could misread a newer workspace
 _MARKER = "workspace.json"
@@ -27,13 +33,21 @@ def digest(*parts: object) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 (64 hex digits) of a file's bytes."""
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends without error: readers see all of it or none."""
+    """Yield a temporary local path that becomes `path` when the block ends without error.
+
+    Readers see all of it or none.
+    """
+    if remote(path):
+        with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
+            yield (tmp := Path(folder, path.name))
+            path.fs.put_file(str(tmp), str(path))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -79,13 +93,14 @@ def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536, encod
 class Workspace:
     """The folder of one pool, its scores, shards, checkpoints and ledgers; `Workspace(root)` opens or creates it.
 
-    Errors: `UsageError` when the path is a file, or was written by a newer version.
+    root: a folder, or s3://bucket/prefix. Paths on S3 have the methods of `Path`; other libraries open them by
+    `flywheel.objects`. Errors: `UsageError` when the path is a file, was written by a newer version, or S3 refuses.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
-        if str(root).startswith("s3://"):
-            raise UsageError("S3 workspaces are not supported yet: give a local folder as --workspace")
-        self.root = Path(root).expanduser().resolve()
+        self.root = located(root).expanduser().resolve()
+        if remote(self.root):
+            require_storage(self.root)
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"--workspace {root} is a file: give a folder")
@@ -116,7 +131,24 @@ class Workspace:
 
     def sweep(self) -> int:
         """Remove temporary files that killed writers left behind; returns how many. Only the run's owner calls this."""
-        stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()]
+        stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()] if not remote(self.root) else []
         for p in stale:
             p.unlink(missing_ok=True)
         return len(stale)
+
+
+def require_storage(root: Path) -> None:
+    """Errors: `UsageError` that says why S3 does not serve `root`."""
+    try:
+        require_bucket(root)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no bucket {root.drive}: create it, or correct --workspace {root}") from error
+    except PermissionError as error:
+        raise UsageError(
+            f"S3 refuses access to bucket {root.drive}: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and its policy"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"S3 does not serve {root} ({error}): check AWS_ENDPOINT_URL, AWS_REGION and the credentials in AWS's"
+            " environment variables or profile"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -37,6 +38,32 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path):
 def test_links_lead_somewhere(page: Path):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_notebook_runs_on_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from flywheel.cases.events import detect, event, load_cases, retest
+    from flywheel.catalog import export
+    from flywheel.ledger import Ledger
+    from flywheel.workspace import Workspace
+
+    workspace, events = Workspace(tmp_path / "w"), Ledger(Workspace(tmp_path / "w"), "case_events")
+    signal = {"prompt_id": "p", "prompt": "two cats", "capability": "count", "kind": "evaluation", "arm": "candidate"}
+    signal |= {"signal_id": "s", "verifier": "count", "score": 0.0, "threshold": 1.0, "evidence": "{}", "image": "i"}
+    rounds = [signal | {"round": n, "passed": n == 2} for n in (1, 2)]
+    Ledger(workspace, "signals").append(rounds, key="signals")
+    events.append(detect(rounds[:1], {}, 1), key="detect")
+    events.append(
+        [event(c, 1, "routed", {"reason": "why"}, track="rl") for c in load_cases(workspace).values()], key="r"
+    )
+    events.append(retest({("p", "count"): True}, load_cases(workspace), 2), key="retest")
+    export(workspace, tmp_path / "flywheel.duckdb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {}
+    cells = [c for c in json.loads((ROOT / "docs" / "analysis.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+    assert names["rates"]["failure_rate"].tolist() == [1.0, 0.0] and len(cells) > 5
 
 
 def test_the_reference_is_up_to_date(tmp_path: Path):

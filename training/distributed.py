@@ -93,10 +93,11 @@ def own_rows(rows: Sequence[T], world: World, at_once: int = 0) -> Iterator[tupl
     """This process's share of rows of one layout, `at_once` at a time (0: all): (rows, how many of them count).
 
     Every process gets as many parts of the same sizes, because sharded weights need all of them at every pass. Where
-    rows do not divide evenly one is repeated, at the end, and does not count.
+    rows do not divide evenly one is repeated, at the end, and does not count. Shares are runs of neighbours, which the
+    plan draws from the same row groups: what one process reads, few others read too.
     """
     each = -(-len(rows) // world.size)
-    own = list(rows[world.rank :: world.size])
+    own = list(rows[world.rank * each : (world.rank + 1) * each])
     counted = len(own)
     own += [rows[-1]] * (each - counted)
     for start in range(0, each, at_once or each):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from flywheel.mirror import fetched
 from flywheel.workspace import UsageError
 from training import schedules
 from training.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
     a folder that exists, and for a checkpoint that the pipeline cannot express, naming every part that stands against
     it.
     """
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(Path(checkpoint))
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
     folder = Path(folder)
     if folder.exists():
         raise UsageError(f"{folder} exists: exports are never replaced, give a new name")

@@ -25,15 +25,13 @@ def train_on_ray(
     """Train `run` with `workers` processes, one GPU each if `gpus`; returns the final checkpoint.
 
     Every node sees the run's folder, shards and parent under the same paths. A worker that dies is started again up to
-    `restarts` times, and training goes on from the last checkpoint. Uses the Ray that the program is connected to, or
-    RAY_ADDRESS, or a local one. Errors: `UsageError` where the user can fix it.
+    `restarts` times, and training goes on from the last checkpoint. Uses the Ray that the program is connected to.
+    Errors: `UsageError` where the user can fix it.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
     held = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
     if workers > held:
         raise UsageError(

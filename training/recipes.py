@@ -13,7 +13,7 @@ from flywheel.workspace import UsageError
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
     "micro_tokens", "precision", "activation_checkpointing", "compile", "checkpoint_every", "validate_every",
-    "sample_every", "sample_rows",
+    "sample_every", "sample_rows", "latents", "on_error",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class Recipe:
     text_tokens: that captions are padded to (longer ones are kept); 0 pads to a batch's longest only, as 2.1 does.
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
-    validation_rows: at most.
+    validation_rows: at most. latents_dtype: that cached latents are kept in.
 
     The rest fits the run to its machine and may change between two halves of a run [D]:
     micro_tokens: image tokens of one forward pass and process at most (at least one row goes); 0 is no limit.
@@ -44,6 +44,8 @@ class Recipe:
     activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
     checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).
     sample_rows: held-out rows drawn in a grid.
+    latents: folder or s3:// address of cached latents, that `flywheel latents` wrote; "" encodes while training.
+    on_error: "raise", or "skip" for rows that cannot be read: replaced by neighbours, logged, and counted in metrics.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Recipe:
     window: int = 8
     autoencoder_rows: int = 1024
     validation_rows: int = 64
+    latents_dtype: str = "float32"
     micro_tokens: int = 0
     precision: str = "auto"
     activation_checkpointing: bool = False
@@ -80,10 +83,14 @@ class Recipe:
     validate_every: int = 1000
     sample_every: int = 0
     sample_rows: int = 8
+    latents: str = ""
+    on_error: str = "raise"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
+        if self.on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error is {self.on_error!r}: use raise or skip")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and TOML: mapping keys as strings."""

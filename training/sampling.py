@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from flywheel.mirror import fetched
+from flywheel.objects import located
 from flywheel.workspace import UsageError, replacing
 from training import schedules
 from training.checkpoint import Checkpoint
@@ -52,7 +54,7 @@ class Sampler:
     """
 
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
-        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(Path(checkpoint))
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         encoder = Cached(load_condition_encoder(condition["encoder"]))  # the same prompts come with several seeds
         self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
@@ -219,6 +221,6 @@ def grid(images: np.ndarray, captions: Sequence[str], path: Path, *, columns: in
         sheet.paste(Image.fromarray(images[i]).resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
         for k, part in enumerate(wrapped[i]):
             draw.text((x, y + cell_height + 2 + k * line), part, fill="black")
-    with replacing(Path(path)) as temporary:
+    with replacing(located(path)) as temporary:
         sheet.save(temporary, format="PNG")
-    return Path(path)
+    return path

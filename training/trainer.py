@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flywheel.mirror import fetched
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
-from training.data.latents import encoded
+from training.data import files
+from training.data.latents import Latents, encoded
 from training.data.loader import Loader, MicroBatch, Prepared, RowGroup, to_uint8, to_unit
-from training.data.plan import Plan, Row, Source, plan_digest
+from training.data.plan import Plan, Row, ShardError, Source, plan_digest
 from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
@@ -55,7 +57,7 @@ def train(
     longer a number; `ShardError`.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
-    parent = Checkpoint(Path(init)) if init is not None else None
+    parent = Checkpoint(fetched(init)) if init is not None else None
     plan_numbers = {
         "batch": recipe.batch,
         "t2i_share": recipe.t2i_share,
@@ -72,7 +74,7 @@ def train(
         if world.first:
             checkpoints.sweep(out_dir)
         world.wait()
-        plan = Plan(mix, **plan_numbers)
+        plan = Plan(mix, **plan_numbers, on_error=recipe.on_error)
         for note in plan.notes if world.first else ():
             log.warning(note)
         found = checkpoints.steps(out_dir)
@@ -85,7 +87,13 @@ def train(
         state = training_state(model, ema, optimizer)
         if last is not None:
             last.restore(state)
-        loader = Loader(plan, prepare_with(autoencoder, encoder), resolution=recipe.resolution)
+        loader = Loader(
+            plan,
+            prepare_with(autoencoder, encoder),
+            resolution=recipe.resolution,
+            latents=cached_latents(recipe, autoencoder),
+            reference_pixels=encoder.reads_references,
+        )
         null = encoder.encode([""])[0]
         metrics = (
             Metrics(out_dir, resume_step=last.step if last else 0, tensorboard=tensorboard) if world.first else None
@@ -106,17 +114,21 @@ def train(
             "schedule": recipe.schedule,
             "init": parent and parent.fingerprint,
         }
-        for step in range(last.step if last else 0, steps):
-            clock, loss = time.process_time(), 0.0
-            layouts = plan.batch(step)
-            rows = sum(map(len, layouts))
+        start = last.step if last else 0
+        following = own_batch(plan, start, recipe, world)
+        for step in range(start, steps):
+            clock, loss, skipped = time.process_time(), 0.0, 0
+            (rows, parts), following = following, own_batch(plan, step + 1, recipe, world)
+            later = [*parts[1:], *following[1][: step + 1 < steps]]
             optimizer.zero_grad(set_to_none=True)
-            for layout in layouts:
-                for part, counted in own_rows(layout, world, rows_at_once(plan, layout[0], recipe)):
-                    with computing(recipe, world.device):
-                        share = batch_loss(model, loader.gather(part), null, recipe, seed)[:counted].sum() / rows
-                    (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
-                    loss += share.item()
+            for number, (part, counted) in enumerate(parts):
+                micro = loader.gather(part)
+                loader.expect([coming for coming, _ in later[number : number + 1]])  # read while this one is computed
+                with computing(recipe, world.device):
+                    share = batch_loss(model, micro, null, recipe, seed)[:counted].sum() / rows
+                (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
+                loss += share.item()
+                skipped += sum(n < counted for n in micro.skipped)
             loss = world.sum(loss)
             norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)).item()
             if not math.isfinite(loss + norm):
@@ -132,6 +144,8 @@ def train(
             line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
             if _due(recipe.validate_every, done) or (recipe.validate_every and done == steps):
                 line["validation_loss"] = validation_loss(model, loader, recipe, seed, world)
+            if recipe.on_error == "skip":
+                line["skipped"] = int(world.sum(skipped))
             if metrics is not None:
                 metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
             if progress is not None and world.first:
@@ -199,6 +213,20 @@ def as_tokens(latents: Tensor) -> Tensor:
     return latents.flatten(2).transpose(1, 2)
 
 
+def own_batch(plan: Plan, step: int, recipe: Recipe, world: World) -> tuple[int, list[tuple[list[Row], int]]]:
+    """Rows of the global batch, and this process's parts of it: (rows of one layout, how many of them count)."""
+    layouts = plan.batch(step)
+    parts = [p for rows in layouts for p in own_rows(rows, world, rows_at_once(plan, rows[0], recipe))]
+    return sum(map(len, layouts)), parts
+
+
+def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
+    """The side-cars that the recipe names."""
+    if not recipe.latents:
+        return None
+    return Latents(files.place(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
+
+
 def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
     """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
     if not recipe.micro_tokens:
@@ -254,7 +282,8 @@ def draw_held_out(
         return
     model = MMDiTConfig.from_dict(config["model"]).build()
     model.load_state_dict(ema)
-    groups = [loader.read(row.shard, row.group) for row in rows]
+    pixels = Loader(loader.plan, loader.prepare, resolution=loader.resolution)  # references, also beside latents
+    groups = [pixels.read(row.shard, row.group) for row in rows]
     captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
     references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
     sampler = Sampler.of(model, autoencoder, encoder, config)
@@ -335,7 +364,13 @@ def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
         wanted.setdefault((row.shard, row.group), []).append(row.row)
     images = []
     for (shard, number), rows in sorted(wanted.items()):
-        group = reader.read(shard, number)
+        try:
+            group = reader.read(shard, number)
+        except ShardError as error:
+            if plan.on_error == "raise":
+                raise
+            log.warning("skipped a row group that the autoencoder would have seen: %s", error)
+            continue
         images += [to_unit(group.images[rows]), to_unit(group.references[rows].flatten(0, 1))]
     return [x for x in images if len(x)]
 

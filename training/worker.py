@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.objects import located
 from flywheel.workspace import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def train_run(run: Run, **also: Any) -> Checkpoint:
         Path(run.out_dir),
         [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
         from_dict(run.recipe),
-        init=Path(run.init) if run.init else None,
+        init=located(run.init) if run.init else None,
         seed=run.seed,
         steps=run.steps,
         **also,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel.objects import readable
 from flywheel.workspace import UsageError, Workspace
 
 
@@ -47,7 +48,7 @@ def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
     found = []
     for shard in pool.shards(workspace):
         columns = ["sample_id", "task", "stream", "caption", "captions"]
-        rows = with_generated(pq.read_table(shard.path, columns=columns).to_pylist(), shard.captions)
+        rows = with_generated(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
         for number, row in enumerate(rows):
             if row["stream"] == "t2i" and (admitted is None or row["sample_id"] in admitted):
                 found.append(Picture(str(shard.path), number, row["caption"]))
@@ -67,10 +68,11 @@ def shuffled(pictures: Sequence[Picture], seed: str) -> list[Picture]:
 
 
 def _admitted(workspace: Workspace, snapshot: str) -> set[str]:
-    table = pq.read_table(workspace.path("snapshots", snapshot, "decisions.parquet"), columns=["sample_id", "outcome"])
+    path = workspace.path("snapshots", snapshot, "decisions.parquet")
+    table = pq.read_table(readable(path), columns=["sample_id", "outcome"])
     return {i for i, outcome in zip(*(c.to_pylist() for c in table.columns)) if outcome == "admitted"}
 
 
 @lru_cache(maxsize=2)
 def _images(path: str) -> pa.ChunkedArray:
-    return pq.read_table(path, columns=["image"])["image"]
+    return pq.read_table(readable(path), columns=["image"])["image"]

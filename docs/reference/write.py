@@ -20,18 +20,17 @@ def main(folder: Path) -> None:
 
 
 def tables() -> str:
-    """The analysts' views, then the ledgers, each column with its type and meaning."""
-    from flywheel.catalog import documentation
-    from flywheel.schema import LEDGERS
+    """Every view, each column with its type and meaning; then the ready queries."""
+    from flywheel.queries import ready
+    from flywheel.views import ALL, duck, meaning
 
-    lines = ["# Tables", "", "What `flywheel sql` and `flywheel export` show, and what the ledgers' columns mean."]
-    for view in documentation():
-        lines += ["", f"## {view['view']}", ""]
-        if schema := LEDGERS.get(view["view"]):
-            lines += ["Append-only ledger.", "", "| column | type | meaning |", "|---|---|---|"]
-            lines += [f"| `{f.name}` | {f.type} | {f.metadata[b'doc'].decode().replace('|', '/')} |" for f in schema]
-        else:
-            lines += [f"{view['meaning']}.", "", f"`{view['columns']}`"]
+    lines = ["# Tables", "", "What `flywheel sql` and `flywheel export` show."]
+    for view, (about, schema) in ALL.items():
+        lines += ["", f"## {view}", "", f"{about[0].upper()}{about[1:]}.", "", "| column | type | meaning |"]
+        lines += ["|---|---|---|"]
+        lines += [f"| `{f.name}` | {duck(f.type)} | {meaning(f).replace('|', '/')} |" for f in schema]
+    lines += ["", "# Ready queries", "", "`flywheel sql --ready NAME` answers them.", "", "| name | question |"]
+    lines += ["|---|---|"] + [f"| `{q.name}` | {q.question} |" for q in ready().values()]
     return "\n".join(lines) + "\n"
 
 

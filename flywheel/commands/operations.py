@@ -18,16 +18,20 @@ app = typer.Typer()
 
 @app.command(epilog="Example: flywheel doctor -w w")
 def doctor(
-    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder whose storage is tried.")] = Path(),
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, whose storage is tried.")
+    ] = Path(),
     services: Annotated[bool, typer.Option(help="Also start Ray and Prefect: half a minute.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Look at everything that a run needs, and say what to do where it falls short. Exit code 1 on failure."""
     from flows.server import probe
     from flywheel.doctor import FAILURE, examine, start_ray
+    from flywheel.objects import located
 
     lines = []
-    for line in examine(workspace.resolve(), services={"Ray": start_ray, "Prefect": probe} if services else None):
+    started = {"Ray": start_ray, "Prefect": probe} if services else None
+    for line in examine(located(workspace).resolve(), services=started):
         lines.append(line)
         if not as_json:
             out(
@@ -48,11 +52,14 @@ def serve(
     preset: PresetOption = "tiny",
     workers: WorkersOption = 2,
     curate: Annotated[str, typer.Option(help="When to curate what is new, as cron; empty: never.")] = "0 2 * * *",
+    collect: Annotated[str, typer.Option(help="When to import the inbox; empty: never.")] = "0 * * * *",
+    route: Annotated[str, typer.Option(help="When to route new signals; empty: never.")] = "30 * * * *",
     round_: Annotated[str, typer.Option("--round", help="When to run a round; empty: never.")] = "0 4 * * 6",
+    review: Annotated[str, typer.Option(help="When to look whether people reviewed; empty: never.")] = "*/10 * * * *",
     maintenance: Annotated[str, typer.Option(help="When to compact, export, verify; empty: never.")] = "0 6 * * 0",
 ) -> None:
     """Run flows by schedule on the Prefect server that PREFECT_API_URL names. FLYWHEEL_WEBHOOK is told of failures."""
-    from flows.scheduled import serve as serve_flows
+    from flows.deployments import serve as serve_flows
     from flywheel.rounds.job import Job
     from flywheel.rounds.run import validate
 
@@ -60,7 +67,8 @@ def serve(
     given = {"captions": str(captions.resolve()) if captions else None, "policy": policy, "preset": preset}
     job = Job(root, str(source.resolve()), **given, workers=workers)
     validate(job)
-    schedules = {"curate": curate, "round": round_, "maintenance": maintenance}
+    schedules = {"curate": curate, "collect-signals": collect, "route": route, "round": round_, "review": review}
+    schedules |= {"maintenance": maintenance}
     say(f"serving {', '.join(k for k, v in schedules.items() if v)} for {root} (Ctrl-C pauses the schedules and ends)")
     serve_flows(root, asdict(job), {k: v for k, v in schedules.items() if v})
 

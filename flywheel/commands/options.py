@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder that holds everything a run makes.")]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, that holds everything a run makes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
@@ -15,6 +17,9 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curatio
 PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run the steps as a Prefect flow.")]
 ApproveOption = Annotated[
     bool, typer.Option("--auto-approve", help="Nobody reviews what remedies make; recorded as such.")
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for people at the review queue, or end there.")
 ]
 PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
 PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]

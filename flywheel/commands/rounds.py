@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.commands.options import ApproveOption, JsonOption, PrefectOption, WorkspaceOption
+from flywheel.commands.options import ApproveOption, JsonOption, PrefectOption, WaitOption, WorkspaceOption
 from flywheel.console import out, print_rows, say
 from flywheel.workspace import Workspace
 
@@ -55,6 +55,7 @@ def plan(
 def run(
     workspace: WorkspaceOption,
     auto_approve: ApproveOption = False,
+    wait: WaitOption = True,
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +69,7 @@ def run(
     opened = Workspace(workspace, create=False)
     job = last_job(opened)
     wanted = replace(job, rounds=next_round(opened), auto_approve=job.auto_approve or auto_approve)
-    run_job(wanted, prefect=prefect, as_json=as_json)
+    run_job(wanted, prefect=prefect, wait=wait, as_json=as_json)
 
 
 @round_.command(epilog="Example: flywheel round status -w w")

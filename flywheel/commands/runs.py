@@ -16,10 +16,12 @@ from flywheel.commands.options import (
     PresetOption,
     RoundsOption,
     SeedOption,
+    WaitOption,
     WorkersOption,
     WorkspaceOption,
 )
 from flywheel.console import print_summary, say
+from flywheel.mirror import mirror
 from flywheel.workspace import UsageError, Workspace
 
 app = typer.Typer()
@@ -41,7 +43,7 @@ def demo(
 
     size = "quick" if quick else "full"
     opened = Workspace(workspace)
-    source = opened.path("demo-source", size)
+    source = mirror(opened.path("demo-source", size))
     say(f"writing the demo's world to {source}")
     write_world(source, seed=seed, size=size)
     job = Job(
@@ -66,6 +68,7 @@ def run(
     seed: SeedOption = 0,
     workers: WorkersOption = 2,
     auto_approve: ApproveOption = False,
+    wait: WaitOption = True,
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,27 +90,38 @@ def run(
         workers=workers,
         auto_approve=auto_approve,
     )
-    run_job(job, prefect=prefect, as_json=as_json)
+    run_job(job, prefect=prefect, wait=wait, as_json=as_json)
 
 
-def run_job(job: Any, *, prefect: bool, as_json: bool) -> None:
-    """Run a job, with or without Prefect, and print its summary."""
+def run_job(job: Any, *, prefect: bool, as_json: bool, wait: bool = True) -> None:
+    """Run a job, with or without Prefect, and print its summary. While it waits for people it holds nothing."""
     from dashboards.report import write
     from flywheel.memory import PeakMemory
     from flywheel.progress import Progress
+    from flywheel.remedies.review import Queue, Waiting
     from flywheel.rounds.run import finished, run, validate
+
+    def attempt(progress: Progress) -> dict[str, Any]:
+        if not prefect:
+            return run(job, progress=progress, report=write)
+        from flows.round import run_with_prefect
+
+        return run_with_prefect(job, progress=progress, report=write)
 
     validate(job)
     with PeakMemory() as memory:
-        summary = finished(job)
+        progress, summary = Progress(), finished(job)
         if summary:
             say("nothing to do: this job is finished; the summary below is what it found")
-        elif prefect:
-            from flows.round import run_with_prefect
-
-            summary = run_with_prefect(job, progress=Progress(), report=write)
-        else:
-            summary = run(job, progress=Progress(), report=write)
+        while summary is None:
+            try:
+                summary = attempt(progress)
+            except Waiting as people:
+                if not wait:
+                    raise
+                say(f"{people} (this command goes on by itself, or again after Ctrl-C)")
+                with progress.step(f"round {people.round}: people review"):
+                    Queue(Workspace(job.workspace)).wait(people.round, progress=progress)
     summary["peak_rss_bytes"] = memory.peak
     if as_json:
         print(json.dumps(summary, ensure_ascii=False), flush=True)

@@ -187,6 +187,24 @@ def fold(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     _print({"recorded": fold_log(Workspace(workspace, create=False))}, as_json)
 
 
+@signals.command(epilog="Example: flywheel signals collect -w w")
+def collect(
+    workspace: WorkspaceOption,
+    model: Annotated[str | None, typer.Option(help="Our model in battles: what it lost becomes a signal.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import every new file of the workspace's inbox. Exit code 1 when one could not be read.
+
+    `inbox/feedback`, `inbox/judgements` and `inbox/battles` hold JSON lines or Parquet; each content counts once.
+    """
+    from flywheel.signals.inbox import collect as collect_inbox
+
+    rows = collect_inbox(Workspace(workspace, create=False), model=model)
+    print_rows(rows, as_json)
+    if any(r["error"] for r in rows):
+        raise typer.Exit(1)
+
+
 @signals.command(epilog="Example: flywheel signals route -w w --preset demo")
 def route(workspace: WorkspaceOption, preset: PresetOption = "tiny", as_json: JsonOption = False) -> None:
     """Turn stored signals into cases, and route the cases on which experiments are stored. Calls no model."""

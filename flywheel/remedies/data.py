@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
+from flywheel.objects import readable
 from flywheel.preset import Preset
 from flywheel.remedies.augment import augment
 from flywheel.remedies.held_out import NEAR, HeldOut
@@ -125,7 +126,7 @@ def collect(
     return [
         {"capability": r["track"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
         | {"evidence": {"recipe": r["recipe"], **json.loads(r["evidence"])}}
-        for r in pq.read_table(path, columns=columns).to_pylist()
+        for r in pq.read_table(readable(path), columns=columns).to_pylist()
     ]
 
 
@@ -142,11 +143,11 @@ def shard(
         return read_json(counts_path)
     held_out = HeldOut(p.text for p in suite)
     counts = {m["track"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in asked(plan)}
-    table = pq.read_table(folder / "refused.parquet").to_pylist()
+    table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1
     shards: dict[Layout, list[dict[str, Any]]] = {}
-    for row in pq.read_table(folder / "candidates.parquet").to_pylist():
+    for row in pq.read_table(readable(folder / "candidates.parquet")).to_pylist():
         item = reviewed[row["track"], row["sample_id"]]
         entry = _entry(item.caption, row["sample_id"], row["track"], row["recipe"]) | {"round": plan["round"]}
         if item.outcome != "accepted":
@@ -328,7 +329,7 @@ def picture_of(workspace: Workspace, item: Item) -> list[Path]:
     """The candidate's picture and its references as files that a person can open, written when first asked for."""
     folder = folder_of(workspace, item.round)
     columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("track", "==", item.capability)]
-    row = pq.read_table(folder / "candidates.parquet", columns=columns, filters=match).to_pylist()[0]
+    row = pq.read_table(readable(folder / "candidates.parquet"), columns=columns, filters=match).to_pylist()[0]
     paths = []
     for n, data in enumerate([row["image"], *row["references"]]):
         paths.append(folder / "review" / f"{item.item}{f'-reference-{n}' if n else ''}.png")

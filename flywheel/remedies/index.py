@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flywheel.objects import readable
 from flywheel.workspace import digest
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _parts(place: Path) -> Iterable[tuple[list[str], np.ndarray]]:
     import pyarrow.parquet as pq
 
     for path in sorted(place.glob("*.parquet")):
-        table = pq.read_table(path)
+        table = pq.read_table(readable(path))
         flat = table["vector"].combine_chunks().flatten().to_numpy()
         yield table["sample_id"].to_pylist(), np.ascontiguousarray(flat.reshape(table.num_rows, -1), dtype=np.float32)
 

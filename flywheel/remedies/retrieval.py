@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
+from flywheel.objects import readable
 from flywheel.remedies.index import CaptionIndex
 from flywheel.workspace import read_json
 
@@ -40,7 +41,7 @@ def captions(manifest: Path) -> list[tuple[str, str]]:
     """(sample_id, caption) of every sample in a snapshot's shards, in a stable order."""
     rows: dict[str, str] = {}
     for f in read_json(manifest)["files"]:
-        table = pq.read_table(manifest.parent / f["path"], columns=["sample_id", "caption"])
+        table = pq.read_table(readable(manifest.parent / f["path"]), columns=["sample_id", "caption"])
         rows.update(zip(table["sample_id"].to_pylist(), table["caption"].to_pylist()))
     return sorted(rows.items())
 
@@ -64,7 +65,7 @@ def rows_of(manifest: Path, ids: Sequence[str], side: int) -> dict[str, tuple[La
     """{sample_id: (layout, shard row)} of these samples in the bucket `side`."""
     found = {}
     for layout, path in _files(manifest, side):
-        for row in pq.read_table(path, filters=[("sample_id", "in", set(ids))]).to_pylist() if ids else ():
+        for row in pq.read_table(readable(path), filters=[("sample_id", "in", set(ids))]).to_pylist() if ids else ():
             found[row["sample_id"]] = (layout, row)
     return found
 
@@ -77,9 +78,9 @@ def pictures(manifest: Path, side: int, first: Sequence[str]) -> Iterator[tuple[
     order = {identity: n for n, identity in enumerate(first)}
     found = []
     for layout, path in _files(manifest, side):
-        ids = pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()
+        ids = pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()
         found += [(order.get(i, len(order)), i, path, layout.task, n) for n, i in enumerate(ids)]
-    read = lru_cache(maxsize=2)(lambda path: pq.read_table(path, columns=["image", "references"]))
+    read = lru_cache(maxsize=2)(lambda path: pq.read_table(readable(path), columns=["image", "references"]))
     for _, identity, path, task, n in sorted(found, key=lambda f: (f[0], f[3], str(f[2]), f[4])):
         row = read(path).slice(n, 1).to_pylist()[0]
         if task == "t2i" or row["references"]:

@@ -7,7 +7,8 @@ compare-and-swap: of all who want the same slot one wins, whatever the number of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,16 @@ from flywheel.ledger import Ledger
 from flywheel.workspace import UsageError, Workspace, digest
 
 AUTO = "auto-approve"
+DEADLINE = "deadline"  # rejects, as a reviewer does, what nobody reviewed in time
 DECIDED = ("accepted", "rejected")
+
+
+class Waiting(UsageError):
+    """A round can go on only when people have reviewed, or their deadline has passed. `round`: its number."""
+
+    def __init__(self, round_: int, message: str) -> None:
+        super().__init__(message)
+        self.round = round_
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,12 @@ class Item:
         if any(k not in DECIDED for k in kinds):
             return None
         return "accepted" if 2 * kinds.count("accepted") > len(kinds) else "rejected"
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When what is not reviewed is left out; None: never."""
+        until = self.evidence.get("deadline")
+        return datetime.fromisoformat(until) if until else None
 
     @property
     def caption(self) -> str:
@@ -101,31 +117,53 @@ class Queue:
         return {i: x for i, x in found.items() if round_ in (None, x.round)}
 
     def add(
-        self, round_: int, rows: Sequence[Mapping[str, Any]], *, reviews: int = 1, claim_minutes: float = 30
+        self,
+        round_: int,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        reviews: int = 1,
+        claim_minutes: float = 30,
+        deadline_hours: float = 0,
     ) -> None:
         """Queue samples (capability, sample_id, caption, priority, evidence), once per round.
 
-        `reviews`: how many each needs; `claim_minutes`: how long a claim on one holds.
+        `reviews`: how many each needs; `claim_minutes`: how long a claim on one holds; `deadline_hours`: how long a
+        round waits, 0 for ever.
         """
+        shared: dict[str, Any] = {"reviews": reviews, "claim_minutes": claim_minutes}
+        if deadline_hours:
+            shared["deadline"] = (datetime.now(UTC) + timedelta(hours=deadline_hours)).isoformat()
         events = []
         for r in rows:
             item = item_id(round_, r["capability"], r["sample_id"])
             row = {k: r[k] for k in ("capability", "sample_id", "caption", "priority")}
             row |= {"event_id": digest(item, "queued")[:32], "item": item, "round": round_, "kind": "queued"}
-            evidence = {**r["evidence"], "reviews": reviews, "claim_minutes": claim_minutes}
+            evidence = {**r["evidence"], **shared}
             events.append(row | {"evidence": json.dumps(evidence, ensure_ascii=False, sort_keys=True)})
         self.ledger.append(events, key=f"queue/{round_}")
 
+    def pending(self, round_: int | None = None) -> list[Item]:
+        """Items that lack a review and whose deadline has not passed."""
+        now = datetime.now(UTC)
+        return [x for x in self.items(round_).values() if x.outcome is None and not (x.deadline and x.deadline <= now)]
+
     def approve_all(self, round_: int) -> int:
         """Accept whatever no person has decided, in the name of `auto-approve`; returns how many slots that were."""
-        events = [
-            self._event(x, n, "accepted", AUTO, {})
-            for x in self.items(round_).values()
-            for n, s in enumerate(x.slots)
-            if s.kind not in DECIDED
-        ]
-        self.ledger.append(events, key=f"auto-approve/{round_}")
-        return len(events)
+        return self._decide_rest(round_, "accepted", AUTO)
+
+    def leave_out(self, round_: int) -> int:
+        """Reject whatever no person has decided, in the name of `deadline`; returns how many slots that were."""
+        return self._decide_rest(round_, "rejected", DEADLINE)
+
+    def wait(self, round_: int, *, seconds: float = 10.0, progress: Callable[..., None] | None = None) -> None:
+        """Return once nothing of the round waits for people; looks every so many seconds."""
+        before = 0
+        while waiting := len(self.pending(round_)):
+            if progress and waiting != before:  # a line for each change, not for each look: it may take days
+                total = len(self.items(round_))
+                progress(total - waiting, total, "reviewed")
+            before = waiting
+            time.sleep(seconds)
 
     def next(self, reviewer: str) -> Item | None:
         """Claim the most uncertain item that waits for this reviewer; their running claim is given again.
@@ -136,9 +174,8 @@ class Queue:
         while True:
             now = datetime.now(UTC)
             items = self.items()
-            mine = [x for x in items.values() for s in x.slots if s.reviewer == reviewer and s.held(now)]
-            if mine:
-                return mine[0]
+            if mine := _claimed_by(reviewer, items.values(), now):
+                return mine
             open_ = [(x, n) for x in items.values() if (n := _free_slot(x, reviewer, now)) is not None]
             if not open_:
                 return None
@@ -146,6 +183,10 @@ class Queue:
             until = now + timedelta(minutes=item.evidence["claim_minutes"])
             if self._take(item, slot, "claimed", reviewer, {"until": until.isoformat()}):
                 return item  # else somebody was faster: look again
+
+    def held(self, reviewer: str) -> Item | None:
+        """The item that this reviewer has claimed and not decided yet."""
+        return _claimed_by(reviewer, self.items().values(), datetime.now(UTC))
 
     def decide(self, name: str, kind: str, reviewer: str, *, caption: str | None = None, reason: str = "") -> Item:
         """`accepted` (with `caption` where it was edited) or `rejected`; `name` is an item's id or its start.
@@ -170,6 +211,17 @@ class Queue:
             known = "several items start" if found else "no item starts"
             raise UsageError(f"{known} with {name!r}: `flywheel review next` and `status` print the ids")
         return found[0]
+
+    def _decide_rest(self, round_: int, kind: str, by: str) -> int:
+        events = [
+            self._event(x, n, kind, by, {})
+            for x in self.items(round_).values()
+            for n, s in enumerate(x.slots)
+            if s.kind not in DECIDED
+        ]
+        if events:
+            self.ledger.append(events, key=f"{by}/{round_}")
+        return len(events)
 
     def _take(
         self, item: Item, slot: int, kind: str, reviewer: str, evidence: Mapping[str, Any], caption: str | None = None
@@ -212,6 +264,10 @@ def status(items: Iterable[Item]) -> list[dict[str, Any]]:
     return [rows[k] for k in sorted(rows)]
 
 
+def _claimed_by(reviewer: str, items: Iterable[Item], now: datetime) -> Item | None:
+    return next((x for x in items for s in x.slots if s.reviewer == reviewer and s.held(now)), None)
+
+
 def _free_slot(item: Item, reviewer: str, now: datetime) -> int | None:
     """A slot of the item that this reviewer may take."""
     if any(s.reviewer == reviewer and s.kind in DECIDED for s in item.slots):
@@ -220,5 +276,5 @@ def _free_slot(item: Item, reviewer: str, now: datetime) -> int | None:
 
 
 def _require_name(reviewer: str) -> None:
-    if not reviewer.strip() or reviewer == AUTO:
+    if not reviewer.strip() or reviewer in (AUTO, DEADLINE):
         raise UsageError(f"--reviewer {reviewer!r}: give the name of a person")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from flywheel import catalog
 from flywheel.cases.events import load_cases
 from flywheel.ledger import Ledger
+from flywheel.objects import located, readable
 from flywheel.remedies.data import asked, folder_of
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
@@ -116,8 +117,7 @@ def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, An
 
 def _checkpoint(workspace: Workspace, name: str) -> dict[str, Any] | None:
     """The round whose candidate a path, absolute or in the workspace, names; with or without its last part."""
-    wanted = Path(name).as_posix().rstrip("/")
-    root = workspace.root.as_posix()
+    wanted, root = str(located(name)).rstrip("/"), str(workspace.root)
     for row in Ledger(workspace, "rounds").rows():
         path = Path(row["checkpoint"])
         names = {p.as_posix() for p in (path, path.parent)} | {path.parent.name}
@@ -165,7 +165,7 @@ def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
         for manifest in sorted(workspace.root.glob(pattern)):
             for f in read_json(manifest)["files"] if ids else ():
                 path = manifest.parent / f["path"]
-                if ids & set(pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()):
+                if ids & set(pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()):
                     name = str(manifest.relative_to(workspace.root))
                     found.append({"manifest": name, "file": f["path"], "bucket": f["bucket"], "stages": f["stages"]})
     return found

@@ -6,13 +6,15 @@ Every step is idempotent: what is finished is found and not redone, so running a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flywheel import catalog
 from flywheel.ledger import Ledger
+from flywheel.objects import located
 from flywheel.preset import load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
@@ -21,6 +23,9 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
 from flywheel.signals.results import failure_rates, load_results
 from flywheel.workspace import Workspace, digest, read_json, write_json
+
+if TYPE_CHECKING:
+    from curation.pipeline import Curated
 
 Summary = dict[str, Any]
 Step = Callable[..., Any]
@@ -42,9 +47,30 @@ def run(
 
     `report` renders what people look at, as the last step.
 
-    Errors: `UsageError` for anything the user can fix.
+    Errors: `Waiting` while a round's samples wait for review; `UsageError` for anything else the user can fix.
     """
     began = time.monotonic()
+    with work(job, step, progress) as (context, do):
+        workspace, curated = context.workspace, fill_pool(context, do)
+        for round_ in rounds_to_run(workspace, job, curated.snapshot):
+            one_round(context, round_, curated.snapshot, do)
+        do("export", steps.export, context)
+        if report:
+            do("report", report, workspace)
+    summary = summarise(workspace, time.monotonic() - began)
+    write_json(marker(job), {"job": asdict(job), "finished": True})
+    return summary
+
+
+def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = None) -> Curated:
+    """The part of a run before its rounds: bring in, score, decide and shard what is new. Errors: `UsageError`."""
+    with work(job, step, progress) as (context, do):
+        return fill_pool(context, do)
+
+
+@contextmanager
+def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[steps.Context, Step]]:
+    """Hold the workspace; yields what steps share, and what runs a step: announced and its cost recorded."""
     workspace = Workspace(job.workspace)
     with hold(workspace, job) as number:
         context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
@@ -55,17 +81,14 @@ def run(
             with context.progress.step(label):
                 return meter.measure(round_, label, function.__name__, lambda: step(label, function, *args), units)
 
-        do("ingest", steps.ingest, context)
-        do("held-out suite", steps.hold_out, context)
-        curated = do("curate", steps.curate, context, units=lambda found: found.input)
-        for round_ in rounds_to_run(workspace, job, curated.snapshot):
-            one_round(context, round_, curated.snapshot, do)
-        do("export", steps.export, context)
-        if report:
-            do("report", report, workspace)
-    summary = summarise(workspace, time.monotonic() - began)
-    write_json(marker(job), {"job": asdict(job), "finished": True})
-    return summary
+        yield context, do
+
+
+def fill_pool(context: steps.Context, do: Step) -> Curated:
+    """Ingest, write the suite, curate."""
+    do("ingest", steps.ingest, context)
+    do("held-out suite", steps.hold_out, context)
+    return do("curate", steps.curate, context, units=lambda found: found.input)
 
 
 def validate(job: Job) -> None:
@@ -120,13 +143,13 @@ def marker(job: Job) -> Path:
     policy = Path(job.policy).read_text("utf-8") if job.policy and Path(job.policy).is_file() else job.policy
     preset = asdict(load_preset(job.preset))
     key = digest(listing, policy, preset, job.seed, job.rounds)
-    return Path(job.workspace, "runs", f"{key[:32]}.json")
+    return located(job.workspace) / "runs" / f"{key[:32]}.json"
 
 
 def finished(job: Job) -> Summary | None:
     """The summary of a job that has nothing left to do, found without starting anything; None otherwise."""
     began = time.monotonic()
-    if not Path(job.workspace, "workspace.json").exists() or not Path(job.source).exists():
+    if not (located(job.workspace) / "workspace.json").exists() or not Path(job.source).exists():
         return None
     return summarise(Workspace(job.workspace), time.monotonic() - began) if marker(job).exists() else None
 
@@ -150,6 +173,7 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
                 "targets": result["targets"],
                 "fixed": result["fixed"],
                 "broken": result["broken"],
+                "gate": result["gate"],
             }
         )
     return out | {

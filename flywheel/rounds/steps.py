@@ -15,13 +15,15 @@ from flywheel import catalog
 from flywheel.cases import routing
 from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.ledger import Ledger
+from flywheel.mirror import Publisher, fetched, publish
+from flywheel.objects import located
 from flywheel.preset import Preset
 from flywheel.progress import Progress
 from flywheel.remedies import data, reward_policy
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions, nearest
-from flywheel.remedies.review import AUTO, Item, Queue
+from flywheel.remedies.review import AUTO, Item, Queue, Waiting
 from flywheel.rounds import gate as gates
 from flywheel.rounds import promotion
 from flywheel.rounds.job import Job
@@ -117,7 +119,7 @@ def curate(run: Context) -> Curated:
     )
     for line in curated.not_configured:
         run.progress.say(f"not applied: {line}")
-    manifest = str(Path(curated.manifest).relative_to(run.workspace.root))
+    manifest = str(located(curated.manifest).relative_to(run.workspace.root))
     row = counts | {"snapshot": curated.snapshot, "policy": policy, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
@@ -159,21 +161,30 @@ def collect(run: Context, plan_: Plan) -> None:
         progress=run.progress,
     )
     settings = run.preset.review
-    Queue(run.workspace).add(number, rows, reviews=settings.reviews, claim_minutes=settings.claim_minutes)
+    Queue(run.workspace).add(
+        number,
+        rows,
+        reviews=settings.reviews,
+        claim_minutes=settings.claim_minutes,
+        deadline_hours=settings.deadline_hours,
+    )
 
 
 def review(run: Context, plan_: Plan) -> None:
-    """Wait for people, the loop's only manual step, or approve in their stead. Errors: `UsageError` while some wait."""
+    """People's decisions, the loop's only manual step, or approval in their stead. Errors: `Waiting` for them."""
     number, queue = plan_["round"], Queue(run.workspace)
     unattended = run.job.auto_approve or run.preset.review.auto_approve
     if unattended and (approved := queue.approve_all(number)):
         run.progress.say(f"{approved} reviews recorded as {AUTO}")
-    waiting = [x for x in queue.items(number).values() if x.outcome is None]
-    if waiting:
-        raise UsageError(
-            f"{len(waiting)} samples of round {number} wait for review: `flywheel review next --reviewer NAME "
-            f"-w {run.workspace.root}` hands them out; run again when none is left, or with --auto-approve"
+    if waiting := queue.pending(number):
+        until = f" until {waiting[0].deadline:%Y-%m-%d %H:%M} UTC" if waiting[0].deadline else ""
+        raise Waiting(
+            number,
+            f"{len(waiting)} samples of round {number} wait for review{until}: `flywheel review next --reviewer NAME "
+            f"-w {run.workspace.root}` hands them out; run again when none is left, or with --auto-approve",
         )
+    if missed := queue.leave_out(number):
+        run.progress.say(f"{missed} reviews were missing at the deadline: those samples are left out")
 
 
 def shard(run: Context, plan_: Plan) -> None:
@@ -267,9 +278,10 @@ def train(run: Context, plan_: Plan) -> dict[str, Path]:
     mixes = {"candidate": sources(run, plan_)}
     if plan_["targets"]:
         mixes["control"] = sources(run, plan_ | {"mix": [m for m in plan_["mix"] if m not in data.asked(plan_)]})
+    folders = {arm: run.workspace.path("checkpoints", arm_name(plan_["round"], arm)) for arm in mixes}
     runs = [
         Run(
-            out_dir=str(run.workspace.path("checkpoints", arm_name(plan_["round"], arm))),
+            out_dir=str(fetched(folders[arm])),
             sources=mix,
             recipe=plan_["recipe"],
             init=str(run.workspace.path(plan_["incumbent"])) if plan_["incumbent"] else None,
@@ -278,7 +290,16 @@ def train(run: Context, plan_: Plan) -> dict[str, Path]:
         )
         for arm, mix in mixes.items()
     ]
-    return dict(zip(mixes, train_all(runs, threads=run.preset.threads, progress=run.progress)))
+    publisher = Publisher([*folders.values()])
+
+    def progress(*seen: Any) -> None:
+        run.progress(*seen)
+        publisher()
+
+    made = train_all(runs, threads=run.preset.threads, progress=progress)
+    for folder in folders.values():
+        publish(folder)
+    return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), made)}
 
 
 def sources(run: Context, plan_: Plan) -> list[dict[str, Any]]:

@@ -68,6 +68,16 @@ def import_battles(workspace: Workspace, path: Path, *, model: str | None = None
     return Imported(fresh, len(battles) - fresh, len(bad), write_quarantine(workspace, name, bad))
 
 
+def vote(workspace: Workspace, battle: Battle) -> bool:
+    """Record one vote; False when it was recorded already. What the checkpoint in service lost becomes a signal."""
+    from flywheel.rounds.promotion import incumbent
+
+    key, service = f"battles/vote/{battle.battle_id}", incumbent(workspace)
+    if service and battle.prompt and _lost(battle, service.checkpoint):
+        Ledger(workspace, "signals").append([signal(battle, service.checkpoint)], key=f"{key}/signals")
+    return Ledger(workspace, "battles").append([_row(battle)], key=key)
+
+
 def _lost(battle: Battle, model: str) -> bool:
     other = {battle.model_a: "model_b", battle.model_b: "model_a"}.get(model)
     return other is not None and battle.winner in (other, "tie (bothbad)")

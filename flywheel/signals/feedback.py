@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flywheel.ledger import Ledger
+from flywheel.lock import locked
 from flywheel.workspace import UsageError, Workspace, digest, file_digest, write_bytes
 
 
@@ -157,6 +157,5 @@ def why(error: ValidationError) -> str:
 @contextmanager
 def one_at_a_time(workspace: Workspace) -> Iterator[None]:
     """One process at a time compares with the ledger and appends: that is what makes an event count once."""
-    with open(workspace.path(".signals.lock"), "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+    with locked(workspace.path(".signals.lock")):
         yield

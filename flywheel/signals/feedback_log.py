@@ -2,6 +2,7 @@
 
 Segments are `feedback/log/*.jsonl`. A live writer holds a lock on its own; every other one, left by a killed server,
 can be folded into the ledger under a key of its name and removed. A last line without its end was never acknowledged.
+Of a workspace on S3 they are in the local copy: a server that was killed is started again on the same machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from flywheel.mirror import mirror
 from flywheel.signals.feedback import Feedback, known_ids, record, signal_id, why
 from flywheel.workspace import Workspace, write_bytes
 
@@ -60,7 +62,7 @@ class FeedbackLog:
         self.fold_seconds = fold_seconds
         fold(workspace)  # what a killed server left
         self.known = known_ids(workspace)
-        self.folder = workspace.path("feedback", "log")
+        self.folder = mirror(workspace.path("feedback", "log"))
         self.segment = Segment(self.folder)
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._lines: list[tuple[str, bytes]] = []
@@ -130,7 +132,7 @@ class FeedbackLog:
 def fold(workspace: Workspace) -> int:
     """Move every segment without a live writer into the ledger, each once; returns the number of new signals."""
     recorded = 0
-    for path in sorted(workspace.path("feedback", "log").glob("*.jsonl")):
+    for path in sorted(mirror(workspace.path("feedback", "log")).glob("*.jsonl")):
         with open(path, "rb") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

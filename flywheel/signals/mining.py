@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel.ledger import Ledger
+from flywheel.objects import readable
 from flywheel.workspace import UsageError, Workspace, digest, file_digest
 
 COLUMNS = ("prompt_id", "prompt", "capability", "checkpoint", "seed", "verifier", "score", "threshold")
@@ -96,10 +97,13 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
 
 
 def mine_file(workspace: Workspace, path: Path, settings: Mining) -> dict[str, int]:
-    """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: signals}."""
+    """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: new signals}."""
+    judged, ledger = read_judgements(path), Ledger(workspace, "signals")
     batch = digest(file_digest(path), vars(settings))[:32]
-    found = mine(read_judgements(path), settings, batch=batch)
-    Ledger(workspace, "signals").append(found, key=f"mining/{batch}")
+    if ledger.has(f"mining/{batch}"):
+        return {}
+    found = mine(judged, settings, batch=batch)
+    ledger.append(found, key=f"mining/{batch}")
     counts: dict[str, int] = {}
     for verifier in found["verifier"].to_pylist():
         counts[verifier] = counts.get(verifier, 0) + 1
@@ -114,6 +118,6 @@ def read_judgements(path: Path) -> pa.Table:
     if not path.is_file():
         raise UsageError(f"{path} is no file: give judgements as Parquet or JSON lines")
     try:
-        return pq.read_table(path) if path.suffix == ".parquet" else pj.read_json(path)
+        return pq.read_table(readable(path)) if path.suffix == ".parquet" else pj.read_json(path)
     except pa.ArrowException as error:
         raise UsageError(f"{path} cannot be read as judgements: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from flywheel.objects import readable
 from flywheel.scorer import BadImage, Item, decode
 from flywheel.signals.suite import write_rows
 from flywheel.workspace import UsageError, Workspace, digest, read_json, write_bytes, write_json
@@ -59,7 +60,7 @@ def _captioned(workspace: Workspace, only: frozenset[str] | None = None) -> Iter
     columns = ["sample_id", "task", "caption", *(["image"] if only else [])]
     for manifest in sorted(workspace.path("pool").glob("*/manifest.json")):
         for shard in read_json(manifest)["shards"]:
-            for row in pq.read_table(manifest.parent / shard["path"], columns=columns).to_pylist():
+            for row in pq.read_table(readable(manifest.parent / shard["path"]), columns=columns).to_pylist():
                 if row["task"] == "t2i" and row["caption"].strip() and (only is None or row["sample_id"] in only):
                     yield row["sample_id"], row["caption"], row.get("image", b"")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from flywheel.mirror import fetched
 from flywheel.preset import Evaluation
 from flywheel.signals.evaluation import Report, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
@@ -42,7 +43,8 @@ def self_evaluate(
     from training.checkpoint import Checkpoint
 
     prompts = [(p.prompt_id, p.text, [hashlib.sha256(r).hexdigest() for r in p.reference_bytes()]) for p in suite]
-    name = digest(Checkpoint(checkpoint).fingerprint, prompts, settings.side, settings.steps, settings.cfg)[:16]
+    weights = Checkpoint(fetched(checkpoint)).fingerprint
+    name = digest(weights, prompts, settings.side, settings.steps, settings.cfg)[:16]
     judged_by = [[p.checks for p in suite], dict(settings.judge), dict(settings.scorers)]
     path = workspace.path("judgements", f"{digest(name, judged_by, list(seeds))[:16]}.parquet")
     if path.exists():

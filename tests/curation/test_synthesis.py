@@ -24,7 +24,7 @@ NONE = frozenset()
     [
         ("a red circle on the left of a white card", "One RED circle at the left, pink background!"),
         ("three blue stars on a yellow card", "a pink card with exactly three blue stars"),
-        ('the word "SUN" in green on a pink card', 'a green sign reading “sun” on a light blue background'),
+        ('the word "SUN" in green on a pink card', "a green sign reading “sun” on a light blue background"),
         ("make the red star blue", "change the red star to blue"),
         ("a black square in the center of a white card", "a black square in the middle, white background"),
     ],

@@ -4,20 +4,32 @@ import io
 import json
 import math
 import random
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+import uvicorn
 from PIL import Image, ImageDraw, ImageFilter
+from starlette.testclient import TestClient
 
+from dashboards.access import Access
+from dashboards.app import create_app
 from flywheel.cases.events import case_id
 from flywheel.ledger import Ledger
+from flywheel.remedies.review import Queue
 from flywheel.rounds.gate import judge
 from flywheel.schema import POOL
 from flywheel.signals.results import failure_rates, results
 from flywheel.workspace import Workspace, write_bytes, write_json, write_parquet
 
-HOSTILE = "<script>alert(1)</script> \"><img src=x onerror=alert(2)> a sign"
+HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> a sign'
 PROMPTS = 24  # per capability
 RATES = {  # capability → failure rate of round 1, round 2's candidate, round 2's control; and the remedy track
     "typography": (0.92, 0.42, 0.88, "pretraining"),
@@ -29,7 +41,17 @@ RATES = {  # capability → failure rate of round 1, round 2's candidate, round 
 WORDS = ("OPEN", "天气真好", "BREAD", "FLYWHEEL", "안녕", "مرحبا")
 COLORS = ("#d9483b", "#2f7fd1", "#3a9d5d", "#e0a526", "#8a4fb0")
 SNAPSHOT = "5f1d" * 16
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Nothing of the browser's own may go out: requests that are counted are the page's.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]  # fmt: skip
 TARGETS = ["typography", "count"]
+PROBED = case_id("typography-001", "typography")
+
+
+def opened(workspace: Workspace, access: Access | None = None, **options: Any) -> TestClient:
+    """A visitor on the machine that serves the dashboard."""
+    return TestClient(create_app(workspace, access, **options), base_url="http://127.0.0.1")
 
 
 def build(root: Path) -> Workspace:
@@ -46,6 +68,8 @@ def build(root: Path) -> Workspace:
     first, second = results(signals, 1, "candidate"), results(signals, 2, "candidate")
     _round(workspace, 2, second, first, results(signals, 2, "control"))
     _cases(workspace, 2, second)
+    _probe(workspace)
+    _review(workspace)
     return workspace
 
 
@@ -206,7 +230,7 @@ def _metrics(workspace: Workspace, number: int, arm: str) -> None:
     lines = []
     for step in range(1, steps + 1):
         loss = 0.25 + (start - 0.25) * math.exp(-step / 160) + dice.gauss(0, 0.03) + (0.04 if arm == "control" else 0)
-        lines.append({"step": step, "loss": loss} | ({"val_loss": loss + 0.02} if step % 100 == 0 else {}))
+        lines.append({"step": step, "loss": loss} | ({"validation_loss": loss + 0.02} if step % 100 == 0 else {}))
     text = "\n".join(json.dumps(line) for line in lines) + "\n"
     write_bytes(workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl"), text.encode())
 
@@ -261,7 +285,62 @@ def _cases(workspace: Workspace, number: int, new: dict) -> None:
         for kind, track in kinds:
             why = json.dumps({"reason": f"{kind} by the fixture", "signals": [{"verifier": "text"}]})
             events.append(base | {"event_id": f"{one}-{number}-{kind}", "kind": kind, "track": track, "evidence": why})
+            if one == PROBED and number == 2:
+                events.append(base | {"event_id": f"{one}-remedied", "kind": "remedied", "evidence": "{}"})
     Ledger(workspace, "case_events").append(events, key=f"events/{number}")
+
+
+def _probe(workspace: Workspace) -> None:
+    """An experiment on one case: two further seeds."""
+    for k in (1, 2):
+        write_bytes(workspace.path("probes", "round-0001", f"seed-{k}", "typography-001.png"), picture(k, k == 1))
+    row = {"probe_id": "p", "case_id": PROBED, "prompt_id": "typography-001", "capability": "typography", "round": 1}
+    row |= {"checkpoint": "checkpoints/round-0001-candidate", "seeds": 2, "seeds_passed": 1, "enhanced": None}
+    Ledger(workspace, "probes").append([row | {"density": 12.5, "folder": "probes/round-0001"}], key="probe")
+
+
+def candidates(workspace: Workspace, number: int, ids: list[str]) -> None:
+    """What a remedy proposes for typography: the pictures that reviewers look at."""
+    rows = [
+        {"sample_id": i, "track": "typography", "image": picture(n, True), "references": []} for n, i in enumerate(ids)
+    ]
+    folder = workspace.path("remedies", f"round-{number:04d}")
+    write_parquet(folder / "candidates.parquet", pa.Table.from_pylist(rows))
+
+
+def _review(workspace: Workspace) -> None:
+    """A sample that was retrieved for that case, and what a reviewer did with it."""
+    candidates(workspace, 2, ["typography-8"])
+    queue = Queue(workspace)
+    row = {"capability": "typography", "sample_id": "typography-8", "caption": "a card", "priority": 0.5}
+    queue.add(2, [row | {"evidence": {"case": PROBED, "similarity": 0.9}}])
+    queue.decide(queue.next("ada").item, "rejected", "ada", reason="wrong word")
+
+
+@contextmanager
+def served(workspace: Workspace, access: Access | None = None) -> Iterator[str]:
+    """Address of the dashboard on a free port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(workspace, access), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real one; tests that need it are skipped where there is none."""
+    play = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine")
+    with play.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="session")

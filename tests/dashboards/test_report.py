@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dashboards.examples import EXAMPLES
 from dashboards.page import STYLE
 from dashboards.report import render
 from flywheel.catalog import query
 from flywheel.ledger import Ledger
+from flywheel.queries import ready
 from flywheel.workspace import Workspace, read_json
 from tests.dashboards.conftest import HOSTILE
 
@@ -157,9 +157,10 @@ def test_loss_curves_of_both_arms(page: Page) -> None:
     assert {"candidate", "control", "candidate held-out", "control held-out"} <= set(lines)
 
 
-def test_every_sql_example_runs(workspace: Workspace) -> None:
-    answers = {name: query(workspace, sql) for name, sql in EXAMPLES}
-    assert all(answers[name] for name in answers)
+def test_ready_questions_are_there_and_find_something_here(workspace: Workspace, page: Page) -> None:
+    for name, wanted in ready().items():
+        assert f"flywheel sql --ready {name} --workspace" in page.text
+        assert query(workspace, wanted.sql) or name == "cost_per_fix", name  # no cost is recorded here
 
 
 def test_an_empty_workspace_has_a_report_too(empty: Workspace) -> None:

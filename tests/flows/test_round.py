@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.round import markdown, rate_table
+from flows.artifacts import markdown, rate_table
 from flows.server import embedded_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ SUMMARY = {
             "control_failure_rate": {},
             "fixed": [],
             "broken": [],
+            "gate": [],
         },
         {
             "round": 2,
@@ -38,6 +39,10 @@ SUMMARY = {
             "control_failure_rate": {"count": 0.7},
             "fixed": ["a", "b"],
             "broken": ["c"],
+            "gate": [
+                {"check": "count", "n": 4, "incumbent": 0.75, "candidate": 0.5, "fixed": 2, "broken": 1, "low": -0.5}
+                | {"high": 0.1, "p_value": 1.0, "targeted": True, "outcome": "tie"}
+            ],
         },
     ],
 }
@@ -46,7 +51,8 @@ SUMMARY = {
 DRIVER = """
 import json, sys, time
 from pathlib import Path
-from flows.round import publish, task_step
+from flows.artifacts import publish
+from flows.round import task_step
 from flows.server import api, configure
 from flywheel.workspace import UsageError
 
@@ -126,7 +132,7 @@ def test_the_users_error_comes_out_unchanged(recorded: dict) -> None:
 
 
 def test_round_result_becomes_artifacts(recorded: dict) -> None:
-    assert recorded["artifacts"] == ["flywheel-failure-rates", "flywheel-round"]
+    assert recorded["artifacts"] == ["flywheel-failure-rates", "flywheel-gate", "flywheel-round"]
 
 
 def test_a_whole_run_passes_the_users_error_on(recorded: dict, home: Path, tmp_path: Path) -> None:
@@ -177,6 +183,36 @@ with embedded_server(Path(sys.argv[1])) as url:
             pass
         time.sleep(0.2)
     pytest.fail("the embedded server outlived its killed driver")
+
+
+def test_a_server_that_dies_on_the_way_is_one_sentence(recorded: dict, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / ".prefect")
+    code = """
+import sys
+from pathlib import Path
+import psutil
+from flows.round import task_step
+from flows.server import api, configure
+from flywheel.workspace import UsageError
+configure(Path(sys.argv[1]))
+try:
+    with api(Path(sys.argv[1])):
+        from prefect import flow
+
+        @flow
+        def killing():
+            [server] = [p for p in psutil.Process().children() if "flows.server_process" in p.cmdline()]
+            server.kill()
+            server.wait()
+            task_step("next", print)
+
+        killing()
+except UsageError as error:
+    print(error)
+"""
+    done = python(code, tmp_path / ".prefect")
+    assert "stopped answering: run again" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_real_server_is_used_when_the_environment_names_one(recorded: dict, home: Path, tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 """Views are there on any workspace, and cases are the fold of their events."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from flywheel import catalog
-from flywheel.cases.events import detect, event, fold, load_cases, retest
+from flywheel.cases.events import case_id, detect, event, fold, load_cases, retest
 from flywheel.ledger import Ledger
+from flywheel.queries import ready
 from flywheel.workspace import UsageError, Workspace
 from tests.flywheel.test_cases import signal
 
@@ -39,6 +44,62 @@ def test_sql_fold_equals_python_fold(workspace: Workspace):
     assert {r["case_id"] for r in rows.values()} == folded.keys()
 
 
+def test_the_kept_fold_changes_no_answer(workspace: Workspace):
+    """Whatever came before and after it, and though compaction replaces the files that it folds."""
+    ledger = Ledger(workspace, "case_events")
+    everything = "select * from cases order by case_id"
+    steps = [
+        lambda: detect([signal(p, "count", False) for p in "abcd"], {}, 1),
+        lambda: [event(c, 1, "routed", {}, track="rl") for c in load_cases(workspace).values()],
+        lambda: retest({("a", "count"): True, ("b", "count"): False}, load_cases(workspace), 2),
+        lambda: detect([signal("e", "count", False)], load_cases(workspace), 1),
+        lambda: retest({("a", "count"): False, ("e", "count"): True}, load_cases(workspace), 3),
+    ]
+    kept: list[Path] = []
+    for number, step in enumerate(steps):
+        ledger.append(step(), key=f"step/{number}")
+        behind = catalog.query(workspace, everything)
+        for path in kept:
+            path.rename(path.with_suffix(".aside"))
+        assert behind == catalog.query(workspace, everything)
+        for path in kept:
+            path.with_suffix(".aside").rename(path)
+        if number in (1, 3):
+            catalog.keep_cases(workspace)
+            kept = sorted(workspace.path("derived").glob("cases-*.parquet"))
+            assert catalog.query(workspace, everything) == behind
+    assert len(kept) == 2 and {r["status"] for r in behind} == {"routed", "re-opened", "closed"}
+    assert ledger.compact() == len(steps)
+    assert catalog.query(workspace, everything) == behind
+    # It is what is read, not a bystander.
+    newest = catalog.keep_cases(workspace)
+    pq.write_table(pq.read_table(newest).slice(0, 1), newest)
+    assert len(catalog.query(workspace, everything)) == 1
+
+
+def test_ready_queries_answer(workspace: Workspace):
+    assert all(catalog.query(workspace, q.sql) == [] for q in ready().values())
+    Ledger(workspace, "signals").append([signal(p, "count", p == "a") for p in "abc"], key="s")
+    Ledger(workspace, "case_events").append(detect([signal("b", "count", False)], {}, 1), key="d")
+    result = {"fixed": [case_id("b", "count")], "broken": [case_id("z", "count")]}
+    Ledger(workspace, "rounds").append([{"round": 2, "result": json.dumps(result)}], key="r")
+    answers = {name: catalog.query(workspace, q.sql) for name, q in ready().items()}
+    (rate,) = answers["failure_rate"]
+    assert (rate["prompts"], rate["failures"], rate["failure_rate"]) == (3, 2, 0.6667)
+    changes = {r["capability"]: (r["fixed"], r["broken"]) for r in answers["fixed_and_broken"]}
+    assert changes == {"count": (1, 0), "never failed before": (0, 1)}
+    assert [(r["status"], r["cases"]) for r in answers["open_cases"]] == [("detected", 1)]
+
+
+def test_asked_from_standard_input(workspace: Workspace):
+    asked = "select 1 as one;\nselect nope;\n.no_such\n.queries\nselect 2\n as two"
+    command = [sys.executable, "-m", "flywheel.cli", "sql", "-w", str(workspace.root), "--json"]
+    out = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=60)
+    first, questions, last = map(json.loads, out.stdout.splitlines())
+    assert (first, last, len(questions)) == ([{"one": 1}], [{"two": 2}], len(ready()))
+    assert "nope" in out.stderr and "no ready query 'no_such'" in out.stderr and out.returncode == 0
+
+
 def test_appending_twice_under_one_key_records_once(workspace: Workspace):
     ledger = Ledger(workspace, "case_events")
     rows = detect([signal("a", "count", False)], {}, 1)
@@ -52,10 +113,55 @@ def test_export_holds_every_view_and_is_readable_by_any_client(workspace: Worksp
     path = catalog.export(workspace, tmp_path / "out.duckdb")
     with duckdb.connect(str(path), read_only=True) as con:
         names = {r[0] for r in con.execute("select table_name from duckdb_tables()").fetchall()}
+        silent = con.execute(
+            "select column_name from duckdb_columns() where comment is null and not internal"
+        ).fetchall()
     assert names == {r["view"] for r in catalog.documentation()}
+    assert not silent
 
 
 @pytest.mark.parametrize("statement", ["selec 1", "select * from nowhere", "select 1; select 2", "attach 'x.db'"])
 def test_bad_sql_is_the_users_to_fix(workspace: Workspace, statement: str):
     with pytest.raises(UsageError):
         catalog.query(workspace, statement)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('{secret}')",
+        "select * from read_csv('{secret}')",
+        "select * from '{secret}'",
+        "select * from glob('{folder}/*')",
+        "select * from read_parquet('{folder}/*.parquet')",
+        "copy (select 1) to '{folder}/out.csv'",
+        "explain analyze copy (select 1) to '{folder}/out.csv'",
+        "attach '{folder}/x.db'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "pragma database_list",
+        "create table t as select 1",
+        "select 1; select 2",
+        "with recursive r(n) as (select 1 union all select n + 1 from r) select max(n) from r",
+        "select count(*) from range(100000000000) a, range(100000000) b",
+        "select string_agg(repeat('x', 1000000)) from range(100000)",
+        "select * from secret_table",
+    ],
+)
+def test_a_stranger_reads_the_views_and_nothing_else(workspace: Workspace, tmp_path: Path, sql: str):
+    secret_table = [{"secret": 1}]  # noqa: F841 - what DuckDB would find in Python
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a,b\n1,2\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError):
+        catalog.ask(workspace, sql.format(secret=secret, folder=tmp_path), rows=10, seconds=0.5)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_strangers_question_is_answered(workspace: Workspace):
+    Ledger(workspace, "case_events").append(detect([signal(p, "count", False) for p in "abc"], {}, 1), key="d")
+    catalog.keep_cases(workspace)
+    Ledger(workspace, "case_events").append(detect([signal("z", "count", False)], {}, 1), key="e")
+    answer = catalog.ask(workspace, "select prompt_id from cases order by all", rows=3, seconds=30)
+    assert (answer.columns, answer.rows, answer.more) == (["prompt_id"], [("a",), ("b",), ("c",)], True)

@@ -1,5 +1,7 @@
 """The doctor says what is wrong with a machine; each line that can fail is shown to fail."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,14 @@ def test_what_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert failed == {"no-such-package", "Ray", "compare-and-swap"}
     assert {found["memory"].status, found["disk"].status} == {doctor.WARNING}
     assert all(found[name].advice for name in (*failed, "memory", "disk"))
+
+
+def test_a_full_disk_is_one_sentence():
+    command = [sys.executable, "-m", "flywheel.cli", "policy", "show", "qwen-image-2"]
+    with open("/dev/full", "w") as full:
+        out = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert out.returncode == 2 and out.stderr.startswith("error: the disk is full ([Errno 28] No space left on device)")
+    assert "Traceback" not in out.stderr
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flywheel.remedies import data
-from flywheel.remedies.review import AUTO, Queue, fold, status
+from flywheel.remedies.review import AUTO, DEADLINE, Queue, fold, status
 from flywheel.workspace import UsageError, Workspace, write_parquet
 
 
@@ -113,6 +113,23 @@ def test_auto_approval_is_recorded_as_such_and_leaves_decisions_of_people_alone(
     assert status(found.items().values()) == [
         {"round": 2, "capability": "count", "waiting": 0, "claimed": 0, "accepted": 2, "rejected": 1, AUTO: 2}
     ]
+
+
+def test_what_nobody_reviewed_by_the_deadline_is_left_out(workspace: Workspace):
+    found = queue(workspace, 3, deadline_hours=1e-4)
+    found.decide(found.next("ada").item, "accepted", "ada")
+    assert [x.deadline > datetime.now(UTC) for x in found.pending(2)] == [True, True]
+    found.wait(2, seconds=0.05)  # 0.36 s
+    assert found.leave_out(2) == 2 and found.leave_out(2) == 0
+    outcomes = {x.outcome: {s.reviewer for s in x.slots} for x in found.items().values()}
+    assert outcomes == {"accepted": {"ada"}, "rejected": {DEADLINE}}
+    with pytest.raises(UsageError, match="name of a person"):
+        found.next(DEADLINE)
+
+
+def test_without_a_deadline_people_take_their_time(workspace: Workspace):
+    found = queue(workspace, 2)
+    assert len(found.pending(2)) == len(found.pending()) == 2 and not found.pending(3)
 
 
 def test_the_order_of_events_does_not_matter(workspace: Workspace):

@@ -31,39 +31,17 @@ from flywheel.rounds.promotion import decide, incumbent
 from flywheel.signals.suite import load_suite
 from flywheel.workspace import UsageError, Workspace, file_digest, read_json
 
-PRESET = """
-policy = "demo"
-[training]
-recipe = { base = "tiny", batch = { 64 = 16 }, resolution = { 64 = 64 }, checkpoint_every = 4, validate_every = 8 }
-base_steps = 10
-round_steps = 6
-[evaluation]
-suite = "demo-quick"
-side = 64
-steps = 2
-cfg = 2.0
-[attribution]
-seeds = 1
-[plan]
-remedy_share = 0.5
-max_targets = 2
-min_cases = 1
-samples = 24
-[review]
-auto_approve = true
-"""
+PRESET = Path(__file__).resolve().parents[2] / "benchmarks" / "micro.toml"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "source"
     write_world(folder, seed=0, size="quick")
-    (folder.parent / "micro.toml").write_text(PRESET)
     return folder
 
 
 def command(world: Path, workspace: Path) -> list[str]:
-    preset = str(world.parent / "micro.toml")
     arguments = [
         "run",
         "--source",
@@ -71,7 +49,7 @@ def command(world: Path, workspace: Path) -> list[str]:
         "--workspace",
         str(workspace),
         "--preset",
-        preset,
+        str(PRESET),
         "--no-prefect",
         "--json",
     ]
@@ -209,7 +187,7 @@ def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_
     context = steps.Context(copied, job, preset, Progress())
     plan = steps.plan(context, number, catalog.snapshot(copied))
     steps.collect(context, plan)
-    with pytest.raises(UsageError, match="wait for review: `flywheel review next"):
+    with pytest.raises(UsageError, match="wait for review until .* UTC: `flywheel review next"):
         steps.review(context, plan)
     queue, decided = Queue(copied), []
     while item := queue.next("ada"):

@@ -53,6 +53,36 @@ def test_a_phase(tmp_path, recipe):
     assert "belongs to another run" in wrong(*command, "--seed", 3)
 
 
+def test_latents_encoded_once_train_the_same_model(tmp_path, recipe):
+    (tmp_path / "shards").mkdir()
+    manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(8)}, {"rows": card_rows(8, task="ti2i")}])
+    given = ("--recipe", recipe, "--shards", manifest)
+    assert "give --autoencoder" in wrong("latents", *given, "--output", tmp_path / "latents")
+    flywheel("train", *given, "--output", tmp_path / "parent", "--steps", 1)
+    parent = tmp_path / "parent" / "final"
+    again = ("train", *given, "--init", parent, "--steps", 2, "--json", "--output")
+    now = json.loads(flywheel(*again, tmp_path / "now").stdout)
+    recipe.write_text(f"{RECIPE}latents = '{tmp_path / 'latents'}'")
+    assert "write them with flywheel latents" in wrong(*again, tmp_path / "cached")
+    done = flywheel("latents", *given, "--autoencoder", parent, "--output", tmp_path / "latents", "--json")
+    assert json.loads(done.stdout) == {"latents": str(tmp_path / "latents"), "shards": 2, "rows": 16, "skipped": 0}
+    cached = json.loads(flywheel(*again, tmp_path / "cached").stdout)
+    assert cached["fingerprint"] == now["fingerprint"] and cached["loss"] == now["loss"]
+
+
+def test_rows_that_cannot_be_read_are_skipped_and_counted_where_the_recipe_says_so(tmp_path, recipe):
+    (tmp_path / "shards").mkdir()
+    rows = card_rows(20)
+    rows[3]["image"] = rows[3]["image"][:60]
+    manifest = write_snapshot(tmp_path / "shards", [{"rows": rows}])
+    command = ("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run", "--steps", 5, "--json")
+    assert "row 3, sample t2i-base-0-3" in wrong(*command)
+    recipe.write_text(RECIPE + 'on_error = "skip"')
+    assert json.loads(flywheel(*command).stdout)["skipped"] == 1  # five batches of four: every row once
+    recipe.write_text(RECIPE + 'on_error = "ignore"')
+    assert "use raise or skip" in wrong(*command)
+
+
 def test_wrong_usage_says_what_to_do(tmp_path, recipe):
     assert "give --shards MANIFEST" in wrong("train", "--output", tmp_path / "run")
     assert "no shard manifest at" in wrong("train", "--shards", tmp_path / "none.json", "--output", tmp_path / "run")

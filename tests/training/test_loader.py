@@ -50,7 +50,7 @@ def autoencoder():
 
 
 # Latents ------------------------------------------------------------------------------------------------------------
-def test_cached_latents_equal_those_encoded_now_and_no_target_is_decoded(tmp_path, snapshot, autoencoder, monkeypatch):
+def test_cached_latents_equal_those_encoded_now_and_no_shard_is_read(tmp_path, snapshot, autoencoder, monkeypatch):
     plan, prepare = plan_of(snapshot), prepare_with(autoencoder)
     expected = [Loader(plan, prepare, resolution=RESOLUTION).batch(t) for t in (0, 5)]
     latents = Latents(tmp_path, autoencoder.fingerprint, RESOLUTION)
@@ -60,7 +60,7 @@ def test_cached_latents_equal_those_encoded_now_and_no_target_is_decoded(tmp_pat
     write_latents(plan.shards, autoencoder, latents)  # what is there stays
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
 
-    monkeypatch.setattr("training.data.loader._decode", lambda *a: pytest.fail("an image was decoded"))
+    monkeypatch.setattr("training.data.files.parquet", lambda *a: pytest.fail("a shard was read"))
     loader = Loader(plan, prepare, resolution=RESOLUTION, latents=latents, reference_pixels=False)
     for t, batch in zip((0, 5), expected, strict=True):
         assert equal(loader.batch(t), batch)
@@ -191,10 +191,11 @@ def bucket():
 
 
 def upload(folder, address):
-    from training.data.files import _key, _s3
+    from flywheel.objects import arrow
+    from training.data.files import _key
 
     for path in folder.iterdir():
-        with _s3().open_output_stream(_key(f"{address}/{path.name}")) as out:
+        with arrow().open_output_stream(_key(f"{address}/{path.name}")) as out:
             out.write(path.read_bytes())
 
 
@@ -247,7 +248,8 @@ def test_s3_reads_row_groups_not_files(tmp_path, bucket, monkeypatch):
 
 
 def test_faults_on_s3_are_named(tmp_path, bucket):
-    from training.data.files import _key, _s3
+    from flywheel.objects import arrow
+    from training.data.files import _key
 
     write_snapshot(tmp_path, [{"rows": card_rows(30)}])
     address = f"{bucket}/faults"
@@ -255,11 +257,11 @@ def test_faults_on_s3_are_named(tmp_path, bucket):
     with pytest.raises(ShardError, match="no shard manifest at s3://snapshots/nowhere/manifest.json"):
         plan_of(f"{bucket}/nowhere/manifest.json")
     plan = plan_of(f"{address}/manifest.json")
-    with _s3().open_output_stream(_key(f"{address}/00000.parquet")) as out:
+    with arrow().open_output_stream(_key(f"{address}/00000.parquet")) as out:
         out.write(b"PAR1" + bytes(plan.shards[0].bytes - 8) + b"PAR1")
     with pytest.raises(ShardError, match=r"s3://snapshots/faults/00000\.parquet, row group 0"):
         Loader(plan, plain, resolution={}).batch(0)
-    _s3().delete_file(_key(f"{address}/00000.parquet"))
+    arrow().delete_file(_key(f"{address}/00000.parquet"))
     with pytest.raises(ShardError, match=r"00000\.parquet is missing"):
         plan_of(f"{address}/manifest.json")
 

@@ -1,4 +1,4 @@
-"""Files of a snapshot, in a folder or on S3 (`s3://bucket/…`): whole reads, sizes, Parquet by row group.
+"""Files of a snapshot, in a folder or on S3 (`s3://bucket/…`): whole reads, sizes, Parquet and Arrow by row group.
 
 S3 is read by Arrow with range requests; credentials, region and endpoint come from AWS's usual environment variables.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel import objects
 from flywheel.workspace import file_digest
 
 Place = Path | str
@@ -48,7 +48,7 @@ def read(where: Place) -> bytes:
     """All bytes. Errors: `OSError`, `FileNotFoundError`."""
     if isinstance(where, Path):
         return where.read_bytes()
-    with _s3().open_input_file(_key(where)) as file:
+    with objects.arrow().open_input_file(_key(where)) as file:
         return file.read()
 
 
@@ -60,7 +60,7 @@ def sha256(where: Place) -> str:
 def sizes(places: Sequence[Place]) -> list[int | None]:
     """Bytes of each file, None where there is none; one request for many files on S3 runs them side by side."""
     away = [_key(p) for p in places if isinstance(p, str)]
-    found = iter(_s3().get_file_info(away) if away else ())
+    found = iter(objects.arrow().get_file_info(away) if away else ())
     return [_local_size(p) if isinstance(p, Path) else _remote_size(next(found)) for p in places]
 
 
@@ -68,7 +68,18 @@ def parquet(where: Place) -> pq.ParquetFile:
     """Open for reads by row group: mapped into memory, or by one coalesced range request a row group on S3."""
     if isinstance(where, Path):
         return pq.ParquetFile(where, memory_map=True)
-    return pq.ParquetFile(_s3().open_input_file(_key(where)), pre_buffer=True)
+    return pq.ParquetFile(objects.arrow().open_input_file(_key(where)), pre_buffer=True)
+
+
+def record_batches(where: Place) -> pa.RecordBatchFileReader:
+    """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
+    return pa.ipc.open_file(
+<<<<<<< HEAD
+        pa.memory_map(str(where)) if isinstance(where, Path) else objects.arrow().open_input_file(_key(where))
+=======
+        pa.memory_map(str(where)) if isinstance(where, Path) else arrow().open_input_file(_key(where))
+>>>>>>> train
+    )
 
 
 def _local_size(path: Path) -> int | None:
@@ -86,20 +97,5 @@ def _key(address: str) -> str:
     return address.removeprefix("s3://")
 
 
-def _s3() -> Any:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return _s3_at(endpoint, region)
-
-
-@lru_cache(maxsize=4)
-def _s3_at(endpoint: str, region: str | None) -> Any:
-    from pyarrow import fs
-
-    scheme, _, host = endpoint.rpartition("://")
-    given = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
-    return fs.S3FileSystem(region=region, **given)
-
-
 READ_ERRORS = (OSError, pa.ArrowException, KeyError)
-"""What a missing, torn or foreign Parquet file raises."""
+"""What a missing, torn or foreign Parquet or Arrow file raises."""

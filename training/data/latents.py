@@ -1,7 +1,8 @@
-"""Latents computed once: a side-car Parquet per shard, read by row group instead of decoding and encoding images.
+"""Latents computed once: a side-car per shard, read by row group instead of decoding and encoding images.
 
-A side-car is named by its shard's SHA-256 and says in its metadata which autoencoder, resize rule and dtype made it; it
-has the shard's row groups, one fixed-size binary column for targets and one for references. Text is not cached here.
+A side-car is named by its shard's SHA-256 and says in its metadata which autoencoder, resize rule and dtype made it. It
+is an Arrow file, because those are mapped into memory where Parquet is copied: a record batch for each row group, with
+sample ids, captions, and one fixed-size binary column for targets and one for references.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from training.data.loader import RowGroup, read_row_group, to_unit
 from training.data.plan import Shard, ShardError
 from training.models.autoencoder import Autoencoder
 
+_NO_IMAGES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -45,7 +45,7 @@ class Latents:
 
     def path(self, shard: Shard) -> files.Place:
         """The shard's side-car."""
-        return files.inside(self.folder, f"{shard.sha256}.parquet")
+        return files.inside(self.folder, f"{shard.sha256}.arrow")
 
     def key(self, shard: Shard) -> dict[str, str]:
         """What its metadata must say."""
@@ -54,16 +54,16 @@ class Latents:
         rule = f"area {width * pixels // shard.bucket}x{height * pixels // shard.bucket}"
         return {"encoder": self.encoder, "resize": rule, "dtype": self.dtype, "shard": shard.sha256}
 
-    def open(self, shard: Shard) -> pq.ParquetFile:
+    def open(self, shard: Shard) -> pa.RecordBatchFileReader:
         """The side-car, checked. Errors: `ShardError` where it is missing or made of something else."""
         path = self.path(shard)
         try:
-            file = files.parquet(path)
+            file = files.record_batches(path)
         except FileNotFoundError as error:
-            raise ShardError(f"no latents of {shard.path} at {path}: write them with write_latents first") from error
+            raise ShardError(f"no latents of {shard.path} at {path}: write them with flywheel latents first") from error
         except files.READ_ERRORS as error:
             raise ShardError(f"latents {path}: {error}: delete the file and write it again") from error
-        found = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+        found = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
         for name, wanted in self.key(shard).items():
             if found.get(name) != wanted:
                 raise ShardError(
@@ -72,8 +72,11 @@ class Latents:
                 )
         return file
 
-    def read(self, shard: Shard, index: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Row group `index` as float32: latents, reference latents, and which rows are null. Errors: `ShardError`."""
+    def read(self, shard: Shard, index: int) -> RowGroup:
+        """Row group `index` without pixels; rows whose latents are null are `broken`. Errors: `ShardError`.
+
+        The latents of a local float32 side-car are the file itself, mapped into memory: not to be written to.
+        """
         try:
             return _read(self._opened(shard), index)
         except files.READ_ERRORS as error:
@@ -101,7 +104,7 @@ def write_latents(
     broken: dict[tuple[str, int, int], str] = {}
     for done, shard in enumerate(shards, 1):
         if latents.path(shard).exists():
-            latents.open(shard).close()
+            latents.open(shard)
         else:
             broken |= _write(shard, autoencoder, latents, skip)
         if progress:
@@ -120,16 +123,21 @@ def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
     return latents, autoencoder.encode(to_unit(group.references.flatten(0, 1))).unflatten(0, (n, count))
 
 
-def _read(file: pq.ParquetFile, index: int) -> tuple[Tensor, Tensor, list[int]]:
-    table = file.read_row_group(index)
-    metadata = file.schema_arrow.metadata
+def _read(file: pa.RecordBatchFileReader, index: int) -> RowGroup:
+    batch, metadata = file.get_batch(index), file.schema.metadata
     dtype, shape = DTYPES[metadata[b"dtype"].decode()], [int(v) for v in metadata[b"shape"].split(b",")]
-    column, rows = table["latent"], len(table)
+    names, captions, column, *references = batch.columns
+    latents = _tensor(column, dtype, (len(batch), *shape))
     nulls = [i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid] if column.null_count else []
-    latents = _tensor(column, dtype, (rows, *shape))
-    if "references" not in table.column_names:
-        return latents, latents.new_zeros(rows, 0, *shape), nulls
-    return latents, _tensor(table["references"], dtype, (rows, -1, *shape)), nulls
+    return RowGroup(
+        names.to_pylist(),
+        captions.to_pylist(),
+        _NO_IMAGES,
+        _NO_IMAGES.expand(len(batch), 0, 3, 0, 0),
+        latents,
+        _tensor(references[0], dtype, (len(batch), -1, *shape)) if references else latents[:, None][:, :0],
+        dict.fromkeys(nulls, "its latents are null"),
+    )
 
 
 @torch.no_grad()
@@ -140,21 +148,21 @@ def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool)
         try:
             for index in range(source.num_row_groups):
                 group = read_row_group(
-                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, file=source
+                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, opened=lambda: source
                 )
                 broken |= {(str(shard.path), index, row): why for row, why in group.broken.items()}
-                columns = encoded(group, autoencoder)
-                arrays = [_binary(x, DTYPES[latents.dtype], group.broken) for x in columns if x.shape[1]]
-                if writer is None:
-                    shape = ",".join(map(str, columns[0].shape[1:]))
-                    schema = pa.schema(
-                        [pa.field(n, a.type) for n, a in zip(("latent", "references"), arrays, strict=False)],
-                        metadata={**latents.key(shard), "shape": shape},
-                    )
-                    writer = pq.ParquetWriter(
-                        temporary, schema, compression="none", use_dictionary=False, write_statistics=False
-                    )
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                targets, references = encoded(group, autoencoder)
+                columns = {
+                    "sample_id": pa.array(group.sample_ids),
+                    "caption": pa.array(group.captions),
+                    "latent": _binary(targets, DTYPES[latents.dtype], group.broken),
+                }
+                if references.shape[1]:
+                    columns["references"] = _binary(references, DTYPES[latents.dtype], group.broken)
+                metadata = {**latents.key(shard), "shape": ",".join(map(str, targets.shape[1:]))}
+                batch = pa.record_batch(columns, metadata=metadata)
+                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
+                writer.write_batch(batch)
         finally:
             if writer is not None:
                 writer.close()
@@ -169,8 +177,10 @@ def _binary(x: Tensor, dtype: torch.dtype, nulls: Mapping[int, str]) -> pa.Array
     return pa.Array.from_buffers(pa.binary(flat.shape[1]), len(flat), [valid, data])
 
 
-def _tensor(column: pa.ChunkedArray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    width = array.type.byte_width
-    data = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width :][: len(array) * width]
-    return torch.from_numpy(data if data.flags.writeable else data.copy()).view(dtype).view(shape).float()
+def _tensor(column: pa.FixedSizeBinaryArray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The column's own memory as float32, copied only where the dtype is another."""
+    width = column.type.byte_width
+    plain = pa.Array.from_buffers(
+        pa.uint8(), len(column) * width, [None, column.buffers()[1]], offset=column.offset * width
+    )
+    return torch.from_dlpack(plain).view(dtype).view(shape).float()

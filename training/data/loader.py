@@ -7,10 +7,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R, 3, H, W].
+    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
 
-    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached; `images` is empty
-    then. `broken`: rows that cannot be read, with the reason; in their place stands the next row that can.
+    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached, not to be written
+    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row
+    that can.
     """
 
     sample_ids: list[str]
@@ -61,12 +62,15 @@ class Prepared:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(x.numel() * x.element_size() for x in (self.latents, self.references, *self.states, *self.nulls))
+        return sum(x.nbytes for x in (self.latents, self.references, *self.states, *self.nulls))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one layout, gathered from prepared row groups; `rows` says where each came from."""
+    """Rows of one layout, gathered from prepared row groups; `rows` says where each came from.
+
+    `skipped`: positions where another row stands in, because the drawn one cannot be read.
+    """
 
     rows: list[Row]
     latents: Tensor
@@ -74,6 +78,7 @@ class MicroBatch:
     states: list[Tensor]
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
+    skipped: Sequence[int] = ()
 
 
 class Loader:
@@ -104,7 +109,7 @@ class Loader:
         self._held = 0
         self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
-        self._open = lru_cache(maxsize=32)(lambda shard: files.parquet(plan.shards[shard].path))
+        self._open = lru_cache(maxsize=32)(self._open_shard)
         self._lock = Lock()  # files are open once, and read by this thread and the one that reads ahead
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: dict[tuple[int, int], Future[RowGroup]] = {}
@@ -126,39 +131,34 @@ class Loader:
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
-        groups = [self._prepared(row.shard, row.group) for row in rows]
-        usable = [(group, row.row) for group, row in zip(groups, rows, strict=True) if group is not None]
-        if not usable:
-            raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
-        places = []
-        for number, (group, row) in enumerate(zip(groups, rows, strict=True)):
-            if group is None:
-                self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
-            places.append((group, row.row) if group is not None else usable[number % len(usable)])
+        keys = [(row.shard, row.group) for row in rows]
+        groups = {key: self._prepared(*key) for key in dict.fromkeys(keys)}
+        places = [(groups[key], row.row) for key, row in zip(keys, rows, strict=True)]
+        if None in groups.values():
+            places = self._replaced(rows, places)
+        first = places[0][0]
         return MicroBatch(
             list(rows),
             torch.stack([group.latents[i] for group, i in places]),
-            torch.stack([group.references[i] for group, i in places]),
+            torch.stack([group.references[i] for group, i in places])
+            if first.references.shape[1]
+            else first.references.new_zeros(len(rows), *first.references.shape[1:]),
             [group.states[i] for group, i in places],
             [group.nulls[i] for group, i in places if group.nulls],
-            places[0][0].lead,
+            first.lead,
+            [n for n, row in enumerate(rows) if row[:3] in self.skipped] if self.skipped else (),
         )
 
     def read(self, shard: int, group: int) -> RowGroup:
-        """Decode one row group."""
+        """Read and decode one row group."""
         found = self.plan.shards[shard]
         with self._lock:
-            self._verify(shard)
-            try:
-                file = self._open(shard)
-            except files.READ_ERRORS as error:
-                raise ShardError(f"shard {found.path}, row group {group}: {error}: build the shards again") from error
             return read_row_group(
                 found,
                 group,
                 self.resolution.get(found.bucket, found.bucket),
                 skip=self._skips,
-                file=file,
+                opened=lambda: self._open(shard),
                 latents=self.latents,
                 reference_pixels=self.reference_pixels,
             )
@@ -188,19 +188,32 @@ class Loader:
             self._held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
+    def _replaced(
+        self, rows: Sequence[Row], places: Sequence[tuple[Prepared | None, int]]
+    ) -> list[tuple[Prepared, int]]:
+        """Rows of the same micro-batch in place of those whose row group cannot be read."""
+        usable = [place for place in places if place[0] is not None]
+        if not usable:
+            raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
+        for row, (group, _) in zip(rows, places, strict=True):
+            if group is None:
+                self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
+        return [place if place[0] is not None else usable[n % len(usable)] for n, place in enumerate(places)]
+
     def _skip(self, shard: int, group: int, row: int, why: str) -> None:
         if (shard, group, row) not in self.skipped:
             self.skipped[shard, group, row] = why
             log.warning("skipped row %d of row group %d of %s: %s", row, group, self.plan.shards[shard].path, why)
 
-    def _verify(self, shard: int) -> None:
-        """Check a local file's hash before its first use; of a remote one only the size, not to read all of it."""
+    def _open_shard(self, shard: int) -> pq.ParquetFile:
+        """The file; a local one is hashed before its first use, of a remote one only the size is checked."""
+        found = self.plan.shards[shard]
         if shard not in self._verified:
-            found = self.plan.shards[shard]
             require_size(found, files.sizes([found.path])[0])
             if not files.remote(found.path) and files.sha256(found.path) != found.sha256:
                 raise ShardError(f"shard {found.path} does not match its manifest's sha256: build the shards again")
             self._verified.add(shard)
+        return files.parquet(found.path)
 
 
 def read_row_group(
@@ -209,51 +222,75 @@ def read_row_group(
     pixels: int,
     *,
     skip: bool = False,
-    file: pq.ParquetFile | None = None,
+    opened: Callable[[], pq.ParquetFile] | None = None,
     latents: Latents | None = None,
     reference_pixels: bool = True,
 ) -> RowGroup:
     """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
 
-    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`.
+    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`. Where `latents`
+    hold all that is asked for, the shard itself is not read.
     """
+    group = None if latents is None else latents.read(shard, index)
+    if group is None or (shard.shape[2] and reference_pixels):
+        decoded = _decoded(shard, index, pixels, opened or (lambda: files.parquet(shard.path)), targets=group is None)
+        group = (
+            decoded
+            if group is None
+            else replace(group, references=decoded.references, broken={**group.broken, **decoded.broken})
+        )
+    if not group.broken:
+        return group
+    rows = len(group.captions)
+    if not skip or len(group.broken) == rows:
+        number, why = next(iter(group.broken.items()))
+        raise ShardError(
+            f"shard {shard.path}, row group {index}, row {number}, sample {group.sample_ids[number]}: {why}: "
+            "build the shards again"
+        )
+    order = list(range(rows))
+    for number in group.broken:
+        order[number] = next(i % rows for i in range(number + 1, number + rows) if i % rows not in group.broken)
+    parts = {f.name: getattr(group, f.name) for f in fields(RowGroup) if f.name != "broken"}
+    return RowGroup(**{name: _taken(part, order) for name, part in parts.items()}, broken=group.broken)
+
+
+def _taken(part: Any, order: list[int]) -> Any:
+    """Rows of a tensor or a list in another order; what holds no rows stays as it is."""
+    if part is None or not len(part):
+        return part
+    return part[order] if isinstance(part, Tensor) else [part[i] for i in order]
+
+
+def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.ParquetFile], *, targets: bool) -> RowGroup:
+    """A row group's references, and its targets too; rows that cannot be decoded are listed in `broken`."""
     height, width, count = shard.shape
-    decodes = ("image",) * (latents is None) + ("references",) * (latents is None or (count > 0 and reference_pixels))
+    decodes = ("image", "references") if targets else ("references",)
     try:
-        table = (file or files.parquet(shard.path)).read_row_group(index, columns=["sample_id", "caption", *decodes])
+        columns = ["sample_id", "caption", *decodes]
+        table = opened().read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
     rows, broken = len(table), {}
-    images = np.zeros((rows if "image" in decodes else 0, 3, *size[::-1]), np.uint8)
-    references = np.zeros((rows, count if "references" in decodes else 0, 3, *size[::-1]), np.uint8)
+    images = np.zeros((rows if targets else 0, 3, *size[::-1]), np.uint8)
+    references = np.zeros((rows, count, 3, *size[::-1]), np.uint8)
     for number, row in enumerate(table.select(decodes).to_pylist()):
         try:
-            if "image" in row:
+            if targets:
                 images[number] = _decode(row["image"], (width, height), size)
-            if "references" in row:
-                found = [_decode(data, (width, height), size) for data in row["references"] or []]
-                if len(found) != count:
-                    raise ValueError(f"{len(found)} references instead of {count}")
-                references[number] = np.stack(found) if found else references[number]
+            found = [_decode(data, (width, height), size) for data in row["references"] or []]
+            if len(found) != count:
+                raise ValueError(f"{len(found)} references instead of {count}")
+            references[number] = np.stack(found) if found else references[number]
         except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
             broken[number] = f"{error}"
-    cached, cached_references, nulls = latents.read(shard, index) if latents is not None else (None, None, ())
-    broken |= {number: "its latents are null" for number in nulls if number not in broken}
-    names, captions = table["sample_id"].to_pylist(), table["caption"].to_pylist()
-    if broken and (not skip or len(broken) == rows):
-        number, why = next(iter(broken.items()))
-        raise ShardError(
-            f"shard {shard.path}, row group {index}, row {number}, sample {names[number]}: {why}: "
-            "build the shards again"
-        )
-    for number in broken:
-        other = next(i % rows for i in range(number + 1, number + rows) if i % rows not in broken)
-        for column in (names, captions, images, references, cached, cached_references):
-            if column is not None and len(column):
-                column[number] = column[other]
     return RowGroup(
-        names, captions, torch.from_numpy(images), torch.from_numpy(references), cached, cached_references, broken
+        table["sample_id"].to_pylist(),
+        table["caption"].to_pylist(),
+        torch.from_numpy(images),
+        torch.from_numpy(references),
+        broken=broken,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -66,8 +66,7 @@ class Group:
     rows: np.ndarray  # int16, row numbers inside the group; a row that is drawn more often stands there more often
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One drawn row. `slot` counts draws of its bucket over the whole run: the key of the row's randomness."""
 
     shard: int
@@ -122,8 +121,8 @@ class Cell:
             number = int(np.searchsorted(ends, position, side="right"))
             start = int(ends[number - 1]) if number else 0
             order = self._window(epoch, number)
-            part = order[position - start : position - start + high - low]
-            out += [(self.groups[g].shard, self.groups[g].index, int(self.groups[g].rows[r])) for g, r in part]
+            part = order[position - start : position - start + high - low].tolist()
+            out += [(self.groups[g].shard, self.groups[g].index, self.groups[g].rows.item(r)) for g, r in part]
             low += len(part)
         return out
 

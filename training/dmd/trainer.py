@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flywheel.mirror import fetched
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
@@ -44,8 +45,8 @@ def train(
     needs no guidance: samplers and exports follow it. Resumes from the last checkpoint in `out_dir`. Errors:
     `UsageError` for another run's folder, unusable prompts, or teachers that do not fit the student.
     """
-    out_dir, parent = Path(out_dir), Checkpoint(Path(init))
-    teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [parent]
+    out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
+    teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
     plain = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
     run = digest("dmd", plain, prompts_digest(prompts), seed, parent.fingerprint)
     if (out_dir / checkpoints.FINAL).exists():

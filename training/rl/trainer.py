@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flywheel.mirror import fetched
 from flywheel.scorer import Item
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
@@ -48,7 +49,7 @@ def train(
     `out_dir`. Errors: `UsageError` for another run's folder or unusable prompts, rewards and recipes; `RewardsLost`,
     after a checkpoint, when rewards cannot be had.
     """
-    out_dir, parent = Path(out_dir), Checkpoint(Path(init))
+    out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     _require(prompts, held_out, recipe, rewards)
     run = digest(
         "rl",

@@ -1,0 +1,280 @@
+"""A billion pictures, 200 million a stage: what grows with what, and what a stage costs at rates measured here.
+
+python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--parts ledger rates]
+
+Structures are simulated with synthetic rows, each in a process of its own, at `--rows` and a tenth of it: listing the
+pool and what is unscored, a training plan and its first batch, the signals ledger (append, question, compaction),
+the fold of case events, near-duplicates. Their growth extrapolates to a billion rows.
+Rates are CPU-seconds of one thread on the photographs enlarged to one megapixel, written out to hours by stage.
+
+The last line is one JSON object: <structure>_<rows>_s (CPU-seconds), _gib (peak memory), _grows (exponent), and
+core_hours, terabytes and files of a billion pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+
+import numpy as np
+import pyarrow as pa
+
+from flywheel.workspace import Workspace, write_json
+
+PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+GOAL, STAGE = 10**9, 2 * 10**8  # pictures in all, and of one stage
+BUCKETS = {"S1": (256,), "S2": (256,), "S3": (512,), "S4": (512, 1024), "S5": (512, 1024, 2048), "S6": (1024, 2048)}
+PIXELS = 1_000_000  # of the pictures that rates are measured on
+APPENDS = 10  # to a ledger
+
+
+# Structures ----------------------------------------------------------------------------------------------------------
+def listing(folder: Path, rows: int) -> Iterator[str]:
+    """Every shard of the pool, and which score files are missing."""
+    from curation import pool, scoring
+    from curation.ingest import SHARD_ROWS
+
+    workspace, count = Workspace(folder), rows // SHARD_ROWS
+    shards = [{"path": f"{n:07d}.parquet", "rows": SHARD_ROWS, "bytes": 1, "sha256": f"{n:064x}"} for n in range(count)]
+    write_json(workspace.path("pool", "00001-synthetic", "manifest.json"), {"shards": shards})
+    del shards
+    yield "list the pool"
+    pool.shards(workspace)
+    yield "find what is unscored"
+    scoring.pending(workspace, {"header": {}, "pixels": {}, "text": {}})
+
+
+def plan(folder: Path, rows: int) -> Iterator[str]:
+    """A training plan over 256-pixel shards, and its first global batch."""
+    from curation.shards import _FILE_PIXELS
+    from training.data.plan import Plan, Source
+
+    size = _FILE_PIXELS // 256**2
+    shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
+    shared |= {"stages": ["S1"]}
+    files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
+    write_json(folder / "manifest.json", {"files": files})
+    del files
+    yield "make a training plan"
+    made = Plan(
+        [Source(manifest=folder / "manifest.json")], batch={256: 32_000}, t2i_share=1.0, seed=0, on_error="skip"
+    )
+    yield "its first batch of 32,000"
+    made.batch(0)
+
+
+def ledger(folder: Path, rows: int) -> Iterator[str]:
+    """Signals: appended in ten parts, asked for failure rates, compacted."""
+    from flywheel import catalog
+    from flywheel.ledger import Ledger
+    from flywheel.schema import LEDGERS
+
+    workspace, rng = Workspace(folder), np.random.default_rng(0)
+    signals = Ledger(workspace, "signals")
+    part = rows // APPENDS
+
+    def table(first: int) -> pa.Table:
+        names = np.char.add("s", np.arange(first, first + part).astype(str))
+        known = {
+            "signal_id": names,
+            "kind": np.full(part, "feedback"),
+            "prompt_id": np.char.add("p", rng.integers(0, GOAL, part).astype(str)),
+            "prompt": np.char.add("a photograph of the thing that a user asked for, number ", names),
+            "capability": rng.choice(["typography", "count", "identity", "layout"], part),
+            "passed": rng.random(part) < 0.7,
+            "round": rng.integers(1, 20, part, dtype=np.int32),
+        }
+        return _table(known, LEDGERS["signals"], part)
+
+    yield "append to a ledger"
+    for first in range(0, rows, part):
+        signals.append(table(first), key=str(first))
+    yield "failure rates by round"
+    catalog.query(workspace, "select round, capability, avg((not passed)::int) from signals group by all")
+    yield "compact the ledger"
+    signals.compact()
+
+
+def fold(folder: Path, rows: int) -> Iterator[str]:
+    """Cases from their events, three each."""
+    from flywheel import catalog
+    from flywheel.ledger import Ledger
+    from flywheel.schema import LEDGERS
+
+    workspace = Workspace(folder)
+    part = rows // APPENDS
+    for first in range(0, rows, part):
+        case = np.char.add("c", (np.arange(first, first + part) // 3).astype(str))
+        known = {
+            "event_id": np.char.add("e", np.arange(first, first + part).astype(str)),
+            "case_id": case,
+            "round": np.full(part, 1, np.int32),
+            "kind": np.tile(["detected", "routed", "passed"], -(-part // 3))[:part],
+            "capability": np.full(part, "count"),
+            "track": np.full(part, "rl"),
+            "prompt_id": case,
+            "prompt": np.char.add("a photograph of ", case),
+            "evidence": np.full(part, "{}"),
+        }
+        Ledger(workspace, "case_events").append(_table(known, LEDGERS["case_events"], part), key=str(first))
+    yield "fold events into cases"
+    catalog.query(workspace, "select status, count(*) from cases group by all")
+
+
+def _table(known: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
+    """A ledger's table: columns that are not known are null, the time is that of the append."""
+    columns = {f.name: known.get(f.name, pa.nulls(rows)) for f in schema if f.name != "at"}
+    return pa.table({name: pa.array(c).cast(schema.field(name).type) for name, c in columns.items()})
+
+
+def duplicates(folder: Path, rows: int) -> Iterator[str]:
+    """Pairs within 4 bits among random hashes, 5 % of them near-duplicates."""
+    from curation.dedup import related
+
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
+    hashes[-(rows // 20) :] = hashes[: rows // 20] ^ np.uint64(0b1111)
+    yield "find near-duplicates"
+    related(hashes, np.zeros((rows, 0), np.uint8), np.zeros(rows, np.int64), hamming=4, colour=0)
+
+
+STRUCTURES: dict[str, Callable[[Path, int], Iterator[str]]] = {
+    f.__name__: f for f in (listing, plan, ledger, fold, duplicates)
+}
+
+
+def simulate(name: str, rows: int) -> None:
+    """In a process of its own: {phase: [CPU-seconds, GiB held at most until its end]} as JSON."""
+    out: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        phase, began = "", 0.0
+        for following in _phases(name, Path(scratch, "w"), rows):
+            now = time.process_time()
+            if phase:
+                out[phase] = [now - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]
+            phase, began = following, time.process_time()
+    print(json.dumps(out))
+
+
+def _phases(name: str, folder: Path, rows: int) -> Iterator[str]:
+    folder.mkdir()
+    yield from STRUCTURES[name](folder, rows)
+    yield ""  # the end of the last one
+
+
+def structures(names: list[str], rows: int) -> dict[str, float]:
+    """Print every phase at a tenth of the rows, at the rows, and at a billion as it grows."""
+    figures: dict[str, float] = {"rows": rows}
+    print(f"{'':<28}{rows // 10:>12,}{rows:>12,}{'grows':>8}{'10^9: hours':>14}{'GiB':>9}")
+    for name in names:
+        small, large = (_simulated(name, n) for n in (rows // 10, rows))
+        for phase, (seconds, gib) in large.items():
+            exponent = math.log10(max(seconds, 1e-3) / max(small[phase][0], 1e-3))
+            times = GOAL / rows
+            hours = seconds * times ** max(exponent, 1) / 3600
+            memory = gib + (gib - small[phase][1]) / 0.9 * (times - 1)
+            print(
+                f"{phase:<28}{small[phase][0]:>10.2f} s{seconds:>10.2f} s{exponent:>8.2f}{hours:>14.2f}{memory:>9.0f}",
+                flush=True,
+            )
+            key = phase.replace(",", "").replace(" ", "_")
+            figures |= {f"{key}_s": round(seconds, 2), f"{key}_gib": round(gib, 2), f"{key}_grows": round(exponent, 2)}
+    return figures
+
+
+def _simulated(name: str, rows: int) -> dict[str, list[float]]:
+    command = [sys.executable, __file__, "--simulate", name, "--rows", str(rows)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# Rates ---------------------------------------------------------------------------------------------------------------
+def rates(count: int) -> dict[str, float]:
+    """CPU-seconds per picture of each job, and bytes per stored picture of each bucket."""
+    from benchmarks.measure import tile
+    from curation.ingest import ingest
+    from curation.pipeline import configure
+    from curation.policy import load_policy
+    from flywheel.scorer import Item
+
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = tile(sorted(PHOTOS.glob("*.jpg")), Path(scratch, "photos"), count, PIXELS)
+        warm = tile(sorted(PHOTOS.glob("*.jpg")), Path(scratch, "warm"), 2)
+        ingest(Workspace(Path(scratch, "v")), warm)  # imports what it needs
+        found["ingest"] = _each(lambda: ingest(Workspace(Path(scratch, "w")), folder), count)
+        pictures = [p.read_bytes() for p in sorted(folder.iterdir())]
+    items = [Item(image=data, caption="a photograph", task="t2i", references=()) for data in pictures]
+    for name, scorer in configure(load_policy("qwen-image-2"))[0].items():
+        scorer.score(items[:2])  # loads what it needs
+        found[f"score {name}"] = _each(lambda scorer=scorer: scorer.score(items), count)
+    for bucket in sorted({b for buckets in BUCKETS.values() for b in buckets}):
+        sizes: list[int] = []
+        job = partial(_shard, pictures, bucket, sizes)
+        found |= {f"shard {bucket}": _each(job, count), f"bytes {bucket}": sum(sizes) / count}
+    return found
+
+
+def _shard(pictures: list[bytes], bucket: int, sizes: list[int]) -> None:
+    from curation.shards import fit
+
+    sizes += [len(fit(data, bucket, bucket)) for data in pictures]
+
+
+def _each(function: Callable[[], Any], count: int) -> float:
+    began = time.process_time()
+    function()
+    return (time.process_time() - began) / count
+
+
+def stages(found: dict[str, float]) -> dict[str, float]:
+    """Print what a billion pictures cost, job by job and stage by stage."""
+    from curation.ingest import SHARD_ROWS
+    from curation.shards import _FILE_PIXELS
+
+    jobs = {k: v for k, v in found.items() if k == "ingest" or k.startswith("score")}
+    print(f"\n{'once, for 10^9 pictures':<28}{'CPU-ms each':>12}{'core-hours':>14}")
+    for name, seconds in jobs.items():
+        print(f"{name:<28}{1000 * seconds:>12.2f}{seconds * GOAL / 3600:>14,.0f}")
+    hours, terabytes, files = sum(jobs.values()) * GOAL / 3600, 0.0, GOAL / SHARD_ROWS * len(jobs)
+    print(f"\n{'stage, 2×10^8 pictures':<28}{'buckets':>16}{'core-hours':>14}{'TB':>10}{'files':>12}")
+    for stage, buckets in BUCKETS.items():
+        spent = sum(found[f"shard {b}"] for b in buckets) * STAGE / 3600
+        size = sum(found[f"bytes {b}"] for b in buckets) * STAGE / 1e12
+        number = sum(STAGE / max(64, _FILE_PIXELS // b**2) for b in buckets)
+        hours, terabytes, files = hours + spent, terabytes + size, files + number
+        print(f"{stage:<28}{' '.join(map(str, buckets)):>16}{spent:>14,.0f}{size:>10,.1f}{number:>12,.0f}")
+    return {"core_hours": round(hours), "terabytes": round(terabytes, 1), "files": round(files)}
+
+
+def main() -> None:
+    """Print the tables, then the figures as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--pictures", type=int, default=96, help="photographs that rates are measured on")
+    parser.add_argument("--parts", nargs="+", choices=(*STRUCTURES, "rates"), default=(*STRUCTURES, "rates"))
+    parser.add_argument("--simulate", choices=STRUCTURES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.simulate:
+        simulate(arguments.simulate, arguments.rows)
+        return
+    figures = structures([p for p in arguments.parts if p in STRUCTURES], arguments.rows)
+    if "rates" in arguments.parts and PHOTOS.is_dir():
+        figures |= stages(rates(arguments.pictures))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

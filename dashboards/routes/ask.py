@@ -1,0 +1,57 @@
+"""Questions: what if a threshold were another, where does this come from, and any SELECT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
+
+from dashboards import what_if
+from dashboards.site import Site
+from flywheel import queries
+from flywheel.catalog import ask
+from flywheel.rounds.lineage import why
+from flywheel.views import ALL
+from flywheel.workspace import UsageError
+
+ROWS, SECONDS = 1000, 5.0  # of an answer of the SQL page
+
+
+def add(app: FastAPI, site: Site) -> None:
+    """Add the routes."""
+    workspace = site.workspace
+
+    @app.get("/what-if")
+    def what_if_page(request: Request) -> HTMLResponse:
+        asked = dict(request.query_params)
+        found: dict[str, Any] = {"asked": asked, "policy": "", "sliders": [], "found": None, "fault": None}
+        try:
+            if base := what_if.current(workspace):
+                found |= {"policy": base.policy.name, "sliders": what_if.sliders(workspace, base)}
+                found["found"] = what_if.answer(workspace, base, asked)
+        except UsageError as error:
+            found["fault"] = str(error)
+        return site.show(request, "what_if.html", "/what-if", **found)
+
+    @app.get("/why")
+    def why_page(request: Request, id: str = "") -> HTMLResponse:
+        found = fault = None
+        try:
+            found = why(workspace, id) if id else None
+        except UsageError as error:
+            fault = str(error)
+        details = {k: v for k, v in (found or {}).items() if k != "kind"}
+        return site.show(request, "why.html", "/why", asked=id, found=found, details=details, fault=fault)
+
+    @app.get("/sql")
+    def sql_page(request: Request, q: str = "", ready: str = "") -> HTMLResponse:
+        known = queries.ready()
+        asked = q or (known[ready].sql.strip() if ready in known else "")
+        answer = fault = None
+        try:
+            answer = ask(workspace, asked, rows=ROWS, seconds=SECONDS) if asked else None
+        except UsageError as error:
+            fault = str(error)
+        values = {"ready": known.values(), "views": ALL, "rows": ROWS, "seconds": SECONDS}
+        return site.show(request, "sql.html", "/sql", asked=asked, answer=answer, fault=fault, **values)

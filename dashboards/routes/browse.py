@@ -1,0 +1,104 @@
+"""What everybody may look at: overview, rounds, cases, pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse
+
+from dashboards import cases, training, views
+from dashboards.images import picture
+from dashboards.rounds import counts
+from dashboards.rows import rows
+from dashboards.site import Site, whole
+from flywheel.mirror import fetched
+
+CARDS = 48  # fixed and broken cases on a round's page
+SHOWN_RUNS = 3  # until others are asked for
+
+
+def add(app: FastAPI, site: Site, *, page_size: int) -> None:
+    """Add the routes."""
+    workspace = site.workspace
+
+    @app.get("/")
+    def overview(request: Request) -> HTMLResponse:
+        with site.catalog("rounds", "snapshots", "cases", "signals", "generated") as con:
+            return site.show(request, "overview.html", "/", **views.overview(workspace, con))
+
+    @app.get("/rounds/{number}")
+    def round_page(request: Request, number: str) -> HTMLResponse:
+        with site.catalog("rounds", "promotions", "cases", "signals", "generated") as con:
+            found = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
+            if not found:
+                raise HTTPException(404, f"There is no finished round {number}.")
+            view = views.round_view(workspace, con, found[-1], cards=CARDS)
+            decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [view.round.number])
+        references = cases.references(workspace)
+        return site.show(request, "round.html", view=view, decisions=decisions, references=references)
+
+    @app.get("/cases")
+    def case_list(
+        request: Request,
+        capability: str = "",
+        track: str = "",
+        status: str = "",
+        round: str = "",
+        checkpoint: str = "",
+        page: str = "1",
+    ) -> HTMLResponse:
+        chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
+        wanted = cases.CaseFilter(capability, track, status, whole(round) if round else None, checkpoint)
+        number = max(1, whole(page))
+        with site.catalog("cases", "case_events", "signals", "rounds") as con:
+            total, found = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
+            facets = cases.facets(con)
+
+        def page_link(n: int) -> str:
+            return "/cases?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
+
+        return site.show(
+            request,
+            "cases.html",
+            "/cases",
+            cases=found,
+            total=total,
+            facets=facets,
+            chosen=chosen,
+            page=number,
+            pages=-(-total // page_size),
+            page_link=page_link,
+            references=cases.references(workspace),
+        )
+
+    @app.get("/cases/{case_id}")
+    def case_page(request: Request, case_id: str) -> HTMLResponse:
+        with site.catalog("cases", "case_events", "signals", "probes", "reviews", "generated") as con:
+            case = cases.load_case(workspace, con, case_id)
+        if case is None:
+            raise HTTPException(404, f"There is no case {case_id}.")
+        return site.show(request, "case.html", "/cases", case=case, references=cases.references(workspace))
+
+    @app.get("/funnel")
+    def funnel_page(request: Request) -> HTMLResponse:
+        with site.catalog("snapshots", "funnel", "decisions", "quarantine") as con:
+            return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(con))
+
+    @app.get("/training")
+    def training_page(
+        request: Request, metric: str = "loss", run: Annotated[list[str] | None, Query()] = None
+    ) -> HTMLResponse:
+        names = training.run_names(workspace)
+        chosen = run or names[:SHOWN_RUNS]
+        recorded, runs = training.load_runs(workspace, chosen, metric)
+        values = {"names": names, "chosen": chosen, "metric": metric, "recorded": recorded, "runs": runs}
+        return site.show(request, "training.html", "/training", chart=training.chart(runs), **values)
+
+    @app.get("/files/{name:path}")
+    def file(name: str) -> FileResponse:
+        path = picture(workspace, name)
+        if path is None:
+            raise HTTPException(404, "There is no such picture.")
+        return FileResponse(fetched(path), headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change

@@ -1,0 +1,72 @@
+"""The review queue: claim a sample, look, decide. Claims and decisions are those of `flywheel review`."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from dashboards.access import Person
+from dashboards.site import Site
+from flywheel.remedies.data import picture_of
+from flywheel.remedies.review import Item, Queue, status
+from flywheel.workspace import UsageError, Workspace
+
+HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, and no reason to doubt it
+
+
+def add(app: FastAPI, site: Site) -> None:
+    """Add the routes."""
+    workspace = site.workspace
+
+    @app.get("/review")
+    def queue_page(request: Request, reviewer: str = "") -> HTMLResponse:
+        name, queue = reviewer_of(request.state.person, reviewer), Queue(workspace)
+        item = queue.held(name) if name and request.state.person.may("review") else None
+        return site.show(
+            request,
+            "review.html",
+            "/review",
+            reviewer=name,
+            item=item,
+            pictures=_pictures(workspace, item) if item else [],
+            evidence={k: v for k, v in item.evidence.items() if k not in HOUSEKEEPING} if item else {},
+            queue=status(queue.items().values()),
+            may=request.state.person.may("review"),
+        )
+
+    @app.post("/review/claim")
+    def claim(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:
+        name = reviewer_of(request.state.person, sent.get("reviewer", ""))
+        Queue(workspace).next(name)
+        return _back(name)
+
+    @app.post("/review/decide")
+    def decide(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:
+        name, queue = reviewer_of(request.state.person, sent.get("reviewer", "")), Queue(workspace)
+        item, caption = sent.get("item", ""), sent.get("caption", "").strip()
+        match sent.get("decision"):
+            case "accept":
+                edited = caption if caption and caption != queue.find(item).caption else None
+                queue.decide(item, "accepted", name, caption=edited)
+            case "reject":
+                queue.decide(item, "rejected", name, reason=sent.get("reason", "").strip())
+            case other:
+                raise UsageError(f"decision {other!r}: accept or reject")
+        queue.next(name)
+        return _back(name)
+
+
+def reviewer_of(person: Person, given: str) -> str:
+    """The name that goes into the ledger: whose token it is, or what somebody on this machine calls themselves."""
+    return person.name or given.strip()
+
+
+def _back(name: str) -> Response:
+    return RedirectResponse("/review?" + urlencode({"reviewer": name}), 303)
+
+
+def _pictures(workspace: Workspace, item: Item) -> list[str]:
+    """Workspace paths of the sample's picture and its references."""
+    return [str(p.relative_to(workspace.root)) for p in picture_of(workspace, item)]

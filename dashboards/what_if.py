@@ -1,0 +1,100 @@
+"""What-if sliders: every threshold of the latest snapshot's policy, and what other values would admit. Only scores are
+read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from curation import sql
+from curation.pipeline import configure
+from curation.policy import Policy
+from curation.table import tables
+from curation.what_if import Basis, basis, parse_settings, what_if, with_settings
+from flywheel.catalog import snapshot
+from flywheel.workspace import Workspace
+
+_STEPS = 200  # of a slider
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One threshold: its path in the policy, its value there, and the range of the scores that the pool has."""
+
+    path: str
+    stage: str
+    filter: str
+    bound: str  # min | max
+    reads: str
+    value: float
+    low: float
+    high: float
+    step: float
+
+
+def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
+    """A slider for each threshold whose score is there, in the order in which filters act."""
+    ranges = _ranges(workspace, base)
+    out = []
+    for stage in base.policy.stages:
+        for line in stage.filters:
+            for bound in ("min", "max"):
+                value = getattr(line, bound)
+                if line.score in ranges and value is not None:
+                    low, high = (f(value, end) for f, end in zip((min, max), ranges[line.score]))
+                    step = 1 if _whole(value, low, high) and high - low >= _STEPS else (high - low) / _STEPS or 1.0
+                    path = f"{stage.name}.{line.name}.{bound}"
+                    out.append(Slider(path, stage.name, line.name, bound, line.score, value, low, high, step))
+    return out
+
+
+def _whole(*values: float) -> bool:
+    return all(float(v).is_integer() for v in values)
+
+
+def answer(workspace: Workspace, base: Basis, asked: Mapping[str, str]) -> dict[str, Any]:
+    """What `asked`, bound's path → number, would change; paths with the policy's own value ask nothing.
+
+    Errors: `UsageError` for a path or number that makes no policy.
+    """
+    settings = parse_settings(f"{path}={number}" for path, number in asked.items())
+    return what_if(workspace, base, with_settings(base.policy, changed(base.policy, settings)))
+
+
+def changed(policy: Policy, settings: Mapping[str, float]) -> dict[str, float]:
+    """The settings that differ from the policy. Errors: `UsageError` for a path that it has not."""
+    return {path: value for path, value in settings.items() if policy.number(path) != value}
+
+
+def current(workspace: Workspace) -> Basis | None:
+    """The policy and evaluation of the latest snapshot; None before the first."""
+    found = snapshot(workspace)
+    return _basis(workspace, found) if found else None
+
+
+@lru_cache(maxsize=8)
+def _basis(workspace: Workspace, found: str) -> Basis:
+    return basis(workspace, found)  # a snapshot never changes
+
+
+def _ranges(workspace: Workspace, base: Basis) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of each score that a threshold reads."""
+    scorers, _ = configure(base.policy)
+    known = {f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields}
+    wanted = sorted({f.score for s in base.policy.stages for f in s.filters if f.score in known})
+    files = tables(workspace, scorers)
+    if not wanted or not files:
+        return {}
+    listed = ", ".join(sql.quoted(str(f)) for f in files)
+    ends = ", ".join(f'min("{w}")::DOUBLE, max("{w}")::DOUBLE' for w in wanted)
+    with sql.connect(workspace) as con:
+        found = con.execute(f"SELECT {ends} FROM read_parquet([{listed}])").fetchone()
+    pairs = zip(wanted, _paired(found))
+    return {name: pair for name, pair in pairs if None not in pair}
+
+
+def _paired(values: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+    each = iter(values)
+    return zip(each, each)

@@ -1,0 +1,111 @@
+"""The view `cases`: the fold of `flywheel.cases.events` in SQL, and a kept copy of it.
+
+An event is the state of a case that has only this event, and states of one case merge in any order. So
+`derived/cases-<digest>.parquet`, the merged states of the event files that its metadata names, only needs the later
+events merged in: a million cases open at once. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flywheel import mirror
+from flywheel.ledger import Ledger
+from flywheel.objects import readable
+from flywheel.schema import CASE_EVENTS
+from flywheel.workspace import Workspace, digest, replacing
+
+if TYPE_CHECKING:
+    import duckdb
+
+_FOLDED = b"event_files"  # metadata key: JSON list of the names of the ledger's files
+_COPIES = 2  # that stay: the newest, and the one that a reader may just have listed
+
+# The last round decides, within it the last event; of those recorded together the kind last in a case's life. `first`,
+# `tracked`, `lived` and `detected` order what each column is taken from.
+_STATES = """
+SELECT case_id, round, {'at': "at", 'id': event_id} AS first, capability, prompt_id, prompt,
+       CASE WHEN track IS NOT NULL THEN first END AS tracked, track,
+       CASE WHEN kind <> 'seen' THEN {'round': round, 'at': "at", 'place': list_position(<kinds>, kind)} END
+           AS lived,
+       CASE kind WHEN 'passed' THEN 'closed' WHEN 'failed' THEN 're-opened' ELSE kind END AS status,
+       CASE WHEN kind = 'passed' THEN round END AS fixed_in,
+       CASE WHEN kind = 'detected' THEN first END AS detected,
+       CASE WHEN kind = 'detected' THEN evidence->>'$.signals[0].image' END AS image
+FROM <events>
+""".replace("<kinds>", str(list(CASE_EVENTS)))
+_MERGED = """
+SELECT case_id, min(round) AS round, min(first) AS first, arg_min(capability, first) AS capability,
+       arg_min(prompt_id, first) AS prompt_id, arg_min(prompt, first) AS prompt,
+       max(tracked) AS tracked, arg_max(track, tracked) AS track, max(lived) AS lived, arg_max(status, lived) AS status,
+       max(fixed_in) AS fixed_in, min(detected) AS detected, arg_min(image, detected) AS image
+FROM (<states>) GROUP BY case_id
+"""
+_CASES = """
+SELECT case_id, round, capability, track, status, prompt_id, prompt, fixed_in,
+       coalesce(image, format('samples/round-{:04d}-candidate/{}.png', round, prompt_id)) AS image
+FROM (<states>)
+"""
+
+
+def select(workspace: Workspace) -> tuple[str, list[str]]:
+    """The SELECT behind the view `cases`, and the files that it reads itself; it reads the view `case_events` too."""
+    states, files = _merged(workspace)
+    return _CASES.replace("<states>", states), files
+
+
+def _merged(workspace: Workspace) -> tuple[str, list[str]]:
+    """A SELECT of one state per case, and the files that it names."""
+    files = Ledger(workspace, "case_events").copies()
+    copy = _newest(workspace, {Path(f).name for f in files})
+    if copy is None:
+        return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events")), []
+    (path,), folded = mirror.kept([str(copy[0])]), copy[1]
+    kept = f"read_parquet({_quoted([path])})"
+    later = [f for f in files if Path(f).name not in folded]
+    if not later:
+        return f"FROM {kept}", [path]
+    events = f"read_parquet({_quoted(later)}, union_by_name=true)"
+    touched = f"(SELECT DISTINCT case_id FROM {events})"
+    states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
+    others = f"FROM {kept} ANTI JOIN {touched} USING (case_id)"
+    return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [path, *later]
+
+
+def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
+    """Write the fold of everything recorded so far, unless it is there; None where there are no events.
+
+    con: a connection of the catalog, opened before this call: events that come later are folded by readers.
+    """
+    import pyarrow.parquet as pq
+
+    names = sorted(Path(f).name for f in Ledger(workspace, "case_events").files())
+    if not names:
+        return None
+    path = workspace.path("derived", f"cases-{digest(names)[:16]}.parquet")
+    if not path.exists():
+        states = con.sql(f"{_merged(workspace)[0]} ORDER BY round DESC, capability, case_id").to_arrow_table()
+        with replacing(path) as tmp:
+            pq.write_table(states.replace_schema_metadata({_FOLDED: json.dumps(names)}), tmp, compression="zstd")
+        for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _copies(workspace: Workspace) -> list[Path]:
+    return list(workspace.path("derived").glob("cases-*.parquet"))
+
+
+def _newest(workspace: Workspace, present: set[str]) -> tuple[Path, set[str]] | None:
+    """(path, names of folded event files) of the copy that folds most; None where each folds a file that is gone."""
+    import pyarrow.parquet as pq
+
+    found = [(p, set(json.loads(pq.read_schema(readable(p)).metadata[_FOLDED]))) for p in _copies(workspace)]
+    return max(((p, names) for p, names in found if names <= present), key=lambda c: len(c[1]), default=None)
+
+
+def _quoted(files: Iterable[str]) -> str:
+    return "[" + ", ".join("'" + f.replace("'", "''") + "'" for f in files) + "]"

@@ -1,0 +1,151 @@
+"""Paths on S3-compatible storage (`s3://bucket/…`), and how Arrow, DuckDB and Delta Lake open them.
+
+Endpoint, region and credentials come from AWS's usual environment variables or profile; nothing of them is written
+anywhere. Requests that fail or hang are repeated by the libraries, with back-off.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SCHEME = "s3://"
+_ATTEMPTS = 8  # at each request; with back-off the last one comes after about half a minute …
+_FIRST_ATTEMPTS = 4  # … but whether a server answers at all is known after seconds
+_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+
+
+def located(address: str | os.PathLike[str]) -> Path:
+    """A `Path`, or for an s3:// address (one that went through `Path` is mended) a `UPath`, which has its methods."""
+    text = str(address)
+    if not text.startswith("s3:/"):
+        return Path(address)
+    from upath import UPath
+
+    return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
+
+
+def remote(path: Path | str) -> bool:
+    """Is it on object storage?"""
+    return str(path).startswith(_SCHEME)
+
+
+def readable(path: Path | str) -> Any:
+    """What Arrow reads a single file from: the path, or the object opened for range requests.
+
+    Errors: `FileNotFoundError`, `OSError`.
+    """
+    return arrow().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
+
+
+def create(path: Path, data: bytes) -> None:
+    """Write a small file where there is none. Errors: `FileExistsError`."""
+    if remote(path):
+        path.fs.pipe_file(str(path), data, mode="create")
+    else:
+        with path.open("xb") as file:
+            file.write(data)
+
+
+def read_tagged(path: Path) -> tuple[bytes, str]:
+    """Content of an object, and the tag that names it for `replace`. Errors: `FileNotFoundError`."""
+    tag = path.fs.info(str(path))["ETag"]  # first: where the content is newer than the tag, `replace` refuses
+    return path.fs.cat_file(str(path)), tag
+
+
+def replace(path: Path, data: bytes, tag: str) -> bool:
+    """Write in place of the content of that tag; False where another writer was first."""
+    bucket, _, key = path.path.partition("/")
+    try:
+        path.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=tag)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.EINVAL:  # gone, or no longer of that tag
+            return False
+        raise
+    return True
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and everything in it; one that is not there is no error."""
+    if remote(folder):
+        with suppress(FileNotFoundError):
+            folder.fs.rm(str(folder), recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def arrow() -> Any:
+    """Arrow's S3 file system for the environment."""
+    return _arrow(endpoint(), _region())
+
+
+def register(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Let a DuckDB connection read the files below `root`."""
+    if remote(root):
+        con.register_filesystem(root.fs)
+
+
+def delta_options(path: Path) -> dict[str, str]:
+    """Storage options of Delta Lake for a table at `path`: what it would not find in the environment by itself."""
+    if not remote(path):
+        return {}
+    server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
+    region = {"aws_region": _region()} if _region() else {}
+    # Ten attempts from a tenth of a second on, the default, are over after two seconds.
+    return server | region | {"aws_conditional_put": "etag", "backoff_config.init_backoff": "1 s"}
+
+
+def require_bucket(path: Path) -> None:
+    """Ask for the bucket of a path. Errors: `FileNotFoundError`, `PermissionError`, `OSError`."""
+    from botocore.exceptions import BotoCoreError
+    from s3fs import S3FileSystem
+
+    try:
+        S3FileSystem(**_options(_FIRST_ATTEMPTS)).call_s3("head_bucket", Bucket=path.drive)
+    except BotoCoreError as error:  # no credentials, no answer
+        raise OSError(str(error)) from error
+
+
+def _options(attempts: int = _ATTEMPTS) -> dict[str, Any]:
+    return {
+        "use_listings_cache": False,
+        "client_kwargs": {"region_name": _region(), "endpoint_url": endpoint() or None},
+        "config_kwargs": {
+            "retries": {"mode": "standard", "total_max_attempts": attempts},
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _READ_SECONDS,
+        },
+    }
+
+
+def endpoint() -> str:
+    """Address of the S3 server; empty for Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _region() -> str | None:
+    """None: each library asks the profile."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+
+
+@lru_cache(maxsize=4)
+def _arrow(endpoint: str, region: str | None) -> Any:
+    from pyarrow import fs
+
+    scheme, _, host = endpoint.rpartition("://")
+    given = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
+    return fs.S3FileSystem(
+        region=region,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_READ_SECONDS,
+        **given,
+    )

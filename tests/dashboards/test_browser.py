@@ -1,0 +1,102 @@
+"""What a real browser makes of the pages: keys, phone width, both colour schemes, what a screen reader needs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flywheel.ledger import Ledger
+from flywheel.remedies.review import Queue
+from flywheel.workspace import Workspace
+from tests.dashboards.conftest import PROBED, build, candidates, served
+
+PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
+         "/arena?judge=ada", "/funnel", "/training", "/what-if", "/why?id=typography-8",
+         "/sql?q=select+*+from+cases")  # fmt: skip
+UNNAMED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, img")]
+    .filter((e) => !(e.labels?.length || e.textContent.trim() || e.getAttribute("aria-label") || e.alt))
+    .map((e) => e.outerHTML.slice(0, 80))"""
+FAINT = """() => [...document.querySelectorAll("button")].map((e) => [getComputedStyle(e), e.textContent])
+    .filter(([s]) => s.color === s.backgroundColor).map(([, text]) => text)"""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace of its own, with three samples to review."""
+    workspace = build(tmp_path_factory.mktemp("browser") / "w")
+    candidates(workspace, 3, ["s0", "s1", "s2"])
+    common = {"capability": "typography", "evidence": {"case": PROBED, "ocr": 0.5}}
+    rows = [common | {"sample_id": f"s{n}", "caption": f"the word “天气” {n}", "priority": n / 4} for n in range(3)]
+    Queue(workspace).add(3, rows)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def address(shared: Workspace) -> Iterator[str]:
+    with served(shared) as found:
+        yield found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in PAGES:
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, f"{path} is wider than a phone"
+        assert page.evaluate(UNNAMED) == [] and page.evaluate(FAINT) == []
+        assert [page.locator(x).count() for x in ("main", "h1", "header nav", "footer")] == [1, 1, 1, 1]
+    assert said == [], "no script may fail, nor the content-security policy refuse anything"
+    assert all(url.startswith((address, "data:")) for url in asked)
+    context.close()
+
+
+def test_a_reviewer_needs_only_the_keyboard(browser: Any, address: str, shared: Workspace) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/review?reviewer=ada")
+    page.keyboard.press("n")
+    page.get_by_text("review 1 of 1").wait_for()
+    page.keyboard.press("e")
+    page.keyboard.press("End")
+    page.keyboard.type(" rare")  # the letters r and a are text here
+    page.keyboard.press("Escape")
+    with page.expect_navigation():
+        page.keyboard.press("a")
+    with page.expect_navigation():
+        page.keyboard.press("r")
+    page.locator("article.bench").wait_for()
+    decided = {x.sample_id: (x.outcome, x.caption) for x in Queue(shared).items(3).values()}
+    assert decided == {
+        "s2": ("accepted", "the word “天气” 2 rare"),
+        "s1": ("rejected", "the word “天气” 1"),
+        "s0": (None, "the word “天气” 0"),
+    }
+    page.close()
+
+
+def test_a_judge_votes_by_key_and_the_pictures_load(browser: Any, address: str, shared: Workspace) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/arena?judge=bob&one=checkpoints/round-0001-candidate&other=checkpoints/round-0002-candidate")
+    assert page.evaluate("[...document.images].map((i) => i.naturalWidth)") == [64, 64]
+    assert not [url for url in asked if "/files/" in url]
+    with page.expect_navigation():
+        page.keyboard.press("ArrowRight")
+    assert "you chose right" in page.get_by_role("status").inner_text()
+    assert [(b["winner"], b["judge"]) for b in Ledger(shared, "battles").rows()] == [("model_b", "bob")]
+    page.close()
+
+
+def test_a_filter_answers_in_place_and_stays_in_the_address(browser: Any, address: str, shared: Workspace) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/cases")
+    page.get_by_label("checkpoint").select_option("checkpoints/round-0002-candidate")
+    page.wait_for_url("**checkpoint=checkpoints*")
+    page.get_by_label("status").select_option("closed")
+    page.get_by_text("No case matches").wait_for()  # what the newest fails is not closed
+    page.close()

@@ -1,0 +1,96 @@
+"""Pages that answer questions: SQL, what if, why. And what a browser makes of them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from curation.ingest import ingest
+from curation.pipeline import curate
+from curation.policy import load_policy
+from flywheel.ledger import Ledger
+from flywheel.workspace import Workspace
+from tests.curation.corpus import encoded, texture, write_folder
+from tests.dashboards.conftest import opened, served
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Workspace:
+    """Six pictures, one of them small, through the demo's policy."""
+    folder = tmp_path_factory.mktemp("curated")
+    files = {f"{n}.png": encoded(texture(n, 128 if n else 80, 128 if n else 80)) for n in range(6)}
+    workspace = Workspace(folder / "w")
+    ingest(workspace, write_folder(folder / "src", files, {n: f"a picture of {n}" for n in files}))
+    result = curate(workspace, load_policy("demo"))
+    counts = {k: getattr(result, k) for k in ("input", "admitted", "dropped", "quarantined")}
+    row = {"snapshot": result.snapshot, "policy": "demo", "manifest": result.manifest}
+    Ledger(workspace, "snapshots").append([row | counts], key="s")
+    return workspace
+
+
+def test_a_question_in_sql(workspace: Workspace) -> None:
+    client = opened(workspace)
+    answer = client.get("/sql", params={"q": "select 'say <b>' || 40 + 2 as said"}).text
+    assert "say &lt;b&gt;42" in answer and "1 row" in answer
+    for wrong in ("drop table x", "select * from read_text('/etc/hostname')", "select 1; select 2"):
+        page = client.get("/sql", params={"q": wrong})
+        assert page.status_code == 200 and 'role="alert"' in page.text and "<tbody>" not in page.text
+    many = client.get("/sql", params={"q": "select * from range(2000)"}).text
+    assert "1,000 rows; there are more" in many
+
+
+def test_what_another_threshold_would_admit(curated: Workspace) -> None:
+    client = opened(curated)
+    page = client.get("/what-if").text
+    assert "6 → 6" in page and 'name="S1.resolution.min"' in page
+    asked = client.get("/what-if", params={"S1.resolution.min": "100"}).text
+    assert "6 → 5" in asked and "S1.resolution.min" in asked and "1 leave" in asked
+    for wrong in ({"S1.resolution.min": "much"}, {"S9.none.min": "1"}):
+        assert 'role="alert"' in client.get("/what-if", params=wrong).text
+
+
+def test_why_a_sample_is_there(curated: Workspace) -> None:
+    client = opened(curated)
+    page = client.get("/why", params={"id": "0.png"}).text
+    assert "admitted" in page and "header.short_edge" in page.replace(" ", "_")
+    assert 'role="alert"' in client.get("/why", params={"id": "no such thing"}).text
+
+
+# In a browser --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def address(curated: Workspace) -> Iterator[str]:
+    with served(curated) as found:
+        yield found
+
+
+def test_a_slider_answers_in_place(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/what-if")
+    slider = page.locator('input[name="S1.resolution.min"]')
+    slider.evaluate("e => { e.value = 100; e.dispatchEvent(new Event('input', { bubbles: true })); }")
+    page.wait_for_url("**/what-if?S1.resolution.min=100")
+    page.get_by_text("6 → 5").wait_for()
+    page.goto(f"{address}/")
+    assert said == [], "no script may fail, nor the content-security policy refuse anything"
+    assert all(url.startswith((address, "data:")) for url in asked)
+
+
+def test_trends_are_drawn(browser: Any, address: str, curated: Workspace) -> None:
+    for number, rate in ((1, 0.5), (2, 0.25)):
+        result = {"failure_rate": {"count": rate}, "prompts": {"count": 40}, "gate": [], "targets": []}
+        row = {"round": number, "verdict": "PROMOTE", "checkpoint": f"c{number}", "result": json.dumps(result)}
+        Ledger(curated, "rounds").append([row], key=f"r{number}")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(address)
+    canvas = page.locator("figure[data-chart] canvas")
+    canvas.wait_for()
+    pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+    drawn = canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length")
+    assert drawn > 2000, "the lines, the band and the labels"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"

@@ -1,0 +1,150 @@
+"""Local copies of folders on S3, and the lock that is an object."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flywheel import lock, mirror
+from flywheel.lock import locked
+from flywheel.mirror import fetched, kept, publish
+from flywheel.objects import located
+from flywheel.workspace import write_bytes
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_that_is_worked_on_here_and_kept_there(s3: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    there = located(f"{s3}/w/run")
+    here = fetched(there)
+    assert here.is_relative_to(cache) and names(here) == []
+    for name in ("step-1/model.bin", "step-1/config.json", "metrics.jsonl", ".step-2.tmp/model.bin"):
+        write_bytes(here / name, name.encode())
+    publish(there)
+    assert names(there) == ["metrics.jsonl", "step-1/config.json", "step-1/model.bin"]
+
+    order: list[str] = []
+    for call, sign in (("put_file", "+"), ("rm_file", "-")):
+        real = getattr(there.fs, call)
+        monkeypatch.setattr(
+            there.fs, call, lambda *a, real=real, sign=sign: (order.append(sign + Path(a[-1]).name), real(*a))
+        )
+    publish(there)
+    assert order == []  # nothing differs
+    (here / "step-1").rename(here / "step-3")
+    with open(here / "metrics.jsonl", "a") as file:
+        file.write("more")
+    publish(there)
+    # What says that a checkpoint is whole comes last and goes first.
+    assert order == ["-config.json", "-model.bin", "+metrics.jsonl", "+model.bin", "+config.json"]
+    assert names(there) == ["metrics.jsonl", "step-3/config.json", "step-3/model.bin"]
+
+    # Another machine, then this one after the other has gone on.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "other"))
+    other = fetched(there)
+    assert other != here and names(other) == names(there)
+    write_bytes(other / "step-3" / "model.bin", b"step-1/model.BIN")  # as long as before
+    os.utime(other / "step-3" / "model.bin", (1, 1))
+    (other / "metrics.jsonl").unlink()
+    publish(there)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert fetched(there / "step-3" / "model.bin").read_bytes() == b"step-1/model.BIN"
+    assert names(fetched(there)) == [".step-2.tmp/model.bin", "step-3/config.json", "step-3/model.bin"]
+
+
+def test_a_local_path_is_its_own_copy(tmp_path: Path):
+    write_bytes(tmp_path / "a" / "b", b"")
+    publish(tmp_path / "a")
+    assert fetched(tmp_path / "a") == tmp_path / "a" and kept([str(tmp_path / "a" / "b")]) == [
+        str(tmp_path / "a" / "b")
+    ]
+
+
+def test_a_folder_that_was_never_fetched_empties_nothing(s3: str):
+    write_bytes(located(f"{s3}/w/run/config.json"), b"{}")
+    publish(located(f"{s3}/w/run"))
+    assert names(located(f"{s3}/w/run")) == ["config.json"]
+
+
+def test_what_never_changes_is_fetched_once(s3: str, monkeypatch: pytest.MonkeyPatch):
+    files = [f"{s3}/w/ledger/{n}" for n in range(3)]
+    for file in files:
+        write_bytes(located(file), file.encode())
+    assert [Path(c).read_bytes().decode() for c in kept(files[:2])] == files[:2]
+    monkeypatch.setattr(mirror, "located", lambda f: located(f) if f != files[0] else pytest.fail("asked for again"))
+    kept(files[1:])
+
+
+def test_publishing_now_and_then(s3: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mirror, "_PUBLISH_SECONDS", 0.05)
+    there = located(f"{s3}/w/run")
+    write_bytes(fetched(there) / "metrics.jsonl", b"{}")
+    publisher = mirror.Publisher([there])
+    publisher()
+    assert names(there) == []
+    time.sleep(0.06)
+    publisher()
+    assert names(there) == ["metrics.jsonl"]
+
+
+def test_a_lock_is_held_by_one(s3: str):
+    path, inside, most = located(f"{s3}/w/.lock"), [], []
+
+    def work() -> None:
+        for _ in range(3):
+            with locked(path):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.01)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 9 and not path.exists()
+
+
+def test_a_lock_outlives_its_holders_patience_only_while_it_is_renewed(s3: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.2)
+    path, order = located(f"{s3}/w/.lock"), []
+
+    def wait() -> None:
+        with locked(path):
+            order.append("taken")
+
+    with locked(path):
+        other = threading.Thread(target=wait)
+        other.start()
+        time.sleep(1.5)
+        order.append("released")
+    other.join()
+    assert order == ["released", "taken"]
+
+    write_bytes(path, b"somebody who was killed")
+    wait()
+    assert order[-1] == "taken" and not path.exists()
+
+
+def test_a_holder_that_stood_still_is_told(s3: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    path = located(f"{s3}/w/.lock")
+    with pytest.raises(RuntimeError, match="took over the lock"), locked(path):
+        with locked(path):  # waits, then takes over: the holder renews only every ten seconds
+            pass

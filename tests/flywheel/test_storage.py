@@ -1,0 +1,194 @@
+"""A workspace on S3: the same files, ledgers and views as in a folder, two writers, and a network that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.ingest import ingest
+from curation.pipeline import curate, explain
+from curation.policy import load_policy
+from flywheel import catalog, doctor
+from flywheel.cases.stored import gather
+from flywheel.fsck import fsck
+from flywheel.ledger import Ledger
+from flywheel.objects import located, readable
+from flywheel.signals.inbox import collect
+from flywheel.workspace import (
+    UsageError,
+    Workspace,
+    file_digest,
+    read_json,
+    replacing,
+    write_bytes,
+    write_json,
+    write_parquet,
+)
+from tests.curation.corpus import textures, write_folder
+from tests.proxy import FAULTS, draw, faulty
+
+
+def signals(writer: int, number: int) -> list[dict[str, object]]:
+    return [{"case_id": f"{writer}-{number}", "event_id": f"{writer}-{number}", "round": writer, "kind": "seen"}]
+
+
+def test_files_are_those_of_a_folder(s3: str, tmp_path: Path):
+    table = pa.table({"n": [1, 2, 3]})
+    for root in (tmp_path / "w", f"{s3}/deep/w"):
+        workspace = Workspace(root)
+        write_json(workspace.path("a", "b", "m.json"), {"x": 1})
+        write_parquet(workspace.path("a", "t.parquet"), table)
+        with pytest.raises(ZeroDivisionError), replacing(workspace.path("a", "half.json")) as tmp:
+            tmp.write_bytes(b"half")
+            raise ZeroDivisionError
+        again = Workspace(str(workspace.root), create=False)
+        assert read_json(again.path("a", "b", "m.json")) == {"x": 1}
+        assert pq.read_table(readable(again.path("a", "t.parquet")), columns=["n"]) == table
+        assert file_digest(again.path("a", "t.parquet")) == file_digest(tmp_path / "w" / "a" / "t.parquet")
+        names = sorted(str(p.relative_to(again.root)) for p in again.root.rglob("*") if p.is_file())
+        assert names == ["a/b/m.json", "a/t.parquet", "workspace.json"]
+    assert located(Path(f"{s3}/deep/w")) == workspace.root  # a command line makes it a Path
+
+
+def test_what_s3_refuses_is_one_sentence(s3: str, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UsageError, match="no workspace at"):
+        Workspace(f"{s3}/none", create=False)
+    with pytest.raises(UsageError, match="there is no bucket no-such-bucket: create it"):
+        Workspace("s3://no-such-bucket/w")
+    write_json(located(f"{s3}/used/file.json"), {})
+    with pytest.raises(UsageError, match="not empty and not a workspace"):
+        Workspace(f"{s3}/used")
+    checking = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    urlopen(Request(checking, b"0", {"Content-Type": "text/plain"})).close()  # from now on the server looks at keys
+    try:
+        with pytest.raises(UsageError, match="refuses access to bucket .*AWS_ACCESS_KEY_ID"):
+            Workspace(f"{s3}/w")
+    finally:
+        urlopen(Request(checking, b"inf", {"Content-Type": "text/plain"})).close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match="Could not connect .*check AWS_ENDPOINT_URL"):
+        Workspace(f"{s3}/w")
+
+
+def test_ledgers_and_views(s3: str):
+    workspace = Workspace(f"{s3}/w")
+    ledger = Ledger(workspace, "case_events")
+    assert not ledger.exists() and ledger.files() == [] and not ledger.has("a")
+    for number in range(3):
+        assert ledger.append(signals(1, number), key=f"k{number}")
+    assert not ledger.append(signals(2, 0), key="k0") and ledger.has("k0")
+    found = catalog.query(workspace, "select count(*) as n, count(distinct case_id) as cases from case_events")
+    assert found == [{"n": 3, "cases": 3}]
+    assert ledger.compact() == 3 and len(ledger.files()) == 1 and ledger.table().num_rows == 3
+    assert ledger.vacuum(hours=0) == 3 and ledger.table().num_rows == 3
+    assert file_digest(located(ledger.files()[0])) in ledger.files()[0]
+
+
+def test_two_writers_lose_nothing(s3: str):
+    """Three writers, each with rows of its own, and keys that all want."""
+    workspace = Workspace(f"{s3}/w")
+
+    def write(writer: int) -> int:
+        ledger = Ledger(workspace, "case_events")
+        assert all(ledger.append(signals(writer, n), key=f"{writer}/{n}") for n in range(2))
+        return sum(ledger.append(signals(writer, 100 + n), key=f"wanted/{n}") for n in range(2))
+
+    with ThreadPoolExecutor(3) as pool:
+        won = list(pool.map(write, range(3)))
+    rows = Ledger(workspace, "case_events").rows()
+    assert sum(won) == 2
+    assert len(rows) == len({r["event_id"] for r in rows}) == 3 * 2 + 2
+
+
+def test_curation_is_that_of_a_folder(s3: str, tmp_path: Path, ray_session: None):
+    """Equal snapshots and equal bytes: pool, scores, tables and shards, written and read by Ray workers."""
+    pictures = textures(4) | {"broken.png": b"no picture"}
+    source = write_folder(tmp_path / "src", pictures, {name: f"picture {name}" for name in textures(4)})
+    found = []
+    for root in (tmp_path / "w", f"{s3}/w"):
+        workspace = Workspace(root)
+        ingest(workspace, source)
+        curated = curate(workspace, load_policy("demo"))
+        assert curate(workspace, load_policy("demo")) == curated
+        assert (curated.input, curated.quarantined) == (5, 1)
+        shards = [f["sha256"] for f in read_json(located(curated.manifest))["files"]]
+        stages = explain(workspace, curated.snapshot, "picture-000.jpg")["rows"][0]
+        found.append((curated.snapshot, curated.funnel, shards, stages))
+        assert catalog.query(workspace, "select count(*) as n from samples") == [{"n": 4}]
+    assert found[0] == found[1] and found[0][2]
+
+    assert fsck(workspace).findings == ()
+    shard, score = (sorted(workspace.root.glob(p))[0] for p in ("shards/*/*/*.parquet", "scores/header@*/*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    score.write_bytes(score.read_bytes()[:-50])
+    lost = sorted(workspace.root.glob("pool/*/00000.parquet"))[0]
+    lost.unlink()
+    damaged = {str(p.relative_to(workspace.root)) for p in (shard, score, lost)}
+    assert {f.path for f in fsck(workspace).findings if f.severity == "error"} == damaged
+
+
+def test_the_doctor_looks_at_s3(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
+    def storage(root: Path) -> dict[str, doctor.Line]:
+        return {line.name: line for line in doctor._storage(root)}
+
+    assert {line.status for line in storage(located(s3)).values()} == {doctor.OK}
+    assert list(located(s3).iterdir()) == []
+    (line,) = storage(located("s3://no-such-bucket/w")).values()
+    assert line.status == doctor.FAILURE and "there is no bucket no-such-bucket" in line.found
+    with faulty(*s3_server, lambda method, path: "unconditional") as (address, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        line = storage(located(s3))["compare-and-swap"]
+    assert line.status == doctor.FAILURE and "If-None-Match is ignored" in line.found and "MinIO" in line.advice
+
+
+def test_signals_arrive_in_the_inbox(s3: str):
+    workspace = Workspace(f"{s3}/w")
+    event = {"event_id": "e1", "prompt": "a red cube", "thumbs": "down"}
+    write_bytes(workspace.path("inbox", "feedback", "day.jsonl"), (json.dumps(event) + "\n").encode())
+    assert [r["signals"] for r in collect(workspace)] == [0, 1]
+    assert [(r["signals"], r["duplicates"]) for r in collect(workspace)] == [(0, 0), (0, 1)]
+    assert gather(workspace) == {"detected": 1} and gather(workspace) == {}
+
+
+def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
+    """Every tenth request is dropped, refused, answered late, or done and not answered."""
+    with faulty(*s3_server, draw(0.1)) as (address, seen):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        workspace = Workspace(f"{s3}/w")
+        ledger = Ledger(workspace, "case_events")
+        for number in range(3):
+            assert ledger.append(signals(1, number), key=f"k{number}")
+            write_parquet(workspace.path("pool", f"{number}.parquet"), ledger.table())
+        assert [r["event_id"] for r in ledger.rows()] == [f"1-{n}" for n in range(3)]
+        files = workspace.path("pool").glob("*.parquet")
+        assert sorted(pq.read_table(readable(f)).num_rows for f in files) == [1, 2, 3]
+        assert catalog.query(workspace, "select count(*) as n from case_events") == [{"n": 3}]
+        assert sum(seen[f] for f in FAULTS) > 3
+
+
+@pytest.mark.parametrize("fault", ["unanswered", "dropped"])
+def test_a_commit_whose_answer_is_lost(s3: str, s3_server: tuple[str, int], monkeypatch, fault: str):
+    """It is there: the repeated request, refused because of it, must not take it for another writer's."""
+    lost = []
+
+    def plan(method: str, path: str) -> str | None:
+        if method == "PUT" and path.endswith("1.json") and not lost:
+            lost.append(path)
+            return fault
+        return None
+
+    with faulty(*s3_server, plan) as (address, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        ledger = Ledger(Workspace(f"{s3}/w"), "rounds")
+        assert ledger.append([{"round": 1}], key="a")
+        assert [r["round"] for r in ledger.rows()] == [1] and len(lost) == 1
+        assert not ledger.append([{"round": 2}], key="a")

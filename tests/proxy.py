@@ -1,0 +1,91 @@
+"""A faulty network: an HTTP proxy that fails some requests to a server, by a seeded draw that a test can repeat."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# Of a request: nothing arrives; an error comes back; it is done, but the answer is lost; the answer comes late.
+FAULTS = ("dropped", "500", "503", "unanswered", "slow")
+SLOW_SECONDS = 0.3
+
+# A plan may also name "unconditional": the server is not told that it must not replace anything.
+
+Plan = Callable[[str, str], str | None]  # (method, path) of a request → its fault, or None
+
+
+def draw(rate: float, seed: int = 0) -> Plan:
+    """Any fault for `rate` of all requests."""
+    rng, lock = random.Random(seed), threading.Lock()
+
+    def plan(method: str, path: str) -> str | None:
+        with lock:
+            return rng.choice(FAULTS) if rng.random() < rate else None
+
+    return plan
+
+
+@contextmanager
+def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]]]:
+    """(address of a proxy before the server, faults so far)."""
+    seen: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            fault = plan(self.command, self.path)
+            seen[fault or "none"] += 1
+            if fault == "dropped":
+                return self.hang_up()
+            if fault in ("500", "503"):
+                return self.answer(int(fault), {}, b"<Error><Code>InternalError</Code></Error>")
+            if fault == "slow":
+                time.sleep(SLOW_SECONDS)
+            connection = http.client.HTTPConnection(host, port, timeout=60)
+            try:
+                if fault == "unconditional":
+                    del self.headers["If-None-Match"]
+                connection.request(self.command, self.path, body, dict(self.headers))
+                found = connection.getresponse()
+                content = found.read()
+            finally:
+                connection.close()
+            if fault == "unanswered":
+                return self.hang_up()
+            return self.answer(found.status, dict(found.getheaders()), content)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
+
+        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            length = headers.get("Content-Length", len(content)) if self.command == "HEAD" else len(content)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def hang_up(self) -> None:
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,102 @@
+"""Two nodes of Ray on this machine, one killed in the middle of curation, one in the middle of training."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES, BROKEN = 96, 2
+
+DRIVER = """
+import json, os, sys, threading, time
+from pathlib import Path
+import psutil, ray
+from ray.cluster_utils import Cluster
+
+folder = Path(sys.argv[1])
+os.environ.pop("PYTHONPATH")  # nodes do not know where this program's code is
+head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+nodes = Cluster(initialize_head=True, head_node_args=head)
+node = lambda: nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
+two = [node(), node()]
+os.environ["RAY_ADDRESS"] = nodes.address
+
+import curation.ingest
+from curation.cluster import cluster
+from curation.pipeline import curate
+from curation.policy import load_policy
+from flywheel.workspace import Workspace
+from training.ray_train import train_on_ray
+from training.recipes import recipe
+from training.worker import Run
+
+def kill_when(reached, victim):
+    def watch():
+        while not reached():
+            time.sleep(0.05)
+        found = victim()
+        out["killed"] = out.get("killed", 0) + 1
+        nodes.remove_node(found, allow_graceful=False)
+    threading.Thread(target=watch, daemon=True).start()
+
+def hosts_training():
+    for n in two:
+        raylet = psutil.Process(n.all_processes["raylet"][0].process.pid)
+        if any("TrainWorker" in " ".join(p.cmdline()) for p in raylet.children(recursive=True)):
+            return n
+
+out = {}
+workspace = Workspace(folder / "w")
+curation.ingest.SHARD_ROWS = 8
+curation.ingest.ingest(workspace, folder / "source", folder / "source" / "captions.jsonl")
+with cluster():
+    out["code"] = ray.get(ray.remote(lambda: __import__("curation").__file__).remote())
+    kill_when(lambda: any(workspace.root.glob("scores/*/*.parquet")), lambda: two[1])
+    found = curate(workspace, load_policy("demo"))
+    out |= {k: getattr(found, k) for k in ("input", "admitted", "dropped", "quarantined")}
+    two[1] = node()
+    steps = 60
+    run = Run(
+        out_dir=str(folder / "run"),
+        sources=[{"manifest": found.manifest}],
+        recipe=recipe("tiny").change(
+            batch={64: 8}, resolution={64: 64}, checkpoint_every=10, validate_every=30
+        ).to_dict(),
+        steps=steps,
+        seed=0,
+    )
+    kill_when(lambda: any((folder / "run").glob("step-*")), hosts_training)
+    out["step"] = train_on_ray(run, workers=1).step
+lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+out["steps"] = [line["step"] for line in lines]
+nodes.shutdown()
+print(json.dumps(out))
+"""
+
+
+def test_a_node_may_die_in_curation_and_in_training(tmp_path: Path):
+    source = tmp_path / "source"
+    source.mkdir()
+    rng, lines = np.random.default_rng(0), []
+    for n in range(PICTURES):
+        image = Image.fromarray(rng.integers(90, 166, (96, 96, 3), dtype=np.uint8))
+        ImageDraw.Draw(image).ellipse([n % 7 * 4, n // 7 * 3, 40 + n % 7 * 4, 40 + n // 7 * 3], fill=(n, 200 - n, 250))
+        image.save(source / f"{n:03d}.png")
+        lines.append({"file": f"{n:03d}.png", "caption": f"a disc of the kind number {n} on grey noise"})
+    for n in range(BROKEN):
+        (source / f"broken-{n}.png").write_bytes(b"no picture")
+    (source / "captions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", "/tmp")}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    out = json.loads(done.stdout.splitlines()[-1])
+    assert "runtime_resources" in out["code"] and out["killed"] == 2
+    assert out["input"] == PICTURES + BROKEN == out["admitted"] + out["dropped"] + out["quarantined"]
+    assert out["quarantined"] == BROKEN
+    assert out["step"] == 60 and sorted(set(out["steps"])) == list(range(1, 61))
