@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel import objects
+from flywheel.objects import arrow
 from flywheel.workspace import file_digest
 
 Place = Path | str
@@ -48,7 +48,7 @@ def read(where: Place) -> bytes:
     """All bytes. Errors: `OSError`, `FileNotFoundError`."""
     if isinstance(where, Path):
         return where.read_bytes()
-    with objects.arrow().open_input_file(_key(where)) as file:
+    with arrow().open_input_file(_key(where)) as file:
         return file.read()
 
 
@@ -60,7 +60,7 @@ def sha256(where: Place) -> str:
 def sizes(places: Sequence[Place]) -> list[int | None]:
     """Bytes of each file, None where there is none; one request for many files on S3 runs them side by side."""
     away = [_key(p) for p in places if isinstance(p, str)]
-    found = iter(objects.arrow().get_file_info(away) if away else ())
+    found = iter(arrow().get_file_info(away) if away else ())
     return [_local_size(p) if isinstance(p, Path) else _remote_size(next(found)) for p in places]
 
 
@@ -68,17 +68,13 @@ def parquet(where: Place) -> pq.ParquetFile:
     """Open for reads by row group: mapped into memory, or by one coalesced range request a row group on S3."""
     if isinstance(where, Path):
         return pq.ParquetFile(where, memory_map=True)
-    return pq.ParquetFile(objects.arrow().open_input_file(_key(where)), pre_buffer=True)
+    return pq.ParquetFile(arrow().open_input_file(_key(where)), pre_buffer=True)
 
 
 def record_batches(where: Place) -> pa.RecordBatchFileReader:
     """Open an Arrow file for reads by record batch: mapped into memory without a copy, or by range requests on S3."""
     return pa.ipc.open_file(
-<<<<<<< HEAD
-        pa.memory_map(str(where)) if isinstance(where, Path) else objects.arrow().open_input_file(_key(where))
-=======
         pa.memory_map(str(where)) if isinstance(where, Path) else arrow().open_input_file(_key(where))
->>>>>>> train
     )
 
 
