@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _FOLDED = b"event_files"  # metadata key: JSON list of the names of the ledger's files
+_ROW_GROUP = 65_536  # rows: DuckDB reads row groups in parallel
 _COPIES = 2  # that stay: the newest, and the one that a reader may just have listed
 
 # The last round decides, within it the last event; of those recorded together the kind last in a case's life. `first`,
@@ -51,26 +52,26 @@ FROM (<states>)
 """
 
 
-def select(workspace: Workspace) -> tuple[str, list[str]]:
-    """The SELECT behind the view `cases`, and the files that it reads itself; it reads the view `case_events` too."""
-    states, files = _merged(workspace)
+def select(workspace: Workspace, events: str) -> tuple[str, list[str]]:
+    """The SELECT behind the view `cases`, and the files that it reads beside `events`, a SELECT of all events."""
+    states, files = _merged(workspace, events)
     return _CASES.replace("<states>", states), files
 
 
-def _merged(workspace: Workspace) -> tuple[str, list[str]]:
+def _merged(workspace: Workspace, events: str) -> tuple[str, list[str]]:
     """A SELECT of one state per case, and the files that it names."""
     files = Ledger(workspace, "case_events").copies()
     copy = _newest(workspace, {Path(f).name for f in files})
     if copy is None:
-        return _MERGED.replace("<states>", _STATES.replace("<events>", "case_events")), []
+        return _MERGED.replace("<states>", _STATES.replace("<events>", f"({events})")), []
     (path,), folded = mirror.kept([str(copy[0])]), copy[1]
     kept = f"read_parquet({_quoted([path])})"
     later = [f for f in files if Path(f).name not in folded]
     if not later:
         return f"FROM {kept}", [path]
-    events = f"read_parquet({_quoted(later)}, union_by_name=true)"
-    touched = f"(SELECT DISTINCT case_id FROM {events})"
-    states = f"{_STATES.replace('<events>', events)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
+    new = f"read_parquet({_quoted(later)}, union_by_name=true)"
+    touched = f"(SELECT DISTINCT case_id FROM {new})"
+    states = f"{_STATES.replace('<events>', new)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
     others = f"FROM {kept} ANTI JOIN {touched} USING (case_id)"
     return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [path, *later]
 
@@ -78,7 +79,7 @@ def _merged(workspace: Workspace) -> tuple[str, list[str]]:
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
     """Write the fold of everything recorded so far, unless it is there; None where there are no events.
 
-    con: a connection of the catalog, opened before this call: events that come later are folded by readers.
+    con: a connection of the catalog with the view `case_events`; events that come later are folded by readers.
     """
     import pyarrow.parquet as pq
 
@@ -87,9 +88,16 @@ def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
         return None
     path = workspace.path("derived", f"cases-{digest(names)[:16]}.parquet")
     if not path.exists():
-        states = con.sql(f"{_merged(workspace)[0]} ORDER BY round DESC, capability, case_id").to_arrow_table()
+        states = con.sql(
+            f"{_merged(workspace, 'FROM case_events')[0]} ORDER BY round DESC, capability, case_id"
+        ).to_arrow_table()
         with replacing(path) as tmp:
-            pq.write_table(states.replace_schema_metadata({_FOLDED: json.dumps(names)}), tmp, compression="zstd")
+            pq.write_table(
+                states.replace_schema_metadata({_FOLDED: json.dumps(names)}),
+                tmp,
+                compression="zstd",
+                row_group_size=_ROW_GROUP,
+            )
         for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
             old.unlink(missing_ok=True)
     return path

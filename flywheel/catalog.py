@@ -34,7 +34,7 @@ SELECT round, cpu_seconds, gpu_seconds, wall_seconds, coalesce(reviews, 0) AS re
 FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
 """
 
-_READS = {"cases": ("case_events",), "round_costs": ("costs", "reviews", "case_events")}
+_READS = {"round_costs": ("costs", "reviews", "case_events")}
 
 # Shown after a run.
 EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
@@ -145,7 +145,7 @@ def export(workspace: Workspace, path: Path) -> Path:
 
 def keep_cases(workspace: Workspace) -> Path | None:
     """Keep the fold of all cases, so that views open quickly; None where there is no case."""
-    con = connect(workspace, ["cases"])
+    con = connect(workspace, ["case_events"])
     try:
         return case_fold.keep(workspace, con)
     finally:
@@ -191,7 +191,9 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
     """The SELECT behind a view, and the files that it names."""
     if name == "cases":
-        return case_fold.select(workspace)
+        events, read = _select(workspace, "case_events", LEDGERS["case_events"])
+        sql, more = case_fold.select(workspace, events)
+        return sql, read + more
     if name == "round_costs":
         return _ROUND_COSTS, []
     columns = ", ".join(f'"{field.name}"' for field in schema)
