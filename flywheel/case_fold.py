@@ -45,6 +45,20 @@ SELECT case_id, min(round) AS round, min(first) AS first, arg_min(capability, fi
        max(fixed_in) AS fixed_in, min(detected) AS detected, arg_min(image, detected) AS image
 FROM (<states>) GROUP BY case_id
 """
+# Kept states and those of later events, in one pass over the former.
+_earlier = "later.{0} IS NOT NULL AND (kept.{0} IS NULL OR later.{0} < kept.{0})".format
+_later = "later.{0} IS NOT NULL AND (kept.{0} IS NULL OR later.{0} > kept.{0})".format
+_TAKEN = {  # column → what makes it that of the later events
+    **dict.fromkeys(("first", "capability", "prompt_id", "prompt"), _earlier("first")),
+    **dict.fromkeys(("tracked", "track"), _later("tracked")),
+    **dict.fromkeys(("lived", "status"), _later("lived")),
+    **dict.fromkeys(("detected", "image"), _earlier("detected")),
+}
+_JOINED = f"""
+SELECT case_id, least(kept.round, later.round) AS round, greatest(kept.fixed_in, later.fixed_in) AS fixed_in,
+       {", ".join(f"CASE WHEN {when} THEN later.{c} ELSE kept.{c} END AS {c}" for c, when in _TAKEN.items())}
+FROM <kept> AS kept FULL JOIN (<later>) AS later USING (case_id)
+"""
 _CASES = """
 SELECT case_id, round, capability, track, status, prompt_id, prompt, fixed_in,
        coalesce(image, format('samples/round-{:04d}-candidate/{}.png', round, prompt_id)) AS image
@@ -70,10 +84,8 @@ def _merged(workspace: Workspace, events: str) -> tuple[str, list[str]]:
     if not later:
         return f"FROM {kept}", [path]
     new = f"read_parquet({_quoted(later)}, union_by_name=true)"
-    touched = f"(SELECT DISTINCT case_id FROM {new})"
-    states = f"{_STATES.replace('<events>', new)} UNION ALL BY NAME FROM {kept} SEMI JOIN {touched} USING (case_id)"
-    others = f"FROM {kept} ANTI JOIN {touched} USING (case_id)"
-    return f"{others} UNION ALL BY NAME {_MERGED.replace('<states>', states)}", [path, *later]
+    states = _MERGED.replace("<states>", _STATES.replace("<events>", new))
+    return _JOINED.replace("<kept>", kept).replace("<later>", states), [str(path), *later]
 
 
 def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
