@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from curation.policy import Filter, Policy, Stage
-from flywheel.objects import register
+from flywheel.objects import quoted, register
 
 if TYPE_CHECKING:
     import duckdb
@@ -300,8 +300,3 @@ def _in(column: str, values: Collection[str]) -> str:
     if not values:
         return "false"
     return f"{column} IN ({', '.join(quoted(v) for v in values)})"
-
-
-def quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -8,13 +8,12 @@ events merged in: a million cases open at once. It may be deleted at any time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel import mirror
-from flywheel.ledger import Ledger
-from flywheel.objects import readable
+from flywheel.objects import parquet_list, readable
 from flywheel.schema import CASE_EVENTS
 from flywheel.workspace import Workspace, digest, replacing
 
@@ -66,53 +65,50 @@ FROM (<states>)
 """
 
 
-def select(workspace: Workspace, events: str) -> tuple[str, list[str]]:
-    """The SELECT behind the view `cases`, and the files that it reads beside `events`, a SELECT of all events."""
-    states, files = _merged(workspace, events)
-    return _CASES.replace("<states>", states), files
+def select(workspace: Workspace, events: str, files: Sequence[str]) -> tuple[str, list[str]]:
+    """The SELECT behind the view `cases`, and the files that it reads.
+
+    events: a SELECT of all events; files: those that it reads, where they are on this machine.
+    """
+    states, read = _merged(workspace, events, files)
+    return _CASES.replace("<states>", states), read
 
 
-def _merged(workspace: Workspace, events: str) -> tuple[str, list[str]]:
-    """A SELECT of one state per case, and the files that it names."""
-    files = Ledger(workspace, "case_events").copies()
-    copy = _newest(workspace, {Path(f).name for f in files})
-    if copy is None:
-        return _MERGED.replace("<states>", _STATES.replace("<events>", f"({events})")), []
-    (path,), folded = mirror.kept([str(copy[0])]), copy[1]
-    kept = f"read_parquet({_quoted([path])})"
-    later = [f for f in files if Path(f).name not in folded]
-    if not later:
-        return f"FROM {kept}", [path]
-    new = f"read_parquet({_quoted(later)}, union_by_name=true)"
-    states = _MERGED.replace("<states>", _STATES.replace("<events>", new))
-    return _JOINED.replace("<kept>", kept).replace("<later>", states), [str(path), *later]
+def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection, events: str, files: Sequence[str]) -> Path | None:
+    """Write the fold of these events, unless it is there; None where there are none. Arguments as of `select`.
 
-
-def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Path | None:
-    """Write the fold of everything recorded so far, unless it is there; None where there are no events.
-
-    con: a connection of the catalog with the view `case_events`; events that come later are folded by readers.
+    What is recorded meanwhile is in none of the files: readers fold it.
     """
     import pyarrow.parquet as pq
 
-    names = sorted(Path(f).name for f in Ledger(workspace, "case_events").files())
-    if not names:
+    if not files:
         return None
+    names = sorted(Path(f).name for f in files)
     path = workspace.path("derived", f"cases-{digest(names)[:16]}.parquet")
     if not path.exists():
-        states = con.sql(
-            f"{_merged(workspace, 'FROM case_events')[0]} ORDER BY round DESC, capability, case_id"
-        ).to_arrow_table()
+        states, _ = _merged(workspace, events, files)
+        table = con.sql(f"{states} ORDER BY round DESC, capability, case_id").to_arrow_table()
+        table = table.replace_schema_metadata({_FOLDED: json.dumps(names)})
         with replacing(path) as tmp:
-            pq.write_table(
-                states.replace_schema_metadata({_FOLDED: json.dumps(names)}),
-                tmp,
-                compression="zstd",
-                row_group_size=_ROW_GROUP,
-            )
+            pq.write_table(table, tmp, compression="zstd", row_group_size=_ROW_GROUP)
         for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
             old.unlink(missing_ok=True)
     return path
+
+
+def _merged(workspace: Workspace, events: str, files: Sequence[str]) -> tuple[str, list[str]]:
+    """A SELECT of one state per case, and the files that it reads."""
+    copy = _newest(workspace, {Path(f).name for f in files})
+    if copy is None:
+        return _MERGED.replace("<states>", _STATES.replace("<events>", f"({events})")), list(files)
+    (path,), folded = mirror.kept([str(copy[0])]), copy[1]
+    kept = f"read_parquet({parquet_list([path])})"
+    later = [f for f in files if Path(f).name not in folded]
+    if not later:
+        return f"FROM {kept}", [path]
+    new = f"read_parquet({parquet_list(later)}, union_by_name=true)"
+    states = _MERGED.replace("<states>", _STATES.replace("<events>", new))
+    return _JOINED.replace("<kept>", kept).replace("<later>", states), [path, *later]
 
 
 def _copies(workspace: Workspace) -> list[Path]:
@@ -125,7 +121,3 @@ def _newest(workspace: Workspace, present: set[str]) -> tuple[Path, set[str]] | 
 
     found = [(p, set(json.loads(pq.read_schema(readable(p)).metadata[_FOLDED]))) for p in _copies(workspace)]
     return max(((p, names) for p, names in found if names <= present), key=lambda c: len(c[1]), default=None)
-
-
-def _quoted(files: Iterable[str]) -> str:
-    return "[" + ", ".join("'" + f.replace("'", "''") + "'" for f in files) + "]"

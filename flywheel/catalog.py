@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel import case_fold, views
 from flywheel.ledger import Ledger
-from flywheel.objects import register
+from flywheel.objects import parquet_list, quoted, register
 from flywheel.schema import LEDGERS
 from flywheel.workspace import UsageError, Workspace, read_json, replacing
 
@@ -72,9 +72,7 @@ def connect(
             con.execute(f"CREATE VIEW {name} AS {sql}")
             read += files
     if sealed:
-        con.execute(
-            f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = [{', '.join(map(_quoted, read))}]"
-        )
+        con.execute(f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = {parquet_list(read)}")
         con.execute("SET enable_external_access = false; SET lock_configuration = true")
     return con
 
@@ -135,9 +133,9 @@ def export(workspace: Workspace, path: Path) -> Path:
         con.execute(f"ATTACH '{tmp}' AS out")
         for name, (meaning, schema) in views.ALL.items():
             con.execute(f"CREATE TABLE out.{name} AS SELECT * FROM {name}")
-            con.execute(f"COMMENT ON TABLE out.{name} IS {_quoted(meaning)}")
+            con.execute(f"COMMENT ON TABLE out.{name} IS {quoted(meaning)}")
             for field in schema:
-                con.execute(f'COMMENT ON COLUMN out.{name}."{field.name}" IS {_quoted(views.meaning(field))}')
+                con.execute(f'COMMENT ON COLUMN out.{name}."{field.name}" IS {quoted(views.meaning(field))}')
         con.execute("DETACH out")
     con.close()
     return path
@@ -145,9 +143,9 @@ def export(workspace: Workspace, path: Path) -> Path:
 
 def keep_cases(workspace: Workspace) -> Path | None:
     """Keep the fold of all cases, so that views open quickly; None where there is no case."""
-    con = connect(workspace, ["case_events"])
+    con = connect(workspace, ())
     try:
-        return case_fold.keep(workspace, con)
+        return case_fold.keep(workspace, con, *_select(workspace, "case_events", LEDGERS["case_events"]))
     finally:
         con.close()
 
@@ -191,18 +189,11 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
     """The SELECT behind a view, and the files that it names."""
     if name == "cases":
-        events, read = _select(workspace, "case_events", LEDGERS["case_events"])
-        sql, more = case_fold.select(workspace, events)
-        return sql, read + more
+        return case_fold.select(workspace, *_select(workspace, "case_events", LEDGERS["case_events"]))
     if name == "round_costs":
         return _ROUND_COSTS, []
     columns = ", ".join(f'"{field.name}"' for field in schema)
     if files := Ledger(workspace, name).copies() if name in LEDGERS else _files(workspace, name):
-        listed = f"[{', '.join(map(_quoted, files))}]"
-        return f"SELECT {columns} FROM read_parquet({listed}, union_by_name=true)", files
+        return f"SELECT {columns} FROM read_parquet({parquet_list(files)}, union_by_name=true)", files
     typed = ", ".join(f'NULL::{views.duck(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {typed} WHERE false", []
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

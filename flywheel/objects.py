@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +92,16 @@ def register(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Let a DuckDB connection read the files below `root`."""
     if remote(root):
         con.register_filesystem(root.fs)
+
+
+def quoted(text: str) -> str:
+    """A string literal of DuckDB."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parquet_list(files: Iterable[str]) -> str:
+    """DuckDB's list of files to read."""
+    return f"[{', '.join(map(quoted, files))}]"
 
 
 def delta_options(path: Path) -> dict[str, str]:

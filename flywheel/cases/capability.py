@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel.objects import quoted
 from flywheel.workspace import UsageError
 
 KEYS = ("verifier", "task", "failed", "script", "said", "prompt")
@@ -43,7 +44,7 @@ class Taxonomy:
         `source` has the columns id, verifier, task, prompt, evidence (JSON).
         """
         cases = " ".join(f"WHEN {_condition(r)} THEN {n}" for n, r in enumerate(self.rules, 1))
-        names = ", ".join(_quote(r["capability"]) for r in self.rules)
+        names = ", ".join(quoted(r["capability"]) for r in self.rules)
         sure = ", ".join(str(r.get("sure", True)).lower() for r in self.rules)
         return f"""
         SELECT id, ([{names}])[rule] AS capability, ([{sure}])[rule] AS sure
@@ -101,11 +102,7 @@ def _condition(rule: Mapping[str, Any]) -> str:
     parts = []
     for key in ("verifier", "failed"):
         if key in rule:
-            parts.append(f"{key} IN ({', '.join(_quote(v) for v in rule[key])})")
-    parts += [f"{key} = {_quote(rule[key])}" for key in ("task", "script") if key in rule]
-    parts += [f"regexp_matches({key}, {_quote(rule[key])})" for key in ("said", "prompt") if key in rule]
+            parts.append(f"{key} IN ({', '.join(quoted(v) for v in rule[key])})")
+    parts += [f"{key} = {quoted(rule[key])}" for key in ("task", "script") if key in rule]
+    parts += [f"regexp_matches({key}, {quoted(rule[key])})" for key in ("said", "prompt") if key in rule]
     return " AND ".join(parts) or "true"
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

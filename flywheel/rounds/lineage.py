@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from flywheel import catalog
 from flywheel.cases.events import load_cases
 from flywheel.ledger import Ledger
-from flywheel.objects import located, readable
+from flywheel.objects import located, quoted, readable
 from flywheel.remedies.data import asked, folder_of
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
@@ -38,8 +38,8 @@ def why(workspace: Workspace, name: str) -> dict[str, Any]:
 
 def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
     """Why a sample is in a shard, or is not: source, scores and policy; remedy, case and review; who trained on it."""
-    escaped = name.replace("'", "''")
-    made = catalog.query(workspace, f"select * from generated where starts_with(sample_id, '{escaped}') order by round")
+    starts = f"starts_with(sample_id, {quoted(name)})"
+    made = catalog.query(workspace, f"select * from generated where {starts} order by round")
     ids = {r["sample_id"] for r in made}
     if len(ids) > 1:
         raise UsageError(f"{name!r} starts {len(ids)} sample ids: give more characters, such as {min(ids)[:16]}")

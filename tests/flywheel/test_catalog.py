@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel import catalog
+from flywheel import case_fold, catalog
 from flywheel.cases.events import case_id, detect, event, fold, load_cases, retest
 from flywheel.ledger import Ledger
 from flywheel.queries import ready
@@ -75,6 +75,28 @@ def test_the_kept_fold_changes_no_answer(workspace: Workspace):
     newest = catalog.keep_cases(workspace)
     pq.write_table(pq.read_table(newest).slice(0, 1), newest)
     assert len(catalog.query(workspace, everything)) == 1
+
+
+def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    """Before the files are listed, and after."""
+    ledger = Ledger(workspace, "case_events")
+    ledger.append(detect([signal("a", "count", False)], {}, 1), key="a")
+
+    def meanwhile(owner: object, name: str, prompt: str, *, before: bool) -> None:
+        real = getattr(owner, name)
+
+        def function(*given: object, **options: object) -> object:
+            monkeypatch.setattr(owner, name, real)
+            found = None if before else real(*given, **options)
+            ledger.append(detect([signal(prompt, "count", False)], {}, 1), key=prompt)
+            return real(*given, **options) if before else found
+
+        monkeypatch.setattr(owner, name, function)
+
+    meanwhile(catalog, "connect", "b", before=False)
+    meanwhile(case_fold, "keep", "c", before=True)
+    assert catalog.keep_cases(workspace) and len(ledger.rows()) == 3
+    assert [r["prompt_id"] for r in catalog.query(workspace, "select prompt_id from cases order by all")] == list("abc")
 
 
 def test_ready_queries_answer(workspace: Workspace):
