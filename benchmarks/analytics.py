@@ -20,15 +20,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
-import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -39,6 +34,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
+from benchmarks.browser import CHROMIUM, QUIET, served
 from flywheel import catalog
 from flywheel.ledger import Ledger
 from flywheel.queries import ready
@@ -183,26 +179,7 @@ def queries(workspace: Workspace) -> dict[str, float]:
     return slowest
 
 
-@contextmanager
-def served(workspace: Workspace) -> Iterator[str]:
-    """The dashboard on a free port."""
-    import uvicorn
-
-    from dashboards.app import create_app
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(workspace), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
 PAGES = ("/", "/cases", "/rounds/1", "/review", "/arena", "/funnel", "/what-if", "/training", "/why", "/sql")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def first_page(address: str) -> dict[str, float]:
@@ -211,7 +188,7 @@ def first_page(address: str) -> dict[str, float]:
         from playwright.sync_api import sync_playwright
 
         with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+            browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
             return _in_chromium(browser, address)
     except Exception as error:  # noqa: BLE001 - no browser here: said, and measured without one
         print(f"  no Chromium ({str(error).splitlines()[0][:80]}): fetched by HTTP")

@@ -34,12 +34,13 @@ from flywheel.demo.world import write_world
 from flywheel.schema import SHARD
 from flywheel.scorer import Item
 from flywheel.workspace import file_digest, read_json, write_json, write_parquet
+from training.autoencoding import fit_autoencoder
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
 from training.recipes import Recipe, recipe
 from training.sampling import sample
-from training.trainer import batch_loss, build_model, fit_autoencoder, prepare_with, train
+from training.trainer import batch_loss, build_model, prepare_with, train
 
 SIDE = 64
 WORLD = recipe(

@@ -3,7 +3,7 @@ read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,8 +15,6 @@ from curation.table import tables
 from curation.what_if import Basis, basis, parse_settings, what_if, with_settings
 from flywheel.catalog import snapshot
 from flywheel.workspace import Workspace
-
-_STEPS = 200  # of a slider
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class Slider:
     value: float
     low: float
     high: float
-    step: float
 
 
 def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
@@ -44,14 +41,9 @@ def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
                 value = getattr(line, bound)
                 if line.score in ranges and value is not None:
                     low, high = (f(value, end) for f, end in zip((min, max), ranges[line.score]))
-                    step = 1 if _whole(value, low, high) and high - low >= _STEPS else (high - low) / _STEPS or 1.0
                     path = f"{stage.name}.{line.name}.{bound}"
-                    out.append(Slider(path, stage.name, line.name, bound, line.score, value, low, high, step))
+                    out.append(Slider(path, stage.name, line.name, bound, line.score, value, low, high))
     return out
-
-
-def _whole(*values: float) -> bool:
-    return all(float(v).is_integer() for v in values)
 
 
 def answer(workspace: Workspace, base: Basis, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -91,10 +83,5 @@ def _ranges(workspace: Workspace, base: Basis) -> dict[str, tuple[float, float]]
     ends = ", ".join(f'min("{w}")::DOUBLE, max("{w}")::DOUBLE' for w in wanted)
     with sql.connect(workspace) as con:
         found = con.execute(f"SELECT {ends} FROM read_parquet([{listed}])").fetchone()
-    pairs = zip(wanted, _paired(found))
-    return {name: pair for name, pair in pairs if None not in pair}
-
-
-def _paired(values: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
-    each = iter(values)
-    return zip(each, each)
+    pairs = zip(found[::2], found[1::2])
+    return {name: pair for name, pair in zip(wanted, pairs) if None not in pair}

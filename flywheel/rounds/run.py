@@ -18,6 +18,7 @@ from flywheel.objects import located
 from flywheel.preset import load_preset
 from flywheel.progress import Progress
 from flywheel.rounds import steps
+from flywheel.rounds.advice import advise
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
@@ -113,7 +114,7 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
         step("review", steps.review, plan)
         step("shard", steps.shard, plan)
     if plan["incumbent"]:
-        step("advise", steps.advise, plan)
+        step("advise", advise, plan)
     arms = ("candidate", "control") if plan["targets"] else ("candidate",)
     trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan["steps"] * len(arms))
     for arm, checkpoint in trained.items():

@@ -17,18 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
-from ray import cloudpickle
 
-from curation import shards
 from curation.ingest import ingest
 from curation.layout import layout, layouts
 from curation.pipeline import curate, explain, funnel
 from curation.policy import load_policy
 from curation.shards import fit
-from flywheel.fsck import fsck
 from flywheel.schema import SHARD
 from flywheel.workspace import UsageError, Workspace, file_digest, read_json
-from tests.curation import crashing
 from tests.curation.corpus import bomb, encoded, texture, textures, tree, turned, word, write_folder
 
 
@@ -342,32 +338,6 @@ def test_killed_while_scoring_and_while_sharding(tmp_path: Path, ray_session: No
     assert curate(whole, load_policy("demo")).snapshot == result.snapshot
     killed.sweep()
     assert tree(killed.root) == tree(whole.root)
-
-
-@pytest.fixture
-def failing_fit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers see the planted fault too: the module's functions travel to them by value."""
-    monkeypatch.setattr(shards, "fit", crashing.fit)
-    cloudpickle.register_pickle_by_value(shards)
-    yield
-    cloudpickle.unregister_pickle_by_value(shards)
-
-
-def test_a_picture_that_cannot_be_written_costs_its_row(tmp_path: Path, ray_session: None, failing_fit: None) -> None:
-    """One crashes the process, one raises, and the duplicate of the latter takes its place."""
-    files = {f"{n}.png": encoded(texture(n, 128, 128)) for n in range(5)}
-    files |= {"4.png": encoded(texture(4, 130, 130)) + b"raise", "4-again.png": files["4.png"]}
-    files["1.png"] += b"crash"
-    workspace = Workspace(tmp_path / "w")
-    ingest(workspace, write_folder(tmp_path / "src", files, {n: f"a picture of {n}" for n in files}))
-    result = curate(workspace, load_policy("demo"))
-    assert (result.input, result.admitted, result.dropped, result.quarantined) == (6, 4, 0, 2)
-    found = explain(workspace, result.snapshot, "1.png")["quarantine"]
-    assert found[0]["reason"] == "crashed the process that resizes and encodes it"
-    assert explain(workspace, result.snapshot, "4.png")["quarantine"][0]["reason"] == "OSError: broken data stream"
-    files = sorted(Path(result.manifest).parent.rglob("*.parquet"))
-    assert files and all(pq.read_metadata(f).num_rows == 4 for f in files)
-    assert fsck(workspace).sound
 
 
 def test_nothing_to_curate(tmp_path: Path) -> None:

@@ -4,21 +4,16 @@ import io
 import json
 import math
 import random
-import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import uvicorn
 from PIL import Image, ImageDraw, ImageFilter
 from starlette.testclient import TestClient
 
+from benchmarks.browser import CHROMIUM, QUIET
 from dashboards.access import Access
 from dashboards.app import create_app
 from flywheel.cases.events import case_id
@@ -41,10 +36,6 @@ RATES = {  # capability → failure rate of round 1, round 2's candidate, round 
 WORDS = ("OPEN", "天气真好", "BREAD", "FLYWHEEL", "안녕", "مرحبا")
 COLORS = ("#d9483b", "#2f7fd1", "#3a9d5d", "#e0a526", "#8a4fb0")
 SNAPSHOT = "5f1d" * 16
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Nothing of the browser's own may go out: requests that are counted are the page's.
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
 TARGETS = ["typography", "count"]
 PROBED = case_id("typography-001", "typography")
 
@@ -315,20 +306,6 @@ def _review(workspace: Workspace) -> None:
     row = {"capability": "typography", "sample_id": "typography-8", "caption": "a card", "priority": 0.5}
     queue.add(2, [row | {"evidence": {"case": PROBED, "similarity": 0.9}}])
     queue.decide(queue.next("ada").item, "rejected", "ada", reason="wrong word")
-
-
-@contextmanager
-def served(workspace: Workspace, access: Access | None = None) -> Iterator[str]:
-    """Address of the dashboard on a free port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(workspace, access), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="session")

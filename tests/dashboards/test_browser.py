@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.browser import served
 from flywheel.ledger import Ledger
 from flywheel.remedies.review import Queue
 from flywheel.workspace import Workspace
-from tests.dashboards.conftest import PROBED, build, candidates, served
+from tests.dashboards.conftest import PROBED, build, candidates
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
          "/arena?judge=ada", "/funnel", "/training", "/what-if", "/why?id=typography-8",

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.browser import served
 from curation.ingest import ingest
 from curation.pipeline import curate
 from curation.policy import load_policy
 from flywheel.ledger import Ledger
 from flywheel.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder
-from tests.dashboards.conftest import opened, served
+from tests.dashboards.conftest import opened
 
 
 @pytest.fixture(scope="module")

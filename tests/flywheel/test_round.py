@@ -23,6 +23,7 @@ from flywheel.progress import Progress
 from flywheel.remedies.enhancer_data import load_examples
 from flywheel.remedies.review import Queue
 from flywheel.rounds import steps
+from flywheel.rounds.advice import advise
 from flywheel.rounds.lease import last_job
 from flywheel.rounds.lineage import why
 from flywheel.rounds.outlook import compare, next_round, plan_next, status
@@ -212,7 +213,7 @@ def test_the_other_tracks_get_their_next_training_sets(copied: Workspace):
     Ledger(copied, "case_events").append([r | {"event_id": f"t{n}"} for n, r in enumerate(rows)], key="test")
     job = last_job(copied)
     context = steps.Context(copied, job, load_preset(job.preset), Progress())
-    steps.advise(context, steps.plan(context, next_round(copied), catalog.snapshot(copied)))
+    advise(context, steps.plan(context, next_round(copied), catalog.snapshot(copied)))
     folder, asked = copied.path("remedies", "round-0003"), {p.text for p in context.suite}
     rule, prompts = read_json(folder / "rl" / "rewards.json"), load_suite(folder / "rl" / "prompts.jsonl")
     assert sum(rule["weights"].values()) == pytest.approx(1) and rule["incumbent"] == incumbent(copied).checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -167,27 +166,11 @@ def test_reading_ahead_changes_no_value_and_keeps_errors(faulty, snapshot):
 
 # S3 -----------------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def bucket():
-    """An S3 server, addressed by AWS's environment variables."""
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    given = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    try:
-        urlopen(Request(f"{given['AWS_ENDPOINT_URL']}/snapshots", method="PUT")).close()
-        yield "s3://snapshots"
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.stop()
+def bucket(s3_server):
+    """A bucket for every test of this file."""
+    host, port = s3_server
+    urlopen(Request(f"http://{host}:{port}/snapshots", method="PUT")).close()
+    return "s3://snapshots"
 
 
 def upload(folder, address):

@@ -12,12 +12,13 @@ from PIL import Image
 from flywheel.workspace import UsageError
 from tests.training.test_trainer import TINY, run
 from tests.training.tiny_models import tiny_processor, tiny_qwen3vl
+from training.autoencoding import fit_autoencoder
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
 from training.sampling import Sampler, sample
-from training.trainer import batch_loss, build_model, fit_autoencoder, prepare_with, sequence_layout
+from training.trainer import batch_loss, build_model, prepare_with, sequence_layout
 
 
 @pytest.fixture(scope="module")

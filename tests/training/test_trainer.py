@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 
 from flywheel.workspace import UsageError
+from training.autoencoding import fit_autoencoder
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
 from training.recipes import RECIPES, from_dict, load_recipe, recipe
 from training.sampling import Sampler, grid, sample
-from training.trainer import batch_loss, build_model, fit_autoencoder, prepare_with, train
+from training.trainer import batch_loss, build_model, prepare_with, train
 
 STEPS = 7
 TINY = recipe(

@@ -1,0 +1,45 @@
+"""What goes wrong while shards are written costs its own row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ray import cloudpickle
+
+from curation import shards
+from curation.ingest import ingest
+from curation.pipeline import curate, explain
+from curation.policy import load_policy
+from flywheel.fsck import fsck
+from flywheel.workspace import Workspace
+from tests.curation import crashing
+from tests.curation.corpus import encoded, texture, write_folder
+
+
+@pytest.fixture
+def failing_fit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers see the planted fault too: the module's functions travel to them by value."""
+    monkeypatch.setattr(shards, "fit", crashing.fit)
+    cloudpickle.register_pickle_by_value(shards)
+    yield
+    cloudpickle.unregister_pickle_by_value(shards)
+
+
+def test_a_picture_that_cannot_be_written_costs_its_row(tmp_path: Path, ray_session: None, failing_fit: None) -> None:
+    """One crashes the process, one raises, and the duplicate of the latter takes its place."""
+    files = {f"{n}.png": encoded(texture(n, 128, 128)) for n in range(5)}
+    files |= {"4.png": encoded(texture(4, 130, 130)) + b"raise", "4-again.png": files["4.png"]}
+    files["1.png"] += b"crash"
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, write_folder(tmp_path / "src", files, {n: f"a picture of {n}" for n in files}))
+    result = curate(workspace, load_policy("demo"))
+    assert (result.input, result.admitted, result.dropped, result.quarantined) == (6, 4, 0, 2)
+    found = explain(workspace, result.snapshot, "1.png")["quarantine"]
+    assert found[0]["reason"] == "crashed the process that resizes and encodes it"
+    assert explain(workspace, result.snapshot, "4.png")["quarantine"][0]["reason"] == "OSError: broken data stream"
+    files = sorted(Path(result.manifest).parent.rglob("*.parquet"))
+    assert files and all(pq.read_metadata(f).num_rows == 4 for f in files)
+    assert fsck(workspace).sound
