@@ -29,6 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from training.models.convert import diffusers_config, to_diffusers
+from training.models.fused import linear
 from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset, segment_bounds, tokens
 from training.torchvision_shim import declare_operators
 
@@ -128,7 +129,7 @@ def products(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype
 
     def block(rows: Sequence[Tensor], segments: Sequence[tuple[int, int]]) -> None:
         for x, weight in zip(rows, weights, strict=True):
-            y = F.linear(x, weight)
+            y = linear(x, weight)
             torch.autograd.grad(y, (x, weight), y.detach())
         for start, end in segments:
             part, keys, values = (
@@ -143,9 +144,9 @@ def products(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype
             block(tail if last else full, bounds[-1:] if last else bounds)
         return q
 
-    linear = lambda rows: sum(6 * len(x) * w.numel() for x, w in zip(rows, weights, strict=True))  # noqa: E731
+    product = lambda rows: sum(6 * len(x) * w.numel() for x, w in zip(rows, weights, strict=True))  # noqa: E731
     attention = lambda parts: sum(12 * batch * width * (e - s) * e for s, e in parts)  # noqa: E731
-    flop = (config.depth - 1) * (linear(full) + attention(bounds)) + linear(tail) + attention(bounds[-1:])
+    flop = (config.depth - 1) * (product(full) + attention(bounds)) + product(tail) + attention(bounds[-1:])
     return run, float(flop)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.models.fused import beginnings, gated_add, heads, modulated_norm, swiglu
+from training.models.fused import Linear, beginnings, gated_add, heads, linear, modulated_norm, swiglu
 
 LENGTHS = (2, 3)
+DTYPES = (torch.float32, torch.float64)
 
 
 def draw(*shape):
@@ -83,3 +84,27 @@ def test_half_precision_stays_near():
     assert out.dtype == torch.bfloat16 and (out.float() - exact).abs().max() < 0.1
     out.sum().backward()
     assert all(t.grad.dtype == torch.bfloat16 and t.grad.isfinite().all() for t in half)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 5, 8), (2, 1, 8), (2, 2, 3, 8)])
+@pytest.mark.parametrize("frozen", ["nothing", "x", "weight"])
+def test_the_product_in_float32_equals_the_formula(shape, frozen):
+    x, weight, pull = (draw(*s).detach() for s in (shape, (6, 8), (*shape[:-1], 6)))
+    mine, theirs = ([t.to(d).requires_grad_(n != frozen) for n, t in (("x", x), ("weight", weight))] for d in DTYPES)
+    a, b = linear(*mine), F.linear(*theirs)
+    torch.testing.assert_close(a, b.float())
+    a.backward(pull.float())
+    b.backward(pull)
+    for got, wanted in zip(mine, theirs, strict=True):
+        assert (got.grad is None) == (wanted.grad is None)
+        if got.grad is not None:
+            torch.testing.assert_close(got.grad, wanted.grad.float())
+
+
+def test_a_layer_elsewhere_is_the_plain_one():
+    layer = Linear(8, 6)
+    assert layer.bias is None and layer(torch.zeros(2, 8)).shape == (2, 6)
+    assert layer.to("meta")(torch.zeros(2, 8, device="meta")).device.type == "meta"
+    assert Linear(8, 6).bfloat16()(torch.zeros(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    compiled = torch.compile(Linear(8, 6), backend="aot_eager", fullgraph=True)
+    compiled(torch.ones(2, 8)).sum().backward()

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.fused import beginnings, gated_add, heads, modulated_norm, swiglu
+from training.models.fused import Linear, beginnings, gated_add, heads, modulated_norm, swiglu
 
 Layout = tuple[int | tuple[int, int], ...]
 """Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
@@ -176,8 +176,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(TIME_FEATURES, width, bias=False)
-        self.outer = nn.Linear(width, width, bias=False)
+        self.inner = Linear(TIME_FEATURES, width)
+        self.outer = Linear(width, width)
 
     def forward(self, t_B: Tensor) -> Tensor:
         return self.outer(F.silu(self.inner(time_features(t_B).to(self.inner.weight.dtype))))
@@ -190,8 +190,8 @@ class TextEmbedding(nn.Module):
         super().__init__()
         self.eps = eps
         self.norm = nn.Parameter(torch.zeros(condition_dim))
-        self.inner = nn.Linear(condition_dim, width, bias=False)
-        self.outer = nn.Linear(width, width, bias=False)
+        self.inner = Linear(condition_dim, width)
+        self.outer = Linear(width, width)
 
     def forward(self, states: Tensor) -> Tensor:
         y = F.rms_norm(states, (states.shape[-1],), self.norm + 1, self.eps)
@@ -204,7 +204,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.linear = nn.Linear(width, parts * width, bias=False)
+        self.linear = Linear(width, parts * width)
 
     def forward(self, time_BD: Tensor) -> tuple[Tensor, ...]:
         return self.linear(F.silu(time_BD))[:, None].chunk(self.parts, dim=-1)
@@ -221,12 +221,12 @@ class Block(nn.Module):
         width, hidden = config.width, config.mlp_ratio * config.width
         self.shape = (config.heads, config.head_dim)
         self.eps = config.eps
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width)
         self.query_norm = nn.Parameter(torch.ones(config.head_dim))
         self.key_norm = nn.Parameter(torch.ones(config.head_dim))
-        self.attention_out = nn.Linear(width, width, bias=False)
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.attention_out = Linear(width, width)
+        self.gate_up = Linear(width, 2 * hidden)
+        self.down = Linear(hidden, width)
         self.modulation = Modulation(width, 4) if config.modulation == "per_block" else None
 
     def factors(self, times_BD: Sequence[Tensor], shared: Factors | None) -> Factors:
@@ -314,13 +314,13 @@ class MMDiT(nn.Module):
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_in = nn.Linear(config.channels, config.width, bias=False)
+        self.image_in = Linear(config.channels, config.width)
         self.text_in = TextEmbedding(config.condition_dim, config.width, config.eps)
         self.time_in = TimeEmbedding(config.width)
         self.modulation = Modulation(config.width, 4) if config.modulation == "shared" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.scale_out = Modulation(config.width, 1)
-        self.image_out = nn.Linear(config.width, config.channels, bias=False)
+        self.image_out = Linear(config.width, config.channels)
         nn.init.zeros_(self.image_out.weight)  # the first prediction is zero, whatever the blocks do
 
     def forward(
