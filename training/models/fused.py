@@ -21,8 +21,8 @@ def _spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
-# What torch.compile puts in place of F.linear on a CPU. F.linear itself asks BLAS, whose float32 product runs at half the
-# speed of oneDNN's on an AMD processor with AVX-512.
+# What torch.compile puts in place of F.linear on a CPU. F.linear itself asks BLAS, whose float32 product runs at half
+# the speed of oneDNN's on an AMD processor with AVX-512.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
