@@ -40,7 +40,8 @@ def sample(
 ) -> np.ndarray:
     """uint8 images [N, H, W, 3], one per prompt; `size` is (height, width), `references` uint8 [h, w, 3] per prompt.
 
-    An image is a function of checkpoint, prompt, references, size, steps, cfg and seed; not of its batch mates.
+    An image is a function of checkpoint, prompt, references, size, steps, cfg and seed; not of its batch mates, but for
+    the rounding of products of few rows.
     """
     return Sampler(checkpoint).sample(prompts, references, size=size, steps=steps, cfg=cfg, seed=seed)
 
@@ -56,7 +57,8 @@ class Sampler:
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
-        encoder = Cached(load_condition_encoder(condition["encoder"]))  # the same prompts come with several seeds
+        # The same prompts come with several seeds.
+        encoder = Cached(load_condition_encoder(condition["encoder"]), together=True)
         self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(
@@ -142,7 +144,7 @@ class Sampler:
         size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
         given = references if references is not None else [()] * len(prompts)
         pictures = [resized(row, size) for row in given]
-        states = [self.encoder.encode([p], [r])[0] for p, r in zip(prompts, pictures, strict=True)]
+        states = self.encoder.encode(prompts, pictures)
         groups: dict[tuple[int, int], list[int]] = {}
         for i, state in enumerate(states):
             groups.setdefault((padded_length(len(state), self.text_tokens), len(pictures[i])), []).append(i)

@@ -26,6 +26,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def falling(final: float, step: int, steps: int) -> float:
+    """Share of the learning rate at a step: 1 at the first, falling linearly to `final` at the last."""
+    return 1 - (1 - final) * step / max(1, steps - 1)
+
+
 def adamw(
     named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:

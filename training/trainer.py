@@ -28,7 +28,7 @@ from training.models.condition import Cached, ConditionEncoder, load_condition_e
 from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe
-from training.state import build_optimizer, copies, move_ema, set_rate, training_state
+from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
 
 log = logging.getLogger(__name__)
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -295,7 +295,7 @@ def draw_held_out(
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """Linear warm-up, then linear to `final_learning_rate` of the full rate at the last step."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    return recipe.learning_rate * warm * (1 - (1 - recipe.final_learning_rate) * step / max(1, steps - 1))
+    return recipe.learning_rate * warm * falling(recipe.final_learning_rate, step, steps)
 
 
 def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:

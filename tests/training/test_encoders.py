@@ -140,6 +140,15 @@ def test_a_caption_is_encoded_once_and_on_its_own():
     assert one[0] is again[1] and one[1] is again[0] and cached.lead(2) == (1, 1)
 
 
+def test_new_captions_are_encoded_together_where_that_is_asked_for():
+    inner = Counting(reads_references=False)
+    cached = Cached(inner, together=True)
+    cached.encode(["ab", "c", "ab"])
+    states = cached.encode(["d", "c", "ef", "ab"])
+    assert [sorted(asked) for asked in inner.asked] == [["ab", "c"], ["d", "ef"]]
+    assert [len(s) for s in states] == [1, 1, 2, 2] and cached.encode([]) == [] and len(inner.asked) == 2
+
+
 def test_references_are_content_where_the_encoder_reads_them():
     inner = Counting(reads_references=True)
     cached, black = Cached(inner), torch.zeros(1, 3, 2, 2, dtype=torch.uint8)

@@ -26,7 +26,7 @@ from training.models.mmdit import MMDiT
 from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
 from training.randomness import generator
 from training.sampling import Sampler
-from training.state import adamw, copies, load_moments, moments, move_ema
+from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 from training.trainer import Progress, same_run
 
 
@@ -144,9 +144,7 @@ class _Job:
     def _update(self, role: str, loss_of: Any, batches: Sequence[_Batch]) -> tuple[float, float]:
         """(loss, gradient norm) of one optimiser step of a role."""
         recipe, optimizer, rows = self.recipe, self.optimizers[role], sum(len(b.noise) for b in batches)
-        left = 1 - (1 - recipe.final_learning_rate) * self.done / max(1, recipe.steps - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = self.rates[role] * left
+        set_rate(optimizer, self.rates[role] * falling(recipe.final_learning_rate, self.done, recipe.steps))
         optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for batch in batches:

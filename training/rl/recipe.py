@@ -30,6 +30,7 @@ class RLRecipe:
     proxies: reward → reward that watches it on held-out prompts; itself, where none is named.
     check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
     a proxy must fall to count. mix_floor: least share of its base share that a prompt category keeps [D].
+    learning_rate: reached from the first step, falling linearly to `final_learning_rate` of it.
     lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage that is surely good.
     """
 
@@ -57,6 +58,7 @@ class RLRecipe:
     tolerance: float = 1.0
     mix_floor: float = 0.25
     lora_rank: int = 32
+    final_learning_rate: float = 1.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0

@@ -28,7 +28,7 @@ from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import Group, objective_velocity, roll_out
 from training.sampling import Sampler
-from training.state import adamw, copies, load_moments, moments, move_ema
+from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 from training.trainer import Progress, same_run
 
 
@@ -218,9 +218,11 @@ class _Job:
     # Optimisation ---------------------------------------------------------------------------------------------------
     def _optimise(self, groups: Sequence[Group], advantages: grpo.Advantages) -> dict[str, Any]:
         """`inner_steps` optimiser steps on the groups that teach something; figures of all of them."""
+        recipe = self.recipe
+        set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
         kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
         ratios, kls, losses, norms = [], [], [], []
-        for _ in range(self.recipe.inner_steps if kept else 0):
+        for _ in range(recipe.inner_steps if kept else 0):
             self.optimizer.zero_grad(set_to_none=True)
             total = sum(len(g.t) for g, _ in kept)
             loss = 0.0
@@ -230,17 +232,15 @@ class _Job:
                     loss += float(part.detach().sum()) / total
                     ratios.append((len(losses), ratio))
                     kls.append(kl)
-            norms.append(
-                float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), self.recipe.gradient_clip))
-            )
+            norms.append(float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), recipe.gradient_clip)))
             losses.append(loss)
             self.optimizer.step()
-            move_ema(self.ema, self.policy.trainable, self.recipe.ema)
+            move_ema(self.ema, self.policy.trainable, recipe.ema)
         line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}
         if not ratios:
             return line
         every, first = torch.cat([r for _, r in ratios]), torch.cat([r for inner, r in ratios if not inner])
-        below, above = self.recipe.clip
+        below, above = recipe.clip
         return line | {
             "ratio_mean": float(every.mean()),
             "ratio_max": float(every.max()),
