@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from curation.pipeline import Curated
+
+COUNTS = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined"
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -14,7 +20,6 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    counts = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**summary)
     for r in summary["rounds"]:
         control = r["control_failure_rate"]
         before = next((p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {})
@@ -28,7 +33,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         if r["fixed"] or r["broken"]:
             console.print(f"  fixed {len(r['fixed'])}: {' '.join(r['fixed'])}", highlight=False)
             console.print(f"  broke {len(r['broken'])}: {' '.join(r['broken'])}", highlight=False)
-    console.print(f"\n{counts}", highlight=False)
+    console.print(f"\n{COUNTS.format(**summary)}", highlight=False)
     for name in ("report", "shards", "checkpoints", "sql"):
         value = summary[name]
         console.print(
@@ -36,6 +41,14 @@ def print_summary(summary: dict[str, Any]) -> None:
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
+
+
+def print_curated(found: Curated, funnel: list[dict[str, Any]]) -> None:
+    """Rows per filter, what was not applied, the counts, and where the shards are."""
+    print_rows(funnel, as_json=False)
+    if found.not_configured:
+        say(f"not configured: {', '.join(found.not_configured)}")
+    say(f"{COUNTS.format(**asdict(found))}; shards: {found.manifest}")
 
 
 def print_differences(found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flywheel.commands.options import JsonOption, PolicyOption, PresetOption, WorkersOption, WorkspaceOption
-from flywheel.console import out, say
+from flywheel.console import out, print_rows, say
 from flywheel.workspace import Workspace
 
 app = typer.Typer()
@@ -89,6 +89,31 @@ def fsck(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
             _say(found.severity, f"{found.path}: {found.problem}", found.advice)
         say(f"{report.files} files verified: {'sound' if report.sound else 'NOT SOUND, see above'}")
     if not report.sound:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: flywheel maintain -w w")
+def maintain(
+    workspace: WorkspaceOption,
+    keep_hours: Annotated[int, typer.Option(min=0, help="Remove ledger files that were replaced so long ago.")] = 168,
+    as_json: JsonOption = False,
+) -> None:
+    """Compact and vacuum the ledgers, export the last round as DuckDB, verify every file. Exit code 1 as for fsck."""
+    from flywheel.maintenance import maintain as tidy
+    from flywheel.progress import Progress
+
+    progress = Progress()
+    with progress.step("maintain"):
+        found = tidy(Workspace(workspace, create=False), keep_hours=keep_hours, progress=progress)
+    if as_json:
+        out(json.dumps(found, ensure_ascii=False))
+    else:
+        print_rows([{"ledger": name, **counts} for name, counts in found["ledgers"].items()], as_json=False)
+        for f in found["findings"]:
+            _say(f["severity"], f"{f['path']}: {f['problem']}", f["advice"])
+        say(f"{found['files']} files verified: {'sound' if found['sound'] else 'NOT SOUND, see above'}")
+        say(f"export: {found['export'] or 'none before the first round'}")
+    if not found["sound"]:
         raise typer.Exit(1)
 
 

@@ -11,6 +11,8 @@ WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, that holds everything a run makes.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+SourceOption = Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded bytes.")]
+CaptionsOption = Annotated[Path | None, typer.Option(help="JSON lines: file, caption, and references for edits.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curation.")]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flywheel.commands.options import (
     ApproveOption,
+    CaptionsOption,
     JsonOption,
     PolicyOption,
     PrefectOption,
     PresetOption,
     RoundsOption,
     SeedOption,
+    SourceOption,
     WaitOption,
     WorkersOption,
     WorkspaceOption,
 )
-from flywheel.console import print_summary, say
+from flywheel.console import out, print_curated, print_summary, say
 from flywheel.mirror import mirror
 from flywheel.workspace import UsageError, Workspace
+
+if TYPE_CHECKING:
+    from flywheel.rounds.job import Job
 
 app = typer.Typer()
 DEMO = Path("demo-workspace")
@@ -59,9 +65,9 @@ def demo(
 
 @app.command(epilog="Example: flywheel run --source photos/ --captions captions.jsonl --workspace w")
 def run(
-    source: Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded bytes.")],
+    source: SourceOption,
     workspace: WorkspaceOption,
-    captions: Annotated[Path | None, typer.Option(help="JSON lines: file, caption, and references for edits.")] = None,
+    captions: CaptionsOption = None,
     policy: PolicyOption = None,
     preset: PresetOption = "tiny",
     rounds: RoundsOption = 2,
@@ -73,27 +79,49 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the flywheel on your own pictures. Run it again after a kill to resume, after new data for the next round."""
+    given = {"policy": policy, "preset": preset, "seed": seed, "workers": workers}
+    job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **given)
+    run_job(job, prefect=prefect, wait=wait, as_json=as_json)
+
+
+@app.command(epilog="Example: flywheel curate --source photos/ --captions captions.jsonl --policy mine.toml -w w")
+def curate(
+    source: SourceOption,
+    workspace: WorkspaceOption,
+    captions: CaptionsOption = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    workers: WorkersOption = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in, score, decide and shard what is new, and train nothing. Run it again after a kill or new data."""
+    from flywheel.catalog import query
+    from flywheel.progress import Progress
+    from flywheel.rounds.run import curate as curate_job
+    from flywheel.rounds.run import validate
+
+    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
+    validate(job)
+    found = curate_job(job, progress=Progress())
+    if as_json:
+        out(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        print_curated(found, query(Workspace(workspace), "select * from funnel"))
+
+
+def job_of(workspace: Path, source: Path, captions: Path | None, **given: Any) -> Job:
+    """What to do, with whole paths. Errors: `UsageError` for inputs that are not there."""
     from flywheel.rounds.job import Job
 
     if not source.exists():
         raise UsageError(f"--source {source} does not exist: give a folder of images, a .tar or a .parquet file")
     if captions and not captions.is_file():
         raise UsageError(f"--captions {captions} is no file: give a JSON-lines file")
-    job = Job(
-        workspace=str(Workspace(workspace).root),
-        source=str(source.resolve()),
-        captions=str(captions.resolve()) if captions else None,
-        policy=policy,
-        preset=preset,
-        seed=seed,
-        rounds=rounds,
-        workers=workers,
-        auto_approve=auto_approve,
-    )
-    run_job(job, prefect=prefect, wait=wait, as_json=as_json)
+    paths = str(source.resolve()), str(captions.resolve()) if captions else None
+    return Job(str(Workspace(workspace).root), *paths, **given)
 
 
-def run_job(job: Any, *, prefect: bool, as_json: bool, wait: bool = True) -> None:
+def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> None:
     """Run a job, with or without Prefect, and print its summary. While it waits for people it holds nothing."""
     from dashboards.report import write
     from flywheel.memory import PeakMemory
