@@ -26,7 +26,7 @@ from flywheel.workspace import Workspace
 STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
 # Where these faults find something.
 EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
-LIMIT = 900  # seconds: a run that takes longer hangs
+LIMIT = 600  # seconds: a run that takes longer hangs
 _LATE = 2.0  # seconds after a step's begin in which a fault comes
 _BURSTS = (3.0, 6.0, 12.0, LIMIT)  # seconds that S3 fails; retries last about half a minute
 _ANNOUNCED = re.compile(r"^\[\d+:\d\d\] (?:round \d+: )?(.+) …$")
@@ -96,6 +96,7 @@ class Command:
             start_new_session=True,
             env=environment,
         )
+        self.began = time.monotonic()
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -117,8 +118,8 @@ class Command:
         return announced[-1] if announced else "start"
 
     def reaches(self, step: str) -> bool:
-        """Wait for a step to begin, or to have begun; False when the run ends without it."""
-        while self.running():
+        """Wait for a step to begin, or to have begun; False when the run ends, or hangs, without it."""
+        while self.running() and time.monotonic() - self.began < LIMIT:
             if any(step in found[1] for line in [*self.said] if (found := _ANNOUNCED.match(line))):
                 return True
             time.sleep(0.05)
@@ -158,7 +159,7 @@ class Command:
     def end(self) -> str:
         """finished | killed | clear error | unclear error | hangs"""
         try:
-            self.process.wait(LIMIT)
+            self.process.wait(max(0, self.began + LIMIT - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
             self.process.wait()
