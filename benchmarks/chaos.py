@@ -2,12 +2,14 @@
 
 python benchmarks/chaos.py [--faults 100] [--kinds driver worker …] [--minutes 60] [--seed 0] [--folder DIR] [--compare]
 
-A small world and model. Each run of the command meets one fault at a random step; when one completes, new pictures
-arrive and one round more is wanted, so that every fault hits work. At the end an undisturbed run finishes, every input
-is looked for, ledgers and files are verified. `--compare` then makes the same rounds without faults and compares bytes.
+A small world and model, in a folder and on an S3 server. Each run of the command meets faults at random steps until
+one ends it; when one completes, new pictures arrive and one round more is wanted, so that every fault hits work. At the
+end an undisturbed run finishes, every input is looked for, ledgers and files are verified. `--compare` then makes the
+folder's rounds without faults and compares bytes.
 
-driver: SIGKILL of the command and all it started. worker, raylet: of one process of Ray. server: of Prefect's.
-disk: it fills up (needs the right to mount a tmpfs). clock: it jumps (needs libfaketime). shard: a bit flips.
+driver: SIGKILL of the command and all it started. machine: and its copies of what is on S3 are lost. worker, raylet: of
+one process of Ray. server: of Prefect's. disk: it fills up (needs the right to mount a tmpfs). clock: it jumps (needs
+a C compiler). shard: a bit flips. s3: requests fail, for seconds, or for longer than they are repeated.
 
 The last line is one JSON object: faults, rows_lost, rows_doubled, unfinished (runs that ended neither well nor with a
 clear error), and sound (what `flywheel fsck` says).
@@ -25,33 +27,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-import psutil
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from benchmarks.faults import EXPECTED, FAULTS, LAST, STEPS, Command, Network, Target, clock_library, disturb
+from benchmarks.faulty_s3 import environment, faulty, make_bucket, s3_server
 from curation import pool
 from curation.sources import open_source
 from flywheel.demo.world import write_world
 from flywheel.fsck import fsck
 from flywheel.ledger import Ledger
+from flywheel.objects import readable
 from flywheel.workspace import Workspace, file_digest
 
 PRESET = Path(__file__).with_name("micro.toml")
-KINDS = ("driver", "worker", "raylet", "server", "disk", "clock", "shard")
-STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
-# Where these faults find something; Ray's own processes do not take a jump of the clock that timers run on.
-EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
-LIMIT = 900  # seconds: a run that takes longer hangs
-DISK = 2 * 2**30  # bytes
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+# Kinds that only one of the two workspaces knows.
+ONLY = {"s3": ("s3", "machine"), "folder": ("disk", "clock", "shard")}
+DISK = 3 * 2**30  # bytes
 NEW = 6  # pictures that arrive when a run has completed
 FOLDERS = ("pool", "scores", "shards", "remedies", "checkpoints", "samples")
 # What names an event in each ledger.
@@ -66,187 +65,52 @@ IDS = {
 }
 
 
-class Command:
-    """`flywheel run` in a process group of its own; what it says is read as it comes."""
-
-    def __init__(self, world: World, workspace: Path, *, prefect: bool = False, clock: Path | None = None) -> None:
-        command = [sys.executable, "-m", "flywheel.cli", "run", "--source", str(world.source), "--json"]
-        command += ["--workspace", str(workspace), "--preset", str(PRESET), "--rounds", str(world.rounds)]
-        environment = dict(os.environ)
-        if clock:
-            environment |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
-            environment |= {"FAKETIME_CACHE_DURATION": "1"}
-        self.process = subprocess.Popen(
-            [*command, "--prefect" if prefect else "--no-prefect"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=environment,
-        )
-        self.said: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        self.said.extend(self.process.stderr)
-
-    def reaches(self, step: str) -> bool:
-        """Wait for a step to begin; False when the run ends without it."""
-        while self.running():
-            if any(step in line and line.rstrip().endswith("…") for line in self.said):
-                return True
-            time.sleep(0.05)
-        return False
-
-    def running(self) -> bool:
-        """Has it not ended?"""
-        return self.process.poll() is None
-
-    def descendant(self, wanted: Callable[[str], bool], rng: random.Random) -> psutil.Process | None:
-        """One of its processes by command line, waited for; None when the run ends before there is one."""
-        while self.running():
-            found = []
-            for p in psutil.Process(self.process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    found += [p] if wanted(" ".join(p.cmdline())) else []
-            if found:
-                return rng.choice(found)
-            time.sleep(0.3)
-        return None
-
-    def kill(self) -> None:
-        """SIGKILL to it and all that it started."""
-        tree = psutil.Process(self.process.pid).children(recursive=True)
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for p in tree:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                p.kill()
-
-    def end(self) -> str:
-        """finished | clear error | unclear error | hangs"""
-        try:
-            self.process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self.process.wait()
-            return "hangs"
-        self._reader.join(10)
-        if self.process.returncode == 0:
-            return "finished"
-        errors = [line for line in self.said if line.startswith("error: ")]
-        clear = self.process.returncode == 2 and errors and not any("Traceback" in line for line in self.said)
-        return "clear error" if clear else "unclear error"
-
-
 class World:
-    """The source and how many rounds are wanted of it."""
+    """The source of a target: what arrives in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.source, self.rounds = folder / "source", 1
-        if not self.source.exists():
-            write_world(self.source, seed=0, size="quick")
+    def __init__(self, target: Target) -> None:
+        self.target, self.source = target, target.source
+        write_world(self.source, seed=0, size="quick")
         self.captions = (self.source / "captions.jsonl").read_text()
         self.cards = sorted(self.source.glob("card-*.png"))
-        self.reset()
 
     def reset(self) -> None:
         """As it was before anything arrived."""
         for path in self.source.glob("new-*.png"):
             path.unlink()
         (self.source / "captions.jsonl").write_text(self.captions)
-        self.rounds = 1
+        self.target.rounds = 1
 
     def grow(self) -> None:
         """New pictures, and one round more; equal calls make equal files."""
-        lines = []
+        lines, rounds = [], self.target.rounds
         for n in range(NEW):
-            name = f"new-{self.rounds:03d}-{n}.png"
-            border = 20 + self.rounds, 20 + n, 20, 20
+            name = f"new-{rounds:03d}-{n}.png"
+            border = 20 + rounds, 20 + n, 20, 20
             ImageOps.expand(Image.open(self.cards[n]).convert("RGB"), border, "white").save(self.source / name)
             os.utime(self.source / name, (1e9, 1e9))
-            lines.append(json.dumps({"file": name, "caption": f"a small shape, number {self.rounds} {n}"}) + "\n")
+            lines.append(json.dumps({"file": name, "caption": f"a small shape, number {rounds} {n}"}) + "\n")
         with open(self.source / "captions.jsonl", "a") as f:
             f.writelines(lines)
-        self.rounds += 1
+        self.target.rounds += 1
 
 
-def disturb(kind: str, world: World, workspace: Path, rng: random.Random) -> dict[str, str] | None:
-    """Run, do one fault, see the run's end; None when it ended before the fault came."""
-    step = rng.choice(EXPECTED.get(kind, STEPS))
-    clock = workspace.parent / "clock" if kind == "clock" else None
-    if clock:
-        clock.write_text("+0")
-    run = Command(world, workspace, prefect=kind == "server", clock=clock)
-    hit = False
-    with contextlib.ExitStack() as undo:
-        if run.reaches(step):
-            time.sleep(rng.uniform(0, 3))
-            hit = run.running() and _FAULTS[kind](run, workspace, rng, undo)
-        end = run.end()
-    if not hit:
-        return None if end == "finished" else {"fault": "none", "step": step, "end": end, "said": run.said[-1:]}
-    end = "killed" if kind == "driver" else end
-    if end in ("hangs", "unclear error"):
-        (workspace.parent / f"unfinished-{time.time():.0f}.txt").write_text("".join(run.said))
-    return {"fault": kind, "step": step, "end": end, "said": "".join(run.said[-1:]).strip()[:160]}
-
-
-def _driver(run: Command, workspace: Path, rng: random.Random, undo: contextlib.ExitStack) -> bool:
-    run.kill()
-    return True
-
-
-def _kill_one(wanted: Callable[[str], bool]) -> Callable[..., bool]:
-    def fault(run: Command, workspace: Path, rng: random.Random, undo: contextlib.ExitStack) -> bool:
-        victim = run.descendant(wanted, rng)
-        if victim:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                victim.kill()
-        return victim is not None
-
-    return fault
-
-
-def _disk(run: Command, workspace: Path, rng: random.Random, undo: contextlib.ExitStack) -> bool:
-    ballast = workspace.parent / "ballast"
-    undo.callback(ballast.unlink)
-    with open(ballast, "wb") as f, contextlib.suppress(OSError):
-        os.posix_fallocate(f.fileno(), 0, max(1, shutil.disk_usage(workspace).free - rng.randrange(200_000)))
-    return True
-
-
-def _clock(run: Command, workspace: Path, rng: random.Random, undo: contextlib.ExitStack) -> bool:
-    (workspace.parent / "clock").write_text(f"{rng.choice('+-')}{rng.randint(1, 72)}h")
-    return True
-
-
-def _shard(run: Command, workspace: Path, rng: random.Random, undo: contextlib.ExitStack) -> bool:
-    newest = max(workspace.glob("shards/*/manifest.json"), key=lambda p: p.stat().st_mtime)
-    path = rng.choice([newest.parent / f["path"] for f in json.loads(newest.read_text())["files"]])
-    data = path.read_bytes()
-    at = rng.randrange(len(data))
-    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-
-    def restore() -> None:
-        named = {f.path for f in fsck(Workspace(workspace)).findings if f.severity == "error"}
-        if str(path.relative_to(workspace)) not in named:
-            raise AssertionError(f"fsck did not find the flipped bit in {path}")
-        path.write_bytes(data)
-
-    undo.callback(restore)
-    return True
-
-
-_FAULTS: dict[str, Callable[..., bool]] = {
-    "driver": _driver,
-    "worker": _kill_one(lambda line: line.startswith("ray::") and "Agent" not in line),
-    "raylet": _kill_one(lambda line: line.split(" ")[0].endswith("/raylet")),
-    "server": _kill_one(lambda line: "flows.server_process" in line),
-    "disk": _disk,
-    "clock": _clock,
-    "shard": _shard,
-}
+def draw(kinds: Collection[str], hits: Counter[str], rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
+    """(folder | s3, faults as kind and step, in order) of the next run: what has hit least is among them."""
+    rare = sorted(kinds, key=lambda k: (hits[k], rng.random()))
+    place = next((p for p, only in ONLY.items() if rare[0] in only), rng.choice([*ONLY]))
+    if place == "s3" and not {"s3", "machine"} & set(kinds):
+        place = "folder"
+    elsewhere = {k for p, only in ONLY.items() if p != place for k in only}
+    here = [k for k in rare if k not in elsewhere]
+    # Prefect's server takes as long to start as a round takes; a run that goes on is disturbed again and again.
+    often = {"server": 0.2, "worker": 0.6, "clock": 0.6, "s3": 0.6}
+    drawn = [k for k in here for _ in range(1 if k == "server" else 3) if rng.random() < often.get(k, 0)]
+    drawn += [k for k in here if k in LAST][: rng.random() < 0.7]
+    if rare[0] not in drawn:
+        drawn.append(rare[0])
+    steps = [(k, rng.choice(EXPECTED.get(k, STEPS))) for k in drawn]
+    return place, sorted(steps, key=lambda f: (STEPS.index(f[1]), f[0] in LAST))
 
 
 @contextlib.contextmanager
@@ -266,9 +130,8 @@ def losses(workspace: Workspace, source: Path) -> tuple[list[str], list[str]]:
     """(inputs that are nowhere, inputs and ledger ids that are somewhere twice)."""
     seen: Counter[str] = Counter()
     for shard in pool.shards(workspace):
-        seen.update(pq.read_table(shard.path, columns=["source_uri"])["source_uri"].to_pylist())
-    for batch in pool.batches(workspace):
-        seen.update(pq.read_table(batch / "quarantine.parquet")["source_uri"].to_pylist())
+        seen.update(pq.read_table(readable(shard.path), columns=["source_uri"])["source_uri"].to_pylist())
+    seen.update(row["source_uri"] for row in pool.quarantined_at_ingest(workspace))
     lost = [i.uri for i in open_source(source, None).inputs() if not seen[i.uri]]
     twice = [uri for uri, n in seen.items() if n > 1]
     for name, column in IDS.items():
@@ -286,55 +149,94 @@ def contents(workspace: Path) -> dict[str, str]:
     return {str(p.relative_to(workspace)): file_digest(p) for p in found}
 
 
+def same_undisturbed(world: World) -> bool:
+    """Do the same rounds without faults end in the same bytes?"""
+    disturbed, wanted = world.target.workspace, world.target.rounds
+    world.reset()
+    world.target.workspace = str(world.target.scratch / "reference")
+    while Command(world.target, PRESET).end() == "finished" and world.target.rounds < wanted:
+        world.grow()
+    return contents(Path(disturbed)) == contents(Path(world.target.workspace))
+
+
+def worlds(folder: Path, rng: random.Random, stack: contextlib.ExitStack) -> dict[str, World]:
+    """The same world twice: with a workspace in a folder, and with one on S3 behind a network that can fail."""
+    host, port = stack.enter_context(s3_server())
+    network = Network(rng)
+    address, _ = stack.enter_context(faulty(host, port, network))
+    os.environ |= environment(f"http://{host}:{port}")  # this process looks past the network
+    seen_by_run = {"AWS_ENDPOINT_URL": address, "XDG_CACHE_HOME": str(folder / "cache")}
+    bucket = make_bucket(host, port, "chaos")
+    found = {
+        "folder": Target(folder / "source", str(folder / "disk" / "w"), folder, clock_library(folder)),
+        "s3": Target(folder / "source-s3", f"{bucket}/w", folder, None, network, seen_by_run),
+    }
+    return {place: World(target) for place, target in found.items()}
+
+
 def main() -> None:
     """Disturb, finish, look for every row; then print the figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=100)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS], default=[*FAULTS])
     parser.add_argument("--minutes", type=float, default=1e9, help="no further fault after so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="new folder to keep (default: a temporary one)")
-    parser.add_argument("--compare", action="store_true", help="make the same rounds undisturbed, compare bytes")
+    parser.add_argument("--compare", action="store_true", help="make the folder's rounds undisturbed, compare bytes")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was mounted and started ends, too
     rng, began = random.Random(arguments.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = (arguments.folder or Path(scratch)).resolve()
-        mounted = stack.enter_context(small_disk(folder / "disk"))
-        missing = {"disk": not mounted, "clock": FAKETIME is None}
+        disk = stack.enter_context(small_disk(folder / "disk"))
+        used = worlds(folder, random.Random(arguments.seed), stack)
+        missing = {"disk": not disk, "clock": used["folder"].target.clock is None}
         kinds = [k for k in arguments.kinds if not missing.get(k)]
         print("\n".join(f"{k}: left out, see --help" for k in arguments.kinds if missing.get(k)), flush=True)
-        world, workspace = World(folder), folder / "disk" / "w"
-        seen: list[dict[str, str]] = []
-        while len(seen) < arguments.faults and time.monotonic() - began < 60 * arguments.minutes:
-            happened = disturb(kinds[len(seen) % len(kinds)], world, workspace, rng)
-            if happened:
-                seen.append(happened)
-                print(f"{len(seen):>4}  {happened}", flush=True)
-            if happened is None or happened["end"] == "finished":
-                world.grow()
-        last = Command(world, workspace)
-        ends = [*(h["end"] for h in seen), last.end()]
-        if ends[-1] != "finished":
-            print("".join(last.said[-20:]), file=sys.stderr)
-        lost, twice = losses(Workspace(workspace), world.source)
-        sound = fsck(Workspace(workspace)).sound
-        same = None
-        if arguments.compare:
-            wanted, reference = world.rounds, folder / "reference"
-            world.reset()
-            while Command(world, reference).end() == "finished" and world.rounds < wanted:
-                world.grow()
-            same = contents(workspace) == contents(reference)
-    for (kind, end), n in sorted(Counter((h["fault"], h["end"]) for h in seen).items()):
-        print(f"{kind:<10}{end:<16}{n:>4}")
+        hits: list[dict[str, str]] = []
+        ends: list[str] = []
+        while len(hits) < arguments.faults and time.monotonic() - began < 60 * arguments.minutes:
+            place, drawn = draw(kinds, Counter(h["fault"] for h in hits), rng)
+            thrown = [k for k, _ in drawn]
+            run = Command(used[place].target, PRESET, prefect="server" in thrown, clock="clock" in thrown)
+            met, end = disturb(run, drawn, rng)
+            ends.append(end)
+            for hit in met:
+                hits.append(hit | {"place": place})
+                said = "".join(run.said[-1:]).strip()[:200] if hit is met[-1] else ""
+                print(f"{len(hits):>4} {time.monotonic() - began:>6.0f} s  {[*hits[-1].values()]} {said}", flush=True)
+            if end in ("hangs", "unclear error"):
+                log = folder / f"unfinished-{len(ends)}.txt"
+                log.write_text("".join(run.said))
+                print(f"{end}: {log}", flush=True)
+            if end == "finished":
+                used[place].grow()
+        lost, twice, sound = [], [], True
+        for place, world in used.items():
+            last = Command(world.target, PRESET)
+            ends.append(last.end())
+            if ends[-1] != "finished":
+                print("".join(last.said[-20:]), file=sys.stderr)
+            workspace = Workspace(world.target.workspace)
+            for found, more in zip((lost, twice), losses(workspace, world.source)):
+                found += [f"{place}: {m}" for m in more]
+            report = fsck(workspace)
+            sound &= report.sound
+            print("\n".join(f"{place}: {f}" for f in report.findings if f.severity == "error"), flush=True)
+        print("\n".join([*lost, *twice]), flush=True)
+        rounds = sum(w.target.rounds for w in used.values())
+        same = same_undisturbed(used["folder"]) if arguments.compare else None
+    for (kind, place, end), n in sorted(Counter((h["fault"], h["place"], h["end"]) for h in hits).items()):
+        print(f"{kind:<10}{place:<10}{end:<16}{n:>4}")
     figures = {
-        "faults": sum(h["fault"] != "none" for h in seen),
+        "faults": len(hits),
         "rows_lost": len(lost),
         "rows_doubled": len(twice),
-        "unfinished": sum(e in ("hangs", "unclear error") for e in ends) + (ends[-1] != "finished"),
-        "rounds": world.rounds,
+        "unfinished": sum(e in ("hangs", "unclear error") for e in ends) + sum(e != "finished" for e in ends[-2:]),
+        "rounds": rounds,
         "sound": sound,
         "same_bytes": same,
+        "minutes": round((time.monotonic() - began) / 60, 1),
     }
     print(json.dumps(figures))
 

@@ -39,6 +39,8 @@ def cluster(workers: int = 2) -> Iterator[None]:
     else:
         options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
         options |= {"object_store_memory": _OBJECT_STORE}
+        # Or the driver waits for its first workers to register, for ever where one of them dies before it has.
+        options |= {"_system_config": {"prestart_worker_first_driver": False}}
     try:
         ray.init(**options)
     except Exception as error:  # it raises whatever its processes met

@@ -6,9 +6,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
+
+from benchmarks import faulty_s3
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
@@ -33,20 +34,11 @@ def photos() -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
     """Host and port of an S3 server, which AWS's environment variables name as long as the session lasts."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    given = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in given.items():
+    pytest.importorskip("moto.server")
+    with faulty_s3.s3_server() as (host, port), pytest.MonkeyPatch.context() as patch:
+        for name, value in faulty_s3.environment(f"http://{host}:{port}").items():
             patch.setenv(name, value)
         yield host, port
-    server.stop()
 
 
 @pytest.fixture
@@ -54,8 +46,6 @@ def s3(s3_server: tuple[str, int]) -> Iterator[str]:
     """Address of a new bucket; its local copies go with it."""
     from flywheel.mirror import mirror
 
-    host, port = s3_server
-    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
-    urlopen(Request(f"http://{host}:{port}/{bucket}", method="PUT")).close()
-    yield f"s3://{bucket}"
-    shutil.rmtree(mirror(f"s3://{bucket}"), ignore_errors=True)
+    address = faulty_s3.make_bucket(*s3_server, f"bucket-{uuid.uuid4().hex[:12]}")
+    yield address
+    shutil.rmtree(mirror(address), ignore_errors=True)

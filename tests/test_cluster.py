@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,3 +104,27 @@ def test_a_node_may_die_in_curation_and_in_training(tmp_path: Path):
     assert out["input"] == PICTURES + BROKEN == out["admitted"] + out["dropped"] + out["quarantined"]
     assert out["quarantined"] == BROKEN
     assert out["step"] == 60 and sorted(set(out["steps"])) == list(range(1, 61))
+
+
+def test_a_worker_killed_before_it_registers_costs_nothing():
+    program = """
+from curation.cluster import cluster, run_all
+with cluster(2):
+    assert sorted(found for _, found in run_all(lambda x: x + 1, [(n,) for n in range(4)])) == [1, 2, 3, 4]
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True) as driver:
+        killed = False
+        try:
+            while driver.poll() is None and not killed:
+                for p in psutil.Process(driver.pid).children(recursive=True):
+                    with suppress(psutil.Error):
+                        begun = p.parent().name() == "raylet" != p.name()  # itself, until its program begins
+                        if begun and "default_worker.py" in " ".join(p.cmdline()):
+                            p.kill()
+                            killed = True
+                            break
+                time.sleep(0.01)
+            assert driver.wait(60) == 0 and killed
+        finally:
+            if driver.poll() is None:
+                os.killpg(driver.pid, signal.SIGKILL)

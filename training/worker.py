@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +86,11 @@ def _failure(worker: subprocess.Popen[str]) -> Exception:
     if not line:
         return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
     found = json.loads(line)
-    return UsageError(found["error"]) if found["usage"] else RuntimeError(f"training failed: {found['error']}")
+    if found["usage"]:
+        return UsageError(found["error"])
+    failure = RuntimeError(f"training failed: {found['error']}")
+    failure.add_note(found["trace"])  # seen where nobody has a sentence for it
+    return failure
 
 
 def progress_of(run: Run) -> tuple[int, str]:
@@ -128,11 +133,10 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = train_run(run)
-    except Exception as error:
-        print(json.dumps({"error": str(error), "usage": isinstance(error, UsageError)}), flush=True)
-        if isinstance(error, UsageError):
-            sys.exit(2)
-        raise
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        usage = isinstance(error, UsageError)
+        print(json.dumps({"error": str(error), "usage": usage, "trace": traceback.format_exc()}), flush=True)
+        sys.exit(2 if usage else 1)
     print(json.dumps({"checkpoint": str(checkpoint.path)}), flush=True)
 
 

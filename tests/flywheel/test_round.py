@@ -240,7 +240,7 @@ def test_lineage_of_a_sample_a_case_and_a_checkpoint(finished: tuple[Path, dict]
     assert [e["kind"] for e in case["events"]][:2] == ["detected", "routed"]
     checkpoint = why(workspace, summary["checkpoints"][1])
     assert checkpoint["plan"]["snapshot"] == summary["snapshot"] and checkpoint["cost"]["cpu_seconds"] > 0
-    assert [p["round"] for p in checkpoint["parents"]] == [1] and checkpoint["training"]["step"] == 6
+    assert [p["round"] for p in checkpoint["parents"]] == [1] and checkpoint["training"]["step"] == 4
     with pytest.raises(UsageError, match="matches"):
         why(workspace, "nothing-like-it")
 

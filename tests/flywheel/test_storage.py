@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.faulty_s3 import FAULTS, draw, faulty
 from curation.ingest import ingest
 from curation.pipeline import curate, explain
 from curation.policy import load_policy
@@ -32,7 +33,6 @@ from flywheel.workspace import (
     write_parquet,
 )
 from tests.curation.corpus import textures, write_folder
-from tests.proxy import FAULTS, draw, faulty
 
 
 def signals(writer: int, number: int) -> list[dict[str, object]]:

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.faulty_s3 import FAULTS, draw, faulty
 from flywheel.cases.events import load_cases
 from flywheel.fsck import fsck
 from flywheel.objects import located
 from flywheel.workspace import Workspace
 from tests.curation.corpus import encoded, textures, word, write_folder
-from tests.proxy import FAULTS, draw, faulty
 
 PRESET = """
 policy = "demo"

@@ -1,8 +1,9 @@
-"""A faulty network: an HTTP proxy that fails some requests to a server, by a seeded draw that a test can repeat."""
+"""An S3 server, and a network before it that fails some requests: for the benchmark and for the tests."""
 
 from __future__ import annotations
 
 import http.client
+import logging
 import random
 import threading
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request, urlopen
 
 # Of a request: nothing arrives; an error comes back; it is done, but the answer is lost; the answer comes late.
 FAULTS = ("dropped", "500", "503", "unanswered", "slow")
@@ -20,8 +22,34 @@ SLOW_SECONDS = 0.3
 Plan = Callable[[str, str], str | None]  # (method, path) of a request → its fault, or None
 
 
+@contextmanager
+def s3_server() -> Iterator[tuple[str, int]]:
+    """Host and port of moto's server in this process; it takes the keys of `environment`, and any others."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        yield server.get_host_and_port()
+    finally:
+        server.stop()
+
+
+def environment(address: str) -> dict[str, str]:
+    """AWS's environment variables that name the server at `address`."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    return keys | {"AWS_ENDPOINT_URL": address}
+
+
+def make_bucket(host: str, port: int, name: str) -> str:
+    """Address of a new bucket."""
+    urlopen(Request(f"http://{host}:{port}/{name}", method="PUT")).close()
+    return f"s3://{name}"
+
+
 def draw(rate: float, seed: int = 0) -> Plan:
-    """Any fault for `rate` of all requests."""
+    """Any fault for `rate` of all requests, by a seeded draw that a test can repeat."""
     rng, lock = random.Random(seed), threading.Lock()
 
     def plan(method: str, path: str) -> str | None:

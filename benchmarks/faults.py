@@ -1,0 +1,271 @@
+"""One run of the command, and what can be done to it while it works."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.faulty_s3 import FAULTS as NETWORK_FAULTS
+from flywheel.fsck import fsck
+from flywheel.workspace import Workspace
+
+STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
+# Where these faults find something.
+EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
+LIMIT = 600  # seconds: a run that takes longer hangs
+_LATE = 2.0  # seconds after a step's begin in which a fault comes
+_BURSTS = (3.0, 6.0, 12.0, LIMIT)  # seconds that S3 fails; retries last about half a minute
+_ANNOUNCED = re.compile(r"^\[\d+:\d\d\] (?:round \d+: )?(.+) …$")
+
+Rng = random.Random
+
+
+def clock_library(folder: Path) -> Path | None:
+    """Compile `clock.c` into a folder; None without a C compiler."""
+    if not (compiler := shutil.which("cc")):
+        return None
+    library = folder / "clock.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", library, Path(__file__).with_name("clock.c"), "-ldl"], check=True
+    )
+    return library
+
+
+class Network:
+    """What the network before S3 does to a request: nothing, or, while a burst of errors lasts, any fault."""
+
+    def __init__(self, rng: Rng) -> None:
+        self._rng, self._until, self._rate, self._faults = rng, 0.0, 0.0, NETWORK_FAULTS
+
+    def __call__(self, method: str, path: str) -> str | None:
+        hit = time.monotonic() < self._until and self._rng.random() < self._rate
+        return self._rng.choice(self._faults) if hit else None
+
+    def fail(self, seconds: float, rate: float, faults: Sequence[str] = NETWORK_FAULTS) -> None:
+        """From now on, `rate` of all requests meet one of the faults."""
+        self._until, self._rate, self._faults = time.monotonic() + seconds, rate, faults
+
+    def mend(self) -> None:
+        """Serve again."""
+        self._until = 0.0
+
+
+@dataclass
+class Target:
+    """What a run works on: source and workspace, beside them scratch files; a `network` where it is on S3."""
+
+    source: Path
+    workspace: str
+    scratch: Path
+    clock: Path | None = None  # library that moves a process's wall clock
+    network: Network | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    rounds: int = 1
+
+
+class Command:
+    """`flywheel run` in a process group of its own; what it says is read as it comes."""
+
+    def __init__(self, target: Target, preset: Path, *, prefect: bool = False, clock: bool = False) -> None:
+        command = [sys.executable, "-m", "flywheel.cli", "run", "--source", str(target.source), "--json"]
+        command += ["--workspace", target.workspace, "--preset", str(preset), "--rounds", str(target.rounds)]
+        environment = {**os.environ, **target.environment}
+        self.target = target
+        if clock:
+            self.set_clock(0)
+            environment |= {"LD_PRELOAD": str(target.clock), "CLOCK_OFFSET": str(target.scratch / "clock")}
+        self.process = subprocess.Popen(
+            [*command, "--prefect" if prefect else "--no-prefect"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+        self.began = time.monotonic()
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def set_clock(self, seconds: int) -> None:
+        """How far its wall clock is off."""
+        file = self.target.scratch / "clock"
+        file.touch()
+        with file.open("r+b") as opened:  # in place: it is mapped
+            opened.write(seconds.to_bytes(8, sys.byteorder, signed=True))
+
+    def _read(self) -> None:
+        self.said.extend(self.process.stderr)
+
+    @property
+    def step(self) -> str:
+        """The step that it is in: the last one announced."""
+        announced = [found[1] for line in [*self.said] if (found := _ANNOUNCED.match(line))]
+        return announced[-1] if announced else "start"
+
+    def reaches(self, step: str) -> bool:
+        """Wait for a step to begin, or to have begun; False when the run ends, or hangs, without it."""
+        while self.running() and time.monotonic() - self.began < LIMIT:
+            if any(step in found[1] for line in [*self.said] if (found := _ANNOUNCED.match(line))):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def running(self) -> bool:
+        """Has it not ended?"""
+        return self.process.poll() is None
+
+    def descendant(self, wanted: Callable[[str], bool], rng: Rng) -> psutil.Process | None:
+        """One of its processes by command line, waited for; None when the step ends before there is one."""
+        step = self.step
+        while self.running() and self.step == step:
+            found = []
+            for p in self._tree():
+                with contextlib.suppress(psutil.Error):
+                    found += [p] if wanted(" ".join(p.cmdline())) else []
+            if found:
+                return rng.choice(found)
+            time.sleep(0.1)
+        return None
+
+    def _tree(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def kill(self) -> None:
+        """SIGKILL to it and all that it started."""
+        tree = self._tree()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for p in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                p.kill()
+
+    def end(self) -> str:
+        """finished | killed | clear error | unclear error | hangs"""
+        try:
+            self.process.wait(max(0, self.began + LIMIT - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
+            return "hangs"
+        self._reader.join(10)
+        if self.process.returncode in (0, -signal.SIGKILL):
+            return "killed" if self.process.returncode else "finished"
+        errors = [line for line in self.said if line.startswith("error: ")]
+        clear = self.process.returncode == 2 and errors and not any("Traceback" in line for line in self.said)
+        return "clear error" if clear else "unclear error"
+
+
+Fault = Callable[[Command, Rng, contextlib.ExitStack], bool]  # did it find something? What it left is undone at the end
+
+
+def disturb(run: Command, faults: Sequence[tuple[str, str]], rng: Rng) -> tuple[list[dict[str, str]], str]:
+    """Throw faults, (kind, step), in this order while the run lasts; returns those that hit, and its end."""
+    hits: list[dict[str, str]] = []
+    with contextlib.ExitStack() as undo:
+        undo.callback(run.kill)  # where this process is stopped
+        for kind, step in faults:
+            if not run.reaches(step):
+                break
+            time.sleep(rng.uniform(0, _LATE))
+            met = run.step
+            if run.running() and FAULTS[kind](run, rng, undo):
+                hits.append({"fault": kind, "step": met, "end": "went on"})
+        end = run.end()
+    if hits:
+        hits[-1]["end"] = end
+    return hits, end
+
+
+def _driver(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    run.kill()
+    return True
+
+
+def _machine(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    run.kill()
+    undo.callback(shutil.rmtree, run.target.environment["XDG_CACHE_HOME"], ignore_errors=True)
+    return True
+
+
+def _kill_one(wanted: Callable[[str], bool]) -> Fault:
+    def fault(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+        victim = run.descendant(wanted, rng)
+        if victim:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        return victim is not None
+
+    return fault
+
+
+def _disk(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    workspace = Path(run.target.workspace)
+    ballast = workspace.parent / "ballast"
+    undo.callback(ballast.unlink)
+    with open(ballast, "wb") as f, contextlib.suppress(OSError):
+        os.posix_fallocate(f.fileno(), 0, max(1, shutil.disk_usage(workspace).free - rng.randrange(200_000)))
+    return True
+
+
+def _clock(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    run.set_clock(rng.choice((-1, 1)) * rng.randint(1, 72) * 3600)
+    return True
+
+
+def _shard(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    workspace = Path(run.target.workspace)
+    newest = max(workspace.glob("shards/*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    path = rng.choice([newest.parent / f["path"] for f in json.loads(newest.read_text())["files"]])
+    data = path.read_bytes()
+    at = rng.randrange(len(data))
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+    def restore() -> None:
+        named = {f.path for f in fsck(Workspace(workspace)).findings if f.severity == "error"}
+        if str(path.relative_to(workspace)) not in named:
+            raise AssertionError(f"fsck did not find the flipped bit in {path}")
+        path.write_bytes(data)
+
+    undo.callback(restore)
+    return True
+
+
+def _s3(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    network, seconds = run.target.network, rng.choice(_BURSTS)
+    undo.callback(network.mend)
+    if seconds == LIMIT:
+        network.fail(seconds, 1.0, [rng.choice(("dropped", "500", "503"))])
+    else:
+        network.fail(seconds, rng.uniform(0.2, 1.0))
+    return True
+
+
+FAULTS: dict[str, Fault] = {
+    "driver": _driver,
+    "machine": _machine,
+    "worker": _kill_one(lambda line: line.startswith("ray::") and "Agent" not in line),
+    "raylet": _kill_one(lambda line: line.split(" ")[0].endswith("/raylet")),
+    "server": _kill_one(lambda line: "flows.server_process" in line),
+    "disk": _disk,
+    "clock": _clock,
+    "shard": _shard,
+    "s3": _s3,
+}
+LAST = ("driver", "machine", "raylet", "disk", "shard")  # after these a run does not go on
