@@ -104,7 +104,7 @@ def draw(kinds: Collection[str], hits: Counter[str], rng: random.Random) -> tupl
     elsewhere = {k for p, only in ONLY.items() if p != place for k in only}
     here = [k for k in rare if k not in elsewhere]
     # Prefect's server takes as long to start as a round takes; a run that goes on is disturbed again and again.
-    often = {"server": 0.2, "worker": 0.6, "clock": 0.6, "s3": 0.6}
+    often = {"server": 0.2, "worker": 0.3, "clock": 0.3, "s3": 0.5}
     drawn = [k for k in here for _ in range(1 if k == "server" else 3) if rng.random() < often.get(k, 0)]
     drawn += [k for k in here if k in LAST][: rng.random() < 0.7]
     if rare[0] not in drawn:
