@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 WORKSPACE ?= demo-workspace
 
-.PHONY: demo test lint install
+.PHONY: demo test lint audit install
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
@@ -13,6 +13,11 @@ test: install lint
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+# Asks the advisory database about every pinned version, so it needs the network.
+audit: install
+	$(BIN)/pip install --disable-pip-version-check --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 install: $(VENV)/.installed
 

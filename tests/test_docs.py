@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,31 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path):
         seen, ran = done.stdout, ran + 1
         assert done.returncode == 0, f"{block}\n{seen}"
     assert ran > 8
+
+
+def said_of(page: Path) -> Iterator[list[str]]:
+    """Every `flywheel …` command on a page, as words; what a reader fills in is written in capitals or as …."""
+    text = page.read_text()
+    for block in re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.search(r"(?:^|[ /])flywheel ((?:[a-z-]+ ?)+.*)", line):
+                yield shlex.split(re.split(r" #| \| | && | > ", found[1])[0], comments=True)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in ("tutorial", "cli")], ids=lambda p: p.stem)
+def test_commands_exist_with_their_options(page: Path):
+    from typer.main import get_command
+
+    from flywheel.cli import app
+
+    for words in said_of(page):
+        command, rest = get_command(app), list(words)
+        while hasattr(command, "commands") and not (rest and rest[0].startswith("-")):
+            assert rest and rest[0] in command.commands, f"flywheel {' '.join(words)}"
+            command = command.commands[rest.pop(0)]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        unknown = {w.partition("=")[0] for w in rest if re.match(r"-{1,2}[a-z]", w)} - known
+        assert not unknown, f"flywheel {' '.join(words)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

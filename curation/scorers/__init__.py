@@ -1,9 +1,14 @@
-"""Every scorer by name. `load("ocr", only_quoted=True)` imports only what that scorer needs."""
+"""Every scorer by name. `load("ocr", only_quoted=True)` imports only what that scorer needs.
+
+An installed package adds its own by entry points of the group `flywheel.scorers`, such as
+`brightness = my_package.scorers:Brightness`; where a name is taken, ours stays.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from flywheel.workspace import UsageError
@@ -12,7 +17,7 @@ if TYPE_CHECKING:
     from flywheel.scorer import Scorer
 
 # name → module:class, one file each, imported when asked for
-SCORERS = {
+SCORERS = {e.name: e.value for e in entry_points(group="flywheel.scorers")} | {
     "header": "curation.scorers.header:Header",
     "pixels": "curation.scorers.pixels:Pixels",
     "text": "curation.scorers.text:Text",
