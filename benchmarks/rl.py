@@ -7,7 +7,8 @@ out, to keep what was not to change: the reward `consistency`, beside `instructi
 more. This reward is dense, so that a step's 48 pictures point somewhere: rewards that a picture passes or fails take
 more pictures than a CPU draws. Its ceiling is under 1: pictures drawn right, through the checkpoint's autoencoder, have
 0.94. DiffusionNFT's loss, because it also trains the times at which details are drawn: GRPO's window of high noise
-(--algorithm grpo) decides what is edited, and learns to edit less.
+(--algorithm grpo) decides what is edited, and learns to edit less. A third of the prompts is text-to-image, rewarded by
+`instruction` alone: without them what edits do not need is forgotten.
 reward_headroom_gain: share of the head-room (1 − `consistency` at the start) that it gains on held-out prompts, drawn
 by the averaged weights as they are deployed; mean over seeds, with its 95 % interval (Student's t).
 fallen: verifiers whose mean change over seeds is below zero by more than its interval. A verifier that passes nowhere
@@ -43,6 +44,7 @@ from training.rl.trainer import train
 from training.sampling import Sampler
 
 CAPABILITY, REWARD = "identity", "consistency"
+PROMPTS = {CAPABILITY: 64, "object": 16, "count": 16}
 ARMS = ("hybrid", "objective", "none")
 CFG = {"hybrid": 3.0, "objective": 3.0, "none": 1.0}
 Outcome = tuple[Passed, float]
@@ -63,7 +65,7 @@ def one(
         sampling_steps=6,
         window=(0, 3),
         inner_steps=1,
-        prompts=4,
+        prompts=6,
         group=12,
         kl=0.03,
         lora_rank=0,
@@ -105,8 +107,10 @@ def main() -> None:
         scratch = arguments.folder or Path(folder)
         start, suite = open_start(arguments, scratch, 1)
         exclude = frozenset(p.text for p in suite)
-        write_prompts(scratch / "p" / "prompts.jsonl", [CAPABILITY], 64, seed=0, exclude=exclude)
-        prompts = load_suite(scratch / "p" / "prompts.jsonl")
+        prompts = []
+        for name, count in PROMPTS.items():
+            write_prompts(scratch / name / "prompts.jsonl", [name], count, seed=0, exclude=exclude)
+            prompts += load_suite(scratch / name / "prompts.jsonl")
         sampler, before = Sampler(start), {}
         for cfg in {CFG[a] for a in arguments.arms}:
             before[cfg] = [outcome(sampler, suite, cfg, s) for s in range(arguments.seeds)]

@@ -15,32 +15,55 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 150  # seconds, for anything to happen on a busy machine
 
 
+class Server:
+    """A Prefect server in a process of its own, with its scheduler; `environment` is that of its clients."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
+        self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_LOGGING_LEVEL": "ERROR",
+            "PREFECT_API_URL": self.url,
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def start(self) -> None:
+        """On the database that is in its home."""
+        environment = {k: v for k, v in self.environment.items() if k != "PREFECT_API_URL"}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", self.port]
+        with open(self.home / "server.log", "ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        wait(lambda: httpx.get(f"{self.url}/health").status_code == 200)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a Prefect server in a process of its own, with its scheduler."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    url = f"http://127.0.0.1:{port}/api"
-    environment = os.environ | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PREFECT_LOGGING_LEVEL": "ERROR",
-    }
-    environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with open(home / "server.log", "wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server, for tests that stop and start it."""
+    server = Server(tmp_path_factory.mktemp("prefect"))
     try:
-        wait(lambda: httpx.get(f"{url}/health").status_code == 200)
-        yield environment | {"PREFECT_API_URL": url, "PYTHONPATH": str(ROOT)}
+        server.start()
+        yield server
     finally:
-        process.terminate()
-        process.wait()
+        server.process.terminate()
+        server.process.wait()
+
+
+@pytest.fixture
+def server(server_process: Server) -> dict[str, str]:
+    """Environment of a client of the server."""
+    return server_process.environment
 
 
 def wait(ready) -> None:

@@ -13,7 +13,7 @@ from prefect.exceptions import ParameterTypeError
 from flows.deployments import FLOWS, SCHEDULES
 from flywheel.remedies.review import Queue
 from flywheel.workspace import Workspace
-from tests.flows.conftest import ROOT, runs, wait
+from tests.flows.conftest import ROOT, Server, runs, wait
 
 # The round's flow as deployed, in front of a round that takes no minutes.
 QUICK = """
@@ -51,7 +51,8 @@ def test_a_deployment_made_without_its_variables_does_not_run():
     FLOWS["review"].validate_parameters({"workspace": "/data/w"})
 
 
-def test_a_scheduled_run_appears_and_a_round_sleeps_until_people_are_done(server: dict[str, str], tmp_path: Path):
+def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
+    server = server_process.environment
     (tmp_path / "quick_round.py").write_text(QUICK)
     text = (ROOT / "prefect.yaml").read_text()
     (tmp_path / "prefect.yaml").write_text(text.replace("flows.scheduled.round_", "quick_round.round_"))
@@ -88,10 +89,19 @@ def test_a_scheduled_run_appears_and_a_round_sleeps_until_people_are_done(server
         return sum(r["auto_scheduled"] for r in done)
 
     start_round()
-    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "flywheel"]
-    process = subprocess.Popen(worker, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+    def start_worker() -> subprocess.Popen[bytes]:
+        worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "flywheel"]
+        return subprocess.Popen(worker, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+    process = start_worker()
     try:
         wait(lambda: states() == ["Suspended"])
+        process.kill()
+        process.wait()
+        server_process.kill()
+        server_process.start()
+        process = start_worker()
         every = [{"schedule": {"interval": 6.0}, "active": True}]
         httpx.post(f"{api}/deployments/{ids['review']}/schedules", json=every).raise_for_status()
         start_round()
