@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from flywheel import catalog
@@ -32,7 +31,5 @@ def maintain(
     return {
         "ledgers": ledgers,
         "export": (path := catalog.export_round(workspace)) and str(path),
-        "sound": report.sound,
-        "files": report.files,
-        "findings": [asdict(f) for f in report.findings],
+        **report.as_dict(),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,9 +86,7 @@ def fsck(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     if as_json:
         out(json.dumps(report.as_dict(), ensure_ascii=False))
     else:
-        for found in report.findings:
-            _say(found.severity, f"{found.path}: {found.problem}", found.advice)
-        say(f"{report.files} files verified: {'sound' if report.sound else 'NOT SOUND, see above'}")
+        _verified(report.as_dict())
     if not report.sound:
         raise typer.Exit(1)
 
@@ -109,12 +108,17 @@ def maintain(
         out(json.dumps(found, ensure_ascii=False))
     else:
         print_rows([{"ledger": name, **counts} for name, counts in found["ledgers"].items()], as_json=False)
-        for f in found["findings"]:
-            _say(f["severity"], f"{f['path']}: {f['problem']}", f["advice"])
-        say(f"{found['files']} files verified: {'sound' if found['sound'] else 'NOT SOUND, see above'}")
+        _verified(found)
         say(f"export: {found['export'] or 'none before the first round'}")
     if not found["sound"]:
         raise typer.Exit(1)
+
+
+def _verified(found: Mapping[str, Any]) -> None:
+    """What `fsck` found, by severity, and its verdict."""
+    for f in found["findings"]:
+        _say(f["severity"], f"{f['path']}: {f['problem']}", f["advice"])
+    say(f"{found['files']} files verified: {'sound' if found['sound'] else 'NOT SOUND, see above'}")
 
 
 def _say(status: str, found: str, advice: str) -> None:

@@ -63,3 +63,10 @@ def test_the_checkpoint_names_its_grid(trained, tmp_path):
     assert np.array_equal(draw(student, None), draw(uniform, 4))
     assert np.array_equal(draw(student, 20), draw(uniform, 4))
     assert not np.array_equal(draw(shifted, 4), draw(uniform, 4))
+
+
+def test_a_falling_rate_ends_at_its_share():
+    from training.state import falling
+
+    assert [falling(0.1, step, 4) for step in range(4)] == pytest.approx([1.0, 0.7, 0.4, 0.1])
+    assert falling(1.0, 3, 4) == falling(0.1, 0, 1) == 1.0
