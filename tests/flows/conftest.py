@@ -78,6 +78,18 @@ def wait(ready) -> None:
     raise AssertionError("did not happen in time")
 
 
+def post(server: dict[str, str], path: str, body: object) -> list[dict]:
+    """The API's answer. A busy server says 503, and is asked again, as Prefect's own client does."""
+    answers: list[httpx.Response] = []
+
+    def answered() -> bool:
+        answers.append(httpx.post(f"{server['PREFECT_API_URL']}/{path}", json=body, timeout=LIMIT))
+        return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+    wait(answered)
+    return answers[-1].raise_for_status().json()
+
+
 def runs(server: dict[str, str], flow: str) -> list[dict]:
     wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    return httpx.post(f"{server['PREFECT_API_URL']}/flow_runs/filter", json=wanted).json()
+    return post(server, "flow_runs/filter", wanted)

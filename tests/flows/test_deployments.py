@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
@@ -13,7 +13,7 @@ from prefect.exceptions import ParameterTypeError
 from flows.deployments import FLOWS, SCHEDULES
 from flywheel.remedies.review import Queue
 from flywheel.workspace import Workspace
-from tests.flows.conftest import ROOT, Server, runs, wait
+from tests.flows.conftest import ROOT, Server, post, runs, wait
 
 # The round's flow as deployed, in front of a round that takes no minutes.
 QUICK = """
@@ -72,14 +72,14 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    api = server["PREFECT_API_URL"]
     prefect("work-pool", "create", "flywheel", "--type", "process")
     prefect("deploy", "--all")
-    ids = {d["name"]: d["id"] for d in httpx.post(f"{api}/deployments/filter", json={}).json()}
+    ids = {d["name"]: d["id"] for d in post(server, "deployments/filter", {})}
     assert set(SCHEDULES) <= ids.keys()
 
     def start_round() -> None:
-        httpx.post(f"{api}/deployments/{ids['round']}/create_flow_run", json={}).raise_for_status()
+        once = {"idempotency_key": uuid4().hex}
+        post(server, f"deployments/{ids['round']}/create_flow_run", once)
 
     def states() -> list[str]:
         return [r["state_name"] for r in runs(server, "flywheel-round") if not r["auto_scheduled"]]
@@ -103,7 +103,7 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
         server_process.start()
         process = start_worker()
         every = [{"schedule": {"interval": 6.0}, "active": True}]
-        httpx.post(f"{api}/deployments/{ids['review']}/schedules", json=every).raise_for_status()
+        post(server, f"deployments/{ids['review']}/schedules", every)
         start_round()
         wait(lambda: sorted(states()) == ["Skipped", "Suspended"] and looks())  # nobody reviewed: it sleeps on
         item = Queue(workspace).next("ada")
@@ -112,6 +112,6 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     finally:
         process.terminate()
         process.wait(timeout=60)
-    kept = {a["key"]: a for a in httpx.post(f"{api}/artifacts/filter", json={}).json()}
+    kept = {a["key"]: a for a in post(server, "artifacts/filter", {})}
     assert {"flywheel-round", "flywheel-review"} <= kept.keys()
     assert "http://dashboard.example/review" in kept["flywheel-dashboard"]["data"]

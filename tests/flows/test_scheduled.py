@@ -8,11 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
-import httpx
-
 from flywheel.ledger import Ledger
 from flywheel.workspace import Workspace
-from tests.flows.conftest import runs, wait
+from tests.flows.conftest import post, runs, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +35,7 @@ def test_a_scheduled_run_appears_and_finishes(server: dict[str, str], tmp_path: 
     assert done["auto_scheduled"] and {"flywheel", "maintenance"} <= set(done["tags"])
     assert len(Ledger(workspace, "snapshots").files()) == 1  # compacted
     assert len(Ledger(workspace, "snapshots").rows()) == 3
-    kept = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json={}).json()
+    kept = post(server, "artifacts/filter", {})
     assert {"flywheel-ledgers", "flywheel-fsck"} <= {a["key"] for a in kept}
 
 
