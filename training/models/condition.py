@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from flywheel.workspace import UsageError
+from training.models.fused import faster
 
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
-    """`dim`: width of a token state. `fingerprint`: changes whenever a state could change.
+    """A caption's token states, by a model that is not trained.
 
+    `dim`: width of a token state. `fingerprint`: changes whenever a state could change by more than its rounding.
     `reads_references`: do states depend on the references, or only on the caption?
     """
 
@@ -119,7 +121,7 @@ class MiniLM:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.no_padding()
-        self.model = BertModel.from_pretrained(folder, local_files_only=True).eval()
+        self.model = faster(BertModel.from_pretrained(folder, local_files_only=True).eval())
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Token states, float32 [L_i, 768] each; an empty caption has its start and end token. Sees no references."""

@@ -7,6 +7,7 @@ temporary. Each function here equals its one-line formula; gradients are checked
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -50,6 +51,19 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if _ONEDNN is None or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or x.dim() < 2:
         return F.linear(x, weight)
     return _Linear.apply(x, weight)
+
+
+def faster(model: nn.Module) -> nn.Module:
+    """The frozen model, whose linear layers now multiply by `linear`."""
+    for layer in model.modules():
+        if type(layer) is nn.Linear:
+            layer.forward = partial(_apply, layer)
+    return model
+
+
+def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
+    out = linear(x, layer.weight)
+    return out if layer.bias is None else out + layer.bias
 
 
 class Linear(nn.Linear):
