@@ -20,7 +20,7 @@ from training.sampling import Sampler
 
 TINY = DMDRecipe(
     name="test", steps=2, side=32, batch=4, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=2,
-    sigmas=(1.0, 0.8, 0.4), checkpoint_every=1,
+    sigmas=(1.0, 0.8, 0.4), checkpoint_every=1, final_learning_rate=0.5,
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, 
     }
     lines = read_metrics(finished.path.parent / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2] and lines[0]["fake_loss"] > 0 and lines[0]["grad_norm"] > 0
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 0.5e-3])
 
 
 @pytest.mark.parametrize("changes", [{}, {"output": "end"}, {"decoupled": True, "t2i_share": 0.0}])

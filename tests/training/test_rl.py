@@ -27,7 +27,7 @@ from training.sampling import Sampler
 TINY = RLRecipe(
     name="test", steps=3, weights={"*": {"red": 1.0, "dark": 0.5}, "editing": {"red": 1.0}}, side=32, prompts=3,
     group=4, learning_rate=1e-3, clip=(1e-3, 1e-3), sampling_steps=4, window=(0, 2), lora_rank=4, check_every=2,
-    held_out=3, checkpoint_every=1, min_range=0.0,
+    held_out=3, checkpoint_every=1, min_range=0.0, final_learning_rate=0.5,
 )  # fmt: skip
 
 
@@ -175,6 +175,7 @@ def test_the_loop_raises_a_simple_reward(tmp_path, start, cards):
 def test_what_is_logged(finished):
     lines = read_metrics(finished.path.parent / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 0.75e-3, 0.5e-3])
     for line in lines:
         assert line["ratio_first"] <= 1e-6 and abs(line["ratio_mean"] - 1) < 0.05 and line["kl"] >= 0
         assert line["guided_gap"] != 0 and line["groups"] == 3 and 0 <= line["flat_groups"] < 3

@@ -139,7 +139,8 @@ class _Job:
         loss, norm = self._update("model", self._student_loss, self._batches("student", 0))
         move_ema(self.ema, self.named["model"], min(self.recipe.ema, (self.done + 1) / (self.done + 10)))
         self.done += 1
-        return {"step": self.done, "loss": loss, "fake_loss": fake_loss, "grad_norm": norm}
+        rate = self.optimizers["model"].param_groups[0]["lr"]
+        return {"step": self.done, "loss": loss, "fake_loss": fake_loss, "grad_norm": norm, "lr": rate}
 
     def _update(self, role: str, loss_of: Any, batches: Sequence[_Batch]) -> tuple[float, float]:
         """(loss, gradient norm) of one optimiser step of a role."""

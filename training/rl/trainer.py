@@ -237,6 +237,7 @@ class _Job:
             self.optimizer.step()
             move_ema(self.ema, self.policy.trainable, recipe.ema)
         line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}
+        line["lr"] = self.optimizer.param_groups[0]["lr"]
         if not ratios:
             return line
         every, first = torch.cat([r for _, r in ratios]), torch.cat([r for inner, r in ratios if not inner])
