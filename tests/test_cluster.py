@@ -124,7 +124,7 @@ with cluster(2):
                             killed = True
                             break
                 time.sleep(0.01)
-            assert driver.wait(60) == 0 and killed
+            assert driver.wait(180) == 0 and killed
         finally:
             if driver.poll() is None:
                 os.killpg(driver.pid, signal.SIGKILL)

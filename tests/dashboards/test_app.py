@@ -224,7 +224,7 @@ def test_serve_says_where_it_is_and_answers_there(workspace: Workspace) -> None:
         assert httpx.get(line.split()[2], timeout=30).status_code == 200
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=60)
         server.stderr.close()
 
 

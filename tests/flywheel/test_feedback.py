@@ -119,7 +119,7 @@ def serve(workspace: Workspace) -> tuple[subprocess.Popen, str]:
     line = [sys.executable, "-m", "flywheel.cli", "signals", "serve", "-w", str(workspace.root), "--port", str(port)]
     server = subprocess.Popen(line, env=os.environ | {"FLYWHEEL_FEEDBACK_TOKEN": TOKEN}, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(200):
+    for _ in range(600):
         try:
             httpx.get(f"{url}/health")
             break
