@@ -104,10 +104,13 @@ class Publisher:
 
 
 def _there(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Name below `path` → size and time of each object; of a single object, under the empty name."""
+    """Name below `path` → size and time of each object; of a single object, under the empty name.
+
+    Some tools mark a folder by an object of its name and a slash: that is no file.
+    """
     found = path.fs.find(str(path), detail=True)
     start = len(path.path.rstrip("/"))
-    return {name[start:].lstrip("/"): info for name, info in found.items()}
+    return {name[start:].lstrip("/"): info for name, info in found.items() if not name.endswith("/")}
 
 
 def _here(copy: Path) -> set[str]:

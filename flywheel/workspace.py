@@ -37,6 +37,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def given_file(address: Path, wanted: str) -> Path:
+    """The file that a user named, on S3 too. Errors: `UsageError`: there is none, give `wanted`."""
+    path = located(address)
+    if not path.is_file():
+        raise UsageError(f"{path} is no file: give {wanted}")
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary local path that becomes `path` when the block ends without error.

@@ -10,7 +10,7 @@ import typer
 
 from flywheel.commands.options import JsonOption, PresetOption, SeedOption, WorkspaceOption
 from flywheel.console import out, print_rows, say
-from flywheel.workspace import UsageError, Workspace
+from flywheel.workspace import UsageError, Workspace, given_file
 
 app = typer.Typer()
 suite = typer.Typer(help="Prompt suites: import, show, score.", no_args_is_help=True)
@@ -76,8 +76,7 @@ def score(
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
 
-    if not outputs.is_file():
-        raise UsageError(f"{outputs} is no file: give JSON lines, one picture's output a line")
+    outputs = given_file(outputs, "JSON lines, one picture's output a line")
     if workspace and not checkpoint:
         raise UsageError("--workspace needs --checkpoint: signals name the model that made the outputs")
     prompts = load_suite(file)
@@ -137,14 +136,10 @@ def judge(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    path = suite or opened.path("suite", "suite.jsonl")
-    if not path.is_file():
-        raise UsageError(f"there is no suite at {path}: name one with --suite")
+    prompts = load_suite(suite or opened.path("suite", "suite.jsonl"))
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
-        judged = self_evaluate(
-            opened, checkpoint, load_suite(path), numbers, load_preset(preset).evaluation, progress=progress
-        )
+        judged = self_evaluate(opened, checkpoint, prompts, numbers, load_preset(preset).evaluation, progress=progress)
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)
 

@@ -13,7 +13,7 @@ from typing import Any
 from flywheel.remedies.enhancer import NEW_TOKENS, answer, messages, open_model, parse
 from flywheel.remedies.enhancer_data import Example, degrade, load_examples, quotations
 from flywheel.signals.suite import Prompt, load_suite
-from flywheel.workspace import UsageError
+from flywheel.workspace import UsageError, given_file
 
 LONGEST = 120  # words: a longer answer rambles
 _SILENT = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
@@ -176,9 +176,7 @@ def reinforce(
 
 
 def _examples(data: Path) -> list[Example]:
-    if not data.is_file():
-        raise UsageError(f"{data} is no training set: a round with cases for the enhancer writes train.jsonl")
-    found = load_examples(data)
+    found = load_examples(given_file(data, "a train.jsonl, as a round with cases for the enhancer writes it"))
     if not found:
         raise UsageError(f"{data} has no examples: a pool with longer captions gives some")
     return found

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flywheel.ledger import Ledger
 from flywheel.signals.feedback import Imported, one_at_a_time, read_rows, why, write_quarantine
 from flywheel.signals.ratings import Battles
-from flywheel.workspace import UsageError, Workspace, digest, file_digest
+from flywheel.workspace import Workspace, digest, file_digest, given_file
 
 Winner = Literal["model_a", "model_b", "tie", "tie (bothbad)"]
 
@@ -45,8 +45,7 @@ class Battle(BaseModel):
 
 def import_battles(workspace: Workspace, path: Path, *, model: str | None = None) -> Imported:
     """Import a JSONL or Parquet file of battles, each once; what `model` lost, or both got bad, becomes a signal."""
-    if not path.is_file():
-        raise UsageError(f"{path} is no file: give JSON lines or Parquet, one battle a row")
+    path = given_file(path, "JSON lines or Parquet, one battle a row")
     battles: list[Battle] = []
     bad: list[dict[str, Any]] = []
     for number, row in enumerate(read_rows(path), 1):

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flywheel.ledger import Ledger
 from flywheel.lock import locked
-from flywheel.workspace import UsageError, Workspace, digest, file_digest, write_bytes
+from flywheel.objects import readable
+from flywheel.workspace import UsageError, Workspace, digest, file_digest, given_file, write_bytes
 
 
 class Feedback(BaseModel):
@@ -106,8 +107,7 @@ def import_file(workspace: Workspace, path: Path) -> Imported:
 
     Errors: `UsageError` when the file cannot be read at all.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is no file: give JSON lines or Parquet, one feedback event a row")
+    path = given_file(path, "JSON lines or Parquet, one feedback event a row")
     events, bad = [], []
     for number, row in enumerate(read_rows(path), 1):
         try:
@@ -135,13 +135,13 @@ def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
         import pyarrow.parquet as pq
 
         try:
-            for batch in pq.ParquetFile(path).iter_batches():
+            for batch in pq.ParquetFile(readable(path)).iter_batches():
                 for row in batch.to_pylist():
                     yield {k: v for k, v in row.items() if v is not None}
         except pa.ArrowException as error:
             raise UsageError(f"{path} is no readable Parquet file: {error}") from error
         return
-    with open(path, encoding="utf-8-sig", errors="replace") as f:
+    with path.open(encoding="utf-8-sig", errors="replace") as f:
         for line in f:
             if line.strip():
                 yield line

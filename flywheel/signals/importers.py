@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.signals.suite import copy_reference, write_rows
-from flywheel.workspace import UsageError
+from flywheel.workspace import UsageError, given_file
 
 Row = dict[str, Any]
 
@@ -58,8 +58,7 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
     """
     if kind not in IMPORTERS:
         raise UsageError(f"unknown suite {kind!r}: choose from {', '.join(IMPORTERS)}")
-    if not source.is_file():
-        raise UsageError(f"{source} is no file: give the benchmark's own prompt file")
+    source = given_file(source, "the benchmark's own prompt file")
     if output.exists():
         raise UsageError(f"{output} exists: suites are never replaced, give a new name")
     rows: list[Row] = []
@@ -187,7 +186,7 @@ def _table(source: Path) -> Iterator[Row]:
     if source.suffix not in (".csv", ".tsv"):
         yield from _json_lines(source)
         return
-    with open(source, encoding="utf-8-sig", newline="") as f:
+    with source.open(encoding="utf-8-sig", newline="") as f:
         yield from csv.DictReader(f, delimiter="\t" if source.suffix == ".tsv" else ",")
 
 

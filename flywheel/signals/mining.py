@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flywheel.ledger import Ledger
 from flywheel.objects import readable
-from flywheel.workspace import UsageError, Workspace, digest, file_digest
+from flywheel.workspace import UsageError, Workspace, digest, file_digest, given_file
 
 COLUMNS = ("prompt_id", "prompt", "capability", "checkpoint", "seed", "verifier", "score", "threshold")
 _OPTIONAL = {"task": "'t2i'", "image": "NULL"}
@@ -98,6 +98,7 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
 
 def mine_file(workspace: Workspace, path: Path, settings: Mining) -> dict[str, int]:
     """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: new signals}."""
+    path = given_file(path, "judgements as Parquet or JSON lines")
     judged, ledger = read_judgements(path), Ledger(workspace, "signals")
     batch = digest(file_digest(path), vars(settings))[:32]
     if ledger.has(f"mining/{batch}"):
@@ -115,9 +116,7 @@ def read_judgements(path: Path) -> pa.Table:
     import pyarrow.json as pj
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise UsageError(f"{path} is no file: give judgements as Parquet or JSON lines")
     try:
-        return pq.read_table(readable(path)) if path.suffix == ".parquet" else pj.read_json(path)
+        return pq.read_table(readable(path)) if path.suffix == ".parquet" else pj.read_json(readable(path))
     except pa.ArrowException as error:
         raise UsageError(f"{path} cannot be read as judgements: {error}") from error

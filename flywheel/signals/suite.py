@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel.workspace import UsageError, file_digest, write_bytes
+from flywheel.objects import located
+from flywheel.workspace import UsageError, file_digest, given_file, write_bytes
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
@@ -32,8 +33,7 @@ class Prompt:
 
 def load_suite(path: Path) -> list[Prompt]:
     """The prompts of a suite file. Errors: `UsageError` naming file, line and what is wrong with it."""
-    if not path.is_file():
-        raise UsageError(f"no suite at {path}: make one with `flywheel suite import`")
+    path = given_file(path, "a suite: `flywheel suite import` makes one")
     prompts = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
@@ -67,6 +67,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def copy_suite(source: Path, path: Path) -> Path:
     """Copy a suite with its reference pictures: a round's suite never changes. Errors: `UsageError`."""
     load_suite(source)
+    source = located(source)
     rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
     for row in rows:
         row["references"] = [copy_reference(source.parent / r, path.parent) for r in row.get("references", ())]

@@ -78,6 +78,15 @@ def test_a_folder_that_was_never_fetched_empties_nothing(s3: str):
     assert names(located(f"{s3}/w/run")) == ["config.json"]
 
 
+def test_an_object_that_marks_a_folder_is_no_file(s3: str):
+    there = located(f"{s3}/w/run")
+    write_bytes(there / "step-1" / "config.json", b"{}")
+    for marker in ("", "step-1/"):
+        there.fs.pipe_file(f"{there}/{marker}", b"")
+    assert names(fetched(there)) == ["step-1/config.json"]
+    assert names(fetched(there / "step-1")) == ["config.json"]
+
+
 def test_what_never_changes_is_fetched_once(s3: str, monkeypatch: pytest.MonkeyPatch):
     files = [f"{s3}/w/ledger/{n}" for n in range(3)]
     for file in files:

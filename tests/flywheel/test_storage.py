@@ -21,7 +21,9 @@ from flywheel.cases.stored import gather
 from flywheel.fsck import fsck
 from flywheel.ledger import Ledger
 from flywheel.objects import located, readable
+from flywheel.signals.feedback import import_file
 from flywheel.signals.inbox import collect
+from flywheel.signals.suite import copy_suite, load_suite, write_rows
 from flywheel.workspace import (
     UsageError,
     Workspace,
@@ -174,6 +176,23 @@ def test_signals_arrive_in_the_inbox(s3: str):
     assert [r["signals"] for r in collect(workspace)] == [0, 1]
     assert [(r["signals"], r["duplicates"]) for r in collect(workspace)] == [(0, 0), (0, 1)]
     assert gather(workspace) == {"detected": 1} and gather(workspace) == {}
+
+
+def test_files_that_a_user_names_may_be_there(s3: str, tmp_path: Path):
+    workspace, given = Workspace(tmp_path / "w"), f"{s3}/given"
+    row = {"prompt_id": "a", "prompt": "a cat", "task": "ti2i", "checks": [], "references": ["r.png"]}
+    write_rows(located(f"{given}/suite.jsonl"), [row])
+    write_bytes(located(f"{given}/r.png"), b"picture")
+    (prompt,) = load_suite(Path(f"{given}/suite.jsonl"))
+    assert prompt.reference_bytes() == (b"picture",)
+    copied = copy_suite(Path(f"{given}/suite.jsonl"), workspace.path("suite", "suite.jsonl"))
+    assert load_suite(copied)[0].reference_bytes() == (b"picture",)
+    events = pa.table({"event_id": ["1"], "prompt": ["a cat"], "thumbs": ["down"]})
+    write_bytes(located(f"{given}/f.jsonl"), b'{"event_id": "2", "prompt": "a cat", "thumbs": "down"}\n')
+    write_parquet(located(f"{given}/f.parquet"), events)
+    assert [import_file(workspace, Path(f"{given}/f.{kind}")).imported for kind in ("jsonl", "parquet")] == [1, 1]
+    with pytest.raises(UsageError, match=f"{given}/none.jsonl is no file: give JSON lines or Parquet"):
+        import_file(workspace, Path(f"{given}/none.jsonl"))
 
 
 def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
