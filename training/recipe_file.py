@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flywheel.objects import located
 from flywheel.workspace import UsageError
 
 R = TypeVar("R")
@@ -35,10 +36,10 @@ def load(name: str, known: Mapping[str, R]) -> R:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file. Errors: `UsageError`."""
+    """The values of a TOML file, on S3 too. Errors: `UsageError`."""
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(located(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from flywheel.workspace import UsageError
+from training.recipe_file import read_toml
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
@@ -202,6 +202,6 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 def load_recipe(path: Path) -> Recipe:
     """A recipe from a TOML file. Errors: `UsageError` when it cannot be read."""
     try:
-        return from_dict(tomllib.loads(Path(path).read_text()))
-    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
+        return from_dict(read_toml(path))
+    except ValueError as error:
         raise UsageError(f"recipe {path} cannot be read: {error}") from error

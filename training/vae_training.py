@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perce
 from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
+from training.recipe_file import read_toml
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 from training.torchvision_shim import declare_operators
 
@@ -99,10 +99,7 @@ def load_vae_recipe(name: str) -> VAERecipe:
         if name not in VAE_RECIPES:
             raise UsageError(f"unknown VAE preset {name!r}: use one of {', '.join(VAE_RECIPES)}, or give a .toml file")
         return VAE_RECIPES[name]
-    try:
-        values = tomllib.loads(Path(name).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"VAE recipe {name} cannot be read: {error}") from error
+    values = read_toml(Path(name))
     if unknown := values.keys() - {f.name for f in fields(VAERecipe)}:
         raise UsageError(f"a VAE recipe has no {', '.join(sorted(unknown))}")
     return VAERecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

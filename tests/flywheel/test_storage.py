@@ -35,6 +35,8 @@ from flywheel.workspace import (
     write_parquet,
 )
 from tests.curation.corpus import textures, write_folder
+from training.recipe_file import load
+from training.rl.recipe import RL_RECIPES
 
 
 def signals(writer: int, number: int) -> list[dict[str, object]]:
@@ -191,6 +193,8 @@ def test_files_that_a_user_names_may_be_there(s3: str, tmp_path: Path):
     write_bytes(located(f"{given}/f.jsonl"), b'{"event_id": "2", "prompt": "a cat", "thumbs": "down"}\n')
     write_parquet(located(f"{given}/f.parquet"), events)
     assert [import_file(workspace, Path(f"{given}/f.{kind}")).imported for kind in ("jsonl", "parquet")] == [1, 1]
+    write_bytes(located(f"{given}/recipe.toml"), b'base = "rl-tiny"\nsteps = 3\n')
+    assert load(f"{given}/recipe.toml", RL_RECIPES).steps == 3
     with pytest.raises(UsageError, match=f"{given}/none.jsonl is no file: give JSON lines or Parquet"):
         import_file(workspace, Path(f"{given}/none.jsonl"))
 
