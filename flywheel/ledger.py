@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flywheel.mirror import kept
-from flywheel.objects import delta_options, located
+from flywheel.objects import delta_options
 from flywheel.schema import LEDGERS
 from flywheel.workspace import Workspace, digest, write_bytes
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
+_WHOLE_BYTES = 32 * 2**20  # of a ledger's file that is left as it is
+_OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
 # Ledgers are the audit trail: the log is kept for ten years.
 _CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
 
@@ -67,7 +70,7 @@ class Ledger:
         return True
 
     def compact(self) -> int:
-        """Put all rows into one file; returns how many files there were. Readers and writers need not stop.
+        """Put files together, up to 32 MiB in one; returns how many were. Readers and writers need not stop.
 
         The old files stay for readers that have just listed them, until `vacuum`.
         """
@@ -78,25 +81,29 @@ class Ledger:
         if not self.exists():
             return 0
         table = self._delta()
-        files = sorted(table.file_uris())
-        if len(files) < 2:
-            return len(files)
-        part = self._write(self._read(files), f"compact/{table.version()}", data_change=False)
-        sizes = {Path(f).name: located(f).stat().st_size for f in files}
-        removed = [RemoveAction(name, False, part.modification_time, size) for name, size in sizes.items()]
+        groups = _groups(table)
+        if not groups:
+            return 0
+        parts, removed = [], []
+        for number, group in enumerate(groups):
+            rows = self._read([str(self.path / name) for name in group])
+            part = self._write(rows, f"compact/{table.version()}/{number}", data_change=False)
+            removed += [RemoveAction(name, False, part.modification_time, size) for name, size in group.items()]
+            parts.append(part)
         # One compaction at a time: a second one of the same files would double their rows.
         turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
         properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
         try:
-            table.create_write_transaction([*removed, part], "append", table.schema(), commit_properties=properties)
+            table.create_write_transaction([*removed, *parts], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
             now = self._delta()
-            if any(f.endswith(part.path) for f in now.file_uris()):
-                return len(files)  # its answer was lost on the way
-            self.path.joinpath(part.path).unlink(missing_ok=True)
+            if any(f.endswith(parts[0].path) for f in now.file_uris()):
+                return len(removed)  # its answer was lost on the way
+            for part in parts:
+                self.path.joinpath(part.path).unlink(missing_ok=True)
             if now.transaction_version("compact") != turn.version:
                 raise
-        return len(files)
+        return len(removed)
 
     def vacuum(self, *, hours: int = 168) -> int:
         """Remove files that no version of the last `hours` needs; returns how many."""
@@ -163,6 +170,20 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
         return self.table().to_pylist()
+
+
+def _groups(table: DeltaTable) -> list[dict[str, int]]:
+    """Files to put together, oldest first: name → bytes, up to `_WHOLE_BYTES` a group."""
+    listed = pa.table(table.get_add_actions(flatten=True))
+    groups: list[dict[str, int]] = [{}]
+    total = 0
+    for row in listed.select(["path", "size_bytes"]).take(pc.sort_indices(listed, _OLDEST_FIRST)).to_pylist():
+        total += row["size_bytes"]
+        if total > _WHOLE_BYTES:
+            groups.append({})
+            total = row["size_bytes"]
+        groups[-1][row["path"]] = row["size_bytes"]
+    return [group for group in groups if len(group) > 1]
 
 
 def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:

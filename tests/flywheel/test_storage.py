@@ -112,6 +112,20 @@ def test_ledgers_and_views(s3: str):
     assert file_digest(located(ledger.files()[0])) in ledger.files()[0]
 
 
+def test_compaction_leaves_large_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workspace = Workspace(tmp_path / "w")
+    ledger = Ledger(workspace, "case_events")
+    for number in range(5):
+        ledger.append(signals(1, number), key=f"k{number}")
+    rows, size = ledger.rows(), max(Path(f).stat().st_size for f in ledger.files())
+    monkeypatch.setattr("flywheel.ledger._WHOLE_BYTES", int(2.5 * size))
+    assert ledger.compact() == 4 and len(ledger.files()) == 3 and ledger.rows() == rows  # two, two and one
+    monkeypatch.setattr("flywheel.ledger._WHOLE_BYTES", size)
+    before = ledger.files()
+    assert ledger.compact() == 0 and ledger.files() == before
+    assert not ledger.append(signals(2, 0), key="k0") and fsck(workspace).sound
+
+
 def test_two_writers_lose_nothing(s3: str):
     """Three writers, each with rows of its own, and keys that all want."""
     workspace = Workspace(f"{s3}/w")
