@@ -169,7 +169,7 @@ import sys
 from pathlib import Path
 from curation.ingest import ingest
 from curation.pipeline import curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from flywheel.workspace import Workspace
 workspace = Workspace(sys.argv[2])
 ingest(workspace, Path(sys.argv[1]))

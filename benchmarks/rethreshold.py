@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 
 from curation import table
 from curation.pipeline import configure, funnel
-from curation.policy import Policy, load_policy
+from curation.policy import Policy
+from curation.policy_reader import load_policy
 from curation.pool import Shard
 from curation.scoring import score_path
 from curation.what_if import Basis, what_if

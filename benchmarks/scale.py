@@ -206,7 +206,7 @@ def rates(count: int) -> dict[str, float]:
     from benchmarks.measure import tile
     from curation.ingest import ingest
     from curation.pipeline import configure
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
     from flywheel.scorer import Item
 
     found: dict[str, float] = {}

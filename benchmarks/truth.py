@@ -28,7 +28,7 @@ from benchmarks import corruptors as plant
 from benchmarks.corruptors import Plant, picture
 from curation.dedup import related
 from curation.orientation import turned
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.scorers import load
 from flywheel.scorer import Item
 

@@ -1,24 +1,21 @@
 """A policy: six stages, each with its resolutions, the stream that enters, and filters in order. Thresholds live here.
 
-Read from TOML (`curation/policies/*.toml`); every error names the file and, where it has one, the line.
+`policy_reader` reads one from TOML.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replaced
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from flywheel.workspace import UsageError, digest
 
 STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
-BUILTIN = Path(__file__).parent / "policies"
 BALANCE_KEYS = ("source", "task", "stream")
 _UNLIMITED = math.inf
 
@@ -183,30 +180,6 @@ class Policy:
             known = ", ".join(line.bounds) or "none: it has no number"
             raise UsageError(f"nothing to set at {path!r}: {stage.name}.{line.name} has the bounds {known}")
         return stage, line, key
-
-
-def load_policy(source: str | Path) -> Policy:
-    """Read a policy by the name of a built-in one, or from a .toml file.
-
-    Errors: `UsageError` with file and line for anything that is not a policy.
-    """
-    path = Path(source)
-    if not path.is_file():
-        builtin = BUILTIN / f"{source}.toml"
-        if path.suffix or "/" in str(source) or not builtin.is_file():
-            names = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.toml")))
-            raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
-        path = builtin
-    try:
-        text = path.read_text("utf-8")
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"policy {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"policy {path} is not valid TOML: {error}") from error
-    from curation.policy_reader import Reader
-
-    return Reader(path, text).policy(table)
 
 
 def range_fault(line: Filter) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,30 @@ from curation.policy import (
 )
 from curation.scorers import SCORERS, scorer_class
 from flywheel.workspace import UsageError
+
+_BUILTIN = Path(__file__).parent / "policies"
+
+
+def load_policy(source: str | Path) -> Policy:
+    """Read a policy by the name of a built-in one, or from a .toml file.
+
+    Errors: `UsageError` with file and line for anything that is not a policy.
+    """
+    path = Path(source)
+    if not path.is_file():
+        builtin = _BUILTIN / f"{source}.toml"
+        if path.suffix or "/" in str(source) or not builtin.is_file():
+            names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
+            raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
+        path = builtin
+    try:
+        text = path.read_text("utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"policy {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"policy {path} is not valid TOML: {error}") from error
+    return Reader(path, text).policy(table)
 
 
 class Reader:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from curation import sql
 from curation.decide import APPLIED, Evaluation, Verdicts, sample_ids, verdicts
 from curation.pipeline import configure
-from curation.policy import CHECKS, Filter, Policy, load_policy
+from curation.policy import CHECKS, Filter, Policy
+from curation.policy_reader import load_policy
 from flywheel.workspace import UsageError, Workspace, read_json
 
 EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, in the order of the pool

@@ -33,7 +33,7 @@ os.environ["RAY_ADDRESS"] = nodes.address
 import curation.ingest
 from curation.cluster import cluster
 from curation.pipeline import curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from flywheel.workspace import Workspace
 from training.ray_train import train_on_ray
 from training.recipes import recipe

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from flywheel.workspace import UsageError
 from training.checkpoint import Checkpoint
-from training.data.loader import Loader, to_uint8, to_unit
+from training.data.loader import Loader
 from training.data.plan import Plan, ShardError
+from training.data.row_group import to_uint8, to_unit
 from training.distributed import World
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.vae import VAE

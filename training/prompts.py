@@ -15,13 +15,13 @@ from torch import Tensor
 
 from flywheel.scorer import BadImage, decode
 from flywheel.workspace import UsageError, digest
-from training.data.loader import to_uint8, to_unit
+from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder, pad, padded_length
 from training.models.mmdit import Layout, MMDiT, Prefix
 from training.randomness import generator
 from training.sampling import resized
-from training.trainer import as_tokens, sequence_layout
+from training.sequence import as_tokens, sequence_layout
 
 
 class Prompt(Protocol):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.data.loader import to_uint8, to_unit
+from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, psnr
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of Wang et al. 2004

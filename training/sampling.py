@@ -16,12 +16,12 @@ from flywheel.objects import located
 from flywheel.workspace import UsageError, replacing
 from training import schedules
 from training.checkpoint import Checkpoint
-from training.data.loader import to_uint8, to_unit
+from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
 from training.randomness import generator
-from training.trainer import as_tokens, sequence_layout
+from training.sequence import as_tokens, sequence_layout
 
 MAX_BATCH = 32
 STEPS = {"uniform": 20, "dynamic_shift": 40}

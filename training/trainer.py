@@ -19,15 +19,18 @@ from training.autoencoding import choose_autoencoder
 from training.checkpoint import Checkpoint, Metrics
 from training.data import files
 from training.data.latents import Latents, encoded
-from training.data.loader import Loader, MicroBatch, Prepared, RowGroup
+from training.data.loader import Loader, MicroBatch, Prepared
 from training.data.plan import Plan, Row, Source, plan_digest
+from training.data.row_group import RowGroup
 from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
-from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset
+from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe
+from training.sampling import Sampler, grid
+from training.sequence import as_tokens, sequence_layout
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
 
 log = logging.getLogger(__name__)
@@ -201,18 +204,6 @@ def conditional_loss(
     return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))
 
 
-def sequence_layout(text_tokens: int, references: int, size: tuple[int, int], lead: Sequence[int] = ()) -> Layout:
-    """References, each after its `lead` of text tokens (default: none), then the text, then the target; one size."""
-    lead = lead or (0,) * references
-    before = [part for run in lead for part in (run, size)]
-    return tuple(part for part in (*before, text_tokens - sum(lead), size) if part)
-
-
-def as_tokens(latents: Tensor) -> Tensor:
-    """[B, C, …] → [B, tokens, C]."""
-    return latents.flatten(2).transpose(1, 2)
-
-
 def own_batch(plan: Plan, step: int, recipe: Recipe, world: World) -> tuple[int, list[tuple[list[Row], int]]]:
     """Rows of the global batch, and this process's parts of it: (rows of one layout, how many of them count)."""
     layouts = plan.batch(step)
@@ -274,8 +265,6 @@ def draw_held_out(
     config: dict[str, Any],
 ) -> None:
     """A grid of what the EMA weights draw from the captions and references of held-out rows, largest layout first."""
-    from training.sampling import Sampler, grid
-
     layouts = sorted(loader.plan.validation(config["recipe"]["validation_rows"]), key=len, reverse=True)
     rows = layouts[0][: config["recipe"]["sample_rows"]] if layouts else []
     if not rows:

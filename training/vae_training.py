@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from flywheel.workspace import UsageError, digest
 from training import checkpoint as checkpoints
 from training.checkpoint import Metrics
-from training.data.loader import to_unit
+from training.data.row_group import to_unit
 from training.distributed import choose_device
 from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perceptual_loss, reconstruction_loss
 from training.models.features import Features

@@ -78,7 +78,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Built-in name or .toml file.")], as_json: JsonOption = False
 ) -> None:
     """The filters of a policy in the order in which they act."""
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
     from curation.what_if import lines
 
     loaded = load_policy(name)
@@ -95,7 +95,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Every line that differs between two policies."""
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
     from curation.what_if import changes
 
     print_rows(changes(load_policy(before), load_policy(after)), as_json)

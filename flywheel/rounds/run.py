@@ -94,7 +94,7 @@ def fill_pool(context: steps.Context, do: Step) -> Curated:
 
 def validate(job: Job) -> None:
     """Everything about a job that can be wrong, before anything is started. Errors: `UsageError`."""
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
     from curation.sources import open_source
 
     preset = load_preset(job.preset)

@@ -100,7 +100,7 @@ def hold_out(run: Context) -> None:
 def curate(run: Context) -> Curated:
     """Score, filter and shard the pool under the policy; evaluation pictures and prompts never reach a shard."""
     from curation.pipeline import curate as curate_pool
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
 
     policy, held_out = run.job.policy or run.preset.policy, run.workspace.path("suite", "held_out.json")
     curated = curate_pool(

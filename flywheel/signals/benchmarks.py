@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flywheel.ledger import Ledger
+from flywheel.signals.answers import edit_outcome, question_outcome, with_dependencies
+from flywheel.signals.evaluation import signal
 from flywheel.signals.suite import Prompt
 from flywheel.workspace import UsageError, Workspace, digest
 
@@ -65,57 +67,8 @@ def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]])
     return judged
 
 
-def question_outcome(check: Mapping[str, Any], answer: object, error: str | None = None) -> Outcome:
-    """A yes-or-no answer as an outcome; None is no answer."""
-    from curation.verify import Outcome
-
-    evidence = {k: check[k] for k in ("question", "aspect") if k in check} | {"seen": answer}
-    if isinstance(answer, str):
-        answer = {"yes": True, "no": False}.get(answer.strip().lower().rstrip("."))
-    if not isinstance(answer, bool):
-        evidence["not_applied"] = error or "the question has no answer"
-        return Outcome("question", check["capability"], None, None, None, evidence)
-    return Outcome("question", check["capability"], answer, float(answer), 1.0, evidence)
-
-
-def with_dependencies(prompt: Prompt, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """DPG's graph: where a parent does not hold, a question scores 0 but is no failure of its own (`passed` None)."""
-    from dataclasses import replace
-
-    out = list(outcomes)
-    scores = {c["id"]: o.score for c, o in zip(prompt.checks, out) if "id" in c}
-    for n, check in enumerate(prompt.checks):
-        failed = [p for p in check.get("parents", ()) if scores.get(p) == 0]
-        if failed and out[n].score is not None:
-            scores[check["id"]] = 0.0
-            evidence = out[n].evidence | {"not_applied": f"its parent question {failed[0]} does not hold"}
-            out[n] = replace(out[n], score=0.0, passed=None, evidence=evidence)
-    return out
-
-
-EDIT_SCORE = 0.6  # [D] on the benchmark's scale of 10 that is 6: below it an edit is a failure
-
-
-def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, error: str | None = None) -> Outcome:
-    """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10, ratings from 0 to 10 (GEdit, VIEScore)."""
-    from curation.verify import Outcome
-
-    keys = ("success", "no_overediting", "natural", "no_artifacts")
-    if ratings is None or any(not isinstance(ratings.get(k), int | float) for k in keys):
-        why = error or "the edit has no ratings"
-        return Outcome("edit", check["capability"], None, None, None, {"not_applied": why})
-    success, no_overediting, natural, no_artifacts = (float(ratings[k]) for k in keys)
-    semantic, quality = min(success, no_overediting), min(natural, no_artifacts)
-    score = (semantic * quality) ** 0.5 / 10
-    minimum = check.get("min", EDIT_SCORE)
-    lowest = min(keys, key=lambda k: float(ratings[k]))
-    evidence = {"seen": dict(ratings), "semantic": semantic, "quality": quality, "failed": [lowest]}
-    return Outcome("edit", check["capability"], score >= minimum, score, minimum, evidence)
-
-
 def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> None:
     """Keep verdicts on given outputs as signals outside of rounds; the same outputs count once."""
-    from flywheel.signals.evaluation import signal
     from flywheel.signals.feedback import known_ids, one_at_a_time
 
     rows: dict[str, dict[str, Any]] = {}

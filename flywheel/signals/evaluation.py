@@ -135,7 +135,7 @@ def judge_images(
 ) -> list[list[Outcome]]:
     """The outcome of each prompt's checks on its image; what only a missing scorer or judge can tell is not applied."""
     from curation.verify import verify
-    from flywheel.signals.benchmarks import with_dependencies
+    from flywheel.signals.answers import with_dependencies
     from flywheel.signals.judge import judge_with
 
     by = by or Verifiers()

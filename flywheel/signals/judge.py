@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flywheel.endpoint import Endpoint, Unanswered, image_part
-from flywheel.signals.benchmarks import edit_outcome, question_outcome
+from flywheel.signals.answers import edit_outcome, question_outcome
 from flywheel.signals.suite import JUDGED, Prompt
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 def main(workspace: str, source: str, how: str, *where: str) -> None:
     from curation.ingest import ingest
     from curation.pipeline import curate
-    from curation.policy import load_policy
+    from curation.policy_reader import load_policy
     from flywheel.workspace import Workspace
 
     opened = Workspace(workspace)

@@ -16,7 +16,8 @@ from curation import likeness
 from curation.ingest import ingest
 from curation.orientation import turned
 from curation.pipeline import configure, curate
-from curation.policy import Policy, load_policy
+from curation.policy import Policy
+from curation.policy_reader import load_policy
 from curation.scoring import _references, _score_shard, pending
 from curation.synthesis.text import font_path
 from flywheel.workspace import Workspace, read_json

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from curation.contamination import near, shingles
 from curation.ingest import ingest
 from curation.pipeline import curate
-from curation.policy import Policy, load_policy
+from curation.policy import Policy
+from curation.policy_reader import load_policy
 from curation.semantic import similar
 from curation.snapshots import diff, find, listed
 from flywheel.cli import app

@@ -20,7 +20,7 @@ from curation.captioner import PROMPTS, Captioner, Refused
 from curation.generated import sidecars
 from curation.ingest import ingest
 from curation.pipeline import curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.recaption import caption_pool
 from flywheel.catalog import query
 from flywheel.endpoint import Endpoint

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from curation.ingest import ingest
 from curation.layout import layout, layouts
 from curation.pipeline import curate, explain, funnel
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.shards import fit
 from flywheel.schema import SHARD
 from flywheel.workspace import UsageError, Workspace, file_digest, read_json

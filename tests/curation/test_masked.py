@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from curation import pool
 from curation.ingest import ingest
 from curation.pipeline import curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.synthesis import source as synthetic
 from curation.synthesis.masked import KINDS, masked_edits
 from curation.synthesis.photos import RESTORATIONS, STYLES, photo_edits

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.policy import Policy, load_policy
+from curation.policy import Policy
+from curation.policy_reader import load_policy
 from flywheel.workspace import UsageError
 
 GOOD = """\

@@ -240,7 +240,7 @@ def test_an_installed_package_adds_its_scorer_and_replaces_none(tmp_path: Path) 
     policy = tmp_path / "p.toml"
     policy.write_text("[S1]\nresolutions = [64]\nenters = ['t2i']\n[S1.filters.dark]\nscore = 'bright.mean'\nmin = 9\n")
     code = (
-        "from curation.policy import load_policy; from curation.scorers import load, scorer_class;"
+        "from curation.policy_reader import load_policy; from curation.scorers import load, scorer_class;"
         f"assert load_policy({str(policy)!r}).stages[0].filters[0].column == 'bright.mean';"
         "assert type(load('bright')).__module__ == 'mine' and scorer_class('header').__module__ != 'mine'"
     )

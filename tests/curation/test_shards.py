@@ -12,7 +12,7 @@ from ray import cloudpickle
 from curation import shards
 from curation.ingest import ingest
 from curation.pipeline import curate, explain
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from flywheel.fsck import fsck
 from flywheel.workspace import Workspace
 from tests.curation import crashing

@@ -13,7 +13,7 @@ from curation import pool
 from curation.decide import verdicts
 from curation.ingest import ingest
 from curation.pipeline import configure, curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.scoring import score_path
 from curation.table import tables
 from flywheel.workspace import UsageError, Workspace

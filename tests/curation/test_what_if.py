@@ -11,7 +11,7 @@ import pytest
 
 from curation.ingest import ingest
 from curation.pipeline import curate, funnel
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from curation.what_if import basis, changes, lines, parse_settings, what_if, with_settings
 from flywheel.workspace import UsageError, Workspace
 from tests.curation.corpus import encoded, texture, textures, tree, write_folder

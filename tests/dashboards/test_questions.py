@@ -9,7 +9,7 @@ import pytest
 from benchmarks.browser import served
 from curation.ingest import ingest
 from curation.pipeline import curate
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from flywheel.ledger import Ledger
 from flywheel.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.faulty_s3 import FAULTS, draw, faulty
 from curation.ingest import ingest
 from curation.pipeline import curate, explain
-from curation.policy import load_policy
+from curation.policy_reader import load_policy
 from flywheel import catalog, doctor
 from flywheel.cases.stored import gather
 from flywheel.fsck import fsck

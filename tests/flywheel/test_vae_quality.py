@@ -13,7 +13,7 @@ from flywheel.vae_quality import evaluate, load_photographs
 from flywheel.workspace import UsageError
 from tests.flywheel.test_cli import flywheel, wrong
 from tests.training.tiny_models import tiny_qwen_vae
-from training.data.loader import to_unit
+from training.data.row_group import to_unit
 from training.models.autoencoder import fit
 
 

@@ -18,7 +18,8 @@ from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
 from training.sampling import Sampler, sample
-from training.trainer import batch_loss, build_model, prepare_with, sequence_layout
+from training.sequence import sequence_layout
+from training.trainer import batch_loss, build_model, prepare_with
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.data.loader import to_unit
+from training.data.row_group import to_unit
 from training.models.autoencoder import PatchAutoencoder, fit
 from training.reconstruction import parameters, reconstruction, ssim
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from flywheel.workspace import UsageError, replacing
 from training.data import files
-from training.data.loader import RowGroup, read_row_group, to_unit
 from training.data.plan import Shard, ShardError
+from training.data.row_group import RowGroup, read_row_group, to_unit
 from training.models.autoencoder import Autoencoder
 
 _NO_IMAGES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)

@@ -1,0 +1,134 @@
+"""Decodes a row group of a shard: pictures of one layout, with their captions and references."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.data import files
+from training.data.plan import Shard, ShardError
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
+
+    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached, not to be written
+    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row
+    that can.
+    """
+
+    sample_ids: list[str]
+    captions: list[str]
+    images: Tensor
+    references: Tensor
+    latents: Tensor | None = None
+    reference_latents: Tensor | None = None
+    broken: Mapping[int, str] = field(default_factory=dict)
+
+
+def read_row_group(
+    shard: Shard,
+    index: int,
+    pixels: int,
+    *,
+    skip: bool = False,
+    opened: Callable[[], pq.ParquetFile] | None = None,
+    cached: RowGroup | None = None,
+    reference_pixels: bool = True,
+) -> RowGroup:
+    """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
+
+    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`. Where `cached`,
+    its latents, is all that is asked for, the shard itself is not read.
+    """
+    group = cached
+    if group is None or (shard.shape[2] and reference_pixels):
+        decoded = _decoded(shard, index, pixels, opened or (lambda: files.parquet(shard.path)), targets=group is None)
+        group = (
+            decoded
+            if group is None
+            else replace(group, references=decoded.references, broken={**group.broken, **decoded.broken})
+        )
+    if not group.broken:
+        return group
+    rows = len(group.captions)
+    if not skip or len(group.broken) == rows:
+        number, why = next(iter(group.broken.items()))
+        raise ShardError(
+            f"shard {shard.path}, row group {index}, row {number}, sample {group.sample_ids[number]}: {why}: "
+            "build the shards again"
+        )
+    order = list(range(rows))
+    for number in group.broken:
+        order[number] = next(i % rows for i in range(number + 1, number + rows) if i % rows not in group.broken)
+    parts = {f.name: getattr(group, f.name) for f in fields(RowGroup) if f.name != "broken"}
+    return RowGroup(**{name: _taken(part, order) for name, part in parts.items()}, broken=group.broken)
+
+
+def _taken(part: Any, order: list[int]) -> Any:
+    """Rows of a tensor or a list in another order; what holds no rows stays as it is."""
+    if part is None or not len(part):
+        return part
+    return part[order] if isinstance(part, Tensor) else [part[i] for i in order]
+
+
+def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.ParquetFile], *, targets: bool) -> RowGroup:
+    """A row group's references, and its targets too; rows that cannot be decoded are listed in `broken`."""
+    height, width, count = shard.shape
+    decodes = ("image", "references") if targets else ("references",)
+    try:
+        columns = ["sample_id", "caption", *decodes]
+        table = opened().read_row_group(index, columns=columns, use_threads=False)
+    except files.READ_ERRORS as error:
+        raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
+    size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
+    rows, broken = len(table), {}
+    images = np.zeros((rows if targets else 0, 3, *size[::-1]), np.uint8)
+    references = np.zeros((rows, count, 3, *size[::-1]), np.uint8)
+    for number, row in enumerate(table.select(decodes).to_pylist()):
+        try:
+            if targets:
+                images[number] = _decode(row["image"], (width, height), size)
+            found = [_decode(data, (width, height), size) for data in row["references"] or []]
+            if len(found) != count:
+                raise ValueError(f"{len(found)} references instead of {count}")
+            references[number] = np.stack(found) if found else references[number]
+        except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
+            broken[number] = f"{error}"
+    return RowGroup(
+        table["sample_id"].to_pylist(),
+        table["caption"].to_pylist(),
+        torch.from_numpy(images),
+        torch.from_numpy(references),
+        broken=broken,
+    )
+
+
+def _decode(data: bytes, stored: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Encoded image of exactly `stored` (width, height) → uint8 [3, H, W], area-resized to `size`."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.size != stored:
+            raise ValueError(f"image is {image.width}x{image.height}, its layout {stored[0]}x{stored[1]}")
+        pixels = image.convert("RGB")
+    if pixels.size != size:
+        pixels = pixels.resize(size, Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(pixels).transpose(2, 0, 1))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 → float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] → uint8."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
