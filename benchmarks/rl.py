@@ -1,6 +1,6 @@
 """Reinforcement learning on the demo world: hybrid guidance, guidance in the objective, and none, side by side.
 
-python benchmarks/rl.py [--workspace DEMO | --checkpoint DIR] [--seeds 5] [--steps 60] [--arms hybrid objective none]
+python benchmarks/rl.py [--workspace DEMO | --checkpoint DIR] [--seeds 5] [--steps 100] [--arms hybrid objective none]
 
 Every arm trains the round's first candidate on generated edits of the capability `identity`, held-out meanings left
 out, to keep what was not to change: the reward `consistency`, beside `instruction`, without which nothing is edited any
@@ -13,7 +13,7 @@ reward_headroom_gain: share of the head-room (1 − `consistency` at the start) 
 by the averaged weights as they are deployed; mean over seeds, with its 95 % interval (Student's t).
 fallen: verifiers whose mean change over seeds is below zero by more than its interval. A verifier that passes nowhere
 at the start is not looked at again.
-Seeds may run side by side (--jobs). One seed of one arm takes about 3 CPU-minutes; --folder keeps the runs, and goes on
+Seeds may run side by side (--jobs). One seed of one arm takes about 7 CPU-minutes; --folder keeps the runs, and goes on
 with them.
 """
 
@@ -62,12 +62,12 @@ def one(
         guidance=arm,
         steps=steps,
         weights={"*": {REWARD: 1.0, "instruction": 1.0}},
-        sampling_steps=6,
+        sampling_steps=10,
         window=(0, 3),
         inner_steps=1,
         prompts=6,
         group=12,
-        kl=0.03,
+        kl=0.005,
         lora_rank=0,
         learning_rate=2e-4,
         final_learning_rate=0.1,
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60, help="RL steps of each run")
+    parser.add_argument("--steps", type=int, default=100, help="RL steps of each run")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="nft")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--folder", type=Path, help="where runs are kept (default: a temporary one)")
