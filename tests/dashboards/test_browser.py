@@ -59,7 +59,8 @@ def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, s
 def test_a_reviewer_needs_only_the_keyboard(browser: Any, address: str, shared: Workspace) -> None:
     page = browser.new_page()
     page.goto(f"{address}/review?reviewer=ada")
-    page.keyboard.press("n")
+    with page.expect_navigation():  # keys are heard once the page has loaded
+        page.keyboard.press("n")
     page.get_by_text("review 1 of 1").wait_for()
     page.keyboard.press("e")
     page.keyboard.press("End")
