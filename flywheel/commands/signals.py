@@ -136,10 +136,12 @@ def judge(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    prompts = load_suite(suite or opened.path("suite", "suite.jsonl"))
+    path = given_file(suite or opened.path("suite", "suite.jsonl"), "one with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
-        judged = self_evaluate(opened, checkpoint, prompts, numbers, load_preset(preset).evaluation, progress=progress)
+        judged = self_evaluate(
+            opened, checkpoint, load_suite(path), numbers, load_preset(preset).evaluation, progress=progress
+        )
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)
 
