@@ -14,8 +14,8 @@ reward_headroom_gain: share of the head-room (1 − `consistency` at the start) 
 by the averaged weights as they are deployed; mean over seeds, with its 95 % interval (Student's t).
 fallen: verifiers whose mean change over seeds is below zero by more than its interval. A verifier that passes nowhere
 at the start is not looked at again.
-Seeds may run side by side (--jobs). One seed of one arm takes about 5 CPU-minutes; --folder keeps the runs, and goes on
-with them.
+Seeds may run side by side (--jobs). One seed takes 4 (none) to 8 (objective) CPU-minutes; --folder keeps the runs, and
+goes on with them.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ def load(name: str, known: Mapping[str, R]) -> R:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file, on S3 too. Errors: `UsageError`."""
+    path = located(path)
     try:
-        return tomllib.loads(located(path).read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 

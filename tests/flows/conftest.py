@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -78,7 +79,7 @@ def wait(ready) -> None:
     raise AssertionError("did not happen in time")
 
 
-def post(server: dict[str, str], path: str, body: object) -> list[dict]:
+def post(server: dict[str, str], path: str, body: object) -> Any:
     """The API's answer. A busy server says 503, and is asked again, as Prefect's own client does."""
     answers: list[httpx.Response] = []
 
