@@ -30,7 +30,7 @@ class Similarity:
     """Agreement of a ti2i sample with its references; every column is null for a sample without references."""
 
     name = "similarity"
-    version = "3"
+    version = "4"
     fields = (
         column("identity", pa.float64(), "correlation with the references' subject, 0 to 1; the least of several"),
         column("unchanged", pa.float64(), "SSIM with the first reference outside the changed area, 0 to 1"),
@@ -38,6 +38,7 @@ class Similarity:
         column("related", pa.float64(), "agreement of edges with the one reference, 0 to 1; null with several"),
         column("aspect_change", pa.float64(), "|ln| of aspect over that of the one reference; null with several"),
         column("largest_change", pa.float64(), "mean ΔE of the 8 × 8 cell that differs most from the first reference"),
+        column("color_shift", pa.float64(), "median ΔE of all pixels from the one reference; null with several"),
     )
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
@@ -59,6 +60,7 @@ def _one(item: Item) -> dict[str, Any]:
         "related": related(references[0], result) if single else None,
         "aspect_change": abs(math.log(_aspect(result) / _aspect(references[0]))) if single else None,
         "largest_change": largest_change(references[0], result),
+        "color_shift": color_shift(references[0], result) if single else None,
     }
 
 
@@ -90,9 +92,20 @@ def largest_change(reference: np.ndarray, result: np.ndarray) -> float:
 
     A mean over a cell, because a picture that was only encoded again differs in single pixels.
     """
-    difference = np.linalg.norm(working(reference) - working(result), axis=2)
-    cells = difference.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
+    cells = _differences(reference, result).reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
     return float(cells.mean(axis=(1, 3)).max())
+
+
+def color_shift(reference: np.ndarray, result: np.ndarray) -> float:
+    """Median ΔE of all pixels, RGB uint8 [H, W, 3] each: an edit that leaves more than half alone has 0.
+
+    Where a picture shifts as a whole, `unchanged` sees nothing of it: it compares lightness, and that of the rest.
+    """
+    return float(np.median(_differences(reference, result)))
+
+
+def _differences(reference: np.ndarray, result: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(working(reference) - working(result), axis=2)
 
 
 def related(reference: np.ndarray, result: np.ndarray) -> float | None:

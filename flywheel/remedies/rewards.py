@@ -15,6 +15,7 @@ from training.rewards import Request, Scores
 
 Columns = Mapping[str, Any]
 AESTHETIC_TOP = 10.0  # LAION's head: about 1 to 10
+COLOR_SHIFT = 16.0  # ΔE at which nothing is left of a picture's colours
 FACE_DETAIL = 100.0  # variance of a face's Laplacian at which the portrait reward is one half
 
 
@@ -44,8 +45,16 @@ def _portrait(request: Request, seen: Columns) -> float | None:
 
 
 def _consistency(request: Request, seen: Columns) -> float | None:
-    """Mean of the subject's identity and the likeness of what was not to change; None without references."""
-    return None if seen["identity"] is None else (seen["identity"] + seen["unchanged"]) / 2
+    """Mean of the subject's identity, the likeness of what was not to change, and its colour; None without references.
+
+    Colour, because likeness alone is raised by a tint of the whole picture. With several references it is unknown.
+    """
+    if seen["identity"] is None:
+        return None
+    parts = [seen["identity"], seen["unchanged"]]
+    if seen["color_shift"] is not None:
+        parts.append(max(0.0, 1 - seen["color_shift"] / COLOR_SHIFT))
+    return sum(parts) / len(parts)
 
 
 _OF_SCORERS: dict[str, tuple[str, Callable[[Request, Columns], float | None]]] = {

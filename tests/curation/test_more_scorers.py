@@ -204,6 +204,17 @@ def test_faint_edits_change_more_than_encoding_again(operation: object) -> None:
     assert one("similarity", Item(plain))["largest_change"] is None
 
 
+def test_a_tint_of_the_whole_picture_is_a_shift_of_color_and_an_edit_of_a_part_is_none() -> None:
+    before = scene(7, 256)
+    warm = Image.fromarray(np.clip(np.asarray(before) * (1.15, 1.0, 0.8), 0, 255).astype(np.uint8))
+    part = before.copy()
+    part.paste((255, 0, 0), (0, 0, 128, 192))
+    assert edge(before, warm)["color_shift"] > 5
+    assert edge(before, part)["color_shift"] == 0
+    several = Item(encoded(before), "x", "ti2i", (encoded(before), encoded(part)))
+    assert one("similarity", several)["color_shift"] is None
+
+
 def edge(before: Image.Image, after: Image.Image) -> dict:
     return one("similarity", Item(encoded(after), "x", "ti2i", (encoded(before),)))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fastapi import Response
+from PIL import Image
 
 from flywheel.remedies.prompts import hold_out, rl_capabilities, write_prompts
 from flywheel.remedies.reward_service import service
@@ -49,6 +52,17 @@ def test_rewards_are_the_scorers_judgement(requests, local):
     assert broken["consistency"] is None and broken["portrait"] is None and broken["instruction"] is None
     with pytest.raises(UsageError, match="unknown reward 'beauty'"):
         Local(("beauty",))
+
+
+def test_a_tint_of_the_whole_picture_is_not_consistent():
+    (edit,) = samples("identity", 1)
+    pixels = np.asarray(Image.open(io.BytesIO(edit.image)).convert("RGB"))
+    tinted = io.BytesIO()
+    Image.fromarray(np.clip(pixels * (1.0, 1.3, 1.3), 0, 255).astype(np.uint8)).save(tinted, "PNG")
+    kept, shifted = (
+        r["consistency"] for r in Local(("consistency",)).score([request(edit), request(edit, tinted.getvalue())])
+    )
+    assert kept > 0.95 and shifted < 0.7  # 0.97 without a look at colour
 
 
 def test_the_ocr_reward_is_one_minus_edits_over_the_reference_length():

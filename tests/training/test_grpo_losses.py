@@ -24,6 +24,7 @@ from training.losses.grpo import (
     standard_log_prob,
     velocity_kl,
 )
+from training.rl.recipe import RL_RECIPES
 
 A = 0.7
 TIMES = [(1.0, 0.95), (0.9, 0.8), (0.5, 0.4), (0.05, 0.02)]
@@ -218,3 +219,11 @@ def test_nft_pulls_towards_good_samples_and_from_bad_ones():
         # x̂0 = 0.8 − 0.5·v lies below the sample: a good one asks for a smaller velocity, a bad one for a larger.
         assert bool((v.grad.sign() == sign).all())
     assert grpo.optimality(torch.tensor([-9.0, 0.0, 2.5, 9.0]), 5.0).tolist() == [0.0, 0.5, 0.75, 1.0]
+
+
+def test_one_failure_among_many_pulls_as_much_as_it_pushes():
+    rewards = torch.tensor([[0.0] + [1.0] * 11])[..., None]
+    advantage = group_advantages(rewards, torch.ones(1, 1), min_range=0.01).total[0]
+    limit = RL_RECIPES["rl-tiny"].nft_limit
+    assert abs(float(grpo.optimality(advantage, limit).mean()) - 0.5) < 1e-6
+    assert float(grpo.optimality(advantage, 2.0).mean()) > 0.52  # cut off: the group as a whole is "good"

@@ -94,8 +94,16 @@ def test_other_guidance_is_what_it_says(start, cards):
     _, hybrid = rolled(start, cards, TINY)
     assert not plain.gap.any() and torch.equal(inside.latents, hybrid.latents)
     assert not torch.equal(inside.old, hybrid.old) and not torch.equal(plain.latents, hybrid.latents)
-    _, nft = rolled(start, cards, replace(TINY, algorithm="nft"))
-    assert nft.x.shape == (8, 16, 4, 4) and nft.t.unique().tolist() == [0.25, 0.75]
+
+
+def test_nft_noises_a_group_alike_at_times_over_the_whole_path(start, cards):
+    _, group = rolled(start, cards, replace(TINY, algorithm="nft"))
+    assert group.x.shape == (8, 16, 4, 4) and group.t.unique().tolist() == [0.25, 0.75]
+    count = len(group.t.unique())
+    t = group.t.reshape(-1, 1, 1, 1)
+    noise = ((group.x - (1 - t) * group.latents.repeat(count, 1, 1, 1)) / t).unflatten(0, (count, -1))
+    torch.testing.assert_close(noise, noise[:, :1].expand_as(noise), atol=1e-5, rtol=0)
+    assert float((noise[0] - noise[-1]).abs().mean()) > 0.5
 
 
 def test_the_reference_is_the_start_with_lora_off_and_a_frozen_copy_else(start, cards):

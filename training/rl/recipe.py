@@ -24,6 +24,7 @@ class RLRecipe:
     guidance: "hybrid" guides roll-outs and optimises the conditional branch alone [S]; "objective" optimises the
     guided velocity, both branches; "none" never guides. cfg: of guided roll-outs and of held-out pictures.
     sampling_steps: of a roll-out. window: (first, count) of its steps that are stochastic and trained: high noise only.
+    DiffusionNFT noises the finished picture instead, to as many times, evenly over all.
     prompts, group: prompts per step, pictures per prompt. inner_steps: optimiser steps on one step's roll-outs.
     clip: range of the ratio below and above 1. kl: weight of the velocity KL to the reference.
     min_range: a reward whose range in a group is smaller says nothing there.
@@ -31,7 +32,8 @@ class RLRecipe:
     check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
     a proxy must fall to count. mix_floor: least share of its base share that a prompt category keeps [D].
     learning_rate: reached from the first step, falling linearly to `final_learning_rate` of it.
-    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage that is surely good.
+    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage that is surely good:
+    a small limit cuts off one side of a skewed group, and the rest pulls every picture towards what guidance drew.
     """
 
     name: str
@@ -66,7 +68,7 @@ class RLRecipe:
     checkpoint_every: int = 10
     rows: int = 0  # of one forward pass; 0 is a whole prompt group
     nft_strength: float = 1.0
-    nft_limit: float = 2.0
+    nft_limit: float = 5.0
 
     def __post_init__(self) -> None:
         for name, allowed in {"algorithm": ALGORITHMS, "step": tuple(STEPS), "guidance": GUIDANCE}.items():

@@ -73,18 +73,22 @@ def roll_out(
             moved = x + (times[i + 1] - times[i]) * guided
         x = moved
     if not kept:
-        return Group(prompt, conditions, x, *_noised(model, x, conditions, noise, recipe))
+        return Group(prompt, conditions, x, *_noised(model, x, conditions, noise[:, 0], recipe))
     return Group(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
 
 
 def _noised(
     model: MMDiT, x0: Tensor, conditions: tuple[Condition, Condition], noise: Tensor, recipe: RLRecipe
 ) -> tuple[Tensor, ...]:
-    """DiffusionNFT's rows: the pictures noised to as many times as the window has steps, evenly over (0, 1)."""
-    count, group = noise.shape[:2]
+    """DiffusionNFT's rows: the pictures noised by each `noise` [W, C, h, w], to times evenly over (0, 1).
+
+    A group shares its noise: what is the noise's doing is then alike in all of its rows, and their advantages, which
+    sum to 0, take it out of the gradient.
+    """
+    count, group = len(noise), len(x0)
     t = ((torch.arange(count) + 0.5) / count).repeat_interleave(group)
     shape = (-1, *[1] * (x0.dim() - 1))
-    x = (1 - t).reshape(shape) * x0.repeat(count, 1, 1, 1) + t.reshape(shape) * noise.flatten(0, 1)
+    x = (1 - t).reshape(shape) * x0.repeat(count, 1, 1, 1) + t.reshape(shape) * noise.repeat_interleave(group, 0)
     old = objective_velocity(model, x, t, conditions, recipe)
     return x, t, torch.zeros_like(t), old, torch.zeros(()).expand_as(x), torch.zeros_like(t)
 
