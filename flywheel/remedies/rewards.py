@@ -15,7 +15,7 @@ from training.rewards import Request, Scores
 
 Columns = Mapping[str, Any]
 AESTHETIC_TOP = 10.0  # LAION's head: about 1 to 10
-COLOR_SHIFT = 16.0  # ΔE at which nothing is left of a picture's colours
+COLOR_SHIFT = (5.0, 20.0)  # ΔE of a tint: from seen at a glance to other colours altogether
 FACE_DETAIL = 100.0  # variance of a face's Laplacian at which the portrait reward is one half
 
 
@@ -48,12 +48,14 @@ def _consistency(request: Request, seen: Columns) -> float | None:
     """Mean of the subject's identity, the likeness of what was not to change, and its colour; None without references.
 
     Colour, because likeness alone is raised by a tint of the whole picture. With several references it is unknown.
+    A shift that is not seen counts for nothing: it would drown what the subject says.
     """
     if seen["identity"] is None:
         return None
     parts = [seen["identity"], seen["unchanged"]]
     if seen["color_shift"] is not None:
-        parts.append(max(0.0, 1 - seen["color_shift"] / COLOR_SHIFT))
+        low, high = COLOR_SHIFT
+        parts.append(1 - min(1.0, max(0.0, seen["color_shift"] - low) / (high - low)))
     return sum(parts) / len(parts)
 
 

@@ -62,7 +62,7 @@ def test_a_tint_of_the_whole_picture_is_not_consistent():
     kept, shifted = (
         r["consistency"] for r in Local(("consistency",)).score([request(edit), request(edit, tinted.getvalue())])
     )
-    assert kept > 0.95 and shifted < 0.7  # 0.97 without a look at colour
+    assert kept > 0.95 and shifted < 0.8  # 0.97 without a look at colour
 
 
 def test_the_ocr_reward_is_one_minus_edits_over_the_reference_length():
