@@ -53,14 +53,15 @@ def _one(item: Item) -> dict[str, Any]:
     references = [decode_working(r) for r in item.references]
     single = len(references) == 1  # of several references, only parts appear in the result
     similar, changed = unchanged(references[0], result)
+    difference = np.linalg.norm(working(references[0]) - working(result), axis=2)
     return {
         "identity": min(identity(r, result) for r in references),
         "unchanged": similar,
         "changed_area": changed,
         "related": related(references[0], result) if single else None,
         "aspect_change": abs(math.log(_aspect(result) / _aspect(references[0]))) if single else None,
-        "largest_change": largest_change(references[0], result),
-        "color_shift": color_shift(references[0], result) if single else None,
+        "largest_change": largest_change(difference),
+        "color_shift": color_shift(difference) if single else None,
     }
 
 
@@ -87,25 +88,21 @@ def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
     return float(np.clip(similar, 0, 1)), float(changed.mean())
 
 
-def largest_change(reference: np.ndarray, result: np.ndarray) -> float:
-    """Mean ΔE of the cell that differs most, RGB uint8 [H, W, 3] each: a change of tone is faint but everywhere.
+def largest_change(difference: np.ndarray) -> float:
+    """Mean of the cell that differs most, of a ΔE per pixel [SIDE, SIDE]: a change of tone is faint but everywhere.
 
     A mean over a cell, because a picture that was only encoded again differs in single pixels.
     """
-    cells = _differences(reference, result).reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
+    cells = difference.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
     return float(cells.mean(axis=(1, 3)).max())
 
 
-def color_shift(reference: np.ndarray, result: np.ndarray) -> float:
-    """Median ΔE of all pixels, RGB uint8 [H, W, 3] each: an edit that leaves more than half alone has 0.
+def color_shift(difference: np.ndarray) -> float:
+    """Median of a ΔE per pixel [SIDE, SIDE]: an edit that leaves more than half of the picture alone has 0.
 
     Where a picture shifts as a whole, `unchanged` sees nothing of it: it compares lightness, and that of the rest.
     """
-    return float(np.median(_differences(reference, result)))
-
-
-def _differences(reference: np.ndarray, result: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(working(reference) - working(result), axis=2)
+    return float(np.median(difference))
 
 
 def related(reference: np.ndarray, result: np.ndarray) -> float | None:

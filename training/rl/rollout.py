@@ -82,8 +82,8 @@ def _noised(
 ) -> tuple[Tensor, ...]:
     """DiffusionNFT's rows: the pictures noised by each `noise` [W, C, h, w], to times evenly over (0, 1).
 
-    A group shares its noise: what is the noise's doing is then alike in all of its rows, and their advantages, which
-    sum to 0, take it out of the gradient.
+    A group shares its noise: what is the noise's doing is then alike in its rows, and weighs less in the gradient,
+    where their advantages sum to 0.
     """
     count, group = len(noise), len(x0)
     t = ((torch.arange(count) + 0.5) / count).repeat_interleave(group)
