@@ -8,11 +8,13 @@ change, and its colour). A fifth of the prompts is text-to-image, rewarded by `i
 edits do not need is forgotten. DiffusionNFT's loss, because it also trains the times at which details are drawn: GRPO's
 window of high noise (--algorithm grpo) decides what is edited, and learns to edit less.
 reward_headroom_gain: share of the head-room of the trained reward, the weighted mean of both, that is gained on the
-held-out prompts of `identity`, drawn by the averaged weights as they are deployed; mean over seeds, with its 95 %
-interval (Student's t). Each reward alone is printed too. The ceiling of `consistency` is under 1: pictures drawn right,
-through the checkpoint's autoencoder, have 0.96.
+held-out prompts of `identity`, drawn by the averaged weights; mean over seeds, with its 95 % interval (Student's t).
+Each reward alone is printed too. The ceiling of `consistency` is under 1: pictures drawn right, through the
+checkpoint's autoencoder, have 0.96.
+All arms are drawn as a promoted checkpoint is, with guidance; `none`, which never saw any, is also drawn without.
 fallen: verifiers whose mean change over seeds is below zero by more than its interval. A verifier that passes nowhere
 at the start is not looked at again.
+cpu_seconds_per_step: of training, roll-outs included.
 Seeds may run side by side (--jobs). One seed takes 3 (none) to 6 (objective) CPU-minutes; --folder keeps the runs, and
 goes on with them.
 """
@@ -41,22 +43,23 @@ from flywheel.signals.suite import Prompt, load_suite
 from training.rewards import Request
 from training.rl.recipe import ALGORITHMS, RL_RECIPES, rl_recipe
 from training.rl.trainer import train
-from training.sampling import Sampler
+from training.sampling import GUIDANCE, Sampler
 
 CAPABILITY = "identity"
 REWARDS = ("consistency", "instruction")
 TRAINED = "trained reward"
 PROMPTS = {CAPABILITY: 64, "object": 8, "count": 8}
 ARMS = ("hybrid", "objective", "none")
-CFG = {"hybrid": 3.0, "objective": 3.0, "none": 1.0}
+DRAWN = {"hybrid": (GUIDANCE,), "objective": (GUIDANCE,), "none": (GUIDANCE, 1.0)}
+"""Arm → the guidances that its outcome is drawn with."""
 Outcome = tuple[Passed, dict[str, float]]
 """What passed, and the mean of each reward and of the trained one, their weighted mean."""
 
 
 def one(
     start: Path, suite: list[Prompt], prompts: list[Prompt], out: Path, arm: str, seed: int, steps: int, algorithm: str
-) -> Outcome:
-    """Train one arm with one seed, and judge it."""
+) -> tuple[list[Outcome], float]:
+    """Train one arm with one seed: its outcome by guidance, and CPU-seconds of a step."""
     torch.set_num_threads(1)
     recipe = rl_recipe(
         "rl-tiny",
@@ -78,7 +81,9 @@ def one(
         checkpoint_every=20,
     )
     made = train(out, prompts, [], recipe, Local(REWARDS), init=start, seed=seed)
-    return outcome(Sampler(made), suite, CFG[arm], seed)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    took = statistics.fmean(json.loads(line)["cpu_seconds"] for line in lines)
+    return [outcome(Sampler(made), suite, cfg, seed) for cfg in DRAWN[arm]], took
 
 
 def outcome(sampler: Sampler, suite: Sequence[Prompt], cfg: float, seed: int) -> Outcome:
@@ -115,9 +120,8 @@ def main() -> None:
         for name, count in PROMPTS.items():
             write_prompts(scratch / name / "prompts.jsonl", [name], count, seed=0, exclude=exclude)
             prompts += load_suite(scratch / name / "prompts.jsonl")
-        sampler, before = Sampler(start), {}
-        for cfg in {CFG[a] for a in arguments.arms}:
-            before[cfg] = [outcome(sampler, suite, cfg, s) for s in range(arguments.seeds)]
+        sampler, guidances = Sampler(start), {cfg for arm in arguments.arms for cfg in DRAWN[arm]}
+        before = {cfg: [outcome(sampler, suite, cfg, s) for s in range(arguments.seeds)] for cfg in guidances}
         first = [rates(seen[0][0]) for seen in before.values()]
         never = {k for k in first[0] if not any(r[k] for r in first)}
         watched = [p for p in suite if not {c["capability"] for c in p.checks} <= never]
@@ -131,32 +135,36 @@ def main() -> None:
             ]
             after = dict(zip(jobs, (f.result() for f in futures)))
     figures: dict[str, object] = {"seeds": arguments.seeds, "steps": arguments.steps}
-    print(f"{'arm':<11}{'verifier':<22}{'before':>8}{'after':>8}{'change':>9}{'±':>7}")
+    print(f"{'arm':<11}{'drawn':<11}{'verifier':<22}{'before':>8}{'after':>8}{'change':>9}{'±':>7}")
     for arm in arguments.arms:
-        old, new = before[CFG[arm]], [after[arm, seed] for seed in range(arguments.seeds)]
-        levels = {
-            name: ([rates(p)[name] for p, _ in old], [rates(p)[name] for p, _ in new]) for name in rates(new[0][0])
-        }
-        levels |= {name: ([r[name] for _, r in old], [r[name] for _, r in new]) for name in (*REWARDS, TRAINED)}
-        fallen = []
-        for name, (was, now) in levels.items():
-            change = [b - a for a, b in zip(was, now)]
-            if statistics.fmean(change) < -interval(change):
-                fallen.append(name)
-            print(f"{arm:<11}{name:<22}{statistics.fmean(was):>8.1%}{statistics.fmean(now):>8.1%}", end="")
-            print(f"{statistics.fmean(change):>+9.1%}{interval(change):>7.1%}")
-        gains = {
-            name: [(b[name] - a[name]) / (1 - a[name]) for (_, a), (_, b) in zip(old, new)]
-            for name in (*REWARDS, TRAINED)
-        }
+        runs = [after[arm, seed] for seed in range(arguments.seeds)]
         prefix = "" if arm == "hybrid" else f"{arm}_"
-        figures |= {
-            f"{prefix}reward_headroom_gain": round(statistics.fmean(gains[TRAINED]), 3),
-            f"{prefix}reward_headroom_gain_interval": round(interval(gains[TRAINED]), 3) if len(old) > 1 else None,
-            **{f"{prefix}{name}_gain": round(statistics.fmean(gains[name]), 3) for name in REWARDS},
-            f"{prefix}fallen": fallen,
-        }
+        figures[f"{prefix}cpu_seconds_per_step"] = round(statistics.fmean(took for _, took in runs), 2)
+        for i, cfg in enumerate(DRAWN[arm]):
+            drawn = "guided" if cfg == GUIDANCE else "unguided"
+            found = compare(before[cfg], [outcomes[i] for outcomes, _ in runs], f"{arm:<11}{drawn:<11}")
+            figures |= {f"{prefix}{'' if cfg == GUIDANCE else 'unguided_'}{name}": v for name, v in found.items()}
     print(json.dumps(figures))
+
+
+def compare(old: Sequence[Outcome], new: Sequence[Outcome], label: str) -> dict[str, object]:
+    """Print a row for every verifier and reward, and return the figures; outcomes are by seed."""
+    was, now = ([rates(passed) | means for passed, means in outcomes] for outcomes in (old, new))
+    fallen, gains = [], {}
+    for name in now[0]:
+        change = [b[name] - a[name] for a, b in zip(was, now)]
+        if statistics.fmean(change) < -interval(change):
+            fallen.append(name)
+        before, after = (statistics.fmean(row[name] for row in rows) for rows in (was, now))
+        print(f"{label}{name:<22}{before:>8.1%}{after:>8.1%}{after - before:>+9.1%}{interval(change):>7.1%}")
+        if name in new[0][1]:
+            gains[name] = [d / (1 - a[name]) for d, a in zip(change, was)]
+    return {
+        "reward_headroom_gain": round(statistics.fmean(gains[TRAINED]), 3),
+        "reward_headroom_gain_interval": round(interval(gains[TRAINED]), 3) if len(old) > 1 else None,
+        **{f"{name}_gain": round(statistics.fmean(gains[name]), 3) for name in REWARDS},
+        "fallen": fallen,
+    }
 
 
 if __name__ == "__main__":
