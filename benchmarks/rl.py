@@ -122,7 +122,7 @@ def main() -> None:
             prompts += load_suite(scratch / name / "prompts.jsonl")
         sampler, guidances = Sampler(start), {cfg for arm in arguments.arms for cfg in DRAWN[arm]}
         before = {cfg: [outcome(sampler, suite, cfg, s) for s in range(arguments.seeds)] for cfg in guidances}
-        first = [rates(seen[0][0]) for seen in before.values()]
+        first = [rates(passed) for seen in before.values() for passed, _ in seen]
         never = {k for k in first[0] if not any(r[k] for r in first)}
         watched = [p for p in suite if not {c["capability"] for c in p.checks} <= never]
         jobs = [(arm, seed) for arm in arguments.arms for seed in range(arguments.seeds)]
@@ -157,7 +157,7 @@ def compare(old: Sequence[Outcome], new: Sequence[Outcome], label: str) -> dict[
             fallen.append(name)
         before, after = (statistics.fmean(row[name] for row in rows) for rows in (was, now))
         print(f"{label}{name:<22}{before:>8.1%}{after:>8.1%}{after - before:>+9.1%}{interval(change):>7.1%}")
-        if name in new[0][1]:
+        if name in (*REWARDS, TRAINED):
             gains[name] = [d / (1 - a[name]) for d, a in zip(change, was)]
     return {
         "reward_headroom_gain": round(statistics.fmean(gains[TRAINED]), 3),
