@@ -35,11 +35,12 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from benchmarks.browser import CHROMIUM, QUIET, served
-from flywheel import catalog
-from flywheel.ledger import Ledger
-from flywheel.queries import ready
-from flywheel.schema import LEDGERS
-from flywheel.workspace import Workspace, digest, write_bytes, write_json, write_parquet
+from flywheel.catalog import database as catalog
+from flywheel.catalog.queries import ready
+from flywheel.core.files import digest, write_bytes, write_json, write_parquet
+from flywheel.core.ledger import Ledger
+from flywheel.core.schema import LEDGERS
+from flywheel.core.workspace import Workspace
 
 CAPABILITIES = ("typography", "multilingual", "layout", "identity", "consistency", "object", "count", "color",
                 "position", "relation", "portrait", "photorealism", "aesthetics", "knowledge")  # fmt: skip

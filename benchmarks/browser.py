@@ -13,7 +13,7 @@ import uvicorn
 
 from dashboards.access import Access
 from dashboards.app import create_app
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Nothing of the browser's own may go out: requests that are counted are the page's.

@@ -39,13 +39,13 @@ from PIL import Image, ImageOps
 
 from benchmarks.faults import EXPECTED, FAULTS, LAST, STEPS, Command, Network, Target, clock_library, disturb
 from benchmarks.faulty_s3 import environment, faulty, make_bucket, s3_server
-from curation import pool
-from curation.sources import open_source
+from curation.sources import open_source, pool
+from flywheel.core.files import file_digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
 from flywheel.demo.world import write_world
-from flywheel.fsck import fsck
-from flywheel.ledger import Ledger
-from flywheel.objects import readable
-from flywheel.workspace import Workspace, file_digest
+from flywheel.operate.fsck import fsck
 
 PRESET = Path(__file__).with_name("micro.toml")
 # Kinds that only one of the two workspaces knows.

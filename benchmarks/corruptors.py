@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from flywheel.scorer import Item
+from flywheel.core.scorer import Item
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 Plant = Callable[[Image.Image, int], Item]

@@ -84,8 +84,8 @@ def ours(scorers: Mapping[str, object], workers: int = 1) -> list[str]:
 
 def workspaces(folders: Sequence[Path]) -> list[Path]:
     """The folders as ingested workspaces."""
-    from curation.ingest import ingest
-    from flywheel.workspace import Workspace
+    from curation.sources.ingest import ingest
+    from flywheel.core.workspace import Workspace
 
     out = []
     for folder in folders:

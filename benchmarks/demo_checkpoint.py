@@ -34,8 +34,8 @@ def open_start(arguments: argparse.Namespace, scratch: Path, round_: int) -> tup
         suite = workspace / "suite" / "suite.jsonl" if workspace else write_suite(scratch / "suite")
         return arguments.checkpoint, load_suite(suite)
     if workspace is None:
+        from flywheel.core.progress import Progress
         from flywheel.demo.world import write_world
-        from flywheel.progress import Progress
         from flywheel.rounds.job import Job
         from flywheel.rounds.run import run
 
@@ -53,7 +53,7 @@ def draw(
     """A PNG of every prompt, and the CPU-seconds of sampling."""
     import numpy as np
 
-    from flywheel.scorer import decode
+    from flywheel.core.image import decode
 
     shown = [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in suite]
     texts, began = [p.text for p in suite], time.process_time()

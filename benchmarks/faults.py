@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.faulty_s3 import FAULTS as NETWORK_FAULTS
-from flywheel.fsck import fsck
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
+from flywheel.operate.fsck import fsck
 
 STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
 # Where these faults find something.

@@ -38,9 +38,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 
 from flywheel.cases.attribution import attribute, probe
 from flywheel.cases.events import load_cases
+from flywheel.core.files import read_json, write_bytes, write_json
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
 from flywheel.demo.world import AMOUNTS, write_world
-from flywheel.preset import Preset, load_preset
-from flywheel.progress import Progress
+from flywheel.presets import Preset, load_preset
 from flywheel.remedies import data
 from flywheel.remedies.enhancer import enhance
 from flywheel.remedies.index import CaptionIndex
@@ -51,7 +53,6 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
 from flywheel.signals import evaluation
 from flywheel.signals.results import Results, load_results
-from flywheel.workspace import Workspace, read_json, write_bytes, write_json
 
 BOOTSTRAPS = 2000
 MOST = 99.0  # what a gain is called when untargeted data repairs nothing

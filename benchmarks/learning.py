@@ -4,8 +4,8 @@ python benchmarks/learning.py [--steps 1100] [--seeds 3] [--folder DIR]
 
 World: every picture that the demo's source folder holds, planted defects left out, sharded without curation. Test: the
 suite's held-out single cards, a combination that no picture shows, `--seeds` images of each; an image counts when
-`curation.verify` passes its shape, its colour and its place. CPU minutes are of this process, training alone: encoder,
-autoencoder, every step and checkpoint. The last line is one JSON object.
+`curation.verify.checks` passes its shape, its colour and its place. CPU minutes are of this process, training alone:
+encoder, autoencoder, every step and checkpoint. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-from curation.shards import ROW_GROUP, fit
-from curation.verify import passed, verify
+from curation.shards.writer import ROW_GROUP, fit
+from curation.verify.checks import passed, verify
+from flywheel.core.files import file_digest, read_json, write_json, write_parquet
+from flywheel.core.schema import SHARD
+from flywheel.core.scorer import Item
 from flywheel.demo.suite import questions
 from flywheel.demo.world import write_world
-from flywheel.schema import SHARD
-from flywheel.scorer import Item
-from flywheel.workspace import file_digest, read_json, write_json, write_parquet
-from training.autoencoding import fit_autoencoder
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
+from training.phase import batch_loss, build_model, prepare_with, train
 from training.recipes import Recipe, recipe
 from training.sampling import sample
-from training.trainer import batch_loss, build_model, prepare_with, train
+from training.vae.autoencoding import fit_autoencoder
 
 SIDE = 64
 WORLD = recipe(

@@ -80,8 +80,8 @@ def write_ours(folder: Path, rows: int) -> None:
     import torch
     from PIL import Image
 
-    from flywheel.schema import SHARD
-    from flywheel.workspace import file_digest, write_json, write_parquet
+    from flywheel.core.files import file_digest, write_json, write_parquet
+    from flywheel.core.schema import SHARD
     from training.data.latents import Latents, write_latents
     from training.data.plan import read_manifest
 
@@ -241,7 +241,7 @@ def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> d
 # Resume -------------------------------------------------------------------------------------------------------------
 def big_plan(folder: Path) -> tuple[float, float]:
     """(milliseconds to resume, bytes a row) of a plan of a million rows: medians of fresh plans at random points."""
-    from flywheel.workspace import write_json
+    from flywheel.core.files import write_json
     from training.data.plan import Plan, Source
 
     folder.mkdir()

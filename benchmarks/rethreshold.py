@@ -2,7 +2,7 @@
 
 python benchmarks/rethreshold.py [--rows 1000000] [--hashes 10000000] [--shards 200]
 
-rethreshold_1m_s: wall seconds of one `curation.pipeline.funnel` call (every stage, bucket and filter, duplicates and
+rethreshold_1m_s: wall seconds of one `curation.run.funnel` call (every stage, bucket and filter, duplicates and
 balance included) with a changed threshold, median of five; the tables are on disk, the process is warm;
 the same in CPU-seconds of all threads.
 compact_s_per_1k: wall seconds to gather 1,000 shards' score files into a table, once per batch.
@@ -27,16 +27,17 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-from curation import table
-from curation.pipeline import configure, funnel
-from curation.policy import Policy
-from curation.policy_reader import load_policy
-from curation.pool import Shard
-from curation.scoring import score_path
-from curation.what_if import Basis, what_if
-from flywheel.schema import POOL, QUARANTINE, SCORE_KEYS
-from flywheel.scorer import Scorer
-from flywheel.workspace import Workspace, write_json, write_parquet
+from curation.policy.policy import Policy
+from curation.policy.reader import load_policy
+from curation.policy.what_if import Basis, what_if
+from curation.run import configure, funnel
+from curation.scorers import table
+from curation.scorers.scoring import score_path
+from curation.sources.pool import Shard
+from flywheel.core.files import write_json, write_parquet
+from flywheel.core.schema import POOL, QUARANTINE, SCORE_KEYS
+from flywheel.core.scorer import Scorer
+from flywheel.core.workspace import Workspace
 
 SHARD_ROWS, BATCH = 64, "00001-synthetic"
 NEAR = 0.05  # share of rows that resemble another

@@ -36,9 +36,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 import torch
 
 from benchmarks.demo_checkpoint import Passed, add_options, draw, interval, judge, open_start, rates
+from flywheel.core.scorer import Item
 from flywheel.remedies.prompts import write_prompts
 from flywheel.remedies.rewards import Local
-from flywheel.scorer import Item
 from flywheel.signals.suite import Prompt, load_suite
 from training.rewards import Request
 from training.rl.recipe import ALGORITHMS, RL_RECIPES, rl_recipe

@@ -154,8 +154,8 @@ def store(folder: Path, count: int) -> None:
     """Signals in every kind, 40 % without a capability, over prompts of Zipf popularity; probes for most cases."""
     import duckdb
 
-    from flywheel.ledger import Ledger
-    from flywheel.workspace import Workspace
+    from flywheel.core.ledger import Ledger
+    from flywheel.core.workspace import Workspace
 
     workspace = Workspace(folder / "w")
     con = duckdb.connect(config={"memory_limit": "2GB"})
@@ -205,8 +205,8 @@ def _range(part: int) -> list[str]:
 def route_stored_signals(folder: Path) -> None:
     """Gather and route, and print what it took."""
     from flywheel.cases.stored import gather, route_stored
-    from flywheel.preset import Attribution
-    from flywheel.workspace import Workspace
+    from flywheel.core.workspace import Workspace
+    from flywheel.presets import Attribution
 
     workspace = Workspace(folder / "w")
     wall, cpu = time.perf_counter(), time.process_time()
@@ -289,8 +289,8 @@ def _exact(chunks: list[np.ndarray], asked: np.ndarray) -> np.ndarray:
 # Feedback ------------------------------------------------------------------------------------------------------------
 def feedback(count: int, connections: int = 32) -> dict[str, float]:
     """Acknowledged single events a second, over all connections."""
-    from flywheel.ledger import Ledger
-    from flywheel.workspace import Workspace
+    from flywheel.core.ledger import Ledger
+    from flywheel.core.workspace import Workspace
 
     token = "a-token-of-a-benchmark"
     with tempfile.TemporaryDirectory() as scratch:

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 import numpy as np
 import pyarrow as pa
 
-from flywheel.workspace import Workspace, write_json
+from flywheel.core.files import write_json
+from flywheel.core.workspace import Workspace
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 GOAL, STAGE = 10**9, 2 * 10**8  # pictures in all, and of one stage
@@ -43,8 +44,9 @@ APPENDS = 10  # to a ledger
 # Structures ----------------------------------------------------------------------------------------------------------
 def listing(folder: Path, rows: int) -> Iterator[str]:
     """Every shard of the pool, and which score files are missing."""
-    from curation import pool, scoring
-    from curation.ingest import SHARD_ROWS
+    from curation.scorers import scoring
+    from curation.sources import pool
+    from curation.sources.ingest import SHARD_ROWS
 
     workspace, count = Workspace(folder), rows // SHARD_ROWS
     shards = [{"path": f"{n:07d}.parquet", "rows": SHARD_ROWS, "bytes": 1, "sha256": f"{n:064x}"} for n in range(count)]
@@ -58,7 +60,7 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
 
 def plan(folder: Path, rows: int) -> Iterator[str]:
     """A training plan over 256-pixel shards, and its first global batch."""
-    from curation.shards import _FILE_PIXELS
+    from curation.shards.writer import _FILE_PIXELS
     from training.data.plan import Plan, Source
 
     size = _FILE_PIXELS // 256**2
@@ -77,9 +79,9 @@ def plan(folder: Path, rows: int) -> Iterator[str]:
 
 def ledger(folder: Path, rows: int) -> Iterator[str]:
     """Signals: appended in ten parts, asked for failure rates, compacted."""
-    from flywheel import catalog
-    from flywheel.ledger import Ledger
-    from flywheel.schema import LEDGERS
+    from flywheel.catalog import database as catalog
+    from flywheel.core.ledger import Ledger
+    from flywheel.core.schema import LEDGERS
 
     workspace, rng = Workspace(folder), np.random.default_rng(0)
     signals = Ledger(workspace, "signals")
@@ -109,9 +111,9 @@ def ledger(folder: Path, rows: int) -> Iterator[str]:
 
 def fold(folder: Path, rows: int) -> Iterator[str]:
     """Cases from their events, three each."""
-    from flywheel import catalog
-    from flywheel.ledger import Ledger
-    from flywheel.schema import LEDGERS
+    from flywheel.catalog import database as catalog
+    from flywheel.core.ledger import Ledger
+    from flywheel.core.schema import LEDGERS
 
     workspace = Workspace(folder)
     part = rows // APPENDS
@@ -141,7 +143,7 @@ def _table(known: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
 
 def duplicates(folder: Path, rows: int) -> Iterator[str]:
     """Pairs within 4 bits among random hashes, 5 % of them near-duplicates."""
-    from curation.dedup import related
+    from curation.decide.dedup import related
 
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
@@ -204,10 +206,10 @@ def _simulated(name: str, rows: int) -> dict[str, list[float]]:
 def rates(count: int) -> dict[str, float]:
     """CPU-seconds per picture of each job, and bytes per stored picture of each bucket."""
     from benchmarks.measure import tile
-    from curation.ingest import ingest
-    from curation.pipeline import configure
-    from curation.policy_reader import load_policy
-    from flywheel.scorer import Item
+    from curation.policy.reader import load_policy
+    from curation.run import configure
+    from curation.sources.ingest import ingest
+    from flywheel.core.scorer import Item
 
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -228,7 +230,7 @@ def rates(count: int) -> dict[str, float]:
 
 
 def _shard(pictures: list[bytes], bucket: int, sizes: list[int]) -> None:
-    from curation.shards import fit
+    from curation.shards.writer import fit
 
     sizes += [len(fit(data, bucket, bucket)) for data in pictures]
 
@@ -241,8 +243,8 @@ def _each(function: Callable[[], Any], count: int) -> float:
 
 def stages(found: dict[str, float]) -> dict[str, float]:
     """Print what a billion pictures cost, job by job and stage by stage."""
-    from curation.ingest import SHARD_ROWS
-    from curation.shards import _FILE_PIXELS
+    from curation.shards.writer import _FILE_PIXELS
+    from curation.sources.ingest import SHARD_ROWS
 
     jobs = {k: v for k, v in found.items() if k == "ingest" or k.startswith("score")}
     print(f"\n{'once, for 10^9 pictures':<28}{'CPU-ms each':>12}{'core-hours':>14}")

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 
 from benchmarks import corruptors as plant
 from benchmarks.corruptors import Plant, picture
-from curation.dedup import related
-from curation.orientation import turned
-from curation.policy_reader import load_policy
+from curation.decide.dedup import related
+from curation.policy.reader import load_policy
 from curation.scorers import load
-from flywheel.scorer import Item
+from flywheel.core.orientation import turned
+from flywheel.core.scorer import Item
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 # Photographs of the default folder that carry the defect themselves, looked at one by one: sound for no such filter.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 ROLES = ("read", "review", "operate")  # each may do what those before it may
 SESSION_SECONDS = 12 * 3600

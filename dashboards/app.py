@@ -19,7 +19,8 @@ from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
 from dashboards.routes import arena, ask, browse, operate, review, session
 from dashboards.site import Site
-from flywheel.workspace import UsageError, Workspace
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 
 PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
-from flywheel.schema import CASE_EVENTS
-from flywheel.workspace import Workspace
+from flywheel.core.schema import CASE_EVENTS
+from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _SMALL = 12_000  # bytes; a file under this that needs no shrinking is taken as it is

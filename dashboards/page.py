@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dashboards import charts
-from flywheel.schema import TRACKS
-from flywheel.views import meaning
+from flywheel.catalog.views import meaning
+from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
 STYLE = _HERE / "static" / "style.css"

@@ -10,9 +10,10 @@ from dashboards import cases
 from dashboards.images import InlineImages
 from dashboards.page import STYLE, environment
 from dashboards.views import LIMITATIONS, data, overview, round_view
-from flywheel.catalog import connect
-from flywheel.queries import ready
-from flywheel.workspace import Workspace, write_bytes
+from flywheel.catalog.database import connect, export_round
+from flywheel.catalog.queries import ready
+from flywheel.core.files import write_bytes
+from flywheel.core.workspace import Workspace
 
 IMAGE_BYTES = 3_600_000  # all pictures together, as base64; text and drawings take far less than the rest of 5 MB
 CARDS = 12  # fixed cases shown per round, and broken ones
@@ -49,6 +50,10 @@ def write(workspace: Workspace) -> Path:
     path = workspace.path("reports", "report.html")
     write_bytes(path, render(workspace).encode())
     return path
+
+
+# What a run leaves for people, by the label of its step.
+PUBLISH = {"export": export_round, "report": write}
 
 
 def _anchor(detailed: set[int]):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dashboards.rows import Row, rows
-from flywheel.workspace import Workspace, read_json
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -15,9 +15,9 @@ from jinja2 import Environment
 from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
 from dashboards.page import environment
-from flywheel import views
-from flywheel.catalog import connect
-from flywheel.workspace import Workspace
+from flywheel.catalog import views
+from flywheel.catalog.database import connect
+from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
 
 POINTS = 80  # per curve: the noise of single steps hides the course
 

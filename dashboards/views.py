@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dashboards import cases, funnel, training, trends
 from dashboards.rounds import Round, counts, load_rounds
 from dashboards.rows import Row, rows
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb

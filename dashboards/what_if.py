@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from curation import sql
-from curation.pipeline import configure
-from curation.policy import Policy
-from curation.table import tables
-from curation.what_if import Basis, basis, parse_settings, what_if, with_settings
-from flywheel.catalog import snapshot
-from flywheel.workspace import Workspace
+from curation.policy import sql
+from curation.policy.policy import Policy
+from curation.policy.what_if import Basis, basis, parse_settings, what_if, with_settings
+from curation.run import configure
+from curation.scorers.table import tables
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def changed(policy: Policy, settings: Mapping[str, float]) -> dict[str, float]:
 
 def current(workspace: Workspace) -> Basis | None:
     """The policy and evaluation of the latest snapshot; None before the first."""
-    found = snapshot(workspace)
+    found = latest_snapshot(workspace)
     return _basis(workspace, found) if found else None
 
 

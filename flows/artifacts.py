@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flywheel.progress import Progress
+from flywheel.core.progress import Progress
 
 _SECONDS = 10.0  # between two updates of a progress artifact
 _GATE = ("check", "targeted", "outcome", "incumbent", "candidate", "low", "high", "fixed", "broken")

@@ -9,7 +9,8 @@ from typing import Any
 from prefect.deployments.runner import RunnerDeployment
 
 from flows import scheduled
-from flywheel.workspace import UsageError, Workspace
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 
 FLOWS = {
     "curate": scheduled.curate,

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flows.artifacts import publish
 from flows.server import api, configure
-from flywheel.mirror import mirror
-from flywheel.progress import Progress
+from flywheel.core.errors import UsageError
+from flywheel.core.mirror import mirror
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Waiting
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
-from flywheel.workspace import UsageError, Workspace
 
 if TYPE_CHECKING:
     from prefect import Flow
 
 
-Report = Callable[[Workspace], object]
+Publish = Mapping[str, Callable[[Workspace], object]]
 
 
-def run_with_prefect(job: Job, progress: Progress | None = None, report: Report | None = None) -> dict[str, Any]:
+def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> dict[str, Any]:
     """`flywheel.rounds.run.run` as a flow run; takes and returns the same, raises the same errors.
 
     The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
@@ -34,14 +34,14 @@ def run_with_prefect(job: Job, progress: Progress | None = None, report: Report 
     with ExitStack() as stack:
         with progress.step("start Prefect"):
             stack.enter_context(api(home))
-            flow = round_flow(progress, report)
+            flow = round_flow(progress, publish)
         found = flow(**asdict(job))
     if isinstance(found, Waiting):
         raise found
     return found
 
 
-def round_flow(progress: Progress | None = None, report: Report | None = None) -> Flow[..., dict[str, Any] | Waiting]:
+def round_flow(progress: Progress | None = None, publish: Publish | None = None) -> Flow[..., dict[str, Any] | Waiting]:
     """The flow `flywheel-round`; its parameters are the fields of `Job`. It ends, well, where people are waited for."""
     from prefect import flow
     from prefect.states import Completed
@@ -61,7 +61,7 @@ def round_flow(progress: Progress | None = None, report: Report | None = None) -
         """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
         job = Job(workspace, source, captions, policy, preset, seed, rounds, workers, auto_approve)
         try:
-            summary = run(job, step=task_step, progress=progress, report=report)
+            summary = run(job, step=task_step, progress=progress, publish=publish)
         except Waiting as people:
             return Completed(name="WaitsForReview", message=str(people), data=people)
         publish(summary)

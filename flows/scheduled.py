@@ -25,14 +25,15 @@ from pydantic import Field
 from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
 from flows.round import task_step
 from flywheel.cases.stored import gather, route_stored
-from flywheel.maintenance import maintain
-from flywheel.preset import load_preset
+from flywheel.core.files import digest
+from flywheel.core.workspace import Workspace
+from flywheel.operate.maintenance import maintain
+from flywheel.presets import load_preset
 from flywheel.remedies.review import Queue, Waiting
 from flywheel.rounds import run as runs
 from flywheel.rounds.job import Job
 from flywheel.rounds.outlook import next_round
 from flywheel.signals.inbox import collect
-from flywheel.workspace import Workspace, digest
 
 if TYPE_CHECKING:
     from prefect.client.schemas import FlowRun
@@ -127,7 +128,7 @@ def round_(
     auto_approve: bool = False,
 ) -> Any:
     """One more round on the source as it is now. Where people must review, it is suspended until they have."""
-    from dashboards.report import write
+    from dashboards.report import PUBLISH
 
     opened = Workspace(workspace)
     if [run for run in suspended(workspace) if str(run.id) != flow_run.id]:
@@ -136,7 +137,7 @@ def round_(
         with one_at_a_time(opened):
             job = Job(workspace, source, captions, policy, preset, seed, next_round(opened), workers, auto_approve)
             runs.validate(job)
-            publish(runs.run(job, step=retried, progress=Shown(), report=write))
+            publish(runs.run(job, step=retried, progress=Shown(), publish=PUBLISH))
             return None
     except Waiting as people:
         markdown_artifact(str(people), "flywheel-review", "What this round waits for")

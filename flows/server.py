@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 # Nothing leaves the machine, and the run's own progress is all that the user reads. The user's environment wins.
 _QUIET = {

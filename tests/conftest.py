@@ -17,7 +17,7 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 @pytest.fixture(scope="session")
 def ray_session(s3_server: tuple[str, int]) -> Iterator[None]:
     """One local Ray of two CPUs for every test that asks: starting it costs seconds. Its workers see the S3 server."""
-    from curation.cluster import cluster
+    from flywheel.core.cluster import cluster
 
     with cluster(2):
         yield
@@ -44,7 +44,7 @@ def s3_server() -> Iterator[tuple[str, int]]:
 @pytest.fixture
 def s3(s3_server: tuple[str, int]) -> Iterator[str]:
     """Address of a new bucket; its local copies go with it."""
-    from flywheel.mirror import mirror
+    from flywheel.core.mirror import mirror
 
     address = faulty_s3.make_bucket(*s3_server, f"bucket-{uuid.uuid4().hex[:12]}")
     yield address

@@ -56,8 +56,8 @@ def hosts_training():
 
 out = {}
 workspace = Workspace(folder / "w")
-curation.ingest.SHARD_ROWS = 8
-curation.ingest.ingest(workspace, folder / "source", folder / "source" / "captions.jsonl")
+curation.sources.ingest.SHARD_ROWS = 8
+curation.sources.ingest.ingest(workspace, folder / "source", folder / "source" / "captions.jsonl")
 with cluster():
     out["code"] = ray.get(ray.remote(lambda: __import__("curation").__file__).remote())
     kill_when(lambda: any(workspace.root.glob("scores/*/*.parquet")), lambda: two[1])

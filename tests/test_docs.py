@@ -49,7 +49,7 @@ def said_of(page: Path) -> Iterator[list[str]]:
 def test_commands_exist_with_their_options(page: Path):
     from typer.main import get_command
 
-    from flywheel.cli import app
+    from flywheel.cli.main import app
 
     for words in said_of(page):
         command, rest = get_command(app), list(words)
@@ -69,9 +69,9 @@ def test_links_lead_somewhere(page: Path):
 
 def test_the_notebook_runs_on_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from flywheel.cases.events import detect, event, load_cases, retest
-    from flywheel.catalog import export
-    from flywheel.ledger import Ledger
-    from flywheel.workspace import Workspace
+    from flywheel.catalog.database import export
+    from flywheel.core.ledger import Ledger
+    from flywheel.core.workspace import Workspace
 
     workspace, events = Workspace(tmp_path / "w"), Ledger(Workspace(tmp_path / "w"), "case_events")
     signal = {"prompt_id": "p", "prompt": "two cats", "capability": "count", "kind": "evaluation", "arm": "candidate"}

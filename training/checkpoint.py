@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.workspace import UsageError, digest, file_digest, read_json, write_bytes, write_json
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flywheel.mirror import fetched
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.mirror import fetched
+from flywheel.core.torchvision_shim import declare_operators
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.qwen3vl import Qwen3VL
 from training.models.vae import VAE
-from training.torchvision_shim import declare_operators
 
 
 def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str = "ema") -> Path:

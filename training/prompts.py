@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flywheel.scorer import BadImage, decode
-from flywheel.workspace import UsageError, digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.image import BadImage, decode
 from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder, pad, padded_length

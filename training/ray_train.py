@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.checkpoint import FINAL, Checkpoint
 from training.worker import Run, progress_of, train_run
 

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flywheel.objects import located
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import located
 
 R = TypeVar("R")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.recipe_file import read_toml
 
 PRECISIONS = ("auto", "fp32", "bf16")

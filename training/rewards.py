@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from flywheel.scorer import Item
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.scorer import Item
 
 Scores = Mapping[str, float | None]
 """Reward name → score of one picture, larger is better; None where the reward does not apply or could not be had."""

@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from flywheel.mirror import fetched
-from flywheel.objects import located
-from flywheel.workspace import UsageError, replacing
+from flywheel.core.errors import UsageError
+from flywheel.core.files import replacing
+from flywheel.core.mirror import fetched
+from flywheel.core.storage import located
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.row_group import to_uint8, to_unit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 SCHEDULES = ("uniform", "dynamic_shift")
 SHIFT = (0.5, 0.9)  # of the open 2.1 scheduler: µ at 256 and at 8192 target tokens, linear between and beyond

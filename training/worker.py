@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.objects import located
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import located
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of `training.trainer.train`, as plain values. `sources`: keyword arguments of `Source`, as a mix."""
+    """One call of `training.phase.train`, as plain values. `sources`: keyword arguments of `Source`, as a mix."""
 
     out_dir: str
     sources: Sequence[Mapping[str, Any]]
@@ -111,10 +111,10 @@ def progress_of(run: Run) -> tuple[int, str]:
 
 
 def train_run(run: Run, **also: Any) -> Checkpoint:
-    """Train a run in this process; `also` goes to `training.trainer.train` as it is."""
+    """Train a run in this process; `also` goes to `training.phase.train` as it is."""
     from training.data.plan import Source
+    from training.phase import train
     from training.recipes import from_dict
-    from training.trainer import train
 
     return train(
         Path(run.out_dir),

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from marks import serve
 
-from curation.cluster import cluster
-from curation.dedup import related
-from curation.ingest import ingest
-from curation.scoring import score
-from flywheel.workspace import Workspace
+from curation.decide.dedup import related
+from curation.scorers.scoring import score
+from curation.sources.ingest import ingest
+from flywheel.core.cluster import cluster
+from flywheel.core.workspace import Workspace
 
 
 def duplicates(workspace):

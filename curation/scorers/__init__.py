@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.plugins import names
 
 if TYPE_CHECKING:
-    from flywheel.scorer import Scorer
+    from flywheel.core.scorer import Scorer
 
 # name → module:class, one file each, imported when asked for
-SCORERS = {e.name: e.value for e in entry_points(group="flywheel.scorers")} | {
+SCORERS = names("flywheel.scorers") | {
     "header": "curation.scorers.header:Header",
     "pixels": "curation.scorers.pixels:Pixels",
     "text": "curation.scorers.text:Text",
     "ocr": "curation.scorers.ocr:Ocr",
     "clip": "curation.scorers.clip:Clip",
-    "objects": "curation.scorers.objects:Objects",
     "similarity": "curation.scorers.similarity:Similarity",
     "detail": "curation.scorers.detail:Detail",
     "caption": "curation.scorers.caption:Caption",

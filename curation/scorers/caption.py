@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr import quoted_text
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 _REFUSAL = re.compile(
     r"\b(i'?m|i am) (sorry|unable|not able)\b|\b(i|we) (cannot|can'?t|could not|couldn'?t|am unable to|won'?t)"

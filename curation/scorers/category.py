@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers.clip import make_torchvision_importable
-from flywheel.schema import column
-from flywheel.scorer import Item
-from flywheel.workspace import UsageError, digest, file_digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item
 
 OTHER = "other"
 _BUILTIN = Path(__file__).with_name("taxonomy.toml")

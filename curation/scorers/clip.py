@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers import Unavailable
-from flywheel.schema import column
-from flywheel.scorer import Item
-from flywheel.workspace import UsageError, digest, file_digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item
 
 # The two ends of each zero-shot classifier; the score is the probability mass on the first.
 _HEADS = {

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 _TILE = 256  # pixels: side of the squares whose spectrum is taken
 _GRID = 4  # squares are tried on a grid of at most 4 × 4 places …

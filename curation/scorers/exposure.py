@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 _TAIL = 0.02  # share of the pixels that may be brighter than the lights, or darker than the shadows
 _LEVEL = 12  # levels: range of luma inside a line of a bar

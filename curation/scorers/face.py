@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers import Unavailable
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 _WEIGHTS = "haarcascade_frontalface_default.xml"
 _STEP, _VOTES = 1.1, 8  # pyramid step; overlapping detections that make a face: fewer find faces in foliage

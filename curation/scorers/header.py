@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from curation.orientation import exif_orientation, upright_size
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.orientation import exif_orientation, upright_size
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 # Luminance quantisation table of ITU-T T.81, annex K.1: quality 50 of the common JPEG encoders.
 _LUMINANCE = (

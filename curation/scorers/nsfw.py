@@ -11,8 +11,8 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.scorers import Unavailable
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 
 class Nsfw:

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.orientation import turned
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from flywheel.core.orientation import turned
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
 MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flywheel.schema import column
-from flywheel.scorer import WORKING_SIDE, Item, per_item
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.image import WORKING_SIDE
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 THUMBNAIL = 8  # pixels: side of the colour thumbnail that near-duplicates must agree in
 _HASH_SIDE = 32  # pixels: plane whose lowest 8 × 8 cosine frequencies are the perceptual hash

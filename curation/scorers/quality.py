@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers import Unavailable
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
-from flywheel.workspace import digest, file_digest
+from flywheel.core.files import digest, file_digest
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 
 class Quality:

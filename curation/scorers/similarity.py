@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.scorers.objects import MIN_CONTRAST, background_of, to_lab
-from flywheel.schema import column
-from flywheel.scorer import Item, decode_working, per_item
+from curation.scorers.background import MIN_CONTRAST, background_of, to_lab
+from flywheel.core.image import decode_working
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 SIDE = 64  # pixels: working side, both pictures
 CHANGED = 16.0  # ΔE between reference and result that counts as a change, after a light blur

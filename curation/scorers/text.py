@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.synthesis.meaning import normalise
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
-from flywheel.workspace import UsageError, file_digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
+from flywheel.core.text import normalise
 
 # A token is a word, or one character of a script that writes without spaces.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 MAX_BYTES = 256 * 1024 * 1024  # per input: larger files are no single picture
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curation.captions import Annotation, read_captions
 from curation.sources import MAX_BYTES, BadInput, Input
-from flywheel.workspace import UsageError
+from curation.sources.captions import Annotation, read_captions
+from flywheel.core.errors import UsageError
 
 CAPTIONS = "captions.jsonl"
 

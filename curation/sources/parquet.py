@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captions import Annotation, annotation
 from curation.sources import MAX_BYTES, BadInput, Input
-from flywheel.workspace import UsageError
+from curation.sources.captions import Annotation, annotation
+from flywheel.core.errors import UsageError
 
 _IMAGE_NAMES = (
     "image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes",

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from curation.captions import Annotation, annotation
 from curation.sources import MAX_BYTES, BadInput, Input
-from flywheel.workspace import UsageError
+from curation.sources.captions import Annotation, annotation
+from flywheel.core.errors import UsageError
 
 _CAPTION_SUFFIXES = ("json", "txt")  # json first: it can say more
 _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: no input, no caption

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from curation.synthesis.cards import group_cards, single_cards
 from curation.synthesis.documents import layout_pages, multilingual_pages, paragraph_pages
-from curation.synthesis.edits import keep_edits, move_edits, recolour_edits, reword_edits
-from curation.synthesis.meaning import meaning, normalise
+from curation.synthesis.meaning import meaning
 from curation.synthesis.photos import photo_edits
 from curation.synthesis.sample import Recipe, Sample
-from curation.synthesis.text import word_cards
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.plugins import plugins
+from flywheel.core.text import normalise
 
 if TYPE_CHECKING:
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
 __all__ = [
-    "GENERATORS",
     "Recipe",
     "Sample",
     "allowed",
     "capabilities",
     "draw",
+    "generators",
     "meaning",
-    "normalise",
     "photo_edits",
     "synthesise",
 ]
 
+Recipes = tuple[Callable[[], Recipe], ...]
+
 # capability → recipes that teach it, taken in turn
-GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
-    "object": (single_cards,),
-    "color": (single_cards,),
-    "position": (single_cards,),
-    "count": (group_cards,),
-    "typography": (word_cards,),
-    "editing": (recolour_edits, move_edits),
-    "text_editing": (reword_edits,),
-    "identity": (keep_edits,),
+_OWN: Mapping[str, Recipes] = {
     "long_text": (paragraph_pages,),
     "slides": (layout_pages,),
     "multilingual_text": (multilingual_pages,),
@@ -49,9 +42,15 @@ GENERATORS: dict[str, tuple[Callable[[], Recipe], ...]] = {
 _BATCH = 16  # samples verified together
 
 
+@cache
+def generators() -> dict[str, Recipes]:
+    """Recipes by capability: ours, and those of packages (entry points of the group `flywheel.recipes`)."""
+    return {c: r for given in plugins("flywheel.recipes").values() for c, r in given.items()} | dict(_OWN)
+
+
 def capabilities() -> tuple[str, ...]:
     """Capabilities that some generator serves."""
-    return tuple(GENERATORS)
+    return tuple(generators())
 
 
 def synthesise(
@@ -68,11 +67,11 @@ def synthesise(
     `on_refused` sees each sample that failed a check, with its outcomes. Errors: `UsageError` for a capability without
     a generator, and when nothing is left to make.
     """
-    from curation.verify import passed, verify
+    from curation.verify.checks import passed, verify
 
-    if capability not in GENERATORS:
+    if capability not in generators():
         raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
-    stream = draw([make() for make in GENERATORS[capability]], seed=f"{seed}/{capability}", exclude=exclude)
+    stream = draw([make() for make in generators()[capability]], seed=f"{seed}/{capability}", exclude=exclude)
     made = refused = 0
     while made < count:
         batch = list(itertools.islice(stream, min(_BATCH, count - made)))

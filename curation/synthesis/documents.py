@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from curation.synthesis import layouts, paragraphs, scenes
+from curation.synthesis.canvas import encode
 from curation.synthesis.glyphs import SCRIPTS, require_verifiable
 from curation.synthesis.layouts import Page
-from curation.synthesis.palette import encode
 from curation.synthesis.phrases import Texts, built_in, from_lines, languages
 from curation.synthesis.sample import Recipe, Sample, Unsuitable
 from curation.synthesis.typeset import NoRoom
-from flywheel.scorer import decode
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.image import decode
 
 PARAGRAPH = "paragraph"
 SCENE = "scene"  # needs a photograph: it is no recipe, see `scene_text`

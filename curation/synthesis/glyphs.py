@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
-from curation.synthesis.text import font_path
-from flywheel.workspace import UsageError
+from curation.synthesis.canvas import font_path
+from flywheel.core.errors import UsageError
 
 _DEJAVU = "matplotlib:mpl-data/fonts/ttf/"
 _NOTO = "mplfonts:fonts/"

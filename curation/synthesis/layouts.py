@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from curation.synthesis.canvas import RGB
 from curation.synthesis.glyphs import FONTS, fonts_for
-from curation.synthesis.palette import RGB
 from curation.synthesis.phrases import Texts, number
 from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 

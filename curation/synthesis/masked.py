@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from curation.synthesis import scenes
-from curation.synthesis.palette import encode
+from curation.synthesis.canvas import encode
 from curation.synthesis.photos import MAX_SIDE
 from curation.synthesis.phrases import built_in
 from curation.synthesis.regions import blend, difference, subject
 from curation.synthesis.sample import Sample, Unsuitable
 from curation.synthesis.typeset import NoRoom, gradient
-from flywheel.scorer import decode
+from flywheel.core.image import decode
 
 Pair = tuple[Image.Image, Image.Image, Image.Image, str, str]  # before, after, mask, instruction, its inverse
 

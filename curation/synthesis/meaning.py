@@ -1,53 +1,16 @@
-"""What a prompt asks for, wording aside: so that an evaluation prompt never enters training under other words."""
+"""What a prompt asks for, wording aside: so that an evaluation prompt never enters training under other words.
+
+Packages say it for the pictures that they make, by entry points of the group `flywheel.meanings`: functions of a prompt
+that return a hashable value, equal for prompts that ask for the same, or None where they do not know.
+"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from dataclasses import dataclass
+from collections.abc import Hashable
 
-from curation.synthesis.palette import BACKGROUNDS, INKS
-
-SHAPES = ("circle", "square", "triangle", "star")
-POSITIONS = ("left", "right", "top", "bottom", "centre")
-NUMBERS = {"a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "pair": 2, "three": 3}
-_SYNONYMS = {"center": "centre", "middle": "centre", "upper": "top", "lower": "bottom", "grey": "gray"}
-_QUOTED = re.compile(r'["“]([^"”]+)["”]')
-_SETTING = re.compile(rf"\b({'|'.join(sorted(BACKGROUNDS, key=len, reverse=True))}) (?:card|background)s?\b")
+from flywheel.core.plugins import plugins
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """The content of a prompt, in the order it is named; the background does not count."""
-
-    words: tuple[str, ...]
-    colors: tuple[str, ...]
-    shapes: tuple[str, ...]
-    positions: tuple[str, ...]
-    count: int
-    mascot: bool
-
-
-def normalise(prompt: str) -> str:
-    """NFKC, case folded, letters, digits and quotation marks only: equal for prompts that read the same."""
-    folded = unicodedata.normalize("NFKC", prompt).casefold().replace("“", '"').replace("”", '"')
-    return " ".join(re.sub(r'[^\w"]+', " ", folded).split())
-
-
-def meaning(prompt: str) -> Meaning | None:
-    """What a prompt about a card asks for; None where it names neither a shape nor a quoted word."""
-    text = normalise(prompt)
-    words = tuple(w.strip() for w in _QUOTED.findall(text))
-    tokens = [_SYNONYMS.get(t, t) for t in _SETTING.sub(" ", _QUOTED.sub(" ", text)).split()]
-    singular = [t[:-1] if t.endswith("s") and t[:-1] in SHAPES else t for t in tokens]
-    shapes = tuple(t for t in singular if t in SHAPES)
-    if not shapes and not words:
-        return None
-    return Meaning(
-        words=words,
-        colors=tuple(t for t in singular if t in INKS),
-        shapes=shapes,
-        positions=tuple(t for t in singular if t in POSITIONS),
-        count=max((NUMBERS[t] for t in tokens if t in NUMBERS), default=1),
-        mascot="mascot" in tokens,
-    )
+def meaning(prompt: str) -> Hashable | None:
+    """What a prompt asks for, as the first package that knows says; None where none does."""
+    return next((m for of in plugins("flywheel.meanings").values() if (m := of(prompt)) is not None), None)

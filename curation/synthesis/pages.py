@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from PIL import Image, ImageDraw, ImageFont
 
-from curation.synthesis.palette import BACKGROUNDS, INKS, Canvas, tint
-from curation.synthesis.text import font_path
+from curation.synthesis.canvas import Canvas, font_path, tint
 
 LATIN = ("Sans", "Sans-Bold", "Serif", "SansMono")
 HAN = "mplfonts:fonts/SourceHanSerifSC-Regular.otf"
 SIZES = (10, 12, 14, 18, 24, 32)  # pixels, at a page side of 256
+PAPERS = ((250, 250, 248), (253, 236, 150), (252, 214, 222), (204, 230, 250))  # white, yellow, pink, light blue
+INKS = ((214, 40, 40), (244, 132, 20), (38, 150, 70), (32, 92, 200), (130, 52, 160), (28, 28, 32))
 LEADING = 1.4  # lines, in units of their size
 LATIN_WORDS = (
     "the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "seven", "wizards", "brew", "black", "coffee",
@@ -33,7 +34,7 @@ def pages(count: int, *, seed: int, side: int = 256) -> Iterator[Image.Image]:
 
 def page(rng: random.Random, side: int) -> Image.Image:
     """One page, filled from the top with lines as long as fit."""
-    canvas = Canvas(tint(rng.choice(list(BACKGROUNDS.values())), rng), side)
+    canvas = Canvas(tint(rng.choice(PAPERS), rng), side)
     whole = canvas.image.width
     unit, margin, top = whole / 256, whole // 32, whole // 32
     while fitting := [s for s in SIZES if top + LEADING * s * unit <= whole - margin]:
@@ -43,7 +44,7 @@ def page(rng: random.Random, side: int) -> Image.Image:
         font = ImageFont.truetype(font_path(HAN if han else latin), size)
         canvas.draw.text(
             (margin, top), _line(rng, han, canvas.draw, font, whole - 2 * margin), font=font,
-            fill=tint(rng.choice(list(INKS.values())), rng),
+            fill=tint(rng.choice(INKS), rng),
         )  # fmt: skip
         top += round(LEADING * size)
     return canvas.image.resize((side, side), Image.Resampling.BOX)

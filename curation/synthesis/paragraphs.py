@@ -6,9 +6,9 @@ import random
 
 from PIL import ImageDraw
 
+from curation.synthesis.canvas import RGB
 from curation.synthesis.glyphs import fonts_for
 from curation.synthesis.layouts import Page
-from curation.synthesis.palette import RGB
 from curation.synthesis.phrases import Texts
 from curation.synthesis.typeset import LEADING, MIN_SIZE, Box, NoRoom, Setting, broken, draw, gradient, typeface
 

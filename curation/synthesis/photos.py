@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from curation.synthesis.palette import encode
+from curation.synthesis.canvas import encode
 from curation.synthesis.sample import Sample
-from flywheel.scorer import decode
+from flywheel.core.image import decode
 
 MAX_SIDE = 1024  # pixels: pairs are made at most this large
 _REAL = ("turn the picture into a photograph",)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 _TABLE = Path(__file__).with_name("phrases.toml")
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel.objects import readable
-from flywheel.workspace import UsageError, Workspace
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def in_folder(folder: Path, captions: Path | None = None) -> list[Picture]:
 
 def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
     """Pictures of the pool's t2i stream: those that `snapshot` admitted, or all before anything was curated."""
-    from curation import pool
-    from curation.generated import with_generated
+    from curation.captioning.generated import with_generated
+    from curation.sources import pool
 
     admitted = _admitted(workspace, snapshot) if snapshot else None
     found = []

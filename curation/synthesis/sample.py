@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.synthesis.meaning import Meaning
-from flywheel.scorer import Item
+from flywheel.core.scorer import Item
 
 
 class Unsuitable(ValueError):
@@ -55,5 +54,5 @@ class Recipe:
 
     name: str
     variants: Sequence[Any]
-    meanings: Callable[[Any], tuple[Meaning | None, ...]]
+    meanings: Callable[[Any], tuple[Hashable | None, ...]]
     render: Callable[[Any, random.Random], Sample]

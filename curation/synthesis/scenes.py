@@ -7,9 +7,9 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from curation.synthesis.canvas import RGB
 from curation.synthesis.glyphs import fonts_for
 from curation.synthesis.layouts import Page
-from curation.synthesis.palette import RGB
 from curation.synthesis.phrases import Texts
 from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 

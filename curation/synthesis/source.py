@@ -20,8 +20,9 @@ from curation.synthesis.masked import KINDS, masked_edits
 from curation.synthesis.photos import OPERATIONS, RESTORATIONS, STYLES, photo_edits
 from curation.synthesis.pictures import Picture
 from curation.synthesis.sample import Recipe, Sample, Unsuitable
-from flywheel.scorer import BadImage
-from flywheel.workspace import UsageError, digest, read_json, write_bytes, write_json
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, read_json, write_bytes, write_json
+from flywheel.core.image import BadImage
 
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
 EDIT_KINDS = (*KINDS, *OPERATION_SETS)
@@ -189,7 +190,7 @@ def _each_part(
         for call in calls:
             yield _make_part(*call)
         return
-    from curation.cluster import cluster, run_all
+    from flywheel.core.cluster import cluster, run_all
 
     with cluster(workers):
         for _, failure in run_all(_make_part, calls):
@@ -212,7 +213,7 @@ def _make_part(folder: str, job: Job, number: int, pictures: Sequence[Picture]) 
 
 def _failed(samples: Sequence[Sample]) -> tuple[str, str] | None:
     """(reason, evidence) when the entry checks refuse the candidate; an edit and its inverse pass together."""
-    from curation.verify import passed, verify
+    from curation.verify.checks import passed, verify
 
     for sample, outcomes in zip(samples, verify([s.item for s in samples], [s.checks for s in samples])):
         if sample.checks and not passed(outcomes):

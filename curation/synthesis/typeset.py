@@ -8,8 +8,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from curation.synthesis.palette import RGB
-from curation.synthesis.text import font_path
+from curation.synthesis.canvas import RGB, font_path
 
 LEADING = 1.35  # lines, in units of their size
 MIN_SIZE = 14  # pixels: smaller text is not read back reliably

@@ -13,11 +13,12 @@ from dashboards.images import picture
 from dashboards.routes.review import reviewer_of
 from dashboards.rows import rows
 from dashboards.site import Site
-from flywheel.mirror import fetched
+from flywheel.core.errors import UsageError
+from flywheel.core.mirror import fetched
+from flywheel.rounds.promotion import incumbent
 from flywheel.signals.arena import Battle, battles, vote
 from flywheel.signals.blind import Pair, contestants, find_pair, next_pair
 from flywheel.signals.ratings import rate
-from flywheel.workspace import UsageError
 
 CHOICES = {"left": "model_a", "right": "model_b", "tie": "tie", "bad": "tie (bothbad)"}
 
@@ -70,7 +71,8 @@ def add(app: FastAPI, site: Site) -> None:
             raise UsageError(f"choice {sent.get('choice')!r}: one of {', '.join(CHOICES)}")
         name = reviewer_of(request.state.person, judge)
         about = {k: getattr(pair, k) for k in Battle.model_fields if k in Pair.__dataclass_fields__}
-        vote(workspace, Battle(winner=winner, judge=name, **about))
+        service = incumbent(workspace)
+        vote(workspace, Battle(winner=winner, judge=name, **about), model=service and service.checkpoint)
         asked = {"judge": name, "one": one, "other": other, "last": pair.battle_id}
         return RedirectResponse("/arena?" + urlencode(asked), 303)
 

@@ -9,11 +9,11 @@ from fastapi.responses import HTMLResponse
 
 from dashboards import what_if
 from dashboards.site import Site
-from flywheel import queries
-from flywheel.catalog import ask
-from flywheel.rounds.lineage import why
-from flywheel.views import ALL
-from flywheel.workspace import UsageError
+from flywheel.catalog import queries
+from flywheel.catalog.database import ask
+from flywheel.catalog.lineage import why
+from flywheel.catalog.views import ALL
+from flywheel.core.errors import UsageError
 
 ROWS, SECONDS = 1000, 5.0  # of an answer of the SQL page
 

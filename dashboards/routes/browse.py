@@ -13,7 +13,7 @@ from dashboards.images import picture
 from dashboards.rounds import counts
 from dashboards.rows import rows
 from dashboards.site import Site, whole
-from flywheel.mirror import fetched
+from flywheel.core.mirror import fetched
 
 CARDS = 48  # fixed and broken cases on a round's page
 SHOWN_RUNS = 3  # until others are asked for

@@ -6,9 +6,9 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from dashboards.site import Site, whole
+from flywheel.core.errors import UsageError
+from flywheel.core.schema import DECISIONS
 from flywheel.rounds.promotion import decide
-from flywheel.schema import DECISIONS
-from flywheel.workspace import UsageError
 
 
 def add(app: FastAPI, site: Site) -> None:

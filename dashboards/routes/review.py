@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from dashboards.access import Person
 from dashboards.site import Site
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.data import picture_of
 from flywheel.remedies.review import Item, Queue, held_by, status
-from flywheel.workspace import UsageError, Workspace
 
 HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, and no reason to doubt it
 

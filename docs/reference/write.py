@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main(folder: Path) -> None:
     """Write cli.md and tables.md."""
-    typer = [sys.executable, "-m", "typer", "flywheel.cli", "utils", "docs", "--name", "flywheel"]
+    typer = [sys.executable, "-m", "typer", "flywheel.cli.main", "utils", "docs", "--name", "flywheel"]
     plain = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
     (folder / "cli.md").write_bytes(subprocess.run(typer, check=True, stdout=subprocess.PIPE, env=plain).stdout)
     (folder / "tables.md").write_text(tables())
@@ -21,8 +21,8 @@ def main(folder: Path) -> None:
 
 def tables() -> str:
     """Every view, each column with its type and meaning; then the ready queries."""
-    from flywheel.queries import ready
-    from flywheel.views import ALL, duck, meaning
+    from flywheel.catalog.queries import ready
+    from flywheel.catalog.views import ALL, duck, meaning
 
     lines = ["# Tables", "", "What `flywheel sql` and `flywheel export` show."]
     for view, (about, schema) in ALL.items():

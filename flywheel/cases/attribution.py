@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel.preset import Attribution, Evaluation
+from flywheel.core.files import digest
+from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import digest
 
 # What is known of a case → track and reason. Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none
 # passes and the pool is sparse → pretraining; none passes and it is dense → human; where something is missing, unsure.

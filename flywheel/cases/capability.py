@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel.objects import quoted
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import quoted
 
 KEYS = ("verifier", "task", "failed", "script", "said", "prompt")
 _OTHER = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Arabic}\p{Cyrillic}\p{Devanagari}\p{Thai}\p{Hebrew}\p{Greek}]"

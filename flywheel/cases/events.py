@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flywheel.ledger import Ledger
-from flywheel.schema import CASE_EVENTS
+from flywheel.core.files import digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.schema import CASE_EVENTS
+from flywheel.core.workspace import Workspace
 from flywheel.signals.results import Results
-from flywheel.workspace import Workspace, digest
 
 
 def case_id(prompt_id: str, capability: str) -> str:

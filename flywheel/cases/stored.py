@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from flywheel.cases.attribution import attribution_sql
 from flywheel.cases.capability import Taxonomy, load_taxonomy
-from flywheel.catalog import connect
-from flywheel.ledger import Ledger
-from flywheel.preset import Attribution
+from flywheel.cases.fold import connect
+from flywheel.core.files import write_parquet
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Attribution
 from flywheel.signals.feedback import one_at_a_time
-from flywheel.workspace import Workspace, write_parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,7 +88,7 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
     while open, or `failed` (re-opened) once closed. Each signal counts once, also across kills. Returns events by kind.
     """
     folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
-    with one_at_a_time(workspace), closing(connect(workspace)) as con:
+    with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
         done = [str(p) for p in sorted(folder.glob("*.parquet")) if ledger.has(f"gather/{p.stem}")]
         if not _pending(con, done):
             return {}
@@ -131,7 +132,7 @@ def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
 
 def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:
     """Route every open case without a sure track on which something is stored; returns cases by track."""
-    with one_at_a_time(workspace), closing(connect(workspace)) as con:
+    with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
         events = routed(con, settings, round_ if round_ is not None else _round(con), only_probed=True)
         if events.num_rows:
             Ledger(workspace, "case_events").append(events, key=f"route/stored/{uuid.uuid4().hex}")

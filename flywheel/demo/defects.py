@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from curation.synthesis.palette import encode
+from curation.synthesis.canvas import encode
 from flywheel.demo.photographs import crops
 
 ORIENTATION = 0x0112  # EXIF tag

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 # package, file inside it, what the whole picture shows
 SOURCES = (

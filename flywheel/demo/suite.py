@@ -10,22 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from curation.synthesis.cards import (
-    GROUPS,
-    Group,
-    Single,
-    group_caption,
-    group_checks,
-    single_caption,
-    single_checks,
-)
-from curation.synthesis.edits import Edit, keep_checks, keep_text
-from curation.synthesis.mascot import SIDES, Scene, draw_scene
-from curation.synthesis.meaning import POSITIONS, SHAPES
-from curation.synthesis.palette import BACKGROUNDS, INKS
-from curation.synthesis.text import WORDS, Word, word_caption, word_checks
+from flywheel.core.files import write_bytes
+from flywheel.demo.cards import GROUPS, Group, Single, group_caption, group_checks, single_caption, single_checks
+from flywheel.demo.edits import Edit, keep_checks, keep_text
+from flywheel.demo.mascot import SIDES, Scene, draw_scene
+from flywheel.demo.meaning import POSITIONS, SHAPES
+from flywheel.demo.palette import BACKGROUNDS, INKS
+from flywheel.demo.word_cards import WORDS, Word, word_caption, word_checks
 from flywheel.signals.suite import write_rows
-from flywheel.workspace import write_bytes
 
 Size = Literal["full", "quick"]
 PROMPTS = {"full": 30, "quick": 10}  # per family: single shapes, groups, words, mascot edits
@@ -149,3 +141,8 @@ def _cycle(values: Iterable[Any], rng: random.Random) -> Iterator[Any]:
     while True:
         rng.shuffle(order)
         yield from order
+
+
+def write_quick_suite(folder: Path, *, seed: int = 0) -> Path:
+    """`write_suite` at its quick size."""
+    return write_suite(folder, seed=seed, size="quick")

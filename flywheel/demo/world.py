@@ -12,25 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from curation.synthesis import allowed, meaning
-from curation.synthesis.cards import (
-    draw_group,
-    draw_single,
-    group_caption,
-    group_cards,
-    single_caption,
-    single_cards,
-)
-from curation.synthesis.edits import Edit, keep_edits, keep_text, move_edits, move_text, recolour_edits, recolour_text
-from curation.synthesis.mascot import draw_scene, scene_caption
-from curation.synthesis.meaning import POSITIONS
-from curation.synthesis.palette import INKS, encode
+from curation.synthesis.canvas import encode
 from curation.synthesis.photos import OPERATIONS
 from curation.synthesis.sample import Recipe
-from curation.synthesis.text import draw_word, word_caption, word_cards
+from flywheel.core.files import read_json, write_bytes, write_json
+from flywheel.demo.cards import draw_group, draw_single, group_caption, group_cards, single_caption, single_cards
 from flywheel.demo.defects import Defect, defects, shuffled
+from flywheel.demo.edits import Edit, keep_edits, keep_text, move_edits, move_text, recolour_edits, recolour_text
+from flywheel.demo.mascot import draw_scene, scene_caption
+from flywheel.demo.meaning import POSITIONS
+from flywheel.demo.palette import INKS
 from flywheel.demo.photographs import crops
 from flywheel.demo.suite import Size, held_out_prompts
-from flywheel.workspace import read_json, write_bytes, write_json
+from flywheel.demo.word_cards import draw_word, word_caption, word_cards
 
 VERSION = 1  # raised when equal inputs would give other files
 

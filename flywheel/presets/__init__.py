@@ -1,0 +1,172 @@
+"""Presets: every number of a run as data. Tiny and full differ only here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flywheel.core.errors import UsageError
+from flywheel.core.plugins import names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Which recipe trains, and for how many optimiser steps."""
+
+    recipe: Mapping[str, Any]  # `base` names a recipe of `training.recipes`; further keys change it
+    base_steps: int  # first round
+    round_steps: int  # every later round, candidate and control alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the suite's prompts are sampled."""
+
+    suite: str  # pool: made from held-out rows of the pool; a .jsonl file; demo, demo-quick or another package's
+    side: int  # pixels
+    steps: int
+    cfg: float
+    held_out: int = 32  # pool suite: pictures kept from training
+    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
+    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
+
+    def __post_init__(self) -> None:
+        known = ("pool", *names("flywheel.suites"))
+        if self.suite not in known and not self.suite.endswith(".jsonl"):
+            raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """Budget and thresholds of error attribution."""
+
+    seeds: int  # further seeds per failing prompt and round
+    enhanced_seeds: int = 1  # seeds of the enhanced prompt
+    enhanced_gain: float = 0.0  # its share of passes must exceed the prompt's own by so much
+    min_seeds: int = 1  # fewer seeds that all fail leave a case unsure
+    unsure_margin: float = 0.0  # percentile points around the limit within which sparse or dense is unsure
+    budget: int = 0  # pictures of one round's experiments; 0: as many as there are cases
+    neighbours: int = 8  # captions that measure the density around a prompt
+    sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How routed cases become a data quota."""
+
+    remedy_share: float  # share that serves cases, of the next round's rows without the kept ones
+    max_targets: int  # capabilities served in one round, those with most cases first
+    min_cases: int  # fewer open cases than this make no target
+    samples: int  # remedy samples of one round, all targets together
+    kept_share: float = 0.3  # share of the rows that remedies of earlier promoted rounds keep, all together
+    retrieval_similarity: float = 0.6  # cosine between prompt and caption
+    tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """Human review of what enters the remedy shards."""
+
+    auto_approve: bool = False  # nobody reviews, and the ledger says so
+    reviews: int = 1  # per sample, each by another person; more than half must accept
+    claim_minutes: float = 30.0  # a claimed sample that nobody decides goes to the next reviewer
+    seconds: float = 15.0  # what one review takes, for the plan's estimate
+    deadline_hours: float = 72.0  # after queueing; what lacks a review then is left out. 0: people take their time
+
+    def __post_init__(self) -> None:
+        if self.reviews < 1:
+            raise UsageError("review.reviews: a sample needs at least one review; auto_approve = true asks for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
+
+    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
+    prompts: int = 256  # of the next RL run
+    floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
+    focus: float = 0.6  # weight of a category's own rewards in its vector
+    damping: float = 0.5  # factor of a reward whose rise cost another capability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enhancer:
+    """The prompt enhancer that attribution and sampling use."""
+
+    backend: str = "rules"  # rules | a folder or hub tag of a causal LM | http(s)://…/v1
+    model: str = ""  # of an endpoint
+    key_variable: str = ""  # environment variable that holds the endpoint's key
+    examples: int = 512  # reverse-engineered training examples per round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """`alpha`: two-sided level of the paired sign test; `tolerance`: rise of a failure rate that is never blocked."""
+
+    alpha: float = 0.05
+    tolerance: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that a run needs besides its data."""
+
+    name: str
+    policy: str
+    threads: int  # CPU threads of a process; candidate and control train side by side
+    training: Training
+    evaluation: Evaluation
+    attribution: Attribution
+    plan: Plan
+    review: Review
+    rewards: Rewards
+    enhancer: Enhancer
+    gate: Gate
+
+
+_SECTIONS = {
+    "training": Training,
+    "evaluation": Evaluation,
+    "attribution": Attribution,
+    "plan": Plan,
+    "review": Review,
+    "rewards": Rewards,
+    "enhancer": Enhancer,
+    "gate": Gate,
+}
+
+
+def built_in() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(p.name[:-5] for p in resources.files("flywheel.presets").iterdir() if p.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> Preset:
+    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key."""
+    path = Path(name) if name.endswith(".toml") else None
+    if path is None and name not in built_in():
+        raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(built_in())}, or give a .toml file")
+    try:
+        source = path if path else resources.files("flywheel.presets") / f"{name}.toml"
+        data = tomllib.loads(source.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read preset {name}: {error}") from error
+    sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
+    unknown = data.keys() - {"policy", "threads"}
+    if unknown or "policy" not in data:
+        raise UsageError(f"preset {name}: {'unknown key ' + min(unknown) if unknown else 'the key policy is missing'}")
+    return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
+
+
+def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:
+    unknown = values.keys() - {f.name for f in fields(kind)}
+    if unknown:
+        raise UsageError(f"preset {preset}: unknown key {key}.{min(unknown)}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise UsageError(f"preset {preset}, section [{key}]: {error}") from error

@@ -26,8 +26,8 @@ def augment(rows: Sequence[dict[str, Any]], *, seed: str) -> Iterator[dict[str, 
 
 
 def _vary(image: bytes, zoom: float, gain: float, shift: tuple[float, float]) -> bytes:
-    from curation.synthesis.palette import encode
-    from flywheel.scorer import decode
+    from curation.synthesis.canvas import encode
+    from flywheel.core.image import decode
 
     picture = decode(image)
     width, height = (round(side * zoom) for side in picture.size)

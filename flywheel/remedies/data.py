@@ -16,21 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
-from flywheel.objects import readable
-from flywheel.preset import Preset
+from flywheel.core.files import file_digest, read_json, write_bytes, write_json, write_parquet
+from flywheel.core.schema import SHARD, column
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Preset
 from flywheel.remedies.augment import augment
 from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import Layout, captions, nearest, pictures, rows_of
 from flywheel.remedies.review import Item
-from flywheel.schema import SHARD, column
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace, file_digest, read_json, write_bytes, write_json, write_parquet
 
 if TYPE_CHECKING:
     from curation.synthesis import Sample
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
 ROW_GROUP = 64
 EVALUATION_PROMPT = "evaluation_prompt"  # the decontamination filter's name
@@ -228,7 +229,7 @@ def _samples(
     """
     from curation.synthesis import capabilities, synthesise
     from curation.synthesis.photos import photo_edits
-    from curation.verify import passed, verify
+    from curation.verify.checks import passed, verify
 
     def refuse(sample: Sample, outcomes: Sequence[Outcome]) -> None:
         failed = next(o for o in outcomes if not o.passed)
@@ -252,7 +253,7 @@ def _samples(
 
 def sample_id(sample: Sample) -> str:
     """Content hash, by the pool's rule."""
-    from curation.ingest import pair_id
+    from curation.sources.ingest import pair_id
 
     target, *references = (hashlib.sha256(b).hexdigest() for b in (sample.image, *sample.references))
     return pair_id(target, references, sample.caption) if sample.task == "ti2i" else target
@@ -264,9 +265,9 @@ def _identity(row: Mapping[str, Any]) -> str:
 
 
 def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str, Any]]:
-    from curation.layout import layout
-    from curation.shards import fit
-    from flywheel.scorer import open_image
+    from curation.shards.layout import layout
+    from curation.shards.writer import fit
+    from flywheel.core.image import open_image
 
     found = open_image(sample.image)
     width, height = layout(found.width, found.height, side)

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flywheel.preset import Enhancer
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.presets import Enhancer
 
 INSTRUCTION = (
     "Rewrite the request into a complete description of the picture. Add what it leaves open: style, light, texture, "
@@ -36,7 +36,7 @@ def load_enhancer(settings: Enhancer, cache: Path | None = None) -> Callable[[st
     if settings.backend == "rules":
         return enhance
     if settings.backend.startswith(("http://", "https://")):
-        from flywheel.endpoint import Endpoint
+        from flywheel.core.endpoint import Endpoint
 
         return Remote(Endpoint(settings.backend, settings.model, settings.key_variable, cache=cache))
     return LanguageModel(settings.backend)
@@ -74,7 +74,7 @@ def parse(answer_: str) -> tuple[str | None, str]:
 
 def open_model(name: str) -> tuple[Any, Any]:
     """(causal LM, its tokenizer) in a folder or under a hub tag. Errors: `UsageError`."""
-    from training.torchvision_shim import declare_operators
+    from flywheel.core.torchvision_shim import declare_operators
 
     declare_operators()
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -113,7 +113,7 @@ class LanguageModel:
 class Remote:
     """A model behind an OpenAI-compatible endpoint."""
 
-    endpoint: Any  # flywheel.endpoint.Endpoint
+    endpoint: Any  # flywheel.core.endpoint.Endpoint
 
     def __call__(self, prompt: str) -> str | None:
         schema = {
@@ -122,7 +122,7 @@ class Remote:
             "required": ["reasoning", "prompt"],
             "additionalProperties": False,
         }
-        from flywheel.endpoint import Unanswered
+        from flywheel.core.endpoint import Unanswered
 
         try:
             better = self.endpoint.ask(messages(prompt), schema)["prompt"].strip()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.cases.events import Case
+from flywheel.core.files import write_bytes
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
-from flywheel.workspace import write_bytes
 
 CLASSES = ("General", "Portrait", "Text", "Complex Text")
 COMPLEX = 24  # quoted characters from which a text is complex; several quotations are anyway

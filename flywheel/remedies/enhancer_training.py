@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.errors import UsageError
+from flywheel.core.files import given_file
 from flywheel.remedies.enhancer import NEW_TOKENS, answer, messages, open_model, parse
 from flywheel.remedies.enhancer_data import Example, degrade, load_examples, quotations
 from flywheel.signals.suite import Prompt, load_suite
-from flywheel.workspace import UsageError, given_file
 
 LONGEST = 120  # words: a longer answer rambles
 _SILENT = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
@@ -84,8 +85,8 @@ class Drawn:
 
         from PIL import Image
 
-        from curation.verify import verify
-        from flywheel.scorer import Item
+        from curation.verify.checks import verify
+        from flywheel.core.scorer import Item
 
         texts = [parse(_said(c))[1] or "-" for c in completions]
         side = self.side or max(self._sampler.checkpoint.config["recipe"]["resolution"].values())

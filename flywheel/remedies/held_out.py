@@ -12,7 +12,8 @@ class HeldOut:
     """The evaluation prompts, asked about one text at a time."""
 
     def __init__(self, prompts: Iterable[str]) -> None:
-        from curation.synthesis import meaning, normalise
+        from curation.synthesis import meaning
+        from flywheel.core.text import normalise
 
         self.prompts: Sequence[str] = sorted(set(prompts))
         self._texts = [normalise(p) for p in self.prompts]
@@ -27,7 +28,8 @@ class HeldOut:
         """
         from rapidfuzz import fuzz, process
 
-        from curation.synthesis import meaning, normalise
+        from curation.synthesis import meaning
+        from flywheel.core.text import normalise
 
         found = meaning(text)
         if found is not None and found in self._meanings:

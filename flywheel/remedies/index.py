@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flywheel.objects import readable
-from flywheel.workspace import digest
+from flywheel.core.files import digest
+from flywheel.core.storage import readable
 
 if TYPE_CHECKING:
     import faiss
@@ -175,8 +175,8 @@ def embed_texts(texts: Sequence[str]) -> np.ndarray:
 def image_embedder(model: str, pretrained: str) -> Embed:
     """Embeds encoded images with the CLIP that curation scores with. Errors: `UsageError` without its weights."""
     from curation.scorers import Unavailable, load
-    from flywheel.scorer import Item
-    from flywheel.workspace import UsageError
+    from flywheel.core.errors import UsageError
+    from flywheel.core.scorer import Item
 
     try:
         clip = load("clip", model=model, pretrained=pretrained)
@@ -205,7 +205,7 @@ def _parts(place: Path) -> Iterable[tuple[list[str], np.ndarray]]:
 def _keep(place: Path, ids: Sequence[str], vectors: np.ndarray) -> None:
     import pyarrow as pa
 
-    from flywheel.workspace import write_parquet
+    from flywheel.core.files import write_parquet
 
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
     write_parquet(place / f"{digest(list(ids))[:32]}.parquet", pa.table({"sample_id": ids, "vector": column}))

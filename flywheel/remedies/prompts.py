@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from curation.synthesis import GENERATORS, draw
+from curation.synthesis import draw, generators
 from flywheel.cases.events import Case
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_bytes
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
-from flywheel.workspace import UsageError, Workspace, write_bytes
 
 
 def rl_capabilities(cases: Sequence[Case]) -> list[str]:
@@ -26,10 +28,10 @@ def rl_capabilities(cases: Sequence[Case]) -> list[str]:
     for case in cases:
         if case.is_open and case.track == "rl":
             counts[case.capability] = counts.get(case.capability, 0) + 1
-    served = [c for c in sorted(counts, key=lambda c: (-counts[c], c)) if c in GENERATORS]
+    served = [c for c in sorted(counts, key=lambda c: (-counts[c], c)) if c in generators()]
     if not served:
         raise UsageError(
-            f"no open case on the RL track has a capability that prompts can be made for ({', '.join(GENERATORS)}): "
+            f"no open case on the RL track has a capability that prompts can be made for ({', '.join(generators())}): "
             "name some with --capability"
         )
     return served
@@ -68,7 +70,7 @@ def fresh_prompts(
     None says or nearly says a held-out prompt, or shows what one means, and none comes twice: a capability with few
     variants gets fewer. The checks of the capability come first: they name the prompt's category.
     """
-    recipes = [make() for make in GENERATORS[capability]]
+    recipes = [make() for make in generators()[capability]]
     stream = draw(recipes, seed=f"{seed}/{capability}", exclude=frozenset(held_out.prompts))
     seen: set[tuple[Any, ...]] = set()
     for sample in itertools.islice(stream, 4 * count):
@@ -105,8 +107,8 @@ def write_prompts(
     """
     rows, made, held_out = [], {}, HeldOut(exclude)
     for capability in dict.fromkeys(capabilities):
-        if capability not in GENERATORS:
-            raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(GENERATORS)}")
+        if capability not in generators():
+            raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(generators())}")
         found = list(fresh_prompts(capability, count, path.parent, held_out, seed=f"{seed}/prompts"))
         rows += found
         made[capability] = len(found)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
-from flywheel.objects import readable
+from flywheel.core.files import read_json
+from flywheel.core.storage import readable
 from flywheel.remedies.index import CaptionIndex
-from flywheel.workspace import read_json
 
 NEIGHBOURS = 8  # captions retrieved per case
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flywheel.ledger import Ledger
-from flywheel.workspace import UsageError, Workspace, digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 
 AUTO = "auto-approve"
 DEADLINE = "deadline"  # rejects, as a reviewer does, what nobody reviewed in time

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.cases.events import Case
-from flywheel.preset import Rewards
+from flywheel.core.files import file_digest, write_bytes, write_json
+from flywheel.presets import Rewards
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
-from flywheel.workspace import file_digest, write_bytes, write_json
 
 # The reward that a verifier's failures ask for: names of the RL recipe.
 REWARD_OF = {"text": "ocr", "identity": "consistency", "unchanged": "consistency", "alignment": "alignment"}
@@ -124,10 +124,10 @@ def _prompts(
     retrieved: Callable[[str, int], Sequence[str]],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    from curation.synthesis import GENERATORS
+    from curation.synthesis import generators
     from flywheel.remedies.prompts import fresh_prompts, prompt_row
 
-    if capability in GENERATORS:
+    if capability in generators():
         yield from fresh_prompts(capability, count, folder, held_out, seed=f"{seed}/rl")
         return
     number = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Body, FastAPI, HTTPException
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.rewards import Rewards, decode
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation.scorers import load
-from curation.verify import verify
-from flywheel.scorer import Scorer
-from flywheel.workspace import UsageError
+from curation.verify.checks import verify
+from flywheel.core.errors import UsageError
+from flywheel.core.scorer import Scorer
 from training.rewards import Request, Scores
 
 Columns = Mapping[str, Any]

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from flywheel.cases.events import case_id, load_cases
+from flywheel.core.files import read_json
 from flywheel.remedies import data, reward_policy
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies.index import CaptionIndex
@@ -14,7 +15,6 @@ from flywheel.remedies.retrieval import captions, nearest
 from flywheel.rounds import promotion
 from flywheel.rounds.steps import Context, Plan
 from flywheel.signals.results import load_signals
-from flywheel.workspace import read_json
 
 
 def advise(run: Context, plan_: Plan) -> None:

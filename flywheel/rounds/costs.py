@@ -12,8 +12,9 @@ from typing import Any
 
 import psutil
 
-from flywheel.ledger import Ledger
-from flywheel.workspace import Workspace, digest
+from flywheel.core.files import digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 
 Units = int | Callable[[Any], int]
 """Samples, optimiser steps or images that a step works on: a number, or a function of the step's result."""

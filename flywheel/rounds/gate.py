@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from flywheel.preset import Gate
+from flywheel.presets import Gate
 from flywheel.signals.results import Results
 
 BOOTSTRAPS = 2000

@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.rounds.job import Job
-from flywheel.workspace import UsageError, Workspace
 
 SILENT = timedelta(hours=24)  # a run on another machine that gave no sign of life for so long is gone
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from contextlib import closing
 from typing import Any
 
-from flywheel import catalog
+from flywheel.cases import fold
 from flywheel.cases.events import case_id, load_cases
-from flywheel.ledger import Ledger
-from flywheel.preset import load_preset
-from flywheel.progress import Progress
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
 from flywheel.remedies.data import folder_of
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
@@ -17,7 +21,6 @@ from flywheel.rounds import lease, steps
 from flywheel.rounds.costs import estimate, rates
 from flywheel.rounds.promotion import load_history
 from flywheel.signals.results import failure_rates, load_results
-from flywheel.workspace import UsageError, Workspace, read_json
 
 _PINNED = ("snapshot", "policy", "code", "preset", "recipe", "steps", "seed", "suites", "incumbent", "targets")
 
@@ -34,7 +37,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
 
     Errors: `UsageError` before the first curation, and, when it is to be pinned, while a run is working.
     """
-    job, number, snapshot = lease.last_job(workspace), next_round(workspace), catalog.snapshot(workspace)
+    job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
     if snapshot is None:
         raise UsageError("nothing has been curated in this workspace yet: `flywheel run` does that first")
     context = steps.Context(workspace, job, load_preset(job.preset), Progress())
@@ -63,7 +66,8 @@ def status(workspace: Workspace) -> dict[str, Any]:
     number, run = next_round(workspace), lease.running(workspace)
     costs, history = Ledger(workspace, "costs").rows(), load_history(workspace)
     decisions = Ledger(workspace, "promotions").rows()
-    cases = Counter(r["status"] for r in catalog.query(workspace, "select status from cases"))
+    with closing(fold.connect(workspace)) as con:
+        cases = dict(con.execute("SELECT status, count(*) FROM cases GROUP BY status").fetchall())
     return {
         "running": run and {k: run[k] for k in ("host", "pid", "at")},
         "last_step": {k: costs[-1][k] for k in ("round", "step", "at")} if costs else None,

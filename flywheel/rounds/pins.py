@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from flywheel.preset import Preset
-from flywheel.workspace import Workspace, digest, file_digest, read_json
+from flywheel.core.files import digest, file_digest, read_json
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Preset
 
 _PACKAGES = ("flywheel", "curation", "training")
 

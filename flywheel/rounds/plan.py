@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flywheel.cases.events import Case
-from flywheel.preset import Preset
+from flywheel.presets import Preset
 from flywheel.remedies.data import asked
 
 

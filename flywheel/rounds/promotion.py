@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.cases import routing
 from flywheel.cases.events import event, load_cases, retest
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
+from flywheel.rounds import routing
 from flywheel.signals.results import load_results
-from flywheel.workspace import UsageError, Workspace, digest
 
 Row = Mapping[str, Any]
 

@@ -6,27 +6,30 @@ Every step is idempotent: what is finished is found and not redone, so running a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel import catalog
-from flywheel.ledger import Ledger
-from flywheel.objects import located
-from flywheel.preset import load_preset
-from flywheel.progress import Progress
+from flywheel.core.files import digest, read_json, write_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.progress import Progress
+from flywheel.core.storage import located
+from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
 from flywheel.rounds import steps
 from flywheel.rounds.advice import advise
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
 from flywheel.signals.results import failure_rates, load_results
-from flywheel.workspace import Workspace, digest, read_json, write_json
 
 if TYPE_CHECKING:
-    from curation.pipeline import Curated
+    from curation.run import Curated
+
+# Shown after a run.
+EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
 
 Summary = dict[str, Any]
 Step = Callable[..., Any]
@@ -42,11 +45,11 @@ def run(
     *,
     step: Step = plain_step,
     progress: Progress | None = None,
-    report: Callable[[Workspace], object] | None = None,
+    publish: Mapping[str, Callable[[Workspace], object]] | None = None,
 ) -> Summary:
     """Bring the workspace to `job.rounds` finished rounds on the source as it is now; returns the summary.
 
-    `report` renders what people look at, as the last step.
+    `publish`: what is written for people as the last steps, by their labels.
 
     Errors: `Waiting` while a round's samples wait for review; `UsageError` for anything else the user can fix.
     """
@@ -55,9 +58,8 @@ def run(
         workspace, curated = context.workspace, fill_pool(context, do)
         for round_ in rounds_to_run(workspace, job, curated.snapshot):
             one_round(context, round_, curated.snapshot, do)
-        do("export", steps.export, context)
-        if report:
-            do("report", report, workspace)
+        for label, write in (publish or {}).items():
+            do(label, write, workspace)
     summary = summarise(workspace, time.monotonic() - began)
     write_json(marker(job), {"job": asdict(job), "finished": True})
     return summary
@@ -94,7 +96,7 @@ def fill_pool(context: steps.Context, do: Step) -> Curated:
 
 def validate(job: Job) -> None:
     """Everything about a job that can be wrong, before anything is started. Errors: `UsageError`."""
-    from curation.policy_reader import load_policy
+    from curation.policy.reader import load_policy
     from curation.sources import open_source
 
     preset = load_preset(job.preset)
@@ -183,7 +185,7 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
         "shards": str(workspace.path(counts["manifest"])),
         "checkpoints": [str(workspace.path(r["checkpoint"])) for r in Ledger(workspace, "rounds").rows()],
         "report": str(workspace.path("reports", "report.html")),
-        "sql": f'flywheel sql "{catalog.EXAMPLE}" --workspace {workspace.root}',
+        "sql": f'flywheel sql "{EXAMPLE}" --workspace {workspace.root}',
         "seconds": round(seconds, 2),
         "rounds": rounds,
     }

@@ -11,31 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flywheel import catalog
-from flywheel.cases import routing
 from flywheel.cases.events import Case, case_id, event, load_cases
-from flywheel.ledger import Ledger
-from flywheel.mirror import Publisher, fetched, publish
-from flywheel.objects import located
-from flywheel.preset import Preset
-from flywheel.progress import Progress
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json, write_json
+from flywheel.core.image import decode
+from flywheel.core.ledger import Ledger
+from flywheel.core.mirror import Publisher, fetched, publish
+from flywheel.core.plugins import plugins
+from flywheel.core.progress import Progress
+from flywheel.core.storage import located
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Preset
 from flywheel.remedies import data
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
 from flywheel.rounds import gate as gates
-from flywheel.rounds import promotion
+from flywheel.rounds import promotion, routing
 from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
-from flywheel.scorer import decode
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, load_results
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
-from flywheel.workspace import UsageError, Workspace, read_json, write_json
 
 if TYPE_CHECKING:
-    from curation.pipeline import Curated
+    from curation.run import Curated
 
 Plan = dict[str, Any]
 
@@ -74,7 +75,7 @@ class Context:
 
 def ingest(run: Context) -> None:
     """Bring new files of the source into the pool."""
-    from curation.ingest import ingest as ingest_source
+    from curation.sources.ingest import ingest as ingest_source
 
     captions = Path(run.job.captions) if run.job.captions else None
     found = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
@@ -85,22 +86,20 @@ def ingest(run: Context) -> None:
 
 def hold_out(run: Context) -> None:
     """Write the held-out suite: made once, never changed, so that every round re-tests the same cases."""
-    from flywheel.demo.suite import write_suite
-
     path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
     elif not path.exists() and settings.suite.endswith(".jsonl"):
         copy_suite(Path(settings.suite), path)
     elif not path.exists():
-        write_suite(path.parent, seed=run.job.seed, size="quick" if settings.suite == "demo-quick" else "full")
+        plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
     run.progress.say(f"{len(run.suite)} held-out prompts")
 
 
 def curate(run: Context) -> Curated:
     """Score, filter and shard the pool under the policy; evaluation pictures and prompts never reach a shard."""
-    from curation.pipeline import curate as curate_pool
-    from curation.policy_reader import load_policy
+    from curation.policy.reader import load_policy
+    from curation.run import curate as curate_pool
 
     policy, held_out = run.job.policy or run.preset.policy, run.workspace.path("suite", "held_out.json")
     curated = curate_pool(
@@ -343,8 +342,3 @@ def route(run: Context, plan_: Plan) -> int:
     tracks = sorted({c.track or "unrouted" for c in cases})
     run.progress.say("open cases: " + (", ".join(f"{sum(c.track == t for c in cases)} {t}" for t in tracks) or "none"))
     return len(cases)
-
-
-def export(run: Context) -> Path | None:
-    """A DuckDB file of the analysts' tables for the last round."""
-    return catalog.export_round(run.workspace)

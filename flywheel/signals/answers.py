@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from flywheel.signals.suite import Prompt
 
 if TYPE_CHECKING:
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
 EDIT_SCORE = 0.6  # [D] on the benchmark's scale of 10 that is 6: below it an edit is a failure
 
 
 def question_outcome(check: Mapping[str, Any], answer: object, error: str | None = None) -> Outcome:
     """A yes-or-no answer as an outcome; None is no answer."""
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
     evidence = {k: check[k] for k in ("question", "aspect") if k in check} | {"seen": answer}
     if isinstance(answer, str):
@@ -43,7 +43,7 @@ def with_dependencies(prompt: Prompt, outcomes: Sequence[Outcome]) -> list[Outco
 
 def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, error: str | None = None) -> Outcome:
     """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10, ratings from 0 to 10 (GEdit, VIEScore)."""
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
     keys = ("success", "no_overediting", "natural", "no_artifacts")
     if ratings is None or any(not isinstance(ratings.get(k), int | float) for k in keys):

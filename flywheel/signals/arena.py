@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flywheel.ledger import Ledger
+from flywheel.core.files import digest, file_digest, given_file
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Imported, one_at_a_time, read_rows, why, write_quarantine
 from flywheel.signals.ratings import Battles
-from flywheel.workspace import Workspace, digest, file_digest, given_file
 
 Winner = Literal["model_a", "model_b", "tie", "tie (bothbad)"]
 
@@ -67,13 +68,11 @@ def import_battles(workspace: Workspace, path: Path, *, model: str | None = None
     return Imported(fresh, len(battles) - fresh, len(bad), write_quarantine(workspace, name, bad))
 
 
-def vote(workspace: Workspace, battle: Battle) -> bool:
-    """Record one vote; False when it was recorded already. What the checkpoint in service lost becomes a signal."""
-    from flywheel.rounds.promotion import incumbent
-
-    key, service = f"battles/vote/{battle.battle_id}", incumbent(workspace)
-    if service and battle.prompt and _lost(battle, service.checkpoint):
-        Ledger(workspace, "signals").append([signal(battle, service.checkpoint)], key=f"{key}/signals")
+def vote(workspace: Workspace, battle: Battle, *, model: str | None = None) -> bool:
+    """Record one vote; False when it was recorded already. A battle that `model` lost becomes a signal."""
+    key = f"battles/vote/{battle.battle_id}"
+    if model and battle.prompt and _lost(battle, model):
+        Ledger(workspace, "signals").append([signal(battle, model)], key=f"{key}/signals")
     return Ledger(workspace, "battles").append([_row(battle)], key=key)
 
 

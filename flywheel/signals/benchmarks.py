@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.answers import edit_outcome, question_outcome, with_dependencies
 from flywheel.signals.evaluation import signal
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import UsageError, Workspace, digest
 
 if TYPE_CHECKING:
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
 Judged = tuple[Prompt, Sequence["Outcome"]]  # one picture of a prompt, judged by the prompt's checks
 
@@ -39,10 +41,11 @@ class Result:
 def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]]) -> list[Judged]:
     """Judge given outputs, each `{"prompt_id", …}` with what was seen in one picture.
 
-    `text`: what was read; `detections`: see `curation.benchmark_rules.geneval`; `answers`: {question id: yes/no};
-    `ratings`: an edit's, see `edit_outcome`. Errors: `UsageError` for an unknown prompt, or what a check lacks.
+    `text`: what was read; `detections`: see `curation.verify.benchmark_rules.geneval`; `answers`: {question id:
+    yes/no}; `ratings`: an edit's, see `edit_outcome`. Errors: `UsageError` for an unknown prompt, or what a check
+    lacks.
     """
-    from curation.verify import judge_columns
+    from curation.verify.checks import judge_columns
 
     known = {p.prompt_id: p for p in suite}
     judged = []

@@ -10,8 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.catalog import connect
-from flywheel.workspace import Workspace
+from flywheel.core.lens import connect
+from flywheel.core.workspace import Workspace
 
 _PAIRS = """
 WITH pictures AS (

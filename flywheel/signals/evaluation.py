@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flywheel.ledger import Ledger
-from flywheel.preset import Evaluation
-from flywheel.scorer import Item, Scorer, decode
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, write_bytes
+from flywheel.core.image import decode
+from flywheel.core.ledger import Ledger
+from flywheel.core.scorer import Item, Scorer
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Evaluation
 from flywheel.signals.results import Results, load_results
 from flywheel.signals.suite import JUDGED, Prompt
-from flywheel.workspace import UsageError, Workspace, digest, write_bytes
 
 if TYPE_CHECKING:
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
     from flywheel.signals.judge import Judge
 
 BATCH = 32  # images sampled together; only speed depends on it
@@ -112,7 +115,7 @@ class Verifiers:
     def of(cls, workspace: Workspace, settings: Evaluation) -> Verifiers:
         """Those that the preset names; the judge's answers are kept in the workspace. Errors: `UsageError`."""
         from curation.scorers import Unavailable, load
-        from flywheel.endpoint import Endpoint
+        from flywheel.core.endpoint import Endpoint
         from flywheel.signals.judge import Judge
 
         try:
@@ -134,7 +137,7 @@ def judge_images(
     suite: Sequence[Prompt], images: Sequence[bytes], *, by: Verifiers | None = None
 ) -> list[list[Outcome]]:
     """The outcome of each prompt's checks on its image; what only a missing scorer or judge can tell is not applied."""
-    from curation.verify import verify
+    from curation.verify.checks import verify
     from flywheel.signals.answers import with_dependencies
     from flywheel.signals.judge import judge_with
 

@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flywheel.ledger import Ledger
-from flywheel.lock import locked
-from flywheel.objects import readable
-from flywheel.workspace import UsageError, Workspace, digest, file_digest, given_file, write_bytes
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest, given_file, write_bytes
+from flywheel.core.ledger import Ledger
+from flywheel.core.lens import connect
+from flywheel.core.lock import locked
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
 
 
 class Feedback(BaseModel):
@@ -95,9 +98,7 @@ def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tup
 
 def known_ids(workspace: Workspace, kind: str = "feedback") -> set[str]:
     """Ids of the signals of a kind that the ledger has from outside of rounds."""
-    from flywheel.catalog import connect
-
-    with closing(connect(workspace)) as con:
+    with closing(connect(workspace, ["signals"])) as con:
         ids = "SELECT signal_id FROM signals WHERE kind = ? AND round IS NULL"
         return {r[0] for r in con.execute(ids, [kind]).fetchall()}
 

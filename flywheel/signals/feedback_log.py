@@ -18,9 +18,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flywheel.mirror import mirror
+from flywheel.core.files import write_bytes
+from flywheel.core.mirror import mirror
+from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Feedback, known_ids, record, signal_id, why
-from flywheel.workspace import Workspace, write_bytes
 
 
 class Segment:

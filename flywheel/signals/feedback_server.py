@@ -12,9 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Feedback, why
 from flywheel.signals.feedback_log import FeedbackLog
-from flywheel.workspace import UsageError, Workspace
 
 MAX_EVENTS = 1000  # per request
 MAX_BYTES = 4 << 20

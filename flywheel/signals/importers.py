@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.errors import UsageError
+from flywheel.core.files import given_file
 from flywheel.signals.suite import copy_reference, write_rows
-from flywheel.workspace import UsageError, given_file
 
 Row = dict[str, Any]
 

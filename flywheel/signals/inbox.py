@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flywheel.mirror import fetched
+from flywheel.core.errors import UsageError
+from flywheel.core.mirror import fetched
+from flywheel.core.workspace import Workspace
 from flywheel.signals import feedback_log
 from flywheel.signals.arena import import_battles
 from flywheel.signals.feedback import import_file
 from flywheel.signals.mining import Mining, mine_file
-from flywheel.workspace import UsageError, Workspace
 
 Import = Callable[[Path], dict[str, Any]]
 

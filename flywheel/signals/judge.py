@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flywheel.endpoint import Endpoint, Unanswered, image_part
+from flywheel.core.endpoint import Endpoint, Unanswered, image_part
 from flywheel.signals.answers import edit_outcome, question_outcome
 from flywheel.signals.suite import JUDGED, Prompt
 
 if TYPE_CHECKING:
-    from curation.verify import Outcome
+    from curation.verify.checks import Outcome
 
 ANSWERS = {
     "type": "object",

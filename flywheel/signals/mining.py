@@ -15,9 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel.ledger import Ledger
-from flywheel.objects import readable
-from flywheel.workspace import UsageError, Workspace, digest, file_digest, given_file
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest, given_file
+from flywheel.core.ledger import Ledger
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
 
 COLUMNS = ("prompt_id", "prompt", "capability", "checkpoint", "seed", "verifier", "score", "threshold")
 _OPTIONAL = {"task": "'t2i'", "image": "NULL"}

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from flywheel.objects import readable
-from flywheel.scorer import BadImage, Item, decode
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, read_json, write_bytes, write_json
+from flywheel.core.image import BadImage, decode
+from flywheel.core.scorer import Item
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
 from flywheel.signals.suite import write_rows
-from flywheel.workspace import UsageError, Workspace, digest, read_json, write_bytes, write_json
 
 SHARE = 10  # at most one captioned picture in ten is kept from training
 TYPOGRAPHY = 16  # prompts that quote a word
@@ -74,7 +77,7 @@ def _readable(image: bytes) -> bool:
 
 
 def _square(image: bytes, side: int) -> bytes:
-    from curation.shards import fit
+    from curation.shards.writer import fit
 
     return fit(image, side, side)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 SCALE, BASE, CENTRE = 400.0, 10.0, 1000.0
 STYLE_PENALTY = 0.5  # of FastChat's style control, on a loss that counts each battle once

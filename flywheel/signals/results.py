@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flywheel.catalog import connect
-from flywheel.workspace import Workspace
+from flywheel.core.lens import connect
+from flywheel.core.workspace import Workspace
 
 Results = Mapping[tuple[str, str], bool]  # (prompt_id, capability) → passed
 
@@ -23,7 +23,7 @@ def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Resu
 
 def load_signals(workspace: Workspace, round_: int, arm: str) -> list[dict[str, Any]]:
     """The evaluation signals of one arm of a round, oldest first: a few, whatever else the ledger holds."""
-    con = connect(workspace)
+    con = connect(workspace, ["signals"])
     try:
         found = con.sql(
             """SELECT * EXCLUDE ("at") FROM signals WHERE kind = 'evaluation' AND round = $round AND arm = $arm

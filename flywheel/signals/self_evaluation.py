@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel.mirror import fetched
-from flywheel.preset import Evaluation
+from flywheel.core.files import digest, write_parquet
+from flywheel.core.mirror import fetched
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Evaluation
 from flywheel.signals.evaluation import Report, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace, digest, write_parquet
 
 SCHEMA = pa.schema(
     [

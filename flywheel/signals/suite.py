@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel.objects import located
-from flywheel.workspace import UsageError, file_digest, given_file, write_bytes
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, given_file, write_bytes
+from flywheel.core.storage import located
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, its reference images (ti2i), and its checks (see `curation.verify`); a judge's are `JUDGED`."""
+    """A prompt, its reference images (ti2i), and its checks (see `curation.verify.checks`); a judge's are `JUDGED`."""
 
     prompt_id: str
     text: str

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation import shards
-from flywheel.schema import column
-from flywheel.scorer import Item, per_item
+from curation.shards import writer as shards
+from flywheel.core.schema import column
+from flywheel.core.scorer import Item, per_item
 
 
 class Crashing:
@@ -35,7 +35,7 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def fit(image: bytes, *where: int) -> bytes:
-    """`curation.shards.fit` that dies of files that end in `crash`, and raises at those that end in `raise`."""
+    """`curation.shards.writer.fit` that dies of files that end in `crash`, and raises at those that end in `raise`."""
     if image.endswith(b"crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if image.endswith(b"raise"):

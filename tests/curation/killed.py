@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def main(workspace: str, source: str, how: str, *where: str) -> None:
-    from curation.ingest import ingest
-    from curation.pipeline import curate
-    from curation.policy_reader import load_policy
-    from flywheel.workspace import Workspace
+    from curation.policy.reader import load_policy
+    from curation.run import curate
+    from curation.sources.ingest import ingest
+    from flywheel.core.workspace import Workspace
 
     opened = Workspace(workspace)
     if how == "rename":

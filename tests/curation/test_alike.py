@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from curation import likeness
-from curation.ingest import ingest
-from curation.orientation import turned
-from curation.pipeline import configure, curate
-from curation.policy import Policy
-from curation.policy_reader import load_policy
-from curation.scoring import _references, _score_shard, pending
-from curation.synthesis.text import font_path
-from flywheel.workspace import Workspace, read_json
+from curation.decide import likeness
+from curation.policy.policy import Policy
+from curation.policy.reader import load_policy
+from curation.run import configure, curate
+from curation.scorers.scoring import _references, _score_shard, pending
+from curation.sources.ingest import ingest
+from curation.synthesis.canvas import font_path
+from flywheel.core.files import read_json
+from flywheel.core.orientation import turned
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
 
 STAGE = """\

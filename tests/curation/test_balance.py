@@ -15,15 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from curation.contamination import near, shingles
-from curation.ingest import ingest
-from curation.pipeline import curate
-from curation.policy import Policy
-from curation.policy_reader import load_policy
-from curation.semantic import similar
-from curation.snapshots import diff, find, listed
-from flywheel.cli import app
-from flywheel.workspace import UsageError, Workspace, read_json
+from curation.decide.contamination import near, shingles
+from curation.decide.semantic import similar
+from curation.policy.policy import Policy
+from curation.policy.reader import load_policy
+from curation.policy.snapshots import diff, find, listed
+from curation.run import curate
+from curation.sources.ingest import ingest
+from flywheel.cli.main import app
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder
 
 KINDS = {"dog": 8, "car": 4, "cake": 2, "thing": 2}  # category animal, vehicle, food, other

@@ -15,16 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curation import pool
-from curation.captioner import PROMPTS, Captioner, Refused
-from curation.generated import sidecars
-from curation.ingest import ingest
-from curation.pipeline import curate
-from curation.policy_reader import load_policy
-from curation.recaption import caption_pool
-from flywheel.catalog import query
-from flywheel.endpoint import Endpoint
-from flywheel.workspace import UsageError, Workspace, read_json
+from curation.captioning.captioner import PROMPTS, Captioner, Refused
+from curation.captioning.generated import sidecars
+from curation.captioning.recaption import caption_pool
+from curation.policy.reader import load_policy
+from curation.run import curate
+from curation.sources import pool
+from curation.sources.ingest import ingest
+from flywheel.catalog.database import query
+from flywheel.core.endpoint import Endpoint
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, tree, write_folder
 
 GOOD = {"caption": "Soft patches of two colours", "objects": ["patch"], "style": "abstract", "quoted": [],
@@ -193,7 +195,7 @@ def test_a_wrong_key_or_address_ends_the_run(workspace: Workspace, server: Serve
 
 
 def test_a_dead_endpoint_and_an_empty_pool(workspace: Workspace, server: Server, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("curation.recaption._IN_A_ROW", 2)
+    monkeypatch.setattr("curation.captioning.recaption._IN_A_ROW", 2)
     with pytest.raises(UsageError, match="no answer from the endpoint"):
         run(workspace, captioner(server, url="http://127.0.0.1:9/v1", attempts=2))
     server.script = lambda n, r: (400, "unknown field response_format")

@@ -18,13 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from curation.ingest import ingest
-from curation.layout import layout, layouts
-from curation.pipeline import curate, explain, funnel
-from curation.policy_reader import load_policy
-from curation.shards import fit
-from flywheel.schema import SHARD
-from flywheel.workspace import UsageError, Workspace, file_digest, read_json
+from curation.policy.reader import load_policy
+from curation.run import curate, explain, funnel
+from curation.shards.layout import layout, layouts
+from curation.shards.writer import fit
+from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, read_json
+from flywheel.core.schema import SHARD
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import bomb, encoded, texture, textures, tree, turned, word, write_folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import duplicates, preference, related
+from curation.decide.dedup import duplicates, preference, related
 
 
 def brute(order: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, r: int, t: int) -> np.ndarray:

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curation import pool
-from curation.ingest import ingest, pair_id
-from curation.sources import open_source
-from flywheel.workspace import UsageError, Workspace
+from curation.sources import open_source, pool
+from curation.sources.ingest import ingest, pair_id
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import bomb, encoded, texture, textures, tree, turned, write_folder
 
 

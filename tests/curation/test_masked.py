@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from curation import pool
-from curation.ingest import ingest
-from curation.pipeline import curate
-from curation.policy_reader import load_policy
+from curation.policy.reader import load_policy
+from curation.run import curate
+from curation.sources import pool
+from curation.sources.ingest import ingest
 from curation.synthesis import source as synthetic
 from curation.synthesis.masked import KINDS, masked_edits
 from curation.synthesis.photos import RESTORATIONS, STYLES, photo_edits
@@ -24,8 +24,10 @@ from curation.synthesis.pictures import in_folder, in_pool, shuffled
 from curation.synthesis.regions import blend, subject
 from curation.synthesis.sample import Sample, Unsuitable
 from curation.synthesis.source import EditJob, TextJob, write_source
-from curation.verify import passed, verify
-from flywheel.workspace import UsageError, Workspace, read_json
+from curation.verify.checks import passed, verify
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, tree, write_folder
 
 

@@ -12,7 +12,8 @@ from curation.scorers import load
 from curation.scorers.detail import bandwidth
 from curation.scorers.pixels import blockiness, border
 from curation.synthesis.photos import OPERATIONS
-from flywheel.scorer import BadImage, Item
+from flywheel.core.image import BadImage
+from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture
 
 

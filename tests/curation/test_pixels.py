@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from curation.scorers import load
-from flywheel.scorer import BadImage, Item, _turbo, decode, open_image
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.image import BadImage, decode, open_image, reduced_jpeg
+from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned
 
 KINDS = {
@@ -80,7 +81,7 @@ def test_large_jpegs_are_read_at_reduced_scale(
     size: tuple[int, int], read: tuple[int, int], working: tuple[int, int]
 ) -> None:
     data = encoded(texture(5, 90, 60).resize(size), "JPEG", quality=90)
-    assert _turbo(open_image(data), data, 512).shape[1::-1] == read
+    assert reduced_jpeg(open_image(data), data, 512).shape[1::-1] == read
     pixels = Item(data).pixels
     assert pixels.shape[1::-1] == working
     expected = decode(data).resize(working, Image.Resampling.BOX)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from curation.policy import Policy
-from curation.policy_reader import load_policy
-from flywheel.workspace import UsageError
+from curation.policy.policy import Policy
+from curation.policy.reader import load_policy
+from flywheel.core.errors import UsageError
 
 GOOD = """\
 [S1]

@@ -12,14 +12,15 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from curation.orientation import turned as turn_by
 from curation.scorers import Unavailable, is_configured, load
 from curation.scorers.header import jpeg_quality
 from curation.scorers.ocr import Ocr, quoted_text, read_text, text_similarity
 from curation.scorers.text import words
-from curation.synthesis.text import font_path
-from flywheel.scorer import BadImage, Item, open_image
-from flywheel.workspace import UsageError
+from curation.synthesis.canvas import font_path
+from flywheel.core.errors import UsageError
+from flywheel.core.image import BadImage, open_image
+from flywheel.core.orientation import turned as turn_by
+from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned, word, write_tiny_clip
 
 
@@ -234,13 +235,13 @@ def test_an_installed_package_adds_its_scorer_and_replaces_none(tmp_path: Path) 
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[flywheel.scorers]\nbright = mine:Bright\nheader = mine:Bright\n")
     (tmp_path / "mine.py").write_text(
-        "import pyarrow as pa\nfrom flywheel.schema import column\n"
+        "import pyarrow as pa\nfrom flywheel.core.schema import column\n"
         "class Bright:\n    name, version, fields = 'bright', '1', (column('mean', pa.float64(), 'mean'),)\n"
     )
     policy = tmp_path / "p.toml"
     policy.write_text("[S1]\nresolutions = [64]\nenters = ['t2i']\n[S1.filters.dark]\nscore = 'bright.mean'\nmin = 9\n")
     code = (
-        "from curation.policy_reader import load_policy; from curation.scorers import load, scorer_class;"
+        "from curation.policy.reader import load_policy; from curation.scorers import load, scorer_class;"
         f"assert load_policy({str(policy)!r}).stages[0].filters[0].column == 'bright.mean';"
         "assert type(load('bright')).__module__ == 'mine' and scorer_class('header').__module__ != 'mine'"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.ingest import ingest
-from curation.scoring import pending, score
-from flywheel.workspace import Workspace
+from curation.scorers.scoring import pending, score
+from curation.sources.ingest import ingest
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, tree, write_folder
 
 CRASHING = "tests.curation.crashing:Crashing"

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
-from curation import shards
-from curation.ingest import ingest
-from curation.pipeline import curate, explain
-from curation.policy_reader import load_policy
-from flywheel.fsck import fsck
-from flywheel.workspace import Workspace
+from curation.policy.reader import load_policy
+from curation.run import curate, explain
+from curation.shards import writer as shards
+from curation.sources.ingest import ingest
+from flywheel.core.workspace import Workspace
+from flywheel.operate.fsck import fsck
 from tests.curation import crashing
 from tests.curation.corpus import encoded, texture, write_folder
 

@@ -7,14 +7,16 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from curation.synthesis import GENERATORS, allowed, capabilities, draw, meaning, normalise, photo_edits, synthesise
-from curation.synthesis.cards import group_cards, single_cards
-from curation.synthesis.edits import recolour_edits
+from curation.synthesis import allowed, capabilities, draw, generators, meaning, photo_edits, synthesise
+from curation.synthesis.canvas import font_path
 from curation.synthesis.photos import OPERATIONS
 from curation.synthesis.sample import Recipe
-from curation.synthesis.text import FONTS, font_path, word_cards
-from curation.verify import passed, verify
-from flywheel.workspace import UsageError
+from curation.verify.checks import passed, verify
+from flywheel.core.errors import UsageError
+from flywheel.core.text import normalise
+from flywheel.demo.cards import group_cards, single_cards
+from flywheel.demo.edits import recolour_edits
+from flywheel.demo.word_cards import FONTS, word_cards
 
 NONE = frozenset()
 
@@ -63,7 +65,10 @@ def test_normalise_drops_case_blanks_and_punctuation_but_no_letters():
     assert normalise("ein Café") != normalise("ein Cafe")
 
 
-@pytest.mark.parametrize("capability", [c for c in GENERATORS if "text" not in c and c not in ("typography", "slides")])
+CARDS = [c for c in capabilities() if "text" not in c and c not in ("typography", "slides")]
+
+
+@pytest.mark.parametrize("capability", CARDS)
 def test_samples_are_distinct_verified_and_repeatable(capability):
     samples = list(synthesise(capability, 12, seed=3, exclude=NONE))
     assert len({s.sample_id for s in samples}) == 12
@@ -124,7 +129,7 @@ def test_refused_samples_are_reported_not_swallowed(monkeypatch):
 
         return Recipe("half-wrong", recipe.variants, recipe.meanings, render)
 
-    monkeypatch.setitem(GENERATORS, "half", (unreadable,))
+    monkeypatch.setitem(generators(), "half", (unreadable,))
     refused = []
     made = list(synthesise("half", 20, seed=0, exclude=NONE, on_refused=lambda s, o: refused.append((s, o))))
     assert len(made) == 20 and refused

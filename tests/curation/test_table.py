@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from curation import pool
-from curation.decide import verdicts
-from curation.ingest import ingest
-from curation.pipeline import configure, curate
-from curation.policy_reader import load_policy
-from curation.scoring import score_path
-from curation.table import tables
-from flywheel.workspace import UsageError, Workspace
+from curation.decide.judging import verdicts
+from curation.policy.reader import load_policy
+from curation.run import configure, curate
+from curation.scorers.scoring import score_path
+from curation.scorers.table import tables
+from curation.sources import pool
+from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import textures, tree, write_folder
 
 POLICY = """\

@@ -17,8 +17,8 @@ from curation.synthesis.glyphs import FONTS, SCRIPTS, fonts_for, require_verifia
 from curation.synthesis.phrases import built_in, from_lines, languages
 from curation.synthesis.sample import Unsuitable
 from curation.synthesis.typeset import Box, NoRoom, broken, fit, typeface
-from curation.verify import passed, verify
-from flywheel.workspace import UsageError
+from curation.verify.checks import passed, verify
+from flywheel.core.errors import UsageError
 from tests.curation.corpus import encoded, texture
 
 LANGUAGES = [language for script in SCRIPTS for language in languages(script)]

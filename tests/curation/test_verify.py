@@ -9,16 +9,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from curation.scorers import load
-from curation.scorers.objects import Found, color_name, detect, to_lab
 from curation.scorers.similarity import identity, unchanged
-from curation.synthesis.cards import Group, Single, draw_group, draw_single
-from curation.synthesis.mascot import Scene, draw_scene
-from curation.synthesis.meaning import POSITIONS, SHAPES
-from curation.synthesis.palette import BACKGROUNDS, INKS
-from curation.synthesis.text import Word, draw_word
-from curation.verify import VERIFIERS, nearest_anchor, passed, verify
-from flywheel.scorer import Item, decode_working
-from flywheel.workspace import UsageError
+from curation.verify.checks import passed, verifiers, verify
+from flywheel.core.errors import UsageError
+from flywheel.core.image import decode_working
+from flywheel.core.scorer import Item
+from flywheel.demo.cards import Group, Single, draw_group, draw_single
+from flywheel.demo.mascot import Scene, draw_scene
+from flywheel.demo.meaning import POSITIONS, SHAPES
+from flywheel.demo.objects import Found, color_name, detect, to_lab
+from flywheel.demo.palette import BACKGROUNDS, INKS
+from flywheel.demo.verifiers import nearest_anchor
+from flywheel.demo.word_cards import Word, draw_word
 
 
 def png(pixels):
@@ -249,4 +251,4 @@ def test_every_verifier_reads_a_registered_scorer():
     from curation.scorers import SCORERS
 
     own = {"detector"}  # named by the preset: none ships with the package
-    assert {v.scorer for v in VERIFIERS.values()} <= SCORERS.keys() | own
+    assert {v.scorer for v in verifiers().values()} <= SCORERS.keys() | own

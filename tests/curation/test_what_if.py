@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from curation.ingest import ingest
-from curation.pipeline import curate, funnel
-from curation.policy_reader import load_policy
-from curation.what_if import basis, changes, lines, parse_settings, what_if, with_settings
-from flywheel.workspace import UsageError, Workspace
+from curation.policy.reader import load_policy
+from curation.policy.what_if import basis, changes, lines, parse_settings, what_if, with_settings
+from curation.run import curate, funnel
+from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, tree, write_folder
 
 

@@ -10,8 +10,9 @@ from PIL import Image, ImageFilter
 
 from curation.scorers import Unavailable, is_configured, load
 from curation.scorers.language import language
-from flywheel.scorer import BadImage, Item
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.image import BadImage
+from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture
 
 

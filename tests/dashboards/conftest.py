@@ -17,12 +17,13 @@ from benchmarks.browser import CHROMIUM, QUIET
 from dashboards.access import Access
 from dashboards.app import create_app
 from flywheel.cases.events import case_id
-from flywheel.ledger import Ledger
+from flywheel.core.files import write_bytes, write_json, write_parquet
+from flywheel.core.ledger import Ledger
+from flywheel.core.schema import POOL
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
 from flywheel.rounds.gate import judge
-from flywheel.schema import POOL
 from flywheel.signals.results import failure_rates, results
-from flywheel.workspace import Workspace, write_bytes, write_json, write_parquet
 
 HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> a sign'
 PROMPTS = 24  # per capability

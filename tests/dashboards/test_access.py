@@ -6,7 +6,8 @@ import pytest
 
 from dashboards.access import ROLES, Access, Person, load_tokens
 from dashboards.app import MAX_FORM, serve
-from flywheel.workspace import UsageError, Workspace
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.dashboards.conftest import opened
 from tests.dashboards.test_report import Page
 

@@ -13,9 +13,11 @@ from starlette.testclient import TestClient
 
 from dashboards.app import PAGE, serve
 from dashboards.training import POINTS
-from flywheel.catalog import query
-from flywheel.ledger import Ledger
-from flywheel.workspace import UsageError, Workspace, write_bytes
+from flywheel.catalog.database import query
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_bytes
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.dashboards.conftest import HOSTILE, opened, picture
 from tests.dashboards.test_report import Page
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from benchmarks.browser import served
-from flywheel.ledger import Ledger
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
-from flywheel.workspace import Workspace
 from tests.dashboards.conftest import PROBED, build, candidates
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",

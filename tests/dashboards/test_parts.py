@@ -14,7 +14,8 @@ from dashboards.images import InlineImages, picture, shrink
 from dashboards.page import number, points, text
 from dashboards.rounds import Line, Rate, Round, wilson
 from dashboards.training import POINTS, Curve, load_curves
-from flywheel.workspace import Workspace, write_bytes
+from flywheel.core.files import write_bytes
+from flywheel.core.workspace import Workspace
 
 
 @pytest.mark.parametrize(("failed", "n"), [(0, 24), (1, 24), (12, 24), (24, 24), (37, 100), (1, 1)])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from benchmarks.browser import served
-from curation.ingest import ingest
-from curation.pipeline import curate
-from curation.policy_reader import load_policy
-from flywheel.ledger import Ledger
-from flywheel.workspace import Workspace
+from curation.policy.reader import load_policy
+from curation.run import curate
+from curation.sources.ingest import ingest
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder
 from tests.dashboards.conftest import opened
 

@@ -7,10 +7,11 @@ import pytest
 
 from dashboards.page import STYLE
 from dashboards.report import render
-from flywheel.catalog import query
-from flywheel.ledger import Ledger
-from flywheel.queries import ready
-from flywheel.workspace import Workspace, read_json
+from flywheel.catalog.database import query
+from flywheel.catalog.queries import ready
+from flywheel.core.files import read_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.dashboards.conftest import HOSTILE
 
 VOID = {"meta", "link", "img", "br", "input", "hr", "path", "rect", "line", "circle", "polyline"}

@@ -8,10 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from dashboards.access import Access, Person
-from flywheel.ledger import Ledger
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Item, Queue, held_by
 from flywheel.rounds.promotion import incumbent
-from flywheel.workspace import Workspace
 from tests.dashboards.conftest import build, candidates, opened
 from tests.dashboards.test_access import hidden
 from tests.dashboards.test_report import Page

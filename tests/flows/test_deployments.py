@@ -11,8 +11,8 @@ import yaml
 from prefect.exceptions import ParameterTypeError
 
 from flows.deployments import FLOWS, SCHEDULES
+from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
-from flywheel.workspace import Workspace
 from tests.flows.conftest import ROOT, Server, post, runs, wait
 
 # The round's flow as deployed, in front of a round that takes no minutes.

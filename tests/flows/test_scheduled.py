@@ -8,8 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
-from flywheel.ledger import Ledger
-from flywheel.workspace import Workspace
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.flows.conftest import post, runs, wait
 
 ROOT = Path(__file__).resolve().parents[2]

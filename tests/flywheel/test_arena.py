@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.arena import battles, import_battles
 from flywheel.signals.ratings import Battles, rate
-from flywheel.workspace import UsageError, Workspace
 
 
 def world(count: int, *, styles: bool = False, seed: int = 0) -> list[dict]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from flywheel.cases.attribution import attribute
 from flywheel.cases.events import case_id, detect, event, fold, retest
-from flywheel.preset import Attribution, load_preset
+from flywheel.presets import Attribution, load_preset
 from flywheel.remedies.enhancer import enhance
 from flywheel.rounds.plan import make_plan
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel import case_fold, catalog
+from flywheel.cases import fold as case_fold
 from flywheel.cases.events import case_id, detect, event, fold, load_cases, retest
-from flywheel.ledger import Ledger
-from flywheel.queries import ready
-from flywheel.workspace import UsageError, Workspace
+from flywheel.catalog import database as catalog
+from flywheel.catalog.queries import ready
+from flywheel.core import lens
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.flywheel.test_cases import signal
 
 
@@ -93,7 +96,7 @@ def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspac
 
         monkeypatch.setattr(owner, name, function)
 
-    meanwhile(catalog, "connect", "b", before=False)
+    meanwhile(lens, "connect", "b", before=False)
     meanwhile(case_fold, "keep", "c", before=True)
     assert catalog.keep_cases(workspace) and len(ledger.rows()) == 3
     assert [r["prompt_id"] for r in catalog.query(workspace, "select prompt_id from cases order by all")] == list("abc")

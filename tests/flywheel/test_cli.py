@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from flywheel.cli import app
-from flywheel.workspace import FORMAT, Workspace
+from flywheel.cli.main import app
+from flywheel.core.workspace import FORMAT, Workspace
 
 
 def flywheel(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def test_help_lists_the_verbs_and_imports_nothing_heavy():
     verbs = ("demo", "run", "sql", "explain", "funnel", "what-if", "policy", "cases", "rounds", "report")
     assert all(verb in out.stdout for verb in verbs)
     heavy = ("ray", "torch", "prefect", "duckdb", "pyarrow", "numpy")
-    code = f"import sys, flywheel.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, flywheel.cli.main; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

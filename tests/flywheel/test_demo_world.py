@@ -8,15 +8,17 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from curation.synthesis import meaning, normalise
-from curation.synthesis.palette import BACKGROUNDS, INKS
-from curation.synthesis.text import WORDS
-from curation.verify import passed, verify
+from curation.synthesis import meaning
+from curation.verify.checks import passed, verify
+from flywheel.core.files import read_json
+from flywheel.core.image import BadImage, decode
+from flywheel.core.scorer import Item
+from flywheel.core.text import normalise
+from flywheel.demo.palette import BACKGROUNDS, INKS
 from flywheel.demo.suite import held_out_prompts, questions, write_suite
+from flywheel.demo.word_cards import WORDS
 from flywheel.demo.world import AMOUNTS, write_world
-from flywheel.scorer import BadImage, Item, decode
 from flywheel.signals.suite import load_suite
-from flywheel.workspace import read_json
 
 CAPABILITIES = {"object", "color", "position", "count", "typography", "identity", "editing"}
 

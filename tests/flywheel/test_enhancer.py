@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from flywheel.cases.events import Case
-from flywheel.preset import Enhancer
+from flywheel.core.errors import UsageError
+from flywheel.presets import Enhancer
 from flywheel.remedies.enhancer import answer, load_enhancer, parse
 from flywheel.remedies.enhancer_data import classify, degrade, examples, load_examples, quotations, write
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
-from flywheel.workspace import UsageError
 from tests.flywheel.test_judge import Server, server  # noqa: F401 - a fixture
 from tests.flywheel.test_sample import checkpoint  # noqa: F401 - a fixture
 
@@ -90,7 +90,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Qwen3 with a byte-level tokenizer, both made here."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from training.torchvision_shim import declare_operators
+    from flywheel.core.torchvision_shim import declare_operators
 
     declare_operators()
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from flywheel.cases.events import detect, load_cases
-from flywheel.cases.routing import experiment, route
-from flywheel.ledger import Ledger
-from flywheel.preset import Attribution, load_preset
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Attribution, load_preset
+from flywheel.rounds.routing import experiment, route
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import Workspace
 from tests.flywheel.test_cases import signal
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.plan import Source
+from training.phase import train
 from training.recipes import recipe
-from training.trainer import train
 
 CAPTIONS = [(str(n), f"{n} red circles on a white card") for n in range(30)]
 COUNT = {"verifier": "count", "capability": "count"}

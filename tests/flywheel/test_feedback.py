@@ -15,11 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Feedback, import_file, signal, signal_id
 from flywheel.signals.feedback_log import Segment, fold
 from flywheel.signals.feedback_server import create_app
-from flywheel.workspace import UsageError, Workspace
 
 TOKEN = "a-token-of-sixteen-characters"
 

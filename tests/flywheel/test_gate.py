@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel.preset import Gate
+from flywheel.presets import Gate
 from flywheel.rounds.gate import judge
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flywheel.cli import app
-from flywheel.ledger import Ledger
+from flywheel.cli.main import app
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.inbox import collect
-from flywheel.workspace import Workspace
 from tests.flywheel.test_arena import world
 from tests.flywheel.test_mining import JUDGEMENTS
 

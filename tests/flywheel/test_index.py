@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flywheel.core.errors import UsageError
 from flywheel.remedies import index as module
 from flywheel.remedies.index import VectorIndex, build, image_embedder
-from flywheel.workspace import UsageError
 from tests.curation.test_scorers import tiny_clip  # noqa: F401 - a fixture
 
 

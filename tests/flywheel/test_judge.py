@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.endpoint import Endpoint, Unanswered
+from flywheel.core.endpoint import Endpoint, Unanswered
+from flywheel.core.errors import UsageError
 from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.judge import Judge
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import UsageError
 
 YES = {"answers": [{"id": 0, "answer": "yes"}, {"id": 1, "answer": "no"}]}
 PNG = b"\x89PNG some picture"

@@ -6,9 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flywheel.ledger import Ledger
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.signals.mining import Mining, mine, mine_file
-from flywheel.workspace import UsageError, Workspace
 
 
 def judgement(prompt: str, seed: int, score: float, verifier: str = "text", **changes: object) -> dict:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import lock, mirror
-from flywheel.lock import locked
-from flywheel.mirror import fetched, kept, publish
-from flywheel.objects import located
-from flywheel.workspace import write_bytes
+from flywheel.core import lock, mirror
+from flywheel.core.files import write_bytes
+from flywheel.core.lock import locked
+from flywheel.core.mirror import fetched, kept, publish
+from flywheel.core.storage import located
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import doctor
-from flywheel.ledger import Ledger
-from flywheel.workspace import Workspace
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
+from flywheel.operate import doctor
 
 
 def lines(root: Path, **services) -> dict[str, doctor.Line]:
@@ -51,7 +51,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path):
 
 
 def test_ledger_files_carry_their_hash(tmp_path: Path):
-    from flywheel.workspace import file_digest
+    from flywheel.core.files import file_digest
 
     ledger = Ledger(Workspace(tmp_path / "w"), "rounds")
     assert ledger.append([{"round": 1}], key="a") and not ledger.append([{"round": 2}], key="a")

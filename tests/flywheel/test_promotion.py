@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel import catalog
 from flywheel.cases.events import load_cases
-from flywheel.cases.routing import record_detected, record_retest
-from flywheel.ledger import Ledger
-from flywheel.preset import load_preset
-from flywheel.progress import Progress
+from flywheel.catalog import database as catalog
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
 from flywheel.rounds import lease, steps
 from flywheel.rounds.costs import CpuTime, Meter, estimate, rates
 from flywheel.rounds.job import Job
 from flywheel.rounds.promotion import decide, history, incumbent, rollback_target
-from flywheel.sample import promoted_checkpoint
-from flywheel.workspace import UsageError, Workspace
+from flywheel.rounds.routing import record_detected, record_retest
+from flywheel.rounds.sample import promoted_checkpoint
 from tests.flywheel.test_cases import signal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,19 +16,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curation.synthesis import draw, meaning
-from curation.synthesis.cards import single_cards
-from curation.synthesis.text import word_cards
 from flywheel.cases.events import Case
-from flywheel.preset import Rewards, load_preset
+from flywheel.core.files import write_json, write_parquet
+from flywheel.core.image import decode
+from flywheel.core.schema import SHARD
+from flywheel.core.workspace import Workspace
+from flywheel.demo.cards import single_cards
+from flywheel.demo.word_cards import word_cards
+from flywheel.presets import Rewards, load_preset
 from flywheel.remedies import data, reward_policy
 from flywheel.remedies.augment import augment
 from flywheel.remedies.held_out import HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.review import Queue
-from flywheel.schema import SHARD
-from flywheel.scorer import decode
 from flywheel.signals.suite import Prompt, load_suite
-from flywheel.workspace import Workspace, write_json, write_parquet
 
 PLANTED = "on the left of a white card sits one red circle"  # the first evaluation prompt, in other words, in the pool
 PROMPTS = {  # id → prompt, verifier, capability

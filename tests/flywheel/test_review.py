@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_parquet
+from flywheel.core.workspace import Workspace
 from flywheel.remedies import data
 from flywheel.remedies.review import AUTO, DEADLINE, Queue, fold, status
-from flywheel.workspace import UsageError, Workspace, write_parquet
 
 
 def row(n: int, priority: float = 0.5) -> dict:
@@ -143,7 +145,7 @@ def test_the_order_of_events_does_not_matter(workspace: Workspace):
 
 
 def test_a_reviewer_works_through_the_command(workspace: Workspace):
-    from flywheel.cli import app
+    from flywheel.cli.main import app
 
     rows = [row(n, n / 3) for n in range(3)]
     table = [{"sample_id": r["sample_id"], "track": "count", "image": b"png", "references": [b"ref"]} for r in rows]

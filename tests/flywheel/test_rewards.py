@@ -10,12 +10,12 @@ import pytest
 from fastapi import Response
 from PIL import Image
 
+from flywheel.core.errors import UsageError
+from flywheel.core.scorer import Item
 from flywheel.remedies.prompts import hold_out, rl_capabilities, write_prompts
 from flywheel.remedies.reward_service import service
 from flywheel.remedies.rewards import Local
-from flywheel.scorer import Item
 from flywheel.signals.suite import Prompt, load_suite
-from flywheel.workspace import UsageError
 from tests.training.rl_parts import serving
 from training.recipe_file import load
 from training.rewards import Request, RewardsLost, Service, decode, encode

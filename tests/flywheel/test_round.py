@@ -14,23 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import catalog
 from flywheel.cases.events import event, load_cases
+from flywheel.catalog import database as catalog
+from flywheel.catalog.lineage import why
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, read_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
 from flywheel.demo.world import write_world
-from flywheel.ledger import Ledger
-from flywheel.preset import Review, load_preset
-from flywheel.progress import Progress
+from flywheel.presets import Review, load_preset
 from flywheel.remedies.enhancer_data import load_examples
 from flywheel.remedies.review import Queue
 from flywheel.rounds import steps
 from flywheel.rounds.advice import advise
 from flywheel.rounds.lease import last_job
-from flywheel.rounds.lineage import why
 from flywheel.rounds.outlook import compare, next_round, plan_next, status
 from flywheel.rounds.pins import code_version
 from flywheel.rounds.promotion import decide, incumbent
 from flywheel.signals.suite import load_suite
-from flywheel.workspace import UsageError, Workspace, file_digest, read_json
 
 PRESET = Path(__file__).resolve().parents[2] / "benchmarks" / "micro.toml"
 
@@ -186,7 +189,7 @@ def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_
     job, number = last_job(copied), next_round(copied)
     preset = replace(load_preset(job.preset), review=Review(auto_approve=False))
     context = steps.Context(copied, job, preset, Progress())
-    plan = steps.plan(context, number, catalog.snapshot(copied))
+    plan = steps.plan(context, number, latest_snapshot(copied))
     steps.collect(context, plan)
     with pytest.raises(UsageError, match="wait for review until .* UTC: `flywheel review next"):
         steps.review(context, plan)
@@ -213,7 +216,7 @@ def test_the_other_tracks_get_their_next_training_sets(copied: Workspace):
     Ledger(copied, "case_events").append([r | {"event_id": f"t{n}"} for n, r in enumerate(rows)], key="test")
     job = last_job(copied)
     context = steps.Context(copied, job, load_preset(job.preset), Progress())
-    advise(context, steps.plan(context, next_round(copied), catalog.snapshot(copied)))
+    advise(context, steps.plan(context, next_round(copied), latest_snapshot(copied)))
     folder, asked = copied.path("remedies", "round-0003"), {p.text for p in context.suite}
     rule, prompts = read_json(folder / "rl" / "rewards.json"), load_suite(folder / "rl" / "prompts.jsonl")
     assert sum(rule["weights"].values()) == pytest.approx(1) and rule["incumbent"] == incumbent(copied).checkpoint
@@ -303,7 +306,7 @@ DAMAGES = {
 
 
 def test_fsck_finds_each_damage_and_nothing_else(finished: tuple[Path, dict], tmp_path: Path):
-    from flywheel.fsck import fsck
+    from flywheel.operate.fsck import fsck
 
     assert fsck(Workspace(finished[0])).findings == ()
     copy = tmp_path / "copy"

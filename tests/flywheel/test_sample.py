@@ -12,19 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
-from flywheel.ledger import Ledger
-from flywheel.preset import load_preset
-from flywheel.sample import parse_size, promoted_checkpoint, sample_pictures
+from flywheel.presets import load_preset
+from flywheel.rounds.sample import parse_size, promoted_checkpoint, sample_pictures
 from flywheel.signals.mining import read_judgements
 from flywheel.signals.self_evaluation import self_evaluate
 from flywheel.signals.suite import load_suite
-from flywheel.workspace import UsageError, Workspace
 from tests.flywheel.test_cli import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.plan import Source
+from training.phase import train
 from training.recipes import recipe
-from training.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flywheel.cli import app
-from flywheel.workspace import UsageError
+from flywheel.cli.main import app
+from flywheel.core.errors import UsageError
 from tests.flywheel.test_arena import world
 from tests.flywheel.test_mining import JUDGEMENTS
 from tests.flywheel.test_suites import GENEVAL

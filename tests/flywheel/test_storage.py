@@ -13,27 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.faulty_s3 import FAULTS, draw, faulty
-from curation.ingest import ingest
-from curation.pipeline import curate, explain
-from curation.policy_reader import load_policy
-from flywheel import catalog, doctor
+from curation.policy.reader import load_policy
+from curation.run import curate, explain
+from curation.sources.ingest import ingest
 from flywheel.cases.stored import gather
-from flywheel.fsck import fsck
-from flywheel.ledger import Ledger
-from flywheel.objects import located, readable
+from flywheel.catalog import database as catalog
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, read_json, replacing, write_bytes, write_json, write_parquet
+from flywheel.core.ledger import Ledger
+from flywheel.core.storage import located, readable
+from flywheel.core.workspace import Workspace
+from flywheel.operate import doctor
+from flywheel.operate.fsck import fsck
 from flywheel.signals.feedback import import_file
 from flywheel.signals.inbox import collect
 from flywheel.signals.suite import copy_suite, load_suite, write_rows
-from flywheel.workspace import (
-    UsageError,
-    Workspace,
-    file_digest,
-    read_json,
-    replacing,
-    write_bytes,
-    write_json,
-    write_parquet,
-)
 from tests.curation.corpus import textures, write_folder
 from training.recipe_file import load
 from training.rl.recipe import RL_RECIPES
@@ -118,9 +112,9 @@ def test_compaction_leaves_large_files_as_they_are(tmp_path: Path, monkeypatch: 
     for number in range(5):
         ledger.append(signals(1, number), key=f"k{number}")
     rows, size = ledger.rows(), max(Path(f).stat().st_size for f in ledger.files())
-    monkeypatch.setattr("flywheel.ledger._WHOLE_BYTES", int(2.5 * size))
+    monkeypatch.setattr("flywheel.core.ledger._WHOLE_BYTES", int(2.5 * size))
     assert ledger.compact() == 4 and len(ledger.files()) == 3 and ledger.rows() == rows  # two, two and one
-    monkeypatch.setattr("flywheel.ledger._WHOLE_BYTES", size)
+    monkeypatch.setattr("flywheel.core.ledger._WHOLE_BYTES", size)
     before = ledger.files()
     assert ledger.compact() == 0 and ledger.files() == before
     assert not ledger.append(signals(2, 0), key="k0") and fsck(workspace).sound

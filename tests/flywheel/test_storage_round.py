@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.faulty_s3 import FAULTS, draw, faulty
 from flywheel.cases.events import load_cases
-from flywheel.fsck import fsck
-from flywheel.objects import located
-from flywheel.workspace import Workspace
+from flywheel.core.storage import located
+from flywheel.core.workspace import Workspace
+from flywheel.operate.fsck import fsck
 from tests.curation.corpus import encoded, textures, word, write_folder
 
 PRESET = """

@@ -7,15 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flywheel import catalog
 from flywheel.cases.attribution import affordable, attribute, batches
 from flywheel.cases.capability import load_taxonomy
 from flywheel.cases.events import case_id, event, fold, load_cases
 from flywheel.cases.stored import gather, route_stored
-from flywheel.ledger import Ledger
-from flywheel.preset import Attribution
+from flywheel.catalog import database as catalog
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Attribution
 from flywheel.signals.suite import Prompt
-from flywheel.workspace import UsageError, Workspace
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flywheel.cli import app
-from flywheel.workspace import UsageError, Workspace
+from flywheel.cli.main import app
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 
 
 def flywheel(*arguments: object) -> str:

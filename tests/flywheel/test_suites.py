@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from curation.benchmark_rules import relations
-from flywheel.ledger import Ledger
-from flywheel.preset import Evaluation
-from flywheel.scorer import Item
+from curation.verify.benchmark_rules import relations
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.scorer import Item
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Evaluation
 from flywheel.signals.benchmarks import judge_outputs, record, result
 from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.importers import import_suite
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
-from flywheel.workspace import UsageError, Workspace
 
 PROMPTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "prompts"
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flywheel.cli import app
-from flywheel.vae_quality import evaluate, load_photographs
-from flywheel.workspace import UsageError
+from flywheel.cli.main import app
+from flywheel.core.errors import UsageError
+from flywheel.signals.vae_quality import evaluate, load_photographs
 from tests.training.snapshots import card_rows, write_snapshot
 from training.checkpoint import Checkpoint
 

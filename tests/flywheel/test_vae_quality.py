@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from curation.synthesis.pages import pages
-from flywheel.vae_quality import evaluate, load_photographs
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.signals.vae_quality import evaluate, load_photographs
 from tests.flywheel.test_cli import flywheel, wrong
 from tests.training.tiny_models import tiny_qwen_vae
 from training.data.row_group import to_unit

@@ -16,7 +16,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from flywheel.scorer import decode
+from flywheel.core.image import decode
 from flywheel.signals.suite import Prompt
 from tests.training.snapshots import COLORS, disc, png
 from tests.training.tiny_models import randomised

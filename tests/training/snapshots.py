@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from flywheel.schema import SHARD
-from flywheel.workspace import file_digest, write_json, write_parquet
+from flywheel.core.files import file_digest, write_json, write_parquet
+from flywheel.core.schema import SHARD
 
 COLORS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 80, 220)}
 PLACES = {"left": 0.27, "right": 0.73}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from tests.training.test_trainer import STEPS, TINY, contents, run, without_clock
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.plan import Plan, Source
 from training.distributed import World, own_rows
+from training.phase import rows_at_once
 from training.ray_train import train_on_ray
-from training.trainer import rows_at_once
 from training.worker import Run
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flywheel.sample import sample_pictures
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.rounds.sample import sample_pictures
 from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.models.autoencoder import PatchAutoencoder, fit, psnr
 from training.models.condition import Cached, load_condition_encoder, pad, padded_length
 

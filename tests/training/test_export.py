@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint

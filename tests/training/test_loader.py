@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flywheel.workspace import UsageError, file_digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest
 from tests.training.snapshots import card_rows, png, write_snapshot
 from training.data.latents import Latents, encoded, write_latents
 from training.data.loader import Loader, Prepared
@@ -174,7 +175,7 @@ def bucket(s3_server):
 
 
 def upload(folder, address):
-    from flywheel.objects import arrow
+    from flywheel.core.storage import arrow
     from training.data.files import _key
 
     for path in folder.iterdir():
@@ -231,7 +232,7 @@ def test_s3_reads_row_groups_not_files(tmp_path, bucket, monkeypatch):
 
 
 def test_faults_on_s3_are_named(tmp_path, bucket):
-    from flywheel.objects import arrow
+    from flywheel.core.storage import arrow
     from training.data.files import _key
 
     write_snapshot(tmp_path, [{"rows": card_rows(30)}])

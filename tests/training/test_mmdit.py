@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flywheel.core.torchvision_shim import declare_operators
 from training.models.convert import diffusers_config, from_diffusers, from_diffusers_config, to_diffusers
 from training.models.mmdit import MMDiTConfig, grid_features, positions, preset, tokens
-from training.torchvision_shim import declare_operators
 
 CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12))
 T2I = (7, (6, 4))

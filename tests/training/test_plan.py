@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from flywheel.workspace import UsageError, file_digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.loader import Loader, Prepared
 from training.data.plan import Plan, ShardError, Source, split

@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from tests.training.test_trainer import TINY, run
 from tests.training.tiny_models import tiny_processor, tiny_qwen3vl
-from training.autoencoding import fit_autoencoder
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
+from training.phase import batch_loss, build_model, prepare_with
 from training.sampling import Sampler, sample
 from training.sequence import sequence_layout
-from training.trainer import batch_loss, build_model, prepare_with
+from training.vae.autoencoding import fit_autoencoder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from training.data.row_group import to_unit
 from training.models.autoencoder import PatchAutoencoder, fit
-from training.reconstruction import parameters, reconstruction, ssim
+from training.vae.reconstruction import parameters, reconstruction, ssim
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flywheel.core.errors import UsageError
 from flywheel.remedies.reward_service import service
-from flywheel.workspace import UsageError
 from tests.training.rl_parts import Redness, killed_at, prompts, serving
 from training.checkpoint import Checkpoint, read_metrics
 from training.losses.grpo import log_prob, log_ratio

@@ -9,12 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from flywheel.cases.events import Case
-from flywheel.cli import app
+from flywheel.cli.main import app
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
-from flywheel.preset import Rewards
+from flywheel.presets import Rewards
 from flywheel.remedies.reward_policy import adjust, write
 from flywheel.signals.suite import load_suite, write_rows
-from flywheel.workspace import UsageError, Workspace, read_json
 from training.checkpoint import read_metrics
 
 SMALL = """base = "rl-tiny"

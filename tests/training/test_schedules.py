@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flywheel.workspace import UsageError, read_json, write_json
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json, write_json
+from flywheel.core.torchvision_shim import declare_operators
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.sampling import Sampler
-from training.torchvision_shim import declare_operators
 
 
 @pytest.mark.parametrize("steps", [2, 4, 40])

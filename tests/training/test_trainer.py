@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from flywheel.workspace import UsageError
-from training.autoencoding import fit_autoencoder
+from flywheel.core.errors import UsageError
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder
+from training.phase import batch_loss, build_model, prepare_with, train
 from training.recipes import RECIPES, from_dict, load_recipe, recipe
 from training.sampling import Sampler, grid, sample
-from training.trainer import batch_loss, build_model, prepare_with, train
+from training.vae.autoencoding import fit_autoencoder
 
 STEPS = 7
 TINY = recipe(

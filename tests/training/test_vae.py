@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.torchvision_shim import declare_operators
 from tests.training.test_trainer import TINY, contents, run
 from tests.training.tiny_models import tiny_kl_vae, tiny_qwen_vae
 from training.checkpoint import Checkpoint
 from training.models.autoencoder import load_autoencoder
 from training.models.vae import PIXELS_AT_ONCE, VAE
 from training.sampling import sample
-from training.torchvision_shim import declare_operators
 
 RECIPE = TINY.change(channels=16, factor=16, checkpoint_every=1)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from tests.training.test_trainer import TINY, run
-from training import vae_training
 from training.checkpoint import read_metrics
 from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perceptual_loss, reconstruction_loss
 from training.models.features import Features
 from training.models.vae import VAE
-from training.vae_training import VAERecipe, crops, load_vae_recipe, train_vae
+from training.vae import training as vae_training
+from training.vae.training import VAERecipe, crops, load_vae_recipe, train_vae
 
 SMALL = VAERecipe(
     channels=8, base=8, decoder_base=8, side=32, batch=2, steps=4, checkpoint_every=2, learning_rate=5e-3, warmup=2

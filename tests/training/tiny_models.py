@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.torchvision_shim import declare_operators
+from flywheel.core.torchvision_shim import declare_operators
 
 
 def randomised(model: torch.nn.Module, std: float = 0.05, seed: int = 0) -> torch.nn.Module:

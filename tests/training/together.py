@@ -11,8 +11,8 @@ import torch
 
 from training.data.plan import Source
 from training.distributed import joined
+from training.phase import train
 from training.recipes import from_dict
-from training.trainer import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel.objects import arrow
-from flywheel.workspace import file_digest
+from flywheel.core.files import file_digest
+from flywheel.core.storage import arrow
 
 Place = Path | str
 """A local path, or an address that starts with s3://."""

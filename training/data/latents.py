@@ -15,7 +15,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from flywheel.workspace import UsageError, replacing
+from flywheel.core.errors import UsageError
+from flywheel.core.files import replacing
 from training.data import files
 from training.data.plan import Shard, ShardError
 from training.data.row_group import RowGroup, read_row_group, to_unit

@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flywheel.schema import TASKS
-from flywheel.workspace import UsageError, digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.schema import TASKS
 from training.data import files
 from training.randomness import generator
 

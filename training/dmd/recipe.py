@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training import schedules
 from training.recipe_file import named
 

@@ -15,19 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flywheel.mirror import fetched
-from flywheel.workspace import UsageError, digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.dmd.recipe import DMDRecipe
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
+from training.phase import Progress, same_run
 from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
 from training.randomness import generator
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
-from training.trainer import Progress, same_run
 
 
 def train(

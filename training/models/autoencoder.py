@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from flywheel.workspace import write_bytes
+from flywheel.core.files import write_bytes
 
 
 class Autoencoder(Protocol):

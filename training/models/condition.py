@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.models.fused import faster
 
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
@@ -110,7 +110,7 @@ class MiniLM:
     def __init__(self, folder: Path, *, max_tokens: int = 64) -> None:
         from tokenizers import Tokenizer
 
-        from training.torchvision_shim import declare_operators
+        from flywheel.core.torchvision_shim import declare_operators
 
         declare_operators()
         from transformers import BertModel

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 _WEIGHTS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
+from flywheel.core.torchvision_shim import declare_operators
 from training.models.pretrained import locate, weights_digest
-from training.torchvision_shim import declare_operators
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
 SLOT = "<image{}><|vision_start|><|image_pad|><|vision_end|>"

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flywheel.workspace import UsageError, write_bytes
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_bytes
+from flywheel.core.torchvision_shim import declare_operators
 from training.models.pretrained import locate, weights_digest
-from training.torchvision_shim import declare_operators
 
 METADATA = "vae"  # the entry of a saved file that tells it from a patch autoencoder
 PIXELS_AT_ONCE = 1 << 20  # bounds the memory of one call; a 2048-pixel image still goes alone

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from flywheel.core.torchvision_shim import declare_operators
 from training.models.mmdit import MMDiT
 from training.randomness import generator
-from training.torchvision_shim import declare_operators
 
 TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every product of a block
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 from training.losses.grpo import STEPS
 from training.recipe_file import named
 

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flywheel.mirror import fetched
-from flywheel.scorer import Item
-from flywheel.workspace import UsageError, digest
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+from flywheel.core.mirror import fetched
+from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.losses import grpo
+from training.phase import Progress, same_run
 from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
@@ -29,7 +31,6 @@ from training.rl.recipe import RLRecipe
 from training.rl.rollout import Group, objective_velocity, roll_out
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
-from training.trainer import Progress, same_run
 
 
 def train(

@@ -1,0 +1,205 @@
+"""A policy: six stages, each with its resolutions, the stream that enters, and filters in order. Thresholds live here.
+
+`policy_reader` reads one from TOML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replaced
+from types import MappingProxyType
+from typing import Any
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
+
+STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
+BALANCE_KEYS = ("source", "task", "stream")
+_UNLIMITED = math.inf
+
+# check → (options it needs, options it may have), beside `streams` and `bucket`
+CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "readable": ((), ()),
+    "duplicates": (("hamming", "colour"), ()),
+    "similar": (("cosine",), ()),
+    "balance": (("per", "cap"), ("caps", "quotas", "tail", "most")),
+}
+# option → (whole number?, least, most)
+NUMBERS: Mapping[str, tuple[bool, float, float]] = {
+    "hamming": (True, 0, 64),
+    "colour": (True, 0, 255),
+    "cosine": (False, 0, 1),
+    "cap": (True, 0, _UNLIMITED),
+    "tail": (False, 0, 1),
+    "most": (False, 1, _UNLIMITED),
+}
+GROUPS = {"caps": (True, _UNLIMITED), "quotas": (False, 1)}  # option by group → (whole number?, most)
+# check → score column it compares rows by
+COMPARED = {"duplicates": "pixels.phash", "similar": "clip.embedding"}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One line of a stage. Either `score` with `min`/`max` (null scores pass), or a `check` with its options."""
+
+    name: str
+    score: str | None = None  # <scorer>.<column>
+    min: float | None = None
+    max: float | None = None
+    check: str | None = None  # readable | duplicates | similar | balance
+    hamming: int = 0
+    colour: int = 0
+    cosine: float | None = None  # similarity from which two pictures show the same
+    per: str | None = None  # source | task | stream | <scorer>.<text column>
+    cap: int = 0  # rows of a group …
+    caps: tuple[tuple[str, int], ...] = ()  # … and of groups with a cap of their own
+    quotas: tuple[tuple[str, float], ...] = ()  # share of all draws that a group gets
+    tail: float | None = None  # the other groups are drawn in proportion to rows ** tail; None: as they come
+    most: float | None = None  # times that a row is drawn as often as without quotas and tail, at most
+    bucket: int | None = None  # None: every bucket of the stage
+    streams: tuple[str, ...] = ()  # (): every stream
+
+    @property
+    def column(self) -> str | None:
+        """The score column it cannot act without; None where it needs none."""
+        grouped = self.per if self.per and "." in self.per else None
+        return self.score or grouped or COMPARED.get(self.check or "")
+
+    @property
+    def compares(self) -> bool:
+        """Does it judge rows by other rows that resemble them?"""
+        return self.check in COMPARED
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """Names of its numbers."""
+        if self.score:
+            return ("min", "max")
+        needed, optional = CHECKS.get(self.check or "", ((), ()))
+        return tuple(k for k in (*needed, *optional) if k in NUMBERS)
+
+    @property
+    def weighs(self) -> bool:
+        """Does it set how often a row is drawn?"""
+        return self.check == "balance" and bool(self.quotas or self.tail is not None)
+
+    def applies_to(self, bucket: int) -> bool:
+        """Does it act on this bucket of its stage?"""
+        return self.bucket in (None, bucket)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it trains at, who enters, and the filters it newly applies."""
+
+    name: str
+    resolutions: tuple[int, ...]
+    enters: tuple[str, ...]
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Stages in order, and the options of the scorers they read."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    scorers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    prompt_similarity: float = 1.0  # of captions to an evaluation prompt, from which they never train; 1: equal ones
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that decides; the name is no part of it."""
+        scorers = {k: dict(v) for k, v in self.scorers.items()}
+        return digest([asdict(s) for s in self.stages], scorers, self.prompt_similarity)
+
+    def scorer_names(self) -> tuple[str, ...]:
+        """Scorers that its filters read, in order of appearance."""
+        used = [f.column.partition(".")[0] for s in self.stages for f in s.filters if f.column]
+        return tuple(dict.fromkeys(used))
+
+    def replace(self, path: str, value: float) -> Policy:
+        """The policy with one number changed, as in `replace("S4.aesthetic.min", 5.0)`. Errors: `UsageError`."""
+        stage, line, key = self._locate(path)
+        if key in NUMBERS:
+            if fault := number_fault(key, value, *NUMBERS[key]):
+                raise UsageError(f"{path} = {value}: {fault}")
+            value = int(value) if NUMBERS[key][0] else value
+        changed = replaced(line, **{key: value})
+        if fault := range_fault(changed):
+            raise UsageError(f"{path} = {value}: {fault}")
+        filters = tuple(changed if f is line else f for f in stage.filters)
+        stages = tuple(replaced(s, filters=filters) if s is stage else s for s in self.stages)
+        return replaced(self, stages=stages)
+
+    def number(self, path: str) -> float | None:
+        """The number at `STAGE.FILTER.BOUND`; None where that bound is open. Errors: `UsageError`."""
+        _, line, key = self._locate(path)
+        return getattr(line, key)
+
+    def record(self) -> dict[str, Any]:
+        """Everything in it as plain JSON values; `from_record` is the way back."""
+        return {
+            "name": self.name,
+            "stages": json.loads(json.dumps([asdict(s) for s in self.stages])),
+            "scorers": {k: dict(v) for k, v in self.scorers.items()},
+            "prompt_similarity": self.prompt_similarity,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Policy:
+        """The policy that `record` was made of."""
+        stages = tuple(
+            Stage(
+                s["name"],
+                tuple(s["resolutions"]),
+                tuple(s["enters"]),
+                tuple(_filter_from(f) for f in s["filters"]),
+            )
+            for s in record["stages"]
+        )
+        scorers = MappingProxyType({k: MappingProxyType(dict(v)) for k, v in record["scorers"].items()})
+        return cls(record["name"], stages, scorers, record.get("prompt_similarity", 1.0))
+
+    def _locate(self, path: str) -> tuple[Stage, Filter, str]:
+        """(stage, filter, bound) that a dotted path names. Errors: `UsageError` that lists the choices."""
+        stage_name, _, rest = path.partition(".")
+        filter_name, _, key = rest.rpartition(".")
+        stage = next((s for s in self.stages if s.name == stage_name), None)
+        if stage is None:
+            known = ", ".join(s.name for s in self.stages)
+            raise UsageError(f"nothing to set at {path!r}: no stage {stage_name!r}, choose from {known}")
+        line = next((f for f in stage.filters if f.name == filter_name), None)
+        if line is None:
+            known = ", ".join(f"{stage.name}.{f.name}" for f in stage.filters if f.bounds)
+            wanted = filter_name or rest
+            raise UsageError(f"nothing to set at {path!r}: {stage.name} has no filter {wanted!r}, choose from {known}")
+        if key not in line.bounds:
+            known = ", ".join(line.bounds) or "none: it has no number"
+            raise UsageError(f"nothing to set at {path!r}: {stage.name}.{line.name} has the bounds {known}")
+        return stage, line, key
+
+
+def range_fault(line: Filter) -> str | None:
+    if line.min is not None and line.max is not None and line.min > line.max:
+        return f"min {line.min} is over max {line.max}"
+    if line.score and line.min is None and line.max is None:
+        return f"filter {line.name} has neither min nor max"
+    return None
+
+
+def number_fault(key: str, value: Any, whole: bool, least: float, most: float) -> str | None:
+    """What is wrong with an option's value; None where it is a number in its range."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and least <= value <= most and (not whole or value == int(value)):
+        return None
+    limits = f"of {least} or more" if most == _UNLIMITED else f"from {least} to {most}"
+    return f"{key} is not a {'whole ' if whole else ''}number {limits}"
+
+
+def _filter_from(record: Mapping[str, Any]) -> Filter:
+    groups = {k: tuple((n, v) for n, v in record.get(k, ())) for k in GROUPS}
+    return Filter(**record | groups | {"streams": tuple(record["streams"])})

@@ -1,0 +1,227 @@
+"""A policy's TOML, checked: every error names the file and, where it has one, the line."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from curation.policy.policy import (
+    BALANCE_KEYS,
+    CHECKS,
+    COMPARED,
+    GROUPS,
+    NUMBERS,
+    STAGES,
+    Filter,
+    Policy,
+    Stage,
+    number_fault,
+    range_fault,
+)
+from curation.scorers import SCORERS, scorer_class
+from curation.sources.captions import STREAMS
+from flywheel.core.errors import UsageError
+
+_BUILTIN = Path(__file__).parent
+
+
+def load_policy(source: str | Path) -> Policy:
+    """Read a policy by the name of a built-in one, or from a .toml file.
+
+    Errors: `UsageError` with file and line for anything that is not a policy.
+    """
+    path = Path(source)
+    if not path.is_file():
+        builtin = _BUILTIN / f"{source}.toml"
+        if path.suffix or "/" in str(source) or not builtin.is_file():
+            names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
+            raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
+        path = builtin
+    try:
+        text = path.read_text("utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"policy {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"policy {path} is not valid TOML: {error}") from error
+    return Reader(path, text).policy(table)
+
+
+class Reader:
+    """Turns the TOML table into a policy, and knows the line of every table and key."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = _locate(text)
+
+    def policy(self, table: dict[str, Any]) -> Policy:
+        scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})
+        for name in table:
+            if name not in STAGES:
+                raise self._fault((name,), f"unknown stage {name!r}: choose from {', '.join(STAGES)}")
+        stages = tuple(self._stage(name, table[name]) for name in STAGES if name in table)
+        if not stages:
+            raise self._fault((), "no stage: write at least [S1]")
+        self._require_scorers(scorers)
+        scorers = MappingProxyType({k: MappingProxyType(v) for k, v in scorers.items()})
+        return Policy(self._path.stem, stages, scorers, self._evaluation(evaluation))
+
+    def _evaluation(self, table: Any) -> float:
+        at, key = ("evaluation",), "prompt_similarity"
+        if not isinstance(table, dict):
+            raise self._fault(at, "evaluation is not a table")
+        self._only(at, table, (key,))
+        if fault := number_fault(key, table.get(key, 1.0), False, 0, 1):
+            raise self._fault((*at, key), fault)
+        return float(table.get(key, 1.0))
+
+    def _stage(self, name: str, table: Any) -> Stage:
+        at = (name,)
+        if not isinstance(table, dict):
+            raise self._fault(at, f"{name} is not a table")
+        self._only(at, table, ("resolutions", "enters", "filters"))
+        sides = table.get("resolutions")
+        if not _is_list(sides, int) or not sides or sorted(set(sides)) != sides or min(sides) < 16:
+            raise self._fault((*at, "resolutions"), "resolutions is no ascending list of pixels, such as [512, 1024]")
+        enters = table.get("enters", [])
+        if not _is_list(enters, str) or not set(enters) <= set(STREAMS):
+            raise self._fault((*at, "enters"), f"enters is not a list of streams ({', '.join(STREAMS)})")
+        filters = table.get("filters", {})
+        if not isinstance(filters, dict):
+            raise self._fault((*at, "filters"), "filters is not a table of filters")
+        lines = tuple(self._filter((*at, "filters", n), n, f, sides, enters) for n, f in filters.items())
+        if any(f.check == "balance" for f in lines[:-1]):
+            raise self._fault((*at, "filters"), "balance counts what is left: it must be the last filter of its stage")
+        return Stage(name, tuple(sides), tuple(enters), lines)
+
+    def _filter(self, at: tuple[str, ...], name: str, table: Any, sides: list[int], enters: list[str]) -> Filter:
+        if not isinstance(table, dict):
+            raise self._fault(at, f"filter {name} is not a table")
+        if ("score" in table) == ("check" in table):
+            raise self._fault(at, f"filter {name} needs either score or check")
+        streams = table.get("streams", [])
+        if not _is_list(streams, str) or not set(streams) <= set(STREAMS):
+            raise self._fault((*at, "streams"), f"streams is not a list of streams ({', '.join(STREAMS)})")
+        if "bucket" in table and table["bucket"] not in sides:
+            raise self._fault((*at, "bucket"), f"bucket {table['bucket']} is none of the stage's resolutions {sides}")
+        if "score" in table:
+            self._only(at, table, ("score", "min", "max", "bucket", "streams"))
+            self._require_column(at, table["score"])
+            for key in ("min", "max"):
+                if key in table and number_fault(key, table[key], False, -sys.float_info.max, sys.float_info.max):
+                    raise self._fault((*at, key), f"{key} is not a number")
+        else:
+            self._check_options(at, table, streams, enters)
+        groups = {k: tuple(table[k].items()) for k in GROUPS if k in table}
+        line = Filter(name, **(table | groups | {"streams": tuple(streams)}))
+        if fault := range_fault(line):
+            raise self._fault((*at, "min"), fault)
+        return line
+
+    def _check_options(self, at: tuple[str, ...], table: dict[str, Any], streams: list[str], enters: list[str]) -> None:
+        check = table["check"]
+        if not isinstance(check, str) or check not in CHECKS:
+            raise self._fault((*at, "check"), f"unknown check {check!r}: choose from {', '.join(CHECKS)}")
+        needed, optional = CHECKS[check]
+        self._only(at, table, ("check", "bucket", "streams", *needed, *optional))
+        for key in (k for k in (*needed, *optional) if k in needed or k in table):
+            if key == "per":
+                self._require_group(at, table.get(key))
+            elif key in GROUPS:
+                self._require_groups((*at, key), table[key], *GROUPS[key])
+            elif fault := number_fault(key, table.get(key), *NUMBERS[key]):
+                raise self._fault((*at, key), fault)
+        if sum(table.get("quotas", {}).values()) > 1:
+            raise self._fault((*at, "quotas"), "quotas are shares of all draws: together they are over 1")
+        if check == "readable" or check in COMPARED:
+            if not set(streams or enters) <= set(enters):
+                raise self._fault((*at, "streams"), f"{check} acts where a stream enters; this stage admits {enters}")
+            if check in COMPARED and not enters:
+                fault = f"{check} acts where a stream enters, and none enters at this stage"
+                raise self._fault((*at, "check"), fault)
+
+    def _require_group(self, at: tuple[str, ...], per: Any) -> None:
+        scorer, _, name = per.partition(".") if isinstance(per, str) else ("", "", "")
+        if per in BALANCE_KEYS or (scorer in SCORERS and name in _columns(scorer, _is_word)):
+            return
+        known = [f"{s}.{c}" for s in sorted(SCORERS) for c in _columns(s, _is_word)]
+        raise self._fault((*at, "per"), f"per is not one of {', '.join((*BALANCE_KEYS, *known))}")
+
+    def _require_groups(self, at: tuple[str, ...], table: Any, whole: bool, most: float) -> None:
+        if not isinstance(table, dict):
+            raise self._fault(at, f"{at[-1]} is not a table of numbers by group, such as {{ portrait = 1 }}")
+        for group, value in table.items():
+            if fault := number_fault(f"{at[-1]}.{group}", value, whole, 0, most):
+                raise self._fault(at, fault)
+
+    def _require_column(self, at: tuple[str, ...], score: Any) -> None:
+        scorer, _, name = score.partition(".") if isinstance(score, str) else ("", "", "")
+        if scorer not in SCORERS:
+            raise self._fault((*at, "score"), f"unknown scorer in {score!r}: choose from {', '.join(sorted(SCORERS))}")
+        columns = _columns(scorer, _is_number)
+        if name not in columns:
+            raise self._fault((*at, "score"), f"{scorer} has no number {name!r}: choose from {', '.join(columns)}")
+
+    def _require_scorers(self, scorers: Any) -> None:
+        if not isinstance(scorers, dict):
+            raise self._fault(("scorers",), "scorers is not a table")
+        for name, options in scorers.items():
+            if name not in SCORERS or not isinstance(options, dict):
+                known = ", ".join(sorted(SCORERS))
+                raise self._fault(("scorers", name), f"unknown scorer {name!r}: choose from {known}")
+            self._only(("scorers", name), options, tuple(inspect.signature(scorer_class(name)).parameters))
+
+    def _only(self, at: tuple[str, ...], table: dict[str, Any], known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                choices = f"choose from {', '.join(known)}" if known else "it has none"
+                raise self._fault((*at, key), f"unknown key {key!r}: {choices}")
+
+    def _fault(self, at: tuple[str, ...], message: str) -> UsageError:
+        line = next((self._lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self._lines), None)
+        where = f"{self._path}, line {line}" if line else str(self._path)
+        return UsageError(f"policy {where}: {message}")
+
+
+def _columns(scorer: str, kind: Callable[[Any], bool]) -> list[str]:
+    return [f.name for f in scorer_class(scorer).fields if kind(f.type)]
+
+
+def _is_word(kind: Any) -> bool:
+    """Few values, such as a category; long texts are `large_string`."""
+    import pyarrow as pa
+
+    return pa.types.is_string(kind)
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
+
+
+def _locate(text: str) -> dict[tuple[str, ...], int]:
+    """Line number of every table header and of every key below it, by dotted path. tomllib keeps no positions."""
+    table: tuple[str, ...] = ()
+    lines: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
+            table = _path(header[1])
+            lines.setdefault(table, number)
+        elif key := re.match(r"""\s*([\w."'-]+)\s*=""", line):
+            lines.setdefault((*table, *_path(key[1])), number)
+    return lines
+
+
+def _path(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

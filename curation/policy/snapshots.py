@@ -1,0 +1,89 @@
+"""Snapshots: what there is, and what differs between two. `flywheel fsck` checks that their files are those pinned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curation.policy import sql
+from curation.policy.policy import Policy
+from curation.policy.what_if import EXAMPLES, changes
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
+
+_COUNTS = ("input", "admitted", "dropped", "quarantined")
+
+
+def listed(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every snapshot, oldest first: id, policy, counts, shard files."""
+    records = sorted(workspace.path("snapshots").glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    out = []
+    for record in map(read_json, records):
+        files = len(read_json(workspace.path(record["manifest"]))["files"])
+        out.append({k: record[k] for k in ("snapshot", "policy")} | record["counts"] | {"shard_files": files})
+    return out
+
+
+def find(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The record of the snapshot with this id, or whose id begins so. Errors: `UsageError` that lists what there is."""
+    found = sorted(workspace.path("snapshots").glob("*.json"))
+    hits = [p for p in found if p.stem.startswith(name)] if name else []
+    if len(hits) != 1:
+        known = ", ".join(p.stem for p in found) or "there is none: run `flywheel run` first"
+        raise UsageError(f"{'several snapshots begin' if hits else 'no snapshot begins'} with {name!r}: {known}")
+    return read_json(hits[0])
+
+
+def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMPLES) -> dict[str, Any]:
+    """What differs: {counts, policy, scorers, pool, samples, shards}; each a list of rows, empty where nothing does.
+
+    `samples` says how many inputs went from one end (admitted, a filter, quarantined, not there) to another, and names
+    the first few. Errors: `UsageError` for an unknown snapshot.
+    """
+    a, b = find(workspace, before), find(workspace, after)
+    return {
+        "before": a["snapshot"],
+        "after": b["snapshot"],
+        "counts": [{"count": c, "before": a["counts"][c], "after": b["counts"][c]} for c in _COUNTS],
+        "policy": changes(_policy(workspace, a), _policy(workspace, b)),
+        "scorers": _differing("scorer", a["scorers"], b["scorers"]),
+        "pool": _differing("shard", *({s["shard"]: s["rows"] for s in r["pool"]} for r in (a, b))),
+        "samples": _moved(workspace, a["snapshot"], b["snapshot"], examples),
+        "shards": _differing("file", *(_rows_of_files(workspace, r) for r in (a, b))),
+    }
+
+
+def _policy(workspace: Workspace, record: dict[str, Any]) -> Policy:
+    return Policy.from_record(read_json(workspace.path("snapshots", record["snapshot"], "policy.json")))
+
+
+def _rows_of_files(workspace: Workspace, record: dict[str, Any]) -> dict[str, str]:
+    files = read_json(workspace.path(record["manifest"]))["files"]
+    return {f["path"]: f"{f['rows']} rows, {f['sha256'][:12]}" for f in files}
+
+
+def _differing(key: str, before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+    names = dict.fromkeys([*before, *after])
+    rows = ({key: n, "before": before.get(n), "after": after.get(n)} for n in names)
+    return [row for row in rows if row["before"] != row["after"]]
+
+
+def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list[dict[str, Any]]:
+    """Inputs by where they ended, in the order of their number; only those that moved."""
+
+    def ends(snapshot: str) -> str:
+        folder = workspace.path("snapshots", snapshot)
+        decisions, quarantine = (sql.quoted(str(folder / f"{n}.parquet")) for n in ("decisions", "quarantine"))
+        return f"""SELECT source_uri, any_value(sample_id) AS sample_id, min("end") AS "end" FROM (
+                SELECT source_uri, sample_id, coalesce(filter, outcome) AS "end" FROM {decisions}
+                UNION ALL SELECT source_uri, NULL, 'quarantined' FROM {quarantine}) GROUP BY 1"""
+
+    with sql.connect(workspace) as con:
+        found = con.sql(
+            f"""SELECT coalesce(a."end", 'not there') AS before, coalesce(b."end", 'not there') AS after,
+                   count(*) AS samples,
+                   list(coalesce(b.sample_id, a.sample_id, source_uri) ORDER BY source_uri)[:{examples}] AS examples
+            FROM ({ends(before)}) a FULL JOIN ({ends(after)}) b USING (source_uri)
+            WHERE a."end" IS DISTINCT FROM b."end" GROUP BY 1, 2 ORDER BY samples DESC, 1, 2"""
+        )
+        return found.to_arrow_table().to_pylist()

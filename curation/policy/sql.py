@@ -1,0 +1,302 @@
+"""A policy as SQL. Pure text: every stage and bucket becomes one integer column of one nested SELECT over the scores.
+
+The column `"S4@1024"` is NULL where the row does not enter, 0 where it passes, n where filter n of the cell stops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from curation.policy.policy import Filter, Policy, Stage
+from flywheel.core.storage import quoted, register
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from flywheel.core.workspace import Workspace
+
+HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
+
+
+class Details(NamedTuple):
+    """SQL expressions that say what stopped a row."""
+
+    filter: str
+    score: str
+    threshold: str
+
+
+def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that reads the workspace's files and never fetches an extension."""
+    import duckdb
+
+    con = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    register(con, workspace.root)
+    return con
+
+
+def cell(stage: str, bucket: int) -> str:
+    """Name of the verdict column of a stage's bucket."""
+    return f"{stage}@{bucket}"
+
+
+def survivor_column(stage: Stage, line: Filter) -> str:
+    """Prefix of the columns that a duplicates check joins to the rows."""
+    return f"{stage.name}.{line.name}"
+
+
+def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool) -> Policy:
+    """The policy with the checks that keep evaluation out of training, first thing wherever a stream enters."""
+    checks = [n for n, wanted in ((HELD_OUT, held_out), (DECONTAMINATION, prompts)) if wanted]
+    stages = []
+    for stage in policy.stages:
+        added = tuple(Filter(n, check=n, streams=stage.enters) for n in checks) if stage.enters else ()
+        readable = tuple(f for f in stage.filters if f.check == "readable")
+        rest = tuple(f for f in stage.filters if f.check != "readable")
+        stages.append(replace(stage, filters=readable + added + rest))
+    return replace(policy, stages=tuple(stages))
+
+
+def cells(policy: Policy) -> list[tuple[Stage, int, tuple[Filter, ...]]]:
+    """(stage, bucket, its filters in order) for every bucket of every stage, in order."""
+    return [(s, b, tuple(f for f in s.filters if f.applies_to(b))) for s in policy.stages for b in s.resolutions]
+
+
+def needed(policy: Policy, configured: Collection[str]) -> list[str]:
+    """Columns that the policy's filters read: scores and balance keys."""
+    lines = [f for s in policy.stages for f in s.filters]
+    scores = [f.score for f in lines if f.score in configured]
+    keys = [f.per for f in lines if f.per and f.per != "stream" and acts(f, configured)]
+    return list(dict.fromkeys([*scores, *keys]))
+
+
+def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
+    """SELECT of every column of `rows` plus one verdict column per cell. `configured`: score columns that exist."""
+    query = f"SELECT * FROM {rows}"
+    previous: Stage | None = None
+    for stage in policy.stages:
+        for bucket in stage.resolutions:
+            lines = tuple(f for f in stage.filters if f.applies_to(bucket))
+            query = _verdict(query, stage, bucket, lines, _entered(stage, bucket, previous), configured)
+        query = _balanced(query, stage, configured)
+        previous = stage
+    return query
+
+
+def candidates(stage: Stage, line: Filter, configured: Collection[str]) -> tuple[str, str]:
+    """Conditions of a duplicates check: (the row reaches it, the row passes the stage's filters that come after it)."""
+    place = stage.filters.index(line)
+    reaches = [_in("stream", line.streams or stage.enters)]
+    reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if acts(f, configured)]
+    sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and acts(f, configured)]
+    return " AND ".join(reaches), " AND ".join(["true", *sound])
+
+
+def _verdict(
+    query: str, stage: Stage, bucket: int, lines: tuple[Filter, ...], entered: str, configured: Collection[str]
+) -> str:
+    name = cell(stage.name, bucket)
+    acting = [(n, f) for n, f in enumerate(lines, 1) if acts(f, configured)]
+    tests = [f"WHEN {_fails(stage, f)} THEN {n}" for n, f in acting if f.check != "balance"]
+    case = f"CASE {' '.join(tests)} ELSE 0 END" if tests else "0"
+    return f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
+
+
+def balance(stage: Stage, configured: Collection[str]) -> Filter | None:
+    """The stage's balance, where it has one that acts."""
+    return next((f for f in stage.filters if f.check == "balance" and acts(f, configured)), None)
+
+
+def _balanced(query: str, stage: Stage, configured: Collection[str]) -> str:
+    """Apply the stage's cap per group, filled in the order of sample ids: a draw that no one chose."""
+    line = balance(stage, configured)
+    if line is None:
+        return query
+    before, ctes, joins, columns = f'"{stage.name} before balance"', [], [], []
+    for bucket in (b for b in stage.resolutions if line.applies_to(b)):
+        name, over = cell(stage.name, bucket), f'"{cell(stage.name, bucket)} over"'
+        number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(line)
+        place = f'row_number() OVER (PARTITION BY "{line.per}" ORDER BY draw, n)'
+        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {_cap(line)}'
+        ctes.append(f"{over} AS ({surplus})")
+        joins.append(f"LEFT JOIN {over} USING (n)")
+        columns.append(f'if({over}.{over} AND {_concerns(line)}, {number}, "{name}") AS "{name}"')
+    dropped = ", ".join(f'"{cell(stage.name, b)} over"' for b in stage.resolutions if line.applies_to(b))
+    return f"""WITH {before} AS MATERIALIZED ({query}), {", ".join(ctes)}
+        SELECT * EXCLUDE ({dropped}) REPLACE ({", ".join(columns)}) FROM {before} {" ".join(joins)}"""
+
+
+def _cap(line: Filter) -> str:
+    return _by_group(line, line.caps, str(line.cap))
+
+
+def _by_group(line: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
+    """A value that depends on the row's group."""
+    cases = " ".join(f"WHEN {quoted(group)} THEN {number}" for group, number in values)
+    return f'CASE "{line.per}" {cases} ELSE {otherwise} END' if cases else otherwise
+
+
+def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
+    entering = _in("stream", stage.enters)
+    if previous is None:
+        return entering
+    below = [b for b in previous.resolutions if b <= bucket]
+    source = max(below) if below else min(previous.resolutions)
+    return f'(coalesce("{cell(previous.name, source)}" = 0, false) OR {entering})'
+
+
+def acts(line: Filter, configured: Collection[str]) -> bool:
+    """Is the score column that it needs there?"""
+    return line.column is None or line.column in configured
+
+
+def _fails(stage: Stage, line: Filter) -> str:
+    return f"({_concerns(line)} AND {_violates(stage, line)})"
+
+
+def _concerns(line: Filter) -> str:
+    return _in("stream", line.streams) if line.streams else "true"
+
+
+def _violates(stage: Stage, line: Filter) -> str:
+    if line.compares:
+        return f'"{survivor_column(stage, line)}.survivor" IS NOT NULL'
+    if line.check in (HELD_OUT, DECONTAMINATION):
+        return f'"{line.check}"'
+    if line.check:
+        return "false"  # unreadable rows are in the quarantine already; balance comes after the others
+    bounds = [(line.min, "<"), (line.max, ">")]
+    tests = [f"coalesce({value(line)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
+    return f"({' OR '.join(tests)})"
+
+
+def value(line: Filter) -> str:
+    """The score that a filter reads, as DOUBLE."""
+    return f'CAST("{line.score}" AS DOUBLE)'
+
+
+def details(stage: Stage, bucket: int, lines: tuple[Filter, ...], configured: Collection[str]) -> Details:
+    """Expressions of the filter that stopped a row in this cell, its score and the threshold; NULL where none did."""
+    name = cell(stage.name, bucket)
+    names, scores, thresholds = [], [], []
+    for n, f in enumerate(lines, 1):
+        if not acts(f, configured):
+            continue
+        names.append(f"WHEN {n} THEN {quoted(f.name)}")
+        if f.score:
+            low = f"{value(f)} < {f.min}" if f.min is not None else "false"
+            scores.append(f"WHEN {n} THEN {value(f)}")
+            thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
+        elif f.compares:
+            scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
+            thresholds.append(f"WHEN {n} THEN {f.hamming if f.cosine is None else f.cosine}")
+        elif f.check == "balance":
+            thresholds.append(f"WHEN {n} THEN {_cap(f)}")
+    return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
+
+
+# Answers -------------------------------------------------------------------------------------------------------------
+def decisions(policy: Policy, configured: Collection[str]) -> str:
+    """One row per usable input. `stage_reached`: the last stage that trains on it; of a dropped row, the stage that
+    dropped it. Filter, score and threshold are those of the first cell that stopped a dropped row."""
+    found = cells(policy)
+    parts = [(f'"{cell(s.name, b)}"', s, details(s, b, lines, configured)) for s, b, lines in found]
+    passed = " OR ".join(f"coalesce({column} = 0, false)" for column, _, _ in parts)
+    last = " ".join(f"WHEN {column} = 0 THEN {quoted(s.name)}" for column, s, _ in reversed(parts))
+    first = " ".join(f"WHEN {column} > 0 THEN {quoted(s.name)}" for column, s, _ in parts)
+
+    def stopped(expressions: Iterable[str]) -> str:
+        return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
+
+    lines_of = [(s, f) for s in policy.stages for f in s.filters]
+    checks = [survivor_column(s, f) for s, f in lines_of if f.compares and acts(f, configured)]
+    survivor = f"coalesce({', '.join(checked)})" if (checked := [f'"{c}.survivor"' for c in checks]) else "NULL"
+    return f"""
+        SELECT e.sample_id, e.source_uri, e.shard, e.row, e.task, e.stream, d.* EXCLUDE (n, survivor_n),
+               CAST(s.sample_id AS VARCHAR) AS survivor, CAST(s.source_uri AS VARCHAR) AS survivor_uri
+        FROM (
+            SELECT n, CASE {last} {first} END AS stage_reached,
+                   if(admitted, 'admitted', 'dropped') AS outcome,
+                   if(admitted, NULL, coalesce({stopped(d.filter for _, _, d in parts)}, {quoted(NO_STAGE)})) AS filter,
+                   CAST(if(admitted, NULL, {stopped(d.score for _, _, d in parts)}) AS DOUBLE) AS score,
+                   CAST(if(admitted, NULL, {stopped(d.threshold for _, _, d in parts)}) AS DOUBLE) AS threshold,
+                   CAST(if(admitted, NULL, {survivor}) AS BIGINT) AS survivor_n
+            FROM (SELECT *, {passed} AS admitted FROM judged)
+        ) d JOIN every e USING (n) LEFT JOIN every s ON s.n = d.survivor_n ORDER BY d.n"""
+
+
+def stages(policy: Policy, configured: Collection[str]) -> str:
+    """One row per (input, stage, bucket) entered, in order, with the filter that stopped it there."""
+    selects = []
+    for number, (stage, bucket, lines) in enumerate(cells(policy)):
+        column = f'"{cell(stage.name, bucket)}"'
+        found = details(stage, bucket, lines, configured)
+        selects.append(
+            f"""SELECT n, {quoted(stage.name)} AS stage, {bucket} AS bucket,
+                       {column} = 0 AS passed, CAST({found.filter} AS VARCHAR) AS filter,
+                       CAST({found.score} AS DOUBLE) AS score, CAST({found.threshold} AS DOUBLE) AS threshold,
+                       {number} AS position
+                FROM judged WHERE {column} IS NOT NULL"""
+        )
+    return f"""SELECT e.shard, e.row, e.sample_id, e.source_uri, p.* EXCLUDE (n, position)
+        FROM ({" UNION ALL ".join(selects)}) p JOIN every e USING (n) ORDER BY n, position"""
+
+
+def admitted(policy: Policy, configured: Collection[str]) -> str:
+    """Rows to shard: where they are, the bucket, and the names of the stages that train on them in it, by spaces.
+
+    `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
+    how often the balanced stages draw the row, 1 being as often as any other.
+    """
+    selects = []
+    for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
+        here = [s for s in policy.stages if bucket in s.resolutions]
+        trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
+        balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
+        weight, rows = "1e0", "judged"
+        for stage, line in balanced:
+            if line.weighs:
+                weight, rows = "coalesce(weight, 1e0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
+        selects.append(
+            f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
+        )
+    # An edit pair stays as it is: turned alone, its target would no longer fit its references.
+    turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
+    lying = f"{turn} % 180 <> 0"
+    return f"""
+        SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
+               task, len(reference_ids) AS "references", reference_ids, {turn} AS turn, weight
+        FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n)
+        WHERE stages <> '' ORDER BY bucket, n"""
+
+
+def _weights(stage: Stage, bucket: int, line: Filter) -> str:
+    """(n, weight) of the rows that pass a balanced cell: share of draws that their group is to have over that it has.
+
+    Groups with a quota get it; the others share the rest in proportion to rows ** tail.
+    """
+    quota = _by_group(line, line.quotas, "NULL")
+    tail, most = (1.0 if line.tail is None else line.tail), ("'inf'" if line.most is None else line.most)
+    name = cell(stage.name, bucket)
+    return f"""
+        SELECT n, least(CAST({most} AS DOUBLE), total / rows * CASE
+                   WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
+                   ELSE quota END) AS weight
+        FROM judged JOIN (
+            SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
+                   coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
+            FROM (SELECT "{line.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
+                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON "{line.per}" IS NOT DISTINCT FROM "group"
+        WHERE "{name}" = 0"""
+
+
+def _number(value_: float | None) -> str:
+    return "NULL" if value_ is None else f"CAST({value_} AS DOUBLE)"
+
+
+def _in(column: str, values: Collection[str]) -> str:
+    if not values:
+        return "false"
+    return f"{column} IN ({', '.join(quoted(v) for v in values)})"

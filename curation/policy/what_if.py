@@ -1,0 +1,205 @@
+"""What would change: two policies on the scores that are there. No image is read and nothing is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from curation.decide.judging import APPLIED, Evaluation, Verdicts, sample_ids, verdicts
+from curation.policy import sql
+from curation.policy.policy import CHECKS, Filter, Policy
+from curation.policy.reader import load_policy
+from curation.run import configure
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.workspace import Workspace
+
+EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, in the order of the pool
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a question is asked against: a policy, and what evaluation keeps out of training."""
+
+    policy: Policy
+    evaluation: Evaluation = Evaluation()
+
+
+def basis(workspace: Workspace, snapshot: str | None, policy: str | None = None) -> Basis:
+    """The policy and evaluation of a snapshot; `policy`, where given, replaces its policy.
+
+    Errors: `UsageError` where there is neither.
+    """
+    if snapshot is None:
+        if policy is None:
+            raise UsageError("nothing has been curated in this workspace yet: run `flywheel run` first")
+        return Basis(load_policy(policy))
+    folder = workspace.path("snapshots", snapshot)
+    if not (folder / "policy.json").exists():
+        raise UsageError(f"snapshot {snapshot} was written before policies were kept with it: curate the pool again")
+    kept = read_json(folder / "evaluation.json")
+    evaluation = Evaluation(frozenset(kept["held_out"]), frozenset(kept["prompts"]))
+    return Basis(load_policy(policy) if policy else Policy.from_record(read_json(folder / "policy.json")), evaluation)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, float]:
+    """`["S4.aesthetic.min=5.0"]` as {path: number}. Errors: `UsageError`."""
+    out: dict[str, float] = {}
+    for text in settings:
+        path, equals, number = (part.strip() for part in text.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not path or not equals or not math.isfinite(value):
+            raise UsageError(f"cannot read --set {text!r}: write STAGE.FILTER.BOUND=NUMBER, as in S4.aesthetic.min=5.0")
+        out[path] = value
+    return out
+
+
+def with_settings(policy: Policy, settings: Mapping[str, float]) -> Policy:
+    """The policy with every setting replaced; bounds that cross only until the last one is set are no error."""
+    for path, value in _widening_first(policy, settings):
+        policy = policy.replace(path, value)
+    return policy
+
+
+def _widening_first(policy: Policy, settings: Mapping[str, float]) -> list[tuple[str, float]]:
+    """A raised max before a raised min, so that moving a whole range never passes through an empty one."""
+
+    def narrows(item: tuple[str, float]) -> bool:
+        path, value = item
+        old = policy.number(path)
+        return old is None or (value > old if path.endswith(".min") else value < old)
+
+    return sorted(settings.items(), key=narrows)
+
+
+def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int = EXAMPLES) -> dict[str, Any]:
+    """What enters and what leaves each stage and bucket when `changed` takes the place of `base.policy`.
+
+    Returns {changes, not_configured, admitted, stages, funnel}: `admitted` and each row of `stages` count the samples
+    before and after, those that enter and leave, and name the first few; `funnel` has the filters whose counts differ.
+    Errors: `UsageError` where scores are missing.
+    """
+    scorers, reasons = configure(base.policy)
+    more, more_reasons = configure(changed)
+    before = verdicts(workspace, base.policy, scorers, base.evaluation)
+    after = verdicts(workspace, changed, more, base.evaluation)
+    return {
+        "changes": changes(base.policy, changed),
+        "not_configured": reasons | more_reasons,
+        **_moves(before, after, _cells(base.policy, changed), partial(sample_ids, workspace, scorers), examples),
+        "funnel": _funnel(before, after),
+    }
+
+
+def changes(a: Policy, b: Policy) -> list[dict[str, Any]]:
+    """Every line that differs between two policies: path, value in `a`, value in `b` (None: not there), in order."""
+    left, right = _lines(a), _lines(b)
+    return [
+        {"line": path, "before": left.get(path), "after": right.get(path)}
+        for path in dict.fromkeys([*left, *right])
+        if left.get(path) != right.get(path)
+    ]
+
+
+def lines(policy: Policy) -> list[dict[str, Any]]:
+    """A policy as a table: one row per filter in the order in which they act, with what it reads and its bounds."""
+    return [
+        {
+            "stage": stage.name,
+            "buckets": " ".join(str(b) for b in stage.resolutions if f.applies_to(b)),
+            "streams": " ".join(f.streams) or "all",
+            "filter": f.name,
+            "reads": f.score or f.check,
+            "min": f.min,
+            "max": f.max,
+            "options": _options(f),
+        }
+        for stage in policy.stages
+        for f in stage.filters
+    ]
+
+
+def _options(line: Filter) -> str:
+    needed, optional = CHECKS.get(line.check or "", ((), ()))
+    given = {k: v for k in (*needed, *optional) if (v := getattr(line, k)) not in (None, ())}
+    return ", ".join(f"{k} {dict(v) if isinstance(v, tuple) else v}" for k, v in given.items())
+
+
+def _lines(policy: Policy) -> dict[str, Any]:
+    """Dotted path → value of everything that decides. The place of a filter in its stage decides too."""
+    out: dict[str, Any] = {}
+    for stage in policy.record()["stages"]:
+        at = stage["name"]
+        out[f"{at}.resolutions"], out[f"{at}.enters"] = stage["resolutions"], stage["enters"]
+        out[f"{at}.order"] = [f["name"] for f in stage["filters"]]
+        for f in stage["filters"]:
+            out |= {f"{at}.{f['name']}.{k}": v for k, v in f.items() if k != "name" and v not in (None, [], 0)}
+    out["evaluation.prompt_similarity"] = policy.prompt_similarity
+    for name, options in policy.record()["scorers"].items():
+        out |= {f"scorers.{name}.{k}": v for k, v in options.items()}
+    return out
+
+
+# Counting ------------------------------------------------------------------------------------------------------------
+def _cells(*policies: Policy) -> list[tuple[str, int]]:
+    """(stage, bucket) of every policy, in order."""
+    return sorted({(stage.name, bucket) for policy in policies for stage, bucket, _ in sql.cells(policy)})
+
+
+Names = Callable[[np.ndarray], list[str]]  # places in the pool → sample ids
+
+
+def _moves(
+    before: Verdicts, after: Verdicts, cells: list[tuple[str, int]], names: Names, examples: int
+) -> dict[str, Any]:
+    stages, old_any, new_any = [], np.zeros(before.rows, bool), np.zeros(before.rows, bool)
+    for stage, bucket in cells:
+        old, new = (_passed(v, sql.cell(stage, bucket)) for v in (before, after))
+        old_any, new_any = old_any | old, new_any | new
+        stages.append({"stage": stage, "bucket": bucket} | _compared(old, new, names, examples))
+    return {"admitted": _compared(old_any, new_any, names, examples), "stages": stages}
+
+
+def _passed(verdicts: Verdicts, cell: str) -> np.ndarray:
+    """bool [rows of the pool]: those that pass this stage and bucket."""
+    out = np.zeros(verdicts.rows, bool)
+    if cell in verdicts.cells.column_names:
+        passes = pc.fill_null(pc.equal(verdicts.cells[cell], 0), False)
+        out[verdicts.cells["n"].to_numpy()] = passes.to_numpy()
+    return out
+
+
+def _compared(old: np.ndarray, new: np.ndarray, names: Names, examples: int) -> dict[str, Any]:
+    enters, leaves = np.flatnonzero(new & ~old), np.flatnonzero(old & ~new)
+    return {
+        "before": int(old.sum()),
+        "after": int(new.sum()),
+        "enters": len(enters),
+        "leaves": len(leaves),
+        "entering": names(enters[:examples]),
+        "leaving": names(leaves[:examples]),
+    }
+
+
+def _funnel(before: Verdicts, after: Verdicts) -> list[dict[str, Any]]:
+    """Filters whose entered, dropped or status differ, with both sides; a filter that one side lacks has None there."""
+    sides = [{(r["stage"], r["bucket"], r["filter"]): r for r in j.funnel.to_pylist()} for j in (before, after)]
+    out = []
+    for key in dict.fromkeys([*sides[0], *sides[1]]):
+        old, new = (side.get(key) for side in sides)
+        if old == new:
+            continue
+        both = (("before", old), ("after", new))
+        counts = {f"{k}_{when}": r and r[k] for k in ("entered", "dropped") for when, r in both}
+        applied = (new or old)["status"] == APPLIED
+        out.append({"stage": key[0], "bucket": key[1], "filter": key[2], "applied": applied} | counts)
+    return out

@@ -1,0 +1,176 @@
+"""Curate: score what is not scored, decide, shard, and pin it all as a snapshot. Run again, it finds its own work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.decide.explain import explain
+from curation.decide.judging import Evaluation, Judged, judge, verdicts
+from curation.policy.policy import Policy
+from curation.scorers import Unavailable, is_configured, load, scoring
+from curation.shards import writer as shards
+from curation.sources import pool
+from flywheel.core.cluster import cluster
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
+from flywheel.core.scorer import Scorer
+from flywheel.core.storage import remove
+from flywheel.core.text import normalise
+from flywheel.core.workspace import Workspace
+
+__all__ = ["Curated", "curate", "explain", "funnel"]
+
+ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
+_FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Curated:
+    """A snapshot: its id, its shard manifest, and counts with input = admitted + dropped + quarantined."""
+
+    snapshot: str
+    manifest: str
+    input: int
+    admitted: int
+    dropped: int
+    quarantined: int
+    funnel: tuple[dict[str, Any], ...]
+    not_configured: tuple[str, ...]
+
+
+def curate(
+    workspace: Workspace,
+    policy: Policy,
+    *,
+    held_out: frozenset[str] = frozenset(),
+    exclude_prompts: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> Curated:
+    """Bring the pool through `policy` into shards.
+
+    held_out: ids of samples or images that only evaluation may see; they, their pairs and what resembles them never
+    reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never do.
+    Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished one is only looked up.
+    Errors: `UsageError` when nothing was ingested.
+    """
+    content = pool.shards(workspace)
+    if not pool.batches(workspace):
+        raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
+    scorers, reasons = configure(policy)
+    versions = {name: scorer.version for name, scorer in scorers.items()}
+    evaluation = Evaluation(held_out, frozenset(normalise(p) for p in exclude_prompts))
+    snapshot = digest(
+        _FORMAT,
+        [(s.sha256, [p.name for p in s.captions]) for s in content],
+        [pool.manifest(b)["quarantined"] for b in pool.batches(workspace)],
+        policy.sha256,
+        versions,
+        sorted(evaluation.held_out),
+        sorted(evaluation.prompts),
+    )[:16]
+    record = workspace.path("snapshots", f"{snapshot}.json")
+    if not record.exists():
+        options = {name: policy.scorers.get(name, {}) for name in scorers}
+        with ExitStack() as stack:
+            if scoring.pending(workspace, options):
+                stack.enter_context(cluster(workers))  # one Ray for scoring and sharding
+            scoring.score(workspace, options, progress=progress, workers=workers)
+            while True:
+                judged = judge(workspace, policy, scorers, evaluation)
+                try:
+                    manifest = shards.write_shards(
+                        workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
+                    )
+                    break
+                except shards.Unfit as unfit:  # judged again without them: a duplicate of theirs may be admitted now
+                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
+                    scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
+        _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
+    return _read(workspace, record)
+
+
+def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """(scorers that can run, reason why the others cannot), by name."""
+    scorers: dict[str, Scorer] = {}
+    reasons: dict[str, str] = {}
+    for name in dict.fromkeys((*ALWAYS, *policy.scorer_names())):
+        options = policy.scorers.get(name, {})
+        if not is_configured(name, options):
+            reasons[name] = f"{name} is not configured: fill in [scorers.{name}] of the policy"
+            continue
+        try:
+            scorers[name] = load(name, **options)
+        except Unavailable as error:
+            reasons[name] = str(error)
+    return scorers, reasons
+
+
+def funnel(workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()) -> list[dict[str, Any]]:
+    """What `policy` would do to the scored pool, filter by filter; no image is read.
+
+    Errors: `UsageError` where a score file is missing.
+    """
+    return verdicts(workspace, policy, configure(policy)[0], evaluation).funnel.to_pylist()
+
+
+def _commit(
+    workspace: Workspace,
+    snapshot: str,
+    policy: Policy,
+    evaluation: Evaluation,
+    judged: Judged,
+    manifest: Path,
+    versions: Mapping[str, str],
+    reasons: Mapping[str, str],
+) -> None:
+    """Write the snapshot's tables, then its record: a snapshot exists once its record does."""
+    counts = judged.counts
+    if counts["input"] != _inputs(workspace):
+        raise AssertionError(f"{_inputs(workspace)} inputs, but {counts}: rows were lost or doubled")
+    folder = workspace.path("snapshots", snapshot)
+    for name in ("decisions", "stages", "funnel", "quarantine"):
+        write_parquet(folder / f"{name}.parquet", getattr(judged, name))
+    write_json(folder / "policy.json", policy.record())
+    held = {"held_out": sorted(evaluation.held_out), "prompts": sorted(evaluation.prompts)}
+    write_json(folder / "evaluation.json", held)
+    write_json(
+        workspace.path("snapshots", f"{snapshot}.json"),
+        {
+            "snapshot": snapshot,
+            "policy": policy.name,
+            "policy_sha256": policy.sha256,
+            "scorers": dict(versions),
+            "not_configured": dict(reasons),
+            "pool": [
+                {"shard": s.key, "rows": s.rows, "sha256": s.sha256, "texts": s.texts} for s in pool.shards(workspace)
+            ],
+            "manifest": str(manifest.relative_to(workspace.root)),
+            "manifest_sha256": file_digest(manifest),
+            "files": {path.name: file_digest(path) for path in sorted(folder.glob("[!.]*"))},
+            "counts": counts,
+            "funnel": judged.funnel.to_pylist(),
+        },
+    )
+
+
+def _inputs(workspace: Workspace) -> int:
+    """Inputs that the pool's manifests account for."""
+    return sum(m["rows"] + m["quarantined"] for m in map(pool.manifest, pool.batches(workspace)))
+
+
+def _read(workspace: Workspace, record: Path) -> Curated:
+    value = read_json(record)
+    return Curated(
+        snapshot=value["snapshot"],
+        manifest=str(workspace.path(value["manifest"])),
+        **value["counts"],
+        funnel=tuple(value["funnel"]),
+        not_configured=tuple(f"{name}: {reason}" for name, reason in value["not_configured"].items()),
+    )

@@ -1,0 +1,251 @@
+"""Scoring: every scorer's columns for every pool row, computed once. What is missing is the work still to do.
+
+`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order; the file's existence is the
+checkpoint. Thresholds live in the policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.captioning.generated import with_generated
+from curation.scorers import load
+from curation.sources import pool
+from flywheel.core.cluster import cluster, run_all
+from flywheel.core.files import write_parquet
+from flywheel.core.image import BadImage
+from flywheel.core.schema import SCORE_KEYS
+from flywheel.core.scorer import Item, Scorer
+from flywheel.core.storage import located, readable
+from flywheel.core.workspace import Workspace
+
+Progress = Callable[[int, int, str], None]
+Options = Mapping[str, Any]
+References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
+
+_COLUMNS = "sample_id", "image", "width", "height", "caption", "captions", "task", "reference_ids"  # all that it reads
+_GROUP_ROWS = 16  # rows whose decodes are in memory together …
+_GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest that mallopt takes
+_KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker keeps
+
+
+def score(
+    workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
+) -> None:
+    """Compute the missing score files of the whole pool: a Ray task per shard, all its pending scorers over one decode.
+
+    A row that raises has its `error` set; one that kills its worker process is found, and has its error set too.
+    """
+    todo = pending(workspace, scorers)
+    if not todo:
+        return
+    calls = [(s.path, names, _references(workspace, s.path), s.captions) for s, names in todo]
+    with cluster(workers):
+        for done, (index, failure) in enumerate(run_all(_score_shard, calls), 1):
+            if isinstance(failure, Exception):
+                _score_row_by_row(*calls[index])
+            if progress:
+                progress(done, len(todo), "shards scored")
+
+
+def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
+    """Where the columns of one scorer for one shard are."""
+    return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
+
+
+def _folder(workspace: Workspace, scorer: Scorer) -> Path:
+    return workspace.path("scores", f"{scorer.name}@{scorer.version}")
+
+
+Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
+
+
+def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
+    """Shards with missing score files, and which those are."""
+    loaded = {name: load(name, **options) for name, options in scorers.items()}
+    # Listed once: on S3 a question for each file is a request.
+    there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
+    todo = []
+    for shard in pool.shards(workspace):
+        paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in there[n]}
+        if missing:
+            todo.append((shard, missing))
+    return todo
+
+
+def _references(workspace: Workspace, shard: Path) -> References:
+    """Where the shard's reference images are in the pool."""
+    named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
+    wanted = {i for ids in named.to_pylist() for i in ids}
+    return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
+
+
+def image_index(workspace: Workspace) -> References:
+    """Image id → (path of a pool shard, row) for the whole pool."""
+    return _image_index(tuple((str(s.path)) for s in pool.shards(workspace)))
+
+
+@lru_cache(maxsize=1)
+def _image_index(shards: tuple[str, ...]) -> References:
+    index: References = {}
+    for path in shards:
+        ids = pq.read_table(readable(path), columns=["image_id"])["image_id"]
+        for row, image_id in enumerate(ids.to_pylist()):
+            index.setdefault(image_id, (path, row))
+    return index
+
+
+def fetch_images(places: References) -> dict[str, bytes]:
+    """Encoded bytes of pool images by id; each shard is read once."""
+    by_shard: dict[str, list[tuple[int, str]]] = {}
+    for image_id, (path, row) in sorted(places.items()):
+        by_shard.setdefault(path, []).append((row, image_id))
+    out: dict[str, bytes] = {}
+    for path, rows in by_shard.items():
+        images = pq.read_table(readable(path), columns=["image"])["image"]
+        out |= {image_id: images[row].as_py() for row, image_id in rows}
+    return out
+
+
+def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
+    """Set the `error` of rows, (key of the pool shard, row) → reason, that failed only after they were scored.
+
+    Tables made from the scores of their batches are removed: they are written again.
+    """
+    for shard in pool.shards(workspace):
+        found = {row: why for (key, row), why in faults.items() if key == shard.key}
+        if not found:
+            continue
+        for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
+            derived.unlink()  # first: killed in between, it must not outlive what it was made from
+        path = score_path(workspace, scorer, shard)
+        table = pq.read_table(readable(path))
+        errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
+        place = table.schema.get_field_index("error")
+        write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
+
+
+# In the workers ------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=16)
+def _loaded(name: str, options: str) -> Scorer:
+    """A scorer, and the models behind it, once per process."""
+    return load(name, **json.loads(options))
+
+
+def _read(shard: Path) -> pa.Table:
+    """What scorers see of a shard; on one thread, because parallelism is by process."""
+    return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Once per process: one thread, because parallelism is by process, and a heap that is kept from picture to picture.
+
+    By default glibc gives every plane back to the system and faults it in again: up to a third of a picture's cost.
+    """
+    import ctypes
+
+    import cv2
+
+    cv2.setNumThreads(1)
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_HEAP)
+
+
+def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
+    """Score every row of a shard and write the missing files."""
+    rows = list(with_generated(_read(shard).to_pylist(), captions))
+    results = _score_rows(rows, todo, references)
+    _write(todo, [r["sample_id"] for r in rows], results)
+
+
+def _score_one(
+    shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
+) -> dict[str, list[Any]]:
+    """Score a single row; the worker may die of it."""
+    rows = list(with_generated(_read(shard).slice(row, 1).to_pylist(), captions))
+    return _score_rows(rows, todo, references)
+
+
+def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
+    """A row of this shard kills its worker: score each alone, so that only that row is lost."""
+    ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
+    results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
+    calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
+    killers = []
+    for row, found in run_all(_score_one, calls):
+        if isinstance(found, Exception):
+            killers.append(row)
+        else:
+            for name in todo:
+                results[name][row] = found[name][0]
+    # Which scorer it is: the others keep their columns, so that a repaired one is all that has to run again.
+    again = [(row, name) for row in killers for name in todo]
+    calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
+    for index, found in run_all(_score_one, calls):
+        row, name = again[index]
+        killed = isinstance(found, Exception)
+        results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+    _write(todo, ids, results)
+
+
+def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: References) -> dict[str, list[Any]]:
+    """Scorer name → one dict or exception per row."""
+    _settle()
+    images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
+    out: dict[str, list[Any]] = {name: [] for name in todo}
+    for group in _groups(rows):
+        items = [
+            Item(
+                image=r["image"],
+                caption=r["caption"],
+                task=r["task"],
+                references=tuple(images[i] for i in r["reference_ids"] if i in images),
+            )
+            for r in group
+        ]
+        for name, (options, _) in todo.items():
+            out[name] += _loaded(name, options).score(items)
+    return out
+
+
+def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Consecutive rows whose decoded pictures fit in memory together."""
+    group: list[dict[str, Any]] = []
+    pixels = 0
+    for row in rows:
+        size = row["width"] * row["height"]
+        if group and (len(group) == _GROUP_ROWS or pixels + size > _GROUP_PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append(row)
+        pixels += size
+    if group:
+        yield group
+
+
+def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any]]) -> None:
+    for name, (options, path) in todo.items():
+        scorer = _loaded(name, options)
+        rows = [
+            {"row": n, "sample_id": i, "error": reason(r) if isinstance(r, Exception) else None}
+            | (r if isinstance(r, dict) else {})
+            for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
+        ]
+        write_parquet(located(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
+
+
+def reason(error: Exception) -> str:
+    """Why a row is unusable, as the `error` column and the quarantine say it."""
+    return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,153 @@
+"""The score table: metadata and every deciding score of a batch in one file, so that a policy opens one, not thousands.
+
+`tables/<batch>@<key>.parquet` is derived from the pool's shards and their score files, which stay the checkpoint: a
+table can be deleted at any time and is written again. Its key holds shard digests and scorer versions: none is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.captioning import generated
+from curation.policy import sql
+from curation.scorers.scoring import score_path
+from curation.sources import pool
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, replacing
+from flywheel.core.schema import POOL, column
+from flywheel.core.scorer import Scorer
+from flywheel.core.workspace import Workspace
+
+_FORMAT = 2  # raised when the same scores would give another table
+_SHARDS = 256  # shards that are in memory together
+_ROW_GROUP = 122_880  # rows: DuckDB reads row groups in parallel
+
+# Beside numbers and words, what deduplication and decontamination need.
+_TEXTS = ("text.normalized", "pixels.thumbnail")
+_METADATA = ("sample_id", "source_uri", "source", "task", "width", "height", "reference_ids", "image_id", "stream")
+
+
+def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
+    """One table per batch with rows, oldest first; what is missing is written.
+
+    Errors: `UsageError` where a score file is missing.
+    """
+    manifests = {batch: pool.manifest(batch) for batch in pool.batches(workspace)}
+    paths = {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
+    missing = {batch for batch, path in paths.items() if not path.exists()}
+    shards = [s for s in pool.shards(workspace) if s.path.parent in missing] if missing else []
+    for batch in sorted(missing):
+        mine = [s for s in shards if s.path.parent == batch]
+        _require_scores(workspace, mine, scorers)
+        write_table(paths[batch], scorers, _chunks(workspace, mine, scorers))
+    return list(paths.values())
+
+
+def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
+    """Where the table of a batch with this manifest is."""
+    versions = [(s.name, s.version) for s in scorers.values()]
+    texts = [generated.text_key(paths) for paths in generated.sidecars(workspace, batch).values()]
+    key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
+    return workspace.path("tables", f"{batch}@{key}.parquet")
+
+
+def _rows(manifest: Mapping[str, Any]) -> list[int]:
+    return [s["rows"] for s in manifest["shards"]]
+
+
+def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
+    """Columns of a table: place in the pool, metadata, `draw`, reason, then `<scorer>.<column>`."""
+    return pa.schema(
+        [
+            column("shard", pa.string(), "key of the pool shard"),
+            column("row", pa.int32(), "row number inside the pool shard"),
+            *(POOL.field(name) for name in _METADATA),
+            column("draw", pa.uint64(), "first 64 bits of the sample id: an order that no one chose"),
+            column("reason", pa.string(), "why the row cannot be judged; null when it can"),
+            *(f.with_name(f"{s.name}.{f.name}") for s in scorers.values() for f in s.fields if _decides(s, f)),
+        ]
+    )
+
+
+def write_table(path: Path, scorers: Mapping[str, Scorer], chunks: Iterable[pa.Table]) -> None:
+    """Write a batch's table atomically from parts in pool order; parts may lack `draw`."""
+    kind = schema(scorers)
+    # the only columns in which values repeat
+    words = ["shard", "source", "task", "stream", "reason", *(f.name for f in kind if _is_word(f))]
+    with replacing(path) as tmp, pq.ParquetWriter(tmp, kind, compression="lz4", use_dictionary=words) as writer:
+        for chunk in _regrouped(_complete(c, kind) for c in chunks):
+            writer.write_table(chunk, row_group_size=_ROW_GROUP)
+
+
+def _complete(chunk: pa.Table, kind: pa.Schema) -> pa.Table:
+    draws = [int(i[:16], 16) for i in chunk["sample_id"].to_pylist()]
+    return chunk.append_column("draw", pa.array(draws, pa.uint64())).select(kind.names).cast(kind)
+
+
+def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in parts of whole row groups."""
+    waiting: list[pa.Table] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        if sum(w.num_rows for w in waiting) >= _ROW_GROUP:
+            whole = pa.concat_tables(waiting)
+            full = whole.num_rows // _ROW_GROUP * _ROW_GROUP
+            yield whole.slice(0, full)
+            waiting = [whole.slice(full)]
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _decides(scorer: Scorer, field: pa.Field) -> bool:
+    """Can a policy, deduplication or decontamination read it? Long text, boxes and embeddings stay in score files."""
+    kind = field.type
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return number or pa.types.is_string(kind) or f"{scorer.name}.{field.name}" in _TEXTS
+
+
+def _is_word(field: pa.Field) -> bool:
+    """A score that is one of few words."""
+    return "." in field.name and pa.types.is_string(field.type)
+
+
+def _require_scores(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> None:
+    for name, scorer in scorers.items():
+        if missing := [p for s in shards if not (p := score_path(workspace, scorer, s)).exists()]:
+            raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
+
+
+def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:
+    with sql.connect(workspace) as con:
+        for start in range(0, len(shards), _SHARDS):
+            part = shards[start : start + _SHARDS]
+            yield con.sql(_query(workspace, part, scorers)).to_arrow_table()
+
+
+def _query(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> str:
+    """Rows of some shards in pool order. Keys are numbers: the shard's place in the list, and the row."""
+    keys = ", ".join(sql.quoted(s.key) for s in shards)
+    found = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join(_METADATA)} FROM"
+    query = f"FROM ({found} {_read(s.path for s in shards)}) AS pool"
+    columns, errors = [], []
+    for name, scorer in scorers.items():
+        paths = _read(score_path(workspace, scorer, s) for s in shards)
+        fields = [f for f in scorer.fields if _decides(scorer, f)]
+        named = ", ".join(f'"{f.name}" AS "{name}.{f.name}"' for f in fields)
+        score = f'SELECT file_index AS shard_number, row, error AS "{name}.error", {named} FROM {paths}'
+        query += f" JOIN ({score}) USING (shard_number, row)"
+        columns += [f'"{name}.{f.name}"' for f in fields]
+        errors.append(f'"{name}.error"')
+    reason = f"coalesce({', '.join(errors)})" if errors else "NULL"
+    chosen = ", ".join([*_METADATA, f"CAST({reason} AS VARCHAR) AS reason", *columns])
+    shard = f"([{keys}])[CAST(shard_number AS BIGINT) + 1]"
+    return f"SELECT {shard} AS shard, row, {chosen} {query} ORDER BY shard_number, row"
+
+
+def _read(paths: Iterable[Any]) -> str:
+    listed = ", ".join(sql.quoted(str(p)) for p in paths)
+    return f"read_parquet([{listed}], file_row_number=true)"

@@ -1,0 +1,262 @@
+"""Training shards: admitted samples, resized and encoded for their bucket, grouped by layout, pinned by a manifest.
+
+A row is stored once per bucket: files group rows by bucket, layout and the set of stages that train on them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageFilter, ImageOps
+
+from curation.captioning.generated import with_generated
+from curation.policy.policy import Policy
+from curation.scorers.scoring import References, fetch_images, image_index, reason
+from curation.shards.layout import layout
+from curation.sources import pool
+from flywheel.core.cluster import cluster, run_all
+from flywheel.core.files import file_digest, replacing, write_json
+from flywheel.core.image import decode, open_image
+from flywheel.core.orientation import turned
+from flywheel.core.schema import SHARD
+from flywheel.core.storage import located, readable
+from flywheel.core.workspace import Workspace
+
+ROW_GROUP = 64
+_FILE_PIXELS = 64 * 1024 * 1024  # of one file's targets: a file is a task's worth of work
+_PNG_LEVEL = 3
+_JPEG = {"quality": 95, "subsampling": 0}  # of 4:4:4: coloured edges stay sharp
+
+_COLUMNS = (
+    "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
+)  # fmt: skip
+
+Progress = Callable[[int, int, str], None]
+Rows = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
+Faults = dict[tuple[str, int], str]  # (key of the pool shard, row) → why its picture cannot be fitted
+Marks = dict[tuple[str, int], tuple[int, float]]  # (key of the pool shard, row) → (turn, weight)
+
+
+class Unfit(Exception):
+    """Rows that were admitted, and whose pictures cannot be resized and encoded: `faults`."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(f"{len(faults)} admitted rows cannot be made into training rows")
+        self.faults = faults
+
+
+def manifest_path(workspace: Workspace, snapshot: str) -> Path:
+    """Where the shard manifest of a snapshot is."""
+    return workspace.path("shards", snapshot, "manifest.json")
+
+
+def write_shards(
+    workspace: Workspace,
+    snapshot: str,
+    policy: Policy,
+    admitted: pa.Table,
+    *,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> Path:
+    """Write the shard files that are missing, then the manifest; returns its path.
+
+    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
+    turn, weight. Errors: `Unfit`, once every other file is written; no file that would hold such a row is.
+    """
+    path = manifest_path(workspace, snapshot)
+    if path.exists():
+        return path
+    files = _plan(workspace, admitted)
+    todo = [f for f in files if not (path.parent / f["path"]).exists()]
+    parts = ("width", "height", "content", "marks", "places")
+    calls = [(str(path.parent / f["path"]), *(f[k] for k in parts)) for f in todo]
+    faults: Faults = {}
+    if calls:
+        with cluster(workers):
+            for done, (index, found) in enumerate(run_all(_write_file, calls), 1):
+                faults |= _killers(*calls[index]) if isinstance(found, Exception) else found
+                if progress:
+                    progress(done, len(calls), "shard files written")
+    if faults:
+        raise Unfit(faults)
+    entries = [_entry(path.parent, f) for f in files]
+    manifest = {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries}
+    write_json(path, manifest | {"balanced": [s.name for s in policy.stages if any(f.weighs for f in s.filters)]})
+    return path
+
+
+def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
+    """Encoded picture of exactly width × height: upright, scaled to cover, the centre kept. Errors: `BadImage`.
+
+    turn: degrees clockwise, beyond EXIF.
+    What came as JPEG stays JPEG: its edges are lossy already, and PNG would be several times larger. Everything else,
+    rendered text above all, is kept without loss as PNG.
+    """
+    lossy = open_image(image).format in ("JPEG", "MPO")
+    picture = turned(decode(image), turn)
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    if lossy:
+        picture.save(out, "JPEG", **_JPEG)
+    else:
+        picture.save(out, "PNG", compress_level=_PNG_LEVEL)
+    return out.getvalue()
+
+
+def fit_mask(mask: bytes, width: int, height: int) -> bytes:
+    """The mask of a picture that `fit` fits, gray PNG, white or black. Errors: `BadImage`.
+
+    Three pixels wider where it is resized: that far the picture's resampling carries a change.
+    """
+    gray = decode(mask).convert("L")
+    if gray.size != (width, height):
+        gray = ImageOps.fit(gray, (width, height), Image.Resampling.BOX).point(lambda v: 255 * (v > 0))
+        gray = gray.filter(ImageFilter.MaxFilter(7))
+    out = io.BytesIO()
+    gray.point(lambda v: 255 * (v > 0)).save(out, "PNG", compress_level=_PNG_LEVEL)
+    return out.getvalue()
+
+
+def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
+    """Files in a fixed order: each one layout, one set of stages, rows in pool order."""
+    shards = {s.key: s for s in pool.shards(workspace)}
+    size = lru_cache(maxsize=None)(layout)
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in admitted.to_pylist():
+        width, height = size(row["width"], row["height"], row["bucket"])
+        key = (row["bucket"], width, height, row["task"], row["references"], row["stages"])
+        groups.setdefault(key, []).append(row)
+    any_pairs = any(key[4] for key in groups)
+    index = image_index(workspace) if any_pairs else {}
+    files = []
+    for key in sorted(groups):
+        bucket, width, height, task, references, stages = key
+        limit = max(1, _FILE_PIXELS // (width * height * ROW_GROUP)) * ROW_GROUP
+        for number, rows in enumerate(_cut(groups[key], limit)):
+            name = f"{width}x{height}-{task}{references}-{stages.replace(' ', '')}-{number:05d}.parquet"
+            files.append(
+                {
+                    "path": f"{bucket}/{name}",
+                    "stages": stages.split(),
+                    "bucket": bucket,
+                    "width": width,
+                    "height": height,
+                    "task": task,
+                    "references": references,
+                    "content": _by_shard(rows, shards),
+                    "marks": {(r["shard"], r["row"]): (r["turn"], r["weight"]) for r in rows},
+                    "places": {i: index[i] for r in rows for i in r["reference_ids"]},
+                }
+            )
+    return files
+
+
+def _cut(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) -> Rows:
+    grouped: dict[str, list[int]] = {}
+    for row in rows:
+        grouped.setdefault(row["shard"], []).append(row["row"])
+    return [(shards[key], numbers) for key, numbers in grouped.items()]
+
+
+def _killers(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    """A row of this file kills the process that fits it: fit each alone, to know which."""
+    rows = [(shard, number) for shard, numbers in content for number in numbers]
+    calls = [(width, height, [(shard, [number])], marks, places) for shard, number in rows]
+    faults: Faults = {}
+    for index, found in run_all(_try_rows, calls):
+        shard, number = rows[index]
+        died = {(shard.key, number): "crashed the process that resizes and encodes it"}
+        faults |= died if isinstance(found, Exception) else found
+    if not faults:
+        raise RuntimeError(f"the process that wrote {path} was killed twice, by none of its rows alone: free memory")
+    return faults
+
+
+# In the workers ------------------------------------------------------------------------------------------------------
+def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    """Write one shard file, a row group at a time, or say which rows it cannot hold."""
+    faults: Faults = {}
+    try:
+        with replacing(located(path)) as tmp:
+            with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
+                for group in _row_groups(_shard_rows(content, marks, places, width, height, faults)):
+                    writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
+            if faults:
+                raise Unfit(faults)
+    except Unfit:
+        pass  # the file is not there, which is what tells that it is still to be written
+    return faults
+
+
+def _try_rows(width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+    faults: Faults = {}
+    for _ in _shard_rows(content, marks, places, width, height, faults):
+        pass
+    return faults
+
+
+def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == ROW_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _shard_rows(
+    content: Rows, marks: Marks, places: References, width: int, height: int, faults: Faults
+) -> Iterator[dict[str, Any]]:
+    """Training rows; those that fail are left out and join `faults`."""
+    for shard, numbers in content:
+        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools know no mask
+        found = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
+        images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
+        for number, row in zip(numbers, with_generated(found, shard.captions)):
+            key = (shard.key, number)
+            try:
+                yield _shard_row(row, images, *marks[key], width, height)
+            except Exception as error:  # noqa: BLE001 - decoders raise anything; it costs this row, with its reason
+                faults[key] = reason(error)
+
+
+def _shard_row(
+    row: Mapping[str, Any], images: Mapping[str, bytes], turn: int, weight: float, width: int, height: int
+) -> dict[str, Any]:
+    sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
+    return {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")} | {
+        "image": fit(row["image"], width, height, turn),
+        "references": [fit(images[i], width, height) for i in row["reference_ids"]],
+        "track": "base",
+        "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
+        "width": width,
+        "height": height,
+        "source_width": sides[0],
+        "source_height": sides[1],
+        "weight": weight,
+    }
+
+
+def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
+    path = folder / file["path"]
+    measured = {
+        "sha256": file_digest(path),
+        "bytes": path.stat().st_size,
+        "rows": sum(len(rows) for _, rows in file["content"]),
+        "least_weight": min(weight for _, weight in file["marks"].values()),
+    }
+    return {k: v for k, v in file.items() if k not in ("content", "marks", "places")} | measured

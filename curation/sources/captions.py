@@ -1,0 +1,103 @@
+"""Captions as users give them: JSONL beside a folder, or a JSON member beside an image in a tar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel.core.errors import UsageError
+
+KINDS = ("general", "text", "knowledge", "structured", "instruction")
+STREAMS = ("t2i", "ti2i", "synthetic")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a user says about one image: texts with their kind (the first is primary), references, stream."""
+
+    captions: tuple[tuple[str, str], ...] = ()  # (kind, text)
+    references: tuple[str, ...] = ()  # names as the user wrote them; any reference makes the row an edit pair (ti2i)
+    stream: str = "t2i"
+    mask: str = ""  # name of a picture that is white where the edit may have changed the target
+
+    @property
+    def task(self) -> str:
+        """ti2i where there are references."""
+        return "ti2i" if self.references else "t2i"
+
+    @property
+    def caption(self) -> str:
+        """The primary text; empty where there is none."""
+        return self.captions[0][1] if self.captions else ""
+
+
+def annotation(row: Any) -> Annotation:
+    """Read `{"caption": str}` or `{"captions": [{"kind", "text"}]}`, with optional `references`, `mask` and `stream`.
+
+    Errors: `ValueError` that names the key.
+    """
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    references = row.get("references") or []
+    if not isinstance(references, list) or not all(isinstance(r, str) for r in references):
+        raise ValueError('"references" is not a list of file names')
+    stream = "ti2i" if references else row.get("stream", "t2i")
+    if stream not in STREAMS:
+        raise ValueError(f'"stream" is not one of {", ".join(STREAMS)}')
+    if stream == "ti2i" and not references:
+        raise ValueError('"stream" is ti2i without "references"')
+    mask = row.get("mask") or ""
+    if not isinstance(mask, str) or (mask and not references):
+        raise ValueError('"mask" is no file name, or there are no "references"')
+    return Annotation(_texts(row, "instruction" if references else "general"), tuple(references), stream, mask)
+
+
+def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
+    texts: list[tuple[str, str]] = []
+    if "caption" in row:
+        if not isinstance(row["caption"], str):
+            raise ValueError('"caption" is not a string')
+        texts.append((kind, row["caption"]))
+    for entry in row.get("captions") or []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
+            raise ValueError('"captions" is not a list of {"kind", "text"}')
+        if entry.get("kind", kind) not in KINDS:
+            raise ValueError(f"caption kind {entry['kind']!r} is not one of {', '.join(KINDS)}")
+        texts.append((entry.get("kind", kind), entry["text"]))
+    if not all(_is_text(text) for _, text in texts):
+        raise ValueError("a caption is not valid Unicode")
+    return tuple(texts)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: JSON allows it, UTF-8 does not
+        return False
+    return True
+
+
+def read_captions(path: Path) -> Iterator[tuple[int, str, Annotation]]:
+    """(line number, file name, annotation) of each line of a captions JSONL. Errors: `UsageError` naming the line."""
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, *_line(path, number, line)
+    except OSError as error:
+        raise UsageError(f"captions file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"captions file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _line(path: Path, number: int, line: str) -> tuple[str, Annotation]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(row.get("file"), str) or not row["file"]:
+            raise ValueError('no "file" key with a file name')
+        return row["file"], annotation(row)
+    except ValueError as error:
+        raise UsageError(f"{path}, line {number}: {error}; expected a JSON object with file and caption") from error

@@ -1,0 +1,297 @@
+"""Ingest: a source becomes immutable image shards in the pool, and a quarantine with a reason for what is unusable.
+
+A batch is written in a fixed order: its plan (every input, cut into chunks), one shard per chunk, the quarantine, the
+manifest last. A killed ingest finishes the same chunks when it is run again: same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.sources import BadInput, Input, Source, open_source, pool
+from flywheel.core.files import digest, file_digest, write_json, write_parquet
+from flywheel.core.image import BadImage, open_image
+from flywheel.core.orientation import upright_size
+from flywheel.core.schema import POOL, QUARANTINE
+from flywheel.core.storage import readable, remove
+from flywheel.core.workspace import Workspace
+
+SHARD_ROWS = 64
+SHARD_BYTES = 256 * 1024 * 1024  # of encoded images: what one shard may hold in memory
+
+Progress = Callable[[int, int, str], None]
+
+_TEXTS = pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())]))
+_PLAN = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("position", pa.int64()),
+        ("task", pa.string()),
+        ("stream", pa.string()),
+        ("captions", _TEXTS),
+        ("references", pa.list_(pa.string())),
+        ("mask", pa.string()),
+        ("fault", pa.string()),
+        ("chunk", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """found = new + known + quarantined, of this call. `batch` is the last one written, None where nothing was new."""
+
+    found: int
+    new: int
+    known: int
+    quarantined: int
+    batch: str | None
+
+
+def ingest(
+    workspace: Workspace,
+    source: Path,
+    captions: Path | None = None,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Bring what is new in `source` (folder, .tar or .parquet) into the pool.
+
+    An input is known by its uri, size and modification time, or by (sample id, uri) where only the time changed; the
+    captions of known inputs are not read again. Errors: `UsageError` for a missing or empty source and for captions
+    that name unknown files.
+    """
+    opened = open_source(source, captions)
+    label = name or opened.path.stem or opened.path.name
+    inputs = opened.inputs()
+    unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
+    written = [_fill(workspace, b, opened, progress) for b in unfinished]
+    known = _known_inputs(workspace)
+    finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
+    fresh = [i for i in inputs if i.key not in known]
+    if fresh:
+        batch = _write_plan(workspace, opened, label, fresh)
+        written.append(_fill(workspace, batch, opened, progress))
+        finished_now |= {i.key for i in fresh}
+    here = sum(i.key in finished_now for i in inputs)
+    new = sum(w["rows"] for w in written)
+    quarantined = sum(w["quarantined"] for w in written)
+    again = sum(w["known"] for w in written)
+    return Ingested(
+        found=len(inputs) - here + new + quarantined + again,
+        new=new,
+        known=len(inputs) - here + again,
+        quarantined=quarantined,
+        batch=written[-1]["batch"] if written else None,
+    )
+
+
+# Plan ----------------------------------------------------------------------------------------------------------------
+def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequence[Input]) -> Path:
+    rows, chunk, count, size = [], 0, 0, 0
+    for item in inputs:
+        if count and (count == SHARD_ROWS or size + item.size > SHARD_BYTES):
+            chunk, count, size = chunk + 1, 0, 0
+        row = vars(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
+        rows.append(row)
+        count, size = count + 1, size + item.size
+    header = {"name": label, "kind": source.kind, "path": str(source.path)}
+    number = sum(1 for _ in workspace.path("pool").glob("*/plan.parquet")) + 1
+    batch = workspace.path("pool", f"{number:05d}-{digest(header, rows)[:8]}")
+    table = pa.Table.from_pylist(rows, schema=_PLAN).replace_schema_metadata(header)
+    write_parquet(batch / "plan.parquet", table)
+    return batch
+
+
+def _read_plan(batch: Path) -> list[tuple[int, Input]]:
+    """(chunk, input) in order."""
+    rows = pq.read_table(readable(batch / "plan.parquet")).to_pylist()
+    return [
+        (
+            row.pop("chunk"),
+            Input(
+                **row
+                | {
+                    "captions": tuple((c["kind"], c["text"]) for c in row["captions"]),
+                    "references": tuple(row["references"]),
+                }
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _header(batch: Path) -> dict[str, str]:
+    metadata = pq.read_schema(readable(batch / "plan.parquet")).metadata
+    return {k.decode(): v.decode() for k, v in metadata.items()}
+
+
+def _is_unfinished(batch: Path, source: Source) -> bool:
+    if not (batch / "plan.parquet").exists():
+        return False
+    return not (batch / "manifest.json").exists() and _header(batch)["path"] == str(source.path)
+
+
+def _known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
+    return {item.key for batch in pool.batches(workspace) for _, item in _read_plan(batch)}
+
+
+# Shards --------------------------------------------------------------------------------------------------------------
+def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress | None) -> dict[str, Any]:
+    """Write what is missing of a planned batch; returns its manifest."""
+    label = _header(batch)["name"]
+    chunks: dict[int, list[Input]] = {}
+    for number, item in _read_plan(batch):
+        chunks.setdefault(number, []).append(item)
+    todo = {n: items for n, items in chunks.items() if not _shard(batch, n).exists()}
+    total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
+    reader = _Reader(source, [i for items in chunks.values() for i in items])
+    rows = reader.rows([i for items in todo.values() for i in items], label)
+    seen = _pool_rows(workspace, {i.uri for items in todo.values() for i in items})
+    for number, items in todo.items():
+        good, bad = [], []
+        for item, row in islice(rows, len(items)):
+            if isinstance(row, BadInput):
+                bad.append({"source_uri": item.uri, "reason": str(row)})
+            elif (row["sample_id"], item.uri) not in seen:
+                good.append(row)
+        if bad:
+            write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
+        table = pa.Table.from_pylist(good, schema=POOL)
+        write_parquet(_shard(batch, number), table, row_group_size=SHARD_ROWS, encoded=["image"])
+        done += len(items)
+        if progress:
+            progress(done, total, "inputs")
+    return _finish(batch, sorted(chunks), total)
+
+
+def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
+    parts = [pq.read_table(readable(p)) for n in chunks if (p := _partial(batch, n)).exists()]
+    bad = pa.concat_tables([QUARANTINE.empty_table(), *parts])
+    write_parquet(batch / "quarantine.parquet", bad)
+    shards = [
+        {
+            "path": path.name,
+            "rows": pq.read_metadata(readable(path)).num_rows,
+            "bytes": path.stat().st_size,
+            "sha256": file_digest(path),
+        }
+        for path in (_shard(batch, n) for n in chunks)
+    ]
+    rows = sum(s["rows"] for s in shards)
+    counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
+    value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
+    write_json(batch / "manifest.json", value)
+    remove(batch / "partial")
+    return value
+
+
+def _shard(batch: Path, chunk: int) -> Path:
+    return batch / f"{chunk:05d}.parquet"
+
+
+def _partial(batch: Path, chunk: int) -> Path:
+    """Quarantine of one chunk, written before its shard; gathered into one file at the end."""
+    return batch / "partial" / f"{chunk:05d}.parquet"
+
+
+def _pool_rows(workspace: Workspace, uris: set[str]) -> set[tuple[str, str]]:
+    """(sample id, uri) of the rows in the pool that came from these uris."""
+    found: set[tuple[str, str]] = set()
+    for shard in pool.shards(workspace):
+        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri"])
+        found |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
+    return found
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+class _Reader:
+    """Turns inputs of one source into pool rows, one at a time."""
+
+    def __init__(self, source: Source, inputs: Sequence[Input]) -> None:
+        self._source = source
+        self._listed = {i.uri: i for i in inputs}
+        self._reference_id = lru_cache(maxsize=100_000)(self._hash_reference)
+
+    def rows(self, inputs: Sequence[Input], label: str) -> Iterator[tuple[Input, dict[str, Any] | BadInput]]:
+        """(input, pool row or why there is none), in order."""
+        contents = self._source.read([i for i in inputs if i.fault is None])
+        for item in inputs:
+            content = BadInput(item.fault) if item.fault is not None else next(contents)
+            try:
+                yield item, content if isinstance(content, BadInput) else self._row(item, content, label)
+            except (BadInput, BadImage) as error:
+                yield item, BadInput(str(error))
+
+    def _row(self, item: Input, data: bytes, label: str) -> dict[str, Any]:
+        width, height = upright_size(open_image(data))
+        image_id = hashlib.sha256(data).hexdigest()
+        references = [self._reference_id(uri) for uri in item.references]
+        return {
+            "sample_id": pair_id(image_id, references, item.caption) if references else image_id,
+            "source_uri": item.uri,
+            "source": label,
+            "task": item.task,
+            "image": data,
+            "width": width,
+            "height": height,
+            "caption": item.caption,
+            "captions": [{"kind": k, "text": t} for k, t in item.captions],
+            "reference_ids": references,
+            "image_id": image_id,
+            "stream": item.stream,
+            "mask": self._mask(item, (width, height)) if item.mask else None,
+        }
+
+    def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
+        """Bytes of an edit's mask. Errors: `BadInput` when it is no picture, or not of the target's size."""
+        content = self._source.read_mask(item)
+        if isinstance(content, BadInput):
+            raise content
+        if content is None:
+            return None
+        try:
+            found = open_image(content).size
+        except BadImage as error:
+            raise BadInput(f"mask {item.mask} is unusable: {error}") from error
+        if found != size:
+            raise BadInput(f"mask {item.mask} is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
+        return content
+
+    def _hash_reference(self, uri: str) -> str:
+        """Image id of a reference. Errors: `BadInput` when it is no readable image."""
+        found = self._listed.get(uri) or _stat(uri)
+        content = BadInput(found.fault) if found.fault else next(self._source.read([replace(found, task="t2i")]))
+        try:
+            if isinstance(content, BadInput):
+                raise content
+            open_image(content)
+        except (BadInput, BadImage) as error:
+            raise BadInput(f"reference {uri} is unusable: {error}") from error
+        return hashlib.sha256(content).hexdigest()
+
+
+def pair_id(target: str, references: Sequence[str], instruction: str) -> str:
+    """Sample id of an edit pair: SHA-256 over the target's id, the reference ids in order, and the instruction."""
+    return digest(target, list(references), instruction)
+
+
+def _stat(uri: str) -> Input:
+    """A reference that an earlier batch of the same folder listed."""
+    try:
+        state = Path(uri).stat()
+    except OSError as error:
+        return Input(uri, fault=f"unreadable: {error.strerror}")
+    return Input(uri, state.st_size, state.st_mtime_ns)

@@ -1,0 +1,71 @@
+"""The pool: batches of immutable image shards. A batch is in the pool once its manifest is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.captioning import generated
+from flywheel.core.files import read_json
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
+
+METADATA = (
+    "sample_id", "source_uri", "source", "task", "width", "height", "caption", "captions", "reference_ids", "image_id",
+    "stream",
+)  # fmt: skip
+
+READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One image shard. `key` (`<batch>-<number>`) names its score files; `sha256` is that of the file.
+
+    `captions`: the side-cars with generated captions.
+    """
+
+    key: str
+    path: Path
+    rows: int
+    sha256: str
+    captions: tuple[Path, ...] = ()
+
+    @property
+    def texts(self) -> str:
+        """Identity of the generated captions that can be a text condition; empty without any."""
+        return generated.text_key(self.captions)
+
+
+def score_key(shard: str, texts: str, scorer: str) -> str:
+    """Name of a score file: a scorer that reads captions scores a shard again when generated ones come."""
+    return f"{shard}+{texts}" if texts and scorer in READS_CAPTIONS else shard
+
+
+def batches(workspace: Workspace) -> list[Path]:
+    """Folders of the finished batches, oldest first."""
+    return sorted(m.parent for m in workspace.path("pool").glob("*/manifest.json"))
+
+
+def shards(workspace: Workspace) -> list[Shard]:
+    """Every shard with rows, oldest batch first."""
+    captions = generated.sidecars(workspace)
+    return [
+        Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
+        for batch in batches(workspace)
+        for s in manifest(batch)["shards"]
+        if s["rows"] and (key := f"{batch.name}-{Path(s['path']).stem}")
+    ]
+
+
+def manifest(batch: Path) -> dict[str, Any]:
+    """The manifest of a finished batch."""
+    return read_json(batch / "manifest.json")
+
+
+def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
+    """Inputs that ingest could not use: source_uri, reason."""
+    import pyarrow.parquet as pq
+
+    return [row for b in batches(workspace) for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]

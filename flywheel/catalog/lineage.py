@@ -1,0 +1,189 @@
+"""Why: where a sample, a case or a checkpoint comes from, and what became of it. Read from files, never guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flywheel.cases.events import load_cases
+from flywheel.catalog import database as catalog
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.storage import located, quoted, readable
+from flywheel.core.workspace import Workspace
+from flywheel.remedies.data import asked, folder_of
+from flywheel.remedies.review import Item, Queue
+from flywheel.signals.results import load_results
+
+SHORTEST = 4  # characters that may stand for an id
+
+
+def why(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The lineage of what `name` is: a case's id, a checkpoint's path, a sample's id or file; an id's start will do.
+
+    Errors: `UsageError` when nothing, or more than one thing, has that name.
+    """
+    if checkpoint := _checkpoint(workspace, name):
+        return why_checkpoint(workspace, checkpoint)
+    if len(name) < SHORTEST:
+        raise UsageError(f"{name!r}: give at least {SHORTEST} characters of an id, or a path")
+    cases = [c for c in load_cases(workspace) if c.startswith(name)]
+    if len(cases) > 1:
+        raise UsageError(f"{len(cases)} cases start with {name!r}: give more characters, such as {cases[0]}")
+    return why_case(workspace, cases[0]) if cases else why_sample(workspace, name)
+
+
+def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Why a sample is in a shard, or is not: source, scores and policy; remedy, case and review; who trained on it."""
+    starts = f"starts_with(sample_id, {quoted(name)})"
+    made = catalog.query(workspace, f"select * from generated where {starts} order by round")
+    ids = {r["sample_id"] for r in made}
+    if len(ids) > 1:
+        raise UsageError(f"{name!r} starts {len(ids)} sample ids: give more characters, such as {min(ids)[:16]}")
+    items = [x for x in Queue(workspace).items().values() if x.sample_id in ids]
+    remedies = [
+        row | {"review": [_review(x) for x in items if (x.round, x.capability) == (row["round"], row["capability"])]}
+        | {"reason": _reason(workspace, row), "cases": _cases_of(workspace, row, items)}
+        for row in made
+    ]  # fmt: skip
+    curated = _curated(workspace, name, needed=not made)
+    ids |= {r["sample_id"] for r in curated["rows"]} if curated else set()
+    shards = _shards(workspace, ids)
+    checkpoints = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if _trained_on(workspace, r, shards)]
+    return {"kind": "sample", "curation": curated, "remedies": remedies, "shards": shards, "checkpoints": checkpoints}
+
+
+def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
+    """What was done about a case, and whether it helped: its events with their evidence, its data, every re-test."""
+    row = catalog.query(workspace, f"select * from cases where case_id = '{case}'")[0]
+    events = [e for e in Ledger(workspace, "case_events").rows() if e["case_id"] == case]
+    rounds = Ledger(workspace, "rounds").rows()
+    key = (row["prompt_id"], row["capability"])
+    tests = [
+        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": seen[key]}
+        for r in rounds
+        if key in (seen := load_results(workspace, r["round"], "candidate"))
+    ]
+    done = []
+    for n in sorted({e["round"] for e in events if e["kind"] == "remedied"}):
+        counts = read_json(folder_of(workspace, n) / "counts.json").get(row["capability"], {})
+        passed = next((t["passed"] for t in tests if t["round"] == n), None)
+        done.append({"round": n, "data": counts, "helped": passed})
+    return {
+        "kind": "case",
+        **row,
+        "events": [
+            {k: e[k] for k in ("round", "kind", "track", "at")} | {"evidence": json.loads(e["evidence"])}
+            for e in events
+        ],
+        "remedies": done,
+        "tests": tests,
+    }
+
+
+def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that made a checkpoint: its plan with all pins, data, training run, gate, decisions, cost, parents."""
+    number = row["round"]
+    result = json.loads(row["result"])
+    counts = folder_of(workspace, number) / "counts.json"
+    costs = catalog.query(workspace, f"select * from round_costs where round = {number}")
+    decisions = [d for d in Ledger(workspace, "promotions").rows() if d["round"] == number]
+    by_path = {r["checkpoint"]: r for r in Ledger(workspace, "rounds").rows()}
+    parents, parent = [], row["incumbent"]
+    while parent:
+        parents.append({"checkpoint": parent, "round": by_path[parent]["round"]})
+        parent = by_path[parent]["incumbent"]
+    config = workspace.path(row["checkpoint"], "config.json")
+    return {
+        "kind": "checkpoint",
+        "checkpoint": row["checkpoint"],
+        "round": number,
+        "verdict": row["verdict"],
+        "reason": result.get("reason"),
+        "decisions": [{k: d[k] for k in ("kind", "by", "why", "at")} for d in decisions],
+        "plan": read_json(workspace.path("rounds", f"round-{number:04d}", "plan.json")),
+        "data": read_json(counts) if counts.exists() else {},
+        "training": {k: v for k, v in read_json(config).items() if k != "recipe"} if config.exists() else None,
+        "gate": result["gate"],
+        "fixed": result["fixed"],
+        "broken": result["broken"],
+        "cost": costs[0] if costs else None,
+        "parents": parents,
+    }
+
+
+def _checkpoint(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    """The round whose candidate a path, absolute or in the workspace, names; with or without its last part."""
+    wanted, root = str(located(name)).rstrip("/"), str(workspace.root)
+    for row in Ledger(workspace, "rounds").rows():
+        path = Path(row["checkpoint"])
+        names = {p.as_posix() for p in (path, path.parent)} | {path.parent.name}
+        if wanted.removeprefix(f"{root}/") in names:
+            return row
+    return None
+
+
+def _curated(workspace: Workspace, name: str, *, needed: bool) -> dict[str, Any] | None:
+    from curation.run import explain
+
+    try:
+        return explain(workspace, latest_snapshot(workspace), name)
+    except UsageError:
+        if needed:
+            raise
+        return None  # a remedy made it: the pool does not know it
+
+
+def _reason(workspace: Workspace, row: Mapping[str, Any]) -> str | None:
+    """The plan's reason for the quota that asked for the sample."""
+    plan = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))
+    return next((m["reason"] for m in asked(plan) if m["track"] == row["capability"]), None)
+
+
+def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -> list[str]:
+    """The case that a sample was retrieved for; for a made one every case of its capability that the round served."""
+    of = [x for x in items if (x.round, x.capability) == (row["round"], row["capability"])]
+    if of and "case" in of[0].evidence:
+        return [of[0].evidence["case"]]
+    known = load_cases(workspace)
+    served = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))["cases"]
+    return [c for c in served if known[c].capability == row["capability"]]
+
+
+def _review(item: Item) -> dict[str, Any]:
+    slots = [{"by": s.reviewer, "decision": s.kind, "caption": s.caption} for s in item.slots]
+    return {"item": item.item, "outcome": item.outcome, "evidence": item.evidence, "reviews": slots}
+
+
+def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
+    """Every shard file that holds one of the samples."""
+    found = []
+    for pattern in ("shards/*/manifest.json", "remedies/*/manifest.json"):
+        for manifest in sorted(workspace.root.glob(pattern)):
+            for f in read_json(manifest)["files"] if ids else ():
+                path = manifest.parent / f["path"]
+                if ids & set(pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()):
+                    name = str(manifest.relative_to(workspace.root))
+                    found.append({"manifest": name, "file": f["path"], "bucket": f["bucket"], "stages": f["stages"]})
+    return found
+
+
+def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[dict[str, Any]]) -> bool:
+    """Did the round's recipe read one of the files?"""
+    from training.recipes import from_dict
+
+    plan = read_json(workspace.path("rounds", f"round-{round_['round']:04d}", "plan.json"))
+    recipe = from_dict(plan["recipe"])
+    base = read_json(workspace.path("snapshots", f"{plan['snapshot']}.json"))["manifest"]
+    read = {m.get("round", round_["round"]) for m in plan["mix"] if m["track"] != "base"}
+    made = {str((folder_of(workspace, n) / "manifest.json").relative_to(workspace.root)) for n in read}
+    return any(
+        s["manifest"] in {base, *made} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
+        for s in shards
+    )

@@ -1,0 +1,121 @@
+"""The analysts' tables: what each view and each of its columns means. `flywheel.catalog.database` makes them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from flywheel.core.schema import CAPTIONS, LEDGERS, POOL, QUARANTINE, column
+
+
+def _of(schema: pa.Schema, *names: str) -> list[pa.Field]:
+    return [schema.field(name) for name in names]
+
+
+# Over bulk tables; those about a snapshot show the latest.
+BULK: dict[str, tuple[str, pa.Schema]] = {
+    "samples": (
+        "one row per readable input row of the pool",
+        pa.schema(_of(POOL, "sample_id", "source_uri", "source", "task", "width", "height", "caption")),
+    ),
+    "decisions": (
+        "what curation decided for each input row in the latest snapshot",
+        pa.schema(
+            [
+                *_of(POOL, "sample_id", "source_uri"),
+                column("stage_reached", pa.string(), "last stage that the row passed or stopped in"),
+                column("outcome", pa.string(), "admitted | dropped"),
+                column("filter", pa.string(), "stage and filter that dropped it; null when admitted"),
+                column("score", pa.float64(), "its score there"),
+                column("threshold", pa.float64(), "the bound that the score missed"),
+                column("survivor", pa.string(), "sample that it duplicates"),
+                column("survivor_uri", pa.string(), "where that sample came from"),
+            ]
+        ),
+    ),
+    "quarantine": ("input rows that could not be read or scored", QUARANTINE),
+    "funnel": (
+        "rows entering and leaving each filter, in order",
+        pa.schema(
+            [
+                column("stage", pa.string(), "S1 … S6"),
+                column("bucket", pa.int32(), "resolution bucket, pixels"),
+                column("filter", pa.string(), "name of the filter"),
+                column("status", pa.string(), "applied | not configured"),
+                column("entered", pa.int64(), "rows that reached it"),
+                column("dropped", pa.int64(), "rows that it dropped"),
+                column("quarantined", pa.int64(), "rows that could not be judged"),
+            ]
+        ),
+    ),
+    "captions": ("captions that a model wrote, or why its answer was refused", CAPTIONS),
+    "generated": (
+        "samples that a remedy retrieved or made for a capability, and what their entry checks said",
+        pa.schema(
+            [
+                column("sample_id", pa.string(), "the sample"),
+                column("round", pa.int32(), "round that asked for it"),
+                column("capability", pa.string(), "capability that it serves"),
+                column("recipe", pa.string(), "how it was found or made"),
+                column("caption", pa.string(), "its caption or instruction"),
+                column("outcome", pa.string(), "admitted | dropped"),
+                column("filter", pa.string(), "entry check that dropped it; null when admitted"),
+                column("score", pa.float64(), "its score there"),
+                column("threshold", pa.float64(), "the bound that the score missed"),
+            ]
+        ),
+    ),
+}
+
+LEDGER_MEANINGS = {
+    "snapshots": "every committed data snapshot",
+    "signals": "every verdict of a verifier, a user or a battle on one picture",
+    "case_events": "what happened to each failure case",
+    "probes": "experiments that attribute a case to a remedy track",
+    "battles": "pairwise votes of the arena",
+    "rounds": "finished rounds with the gate's verdict",
+    "promotions": "promotions, rejections and roll-backs by a person",
+    "reviews": "what happened to each item of the review queue",
+    "runs": "who ran the workspace when",
+    "costs": "what each finished step cost",
+}
+
+# Over ledgers.
+DERIVED: dict[str, tuple[str, pa.Schema]] = {
+    "cases": (
+        "each failure case as it stands after its last event",
+        pa.schema(
+            [
+                *_of(LEDGERS["case_events"], "case_id"),
+                column("round", pa.int32(), "round in which it was detected"),
+                *_of(LEDGERS["case_events"], "capability", "track"),
+                column("status", pa.string(), "detected | routed | reviewed | remedied | closed | re-opened"),
+                *_of(LEDGERS["case_events"], "prompt_id", "prompt"),
+                column("fixed_in", pa.int32(), "last round in which it passed; null: never"),
+                column("image", pa.string(), "workspace path of the picture that failed first"),
+            ]
+        ),
+    ),
+    "round_costs": (
+        "what each round, and each case that it fixed, cost",
+        pa.schema(
+            [
+                column("round", pa.int32(), "number; 0 is ingest and curation"),
+                column("cpu_seconds", pa.float64(), "of all processes"),
+                column("gpu_seconds", pa.float64(), "elapsed times visible GPUs"),
+                column("wall_seconds", pa.float64(), "elapsed"),
+                column("reviews", pa.int64(), "decisions by people"),
+                column("fixed", pa.int64(), "cases that passed again"),
+                column("cpu_seconds_per_fixed", pa.float64(), "null when nothing was fixed"),
+                column("gpu_seconds_per_fixed", pa.float64(), "null when nothing was fixed"),
+            ]
+        ),
+    ),
+}
+
+LEDGER_VIEWS = {name: (f"{LEDGER_MEANINGS[name]}; append-only", schema) for name, schema in LEDGERS.items()}
+ALL: dict[str, tuple[str, pa.Schema]] = {**BULK, **LEDGER_VIEWS, **DERIVED}
+
+
+def meaning(field: pa.Field) -> str:
+    """What a column is."""
+    return field.metadata[b"doc"].decode()

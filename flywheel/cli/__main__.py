@@ -1,0 +1,5 @@
+"""`python -m flywheel.cli`."""
+
+from flywheel.cli.main import main
+
+main()

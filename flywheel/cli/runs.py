@@ -1,0 +1,158 @@
+"""Whole runs: the demo, and one on your own pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flywheel.cli.console import out, print_curated, print_summary, say
+from flywheel.cli.options import (
+    ApproveOption,
+    CaptionsOption,
+    JsonOption,
+    PolicyOption,
+    PrefectOption,
+    PresetOption,
+    RoundsOption,
+    SeedOption,
+    SourceOption,
+    WaitOption,
+    WorkersOption,
+    WorkspaceOption,
+)
+from flywheel.core.errors import UsageError
+from flywheel.core.mirror import mirror
+from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flywheel.rounds.job import Job
+
+app = typer.Typer()
+DEMO = Path("demo-workspace")
+
+
+@app.command(epilog="Example: flywheel demo --quick")
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller round, in about two minutes.")] = False,
+    workspace: WorkspaceOption = DEMO,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    prefect: PrefectOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run two complete rounds on the embedded world: poor data, failures, a targeted remedy, a re-test and a gate."""
+    from flywheel.demo.world import write_world
+    from flywheel.rounds.job import Job
+
+    size = "quick" if quick else "full"
+    opened = Workspace(workspace)
+    source = mirror(opened.path("demo-source", size))
+    say(f"writing the demo's world to {source}")
+    write_world(source, seed=seed, size=size)
+    job = Job(
+        workspace=str(opened.root),
+        source=str(source),
+        preset="quick" if quick else "demo",
+        seed=seed,
+        rounds=2,
+        workers=workers,
+    )
+    run_job(job, prefect=prefect, as_json=as_json)
+
+
+@app.command(epilog="Example: flywheel run --source photos/ --captions captions.jsonl --workspace w")
+def run(
+    source: SourceOption,
+    workspace: WorkspaceOption,
+    captions: CaptionsOption = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    rounds: RoundsOption = 2,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 2,
+    auto_approve: ApproveOption = False,
+    wait: WaitOption = True,
+    prefect: PrefectOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the flywheel on your own pictures. Run it again after a kill to resume, after new data for the next round."""
+    given = {"policy": policy, "preset": preset, "seed": seed, "workers": workers}
+    job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **given)
+    run_job(job, prefect=prefect, wait=wait, as_json=as_json)
+
+
+@app.command(epilog="Example: flywheel curate --source photos/ --captions captions.jsonl --policy mine.toml -w w")
+def curate(
+    source: SourceOption,
+    workspace: WorkspaceOption,
+    captions: CaptionsOption = None,
+    policy: PolicyOption = None,
+    preset: PresetOption = "tiny",
+    workers: WorkersOption = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in, score, decide and shard what is new, and train nothing. Run it again after a kill or new data."""
+    from flywheel.catalog.database import query
+    from flywheel.core.progress import Progress
+    from flywheel.rounds.run import curate as curate_job
+    from flywheel.rounds.run import validate
+
+    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
+    validate(job)
+    found = curate_job(job, progress=Progress())
+    if as_json:
+        out(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        print_curated(found, query(Workspace(workspace), "select * from funnel"))
+
+
+def job_of(workspace: Path, source: Path, captions: Path | None, **given: Any) -> Job:
+    """What to do, with whole paths. Errors: `UsageError` for inputs that are not there."""
+    from flywheel.rounds.job import Job
+
+    if not source.exists():
+        raise UsageError(f"--source {source} does not exist: give a folder of images, a .tar or a .parquet file")
+    if captions and not captions.is_file():
+        raise UsageError(f"--captions {captions} is no file: give a JSON-lines file")
+    paths = str(source.resolve()), str(captions.resolve()) if captions else None
+    return Job(str(Workspace(workspace).root), *paths, **given)
+
+
+def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> None:
+    """Run a job, with or without Prefect, and print its summary. While it waits for people it holds nothing."""
+    from dashboards.report import PUBLISH
+    from flywheel.core.memory import PeakMemory
+    from flywheel.core.progress import Progress
+    from flywheel.remedies.review import Queue, Waiting
+    from flywheel.rounds.run import finished, run, validate
+
+    def attempt(progress: Progress) -> dict[str, Any]:
+        if not prefect:
+            return run(job, progress=progress, publish=PUBLISH)
+        from flows.round import run_with_prefect
+
+        return run_with_prefect(job, progress=progress, publish=PUBLISH)
+
+    validate(job)
+    with PeakMemory() as memory:
+        progress, summary = Progress(), finished(job)
+        if summary:
+            say("nothing to do: this job is finished; the summary below is what it found")
+        while summary is None:
+            try:
+                summary = attempt(progress)
+            except Waiting as people:
+                if not wait:
+                    raise
+                say(f"{people} (this command goes on by itself, or again after Ctrl-C)")
+                with progress.step(f"round {people.round}: people review"):
+                    Queue(Workspace(job.workspace)).wait(people.round, progress=progress)
+    summary["peak_rss_bytes"] = memory.peak
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False), flush=True)
+    else:
+        print_summary(summary)

@@ -1,0 +1,95 @@
+"""Ray: one plain task per shard. A local Ray is started when needed and stopped by whoever started it.
+
+A cluster's workers get this program's own code: its nodes need the same dependencies, and see the workspace under the
+same path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flywheel.core.errors import UsageError
+
+_SHIPPED = ("curation", "flywheel", "training")  # what tasks and training workers import
+_NODES_LOST = 5  # nodes that may be lost under one task: that is no fault of what it works on
+_OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
+
+
+@contextmanager
+def cluster(workers: int = 2) -> Iterator[None]:
+    """A running Ray: the one that is already up, that of RAY_ADDRESS, or a local one with `workers` CPUs.
+
+    Errors: `UsageError` when it does not start, or is lost on the way.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        options |= {"runtime_env": {"py_modules": _code(), "excludes": ["**/__pycache__"]}}
+    else:
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        options |= {"object_store_memory": _OBJECT_STORE}
+        # Or the driver waits for its first workers to register, for ever where one of them dies before it has.
+        options |= {"_system_config": {"prestart_worker_first_driver": False}}
+    try:
+        ray.init(**options)
+    except Exception as error:  # it raises whatever its processes met
+        ray.shutdown()
+        raise UsageError(f"Ray did not start: run again, or `flywheel doctor` looks what is wrong ({error})") from error
+    try:
+        yield
+    except RayTaskError:  # what a task's own code raised
+        raise
+    except RayError as error:
+        reason = str(error).partition(". ")[0]
+        raise UsageError(f"Ray was lost: run again, what is finished is kept ({reason})") from error
+    finally:
+        ray.shutdown()
+
+
+def _code() -> list[str]:
+    root = Path(__file__).resolve().parents[2]
+    return [str(root / name) for name in _SHIPPED]
+
+
+def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any | Exception]]:
+    """(index, result) of `function(*call)` for each call, in the order of completion.
+
+    A task whose worker process dies is tried once more; if it dies again its result is the exception. A task whose node
+    dies moves to another one. Errors inside the function are raised here.
+    """
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+    task = ray.remote(num_cpus=1, max_retries=1)(function)
+    in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough that no worker waits for the driver
+    running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost under it
+    queue = enumerate(calls)
+    while True:
+        while len(running) < in_flight and (following := next(queue, None)) is not None:
+            index, arguments = following
+            running[task.remote(*arguments)] = (index, arguments, 0)
+        if not running:
+            return
+        done, _ = ray.wait(list(running), num_returns=1)
+        index, arguments, lost = running.pop(done[0])
+        try:
+            yield index, ray.get(done[0])
+        except NodeDiedError:
+            if lost == _NODES_LOST:
+                raise
+            running[task.remote(*arguments)] = (index, arguments, lost + 1)
+        except (WorkerCrashedError, OutOfMemoryError) as error:
+            yield index, error
+        except RayTaskError as error:
+            raise error.as_instanceof_cause() from None

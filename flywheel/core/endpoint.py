@@ -1,0 +1,141 @@
+"""JSON answers from any OpenAI-compatible chat endpoint: checked against a schema, retried, kept by content."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import digest, read_json, write_json
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+REFUSED = frozenset({401, 403, 404, 405})  # the address, the model or the key is wrong: no retry helps
+
+
+class Unanswered(Exception):
+    """No usable answer in spite of retries; costs its own item, and is asked again next time."""
+
+
+class Rejected(Unanswered):
+    """Nothing usable will come: the question is rejected, or every answer to it was malformed."""
+
+
+class _Retry(Exception):
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after  # seconds that the server asked to wait
+
+
+class _Malformed(_Retry):
+    pass
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`url` up to and including `/v1`. `key_variable` names the environment variable that holds the API key.
+
+    Answers are kept in `cache` under the content of the question, so that nothing is asked twice; None keeps none.
+    """
+
+    url: str
+    model: str
+    key_variable: str = ""
+    timeout: float = 120.0  # seconds, of one attempt
+    attempts: int = 5
+    longest_wait: float = 30.0  # seconds between two attempts
+    cache: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")) or not self.model:
+            raise UsageError(f"endpoint {self.url!r}: give url (http://…/v1) and model")
+        if self.key_variable and not os.environ.get(self.key_variable):
+            raise UsageError(f"endpoint {self.url}: set the environment variable {self.key_variable} to its API key")
+
+    @cached_property
+    def _client(self) -> Any:
+        import httpx
+
+        key = os.environ.get(self.key_variable) if self.key_variable else None
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url.rstrip("/") + "/", headers=headers, timeout=self.timeout)
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
+        """The model's JSON answer, valid under the JSON `schema`. Thread-safe.
+
+        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out,
+        `Rejected` where the question or its answers are the reason.
+        """
+        from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+        path = self.cache / f"{digest(self.model, messages, schema)}.json" if self.cache else None
+        if path and path.exists():
+            return read_json(path)
+        backoff = wait_exponential_jitter(initial=min(0.5, self.longest_wait), max=self.longest_wait)
+
+        def wait(state: Any) -> float:
+            error = state.outcome.exception()
+            return min(self.longest_wait, max(backoff(state), getattr(error, "after", 0.0)))
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Retry), stop=stop_after_attempt(self.attempts), wait=wait, reraise=False
+        )
+        try:
+            answer = retrying(self._once, messages, schema)
+        except RetryError as error:
+            why = error.last_attempt.exception()
+            kind = Rejected if isinstance(why, _Malformed) else Unanswered
+            raise kind(f"{self.url} gave no usable answer in {self.attempts} attempts: {why}") from error
+        if path:
+            write_json(path, answer)
+        return answer
+
+    def _once(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
+        import httpx
+
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        body = {"model": self.model, "messages": messages, "temperature": 0, "seed": 0, "response_format": form}
+        try:
+            response = self._client.post("chat/completions", json=body)
+        except httpx.HTTPError as error:
+            raise _Retry(f"{type(error).__name__}: {error}") from error
+        if response.status_code in REFUSED:
+            raise UsageError(f"{self.url} refuses the request (HTTP {response.status_code}): check url, model and key")
+        if response.status_code in RETRIED:
+            raise _Retry(f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After")))
+        if response.status_code >= 400:  # this question is the fault: asking again would not help
+            raise Rejected(f"{self.url} rejects the question (HTTP {response.status_code}): {response.text[:200]}")
+        return _checked(response.text, schema)
+
+
+def _seconds(header: str | None) -> float:
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:  # the header's other form is a date: then the usual wait
+        return 0.0
+
+
+def _checked(text: str, schema: Mapping[str, Any]) -> Any:
+    import jsonschema
+
+    try:
+        content = json.loads(text)["choices"][0]["message"]["content"].strip()
+        answer = json.loads(content.removeprefix("```json").removeprefix("```").removesuffix("```"))
+        jsonschema.validate(answer, schema)
+    except jsonschema.ValidationError as error:
+        raise _Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Malformed(f"the answer is no JSON: {type(error).__name__}: {error}") from error
+    return answer
+
+
+def image_part(image: bytes) -> dict[str, Any]:
+    """Encoded bytes as a part of a chat message."""
+    kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
+    data = base64.b64encode(image).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}

@@ -1,0 +1,196 @@
+"""Append-only Delta tables: idempotent appends, compare-and-swap. The only file that imports deltalake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel.core.files import digest, write_bytes
+from flywheel.core.mirror import kept
+from flywheel.core.schema import LEDGERS
+from flywheel.core.storage import delta_options
+from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from deltalake.transaction import AddAction
+
+_WHOLE_BYTES = 32 * 2**20  # of a ledger's file that is left as it is
+_OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
+# Ledgers are the audit trail: the log is kept for ten years.
+_CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
+
+
+class Ledger:
+    """One append-only table of a workspace.
+
+    Appending twice under one `key` records it once, whoever wins the race: that is both resume after a kill and
+    compare-and-swap.
+    """
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.name = name
+        self.schema = LEDGERS[name]
+        self.path: Path = workspace.path("ledger", name)
+
+    def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
+        """Append rows, or a table of the ledger's columns, atomically under `key`; False when the key was there.
+
+        A missing `at` becomes now (UTC).
+        """
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+
+        table = self._made()
+        if table.transaction_version(key) is not None:
+            return False
+        part = self._write(_table(rows, self.schema), key)
+        mine = secrets.randbits(62)
+        properties = CommitProperties(app_transactions=[Transaction(key, mine)], max_commit_retries=1000)
+        try:
+            table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
+        except CommitFailedError:
+            winner = self._delta().transaction_version(key)
+            if winner == mine:
+                return True  # this commit is there, its answer was lost on the way, and the repeated request refused
+            self.path.joinpath(part.path).unlink(missing_ok=True)
+            if winner is not None:
+                return False  # another writer won this key
+            raise
+        return True
+
+    def compact(self) -> int:
+        """Put files together, up to 32 MiB in one; returns how many were. Readers and writers need not stop.
+
+        The old files stay for readers that have just listed them, until `vacuum`.
+        """
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import RemoveAction
+
+        if not self.exists():
+            return 0
+        table = self._delta()
+        groups = _groups(table)
+        if not groups:
+            return 0
+        parts, removed = [], []
+        for number, group in enumerate(groups):
+            rows = self._read([str(self.path / name) for name in group])
+            part = self._write(rows, f"compact/{table.version()}/{number}", data_change=False)
+            removed += [RemoveAction(name, False, part.modification_time, size) for name, size in group.items()]
+            parts.append(part)
+        # One compaction at a time: a second one of the same files would double their rows.
+        turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
+        properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
+        try:
+            table.create_write_transaction([*removed, *parts], "append", table.schema(), commit_properties=properties)
+        except CommitFailedError:
+            now = self._delta()
+            if any(f.endswith(parts[0].path) for f in now.file_uris()):
+                return len(removed)  # its answer was lost on the way
+            for part in parts:
+                self.path.joinpath(part.path).unlink(missing_ok=True)
+            if now.transaction_version("compact") != turn.version:
+                raise
+        return len(removed)
+
+    def vacuum(self, *, hours: int = 168) -> int:
+        """Remove files that no version of the last `hours` needs; returns how many."""
+        if not self.exists():
+            return 0
+        return len(self._delta().vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
+
+    def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
+        """Write the rows of one key; the file's name ends in its SHA-256, so that anyone can verify it."""
+        import pyarrow.parquet as pq
+        from deltalake.transaction import AddAction
+
+        buffer = pa.BufferOutputStream()
+        pq.write_table(data, buffer, compression="zstd", row_group_size=131_072)
+        content = buffer.getvalue()
+        name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
+        write_bytes(self.path / name, content)
+        stats = json.dumps({"numRecords": data.num_rows})
+        return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, data_change, stats)
+
+    def has(self, key: str) -> bool:
+        """Was something appended under `key`?"""
+        return self.exists() and self._delta().transaction_version(key) is not None
+
+    def exists(self) -> bool:
+        """Has anything ever been appended?"""
+        return (self.path / "_delta_log").is_dir()
+
+    def files(self) -> list[str]:
+        """Absolute paths of the Parquet files of the latest version, in a stable order."""
+        return sorted(self._delta().file_uris()) if self.exists() else []
+
+    def copies(self) -> list[str]:
+        """The same files where they are quick to read: on this machine."""
+        return kept(self.files())
+
+    def table(self) -> pa.Table:
+        """Every row, oldest first."""
+        return self._read(self.files())
+
+    def _made(self) -> DeltaTable:
+        """The table, made by whoever comes first."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
+
+        options = delta_options(self.path)
+        with suppress(CommitFailedError):  # another writer made it at the same moment
+            DeltaTable.create(
+                str(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+            )
+        return self._delta()
+
+    def _delta(self) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable(str(self.path), storage_options=delta_options(self.path))
+
+    def _read(self, files: Sequence[str]) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(f, schema=self.schema) for f in kept(files)]
+        return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row as a dictionary, oldest first."""
+        return self.table().to_pylist()
+
+
+def _groups(table: DeltaTable) -> list[dict[str, int]]:
+    """Files to put together, oldest first: name → bytes, up to `_WHOLE_BYTES` a group."""
+    listed = pa.table(table.get_add_actions(flatten=True))
+    groups: list[dict[str, int]] = [{}]
+    total = 0
+    for row in listed.select(["path", "size_bytes"]).take(pc.sort_indices(listed, _OLDEST_FIRST)).to_pylist():
+        total += row["size_bytes"]
+        if total > _WHOLE_BYTES:
+            groups.append({})
+            total = row["size_bytes"]
+        groups[-1][row["path"]] = row["size_bytes"]
+    return [group for group in groups if len(group) > 1]
+
+
+def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    now = datetime.now(UTC)
+    if not isinstance(rows, pa.Table):
+        return pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=schema)
+    if "at" not in rows.column_names:
+        rows = rows.append_column("at", pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), rows.num_rows))
+    return rows.select(schema.names).cast(schema)

@@ -1,0 +1,83 @@
+"""A lock between processes: of the operating system where the file is local, on S3 an object that its holder renews."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flywheel.core.storage import create, read_tagged, remote, replace
+
+_SILENT_SECONDS = 60.0  # a holder that has not renewed for so long is gone
+_RENEW_SECONDS = 10.0
+_POLL_SECONDS = 0.3
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock at `path`, and hold it.
+
+    Errors: `RuntimeError` afterwards, where this process stood still for so long that another one took the lock over.
+    """
+    if remote(path):
+        with _held(path):
+            yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    me, done = uuid.uuid4().hex.encode(), threading.Event()
+    _take(path, me)
+    renewal = threading.Thread(target=_renew, args=(path, me, done), daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewal.join()
+        mine = _is_mine(path, me)
+        if mine:
+            path.unlink(missing_ok=True)
+    if not mine:
+        raise RuntimeError(f"another process took over the lock {path}: run again, what is done is not done twice")
+
+
+def _take(path: Path, me: bytes) -> None:
+    """Create the object, or replace, by compare-and-swap, one that nobody has renewed while we watched."""
+    seen, since = "", time.monotonic()
+    while True:
+        with suppress(FileExistsError):
+            create(path, me)
+            return
+        with suppress(FileNotFoundError):
+            content, tag = read_tagged(path)
+            if content.startswith(me):
+                return  # created by us: the answer was lost, and the repeated request refused
+            if tag != seen:
+                seen, since = tag, time.monotonic()
+            elif time.monotonic() - since > _SILENT_SECONDS and replace(path, me, tag):
+                return
+        time.sleep(_POLL_SECONDS)
+
+
+def _renew(path: Path, me: bytes, done: threading.Event) -> None:
+    while not done.wait(_RENEW_SECONDS):
+        with suppress(OSError):  # the next time will do
+            content, tag = read_tagged(path)
+            if content.startswith(me):
+                replace(path, me + b" %d" % time.time_ns(), tag)
+
+
+def _is_mine(path: Path, me: bytes) -> bool:
+    try:
+        return read_tagged(path)[0].startswith(me)
+    except FileNotFoundError:
+        return False

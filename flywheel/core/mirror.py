@@ -1,0 +1,148 @@
+"""Local copies of what lies on S3 but must be plain files: checkpoints while they are trained and loaded, databases.
+
+The copy of s3://bucket/key is `image-flywheel/s3/<server>/bucket/key` in the user's cache folder.
+Only what a run or a feedback server on this machine has not yet published is there alone. A local path is its own copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flywheel.core.storage import endpoint, located, remote
+
+_PUBLISH_SECONDS = 60.0  # what a machine loses with its disk is at most this much training
+
+
+def mirror(place: str | os.PathLike[str]) -> Path:
+    """Where the copy of a file or folder is; it need not be there."""
+    path = located(place)
+    if not remote(path):
+        return path
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "image-flywheel" / "s3" / hashlib.sha256(endpoint().encode()).hexdigest()[:8] / path.path.rstrip("/")
+
+
+def fetched(place: str | os.PathLike[str]) -> Path:
+    """The copy of a file or folder, made equal to what is on S3: only what differs is read."""
+    path, copy = located(place), mirror(place)
+    if not remote(path):
+        return copy
+    there = _there(path)
+    for name in [n for n in _here(copy) if n not in there]:
+        (copy / name).unlink()
+    for name, info in there.items():
+        file = copy / name
+        if not _same(file, info):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tmp = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                path.fs.get_file(info["name"], str(tmp))
+                _date(tmp, info)
+                os.replace(tmp, file)
+            finally:
+                tmp.unlink(missing_ok=True)
+    _drop_empty(copy)
+    return copy
+
+
+def kept(files: Sequence[str]) -> list[str]:
+    """Copies of files that never change, such as those of ledgers: each is fetched once, many side by side."""
+    copies = [mirror(f) for f in files]
+    missing = [(f, c) for f, c in zip(files, copies) if not c.exists()]
+    if missing and remote(path := located(files[0])):
+        tmps = [c.with_name(f".{c.name}.{uuid.uuid4().hex}.tmp") for _, c in missing]
+        tmps[0].parent.mkdir(parents=True, exist_ok=True)
+        path.fs.get([f for f, _ in missing], [str(tmp) for tmp in tmps])
+        for tmp, (_, copy) in zip(tmps, missing):
+            os.replace(tmp, copy)
+    return [str(c) for c in copies]
+
+
+def publish(place: str | os.PathLike[str]) -> None:
+    """Make a folder on S3 equal to its copy: only what differs is written. Hidden files are still in the making.
+
+    JSON is written last and removed first: a checkpoint with its `config.json` is whole.
+    """
+    path, copy = located(place), mirror(place)
+    if not remote(path) or not copy.is_dir():
+        return
+    here, there = _here(copy), _there(path)
+    gone = sorted((n for n in there if n not in here), key=_json_last, reverse=True)
+    for name in gone:
+        path.fs.rm_file(there[name]["name"])
+    changed = [n for n in sorted(here, key=_json_last) if n not in there or not _same(copy / n, there[n])]
+    for name in changed:
+        with suppress(FileNotFoundError):  # an intermediate checkpoint that was pruned just now
+            path.fs.put_file(str(copy / name), str(path / name))
+    if changed:
+        there = _there(path)
+        for name in changed:
+            with suppress(FileNotFoundError, KeyError):
+                _date(copy / name, there[name])
+
+
+class Publisher:
+    """Publishes folders now and then while something works in their copies; called as often as its owner likes."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
+        self.last = time.monotonic()
+
+    def __call__(self) -> None:
+        """Publish if the last time is long ago."""
+        if time.monotonic() - self.last >= _PUBLISH_SECONDS:
+            for folder in self.folders:
+                publish(folder)
+            self.last = time.monotonic()
+
+
+def _there(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Name below `path` → size and time of each object; of a single object, under the empty name.
+
+    Some tools mark a folder by an object of its name and a slash: that is no file.
+    """
+    found = path.fs.find(str(path), detail=True)
+    start = len(path.path.rstrip("/"))
+    return {name[start:].lstrip("/"): info for name, info in found.items() if not name.endswith("/")}
+
+
+def _here(copy: Path) -> set[str]:
+    """Names of the copy's files, without what is hidden or in a hidden folder."""
+    names = (p.relative_to(copy) for p in copy.rglob("*") if p.is_file())
+    return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
+
+
+def _same(file: Path, info: Mapping[str, Any]) -> bool:
+    try:
+        state = file.stat()
+    except FileNotFoundError:
+        return False
+    return state.st_size == info["size"] and state.st_mtime_ns == _stamp(info)
+
+
+def _date(file: Path, info: Mapping[str, Any]) -> None:
+    os.utime(file, ns=(_stamp(info), _stamp(info)))
+
+
+def _stamp(info: Mapping[str, Any]) -> int:
+    """Modification time, in ns, that marks a copy of this object: S3 counts seconds, its tag fills the digits below."""
+    below = int(hashlib.sha256(info["ETag"].encode()).hexdigest()[:16], 16) % 10**9
+    return int(info["LastModified"].timestamp()) * 10**9 + below
+
+
+def _json_last(name: str) -> tuple[bool, str]:
+    return name.endswith(".json"), name
+
+
+def _drop_empty(copy: Path) -> None:
+    folders = sorted((p for p in copy.rglob("*") if p.is_dir()), reverse=True)
+    for folder in folders:
+        with suppress(OSError):  # it has files
+            folder.rmdir()

@@ -1,0 +1,142 @@
+"""Edit pairs on cards: recolour, move, replace the word, and edits that have to keep the mascot."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from curation.synthesis.sample import Recipe, Sample
+from flywheel.demo.cards import Single, draw_single, single_meaning
+from flywheel.demo.mascot import SIDES, Scene, draw_scene
+from flywheel.demo.meaning import POSITIONS, SHAPES, Meaning, meaning
+from flywheel.demo.palette import BACKGROUNDS, INKS
+from flywheel.demo.word_cards import WORDS, Word, draw_word, word_meaning
+
+_TOWARDS = {
+    "left": "to the left",
+    "right": "to the right",
+    "top": "to the top",
+    "bottom": "to the bottom",
+    "centre": "to the centre",
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A card before and after; both are drawn from one random state, so that only the stated thing changes."""
+
+    before: Single | Word | Scene
+    after: Single | Word | Scene
+
+
+def recolour_text(edit: Edit, rng: random.Random) -> str:
+    """The instruction to recolour a shape, in one of several wordings."""
+    old, new = edit.before, edit.after
+    return rng.choice(
+        (
+            f"make the {old.color} {old.shape} {new.color}",
+            f"change the {old.color} {old.shape} to {new.color}",
+            f"paint the {old.color} {old.shape} {new.color}",
+        )
+    )
+
+
+def move_text(edit: Edit, rng: random.Random) -> str:
+    """The instruction to move a shape."""
+    thing, where = f"the {edit.before.color} {edit.before.shape}", _TOWARDS[edit.after.position]
+    return rng.choice((f"move {thing} {where}", f"shift {thing} {where}"))
+
+
+def reword_text(edit: Edit, rng: random.Random) -> str:
+    """The instruction to replace the word."""
+    old, new = edit.before, edit.after
+    return rng.choice(
+        (
+            f'replace the word "{old.word}" with "{new.word}"',
+            f'change the text from "{old.word}" to "{new.word}"',
+        )
+    )
+
+
+def keep_text(edit: Edit, rng: random.Random) -> str:
+    """The instruction to recolour the shape beside the mascot."""
+    ending = rng.choice(("and keep the mascot", "but keep the mascot as it is"))
+    return f"{recolour_text(edit, rng)} {ending}"
+
+
+def render_recolour(edit: Edit, rng: random.Random) -> Sample:
+    """One shape gets another colour."""
+    checks = (
+        {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color},
+        {"verifier": "unchanged", "capability": "editing"},
+    )
+    return _pair(edit, draw_single, recolour_text(edit, rng), checks, "recolour", rng)
+
+
+def render_move(edit: Edit, rng: random.Random) -> Sample:
+    """One shape goes to another place."""
+    checks = (
+        {"verifier": "position", "capability": "editing", "shape": edit.after.shape, "position": edit.after.position},
+        {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color},
+    )
+    return _pair(edit, draw_single, move_text(edit, rng), checks, "move", rng)
+
+
+def render_reword(edit: Edit, rng: random.Random) -> Sample:
+    """Another word in the same ink."""
+    checks = ({"verifier": "text", "capability": "text_editing", "text": edit.after.word},)
+    return _pair(edit, draw_word, reword_text(edit, rng), checks, "replace-word", rng)
+
+
+def keep_checks(edit: Edit) -> tuple[dict, ...]:
+    """The mascot is still there, and the shape has its new colour: a copy of the reference must not pass."""
+    follows = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
+    return ({"verifier": "identity", "capability": "identity"}, follows)
+
+
+def render_keep(edit: Edit, rng: random.Random) -> Sample:
+    """The shape beside the mascot gets another colour; the mascot stays."""
+    return _pair(edit, draw_scene, keep_text(edit, rng), keep_checks(edit), "keep-mascot", rng)
+
+
+def _pair(edit: Edit, draw, caption: str, checks: tuple[dict, ...], recipe: str, rng: random.Random) -> Sample:
+    state = rng.getrandbits(64)
+    before, after = (draw(card, random.Random(state)) for card in (edit.before, edit.after))
+    return Sample(after, caption, "ti2i", (before,), checks, recipe)
+
+
+def _meanings(text, shown):
+    """Meanings of the instruction and of both pictures."""
+
+    def of(edit: Edit) -> tuple[Meaning | None, ...]:
+        return (meaning(text(edit, random.Random(0))), *shown(edit.before), *shown(edit.after))
+
+    return of
+
+
+def recolour_edits() -> Recipe:
+    """Every card × new colour."""
+    cards = [Single(s, c, p, b) for s in SHAPES for c in INKS for p in POSITIONS for b in BACKGROUNDS]
+    variants = [Edit(card, replace(card, color=c)) for card in cards for c in INKS if c != card.color]
+    return Recipe("recolour", variants, _meanings(recolour_text, single_meaning), render_recolour)
+
+
+def move_edits() -> Recipe:
+    """Every card × new place."""
+    cards = [Single(s, c, p, b) for s in SHAPES for c in INKS for p in POSITIONS for b in BACKGROUNDS]
+    variants = [Edit(card, replace(card, position=p)) for card in cards for p in POSITIONS if p != card.position]
+    return Recipe("move", variants, _meanings(move_text, single_meaning), render_move)
+
+
+def reword_edits() -> Recipe:
+    """Every word card × new word."""
+    cards = [Word(w, c, b) for w in WORDS for c in INKS for b in BACKGROUNDS]
+    variants = [Edit(card, replace(card, word=w)) for card in cards for w in WORDS if w != card.word]
+    return Recipe("replace-word", variants, _meanings(reword_text, word_meaning), render_reword)
+
+
+def keep_edits() -> Recipe:
+    """Every scene × new colour of the shape. A scene's own caption is no evaluation prompt: the instruction is."""
+    scenes = [Scene(s, c, side, b) for s in SHAPES for c in INKS for side in SIDES for b in BACKGROUNDS]
+    variants = [Edit(scene, replace(scene, color=c)) for scene in scenes for c in INKS if c != scene.color]
+    return Recipe("keep-mascot", variants, _meanings(keep_text, lambda scene: ()), render_keep)

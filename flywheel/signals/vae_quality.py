@@ -1,0 +1,107 @@
+"""What autoencoders keep of photographs and of small text: the report's Table 1, on your own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from flywheel.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from training.models.autoencoder import Autoencoder
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Square pictures, uint8 [N, 3, side, side], and why each of the files left out was left out."""
+
+    images: Tensor
+    left_out: dict[str, str]
+
+
+def evaluate(
+    models: Sequence[str], photographs: Photographs, *, side: int = 256, texts: int = 100, seed: int = 0
+) -> list[dict[str, Any]]:
+    """One row per model: layout (f16c64), parameters, and mean PSNR in dB and SSIM on photographs and text pages.
+
+    A model is a checkpoint's folder, a VAE's or a pipeline's folder, or a hub tag. Errors: `UsageError`, before
+    anything is measured.
+    """
+    from curation.synthesis.pages import pages
+    from training.vae.reconstruction import parameters, reconstruction
+
+    if texts < 1:
+        raise UsageError(f"{texts} text pages: ask for at least one")
+    opened = {name: open_autoencoder(name) for name in models}
+    for name, found in opened.items():
+        if side % found.factor:
+            raise UsageError(f"side {side}: {name} needs a multiple of {found.factor}")
+    sets = {"photographs": photographs.images, "text": _tensor(pages(texts, seed=seed, side=side))}
+    rows = []
+    for name, found in opened.items():
+        encoder, decoder = parameters(found)
+        row = {
+            "model": name,
+            "layout": f"f{found.factor}c{found.channels}",
+            "encoder_parameters": encoder,
+            "decoder_parameters": decoder,
+        }
+        for label, images in sets.items():
+            psnr, ssim = zip(*reconstruction(found, images), strict=True)
+            row |= {f"{label}_images": len(images), f"{label}_psnr": fmean(psnr), f"{label}_ssim": fmean(ssim)}
+        rows.append(row)
+    return rows
+
+
+def open_autoencoder(name: str) -> Autoencoder:
+    """A checkpoint's autoencoder, or a VAE that diffusers opens. Errors: `UsageError`."""
+    from training.models.autoencoder import load_autoencoder
+    from training.models.vae import VAE
+
+    inside = Path(name).expanduser() / "autoencoder.safetensors"
+    return load_autoencoder(inside) if inside.is_file() else VAE.open(name)
+
+
+def load_photographs(folder: Path, *, side: int = 256, count: int | None = None) -> Photographs:
+    """The first `count` pictures of a folder by name: centre square, reduced to `side` (Lanczos), never enlarged.
+
+    Errors: `UsageError` when no picture is left.
+    """
+    from PIL import Image, ImageOps
+
+    from flywheel.core.image import BadImage, decode
+
+    if not folder.is_dir():
+        raise UsageError(f"--photographs {folder} is no folder: give a folder of images")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    images, left_out = [], {}
+    for path in files:
+        if len(images) == count:
+            break
+        try:
+            image = decode(path.read_bytes())
+        except (OSError, BadImage) as error:
+            left_out[str(path.relative_to(folder))] = str(error)
+            continue
+        if min(image.size) < side:
+            left_out[str(path.relative_to(folder))] = f"{image.width}x{image.height} is smaller than {side}"
+            continue
+        images.append(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+    if not images:
+        raise UsageError(f"{folder} has no image of at least {side} pixels ({len(left_out)} left out): give another")
+    return Photographs(_tensor(images), left_out)
+
+
+def _tensor(images: Iterable[Image.Image]) -> Tensor:
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
