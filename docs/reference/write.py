@@ -22,7 +22,8 @@ def main(folder: Path) -> None:
 def tables() -> str:
     """Every view, each column with its type and meaning; then the ready queries."""
     from flywheel.catalog.queries import ready
-    from flywheel.catalog.views import ALL, duck, meaning
+    from flywheel.catalog.views import ALL, meaning
+    from flywheel.core.lens import duck
 
     lines = ["# Tables", "", "What `flywheel sql` and `flywheel export` show."]
     for view, (about, schema) in ALL.items():
