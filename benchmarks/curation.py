@@ -167,10 +167,10 @@ def rethreshold(bench: Bench) -> Figures:
 CURATE = """
 import sys
 from pathlib import Path
-from curation.ingest import ingest
-from curation.pipeline import curate
-from curation.policy_reader import load_policy
-from flywheel.workspace import Workspace
+from curation.sources.ingest import ingest
+from curation.run import curate
+from curation.policy.reader import load_policy
+from flywheel.core.workspace import Workspace
 workspace = Workspace(sys.argv[2])
 ingest(workspace, Path(sys.argv[1]))
 print(curate(workspace, load_policy("qwen-image-2")))

@@ -158,7 +158,7 @@ def _timed(function: object) -> float:
 NEARDUP = """
 import json, resource, sys, time
 import numpy as np
-from curation.dedup import related
+from curation.decide.dedup import related
 n = int(sys.argv[1])
 rng = np.random.default_rng(0)
 hashes = rng.integers(0, 2**64, n, dtype=np.uint64)

@@ -30,11 +30,11 @@ node = lambda: nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
 two = [node(), node()]
 os.environ["RAY_ADDRESS"] = nodes.address
 
-import curation.ingest
-from curation.cluster import cluster
-from curation.pipeline import curate
-from curation.policy_reader import load_policy
-from flywheel.workspace import Workspace
+import curation.sources.ingest
+from flywheel.core.cluster import cluster
+from curation.run import curate
+from curation.policy.reader import load_policy
+from flywheel.core.workspace import Workspace
 from training.ray_train import train_on_ray
 from training.recipes import recipe
 from training.worker import Run
@@ -108,7 +108,7 @@ def test_a_node_may_die_in_curation_and_in_training(tmp_path: Path):
 
 def test_a_worker_killed_before_it_registers_costs_nothing():
     program = """
-from curation.cluster import cluster, run_all
+from flywheel.core.cluster import cluster, run_all
 with cluster(2):
     assert sorted(found for _, found in run_all(lambda x: x + 1, [(n,) for n in range(4)])) == [1, 2, 3, 4]
 """

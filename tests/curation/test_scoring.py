@@ -43,8 +43,8 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, ray_session: None) -> 
 SCORERS = {"header": {}, CRASHING: {}}
 ONE_WORKER = f"""
 import sys
-from curation.scoring import score
-from flywheel.workspace import Workspace
+from curation.scorers.scoring import score
+from flywheel.core.workspace import Workspace
 score(Workspace(sys.argv[1]), {SCORERS}, workers=1)
 """
 

@@ -19,7 +19,7 @@ from tests.flows.conftest import ROOT, Server, post, runs, wait
 QUICK = """
 from flows.scheduled import round_, runs
 from flywheel.remedies.review import Queue, Waiting
-from flywheel.workspace import Workspace
+from flywheel.core.workspace import Workspace
 
 def run(job, **_):
     if Queue(Workspace(job.workspace)).pending():

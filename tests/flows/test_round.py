@@ -54,7 +54,7 @@ from pathlib import Path
 from flows.artifacts import publish
 from flows.round import task_step
 from flows.server import api, configure
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 
 home, summary = Path(sys.argv[1]), json.loads(sys.argv[2])
 configure(home)
@@ -142,7 +142,7 @@ def test_a_whole_run_passes_the_users_error_on(recorded: dict, home: Path, tmp_p
     code = """
 import sys
 from flows.round import Job, run_with_prefect
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 try:
     run_with_prefect(Job(sys.argv[1], sys.argv[2]))
 except UsageError as error:
@@ -193,7 +193,7 @@ from pathlib import Path
 import psutil
 from flows.round import task_step
 from flows.server import api, configure
-from flywheel.workspace import UsageError
+from flywheel.core.errors import UsageError
 configure(Path(sys.argv[1]))
 try:
     with api(Path(sys.argv[1])):

@@ -36,7 +36,7 @@ import torch
 torch.set_num_threads(1)
 from tests.training.test_trainer import STEPS, TINY
 from training.data.plan import Source
-from training.trainer import train
+from training.phase import train
 
 def die(step, steps, line):
     if step == int(sys.argv[3]):
