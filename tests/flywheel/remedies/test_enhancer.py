@@ -13,8 +13,8 @@ from flywheel.remedies.enhancer import answer, load_enhancer, parse
 from flywheel.remedies.enhancer_data import classify, degrade, examples, load_examples, quotations, write
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
-from tests.flywheel.test_judge import Server, server  # noqa: F401 - a fixture
-from tests.flywheel.test_sample import checkpoint  # noqa: F401 - a fixture
+from tests.flywheel.rounds.test_sample import checkpoint  # noqa: F401 - a fixture
+from tests.flywheel.signals.test_judge import Server, server  # noqa: F401 - a fixture
 
 FINE = [
     "a woman in a red coat, soft morning light, rough stone wall in the background, cinematic photo",

@@ -17,7 +17,7 @@ from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.importers import import_suite
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
-PROMPTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "prompts"
+PROMPTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "prompts"
 
 
 def suite_of(tmp_path: Path, kind: str, rows: list[dict] | str, name: str = "in.jsonl") -> list[Prompt]:

@@ -25,7 +25,7 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.promotion import decide, history, incumbent, rollback_target
 from flywheel.rounds.routing import record_detected, record_retest
 from flywheel.rounds.sample import promoted_checkpoint
-from tests.flywheel.test_cases import signal
+from tests.flywheel.cases.test_events import signal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

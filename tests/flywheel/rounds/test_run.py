@@ -35,7 +35,7 @@ from flywheel.rounds.pins import code_version
 from flywheel.rounds.promotion import decide, incumbent
 from flywheel.signals.suite import load_suite
 
-PRESET = Path(__file__).resolve().parents[2] / "benchmarks" / "micro.toml"
+PRESET = Path(__file__).resolve().parents[3] / "benchmarks" / "micro.toml"
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from flywheel.cli.main import app
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.signals.inbox import collect
-from tests.flywheel.test_arena import world
-from tests.flywheel.test_mining import JUDGEMENTS
+from tests.flywheel.signals.test_arena import world
+from tests.flywheel.signals.test_mining import JUDGEMENTS
 
 
 def drop(path: Path, rows: list[dict]) -> None:

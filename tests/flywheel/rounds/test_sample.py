@@ -21,7 +21,7 @@ from flywheel.rounds.sample import parse_size, promoted_checkpoint, sample_pictu
 from flywheel.signals.mining import read_judgements
 from flywheel.signals.self_evaluation import self_evaluate
 from flywheel.signals.suite import load_suite
-from tests.flywheel.test_cli import flywheel, wrong
+from tests.flywheel.cli.test_main import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.plan import Source
 from training.phase import train

@@ -16,7 +16,7 @@ from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from tests.flywheel.test_cases import signal
+from tests.flywheel.cases.test_events import signal
 
 
 @pytest.fixture

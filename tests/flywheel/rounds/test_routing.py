@@ -13,7 +13,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution, load_preset
 from flywheel.rounds.routing import experiment, route
 from flywheel.signals.suite import Prompt
-from tests.flywheel.test_cases import signal
+from tests.flywheel.cases.test_events import signal
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.plan import Source
 from training.phase import train

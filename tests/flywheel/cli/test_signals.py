@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from flywheel.cli.main import app
 from flywheel.core.errors import UsageError
-from tests.flywheel.test_arena import world
-from tests.flywheel.test_mining import JUDGEMENTS
-from tests.flywheel.test_suites import GENEVAL
+from tests.flywheel.signals.test_arena import world
+from tests.flywheel.signals.test_benchmarks import GENEVAL
+from tests.flywheel.signals.test_mining import JUDGEMENTS
 
 
 def flywheel(*arguments: object) -> Any:

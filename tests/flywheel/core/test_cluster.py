@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 PICTURES, BROKEN = 96, 2
 
 DRIVER = """
