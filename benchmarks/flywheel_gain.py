@@ -120,7 +120,7 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     share = sum(m["share"] for m in data.asked(plan))
     had = [m for m in plan["mix"] if m not in data.asked(plan)]
     mix = [
-        {"track": c, "samples": round(total * n / sum(pool.values())), "share": share * n / sum(pool.values())}
+        {"slice": c, "samples": round(total * n / sum(pool.values())), "share": share * n / sum(pool.values())}
         for c, n in pool.items()
     ]
     mix = [m for m in mix if m["samples"]]
@@ -137,7 +137,7 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     }
     data.shard(folder, other, context.suite, items)
     sources = steps.sources(context, {**plan, "mix": had})
-    sources += [{"manifest": str(folder / "manifest.json"), "track": m["track"], "share": m["share"]} for m in mix]
+    sources += [{"manifest": str(folder / "manifest.json"), "slice": m["slice"], "share": m["share"]} for m in mix]
     arm = Run(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,

@@ -27,10 +27,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-from curation.shards.writer import ROW_GROUP, fit
+from curation.shards.writer import fit
 from curation.verify.checks import passed, verify
 from flywheel.core.files import file_digest, read_json, write_json, write_parquet
-from flywheel.core.schema import SHARD
+from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.scorer import Item
 from flywheel.demo.suite import questions
 from flywheel.demo.world import write_world
@@ -75,7 +75,7 @@ def world_shards(folder: Path) -> Path:
                 "caption": row["caption"],
                 "image": shown[0],
                 "references": shown[1:],
-                "track": "base",
+                "slice": "base",
             }
         )
     files = []

@@ -97,7 +97,7 @@ def write_ours(folder: Path, rows: int) -> None:
 
     buffer, files = io.BytesIO(), []
     Image.new("RGB", (256, 512), "white").save(buffer, "PNG")
-    fixed = {"task": "t2i", "caption": "a card", "image": buffer.getvalue(), "references": [], "track": "base"}
+    fixed = {"task": "t2i", "caption": "a card", "image": buffer.getvalue(), "references": [], "slice": "base"}
     for number in range(rows // FILE_ROWS):
         path = folder / f"{number:05d}.parquet"
         part = [{"sample_id": f"{number * FILE_ROWS + i}", **fixed} for i in range(FILE_ROWS)]

@@ -25,7 +25,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
-_FORMAT = 2  # raised when the same inputs would give other decisions or other shard bytes
+_FORMAT = 3  # raised when the same inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 

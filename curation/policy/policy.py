@@ -16,7 +16,6 @@ from typing import Any
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 
-STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
 BALANCE_KEYS = ("source", "task", "stream")
 _UNLIMITED = math.inf
 

@@ -17,7 +17,6 @@ from curation.policy.policy import (
     COMPARED,
     GROUPS,
     NUMBERS,
-    STAGES,
     Filter,
     Policy,
     Stage,
@@ -27,6 +26,7 @@ from curation.policy.policy import (
 from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
 from flywheel.core.errors import UsageError
+from flywheel.core.schema import STAGES
 
 _BUILTIN = Path(__file__).parent
 

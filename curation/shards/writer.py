@@ -24,11 +24,10 @@ from flywheel.core.cluster import cluster, run_all
 from flywheel.core.files import file_digest, replacing, write_json
 from flywheel.core.image import decode, open_image
 from flywheel.core.orientation import turned
-from flywheel.core.schema import SHARD
+from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
-ROW_GROUP = 64
 _FILE_PIXELS = 64 * 1024 * 1024  # of one file's targets: a file is a task's worth of work
 _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # of 4:4:4: coloured edges stay sharp
@@ -241,7 +240,7 @@ def _shard_row(
     return {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")} | {
         "image": fit(row["image"], width, height, turn),
         "references": [fit(images[i], width, height) for i in row["reference_ids"]],
-        "track": "base",
+        "slice": "base",
         "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
         "width": width,
         "height": height,

@@ -143,7 +143,7 @@ def _curated(workspace: Workspace, name: str, *, needed: bool) -> dict[str, Any]
 def _reason(workspace: Workspace, row: Mapping[str, Any]) -> str | None:
     """The plan's reason for the quota that asked for the sample."""
     plan = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))
-    return next((m["reason"] for m in asked(plan) if m["track"] == row["capability"]), None)
+    return next((m["reason"] for m in asked(plan) if m["slice"] == row["capability"]), None)
 
 
 def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -> list[str]:
@@ -181,7 +181,7 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     plan = read_json(workspace.path("rounds", f"round-{round_['round']:04d}", "plan.json"))
     recipe = from_dict(plan["recipe"])
     base = read_json(workspace.path("snapshots", f"{plan['snapshot']}.json"))["manifest"]
-    read = {m.get("round", round_["round"]) for m in plan["mix"] if m["track"] != "base"}
+    read = {m.get("round", round_["round"]) for m in plan["mix"] if m["slice"] != "base"}
     made = {str((folder_of(workspace, n) / "manifest.json").relative_to(workspace.root)) for n in read}
     return any(
         s["manifest"] in {base, *made} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)

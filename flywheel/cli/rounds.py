@@ -39,7 +39,7 @@ def plan(
     for name in ("snapshot", "policy", "checkpoint", "code", "preset", "suites", "seed", "steps", "waiting"):
         out(f"{name:>11}  {_text(pinned[name])}")
     print_rows(
-        [{k: m.get(k) for k in ("track", "round", "share", "samples", "cases", "reason")} for m in pinned["mix"]], False
+        [{k: m.get(k) for k in ("slice", "round", "share", "samples", "cases", "reason")} for m in pinned["mix"]], False
     )
     hours = {k: cost[f"{k}_hours"] for k in ("cpu", "gpu", "wall")}
     said = ", ".join(f"{v:.2f} {k}-hours" for k, v in hours.items() if v is not None) or "hours unknown"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 TASKS = ("t2i", "ti2i")
+STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
+ROW_GROUP = 64  # rows per Parquet row group of a shard
 TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
 # An event's place in a case's life: within a round, later kinds win. `seen` (more signals of it) changes no status.
 CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
 DECISIONS = ("promote", "reject", "rollback")
 REVIEW_EVENTS = ("queued", "claimed", "accepted", "rejected")
+
+
+def slice_column(names: Collection[str]) -> str:
+    """Name of the column that holds a shard row's slice: `track` in workspaces of format 1."""
+    return "slice" if "slice" in names else "track"
 
 
 def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
@@ -83,7 +92,7 @@ SHARD = pa.schema(
         column("caption", pa.large_string(), "text condition"),
         column("image", pa.large_binary(), "target, PNG or JPEG, exactly width × height of the layout"),
         column("references", pa.list_(pa.large_binary()), "reference images, PNG or JPEG, same layout, in order"),
-        column("track", pa.string(), "'base', or the capability that asked for this sample"),
+        column("slice", pa.string(), "'base', or the capability that asked for this sample"),
         column("stream", pa.string(), "t2i | ti2i | synthetic: where the row comes from"),
         column("width", pa.int32(), "pixels of image and references"),
         column("height", pa.int32(), "pixels of image and references"),

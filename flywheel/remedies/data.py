@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
 from flywheel.core.files import file_digest, read_json, write_bytes, write_json, write_parquet
-from flywheel.core.schema import SHARD, column
+from flywheel.core.schema import ROW_GROUP, SHARD, STAGES, column
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
@@ -33,11 +33,7 @@ if TYPE_CHECKING:
     from curation.synthesis import Sample
     from curation.verify.checks import Outcome
 
-ROW_GROUP = 64
 EVALUATION_PROMPT = "evaluation_prompt"  # the decontamination filter's name
-
-# Remedies enter behind every stage's filters: they have entry checks of their own.
-STAGES = ["S1", "S2", "S3", "S4", "S5", "S6"]
 
 GENERATED = pa.schema(
     [
@@ -107,7 +103,7 @@ def collect(
         refused: list[dict[str, Any]] = []
         scarcity: dict[str, dict[str, float]] = {}
         for target in asked(plan):
-            name = target["track"]
+            name = target["slice"]
             mine = tuple(c for c in cases if c.capability == name)
             request = Request(name, target["samples"], mine, plan["seed"] + plan["round"])
             if mine:
@@ -123,9 +119,9 @@ def collect(
         rows = [r | {"round": plan["round"]} for r in refused]
         write_parquet(folder / "refused.parquet", pa.Table.from_pylist(rows, schema=GENERATED))
         write_parquet(path, pa.Table.from_pylist(found, schema=CANDIDATE))
-    columns = ["sample_id", "caption", "track", "recipe", "priority", "evidence"]
+    columns = ["sample_id", "caption", "slice", "recipe", "priority", "evidence"]
     return [
-        {"capability": r["track"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
+        {"capability": r["slice"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
         | {"evidence": {"recipe": r["recipe"], **json.loads(r["evidence"])}}
         for r in pq.read_table(readable(path), columns=columns).to_pylist()
     ]
@@ -143,23 +139,23 @@ def shard(
     if counts_path.exists():
         return read_json(counts_path)
     held_out = HeldOut(p.text for p in suite)
-    counts = {m["track"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in asked(plan)}
+    counts = {m["slice"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in asked(plan)}
     table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1
     shards: dict[Layout, list[dict[str, Any]]] = {}
     for row in pq.read_table(readable(folder / "candidates.parquet")).to_pylist():
-        item = reviewed[row["track"], row["sample_id"]]
-        entry = _entry(item.caption, row["sample_id"], row["track"], row["recipe"]) | {"round": plan["round"]}
+        item = reviewed[row["slice"], row["sample_id"]]
+        entry = _entry(item.caption, row["sample_id"], row["slice"], row["recipe"]) | {"round": plan["round"]}
         if item.outcome != "accepted":
             table.append(entry | {"outcome": "dropped", "filter": "review"})
-            counts[row["track"]]["rejected"] += 1
+            counts[row["slice"]]["rejected"] += 1
         elif near := held_out.near(item.caption):  # an edited caption can come to say an evaluation prompt
             table.append(entry | _contaminated(near))
-            counts[row["track"]]["refused"] += 1
+            counts[row["slice"]]["refused"] += 1
         else:
             table.append(entry)
-            counts[row["track"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
+            counts[row["slice"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
             layout = Layout(*(row[k] for k in ("bucket", "width", "height", "task")), len(row["references"]))
             shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
     _write_shards(folder, shards, plan)
@@ -291,7 +287,7 @@ def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str,
 def _candidate(
     layout: Layout, row: Mapping[str, Any], capability: str, recipe: str, priority: float, evidence: Mapping[str, Any]
 ) -> dict[str, Any]:
-    more = {"track": capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
+    more = {"slice": capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
     return {**row, "bucket": layout.bucket, **more}
 
 
@@ -307,9 +303,9 @@ def _contaminated(near: tuple[str, float]) -> dict[str, Any]:
 def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: Mapping[str, Any]) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
-        for track in sorted({r["track"] for r in rows}):
-            part = [r for r in rows if r["track"] == track]
-            name = f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{track}.parquet"
+        for slice_ in sorted({r["slice"] for r in rows}):
+            part = [r for r in rows if r["slice"] == slice_]
+            name = f"{layout.width}x{layout.height}-{layout.task}{layout.references}-{slice_}.parquet"
             path = folder / str(layout.bucket) / name
             write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=ROW_GROUP)
             files.append(
@@ -318,8 +314,8 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
                     "sha256": file_digest(path),
                     "bytes": path.stat().st_size,
                     "rows": len(part),
-                    "stages": STAGES,
-                    "track": track,
+                    "stages": list(STAGES),  # behind every stage's filters: remedies have entry checks of their own
+                    "slice": slice_,
                     **layout._asdict(),
                 }
             )
@@ -329,7 +325,7 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
 def picture_of(workspace: Workspace, item: Item) -> list[Path]:
     """The candidate's picture and its references as files that a person can open, written when first asked for."""
     folder = folder_of(workspace, item.round)
-    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("track", "==", item.capability)]
+    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("slice", "==", item.capability)]
     row = pq.read_table(readable(folder / "candidates.parquet"), columns=columns, filters=match).to_pylist()[0]
     paths = []
     for n, data in enumerate([row["image"], *row["references"]]):

@@ -35,7 +35,7 @@ def make_plan(
     free = 1 - sum(m["share"] for m in kept)
     mix = [
         {
-            "track": capability,
+            "slice": capability,
             "share": round(free * settings.remedy_share * n / total, 6),
             "samples": round(settings.samples * n / total),
             "cases": n,
@@ -55,16 +55,16 @@ def make_plan(
         "cases": sorted(c.case_id for c in served if c.capability in dict(targets)),
         "cases_open": len(cases),
         "waiting": dict(sorted(waiting.items())),
-        "mix": [{"track": "base", "share": base, "reason": why}, *kept, *mix],
+        "mix": [{"slice": "base", "share": base, "reason": why}, *kept, *mix],
     }
 
 
 def _kept(earlier: Sequence[Mapping[str, Any]], share: float) -> list[dict[str, Any]]:
     """Entries for the remedy data of earlier rounds, in proportion to the shares that it had in them."""
-    parts = [(p["round"], m["track"], m["share"]) for p in earlier for m in asked(p)]
+    parts = [(p["round"], m["slice"], m["share"]) for p in earlier for m in asked(p)]
     total = sum(x for *_, x in parts)
     return [
-        {"track": c, "round": n, "share": round(share * x / total, 6), "reason": f"keeps what round {n} repaired"}
+        {"slice": c, "round": n, "share": round(share * x / total, 6), "reason": f"keeps what round {n} repaired"}
         for n, c, x in parts
     ]
 

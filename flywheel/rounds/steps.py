@@ -246,12 +246,12 @@ def sources(run: Context, plan_: Plan) -> list[dict[str, Any]]:
     """The plan's mix as the trainer reads it: the base pool, kept remedies of earlier rounds, the round's own."""
 
     def manifest(m: dict[str, Any]) -> Path:
-        if m["track"] == "base":
+        if m["slice"] == "base":
             return run.manifest(plan_)
         return data.folder_of(run.workspace, m.get("round", plan_["round"])) / "manifest.json"
 
     return [
-        {"manifest": str(manifest(m)), "track": m["track"], "share": m["share"]} for m in plan_["mix"] if m["share"]
+        {"manifest": str(manifest(m)), "slice": m["slice"], "share": m["share"]} for m in plan_["mix"] if m["share"]
     ]
 
 

@@ -248,11 +248,11 @@ def _round(workspace: Workspace, number: int, new: dict, old: dict | None, contr
         "fixed": [c for c, passed in changed if passed],
         "broken": [c for c, passed in changed if not passed],
     }
-    mix = [{"track": "base", "share": 1.0 if not old else 0.5, "reason": "keeps what the model can do"}]
+    mix = [{"slice": "base", "share": 1.0 if not old else 0.5, "reason": "keeps what the model can do"}]
     if old:
         quotas = (("typography", 0.28, 22), ("count", 0.22, 18))
         why = "{0} open cases: {0} routed to pretraining"
-        mix += [{"track": c, "share": x, "samples": 120, "cases": n, "reason": why.format(n)} for c, x, n in quotas]
+        mix += [{"slice": c, "share": x, "samples": 120, "cases": n, "reason": why.format(n)} for c, x, n in quotas]
     folder = workspace.path("rounds", f"round-{number:04d}")
     plan = {"round": number, "incumbent": incumbent, "snapshot": SNAPSHOT, "steps": 500 if old else 1000}
     plan |= {"seed": 0, "mix": mix}
@@ -294,7 +294,7 @@ def _probe(workspace: Workspace) -> None:
 def candidates(workspace: Workspace, number: int, ids: list[str]) -> None:
     """What a remedy proposes for typography: the pictures that reviewers look at."""
     rows = [
-        {"sample_id": i, "track": "typography", "image": picture(n, True), "references": []} for n, i in enumerate(ids)
+        {"sample_id": i, "slice": "typography", "image": picture(n, True), "references": []} for n, i in enumerate(ids)
     ]
     folder = workspace.path("remedies", f"round-{number:04d}")
     write_parquet(folder / "candidates.parquet", pa.Table.from_pylist(rows))

@@ -30,7 +30,7 @@ def disc(color: str, place: str, size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def card_rows(count: int, *, task: str = "t2i", size=(64, 64), track="base", seed: int = 0) -> list[dict]:
+def card_rows(count: int, *, task: str = "t2i", size=(64, 64), slice_="base", seed: int = 0) -> list[dict]:
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
@@ -39,12 +39,12 @@ def card_rows(count: int, *, task: str = "t2i", size=(64, 64), track="base", see
         edit = task == "ti2i"
         rows.append(
             {
-                "sample_id": f"{task}-{track}-{seed}-{i}",
+                "sample_id": f"{task}-{slice_}-{seed}-{i}",
                 "task": task,
                 "caption": f"make the disc {color}" if edit else f"a {color} disc at the {place}",
                 "image": png(disc(color, place, size)),
                 "references": [png(disc(other, place, size))] if edit else [],
-                "track": track if isinstance(track, str) else track[i % len(track)],
+                "slice": slice_ if isinstance(slice_, str) else slice_[i % len(slice_)],
             }
         )
     return rows

@@ -185,7 +185,7 @@ def upload(folder, address):
 
 def test_s3_gives_the_same_batches_as_the_folder(tmp_path, bucket, autoencoder):
     (tmp_path / "shards").mkdir()
-    files = [{"rows": card_rows(70, track=("base", "count"))}, {"rows": card_rows(20, task="ti2i")}]
+    files = [{"rows": card_rows(70, slice_=("base", "count"))}, {"rows": card_rows(20, task="ti2i")}]
     manifest = write_snapshot(tmp_path / "shards", files)
     local = plan_of(manifest)
     latents = Latents(tmp_path / "latents", autoencoder.fingerprint, RESOLUTION)
@@ -202,7 +202,7 @@ def test_s3_gives_the_same_batches_as_the_folder(tmp_path, bucket, autoencoder):
         Loader(plan, plain, resolution=RESOLUTION, latents=given) for plan, given in ((local, latents), (away, cached))
     )
     assert equal(there.batch(1), here.batch(1))
-    counted = [Plan([Source(manifest=m, track="count")], batch={64: 5}, t2i_share=1.0, seed=0)
+    counted = [Plan([Source(manifest=m, slice="count")], batch={64: 5}, t2i_share=1.0, seed=0)
                for m in (manifest, f"{bucket}/one/manifest.json")]  # fmt: skip
     assert counted[0].rows == counted[1].rows == 35 and counted[0].batch(4) == counted[1].batch(4)
 

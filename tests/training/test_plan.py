@@ -44,8 +44,8 @@ def test_quotas_are_exact_over_windows(snapshot):
         assert sum(c["t2i"] for c in counts[start : start + 5]) == 93
 
 
-def test_track_shares_are_exact_inside_each_task(tmp_path, snapshot):
-    remedy = write_snapshot(tmp_path, [{"rows": card_rows(40, track="typography")}])
+def test_slice_shares_are_exact_inside_each_task(tmp_path, snapshot):
+    remedy = write_snapshot(tmp_path, [{"rows": card_rows(40, slice_="typography")}])
     mix = [Source(manifest=snapshot, share=0.7), Source(manifest=remedy, share=0.3)]
     plan = plan_of(snapshot, mix=mix)
     folders = Counter(
@@ -143,15 +143,15 @@ def test_buckets_take_turns_by_their_rows(tmp_path):
     assert abs(buckets.count(64) / 250 - 14.875 / 24.875) < 0.01
 
 
-def test_stages_and_track_select_rows(tmp_path):
+def test_stages_and_slice_select_rows(tmp_path):
     files = [
-        {"rows": card_rows(70, track=("base", "count")), "stages": ["S1"]},
+        {"rows": card_rows(70, slice_=("base", "count")), "stages": ["S1"]},
         {"rows": card_rows(10, seed=1), "stages": ["S6"]},
     ]
     manifest = write_snapshot(tmp_path, files)
     assert plan_of(manifest, stages=("S6",)).rows == 10
     assert plan_of(manifest, stages=("S6",), mix=[Source(manifest=manifest, stages=("S1",))]).rows == 69
-    counted = plan_of(manifest, mix=[Source(manifest=manifest, stages=("S1",), track="count")])
+    counted = plan_of(manifest, mix=[Source(manifest=manifest, stages=("S1",), slice="count")])
     loader = Loader(counted, pixels_only, resolution={})
     assert counted.rows == 35
     assert all(loader.read(r.shard, r.group).sample_ids for r in flat(counted.batch(0)))

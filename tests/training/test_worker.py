@@ -10,7 +10,7 @@ from training.worker import Run, train_all
 
 def test_a_failure_brings_its_traceback_along_and_prints_none(snapshot: Path, tmp_path: Path, capfd):
     (tmp_path / "file").touch()
-    mix = [{"manifest": str(snapshot), "track": "base", "share": 1.0}]
+    mix = [{"manifest": str(snapshot), "slice": "base", "share": 1.0}]
     run = Run(out_dir=str(tmp_path / "file" / "run"), sources=mix, recipe=TINY.to_dict(), seed=0, steps=1)
     with pytest.raises(RuntimeError, match="training failed: .*Not a directory") as caught:
         train_all([run])

@@ -17,11 +17,9 @@ import numpy as np
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
-from flywheel.core.schema import TASKS
+from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
 from training.data import files
 from training.randomness import generator
-
-ROW_GROUP = 64  # rows per Parquet row group of a shard
 
 
 class ShardError(UsageError):
@@ -32,13 +30,14 @@ class ShardError(UsageError):
 class Source:
     """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
-    `stages`: files of any of these stages, empty for those the recipe names. `track`: only rows of this track.
+    `stages`: files of any of these stages, empty for those the recipe names. `slice`: only rows of this slice: `base`,
+    or a capability.
     """
 
     manifest: files.Place
     share: float = 1.0
     stages: tuple[str, ...] = ()
-    track: str | None = None
+    slice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class Plan:
                 if shard.bucket in self.batch_rows:
                     self.shards.append(shard)
                     groups = cells.setdefault((shard.bucket, shard.task, number), [])
-                    groups += self._groups(len(self.shards) - 1, source.track)
+                    groups += self._groups(len(self.shards) - 1, source.slice)
                 else:
                     self._note(f"bucket {shard.bucket} of {source.manifest} is not read: no batch size for it")
         filled = {key: groups for key, groups in cells.items() if sum(len(g.rows) for g in groups)}
@@ -242,11 +241,11 @@ class Plan:
         ]
         return rows[:count]
 
-    def _groups(self, number: int, track: str | None) -> list[Group]:
+    def _groups(self, number: int, slice_: str | None) -> list[Group]:
         """The shard's row groups with their usable rows. A full group's last row is held out for validation."""
         shard, groups = self.shards[number], []
         try:
-            matching = None if track is None else _rows_of_track(shard, track)
+            matching = None if slice_ is None else _rows_of_slice(shard, slice_)
             weights = _weights(shard) if shard.least_weight else None
         except files.READ_ERRORS as error:
             if self.on_error == "raise":
@@ -298,7 +297,7 @@ def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
             sha256 = files.sha256(files.place(source.manifest))
         except OSError as error:
             raise ShardError(f"no shard manifest at {source.manifest} ({error}): build the shards first") from error
-        sources.append([sha256, source.share, source.stages, source.track])
+        sources.append([sha256, source.share, source.stages, source.slice])
     if not sources:
         raise UsageError("the training mix is empty: name at least one shard manifest")
     return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
@@ -358,20 +357,21 @@ def _weights(shard: Shard) -> list[np.ndarray]:
         return [group.fill_null(1.0).to_numpy() for group in groups]
 
 
-def _rows_of_track(shard: Shard, track: str) -> list[np.ndarray]:
-    """Per row group, the numbers of the rows whose `track` matches; statistics answer where a group is uniform."""
+def _rows_of_slice(shard: Shard, slice_: str) -> list[np.ndarray]:
+    """Per row group, the numbers of the rows of a slice; statistics answer where a group is uniform."""
     import pyarrow.compute as pc
 
     out = []
     with files.parquet(shard.path) as file:
-        column = file.schema_arrow.get_field_index("track")
+        name = slice_column(file.schema_arrow.names)
+        column = file.schema_arrow.get_field_index(name)
         for index in range(file.num_row_groups):
             group = file.metadata.row_group(index)
             statistics = group.column(column).statistics
             if statistics is not None and statistics.has_min_max and statistics.min == statistics.max:
-                count = group.num_rows if statistics.min == track and not statistics.null_count else 0
+                count = group.num_rows if statistics.min == slice_ and not statistics.null_count else 0
                 out.append(np.arange(count, dtype=np.int16))
             else:
-                values = file.read_row_group(index, columns=["track"])["track"]
-                out.append(np.flatnonzero(pc.equal(values, track).fill_null(False)).astype(np.int16))
+                values = file.read_row_group(index, columns=[name])[name]
+                out.append(np.flatnonzero(pc.equal(values, slice_).fill_null(False)).astype(np.int16))
     return out

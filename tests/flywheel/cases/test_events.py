@@ -78,7 +78,7 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
     signals += [signal("x", "rare", False)]
     cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
     plan = make_plan(cases, {"incumbent": "checkpoints/a"}, round_=2, preset=preset)
-    shares = {m["track"]: m["share"] for m in plan["mix"]}
+    shares = {m["slice"]: m["share"] for m in plan["mix"]}
     assert plan["targets"] == ["text", "count"] and "rare" not in shares
     assert abs(sum(shares.values()) - 1) < 1e-9
     assert abs(shares["text"] / shares["count"] - 3) < 1e-3
@@ -90,20 +90,20 @@ def test_plan_keeps_what_promoted_rounds_repaired():
     preset = load_preset("demo")
     signals = [signal(f"p{i}", "count", False) for i in range(10)]
     cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
-    second = {"round": 2, "mix": [{"track": "base", "share": 0.4}, {"track": "text", "share": 0.6, "samples": 9}]}
+    second = {"round": 2, "mix": [{"slice": "base", "share": 0.4}, {"slice": "text", "share": 0.6, "samples": 9}]}
     third = make_plan(
         cases,
         {"incumbent": "a"},
-        [{"round": 1, "mix": [{"track": "base", "share": 1.0}]}, second],
+        [{"round": 1, "mix": [{"slice": "base", "share": 1.0}]}, second],
         round_=3,
         preset=preset,
     )
     base, kept, count = third["mix"]
-    assert (kept["track"], kept["round"], kept["share"]) == ("text", 2, preset.plan.kept_share)
+    assert (kept["slice"], kept["round"], kept["share"]) == ("text", 2, preset.plan.kept_share)
     assert abs(count["share"] - preset.plan.remedy_share * (1 - preset.plan.kept_share)) < 1e-6
     assert abs(base["share"] + kept["share"] + count["share"] - 1) < 1e-6
     fourth = make_plan([], {"incumbent": "b"}, [second, third], round_=4, preset=preset)
-    shares = {(m["track"], m.get("round")): m["share"] for m in fourth["mix"]}
+    shares = {(m["slice"], m.get("round")): m["share"] for m in fourth["mix"]}
     assert abs(shares["text", 2] / shares["count", 3] - 0.6 / count["share"]) < 1e-3  # what was kept is not kept twice
     assert abs(shares["base", None] - (1 - preset.plan.kept_share)) < 1e-6
 

@@ -42,7 +42,7 @@ SUITE = [
     for i, (text, v, c) in PROMPTS.items()
 ]
 CASES = [Case("c1", 1, "color", "pretraining", "s1", SUITE[0].text, "routed")]
-PLAN = {"round": 2, "seed": 0, "snapshot": "s", "mix": [{"track": "base"}, {"track": "color", "samples": 8}]}
+PLAN = {"round": 2, "seed": 0, "snapshot": "s", "mix": [{"slice": "base"}, {"slice": "color", "samples": 8}]}
 
 
 def picture(n: int) -> bytes:
@@ -61,7 +61,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     captions = [s.caption for s in itertools.islice(draw([single_cards()], seed="s"), 40)] + words + [PLANTED]
     rows = [
-        {"sample_id": f"{n:064x}", "task": "t2i", "caption": c, "image": picture(n), "references": [], "track": "base"}
+        {"sample_id": f"{n:064x}", "task": "t2i", "caption": c, "image": picture(n), "references": [], "slice": "base"}
         | {"width": 64, "height": 64}
         for n, c in enumerate(captions)
     ]

@@ -167,7 +167,7 @@ def test_costs_are_measured_once_and_give_the_next_rounds_estimate(tmp_path: Pat
     found = Ledger(workspace, "costs").rows()
     assert [(r["step"], r["units"]) for r in found] == [("train", 100), ("route", 5)]
     assert found[0]["cpu_seconds"] > 0 and found[0]["gpu_seconds"] == 0
-    mix = [{"track": "base"}, {"track": "count", "samples": 40}]
+    mix = [{"slice": "base"}, {"slice": "count", "samples": 40}]
     plan = {"targets": ["count"], "mix": mix, "steps": 50, "cases_open": 0}
     known = rates(found) | {"collect": {"cpu": 1, "gpu": 0, "wall": 1}}
     cost = estimate(plan, known, prompts=30, review_seconds=15, reviews=2)
