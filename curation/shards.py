@@ -22,6 +22,7 @@ from curation.layout import layout
 from curation.orientation import turned
 from curation.policy import Policy
 from curation.scoring import References, fetch_images, image_index, reason
+from flywheel.environment import raise_environment_error
 from flywheel.objects import located, readable
 from flywheel.schema import SHARD
 from flywheel.scorer import decode, open_image
@@ -230,6 +231,7 @@ def _shard_rows(
             try:
                 yield _shard_row(row, images, *marks[key], width, height)
             except Exception as error:  # noqa: BLE001 - decoders raise anything; it costs this row, with its reason
+                raise_environment_error(error)
                 faults[key] = reason(error)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from flywheel.environment import raise_environment_error
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -160,11 +162,15 @@ class Scorer(Protocol):
 
 
 def per_item(items: Sequence[Item], one: Any) -> list[dict[str, Any] | Exception]:
-    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row."""
+    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row.
+
+    Errors: `UsageError` for what is no fault of a row: a package that does not load, weights that are missing.
+    """
     out: list[dict[str, Any] | Exception] = []
     for item in items:
         try:
             out.append(one(item))
         except Exception as error:  # noqa: BLE001 - the error becomes the row's `error` column, never lost
+            raise_environment_error(error)
             out.append(error)
     return out

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers import Unavailable
+from flywheel.environment import raise_environment_error
 from flywheel.schema import column
 from flywheel.scorer import Item
 from flywheel.workspace import UsageError, digest, file_digest
@@ -75,6 +76,7 @@ class Clip:
                 owners.append(number)
                 out.append(None)
             except Exception as error:  # noqa: BLE001 - one bad picture costs its own row
+                raise_environment_error(error)
                 out.append(error)
         if tensors:
             images = network.encode_images(tensors)
