@@ -37,7 +37,7 @@ REQUIRED = {
     "ray": "ray",
     "prefect": "prefect",
 }
-_OPENCV = "install the build that needs no display: pip install --no-deps --force-reinstall {}=={}"
+OPENCV = "opencv-contrib-python-headless==4.10.0.84"  # as in requirements/opencv.txt
 MEMORY = 6 * 2**30  # bytes that the demo may take
 DISK = 10 * 2**30  # bytes: a first pool, its shards and checkpoints
 SERVICES = {
@@ -104,7 +104,7 @@ def _package(name: str, module: str) -> Line:
     except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is what the user must read
         advice = "remove the environment and run `make install` again"
         if (cause := environment_error(error)) is not None and " cv2 " in str(cause):
-            advice = _OPENCV.format("opencv-contrib-python-headless", metadata.version("opencv-contrib-python"))
+            advice = f"install the build that needs no display: pip install --no-deps --force-reinstall {OPENCV}"
         return Line(name, FAILURE, f"does not load: {type(error).__name__}: {error}", advice)
 
 

@@ -61,7 +61,8 @@ def test_the_doctor_loads_what_a_run_loads(tmp_path: Path, without_libgl: dict[s
     done = flywheel("doctor", "--no-services", "--workspace", tmp_path, env=without_libgl)
     assert done.returncode == 1 and not done.stderr
     failed = re.findall(r"failure  (\S+): does not load: ImportError: libGL.so.1.*\n +→ .*(opencv\S+)", done.stdout)
-    assert ("opencv-contrib-python", "opencv-contrib-python-headless==4.10.0.84") in failed
+    assert ("opencv-contrib-python", doctor.OPENCV) in failed
+    assert doctor.OPENCV in (ROOT / "requirements" / "opencv.txt").read_text()
 
 
 def test_a_package_that_does_not_load_costs_no_row(tmp_path: Path, without_libgl: dict[str, str]):
