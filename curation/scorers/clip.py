@@ -178,11 +178,17 @@ def _load_head(path: str) -> tuple[np.ndarray, float]:
 def make_torchvision_importable() -> None:
     """Declare the operators that torchvision's import expects, where its binary does not match torch's build."""
     import sys
+    from contextlib import suppress
+    from importlib import util
 
     if "torchvision" in sys.modules:
         return
     import torch
 
+    # First the extension itself: where it loads, it would abort the process on finding the operators declared.
+    for library in Path(util.find_spec("torchvision").origin).parent.glob("_C.*"):
+        with suppress(OSError):
+            torch.ops.load_library(str(library))
     signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
