@@ -1,4 +1,4 @@
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Python compiles what is imported when it is first imported: a fifth of the size and most of the time of an install.

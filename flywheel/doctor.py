@@ -82,9 +82,9 @@ def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = No
 
 def _python() -> Line:
     found = sys.version.split()[0]
-    if sys.version_info[:2] == (3, 11):
+    if sys.version_info[:2] in ((3, 11), (3, 12)):
         return Line("Python", OK, found)
-    return Line("Python", FAILURE, found, "make the environment with Python 3.11: the pinned versions are for it")
+    return Line("Python", FAILURE, found, "make the environment with Python 3.11 or 3.12: the pinned versions are for them")
 
 
 def _package(name: str, module: str) -> Line:
