@@ -84,7 +84,7 @@ def _python() -> Line:
     found = sys.version.split()[0]
     if sys.version_info[:2] in ((3, 11), (3, 12)):
         return Line("Python", OK, found)
-    return Line("Python", FAILURE, found, "make the environment with Python 3.11 or 3.12: the pinned versions are for them")
+    return Line("Python", FAILURE, found, "make the environment with Python 3.11 or 3.12")
 
 
 def _package(name: str, module: str) -> Line:
