@@ -205,7 +205,7 @@ def prune(out_dir: Path, keep: int) -> None:
 class Metrics:
     """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are cut off.
 
-    `tensorboard`: the same numbers as an event file too. Errors: `UsageError` where TensorBoard is not installed.
+    `tensorboard`: the same numbers as an event file too. Errors: `ImportError` without TensorBoard.
     """
 
     def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
@@ -226,10 +226,8 @@ class Metrics:
 
 
 def _board(folder: Path, resume_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError("TensorBoard is not installed: pip install tensorboard, or leave it out") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 
