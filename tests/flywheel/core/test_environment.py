@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from curation.cluster import run_all
-from flywheel import cli, environment
+from flywheel.cli import main as cli
+from flywheel.core import environment
+from flywheel.core.cluster import run_all
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage
