@@ -14,6 +14,7 @@ from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.cases.fold import connect
 from flywheel.core.files import write_parquet
 from flywheel.core.ledger import Ledger
+from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
 from flywheel.signals.feedback import one_at_a_time
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # signals that an event's evidence lists; all are counted
 
-# One failure has one prompt: equal text-to-image prompts, however spaced, cased or ended, share the id that a suite
-# gave them, or else the smallest. An instruction means nothing without its references: edits keep their id.
+# Equal text-to-image prompts (`normalise`) share one id: one that a suite gave, or else the smallest. A text of symbols
+# alone has an empty normal form and stands for itself. An instruction means nothing without its reference images, so
+# edits keep their ids.
 _PROMPTS = """
 CREATE TEMP TABLE prompts AS
-WITH keyed AS (
-    SELECT DISTINCT prompt_id, prompt, task, CASE WHEN task = 'ti2i' THEN prompt_id
-        ELSE trim(regexp_replace(lower(nfc_normalize(prompt)), '\\s+', ' ', 'g'), ' .!') END AS key
-    FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+WITH sampled AS (
+    SELECT DISTINCT prompt_id, prompt, task FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+),
+keyed AS (
+    SELECT *, CASE WHEN task = 'ti2i' THEN prompt_id
+        ELSE coalesce(nullif(normalise(prompt), ''), prompt) END AS key
+    FROM sampled
 )
 SELECT prompt_id, prompt, task, first_value(prompt_id) OVER (
     PARTITION BY task, key ORDER BY starts_with(prompt_id, 'user-'), prompt_id) AS canonical
@@ -50,7 +55,7 @@ WITH grouped AS (
            list(DISTINCT kind ORDER BY kind) AS kinds, arg_min(prompt, ("at", signal_id)) AS prompt,
            arg_min({{signal_id: signal_id, kind: kind, verifier: verifier, score: score, threshold: threshold,
                     evidence: evidence, image: image}}, ("at", signal_id), {SHOWN}) AS shown,
-           substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id
+           case_id(prompt_id, capability) AS case_id
     FROM failures GROUP BY prompt_id, capability
 ),
 placed AS (
@@ -73,7 +78,7 @@ SELECT case_id, sum(seeds) AS seeds, sum(seeds_passed) AS seeds_passed, max(enha
 FROM (
     SELECT case_id, seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density, "at" FROM probes
     UNION ALL BY NAME
-    SELECT substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id,
+    SELECT case_id(prompt_id, capability) AS case_id,
            (evidence->>'$.seeds')::INT AS seeds, (evidence->>'$.seeds_passed')::INT AS seeds_passed, "at"
     FROM signals WHERE kind = 'mining' AND verifier IN ('self', 'seeds') AND capability IS NOT NULL
 ) GROUP BY case_id
@@ -95,6 +100,7 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         number = round_ if round_ is not None else _round(con)
         batch = uuid.uuid4().hex
         con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
+        con.create_function("normalise", _normalised, ["VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[arg-type]
         con.execute(_PROMPTS)
         con.execute(_FAILURES)
         events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
@@ -117,6 +123,10 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
           AND md5_number_lower(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
+
+
+def _normalised(prompts: pa.ChunkedArray) -> pa.Array:
+    return pa.array([normalise(p) for p in prompts.to_pylist()], pa.string())
 
 
 def _round(con: duckdb.DuckDBPyConnection) -> int:

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel.cases import fold as case_fold
-from flywheel.cases.events import case_id, detect, event, fold, load_cases, retest
+from flywheel.cases.events import case_id, detect, event, load_cases, retest
 from flywheel.catalog import database as catalog
 from flywheel.catalog.queries import ready
 from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from tests.flywheel.cases.test_events import signal
+from tests.flywheel.cases.builders import signal
 
 
 @pytest.fixture
@@ -27,24 +27,6 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_every_documented_view_answers_on_an_empty_workspace(workspace: Workspace):
     for row in catalog.documentation():
         assert catalog.query(workspace, f"select * from {row['view']}") == []
-
-
-def test_sql_fold_equals_python_fold(workspace: Workspace):
-    ledger = Ledger(workspace, "case_events")
-    detected = detect([signal(p, "count", False) for p in "abc"], {}, 1)
-    ledger.append(detected, key="detect/1")
-    known = load_cases(workspace)
-    ledger.append([event(c, 1, "routed", {}, track="rl") for c in known.values()], key="route/1")
-    ledger.append([event(c, 2, "remedied", {}) for c in load_cases(workspace).values()], key="remedy/2")
-    results = {("a", "count"): True, ("b", "count"): False}
-    ledger.append(retest(results, load_cases(workspace), 2), key="retest/2")
-    rows = {r["prompt_id"]: r for r in catalog.query(workspace, "select * from cases")}
-    assert {p: r["status"] for p, r in rows.items()} == {"a": "closed", "b": "re-opened", "c": "remedied"}
-    assert {r["track"] for r in rows.values()} == {"rl"}
-    assert rows["a"]["fixed_in"] == 2 and rows["b"]["fixed_in"] is None
-    folded = fold(ledger.rows())
-    assert {c.prompt_id: c.is_open for c in folded.values()} == {"a": False, "b": True, "c": True}
-    assert {r["case_id"] for r in rows.values()} == folded.keys()
 
 
 def test_the_kept_fold_changes_no_answer(workspace: Workspace):

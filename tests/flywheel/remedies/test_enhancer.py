@@ -9,7 +9,7 @@ import pytest
 from flywheel.cases.events import Case
 from flywheel.core.errors import UsageError
 from flywheel.presets import Enhancer
-from flywheel.remedies.enhancer import answer, load_enhancer, parse
+from flywheel.remedies.enhancer import answer, enhance, load_enhancer, parse
 from flywheel.remedies.enhancer_data import classify, degrade, examples, load_examples, quotations, write
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
@@ -24,6 +24,12 @@ FINE = [
     'a poster that says "SALE" above and "TODAY ONLY" below, minimal style',
     "two blue circles on a yellow background",
 ]
+
+
+def test_enhancer_rewrites_requests_and_leaves_good_prompts_and_quotes_alone():
+    assert enhance("please draw me 2 red  circles") == "two red circles"
+    assert enhance("the word “2 CATS” in red") == 'the word "2 CATS" in red'
+    assert enhance("two red circles") is None
 
 
 def test_classes():
