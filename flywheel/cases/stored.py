@@ -93,6 +93,8 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
     while open, or `failed` (re-opened) once closed. Each signal counts once, also across kills. Returns events by kind.
     """
     folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
+    from duckdb.func import PythonUDFType
+
     with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
         done = [str(p) for p in sorted(folder.glob("*.parquet")) if ledger.has(f"gather/{p.stem}")]
         if not _pending(con, done):
@@ -100,7 +102,7 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         number = round_ if round_ is not None else _round(con)
         batch = uuid.uuid4().hex
         con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
-        con.create_function("normalise", _normalised, ["VARCHAR"], "VARCHAR", type="arrow")  # type: ignore[arg-type]
+        con.create_function("normalise", _normalised, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
         con.execute(_PROMPTS)
         con.execute(_FAILURES)
         events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()

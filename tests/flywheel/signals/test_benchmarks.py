@@ -178,7 +178,7 @@ def test_outputs_become_signals_once(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "text", "fault"),
     [
-        ("geneval", '{"tag": "counting"}', "row 1: no geneval prompt"),
+        ("geneval", '{"tag": "counting"}', "row 1: not a geneval prompt"),
         ("geneval", "{", "line 1: not JSON"),
         ("geneval", "", "no prompts"),
         ("edit", '{"instruction": "x"}', "needs references"),

@@ -75,4 +75,4 @@ def test_the_command(photographs, checkpoint, tmp_path):
     out = flywheel("evaluate", "vae", checkpoint, "--photographs", photographs, "--side", 64, "--count", 2, "--json")
     (row,) = json.loads(out.stdout)
     assert row["model"] == str(checkpoint) and row["photographs_psnr"] > 25
-    assert "is no folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")
+    assert "is not a folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")
