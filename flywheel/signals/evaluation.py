@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flywheel.signals.judge import Judge
 
 BATCH = 32  # images sampled together
-Report = Callable[..., None]
+OnProgress = Callable[..., None]  # called as progress(done, total, note)
 
 
 def arm_name(round_: int, arm: str) -> str:
@@ -44,7 +44,7 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> Results:
     """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
     ledger = Ledger(workspace, "signals")
@@ -70,7 +70,7 @@ def sample_suite(
     *,
     settings: Evaluation,
     seed: int,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> list[bytes]:
     """One PNG per prompt, in the order of the suite. Prompts with equally many references are sampled in batches.
 

@@ -13,7 +13,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.mirror import fetched
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import Report, Verifiers, judge_images, sample_suite
+from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
 
 SCHEMA = pa.schema(
@@ -35,7 +35,7 @@ def self_evaluate(
     seeds: Sequence[int],
     settings: Evaluation,
     *,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write judgements of the suite sampled with every seed, as `flywheel.signals.mining` reads them; returns the file.
 

@@ -70,7 +70,7 @@ def test_parquet_and_json_lines_are_the_same_events(workspace: Workspace, tmp_pa
     assert import_file(workspace, tmp_path / "f.parquet").imported == 2
     assert import_file(workspace, tmp_path / "f.jsonl").duplicates == 2
     (tmp_path / "bad.parquet").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="no readable Parquet"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         import_file(workspace, tmp_path / "bad.parquet")
 
 
