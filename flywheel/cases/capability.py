@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import quoted
 
@@ -71,11 +71,7 @@ _SIGNAL = pa.schema([("id", pa.int64()), *((k, pa.string()) for k in ("verifier"
 def load_taxonomy(path: Path | None = None) -> Taxonomy:
     """The built-in taxonomy, or one from a TOML file. Errors: `UsageError` naming the rule and its error."""
     name = str(path or "the built-in taxonomy")
-    try:
-        source = path or resources.files("flywheel.cases") / "taxonomy.toml"
-        data = tomllib.loads(source.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read taxonomy {name}: {error}") from error
+    data = read_toml(path or resources.files("flywheel.cases") / "taxonomy.toml")
     capabilities, rules = data.get("capabilities", {}), data.get("rule", [])
     for n, rule in enumerate(rules, 1):
         if unknown := rule.keys() - {"capability", "sure", *KEYS}:

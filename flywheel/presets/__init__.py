@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import names
 
@@ -150,11 +150,7 @@ def load_preset(name: str) -> Preset:
     path = Path(name) if name.endswith(".toml") else None
     if path is None and name not in built_in():
         raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(built_in())}, or give a .toml file")
-    try:
-        source = path if path else resources.files("flywheel.presets") / f"{name}.toml"
-        data = tomllib.loads(source.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read preset {name}: {error}") from error
+    data = read_toml(path or resources.files("flywheel.presets") / f"{name}.toml")
     sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
     unknown = data.keys() - {"policy", "threads"}
     if unknown or "policy" not in data:

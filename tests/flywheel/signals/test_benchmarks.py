@@ -1,7 +1,6 @@
 """Public suites: imported with their verifiers, and a result that is the benchmark's own on given outputs."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,15 +8,10 @@ import pytest
 from curation.verify.benchmark_rules import relations
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
-from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
-from flywheel.presets import Evaluation
 from flywheel.signals.benchmarks import judge_outputs, record, result
-from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.importers import import_suite
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
-
-PROMPTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "prompts"
 
 
 def suite_of(tmp_path: Path, kind: str, rows: list[dict] | str, name: str = "in.jsonl") -> list[Prompt]:
@@ -108,6 +102,7 @@ def test_cvtg_word_accuracy_and_edit_similarity(tmp_path: Path):
 
 
 DPG_COLUMNS = "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
+
 DPG = f"""{DPG_COLUMNS}question_natural_language
 7,a red cat on a mat,,1,0,entity,whole,entity - whole (cat),Is there a cat?
 7,a red cat on a mat,,2,1,attribute,color,"attribute - color (cat, red)",Is the cat red?
@@ -173,61 +168,3 @@ def test_outputs_become_signals_once(tmp_path: Path):
     record(workspace, judged, "ours")
     rows = Ledger(workspace, "signals").rows()
     assert len(rows) == 4 and all(r["passed"] is False and r["round"] is None for r in rows)
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "fault"),
-    [
-        ("geneval", '{"tag": "counting"}', "row 1: not a geneval prompt"),
-        ("geneval", "{", "line 1: not JSON"),
-        ("geneval", "", "no prompts"),
-        ("edit", '{"instruction": "x"}', "needs references"),
-        ("edit", '{"instruction": "x", "image": "gone.png"}', "does not exist"),
-        ("nothing", "{}", "unknown suite"),
-    ],
-)
-def test_a_bad_suite_names_its_row(tmp_path: Path, kind: str, text: str, fault: str):
-    with pytest.raises(UsageError, match=fault):
-        suite_of(tmp_path, kind, text)
-    assert not (tmp_path / "suite.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "prompts"),
-    [
-        ("geneval", "geneval", 277),
-        ("partiprompts", "partiprompts", 816),
-        ("longtext", "longtext_en", 80),
-        ("longtext", "longtext_zh", 80),
-        ("dpg", "dpg_sample", 107),
-    ],
-)
-def test_the_public_files_import(tmp_path: Path, kind: str, name: str, prompts: int):
-    if not PROMPTS.is_dir():
-        pytest.skip(f"no prompts at {PROMPTS}")
-    assert import_suite(kind, PROMPTS / f"{name}.jsonl", tmp_path / "s.jsonl") == prompts
-    suite = load_suite(tmp_path / "s.jsonl")
-    assert all(p.checks for p in suite)
-
-
-class Detector:
-    """A detector of one's own: every picture shows one cat."""
-
-    name, version, fields = "detector", "1", ()
-
-    def score(self, items: list[Item]) -> list[dict]:
-        return [{"detections": [thing("cat")]} for _ in items]
-
-
-def test_a_preset_names_the_detector_and_without_one_nothing_is_judged(tmp_path: Path):
-    suite, workspace = suite_of(tmp_path, "geneval", GENEVAL), Workspace(tmp_path / "w")
-    settings = Evaluation(suite="demo", side=64, steps=1, cfg=1.0)
-    unjudged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, settings))
-    assert [o[0].passed for o in unjudged] == [None] * 4
-    named = replace(settings, scorers={"detector": {"scorer": f"{__name__}:Detector"}})
-    judged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, named))
-    assert [o[0].passed for o in judged] == [True, False, False, False]
-    with pytest.raises(UsageError, match="evaluation.scorers: clip is not configured"):
-        Verifiers.of(workspace, replace(settings, scorers={"clip": {}}))
-    with pytest.raises(UsageError, match="give url, model"):
-        Verifiers.of(workspace, replace(settings, judge={"address": "http://x/v1"}))
