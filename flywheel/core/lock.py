@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flywheel.core.storage import create, read_tagged, remote, replace
 
 if TYPE_CHECKING:
-    from upath import UPath
+    from flywheel.core.storage import RemotePath
 
 _SILENT_SECONDS = 60.0  # a holder that has not renewed for this long counts as dead
 _RENEW_SECONDS = 10.0
@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: UPath) -> Iterator[None]:
+def _held(path: RemotePath) -> Iterator[None]:
     me, done = uuid.uuid4().hex.encode(), threading.Event()
     _take(path, me)
     renewal = threading.Thread(target=_renew, args=(path, me, done), daemon=True)
@@ -54,7 +54,7 @@ def _held(path: UPath) -> Iterator[None]:
         raise RuntimeError(f"another process took over the lock {path}: run again, finished work is not repeated")
 
 
-def _take(path: UPath, me: bytes) -> None:
+def _take(path: RemotePath, me: bytes) -> None:
     """Create the object, or replace one that nobody renews while we watch, by compare-and-swap."""
     last_tag, since = "", time.monotonic()
     while True:
@@ -72,7 +72,7 @@ def _take(path: UPath, me: bytes) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _renew(path: UPath, me: bytes, done: threading.Event) -> None:
+def _renew(path: RemotePath, me: bytes, done: threading.Event) -> None:
     while not done.wait(_RENEW_SECONDS):
         with suppress(OSError):  # try again next time
             content, tag = read_tagged(path)
@@ -80,7 +80,7 @@ def _renew(path: UPath, me: bytes, done: threading.Event) -> None:
                 replace(path, me + b" %d" % time.time_ns(), tag)
 
 
-def _is_mine(path: UPath, me: bytes) -> bool:
+def _is_mine(path: RemotePath, me: bytes) -> bool:
     try:
         return read_tagged(path)[0].startswith(me)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.core.storage import endpoint, located, remote
 
 if TYPE_CHECKING:
-    from upath import UPath
+    from flywheel.core.storage import RemotePath
 
 _PUBLISH_SECONDS = 60.0  # a machine that loses its disk loses at most this much training
 
@@ -106,7 +106,7 @@ class Publisher:
             self.last = time.monotonic()
 
 
-def _objects(path: UPath) -> dict[str, Mapping[str, Any]]:
+def _objects(path: RemotePath) -> dict[str, Mapping[str, Any]]:
     """Name below `path` → size and time of each object; the name is empty if `path` is an object itself.
 
     Some tools mark a folder by an object of its name and a slash: these are left out.

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import duckdb
-    from upath import UPath
+
+    class RemotePath(Path):
+        """For the type check: a `UPath`, which has the methods of `Path` but is not a subclass of it."""
+
+        fs: Any
+        path: str
+
 
 _SCHEME = "s3://"
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
@@ -35,7 +41,7 @@ def located(address: str | os.PathLike[str]) -> Path:
     return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
 
 
-def remote(path: Path | str) -> TypeGuard[UPath]:
+def remote(path: Path | str) -> TypeGuard[RemotePath]:
     """True for a path on object storage, which `located` returns as a `UPath`."""
     return str(path).startswith(_SCHEME)
 
@@ -57,13 +63,13 @@ def create(path: Path, data: bytes) -> None:
             file.write(data)
 
 
-def read_tagged(path: UPath) -> tuple[bytes, str]:
+def read_tagged(path: RemotePath) -> tuple[bytes, str]:
     """Content of an object, and the tag of this content for `replace`. Errors: `FileNotFoundError`."""
     tag = path.fs.info(str(path))["ETag"]  # read first: if the content is newer than the tag, `replace` refuses
     return path.fs.cat_file(str(path)), tag
 
 
-def replace(path: UPath, data: bytes, tag: str) -> bool:
+def replace(path: RemotePath, data: bytes, tag: str) -> bool:
     """Replace the content that has this tag (compare-and-swap); False if another writer was first."""
     bucket, _, key = path.path.partition("/")
     try:

@@ -57,8 +57,8 @@ def self_evaluate(
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
         for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
             image = str((folder / f"{prompt.prompt_id}.png").relative_to(workspace.root))
-            sample = {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task, "image": image}
-            sample |= {"checkpoint": str(checkpoint), "seed": seed}
+            sample: dict[str, Any] = {"checkpoint": str(checkpoint), "seed": seed, "image": image}
+            sample |= {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task}
             keys = ("capability", "verifier", "score", "threshold")
             rows += [sample | {k: getattr(o, k) for k in keys} for o in outcomes]
     write_parquet(path, pa.Table.from_pylist(rows, schema=SCHEMA))

@@ -12,7 +12,7 @@ EXPECTED = {"text": {"expected": "OPEN"}}
 
 
 def test_capability_from_evidence():
-    said = {
+    capabilities = {
         ("text", "a sign that says OPEN", ""): "typography",
         ("text", "a sign that says 营业中", ""): "typography",  # Latin or not is told from what was expected
         ("written", "a slide titled “Plan”", ""): "slides",
@@ -25,10 +25,10 @@ def test_capability_from_evidence():
     }
     rows = [
         {"verifier": v, "task": "t2i", "prompt": p, "evidence": json.dumps({"reason": r} | EXPECTED.get(v, {}))}
-        for v, p, r in said
+        for v, p, r in capabilities
     ]
     answers = load_taxonomy().tell(rows)
-    assert [c for c, _ in answers] == list(said.values())
+    assert [c for c, _ in answers] == list(capabilities.values())
     assert answers[0][1] and not answers[-1][1]
     edit = {"verifier": "user", "task": "ti2i", "prompt": "add a hat", "evidence": '{"reason": "not the same person"}'}
     other = edit | {"verifier": "text", "evidence": '{"expected": "营业中"}', "task": "t2i"}

@@ -70,11 +70,11 @@ def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspac
     def meanwhile(owner: object, name: str, prompt: str, *, before: bool) -> None:
         real = getattr(owner, name)
 
-        def function(*given: object, **options: object) -> object:
+        def function(*arguments: object, **options: object) -> object:
             monkeypatch.setattr(owner, name, real)
-            found = None if before else real(*given, **options)
+            result = None if before else real(*arguments, **options)
             ledger.append(detect([signal(prompt, "count", False)], {}, 1), key=prompt)
-            return real(*given, **options) if before else found
+            return real(*arguments, **options) if before else result
 
         monkeypatch.setattr(owner, name, function)
 

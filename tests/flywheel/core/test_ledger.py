@@ -24,8 +24,8 @@ def test_ledgers_and_views(s3: str):
     for number in range(3):
         assert ledger.append(signals(1, number), key=f"k{number}")
     assert not ledger.append(signals(2, 0), key="k0") and ledger.has("k0")
-    found = catalog.query(workspace, "select count(*) as n, count(distinct case_id) as cases from case_events")
-    assert found == [{"n": 3, "cases": 3}]
+    counts = catalog.query(workspace, "select count(*) as n, count(distinct case_id) as cases from case_events")
+    assert counts == [{"n": 3, "cases": 3}]
     assert ledger.compact() == 3 and len(ledger.files()) == 1 and ledger.table().num_rows == 3
     assert ledger.vacuum(hours=0) == 3 and ledger.table().num_rows == 3
     assert file_digest(located(ledger.files()[0])) in ledger.files()[0]

@@ -60,11 +60,11 @@ def test_two_processes_make_a_workspace_at_once(s3: str, tmp_path: Path, monkeyp
         real = type(root).exists
 
         def exists(path: Path, root: Path = root, real=real, **options: bool) -> bool:
-            found = real(path, **options)
-            if path.name == "workspace.json" and not found:
+            exists = real(path, **options)
+            if path.name == "workspace.json" and not exists:
                 write_json(root / "workspace.json", {"format": 1})
                 write_json(root / "pool" / "manifest.json", {})
-            return found
+            return exists
 
         with monkeypatch.context() as patch:
             patch.setattr(type(root), "exists", exists)
@@ -95,7 +95,7 @@ def test_curation_is_that_of_a_folder(s3: str, tmp_path: Path, ray_session: None
     """Equal snapshots and equal bytes: pool, scores, tables and shards, written and read by Ray workers."""
     pictures = textures(4) | {"broken.png": b"no picture"}
     source = write_folder(tmp_path / "src", pictures, {name: f"picture {name}" for name in textures(4)})
-    found = []
+    results = []
     for root in (tmp_path / "w", f"{s3}/w"):
         workspace = Workspace(root)
         ingest(workspace, source)
@@ -104,9 +104,9 @@ def test_curation_is_that_of_a_folder(s3: str, tmp_path: Path, ray_session: None
         assert (curated.input, curated.quarantined) == (5, 1)
         shards = [f["sha256"] for f in read_json(located(curated.manifest))["files"]]
         stages = explain(workspace, curated.snapshot, "picture-000.jpg")["rows"][0]
-        found.append((curated.snapshot, curated.funnel, shards, stages))
+        results.append((curated.snapshot, curated.funnel, shards, stages))
         assert catalog.query(workspace, "select count(*) as n from samples") == [{"n": 4}]
-    assert found[0] == found[1] and found[0][2]
+    assert results[0] == results[1] and results[0][2]
 
     assert fsck(workspace).findings == ()
     shard, score = (sorted(workspace.root.glob(p))[0] for p in ("shards/*/*/*.parquet", "scores/header@*/*.parquet"))
@@ -144,29 +144,29 @@ def test_signals_arrive_in_the_inbox(s3: str):
 
 
 def test_files_that_a_user_names_may_be_there(s3: str, tmp_path: Path):
-    workspace, given = Workspace(tmp_path / "w"), f"{s3}/given"
+    workspace, folder = Workspace(tmp_path / "w"), f"{s3}/given"
     row = {"prompt_id": "a", "prompt": "a cat", "task": "ti2i", "checks": [], "references": ["r.png"]}
-    write_rows(located(f"{given}/suite.jsonl"), [row])
-    write_bytes(located(f"{given}/r.png"), b"picture")
-    (prompt,) = load_suite(Path(f"{given}/suite.jsonl"))
+    write_rows(located(f"{folder}/suite.jsonl"), [row])
+    write_bytes(located(f"{folder}/r.png"), b"picture")
+    (prompt,) = load_suite(Path(f"{folder}/suite.jsonl"))
     assert prompt.reference_bytes() == (b"picture",)
-    copied = copy_suite(Path(f"{given}/suite.jsonl"), workspace.path("suite", "suite.jsonl"))
+    copied = copy_suite(Path(f"{folder}/suite.jsonl"), workspace.path("suite", "suite.jsonl"))
     assert load_suite(copied)[0].reference_bytes() == (b"picture",)
     events = pa.table({"event_id": ["1"], "prompt": ["a cat"], "thumbs": ["down"]})
-    write_bytes(located(f"{given}/f.jsonl"), b'{"event_id": "2", "prompt": "a cat", "thumbs": "down"}\n')
-    write_parquet(located(f"{given}/f.parquet"), events)
-    assert [import_file(workspace, Path(f"{given}/f.{kind}")).imported for kind in ("jsonl", "parquet")] == [1, 1]
-    write_bytes(located(f"{given}/recipe.toml"), b'base = "rl-tiny"\nsteps = 3\n')
-    assert load(f"{given}/recipe.toml", RL_RECIPES).steps == 3
+    write_bytes(located(f"{folder}/f.jsonl"), b'{"event_id": "2", "prompt": "a cat", "thumbs": "down"}\n')
+    write_parquet(located(f"{folder}/f.parquet"), events)
+    assert [import_file(workspace, Path(f"{folder}/f.{kind}")).imported for kind in ("jsonl", "parquet")] == [1, 1]
+    write_bytes(located(f"{folder}/recipe.toml"), b'base = "rl-tiny"\nsteps = 3\n')
+    assert load(f"{folder}/recipe.toml", RL_RECIPES).steps == 3
     with pytest.raises(
-        UsageError, match=f"{given}/none.jsonl is no.* file: .* a JSON Lines or Parquet file"
+        UsageError, match=f"{folder}/none.jsonl is no.* file: .* a JSON Lines or Parquet file"
     ):
-        import_file(workspace, Path(f"{given}/none.jsonl"))
+        import_file(workspace, Path(f"{folder}/none.jsonl"))
 
 
 def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch):
     """Every tenth request is dropped, refused, answered late, or done and not answered."""
-    with faulty(*s3_server, draw(0.1)) as (address, seen):
+    with faulty(*s3_server, draw(0.1)) as (address, faults):
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         workspace = Workspace(f"{s3}/w")
         ledger = Ledger(workspace, "case_events")
@@ -177,4 +177,4 @@ def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int],
         files = workspace.path("pool").glob("*.parquet")
         assert sorted(pq.read_table(readable(f)).num_rows for f in files) == [1, 2]
         assert catalog.query(workspace, "select count(*) as n from case_events") == [{"n": 2}]
-        assert sum(seen[f] for f in FAULTS) > 2
+        assert sum(faults[f] for f in FAULTS) > 2

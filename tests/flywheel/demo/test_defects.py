@@ -34,8 +34,8 @@ def world(tmp_path_factory):
     ],
 )
 def test_every_kind_of_defect_is_planted(world, kind):
-    found = [d for d in read_json(world.planted)["defects"] if d["kind"] == kind]
-    assert found and all((world.folder / d["file"]).is_file() for d in found)
+    planted = [d for d in read_json(world.planted)["defects"] if d["kind"] == kind]
+    assert planted and all((world.folder / d["file"]).is_file() for d in planted)
 
 
 def test_quarantined_defects_cannot_be_decoded_and_all_others_can(world):

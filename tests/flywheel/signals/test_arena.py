@@ -33,8 +33,8 @@ def test_imported_votes_count_once_and_lost_ones_are_signals(tmp_path: Path):
     votes += [vote | {"model_b": "ours", "battle_id": "5"}, vote | {"battle_id": "6", "winner": "ours"}]
     path = tmp_path / "b.jsonl"
     path.write_text("\n".join(map(json.dumps, votes)))
-    found = import_battles(workspace, path, model="ours")
-    assert (found.imported, found.duplicates, found.quarantined) == (4, 1, 2)
+    imported = import_battles(workspace, path, model="ours")
+    assert (imported.imported, imported.duplicates, imported.quarantined) == (4, 1, 2)
     again = import_battles(workspace, path, model="ours")
     assert (again.imported, again.duplicates) == (0, 5)
     assert len(Ledger(workspace, "battles").rows()) == 4

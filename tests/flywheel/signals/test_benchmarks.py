@@ -62,9 +62,9 @@ def test_geneval_is_binary_per_picture_and_the_mean_of_its_tasks(tmp_path: Path)
     judged = judge_outputs(suite, [{"prompt_id": i, "detections": d} for i, d, _ in outputs])
     assert [o[0].passed for _, o in judged] == [ok for *_, ok in outputs]
     assert [o[0].evidence["failed"] for _, o in judged][4:6] == [["count"], ["exclude"]]
-    found = result(suite, judged)
-    assert found.groups == {"colors": 1 / 2, "counting": 1 / 3, "position": 1 / 4, "single_object": 2 / 3}
-    assert found.score == pytest.approx((1 / 2 + 1 / 3 + 1 / 4 + 2 / 3) / 4)
+    figures = result(suite, judged)
+    assert figures.groups == {"colors": 1 / 2, "counting": 1 / 3, "position": 1 / 4, "single_object": 2 / 3}
+    assert figures.score == pytest.approx((1 / 2 + 1 / 3 + 1 / 4 + 2 / 3) / 4)
 
 
 def test_relative_positions():
@@ -83,8 +83,8 @@ def test_longtext_sums_matched_words_or_characters(tmp_path: Path):
         {"prompt_id": "longtext-en-0", "text": "fresh every DAY!\nbrew every"},  # fresh, every twice, day once: 4 of 6
         {"prompt_id": "longtext-en-1", "text": "coffee tea"},
     ]
-    found = result(suite, judge_outputs(suite, outputs))
-    assert found.score == 5 / 7 and found.groups == {"en / label": 1.0, "en / sign": 4 / 6}
+    figures = result(suite, judge_outputs(suite, outputs))
+    assert figures.score == 5 / 7 and figures.groups == {"en / label": 1.0, "en / sign": 4 / 6}
     (tmp_path / "suite.jsonl").unlink()
     chinese = suite_of(
         tmp_path, "longtext", [{"prompt": "一块牌子", "text": ["每日 新鲜，烘焙"], "category": "sign", "prompt_id": 0}]
@@ -97,8 +97,8 @@ def test_longtext_sums_matched_words_or_characters(tmp_path: Path):
 
 def test_cvtg_word_accuracy_and_edit_similarity(tmp_path: Path):
     suite = suite_of(tmp_path, "cvtg", [{"index": 3, "prompt": "two signs", "sentence_list": ["OPEN now", "Exit"]}])
-    found = result(suite, judge_outputs(suite, [{"prompt_id": "cvtg-3", "text": "open, now exif"}]))
-    assert found.score == 2 / 3 and found.groups["NED"] == pytest.approx(1 - 1 / len("open now exit"))
+    figures = result(suite, judge_outputs(suite, [{"prompt_id": "cvtg-3", "text": "open, now exif"}]))
+    assert figures.score == 2 / 3 and figures.groups["NED"] == pytest.approx(1 - 1 / len("open now exit"))
 
 
 DPG_COLUMNS = "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
@@ -130,9 +130,9 @@ def test_dpg_counts_an_answer_only_where_its_parents_hold(tmp_path: Path):
         {"prompt_id": "dpg-8", "answers": {"1": "no"}},
     ]
     judged = judge_outputs(suite, outputs)
-    found = result(suite, judged)
-    assert found.score == pytest.approx(((1 / 5 + 1 / 5 + 1) / 3 + 0) / 2)
-    assert found.groups["relation"] == 1.0  # groups count the answers as given, as the benchmark does
+    figures = result(suite, judged)
+    assert figures.score == pytest.approx(((1 / 5 + 1 / 5 + 1) / 3 + 0) / 2)
+    assert figures.groups["relation"] == 1.0  # groups count the answers as given, as the benchmark does
     on_mat = judged[0][1][3]
     assert on_mat.score == 0 and on_mat.passed is None  # what fails is the mat, not the place
 
@@ -154,8 +154,8 @@ def test_edits_are_the_geometric_mean_of_semantics_and_quality_per_group(tmp_pat
 
 def test_missing_outputs_and_verdicts_are_counted(tmp_path: Path):
     suite = suite_of(tmp_path, "geneval", GENEVAL)
-    found = result(suite, judge_outputs(suite, [{"prompt_id": suite[0].prompt_id, "text": "no detections"}]))
-    assert (found.score, found.images, found.not_judged, found.prompts_without_output) == (None, 1, 1, 3)
+    figures = result(suite, judge_outputs(suite, [{"prompt_id": suite[0].prompt_id, "text": "no detections"}]))
+    assert (figures.score, figures.images, figures.not_judged, figures.prompts_without_output) == (None, 1, 1, 3)
     with pytest.raises(UsageError, match="not in the suite"):
         judge_outputs(suite, [{"prompt_id": "geneval-99999"}])
 

@@ -27,8 +27,8 @@ def test_what_an_event_says():
     assert passed(thumbs="up") is True and passed(thumbs="down") is False and passed() is None
     assert passed(rerolls=2) is False and passed(edited_prompt="a black cat") is False
     assert passed(thumbs="up", rerolls=2) is True  # in the end it was right
-    found = signal(Feedback(event_id="1", prompt="a cat", thumbs="down", reason="two cats"))
-    assert json.loads(found["evidence"]) == {"event_id": "1", "thumbs": "down", "reason": "two cats"}
+    row = signal(Feedback(event_id="1", prompt="a cat", thumbs="down", reason="two cats"))
+    assert json.loads(row["evidence"]) == {"event_id": "1", "thumbs": "down", "reason": "two cats"}
 
 
 def test_a_file_counts_each_event_once_and_quarantines_bad_rows(workspace: Workspace, tmp_path: Path):
@@ -36,9 +36,9 @@ def test_a_file_counts_each_event_once_and_quarantines_bad_rows(workspace: Works
     lines = [*map(json.dumps, good), "{", '{"event_id": "x"}', '{"event_id": "y", "prompt": "a", "thumbs": "left"}']
     path = tmp_path / "f.jsonl"
     path.write_text("\n".join(lines))
-    found = import_file(workspace, path)
-    assert (found.imported, found.duplicates, found.quarantined) == (8, 2, 3)
-    listed = [json.loads(line) for line in Path(found.quarantine).read_text().splitlines()]
+    result = import_file(workspace, path)
+    assert (result.imported, result.duplicates, result.quarantined) == (8, 2, 3)
+    listed = [json.loads(line) for line in Path(result.quarantine).read_text().splitlines()]
     assert [r["row"] for r in listed] == [11, 12, 13] and listed[1]["reason"] == "prompt: Field required"
     again = import_file(workspace, path)
     assert (again.imported, again.duplicates) == (0, 10) and len(rows(workspace)) == 8

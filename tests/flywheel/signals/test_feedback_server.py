@@ -37,9 +37,9 @@ def rows(workspace: Workspace) -> list[dict]:
 def client(workspace: Workspace) -> Iterator[httpx.Client]:
     from fastapi.testclient import TestClient
 
-    with TestClient(create_app(workspace, TOKEN)) as found:
-        found.headers["Authorization"] = f"Bearer {TOKEN}"
-        yield found
+    with TestClient(create_app(workspace, TOKEN)) as session:
+        session.headers["Authorization"] = f"Bearer {TOKEN}"
+        yield session
 
 
 def test_the_endpoint_accepts_rejects_and_tells_duplicates(client: httpx.Client, workspace: Workspace):
@@ -104,6 +104,6 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed(workspace: Works
         sender.join()
     server.wait()
     fold(workspace)
-    found = [json.loads(r["evidence"])["event_id"] for r in rows(workspace)]
-    assert len(acknowledged) >= 100 and len(found) == len(set(found))
-    assert acknowledged <= set(found) <= sent
+    recorded = [json.loads(r["evidence"])["event_id"] for r in rows(workspace)]
+    assert len(acknowledged) >= 100 and len(recorded) == len(set(recorded))
+    assert acknowledged <= set(recorded) <= sent

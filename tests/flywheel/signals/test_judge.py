@@ -56,10 +56,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as found:
-        threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield found
-        found.shutdown()
+    with Server() as listening:
+        threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield listening
+        listening.shutdown()
 
 
 def judge(server: Server, **changes: object) -> Judge:
@@ -84,9 +84,9 @@ def test_questions_are_answered_in_one_request_with_the_picture(server: Server):
 def test_no_usable_answer_costs_its_own_picture(server: Server):
     server.replies = [(200, YES), (400, "too large"), (200, YES)]
     suite = [prompt(q) for q in ("a?", "b?", "c?")]
-    found = judge_images(suite, [PNG] * 3, by=Verifiers(judge=Judge(judge(server).endpoint, workers=1)))
-    assert [o[0].passed for o in found] == [True, None, True]
-    assert "rejects the question (HTTP 400)" in found[1][0].evidence["not_applied"]
+    outcomes = judge_images(suite, [PNG] * 3, by=Verifiers(judge=Judge(judge(server).endpoint, workers=1)))
+    assert [o[0].passed for o in outcomes] == [True, None, True]
+    assert "rejects the question (HTTP 400)" in outcomes[1][0].evidence["not_applied"]
     server.replies = [(503, "down")]
     with pytest.raises(Unanswered, match="in 2 attempts: HTTP 503"):
         judge(server, attempts=2).answer(PNG, ["?"])

@@ -33,17 +33,17 @@ def fastchat(rows: list[dict], features: np.ndarray | None = None) -> dict[str, 
 
 def test_ratings_equal_fastchat():
     rows = world(3000)
-    found, _ = rate(Battles.of(rows), rounds=20)
+    ratings, _ = rate(Battles.of(rows), rounds=20)
     wanted = fastchat(rows)
-    assert {r.model: r.rating for r in found} == pytest.approx(wanted, abs=0.05)
-    assert [r.model for r in found] == ["m4", "m3", "m2", "m1", "m0"]
+    assert {r.model: r.rating for r in ratings} == pytest.approx(wanted, abs=0.05)
+    assert [r.model for r in ratings] == ["m4", "m3", "m2", "m1", "m0"]
 
 
 def test_style_control_equals_fastchat_and_takes_the_sway_out():
     rows = world(3000, styles=True)
     arrays = Battles.of(rows, styles=True)
-    found, coefficients = rate(arrays, rounds=5)
-    assert {r.model: r.rating for r in found} == pytest.approx(fastchat(rows, arrays.styles), abs=0.05)
+    ratings, coefficients = rate(arrays, rounds=5)
+    assert {r.model: r.rating for r in ratings} == pytest.approx(fastchat(rows, arrays.styles), abs=0.05)
     a, b = (np.array([json.loads(r[k])["size"] for r in rows], dtype=float) for k in ("style_a", "style_b"))
     raw = (a - b) / (a + b + 1)
     assert arrays.styles[:, 0] == pytest.approx((raw - raw.mean()) / raw.std())
@@ -53,7 +53,7 @@ def test_style_control_equals_fastchat_and_takes_the_sway_out():
 def test_bootstrap_intervals_cover_the_truth_and_shrink_with_battles():
     truth = np.arange(5) * 0.5 / np.log(10) * 400 * 0.79  # a fifth of the battles are ties: strengths shrink
     few, many = (rate(Battles.of(world(n, seed=3)), rounds=200)[0] for n in (300, 4800))
-    width = [np.mean([r.high - r.low for r in found]) for found in (few, many)]
+    width = [np.mean([r.high - r.low for r in ratings]) for ratings in (few, many)]
     assert width[0] / width[1] == pytest.approx(4, rel=0.35)  # √16
     centred = truth - truth.mean() + 1000
     assert sum(r.low <= centred[int(r.model[1])] <= r.high for r in many) >= 4
