@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from curation.synthesis.canvas import RGB, Canvas, tint
 from flywheel.demo.cards import CENTRES, article, draw_shape, jitter
-from flywheel.demo.meaning import Meaning, meaning
 from flywheel.demo.palette import BACKGROUNDS, INKS, SIZES
 
 RADIUS = 0.19
@@ -64,11 +63,6 @@ def scene_caption(scene: Scene, rng: random.Random) -> str:
             f"{card} with the mascot on the {side} and {thing} on the {opposite}",
         )
     )
-
-
-def scene_meaning(scene: Scene) -> Meaning | None:
-    """The meaning of the scene's caption."""
-    return meaning(scene_caption(scene, random.Random(0)))
 
 
 def _opposite(side: str) -> str:
