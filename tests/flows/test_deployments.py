@@ -1,8 +1,9 @@
-"""`prefect.yaml` on a real server, with a real worker: deployed, scheduled, suspended for review and woken."""
+"""The table, `prefect.yaml` and `serve` agree; on a real server with a real worker, a round sleeps and is resumed."""
 
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,12 +11,14 @@ import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
 
-from flows.deployments import FLOWS, SCHEDULES
+from flows.deployments import deployments, flow, prefect_yaml
+from flows.schedules import SCHEDULES, WORKSPACE
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
+from flywheel.rounds.job import Job
 from tests.flows.conftest import ROOT, Server, post, runs, wait
 
-# The round's flow as deployed, in front of a round that takes no minutes.
+# The round flow as deployed, around a round that takes no time.
 QUICK = """
 from flows.scheduled import round_, runs
 from flywheel.remedies.review import Queue, Waiting
@@ -30,25 +33,37 @@ runs.run, runs.validate = run, lambda job: None
 """
 
 
-def deployments() -> list[dict]:
-    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+def test_the_file_is_the_generated_one():
+    assert (ROOT / "prefect.yaml").read_text() == prefect_yaml(), "run python -m flows.deployments > prefect.yaml"
 
 
-def test_the_file_and_serve_agree():
-    found = {d["name"]: d for d in deployments()}
-    assert {n: d["schedules"][0]["cron"] for n, d in found.items()} == SCHEDULES
-    for name, d in found.items():
-        module, function = d["entrypoint"].rsplit(".", 1)
-        assert FLOWS[name].fn.__module__ == module and FLOWS[name].fn.__name__ == function
-        assert d["parameters"].keys() <= FLOWS[name].parameters.properties.keys()
-        assert set(FLOWS[name].parameters.required) <= d["parameters"].keys()
+def test_every_deployment_is_a_flow_that_takes_its_parameters():
+    written = {d["name"]: d for d in yaml.safe_load(prefect_yaml())["deployments"]}
+    assert {n: d["schedules"][0]["cron"] for n, d in written.items()} == {s.name: s.cron for s in SCHEDULES}
+    for schedule in SCHEDULES:
+        deployment, scheduled = written[schedule.name], flow(schedule)
+        assert deployment["entrypoint"] == f"{scheduled.fn.__module__}.{scheduled.fn.__name__}"
+        assert deployment["parameters"] == schedule.parameters
+        assert deployment["parameters"].keys() <= scheduled.parameters.properties.keys()
+        assert set(scheduled.parameters.required) <= deployment["parameters"].keys()
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
 
 
 def test_a_deployment_made_without_its_variables_does_not_run():
-    placeholder = "{{ $FLYWHEEL_WORKSPACE }}"
+    review = next(flow(s) for s in SCHEDULES if s.name == "review")
     with pytest.raises(ParameterTypeError, match="workspace"):
-        FLOWS["review"].validate_parameters({"workspace": placeholder})
-    FLOWS["review"].validate_parameters({"workspace": "/data/w"})
+        review.validate_parameters({"workspace": WORKSPACE})
+    review.validate_parameters({"workspace": "/data/w"})
+
+
+def test_serve_gives_each_flow_its_own_parameters_of_the_job(tmp_path: Path):
+    root = str(tmp_path / "w")
+    served = {d.name: d for d in deployments(root, asdict(Job(root, "/data/photos", preset="demo", rounds=2)))}
+    assert set(served) == {f"{s.name}-w" for s in SCHEDULES}
+    assert served["route-w"].parameters == {"workspace": root, "preset": "demo"}
+    assert "rounds" not in served["round-w"].parameters  # a scheduled run makes one more than there are
+    assert served["maintenance-w"].tags == ["flywheel", "maintenance"]
+    assert served["curate-w"].parameters["source"] == "/data/photos"
 
 
 def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
@@ -75,7 +90,7 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     prefect("work-pool", "create", "flywheel", "--type", "process")
     prefect("deploy", "--all")
     ids = {d["name"]: d["id"] for d in post(server, "deployments/filter", {})}
-    assert set(SCHEDULES) <= ids.keys()
+    assert {s.name for s in SCHEDULES} <= ids.keys()
 
     def start_round() -> None:
         once = {"idempotency_key": uuid4().hex}

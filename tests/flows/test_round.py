@@ -154,6 +154,26 @@ except UsageError as error:
     assert "Traceback" not in done.stderr
 
 
+def test_a_round_that_waits_for_review_ends_the_commands_run_well(recorded: dict, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "w" / ".prefect")
+    code = """
+import sys
+from flows.round import Job, run_with_prefect
+from flywheel.remedies.review import Waiting
+from flywheel.rounds import run as runs
+def run(job, *, step, progress, publish):
+    step("report", publish["report"], job)
+    raise Waiting(2, f"{job.rounds} rounds wanted, 1 sample waits")
+runs.run, runs.validate = run, lambda job: None
+try:
+    run_with_prefect(Job(sys.argv[1], sys.argv[1], rounds=5), publish={"report": lambda job: print("published")})
+except Waiting as waiting:
+    print(waiting.round, waiting)
+"""
+    done = python(code, tmp_path / "w")
+    assert done.stdout.splitlines() == ["published", "2 5 rounds wanted, 1 sample waits"], done.stderr
+
+
 def test_no_server_is_left_behind_after_a_kill(recorded: dict, home: Path, tmp_path: Path) -> None:
     copy = tmp_path / ".prefect"
     shutil.copytree(home, copy)
