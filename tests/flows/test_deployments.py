@@ -130,3 +130,13 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     kept = {a["key"]: a for a in post(server, "artifacts/filter", {})}
     assert {"flywheel-round", "flywheel-review"} <= kept.keys()
     assert "http://dashboard.example/review" in kept["flywheel-dashboard"]["data"]
+
+
+def test_serve_without_a_server_says_what_to_do(tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flywheel.cli", "serve", "--source", str(tmp_path), "-w", str(tmp_path / "w")]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert out.returncode == 2 and "prefect server start" in out.stderr
