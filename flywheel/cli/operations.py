@@ -58,7 +58,7 @@ def serve(
     policy: PolicyOption = None,
     preset: PresetOption = "tiny",
     workers: WorkersOption = 2,
-    curate: Annotated[str, typer.Option(help="Cron: when to curate new images. Empty: never.")] = CRON["curate"],
+    curate: Annotated[str, typer.Option(help="When to curate new images.")] = CRON["curate"],
     collect: Annotated[str, typer.Option(help="When to import the inbox.")] = CRON["collect-signals"],
     route: Annotated[str, typer.Option(help="When to route new signals.")] = CRON["route"],
     round_: Annotated[str, typer.Option("--round", help="When to run the next round.")] = CRON["round"],
