@@ -15,7 +15,9 @@ from flywheel.operate.fsck import fsck
 def maintain(
     workspace: Workspace, *, keep_hours: int = 168, progress: Callable[..., None] | None = None
 ) -> dict[str, Any]:
-    """Compact and vacuum every ledger, export the last round, verify every file. Safe beside readers and writers.
+    """Compact and vacuum every ledger, cache the fold of all cases, export the last round, verify every file.
+
+    Safe beside readers and writers.
 
     keep_hours: age in hours after which replaced ledger files are deleted. Returns the files compacted and removed per
     ledger, the path of the export (None before the first round), and the report of `fsck`.
