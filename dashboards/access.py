@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import secrets
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 
 ROLES = ("read", "review", "operate")  # each includes the ones before it
@@ -39,12 +39,8 @@ ANYBODY = Person("", "review")  # without tokens, when only this machine is serv
 
 def load_tokens(path: Path) -> dict[str, Person]:
     """Read token → person from a TOML file with a table per person: `role` and `token`. Errors: `UsageError`."""
-    try:
-        people = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--tokens {path} cannot be read as TOML: {error}") from error
     tokens: dict[str, Person] = {}
-    for name, table in people.items():
+    for name, table in read_toml(path).items():
         role, token = (table.get("role"), table.get("token")) if isinstance(table, dict) else (None, None)
         if role not in ROLES:
             raise UsageError(f'--tokens {path}: [{name}] needs role = "read", "review" or "operate"')

@@ -239,8 +239,7 @@ def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> li
 
 def references(workspace: Workspace) -> Mapping[str, list[str]]:
     """Workspace paths of the reference images, by held-out prompt that has any."""
-    suite = workspace.path("suite", "suite.jsonl")
-    if not suite.exists():
+    if not workspace.suite.exists():
         return {}
-    prompts = [json.loads(line) for line in suite.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [json.loads(line) for line in workspace.suite.read_text("utf-8").splitlines() if line.strip()]
     return {p["prompt_id"]: [f"suite/{name}" for name in p["references"]] for p in prompts if p.get("references")}

@@ -47,9 +47,8 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
 
 def write(workspace: Workspace) -> Path:
     """Write the report into the workspace; returns its path."""
-    path = workspace.path("reports", "report.html")
-    write_bytes(path, render(workspace).encode())
-    return path
+    write_bytes(workspace.report, render(workspace).encode())
+    return workspace.report
 
 
 # What a run publishes as its last steps, by label.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dashboards.rows import Row, rows
-from flywheel.core.files import read_json
+from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CapabilityRates:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round. `plan` is empty if its file is missing."""
+    """One finished round. `plan` is None if its file is missing."""
 
     number: int
     verdict: str
@@ -52,7 +52,7 @@ class Round:
     snapshot: str
     at: datetime
     result: Row
-    plan: Row = field(default_factory=dict)
+    plan: RoundPlan | None = None
 
     @property
     def targets(self) -> list[str]:
@@ -133,6 +133,6 @@ def counts(con: duckdb.DuckDBPyConnection) -> Row | None:
     return latest[0] if latest else None
 
 
-def _plan(workspace: Workspace, number: int) -> dict[str, Any]:
-    path = workspace.path("rounds", f"round-{number:04d}", "plan.json")
-    return read_json(path) if path.exists() else {}
+def _plan(workspace: Workspace, number: int) -> RoundPlan | None:
+    path = workspace.round(number).plan
+    return RoundPlan.read(path) if path.exists() else None

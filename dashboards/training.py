@@ -29,7 +29,7 @@ def load_curves(workspace: Workspace, number: int) -> list[Curve]:
     """Curves of a round's candidate and control, as far as they exist."""
     out = []
     for arm in ("candidate", "control"):
-        path = workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl")
+        path = workspace.round(number).checkpoint(arm) / "metrics.jsonl"
         if path.exists():
             metrics = _metrics(path)
             out.append(Curve(arm, _thin(_series(metrics, "loss")), _thin(_series(metrics, "validation_loss"))))
@@ -76,8 +76,8 @@ def chart(runs: Sequence[Run]) -> str:
 
 def grids(workspace: Workspace, number: int) -> list[tuple[str, str]]:
     """Arm and workspace path of each sample grid of a round."""
-    names = [(arm, f"samples/round-{number:04d}-{arm}/grid.png") for arm in ("candidate", "control")]
-    return [(arm, name) for arm, name in names if workspace.path(name).exists()]
+    grids = [(arm, workspace.round(number).samples(arm) / "grid.png") for arm in ("candidate", "control")]
+    return [(arm, str(path.relative_to(workspace.root))) for arm, path in grids if path.exists()]
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, 
         "trend_chart": trends.chart(by_capability),
         "counts": counts(con),
         "tracks": cases.by_track(con),
-        "steps": sum(int(r.plan.get("steps") or 0) for r in rounds),
+        "steps": sum(r.plan.steps for r in rounds if r.plan),
         "prompts": _held_out_prompts(con),
         "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
     }

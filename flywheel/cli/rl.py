@@ -54,7 +54,7 @@ def prompts(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    suite = load_suite(opened.path("suite", "suite.jsonl"))
+    suite = load_suite(opened.suite)
     named = capability or rl_capabilities(list(load_cases(opened).values()))
     written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in suite))
     out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
@@ -187,8 +187,8 @@ def distil(
 
 
 def _local(names: tuple[str, ...], scorers: Path | None) -> Local:
+    from flywheel.core.config import read_toml
     from flywheel.remedies.rewards import Local
-    from training.recipe_file import read_toml
 
     return Local(names, read_toml(scorers) if scorers else {})
 

@@ -152,7 +152,7 @@ def judge(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    path = given_file(suite or opened.path("suite", "suite.jsonl"), "one with --suite")
+    path = given_file(suite or opened.suite, "one with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
         judged = self_evaluate(

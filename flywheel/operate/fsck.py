@@ -206,15 +206,14 @@ def _snapshots(check: _Check) -> None:
 
 def _shards(check: _Check) -> None:
     again = "remove its manifest and run again: missing files are written again, with the same bytes"
-    for kind in ("shards", "remedies"):
-        for path in sorted(check.workspace.path(kind).glob("*/manifest.json")):
-            manifest = check.json(path, again)
-            for file in manifest["files"] if manifest else ():
-                if check.hashed(path.parent / file["path"], file, again):
-                    _count(check, path.parent / file["path"], file["rows"], again)
-            if manifest:
-                tables = {p.name for p in path.parent.glob("*.parquet")}
-                _unlisted(check, path.parent, {f["path"] for f in manifest["files"]} | tables)
+    for path in check.workspace.shard_manifests():
+        manifest = check.json(path, again)
+        for file in manifest["files"] if manifest else ():
+            if check.hashed(path.parent / file["path"], file, again):
+                _count(check, path.parent / file["path"], file["rows"], again)
+        if manifest:
+            tables = {p.name for p in path.parent.glob("*.parquet")}
+            _unlisted(check, path.parent, {f["path"] for f in manifest["files"]} | tables)
 
 
 def _unlisted(check: _Check, folder: Path, listed: set[str]) -> None:
@@ -285,12 +284,12 @@ def _rounds(check: _Check) -> None:
     except Exception:  # noqa: BLE001 - `_ledgers` reports it
         return
     for row in rows:
-        folder = check.workspace.path("rounds", f"round-{row['round']:04d}")
-        for name in ("plan.json", "result.json"):
-            check.json(folder / name, again)
-        for key, path in (("checkpoint", row["checkpoint"]), ("snapshot", f"snapshots/{row['snapshot']}.json")):
-            if not check.workspace.path(path).exists():
-                check.fault(folder, f"its {key} {path} is missing", again)
+        places = check.workspace.round(row["round"])
+        for path in (places.plan, places.result):
+            check.json(path, again)
+        for key, name in (("checkpoint", row["checkpoint"]), ("snapshot", f"snapshots/{row['snapshot']}.json")):
+            if not check.workspace.path(name).exists():
+                check.fault(places.plan.parent, f"its {key} {name} is missing", again)
 
 
 def _pictures(check: _Check) -> None:

@@ -42,7 +42,7 @@ def test_tokens_are_read_from_toml(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("", "names nobody"),
-        ("[ada", "cannot be read as TOML"),
+        ("[ada", "cannot read .*tokens.toml: "),
         ("ada = 3", 'needs role = "read"'),
         ('[ada]\nrole = "admin"\ntoken = "aaaaaaaaaaaaaaaa"', 'needs role = "read"'),
         ('[ada]\nrole = "read"\ntoken = "short"', "16 characters"),
