@@ -27,6 +27,12 @@ PromotedOption = Annotated[
 ]
 PromptsOption = Annotated[Path, typer.Option(help="Prompts to train on: a suite file (JSON Lines).")]
 OutputOption = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
+HeldOutOption = Annotated[
+    Path | None, typer.Option(help="Prompts to measure only: a suite file. Default: some of the prompts, kept apart.")
+]
+WatchOption = Annotated[
+    list[str] | None, typer.Option(help="Additional reward to measure on held-out prompts. Repeatable.")
+]
 ScorersOption = Annotated[
     Path | None,
     typer.Option(help="TOML file with a table of options per scorer, such as model and pretrained of clip."),
@@ -86,10 +92,7 @@ def train(
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts to train on: a suite file. Default: the RL remedy's.")
     ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(help="Prompts to measure only: a suite file. Default: some of the prompts, kept apart."),
-    ] = None,
+    held_out: HeldOutOption = None,
     recipe: Annotated[
         str | None, typer.Option(help="rl, rl-tiny, or a .toml file. Default: the RL remedy's, or rl-tiny.")
     ] = None,
@@ -97,9 +100,7 @@ def train(
         str | None, typer.Option(help="URL of a reward service. Default: compute the rewards here.")
     ] = None,
     scorers: ScorersOption = None,
-    watch: Annotated[
-        list[str] | None, typer.Option(help="Additional reward to measure on held-out prompts. Repeatable.")
-    ] = None,
+    watch: WatchOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,7 +110,7 @@ def train(
     weights and recipe are those that a round of the workspace wrote for its open RL cases.
     """
     from flywheel.core.progress import Progress
-    from flywheel.remedies.prompts import hold_out, rl_remedy
+    from flywheel.remedies.prompts import hold_out
     from flywheel.signals.suite import load_suite
     from training.recipe_file import load
     from training.rewards import Service
@@ -118,18 +119,15 @@ def train(
 
     start = checkpoint_or_promoted(checkpoint, None if checkpoint else workspace)
     if prompts is None:
-        if workspace is None:
-            raise UsageError("give --prompts FILE, or --workspace W, to use the prompts of its RL remedy")
-        remedy = rl_remedy(Workspace(workspace, create=False), round_)
+        remedy = _remedy(workspace, round_)
         prompts, recipe = remedy / "prompts.jsonl", recipe or str(remedy / "recipe.toml")
-        say(f"using the prompts and rewards of {remedy}")
     elif round_ is not None:
         raise UsageError("--round selects the RL remedy to take the prompts from: leave out --prompts")
     chosen = load(recipe or "rl-tiny", RL_RECIPES)
     trained, watched = load_suite(prompts), load_suite(held_out) if held_out else None
     if watched is None:
         trained, watched = hold_out(trained, chosen.held_out)
-    needed = dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())])
+    names = tuple(dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())]))
     progress = Progress()
     with progress.step(f"reinforcement learning ({chosen.name})"):
         final = train_rl(
@@ -137,12 +135,22 @@ def train(
             trained,
             watched,
             chosen,
-            Service(rewards) if rewards else _local(tuple(needed), scorers),
+            Service(rewards) if rewards else _local(names, scorers),
             init=start,
             seed=seed,
             progress=lambda done, total, line: progress(done, total, _rewards_of(line)),
         )
     _finish(final.path, final.step, as_json)
+
+
+def _remedy(workspace: Path | None, round_: int | None) -> Path:
+    from flywheel.remedies.prompts import rl_remedy
+
+    if workspace is None:
+        raise UsageError("give --prompts FILE, or --workspace W, to use the prompts of its RL remedy")
+    remedy = rl_remedy(Workspace(workspace, create=False), round_)
+    say(f"using the prompts and rewards of {remedy}")
+    return remedy
 
 
 @app.command(epilog="Example: flywheel distil -w w --prompts p.jsonl --output student")

@@ -16,6 +16,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
 
 if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
     from training.recipes import Recipe
 
 app = typer.Typer()
@@ -89,15 +90,22 @@ def phase(
             checkpoint = train_run(run, progress=report, tensorboard=tensorboard)
     if int(os.environ.get("RANK", "0")):
         return  # of the torchrun processes, only the first prints
-    lines = read_metrics(output / "metrics.jsonl")
-    last, skipped = lines[-1], sum(line.get("skipped", 0) for line in lines)
+    metrics = output / "metrics.jsonl"
+    lines = read_metrics(metrics)
+    skipped = sum(line.get("skipped", 0) for line in lines) if chosen.on_error == "skip" else None
+    _print_phase(checkpoint, lines[-1], metrics, skipped, as_json)
+
+
+def _print_phase(
+    checkpoint: Checkpoint, last: Mapping[str, Any], metrics: Path, skipped: int | None, as_json: bool
+) -> None:
     result = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         "fingerprint": checkpoint.fingerprint,
         **{k: last.get(k) for k in ("loss", "validation_loss", "samples")},
-        **({"skipped": skipped} if chosen.on_error == "skip" else {}),
-        "metrics": str(output / "metrics.jsonl"),
+        **({} if skipped is None else {"skipped": skipped}),
+        "metrics": str(metrics),
     }
     out(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v is not None))
 

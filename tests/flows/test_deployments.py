@@ -66,14 +66,11 @@ def test_serve_gives_each_flow_its_own_parameters_of_the_job(tmp_path: Path):
     assert served["curate-w"].parameters["source"] == "/data/photos"
 
 
-def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
-    server = server_process.environment
+def deploy_all(server: dict[str, str], tmp_path: Path, workspace: Workspace) -> dict[str, str]:
+    """Deploy `prefect.yaml` with the quick round to a new pool; returns the environment of its workers."""
     (tmp_path / "quick_round.py").write_text(QUICK)
     text = (ROOT / "prefect.yaml").read_text()
     (tmp_path / "prefect.yaml").write_text(text.replace("flows.scheduled.round_", "quick_round.round_"))
-    workspace = Workspace(tmp_path / "w")
-    row = {"capability": "count", "sample_id": "a", "caption": "a cat", "priority": 0.5, "evidence": {}}
-    Queue(workspace).add(2, [row])
     environment = server | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
         "FLYWHEEL_WORKSPACE": str(workspace.root),
@@ -82,13 +79,18 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
-    def prefect(*arguments: str) -> None:
+    for arguments in (["work-pool", "create", "flywheel", "--type", "process"], ["deploy", "--all"]):
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    return environment
 
-    prefect("work-pool", "create", "flywheel", "--type", "process")
-    prefect("deploy", "--all")
+
+def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
+    server, workspace = server_process.environment, Workspace(tmp_path / "w")
+    row = {"capability": "count", "sample_id": "a", "caption": "a cat", "priority": 0.5, "evidence": {}}
+    Queue(workspace).add(2, [row])
+    environment = deploy_all(server, tmp_path, workspace)
     ids = {d["name"]: d["id"] for d in post(server, "deployments/filter", {})}
     assert {s.name for s in SCHEDULES} <= ids.keys()
 

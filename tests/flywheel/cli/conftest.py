@@ -1,8 +1,10 @@
-"""A folder of images."""
+"""A folder of images, and the checkpoint that training tests start from."""
 
 from pathlib import Path
 
 import pytest
+
+from tests.training.conftest import snapshot, start, trained  # noqa: F401 - fixtures
 
 
 @pytest.fixture
