@@ -15,7 +15,6 @@ from flywheel.core.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-STATUSES = ("detected", "routed", "reviewed", "remedied", "closed", "re-opened")
 
 # One row per prompt, capability and evaluated checkpoint. It fails if any of its checks fails; the evidence is that of
 # the check furthest below its threshold.
