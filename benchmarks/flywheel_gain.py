@@ -129,7 +129,8 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     number, workspace = plan.round, context.workspace
     folder = workspace.path("untargeted", f"round-{number:04d}")
     other = replace(plan, mix=(*had, *mix))
-    rows = data.collect(folder, other, [], context.suite, context.manifest(plan), preset=context.preset)
+    pool = data.BasePool(context.manifest(plan), context.suite, context.preset)
+    rows = data.collect(folder, other, [], pool)
     accepted = Slot(1, "accepted", "auto-approve")
     items = {
         (r["capability"], r["sample_id"]): Item(

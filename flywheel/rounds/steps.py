@@ -141,15 +141,9 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 def collect(run: Context, plan: RoundPlan) -> None:
     """Retrieve and synthesise what the plan asks for, and queue it for review."""
     number = plan.round
-    rows = data.collect(
-        run.workspace.round(number).remedies,
-        plan,
-        _served(run, plan),
-        run.suite,
-        run.manifest(plan),
-        preset=run.preset,
-        progress=run.progress,
-    )
+    pool = data.BasePool(run.manifest(plan), run.suite, run.preset)
+    folder = run.workspace.round(number).remedies
+    rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
     Queue(run.workspace).add(
         number,

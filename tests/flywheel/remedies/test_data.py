@@ -77,7 +77,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def collected(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
     folder = tmp_path_factory.mktemp("remedy")
-    return folder, data.collect(folder, PLAN, CASES, SUITE, base, preset=load_preset("demo"))
+    return folder, data.collect(folder, PLAN, CASES, data.BasePool(base, SUITE, load_preset("demo")))
 
 
 def near_evaluation(captions: list[str]) -> list[str]:
