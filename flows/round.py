@@ -14,7 +14,7 @@ from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Waiting
 from flywheel.rounds.job import Job
-from flywheel.rounds.run import run
+from flywheel.rounds.run import Summary, run
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Publish = Mapping[str, Callable[[Workspace], object]]
 
 
-def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> dict[str, Any]:
+def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> Summary:
     """`flywheel.rounds.run.run` as a flow run; takes and returns the same, raises the same errors.
 
     The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
@@ -41,7 +41,7 @@ def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publis
     return found
 
 
-def round_flow(progress: Progress | None = None, publish: Publish | None = None) -> Flow[..., dict[str, Any] | Waiting]:
+def round_flow(progress: Progress | None = None, publish: Publish | None = None) -> Flow[..., Summary | Waiting]:
     """The flow `flywheel-round`; its parameters are the fields of `Job`. It ends, well, where people are waited for."""
     from prefect import flow
     from prefect.states import Completed
@@ -64,7 +64,7 @@ def round_flow(progress: Progress | None = None, publish: Publish | None = None)
             summary = run(job, step=task_step, progress=progress, publish=publish)
         except Waiting as people:
             return Completed(name="WaitsForReview", message=str(people), data=people)
-        publish(summary)
+        publish(summary.as_dict())
         return summary
 
     return flywheel_round

@@ -137,7 +137,7 @@ def round_(
         with one_at_a_time(opened):
             job = Job(workspace, source, captions, policy, preset, seed, next_round(opened), workers, auto_approve)
             runs.validate(job)
-            publish(runs.run(job, step=retried, progress=Shown(), publish=PUBLISH))
+            publish(runs.run(job, step=retried, progress=Shown(), publish=PUBLISH).as_dict())
             return None
     except Waiting as people:
         markdown_artifact(str(people), "flywheel-review", "What this round waits for")
