@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dashboards.rows import Row, rows
-from flywheel.core.files import read_json
+from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -134,5 +134,5 @@ def counts(con: duckdb.DuckDBPyConnection) -> Row | None:
 
 
 def _plan(workspace: Workspace, number: int) -> dict[str, Any]:
-    path = workspace.path("rounds", f"round-{number:04d}", "plan.json")
-    return read_json(path) if path.exists() else {}
+    path = workspace.round(number).plan
+    return RoundPlan.read(path).as_dict() if path.exists() else {}

@@ -19,11 +19,13 @@ from dashboards.app import create_app
 from flywheel.cases.events import case_id
 from flywheel.core.files import write_bytes, write_json, write_parquet
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import MixEntry
 from flywheel.core.schema import POOL
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
 from flywheel.rounds.gate import judge
 from flywheel.signals.results import failure_rates, results
+from tests.flywheel.plans import round_plan
 
 HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> a sign'
 PROMPTS = 24  # per capability
@@ -248,16 +250,15 @@ def _round(workspace: Workspace, number: int, new: dict, old: dict | None, contr
         "fixed": [c for c, passed in changed if passed],
         "broken": [c for c, passed in changed if not passed],
     }
-    mix = [{"slice": "base", "share": 1.0 if not old else 0.5, "reason": "keeps what the model can do"}]
+    mix = [MixEntry(slice="base", share=1.0 if not old else 0.5, reason="keeps what the model can do")]
     if old:
         quotas = (("typography", 0.28, 22), ("count", 0.22, 18))
         why = "{0} open cases: {0} routed to pretraining"
-        mix += [{"slice": c, "share": x, "samples": 120, "cases": n, "reason": why.format(n)} for c, x, n in quotas]
-    folder = workspace.path("rounds", f"round-{number:04d}")
-    plan = {"round": number, "incumbent": incumbent, "snapshot": SNAPSHOT, "steps": 500 if old else 1000}
-    plan |= {"seed": 0, "mix": mix}
-    write_json(folder / "plan.json", plan | {"targets": targets, "waiting": {"human": 8} if old else {}})
-    write_json(folder / "result.json", result)
+        mix += [MixEntry(slice=c, share=x, samples=120, cases=n, reason=why.format(n)) for c, x, n in quotas]
+    places, pinned = workspace.round(number), {"incumbent": incumbent, "snapshot": SNAPSHOT, "targets": tuple(targets)}
+    waiting = {"human": 8} if old else {}
+    round_plan(number, *mix, steps=500 if old else 1000, waiting=waiting, **pinned).write(places.plan)
+    write_json(places.result, result)
     row = {k: result[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
     Ledger(workspace, "rounds").append([row | {"result": json.dumps(result)}], key=f"round/{number}")
 
