@@ -6,14 +6,13 @@ seeds that training itself has tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from flywheel.core.files import digest
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
@@ -78,9 +77,8 @@ def attribute(evidence: pa.Table, settings: Attribution) -> list[tuple[str, str]
 
 def affordable(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]:
     """The first prompts whose experiments the budget pays for."""
-    if not settings.budget:
-        return list(prompts)
-    return list(prompts[: settings.budget // (settings.seeds + settings.enhanced_seeds)])
+    cost = settings.seeds + settings.enhanced_seeds
+    return list(prompts[: settings.budget // cost] if settings.budget else prompts)
 
 
 def batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
@@ -113,48 +111,28 @@ def probe(
     better: dict[tuple[str, str], list[bool]] = {}
     tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
     tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
-    for suite, name, number, out in tries:
-        for key, ok in _passes(suite, checkpoint, folder / name, evaluation, number, by, progress).items():
-            out.setdefault(key, []).append(ok)
+    for suite, name, number, verdicts in tries:
+        images = sample_suite(suite, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
+        for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
+            applied = [o for o in outcomes if o.passed is not None]
+            for capability in dict.fromkeys(o.capability for o in applied):
+                passed = all(o.passed for o in applied if o.capability == capability)
+                verdicts.setdefault((p.prompt_id, capability), []).append(passed)
     near = dict(zip([p.prompt_id for p in prompts], density([p.text for p in prompts])))
-    return [
-        {
-            "prompt_id": p.prompt_id,
-            "capability": capability,
-            "density": float(near[p.prompt_id]),
-            "enhanced": enhanced.get(p.prompt_id),
-            **_counts("seeds", "seeds_passed", plain.get((p.prompt_id, capability))),
-            **_counts("enhanced_seeds", "enhanced_passed", better.get((p.prompt_id, capability))),
-        }
-        for p in prompts
-        for capability in dict.fromkeys(check["capability"] for check in p.checks)
-    ]
-
-
-def probe_id(case_id: str, checkpoint: str, round_: int) -> str:
-    """32 hex digits."""
-    return digest("probe", case_id, checkpoint, round_)[:32]
-
-
-def _counts(total: str, good: str, verdicts: Sequence[bool] | None) -> Mapping[str, int | None]:
-    return {total: len(verdicts), good: sum(verdicts)} if verdicts else {total: None, good: None}
-
-
-def _passes(
-    prompts: Sequence[Prompt],
-    checkpoint: Path,
-    folder: Path,
-    evaluation: Evaluation,
-    seed: int,
-    by: Verifiers | None,
-    progress: Any,
-) -> dict[tuple[str, str], bool]:
-    if not prompts:
-        return {}
-    images = sample_suite(prompts, checkpoint, folder, settings=evaluation, seed=seed, progress=progress)
-    out: dict[tuple[str, str], bool] = {}
-    for p, outcomes in zip(prompts, judge_images(prompts, images, by=by)):
-        for o in outcomes:
-            if o.passed is not None:
-                out[p.prompt_id, o.capability] = out.get((p.prompt_id, o.capability), True) and o.passed
-    return out
+    rows = []
+    for p in prompts:
+        for capability in dict.fromkeys(check["capability"] for check in p.checks):
+            seeds, rewrites = (v.get((p.prompt_id, capability)) for v in (plain, better))
+            rows.append(
+                {
+                    "prompt_id": p.prompt_id,
+                    "capability": capability,
+                    "density": float(near[p.prompt_id]),
+                    "enhanced": enhanced.get(p.prompt_id),
+                    "seeds": seeds and len(seeds),
+                    "seeds_passed": seeds and sum(seeds),
+                    "enhanced_seeds": rewrites and len(rewrites),
+                    "enhanced_passed": rewrites and sum(rewrites),
+                }
+            )
+    return rows

@@ -66,5 +66,6 @@ def test_a_case_without_a_prompt_in_the_suite_waits_for_stored_evidence(tmp_path
     other = Workspace(tmp_path / "w")
     rows = detect([signal("user-1", "count", False)], {}, 1)
     Ledger(other, "case_events").append(rows, key="detect/1")
-    (case,) = route(other, SUITE, other.path("none"), list, round_=1, preset=load_preset("quick"), seed=0)
+    route(other, SUITE, other.path("none"), list, round_=1, preset=load_preset("quick"), seed=0)
+    (case,) = load_cases(other).values()
     assert case.track == "unsure" and not Ledger(other, "probes").rows()
