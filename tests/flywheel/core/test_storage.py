@@ -203,7 +203,7 @@ def test_files_that_a_user_names_may_be_there(s3: str, tmp_path: Path):
     assert [import_file(workspace, Path(f"{given}/f.{kind}")).imported for kind in ("jsonl", "parquet")] == [1, 1]
     write_bytes(located(f"{given}/recipe.toml"), b'base = "rl-tiny"\nsteps = 3\n')
     assert load(f"{given}/recipe.toml", RL_RECIPES).steps == 3
-    with pytest.raises(UsageError, match=f"{given}/none.jsonl is no file: give JSON lines or Parquet"):
+    with pytest.raises(UsageError, match=f"{given}/none.jsonl is not a file: pass JSON lines or Parquet"):
         import_file(workspace, Path(f"{given}/none.jsonl"))
 
 
