@@ -182,7 +182,7 @@ def shard(
         else:
             table.append(entry)
             counts[row["slice"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
-            layout = Layout(*(row[k] for k in ("bucket", "width", "height", "task")), len(row["references"]))
+            layout = Layout(row["bucket"], row["width"], row["height"], row["task"], len(row["references"]))
             shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
     _write_shards(folder, shards, plan)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
