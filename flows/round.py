@@ -15,6 +15,7 @@ from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Waiting
 from flywheel.rounds.job import Job
+from flywheel.rounds.run import Summary
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -36,7 +37,7 @@ class Terminal:
 TERMINAL: ContextVar[Terminal | None] = ContextVar("terminal", default=None)
 
 
-def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> dict[str, Any]:
+def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> Summary:
     """Run a job as a flow run; takes, returns and raises the same as `flywheel.rounds.run.run`.
 
     The server is the one at PREFECT_API_URL, or an embedded one with its files in `<workspace>/.prefect`.

@@ -142,7 +142,7 @@ def round_(
             job = Job(workspace, source, captions, policy, preset, seed, number, workers, auto_approve)
             runs.validate(job)
             summary = runs.run(job, step=step, progress=shown.progress, publish=shown.publish)
-            publish(summary)
+            publish(summary.as_dict())
             return summary
     except Waiting as waiting:
         if terminal:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel.core.files import digest
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.results import Results
@@ -125,11 +124,6 @@ def probe(
         for p, near in zip(prompts, density([p.text for p in prompts]), strict=True)
         for capability in dict.fromkeys(check["capability"] for check in p.checks)
     ]
-
-
-def probe_id(case_id: str, checkpoint: str, round_: int) -> str:
-    """Id of a probe, 32 hex digits."""
-    return digest("probe", case_id, checkpoint, round_)[:32]
 
 
 def _counts(total: str, good: str, tries: Sequence[Results], key: tuple[str, str]) -> dict[str, int | None]:

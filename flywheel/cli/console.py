@@ -40,7 +40,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name in ("report", "shards", "checkpoints", "sql"):
         value = summary[name]
         console.print(
-            f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False
+            f"{name:>11}  {' '.join(value) if isinstance(value, tuple) else value}", soft_wrap=True, highlight=False
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)

@@ -134,9 +134,9 @@ def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> Non
     from flywheel.core.memory import PeakMemory
     from flywheel.core.progress import Progress
     from flywheel.remedies.review import Queue, Waiting
-    from flywheel.rounds.run import finished, run, validate
+    from flywheel.rounds.run import Summary, finished, run, validate
 
-    def attempt(progress: Progress) -> dict[str, Any]:
+    def attempt(progress: Progress) -> Summary:
         if not prefect:
             return run(job, progress=progress, publish=PUBLISH)
         from flows.round import run_with_prefect
@@ -157,8 +157,8 @@ def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> Non
                 say(f"{waiting} (this command continues by itself; after Ctrl-C, run it again)")
                 with progress.step(f"round {waiting.round}: people review"):
                     Queue(Workspace(job.workspace)).wait(waiting.round, progress=progress)
-    summary["peak_rss_bytes"] = memory.peak
+    figures = summary.as_dict() | {"peak_rss_bytes": memory.peak}
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False), flush=True)
+        print(json.dumps(figures, ensure_ascii=False), flush=True)
     else:
-        print_summary(summary)
+        print_summary(figures)

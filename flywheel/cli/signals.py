@@ -86,7 +86,7 @@ def score(
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
 
-    outputs = given_file(outputs, "JSON Lines, the output of one image a line")
+    outputs = given_file(outputs, "a JSON Lines file, the output of one image per line")
     if workspace and not checkpoint:
         raise UsageError("--workspace needs --checkpoint: signals name the model behind the outputs")
     prompts = load_suite(file)
@@ -152,7 +152,7 @@ def judge(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    path = given_file(suite or opened.suite, "one with --suite")
+    path = given_file(suite or opened.suite, "a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
         judged = self_evaluate(

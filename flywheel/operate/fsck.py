@@ -258,18 +258,22 @@ def _ledgers(check: _Check) -> None:
         ledger = Ledger(check.workspace, name)
         if not ledger.exists():
             continue
+        damaged = False
         try:
-            files, rows = [located(f) for f in ledger.files()], ledger.table()
-        except Exception as error:  # noqa: BLE001 - a damaged log or file can raise anything; report it for this ledger
-            check.fault(ledger.path, f"cannot be read: {type(error).__name__}: {error}", again)
+            for path in map(located, ledger.files()):
+                check.opened(path)
+                named = path.stem.rpartition("-")[2]
+                if len(named) != 64:
+                    note = "written before ledgers had hashes: only its rows are verified"
+                    check.fault(path, note, "no action", NOTE)
+                elif file_digest(path) != named:
+                    damaged = True
+                    check.fault(path, "its bytes differ from the sha256 in its name", again)
+            rows = ledger.table()
+        except Exception as error:  # noqa: BLE001 - whatever a damaged log or file raises, it is this ledger's fault
+            if not damaged:  # otherwise the file at fault is named already
+                check.fault(ledger.path, f"not readable: {type(error).__name__}: {error}", again)
             continue
-        for path in files:
-            check.opened(path)
-            sha256 = path.stem.rpartition("-")[2]
-            if len(sha256) != 64:
-                check.fault(path, "written before ledgers had hashes: only its rows were read", "nothing to do", NOTE)
-            elif file_digest(path) != sha256:
-                check.fault(path, "its content does not match the sha256 in its name", again)
         keys = [k for k in _KEYS.get(name, (schema.names[0],)) if k in rows.column_names]
         doubled = rows.num_rows - rows.group_by(keys).aggregate([]).num_rows
         if doubled:

@@ -1,4 +1,4 @@
-"""One run at a time: a workspace is acquired by compare-and-swap; what a killed run held, the next one takes over."""
+"""One run at a time: a run acquires the workspace by compare-and-swap, and takes over from a killed run."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.rounds.job import Job
 
-SILENT = timedelta(hours=24)  # a run on another machine that gave no sign of life for so long is gone
+SILENT = timedelta(hours=24)  # after this long without a sign of life, a run on another machine counts as dead
 
 
 @contextmanager
 def hold(workspace: Workspace, job: Job) -> Iterator[int]:
-    """Hold the workspace for a run; yields the run's number. Errors: `UsageError` while another run holds it."""
+    """Hold the workspace during a run; yields the run's number. Errors: `UsageError` if another run holds it."""
     ledger = Ledger(workspace, "runs")
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     rows = ledger.rows()
-    if (other := holder(rows)) and _alive(other, workspace):
-        raise UsageError(_busy(other))
+    if (current := holder(rows)) and _alive(current, workspace):
+        raise UsageError(_busy(current))
     number = max((r["version"] for r in rows), default=0) + 1
     row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(job))}
     if not ledger.append([row], key=f"run/{number}"):
@@ -40,22 +40,24 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
 
 
 def holder(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The `acquired` row of the run that has not released the workspace, or None. A dead one is still its holder."""
+    """The `acquired` row of the run that has not released the workspace, dead or alive; None if it is free."""
     last = max(rows, key=lambda r: (r["version"], r["kind"] == "released"), default=None)
     return last if last and last["kind"] == "acquired" else None
 
 
 def running(workspace: Workspace) -> dict[str, Any] | None:
-    """The row of the run that works on the workspace right now, or None."""
-    found = holder(Ledger(workspace, "runs").rows())
-    return found if found and _alive(found, workspace) else None
+    """The `acquired` row of the run that is working on the workspace now, or None."""
+    row = holder(Ledger(workspace, "runs").rows())
+    return row if row and _alive(row, workspace) else None
 
 
 def last_job(workspace: Workspace) -> Job:
-    """What the workspace's last run was asked for. Errors: `UsageError` when it never ran."""
+    """The job of the workspace's last run. Errors: `UsageError` before the first run."""
     rows = Ledger(workspace, "runs").rows()
     if not rows:
-        raise UsageError(f"nothing ever ran in {workspace.root}: start with `flywheel run --source DIR -w WORKSPACE`")
+        raise UsageError(
+            f"no run has started in {workspace.root} yet: start one with `flywheel run --source DIR -w WORKSPACE`"
+        )
     job = json.loads(max(rows, key=lambda r: r["version"])["job"])
     return Job(**{**job, "workspace": str(workspace.root)})
 
@@ -72,6 +74,6 @@ def _alive(row: Mapping[str, Any], workspace: Workspace) -> bool:
 
 def _busy(row: Mapping[str, Any]) -> str:
     return (
-        f"another run works on this workspace (process {row['pid']} on {row['host']}): wait until it ends or stop it, "
-        "then run again"
+        f"another run is working on this workspace (process {row['pid']} on {row['host']}): wait until it ends, or "
+        "stop it, then run this again"
     )

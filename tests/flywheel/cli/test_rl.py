@@ -67,7 +67,7 @@ def test_from_prompts_to_a_students_picture(tmp_path, start):
     assert (drawn["steps"], drawn["cfg"]) == (2, 1.0)
     with pytest.raises(UsageError, match="give either --checkpoint DIR or --workspace W"):
         call("distil", "--prompts", prompts, "--output", tmp_path / "x")
-    with pytest.raises(UsageError, match="is no file: give a suite"):
+    with pytest.raises(UsageError, match="is not a file: pass a suite"):
         call("distil", "--prompts", tmp_path / "none.jsonl", *common[2:], "--output", tmp_path / "x")
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from curation.synthesis.pages import pages
 from flywheel.core.errors import UsageError
 from flywheel.signals.vae_quality import evaluate, load_photographs
-from tests.flywheel.cli.test_main import flywheel, wrong
+from tests.flywheel.cli.command import flywheel, wrong
 from tests.training.tiny_models import tiny_qwen_vae
 from training.data.row_group import to_unit
 from training.models.autoencoder import fit
