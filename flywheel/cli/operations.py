@@ -50,6 +50,26 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(epilog='Example: flywheel unlock -w w --by ada --why "the node was removed"')
+def unlock(
+    workspace: WorkspaceOption,
+    by: Annotated[str, typer.Option(help="Your name; recorded in the ledger.")],
+    why: Annotated[str, typer.Option(help="Reason; recorded in the ledger.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Take a workspace from the run that holds it. A run that is still working stops at its next record.
+
+    Runs that were killed need no unlocking: the next run notices within a minute that their heartbeat has stopped.
+    """
+    from flywheel.rounds.lease import unlock as take
+
+    row = take(Workspace(workspace, create=False), by=by, why=why)
+    if as_json:
+        out(json.dumps({k: row[k] for k in ("version", "host", "pid")}))
+    else:
+        say(f"unlocked: run {row['version']} (process {row['pid']} on {row['host']}) no longer holds {workspace}")
+
+
 @app.command(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
 def serve(
     source: Annotated[Path, typer.Option(help="Folder, .tar or .parquet file that receives new images.")],

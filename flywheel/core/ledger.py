@@ -43,11 +43,12 @@ class Ledger:
         self.name = name
         self.schema = LEDGERS[name]
         self.path: Path = workspace.path("ledger", name)
+        self._workspace = workspace
 
     def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
         """Append rows, or a table of the ledger's columns, atomically under `key`; False if the key exists already.
 
-        If `at` is missing it is the current time (UTC).
+        If `at` is missing it is the current time (UTC). Errors: `UsageError` if another run took over the workspace.
         """
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
@@ -56,6 +57,8 @@ class Ledger:
         if table.transaction_version(key) is not None:
             return False
         part = self._write(_table(rows, self.schema), key)
+        if self._workspace.fence:
+            self._workspace.fence()
         mine = secrets.randbits(62)
         properties = CommitProperties(app_transactions=[Transaction(key, mine)], max_commit_retries=1000)
         try:

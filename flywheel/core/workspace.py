@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Workspace:
                 raise UsageError(f"--workspace {root} is not empty and not a workspace: pass a new or an empty folder")
             write_json(marker, {"format": FORMAT})
         self.format = self._read_format(marker)
+        self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace
 
     def _read_format(self, marker: Path) -> int:
         try:
