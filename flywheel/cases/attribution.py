@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pyarrow as pa
 
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
-from flywheel.signals.results import Results
 from flywheel.signals.suite import Prompt
 
 # Evidence of a case → track and reason, in this order: the enhanced prompt passes → prompt_enhancement; some seeds
@@ -109,45 +107,31 @@ def probe(
     """
     enhanced = {p.prompt_id: text for p in prompts if (text := enhance(p.text))}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
-    judge = partial(_passes, checkpoint=checkpoint, evaluation=evaluation, by=by, progress=progress)
-    plain = [judge(prompts, folder / f"seed-{k}", seed=seed + k) for k in range(1, settings.seeds + 1)]
-    better = [judge(rewritten, folder / f"enhanced-{k}", seed=seed + k) for k in range(settings.enhanced_seeds)]
-    return [
-        {
-            "prompt_id": p.prompt_id,
-            "capability": capability,
-            "density": float(near),
-            "enhanced": enhanced.get(p.prompt_id),
-            **_counts("seeds", "seeds_passed", plain, (p.prompt_id, capability)),
-            **_counts("enhanced_seeds", "enhanced_passed", better, (p.prompt_id, capability)),
-        }
-        for p, near in zip(prompts, density([p.text for p in prompts]), strict=True)
-        for capability in dict.fromkeys(check["capability"] for check in p.checks)
-    ]
-
-
-def _counts(total: str, good: str, tries: Sequence[Results], key: tuple[str, str]) -> dict[str, int | None]:
-    """The number of tries that judged this (prompt id, capability), and how many of them passed; null without any."""
-    verdicts = [passes[key] for passes in tries if key in passes]
-    return {total: len(verdicts), good: sum(verdicts)} if verdicts else {total: None, good: None}
-
-
-def _passes(
-    prompts: Sequence[Prompt],
-    folder: Path,
-    *,
-    checkpoint: Path,
-    evaluation: Evaluation,
-    seed: int,
-    by: Verifiers | None,
-    progress: Callable[..., None] | None,
-) -> Results:
-    """Sample the prompts once; a capability passes on a prompt if all its checks there that could be applied pass."""
-    images = sample_suite(prompts, checkpoint, folder, settings=evaluation, seed=seed, progress=progress)
-    passes: dict[tuple[str, str], bool] = {}
-    for prompt, outcomes in zip(prompts, judge_images(prompts, images, by=by)):
-        for o in outcomes:
-            if o.passed is not None:
-                key = (prompt.prompt_id, o.capability)
-                passes[key] = passes.get(key, True) and o.passed
-    return passes
+    plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
+    better: dict[tuple[str, str], list[bool]] = {}
+    tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
+    tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
+    for suite, name, number, verdicts in tries:
+        images = sample_suite(suite, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
+        for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
+            applied = [o for o in outcomes if o.passed is not None]
+            for capability in dict.fromkeys(o.capability for o in applied):
+                passed = all(o.passed for o in applied if o.capability == capability)
+                verdicts.setdefault((p.prompt_id, capability), []).append(passed)
+    rows = []
+    for p, near in zip(prompts, density([p.text for p in prompts]), strict=True):
+        for capability in dict.fromkeys(check["capability"] for check in p.checks):
+            seeds, rewrites = (v.get((p.prompt_id, capability)) for v in (plain, better))
+            rows.append(
+                {
+                    "prompt_id": p.prompt_id,
+                    "capability": capability,
+                    "density": float(near),
+                    "enhanced": enhanced.get(p.prompt_id),
+                    "seeds": seeds and len(seeds),
+                    "seeds_passed": seeds and sum(seeds),
+                    "enhanced_seeds": rewrites and len(rewrites),
+                    "enhanced_passed": rewrites and sum(rewrites),
+                }
+            )
+    return rows

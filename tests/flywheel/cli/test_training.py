@@ -108,4 +108,4 @@ def test_a_vae(tmp_path):
     result = json.loads(done.stdout)
     (row,) = evaluate([result["vae"]], load_photographs(pictures, side=32), side=32, texts=1)
     assert row["layout"] == "f16c8"
-    assert "is no folder" in wrong("train", "vae", "--images", tmp_path / "none", "--output", tmp_path / "other")
+    assert "is not a folder" in wrong("train", "vae", "--images", tmp_path / "none", "--output", tmp_path / "other")
