@@ -80,7 +80,12 @@ def connect(
 
 
 def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
-    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement."""
+    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement.
+
+    >>> import flywheel as fw
+    >>> fw.query(fw.Workspace("empty"), "select count(*) as cases from cases")
+    [{'cases': 0}]
+    """
     answer = _answer(workspace, sql)
     return [dict(zip(answer.columns, row)) for row in answer.rows]
 
@@ -130,7 +135,13 @@ def documentation() -> list[dict[str, str]]:
 
 
 def export(workspace: Workspace, path: Path) -> Path:
-    """Write every view as a table, with comments and without images, to one DuckDB file that analysts can copy."""
+    """Write every view as a table, with comments and without images, to one DuckDB file that analysts can copy.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
+    True
+    """
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
     with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:

@@ -26,6 +26,11 @@ class Workspace:
     root: a folder, or s3://bucket/prefix. Paths on S3 have the methods of `Path`; `flywheel.core.storage` opens them
     for other libraries. create: False opens existing workspaces only. Errors: `UsageError` if the path is a file or a
     folder of other files, a newer version wrote the workspace, or S3 refuses access.
+
+    >>> import flywheel as fw
+    >>> workspace = fw.Workspace("empty")
+    >>> workspace.round(1).plan.relative_to(workspace.root).as_posix()
+    'rounds/round-0001/plan.json'
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:

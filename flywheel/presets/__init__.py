@@ -113,7 +113,14 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Everything that a run needs besides its data."""
+    """Everything that a run needs besides its data.
+
+    >>> import flywheel as fw
+    >>> from dataclasses import replace
+    >>> preset = fw.load_preset("tiny")
+    >>> replace(preset, threads=4).threads
+    4
+    """
 
     name: str
     policy: str
@@ -149,6 +156,10 @@ def load_preset(name: str) -> Preset:
     """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key.
 
     A file names the built-in preset it is based on (`base`, by default `tiny`) and says only what differs.
+
+    >>> import flywheel as fw
+    >>> fw.load_preset("tiny").policy
+    'qwen-image-2'
     """
     path = Path(name) if name.endswith(".toml") else None
     data = read_toml(path) if path else {"base": name}

@@ -12,8 +12,8 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 
 NAMES = [
-    "my work", "été", "写真", "a#b", "what?", "50% off", '"quoted"', "O'Brien", "{x}", "[c]*", "*", "a;b", "a:b", " lead",
-    "$HOME", "~", "round=7", "step=y", "stream=ti2i", "Ünï x's #1 50% a=b [c]*",
+    "my work", "été", "写真", "a#b", "what?", "50% off", '"quoted"', "O'Brien", "{x}", "[c]*", "*", "a;b", "a:b",
+    " lead", "$HOME", "~", "round=7", "step=y", "stream=ti2i", "Ünï x's #1 50% a=b [c]*",
 ]  # fmt: skip
 ROW = {"round": 1, "step": "x", "cpu_seconds": 1.0, "gpu_seconds": 0.0, "wall_seconds": 1.0}
 
