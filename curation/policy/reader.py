@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from curation.policy.policy import (
 )
 from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import STAGES
 
@@ -43,22 +43,15 @@ def load_policy(source: str | Path) -> Policy:
             names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
             raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
         path = builtin
-    try:
-        text = path.read_text("utf-8")
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"policy {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"policy {path} is not valid TOML: {error}") from error
-    return Reader(path, text).policy(table)
+    return Reader(path).policy(read_toml(path))
 
 
 class Reader:
     """Turns the TOML table into a policy, and knows the line of every table and key."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = _locate(text)
+        self._lines = _locate(path.read_text("utf-8"))
 
     def policy(self, table: dict[str, Any]) -> Policy:
         scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})

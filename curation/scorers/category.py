@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest
 from flywheel.core.schema import column
@@ -79,12 +79,8 @@ class Category:
 
 def _read(path: Path) -> list[Kind]:
     """Errors: `UsageError` that names the file and the category."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"taxonomy {path} cannot be read: {error}") from error
     kinds = []
-    for name, entry in table.items():
+    for name, entry in read_toml(path).items():
         words = entry.get("keywords") if isinstance(entry, dict) else None
         if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
             raise UsageError(f"taxonomy {path}: [{name}] needs keywords, a list of words")
