@@ -144,7 +144,7 @@ most = 4
         ("cap = 10", "cap = true", "line 21: cap is not a whole number of 0 or more"),
         ("animal = 5", "animal = 0.5", "line 22: caps.animal is not a whole number"),
         ("caps = { animal = 5 }", "caps = 5", "line 22: caps is not a table of numbers by group"),
-        ("food = 0.25", "food = 0.75", "line 23: quotas are shares of all draws: together they are over 1"),
+        ("food = 0.25", "food = 0.75", "line 23: quotas are shares of all draws: their sum is over 1"),
         ("tail = 0.5", "tail = 3", "line 24: tail is not a number from 0 to 1"),
         ("most = 4", "most = 0.5", "line 25: most is not a number of 1 or more"),
         ("most = 4", "most = 4\ntop = 1", "line 26: unknown key 'top'"),

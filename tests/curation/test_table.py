@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from curation.decide.judging import verdicts
+from curation.decide.judge import verdicts
 from curation.policy.reader import load_policy
 from curation.run import configure, curate
 from curation.scorers.scoring import score_path
