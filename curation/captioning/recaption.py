@@ -1,6 +1,6 @@
-"""Caption the pool: which pictures lack a caption of this use, kind, model and prompt is a query; ask for those.
+"""Caption the pool: ask a model for every caption that is missing for a use, kind, model and prompt.
 
-Answers are written per pool shard as soon as its last one is in. Killed, or without an answer: run it again.
+Answers are written per pool shard as soon as its last answer is in. Run it again after a kill or without answers.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.captioning.captioner import Captioner, Refused
-from curation.captioning.generated import set_folder, write_sidecar
+from curation.captioning.sidecars import set_folder, write_sidecar
 from curation.sources import pool
 from flywheel.core.endpoint import Unanswered
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-_IN_A_ROW = 20  # calls without an answer, or refusals before the first caption: the endpoint is to blame
+_IN_A_ROW = 20  # calls without an answer, or refusals before the first caption, that blame the endpoint
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass
 class Captioned:
-    """What came of the pictures: wanted = there + captioned + refused + left. `there` were answered by earlier runs."""
+    """Counts of pictures, wanted = there + captioned + refused + left. `there` were answered by earlier runs."""
 
     wanted: int = 0
     there: int = 0
     captioned: int = 0
     refused: int = 0
-    unanswered: int = 0  # of those left: asked, without an answer
+    unanswered: int = 0  # of those left: asked without an answer
     reasons: Counter[str] = field(default_factory=Counter)  # of refusals
 
     @property
     def left(self) -> int:
-        """Pictures to ask for next time."""
+        """Pictures left for the next run."""
         return self.wanted - self.there - self.captioned - self.refused
 
 
 @dataclass
 class _Work:
-    """The pictures to ask for in one pool shard, and the answers so far."""
+    """Pictures of one pool shard to caption, and the answers so far."""
 
     shard: pool.Shard
     ids: dict[str, int]  # sample id → row
@@ -67,9 +67,9 @@ def caption_pool(
 ) -> Captioned:
     """Ask for every missing caption, at most `limit`, `concurrency` at once.
 
-    Every text-to-image picture is asked for, with `use` fill those without a caption of their own. An answer that is
-    refused is recorded with its reason and not asked for again; one that does not come is. Errors: `UsageError` for an
-    empty pool and for an endpoint that refuses every call or does not answer.
+    Every text-to-image picture gets a caption; with `use` fill, only those without a caption of their own. A refused
+    answer is recorded with its reason and not asked for again; a missing answer is. Errors: `UsageError` for an empty
+    pool, and for an endpoint that refuses every call or does not answer.
     """
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
@@ -81,18 +81,18 @@ def caption_pool(
 
 
 def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, result: Captioned) -> list[_Work]:
-    """Shards with pictures to ask for; each distinct picture once. Counts `wanted` and `there`."""
+    """Shards with pictures to caption; each distinct picture once. Counts `wanted` and `there`."""
     written = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
     done = {i for table in written for i in table[0].to_pylist()}
-    seen: set[str] = set()
+    listed: set[str] = set()
     work, asked = [], 0
     for shard in pool.shards(workspace):
         table = pq.read_table(readable(shard.path), columns=["sample_id", "task", "caption"])
         ids: dict[str, int] = {}
         for row, (sample, task, caption) in enumerate(zip(*(c.to_pylist() for c in table.columns))):
-            if task != "t2i" or sample in seen or (use == "fill" and caption.strip()):
+            if task != "t2i" or sample in listed or (use == "fill" and caption.strip()):
                 continue
-            seen.add(sample)
+            listed.add(sample)
             result.wanted += 1
             result.there += sample in done
             if sample not in done and (limit is None or asked < limit):
@@ -104,7 +104,7 @@ def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, re
 
 
 class _Run:
-    """Answers as they come, and what they say about the endpoint."""
+    """One run: sorts answers by shard as they come in, and stops when the endpoint is at fault."""
 
     def __init__(self, captioner: Captioner, folder: Path, labels: dict[str, str], result: Captioned) -> None:
         self.captioner, self.folder, self.result = captioner, folder, result
@@ -112,8 +112,9 @@ class _Run:
         self.silent = 0
 
     def all(self, work: list[_Work], concurrency: int, progress: Progress | None) -> None:
-        """Ask for everything, `concurrency` at once; what was answered is written even when an error ends the run."""
-        pictures, running = _pictures(work), {}
+        """Ask for all pictures, `concurrency` at once; answers are written even if an error ends the run."""
+        pictures = _pictures(work)
+        running: dict[Future[dict[str, Any]], tuple[_Work, str]] = {}
         total = sum(len(w.ids) for w in work)
         with ThreadPoolExecutor(concurrency) as threads:
             try:
@@ -129,7 +130,7 @@ class _Run:
                         progress(answered, total, "pictures captioned")
             except UsageError:
                 if not self.result.captioned:
-                    work = []  # refusals that the endpoint is to blame for are no answers
+                    work = []  # refusals caused by the endpoint are not answers
                 raise
             finally:
                 for call in running:
@@ -146,7 +147,7 @@ class _Run:
             self._write(work)
 
     def _row(self, call: Future[dict[str, Any]]) -> dict[str, Any] | None:
-        """What a side-car says of a picture; None where no answer came."""
+        """The side-car row of a picture; None if no answer came."""
         try:
             answer = call.result()
         except Refused as error:

@@ -1,4 +1,4 @@
-"""What a picture is of, by its caption: a category of a taxonomy, for the balance of the last stage."""
+"""Category of a picture from a taxonomy, by its caption, for balance in the last stage."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from flywheel.core.torchvision_shim import declare_operators
 
 OTHER = "other"
 _BUILTIN = Path(__file__).with_name("taxonomy.toml")
-_CLOSE = 0.35  # cosine from which a caption is about what a keyword says
+_CLOSE = 0.35  # cosine from which a caption is about a keyword
 _LEAD_IN = re.compile(
     r"^\W*(?:an?|the)?\s*(?:[\w-]+\s){0,2}(?:photo|photograph|picture|image|shot)s? (?:of|showing)\s", re.I
 )
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces: a word has no edges
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces: words have no boundaries
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One category: its name, its keywords, and the pattern that finds them."""
+class _Keywords:
+    """One category: its name, its keywords, and the pattern that matches them."""
 
     name: str
     words: tuple[str, ...]
@@ -38,10 +38,10 @@ class Kind:
 
 
 class Category:
-    """Category of the caption; of edit pairs, that of the instruction.
+    """Category of the caption; for edit pairs, of the instruction.
 
-    taxonomy: path of a TOML of tables with `keywords`; without it the built-in one. embed: where no keyword occurs, the
-    one nearest in meaning decides (all-MiniLM-L6-v2 from its package, 3 ms a caption).
+    taxonomy: path of a TOML file of tables with `keywords`; default: the built-in one. embed: if no keyword occurs, the
+    keyword nearest in meaning decides (all-MiniLM-L6-v2 from its package, 3 ms per caption).
     """
 
     name = "category"
@@ -52,15 +52,15 @@ class Category:
 
     def __init__(self, *, taxonomy: str = "", embed: bool = False) -> None:
         path = Path(taxonomy) if taxonomy else _BUILTIN
-        self.kinds = _read(path)
+        self.categories = _read(path)
         self.embed = embed
         self.version = f"1-{file_digest(path)[:12]}" + (f"-{digest(_CLOSE, 'all-MiniLM-L6-v2')[:6]}" if embed else "")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
-        """One row per item, open ones embedded as one batch."""
+        """One row per item; captions without a keyword are embedded as one batch."""
         rows: list[dict[str, Any]] = [{"name": self._by_keyword(i.caption), "closeness": None} for i in items]
         if self.embed and (open_ := [n for n, row in enumerate(rows) if row["name"] == OTHER]):
-            owners = [(kind.name, word) for kind in self.kinds for word in kind.words]
+            owners = [(category.name, word) for category in self.categories for word in category.words]
             words = _embedded(tuple(word for _, word in owners))
             captions = _encode([_LEAD_IN.sub("", items[n].caption) for n in open_])
             for n, near in zip(open_, captions @ words.T):
@@ -73,25 +73,25 @@ class Category:
         text = caption.casefold()
         if not text.strip():
             return None
-        hits = [len(kind.pattern.findall(text)) for kind in self.kinds]
-        return self.kinds[hits.index(max(hits))].name if any(hits) else OTHER
+        hits = [len(category.pattern.findall(text)) for category in self.categories]
+        return self.categories[hits.index(max(hits))].name if any(hits) else OTHER
 
 
-def _read(path: Path) -> list[Kind]:
+def _read(path: Path) -> list[_Keywords]:
     """Errors: `UsageError` that names the file and the category."""
-    kinds = []
+    categories = []
     for name, entry in read_toml(path).items():
         words = entry.get("keywords") if isinstance(entry, dict) else None
         if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
             raise UsageError(f"taxonomy {path}: [{name}] needs keywords, a list of words")
-        kinds.append(Kind(name, tuple(words), re.compile("|".join(map(_pattern, words)))))
-    if not kinds:
+        categories.append(_Keywords(name, tuple(words), re.compile("|".join(map(_pattern, words)))))
+    if not categories:
         raise UsageError(f"taxonomy {path} has no category: write at least one table with keywords")
-    return kinds
+    return categories
 
 
 def _pattern(word: str) -> str:
-    """A word or its plural, whole; characters of an unspaced script anywhere."""
+    """Matches a whole word or its plural; in scripts without spaces, the characters anywhere."""
     plain = re.escape(word.casefold())
     return plain if _UNSPACED.search(word) else rf"\b{plain}(?:s|es)?\b"
 

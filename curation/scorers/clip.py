@@ -19,7 +19,7 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item
 from flywheel.core.torchvision_shim import declare_operators
 
-# The two ends of each zero-shot classifier; the score is the probability mass on the first.
+# Prompts for and against each zero-shot class; the score is the probability mass on the first group.
 _HEADS = {
     "nsfw": (
         ("a nude photo", "a pornographic picture", "explicit sexual content", "a photo of gore and mutilation"),
@@ -35,14 +35,14 @@ _HEADS = {
     ),
 }
 
-_LOCAL = "local-dir:"  # open_clip's prefix of an architecture whose configuration is in a folder
+_LOCAL = "local-dir:"  # open_clip's prefix for an architecture whose configuration is in a folder
 
 
 class Clip:
     """`model`: an open_clip architecture; `pretrained`: a checkpoint file or a hub tag that open_clip lists.
 
     `aesthetic_head`: a file with the `weight` and `bias` of a linear layer on the normalised embedding (LAION's form).
-    Raises `Unavailable` without weights: nothing is ever scored with random ones. `UsageError` for an unknown model.
+    Errors: `Unavailable` without weights, because random ones would score nothing; `UsageError` for an unknown model.
     """
 
     name = "clip"
@@ -77,7 +77,7 @@ class Clip:
                 tensors.append(network.preprocess(item.upright))
                 owners.append(number)
                 out.append(None)
-            except Exception as error:  # noqa: BLE001 - one bad picture costs its own row
+            except Exception as error:  # noqa: BLE001 - a bad picture fails only its own row
                 raise_environment_error(error)
                 out.append(error)
         if tensors:
@@ -90,7 +90,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Weights:
-    """What the network is made of."""
+    """Architecture and weights of the network."""
 
     model: str
     checkpoint: str
@@ -111,7 +111,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     source = open_clip.get_pretrained_cfg(model, pretrained)
     try:
         return Path(open_clip.download_pretrained(source))
-    except Exception as error:  # noqa: BLE001 - whatever keeps the weights away, the user needs this sentence
+    except Exception as error:  # noqa: BLE001 - whatever the cause, the user needs this sentence
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Unavailable(
             f"clip weights {model}/{pretrained} could not be fetched ({reason}): give a local checkpoint as pretrained"
@@ -138,7 +138,7 @@ class _Network:
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
         self._scale = float(self._model.logit_scale.exp())
-        self._heads = {name: self.encode_texts([*yes, *no]) for name, (yes, no) in _HEADS.items()}
+        self._heads = {name: self.encode_texts([*positive, *negative]) for name, (positive, negative) in _HEADS.items()}
         self._head = _load_head(weights.aesthetic_head) if weights.aesthetic_head else None
 
     def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
@@ -152,7 +152,7 @@ class _Network:
             return self._model.encode_text(self._tokenize(list(texts)), normalize=True).float().numpy()
 
     def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
-        """The row of one embedding [D]."""
+        """The score columns of one image embedding [D]."""
         row: dict[str, Any] = {"similarity": None if text is None else float(image @ text), "embedding": image.tolist()}
         for name, classes in self._heads.items():
             logits = self._scale * (classes @ image)
@@ -165,7 +165,7 @@ class _Network:
 
 
 def _load_head(path: str) -> tuple[np.ndarray, float]:
-    """(weight [D], bias) of a linear head. Never unpickles code."""
+    """(weight [D], bias) of a linear head; never unpickles code."""
     import torch
 
     if path.endswith(".safetensors"):

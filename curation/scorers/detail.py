@@ -1,4 +1,4 @@
-"""How much detail the pixels hold: pictures that were enlarged. Read at native resolution, upright."""
+"""How much detail the pixels hold, to find enlarged pictures. Measured at native resolution, upright."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 _TILE = 256  # pixels: side of the squares whose spectrum is taken
-_GRID = 4  # squares are tried on a grid of at most 4 × 4 places …
-_TILES = 4  # … and the sharpest are used: sky and bokeh say nothing about the scale of a picture
-_BINS = 64  # of frequency, from 0 to Nyquist
+_GRID = 4  # squares are tried on a grid of at most 4 × 4 positions …
+_TILES = 4  # … and the sharpest are used: sky and bokeh carry no information about scale
+_BINS = 64  # frequency bins, from 0 to Nyquist
 _HELD = 0.95  # share of the edge energy inside the bandwidth
 
 
 class Detail:
-    """Bandwidth: low where a picture was enlarged.
+    """Bandwidth, which is low for enlarged pictures.
 
-    min_edge: pixels; pictures with a shorter short edge are not decoded, and null in every column.
+    min_edge: pixels; pictures whose short edge is shorter are not decoded and are null in every column.
     """
 
     name = "detail"
@@ -47,15 +47,15 @@ class Detail:
 
 def _measure(item: Item) -> dict[str, Any]:
     luma = np.asarray(item.upright.convert("L"))
-    found = bandwidth(luma)
-    return {"bandwidth": found, "native_edge": None if found is None else found * min(luma.shape)}
+    band = bandwidth(luma)
+    return {"bandwidth": band, "native_edge": None if band is None else band * min(luma.shape)}
 
 
 def bandwidth(luma: np.ndarray) -> float | None:
-    """Share of the band, 0 to 1, that holds most of the edge energy of uint8 [H, W]; None for a flat picture.
+    """Share of the frequency band, 0 to 1, that holds most of the edge energy of uint8 [H, W]; None if it is flat.
 
-    Edge energy is the power spectrum times the squared frequency: about level for photographs at their own scale, and
-    gone above the old Nyquist frequency in enlarged ones. Frequencies are taken by the greater of both axes, because
+    Edge energy is the power spectrum times the squared frequency: about constant for photographs at their original
+    scale, and zero above the old Nyquist frequency for enlarged ones. A frequency is the greater of both axes, because
     enlarging is separable.
     """
     import cv2
@@ -68,7 +68,7 @@ def bandwidth(luma: np.ndarray) -> float | None:
     tiles = sorted(tiles, key=lambda t: -float(cv2.meanStdDev(cv2.Laplacian(t, cv2.CV_32F))[1][0, 0]))[:_TILES]
     window = np.hanning(side).astype(np.float32)
     window = window[:, None] * window[None]
-    power = sum(np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles)
+    power = np.sum([np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles], axis=0)
     frequency = np.maximum(np.abs(np.fft.fftfreq(side))[:, None], np.fft.rfftfreq(side)[None])
     bins = np.minimum((frequency * 2 * _BINS).astype(int), _BINS - 1).ravel()
     level = np.bincount(bins, power.ravel(), _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)

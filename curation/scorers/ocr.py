@@ -1,6 +1,6 @@
-"""What is written in the picture, read by PaddleOCR (PP-OCRv6 small, onnxruntime); is it what the caption quotes?
+"""Text in the picture, read by PaddleOCR (PP-OCRv6 small, onnxruntime), and its agreement with the caption's quotes.
 
-`quoted_text` and `text_similarity` are the pure half: verifiers and rewards use them too.
+`quoted_text` and `text_similarity` need no model: verifiers and rewards use them too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
-MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it
-_TALL = 1.5  # height over width from which the engine takes a box for a turned line
-_SURE = 0.85  # confidence that text on its side or head does not reach (measured: at most 0.84; upright 0.96 and more)
-_ENOUGH = 10.0  # characters that must be sure: a label on its side does not make a picture lie
+MAX_SIDE = 2560  # pixels: upper limit of the size at which a picture is read
+_TALL = 1.5  # height over width from which the engine treats a box as a turned line
+_SURE = (
+    0.85  # confidence that only upright text reaches (measured: turned text at most 0.84, upright text at least 0.96)
+)
+_ENOUGH = 10.0  # characters that must be sure: one label on its side does not mean that the picture is turned
 _QUOTES = re.compile(
     r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
@@ -37,14 +39,14 @@ _QUOTES = re.compile(
 
 
 def quoted_text(caption: str) -> str | None:
-    """The text that a caption puts in quotation marks, several joined by a space; None where it quotes nothing."""
+    """Text that a caption puts in quotation marks, several joined by a space; None if it quotes nothing."""
     parts = [next(filter(None, match.groups()), "").strip() for match in _QUOTES.finditer(caption)]
     text = " ".join(p for p in parts if comparable(p))
     return text or None
 
 
 def comparable(text: str) -> str:
-    """Letters, digits and combining marks of any script, NFKC, case folded: all that counts in a comparison.
+    """The characters that count in a comparison: letters, digits and combining marks of any script, NFKC, case folded.
 
     Flat shapes are sometimes read as "■" or "–", and spacing is layout: neither is spelling.
     """
@@ -60,8 +62,8 @@ def text_similarity(read: str, wanted: str) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One text box: what it says, the engine's confidence, corners [4, 2] in pixels of the picture."""
+class TextLine:
+    """One text box: its text, the engine's confidence, its corners [4, 2] in pixels of the picture."""
 
     text: str
     confidence: float
@@ -69,7 +71,7 @@ class Line:
 
     @property
     def tall(self) -> bool:
-        """Is the box upright on its short end? Then the engine turned it by 90° counterclockwise to read it."""
+        """Whether the box stands on its short end; the engine then turned it by 90° counterclockwise to read it."""
         width, height = self._sides()
         return height > _TALL * width
 
@@ -85,9 +87,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the engine read, in reading order, from a picture of width × height pixels."""
+    """Text lines in reading order, from a picture of width × height pixels."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
     width: int
     height: int
 
@@ -103,17 +105,17 @@ class Reading:
 
     @property
     def confidence(self) -> float | None:
-        """Mean over the lines; None where there are none."""
+        """Mean over the lines; None without lines."""
         return sum(line.confidence for line in self.lines) / len(self.lines) if self.lines else None
 
 
 def read_text(image: Image.Image) -> Reading:
-    """Read a picture (any PIL mode). Boxes without a letter or digit are no text."""
+    """Read a picture (any PIL mode). Boxes without a letter or digit are dropped."""
     rgb = enlarged(image.convert("RGB"))
     result = _engine().predict(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]))[0]  # the engine expects BGR
     scale = image.width / rgb.width
     lines = tuple(
-        Line(text, float(score), np.asarray(box, dtype=np.float64) * scale)
+        TextLine(text, float(score), np.asarray(box, dtype=np.float64) * scale)
         for text, score, box in zip(result["rec_texts"], result["rec_scores"], result["rec_polys"])
         if comparable(text)
     )
@@ -123,14 +125,14 @@ def read_text(image: Image.Image) -> Reading:
 def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]:
     """(reading of the picture turned upright, degrees clockwise that it was turned by, doubt in 0 to 1).
 
-    Text that lies or stands on its head is read with little confidence, but text that runs downwards is read in full:
-    the picture as it is and upside down show all four turns. Turn and doubt are None without enough sure text; doubt is
-    the share of the sure text that another turn would serve, 0 where the picture stays as it is.
+    Text on its side or head is read with low confidence, but text that runs downwards is read in full, so reading the
+    picture as it is and upside down covers all four turns. Turn and doubt are None without enough sure text; doubt is
+    the share of the sure text that is upright in another turn, 0 if the picture is not turned.
     """
     reading = read_text(image)
     sure = _sure(reading, 0, 270)
     unsure = sum(len(comparable(line.text)) for line in reading.lines) - sure[0]
-    if unsure > sure[0]:  # most of the text does not read well as it is
+    if unsure > sure[0]:  # most of the text is not read well as it is
         reversed_ = read_text(image.transpose(Image.Transpose.ROTATE_180))
         sure |= _sure(reversed_, 180, 90)
     turn = max(sure, key=lambda degrees: (sure[degrees], -degrees))
@@ -143,7 +145,7 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
 
 
 def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
-    """Characters that are read for sure, by the turn that makes them upright: of wide boxes, and of tall ones."""
+    """Number of sure characters by the turn that makes them upright, `wide` for wide boxes and `tall` for tall ones."""
     sure = {wide: 0.0, tall: 0.0}
     for line in reading.lines:
         weight = max(0.0, line.confidence - _SURE) / (1 - _SURE)
@@ -152,7 +154,7 @@ def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """The picture at a size the engine can read: small ones ×2 … ×8 (64 px ×5, 96 px ×4), huge ones reduced."""
+    """The picture at a size that the engine can read: small ones ×2 to ×8 (64 px ×5, 96 px ×4), huge ones reduced."""
     factor = min(8, math.ceil(READABLE_SIDE / min(image.size)), max(1, MAX_SIDE // max(image.size)))
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -202,12 +204,12 @@ _LINE = pa.struct(
 
 
 class Ocr:
-    """Text in the picture, and its agreement with the caption's quoted text (null where the caption quotes nothing).
+    """Text in the picture, and its agreement with the caption's quoted text (null if the caption quotes nothing).
 
-    only_quoted: read only pictures whose caption quotes text; every column of the others is null. Reading is the
-    dearest operator by two orders of magnitude. turns: find pictures that lie on their side or head (no EXIF says so)
-    and read them upright; without it `turn` and `turn_doubt` are no columns. Verifiers never turn: a word upside down
-    is not the word that was asked for.
+    only_quoted: read only pictures whose caption quotes text; all columns of the others are null. Reading is about a
+    hundred times as expensive as any other operator. turns: detect pictures on their side or head, which EXIF does not
+    record, and read them upright; without it there are no columns `turn` and `turn_doubt`. Verifiers never turn a
+    picture: a word upside down is not the requested word.
     """
 
     name = "ocr"
@@ -245,7 +247,7 @@ class Ocr:
         turn: dict[str, Any] = {}
         if not self.turns:
             reading = read_text(item.upright)
-        elif item.references:  # to turn the result but not its reference would part them
+        elif item.references:  # a turned result would no longer match its reference
             reading, turn = read_text(item.upright), {"turn": None, "turn_doubt": None}
         else:
             reading, degrees, doubt = read_upright(item.upright)
@@ -268,7 +270,7 @@ class Ocr:
         } | turn
 
 
-def _record(line: Line, reading: Reading) -> dict[str, Any]:
+def _record(line: TextLine, reading: Reading) -> dict[str, Any]:
     low, high = line.corners.min(axis=0), line.corners.max(axis=0)
     size = np.array([reading.width, reading.height])
     (x, y), (width, height) = low / size, (high - low) / size

@@ -1,6 +1,6 @@
-"""Scoring: every scorer's columns for every pool row, computed once. What is missing is the work still to do.
+"""Scoring: the columns of every scorer for every pool row, computed once. Missing files are the work left to do.
 
-`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order; the file's existence is the
+`scores/<scorer>@<version>/<shard>.parquet` has one row per pool row, in the same order; the file's existence is the
 checkpoint. Thresholds live in the policy.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning.generated import with_generated
+from curation.captioning.sidecars import with_model_captions
 from curation.scorers import load
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
@@ -30,20 +30,29 @@ Progress = Callable[[int, int, str], None]
 Options = Mapping[str, Any]
 References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
 
-_COLUMNS = "sample_id", "image", "width", "height", "caption", "captions", "task", "reference_ids"  # all that it reads
-_GROUP_ROWS = 16  # rows whose decodes are in memory together …
-_GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
+_COLUMNS = (
+    "sample_id",
+    "image",
+    "width",
+    "height",
+    "caption",
+    "captions",
+    "task",
+    "reference_ids",
+)  # all columns that scoring reads
+_GROUP_ROWS = 16  # rows that are decoded in memory at once …
+_GROUP_PIXELS = 32_000_000  # … and their pixels, at most
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest that mallopt takes
+_KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest value that mallopt accepts
 _KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker keeps
 
 
 def score(
     workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
 ) -> None:
-    """Compute the missing score files of the whole pool: a Ray task per shard, all its pending scorers over one decode.
+    """Compute the missing score files of the pool: one Ray task per shard, in which its pending scorers share a decode.
 
-    A row that raises has its `error` set; one that kills its worker process is found, and has its error set too.
+    A row that raises gets its `error` set, and so does a row that kills its worker process.
     """
     todo = pending(workspace, scorers)
     if not todo:
@@ -58,7 +67,7 @@ def score(
 
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
-    """Where the columns of one scorer for one shard are."""
+    """Path of one scorer's columns for one shard."""
     return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
 
 
@@ -70,9 +79,9 @@ Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path o
 
 
 def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
-    """Shards with missing score files, and which those are."""
+    """Shards with missing score files, and which files are missing."""
     loaded = {name: load(name, **options) for name, options in scorers.items()}
-    # Listed once: on S3 a question for each file is a request.
+    # Listed once: on S3, checking each file would cost a request.
     there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
     todo = []
     for shard in pool.shards(workspace):
@@ -84,7 +93,7 @@ def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[
 
 
 def _references(workspace: Workspace, shard: Path) -> References:
-    """Where the shard's reference images are in the pool."""
+    """Places in the pool of the shard's reference images."""
     named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
     wanted = {i for ids in named.to_pylist() for i in ids}
     return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
@@ -118,19 +127,19 @@ def fetch_images(places: References) -> dict[str, bytes]:
 
 
 def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
-    """Set the `error` of rows, (key of the pool shard, row) → reason, that failed only after they were scored.
+    """Set the `error` of rows that failed only after scoring. `faults`: (key of the pool shard, row) → reason.
 
-    Tables made from the scores of their batches are removed: they are written again.
+    The score tables of their batches are removed, and written again later.
     """
     for shard in pool.shards(workspace):
-        found = {row: why for (key, row), why in faults.items() if key == shard.key}
-        if not found:
+        reasons = {row: why for (key, row), why in faults.items() if key == shard.key}
+        if not reasons:
             continue
         for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
-            derived.unlink()  # first: killed in between, it must not outlive what it was made from
+            derived.unlink()  # first: after a kill in between, no table may outlive the scores it was made from
         path = score_path(workspace, scorer, shard)
         table = pq.read_table(readable(path))
-        errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
+        errors = [reasons.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
         place = table.schema.get_field_index("error")
         write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
 
@@ -143,15 +152,15 @@ def _loaded(name: str, options: str) -> Scorer:
 
 
 def _read(shard: Path) -> pa.Table:
-    """What scorers see of a shard; on one thread, because parallelism is by process."""
+    """The columns of a shard that scorers see, read on one thread, because parallelism is by process."""
     return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
 
 
 @lru_cache(maxsize=1)
 def _settle() -> None:
-    """Once per process: one thread, because parallelism is by process, and a heap that is kept from picture to picture.
+    """Set up the process once: one thread, because parallelism is by process, and a heap that is kept between pictures.
 
-    By default glibc gives every plane back to the system and faults it in again: up to a third of a picture's cost.
+    By default glibc returns every image buffer to the system and faults it in again: up to a third of a picture's cost.
     """
     import ctypes
 
@@ -165,7 +174,7 @@ def _settle() -> None:
 
 def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = list(with_generated(_read(shard).to_pylist(), captions))
+    rows = list(with_model_captions(_read(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
@@ -174,7 +183,7 @@ def _score_one(
     shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
 ) -> dict[str, list[Any]]:
     """Score a single row; the worker may die of it."""
-    rows = list(with_generated(_read(shard).slice(row, 1).to_pylist(), captions))
+    rows = list(with_model_captions(_read(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 
@@ -184,19 +193,19 @@ def _score_row_by_row(shard: Path, todo: Pending, references: References, captio
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     killers = []
-    for row, found in run_all(_score_one, calls):
-        if isinstance(found, Exception):
+    for row, outcome in run_all(_score_one, calls):
+        if isinstance(outcome, Exception):
             killers.append(row)
         else:
             for name in todo:
-                results[name][row] = found[name][0]
-    # Which scorer it is: the others keep their columns, so that a repaired one is all that has to run again.
+                results[name][row] = outcome[name][0]
+    # Find out which scorer crashes: the others keep their columns, so that only a repaired one has to run again.
     again = [(row, name) for row in killers for name in todo]
     calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
-    for index, found in run_all(_score_one, calls):
+    for index, outcome in run_all(_score_one, calls):
         row, name = again[index]
-        killed = isinstance(found, Exception)
-        results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+        crash = RuntimeError("crashed the scoring process")
+        results[name][row] = crash if isinstance(outcome, Exception) else outcome[name][0]
     _write(todo, ids, results)
 
 
@@ -221,7 +230,7 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
 
 
 def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Consecutive rows whose decoded pictures fit in memory together."""
+    """Consecutive rows whose decoded pictures fit in memory at once."""
     group: list[dict[str, Any]] = []
     pixels = 0
     for row in rows:
@@ -247,5 +256,5 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
 
 
 def reason(error: Exception) -> str:
-    """Why a row is unusable, as the `error` column and the quarantine say it."""
+    """Why a row is unusable, as written to the `error` column and the quarantine."""
     return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

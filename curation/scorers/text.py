@@ -1,4 +1,4 @@
-"""The caption alone: how long it is, and its normal form."""
+"""Length and normal form of the caption."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 from flywheel.core.text import normalise
 
-# A token is a word, or one character of a script that writes without spaces.
+# A token is a word, or one character of a script without spaces.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class Text:
-    """Token length of the caption. `tokenizer`: path of a `tokenizer.json`; without it words are counted."""
+    """Token length of the caption. `tokenizer`: path of a `tokenizer.json`; without one, words are counted."""
 
     name = "text"
     fields = (
@@ -46,12 +46,12 @@ class Text:
 
 
 def words(text: str) -> int:
-    """Number of words, each character of an unspaced script counting as one."""
+    """Number of words; each character of a script without spaces counts as one."""
     return len(tokens(text))
 
 
 def tokens(text: str) -> list[str]:
-    """Words, and the characters of unspaced scripts."""
+    """Words, and the single characters of scripts without spaces."""
     return _TOKEN.findall(text)
 
 
