@@ -1,4 +1,4 @@
-"""Training samples made to order for a capability; each is verified before it is handed out."""
+"""Generated training samples for a capability; each is verified before it is returned."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ __all__ = [
 
 Recipes = tuple[Callable[[], Recipe], ...]
 
-# capability → recipes that teach it, taken in turn
+# capability → recipes that teach it, used in turn
 _OWN: Mapping[str, Recipes] = {
     "long_text": (paragraph_pages,),
     "slides": (layout_pages,),
     "multilingual_text": (multilingual_pages,),
 }
-_BATCH = 16  # samples verified together
+_BATCH = 16  # samples verified at once
 
 
 @cache
 def generators() -> dict[str, Recipes]:
-    """Recipes by capability: ours, and those of packages (entry points of the group `flywheel.recipes`)."""
-    return {c: r for given in plugins("flywheel.recipes").values() for c, r in given.items()} | dict(_OWN)
+    """Recipes by capability: built-in ones, and plug-ins (entry points of the group `flywheel.recipes`)."""
+    return {c: r for recipes in plugins("flywheel.recipes").values() for c, r in recipes.items()} | dict(_OWN)
 
 
 def capabilities() -> tuple[str, ...]:
-    """Capabilities that some generator serves."""
+    """Capabilities that have recipes."""
     return tuple(generators())
 
 
@@ -61,36 +61,38 @@ def synthesise(
     exclude: frozenset[str],
     on_refused: Callable[[Sample, list[Outcome]], None] | None = None,
 ) -> Iterator[Sample]:
-    """Yield `count` samples that teach `capability` and passed their own entry checks; deterministic by seed.
+    """Yield `count` samples that teach `capability` and pass their entry checks; deterministic by seed.
 
-    `exclude`: evaluation prompts. Neither their wording nor their meaning (shape, colour, count, place, word) is made.
-    `on_refused` sees each sample that failed a check, with its outcomes. Errors: `UsageError` for a capability without
-    a generator, and when nothing is left to make.
+    `exclude`: evaluation prompts; samples with their wording or meaning (shape, colour, count, place, word) are never
+    generated. `on_refused` gets each sample that fails a check, with its outcomes. Errors: `UsageError` for a
+    capability without recipes, and when no variant is left to generate.
     """
     from curation.verify.checks import passed, verify
 
     if capability not in generators():
         raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
     stream = draw([make() for make in generators()[capability]], seed=f"{seed}/{capability}", exclude=exclude)
-    made = refused = 0
-    while made < count:
-        batch = list(itertools.islice(stream, min(_BATCH, count - made)))
+    passing = refused = 0
+    while passing < count:
+        batch = list(itertools.islice(stream, min(_BATCH, count - passing)))
         for sample, outcomes in zip(batch, verify([s.item for s in batch], [s.checks for s in batch])):
             if passed(outcomes):
-                made += 1
+                passing += 1
                 yield sample
                 continue
             refused += 1
             if on_refused:
                 on_refused(sample, outcomes)
-        if refused > 50 + made:
-            raise UsageError(f"{refused} of {refused + made} generated {capability} samples failed their entry checks")
+        if refused > 50 + passing:
+            raise UsageError(
+                f"{refused} of {refused + passing} generated {capability} samples failed their entry checks"
+            )
 
 
 def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozenset()) -> Iterator[Sample]:
-    """Endless unverified samples, recipes in turn, every allowed variant once before any comes again.
+    """Endless unverified samples, recipes in turn; every allowed variant is used once before any repeats.
 
-    Errors: `UsageError` when `exclude` leaves a recipe no variant.
+    Errors: `UsageError` when `exclude` leaves a recipe without variants.
     """
     prompts = {normalise(p) for p in exclude}
     decks = [_deck(recipe, random.Random(f"{seed}/{recipe.name}"), exclude) for recipe in recipes]
@@ -102,7 +104,7 @@ def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozense
 
 
 def allowed(recipe: Recipe, exclude: frozenset[str]) -> list[Any]:
-    """The recipe's variants that neither say nor show what an excluded prompt means.
+    """The recipe's variants whose captions and pictures do not have the meaning of an excluded prompt.
 
     Errors: `UsageError` when none is left.
     """
@@ -114,7 +116,7 @@ def allowed(recipe: Recipe, exclude: frozenset[str]) -> list[Any]:
 
 
 def _deck(recipe: Recipe, rng: random.Random, exclude: frozenset[str]) -> Iterator[Any]:
-    """The allowed variants, shuffled once, over and over."""
+    """The allowed variants, shuffled once and repeated."""
     variants = allowed(recipe, exclude)
     rng.shuffle(variants)
     return itertools.cycle(variants)

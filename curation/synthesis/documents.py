@@ -1,4 +1,4 @@
-"""Pages with text as recipes: paragraphs, slides, posters, infographics, comics, in scripts that can be read back."""
+"""Recipes for pages with text: paragraphs, slides, posters, infographics and comics, in scripts that OCR can read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flywheel.core.errors import UsageError
 from flywheel.core.image import decode
 
 PARAGRAPH = "paragraph"
-SCENE = "scene"  # needs a photograph: it is no recipe, see `scene_text`
+SCENE = "scene"  # needs a photograph and therefore is not a recipe: see `scene_text`
 STYLES = (PARAGRAPH, *layouts.STYLES)
-READ_BACK = 0.98  # every character of a text up to 50; in longer ones 2 %: the reader makes mistakes too
+READ_BACK = 0.98  # least text similarity: no error up to 50 characters, then 2 %, because OCR makes mistakes too
 _TRIES = 20
 
 
 @dataclass(frozen=True)
 class Document:
-    """A kind of page: its style, the template where the style has some, and the language of its texts."""
+    """A kind of page: its style, its template if the style has templates, and the language of its texts."""
 
     style: str
     template: str
@@ -36,10 +36,10 @@ def documents(
     name: str, capability: str, styles: Sequence[str], scripts: Sequence[str], *, side: int = 768,
     tokens: int = paragraphs.MAX_TOKENS, lines: Sequence[str] = (),
 ) -> Recipe:  # fmt: skip
-    """Every template of the styles in every language of the scripts, `side` pixels at the short side.
+    """Every template of the styles in every language of the scripts; the short side has `side` pixels.
 
-    `lines`: texts of one's own in place of the built-in ones, in one script. Errors: `UsageError` for an unknown style
-    or script, and for texts that can be neither drawn nor read back.
+    `lines`: your own texts, in one script, instead of the built-in ones. Errors: `UsageError` for an unknown style or
+    script, and for texts that cannot be drawn or read back.
     """
     voices = voices_of(scripts, lines)
     if unknown := [s for s in styles if s not in STYLES]:
@@ -63,7 +63,7 @@ def documents(
 
 
 def scene_text(image: bytes, caption: str, texts: Texts, rng: random.Random) -> Sample:
-    """A short text placed into a photograph. Errors: `BadImage`, `Unsuitable` where no text fits."""
+    """A short text placed in a photograph. Errors: `BadImage`; `Unsuitable` if no text fits."""
     photo, what = decode(image), caption.strip().rstrip(".") or "a photograph"
     try:
         page = _drawn(lambda: scenes.place(photo, what, texts, rng))
@@ -79,7 +79,7 @@ def voices_of(scripts: Sequence[str], lines: Sequence[str] = ()) -> dict[str, Te
     if not lines:
         return {language: built_in(language) for script in scripts for language in languages(script)}
     if len(scripts) != 1:
-        raise UsageError("texts of your own are in one script: give one --script")
+        raise UsageError("your own texts must be in one script: give one --script")
     require_verifiable("".join(lines), scripts[0])
     return {"own": from_lines(lines, scripts[0])}
 
@@ -91,7 +91,7 @@ def _sample(page: Page, capability: str, recipe: str) -> Sample:
 
 
 def _drawn(draw: Callable[[], Page]) -> Page:
-    """The first of some attempts whose texts fit; each draws other texts."""
+    """The first attempt whose texts fit; each attempt draws other texts."""
     for _ in range(_TRIES):
         try:
             return draw()

@@ -1,6 +1,6 @@
-"""Edit pairs with masks made from photographs: recolour, background, object, text; each with its inverse.
+"""Edit pairs with masks, made from photographs: recolour, background, object, text; each with its inverse.
 
-What may have changed is known exactly: outside the mask, source and target are equal, pixel by pixel.
+The mask is exact: outside it, source and target are equal, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ from curation.synthesis.sample import Sample, Unsuitable
 from curation.synthesis.typeset import NoRoom, gradient
 from flywheel.core.image import decode
 
-Pair = tuple[Image.Image, Image.Image, Image.Image, str, str]  # before, after, mask, instruction, its inverse
+Pair = tuple[Image.Image, Image.Image, Image.Image, str, str]  # before, after, mask, instruction, inverse instruction
 
 _HUES = {"red": 0, "orange": 12, "yellow": 27, "green": 60, "blue": 112, "purple": 140}  # of OpenCV's 180
 _GROUNDS = {
@@ -51,7 +52,7 @@ def recolour(photo: Image.Image, what: str, other: Image.Image, other_what: str,
 
 
 def background(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
-    """The subject before a plain ground, or in the place of another photograph."""
+    """The subject on a plain background, or on that of another photograph."""
     mask = subject(photo)
     thing = _thing(what)
     if rng.random() < 0.5:
@@ -87,13 +88,13 @@ def add_object(photo: Image.Image, what: str, other: Image.Image, other_what: st
 
 
 def text(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
-    """A text on a sign, replaced by another; or the sign added, and removed."""
+    """A text on a sign replaced by another; or the sign added and removed."""
     texts, state = built_in("en"), rng.getrandbits(64)
     words = [texts.label(rng) for _ in range(2)]
     if words[0] == words[1]:
         raise Unsuitable("both texts are the same")
     try:
-        pages = [scenes.place(photo, what, texts, random.Random(state), said=said) for said in words]
+        pages = [scenes.place(photo, what, texts, random.Random(state), wording=word) for word in words]
     except NoRoom as error:
         raise Unsuitable(str(error)) from error
     sign = pages[0].caption.partition(" on a ")[2]
@@ -113,9 +114,9 @@ KINDS: dict[str, Callable[..., Pair]] = {
 def masked_edits(
     kind: str, image: bytes, what: str, other: bytes, other_what: str, rng: random.Random
 ) -> Iterator[Sample]:
-    """The edit and its inverse as ti2i samples with one mask. `what`, `other_what`: captions, empty where unknown.
+    """The edit and its inverse as ti2i samples that share a mask. `what`, `other_what`: captions, empty if unknown.
 
-    Errors: `BadImage`; `Unsuitable` where the picture has no clear subject or no room.
+    Errors: `BadImage`; `Unsuitable` if the picture has no clear subject or no room.
     """
     photo, second = decode(image), decode(other)
     for picture in (photo, second):
@@ -123,18 +124,21 @@ def masked_edits(
     before, after, mask, asked, undone = KINDS[kind](photo, what, second, other_what, rng)
     _require_equal_outside(before, after, mask)
     source, target, gray = encode(before), encode(after), _gray(mask)
-    for result, reference, said, name in ((target, source, asked, kind), (source, target, undone, f"{kind}-inverse")):
-        yield Sample(result, said, "ti2i", (reference,), _checks(kind, said), name, mask=gray)
+    for result, reference, instruction, name in (
+        (target, source, asked, kind),
+        (source, target, undone, f"{kind}-inverse"),
+    ):
+        yield Sample(result, instruction, "ti2i", (reference,), _checks(kind, instruction), name, mask=gray)
 
 
-def _checks(kind: str, said: str) -> tuple[dict, ...]:
-    """A text that was asked for is read back; the rest is proved by the mask."""
-    asked = re.search(r'(?:with|write) "([^"]+)"', said) if kind == "text" else None
+def _checks(kind: str, instruction: str) -> tuple[dict[str, Any], ...]:
+    """A requested text must be read back; everything else is proved by the mask."""
+    asked = re.search(r'(?:with|write) "([^"]+)"', instruction) if kind == "text" else None
     return ({"verifier": "text", "capability": "text_editing", "text": asked[1], "min": 0.98},) if asked else ()
 
 
 def _changed(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Mask of the pixels that differ, with what lies between them."""
+    """Mask of the pixels that differ, with small gaps closed."""
     import cv2
 
     differs = (np.asarray(before) != np.asarray(after)).any(axis=2).astype(np.uint8)
@@ -157,6 +161,6 @@ def _gray(mask: Image.Image) -> bytes:
 
 
 def _thing(what: str, unknown: str = "the subject") -> str:
-    """How to name what a photograph shows: by its caption where that says just this."""
-    found = _SUBJECT.match(what.strip().rstrip("."))
-    return f"the {found[1]}" if found else unknown
+    """How to name the subject of a photograph: from its caption, if that names nothing else."""
+    match = _SUBJECT.match(what.strip().rstrip("."))
+    return f"the {match[1]}" if match else unknown

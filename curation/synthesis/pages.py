@@ -1,4 +1,4 @@
-"""Pages full of small text, to measure what a picture's compression does to letters. Never trained on."""
+"""Pages full of small text, to measure how compression affects letters. Never trained on."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def pages(count: int, *, seed: int, side: int = 256) -> Iterator[Image.Image]:
 
 
 def page(rng: random.Random, side: int) -> Image.Image:
-    """One page, filled from the top with lines as long as fit."""
+    """One page, filled from the top with lines of full width."""
     canvas = Canvas(tint(rng.choice(PAPERS), rng), side)
-    whole = canvas.image.width
-    unit, margin, top = whole / 256, whole // 32, whole // 32
-    while fitting := [s for s in SIZES if top + LEADING * s * unit <= whole - margin]:
+    extent = canvas.image.width
+    unit, margin, top = extent / 256, extent // 32, extent // 32
+    while fitting := [s for s in SIZES if top + LEADING * s * unit <= extent - margin]:
         size = round(rng.choice(fitting) * unit)
         han = rng.random() < 0.4
         latin = f"matplotlib:mpl-data/fonts/ttf/DejaVu{rng.choice(LATIN)}.ttf"
         font = ImageFont.truetype(font_path(HAN if han else latin), size)
         canvas.draw.text(
-            (margin, top), _line(rng, han, canvas.draw, font, whole - 2 * margin), font=font,
+            (margin, top), _line(rng, han, canvas.draw, font, extent - 2 * margin), font=font,
             fill=tint(rng.choice(INKS), rng),
         )  # fmt: skip
         top += round(LEADING * size)

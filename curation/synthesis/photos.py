@@ -1,4 +1,4 @@
-"""Edit pairs made from any photograph by a known operation on all of it, both ways: tone, restoration, style."""
+"""Edit pairs from photographs by an operation on the full picture, in both directions: tone, restoration, style."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from curation.synthesis.canvas import encode
 from curation.synthesis.sample import Sample
 from flywheel.core.image import decode
 
-MAX_SIDE = 1024  # pixels: pairs are made at most this large
+MAX_SIDE = 1024  # pixels: greatest long side of a pair
 _REAL = ("turn the picture into a photograph",)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to the picture, what it looks like then, how to ask for it, and how to ask for its undoing."""
+    """An operation: its effect, how the result looks, and instructions that ask for it and for its inverse."""
 
     name: str
     result: str
@@ -106,7 +106,7 @@ def noise(image: Image.Image) -> Image.Image:
 
 
 def compress(image: Image.Image) -> Image.Image:
-    """What JPEG of quality 8 leaves."""
+    """JPEG of quality 8."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=8)
     return Image.open(out).convert("RGB")
@@ -125,7 +125,7 @@ def fade(image: Image.Image) -> Image.Image:
 
 
 def charcoal(image: Image.Image) -> Image.Image:
-    """Dark lines, and the shades between them, on white paper."""
+    """Dark lines and soft shades on white paper."""
     gray = image.convert("L")
     soft = np.asarray(gray.filter(ImageFilter.GaussianBlur(max(image.size) / 60)), np.float32)
     shades = np.asarray(gray, np.float32)
@@ -195,7 +195,7 @@ def photo_edits(
 ) -> Iterator[Sample]:
     """Each operation and its inverse on an encoded picture, as ti2i samples. Errors: `BadImage`.
 
-    Equal bytes and seed give equal samples; what has to survive the edit is its entry check.
+    Equal bytes and seed give equal samples. The entry check tests that the subject survives the edit.
     """
     before = decode(image)
     before.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)

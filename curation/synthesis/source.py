@@ -1,7 +1,7 @@
-"""Synthetic samples as a source folder that `flywheel run --source` takes: verified pictures and a captions.jsonl.
+"""Synthetic samples as a source folder for `flywheel run --source`: verified pictures and a captions.jsonl.
 
-Candidate n is a pure function of the job and n: parts of candidates are made by any number of workers, in any order,
-and the first `count` that pass their entry checks are the source. A finished part is a file; killed, it goes on.
+Candidate n depends only on the spec and n, so any number of workers can make parts of candidates in any order. The
+first `count` candidates that pass their entry checks are the source. A finished part is a file: a killed run resumes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from flywheel.core.image import BadImage
 
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
 EDIT_KINDS = (*KINDS, *OPERATION_SETS)
-_FORMAT = 1  # raised when the same job would give other samples
-_PART = 8  # candidates
-_PATIENCE = 100  # refused candidates beyond those that passed: the job will not get there
+_FORMAT = 1  # raised when equal settings would give other samples
+_PART = 8  # candidates per part
+_PATIENCE = 100  # refused candidates beyond those that passed, after which the run stops with an error
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class TextJob:
-    """Pages with text, or texts in photographs (style `scene`)."""
+class TextSpec:
+    """Settings of pages with text, or of texts in photographs (style `scene`)."""
 
     style: str
     scripts: tuple[str, ...]
@@ -45,9 +45,10 @@ class TextJob:
     lines: tuple[str, ...] = ()
 
     stream = "synthetic"
+    label = "TextJob"  # part of the digest that marks the folder
 
     def require_valid(self, pictures: int) -> None:
-        """Errors: `UsageError` before anything is made."""
+        """Errors: `UsageError` for settings that cannot work, before any sample is made."""
         if self.style != SCENE:
             self._recipe()
         elif not pictures:
@@ -56,7 +57,7 @@ class TextJob:
             voices_of(self.scripts, self.lines)
 
     def candidates(self, start: int, stop: int, pictures: Sequence[Picture]) -> Iterator[list[Sample] | Unsuitable]:
-        """Candidates start … stop − 1: one sample each. `pictures`: one for each of them, for style `scene`."""
+        """Candidates start … stop − 1, one sample each. `pictures`: for style `scene`, one per candidate."""
         if self.style != SCENE:
             recipe = self._recipe()
             order = list(recipe.variants)
@@ -82,23 +83,24 @@ class TextJob:
 
 
 @dataclass(frozen=True)
-class EditJob:
-    """Edit pairs made from photographs, each with its inverse."""
+class EditSpec:
+    """Settings of edit pairs made from photographs, each with its inverse."""
 
     kinds: tuple[str, ...]
     seed: int
 
     stream = "ti2i"
+    label = "EditJob"  # part of the digest that marks the folder
 
     def require_valid(self, pictures: int) -> None:
-        """Errors: `UsageError` before anything is made."""
+        """Errors: `UsageError` for settings that cannot work, before any sample is made."""
         if unknown := [k for k in self.kinds if k not in EDIT_KINDS]:
             raise UsageError(f"unknown kind of edit {unknown[0]!r}: choose from {', '.join(EDIT_KINDS)}")
         if pictures < 2:
             raise UsageError("edits need two photographs or more: give --photos FOLDER, or --workspace with a pool")
 
     def candidates(self, start: int, stop: int, pictures: Sequence[Picture]) -> Iterator[list[Sample] | Unsuitable]:
-        """Candidates start … stop − 1: an edit and its inverse each. `pictures`: one for each of them, and one more."""
+        """Candidates start … stop − 1, an edit and its inverse each. `pictures`: one per candidate, and one more."""
         for n, first, second in zip(range(start, stop), pictures, pictures[1:]):
             kind = self.kinds[n % len(self.kinds)]
             rng = random.Random(f"{self.seed}/{kind}/{n}")
@@ -112,17 +114,17 @@ class EditJob:
             yield from masked_edits(kind, first.read(), first.caption, second.read(), second.caption, rng)
         else:
             operation = rng.choice(OPERATION_SETS[kind])
-            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject, not all of its tones
+            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject but not all of its tones
             seed = str(rng.getrandbits(64))
             yield from photo_edits(first.read(), seed=seed, operations=(operation,), min_identity=floor)
 
 
-Job = TextJob | EditJob
+Spec = TextSpec | EditSpec
 
 
 @dataclass
 class Written:
-    """What a source holds, and why candidates were refused."""
+    """Number of samples in a source, and why candidates were refused."""
 
     folder: str
     samples: int = 0
@@ -132,25 +134,25 @@ class Written:
 
 def write_source(
     folder: Path,
-    job: Job,
+    spec: Spec,
     count: int,
     *,
     pictures: Sequence[Picture] = (),
     workers: int = 2,
     progress: Progress | None = None,
 ) -> Written:
-    """Write `count` verified samples of the job (for edits, of both directions together) and their captions.jsonl.
+    """Write `count` verified samples (of edits, both directions count) and their captions.jsonl.
 
-    `pictures`: photographs to start from, taken in turn. The same job, pictures and count give the same bytes; a larger
-    count adds to what is there. Errors: `UsageError` for a folder that holds something else, a job that cannot be done,
-    and when hardly any candidate passes.
+    `pictures`: photographs to start from, used in turn. Equal spec, pictures and count give equal bytes; a larger count
+    adds to the existing samples. Errors: `UsageError` for a folder with other content, for settings that cannot work,
+    and if hardly any candidate passes.
     """
-    job.require_valid(len(pictures))
-    _claim(folder, digest(_FORMAT, type(job).__name__, asdict(job), [astuple(p) for p in pictures]))
+    spec.require_valid(len(pictures))
+    _claim(folder, digest(_FORMAT, spec.label, asdict(spec), [astuple(p) for p in pictures]))
     need = -(-count // _PART)
     while True:
         todo = [n for n in range(need) if not _part(folder, n).exists()]
-        for done, _ in enumerate(_each_part(folder, job, pictures, todo, workers), 1):
+        for done, _ in enumerate(_each_part(folder, spec, pictures, todo, workers), 1):
             if progress:
                 progress(done, len(todo), f"parts of {_PART} candidates")
         parts = [read_json(_part(folder, n)) for n in range(need)]
@@ -167,7 +169,7 @@ def write_source(
 
 
 def _claim(folder: Path, identity: str) -> None:
-    """The folder is this job's. Errors: `UsageError`."""
+    """Mark the folder with this identity. Errors: `UsageError` if it has other content."""
     mark = folder / ".job.json"
     if mark.exists():
         if read_json(mark)["job"] != identity:
@@ -179,16 +181,17 @@ def _claim(folder: Path, identity: str) -> None:
 
 
 def _each_part(
-    folder: Path, job: Job, pictures: Sequence[Picture], todo: Sequence[int], workers: int
+    folder: Path, spec: Spec, pictures: Sequence[Picture], todo: Sequence[int], workers: int
 ) -> Iterator[None]:
-    """Make the parts: here when there are few, else by Ray."""
+    """Make the parts: in this process if there are few, else by Ray."""
     calls = []
     for number in todo:
         places = range(number * _PART, (number + 1) * _PART + 1) if pictures else ()
-        calls.append((str(folder), job, number, [pictures[n % len(pictures)] for n in places]))
+        calls.append((str(folder), spec, number, [pictures[n % len(pictures)] for n in places]))
     if len(calls) < 3 or workers == 1:
         for call in calls:
-            yield _make_part(*call)
+            _make_part(*call)
+            yield
         return
     from flywheel.core.cluster import cluster, run_all
 
@@ -199,20 +202,21 @@ def _each_part(
             yield
 
 
-def _make_part(folder: str, job: Job, number: int, pictures: Sequence[Picture]) -> None:
-    """In a worker: make and verify the candidates of one part, write what passes."""
+def _make_part(folder: str, spec: Spec, number: int, pictures: Sequence[Picture]) -> None:
+    """In a worker: make and verify the candidates of one part, and write those that pass."""
     rows, refused = [], []
-    for made in job.candidates(number * _PART, (number + 1) * _PART, pictures):
-        why = (str(made).partition(":")[0], str(made)) if isinstance(made, Unsuitable) else _failed(made)
-        if why:
-            refused.append({"reason": why[0], "evidence": why[1]})
+    for candidate in spec.candidates(number * _PART, (number + 1) * _PART, pictures):
+        if isinstance(candidate, Unsuitable):
+            refused.append({"reason": str(candidate).partition(":")[0], "evidence": str(candidate)})
+        elif failure := _failed(candidate):
+            refused.append({"reason": failure[0], "evidence": failure[1]})
         else:
-            rows += [_write(Path(folder, ".parts"), sample, job.stream) for sample in made]
+            rows += [_write(Path(folder, ".parts"), sample, spec.stream) for sample in candidate]
     write_json(_part(Path(folder), number), {"rows": rows, "refused": refused})
 
 
 def _failed(samples: Sequence[Sample]) -> tuple[str, str] | None:
-    """(reason, evidence) when the entry checks refuse the candidate; an edit and its inverse pass together."""
+    """(reason, evidence) if the candidate fails its entry checks; an edit passes only together with its inverse."""
     from curation.verify.checks import passed, verify
 
     for sample, outcomes in zip(samples, verify([s.item for s in samples], [s.checks for s in samples])):
@@ -224,7 +228,7 @@ def _failed(samples: Sequence[Sample]) -> tuple[str, str] | None:
 
 
 def _write(folder: Path, sample: Sample, stream: str) -> dict[str, Any]:
-    """Write the pictures, named by content; returns the sample's line of captions.jsonl."""
+    """Write the pictures, named by content; returns the sample's row for captions.jsonl."""
 
     def put(data: bytes, name: str = "") -> str:
         file = f"{name}{hashlib.sha256(data).hexdigest()[:24]}.png"
@@ -240,7 +244,7 @@ def _write(folder: Path, sample: Sample, stream: str) -> dict[str, Any]:
 
 
 def _publish(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Bring the pictures that the rows name into the folder, then write the captions."""
+    """Move the pictures of the rows into the folder, then write the captions."""
     for row in rows:
         for name in (row["file"], *row.get("references", ()), *filter(None, [row.get("mask")])):
             if not (folder / name).exists():

@@ -18,7 +18,7 @@ from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from curation.synthesis.pictures import Picture
-    from curation.synthesis.source import Job
+    from curation.synthesis.source import Spec
 
 app = typer.Typer()
 
@@ -112,12 +112,12 @@ def text(
     as_json: JsonOption = False,
 ) -> None:
     """Pictures with text in real fonts, read back by OCR before they are kept: pages, layouts, texts in photographs."""
-    from curation.synthesis.source import TextJob
+    from curation.synthesis.source import TextSpec
 
     lines = tuple(_text_of(texts, "--texts").splitlines()) if texts else ()
     pictures = _pictures(photos, workspace, seed) if style == "scene" else []
-    job = TextJob(style, tuple(script or ["latin"]), seed, side, tokens, lines)
-    _write(output, job, count, pictures, workers, as_json)
+    spec = TextSpec(style, tuple(script or ["latin"]), seed, side, tokens, lines)
+    _write(output, spec, count, pictures, workers, as_json)
 
 
 @synthesise.command(
@@ -137,10 +137,10 @@ def edits(
     as_json: JsonOption = False,
 ) -> None:
     """Edit pairs from photographs, each with its inverse, and with a mask where only a part is edited."""
-    from curation.synthesis.source import EDIT_KINDS, EditJob
+    from curation.synthesis.source import EDIT_KINDS, EditSpec
 
-    job = EditJob(tuple(kind or EDIT_KINDS), seed)
-    _write(output, job, count, _pictures(photos, workspace, seed), workers, as_json)
+    spec = EditSpec(tuple(kind or EDIT_KINDS), seed)
+    _write(output, spec, count, _pictures(photos, workspace, seed), workers, as_json)
 
 
 def _text_of(path: Path, option: str) -> str:
@@ -162,13 +162,13 @@ def _pictures(photos: Path | None, workspace: Path | None, seed: int) -> list[Pi
     return shuffled(in_pool(opened, latest_snapshot(opened)), str(seed))
 
 
-def _write(output: Path, job: Job, count: int, pictures: Sequence[Picture], workers: int, as_json: bool) -> None:
+def _write(output: Path, spec: Spec, count: int, pictures: Sequence[Picture], workers: int, as_json: bool) -> None:
     from curation.synthesis.source import write_source
     from flywheel.core.progress import Progress
 
     progress = Progress()
     with progress.step(f"{count} samples into {output}"):
-        made = write_source(output, job, count, pictures=pictures, workers=workers, progress=progress)
+        made = write_source(output, spec, count, pictures=pictures, workers=workers, progress=progress)
     reasons = dict(made.reasons.most_common(5))
     if as_json:
         summary = {"folder": made.folder, "samples": made.samples, "refused": made.refused, "reasons": reasons}

@@ -23,7 +23,7 @@ from curation.synthesis.photos import RESTORATIONS, STYLES, photo_edits
 from curation.synthesis.pictures import in_folder, in_pool, shuffled
 from curation.synthesis.regions import blend, subject
 from curation.synthesis.sample import Sample, Unsuitable
-from curation.synthesis.source import EditJob, TextJob, write_source
+from curation.synthesis.source import EditSpec, TextSpec, write_source
 from curation.verify.checks import passed, verify
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
@@ -95,17 +95,17 @@ def test_restorations_and_styles_keep_what_is_shown(photographs: tuple[bytes, by
 
 
 # Sources -------------------------------------------------------------------------------------------------------------
-JOB = TextJob("comic", ("latin",), 0, 384, 100)
+SPEC = TextSpec("comic", ("latin",), 0, 384, 100)
 
 
 def test_a_source_is_the_same_however_it_came_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "_PART", 2)
     whole, grown = tmp_path / "whole", tmp_path / "grown"
-    made = write_source(whole, JOB, 3)
+    made = write_source(whole, SPEC, 3)
     assert made.samples == 3 and len(list(whole.glob("*.png"))) == 3
-    write_source(grown, JOB, 1)
+    write_source(grown, SPEC, 1)
     (grown / ".parts" / "000000.json").unlink()  # as if killed before the part was finished
-    write_source(grown, JOB, 3)
+    write_source(grown, SPEC, 3)
     assert tree(grown) == tree(whole)
     rows = [json.loads(line) for line in (whole / "captions.jsonl").read_text().splitlines()]
     assert all(r["stream"] == "synthetic" and r["captions"][0]["kind"] == "text" for r in rows)
@@ -118,17 +118,17 @@ def test_a_source_is_the_same_however_it_came_about(tmp_path: Path, monkeypatch:
 def test_a_source_refuses_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "full", {"a.png": b""})
     with pytest.raises(UsageError, match="is not empty"):
-        write_source(tmp_path / "full", JOB, 1)
+        write_source(tmp_path / "full", SPEC, 1)
     monkeypatch.setattr(synthetic, "_PART", 1)
-    write_source(tmp_path / "one", JOB, 1)
+    write_source(tmp_path / "one", SPEC, 1)
     with pytest.raises(UsageError, match="other settings"):
-        write_source(tmp_path / "one", TextJob("comic", ("latin",), 1, 384, 100), 1)
+        write_source(tmp_path / "one", TextSpec("comic", ("latin",), 1, 384, 100), 1)
     with pytest.raises(UsageError, match="need photographs"):
-        write_source(tmp_path / "two", TextJob("scene", ("latin",), 1, 384, 100), 1)
+        write_source(tmp_path / "two", TextSpec("scene", ("latin",), 1, 384, 100), 1)
     monkeypatch.setattr(synthetic, "_PATIENCE", 3)
     flat = write_folder(tmp_path / "flat", {f"{n}.png": encoded(Image.new("RGB", (64, 64))) for n in range(2)})
     with pytest.raises(UsageError, match="4 of 4 candidates are refused, mostly: no subject"):
-        write_source(tmp_path / "three", EditJob(("recolour",), 0), 1, pictures=in_folder(flat))
+        write_source(tmp_path / "three", EditSpec(("recolour",), 0), 1, pictures=in_folder(flat))
 
 
 def test_edit_pairs_and_their_masks_reach_the_shards(
@@ -144,7 +144,7 @@ def test_edit_pairs_and_their_masks_reach_the_shards(
     ingest(workspace, photos)
     pictures = shuffled(in_pool(workspace, None), "0")
     assert [p.read() for p in sorted(pictures, key=lambda p: p.row)] == [flower, temple]
-    made = write_source(tmp_path / "edits", EditJob(("recolour", "tone"), 0), 4, pictures=pictures)
+    made = write_source(tmp_path / "edits", EditSpec(("recolour", "tone"), 0), 4, pictures=pictures)
     assert made.samples == 4
     found = ingest(workspace, tmp_path / "edits")
     rows = [json.loads(line) for line in (tmp_path / "edits" / "captions.jsonl").read_text().splitlines()]
