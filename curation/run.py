@@ -1,4 +1,4 @@
-"""Curate: score what is not scored, decide, shard, and pin it all as a snapshot. Run again, it finds its own work."""
+"""Curate: score what is not scored yet, judge, shard, and pin the result as a snapshot. Safe to run again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.decide.explain import explain
-from curation.decide.judging import Evaluation, Judged, judge, verdicts
+from curation.decide.judge import Judged, judge, verdicts
+from curation.decide.judging import HeldOut
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.shards import writer as shards
@@ -24,8 +25,8 @@ from flywheel.core.workspace import Workspace
 
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
-ALWAYS = ("header", "pixels", "text")  # cheap, and what deduplication, decontamination and analysts need
-_FORMAT = 3  # raised when the same inputs would give other decisions or other shard bytes
+ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
+_FORMAT = 3  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 
@@ -53,27 +54,27 @@ def curate(
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Curated:
-    """Bring the pool through `policy` into shards.
+    """Apply `policy` to the pool and write the admitted samples as shards.
 
-    held_out: ids of samples or images that only evaluation may see; they, their pairs and what resembles them never
-    reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never do.
-    Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished one is only looked up.
-    Errors: `UsageError` when nothing was ingested.
+    held_out: ids of samples or images reserved for evaluation; they, their edit pairs and anything that resembles them
+    never reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never reach one either.
+    Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished snapshot is only looked
+    up. Errors: `UsageError` when nothing was ingested.
     """
     content = pool.shards(workspace)
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
     scorers, reasons = configure(policy)
     versions = {name: scorer.version for name, scorer in scorers.items()}
-    evaluation = Evaluation(held_out, frozenset(normalise(p) for p in exclude_prompts))
+    withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts))
     snapshot = digest(
         _FORMAT,
         [(s.sha256, [p.name for p in s.captions]) for s in content],
         [pool.manifest(b)["quarantined"] for b in pool.batches(workspace)],
         policy.sha256,
         versions,
-        sorted(evaluation.held_out),
-        sorted(evaluation.prompts),
+        sorted(withheld.ids),
+        sorted(withheld.prompts),
     )[:16]
     record = workspace.path("snapshots", f"{snapshot}.json")
     if not record.exists():
@@ -83,21 +84,21 @@ def curate(
                 stack.enter_context(cluster(workers))  # one Ray for scoring and sharding
             scoring.score(workspace, options, progress=progress, workers=workers)
             while True:
-                judged = judge(workspace, policy, scorers, evaluation)
+                judged = judge(workspace, policy, scorers, withheld)
                 try:
                     manifest = shards.write_shards(
                         workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
                     )
                     break
-                except shards.Unfit as unfit:  # judged again without them: a duplicate of theirs may be admitted now
-                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are of this plan
+                except shards.Unfit as unfit:  # judge again without them: one of their duplicates may now be admitted
+                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are outdated
                     scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
-        _commit(workspace, snapshot, policy, evaluation, judged, manifest, versions, reasons)
+        _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons)
     return _read(workspace, record)
 
 
 def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """(scorers that can run, reason why the others cannot), by name."""
+    """(scorers that can run, reason why each of the others cannot), by name."""
     scorers: dict[str, Scorer] = {}
     reasons: dict[str, str] = {}
     for name in dict.fromkeys((*ALWAYS, *policy.scorer_names())):
@@ -112,25 +113,25 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
     return scorers, reasons
 
 
-def funnel(workspace: Workspace, policy: Policy, evaluation: Evaluation = Evaluation()) -> list[dict[str, Any]]:
-    """What `policy` would do to the scored pool, filter by filter; no image is read.
+def funnel(workspace: Workspace, policy: Policy, held_out: HeldOut = HeldOut()) -> list[dict[str, Any]]:
+    """What `policy` would do to the scored pool, filter by filter, without reading an image.
 
     Errors: `UsageError` where a score file is missing.
     """
-    return verdicts(workspace, policy, configure(policy)[0], evaluation).funnel.to_pylist()
+    return verdicts(workspace, policy, configure(policy)[0], held_out).funnel.to_pylist()
 
 
 def _commit(
     workspace: Workspace,
     snapshot: str,
     policy: Policy,
-    evaluation: Evaluation,
+    held_out: HeldOut,
     judged: Judged,
     manifest: Path,
     versions: Mapping[str, str],
     reasons: Mapping[str, str],
 ) -> None:
-    """Write the snapshot's tables, then its record: a snapshot exists once its record does."""
+    """Write the snapshot's tables, then its record: a snapshot exists as soon as its record does."""
     counts = judged.counts
     if counts["input"] != _inputs(workspace):
         raise AssertionError(f"{_inputs(workspace)} inputs, but {counts}: rows were lost or doubled")
@@ -138,8 +139,8 @@ def _commit(
     for name in ("decisions", "stages", "funnel", "quarantine"):
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
     write_json(folder / "policy.json", policy.record())
-    held = {"held_out": sorted(evaluation.held_out), "prompts": sorted(evaluation.prompts)}
-    write_json(folder / "evaluation.json", held)
+    kept = {"held_out": sorted(held_out.ids), "prompts": sorted(held_out.prompts)}
+    write_json(folder / "evaluation.json", kept)
     write_json(
         workspace.path("snapshots", f"{snapshot}.json"),
         {
@@ -161,7 +162,7 @@ def _commit(
 
 
 def _inputs(workspace: Workspace) -> int:
-    """Inputs that the pool's manifests account for."""
+    """Number of inputs counted in the pool's manifests."""
     return sum(m["rows"] + m["quarantined"] for m in map(pool.manifest, pool.batches(workspace)))
 
 

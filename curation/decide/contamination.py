@@ -1,4 +1,4 @@
-"""Captions that ask for what an evaluation prompt asks for: equal ones, and near ones in other words.
+"""Contamination: captions that equal an evaluation prompt, or nearly do.
 
 `tables/near-<key>.parquet` is derived from the score tables: it can be deleted at any time and is written again.
 """
@@ -7,44 +7,34 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.decide.judging import Judging
 from curation.scorers.text import tokens
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import readable
 from flywheel.core.text import normalise
-from flywheel.core.workspace import Workspace
-
-if TYPE_CHECKING:
-    import duckdb
 
 _FORMAT = 1  # raised when the same tables would give another file
 
 
-def load(
-    con: duckdb.DuckDBPyConnection,
-    workspace: Workspace,
-    tables: Sequence[Path],
-    prompts: Collection[str],
-    similarity: float,
-) -> np.ndarray:
-    """Numbers (int64, ascending) of the rows whose caption is as similar to a prompt; found where it is not kept.
+def load(judging: Judging) -> np.ndarray:
+    """Places in the pool (int64, ascending) of the rows whose caption is too similar to a held-out prompt.
 
-    con: has the view `every` over those tables, in which `n` numbers the rows.
+    Computed once per pool, prompts and similarity of the policy; then read from its file.
     """
-    wanted = sorted({normalise(p) for p in prompts})
-    key = digest(_FORMAT, [t.name for t in tables], wanted, similarity)[:16]
-    path = workspace.path("tables", f"near-{key}.parquet")
+    con, similarity = judging.connection, judging.policy.prompt_similarity
+    prompts = sorted({normalise(p) for p in judging.held_out.prompts})
+    key = digest(_FORMAT, [t.name for t in judging.tables], prompts, similarity)[:16]
+    path = judging.workspace.path("tables", f"near-{key}.parquet")
     if not path.exists():
         captions = con.sql('SELECT DISTINCT "text.normalized" AS text FROM every WHERE reason IS NULL').fetchall()
-        found = near((text for (text,) in captions), wanted, similarity)
-        con.register("near", pa.table({"text": pa.array(found, pa.large_string())}))
+        contaminated = near((text for (text,) in captions), prompts, similarity)
+        con.register("near", pa.table({"text": pa.array(contaminated, pa.large_string())}))
         rows = con.sql('SELECT n FROM every WHERE "text.normalized" IN (FROM near) ORDER BY n').to_arrow_table()
         con.unregister("near")
         write_parquet(path, rows.cast(pa.schema([("n", pa.int64())])))
@@ -52,19 +42,19 @@ def load(
 
 
 def near(captions: Iterable[str], prompts: Iterable[str], similarity: float) -> list[str]:
-    """Those of the captions (in normal form) that are equal to a prompt or share enough of their words and word pairs.
+    """Captions (in normal form) that equal a prompt or share enough of its words and word pairs.
 
-    similarity: Jaccard, 0 to 1. Word pairs make the order of words count; one word of five makes 0.6. Exact: a caption
-    that is similar enough holds one of the rarest few of the prompt's words and pairs, so only those are looked up.
+    similarity: Jaccard, 0 to 1. Word pairs make word order count; one changed word of five gives 0.6. Exact: a caption
+    that is similar enough contains one of the prompt's rarest words or pairs, so only those are looked up.
     """
     equal = set(prompts)
-    parts = {prompt: found for prompt in sorted(equal) if (found := shingles(prompt))}
-    common = Counter(s for found in parts.values() for s in found)
+    sets = [words for prompt in sorted(equal) if (words := shingles(prompt))]
+    common = Counter(shingle for words in sets for shingle in words)
     rare: dict[str, list[frozenset[str]]] = {}
-    for found in parts.values():
-        looked_up = len(found) - max(1, math.ceil(similarity * len(found))) + 1
-        for shingle in sorted(found, key=lambda s: (common[s], s))[:looked_up]:
-            rare.setdefault(shingle, []).append(found)
+    for words in sets:
+        looked_up = len(words) - max(1, math.ceil(similarity * len(words))) + 1
+        for shingle in sorted(words, key=lambda s: (common[s], s))[:looked_up]:
+            rare.setdefault(shingle, []).append(words)
 
     def is_near(caption: str) -> bool:
         mine = shingles(caption)
@@ -75,6 +65,6 @@ def near(captions: Iterable[str], prompts: Iterable[str], similarity: float) -> 
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Words of a text, and pairs of neighbours; every character of an unspaced script is a word."""
+    """Words of a text and pairs of neighbouring words; in scripts without spaces every character is a word."""
     words = tokens(text)
     return frozenset([*words, *map(" ".join, zip(words, words[1:]))])

@@ -1,8 +1,8 @@
 """Duplicates: equal ids, then pictures that agree in perceptual hash and in colour. Pure numpy, near-linear time.
 
-What resembles what (`related`) depends on the pictures and two tolerances only, and is found once. Who stays
-(`resolve`) depends on the policy, and is quick: a row is dropped when a better row that survives is within both
-tolerances, and names the best such row. Rows are totally ordered: the order of the input does not matter.
+Which rows resemble each other (`related`) depends only on the pictures and two tolerances, and is computed once. Which
+rows stay (`resolve`) depends on the policy, and is fast: a row is dropped when a better surviving row is within both
+tolerances, and the best such row is named as its survivor. Rows are totally ordered, so input order does not matter.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 
 HASH_BITS = 64
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it permutes 64-bit numbers
-_CHECKED = 1 << 20  # candidate pairs whose colours are compared together
-# Seconds, measured on one core: to sort one key once per comparison level, and to look at one candidate pair.
+_CHECKED = 1 << 20  # candidate pairs whose colours are compared at once
+# Seconds, measured on one core: sorting one key once per comparison level, and checking one candidate pair.
 _SORT, _PAIR = 5e-9, 6e-8
-_EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies agree more often than not
+_EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies usually agree
 
 
 @dataclass(frozen=True)
 class Related:
-    """Rows that resemble another. Rows with one signature have one representative, the first of them.
+    """Rows that resemble another. Rows with equal signatures share one representative, the first of them.
 
-    rows, representatives: int64 [K], ascending rows that have any relative. near: int64 [M, 2], representatives within
-    both tolerances. apart: int64 [M], their Hamming distance (float64, their cosine, where embeddings were compared).
+    rows, representatives: int64 [K], ascending; the rows that resemble any other. near: int64 [M, 2], representatives
+    within both tolerances. apart: int64 [M], their Hamming distance, or float64, the cosine of embeddings.
     """
 
     rows: np.ndarray
@@ -37,7 +37,7 @@ class Related:
 
     @property
     def equal(self) -> float:
-        """What `apart` would be for rows that are equal: no bit, or a cosine of 1."""
+        """Value of `apart` for equal rows: 0 bits, or a cosine of 1."""
         return 0 if np.issubdtype(self.apart.dtype, np.integer) else 1.0
 
 
@@ -49,9 +49,9 @@ def preference(
     sound: np.ndarray,
     fixed: np.ndarray,
 ) -> np.ndarray:
-    """Row numbers, best first: fixed rows, then sound ones, most pixels, sharpest, smallest id, smallest uri.
+    """Row numbers, best first: fixed rows, then sound ones, most pixels, sharpest, smallest id, smallest URI.
 
-    sound: bool [N], rows that no later filter drops; else a picture could be lost with a twin that is dropped anyway.
+    sound: bool [N], rows that no later filter drops: otherwise a picture could lose to a twin that is dropped later.
     """
     return np.lexsort((uris, ids, -sharpness, -pixels.astype(np.int64), ~sound, ~fixed))
 
@@ -69,12 +69,12 @@ def duplicates(
     """(survivor row or −1, Hamming distance to it) of each row.
 
     order: row numbers, best first. hashes, colours, groups: as in `related`. fixed: bool [N], rows that are never
-    dropped (they only push others out).
+    dropped but still push others out.
     """
     survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
-    found = related(hashes, colours, groups, hamming=hamming, colour=colour)
-    taking_part = order[np.isin(order, found.rows)]
-    rows, by, apart = resolve(found, taking_part, fixed[taking_part])
+    pairs = related(hashes, colours, groups, hamming=hamming, colour=colour)
+    taking_part = order[np.isin(order, pairs.rows)]
+    rows, by, apart = resolve(pairs, taking_part, fixed[taking_part])
     survivor[rows], distance[rows] = by, apart
     return survivor, distance
 
@@ -82,10 +82,10 @@ def duplicates(
 def related(
     hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int, since: int = 0
 ) -> Related:
-    """Which rows resemble which. Memory: about 100 bytes a row beside the arguments.
+    """Which rows resemble which. Memory: about 100 bytes per row beyond the arguments.
 
     hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
-    since: rows below it are known already: `near` has only pairs with a row from it on.
+    since: rows below it were compared before: `near` has only pairs with at least one row from `since` on.
     """
     groups = groups.astype(np.int64, copy=False)
     leader = _collapse(hashes, colours, groups)
@@ -96,44 +96,44 @@ def related(
     return Related(rows, leader[rows], near, apart)
 
 
-def resolve(found: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def resolve(pairs: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, its survivor, Hamming distance) of each row that is dropped.
 
-    order: numbers of the related rows that take part, best first. fixed: bool, as `order`: rows that are never dropped.
+    order: numbers of the related rows to consider, best first. fixed: bool, as `order`: rows that are never dropped.
     """
     classes, best, inverse = np.unique(
-        found.representatives[np.searchsorted(found.rows, order)], return_index=True, return_inverse=True
+        pairs.representatives[np.searchsorted(pairs.rows, order)], return_index=True, return_inverse=True
     )
     leader = best[inverse.ravel()]  # place of the best row with this signature: `order` is best first
-    first, second, apart = _between(classes, best, found)
-    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), found.apart.dtype)
+    first, second, apart = _between(classes, best, pairs)
+    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), pairs.apart.dtype)
     for i, j, d in zip(first.tolist(), second.tolist(), apart.tolist()):
         if survivor[i] < 0 and survivor[j] < 0 and not fixed[j]:
             survivor[j], distance[j] = i, d
     twins = np.flatnonzero((leader != np.arange(len(order))) & ~fixed)
     head = leader[twins]
     kept = survivor[head] < 0
-    equal = found.equal
+    equal = pairs.equal
     survivor[twins], distance[twins] = np.where(kept, head, survivor[head]), np.where(kept, equal, distance[head])
     dropped = np.flatnonzero(survivor >= 0)
     return order[dropped], order[survivor[dropped]], distance[dropped]
 
 
-def _between(classes: np.ndarray, best: np.ndarray, found: Related) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Near pairs whose classes both take part, as places (i < j) of their best rows, sorted."""
-    if not len(classes) or not len(found.near):
+def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Near pairs of which both classes are considered, as places (i < j) of their best rows, sorted."""
+    if not len(classes) or not len(pairs.near):
         none = np.empty(0, np.int64)
-        return none, none, found.apart[:0]
-    at = np.minimum(np.searchsorted(classes, found.near), len(classes) - 1)
-    here = (classes[at] == found.near).all(axis=1)
+        return none, none, pairs.apart[:0]
+    at = np.minimum(np.searchsorted(classes, pairs.near), len(classes) - 1)
+    here = (classes[at] == pairs.near).all(axis=1)
     places = np.sort(best[at[here]], axis=1)
     by = np.lexsort((places[:, 1], places[:, 0]))
-    return places[by, 0], places[by, 1], found.apart[here][by]
+    return places[by, 0], places[by, 1], pairs.apart[here][by]
 
 
 # Equal signatures ----------------------------------------------------------------------------------------------------
 def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Row → first row with exactly the same signature: a thousand blank pictures cost as much as one."""
+    """First row with exactly the same signature, for each row: a thousand blank pictures cost as much as one."""
     key = _mixed(_folded(colours) ^ _mixed(hashes) ^ groups.view(np.uint64) * _MIX)
     packed, bits = _packed(key, np.arange(len(hashes)))
     rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
@@ -189,13 +189,13 @@ def _near(
             parts.append(_verified(a[new], b[new], hashes, colours, groups, hamming, colour))
     if not parts:
         return np.empty((0, 2), np.int64), np.empty(0, np.int64)
-    found = np.concatenate(parts)
-    _, first = np.unique(found[:, 0] * np.int64(len(hashes)) + found[:, 1], return_index=True)
-    return found[first, :2], found[first, 2]
+    pairs = np.concatenate(parts)
+    _, first = np.unique(pairs[:, 0] * np.int64(len(hashes)) + pairs[:, 1], return_index=True)
+    return pairs[first, :2], pairs[first, 2]
 
 
 def _beside_new(key: np.ndarray, rows: np.ndarray, since: int) -> np.ndarray | slice:
-    """Those of the rows, which ascend, whose key a row from `since` on has: nothing else can be new."""
+    """Which of the (ascending) rows share a key with a row from `since` on: only those can form a new pair."""
     if since == 0:
         return slice(None)
     wanted = np.unique(key[np.searchsorted(rows, since) :])
@@ -205,7 +205,7 @@ def _beside_new(key: np.ndarray, rows: np.ndarray, since: int) -> np.ndarray | s
 
 
 def bands(count: int, radius: int) -> int:
-    """Bands to cut a hash into: more make more tables to sort, but far fewer pairs meet in each."""
+    """Number of bands to cut a hash into: more bands mean more tables to sort, but far fewer pairs in each."""
 
     def seconds(m: int) -> float:
         shared = _EVENNESS * HASH_BITS * (m - radius) / m
@@ -215,7 +215,7 @@ def bands(count: int, radius: int) -> int:
 
 
 def _masks(count: int, radius: int) -> Iterator[np.uint64]:
-    """Every choice of count − radius of `count` bands, as a mask of their bits."""
+    """Every choice of count − radius out of `count` bands, as a mask of their bits."""
     edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int).tolist()
     single = [((1 << high) - 1) & ~((1 << low) - 1) for low, high in zip(edges[:-1], edges[1:])]
     for chosen in combinations(single, count - radius):
@@ -223,7 +223,7 @@ def _masks(count: int, radius: int) -> Iterator[np.uint64]:
 
 
 def _meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal key (and a few others): neighbours at distance 1, 2, … in sorted order."""
+    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … in sorted order."""
     packed, bits = _packed(key, np.arange(len(rows)))
     high = packed >> np.uint64(bits)
     active = np.flatnonzero(high[1:] == high[:-1])
@@ -242,6 +242,7 @@ def _meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np
 def _verified(
     a: np.ndarray, b: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, hamming: int, colour: int
 ) -> np.ndarray:
+    """Candidate pairs within both tolerances and of one group, with their Hamming distance: int64 [M, 3]."""
     apart = np.bitwise_count(hashes[a] ^ hashes[b]).astype(np.int64)
     close = (apart <= hamming) & (groups[a] == groups[b])
     a, b, apart = a[close], b[close], apart[close]

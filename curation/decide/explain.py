@@ -1,4 +1,4 @@
-"""Explain one sample: its scores, what each stage said, what stopped it, whom it duplicates."""
+"""Explain one sample: its scores, the verdict of each stage, the filter that stopped it, the sample it duplicates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SHORTEST_PREFIX = 4
 
 
 def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str, Any]:
-    """Everything about the rows that `sample` names: a sample id, its first characters, or (the end of) a source uri.
+    """Everything about the rows named by `sample`: a sample id, its first characters, or (the end of) a source URI.
 
-    Errors: `UsageError` where there is no snapshot, nothing matches, or a prefix is ambiguous.
+    Errors: `UsageError` when there is no snapshot, nothing matches, or a prefix is ambiguous.
     """
     if snapshot is None:
         raise UsageError("nothing has been curated in this workspace yet: run `flywheel run` first")
@@ -52,7 +52,7 @@ def _matching(decisions: pa.Table, sample: str) -> list[dict[str, Any]]:
 
 
 def _names(sample: str, uri: str) -> bool:
-    """Is `sample` this uri, the same file, or its last path parts?"""
+    """Is `sample` this URI, the same file, or its last path parts?"""
     return uri in (sample, str(Path(sample).absolute())) or uri.endswith((f"/{sample}", f"::{sample}"))
 
 

@@ -1,6 +1,6 @@
-"""A policy: six stages, each with its resolutions, the stream that enters, and filters in order. Thresholds live here.
+"""A policy: six stages, each with its resolutions, the streams that enter, and filters in order. Thresholds live here.
 
-`policy_reader` reads one from TOML.
+`curation.policy.reader` reads one from TOML.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flywheel.core.files import digest
 BALANCE_KEYS = ("source", "task", "stream")
 _UNLIMITED = math.inf
 
-# check → (options it needs, options it may have), beside `streams` and `bucket`
+# check → (required options, optional ones), besides `streams` and `bucket`
 CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "readable": ((), ()),
     "duplicates": (("hamming", "colour"), ()),
@@ -42,7 +42,7 @@ COMPARED = {"duplicates": "pixels.phash", "similar": "clip.embedding"}
 
 @dataclass(frozen=True)
 class Filter:
-    """One line of a stage. Either `score` with `min`/`max` (null scores pass), or a `check` with its options."""
+    """A filter of a stage: either `score` with `min`/`max` (null scores pass), or a `check` with its options."""
 
     name: str
     score: str | None = None  # <scorer>.<column>
@@ -51,25 +51,25 @@ class Filter:
     check: str | None = None  # readable | duplicates | similar | balance
     hamming: int = 0
     colour: int = 0
-    cosine: float | None = None  # similarity from which two pictures show the same
+    cosine: float | None = None  # similarity from which two pictures count as the same
     per: str | None = None  # source | task | stream | <scorer>.<text column>
-    cap: int = 0  # rows of a group …
-    caps: tuple[tuple[str, int], ...] = ()  # … and of groups with a cap of their own
+    cap: int = 0  # rows per group …
+    caps: tuple[tuple[str, int], ...] = ()  # … and for groups with their own cap
     quotas: tuple[tuple[str, float], ...] = ()  # share of all draws that a group gets
-    tail: float | None = None  # the other groups are drawn in proportion to rows ** tail; None: as they come
-    most: float | None = None  # times that a row is drawn as often as without quotas and tail, at most
+    tail: float | None = None  # the other groups are drawn in proportion to rows ** tail; None: to their size
+    most: float | None = None  # upper bound of a row's weight relative to uniform drawing
     bucket: int | None = None  # None: every bucket of the stage
     streams: tuple[str, ...] = ()  # (): every stream
 
     @property
     def column(self) -> str | None:
-        """The score column it cannot act without; None where it needs none."""
+        """The score column it requires; None if it needs none."""
         grouped = self.per if self.per and "." in self.per else None
         return self.score or grouped or COMPARED.get(self.check or "")
 
     @property
     def compares(self) -> bool:
-        """Does it judge rows by other rows that resemble them?"""
+        """Whether it compares rows with other rows."""
         return self.check in COMPARED
 
     @property
@@ -82,17 +82,17 @@ class Filter:
 
     @property
     def weighs(self) -> bool:
-        """Does it set how often a row is drawn?"""
+        """Whether it sets how often a row is drawn."""
         return self.check == "balance" and bool(self.quotas or self.tail is not None)
 
     def applies_to(self, bucket: int) -> bool:
-        """Does it act on this bucket of its stage?"""
+        """Whether it acts on this bucket of its stage."""
         return self.bucket in (None, bucket)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it trains at, who enters, and the filters it newly applies."""
+    """One stage: its resolutions, the streams that enter, and the filters it adds."""
 
     name: str
     resolutions: tuple[int, ...]
@@ -107,40 +107,40 @@ class Policy:
     name: str
     stages: tuple[Stage, ...]
     scorers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    prompt_similarity: float = 1.0  # of captions to an evaluation prompt, from which they never train; 1: equal ones
+    prompt_similarity: float = 1.0  # captions this similar to an evaluation prompt are dropped; 1: equal ones only
 
     @property
     def sha256(self) -> str:
-        """Digest of everything that decides; the name is no part of it."""
+        """Digest of everything that affects a decision; the name does not."""
         scorers = {k: dict(v) for k, v in self.scorers.items()}
         return digest([asdict(s) for s in self.stages], scorers, self.prompt_similarity)
 
     def scorer_names(self) -> tuple[str, ...]:
-        """Scorers that its filters read, in order of appearance."""
+        """Scorers that its filters read, in order of first use."""
         used = [f.column.partition(".")[0] for s in self.stages for f in s.filters if f.column]
         return tuple(dict.fromkeys(used))
 
     def replace(self, path: str, value: float) -> Policy:
         """The policy with one number changed, as in `replace("S4.aesthetic.min", 5.0)`. Errors: `UsageError`."""
-        stage, line, key = self._locate(path)
+        stage, filter_, key = self._locate(path)
         if key in NUMBERS:
             if fault := number_fault(key, value, *NUMBERS[key]):
                 raise UsageError(f"{path} = {value}: {fault}")
             value = int(value) if NUMBERS[key][0] else value
-        changed = replaced(line, **{key: value})
+        changed = _with(filter_, key, value)
         if fault := range_fault(changed):
             raise UsageError(f"{path} = {value}: {fault}")
-        filters = tuple(changed if f is line else f for f in stage.filters)
+        filters = tuple(changed if f is filter_ else f for f in stage.filters)
         stages = tuple(replaced(s, filters=filters) if s is stage else s for s in self.stages)
         return replaced(self, stages=stages)
 
     def number(self, path: str) -> float | None:
-        """The number at `STAGE.FILTER.BOUND`; None where that bound is open. Errors: `UsageError`."""
-        _, line, key = self._locate(path)
-        return getattr(line, key)
+        """The number at `STAGE.FILTER.BOUND`; None if that bound is open. Errors: `UsageError`."""
+        _, filter_, key = self._locate(path)
+        return getattr(filter_, key)
 
     def record(self) -> dict[str, Any]:
-        """Everything in it as plain JSON values; `from_record` is the way back."""
+        """The policy as plain JSON values; `from_record` reads them back."""
         return {
             "name": self.name,
             "stages": json.loads(json.dumps([asdict(s) for s in self.stages])),
@@ -150,7 +150,7 @@ class Policy:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Policy:
-        """The policy that `record` was made of."""
+        """The policy written by `record`."""
         stages = tuple(
             Stage(
                 s["name"],
@@ -164,34 +164,35 @@ class Policy:
         return cls(record["name"], stages, scorers, record.get("prompt_similarity", 1.0))
 
     def _locate(self, path: str) -> tuple[Stage, Filter, str]:
-        """(stage, filter, bound) that a dotted path names. Errors: `UsageError` that lists the choices."""
+        """(stage, filter, bound) named by a dotted path. Errors: `UsageError` that lists the choices."""
         stage_name, _, rest = path.partition(".")
         filter_name, _, key = rest.rpartition(".")
         stage = next((s for s in self.stages if s.name == stage_name), None)
         if stage is None:
             known = ", ".join(s.name for s in self.stages)
             raise UsageError(f"nothing to set at {path!r}: no stage {stage_name!r}, choose from {known}")
-        line = next((f for f in stage.filters if f.name == filter_name), None)
-        if line is None:
+        filter_ = next((f for f in stage.filters if f.name == filter_name), None)
+        if filter_ is None:
             known = ", ".join(f"{stage.name}.{f.name}" for f in stage.filters if f.bounds)
             wanted = filter_name or rest
             raise UsageError(f"nothing to set at {path!r}: {stage.name} has no filter {wanted!r}, choose from {known}")
-        if key not in line.bounds:
-            known = ", ".join(line.bounds) or "none: it has no number"
-            raise UsageError(f"nothing to set at {path!r}: {stage.name}.{line.name} has the bounds {known}")
-        return stage, line, key
+        if key not in filter_.bounds:
+            known = ", ".join(filter_.bounds) or "none: it has no number"
+            raise UsageError(f"nothing to set at {path!r}: {stage.name}.{filter_.name} has the bounds {known}")
+        return stage, filter_, key
 
 
-def range_fault(line: Filter) -> str | None:
-    if line.min is not None and line.max is not None and line.min > line.max:
-        return f"min {line.min} is over max {line.max}"
-    if line.score and line.min is None and line.max is None:
-        return f"filter {line.name} has neither min nor max"
+def range_fault(filter_: Filter) -> str | None:
+    """What is wrong with the filter's `min` and `max`; None if nothing is."""
+    if filter_.min is not None and filter_.max is not None and filter_.min > filter_.max:
+        return f"min {filter_.min} is over max {filter_.max}"
+    if filter_.score and filter_.min is None and filter_.max is None:
+        return f"filter {filter_.name} has neither min nor max"
     return None
 
 
 def number_fault(key: str, value: Any, whole: bool, least: float, most: float) -> str | None:
-    """What is wrong with an option's value; None where it is a number in its range."""
+    """What is wrong with an option's value; None if it is a number in its range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and math.isfinite(value) and least <= value <= most and (not whole or value == int(value)):
         return None
@@ -199,6 +200,12 @@ def number_fault(key: str, value: Any, whole: bool, least: float, most: float) -
     return f"{key} is not a {'whole ' if whole else ''}number {limits}"
 
 
+def _with(filter_: Filter, key: str, value: float) -> Filter:
+    """The filter with one number changed."""
+    changes: dict[str, Any] = {key: value}
+    return replaced(filter_, **changes)
+
+
 def _filter_from(record: Mapping[str, Any]) -> Filter:
     groups = {k: tuple((n, v) for n, v in record.get(k, ())) for k in GROUPS}
-    return Filter(**record | groups | {"streams": tuple(record["streams"])})
+    return Filter(**dict(record) | groups | {"streams": tuple(record["streams"])})

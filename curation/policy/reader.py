@@ -1,11 +1,10 @@
-"""A policy's TOML, checked: every error names the file and, where it has one, the line."""
+"""Read and check a policy's TOML: every error names the file and, where possible, the line."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from curation.policy.policy import (
 )
 from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import STAGES
 
@@ -32,9 +32,9 @@ _BUILTIN = Path(__file__).parent
 
 
 def load_policy(source: str | Path) -> Policy:
-    """Read a policy by the name of a built-in one, or from a .toml file.
+    """Read a built-in policy by name, or one from a .toml file.
 
-    Errors: `UsageError` with file and line for anything that is not a policy.
+    Errors: `UsageError` with file and line for anything that is not a valid policy.
     """
     path = Path(source)
     if not path.is_file():
@@ -43,22 +43,15 @@ def load_policy(source: str | Path) -> Policy:
             names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
             raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
         path = builtin
-    try:
-        text = path.read_text("utf-8")
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"policy {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"policy {path} is not valid TOML: {error}") from error
-    return Reader(path, text).policy(table)
+    return Reader(path).policy(read_toml(path))
 
 
 class Reader:
-    """Turns the TOML table into a policy, and knows the line of every table and key."""
+    """Turns a policy's TOML table into a `Policy`; knows the line of every table and key for its errors."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = _locate(text)
+        self._lines = _locate(path.read_text("utf-8"))
 
     def policy(self, table: dict[str, Any]) -> Policy:
         scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})
@@ -88,17 +81,19 @@ class Reader:
         self._only(at, table, ("resolutions", "enters", "filters"))
         sides = table.get("resolutions")
         if not _is_list(sides, int) or not sides or sorted(set(sides)) != sides or min(sides) < 16:
-            raise self._fault((*at, "resolutions"), "resolutions is no ascending list of pixels, such as [512, 1024]")
+            raise self._fault(
+                (*at, "resolutions"), "resolutions is not an ascending list of pixels, such as [512, 1024]"
+            )
         enters = table.get("enters", [])
         if not _is_list(enters, str) or not set(enters) <= set(STREAMS):
             raise self._fault((*at, "enters"), f"enters is not a list of streams ({', '.join(STREAMS)})")
         filters = table.get("filters", {})
         if not isinstance(filters, dict):
             raise self._fault((*at, "filters"), "filters is not a table of filters")
-        lines = tuple(self._filter((*at, "filters", n), n, f, sides, enters) for n, f in filters.items())
-        if any(f.check == "balance" for f in lines[:-1]):
+        checked = tuple(self._filter((*at, "filters", n), n, f, sides, enters) for n, f in filters.items())
+        if any(f.check == "balance" for f in checked[:-1]):
             raise self._fault((*at, "filters"), "balance counts what is left: it must be the last filter of its stage")
-        return Stage(name, tuple(sides), tuple(enters), lines)
+        return Stage(name, tuple(sides), tuple(enters), checked)
 
     def _filter(self, at: tuple[str, ...], name: str, table: Any, sides: list[int], enters: list[str]) -> Filter:
         if not isinstance(table, dict):
@@ -109,7 +104,9 @@ class Reader:
         if not _is_list(streams, str) or not set(streams) <= set(STREAMS):
             raise self._fault((*at, "streams"), f"streams is not a list of streams ({', '.join(STREAMS)})")
         if "bucket" in table and table["bucket"] not in sides:
-            raise self._fault((*at, "bucket"), f"bucket {table['bucket']} is none of the stage's resolutions {sides}")
+            raise self._fault(
+                (*at, "bucket"), f"bucket {table['bucket']} is not one of the stage's resolutions {sides}"
+            )
         if "score" in table:
             self._only(at, table, ("score", "min", "max", "bucket", "streams"))
             self._require_column(at, table["score"])
@@ -119,10 +116,10 @@ class Reader:
         else:
             self._check_options(at, table, streams, enters)
         groups = {k: tuple(table[k].items()) for k in GROUPS if k in table}
-        line = Filter(name, **(table | groups | {"streams": tuple(streams)}))
-        if fault := range_fault(line):
+        filter_ = Filter(name, **(table | groups | {"streams": tuple(streams)}))
+        if fault := range_fault(filter_):
             raise self._fault((*at, "min"), fault)
-        return line
+        return filter_
 
     def _check_options(self, at: tuple[str, ...], table: dict[str, Any], streams: list[str], enters: list[str]) -> None:
         check = table["check"]
@@ -138,7 +135,7 @@ class Reader:
             elif fault := number_fault(key, table.get(key), *NUMBERS[key]):
                 raise self._fault((*at, key), fault)
         if sum(table.get("quotas", {}).values()) > 1:
-            raise self._fault((*at, "quotas"), "quotas are shares of all draws: together they are over 1")
+            raise self._fault((*at, "quotas"), "quotas are shares of all draws: their sum is over 1")
         if check == "readable" or check in COMPARED:
             if not set(streams or enters) <= set(enters):
                 raise self._fault((*at, "streams"), f"{check} acts where a stream enters; this stage admits {enters}")
@@ -194,7 +191,7 @@ def _columns(scorer: str, kind: Callable[[Any], bool]) -> list[str]:
 
 
 def _is_word(kind: Any) -> bool:
-    """Few values, such as a category; long texts are `large_string`."""
+    """Whether a column holds words, such as categories; long texts are `large_string`."""
     import pyarrow as pa
 
     return pa.types.is_string(kind)
@@ -211,7 +208,7 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _locate(text: str) -> dict[tuple[str, ...], int]:
-    """Line number of every table header and of every key below it, by dotted path. tomllib keeps no positions."""
+    """Line number of every table header and every key below it, by dotted path; the TOML parser keeps no positions."""
     table: tuple[str, ...] = ()
     lines: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Snapshots: what there is, and what differs between two. `flywheel fsck` checks that their files are those pinned."""
+"""List, find and compare snapshots. `flywheel fsck` checks that their files are the pinned ones."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def listed(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def find(workspace: Workspace, name: str) -> dict[str, Any]:
-    """The record of the snapshot with this id, or whose id begins so. Errors: `UsageError` that lists what there is."""
-    found = sorted(workspace.path("snapshots").glob("*.json"))
-    hits = [p for p in found if p.stem.startswith(name)] if name else []
-    if len(hits) != 1:
-        known = ", ".join(p.stem for p in found) or "there is none: run `flywheel run` first"
-        raise UsageError(f"{'several snapshots begin' if hits else 'no snapshot begins'} with {name!r}: {known}")
-    return read_json(hits[0])
+    """The record of the snapshot whose id is or begins with `name`. Errors: `UsageError` that lists the snapshots."""
+    records = sorted(workspace.path("snapshots").glob("*.json"))
+    matches = [p for p in records if p.stem.startswith(name)] if name else []
+    if len(matches) != 1:
+        known = ", ".join(p.stem for p in records) or "there is none: run `flywheel run` first"
+        raise UsageError(f"{'several snapshots begin' if matches else 'no snapshot begins'} with {name!r}: {known}")
+    return read_json(matches[0])
 
 
 def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMPLES) -> dict[str, Any]:
-    """What differs: {counts, policy, scorers, pool, samples, shards}; each a list of rows, empty where nothing does.
+    """Differences: {counts, policy, scorers, pool, samples, shards}; each a list of rows, empty if nothing differs.
 
-    `samples` says how many inputs went from one end (admitted, a filter, quarantined, not there) to another, and names
-    the first few. Errors: `UsageError` for an unknown snapshot.
+    `samples` counts the inputs that moved from one outcome (admitted, a filter, quarantined, not there) to another, and
+    lists the first few. Errors: `UsageError` for an unknown snapshot.
     """
     a, b = find(workspace, before), find(workspace, after)
     return {
@@ -69,7 +69,7 @@ def _differing(key: str, before: dict[str, Any], after: dict[str, Any]) -> list[
 
 
 def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list[dict[str, Any]]:
-    """Inputs by where they ended, in the order of their number; only those that moved."""
+    """Inputs grouped by old and new outcome, largest group first; only those that moved."""
 
     def ends(snapshot: str) -> str:
         folder = workspace.path("snapshots", snapshot)
@@ -79,11 +79,11 @@ def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list
                 UNION ALL SELECT source_uri, NULL, 'quarantined' FROM {quarantine}) GROUP BY 1"""
 
     with sql.connect(workspace) as con:
-        found = con.sql(
+        moved = con.sql(
             f"""SELECT coalesce(a."end", 'not there') AS before, coalesce(b."end", 'not there') AS after,
                    count(*) AS samples,
                    list(coalesce(b.sample_id, a.sample_id, source_uri) ORDER BY source_uri)[:{examples}] AS examples
             FROM ({ends(before)}) a FULL JOIN ({ends(after)}) b USING (source_uri)
             WHERE a."end" IS DISTINCT FROM b."end" GROUP BY 1, 2 ORDER BY samples DESC, 1, 2"""
         )
-        return found.to_arrow_table().to_pylist()
+        return moved.to_arrow_table().to_pylist()

@@ -1,4 +1,4 @@
-"""A policy as SQL. Pure text: every stage and bucket becomes one integer column of one nested SELECT over the scores.
+"""A policy as SQL text: every stage and bucket becomes one integer column of one nested SELECT over the scores.
 
 The column `"S4@1024"` is NULL where the row does not enter, 0 where it passes, n where filter n of the cell stops it.
 """
@@ -21,7 +21,7 @@ HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
 
 
 class Details(NamedTuple):
-    """SQL expressions that say what stopped a row."""
+    """SQL expressions for what stopped a row."""
 
     filter: str
     score: str
@@ -42,13 +42,13 @@ def cell(stage: str, bucket: int) -> str:
     return f"{stage}@{bucket}"
 
 
-def survivor_column(stage: Stage, line: Filter) -> str:
-    """Prefix of the columns that a duplicates check joins to the rows."""
-    return f"{stage.name}.{line.name}"
+def survivor_column(stage: Stage, filter_: Filter) -> str:
+    """Prefix of the columns that a duplicate check joins to the rows."""
+    return f"{stage.name}.{filter_.name}"
 
 
 def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool) -> Policy:
-    """The policy with the checks that keep evaluation out of training, first thing wherever a stream enters."""
+    """The policy with the checks that keep held-out data out of training, placed first wherever a stream enters."""
     checks = [n for n, wanted in ((HELD_OUT, held_out), (DECONTAMINATION, prompts)) if wanted]
     stages = []
     for stage in policy.stages:
@@ -66,9 +66,9 @@ def cells(policy: Policy) -> list[tuple[Stage, int, tuple[Filter, ...]]]:
 
 def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     """Columns that the policy's filters read: scores and balance keys."""
-    lines = [f for s in policy.stages for f in s.filters]
-    scores = [f.score for f in lines if f.score in configured]
-    keys = [f.per for f in lines if f.per and f.per != "stream" and acts(f, configured)]
+    filters = [f for s in policy.stages for f in s.filters]
+    scores = [f.score for f in filters if f.score and f.score in configured]
+    keys = [f.per for f in filters if f.per and f.per != "stream" and acts(f, configured)]
     return list(dict.fromkeys([*scores, *keys]))
 
 
@@ -78,64 +78,64 @@ def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") 
     previous: Stage | None = None
     for stage in policy.stages:
         for bucket in stage.resolutions:
-            lines = tuple(f for f in stage.filters if f.applies_to(bucket))
-            query = _verdict(query, stage, bucket, lines, _entered(stage, bucket, previous), configured)
+            filters = tuple(f for f in stage.filters if f.applies_to(bucket))
+            query = _verdict(query, stage, bucket, filters, _entered(stage, bucket, previous), configured)
         query = _balanced(query, stage, configured)
         previous = stage
     return query
 
 
-def candidates(stage: Stage, line: Filter, configured: Collection[str]) -> tuple[str, str]:
-    """Conditions of a duplicates check: (the row reaches it, the row passes the stage's filters that come after it)."""
-    place = stage.filters.index(line)
-    reaches = [_in("stream", line.streams or stage.enters)]
+def candidates(stage: Stage, filter_: Filter, configured: Collection[str]) -> tuple[str, str]:
+    """Conditions of a duplicate check: (the row reaches it, the row passes the later filters of the stage)."""
+    place = stage.filters.index(filter_)
+    reaches = [_in("stream", filter_.streams or stage.enters)]
     reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if acts(f, configured)]
     sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and acts(f, configured)]
     return " AND ".join(reaches), " AND ".join(["true", *sound])
 
 
 def _verdict(
-    query: str, stage: Stage, bucket: int, lines: tuple[Filter, ...], entered: str, configured: Collection[str]
+    query: str, stage: Stage, bucket: int, filters: tuple[Filter, ...], entered: str, configured: Collection[str]
 ) -> str:
     name = cell(stage.name, bucket)
-    acting = [(n, f) for n, f in enumerate(lines, 1) if acts(f, configured)]
+    acting = [(n, f) for n, f in enumerate(filters, 1) if acts(f, configured)]
     tests = [f"WHEN {_fails(stage, f)} THEN {n}" for n, f in acting if f.check != "balance"]
     case = f"CASE {' '.join(tests)} ELSE 0 END" if tests else "0"
     return f'SELECT *, CASE WHEN {entered} THEN {case} END AS "{name}" FROM ({query})'
 
 
 def balance(stage: Stage, configured: Collection[str]) -> Filter | None:
-    """The stage's balance, where it has one that acts."""
+    """The stage's balance filter, if it has one that acts."""
     return next((f for f in stage.filters if f.check == "balance" and acts(f, configured)), None)
 
 
 def _balanced(query: str, stage: Stage, configured: Collection[str]) -> str:
-    """Apply the stage's cap per group, filled in the order of sample ids: a draw that no one chose."""
-    line = balance(stage, configured)
-    if line is None:
+    """Apply the stage's cap per group, filled in order of `draw`: an order that nobody chose."""
+    filter_ = balance(stage, configured)
+    if filter_ is None:
         return query
     before, ctes, joins, columns = f'"{stage.name} before balance"', [], [], []
-    for bucket in (b for b in stage.resolutions if line.applies_to(b)):
+    for bucket in (b for b in stage.resolutions if filter_.applies_to(b)):
         name, over = cell(stage.name, bucket), f'"{cell(stage.name, bucket)} over"'
-        number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(line)
-        place = f'row_number() OVER (PARTITION BY "{line.per}" ORDER BY draw, n)'
-        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {_cap(line)}'
+        number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(filter_)
+        place = f'row_number() OVER (PARTITION BY "{filter_.per}" ORDER BY draw, n)'
+        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {_cap(filter_)}'
         ctes.append(f"{over} AS ({surplus})")
         joins.append(f"LEFT JOIN {over} USING (n)")
-        columns.append(f'if({over}.{over} AND {_concerns(line)}, {number}, "{name}") AS "{name}"')
-    dropped = ", ".join(f'"{cell(stage.name, b)} over"' for b in stage.resolutions if line.applies_to(b))
+        columns.append(f'if({over}.{over} AND {_concerns(filter_)}, {number}, "{name}") AS "{name}"')
+    dropped = ", ".join(f'"{cell(stage.name, b)} over"' for b in stage.resolutions if filter_.applies_to(b))
     return f"""WITH {before} AS MATERIALIZED ({query}), {", ".join(ctes)}
         SELECT * EXCLUDE ({dropped}) REPLACE ({", ".join(columns)}) FROM {before} {" ".join(joins)}"""
 
 
-def _cap(line: Filter) -> str:
-    return _by_group(line, line.caps, str(line.cap))
+def _cap(filter_: Filter) -> str:
+    return _by_group(filter_, filter_.caps, str(filter_.cap))
 
 
-def _by_group(line: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
+def _by_group(filter_: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
     """A value that depends on the row's group."""
     cases = " ".join(f"WHEN {quoted(group)} THEN {number}" for group, number in values)
-    return f'CASE "{line.per}" {cases} ELSE {otherwise} END' if cases else otherwise
+    return f'CASE "{filter_.per}" {cases} ELSE {otherwise} END' if cases else otherwise
 
 
 def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
@@ -147,41 +147,41 @@ def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
     return f'(coalesce("{cell(previous.name, source)}" = 0, false) OR {entering})'
 
 
-def acts(line: Filter, configured: Collection[str]) -> bool:
-    """Is the score column that it needs there?"""
-    return line.column is None or line.column in configured
+def acts(filter_: Filter, configured: Collection[str]) -> bool:
+    """Whether the score column that it needs exists."""
+    return filter_.column is None or filter_.column in configured
 
 
-def _fails(stage: Stage, line: Filter) -> str:
-    return f"({_concerns(line)} AND {_violates(stage, line)})"
+def _fails(stage: Stage, filter_: Filter) -> str:
+    return f"({_concerns(filter_)} AND {_violates(stage, filter_)})"
 
 
-def _concerns(line: Filter) -> str:
-    return _in("stream", line.streams) if line.streams else "true"
+def _concerns(filter_: Filter) -> str:
+    return _in("stream", filter_.streams) if filter_.streams else "true"
 
 
-def _violates(stage: Stage, line: Filter) -> str:
-    if line.compares:
-        return f'"{survivor_column(stage, line)}.survivor" IS NOT NULL'
-    if line.check in (HELD_OUT, DECONTAMINATION):
-        return f'"{line.check}"'
-    if line.check:
-        return "false"  # unreadable rows are in the quarantine already; balance comes after the others
-    bounds = [(line.min, "<"), (line.max, ">")]
-    tests = [f"coalesce({value(line)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
+def _violates(stage: Stage, filter_: Filter) -> str:
+    if filter_.compares:
+        return f'"{survivor_column(stage, filter_)}.survivor" IS NOT NULL'
+    if filter_.check in (HELD_OUT, DECONTAMINATION):
+        return f'"{filter_.check}"'
+    if filter_.check:
+        return "false"  # unreadable rows are already quarantined; balance runs after the other filters
+    bounds = [(filter_.min, "<"), (filter_.max, ">")]
+    tests = [f"coalesce({value(filter_)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
     return f"({' OR '.join(tests)})"
 
 
-def value(line: Filter) -> str:
+def value(filter_: Filter) -> str:
     """The score that a filter reads, as DOUBLE."""
-    return f'CAST("{line.score}" AS DOUBLE)'
+    return f'CAST("{filter_.score}" AS DOUBLE)'
 
 
-def details(stage: Stage, bucket: int, lines: tuple[Filter, ...], configured: Collection[str]) -> Details:
-    """Expressions of the filter that stopped a row in this cell, its score and the threshold; NULL where none did."""
+def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: Collection[str]) -> Details:
+    """Expressions of the filter that stopped a row in this cell, its score and the threshold; NULL if none did."""
     name = cell(stage.name, bucket)
     names, scores, thresholds = [], [], []
-    for n, f in enumerate(lines, 1):
+    for n, f in enumerate(filters, 1):
         if not acts(f, configured):
             continue
         names.append(f"WHEN {n} THEN {quoted(f.name)}")
@@ -199,10 +199,12 @@ def details(stage: Stage, bucket: int, lines: tuple[Filter, ...], configured: Co
 
 # Answers -------------------------------------------------------------------------------------------------------------
 def decisions(policy: Policy, configured: Collection[str]) -> str:
-    """One row per usable input. `stage_reached`: the last stage that trains on it; of a dropped row, the stage that
-    dropped it. Filter, score and threshold are those of the first cell that stopped a dropped row."""
-    found = cells(policy)
-    parts = [(f'"{cell(s.name, b)}"', s, details(s, b, lines, configured)) for s, b, lines in found]
+    """One row per usable input.
+
+    `stage_reached`: the last stage that trains on the input; for a dropped row, the stage that dropped it. Filter,
+    score and threshold are those of the first cell that stopped a dropped row.
+    """
+    parts = [(f'"{cell(s.name, b)}"', s, details(s, b, filters, configured)) for s, b, filters in cells(policy)]
     passed = " OR ".join(f"coalesce({column} = 0, false)" for column, _, _ in parts)
     last = " ".join(f"WHEN {column} = 0 THEN {quoted(s.name)}" for column, s, _ in reversed(parts))
     first = " ".join(f"WHEN {column} > 0 THEN {quoted(s.name)}" for column, s, _ in parts)
@@ -210,8 +212,8 @@ def decisions(policy: Policy, configured: Collection[str]) -> str:
     def stopped(expressions: Iterable[str]) -> str:
         return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
 
-    lines_of = [(s, f) for s in policy.stages for f in s.filters]
-    checks = [survivor_column(s, f) for s, f in lines_of if f.compares and acts(f, configured)]
+    placed = [(s, f) for s in policy.stages for f in s.filters]
+    checks = [survivor_column(s, f) for s, f in placed if f.compares and acts(f, configured)]
     survivor = f"coalesce({', '.join(checked)})" if (checked := [f'"{c}.survivor"' for c in checks]) else "NULL"
     return f"""
         SELECT e.sample_id, e.source_uri, e.shard, e.row, e.task, e.stream, d.* EXCLUDE (n, survivor_n),
@@ -230,13 +232,13 @@ def decisions(policy: Policy, configured: Collection[str]) -> str:
 def stages(policy: Policy, configured: Collection[str]) -> str:
     """One row per (input, stage, bucket) entered, in order, with the filter that stopped it there."""
     selects = []
-    for number, (stage, bucket, lines) in enumerate(cells(policy)):
+    for number, (stage, bucket, filters) in enumerate(cells(policy)):
         column = f'"{cell(stage.name, bucket)}"'
-        found = details(stage, bucket, lines, configured)
+        stopped = details(stage, bucket, filters, configured)
         selects.append(
             f"""SELECT n, {quoted(stage.name)} AS stage, {bucket} AS bucket,
-                       {column} = 0 AS passed, CAST({found.filter} AS VARCHAR) AS filter,
-                       CAST({found.score} AS DOUBLE) AS score, CAST({found.threshold} AS DOUBLE) AS threshold,
+                       {column} = 0 AS passed, CAST({stopped.filter} AS VARCHAR) AS filter,
+                       CAST({stopped.score} AS DOUBLE) AS score, CAST({stopped.threshold} AS DOUBLE) AS threshold,
                        {number} AS position
                 FROM judged WHERE {column} IS NOT NULL"""
         )
@@ -245,10 +247,10 @@ def stages(policy: Policy, configured: Collection[str]) -> str:
 
 
 def admitted(policy: Policy, configured: Collection[str]) -> str:
-    """Rows to shard: where they are, the bucket, and the names of the stages that train on them in it, by spaces.
+    """Rows to shard: their place, the bucket, and the stages that train on them in it (names joined by spaces).
 
     `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
-    how often the balanced stages draw the row, 1 being as often as any other.
+    how often the balanced stages draw the row, relative to uniform drawing.
     """
     selects = []
     for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
@@ -256,13 +258,16 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
         balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
         weight, rows = "1e0", "judged"
-        for stage, line in balanced:
-            if line.weighs:
-                weight, rows = "coalesce(weight, 1e0)", f"judged LEFT JOIN ({_weights(stage, bucket, line)}) USING (n)"
+        for stage, filter_ in balanced:
+            if filter_.weighs:
+                weight, rows = (
+                    "coalesce(weight, 1e0)",
+                    f"judged LEFT JOIN ({_weights(stage, bucket, filter_)}) USING (n)",
+                )
         selects.append(
             f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
         )
-    # An edit pair stays as it is: turned alone, its target would no longer fit its references.
+    # Edit pairs are not turned: a turned target would no longer match its references.
     turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
     lying = f"{turn} % 180 <> 0"
     return f"""
@@ -272,13 +277,13 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
         WHERE stages <> '' ORDER BY bucket, n"""
 
 
-def _weights(stage: Stage, bucket: int, line: Filter) -> str:
-    """(n, weight) of the rows that pass a balanced cell: share of draws that their group is to have over that it has.
+def _weights(stage: Stage, bucket: int, filter_: Filter) -> str:
+    """(n, weight) of the rows that pass a balanced cell: their group's target share of draws over its actual share.
 
-    Groups with a quota get it; the others share the rest in proportion to rows ** tail.
+    Groups with a quota get that share; the others split the rest in proportion to rows ** tail.
     """
-    quota = _by_group(line, line.quotas, "NULL")
-    tail, most = (1.0 if line.tail is None else line.tail), ("'inf'" if line.most is None else line.most)
+    quota = _by_group(filter_, filter_.quotas, "NULL")
+    tail, most = (1.0 if filter_.tail is None else filter_.tail), ("'inf'" if filter_.most is None else filter_.most)
     name = cell(stage.name, bucket)
     return f"""
         SELECT n, least(CAST({most} AS DOUBLE), total / rows * CASE
@@ -287,8 +292,8 @@ def _weights(stage: Stage, bucket: int, line: Filter) -> str:
         FROM judged JOIN (
             SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
                    coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
-            FROM (SELECT "{line.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
-                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON "{line.per}" IS NOT DISTINCT FROM "group"
+            FROM (SELECT "{filter_.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
+                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON "{filter_.per}" IS NOT DISTINCT FROM "group"
         WHERE "{name}" = 0"""
 
 

@@ -1,4 +1,4 @@
-"""What would change: two policies on the scores that are there. No image is read and nothing is written."""
+"""What would change: two policies applied to the existing scores. No image is read and nothing is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from curation.decide.judging import APPLIED, Evaluation, Verdicts, sample_ids, verdicts
+from curation.decide.judge import APPLIED, Verdicts, verdicts
+from curation.decide.judging import HeldOut, sample_ids
 from curation.policy import sql
 from curation.policy.policy import CHECKS, Filter, Policy
 from curation.policy.reader import load_policy
@@ -20,21 +21,21 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.workspace import Workspace
 
-EXAMPLES = 5  # sample ids shown of those that enter and of those that leave, in the order of the pool
+EXAMPLES = 5  # sample ids shown of those that enter and those that leave, in pool order
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a question is asked against: a policy, and what evaluation keeps out of training."""
+    """What changes are compared with: a policy, and what is held out of training."""
 
     policy: Policy
-    evaluation: Evaluation = Evaluation()
+    held_out: HeldOut = HeldOut()
 
 
 def basis(workspace: Workspace, snapshot: str | None, policy: str | None = None) -> Basis:
-    """The policy and evaluation of a snapshot; `policy`, where given, replaces its policy.
+    """The policy and held-out data of a snapshot; `policy`, if given, replaces its policy.
 
-    Errors: `UsageError` where there is neither.
+    Errors: `UsageError` when there is neither.
     """
     if snapshot is None:
         if policy is None:
@@ -44,8 +45,8 @@ def basis(workspace: Workspace, snapshot: str | None, policy: str | None = None)
     if not (folder / "policy.json").exists():
         raise UsageError(f"snapshot {snapshot} was written before policies were kept with it: curate the pool again")
     kept = read_json(folder / "evaluation.json")
-    evaluation = Evaluation(frozenset(kept["held_out"]), frozenset(kept["prompts"]))
-    return Basis(load_policy(policy) if policy else Policy.from_record(read_json(folder / "policy.json")), evaluation)
+    held_out = HeldOut(frozenset(kept["held_out"]), frozenset(kept["prompts"]))
+    return Basis(load_policy(policy) if policy else Policy.from_record(read_json(folder / "policy.json")), held_out)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, float]:
@@ -64,7 +65,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, float]:
 
 
 def with_settings(policy: Policy, settings: Mapping[str, float]) -> Policy:
-    """The policy with every setting replaced; bounds that cross only until the last one is set are no error."""
+    """The policy with every setting replaced; bounds may cross until the last one is set."""
     for path, value in _widening_first(policy, settings):
         policy = policy.replace(path, value)
     return policy
@@ -82,16 +83,16 @@ def _widening_first(policy: Policy, settings: Mapping[str, float]) -> list[tuple
 
 
 def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int = EXAMPLES) -> dict[str, Any]:
-    """What enters and what leaves each stage and bucket when `changed` takes the place of `base.policy`.
+    """What enters and leaves each stage and bucket when `changed` replaces `base.policy`.
 
     Returns {changes, not_configured, admitted, stages, funnel}: `admitted` and each row of `stages` count the samples
-    before and after, those that enter and leave, and name the first few; `funnel` has the filters whose counts differ.
-    Errors: `UsageError` where scores are missing.
+    before and after and those that enter and leave, and list the first few; `funnel` has the filters whose counts
+    differ. Errors: `UsageError` when scores are missing.
     """
     scorers, reasons = configure(base.policy)
     more, more_reasons = configure(changed)
-    before = verdicts(workspace, base.policy, scorers, base.evaluation)
-    after = verdicts(workspace, changed, more, base.evaluation)
+    before = verdicts(workspace, base.policy, scorers, base.held_out)
+    after = verdicts(workspace, changed, more, base.held_out)
     return {
         "changes": changes(base.policy, changed),
         "not_configured": reasons | more_reasons,
@@ -101,8 +102,8 @@ def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int
 
 
 def changes(a: Policy, b: Policy) -> list[dict[str, Any]]:
-    """Every line that differs between two policies: path, value in `a`, value in `b` (None: not there), in order."""
-    left, right = _lines(a), _lines(b)
+    """Every setting that differs between two policies: path, value in `a`, value in `b` (None: absent), in order."""
+    left, right = _settings(a), _settings(b)
     return [
         {"line": path, "before": left.get(path), "after": right.get(path)}
         for path in dict.fromkeys([*left, *right])
@@ -111,7 +112,7 @@ def changes(a: Policy, b: Policy) -> list[dict[str, Any]]:
 
 
 def lines(policy: Policy) -> list[dict[str, Any]]:
-    """A policy as a table: one row per filter in the order in which they act, with what it reads and its bounds."""
+    """A policy as a table: one row per filter in the order in which filters act, with what it reads and its bounds."""
     return [
         {
             "stage": stage.name,
@@ -128,14 +129,14 @@ def lines(policy: Policy) -> list[dict[str, Any]]:
     ]
 
 
-def _options(line: Filter) -> str:
-    needed, optional = CHECKS.get(line.check or "", ((), ()))
-    given = {k: v for k in (*needed, *optional) if (v := getattr(line, k)) not in (None, ())}
-    return ", ".join(f"{k} {dict(v) if isinstance(v, tuple) else v}" for k, v in given.items())
+def _options(filter_: Filter) -> str:
+    needed, optional = CHECKS.get(filter_.check or "", ((), ()))
+    options = {k: v for k in (*needed, *optional) if (v := getattr(filter_, k)) not in (None, ())}
+    return ", ".join(f"{k} {dict(v) if isinstance(v, tuple) else v}" for k, v in options.items())
 
 
-def _lines(policy: Policy) -> dict[str, Any]:
-    """Dotted path → value of everything that decides. The place of a filter in its stage decides too."""
+def _settings(policy: Policy) -> dict[str, Any]:
+    """Dotted path → value of everything that affects a decision, including the order of filters in a stage."""
     out: dict[str, Any] = {}
     for stage in policy.record()["stages"]:
         at = stage["name"]
@@ -170,7 +171,7 @@ def _moves(
 
 
 def _passed(verdicts: Verdicts, cell: str) -> np.ndarray:
-    """bool [rows of the pool]: those that pass this stage and bucket."""
+    """Which rows of the pool pass this stage and bucket: bool [rows]."""
     out = np.zeros(verdicts.rows, bool)
     if cell in verdicts.cells.column_names:
         passes = pc.fill_null(pc.equal(verdicts.cells[cell], 0), False)
@@ -191,15 +192,16 @@ def _compared(old: np.ndarray, new: np.ndarray, names: Names, examples: int) -> 
 
 
 def _funnel(before: Verdicts, after: Verdicts) -> list[dict[str, Any]]:
-    """Filters whose entered, dropped or status differ, with both sides; a filter that one side lacks has None there."""
+    """Filters whose entered, dropped or status differ, with both sides; None where one side lacks the filter."""
     sides = [{(r["stage"], r["bucket"], r["filter"]): r for r in j.funnel.to_pylist()} for j in (before, after)]
     out = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = (side.get(key) for side in sides)
-        if old == new:
+        latest = new or old
+        if old == new or latest is None:
             continue
         both = (("before", old), ("after", new))
         counts = {f"{k}_{when}": r and r[k] for k in ("entered", "dropped") for when, r in both}
-        applied = (new or old)["status"] == APPLIED
-        out.append({"stage": key[0], "bucket": key[1], "filter": key[2], "applied": applied} | counts)
+        where = {"stage": key[0], "bucket": key[1], "filter": key[2]}
+        out.append(where | {"applied": latest["status"] == APPLIED} | counts)
     return out

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the few picture sizes of one area that training batches are made of."""
+"""Aspect-ratio buckets: the few picture sizes of about equal area that training batches consist of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 
 
 
 def unit(bucket: int) -> int:
-    """Sides are multiples of this, pixels: 32 as the model needs at full size, 8 for the small buckets of the demo."""
+    """Sides are multiples of this many pixels: 32, as the model requires, or 8 for the demo's small buckets."""
     return 32 if bucket >= 256 else 8
 
 
@@ -20,6 +20,6 @@ def layouts(bucket: int) -> tuple[tuple[int, int], ...]:
 
 
 def layout(width: int, height: int, bucket: int) -> tuple[int, int]:
-    """The layout whose aspect ratio is nearest, in logarithm, to that of a picture."""
+    """The layout whose aspect ratio is nearest to the picture's, in logarithm."""
     ratio = math.log(width / height)
     return min(layouts(bucket), key=lambda size: (abs(math.log(size[0] / size[1]) - ratio), size))

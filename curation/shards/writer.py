@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from curation.captioning.generated import with_generated
+from curation.captioning.sidecars import with_model_captions
 from curation.policy.policy import Policy
 from curation.scorers.scoring import References, fetch_images, image_index, reason
 from curation.shards.layout import layout
@@ -29,22 +29,22 @@ from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
-_FILE_PIXELS = 64 * 1024 * 1024  # of one file's targets: a file is a task's worth of work
+_FILE_PIXELS = 64 * 1024 * 1024  # target pixels per file: a file is one task's work
 _PNG_LEVEL = 3
-_JPEG = {"quality": 95, "subsampling": 0}  # of 4:4:4: coloured edges stay sharp
+_JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
 _COLUMNS = (
     "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
 )  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
-Rows = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
+Content = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
 Faults = dict[tuple[str, int], str]  # (key of the pool shard, row) → why its picture cannot be fitted
 Marks = dict[tuple[str, int], tuple[int, float]]  # (key of the pool shard, row) → (turn, weight)
 
 
 class Unfit(Exception):
-    """Rows that were admitted, and whose pictures cannot be resized and encoded: `faults`."""
+    """Admitted rows whose pictures cannot be resized and encoded: `faults`."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(f"{len(faults)} admitted rows cannot be made into training rows")
@@ -68,7 +68,7 @@ def write_shards(
     """Write the shard files that are missing, then the manifest; returns its path.
 
     `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
-    turn, weight. Errors: `Unfit`, once every other file is written; no file that would hold such a row is.
+    turn, weight. Errors: `Unfit`, raised after all other files are written; files with an unusable row are not written.
     """
     path = manifest_path(workspace, snapshot)
     if path.exists():
@@ -80,8 +80,8 @@ def write_shards(
     faults: Faults = {}
     if calls:
         with cluster(workers):
-            for done, (index, found) in enumerate(run_all(_write_file, calls), 1):
-                faults |= _killers(*calls[index]) if isinstance(found, Exception) else found
+            for done, (index, outcome) in enumerate(run_all(_write_file, calls), 1):
+                faults |= _killers(*calls[index]) if isinstance(outcome, Exception) else outcome
                 if progress:
                     progress(done, len(calls), "shard files written")
     if faults:
@@ -93,11 +93,10 @@ def write_shards(
 
 
 def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
-    """Encoded picture of exactly width × height: upright, scaled to cover, the centre kept. Errors: `BadImage`.
+    """Encoded picture of exactly width × height: upright, scaled to cover, cropped to the centre. Errors: `BadImage`.
 
-    turn: degrees clockwise, beyond EXIF.
-    What came as JPEG stays JPEG: its edges are lossy already, and PNG would be several times larger. Everything else,
-    rendered text above all, is kept without loss as PNG.
+    turn: degrees clockwise, beyond EXIF. A JPEG stays JPEG: it is lossy already, and PNG would be several times larger.
+    All other formats, rendered text above all, become lossless PNG.
     """
     lossy = open_image(image).format in ("JPEG", "MPO")
     picture = turned(decode(image), turn)
@@ -112,9 +111,9 @@ def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
 
 
 def fit_mask(mask: bytes, width: int, height: int) -> bytes:
-    """The mask of a picture that `fit` fits, gray PNG, white or black. Errors: `BadImage`.
+    """The mask for a picture resized by `fit`: gray PNG, only black and white. Errors: `BadImage`.
 
-    Three pixels wider where it is resized: that far the picture's resampling carries a change.
+    A resized mask grows by three pixels, as far as the picture's resampling spreads a change.
     """
     gray = decode(mask).convert("L")
     if gray.size != (width, height):
@@ -126,7 +125,7 @@ def fit_mask(mask: bytes, width: int, height: int) -> bytes:
 
 
 def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
-    """Files in a fixed order: each one layout, one set of stages, rows in pool order."""
+    """Files in a fixed order: one layout and one set of stages each, rows in pool order."""
     shards = {s.key: s for s in pool.shards(workspace)}
     size = lru_cache(maxsize=None)(layout)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -163,30 +162,32 @@ def _cut(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[st
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
-def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) -> Rows:
+def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) -> Content:
     grouped: dict[str, list[int]] = {}
     for row in rows:
         grouped.setdefault(row["shard"], []).append(row["row"])
     return [(shards[key], numbers) for key, numbers in grouped.items()]
 
 
-def _killers(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
-    """A row of this file kills the process that fits it: fit each alone, to know which."""
+def _killers(path: str, width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
+    """Some row of this file kills the process that resizes it: try each alone to find out which."""
     rows = [(shard, number) for shard, numbers in content for number in numbers]
     calls = [(width, height, [(shard, [number])], marks, places) for shard, number in rows]
     faults: Faults = {}
-    for index, found in run_all(_try_rows, calls):
+    for index, outcome in run_all(_try_rows, calls):
         shard, number = rows[index]
         died = {(shard.key, number): "crashed the process that resizes and encodes it"}
-        faults |= died if isinstance(found, Exception) else found
+        faults |= died if isinstance(outcome, Exception) else outcome
     if not faults:
-        raise RuntimeError(f"the process that wrote {path} was killed twice, by none of its rows alone: free memory")
+        raise RuntimeError(
+            f"the process that wrote {path} was killed twice, but by none of its rows alone: free memory"
+        )
     return faults
 
 
 # In the workers ------------------------------------------------------------------------------------------------------
-def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
-    """Write one shard file, a row group at a time, or say which rows it cannot hold."""
+def _write_file(path: str, width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
+    """Write one shard file, a row group at a time; returns the rows that cannot be written, if any."""
     faults: Faults = {}
     try:
         with replacing(located(path)) as tmp:
@@ -196,11 +197,11 @@ def _write_file(path: str, width: int, height: int, content: Rows, marks: Marks,
             if faults:
                 raise Unfit(faults)
     except Unfit:
-        pass  # the file is not there, which is what tells that it is still to be written
+        pass  # the file stays absent, which marks it as still to be written
     return faults
 
 
-def _try_rows(width: int, height: int, content: Rows, marks: Marks, places: References) -> Faults:
+def _try_rows(width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
     faults: Faults = {}
     for _ in _shard_rows(content, marks, places, width, height, faults):
         pass
@@ -219,18 +220,20 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def _shard_rows(
-    content: Rows, marks: Marks, places: References, width: int, height: int, faults: Faults
+    content: Content, marks: Marks, places: References, width: int, height: int, faults: Faults
 ) -> Iterator[dict[str, Any]]:
-    """Training rows; those that fail are left out and join `faults`."""
+    """Training rows; rows that fail are left out and added to `faults`."""
     for shard, numbers in content:
-        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools know no mask
-        found = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
-        images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
-        for number, row in zip(numbers, with_generated(found, shard.captions)):
+        columns = [
+            c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names
+        ]  # older pools have no mask column
+        rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
+        images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
+        for number, row in zip(numbers, with_model_captions(rows, shard.captions)):
             key = (shard.key, number)
             try:
                 yield _shard_row(row, images, *marks[key], width, height)
-            except Exception as error:  # noqa: BLE001 - decoders raise anything; it costs this row, with its reason
+            except Exception as error:  # noqa: BLE001 - decoders raise anything; this row is dropped with its reason
                 raise_environment_error(error)
                 faults[key] = reason(error)
 

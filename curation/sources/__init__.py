@@ -1,4 +1,4 @@
-"""Where samples come from: a folder, a WebDataset tar, or Parquet with embedded bytes; one file each."""
+"""Sources of samples: a folder, a WebDataset tar, or Parquet with embedded bytes; one module each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from flywheel.core.errors import UsageError
 
-MAX_BYTES = 256 * 1024 * 1024  # per input: larger files are no single picture
+MAX_BYTES = 256 * 1024 * 1024  # per input: a larger file is not a single picture
 
 
 class BadInput(ValueError):
@@ -18,7 +18,7 @@ class BadInput(ValueError):
 
 @dataclass(frozen=True)
 class Input:
-    """One input row before it is read: where it is, what is said about it, and the state it was listed in."""
+    """One input before it is read: its place, its annotation, and the file state when it was listed."""
 
     uri: str
     size: int = 0
@@ -27,42 +27,49 @@ class Input:
     task: str = "t2i"
     stream: str = "t2i"
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text), primary first
-    references: tuple[str, ...] = ()  # uris inside the same source
-    mask: str = ""  # uri inside the same source, of a picture that is no input of its own
-    fault: str | None = None  # known to be unusable when listed: its quarantine reason
+    references: tuple[str, ...] = ()  # URIs inside the same source
+    mask: str = ""  # URI inside the same source of a picture that is not an input itself
+    fault: str | None = None  # quarantine reason, if it was already unusable when listed
 
     @property
     def caption(self) -> str:
-        """Primary text; for ti2i the instruction."""
+        """Primary text; for ti2i, the instruction."""
         return self.captions[0][1] if self.captions else ""
 
     @property
     def key(self) -> tuple[str, int, int, str]:
-        """What makes a later listing recognise this input; captions of t2i are no part of it."""
+        """Identity of the input across listings; captions of t2i are not part of it."""
         return self.uri, self.size, self.mtime_ns, self.caption if self.task == "ti2i" else ""
 
 
 class Source(Protocol):
     """A listing of inputs and a way to read them."""
 
-    kind: str
-    path: Path
+    @property
+    def kind(self) -> str:
+        """folder, tar or parquet."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Absolute path."""
+        ...
 
     def inputs(self) -> list[Input]:
-        """Every input in a stable order. Errors: `UsageError` for what the user can fix."""
+        """Every input in a stable order. Errors: `UsageError` for faults that the user can fix."""
         ...
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
-        """The bytes of each of these inputs, in their order, or why there are none. One at a time in memory."""
+        """The bytes of each of these inputs, in order, or why there are none. One at a time in memory."""
         ...
 
     def read_mask(self, item: Input) -> bytes | BadInput | None:
-        """The bytes of the mask of an input that names one, or why there are none; None where it has none after all."""
+        """The bytes of the mask that the input names, or why there are none; None if the row has no mask after all."""
         ...
 
 
 def open_source(path: Path, captions: Path | None = None) -> Source:
-    """The source at `path`, by what it is. Errors: `UsageError` when missing or of no known kind."""
+    """The source at `path`. Errors: `UsageError` if it is missing or of an unknown kind."""
     from curation.sources.folder import Folder
     from curation.sources.parquet import Parquet
     from curation.sources.tar import Tar
@@ -76,5 +83,5 @@ def open_source(path: Path, captions: Path | None = None) -> Source:
     if suffix not in (".tar", ".parquet"):
         raise UsageError(f"source {path} is neither a folder nor a .tar or .parquet file")
     if captions:
-        raise UsageError(f"--captions goes with a folder; {path.name} carries its captions inside")
+        raise UsageError(f"--captions is for folders; {path.name} contains its own captions")
     return Tar(path) if suffix == ".tar" else Parquet(path)

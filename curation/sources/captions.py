@@ -1,4 +1,4 @@
-"""Captions as users give them: JSONL beside a folder, or a JSON member beside an image in a tar."""
+"""Captions from users: JSONL beside a folder, or a JSON member beside an image in a tar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STREAMS = ("t2i", "ti2i", "synthetic")
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a user says about one image: texts with their kind (the first is primary), references, stream."""
+    """A user's annotation of one image: texts with their kind (the first is primary), references, stream."""
 
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text)
     references: tuple[str, ...] = ()  # names as the user wrote them; any reference makes the row an edit pair (ti2i)
@@ -25,13 +25,8 @@ class Annotation:
 
     @property
     def task(self) -> str:
-        """ti2i where there are references."""
+        """ti2i if there are references, else t2i."""
         return "ti2i" if self.references else "t2i"
-
-    @property
-    def caption(self) -> str:
-        """The primary text; empty where there is none."""
-        return self.captions[0][1] if self.captions else ""
 
 
 def annotation(row: Any) -> Annotation:
@@ -51,7 +46,7 @@ def annotation(row: Any) -> Annotation:
         raise ValueError('"stream" is ti2i without "references"')
     mask = row.get("mask") or ""
     if not isinstance(mask, str) or (mask and not references):
-        raise ValueError('"mask" is no file name, or there are no "references"')
+        raise ValueError('"mask" is not a file name, or there are no "references"')
     return Annotation(_texts(row, "instruction" if references else "general"), tuple(references), stream, mask)
 
 
@@ -75,7 +70,7 @@ def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
 def _is_text(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # a lone surrogate: JSON allows it, UTF-8 does not
+    except UnicodeEncodeError:  # a lone surrogate: allowed in JSON but not in UTF-8
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""A folder of images, searched through all its subfolders, with an optional captions JSONL."""
+"""A folder of images, including its subfolders, with an optional captions JSONL."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CAPTIONS = "captions.jsonl"
 class Folder:
     """Every file below `path` is an input, except hidden ones (name starts with a dot) and the captions file.
 
-    A file that captions do not mention is a row without a caption. A line with `references` makes its file the target
-    of an edit pair; further lines of one file without references add captions to one row. A file that is only named as
-    a `mask` is no input of its own.
+    A file that the captions file does not mention is a row without a caption. A line with `references` makes its file
+    the target of an edit pair; several lines of one file without references add captions to one row. A file that is
+    named only as a `mask` is not an input itself.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Folder:
     kind: str = "folder"
 
     def inputs(self) -> list[Input]:
-        """Files in path order. Errors: `UsageError` for an empty folder and captions that name unknown files."""
+        """Files in path order. Errors: `UsageError` for an empty folder or captions that name unknown files."""
         captions = self._captions_file()
         skipped = {p.resolve() for p in (captions, self.path / CAPTIONS) if p}
         files = {i.uri: i for i in _walk(self.path, skipped)}
@@ -40,7 +40,7 @@ class Folder:
         return [row for uri, file in files.items() if uri not in masks for row in _rows(file, notes.get(uri, []))]
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
-        """Each file's bytes, read once, refused when the file is not as it was listed."""
+        """Each file's bytes, read once; `BadInput` if the file changed since it was listed."""
         for item in inputs:
             yield _read(item)
 
@@ -82,16 +82,17 @@ class Folder:
 
 
 def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
-    """One row of the file itself unless it is only the target of pairs, and one row per distinct pair."""
+    """One row for the file itself, unless it is only the target of pairs, and one row per distinct pair."""
     plain = [n for n in notes if not n.references]
     pairs = list(dict.fromkeys(n for n in notes if n.references))
     rows = []
     if plain or not pairs:
         texts = tuple(dict.fromkeys(t for n in plain for t in n.captions))
         rows.append(replace(file, captions=texts, stream=plain[0].stream if plain else "t2i"))
-    for n in pairs:
-        said = {"captions": n.captions, "references": n.references, "mask": n.mask}
-        rows.append(replace(file, task="ti2i", stream="ti2i", **said))
+    rows += [
+        replace(file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references, mask=n.mask)
+        for n in pairs
+    ]
     return rows
 
 

@@ -1,7 +1,7 @@
-"""Ingest: a source becomes immutable image shards in the pool, and a quarantine with a reason for what is unusable.
+"""Ingest: a source becomes immutable image shards in the pool; unusable inputs are quarantined with a reason.
 
-A batch is written in a fixed order: its plan (every input, cut into chunks), one shard per chunk, the quarantine, the
-manifest last. A killed ingest finishes the same chunks when it is run again: same bytes as an undisturbed run.
+A batch is written in a fixed order: its plan (every input, cut into chunks), one shard per chunk, the quarantine, and
+the manifest last. Run again after a kill, ingest finishes the same chunks, with the bytes of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flywheel.core.storage import readable, remove
 from flywheel.core.workspace import Workspace
 
 SHARD_ROWS = 64
-SHARD_BYTES = 256 * 1024 * 1024  # of encoded images: what one shard may hold in memory
+SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
 
 Progress = Callable[[int, int, str], None]
 
@@ -50,7 +50,7 @@ _PLAN = pa.schema(
 
 @dataclass(frozen=True)
 class Ingested:
-    """found = new + known + quarantined, of this call. `batch` is the last one written, None where nothing was new."""
+    """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new."""
 
     found: int
     new: int
@@ -67,9 +67,9 @@ def ingest(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Bring what is new in `source` (folder, .tar or .parquet) into the pool.
+    """Add new inputs of `source` (folder, .tar or .parquet) to the pool.
 
-    An input is known by its uri, size and modification time, or by (sample id, uri) where only the time changed; the
+    An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; the
     captions of known inputs are not read again. Errors: `UsageError` for a missing or empty source and for captions
     that name unknown files.
     """
@@ -116,7 +116,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
 
 
 def _read_plan(batch: Path) -> list[tuple[int, Input]]:
-    """(chunk, input) in order."""
+    """(chunk, input) in plan order."""
     rows = pq.read_table(readable(batch / "plan.parquet")).to_pylist()
     return [
         (
@@ -150,7 +150,7 @@ def _known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
 
 # Shards --------------------------------------------------------------------------------------------------------------
 def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress | None) -> dict[str, Any]:
-    """Write what is missing of a planned batch; returns its manifest."""
+    """Write the missing shards of a planned batch; returns its manifest."""
     label = _header(batch)["name"]
     chunks: dict[int, list[Input]] = {}
     for number, item in _read_plan(batch):
@@ -159,13 +159,13 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
     total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
     reader = _Reader(source, [i for items in chunks.values() for i in items])
     rows = reader.rows([i for items in todo.values() for i in items], label)
-    seen = _pool_rows(workspace, {i.uri for items in todo.values() for i in items})
+    known = _pool_rows(workspace, {i.uri for items in todo.values() for i in items})
     for number, items in todo.items():
         good, bad = [], []
         for item, row in islice(rows, len(items)):
             if isinstance(row, BadInput):
                 bad.append({"source_uri": item.uri, "reason": str(row)})
-            elif (row["sample_id"], item.uri) not in seen:
+            elif (row["sample_id"], item.uri) not in known:
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
@@ -203,17 +203,17 @@ def _shard(batch: Path, chunk: int) -> Path:
 
 
 def _partial(batch: Path, chunk: int) -> Path:
-    """Quarantine of one chunk, written before its shard; gathered into one file at the end."""
+    """Quarantine of one chunk, written before its shard; merged into one file at the end."""
     return batch / "partial" / f"{chunk:05d}.parquet"
 
 
 def _pool_rows(workspace: Workspace, uris: set[str]) -> set[tuple[str, str]]:
-    """(sample id, uri) of the rows in the pool that came from these uris."""
-    found: set[tuple[str, str]] = set()
+    """(sample id, URI) of the rows in the pool that came from these URIs."""
+    rows: set[tuple[str, str]] = set()
     for shard in pool.shards(workspace):
         table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri"])
-        found |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
-    return found
+        rows |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
+    return rows
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -256,24 +256,24 @@ class _Reader:
         }
 
     def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
-        """Bytes of an edit's mask. Errors: `BadInput` when it is no picture, or not of the target's size."""
+        """Bytes of an edit's mask. Errors: `BadInput` if it is not a picture or not of the target's size."""
         content = self._source.read_mask(item)
         if isinstance(content, BadInput):
             raise content
         if content is None:
             return None
         try:
-            found = open_image(content).size
+            width, height = open_image(content).size
         except BadImage as error:
             raise BadInput(f"mask {item.mask} is unusable: {error}") from error
-        if found != size:
-            raise BadInput(f"mask {item.mask} is {found[0]}x{found[1]}, its picture {size[0]}x{size[1]}")
+        if (width, height) != size:
+            raise BadInput(f"mask {item.mask} is {width}x{height}, its picture {size[0]}x{size[1]}")
         return content
 
     def _hash_reference(self, uri: str) -> str:
-        """Image id of a reference. Errors: `BadInput` when it is no readable image."""
-        found = self._listed.get(uri) or _stat(uri)
-        content = BadInput(found.fault) if found.fault else next(self._source.read([replace(found, task="t2i")]))
+        """Image id of a reference. Errors: `BadInput` if it is not a readable image."""
+        item = self._listed.get(uri) or _stat(uri)
+        content = BadInput(item.fault) if item.fault else next(self._source.read([replace(item, task="t2i")]))
         try:
             if isinstance(content, BadInput):
                 raise content
@@ -284,7 +284,7 @@ class _Reader:
 
 
 def pair_id(target: str, references: Sequence[str], instruction: str) -> str:
-    """Sample id of an edit pair: SHA-256 over the target's id, the reference ids in order, and the instruction."""
+    """Sample id of an edit pair: SHA-256 of the target's id, the reference ids in order, and the instruction."""
     return digest(target, list(references), instruction)
 
 

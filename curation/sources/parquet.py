@@ -1,6 +1,6 @@
-"""Parquet with embedded image bytes: a binary column, or the struct {bytes, path} that Hugging Face datasets writes.
+"""Parquet with embedded image bytes: a binary column, or the struct {bytes, path} of Hugging Face datasets.
 
-Edit pairs carry their reference images in a second column, one image or a list of them in each row.
+Edit pairs have their reference images in a second column, one image or a list of images per row.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class _Columns:
 
 @dataclass(frozen=True)
 class Parquet:
-    """One row per input, `path#row`; each reference of a pair is an input of its own, `path#row/1`, `path#row/2`, …
+    """One input per row, `path#row`; each reference of a pair is an input itself, `path#row/1`, `path#row/2`, …
 
     Texts come from a column named caption, text, prompt or txt, instructions also from instruction or edit_prompt;
-    columns `captions` and `stream` say what they say in a captions JSONL.
+    the columns `captions` and `stream` have the same meaning as in a captions JSONL.
     """
 
     path: Path
@@ -62,57 +62,58 @@ class Parquet:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
         changed = self.path.stat().st_mtime_ns
         rows: list[Input] = []
-        for number, (pictures, said) in enumerate(self._rows()):
-            rows += self._inputs(number, [-1 if p is None else len(p) for p in pictures], said, changed)
+        for number, (pictures, texts) in enumerate(self._rows()):
+            rows += self._inputs(number, [-1 if p is None else len(p) for p in pictures], texts, changed)
         if not rows:
             raise UsageError(f"source {self.path} holds no rows")
         return rows
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
-        """Bytes of these pictures; ascending rows are read in one pass, row groups that none is in are not read."""
+        """Bytes of these pictures: ascending rows are read in one pass, and row groups without any are skipped."""
         for item in inputs:
             row, slot = divmod(item.position, _SLOTS)
             pictures = self._cursor.pictures(row)
             if pictures is None or slot >= len(pictures):
                 yield BadInput("changed while it was being ingested: ingest the source again")
             else:
-                found = pictures[slot]
-                yield BadInput("no embedded bytes in this row") if found is None else found
+                picture = pictures[slot]
+                yield BadInput("no embedded bytes in this row") if picture is None else picture
 
     def read_mask(self, item: Input) -> bytes | BadInput | None:
         """The bytes in the mask column of the input's row."""
-        found = self._masks.pictures(item.position // _SLOTS)
-        return found[0] if found else BadInput("changed while it was being ingested: ingest the source again")
+        masks = self._masks.pictures(item.position // _SLOTS)
+        return masks[0] if masks else BadInput("changed while it was being ingested: ingest the source again")
 
-    def _inputs(self, number: int, sizes: list[int], said: dict[str, Any], changed: int) -> Iterator[Input]:
+    def _inputs(self, number: int, sizes: list[int], texts: dict[str, Any], changed: int) -> Iterator[Input]:
         uris = [f"{self.path}#{number}" + (f"/{slot}" if slot else "") for slot in range(len(sizes))]
         places = [number * _SLOTS + slot for slot in range(len(sizes))]
-        first, *others = (
+        first, *references = (
             replace(Input(u, max(s, 0), changed, p), fault=_fault(s)) for u, s, p in zip(uris, sizes, places)
         )
         if len(sizes) >= _SLOTS:
             yield replace(first, fault=f"{len(sizes) - 1} references: at most {_SLOTS - 2} are possible")
             return
         try:
-            note = self._annotation(said, uris[1:])
+            note = self._annotation(texts, uris[1:])
         except ValueError as error:
             yield replace(first, fault=first.fault or f"unreadable caption: {error}")
         else:
-            texts = {"captions": note.captions, "references": note.references}
             mask = f"{first.uri}/mask" if note.references and self._columns.mask else ""
-            yield replace(first, task=note.task, stream=note.stream, mask=mask, **texts)
-        yield from others
+            yield replace(
+                first, task=note.task, stream=note.stream, captions=note.captions, references=note.references, mask=mask
+            )
+        yield from references
 
-    def _annotation(self, said: dict[str, Any], references: list[str]) -> Annotation:
+    def _annotation(self, texts: dict[str, Any], references: list[str]) -> Annotation:
         columns = self._columns
-        text = said.get((columns.instruction if references else columns.caption) or "")
-        row = {name: said[name] for name in columns.more if said[name] is not None}
+        text = texts.get((columns.instruction if references else columns.caption) or "")
+        row = {name: texts[name] for name in columns.more if texts[name] is not None}
         if references:
             row |= {"references": references, "stream": "ti2i"}
         return annotation(row | ({"caption": text} if text else {}))
 
     def _rows(self) -> Iterator[tuple[list[bytes | None], dict[str, Any]]]:
-        """(own picture and references, texts by column) of every row."""
+        """(own picture and references, texts by column) of each row."""
         columns = self._columns
         texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
         with _open(self.path) as file:
@@ -150,19 +151,19 @@ class Parquet:
 
 
 class _Cursor:
-    """The pictures of a row; going forward through the file costs one pass, whoever asks."""
+    """Random access to the pictures of a row; rows in ascending order take one pass through the file."""
 
     def __init__(self, path: Path, *columns: str | None) -> None:
         self._path, self._columns = path, [c for c in columns if c]
         with _open(path) as file:
             sizes = (file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))
-            self._stops = list(accumulate(sizes))  # row behind each row group
+            self._stops = list(accumulate(sizes))  # end of each row group, in rows
         self._group = -1
-        self._start = self._end = 0  # rows of the batch in hand
+        self._start = self._end = 0  # rows of the current batch
         self._batch: list[list[bytes | None]] = []
 
     def pictures(self, row: int) -> list[bytes | None] | None:
-        """Own picture and references; None where the file has no such row."""
+        """Own picture and references; None if the file has no such row."""
         group = bisect_right(self._stops, row)
         if group == len(self._stops):
             return None
@@ -184,7 +185,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"source {path} is no readable Parquet file: {error}") from error
+        raise UsageError(f"source {path} is not a readable Parquet file: {error}") from error
 
 
 def _first(names: Sequence[str], there: set[str]) -> str | None:
@@ -202,7 +203,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[bytes | None]]:
-    """Per row its own picture and its references; a null reference column is no reference, a null in a list is one."""
+    """Per row, its own picture and its references; a null reference column means no reference, a null in a list one."""
     own = [_content(v) for v in batch.column(image).to_pylist()]
     if references is None:
         return [[picture] for picture in own]

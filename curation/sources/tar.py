@@ -14,15 +14,17 @@ from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation
 from flywheel.core.errors import UsageError
 
-_CAPTION_SUFFIXES = ("json", "txt")  # json first: it can say more
-_LABEL_SUFFIXES = ("cls",)  # class labels of other tools: no input, no caption
+_CAPTION_SUFFIXES = ("json", "txt")  # json first: it can hold more
+_LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor caption
 _MAX_CAPTION = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
 class Tar:
-    """Images of an uncompressed tar. Nothing is unpacked to disk; links, devices and paths that leave the archive are
-    refused, each as its own quarantined input. A .json member may name `references` and a `mask`: other members.
+    """Images of an uncompressed tar, read in place.
+
+    Links, devices and paths that leave the archive are quarantined, each as an input. A .json member may name other
+    members as `references` and `mask`.
     """
 
     path: Path
@@ -71,7 +73,7 @@ class Tar:
 
     @cached_property
     def _archive(self) -> tarfile.TarFile:
-        return tarfile.open(self.path, "r:")  # noqa: SIM115 - open as long as the source is read
+        return tarfile.open(self.path, "r:")  # noqa: SIM115 - stays open while the source is read
 
     def _members(self) -> Iterator[tarfile.TarInfo | tuple[str, str, bytes] | Input]:
         """Image members, (key, suffix, bytes) of caption members, and refused inputs."""
@@ -88,7 +90,7 @@ class Tar:
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
         except (tarfile.TarError, OSError) as error:
-            raise UsageError(f"source {self.path} is no readable uncompressed tar: {error}") from error
+            raise UsageError(f"source {self.path} is not a readable uncompressed tar: {error}") from error
 
     def _entry(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo
@@ -128,9 +130,9 @@ class Tar:
             note = _annotation(texts.get(_key(name)[0], {}))
         except ValueError as error:
             return replace(image, fault=f"unreadable caption member: {error}")
-        said = (*note.references, *filter(None, [note.mask]))
-        names = [posixpath.normpath(posixpath.join(posixpath.dirname(name), r)) for r in said]
-        missing = [r for r, n in zip(said, names) if n not in images]
+        named = (*note.references, *filter(None, [note.mask]))
+        names = [posixpath.normpath(posixpath.join(posixpath.dirname(name), r)) for r in named]
+        missing = [r for r, n in zip(named, names) if n not in images]
         if missing:
             return replace(image, fault=f"reference {missing[0]!r} is not in the archive")
         uris = tuple(images[n].uri for n in names)

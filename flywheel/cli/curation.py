@@ -36,7 +36,7 @@ def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: Jso
     from flywheel.core.lens import latest_snapshot
 
     base = basis(opened, latest_snapshot(opened), policy)
-    print_rows(funnel_of(opened, base.policy, base.evaluation), as_json)
+    print_rows(funnel_of(opened, base.policy, base.held_out), as_json)
 
 
 @app.command("what-if", epilog="Example: flywheel what-if --set S4.aesthetic.min=5.0 -w w")

@@ -117,7 +117,7 @@ def test_masks_of_edit_pairs(workspace: Workspace, tmp_path: Path) -> None:
     assert ingest(other, write_tar(tmp_path / "s.tar", members)).found == 2
     assert {r["source_uri"].split("::")[1]: r["mask"] for r in rows(other)} == {"a.png": None, "b.png": mask}
     (folder / "captions.jsonl").write_text('{"file": "a.png", "caption": "x", "mask": "m.png"}\n')
-    with pytest.raises(UsageError, match='line 1: "mask" is no file name, or there are no "references"'):
+    with pytest.raises(UsageError, match='line 1: "mask" is not a file name, or there are no "references"'):
         ingest(Workspace(tmp_path / "v"), folder)
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_tar_keeps_what_can_be_read(workspace: Workspace, tmp_path: Pa
     assert found.new >= 1
     assert found.quarantined >= 1
     (tmp_path / "t.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(UsageError, match="no readable uncompressed tar"):
+    with pytest.raises(UsageError, match="not a readable uncompressed tar"):
         ingest(workspace, tmp_path / "t.tar")
 
 

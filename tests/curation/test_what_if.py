@@ -80,10 +80,10 @@ def test_a_filter_that_does_not_act_says_so(scored: SimpleNamespace) -> None:
 
 def test_the_evaluation_of_the_snapshot_is_kept(scored: SimpleNamespace) -> None:
     base = basis(scored.workspace, scored.result.snapshot)
-    assert base.evaluation.prompts == {"the picture picture 004 jpg here"}
-    assert funnel(scored.workspace, base.policy, base.evaluation) == list(scored.result.funnel)
+    assert base.held_out.prompts == {"the picture picture 004 jpg here"}
+    assert funnel(scored.workspace, base.policy, base.held_out) == list(scored.result.funnel)
     other = basis(scored.workspace, scored.result.snapshot, "qwen-image-2")
-    assert (other.policy.name, other.evaluation) == ("qwen-image-2", base.evaluation)
+    assert (other.policy.name, other.held_out) == ("qwen-image-2", base.held_out)
     with pytest.raises(UsageError, match="nothing has been curated"):
         basis(scored.workspace, None)
 
