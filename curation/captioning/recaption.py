@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.captioning.captioner import Captioner, Refused
-from curation.captioning.generated import set_folder, write_sidecar
+from curation.captioning.written import set_folder, write_sidecar
 from curation.sources import pool
 from flywheel.core.endpoint import Unanswered
 from flywheel.core.errors import UsageError

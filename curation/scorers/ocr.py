@@ -60,7 +60,7 @@ def text_similarity(read: str, wanted: str) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """One text box: what it says, the engine's confidence, corners [4, 2] in pixels of the picture."""
 
     text: str
@@ -87,7 +87,7 @@ class Line:
 class Reading:
     """What the engine read, in reading order, from a picture of width × height pixels."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
     width: int
     height: int
 
@@ -113,7 +113,7 @@ def read_text(image: Image.Image) -> Reading:
     result = _engine().predict(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]))[0]  # the engine expects BGR
     scale = image.width / rgb.width
     lines = tuple(
-        Line(text, float(score), np.asarray(box, dtype=np.float64) * scale)
+        TextLine(text, float(score), np.asarray(box, dtype=np.float64) * scale)
         for text, score, box in zip(result["rec_texts"], result["rec_scores"], result["rec_polys"])
         if comparable(text)
     )
@@ -268,7 +268,7 @@ class Ocr:
         } | turn
 
 
-def _record(line: Line, reading: Reading) -> dict[str, Any]:
+def _record(line: TextLine, reading: Reading) -> dict[str, Any]:
     low, high = line.corners.min(axis=0), line.corners.max(axis=0)
     size = np.array([reading.width, reading.height])
     (x, y), (width, height) = low / size, (high - low) / size

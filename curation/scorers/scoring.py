@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning.generated import with_generated
+from curation.captioning.written import with_written
 from curation.scorers import load
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
@@ -165,7 +165,7 @@ def _settle() -> None:
 
 def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = list(with_generated(_read(shard).to_pylist(), captions))
+    rows = list(with_written(_read(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
@@ -174,7 +174,7 @@ def _score_one(
     shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
 ) -> dict[str, list[Any]]:
     """Score a single row; the worker may die of it."""
-    rows = list(with_generated(_read(shard).slice(row, 1).to_pylist(), captions))
+    rows = list(with_written(_read(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 

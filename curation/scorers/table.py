@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning import generated
+from curation.captioning import written
 from curation.policy import sql
 from curation.scorers.scoring import score_path
 from curation.sources import pool
@@ -51,7 +51,7 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Where the table of a batch with this manifest is."""
     versions = [(s.name, s.version) for s in scorers.values()]
-    texts = [generated.text_key(paths) for paths in generated.sidecars(workspace, batch).values()]
+    texts = [written.text_key(paths) for paths in written.sidecars(workspace, batch).values()]
     key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")
 

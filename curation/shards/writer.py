@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from curation.captioning.generated import with_generated
+from curation.captioning.written import with_written
 from curation.policy.policy import Policy
 from curation.scorers.scoring import References, fetch_images, image_index, reason
 from curation.shards.layout import layout
@@ -226,7 +226,7 @@ def _shard_rows(
         columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools know no mask
         found = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in found for i in r["reference_ids"]})
-        for number, row in zip(numbers, with_generated(found, shard.captions)):
+        for number, row in zip(numbers, with_written(found, shard.captions)):
             key = (shard.key, number)
             try:
                 yield _shard_row(row, images, *marks[key], width, height)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.captioning import generated
+from curation.captioning import written
 from flywheel.core.files import read_json
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
@@ -23,7 +23,7 @@ READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers
 class Shard:
     """One image shard. `key` (`<batch>-<number>`) names its score files; `sha256` is that of the file.
 
-    `captions`: the side-cars with generated captions.
+    `captions`: the side-cars of captions that a model wrote.
     """
 
     key: str
@@ -34,12 +34,12 @@ class Shard:
 
     @property
     def texts(self) -> str:
-        """Identity of the generated captions that can be a text condition; empty without any."""
-        return generated.text_key(self.captions)
+        """Identity of the written captions that can be a text condition; empty without any."""
+        return written.text_key(self.captions)
 
 
 def score_key(shard: str, texts: str, scorer: str) -> str:
-    """Name of a score file: a scorer that reads captions scores a shard again when generated ones come."""
+    """Name of a score file: a scorer that reads captions scores a shard again when written ones are added."""
     return f"{shard}+{texts}" if texts and scorer in READS_CAPTIONS else shard
 
 
@@ -50,7 +50,7 @@ def batches(workspace: Workspace) -> list[Path]:
 
 def shards(workspace: Workspace) -> list[Shard]:
     """Every shard with rows, oldest batch first."""
-    captions = generated.sidecars(workspace)
+    captions = written.sidecars(workspace)
     return [
         Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
         for batch in batches(workspace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from curation.synthesis.canvas import RGB
 from curation.synthesis.glyphs import FONTS, fonts_for
 from curation.synthesis.phrases import Texts, number
 from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
+from flywheel.core.config import read_toml
 
 STYLES = ("slide", "poster", "infographic", "comic")
 _TABLE = Path(__file__).with_name("templates.toml")
@@ -81,7 +81,7 @@ def _write(
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Any]:
-    return tomllib.loads(_TABLE.read_text("utf-8"))
+    return read_toml(_TABLE)
 
 
 def _size(ratio: list[int], side: int) -> tuple[int, int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 
 _TABLE = Path(__file__).with_name("phrases.toml")
@@ -85,7 +85,7 @@ def from_lines(lines: Sequence[str], script: str) -> Texts:
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(_TABLE.read_text("utf-8"))
+    return read_toml(_TABLE)
 
 
 def _fill(pattern: str, table: dict[str, list[str]], rng: random.Random) -> str:

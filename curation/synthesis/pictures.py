@@ -42,14 +42,14 @@ def in_folder(folder: Path, captions: Path | None = None) -> list[Picture]:
 
 def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
     """Pictures of the pool's t2i stream: those that `snapshot` admitted, or all before anything was curated."""
-    from curation.captioning.generated import with_generated
+    from curation.captioning.written import with_written
     from curation.sources import pool
 
     admitted = _admitted(workspace, snapshot) if snapshot else None
     found = []
     for shard in pool.shards(workspace):
         columns = ["sample_id", "task", "stream", "caption", "captions"]
-        rows = with_generated(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
+        rows = with_written(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
         for number, row in enumerate(rows):
             if row["stream"] == "t2i" and (admitted is None or row["sample_id"] in admitted):
                 found.append(Picture(str(shard.path), number, row["caption"]))

@@ -117,11 +117,11 @@ class EditJob:
             yield from photo_edits(first.read(), seed=seed, operations=(operation,), min_identity=floor)
 
 
-Job = TextJob | EditJob
+SynthesisJob = TextJob | EditJob
 
 
 @dataclass
-class Written:
+class SourceSummary:
     """What a source holds, and why candidates were refused."""
 
     folder: str
@@ -132,13 +132,13 @@ class Written:
 
 def write_source(
     folder: Path,
-    job: Job,
+    job: SynthesisJob,
     count: int,
     *,
     pictures: Sequence[Picture] = (),
     workers: int = 2,
     progress: Progress | None = None,
-) -> Written:
+) -> SourceSummary:
     """Write `count` verified samples of the job (for edits, of both directions together) and their captions.jsonl.
 
     `pictures`: photographs to start from, taken in turn. The same job, pictures and count give the same bytes; a larger
@@ -163,7 +163,7 @@ def write_source(
             raise UsageError(f"{len(refused)} of {len(refused) + len(rows)} candidates are refused, mostly: {most}")
         need += -(-(count - len(rows)) // _PART)
     _publish(folder, rows[:count])
-    return Written(str(folder), count, len(refused), Counter(refused))
+    return SourceSummary(str(folder), count, len(refused), Counter(refused))
 
 
 def _claim(folder: Path, identity: str) -> None:
@@ -179,7 +179,7 @@ def _claim(folder: Path, identity: str) -> None:
 
 
 def _each_part(
-    folder: Path, job: Job, pictures: Sequence[Picture], todo: Sequence[int], workers: int
+    folder: Path, job: SynthesisJob, pictures: Sequence[Picture], todo: Sequence[int], workers: int
 ) -> Iterator[None]:
     """Make the parts: here when there are few, else by Ray."""
     calls = []
@@ -199,7 +199,7 @@ def _each_part(
             yield
 
 
-def _make_part(folder: str, job: Job, number: int, pictures: Sequence[Picture]) -> None:
+def _make_part(folder: str, job: SynthesisJob, number: int, pictures: Sequence[Picture]) -> None:
     """In a worker: make and verify the candidates of one part, write what passes."""
     rows, refused = [], []
     for made in job.candidates(number * _PART, (number + 1) * _PART, pictures):

@@ -18,7 +18,7 @@ from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from curation.synthesis.pictures import Picture
-    from curation.synthesis.source import Job
+    from curation.synthesis.source import SynthesisJob
 
 app = typer.Typer()
 
@@ -162,7 +162,9 @@ def _pictures(photos: Path | None, workspace: Path | None, seed: int) -> list[Pi
     return shuffled(in_pool(opened, latest_snapshot(opened)), str(seed))
 
 
-def _write(output: Path, job: Job, count: int, pictures: Sequence[Picture], workers: int, as_json: bool) -> None:
+def _write(
+    output: Path, job: SynthesisJob, count: int, pictures: Sequence[Picture], workers: int, as_json: bool
+) -> None:
     from curation.synthesis.source import write_source
     from flywheel.core.progress import Progress
 

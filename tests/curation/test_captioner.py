@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from curation.captioning.captioner import PROMPTS, Captioner, Refused
-from curation.captioning.generated import sidecars
+from curation.captioning.written import sidecars
 from curation.captioning.recaption import caption_pool
 from curation.policy.reader import load_policy
 from curation.run import curate

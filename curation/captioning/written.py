@@ -52,7 +52,7 @@ def text_key(paths: Iterable[Path]) -> str:
     return digest(deciding)[:8] if deciding else ""
 
 
-def with_generated(rows: Iterable[Mapping[str, Any]], paths: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
+def with_written(rows: Iterable[Mapping[str, Any]], paths: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
     """Pool rows with the text condition as `caption`, and every caption with its origin as `captions`: own ones first.
 
     `paths`: side-cars of the rows' shard. Edit pairs keep their instruction.
