@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from curation.captioning.captioner import PROMPTS, Captioner, Refused
-from curation.captioning.written import sidecars
 from curation.captioning.recaption import caption_pool
+from curation.captioning.written import sidecars
 from curation.policy.reader import load_policy
 from curation.run import curate
 from curation.sources import pool
