@@ -144,8 +144,8 @@ def sharpness(luma: np.ndarray) -> float:
 def color_entropy(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float:
     """Shannon entropy, bits, of the joint histogram of uint8 [H, W] planes at 16 levels a channel.
 
-    Joint, because the channels of pictures are correlated and those of noise are not: photographs have 2.5–8.5 bits, RGB
-    noise over 11.
+    Joint, because the channels of pictures are correlated and those of noise are not: photographs have 2.5–8.5 bits,
+    RGB noise over 11.
     """
     import cv2
 

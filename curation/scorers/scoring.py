@@ -144,7 +144,7 @@ def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[st
         write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
 
 
-# In the worker processes ------------------------------------------------------------------------------------------------------
+# In the worker processes ----------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _loaded(name: str, options: str) -> Scorer:
     """A scorer with its models, loaded once per process."""
