@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class UsageError(Exception):
-    """The user can fix this: one clear sentence, printed without a traceback, exit code 2."""
+    """An error that the user can fix: one clear sentence, printed without a traceback; exit code 2."""

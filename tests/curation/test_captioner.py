@@ -160,7 +160,7 @@ def test_what_does_not_come_stays_to_be_asked(workspace: Workspace, server: Serv
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("not json", "answer is no JSON"),
+        ("not json", "answer is not JSON"),
         (GOOD | {"objects": "a patch"}, "does not fit the schema: 'a patch' is not of type 'array'"),
         ({k: v for k, v in GOOD.items() if k != "watermark"}, "'watermark' is a required property"),
         (GOOD | {"caption": ""}, "does not fit the schema"),
@@ -183,7 +183,7 @@ def test_refused_answers_are_recorded_and_not_asked_for_again(workspace: Workspa
     assert len(server.calls) == 4
     assert counts(run(workspace, captioner(server))) == (3, 3, 0, 0, 0, 0)
     errors = sorted(r["error"] for r in query(workspace, "select error from captions where caption is null"))
-    assert "in 2 attempts: the answer is no JSON" in errors[0] and "(HTTP 400): no" in errors[1]
+    assert "in 2 attempts: the answer is not JSON" in errors[0] and "(HTTP 400): no" in errors[1]
 
 
 @pytest.mark.parametrize("status", [401, 404])

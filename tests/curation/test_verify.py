@@ -14,10 +14,10 @@ from curation.verify.checks import passed, verifiers, verify
 from flywheel.core.errors import UsageError
 from flywheel.core.image import decode_working
 from flywheel.core.scorer import Item
-from flywheel.demo.cards import Group, Single, draw_group, draw_single
+from flywheel.demo.cards import ShapeGroup, Single, draw_group, draw_single
 from flywheel.demo.mascot import Scene, draw_scene
 from flywheel.demo.meaning import POSITIONS, SHAPES
-from flywheel.demo.objects import Found, color_name, detect, to_lab
+from flywheel.demo.objects import Component, color_name, detect, to_lab
 from flywheel.demo.palette import BACKGROUNDS, INKS
 from flywheel.demo.verifiers import nearest_anchor
 from flywheel.demo.word_cards import Word, draw_word
@@ -66,7 +66,7 @@ def test_detector_survives_blur_and_noise():
 @pytest.mark.parametrize("number", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_detector_counts_copies(shape, number):
-    image = draw_group(Group(shape, "green", number, "pink"), random.Random(0))
+    image = draw_group(ShapeGroup(shape, "green", number, "pink"), random.Random(0))
     _, found = detect(blurred(image, sigma=0.8))
     assert [f.shape for f in found] == [shape] * number
 
@@ -75,7 +75,7 @@ def test_detector_sees_the_position_and_area_it_was_given():
     canvas = Image.new("RGB", (200, 100), "white")
     ImageDraw.Draw(canvas).rectangle((20, 30, 59, 69), fill=(32, 92, 200))
     _, found = detect(np.asarray(canvas))
-    assert len(found) == 1 and isinstance(found[0], Found)
+    assert len(found) == 1 and isinstance(found[0], Component)
     assert (found[0].shape, found[0].color) == ("square", "blue")
     assert found[0].x == pytest.approx(0.2, abs=0.01) and found[0].y == pytest.approx(0.5, abs=0.02)
     assert found[0].area == pytest.approx(0.08, rel=0.1)

@@ -1,6 +1,5 @@
 """Pages that answer questions: SQL, what if, why. And what a browser makes of them."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from curation.sources.ingest import ingest
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, write_folder
-from tests.dashboards.conftest import opened
+from tests.dashboards.visits import opened
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +57,17 @@ def test_why_a_sample_is_there(curated: Workspace) -> None:
     assert 'role="alert"' in client.get("/why", params={"id": "no such thing"}).text
 
 
-# In a browser --------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def address(curated: Workspace) -> Iterator[str]:
-    with served(curated) as found:
-        yield found
+    with served(curated) as url:
+        yield url
 
 
 def test_a_slider_answers_in_place(browser: Any, address: str) -> None:
     page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}/what-if")
@@ -78,20 +76,5 @@ def test_a_slider_answers_in_place(browser: Any, address: str) -> None:
     page.wait_for_url("**/what-if?S1.resolution.min=100")
     page.get_by_text("6 → 5").wait_for()
     page.goto(f"{address}/")
-    assert said == [], "no script may fail, nor the content-security policy refuse anything"
+    assert messages == [], "no script may fail, nor the content-security policy refuse anything"
     assert all(url.startswith((address, "data:")) for url in asked)
-
-
-def test_trends_are_drawn(browser: Any, address: str, curated: Workspace) -> None:
-    for number, rate in ((1, 0.5), (2, 0.25)):
-        result = {"failure_rate": {"count": rate}, "prompts": {"count": 40}, "gate": [], "targets": []}
-        row = {"round": number, "verdict": "PROMOTE", "checkpoint": f"c{number}", "result": json.dumps(result)}
-        Ledger(curated, "rounds").append([row], key=f"r{number}")
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto(address)
-    canvas = page.locator("figure[data-chart] canvas")
-    canvas.wait_for()
-    pixels = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
-    drawn = canvas.evaluate(f"c => ({pixels})(c).filter((v, i) => i % 4 == 3 && v).length")
-    assert drawn > 2000, "the lines, the band and the labels"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
