@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from curation.synthesis.documents import layout_pages, multilingual_pages, paragraph_pages
 from curation.synthesis.meaning import meaning
-from curation.synthesis.photos import photo_edits
 from curation.synthesis.sample import Recipe, Sample
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import plugins
@@ -27,7 +26,6 @@ __all__ = [
     "draw",
     "generators",
     "meaning",
-    "photo_edits",
     "synthesise",
 ]
 

@@ -1,100 +1,28 @@
-"""Edit pairs from photographs: exact masks, inverse pairs, refusals; and synthetic sources from job to shard."""
+"""Synthetic sources from job to shard."""
 
 from __future__ import annotations
 
-import io
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from curation.policy.reader import load_policy
 from curation.run import curate
 from curation.sources import pool
 from curation.sources.ingest import ingest
 from curation.synthesis import source as synthetic
-from curation.synthesis.masked import KINDS, masked_edits
-from curation.synthesis.photos import RESTORATIONS, STYLES, photo_edits
 from curation.synthesis.pictures import in_folder, in_pool, shuffled
-from curation.synthesis.regions import blend, subject
-from curation.synthesis.sample import Sample, Unsuitable
 from curation.synthesis.source import EditJob, TextJob, write_source
-from curation.verify.checks import passed, verify
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.workspace import Workspace
-from tests.curation.corpus import encoded, texture, tree, write_folder
+from tests.curation.corpus import encoded, tree, write_folder
+from tests.curation.synthesis.edits import pixels
 
-
-@pytest.fixture(scope="module")
-def photographs() -> tuple[bytes, bytes]:
-    """A flower, and a Chinese temple."""
-    temple, flower = (Image.fromarray(pixels).resize((320, 214)) for pixels in load_sample_images().images)
-    return encoded(flower, "JPEG", quality=95), encoded(temple, "JPEG", quality=95)
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)), np.int16)
-
-
-def edits(kind: str, photographs: tuple[bytes, bytes], seed: int = 0) -> list[Sample]:
-    flower, temple = photographs
-    first, second = (temple, flower) if kind == "object" else (flower, temple)
-    return list(masked_edits(kind, first, "a photo of a dahlia", second, "a photo of a dahlia", random.Random(seed)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_changes_outside_the_mask_and_something_inside(kind: str, photographs: tuple[bytes, bytes]) -> None:
-    forward, backward = edits(kind, photographs)
-    mask = pixels(forward.mask)
-    change = np.abs(pixels(forward.image) - pixels(forward.references[0])).max(axis=2)
-    assert set(np.unique(mask)) == {0, 255} and mask.shape == change.shape
-    assert change[mask == 0].max(initial=0) == 0
-    assert change[mask > 0].mean() > 5
-    assert (backward.image, backward.references) == (forward.references[0], (forward.image,))
-    assert backward.mask == forward.mask and backward.caption != forward.caption
-    assert edits(kind, photographs) == [forward, backward] != edits(kind, photographs, seed=1)
-
-
-def test_what_is_said_names_the_subject(photographs: tuple[bytes, bytes]) -> None:
-    assert edits("recolour", photographs)[0].caption.startswith("make the dahlia ")
-    assert edits("object", photographs)[1].caption.startswith("remove the dahlia on the ")
-    flower, temple = photographs
-    unknown = masked_edits("recolour", flower, "Dahlia, f/2.8", temple, "", random.Random(0))
-    assert next(unknown).caption.startswith("make the subject ")
-
-
-def test_an_edited_text_is_read_back(photographs: tuple[bytes, bytes]) -> None:
-    pairs = [sample for seed in range(2) for sample in edits("text", photographs, seed)]
-    asked = [s for s in pairs if s.checks]
-    assert len(asked) >= 2
-    assert all(passed(o) for o in verify([s.item for s in asked], [s.checks for s in asked]))
-    wrong = [{**asked[0].checks[0], "text": "something else"}]
-    assert not passed(verify([asked[0].item], [wrong])[0])
-
-
-def test_pictures_without_a_subject_are_unsuitable(photographs: tuple[bytes, bytes]) -> None:
-    for picture in (Image.new("RGB", (200, 160), (90, 120, 60)), texture(2, 200, 160)):
-        with pytest.raises(Unsuitable, match="subject"):
-            subject(picture)
-    same = Image.new("RGB", (64, 64), (120, 120, 120))
-    with pytest.raises(Unsuitable, match="changes nothing"):
-        blend(same, same, np.ones((64, 64), bool))
-
-
-def test_restorations_and_styles_keep_what_is_shown(photographs: tuple[bytes, bytes]) -> None:
-    samples = list(photo_edits(photographs[0], seed="0", operations=(*RESTORATIONS, *STYLES), min_identity=0.5))
-    assert len(samples) == 2 * len(RESTORATIONS + STYLES)
-    assert all(passed(o) for o in verify([s.item for s in samples], [s.checks for s in samples]))
-    assert samples == list(photo_edits(photographs[0], seed="0", operations=(*RESTORATIONS, *STYLES), min_identity=0.5))
-
-
-# Sources -------------------------------------------------------------------------------------------------------------
 JOB = TextJob("comic", ("latin",), 0, 384, 100)
 
 

@@ -59,7 +59,7 @@ def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, reque
         ingest(workspace, write_folder(tmp_path / f"src-{batch}", files, captions))
     if workers == 1:  # a Ray of its own
         command = [sys.executable, "-c", ONE_WORKER, str(workspace.root)]
-        subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, timeout=300)
+        subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True, timeout=300)
     else:
         request.getfixturevalue("ray_session")
         score(workspace, SCORERS)
