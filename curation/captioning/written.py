@@ -21,7 +21,6 @@ from flywheel.core.schema import CAPTIONS
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-USES = ("fill", "add", "replace")
 SOURCE = "source"  # origin of captions that came with the picture
 
 

@@ -37,7 +37,7 @@ _SUBJECT = re.compile(r"^(?:a|an|the)? ?(?:photo|photograph|picture|image) of (?
 _PLACES = {"left": 0.27, "right": 0.73}
 
 
-def recolour(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
+def recolour(photo: Image.Image, what: str, donor: Image.Image, donor_what: str, rng: random.Random) -> Pair:
     """Give the subject another hue."""
     import cv2
 
@@ -51,7 +51,7 @@ def recolour(photo: Image.Image, what: str, other: Image.Image, other_what: str,
     return photo, after, touched, f"make {thing} {color}", f"give {thing} its natural colour back"
 
 
-def background(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
+def background(photo: Image.Image, what: str, donor: Image.Image, donor_what: str, rng: random.Random) -> Pair:
     """Replace the background by a plain one or by another photograph."""
     mask = subject(photo)
     thing = _thing(what)
@@ -59,18 +59,18 @@ def background(photo: Image.Image, what: str, other: Image.Image, other_what: st
         name, colors = rng.choice(list(_GROUNDS.items()))
         ground, instruction = gradient(photo.size, *colors), f"replace the background with a plain {name} one"
     else:
-        ground = other.resize(photo.size, Image.Resampling.BICUBIC)
-        instruction = f"put {thing} into the place of {_thing(other_what, 'another photograph')}"
+        ground = donor.resize(photo.size, Image.Resampling.BICUBIC)
+        instruction = f"put {thing} into the place of {_thing(donor_what, 'another photograph')}"
     after, touched = blend(photo, ground, ~mask)
     return photo, after, touched, instruction, f"put {thing} back to where it was: {what or 'the original photograph'}"
 
 
-def add_object(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
+def add_object(photo: Image.Image, what: str, donor: Image.Image, donor_what: str, rng: random.Random) -> Pair:
     """Add the subject of another photograph; the inverse removes it."""
-    mask = subject(other)
+    mask = subject(donor)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    piece, shape = other.crop(box), Image.fromarray(mask.astype(np.uint8) * 255).crop(box)
+    piece, shape = donor.crop(box), Image.fromarray(mask.astype(np.uint8) * 255).crop(box)
     scale = rng.uniform(0.35, 0.5) * min(photo.width / piece.width, photo.height / piece.height)
     size = (max(1, round(piece.width * scale)), max(1, round(piece.height * scale)))
     if min(size) < 24:
@@ -82,12 +82,12 @@ def add_object(photo: Image.Image, what: str, other: Image.Image, other_what: st
     layer.paste(piece.resize(size, Image.Resampling.LANCZOS), (left, top))
     stencil.paste(shape.resize(size, Image.Resampling.BILINEAR), (left, top))
     after, touched = blend(photo, layer, np.asarray(stencil) > 127)
-    thing = _thing(other_what, "the object").removeprefix("the ")
+    thing = _thing(donor_what, "the object").removeprefix("the ")
     article = "an" if thing[0] in "aeiou" else "a"
     return photo, after, touched, f"add {article} {thing} on the {where}", f"remove the {thing} on the {where}"
 
 
-def text(photo: Image.Image, what: str, other: Image.Image, other_what: str, rng: random.Random) -> Pair:
+def text(photo: Image.Image, what: str, donor: Image.Image, donor_what: str, rng: random.Random) -> Pair:
     """Replace the text on a sign by another, or add a sign with text; the inverse undoes it."""
     texts, state = built_in("en"), rng.getrandbits(64)
     words = [texts.label(rng) for _ in range(2)]
@@ -112,16 +112,17 @@ KINDS: dict[str, Callable[..., Pair]] = {
 
 
 def masked_edits(
-    kind: str, image: bytes, what: str, other: bytes, other_what: str, rng: random.Random
+    kind: str, image: bytes, what: str, donor: bytes, donor_what: str, rng: random.Random
 ) -> Iterator[Sample]:
-    """An edit and its inverse as ti2i samples with one mask. `what`, `other_what`: captions, empty if unknown.
+    """An edit and its inverse as ti2i samples with one mask.
 
+    `donor`: another photograph, for a new background or object. `what`, `donor_what`: captions, empty if unknown.
     Errors: `BadImage`; `Unsuitable` if the picture has no clear subject or no room for a text.
     """
-    photo, second = decode(image), decode(other)
+    photo, second = decode(image), decode(donor)
     for picture in (photo, second):
         picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
-    before, after, mask, forward, backward = KINDS[kind](photo, what, second, other_what, rng)
+    before, after, mask, forward, backward = KINDS[kind](photo, what, second, donor_what, rng)
     _require_equal_outside(before, after, mask)
     source, target, gray = encode(before), encode(after), _gray(mask)
     yield Sample(target, forward, "ti2i", (source,), _checks(kind, forward), kind, mask=gray)

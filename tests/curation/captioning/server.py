@@ -74,5 +74,12 @@ def run(workspace: Workspace, captioner: Captioner, use: str = "fill", **options
     return caption_pool(workspace, captioner, kind="general", use=use, **options)
 
 
-def counts(found: Any) -> tuple[int, ...]:
-    return found.wanted, found.there, found.captioned, found.refused, found.unanswered, found.left
+def counts(captioned: Any) -> tuple[int, ...]:
+    return (
+        captioned.wanted,
+        captioned.there,
+        captioned.captioned,
+        captioned.refused,
+        captioned.unanswered,
+        captioned.left,
+    )

@@ -128,8 +128,8 @@ def test_pictures_of_any_shape_have_statistics(size: tuple[int, int]) -> None:
 def test_only_what_is_wanted_is_computed() -> None:
     item = Item(encoded(texture(7)))
     every, few = load("pixels"), load("pixels", only=["luma"])
-    (whole,), (part,) = every.score([item]), few.score([item])
+    (full,), (part,) = every.score([item]), few.score([item])
     assert few.fields == every.fields and few.version != every.version != load("pixels", only=[]).version
-    assert part == {k: v if k in ("luma", "phash", "thumbnail") else None for k, v in whole.items()}
+    assert part == {k: v if k in ("luma", "phash", "thumbnail") else None for k, v in full.items()}
     with pytest.raises(UsageError, match="unknown taste; choose from luma"):
         load("pixels", only=["taste"])

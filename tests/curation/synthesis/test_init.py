@@ -57,9 +57,9 @@ def test_held_out_meanings_are_never_made_whatever_their_wording():
     )
     held = {meaning(p) for p in exclude}
     stream = draw([single_cards()], seed="0", exclude=exclude)
-    seen = {meaning(next(stream).caption) for _ in range(500)}
-    assert len(held) == 12 and not held & seen
-    assert len(seen) == 120 - 12
+    meanings = {meaning(next(stream).caption) for _ in range(500)}
+    assert len(held) == 12 and not held & meanings
+    assert len(meanings) == 120 - 12
 
 
 def test_an_edit_shows_no_held_out_card_before_or_after():
@@ -94,8 +94,8 @@ def test_refused_samples_are_reported_not_swallowed(monkeypatch):
 
     monkeypatch.setitem(generators(), "half", (unreadable,))
     refused = []
-    made = list(synthesise("half", 20, seed=0, exclude=NONE, on_refused=lambda s, o: refused.append((s, o))))
-    assert len(made) == 20 and refused
+    samples = list(synthesise("half", 20, seed=0, exclude=NONE, on_refused=lambda s, o: refused.append((s, o))))
+    assert len(samples) == 20 and refused
     assert all(not passed(outcomes) for _, outcomes in refused)
 
 

@@ -18,13 +18,13 @@ LANGUAGES = [language for script in SCRIPTS for language in languages(script)]
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_built_in_text_can_be_drawn_read_back_and_quoted(language: str) -> None:
     texts, rng = built_in(language), random.Random(0)
-    said = {draw(rng) for draw in (texts.title, texts.label, texts.speech, texts.sentence) for _ in range(60)}
-    assert len(said) > 60
-    require_verifiable("".join(said), texts.script)
-    assert all(quoted_text(f'a page: "{text}"') == text for text in said)
+    drawn = {draw(rng) for draw in (texts.title, texts.label, texts.speech, texts.sentence) for _ in range(60)}
+    assert len(drawn) > 60
+    require_verifiable("".join(drawn), texts.script)
+    assert all(quoted_text(f'a page: "{text}"') == text for text in drawn)
 
 
-def test_texts_of_ones_own() -> None:
+def test_texts_of_a_user() -> None:
     texts = from_lines(["  A short “line” ", "", "A much longer line of a text of one's own"], "latin")
     rng = random.Random(0)
     assert {texts.title(rng) for _ in range(9)} == {"A short line"}

@@ -29,8 +29,8 @@ JOB = TextJob("comic", ("latin",), 0, 384, 100)
 def test_a_source_is_the_same_however_it_came_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "_PART", 2)
     whole, grown = tmp_path / "whole", tmp_path / "grown"
-    made = write_source(whole, JOB, 3)
-    assert made.samples == 3 and len(list(whole.glob("*.png"))) == 3
+    summary = write_source(whole, JOB, 3)
+    assert summary.samples == 3 and len(list(whole.glob("*.png"))) == 3
     write_source(grown, JOB, 1)
     (grown / ".parts" / "000000.json").unlink()  # as if killed before the part was finished
     write_source(grown, JOB, 3)
@@ -72,12 +72,12 @@ def test_edit_pairs_and_their_masks_reach_the_shards(
     ingest(workspace, photos)
     pictures = shuffled(in_pool(workspace, None), "0")
     assert [p.read() for p in sorted(pictures, key=lambda p: p.row)] == [flower, temple]
-    made = write_source(tmp_path / "edits", EditJob(("recolour", "tone"), 0), 4, pictures=pictures)
-    assert made.samples == 4
-    found = ingest(workspace, tmp_path / "edits")
+    summary = write_source(tmp_path / "edits", EditJob(("recolour", "tone"), 0), 4, pictures=pictures)
+    assert summary.samples == 4
+    ingested = ingest(workspace, tmp_path / "edits")
     rows = [json.loads(line) for line in (tmp_path / "edits" / "captions.jsonl").read_text().splitlines()]
     masks = {r["mask"] for r in rows if "mask" in r}
-    assert masks and found.quarantined == 0 and found.found == len({r["file"] for r in rows}) == 4
+    assert masks and ingested.quarantined == 0 and ingested.found == len({r["file"] for r in rows}) == 4
     result = curate(workspace, load_policy("demo"))
     shown = []
     for file in read_json(Path(result.manifest))["files"]:

@@ -16,17 +16,17 @@ LANGUAGES = [language for script in SCRIPTS for language in languages(script)]
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_lines_keep_every_character_and_stay_inside_their_box(language: str) -> None:
     texts = built_in(language)
-    said = texts.paragraph(random.Random(1), 120)
-    font = fonts_for(said, texts.script)[0]
+    text = texts.paragraph(random.Random(1), 120)
+    font = fonts_for(text, texts.script)[0]
     box = Box(10, 10, 410, 610)
-    setting = fit(said, box, font, 60)
-    assert "".join("".join(setting.lines).split()) == "".join(said.split())
+    setting = fit(text, box, font, 60)
+    assert "".join("".join(setting.lines).split()) == "".join(text.split())
     assert max(setting.font.getlength(line) for line in setting.lines) <= box.width and setting.height <= box.height
     assert not [line for line in setting.lines[1:] if line[0] in "、。，．！？ー"]
     if texts.script == "latin":
-        assert " ".join(setting.lines) == said  # no word is parted
+        assert " ".join(setting.lines) == text  # no word is parted
     with pytest.raises(NoRoom, match="do not fit into 400 x 60 pixels"):
-        fit(said, Box(0, 0, 400, 60), font, 60)
+        fit(text, Box(0, 0, 400, 60), font, 60)
 
 
 def test_a_word_wider_than_its_box_does_not_fit() -> None:

@@ -20,17 +20,17 @@ from tests.flywheel.demo.drawn import blurred, singles
 
 def test_detector_reads_shape_colour_place_and_background_of_clean_cards():
     for card, image in singles(60):
-        background, found = detect(decode_working(image))
+        background, components = detect(decode_working(image))
         assert background == card.background
-        seen = [(f.shape, f.color, nearest_anchor(f.x, f.y)) for f in found]
-        assert seen == [(card.shape, card.color, card.position)]
+        readings = [(c.shape, c.color, nearest_anchor(c.x, c.y)) for c in components]
+        assert readings == [(card.shape, card.color, card.position)]
 
 
 def test_detector_survives_blur_and_noise():
     hits = 0
     for i, (card, image) in enumerate(singles(80, seed=1)):
-        _, found = detect(blurred(image, sigma=1.2, noise=8, seed=i))
-        hits += [(f.shape, f.color) for f in found] == [(card.shape, card.color)]
+        _, components = detect(blurred(image, sigma=1.2, noise=8, seed=i))
+        hits += [(c.shape, c.color) for c in components] == [(card.shape, card.color)]
     assert hits >= 76
 
 
@@ -38,18 +38,18 @@ def test_detector_survives_blur_and_noise():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_detector_counts_copies(shape, number):
     image = draw_group(ShapeGroup(shape, "green", number, "pink"), random.Random(0))
-    _, found = detect(blurred(image, sigma=0.8))
-    assert [f.shape for f in found] == [shape] * number
+    _, components = detect(blurred(image, sigma=0.8))
+    assert [c.shape for c in components] == [shape] * number
 
 
 def test_detector_sees_the_position_and_area_it_was_given():
     canvas = Image.new("RGB", (200, 100), "white")
     ImageDraw.Draw(canvas).rectangle((20, 30, 59, 69), fill=(32, 92, 200))
-    _, found = detect(np.asarray(canvas))
-    assert len(found) == 1 and isinstance(found[0], Component)
-    assert (found[0].shape, found[0].color) == ("square", "blue")
-    assert found[0].x == pytest.approx(0.2, abs=0.01) and found[0].y == pytest.approx(0.5, abs=0.02)
-    assert found[0].area == pytest.approx(0.08, rel=0.1)
+    _, components = detect(np.asarray(canvas))
+    assert len(components) == 1 and isinstance(components[0], Component)
+    assert (components[0].shape, components[0].color) == ("square", "blue")
+    assert components[0].x == pytest.approx(0.2, abs=0.01) and components[0].y == pytest.approx(0.5, abs=0.02)
+    assert components[0].area == pytest.approx(0.08, rel=0.1)
 
 
 def test_detector_finds_nothing_in_noise_blank_and_photograph():
@@ -57,12 +57,12 @@ def test_detector_finds_nothing_in_noise_blank_and_photograph():
     assert detect(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) == (None, [])
     assert detect(np.full((64, 64, 3), 200, np.uint8))[1] == []
     ramp = np.linspace(0, 255, 128)[None, :, None] + rng.normal(0, 12, (128, 128, 3))
-    assert not [f for f in detect(np.clip(ramp, 0, 255).astype(np.uint8))[1] if f.shape != "other"]
+    assert not [c for c in detect(np.clip(ramp, 0, 255).astype(np.uint8))[1] if c.shape != "other"]
 
 
-def test_letters_are_no_shapes():
-    _, found = detect(decode_working(draw_word(Word("FISH", "red", "white"), random.Random(0))))
-    assert found and {f.shape for f in found} == {"other"}
+def test_letters_are_not_shapes():
+    _, components = detect(decode_working(draw_word(Word("FISH", "red", "white"), random.Random(0))))
+    assert components and {c.shape for c in components} == {"other"}
 
 
 @pytest.mark.parametrize("name", INKS)
