@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
+from flywheel.core.files import text_lines
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.workspace import Workspace
 
@@ -240,5 +241,5 @@ def references(workspace: Workspace) -> Mapping[str, list[str]]:
     """Workspace paths of the reference images, by held-out prompt that has any."""
     if not workspace.suite.exists():
         return {}
-    prompts = [json.loads(line) for line in workspace.suite.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [json.loads(line) for line in text_lines(workspace.suite) if line.strip()]
     return {p["prompt_id"]: [f"suite/{name}" for name in p["references"]] for p in prompts if p.get("references")}

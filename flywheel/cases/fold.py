@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flywheel.core import lens, mirror
 from flywheel.core.files import digest, replacing
 from flywheel.core.schema import CASE_EVENTS
-from flywheel.core.storage import parquet_list, readable
+from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ def _merged(workspace: Workspace, events: str, files: Sequence[str]) -> tuple[st
     if copy is None:
         return _MERGED.replace("<states>", _STATES.replace("<events>", f"({events})")), list(files)
     (path,), folded = mirror.kept([str(copy[0])]), copy[1]
-    kept = f"read_parquet({parquet_list([path])})"
+    kept = read_parquet([path])
     later = [f for f in files if Path(f).name not in folded]
     if not later:
         return f"FROM {kept}", [path]
-    new = f"read_parquet({parquet_list(later)}, union_by_name=true)"
+    new = read_parquet(later, union_by_name="true")
     states = _MERGED.replace("<states>", _STATES.replace("<events>", new))
     return _JOINED.replace("<kept>", kept).replace("<later>", states), [path, *later]
 

@@ -14,6 +14,7 @@ from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.cases.fold import connect
 from flywheel.core.files import write_parquet
 from flywheel.core.ledger import Ledger
+from flywheel.core.storage import read_parquet
 from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
@@ -115,7 +116,7 @@ _UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending
 
 
 def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
-    gathered = f"SELECT signal FROM read_parquet({done})" if done else "SELECT 0::UBIGINT AS signal WHERE false"
+    gathered = f"SELECT signal FROM {read_parquet(done)}" if done else "SELECT 0::UBIGINT AS signal WHERE false"
     con.execute(
         f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flywheel.cases import fold
@@ -18,7 +20,7 @@ from flywheel.core.files import read_json, replacing
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import parquet_list, quoted
+from flywheel.core.storage import parquet_list, pattern, quoted
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,13 +73,19 @@ def connect(
             con.execute(f"CREATE VIEW {name} AS {sql}")
             read += files
     if sealed:
-        con.execute(f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = {parquet_list(read)}")
+        allowed = parquet_list({*read, *map(pattern, read)})
+        con.execute(f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = {allowed}")
         con.execute("SET enable_external_access = false; SET lock_configuration = true")
     return con
 
 
 def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
-    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement."""
+    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement.
+
+    >>> import flywheel as fw
+    >>> fw.query(fw.Workspace("empty"), "select count(*) as cases from cases")
+    [{'cases': 0}]
+    """
     answer = _answer(workspace, sql)
     return [dict(zip(answer.columns, row)) for row in answer.rows]
 
@@ -127,16 +135,25 @@ def documentation() -> list[dict[str, str]]:
 
 
 def export(workspace: Workspace, path: Path) -> Path:
-    """Write every view as a table, with comments and without images, to one DuckDB file that analysts can copy."""
+    """Write every view as a table, with comments and without images, to one DuckDB file that analysts can copy.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
+    True
+    """
     con = connect(workspace)
-    with replacing(path) as tmp:
-        con.execute(f"ATTACH '{tmp}' AS out")
+    # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
+    with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+        made = Path(folder, "export.duckdb")
+        con.execute(f"ATTACH {quoted(str(made))} AS out")
         for name, (meaning, schema) in views.ALL.items():
             con.execute(f"CREATE TABLE out.{name} AS SELECT * FROM {name}")
             con.execute(f"COMMENT ON TABLE out.{name} IS {quoted(meaning)}")
             for field in schema:
                 con.execute(f'COMMENT ON COLUMN out.{name}."{field.name}" IS {quoted(views.meaning(field))}')
         con.execute("DETACH out")
+        shutil.copyfile(made, final)
     con.close()
     return path
 

@@ -77,6 +77,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
+    text = path.read_bytes().decode(encoding).removesuffix("\n")
+    return text.split("\n") if text else []
+
+
 def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536, encoded: Sequence[str] = ()) -> None:
     """Write a `pyarrow.Table` to `path` atomically, with page checksums; equal tables give equal bytes.
 

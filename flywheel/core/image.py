@@ -38,7 +38,13 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode to upright RGB at full resolution. Errors: `BadImage`, also for truncated data."""
+    """Decode to upright RGB at full resolution. Errors: `BadImage`, also for truncated data.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> fw.decode(Path("photos/0.png").read_bytes()).size
+    (400, 300)
+    """
     return _load(open_image(data))
 
 

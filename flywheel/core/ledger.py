@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from flywheel.core.files import digest, write_bytes
 from flywheel.core.mirror import kept
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_options
+from flywheel.core.storage import delta_address, delta_options
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ class Ledger:
 
     def files(self) -> list[str]:
         """Absolute paths of the Parquet files of the latest version, in a stable order."""
-        return sorted(self._delta().file_uris()) if self.exists() else []
+        # Names alone: the addresses that Delta gives are URL-encoded, and a folder may be called anything.
+        names = (uri.rpartition("/")[2] for uri in self._delta().file_uris()) if self.exists() else ()
+        return sorted(str(self.path / name) for name in names)
 
     def copies(self) -> list[str]:
         """Local copies of the same files, which are faster to read."""
@@ -156,14 +158,14 @@ class Ledger:
         options = delta_options(self.path)
         with suppress(CommitFailedError):  # another writer created it at the same moment
             DeltaTable.create(
-                str(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+                delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
             )
         return self._delta()
 
     def _delta(self) -> DeltaTable:
         from deltalake import DeltaTable
 
-        return DeltaTable(str(self.path), storage_options=delta_options(self.path))
+        return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
 
     def _read(self, files: Sequence[str]) -> pa.Table:
         import pyarrow.parquet as pq

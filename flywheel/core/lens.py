@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flywheel.core.ledger import Ledger
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import parquet_list, register
+from flywheel.core.storage import read_parquet, register
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def select(schema: pa.Schema, files: Sequence[str]) -> str:
     """The SELECT of a schema's columns from Parquet files; without files it returns no rows."""
     if files:
         columns = ", ".join(f'"{field.name}"' for field in schema)
-        return f"SELECT {columns} FROM read_parquet({parquet_list(files)}, union_by_name=true)"
+        return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
     typed = ", ".join(f'NULL::{duck(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {typed} WHERE false"
 

@@ -22,6 +22,12 @@ class Item:
     """One sample as scorers see it: encoded image, text and references.
 
     Each decoded form is computed on first use and shared by all scorers; unusable images raise `BadImage` then.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> item = fw.Item(Path("photos/0.png").read_bytes(), caption="a texture")
+    >>> item.pixels.shape, item.header.format
+    ((300, 400, 3), 'PNG')
     """
 
     image: bytes
@@ -63,6 +69,20 @@ class Scorer(Protocol):
 
     name: prefix of the columns in a policy (`header.short_edge`); version: must change whenever a value could change;
     fields: the columns.
+
+    >>> import flywheel as fw
+    >>> import pyarrow as pa
+    >>> class Brightness:
+    ...     name, version = "brightness", "1"
+    ...     fields = (pa.field("mean", pa.float64()),)
+    ...
+    ...     def score(self, items):
+    ...         return [{"mean": float(item.pixels.mean())} for item in items]
+    >>> scorer: fw.Scorer = Brightness()
+    >>> from pathlib import Path
+    >>> (row,) = scorer.score([fw.Item(Path("photos/0.png").read_bytes())])
+    >>> 0 < row["mean"] < 255
+    True
     """
 
     name: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -109,6 +110,25 @@ def quoted(text: str) -> str:
 def parquet_list(files: Iterable[str]) -> str:
     """The files as a DuckDB list literal."""
     return f"[{', '.join(map(quoted, files))}]"
+
+
+def read_parquet(files: Iterable[str], **options: str) -> str:
+    """DuckDB's table function for exactly these files; options: its named parameters, as SQL.
+
+    A path is text: neither `*`, `?` and `[` nor `name=value` mean anything in it.
+    """
+    named = {"hive_partitioning": "false"} | options
+    return f"read_parquet({parquet_list(map(pattern, files))}, {', '.join(f'{k}={v}' for k, v in named.items())})"
+
+
+def pattern(file: str) -> str:
+    """The glob pattern that matches exactly this path: DuckDB takes every path for one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", file)
+
+
+def delta_address(path: Path) -> str:
+    """Address of a Delta table: a URL, in which every character of a folder's name is itself."""
+    return str(path) if remote(path) else path.absolute().as_uri()
 
 
 def delta_options(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from flywheel.core.storage import located, remote, require_bucket
 FORMAT = 2
 _MARKER = "workspace.json"
 _ROUND = "round-"
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
 
 
 class Workspace:
@@ -24,10 +26,20 @@ class Workspace:
     root: a folder, or s3://bucket/prefix. Paths on S3 have the methods of `Path`; `flywheel.core.storage` opens them
     for other libraries. create: False opens existing workspaces only. Errors: `UsageError` if the path is a file or a
     folder of other files, a newer version wrote the workspace, or S3 refuses access.
+
+    >>> import flywheel as fw
+    >>> workspace = fw.Workspace("empty")
+    >>> workspace.round(1).plan.relative_to(workspace.root).as_posix()
+    'rounds/round-0001/plan.json'
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
         self.root = located(root).expanduser().resolve()
+        if unusable := _UNUSABLE.search(str(self.root)):
+            raise UsageError(
+                f"--workspace {str(self.root)!r}: Delta Lake cannot open tables below a folder with {unusable[0]!r} in"
+                " its name: rename the folder, or choose another"
+            )
         if remote(self.root):
             require_storage(self.root)
         marker = self.root / _MARKER

@@ -113,7 +113,14 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Everything that a run needs besides its data."""
+    """Everything that a run needs besides its data.
+
+    >>> import flywheel as fw
+    >>> from dataclasses import replace
+    >>> preset = fw.load_preset("tiny")
+    >>> replace(preset, threads=4).threads
+    4
+    """
 
     name: str
     policy: str
@@ -146,16 +153,30 @@ def built_in() -> list[str]:
 
 
 def load_preset(name: str) -> Preset:
-    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key."""
+    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key.
+
+    A file names the built-in preset it is based on (`base`, by default `tiny`) and says only what differs.
+
+    >>> import flywheel as fw
+    >>> fw.load_preset("tiny").policy
+    'qwen-image-2'
+    """
     path = Path(name) if name.endswith(".toml") else None
-    if path is None and name not in built_in():
-        raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(built_in())}, or give a .toml file")
-    data = read_toml(path or resources.files("flywheel.presets") / f"{name}.toml")
+    data = read_toml(path) if path else {"base": name}
+    base = data.pop("base", "tiny")
+    if base not in built_in():
+        raise UsageError(f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file")
+    data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    unknown = data.keys() - {"policy", "threads"}
-    if unknown or "policy" not in data:
-        raise UsageError(f"preset {name}: {'unknown key ' + min(unknown) if unknown else 'the key policy is missing'}")
+    if unknown := data.keys() - {"policy", "threads"}:
+        raise UsageError(f"preset {name}: unknown key {min(unknown)}")
     return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with the changes in place of its keys, section by section."""
+    sections = {k: v for k, v in changes.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | changes | {k: base[k] | v for k, v in sections.items()}
 
 
 def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.cases.events import Case
-from flywheel.core.files import write_bytes
+from flywheel.core.files import text_lines, write_bytes
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
 
@@ -157,7 +157,7 @@ def write(
 
 def load_examples(path: Path) -> list[Example]:
     """Read the examples of a training set."""
-    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    rows = map(json.loads, text_lines(path))
     return [Example(**{**r, "degradations": tuple(r["degradations"])}) for r in rows]
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of a run; all paths absolute."""
+    """The arguments of a run; all paths absolute.
+
+    >>> import flywheel as fw
+    >>> fw.Job(workspace="/data/w", source="/data/photos").rounds
+    2
+    """
 
     workspace: str
     source: str

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from typing import Any
 import psutil
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, given_file, write_bytes
 from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.rounds.job import Job
 
 UNSIGNED = timedelta(hours=24)  # after this long, a run of version 0.1 on another machine counts as dead
+_SETTINGS = ("preset", "policy")  # fields of a job that may name a file
+_COPIES = "runs/settings/"
 _GLANCE = 12.0  # seconds that `running` watches the heartbeat of another machine: two beats
 
 
@@ -37,7 +40,7 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
     if (current := holder(rows)) and _alive(current, workspace):
         raise UsageError(_busy(current))
     number = max((r["version"] for r in rows), default=0) + 1
-    row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(job))}
+    row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(_with_own_files(workspace, job)))}
     if not ledger.append([row], key=f"run/{number}"):
         raise UsageError(_busy(holder(ledger.rows()) or me))
     with beating(_heartbeat(workspace)) as check:
@@ -90,7 +93,21 @@ def last_job(workspace: Workspace) -> Job:
             f"no run has started in {workspace.root} yet: start one with `flywheel run --source DIR -w WORKSPACE`"
         )
     job = json.loads(max(rows, key=lambda r: (r["version"], r["kind"] == "acquired"))["job"])
-    return Job(**{**job, "workspace": str(workspace.root)})
+    files = {k: str(workspace.path(job[k])) for k in _SETTINGS if (job[k] or "").startswith(_COPIES)}
+    return Job(**{**job, **files, "workspace": str(workspace.root)})
+
+
+def _with_own_files(workspace: Workspace, job: Job) -> Job:
+    """The job with copies of its settings files in the workspace: named from anywhere, and moved with it."""
+    copies = {}
+    for field in _SETTINGS:
+        name = getattr(job, field)
+        if name and name.endswith(".toml"):
+            source = given_file(Path(name), f"a .toml file, or the name of a built-in {field}")
+            copies[field] = f"{_COPIES}{file_digest(source)[:12]}/{source.name}"
+            if not (copy := workspace.path(copies[field])).exists():
+                write_bytes(copy, source.read_bytes())
+    return replace(job, **copies)
 
 
 def _heartbeat(workspace: Workspace) -> Path:

@@ -90,6 +90,11 @@ def run(
 
     step: calls a step, as `plain_step` does; publish: functions that write for people, by label: the last steps.
     Errors: `Waiting` while a round's samples wait for review; `UsageError` for anything else the user can fix.
+
+    >>> import flywheel as fw
+    >>> summary = fw.run(fw.Job("w", "photos", "photos/captions.jsonl", preset="small.toml", rounds=1))
+    >>> summary.rounds[0].verdict
+    'PROMOTE'
     """
     began = time.monotonic()
     with work(job, step, progress) as (context, do):
@@ -104,7 +109,14 @@ def run(
 
 
 def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = None) -> Curated:
-    """Ingest, score, filter and shard new data, as a run does before its rounds. Errors: `UsageError`."""
+    """Ingest, score, filter and shard new data, as a run does before its rounds. Errors: `UsageError`.
+
+    >>> import flywheel as fw
+    >>> job = fw.Job("w", "photos", "photos/captions.jsonl", preset="small.toml")
+    >>> curated = fw.curate(job)
+    >>> curated.input == curated.admitted + curated.dropped + curated.quarantined == 12
+    True
+    """
     with work(job, step, progress) as (context, do):
         return fill_pool(context, do)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import given_file
+from flywheel.core.files import given_file, text_lines
 from flywheel.signals.suite import copy_reference, write_rows
 
 Row = dict[str, Any]
@@ -172,7 +172,7 @@ def question(text: str, capability: str, **more: Any) -> Row:
 
 
 def _json_lines(source: Path) -> Iterator[Row]:
-    for number, line in enumerate(source.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text_lines(source, "utf-8-sig"), 1):
         if line.strip():
             try:
                 row = json.loads(line)

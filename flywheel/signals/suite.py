@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import file_digest, given_file, write_bytes
+from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
 from flywheel.core.storage import located
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
@@ -36,7 +36,7 @@ def load_suite(path: Path) -> list[Prompt]:
     """The prompts of a suite file. Errors: `UsageError` naming file, line and error."""
     path = given_file(path, "a suite file, such as `flywheel suite import` writes")
     prompts = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         try:
             row = json.loads(line)
             prompts.append(
@@ -69,7 +69,7 @@ def copy_suite(source: Path, path: Path) -> Path:
     """Copy a suite with its reference images, so that a round's suite never changes. Errors: `UsageError`."""
     load_suite(source)
     source = located(source)
-    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in text_lines(source)]
     for row in rows:
         row["references"] = [copy_reference(source.parent / r, path.parent) for r in row.get("references", ())]
     return write_rows(path, rows)

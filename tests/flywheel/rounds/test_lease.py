@@ -17,6 +17,7 @@ import pytest
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
 from flywheel.rounds import lease
 from flywheel.rounds.job import Job
 
@@ -168,3 +169,17 @@ def test_unlock_takes_the_workspace_back_with_a_reason(tmp_path: Path):
     assert said(first).startswith("refused: another run took over")
     note = json.loads(Ledger(workspace, "runs").rows()[1]["job"])
     assert note == {"unlocked_by": "ada", "why": "the node is gone"}
+
+
+def test_settings_given_by_a_relative_path_are_the_runs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "small.toml").write_text('policy = "demo"\n')
+    monkeypatch.chdir(tmp_path / "here")
+    workspace = Workspace("w")
+    with lease.hold(workspace, replace(job(workspace), preset="small.toml")):
+        pass
+    (tmp_path / "here" / "small.toml").unlink()
+    monkeypatch.chdir("/")
+    (tmp_path / "here" / "w").rename(tmp_path / "moved")
+    preset = load_preset(lease.last_job(Workspace(tmp_path / "moved")).preset)
+    assert (preset.name, preset.policy) == ("small", "demo")
