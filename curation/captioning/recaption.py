@@ -1,6 +1,6 @@
-"""Caption the pool: which pictures lack a caption of this use, kind, model and prompt is a query; ask for those.
+"""Caption the pool: ask for every picture that lacks a caption of this use, kind, model and prompt.
 
-Answers are written per pool shard as soon as its last one is in. Killed, or without an answer: run it again.
+The answers of a pool shard are written once the last one has arrived. Run it again after a kill or missing answers.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.captioning.captioner import Captioner, Refused
-from curation.captioning.generated import set_folder, write_sidecar
+from curation.captioning.written import set_folder, write_sidecar
 from curation.sources import pool
 from flywheel.core.endpoint import Unanswered
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-_IN_A_ROW = 20  # calls without an answer, or refusals before the first caption: the endpoint is to blame
+_IN_A_ROW = 20  # calls in a row without an answer, or refusals before the first caption, that end the run
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass
 class Captioned:
-    """What came of the pictures: wanted = there + captioned + refused + left. `there` were answered by earlier runs."""
+    """Counts of pictures: wanted = there + captioned + refused + left. `there`: answered by earlier runs."""
 
     wanted: int = 0
     there: int = 0
     captioned: int = 0
     refused: int = 0
-    unanswered: int = 0  # of those left: asked, without an answer
-    reasons: Counter[str] = field(default_factory=Counter)  # of refusals
+    unanswered: int = 0  # those of `left` that were asked for
+    reasons: Counter[str] = field(default_factory=Counter)  # reasons of refusals
 
     @property
     def left(self) -> int:
-        """Pictures to ask for next time."""
+        """Pictures that the next run asks for."""
         return self.wanted - self.there - self.captioned - self.refused
 
 
@@ -52,7 +52,7 @@ class _Work:
     shard: pool.Shard
     ids: dict[str, int]  # sample id → row
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    open: int = 0
+    open: int = 0  # pictures without a result yet
 
 
 def caption_pool(
@@ -65,11 +65,11 @@ def caption_pool(
     concurrency: int = 8,
     progress: Progress | None = None,
 ) -> Captioned:
-    """Ask for every missing caption, at most `limit`, `concurrency` at once.
+    """Ask for all missing captions, at most `limit`, with `concurrency` calls at once.
 
-    Every text-to-image picture is asked for, with `use` fill those without a caption of their own. An answer that is
-    refused is recorded with its reason and not asked for again; one that does not come is. Errors: `UsageError` for an
-    empty pool and for an endpoint that refuses every call or does not answer.
+    Covers every text-to-image picture; with `use` fill, only those without a caption of their own. A refused answer is
+    recorded with its reason and not requested again; a missing answer is. Errors: `UsageError` for an empty pool, and
+    for an endpoint that refuses every call or does not answer.
     """
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
@@ -81,18 +81,18 @@ def caption_pool(
 
 
 def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, result: Captioned) -> list[_Work]:
-    """Shards with pictures to ask for; each distinct picture once. Counts `wanted` and `there`."""
-    written = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
-    done = {i for table in written for i in table[0].to_pylist()}
-    seen: set[str] = set()
+    """Shards with pictures to ask for, each distinct picture once. Sets `wanted` and `there` of the result."""
+    tables = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
+    done = {i for table in tables for i in table[0].to_pylist()}
+    listed: set[str] = set()
     work, asked = [], 0
     for shard in pool.shards(workspace):
         table = pq.read_table(readable(shard.path), columns=["sample_id", "task", "caption"])
         ids: dict[str, int] = {}
         for row, (sample, task, caption) in enumerate(zip(*(c.to_pylist() for c in table.columns))):
-            if task != "t2i" or sample in seen or (use == "fill" and caption.strip()):
+            if task != "t2i" or sample in listed or (use == "fill" and caption.strip()):
                 continue
-            seen.add(sample)
+            listed.add(sample)
             result.wanted += 1
             result.there += sample in done
             if sample not in done and (limit is None or asked < limit):
@@ -104,16 +104,17 @@ def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, re
 
 
 class _Run:
-    """Answers as they come, and what they say about the endpoint."""
+    """Collects the answers, and stops when the endpoint itself is at fault."""
 
     def __init__(self, captioner: Captioner, folder: Path, labels: dict[str, str], result: Captioned) -> None:
         self.captioner, self.folder, self.result = captioner, folder, result
         self.labels = labels | {"model": captioner.endpoint.model, "prompt": captioner.version}
-        self.silent = 0
+        self.silent = 0  # calls in a row without an answer
 
     def all(self, work: list[_Work], concurrency: int, progress: Progress | None) -> None:
-        """Ask for everything, `concurrency` at once; what was answered is written even when an error ends the run."""
-        pictures, running = _pictures(work), {}
+        """Ask for all pictures, `concurrency` at once; answers are written even if an error ends the run."""
+        pictures = _pictures(work)
+        running: dict[Future[dict[str, Any]], tuple[_Work, str]] = {}
         total = sum(len(w.ids) for w in work)
         with ThreadPoolExecutor(concurrency) as threads:
             try:
@@ -129,7 +130,7 @@ class _Run:
                         progress(answered, total, "pictures captioned")
             except UsageError:
                 if not self.result.captioned:
-                    work = []  # refusals that the endpoint is to blame for are no answers
+                    work = []  # the endpoint is at fault: record no refusals
                 raise
             finally:
                 for call in running:
@@ -146,7 +147,7 @@ class _Run:
             self._write(work)
 
     def _row(self, call: Future[dict[str, Any]]) -> dict[str, Any] | None:
-        """What a side-car says of a picture; None where no answer came."""
+        """Side-car row of a picture; None without an answer."""
         try:
             answer = call.result()
         except Refused as error:
@@ -176,7 +177,7 @@ class _Run:
 
 
 def _pictures(work: list[_Work]) -> Iterator[tuple[_Work, str, bytes]]:
-    """Every picture to ask for, a shard's bytes in memory at a time."""
+    """Every picture to ask for; holds the pictures of one shard in memory at a time."""
     for part in work:
         images = pq.read_table(readable(part.shard.path), columns=["image"])["image"].take([*part.ids.values()])
         for sample, image in zip(part.ids, images):

@@ -1,4 +1,4 @@
-"""What a caption is: language, script, kind, and whether it describes anything (refusal, boilerplate, URL, loop)."""
+"""Classify a caption: language, script, kind, and whether it is invalid (refusal, boilerplate, URL, loop)."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ _KNOWLEDGE = re.compile(
 )
 
 REPEATED = 0.5  # share of repeated three-word sequences from which a caption counts as a loop
-_LONG = 12  # words: shorter captions may repeat themselves
-_RUN = 4  # equal words in a row: a loop at any length
+_LONG = 12  # words: repetition is measured from this length on
+_RUN = 4  # equal words in a row that make a loop in captions of any length
 
 
 class Caption:
-    """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are judged alike."""
+    """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are treated the same."""
 
     name = "caption"
     version = "2"
@@ -83,10 +83,10 @@ class Caption:
 def describe(caption: str) -> dict[str, Any]:
     """Every column of one caption."""
     text = " ".join(caption.split())
-    said = _QUOTED.sub('""', text)  # what stands in the picture may be anything
-    refusal = bool(_REFUSAL.search(said))
-    boilerplate = bool(_BOILERPLATE.search(said) or _MARKUP.search(said))
-    urls, repeats, letters = len(_URL.findall(said)), repeated(text), scripts(text)
+    unquoted = _QUOTED.sub('""', text)  # quoted text stands in the picture and may be anything
+    refusal = bool(_REFUSAL.search(unquoted))
+    boilerplate = bool(_BOILERPLATE.search(unquoted) or _MARKUP.search(unquoted))
+    urls, repeats, letters = len(_URL.findall(unquoted)), repeated(text), scripts(text)
     wordless = bool(text) and not letters
     return {
         "refusal": refusal,
@@ -96,13 +96,13 @@ def describe(caption: str) -> dict[str, Any]:
         "invalid": refusal or boilerplate or urls > 0 or wordless or repeats > REPEATED,
         "script": main_script(letters),
         "scripts": present(letters),
-        "language": language(said),
+        "language": language(unquoted),
         "kind": kind(text) if text else None,
     }
 
 
 def repeated(text: str) -> float:
-    """Share of three-word sequences that already occurred; 1 where one word stands four times in a row."""
+    """Share of three-word sequences that occurred before, 0 to 1; 1 if a word occurs four times in a row."""
     words = [w.lower() for w in _WORD.findall(text)]
     run = 1
     for before, word in zip(words, words[1:]):
@@ -116,7 +116,7 @@ def repeated(text: str) -> float:
 
 
 def kind(text: str) -> str:
-    """The report's four kinds by rule: structured, then text (words in the picture), then knowledge, else general."""
+    """One of the report's four kinds, by rule: structured, text (words in the picture), knowledge, else general."""
     if _STRUCTURED.search(text):
         return "structured"
     if quoted_text(text) or _TEXT.search(text):

@@ -1,4 +1,4 @@
-"""Faces by OpenCV's Haar cascade, whose weights are in its package: how many, how large, how sharp."""
+"""Detect frontal faces with the Haar cascade shipped in OpenCV: number, size, sharpness."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 _WEIGHTS = "haarcascade_frontalface_default.xml"
-_STEP, _VOTES = 1.1, 8  # pyramid step; overlapping detections that make a face: fewer find faces in foliage
-_SMALLEST = 0.06  # of the short side, and never under 24 pixels, which is what the cascade was trained on
-_SIDE = 96  # pixels: side at which a face's sharpness is defined
+_STEP, _VOTES = 1.1, 8  # pyramid step; overlapping detections needed for a face: fewer would find faces in foliage
+_SMALLEST = 0.06  # of the short side; at least 24 pixels, the size the cascade was trained on
+_SIDE = 96  # pixels: faces are resized to this side before sharpness is measured
 
 
 class Face:
@@ -33,7 +33,7 @@ class Face:
 
     def __init__(self) -> None:
         if not (weights := _weights()).is_file():
-            raise Unavailable(f"this OpenCV carries no face cascade ({weights}): install opencv-contrib-python 4")
+            raise Unavailable(f"this OpenCV has no face cascade ({weights}): install opencv-contrib-python 4")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -44,13 +44,13 @@ def _one(item: Item) -> dict[str, Any]:
     import cv2
 
     luma = cv2.cvtColor(item.pixels, cv2.COLOR_RGB2GRAY)
-    found = faces(luma)
-    if not len(found):
+    boxes = faces(luma)
+    if not len(boxes):
         return {"count": 0, "largest": None, "sharpness": None}
-    x, y, side, _ = max(found.tolist(), key=lambda box: (box[2], box))
+    x, y, side, _ = max(boxes.tolist(), key=lambda box: (box[2], box))
     crop = cv2.resize(luma[y : y + side, x : x + side], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(crop, cv2.CV_64F))
-    return {"count": len(found), "largest": side / min(luma.shape), "sharpness": float(deviation[0, 0] ** 2)}
+    return {"count": len(boxes), "largest": side / min(luma.shape), "sharpness": float(deviation[0, 0] ** 2)}
 
 
 def faces(luma: np.ndarray) -> np.ndarray:
@@ -58,8 +58,8 @@ def faces(luma: np.ndarray) -> np.ndarray:
     import cv2
 
     smallest = max(24, round(_SMALLEST * min(luma.shape)))
-    found = _cascade().detectMultiScale(cv2.equalizeHist(luma), _STEP, _VOTES, minSize=(smallest, smallest))
-    return np.asarray(found, np.int64).reshape(-1, 4)
+    boxes = _cascade().detectMultiScale(cv2.equalizeHist(luma), _STEP, _VOTES, minSize=(smallest, smallest))
+    return np.asarray(boxes, np.int64).reshape(-1, 4)
 
 
 def _weights() -> Path:

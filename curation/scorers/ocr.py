@@ -1,6 +1,6 @@
-"""What is written in the picture, read by PaddleOCR (PP-OCRv6 small, onnxruntime); is it what the caption quotes?
+"""Read the text in a picture with PaddleOCR (PP-OCRv6 small, onnxruntime) and compare it with the caption's quotes.
 
-`quoted_text` and `text_similarity` are the pure half: verifiers and rewards use them too.
+`quoted_text` and `text_similarity` are pure functions that verifiers and rewards use too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from flywheel.core.orientation import turned
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
-MAX_SIDE = 2560  # pixels: neither enlarged beyond it nor read above it
-_TALL = 1.5  # height over width from which the engine takes a box for a turned line
-_SURE = 0.85  # confidence that text on its side or head does not reach (measured: at most 0.84; upright 0.96 and more)
-_ENOUGH = 10.0  # characters that must be sure: a label on its side does not make a picture lie
+READABLE_SIDE = 320  # pixels: pictures with a smaller short side are enlarged by a whole factor until they reach it
+MAX_SIDE = 2560  # pixels: largest long side that is read; larger pictures are reduced, and none is enlarged beyond it
+_TALL = 1.5  # height over width from which the engine treats a box as a rotated line
+_SURE = 0.85  # confidence that only upright text reaches (measured: upright at least 0.96, rotated at most 0.84)
+_ENOUGH = 10.0  # sure characters needed to turn a picture: one rotated label is not enough
 _QUOTES = re.compile(
     r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
@@ -37,16 +37,16 @@ _QUOTES = re.compile(
 
 
 def quoted_text(caption: str) -> str | None:
-    """The text that a caption puts in quotation marks, several joined by a space; None where it quotes nothing."""
+    """Text in quotation marks in a caption, several quotes joined by a space; None without a quote."""
     parts = [next(filter(None, match.groups()), "").strip() for match in _QUOTES.finditer(caption)]
     text = " ".join(p for p in parts if comparable(p))
     return text or None
 
 
 def comparable(text: str) -> str:
-    """Letters, digits and combining marks of any script, NFKC, case folded: all that counts in a comparison.
+    """The characters that text comparison uses: letters, digits and combining marks of any script, NFKC, case folded.
 
-    Flat shapes are sometimes read as "■" or "–", and spacing is layout: neither is spelling.
+    Punctuation and spaces are ignored: OCR sometimes reads flat shapes as "■" or "–", and spacing is layout.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
@@ -60,8 +60,8 @@ def text_similarity(read: str, wanted: str) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One text box: what it says, the engine's confidence, corners [4, 2] in pixels of the picture."""
+class TextLine:
+    """One text box: its text, the engine's confidence, and its corners [4, 2] in pixels of the picture."""
 
     text: str
     confidence: float
@@ -69,13 +69,13 @@ class Line:
 
     @property
     def tall(self) -> bool:
-        """Is the box upright on its short end? Then the engine turned it by 90° counterclockwise to read it."""
+        """Whether the box stands on its short side; the engine reads such a box rotated by 90° counterclockwise."""
         width, height = self._sides()
         return height > _TALL * width
 
     @property
     def height(self) -> float:
-        """Height of its characters, pixels."""
+        """Height of the characters, pixels."""
         return min(self._sides())
 
     def _sides(self) -> tuple[float, float]:
@@ -85,9 +85,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the engine read, in reading order, from a picture of width × height pixels."""
+    """Text lines in reading order, read from a picture of width × height pixels."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
     width: int
     height: int
 
@@ -108,12 +108,12 @@ class Reading:
 
 
 def read_text(image: Image.Image) -> Reading:
-    """Read a picture (any PIL mode). Boxes without a letter or digit are no text."""
+    """Read the text in a picture of any PIL mode. Boxes without a letter or digit are dropped."""
     rgb = enlarged(image.convert("RGB"))
     result = _engine().predict(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]))[0]  # the engine expects BGR
     scale = image.width / rgb.width
     lines = tuple(
-        Line(text, float(score), np.asarray(box, dtype=np.float64) * scale)
+        TextLine(text, float(score), np.asarray(box, dtype=np.float64) * scale)
         for text, score, box in zip(result["rec_texts"], result["rec_scores"], result["rec_polys"])
         if comparable(text)
     )
@@ -121,16 +121,16 @@ def read_text(image: Image.Image) -> Reading:
 
 
 def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]:
-    """(reading of the picture turned upright, degrees clockwise that it was turned by, doubt in 0 to 1).
+    """(reading of the picture turned upright, turn in degrees clockwise, doubt from 0 to 1).
 
-    Text that lies or stands on its head is read with little confidence, but text that runs downwards is read in full:
-    the picture as it is and upside down show all four turns. Turn and doubt are None without enough sure text; doubt is
-    the share of the sure text that another turn would serve, 0 where the picture stays as it is.
+    The engine reads upside-down text with low confidence, but rotates tall boxes itself. Two readings, as is and upside
+    down, therefore cover all four turns. Turn and doubt are None without enough sure text. Doubt is the share of the
+    sure text that would need another turn; 0 if the picture is not turned.
     """
     reading = read_text(image)
     sure = _sure(reading, 0, 270)
     unsure = sum(len(comparable(line.text)) for line in reading.lines) - sure[0]
-    if unsure > sure[0]:  # most of the text does not read well as it is
+    if unsure > sure[0]:  # most of the text is unsure as is
         reversed_ = read_text(image.transpose(Image.Transpose.ROTATE_180))
         sure |= _sure(reversed_, 180, 90)
     turn = max(sure, key=lambda degrees: (sure[degrees], -degrees))
@@ -143,7 +143,7 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
 
 
 def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
-    """Characters that are read for sure, by the turn that makes them upright: of wide boxes, and of tall ones."""
+    """Number of sure characters by the turn that makes them upright: `wide` for wide boxes, `tall` for tall ones."""
     sure = {wide: 0.0, tall: 0.0}
     for line in reading.lines:
         weight = max(0.0, line.confidence - _SURE) / (1 - _SURE)
@@ -152,7 +152,7 @@ def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """The picture at a size the engine can read: small ones ×2 … ×8 (64 px ×5, 96 px ×4), huge ones reduced."""
+    """Resize a picture for the engine: enlarge small ones ×2 … ×8 (64 px ×5, 96 px ×4), reduce huge ones."""
     factor = min(8, math.ceil(READABLE_SIDE / min(image.size)), max(1, MAX_SIDE // max(image.size)))
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -170,7 +170,7 @@ def _polygon_area(points: np.ndarray) -> float:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    """The engine, loaded once per process, on one thread: parallelism is by process. Errors: `UsageError`."""
+    """The engine, loaded once per process, on one thread because parallelism is by process. Errors: `UsageError`."""
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     import logging
 
@@ -191,7 +191,7 @@ def _engine() -> Any:
             engine_config={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
             device="cpu",
         )
-    except Exception as error:  # whatever keeps it from starting, no picture is at fault
+    except Exception as error:  # a fault of the installation, not of a picture
         raise UsageError(f"PaddleOCR does not start ({error}): run `flywheel doctor`") from error
 
 
@@ -202,12 +202,12 @@ _LINE = pa.struct(
 
 
 class Ocr:
-    """Text in the picture, and its agreement with the caption's quoted text (null where the caption quotes nothing).
+    """Text in the picture, and its agreement with the caption's quoted text (null if the caption quotes nothing).
 
-    only_quoted: read only pictures whose caption quotes text; every column of the others is null. Reading is the
-    dearest operator by two orders of magnitude. turns: find pictures that lie on their side or head (no EXIF says so)
-    and read them upright; without it `turn` and `turn_doubt` are no columns. Verifiers never turn: a word upside down
-    is not the word that was asked for.
+    only_quoted: read only pictures whose caption quotes text; the others are null in every column. OCR costs a hundred
+    times as much as other operators. turns: detect rotated pictures without an EXIF orientation and read them upright;
+    without it there are no columns `turn` and `turn_doubt`. Verifiers never turn a picture, because a word upside down
+    is not the requested word.
     """
 
     name = "ocr"
@@ -245,7 +245,7 @@ class Ocr:
         turn: dict[str, Any] = {}
         if not self.turns:
             reading = read_text(item.upright)
-        elif item.references:  # to turn the result but not its reference would part them
+        elif item.references:  # turning the result but not its reference would misalign them
             reading, turn = read_text(item.upright), {"turn": None, "turn_doubt": None}
         else:
             reading, degrees, doubt = read_upright(item.upright)
@@ -268,7 +268,7 @@ class Ocr:
         } | turn
 
 
-def _record(line: Line, reading: Reading) -> dict[str, Any]:
+def _record(line: TextLine, reading: Reading) -> dict[str, Any]:
     low, high = line.corners.min(axis=0), line.corners.max(axis=0)
     size = np.array([reading.width, reading.height])
     (x, y), (width, height) = low / size, (high - low) / size

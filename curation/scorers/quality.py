@@ -1,4 +1,4 @@
-"""Image quality without a reference: BRISQUE (Mittal et al. 2012) by OpenCV, with a model given by path."""
+"""Image quality without a reference: BRISQUE (Mittal et al. 2012) in OpenCV, with a model loaded from files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flywheel.core.scorer import Item, per_item
 class Quality:
     """`model`, `range`: the two YAML files of an OpenCV BRISQUE model (opencv_contrib, quality/samples).
 
-    Raises `Unavailable` without them: no package carries them.
+    Errors: `Unavailable` if a file is missing; no package ships them.
     """
 
     name = "quality"
@@ -45,4 +45,4 @@ class Quality:
 def _network(model: str, range_: str) -> Any:
     import cv2
 
-    return cv2.quality.QualityBRISQUE_create(model, range_)
+    return cv2.quality.QualityBRISQUE.create(model, range_)

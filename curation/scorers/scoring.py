@@ -1,7 +1,7 @@
-"""Scoring: every scorer's columns for every pool row, computed once. What is missing is the work still to do.
+"""Compute the columns of every scorer for every pool row once. The work to do is the score files that are missing.
 
-`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order; the file's existence is the
-checkpoint. Thresholds live in the policy.
+`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order. A file that exists is
+finished. Thresholds live in the policy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning.generated import with_generated
+from curation.captioning.written import with_written
 from curation.scorers import load
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
@@ -30,20 +30,29 @@ Progress = Callable[[int, int, str], None]
 Options = Mapping[str, Any]
 References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
 
-_COLUMNS = "sample_id", "image", "width", "height", "caption", "captions", "task", "reference_ids"  # all that it reads
-_GROUP_ROWS = 16  # rows whose decodes are in memory together …
-_GROUP_PIXELS = 32_000_000  # … and at most this many pixels of them
+_COLUMNS = (
+    "sample_id",
+    "image",
+    "width",
+    "height",
+    "caption",
+    "captions",
+    "task",
+    "reference_ids",
+)  # columns that are read
+_GROUP_ROWS = 16  # rows whose decoded pictures are in memory together …
+_GROUP_PIXELS = 32_000_000  # … with at most this many pixels
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest that mallopt takes
-_KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker keeps
+_KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest value that mallopt accepts
+_KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker process keeps
 
 
 def score(
     workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
 ) -> None:
-    """Compute the missing score files of the whole pool: a Ray task per shard, all its pending scorers over one decode.
+    """Compute the missing score files of the pool: one Ray task per shard, with one decode for all pending scorers.
 
-    A row that raises has its `error` set; one that kills its worker process is found, and has its error set too.
+    A row whose scoring raises, or kills the worker process, gets its `error` set.
     """
     todo = pending(workspace, scorers)
     if not todo:
@@ -58,7 +67,7 @@ def score(
 
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
-    """Where the columns of one scorer for one shard are."""
+    """Path of the score file of a shard."""
     return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
 
 
@@ -70,23 +79,23 @@ Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path o
 
 
 def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
-    """Shards with missing score files, and which those are."""
+    """Shards with missing score files, each with those files."""
     loaded = {name: load(name, **options) for name, options in scorers.items()}
-    # Listed once: on S3 a question for each file is a request.
-    there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
+    # List each folder once: on S3, checking single files costs a request each.
+    present = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
     todo = []
     for shard in pool.shards(workspace):
         paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
-        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in there[n]}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in present[n]}
         if missing:
             todo.append((shard, missing))
     return todo
 
 
 def _references(workspace: Workspace, shard: Path) -> References:
-    """Where the shard's reference images are in the pool."""
-    named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
-    wanted = {i for ids in named.to_pylist() for i in ids}
+    """Places in the pool of the shard's reference images."""
+    column = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
+    wanted = {i for ids in column.to_pylist() for i in ids}
     return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
 
 
@@ -110,48 +119,48 @@ def fetch_images(places: References) -> dict[str, bytes]:
     by_shard: dict[str, list[tuple[int, str]]] = {}
     for image_id, (path, row) in sorted(places.items()):
         by_shard.setdefault(path, []).append((row, image_id))
-    out: dict[str, bytes] = {}
+    data: dict[str, bytes] = {}
     for path, rows in by_shard.items():
         images = pq.read_table(readable(path), columns=["image"])["image"]
-        out |= {image_id: images[row].as_py() for row, image_id in rows}
-    return out
+        data |= {image_id: images[row].as_py() for row, image_id in rows}
+    return data
 
 
 def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
-    """Set the `error` of rows, (key of the pool shard, row) → reason, that failed only after they were scored.
+    """Set the `error` of rows that failed after scoring; `faults`: (key of the pool shard, row) → reason.
 
-    Tables made from the scores of their batches are removed: they are written again.
+    Deletes the score tables of their batches, which are then written again.
     """
     for shard in pool.shards(workspace):
-        found = {row: why for (key, row), why in faults.items() if key == shard.key}
-        if not found:
+        reasons = {row: why for (key, row), why in faults.items() if key == shard.key}
+        if not reasons:
             continue
         for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
-            derived.unlink()  # first: killed in between, it must not outlive what it was made from
+            derived.unlink()  # first: after a kill in between, no table may be left that is older than its scores
         path = score_path(workspace, scorer, shard)
         table = pq.read_table(readable(path))
-        errors = [found.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
+        errors = [reasons.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
         place = table.schema.get_field_index("error")
         write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
 
 
-# In the workers ------------------------------------------------------------------------------------------------------
+# In the worker processes ----------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _loaded(name: str, options: str) -> Scorer:
-    """A scorer, and the models behind it, once per process."""
+    """A scorer with its models, loaded once per process."""
     return load(name, **json.loads(options))
 
 
 def _read(shard: Path) -> pa.Table:
-    """What scorers see of a shard; on one thread, because parallelism is by process."""
+    """The columns of a shard that scorers need; read on one thread because parallelism is by process."""
     return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
 
 
 @lru_cache(maxsize=1)
 def _settle() -> None:
-    """Once per process: one thread, because parallelism is by process, and a heap that is kept from picture to picture.
+    """Once per process: set OpenCV to one thread (parallelism is by process) and keep freed memory between pictures.
 
-    By default glibc gives every plane back to the system and faults it in again: up to a third of a picture's cost.
+    By default glibc returns every plane to the system and faults it in again: up to a third of a picture's cost.
     """
     import ctypes
 
@@ -165,7 +174,7 @@ def _settle() -> None:
 
 def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = list(with_generated(_read(shard).to_pylist(), captions))
+    rows = list(with_written(_read(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
@@ -173,30 +182,32 @@ def _score_shard(shard: Path, todo: Pending, references: References, captions: S
 def _score_one(
     shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
 ) -> dict[str, list[Any]]:
-    """Score a single row; the worker may die of it."""
-    rows = list(with_generated(_read(shard).slice(row, 1).to_pylist(), captions))
+    """Score a single row, which may kill the worker process."""
+    rows = list(with_written(_read(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 
 def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
-    """A row of this shard kills its worker: score each alone, so that only that row is lost."""
+    """Score each row alone, so that a row that kills its worker process loses only itself."""
     ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     killers = []
-    for row, found in run_all(_score_one, calls):
-        if isinstance(found, Exception):
+    for row, scores in run_all(_score_one, calls):
+        if isinstance(scores, Exception):
             killers.append(row)
         else:
             for name in todo:
-                results[name][row] = found[name][0]
-    # Which scorer it is: the others keep their columns, so that a repaired one is all that has to run again.
+                results[name][row] = scores[name][0]
+    # Find the scorer that crashes: the others keep their columns, and only that one runs again after its repair.
     again = [(row, name) for row in killers for name in todo]
     calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
-    for index, found in run_all(_score_one, calls):
+    for index, scores in run_all(_score_one, calls):
         row, name = again[index]
-        killed = isinstance(found, Exception)
-        results[name][row] = RuntimeError("crashed the scoring process") if killed else found[name][0]
+        if isinstance(scores, Exception):
+            results[name][row] = RuntimeError("crashed the scoring process")
+        else:
+            results[name][row] = scores[name][0]
     _write(todo, ids, results)
 
 
@@ -204,7 +215,7 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
     """Scorer name → one dict or exception per row."""
     _settle()
     images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
-    out: dict[str, list[Any]] = {name: [] for name in todo}
+    results: dict[str, list[Any]] = {name: [] for name in todo}
     for group in _groups(rows):
         items = [
             Item(
@@ -216,12 +227,12 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
             for r in group
         ]
         for name, (options, _) in todo.items():
-            out[name] += _loaded(name, options).score(items)
-    return out
+            results[name] += _loaded(name, options).score(items)
+    return results
 
 
 def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Consecutive rows whose decoded pictures fit in memory together."""
+    """Split rows into consecutive groups whose decoded pictures fit in memory."""
     group: list[dict[str, Any]] = []
     pixels = 0
     for row in rows:
@@ -247,5 +258,5 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
 
 
 def reason(error: Exception) -> str:
-    """Why a row is unusable, as the `error` column and the quarantine say it."""
+    """Text of an error for the `error` column and the quarantine."""
     return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""How much of the reference is left in the result of an edit: subject, unchanged part, structure; and what changed.
+"""Compare the result of an edit with its reference: kept subject, unchanged area, structure, and size of the change.
 
-Everything is measured at one working size, so that a small result can be compared with a large reference.
+All measures use one working size, so that a small result can be compared with a large reference.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from flywheel.core.image import decode_working
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-SIDE = 64  # pixels: working side, both pictures
-CHANGED = 16.0  # ΔE between reference and result that counts as a change, after a light blur
-CELL = 8  # pixels of the working side: cell whose mean change is the size of a faint change
-MIN_SUBJECT = 0.02  # share of the picture: smaller marks are no subject
-STRUCTURE_CELL = 16  # pixels of the working side: cell in which edges are compared …
-STRUCTURE_CELLS = 4  # … and how many of the 16 must agree: an edit leaves a quarter where it was
-STRUCTURE_SCALES = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # at which the middle of the reference is looked for in the result
-MIN_DETAIL = 9.0  # ΔE spread inside a mark: a subject has inner detail, a flat shape has none
+SIDE = 64  # pixels: working side of both pictures
+CHANGED = 16.0  # minimum ΔE, after a light blur, that counts as a change
+CELL = 8  # pixels of the working side: cell over which a faint change is averaged
+MIN_SUBJECT = 0.02  # share of the picture: smaller marks are not a subject
+STRUCTURE_CELL = 16  # pixels of the working side: cell for comparing edges …
+STRUCTURE_CELLS = 4  # … and number of the 16 cells that are averaged: an edit leaves at least a quarter in place
+STRUCTURE_SCALES = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # of the reference's centre, searched in the result
+MIN_DETAIL = 9.0  # ΔE spread inside a mark: a subject has inner detail, a flat shape does not
 
 
 class Similarity:
-    """Agreement of a ti2i sample with its references; every column is null for a sample without references."""
+    """Agreement of a ti2i sample with its references; without references every column is null."""
 
     name = "similarity"
     version = "4"
@@ -67,7 +67,7 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def identity(reference: np.ndarray, result: np.ndarray) -> float:
-    """Correlation in [0, 1] of the reference's subject with its best place in the result; RGB uint8 [H, W, 3] each."""
+    """Correlation in [0, 1] of the reference's subject with its best match in the result; RGB uint8 [H, W, 3] each."""
     import cv2
 
     source, target = working(reference), working(result)
@@ -83,60 +83,61 @@ def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
     a, b = working(reference), working(result)
     difference = np.linalg.norm(cv2.GaussianBlur(a, (0, 0), 1.0) - cv2.GaussianBlur(b, (0, 0), 1.0), axis=2)
     changed = difference > CHANGED
-    # the rim of a change is mixed by resampling: it says nothing about what was to stay
+    # resampling mixes the rim of a change with its surroundings, so it is excluded from the unchanged part
     keep = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     similar = float(ssim(a[..., 0], b[..., 0])[keep].mean()) if keep.any() else 0.0
     return float(np.clip(similar, 0, 1)), float(changed.mean())
 
 
 def largest_change(difference: np.ndarray) -> float:
-    """Mean of the cell that differs most, of a ΔE per pixel [SIDE, SIDE]: a change of tone is faint but everywhere.
+    """Largest cell mean of a ΔE map [SIDE, SIDE].
 
-    A mean over a cell, because a picture that was only encoded again differs in single pixels.
+    Averaging over cells finds faint changes of tone and ignores single pixels that differ after encoding again.
     """
     cells = difference.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
     return float(cells.mean(axis=(1, 3)).max())
 
 
 def color_shift(difference: np.ndarray) -> float:
-    """Median of a ΔE per pixel [SIDE, SIDE]: an edit that leaves more than half of the picture alone has 0.
+    """Median of a ΔE map [SIDE, SIDE]; 0 if an edit leaves more than half of the picture alone.
 
-    Where a picture shifts as a whole, `unchanged` sees nothing of it: it compares lightness, and that of the rest.
+    It detects a colour shift of the whole picture, which `unchanged` misses because it compares only the lightness of
+    unchanged pixels.
     """
     return float(np.median(difference))
 
 
 def related(reference: np.ndarray, result: np.ndarray) -> float | None:
-    """Agreement of two pictures' edges in [0, 1], RGB uint8 [H, W, 3] each; None where the reference has none.
+    """Agreement of the edges of two pictures in [0, 1], RGB uint8 [H, W, 3] each; None for a reference without edges.
 
-    Edges outlive recolouring, restyling and most of what an edit may do. The greatest counts: of the cells that agree
-    best in place, in fine and in coarse edges, of the reference's middle anywhere and at any size in the result, and of
-    identity, which outlives blur. Unrelated photographs stay under 0.6, nearly all of them.
+    Edges survive recolouring, restyling and most other edits. The value is the maximum of three measures: the cells
+    that agree best in place (fine and coarse edges), the best match of the reference's centre anywhere in the result at
+    several scales, and `identity`, which survives blur. Nearly all unrelated photographs score below 0.6.
     """
-    found = [identity(reference, result)]
+    scores = [identity(reference, result)]
     for fine in (4, 2):
         a, b = edges(reference, fine), edges(result, fine)
         if a.max() < 1e-3:
             return None
-        found.append(_in_place(a, b))
+        scores.append(_in_place(a, b))
         if fine == 4:
-            found.append(_anywhere(a, b))
-    return max(0.0, *found)
+            scores.append(_anywhere(a, b))
+    return max(0.0, *scores)
 
 
 def edges(pixels: np.ndarray, fine: int) -> np.ndarray:
-    """Density of edges, float32 [SIDE, SIDE], of RGB uint8 [H, W, 3], taken at `fine` × SIDE pixels."""
+    """Edge density, float32 [SIDE, SIDE], of RGB uint8 [H, W, 3], computed at `fine` × SIDE pixels."""
     import cv2
 
     size = (SIDE * fine, SIDE * fine)
     luma = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    luma = cv2.GaussianBlur(luma, (0, 0), 0.8)
-    slope = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+    soft = cv2.GaussianBlur(luma, (0, 0), 0.8)
+    slope = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
     return cv2.resize(np.sqrt(slope), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _in_place(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean correlation of the cells that agree best."""
+    """Mean correlation of the `STRUCTURE_CELLS` cells that agree best."""
     cells = [
         plane.reshape(SIDE // STRUCTURE_CELL, STRUCTURE_CELL, SIDE // STRUCTURE_CELL, STRUCTURE_CELL)
         .swapaxes(1, 2)
@@ -150,16 +151,16 @@ def _in_place(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _anywhere(a: np.ndarray, b: np.ndarray) -> float:
-    """Best correlation of the middle of `a` with any place of `b`, at every scale."""
+    """Best correlation of the centre of `a` with any place in `b`, over all scales."""
     import cv2
 
     best = 0.0
     for scale in STRUCTURE_SCALES:
         side = round(SIDE * scale)
-        whole = cv2.resize(a, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        scaled = cv2.resize(a, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         part = min(side * 5 // 8, SIDE * 3 // 4)
         first = (side - part) // 2
-        middle = whole[first : first + part, first : first + part]
+        middle = scaled[first : first + part, first : first + part]
         if middle.std() > 1e-3:
             match = cv2.matchTemplate(b, middle, cv2.TM_CCOEFF_NORMED)
             best = max(best, float(match[np.isfinite(match)].max(initial=0.0)))
@@ -171,7 +172,7 @@ def _aspect(pixels: np.ndarray) -> float:
 
 
 def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the mark with most inner detail on a plain background; else the whole picture."""
+    """(top, bottom, left, right) of the most detailed mark on a plain background, else of the whole Lab [H, W, 3]."""
     import cv2
 
     h, w = lab.shape[:2]
@@ -183,8 +184,8 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
     best, detail = None, MIN_DETAIL
     for outline in outlines:
         left, top, width, height = cv2.boundingRect(outline)
-        filled = cv2.drawContours(np.zeros_like(marks), [outline], -1, 1, cv2.FILLED)
-        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # the rim is mixed
+        filled = cv2.drawContours(np.zeros_like(marks), [outline], -1, (1,), cv2.FILLED)
+        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # without the anti-aliased rim
         if filled.mean() < MIN_SUBJECT or not len(inner):
             continue
         spread = float(np.linalg.norm(inner - np.median(inner, axis=0), axis=1).mean())
@@ -194,7 +195,7 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def working(pixels: np.ndarray) -> np.ndarray:
-    """CIE Lab float32 [SIDE, SIDE, 3]: both pictures on one grid, whatever their size."""
+    """CIE Lab float32 [SIDE, SIDE, 3] of RGB uint8 [H, W, 3]; puts pictures of any size on one grid."""
     import cv2
 
     shrinking = min(pixels.shape[:2]) > SIDE

@@ -1,4 +1,4 @@
-"""Canvas, fonts and encoding of drawn pictures: drawn large, reduced once, so that every edge is anti-aliased."""
+"""Canvas, fonts and encoding of drawn pictures; drawn large and reduced once, so that every edge is anti-aliased."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVERSAMPLING = 3
 
 
 class Canvas:
-    """A square card of `side` pixels; shapes are placed in units of the side, 0 to 1, y downwards."""
+    """A square card of `side` pixels; coordinates are in units of the side, 0 to 1, y downwards."""
 
     def __init__(self, background: RGB, side: int) -> None:
         self.side = side
@@ -40,7 +40,7 @@ class Canvas:
         self.draw.arc([v * self._scale for v in box], start, end, fill=fill, width=round(width * self._scale))
 
     def text(self, word: str, centre: tuple[float, float], font: str, cell: float, height: float, fill: RGB) -> None:
-        """Write a word in capitals of `height`, each letter in the middle of its own cell, `cell` wide."""
+        """Write a word in capitals of `height`, each letter centred in a cell of width `cell`."""
         from PIL import ImageFont
 
         _, top, _, bottom = ImageFont.truetype(font, 100).getbbox("H")
@@ -51,30 +51,30 @@ class Canvas:
             self.draw.text((x, baseline), letter, font=typeface, fill=fill, anchor="ms")
 
     def png(self) -> bytes:
-        """The finished card, PNG."""
+        """PNG bytes of the finished card."""
         return encode(self.image.resize((self.side, self.side), Image.Resampling.BOX))
 
 
 def encode(image: Image.Image) -> bytes:
-    """RGB PNG bytes; equal pictures give equal bytes."""
+    """PNG bytes in RGB; equal pictures give equal bytes."""
     out = io.BytesIO()
     image.convert("RGB").save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 
 def tint(color: RGB, rng: random.Random, spread: int = 4) -> RGB:
-    """The colour with a little variation, so that no two cards share one exact value."""
+    """The colour with a small random variation per channel."""
     r, g, b = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return r, g, b
 
 
 @lru_cache
 def font_path(name: str) -> str:
-    """File of a font `package:path/inside`, found through the installed package. Errors: `UsageError` when missing."""
+    """File of the font `package:path/inside` in an installed package. Errors: `UsageError` if it is missing."""
     package, _, inside = name.partition(":")
     spec = util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for folder in folders:
         if (path := Path(folder, inside)).is_file():
             return str(path)
-    raise UsageError(f"font {inside} is not in the installed package {package!r}: install the pinned version of it")
+    raise UsageError(f"font {inside} is not in the installed package {package!r}: install its pinned version")

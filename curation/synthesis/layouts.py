@@ -1,9 +1,8 @@
-"""Complex pages with text: slides, posters, infographics and comics from layout templates, which are data."""
+"""Draw slides, posters, infographics and comics from layout templates (templates.toml)."""
 
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from curation.synthesis.canvas import RGB
 from curation.synthesis.glyphs import FONTS, fonts_for
 from curation.synthesis.phrases import Texts, number
 from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
+from flywheel.core.config import read_toml
 
 STYLES = ("slide", "poster", "infographic", "comic")
 _TABLE = Path(__file__).with_name("templates.toml")
@@ -31,7 +31,7 @@ _OVERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Page:
-    """A drawn page: its texts in reading order, and what a caption says about it."""
+    """A drawn page, its texts in reading order, and its caption."""
 
     image: Image.Image
     texts: tuple[str, ...]
@@ -44,7 +44,7 @@ def templates(style: str) -> tuple[str, ...]:
 
 
 def page(style: str, template: str, texts: Texts, rng: random.Random, side: int) -> Page:
-    """A page whose short side is `side` pixels. Errors: `NoRoom` where a text does not fit."""
+    """A page whose short side is `side` pixels. Errors: `NoRoom` if a text does not fit."""
     layout = _table()[style][template]
     palette = rng.choice(_table()["palettes"])
     colors: dict[str, RGB] = _FIXED | {k: tuple(v) for k, v in palette.items() if k != "name"}
@@ -52,36 +52,36 @@ def page(style: str, template: str, texts: Texts, rng: random.Random, side: int)
     big = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING), colors[layout.get("background", "paper")])
     canvas = ImageDraw.Draw(big)
     fonts = rng.sample(FONTS[texts.script], len(FONTS[texts.script]))
-    said, places = [], []
+    written, places = [], []
     for element in layout["elements"]:
         box = _box(element["box"], big.size)
         if "shape" in element:
             _SHAPES[element["shape"]](canvas, box, colors[element["color"]], rng)
         else:
-            said.append(_write(canvas, element, box, colors, texts, fonts, rng, big.height))
-            places.append(f'{_NAMES[element["text"]]} "{said[-1]}" at the {_place(element["box"])}')
+            written.append(_write(canvas, element, box, colors, texts, fonts, rng, big.height))
+            places.append(f'{_NAMES[element["text"]]} "{written[-1]}" at the {_place(element["box"])}')
     caption = f"{_article(style)} in {palette['name']}: {', '.join(places)}"
-    return Page(big.resize((width, height), Image.Resampling.BOX), tuple(said), caption)
+    return Page(big.resize((width, height), Image.Resampling.BOX), tuple(written), caption)
 
 
 def _write(
     canvas: ImageDraw.ImageDraw, element: dict[str, Any], box: Box, colors: dict[str, RGB], texts: Texts,
     fonts: Sequence[str], rng: random.Random, height: int,
 ) -> str:  # fmt: skip
-    """Draw a text of the element's kind into its box, in the first of `fonts` that can; returns it."""
-    said = number(rng) if element["text"] == "number" else getattr(texts, element["text"])(rng)
-    usable = fonts_for(said, texts.script)
+    """Draw a text of the element's kind into its box, in the first of `fonts` with all its glyphs; returns the text."""
+    text = number(rng) if element["text"] == "number" else getattr(texts, element["text"])(rng)
+    usable = fonts_for(text, texts.script)
     font = _BOLD if element.get("bold") and _BOLD in usable else next(f for f in fonts if f in usable)
     setting = fit(
-        said, box, font, element["size"] * height, smallest=MIN_SIZE * _OVERSAMPLING, lines=element.get("lines", 1)
+        text, box, font, element["size"] * height, smallest=MIN_SIZE * _OVERSAMPLING, lines=element.get("lines", 1)
     )
     draw(canvas, setting, box, colors[element.get("ink", "ink")], align=element.get("align", "left"))
-    return said
+    return text
 
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Any]:
-    return tomllib.loads(_TABLE.read_text("utf-8"))
+    return read_toml(_TABLE)
 
 
 def _size(ratio: list[int], side: int) -> tuple[int, int]:
@@ -130,7 +130,7 @@ def _bubble(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Rando
 
 
 def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    """The area under a line: bars of their own would be read as letters."""
+    """The area under a line; separate bars would be read as letters."""
     count = rng.randint(4, 8)
     xs = [box.left + i * box.width / (count - 1) for i in range(count)]
     points = [(x, box.bottom - rng.uniform(0.25, 1.0) * box.height) for x in xs]
@@ -138,7 +138,7 @@ def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random
 
 
 def _figure(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    """A person: head with eyes and a mouth, shoulders."""
+    """A person: shoulders, and a head with eyes and mouth."""
     middle, head = (box.left + box.right) / 2, box.height * 0.24
     skin = rng.choice(((246, 214, 182), (224, 172, 130), (160, 106, 70), (112, 74, 48)))
     canvas.rounded_rectangle(

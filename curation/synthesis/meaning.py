@@ -1,7 +1,7 @@
-"""What a prompt asks for, wording aside: so that an evaluation prompt never enters training under other words.
+"""Meaning of a prompt regardless of its wording, so that a reworded evaluation prompt never enters training.
 
-Packages say it for the pictures that they make, by entry points of the group `flywheel.meanings`: functions of a prompt
-that return a hashable value, equal for prompts that ask for the same, or None where they do not know.
+Packages define meanings through the entry point group `flywheel.meanings`: functions of a prompt that return a hashable
+value, equal for prompts that ask for the same picture, or None for prompts they do not know.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from flywheel.core.plugins import plugins
 
 
 def meaning(prompt: str) -> Hashable | None:
-    """What a prompt asks for, as the first package that knows says; None where none does."""
+    """Meaning of a prompt from the first package that knows it; None if none does."""
     return next((m for of in plugins("flywheel.meanings").values() if (m := of(prompt)) is not None), None)

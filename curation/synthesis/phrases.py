@@ -1,29 +1,29 @@
-"""Texts to draw: titles, labels, speech, sentences, paragraphs in several languages, or the lines of a user's file."""
+"""Texts to draw: titles, labels, speech, sentences and paragraphs in several languages, or lines of a user's file."""
 
 from __future__ import annotations
 
 import random
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 
 _TABLE = Path(__file__).with_name("phrases.toml")
 _SLOT = re.compile(r"\{(\w+)\}")
-_QUOTES = str.maketrans("", "", '"“”「」『』')  # they end a quotation in a caption
-_SHORT = 24  # characters: a user's line that may be a title or a label
+_QUOTES = str.maketrans("", "", '"“”「」『』')  # removed, because they would end a quotation in a caption
+_SHORT = 24  # characters: longest line of a user that serves as title or label
 
 Draw = Callable[[random.Random], str]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What can be said in one language. Each draws one text, on one line, without quotation marks."""
+    """Texts of one language. Each function draws one text, on one line, without quotation marks."""
 
     language: str
     script: str
@@ -34,31 +34,31 @@ class Texts:
 
     @property
     def gap(self) -> str:
-        """Between two sentences."""
+        """Separator between two sentences."""
         return " " if self.script == "latin" else ""
 
     def paragraph(self, rng: random.Random, tokens: int) -> str:
-        """Sentences up to about `tokens` words, or characters of scripts without spaces."""
+        """Sentences up to about `tokens` words (characters in scripts without spaces)."""
         from curation.scorers.text import words
 
-        said = [self.sentence(rng)]
-        while words(longer := self.gap.join([*said, self.sentence(rng)])) <= tokens:
-            said.append(longer[len(self.gap.join(said)) + len(self.gap) :])
-        return self.gap.join(said)
+        text = self.sentence(rng)
+        while words(longer := f"{text}{self.gap}{self.sentence(rng)}") <= tokens:
+            text = longer
+        return text
 
 
 def number(rng: random.Random) -> str:
-    """A figure as infographics show it."""
+    """A figure in the style of infographics: 12%, 340, 2.5M."""
     return rng.choice((f"{rng.randint(2, 99)}%", f"{rng.randint(2, 999)}", f"{rng.randint(1, 9)}.{rng.randint(1, 9)}M"))
 
 
 def languages(script: str) -> tuple[str, ...]:
     """Built-in languages of a script. Errors: `UsageError` for a script without texts."""
-    found = tuple(name for name, table in _tables().items() if table["script"] == script)
-    if not found:
+    names = tuple(name for name, table in _tables().items() if table["script"] == script)
+    if not names:
         known = ", ".join(dict.fromkeys(t["script"] for t in _tables().values()))
         raise UsageError(f"no built-in texts in script {script!r}: choose from {known}, or give a file with texts")
-    return found
+    return names
 
 
 def built_in(language: str) -> Texts:
@@ -72,20 +72,20 @@ def built_in(language: str) -> Texts:
 
 
 def from_lines(lines: Sequence[str], script: str) -> Texts:
-    """Texts of one's own: every line is a sentence, the short ones are titles and labels too.
+    """Texts from a user's lines: every line is a sentence; short ones also serve as titles, labels and speech.
 
-    Errors: `UsageError` where there is no line.
+    Errors: `UsageError` without a line of text.
     """
     clean = [text for line in lines if (text := " ".join(line.translate(_QUOTES).split()))]
     if not clean:
-        raise UsageError("the file with texts has no line of text")
+        raise UsageError("the file with texts has no line of text: write one text per line")
     short = [line for line in clean if len(line) <= _SHORT] or [min(clean, key=len)]
     return Texts("own", script, *(lambda rng, c=c: rng.choice(c) for c in (short, short, short, clean)))
 
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(_TABLE.read_text("utf-8"))
+    return read_toml(_TABLE)
 
 
 def _fill(pattern: str, table: dict[str, list[str]], rng: random.Random) -> str:

@@ -1,4 +1,4 @@
-"""What a generator makes: one training sample with the checks it has to pass before anything is trained on it."""
+"""A synthetic training sample with its entry checks, and the recipe that makes it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flywheel.core.scorer import Item
 
 
 class Unsuitable(ValueError):
-    """This picture does not suit what is to be made of it; the message says why."""
+    """The picture cannot be used for this sample; the message says why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A generated sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks.
+    """A synthetic sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks.
 
-    `kind`: of the caption. `mask`: gray PNG, white where an edit may have changed the picture; None: anywhere.
+    `kind`: kind of the caption. `mask`: gray PNG, white where the edit may have changed the picture; None: anywhere.
     """
 
     image: bytes
@@ -47,9 +47,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A family of samples: its variants, what each of them shows and says, and how one becomes a sample.
+    """A family of samples: its variants, their meanings, and a function that renders a variant.
 
-    `meanings` names the caption's meaning and that of every picture involved; `render` is pure in its arguments.
+    `meanings` returns the meaning of the caption and of every picture involved; `render` is a pure function.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Text in a photograph: on a quiet part of it, in perspective, with the light of the place that it covers."""
+"""Place text on a quiet part of a photograph, in perspective and with the light of that part."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 
 MAX_SIDE = 1536  # pixels: larger photographs are reduced
 _OVERSAMPLING = 2
-_TILT = 0.12  # of the text's width and height, at most: how far a corner leaves its place
-_BOARDS: tuple[tuple[str, RGB, RGB], ...] = (  # name, ground, ink
+_TILT = 0.12  # largest shift of a corner, as a share of the text's height
+_BOARDS: tuple[tuple[str, RGB, RGB], ...] = (  # name, background, ink
     ("white", (246, 244, 238), (28, 28, 30)),
     ("black", (30, 30, 32), (246, 240, 226)),
     ("yellow", (250, 208, 60), (30, 26, 20)),
@@ -26,15 +26,15 @@ _BOARDS: tuple[tuple[str, RGB, RGB], ...] = (  # name, ground, ink
 )
 
 
-def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, said: str | None = None) -> Page:
-    """The photograph with a short text on a board, or painted on what is there. `what`: what the photograph shows.
+def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, text: str | None = None) -> Page:
+    """The photograph with a short text on a board, or painted on its surface. `what`: what the photograph shows.
 
-    `said`: the text; drawn where it is not given. Errors: `NoRoom` where the text does not fit.
+    `text`: the text; default: drawn from `texts`. Errors: `NoRoom` if the text does not fit.
     """
     photo = photo.convert("RGB")
     photo.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     drawn = rng.choice((texts.title, texts.label, texts.speech))(random.Random(rng.getrandbits(64)))
-    said = said or drawn
+    text = text or drawn
     share, form = rng.uniform(0.42, 0.7), rng.uniform(2.6, 4.0)
     width = photo.width * share
     height = min(width / form, photo.height * 0.5)
@@ -42,16 +42,16 @@ def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, sa
     box = Box(left, top, left + width, top + height)
     board = rng.choice((*_BOARDS, None))
     ink = board[2] if board else _contrast(photo, box)
-    layer = _layer(said, (width, height), texts.script, board, ink, rng)
+    layer = _layer(text, (width, height), texts.script, board, ink, rng)
     image = _blend(photo, layer, _corners(box, rng), painted=board is None)
     where = f"on a {board[0]} sign" if board else f"painted in {'white' if sum(ink) > 380 else 'black'}"
-    return Page(image, (said,), f'{what}, with the words "{said}" {where}')
+    return Page(image, (text,), f'{what}, with the words "{text}" {where}')
 
 
 def _layer(
-    said: str, size: tuple[float, float], script: str, board: tuple[str, RGB, RGB] | None, ink: RGB, rng: random.Random
+    text: str, size: tuple[float, float], script: str, board: tuple[str, RGB, RGB] | None, ink: RGB, rng: random.Random
 ) -> Image.Image:
-    """The text on its board, or on nothing: RGBA, oversampled."""
+    """The text on its board, or on a transparent layer: RGBA, oversampled."""
     width, height = (max(1, round(s * _OVERSAMPLING)) for s in size)
     layer = Image.new("RGBA", (width, height), (*ink, 0))
     canvas = ImageDraw.Draw(layer)
@@ -60,25 +60,25 @@ def _layer(
         canvas.rounded_rectangle((0, 0, width - 1, height - 1), radius=height * 0.1, fill=(*board[1], 255))
         frame = (edge / 2, edge / 2, width - edge / 2, height - edge / 2)
         canvas.rounded_rectangle(frame, radius=height * 0.08, outline=(*ink, 255), width=max(1, round(edge / 3)))
-    font = rng.choice(fonts_for(said, script))
+    font = rng.choice(fonts_for(text, script))
     box = Box(2.5 * edge, 2 * edge, width - 2.5 * edge, height - 2 * edge)
     draw(
-        canvas, fit(said, box, font, height * 0.5, smallest=MIN_SIZE * _OVERSAMPLING, lines=2), box, ink, align="centre"
+        canvas, fit(text, box, font, height * 0.5, smallest=MIN_SIZE * _OVERSAMPLING, lines=2), box, ink, align="centre"
     )
     return layer
 
 
 def _blend(photo: Image.Image, layer: Image.Image, corners: np.ndarray, *, painted: bool) -> Image.Image:
-    """Warp the layer to the corners, give it the light that falls there, and paint let the surface show through."""
+    """Warp the layer to the corners [4, 2] and shade it like the photograph; paint lets the surface show through."""
     import cv2
 
     w, h = layer.size
-    source = np.float32([[0, 0], [w, 0], [w, h], [0, h]])
+    source = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     rgba = np.asarray(layer, np.float32)
-    rgba = np.dstack([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3]])  # premultiplied: no dark rim
-    rgba = cv2.GaussianBlur(rgba, (0, 0), _OVERSAMPLING / 2)
-    warped = cv2.warpPerspective(rgba, matrix, photo.size, flags=cv2.INTER_LINEAR)
+    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3]])  # avoids a dark rim
+    soft = cv2.GaussianBlur(premultiplied, (0, 0), _OVERSAMPLING / 2)
+    warped = cv2.warpPerspective(soft, matrix, photo.size, flags=cv2.INTER_LINEAR)
     under = np.asarray(photo, np.float32)
     alpha = warped[..., 3:] / 255 * (0.92 if painted else 1.0)
     gray = under.mean(axis=2)
@@ -91,7 +91,7 @@ def _blend(photo: Image.Image, layer: Image.Image, corners: np.ndarray, *, paint
 
 
 def _corners(box: Box, rng: random.Random) -> np.ndarray:
-    """The box as seen from the side: one side shorter, and a little turned. [4, 2], from the top left clockwise."""
+    """Corners [4, 2] of the box in perspective, clockwise from the top left: one side shorter, slightly rotated."""
     tilt = rng.uniform(0, _TILT) * box.height
     slope = rng.uniform(-_TILT, _TILT) * box.height
     near, far = (tilt, 0.0) if rng.random() < 0.5 else (0.0, tilt)
@@ -106,7 +106,7 @@ def _corners(box: Box, rng: random.Random) -> np.ndarray:
 
 
 def _quiet(photo: Image.Image, width: float, height: float, rng: random.Random) -> tuple[float, float]:
-    """Where a box of this size covers least detail, among twelve places drawn; it stays inside the photograph."""
+    """(left, top) of the box that covers least detail, among twelve random places inside the photograph."""
     import cv2
 
     gray = cv2.cvtColor(np.asarray(photo), cv2.COLOR_RGB2GRAY)
@@ -129,6 +129,6 @@ def _quiet(photo: Image.Image, width: float, height: float, rng: random.Random) 
 
 
 def _contrast(photo: Image.Image, box: Box) -> RGB:
-    """Near white on what is dark, near black on what is bright."""
+    """Ink for the box: near white on a dark background, near black on a bright one."""
     part = photo.crop((round(box.left), round(box.top), round(box.right), round(box.bottom))).convert("L")
     return (22, 22, 24) if np.asarray(part).mean() > 120 else (250, 248, 240)

@@ -1,8 +1,8 @@
-"""Scoring rules of public benchmarks, restated from their definitions: one image, what was seen in it, one judgement.
+"""Scoring rules of public benchmarks for one image, restated from their definitions.
 
-GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: matched words (en) or characters
-(zh) over those wanted. CVTG-2K: word accuracy and normalised edit similarity. How a benchmark averages its images is
-in `flywheel.signals.benchmarks`.
+GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: share of the requested words (en) or
+characters (zh) that match. CVTG-2K: word accuracy and normalised edit similarity. `flywheel.signals.benchmarks`
+averages over images.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ Check = Mapping[str, Any]
 Columns = Mapping[str, Any]
 Judgement = tuple[float, float, dict[str, Any]]  # score, threshold, evidence
 
-CONFIDENCE = 0.3  # GenEval: detections at or below it are none
-COUNTING_CONFIDENCE = 0.9  # GenEval: the same, for prompts that ask for a number
-MAX_OBJECTS = 16  # GenEval: most confident detections kept per class
-POSITION_MARGIN = 0.1  # GenEval: share of both sizes by which centres may overlap
-MATCHED_SHARE = 0.9  # [D] a picture with one wrong word in ten is a failure; the benchmark itself only averages
+CONFIDENCE = 0.3  # GenEval: detections at or below it are dropped
+COUNTING_CONFIDENCE = 0.9  # GenEval: the same for counting prompts
+MAX_OBJECTS = 16  # GenEval: number of most confident detections kept per class
+POSITION_MARGIN = 0.1  # GenEval: tolerance of relations, as a share of the sum of both box sizes
+MATCHED_SHARE = 0.9  # [D] a picture with more than one wrong word in ten fails; the benchmark itself only averages
 _LONGTEXT = re.compile(r"[^\u4e00-\u9fa5a-zA-Z0-9\sàâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ]")
 
 
-def written(check: Check, seen: Columns) -> Judgement:
-    """LongText-Bench's matched share of one picture; the evidence holds both counts, which the benchmark sums."""
+def written(check: Check, columns: Columns) -> Judgement:
+    """LongText-Bench: share of matched words or characters; the evidence holds both counts for the benchmark's sum."""
     language = check.get("language", "en")
-    wanted, read = (longtext_units(t, language) for t in (" ".join(check["texts"]), seen["text"]))
+    wanted, read = (longtext_units(t, language) for t in (" ".join(check["texts"]), columns["text"]))
     missing = wanted - read
     total = wanted.total()
     matched = total - missing.total()
     score = matched / total if total else 1.0
     evidence = {
         "expected": " ".join(check["texts"]),
-        "seen": seen["text"],
+        "seen": columns["text"],
         "matched": matched,
         "wanted": total,
         "missing": sorted(missing)[:20],
@@ -45,21 +45,21 @@ def written(check: Check, seen: Columns) -> Judgement:
 
 
 def longtext_units(text: str, language: str) -> Counter[str]:
-    """Words of lower-cased text (en) or single characters (zh), with their number; punctuation does not count."""
+    """Number of each lower-cased word (en) or character (zh) of a text, without punctuation."""
     clean = _LONGTEXT.sub("", text)
     return Counter(clean.lower().split() if language == "en" else "".join(clean.split()))
 
 
-def words(check: Check, seen: Columns) -> Judgement:
-    """CVTG-2K's word accuracy of one picture; NED (1 − edit distance / longer length) of the whole text as evidence."""
+def words(check: Check, columns: Columns) -> Judgement:
+    """CVTG-2K: word accuracy; the evidence holds the NED (1 − edit distance / longer length) of the full text."""
     from rapidfuzz.distance import Levenshtein
 
-    wanted, read = (_plain_words(t) for t in (" ".join(check["texts"]), seen["text"]))
+    wanted, read = (_plain_words(t) for t in (" ".join(check["texts"]), columns["text"]))
     total = len(wanted)
     matched = (Counter(wanted) & Counter(read)).total()
     evidence = {
         "expected": " ".join(check["texts"]),
-        "seen": seen["text"],
+        "seen": columns["text"],
         "matched": matched,
         "wanted": total,
         "ned": float(Levenshtein.normalized_similarity(" ".join(wanted), " ".join(read))),
@@ -71,18 +71,18 @@ def _plain_words(text: str) -> list[str]:
     return ["".join(c for c in w if c.isalnum()) for w in text.lower().split() if any(c.isalnum() for c in w)]
 
 
-def geneval(check: Check, seen: Columns) -> Judgement:
-    """GenEval's binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`.
+def geneval(check: Check, columns: Columns) -> Judgement:
+    """GenEval: binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`.
 
-    `failed` in the evidence names the clauses that do not hold: object | count | color | position | exclude.
+    `failed` in the evidence lists the kinds of failed clauses: object | count | color | position | exclude.
     """
-    objects = _kept(seen["detections"], COUNTING_CONFIDENCE if check.get("tag") == "counting" else CONFIDENCE)
+    objects = _kept(columns["detections"], COUNTING_CONFIDENCE if check.get("tag") == "counting" else CONFIDENCE)
     failed: list[str] = []
     groups: list[Sequence[Mapping[str, Any]] | None] = []
     for clause in check["include"]:
-        found = objects.get(clause["class"], [])[: clause["count"]]
-        fault = _fault(clause, found, groups)
-        groups.append(None if fault else found)
+        matches = objects.get(clause["class"], [])[: clause["count"]]
+        fault = _fault(clause, matches, groups)
+        groups.append(None if fault else matches)
         if fault:
             failed.append(fault)
     for clause in check.get("exclude", ()):
@@ -90,7 +90,7 @@ def geneval(check: Check, seen: Columns) -> Judgement:
             failed.append("exclude")
     evidence = {
         "expected": {k: check[k] for k in ("include", "exclude") if k in check},
-        "seen": {name: len(found) for name, found in sorted(objects.items())},
+        "seen": {name: len(group) for name, group in sorted(objects.items())},
         "failed": failed,
     }
     return float(not failed), 1.0, evidence
@@ -106,24 +106,25 @@ def _kept(detections: Sequence[Mapping[str, Any]], confidence: float) -> dict[st
     return objects
 
 
-def _fault(clause: Check, found: Sequence[Check], groups: Sequence[Sequence[Check] | None]) -> str | None:
-    if len(found) < clause["count"]:
+def _fault(clause: Check, matches: Sequence[Check], groups: Sequence[Sequence[Check] | None]) -> str | None:
+    """What fails in an `include` clause; None if it holds. `groups`: matches of the clauses before; None: failed."""
+    if len(matches) < clause["count"]:
         return "count" if clause["count"] > 1 else "object"
-    if "color" in clause and sum(d.get("color") == clause["color"] for d in found) < clause["count"]:
+    if "color" in clause and sum(d.get("color") == clause["color"] for d in matches) < clause["count"]:
         return "color"
     if "position" in clause:
         relation, target = clause["position"]
         targets = groups[target]
         if targets is None:
-            return "object"  # nothing to stand beside
-        if not all(relation in relations(d["box"], t["box"]) for d in found for t in targets):
+            return "object"  # the object to relate to is missing
+        if not all(relation in relations(d["box"], t["box"]) for d in matches for t in targets):
             return "position"
     return None
 
 
-def relations(box: Sequence[float], other: Sequence[float]) -> frozenset[str]:
-    """Where `box` lies from `other` (x1, y1, x2, y2): left of | right of | above | below; none where they overlap."""
-    a, b = (np.asarray(x, dtype=float).reshape(2, 2) for x in (box, other))
+def relations(box: Sequence[float], target: Sequence[float]) -> frozenset[str]:
+    """Relations of `box` to `target` (x1, y1, x2, y2): left of | right of | above | below; empty if they overlap."""
+    a, b = (np.asarray(x, dtype=float).reshape(2, 2) for x in (box, target))
     offset = a.mean(0) - b.mean(0)
     slack = POSITION_MARGIN * (np.abs(a[1] - a[0]) + np.abs(b[1] - b[0]))
     beyond = np.maximum(np.abs(offset) - slack, 0) * np.sign(offset)

@@ -1,4 +1,4 @@
-"""Does an image show what was asked for? Checks are data, judged on the columns of the scorers that curation uses."""
+"""Check whether an image shows what was requested. Checks are data, judged on the columns of curation's scorers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Check = Mapping[str, Any]
 Columns = Mapping[str, Any]  # "scorer.column" → value
 Judgement = tuple[float, float, dict[str, Any]]  # score, threshold, evidence
 
-TEXT_SIMILARITY = 0.85  # one wrong letter in six fails; up to six letters that means every letter
-IDENTITY_SIMILARITY = 0.75  # between the mascot after blur (0.90) and a plain disc of its colour (0.65)
+TEXT_SIMILARITY = 0.85  # one wrong letter in six fails, so words of up to six letters need every letter
+IDENTITY_SIMILARITY = 0.75  # between a blurred mascot (0.90) and a plain disc of its colour (0.65)
 UNCHANGED_SIMILARITY = 0.8
 MAX_CHANGED_AREA = 0.6
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check on one image. `passed` is None where the check could not be applied; `evidence` says why."""
+    """Result of one check on one image. `passed` is None if the check could not be applied; `evidence` says why."""
 
     verifier: str
     capability: str
@@ -39,9 +39,8 @@ def verify(
 ) -> list[list[Outcome]]:
     """Judge each item by its checks; outcomes in the order of the checks.
 
-    A scorer runs once, on just the items that some check needs it for. `scorers` replaces scorers by name, and is the
-    only way to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown verifier or an
-    incomplete check.
+    Each scorer runs once, only on the items whose checks need it. `scorers` replaces scorers by name and is the only
+    way to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown or incomplete check.
     """
     if len(items) != len(checks):
         raise ValueError(f"{len(items)} items but {len(checks)} lists of checks")
@@ -58,30 +57,30 @@ def verify(
             continue
         for i, values in zip(rows, scorer.score([items[i] for i in rows])):
             columns[i][name] = values
-    return [[_judge(check, seen) for check in group] for group, seen in zip(checks, columns)]
+    return [[_judge(check, scores) for check in group] for group, scores in zip(checks, columns)]
 
 
-def judge_columns(check: Check, seen: Columns) -> Outcome:
-    """One check on columns that were seen elsewhere, such as a benchmark's recorded outputs. Errors: as `verify`."""
+def judge_columns(check: Check, columns: Columns) -> Outcome:
+    """Judge one check on columns computed elsewhere, such as a benchmark's recorded outputs. Errors: as `verify`."""
     _require_valid(check)
     try:
-        return _judge(check, {verifiers()[check["verifier"]].scorer: seen})
+        return _judge(check, {verifiers()[check["verifier"]].scorer: columns})
     except KeyError as error:
         why = f"the output has no {error.args[0]!r}"
         return Outcome(check["verifier"], check["capability"], None, None, None, {"not_applied": why})
 
 
 def passed(outcomes: Sequence[Outcome]) -> bool:
-    """Did every check that could be applied pass, and was there one?"""
+    """Whether at least one check could be applied and all applied checks passed."""
     applied = [o.passed for o in outcomes if o.passed is not None]
     return bool(applied) and all(applied)
 
 
-def _scorer(name: str, given: Mapping[str, Scorer]) -> Scorer | None:
-    if name in given:
-        return given[name]
+def _scorer(name: str, configured: Mapping[str, Scorer]) -> Scorer | None:
+    if name in configured:
+        return configured[name]
     if name in ("clip", "detector"):
-        return None  # never judged by weights that nobody chose
+        return None  # their weights have to be chosen explicitly
     from curation.scorers import load
 
     return load(name)
@@ -95,15 +94,16 @@ def _require_valid(check: Check) -> None:
     missing = [k for k in ("capability", *verifier.needs) if k not in check]
     if missing:
         raise UsageError(f"a {check['verifier']} check needs {', '.join(missing)}: {dict(check)}")
-    for key, known in verifier.choices.items():
-        if check[key] not in known:
-            raise UsageError(f"unknown {key} {check[key]!r} in a check: choose from {', '.join(known)}")
+    for key, choices in verifier.choices.items():
+        if check[key] not in choices:
+            raise UsageError(f"unknown {key} {check[key]!r} in a check: choose from {', '.join(choices)}")
 
 
-def _judge(check: Check, seen: Mapping[str, Any]) -> Outcome:
+def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
+    """Judge one check. `scores`: scorer → its columns, or the exception it raised for this item."""
     verifier = verifiers()[check["verifier"]]
     name, capability = check["verifier"], check["capability"]
-    values = seen.get(verifier.scorer)
+    values = scores.get(verifier.scorer)
     if values is None:
         why = f"the {verifier.scorer} scorer is not configured"
         return Outcome(name, capability, None, None, None, {"not_applied": why})
@@ -117,53 +117,53 @@ def _judge(check: Check, seen: Mapping[str, Any]) -> Outcome:
     return Outcome(name, capability, score >= threshold, score, threshold, evidence)
 
 
-def _text(check: Check, seen: Columns) -> Judgement:
+def _text(check: Check, columns: Columns) -> Judgement:
     from curation.scorers.ocr import text_similarity
 
-    score = text_similarity(seen["text"], check["text"])
-    return score, check.get("min", TEXT_SIMILARITY), {"expected": check["text"], "seen": seen["text"]}
+    score = text_similarity(columns["text"], check["text"])
+    return score, check.get("min", TEXT_SIMILARITY), {"expected": check["text"], "seen": columns["text"]}
 
 
-def _identity(check: Check, seen: Columns) -> Judgement | None:
-    if seen["identity"] is None:
+def _identity(check: Check, columns: Columns) -> Judgement | None:
+    if columns["identity"] is None:
         return None
     minimum = check.get("min", IDENTITY_SIMILARITY)
     wanted = f"subject of the reference, correlation of {minimum} or more"
-    return seen["identity"], minimum, {"expected": wanted, "seen": seen["identity"]}
+    return columns["identity"], minimum, {"expected": wanted, "seen": columns["identity"]}
 
 
-def _unchanged(check: Check, seen: Columns) -> Judgement | None:
-    if seen["unchanged"] is None:
+def _unchanged(check: Check, columns: Columns) -> Judgement | None:
+    if columns["unchanged"] is None:
         return None
     limit = check.get("max_changed", MAX_CHANGED_AREA)
-    score = seen["unchanged"] if seen["changed_area"] <= limit else 0.0
+    score = columns["unchanged"] if columns["changed_area"] <= limit else 0.0
     wanted = f"at most {limit} of the area changed"
-    evidence = {"expected": wanted, "seen": seen["changed_area"], "similarity": seen["unchanged"]}
+    evidence = {"expected": wanted, "seen": columns["changed_area"], "similarity": columns["unchanged"]}
     return score, check.get("min", UNCHANGED_SIMILARITY), evidence
 
 
-def _photo(check: Check, seen: Columns) -> Judgement:
+def _photo(check: Check, columns: Columns) -> Judgement:
     ranges = check["ranges"]
-    if unknown := ranges.keys() - seen.keys():
-        raise UsageError(f"a photo check names {min(unknown)!r}: choose from {', '.join(sorted(seen))}")
-    values = {k: seen[k] for k in ranges}
+    if unknown := ranges.keys() - columns.keys():
+        raise UsageError(f"a photo check names {min(unknown)!r}: choose from {', '.join(sorted(columns))}")
+    values = {k: columns[k] for k in ranges}
     inside = [low <= values[k] <= high for k, (low, high) in ranges.items()]
     return sum(inside) / len(inside), 1.0, {"expected": dict(ranges), "seen": values}
 
 
-def _alignment(check: Check, seen: Columns) -> Judgement | None:
-    if seen["similarity"] is None:
+def _alignment(check: Check, columns: Columns) -> Judgement | None:
+    if columns["similarity"] is None:
         return None
     minimum = check.get("min", 0.25)
     wanted = f"image-text cosine of {minimum} or more"
-    return seen["similarity"], minimum, {"expected": wanted, "seen": seen["similarity"]}
+    return columns["similarity"], minimum, {"expected": wanted, "seen": columns["similarity"]}
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """The scorer whose columns it reads, the keys its check must have, and the judgement (None: no value to judge).
+    """The scorer whose columns it reads, the keys that its check needs, and the judgement (None: no value to judge).
 
-    `choices`: the values that a key may have.
+    `choices`: key → its allowed values.
     """
 
     scorer: str
@@ -172,7 +172,7 @@ class Verifier:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-_OWN = {
+_BUILT_IN = {
     "text": Verifier("ocr", ("text",), _text),
     "identity": Verifier("similarity", (), _identity),
     "unchanged": Verifier("similarity", (), _unchanged),
@@ -186,5 +186,5 @@ _OWN = {
 
 @cache
 def verifiers() -> dict[str, Verifier]:
-    """Verifiers by name: those of packages (entry points of the group `flywheel.verifiers`), and ours."""
-    return plugins("flywheel.verifiers") | _OWN
+    """Verifiers by name: built-in ones and those of packages (entry point group `flywheel.verifiers`)."""
+    return plugins("flywheel.verifiers") | _BUILT_IN

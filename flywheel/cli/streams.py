@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 class Use(StrEnum):
-    """Where generated captions are used."""
+    """How written captions are used."""
 
     FILL = "fill"
     ADD = "add"

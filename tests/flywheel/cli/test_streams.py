@@ -38,7 +38,7 @@ def test_synthetic_text_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("text", "--style", "scene"), "either --photos FOLDER or --workspace"),
         (("text", "--style", "slide", "--script", "runes"), "unknown script 'runes'"),
         (("text", "--style", "slide", "--texts", "nowhere.txt"), "--texts nowhere.txt cannot be read"),
-        (("edits", "--photos", "nowhere"), "--photos nowhere is no folder"),
+        (("edits", "--photos", "nowhere"), "--photos nowhere is not a folder"),
         (("edits", "--photos", ".", "--kind", "wish"), "unknown kind of edit 'wish'"),
     ],
 )

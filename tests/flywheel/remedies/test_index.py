@@ -9,7 +9,7 @@ from flywheel.core.errors import UsageError
 from flywheel.remedies import index as module
 from flywheel.remedies.index import VectorIndex, build, image_embedder
 from flywheel.remedies.retrieval import captions
-from tests.curation.test_scorers import tiny_clip  # noqa: F401 - a fixture
+from tests.curation.scorers.conftest import tiny_clip  # noqa: F401 - a fixture
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 32) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_a_removed_category_is_scarce_and_a_common_one_is_not(base: Path):
 
 
 def test_pictures_are_indexed_by_the_clip_that_one_names(tiny_clip: Path):  # noqa: F811
-    from tests.curation.test_scorers import encoded, texture
+    from tests.curation.corpus import encoded, texture
 
     embed = image_embedder(f"local-dir:{tiny_clip}", str(tiny_clip / "open_clip_pytorch_model.bin"))
     pictures = [encoded(texture(n)) for n in range(4)]

@@ -1,4 +1,4 @@
-"""Score tables hold what the score files hold, and are found by what they are made of; balance and likeness on them."""
+"""Score tables hold the scores of the score files and are named by their inputs; balance and verdicts use them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from curation.decide.judging import verdicts
+from curation.decide.judge import verdicts
 from curation.policy.reader import load_policy
 from curation.run import configure, curate
 from curation.scorers.scoring import score_path
@@ -82,22 +82,22 @@ def test_tables_hold_pool_and_scores_in_pool_order(curated: SimpleNamespace) -> 
 def test_a_deleted_table_is_written_again_with_the_same_bytes(curated: SimpleNamespace) -> None:
     scorers, _ = configure(curated.policy)
     (path, _) = tables(curated.workspace, scorers)
-    whole = path.read_bytes()
+    data = path.read_bytes()
     path.unlink()
-    assert tables(curated.workspace, scorers)[0] == path and path.read_bytes() == whole
+    assert tables(curated.workspace, scorers)[0] == path and path.read_bytes() == data
 
 
 def test_a_missing_score_file_is_named(curated: SimpleNamespace, tmp_path: Path) -> None:
     scorers, _ = configure(curated.policy)
     (path, _) = tables(curated.workspace, scorers)
-    whole, shard = path.read_bytes(), pool.shards(curated.workspace)[0]
+    data, shard = path.read_bytes(), pool.shards(curated.workspace)[0]
     lost = score_path(curated.workspace, scorers["pixels"], shard)
     kept = lost.rename(tmp_path / "kept.parquet")
     path.unlink()
     with pytest.raises(UsageError, match="1 score files of pixels are missing"):
         verdicts(curated.workspace, curated.policy, scorers)
     kept.rename(lost)
-    path.write_bytes(whole)
+    path.write_bytes(data)
 
 
 def test_balance_keeps_the_smallest_ids_of_each_source_and_bucket(curated: SimpleNamespace) -> None:
@@ -118,8 +118,8 @@ def test_balance_keeps_the_smallest_ids_of_each_source_and_bucket(curated: Simpl
 
 def test_verdicts_agree_with_decisions(curated: SimpleNamespace) -> None:
     scorers, _ = configure(curated.policy)
-    found = verdicts(curated.workspace, curated.policy, scorers)
-    assert found.funnel.to_pylist() == list(curated.result.funnel)
-    cells = [c for c in found.cells.column_names if c != "n"]
-    admitted = [row["n"] for row in found.cells.to_pylist() if any(row[c] == 0 for c in cells)]
-    assert (found.rows, len(admitted)) == (7, curated.result.admitted)
+    evaluation = verdicts(curated.workspace, curated.policy, scorers)
+    assert evaluation.funnel.to_pylist() == list(curated.result.funnel)
+    cells = [c for c in evaluation.cells.column_names if c != "n"]
+    admitted = [row["n"] for row in evaluation.cells.to_pylist() if any(row[c] == 0 for c in cells)]
+    assert (evaluation.rows, len(admitted)) == (7, curated.result.admitted)

@@ -53,13 +53,13 @@ score(Workspace(sys.argv[1]), {SCORERS}, workers=1)
 def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, request: pytest.FixtureRequest) -> None:
     """Two shards: a row that crashes in native code, and ones that raise."""
     workspace = Workspace(tmp_path / "w")
-    for batch, said in enumerate((["fine", "crash", "fine", "raise"], ["fine", "raise", "fine"])):
-        files = {f"{batch}-{n}.jpg": encoded(texture(9 * batch + n, 40, 30), "JPEG") for n in range(len(said))}
-        captions = dict(zip(files, said))
+    for batch, texts in enumerate((["fine", "crash", "fine", "raise"], ["fine", "raise", "fine"])):
+        files = {f"{batch}-{n}.jpg": encoded(texture(9 * batch + n, 40, 30), "JPEG") for n in range(len(texts))}
+        captions = dict(zip(files, texts))
         ingest(workspace, write_folder(tmp_path / f"src-{batch}", files, captions))
     if workers == 1:  # a Ray of its own
         command = [sys.executable, "-c", ONE_WORKER, str(workspace.root)]
-        subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, timeout=300)
+        subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True, timeout=300)
     else:
         request.getfixturevalue("ray_session")
         score(workspace, SCORERS)
