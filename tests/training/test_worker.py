@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_trainer import TINY
+from tests.training.tiny_runs import TINY
 from training.worker import Run, train_all
 
 

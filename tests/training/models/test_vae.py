@@ -7,8 +7,8 @@ import torch
 
 from flywheel.core.errors import UsageError
 from flywheel.core.torchvision_shim import declare_operators
-from tests.training.test_trainer import TINY, contents, run
 from tests.training.tiny_models import tiny_kl_vae, tiny_qwen_vae
+from tests.training.tiny_runs import TINY, contents, run
 from training.checkpoint import Checkpoint
 from training.models.autoencoder import load_autoencoder
 from training.models.vae import PIXELS_AT_ONCE, VAE

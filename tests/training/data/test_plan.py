@@ -1,4 +1,4 @@
-"""The plan: a pure function with exact quotas; the loader: named errors, bounded memory."""
+"""The plan: a pure function with exact quotas; faults in its files are named."""
 
 from __future__ import annotations
 
@@ -167,15 +167,6 @@ def test_missing_task_falls_to_the_other_with_a_note(tmp_path):
     assert plan.notes == ["bucket 64 has no ti2i rows: their share 0.1 goes elsewhere"]
 
 
-def test_memory_stays_bounded_and_values_do_not_depend_on_it(snapshot):
-    plan = plan_of(snapshot)
-    large, small = (Loader(plan, pixels_only, resolution={64: 16}, cache_bytes=n) for n in (1 << 30, 1))
-    for t in (0, 7, 3):
-        for a, b in zip(large.batch(t), small.batch(t), strict=True):
-            assert torch.equal(a.latents, b.latents) and torch.equal(a.references, b.references)
-    assert len(small._cache) == 1 < len(large._cache)
-
-
 def test_missing_and_changed_files_are_named(tmp_path):
     manifest = write_snapshot(tmp_path, [{"rows": card_rows(30)}])
     shard = tmp_path / "00000.parquet"
@@ -194,27 +185,11 @@ def test_missing_and_changed_files_are_named(tmp_path):
         plan_of(tmp_path / "nowhere.json")
 
 
-def test_corrupt_row_is_named(tmp_path):
-    rows = card_rows(30)
-    rows[17]["image"] = rows[17]["image"][:60]
-    manifest = write_snapshot(tmp_path, [{"rows": rows}])
-    with pytest.raises(ShardError, match=r"00000\.parquet, row group 0, row 17, sample t2i-base-0-17"):
-        Loader(plan_of(manifest), pixels_only, resolution={}).batch(0)
-
-
-def test_row_of_another_size_than_its_layout_is_named(tmp_path):
-    rows = card_rows(29) + card_rows(1, size=(32, 64), seed=9)
-    manifest = write_snapshot(tmp_path, [{"rows": rows}])
-    with pytest.raises(ShardError, match="row 29, .* image is 32x64, its layout 64x64"):
-        Loader(plan_of(manifest), pixels_only, resolution={}).batch(0)
-
-
-def test_damaged_parquet_is_named(tmp_path):
+def test_a_manifest_of_another_file_is_named(tmp_path):
     manifest = write_snapshot(tmp_path, [{"rows": card_rows(30)}])
-    shard = tmp_path / "00000.parquet"
-    shard.write_bytes(b"PAR1" + bytes(shard.stat().st_size - 8) + b"PAR1")
     listing = json.loads(manifest.read_text())
-    listing["files"][0]["sha256"] = file_digest(shard)
+    assert listing["files"][0]["sha256"] == file_digest(tmp_path / "00000.parquet")
+    del listing["files"][0]["sha256"]
     manifest.write_text(json.dumps(listing))
-    with pytest.raises(ShardError, match=r"00000\.parquet, row group 0"):
-        Loader(plan_of(manifest), pixels_only, resolution={}).batch(0)
+    with pytest.raises(ShardError, match="is not a shard manifest"):
+        plan_of(manifest)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from flywheel.core.errors import UsageError
-from tests.training.test_trainer import TINY, run
 from tests.training.tiny_models import tiny_processor, tiny_qwen3vl
+from tests.training.tiny_runs import TINY, run
 from training.data.loader import Loader
 from training.data.plan import Plan, Source
 from training.models.condition import load_condition_encoder

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from flywheel.core.torchvision_shim import declare_operators
-from training.models.convert import diffusers_config, from_diffusers, from_diffusers_config, to_diffusers
+from training.models.convert import diffusers_config, to_diffusers
 from training.models.mmdit import MMDiTConfig, grid_features, positions, preset, tokens
 
 CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12))
+
 T2I = (7, (6, 4))
+
 TI2I = (5, (4, 4), (2, 6), 9, (6, 4))  # two references side by side, then the instruction
+
 TOLERANCE = 1e-6
 
 
@@ -179,14 +182,6 @@ def test_padding_does_not_reach_the_output():
         changed = given["text_BLK"].clone()
         changed[1, -3:] += 5.0
         assert torch.equal(model(**given), model(**{**given, "text_BLK": changed}))
-
-
-def test_conversion_round_trip():
-    state = strong(CONFIG.build()).state_dict()
-    back = from_diffusers(to_diffusers(state, CONFIG), CONFIG)
-    assert state.keys() == back.keys()
-    assert all(torch.equal(state[name], back[name]) for name in state)
-    assert from_diffusers_config(diffusers_config(CONFIG)) == CONFIG
 
 
 def test_published_size():

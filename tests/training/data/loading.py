@@ -1,0 +1,40 @@
+"""Plans, prepared row groups and uploads for the tests of reading."""
+
+from __future__ import annotations
+
+import torch
+
+from training.data.latents import encoded
+from training.data.loader import Prepared
+from training.data.plan import Plan, Source
+
+RESOLUTION = {64: 32}
+
+
+def plan_of(manifest, **changes):
+    return Plan([Source(manifest=manifest)], **({"batch": {64: 20}, "t2i_share": 0.9, "seed": 3} | changes))
+
+
+def plain(group):
+    images = group.images.float() if group.latents is None else group.latents
+    return Prepared(images, group.references.float(), [torch.zeros(1, 1)] * len(group.captions))
+
+
+def prepare_with(autoencoder):
+    return lambda group: Prepared(*encoded(group, autoencoder), [torch.zeros(1, 1)] * len(group.captions))
+
+
+def equal(one, other):
+    return all(
+        torch.equal(a.latents, b.latents) and torch.equal(a.references, b.references) and a.rows == b.rows
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def upload(folder, address):
+    from flywheel.core.storage import arrow
+    from training.data.files import _key
+
+    for path in folder.iterdir():
+        with arrow().open_output_stream(_key(f"{address}/{path.name}")) as out:
+            out.write(path.read_bytes())
