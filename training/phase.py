@@ -15,9 +15,9 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
+from flywheel.core.storage import located
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
-from training.data import files
 from training.data.latents import Latents, encoded
 from training.data.loader import Loader, MicroBatch, Prepared
 from training.data.plan import Plan, Row, Source, plan_digest
@@ -216,7 +216,7 @@ def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
     """The side-cars that the recipe names."""
     if not recipe.latents:
         return None
-    return Latents(files.place(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
+    return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
 
 
 def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:

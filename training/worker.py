@@ -118,7 +118,7 @@ def train_run(run: Run, **also: Any) -> Checkpoint:
 
     return train(
         Path(run.out_dir),
-        [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
+        [Source(**{**s, "manifest": located(s["manifest"])}) for s in run.sources],
         from_dict(run.recipe),
         init=located(run.init) if run.init else None,
         seed=run.seed,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
+from flywheel.core.storage import located, remote
 from training.data import files
 from training.data.plan import Shard, ShardError
 from training.data.row_group import RowGroup, read_row_group, to_unit
@@ -33,20 +35,23 @@ class Latents:
     `encoder`: the autoencoder's fingerprint. `resolution`: pixels by bucket, as in the loader.
     """
 
-    folder: files.Place
+    folder: Path
     encoder: str
     resolution: Mapping[int, int]
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", files.place(self.folder))
-        object.__setattr__(self, "_opened", lru_cache(maxsize=64)(self.open))
+        object.__setattr__(self, "folder", located(self.folder))
         if self.dtype not in DTYPES:
             raise UsageError(f"latents of dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
 
-    def path(self, shard: Shard) -> files.Place:
+    @cached_property
+    def _opened(self) -> Callable[[Shard], pa.RecordBatchFileReader]:
+        return lru_cache(maxsize=64)(self.open)
+
+    def path(self, shard: Shard) -> Path:
         """The shard's side-car."""
-        return files.inside(self.folder, f"{shard.sha256}.arrow")
+        return self.folder / f"{shard.sha256}.arrow"
 
     def key(self, shard: Shard) -> dict[str, str]:
         """What its metadata must say."""
@@ -98,7 +103,7 @@ def write_latents(
 
     A row that cannot be read is an error, or with `skip` a null: the loader then skips and counts it too.
     """
-    if files.remote(latents.folder):
+    if remote(latents.folder):
         raise UsageError(f"{latents.folder}: latents are written to a local folder, copy it to S3 afterwards")
     if autoencoder.fingerprint != latents.encoder:
         raise UsageError("the autoencoder is not the one that the latents are keyed by: open the other one")

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from flywheel.core.files import file_digest
+from flywheel.core.storage import remote
 from training.data import files
 from training.data.latents import Latents
 from training.data.plan import Plan, Row, ShardError, require_size
@@ -187,7 +189,7 @@ class Loader:
         found = self.plan.shards[shard]
         if shard not in self._verified:
             require_size(found, files.sizes([found.path])[0])
-            if not files.remote(found.path) and files.sha256(found.path) != found.sha256:
+            if not remote(found.path) and file_digest(found.path) != found.sha256:
                 raise ShardError(f"shard {found.path} does not match its manifest's sha256: build the shards again")
             self._verified.add(shard)
         return files.parquet(found.path)

@@ -6,11 +6,13 @@ first member, so quotas hold over every window up to rounding and any step is fo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
+from flywheel.core.storage import located
 from training.data import files
 from training.randomness import generator
 
@@ -34,7 +37,7 @@ class Source:
     or a capability.
     """
 
-    manifest: files.Place
+    manifest: Path | str
     share: float = 1.0
     stages: tuple[str, ...] = ()
     slice: str | None = None
@@ -47,7 +50,7 @@ class Shard:
     `least_weight`: smallest weight of a row in all files read; 0 where the stages trained on draw rows evenly.
     """
 
-    path: files.Place
+    path: Path
     sha256: str
     bytes: int
     rows: int
@@ -294,7 +297,7 @@ def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
     sources = []
     for source in mix:
         try:
-            sha256 = files.sha256(files.place(source.manifest))
+            sha256 = hashlib.sha256(files.read(located(source.manifest))).hexdigest()
         except OSError as error:
             raise ShardError(f"no shard manifest at {source.manifest} ({error}): build the shards first") from error
         sources.append([sha256, source.share, source.stages, source.slice])
@@ -303,21 +306,21 @@ def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
     return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
 
 
-def read_manifest(where: files.Place, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
+def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
     """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`.
 
     `check`: is a missing file, or one of another size, an error here? Rows are drawn by weight where all of `stages`
     are balanced so.
     """
-    path = files.place(where)
+    path = located(manifest)
     try:
-        manifest = json.loads(files.read(path))
-        entries = [e for e in manifest["files"] if not stages or set(stages) & set(e["stages"])]
-        weighed = bool(stages) and set(stages) <= set(manifest.get("balanced", ()))
+        listing = json.loads(files.read(path))
+        entries = [e for e in listing["files"] if not stages or set(stages) & set(e["stages"])]
+        weighed = bool(stages) and set(stages) <= set(listing.get("balanced", ()))
         least = min((e.get("least_weight", 0.0) for e in entries), default=0.0) if weighed else 0.0
         shards = [
             Shard(
-                path=files.beside(path, entry["path"]),
+                path=path.parent / entry["path"],
                 sha256=entry["sha256"],
                 bytes=entry["bytes"],
                 rows=entry["rows"],

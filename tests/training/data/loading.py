@@ -33,8 +33,7 @@ def equal(one, other):
 
 def upload(folder, address):
     from flywheel.core.storage import arrow
-    from training.data.files import _key
 
     for path in folder.iterdir():
-        with arrow().open_output_stream(_key(f"{address}/{path.name}")) as out:
+        with arrow().open_output_stream(f"{address}/{path.name}".removeprefix("s3://")) as out:
             out.write(path.read_bytes())
