@@ -110,7 +110,7 @@ def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: i
 # Gain ----------------------------------------------------------------------------------------------------------------
 def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     """Results of the arm that gets as many new samples as the candidate, in the proportions of the demo's pool."""
-    from training.worker import Run, train_all
+    from training.worker import TrainingRun, train_all
 
     amounts = AMOUNTS["full" if context.preset.evaluation.suite == "demo" else "quick"]
     pool = dict.fromkeys(SHAPES, amounts.singles / 3)
@@ -138,7 +138,7 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     data.shard(folder, other, context.suite, items)
     sources = steps.sources(context, {**plan, "mix": had})
     sources += [{"manifest": str(folder / "manifest.json"), "slice": m["slice"], "share": m["share"]} for m in mix]
-    arm = Run(
+    arm = TrainingRun(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,
         recipe=plan["recipe"],

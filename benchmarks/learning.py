@@ -35,7 +35,7 @@ from flywheel.core.scorer import Item
 from flywheel.demo.suite import questions
 from flywheel.demo.world import write_world
 from training.data.loader import Loader
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
 from training.phase import batch_loss, build_model, prepare_with, train
 from training.recipes import Recipe, recipe
@@ -105,14 +105,14 @@ def judge(checkpoint: Path, seeds: Sequence[int]) -> tuple[int, Counter[str]]:
 def learn(folder: Path, manifest: Path, steps: int) -> tuple[Path, float]:
     """(checkpoint, CPU minutes) of a run on the world."""
     clock = time.process_time()
-    checkpoint = train(folder, [Source(manifest=manifest)], WORLD, steps=steps)
+    checkpoint = train(folder, [MixSource(manifest=manifest)], WORLD, steps=steps)
     return checkpoint.path, (time.process_time() - clock) / 60
 
 
 def overfit(manifest: Path, steps: int = 300) -> float:
     """Loss on one batch, as a share of its first value, after `steps` on nothing else (its noise and times fixed)."""
     given: Recipe = WORLD.change(batch={SIDE: 4})
-    plan = Plan([Source(manifest=manifest)], batch=given.batch, t2i_share=1.0, seed=0)
+    plan = DataPlan([MixSource(manifest=manifest)], batch=given.batch, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
     loader = Loader(plan, prepare_with(fit_autoencoder(plan, given), encoder), resolution=given.resolution)
     (micro,) = loader.batch(0)

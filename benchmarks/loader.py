@@ -52,10 +52,10 @@ def ours(folder: Path, rows: int) -> Epochs:
 
     from training.data.latents import Latents, encoded
     from training.data.loader import Loader, Prepared
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     state = torch.zeros(1, 1)
-    plan = Plan([Source(manifest=folder / "manifest.json")], batch={512: BATCH}, t2i_share=1.0, seed=0)
+    plan = DataPlan([MixSource(manifest=folder / "manifest.json")], batch={512: BATCH}, t2i_share=1.0, seed=0)
     latents = Latents(folder / "latents", "numbered", {})
 
     def prepare(group: Any) -> Prepared:
@@ -242,7 +242,7 @@ def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> d
 def big_plan(folder: Path) -> tuple[float, float]:
     """(milliseconds to resume, bytes a row) of a plan of a million rows: medians of fresh plans at random points."""
     from flywheel.core.files import write_json
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     folder.mkdir()
     files = []
@@ -254,8 +254,8 @@ def big_plan(folder: Path) -> tuple[float, float]:
         files.append(entry(path.name, f"{number:064x}", count * 100_000, count))
     write_json(folder / "manifest.json", {"files": files})
 
-    def resumed(t: int) -> Plan:
-        plan = Plan([Source(manifest=folder / "manifest.json")], batch={512: 256}, t2i_share=1.0, seed=0)
+    def resumed(t: int) -> DataPlan:
+        plan = DataPlan([MixSource(manifest=folder / "manifest.json")], batch={512: 256}, t2i_share=1.0, seed=0)
         plan.batch(t)
         return plan
 

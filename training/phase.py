@@ -20,7 +20,7 @@ from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.data.latents import Latents, encoded
 from training.data.loader import Loader, MicroBatch, Prepared
-from training.data.plan import Plan, Row, Source, plan_digest
+from training.data.plan import DataPlan, MixSource, Row, plan_digest
 from training.data.row_group import RowGroup
 from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
 from training.losses.flow_matching import flow_matching_loss, logit_normal
@@ -43,7 +43,7 @@ Progress = Callable[[int, int, Mapping[str, Any]], None]
 
 def train(
     out_dir: Path,
-    mix: Sequence[Source],
+    mix: Sequence[MixSource],
     recipe: Recipe,
     *,
     init: Path | None = None,
@@ -78,7 +78,7 @@ def train(
         if world.first:
             checkpoints.sweep(out_dir)
         world.wait()
-        plan = Plan(mix, **plan_numbers, on_error=recipe.on_error)
+        plan = DataPlan(mix, **plan_numbers, on_error=recipe.on_error)
         for note in plan.notes if world.first else ():
             log.warning(note)
         found = checkpoints.steps(out_dir)
@@ -205,7 +205,7 @@ def conditional_loss(
     return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))
 
 
-def own_batch(plan: Plan, step: int, recipe: Recipe, world: World) -> tuple[int, list[tuple[list[Row], int]]]:
+def own_batch(plan: DataPlan, step: int, recipe: Recipe, world: World) -> tuple[int, list[tuple[list[Row], int]]]:
     """Rows of the global batch, and this process's parts of it: (rows of one layout, how many of them count)."""
     layouts = plan.batch(step)
     parts = [p for rows in layouts for p in own_rows(rows, world, rows_at_once(plan, rows[0], recipe))]
@@ -219,7 +219,7 @@ def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
     return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
 
 
-def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
+def rows_at_once(plan: DataPlan, row: Row, recipe: Recipe) -> int:
     """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
     if not recipe.micro_tokens:
         return 0
@@ -228,7 +228,7 @@ def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
     return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
 
 
-def trained_size(plan: Plan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
+def trained_size(plan: DataPlan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
     """(height, width) in pixels that this row is trained at."""
     height, width, _ = plan.shards[row.shard].shape
     pixels = resolution.get(row.bucket, row.bucket)

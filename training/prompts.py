@@ -25,7 +25,7 @@ from training.sampling import resized
 from training.sequence import as_tokens, sequence_layout
 
 
-class Prompt(Protocol):
+class RolloutPrompt(Protocol):
     """A suite's prompt (`flywheel.signals.suite`): its references are files, its checks judge its pictures."""
 
     prompt_id: str
@@ -39,15 +39,15 @@ class Prompt(Protocol):
         ...
 
 
-P = TypeVar("P", bound=Prompt)
+P = TypeVar("P", bound=RolloutPrompt)
 
 
-def category(prompt: Prompt) -> str:
+def category(prompt: RolloutPrompt) -> str:
     """What reward weights and the prompt mix go by: the capability of the first check, else the task."""
     return prompt.checks[0]["capability"] if prompt.checks else prompt.task
 
 
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
+def prompts_digest(prompts: Sequence[RolloutPrompt]) -> str:
     """Identity of a list of prompts, references included. Errors: `UsageError` names a reference that is missing."""
     rows = []
     for p in prompts:
@@ -60,8 +60,8 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 
 
 def draw(
-    prompts: Mapping[str, Sequence[Prompt]], shares: Mapping[str, float], count: int, *key: int | str
-) -> list[Prompt]:
+    prompts: Mapping[str, Sequence[RolloutPrompt]], shares: Mapping[str, float], count: int, *key: int | str
+) -> list[RolloutPrompt]:
     """`count` prompts by kind: kinds at their shares, exact up to one; inside a kind no repeats before it is used up.
 
     A pure function of its arguments. Kinds without prompts give their share to the others.
@@ -75,7 +75,7 @@ def draw(
     rest = weights * count - counts
     for i in rng.choice(len(kinds), count - counts.sum(), replace=False, p=rest / rest.sum()) if rest.sum() else ():
         counts[i] += 1
-    chosen: list[Prompt] = []
+    chosen: list[RolloutPrompt] = []
     for kind, wanted in zip(kinds, counts, strict=True):
         orders = [rng.permutation(len(prompts[kind])) for _ in range(-(-wanted // len(prompts[kind])))]
         chosen += [prompts[kind][i] for i in np.concatenate(orders)[:wanted]] if orders else []
@@ -108,7 +108,7 @@ def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
 
 
 @dataclass
-class Reader:
+class ConditionReader:
     """Prompts → conditions for square pictures of `side` pixels, each read once.
 
     Errors: `UsageError` names a reference that cannot be read, and a side that the autoencoder cannot make.
@@ -135,7 +135,7 @@ class Reader:
         return torch.from_numpy(generator(*key).standard_normal(self.shape, dtype="float32"))
 
     @torch.no_grad()
-    def read(self, prompt: Prompt) -> tuple[Condition, Condition]:
+    def read(self, prompt: RolloutPrompt) -> tuple[Condition, Condition]:
         """(with the text, without it), one row each."""
         if prompt.prompt_id not in self._known:
             pictures = resized([picture(prompt, i) for i in range(len(prompt.references))], (self.side, self.side))
@@ -153,7 +153,7 @@ class Reader:
             )
         return self._known[prompt.prompt_id]
 
-    def batches(self, prompts: Sequence[Prompt]) -> list[tuple[list[int], Condition, Condition]]:
+    def batches(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[list[int], Condition, Condition]]:
         """(positions, conditions with and without text) per layout, stacked."""
         read = [self.read(p) for p in prompts]
         layouts: dict[tuple[Layout, Layout], list[int]] = {}
@@ -184,7 +184,7 @@ def _stack(rows: Sequence[Condition]) -> Condition:
     return Condition(torch.cat([r.text for r in rows]), valid, rows[0].layout, references)
 
 
-def picture(prompt: Prompt, number: int) -> np.ndarray:
+def picture(prompt: RolloutPrompt, number: int) -> np.ndarray:
     """One reference, uint8 [H, W, 3]. Errors: `UsageError` when it cannot be read."""
     try:
         return np.asarray(decode(prompt.references[number].read_bytes()))

@@ -10,11 +10,11 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from training.checkpoint import FINAL, Checkpoint
-from training.worker import Run, progress_of, train_run
+from training.worker import TrainingRun, progress_of, train_run
 
 
 def train_on_ray(
-    run: Run,
+    run: TrainingRun,
     *,
     workers: int,
     gpus: bool = False,
@@ -65,10 +65,10 @@ def train_on_ray(
 
 def _work(given: Mapping[str, Any]) -> None:
     """One worker: Ray Train has set up the process group that `train` finds."""
-    train_run(Run(**given["run"]), tensorboard=given["tensorboard"])
+    train_run(TrainingRun(**given["run"]), tensorboard=given["tensorboard"])
 
 
-def _watch(run: Run, progress: Callable[[int, int, str], None], ended: threading.Event) -> None:
+def _watch(run: TrainingRun, progress: Callable[[int, int, str], None], ended: threading.Event) -> None:
     while not ended.wait(1.0):
         done, loss = progress_of(run)
         progress(done, run.steps, f"loss {loss}")

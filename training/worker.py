@@ -27,8 +27,8 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One call of `training.phase.train`, as plain values. `sources`: keyword arguments of `Source`, as a mix."""
+class TrainingRun:
+    """One call of `training.phase.train`, as plain values. `sources`: keyword arguments of `MixSource`, as a mix."""
 
     out_dir: str
     sources: Sequence[Mapping[str, Any]]
@@ -39,7 +39,7 @@ class Run:
 
 
 def train_all(
-    runs: Sequence[Run], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
+    runs: Sequence[TrainingRun], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
 ) -> list[Path]:
     """Train every run at the same time, each with `threads` CPU threads; returns their final checkpoints.
 
@@ -65,7 +65,7 @@ def train_all(
             w.stdout.close()
 
 
-def _start(run: Run, threads: int) -> subprocess.Popen[str]:
+def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
     # Threads that spin while they wait for each other cost a busy machine minutes.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     worker = subprocess.Popen(
@@ -93,7 +93,7 @@ def _failure(worker: subprocess.Popen[str]) -> Exception:
     return failure
 
 
-def progress_of(run: Run) -> tuple[int, str]:
+def progress_of(run: TrainingRun) -> tuple[int, str]:
     """(steps done, last loss) from the tail of the run's metrics."""
     path = Path(run.out_dir, "metrics.jsonl")
     if not path.exists():
@@ -110,15 +110,15 @@ def progress_of(run: Run) -> tuple[int, str]:
     return 0, "–"
 
 
-def train_run(run: Run, **also: Any) -> Checkpoint:
+def train_run(run: TrainingRun, **also: Any) -> Checkpoint:
     """Train a run in this process; `also` goes to `training.phase.train` as it is."""
-    from training.data.plan import Source
+    from training.data.plan import MixSource
     from training.phase import train
     from training.recipes import from_dict
 
     return train(
         Path(run.out_dir),
-        [Source(**{**s, "manifest": located(s["manifest"])}) for s in run.sources],
+        [MixSource(**{**s, "manifest": located(s["manifest"])}) for s in run.sources],
         from_dict(run.recipe),
         init=located(run.init) if run.init else None,
         seed=run.seed,
@@ -129,7 +129,7 @@ def train_run(run: Run, **also: Any) -> Checkpoint:
 
 def main() -> None:
     """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
-    run = Run(**json.loads(sys.stdin.readline()))
+    run = TrainingRun(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = train_run(run)

@@ -213,14 +213,14 @@ def train(run: Context, plan_: Plan) -> dict[str, Path]:
 
     Returns {arm: checkpoint}. A plan without targets is a control of itself and has none.
     """
-    from training.worker import Run, train_all
+    from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan_)}
     if plan_["targets"]:
         mixes["control"] = sources(run, plan_ | {"mix": [m for m in plan_["mix"] if m not in data.asked(plan_)]})
     folders = {arm: run.workspace.path("checkpoints", arm_name(plan_["round"], arm)) for arm in mixes}
     runs = [
-        Run(
+        TrainingRun(
             out_dir=str(fetched(folders[arm])),
             sources=mix,
             recipe=plan_["recipe"],

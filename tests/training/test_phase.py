@@ -15,7 +15,7 @@ from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
 from training.phase import batch_loss, build_model, prepare_with, rows_at_once
 from training.sampling import sample
@@ -27,14 +27,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.training.tiny_runs import STEPS, TINY
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 
 def die(step, steps, line):
     if step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(Path(sys.argv[1]), [Source(manifest=Path(sys.argv[2]))], TINY, seed=5, steps=STEPS, progress=die)
+train(Path(sys.argv[1]), [MixSource(manifest=Path(sys.argv[2]))], TINY, seed=5, steps=STEPS, progress=die)
 """
 
 
@@ -89,7 +89,7 @@ def test_parent_gives_weights_autoencoder_and_shape(tmp_path, snapshot, trained)
 
 def test_overfits_one_batch(snapshot):
     """One micro-batch again and again, with its own noise and times: the loss falls below 2 % of its first value."""
-    plan = Plan([Source(manifest=snapshot)], batch={64: 4}, t2i_share=1.0, seed=0)
+    plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
     autoencoder = fit_autoencoder(plan, TINY)
     (micro,) = Loader(plan, prepare_with(autoencoder, encoder), resolution=TINY.resolution).batch(0)
@@ -112,7 +112,7 @@ def test_training_goes_on_after_sampling_with_a_layout_first_seen_there(tmp_path
 
 
 def test_a_layout_says_how_many_rows_go_at_once(snapshot):
-    plan = Plan([Source(manifest=snapshot)], batch=TINY.batch, t2i_share=0.5, seed=0)
+    plan = DataPlan([MixSource(manifest=snapshot)], batch=TINY.batch, t2i_share=0.5, seed=0)
     by_references = {plan.shards[rows[0].shard].shape[2]: rows[0] for rows in plan.batch(0)}
     recipe = TINY.change(micro_tokens=64)  # 32 pixels are 4×4 latent tokens; an edit has as many again
     assert rows_at_once(plan, by_references[0], recipe) == 4

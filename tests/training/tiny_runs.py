@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.checkpoint import Checkpoint, read_metrics
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 from training.recipes import recipe
 
@@ -21,7 +21,7 @@ TINY = recipe(
 
 def run(out: Path, manifest: Path, **changes):
     given = {"seed": 5, "steps": STEPS} | changes
-    return train(out, [Source(manifest=manifest)], given.pop("recipe", TINY), **given)
+    return train(out, [MixSource(manifest=manifest)], given.pop("recipe", TINY), **given)
 
 
 def contents(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from flywheel.core.files import file_digest
 from flywheel.core.storage import remote
 from training.data import files
 from training.data.latents import Latents
-from training.data.plan import Plan, Row, ShardError, require_size
+from training.data.plan import DataPlan, Row, ShardError, require_size
 from training.data.row_group import RowGroup, read_row_group
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Loader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: DataPlan,
         prepare: Callable[[RowGroup], Prepared],
         *,
         resolution: Mapping[int, int],

@@ -30,7 +30,7 @@ class ShardError(UsageError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class MixSource:
     """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
     `stages`: files of any of these stages, empty for those the recipe names. `slice`: only rows of this slice: `base`,
@@ -61,7 +61,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Group:
+class UsableRows:
     """Usable rows of one Parquet row group."""
 
     shard: int
@@ -108,7 +108,9 @@ class Cell:
     window, rows come in runs of one layout, so that a batch needs few micro-batches.
     """
 
-    def __init__(self, groups: Sequence[Group], shapes: Sequence[tuple], key: tuple, window: int, run: int) -> None:
+    def __init__(
+        self, groups: Sequence[UsableRows], shapes: Sequence[tuple], key: tuple, window: int, run: int
+    ) -> None:
         self.groups, self.shapes, self.key, self.window, self.run = groups, shapes, key, window, run
         self.sizes = np.array([len(g.rows) for g in groups], dtype=np.int64)
         self.rows = int(self.sizes.sum())
@@ -150,7 +152,7 @@ class Cell:
         return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
 
 
-class Plan:
+class DataPlan:
     """The order of all batches. `digest` identifies it: a checkpoint of another plan must not be resumed.
 
     `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: of the rows, the rest is TI2I.
@@ -160,7 +162,7 @@ class Plan:
 
     def __init__(
         self,
-        mix: Sequence[Source],
+        mix: Sequence[MixSource],
         *,
         batch: Mapping[int, int],
         t2i_share: float,
@@ -176,7 +178,7 @@ class Plan:
         self.notes: list[str] = []
         self.seed = seed
         self._held_out: list[tuple[int, int, int]] = []
-        cells: dict[tuple[int, str, int], list[Group]] = {}
+        cells: dict[tuple[int, str, int], list[UsableRows]] = {}
         for number, source in enumerate(mix):
             for shard in read_manifest(source.manifest, source.stages or tuple(stages), check=on_error == "raise"):
                 if shard.bucket in self.batch_rows:
@@ -244,7 +246,7 @@ class Plan:
         ]
         return rows[:count]
 
-    def _groups(self, number: int, slice_: str | None) -> list[Group]:
+    def _groups(self, number: int, slice_: str | None) -> list[UsableRows]:
         """The shard's row groups with their usable rows. A full group's last row is held out for validation."""
         shard, groups = self.shards[number], []
         try:
@@ -265,10 +267,12 @@ class Plan:
                 draw = generator(self.seed, "weight", number, index).random(len(rows))
                 rows = np.repeat(rows, (weights[index][rows] / shard.least_weight + draw).astype(np.int64))
             if len(rows):
-                groups.append(Group(number, index, rows))
+                groups.append(UsableRows(number, index, rows))
         return groups
 
-    def _cell_weights(self, mix: Sequence[Source], bucket: int, t2i_share: float) -> tuple[list[Cell], list[Fraction]]:
+    def _cell_weights(
+        self, mix: Sequence[MixSource], bucket: int, t2i_share: float
+    ) -> tuple[list[Cell], list[Fraction]]:
         """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
         tasks = {"t2i": t2i_share, "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
@@ -292,7 +296,7 @@ class Plan:
             self.notes.append(line)
 
 
-def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
+def plan_digest(mix: Sequence[MixSource], **numbers: Any) -> str:
     """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
     sources = []
     for source in mix:

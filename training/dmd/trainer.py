@@ -25,7 +25,7 @@ from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
 from training.phase import Progress, same_run
-from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
+from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
@@ -33,7 +33,7 @@ from training.state import adamw, copies, falling, load_moments, moments, move_e
 
 def train(
     out_dir: Path,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
     recipe: DMDRecipe,
     *,
     init: Path,
@@ -95,14 +95,14 @@ class _Job:
         self,
         parent: Checkpoint,
         teachers: Sequence[Checkpoint],
-        prompts: Sequence[Prompt],
+        prompts: Sequence[RolloutPrompt],
         recipe: DMDRecipe,
         seed: int,
         last: Checkpoint | None,
     ) -> None:
         self.recipe, self.seed, self.done = recipe, seed, 0
         sampler = Sampler(parent)
-        self.reader = Reader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
+        self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)
         self.teachers = [_teacher(t, parent, sampler) for t in teachers]
@@ -207,7 +207,7 @@ class _Job:
         drawn = draw(self.kinds, shares, recipe.batch, *key)
         return list(self._by_layout(drawn, key))
 
-    def _by_layout(self, drawn: Sequence[Prompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
+    def _by_layout(self, drawn: Sequence[RolloutPrompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
         recipe, steps = self.recipe, len(self.times) - 1
         for number, (rows, conditional, unconditional) in enumerate(self.reader.batches(drawn)):
             rng = generator(*key, "layout", number)

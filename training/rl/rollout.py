@@ -9,12 +9,12 @@ from torch import Tensor
 
 from training.losses.grpo import STEPS, Step, standard_log_prob
 from training.models.mmdit import MMDiT
-from training.prompts import Condition, Prompt, velocity
+from training.prompts import Condition, RolloutPrompt, velocity
 from training.rl.recipe import RLRecipe
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """One prompt's pictures and the rows to train on.
 
     `latents` [G, C, h, w]; then one row per picture and trained step, step by step: `x` [N, C, h, w], `t` and
@@ -22,7 +22,7 @@ class Group:
     `x` are noised pictures and `z` is unused. `gap` [N]: guided minus conditional log-prob of x'.
     """
 
-    prompt: Prompt
+    prompt: RolloutPrompt
     conditions: tuple[Condition, Condition]
     latents: Tensor
     x: Tensor
@@ -40,13 +40,13 @@ class Group:
 @torch.no_grad()
 def roll_out(
     model: MMDiT,
-    prompt: Prompt,
+    prompt: RolloutPrompt,
     conditions: tuple[Condition, Condition],
     start: Tensor,
     noise: Tensor,
     times: Tensor,
     recipe: RLRecipe,
-) -> Group:
+) -> PromptGroup:
     """Draw a group from `start` [G, C, h, w]: stochastic in the window, with `noise` [W, G, C, h, w], else Euler.
 
     Conditions are read once. The objective's velocity is the conditional branch alone under hybrid guidance: the old
@@ -73,8 +73,8 @@ def roll_out(
             moved = x + (times[i + 1] - times[i]) * guided
         x = moved
     if not kept:
-        return Group(prompt, conditions, x, *_noised(model, x, conditions, noise[:, 0], recipe))
-    return Group(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
+        return PromptGroup(prompt, conditions, x, *_noised(model, x, conditions, noise[:, 0], recipe))
+    return PromptGroup(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
 
 
 def _noised(

@@ -23,20 +23,20 @@ from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 from training.losses import grpo
 from training.phase import Progress, same_run
-from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest, spread
+from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
-from training.rl.rollout import Group, objective_velocity, roll_out
+from training.rl.rollout import PromptGroup, objective_velocity, roll_out
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 
 def train(
     out_dir: Path,
-    prompts: Sequence[Prompt],
-    held_out: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
+    held_out: Sequence[RolloutPrompt],
     recipe: RLRecipe,
     rewards: Rewards,
     *,
@@ -105,16 +105,18 @@ class _Job:
         rewards: Rewards,
         seed: int,
         last: Checkpoint | None,
-        prompts: Sequence[Prompt],
-        held_out: Sequence[Prompt],
+        prompts: Sequence[RolloutPrompt],
+        held_out: Sequence[RolloutPrompt],
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
         self.sampler = Sampler(parent)
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} reads its condition anew at every step: RL needs a block-causal model")
         self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
-        self.reader = Reader(self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side)
-        self.kinds: dict[str, list[Prompt]] = {}
+        self.reader = ConditionReader(
+            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
+        )
+        self.kinds: dict[str, list[RolloutPrompt]] = {}
         for prompt in prompts:
             self.kinds.setdefault(category(prompt), []).append(prompt)
         self.watched = spread(held_out, recipe.held_out)
@@ -175,7 +177,7 @@ class _Job:
         return line
 
     # Roll-outs ------------------------------------------------------------------------------------------------------
-    def _roll_outs(self, drawn: Sequence[Prompt], step: int) -> tuple[list[Group], list[list[Scores]]]:
+    def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[list[Scores]]]:
         """A group per prompt; its pictures are scored while the next group is drawn."""
         recipe, groups, futures = self.recipe, [], []
         with ThreadPoolExecutor(self.rewards.workers) as pool:
@@ -192,7 +194,7 @@ class _Job:
             return groups, [f.result() for f in futures]
 
     def _submit(
-        self, pool: ThreadPoolExecutor, prompts: Sequence[Prompt], pictures: Sequence[bytes]
+        self, pool: ThreadPoolExecutor, prompts: Sequence[RolloutPrompt], pictures: Sequence[bytes]
     ) -> Future[list[Scores]]:
         requests = [
             Request(Item(image, p.text, p.task, p.reference_bytes()), p.checks)
@@ -217,7 +219,7 @@ class _Job:
         return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
 
     # Optimisation ---------------------------------------------------------------------------------------------------
-    def _optimise(self, groups: Sequence[Group], advantages: grpo.Advantages) -> dict[str, Any]:
+    def _optimise(self, groups: Sequence[PromptGroup], advantages: grpo.Advantages) -> dict[str, Any]:
         """`inner_steps` optimiser steps on the groups that teach something; figures of all of them."""
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
@@ -253,7 +255,7 @@ class _Job:
             "kl": float(torch.cat(kls).mean()),
         }
 
-    def _losses(self, group: Group, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _losses(self, group: PromptGroup, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(loss, ratio, KL to the reference) per row, in parts of at most `recipe.rows` rows."""
         recipe, count = self.recipe, len(group.t)
         every = advantage.repeat(count // len(advantage))
@@ -326,7 +328,9 @@ def _mean(values: Any) -> float | None:
     return statistics.fmean(kept) if kept else None
 
 
-def _require(prompts: Sequence[Prompt], held_out: Sequence[Prompt], recipe: RLRecipe, rewards: Rewards) -> None:
+def _require(
+    prompts: Sequence[RolloutPrompt], held_out: Sequence[RolloutPrompt], recipe: RLRecipe, rewards: Rewards
+) -> None:
     if not prompts:
         raise UsageError("there are no prompts to train on")
     if shared := {p.text for p in prompts} & {p.text for p in held_out}:

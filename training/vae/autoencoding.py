@@ -10,7 +10,7 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from training.checkpoint import Checkpoint
 from training.data.loader import Loader
-from training.data.plan import Plan, ShardError
+from training.data.plan import DataPlan, ShardError
 from training.data.row_group import to_uint8, to_unit
 from training.distributed import World
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_autoencoder(
-    plan: Plan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
+    plan: DataPlan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
 ) -> Autoencoder:
     """The interrupted run's or the parent's; without one, made from the data or the VAE that the recipe names.
 
@@ -45,7 +45,7 @@ def choose_autoencoder(
     return found
 
 
-def _first_autoencoder(plan: Plan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
+def _first_autoencoder(plan: DataPlan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
     if recipe.autoencoder == "patch":
         return fit_autoencoder(plan, recipe)
     if recipe.autoencoder != "tiny-vae":
@@ -59,12 +59,12 @@ def _first_autoencoder(plan: Plan, recipe: Recipe, out_dir: Path, world: World) 
     return VAE.open(str(out_dir / "vae" / "final"))
 
 
-def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
+def fit_autoencoder(plan: DataPlan, recipe: Recipe) -> PatchAutoencoder:
     """Fit on targets and references of a sample of the plan's rows."""
     return fit(sample_images(plan, recipe), channels=recipe.channels, factor=recipe.factor)
 
 
-def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
+def sample_images(plan: DataPlan, recipe: Recipe) -> list[Tensor]:
     """Targets and references of a sample of the plan's rows, in [-1, 1], [N, 3, H, W] each."""
     reader = Loader(plan, prepare=lambda group: None, resolution=recipe.resolution)
     wanted: dict[tuple[int, int], list[int]] = {}

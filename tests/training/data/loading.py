@@ -6,13 +6,13 @@ import torch
 
 from training.data.latents import encoded
 from training.data.loader import Prepared
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 
 RESOLUTION = {64: 32}
 
 
 def plan_of(manifest, **changes):
-    return Plan([Source(manifest=manifest)], **({"batch": {64: 20}, "t2i_share": 0.9, "seed": 3} | changes))
+    return DataPlan([MixSource(manifest=manifest)], **({"batch": {64: 20}, "t2i_share": 0.9, "seed": 3} | changes))
 
 
 def plain(group):

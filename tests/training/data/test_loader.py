@@ -12,7 +12,7 @@ from tests.training.data.loading import RESOLUTION, equal, plain, plan_of, uploa
 from tests.training.snapshots import card_rows, png, write_snapshot
 from training.data.latents import Latents, write_latents
 from training.data.loader import Loader
-from training.data.plan import Plan, ShardError, Source
+from training.data.plan import DataPlan, MixSource, ShardError
 
 
 def test_unreadable_rows_are_skipped_and_counted(faulty, caplog):
@@ -77,7 +77,7 @@ def test_s3_gives_the_same_batches_as_the_folder(tmp_path, bucket, autoencoder):
         Loader(plan, plain, resolution=RESOLUTION, latents=given) for plan, given in ((local, latents), (away, cached))
     )
     assert equal(there.batch(1), here.batch(1))
-    counted = [Plan([Source(manifest=m, slice="count")], batch={64: 5}, t2i_share=1.0, seed=0)
+    counted = [DataPlan([MixSource(manifest=m, slice="count")], batch={64: 5}, t2i_share=1.0, seed=0)
                for m in (manifest, f"{bucket}/one/manifest.json")]  # fmt: skip
     assert counted[0].rows == counted[1].rows == 35 and counted[0].batch(4) == counted[1].batch(4)
 

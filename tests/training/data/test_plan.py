@@ -15,14 +15,14 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.loader import Loader, Prepared
-from training.data.plan import Plan, ShardError, Source, split
+from training.data.plan import DataPlan, MixSource, ShardError, split
 
 BATCH = 20
 
 
 def plan_of(manifest, **changes):
-    mix = changes.pop("mix", [Source(manifest=manifest)])
-    return Plan(mix, **({"batch": {64: BATCH}, "t2i_share": 0.9, "seed": 3} | changes))
+    mix = changes.pop("mix", [MixSource(manifest=manifest)])
+    return DataPlan(mix, **({"batch": {64: BATCH}, "t2i_share": 0.9, "seed": 3} | changes))
 
 
 def flat(batch):
@@ -46,7 +46,7 @@ def test_quotas_are_exact_over_windows(snapshot):
 
 def test_slice_shares_are_exact_inside_each_task(tmp_path, snapshot):
     remedy = write_snapshot(tmp_path, [{"rows": card_rows(40, slice_="typography")}])
-    mix = [Source(manifest=snapshot, share=0.7), Source(manifest=remedy, share=0.3)]
+    mix = [MixSource(manifest=snapshot, share=0.7), MixSource(manifest=remedy, share=0.3)]
     plan = plan_of(snapshot, mix=mix)
     folders = Counter(
         (plan.shards[row.shard].path.parent == tmp_path, plan.shards[row.shard].task)
@@ -150,8 +150,8 @@ def test_stages_and_slice_select_rows(tmp_path):
     ]
     manifest = write_snapshot(tmp_path, files)
     assert plan_of(manifest, stages=("S6",)).rows == 10
-    assert plan_of(manifest, stages=("S6",), mix=[Source(manifest=manifest, stages=("S1",))]).rows == 69
-    counted = plan_of(manifest, mix=[Source(manifest=manifest, stages=("S1",), slice="count")])
+    assert plan_of(manifest, stages=("S6",), mix=[MixSource(manifest=manifest, stages=("S1",))]).rows == 69
+    counted = plan_of(manifest, mix=[MixSource(manifest=manifest, stages=("S1",), slice="count")])
     loader = Loader(counted, pixels_only, resolution={})
     assert counted.rows == 35
     assert all(loader.read(r.shard, r.group).sample_ids for r in flat(counted.batch(0)))

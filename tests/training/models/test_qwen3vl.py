@@ -13,7 +13,7 @@ from flywheel.core.errors import UsageError
 from tests.training.tiny_models import tiny_processor, tiny_qwen3vl
 from tests.training.tiny_runs import TINY, run
 from training.data.loader import Loader
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
 from training.phase import batch_loss, build_model, prepare_with
@@ -117,7 +117,7 @@ def test_opens_from_a_folder_and_names_what_is_wrong(folder, encoder, tmp_path):
 
 
 def test_rows_without_caption_still_see_their_references(encoder, snapshot):
-    plan = Plan([Source(manifest=snapshot)], batch={64: 4}, t2i_share=0.0, seed=0)
+    plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=0.0, seed=0)
     recipe = TINY.change(text_tokens=0, dropout=1.0, t2i_share=0.0)
     autoencoder = fit_autoencoder(plan, recipe)
     (micro,) = Loader(plan, prepare_with(autoencoder, encoder), resolution={64: 32}).batch(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from training.checkpoint import Checkpoint, read_metrics
-from training.prompts import Reader
+from training.prompts import ConditionReader
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import roll_out
@@ -27,7 +27,7 @@ def rolled(start, cards, recipe: RLRecipe, number: int = 0):
     """A policy and one prompt's group."""
     sampler = Sampler(start)
     policy = Policy(sampler.model, rank=recipe.lora_rank)
-    reader = Reader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
+    reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
     noise = torch.stack(
         [torch.stack([reader.noise("n", k, i) for i in range(recipe.group)]) for k in range(recipe.window[1] + 1)]
     )

@@ -7,14 +7,14 @@ import pytest
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import TINY, run
 from tests.training.vae.tiny import SMALL
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.vae import VAE
 from training.vae import training as vae_training
 from training.vae.autoencoding import fit_autoencoder
 
 
 def test_autoencoder_is_fitted_on_targets_and_references(snapshot):
-    plan = Plan([Source(manifest=snapshot)], batch=TINY.batch, t2i_share=0.9, seed=0)
+    plan = DataPlan([MixSource(manifest=snapshot)], batch=TINY.batch, t2i_share=0.9, seed=0)
     one, other = fit_autoencoder(plan, TINY), fit_autoencoder(plan, TINY)
     assert one.fingerprint == other.fingerprint
     assert (one.channels, one.factor) == (16, 8)
