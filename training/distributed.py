@@ -129,10 +129,11 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
         for name in BLOCK_METHODS:
             register_fsdp_forward_method(block, name)
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which each process may hold a part; every process must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -141,7 +142,7 @@ def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
     """Whole tensors on the CPU of the first process, nothing on the others; one at a time, every process must ask."""
     out = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        full = full_tensor(tensor.detach())
         if world.first:
             out[name] = full.cpu()
     return out

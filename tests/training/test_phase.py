@@ -13,11 +13,12 @@ import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
+from training.batch import batch_loss
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
-from training.phase import batch_loss, build_model, prepare_with, rows_at_once
+from training.phase import build_model, prepare_with
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
 
@@ -109,16 +110,6 @@ def test_training_goes_on_after_sampling_with_a_layout_first_seen_there(tmp_path
     # Position tables are cached by layout: these are the sampler's.
     changed = run(tmp_path, snapshot, recipe=TINY.change(resolution={64: 48}))
     assert changed.step == STEPS
-
-
-def test_a_layout_says_how_many_rows_go_at_once(snapshot):
-    plan = DataPlan([MixSource(manifest=snapshot)], batch=TINY.batch, t2i_share=0.5, seed=0)
-    by_references = {plan.shards[rows[0].shard].shape[2]: rows[0] for rows in plan.batch(0)}
-    recipe = TINY.change(micro_tokens=64)  # 32 pixels are 4×4 latent tokens; an edit has as many again
-    assert rows_at_once(plan, by_references[0], recipe) == 4
-    assert rows_at_once(plan, by_references[1], recipe) == 2
-    assert rows_at_once(plan, by_references[1], TINY.change(micro_tokens=1)) == 1
-    assert rows_at_once(plan, by_references[1], TINY) == 0
 
 
 def test_recomputation_and_accumulation_change_no_result(tmp_path, snapshot, trained):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -99,6 +99,16 @@ def normalised(weights: Sequence[float]) -> list[Fraction]:
     if min(exact) < 0 or not sum(exact):
         raise ValueError(f"shares must be positive: {list(weights)}")
     return [w / sum(exact) for w in exact]
+
+
+class PlanSettings(TypedDict):
+    """What decides the order of all batches, beside the data: see `DataPlan`."""
+
+    batch: Mapping[int, int]
+    t2i_share: float
+    seed: int
+    stages: Sequence[str]
+    window: int
 
 
 class Cell:
@@ -296,7 +306,7 @@ class DataPlan:
             self.notes.append(line)
 
 
-def plan_digest(mix: Sequence[MixSource], **numbers: Any) -> str:
+def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:
     """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
     sources = []
     for source in mix:
@@ -307,7 +317,7 @@ def plan_digest(mix: Sequence[MixSource], **numbers: Any) -> str:
         sources.append([sha256, source.share, source.stages, source.slice])
     if not sources:
         raise UsageError("the training mix is empty: name at least one shard manifest")
-    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
+    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in settings.items()))
 
 
 def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:

@@ -5,7 +5,6 @@ ends in the same bits: every draw is a function of (seed, step).
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +18,14 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
-from training.checkpoint import Checkpoint, Metrics
+from training.checkpoint import Checkpoint
 from training.dmd.recipe import DMDRecipe
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
-from training.phase import Progress, same_run
 from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
+from training.run import Progress, finished, last_checkpoint, take_steps
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
@@ -50,28 +49,19 @@ def train(
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
     plain = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
     run = digest("dmd", plain, prompts_digest(prompts), seed, parent.fingerprint)
-    if (out_dir / checkpoints.FINAL).exists():
-        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    final = finished(out_dir, run)
+    if final is not None:
+        return final
     checkpoints.sweep(out_dir)
-    found = checkpoints.steps(out_dir)
-    last = same_run(found[-1], run) if found else None
-    job = _Job(parent, teachers, prompts, recipe, seed, last)
-    metrics = Metrics(out_dir, resume_step=job.done)
+    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last_checkpoint(out_dir, run))
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
     config |= {"dmd": plain, "sigmas": list(recipe.sigmas), "cfg": 1.0}
 
     def save(name: str) -> Checkpoint:
-        return checkpoints.write(out_dir / name, job.tensors(), job.reader.autoencoder, {**config, "step": job.done})
+        step_config = {**config, "step": trainer.done}
+        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.reader.autoencoder, step_config)
 
-    while job.done < recipe.steps:
-        clock = time.process_time()
-        line = job.one_step()
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-        if progress is not None:
-            progress(job.done, recipe.steps, line)
-        if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
-            save(f"step-{job.done:08d}")
-            checkpoints.prune(out_dir, keep=2)
+    take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
     return save(checkpoints.FINAL)
 
 
@@ -88,8 +78,8 @@ class _Batch:
     guidance_noise: Tensor
 
 
-class _Job:
-    """What changes from step to step."""
+class _Trainer:
+    """The student, its teachers, the fake score, and what changes from step to step."""
 
     def __init__(
         self,

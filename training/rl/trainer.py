@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,15 +19,15 @@ from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
-from training.checkpoint import Checkpoint, Metrics
+from training.checkpoint import Checkpoint
 from training.losses import grpo
-from training.phase import Progress, same_run
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import PromptGroup, objective_velocity, roll_out
+from training.run import Progress, finished, last_checkpoint, step_name, take_steps
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
@@ -61,42 +60,32 @@ def train(
         seed,
         parent.fingerprint,
     )
-    if (out_dir / checkpoints.FINAL).exists():
-        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    final = finished(out_dir, run)
+    if final is not None:
+        return final
     checkpoints.sweep(out_dir)
-    found = checkpoints.steps(out_dir)
-    last = same_run(found[-1], run) if found else None
-    job = _Job(parent, recipe, rewards, seed, last, prompts, held_out)
-    metrics = Metrics(out_dir, resume_step=job.done)
+    trainer = _Trainer(parent, recipe, rewards, seed, last_checkpoint(out_dir, run), prompts, held_out)
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": job.done, "rl": recipe.to_dict(), "rl_state": job.state(), **closing}
-        return checkpoints.write(out_dir / name, job.tensors(), job.sampler.autoencoder, config)
+        config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
+        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.sampler.autoencoder, config)
 
     try:
-        while job.done < recipe.steps:
-            clock = time.process_time()
-            line = job.one_step()
-            metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-            if progress is not None:
-                progress(job.done, recipe.steps, line)
-            if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
-                save(f"step-{job.done:08d}")
-                checkpoints.prune(out_dir, keep=2)
-        _, closing = job.check()
+        take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
+        _, closing = trainer.check()
     except RewardsLost as error:
-        if job.done:
-            save(f"step-{job.done:08d}")
+        if trainer.done:
+            save(step_name(trainer.done))
         raise RewardsLost(
-            f"{error}: {job.done} of {recipe.steps} steps are kept in {out_dir}; "
+            f"{error}: {trainer.done} of {recipe.steps} steps are kept in {out_dir}; "
             "bring the rewards back and run the same command again"
         ) from error
     return save(checkpoints.FINAL, **closing)
 
 
-class _Job:
-    """What changes from step to step."""
+class _Trainer:
+    """The policy, its rewards and prompts, and what changes from step to step."""
 
     def __init__(
         self,
@@ -151,7 +140,7 @@ class _Job:
         }
 
     def one_step(self) -> dict[str, Any]:
-        """One step, after a check of the proxies where one is due; the job changes only once its rewards are there."""
+        """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
         recipe, step, balance, checked = self.recipe, self.done, self.balance, {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipe_file import read_toml
+from training.run import Progress, cpu_seconds, due, last_checkpoint, step_name
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
 FACTOR = 16
@@ -128,7 +129,7 @@ def train_vae(
     *,
     seed: int = 0,
     steps: int | None = None,
-    progress: Callable[[int, int, Mapping[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train on random crops of `pictures` (uint8 [N, 3, H, W] each); returns the folder that diffusers opens.
 
@@ -137,10 +138,7 @@ def train_vae(
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
-    if any(min(part.shape[-2:]) < recipe.side for part in pictures) or recipe.side % FACTOR:
-        raise UsageError(
-            f"crops of {recipe.side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side"
-        )
+    _require_crops(pictures, recipe.side)
     run = digest(asdict(recipe.change(checkpoint_every=0)), steps, seed, [_content(part) for part in pictures])
     final, marker = out_dir / "final", out_dir / "run.txt"
     if marker.exists() and marker.read_text() != run:
@@ -151,17 +149,14 @@ def train_vae(
     checkpoints.sweep(out_dir)
     marker.write_text(run)
     device = choose_device()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
-        model = Trained(recipe.build(), recipe.channels, Features.channels).to(device)
-    features = Features().to(device)
+    model, features = _initial_model(recipe, seed).to(device), Features().to(device)
     ema = copies(dict(model.named_parameters()))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
-    found = checkpoints.steps(out_dir)
-    if found:
-        found[-1].restore(state)
-    start = found[-1].step if found else 0
+    last = last_checkpoint(out_dir, run)
+    if last is not None:
+        last.restore(state)
+    start = last.step if last else 0
     metrics = Metrics(out_dir, resume_step=start)
     for step in range(start, steps):
         clock = time.process_time()
@@ -177,13 +172,25 @@ def train_vae(
         move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
         done = step + 1
         line = {"step": done, **{k: v.item() for k, v in losses.items()}, "grad_norm": norm}
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+        metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
         if progress is not None:
             progress(done, steps, line)
-        if done % recipe.checkpoint_every == 0 and done < steps:
-            checkpoints.write(out_dir / f"step-{done:08d}", state, None, {"step": done, "run": run})
+        if due(recipe.checkpoint_every, done) and done < steps:
+            checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
     return _finish(out_dir, pictures, recipe, ema, seed)
+
+
+def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
+    if any(min(part.shape[-2:]) < side for part in pictures) or side % FACTOR:
+        raise UsageError(f"crops of {side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side")
+
+
+def _initial_model(recipe: VAERecipe, seed: int) -> Trained:
+    """A fresh model; its weights are a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
+        return Trained(recipe.build(), recipe.channels, Features.channels)
 
 
 def vae_losses(
