@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.fused import linear
-from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset, segment_bounds, tokens
+from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.models.positions import Layout, segment_bounds, tokens
 
 CPU = MMDiTConfig(channels=64, condition_dim=1024, depth=8, heads=6, head_dim=64, rope_axes=(8, 28, 28))
 IMAGE = (16, 16)

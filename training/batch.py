@@ -65,7 +65,8 @@ def conditional_loss(
     text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
     text, valid = text.to(device), None if valid is None else valid.to(device)
     references = micro.references.to(device)
-    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]), micro.lead)
+    height, width = micro.latents.shape[-2:]
+    layout = sequence_layout(text.shape[1], references.shape[1], (height, width), micro.lead)
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
 
     def velocity(x_t: Tensor, time: Tensor) -> Tensor:

@@ -74,10 +74,15 @@ class Checkpoint:
             return load_file(self.path / f"{name}.safetensors")
         import torch
         from torch.distributed.checkpoint import FileSystemReader, load
+        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
         reader = FileSystemReader(self.shares)
         stored = reader.read_metadata().state_dict_metadata
-        out = {k: torch.empty(v.size, dtype=v.properties.dtype) for k, v in stored.items() if k.startswith(f"{name}.")}
+        out = {
+            k: torch.empty(v.size, dtype=v.properties.dtype)
+            for k, v in stored.items()
+            if k.startswith(f"{name}.") and isinstance(v, TensorStorageMetadata)
+        }
         load(out, storage_reader=reader, no_dist=True)
         return {k.removeprefix(f"{name}."): v for k, v in out.items()}
 
@@ -171,8 +176,8 @@ def write_together(
 
 def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and give the folder its name."""
-    found = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
-    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in found.items()}
+    paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
     write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
     os.replace(temporary, path)
 

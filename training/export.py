@@ -40,33 +40,36 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
 def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
     """The same as an object in memory. Errors: see `export_pipeline`."""
     declare_operators()
-    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline, QwenImage21Transformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21Transformer2DModel
 
     model, condition = checkpoint.model(weights), checkpoint.config["condition"]
     autoencoder, encoder = checkpoint.autoencoder(), load_condition_encoder(condition["encoder"])
+    vae = autoencoder.model if isinstance(autoencoder, VAE) else None
+    qwen = encoder if isinstance(encoder, Qwen3VL) else None
     against = []
     try:
         shape = diffusers_config(model.config)
     except ValueError as error:
         against.append(f"its transformer ({error})")
-    if not isinstance(autoencoder, VAE) or type(autoencoder.model).__name__ != "AutoencoderKLQwenImage21":
+    if type(vae).__name__ != "AutoencoderKLQwenImage21":
         against.append("its autoencoder, which is no AutoencoderKLQwenImage21")
-    if not isinstance(encoder, Qwen3VL):
+    if qwen is None:
         against.append(f"its condition encoder {condition['encoder']}, which is no Qwen3-VL")
-    elif encoder.fingerprint != condition["fingerprint"]:
+    elif qwen.fingerprint != condition["fingerprint"]:
         against.append(f"its condition encoder: {condition['encoder']} has changed since it was trained")
     if condition["tokens"]:
         against.append(f"its captions, padded to {condition['tokens']} tokens (the pipeline pads none)")
-    if against:
+    if against or qwen is None:
         raise UsageError(f"{checkpoint.path} does not fit QwenImage21Pipeline: {'; '.join(against)}")
     transformer = QwenImage21Transformer2DModel(**shape)
     transformer.load_state_dict(to_diffusers(model.state_dict(), model.config), strict=True)
     settings, sigmas = _scheduler(checkpoint.config)
     return QwenImage21Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**settings),
-        vae=autoencoder.model,
-        text_encoder=encoder.model,
-        processor=encoder.processor,
+        vae=vae,
+        text_encoder=qwen.model,
+        processor=qwen.processor,
         transformer=transformer,
         sample_sigmas=sigmas,
     )

@@ -190,7 +190,7 @@ def _loader(plan: DataPlan, recipe: Recipe, autoencoder: Autoencoder, encoder: C
     )
 
 
-def _step(phase: _Phase) -> dict[str, Any]:
+def _step(phase: _Phase) -> dict[str, float | None]:
     """One optimiser step, and validation where it is due; returns the step's metrics."""
     recipe, world, step = phase.recipe, phase.world, phase.done
     rows, own_loss, skipped = _gradients(phase)
@@ -206,7 +206,13 @@ def _step(phase: _Phase) -> dict[str, Any]:
     phase.optimizer.step()
     move_ema(phase.ema, dict(phase.model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
     phase.done, phase.samples = step + 1, phase.samples + rows
-    line = {"step": phase.done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": phase.samples}
+    line: dict[str, float | None] = {
+        "step": phase.done,
+        "loss": loss,
+        "grad_norm": norm,
+        "lr": rate,
+        "samples": phase.samples,
+    }
     if due(recipe.validate_every, phase.done) or (recipe.validate_every and phase.done == phase.steps):
         line["validation_loss"] = validation_loss(phase.model, phase.loader, recipe, phase.seed, world)
     if recipe.on_error == "skip":
@@ -277,8 +283,9 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
     def prepare(group: RowGroup) -> Prepared:
         latents, references = encoded(group, autoencoder)
         n, count = references.shape[:2]
-        states = encoder.encode(group.captions, group.references)
-        nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
+        shown = list(group.references)
+        states = encoder.encode(group.captions, shown)
+        nulls = encoder.encode([""] * n, shown) if count and encoder.reads_references else ()
         return Prepared(latents, references, states, nulls, encoder.lead(count))
 
     return prepare

@@ -19,7 +19,8 @@ from flywheel.core.image import BadImage, decode
 from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder, pad, padded_length
-from training.models.mmdit import Layout, MMDiT, Prefix
+from training.models.mmdit import MMDiT, Prefix
+from training.models.positions import Layout
 from training.randomness import generator
 from training.sampling import resized
 from training.sequence import as_tokens, sequence_layout
@@ -147,10 +148,11 @@ class ConditionReader:
             # Without a usual length each side keeps its own, as the sampler does.
             length = padded_length(len(states[0]), self.text_tokens)
             lengths = (length, length if self.text_tokens else len(states[1]))
-            self._known[prompt.prompt_id] = tuple(
+            conditional, unconditional = (
                 Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens)
                 for s, n in zip(states, lengths, strict=True)
             )
+            self._known[prompt.prompt_id] = (conditional, unconditional)
         return self._known[prompt.prompt_id]
 
     def batches(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[list[int], Condition, Condition]]:
@@ -159,7 +161,9 @@ class ConditionReader:
         layouts: dict[tuple[Layout, Layout], list[int]] = {}
         for i, (conditional, unconditional) in enumerate(read):
             layouts.setdefault((conditional.layout, unconditional.layout), []).append(i)
-        return [(rows, *(_stack([read[i][k] for i in rows]) for k in (0, 1))) for rows in layouts.values()]
+        return [
+            (rows, _stack([read[i][0] for i in rows]), _stack([read[i][1] for i in rows])) for rows in layouts.values()
+        ]
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[bytes]:
@@ -180,8 +184,9 @@ def _stack(rows: Sequence[Condition]) -> Condition:
         valid = torch.cat(
             [torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
         )
-    references = None if rows[0].references is None else torch.cat([r.references for r in rows])
-    return Condition(torch.cat([r.text for r in rows]), valid, rows[0].layout, references)
+    references = [r.references for r in rows if r.references is not None]
+    text = torch.cat([r.text for r in rows])
+    return Condition(text, valid, rows[0].layout, torch.cat(references) if references else None)
 
 
 def picture(prompt: RolloutPrompt, number: int) -> np.ndarray:

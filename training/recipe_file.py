@@ -6,12 +6,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 def named(known: Mapping[str, R], name: str, changes: Mapping[str, Any]) -> R:

@@ -142,9 +142,8 @@ class Sampler:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Rows of one layout with their latents."""
         cfg = self.guidance(cfg)
-        size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
-        given = references if references is not None else [()] * len(prompts)
-        pictures = [resized(row, size) for row in given]
+        size = (noise.shape[-2] * self.autoencoder.factor, noise.shape[-1] * self.autoencoder.factor)
+        pictures = [resized(row, size) for row in (references if references is not None else [()] * len(prompts))]
         states = self.encoder.encode(prompts, pictures)
         groups: dict[tuple[int, int], list[int]] = {}
         for i, state in enumerate(states):
@@ -168,7 +167,7 @@ class Sampler:
         unconditional = None
         if cfg != 1.0:
             if count and self.encoder.reads_references:
-                nulls = self.encoder.encode([""] * len(x), shown)
+                nulls = self.encoder.encode([""] * len(x), list(shown))
             else:
                 nulls = [self.encoder.encode([""])[0]] * (len(x) if count else 1)
             # Without a usual length each side keeps its own, as in the open 2.1 pipeline.
@@ -185,7 +184,7 @@ class Sampler:
 
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
-        layout = sequence_layout(length, count, tuple(x.shape[-2:]), self.encoder.lead(count))
+        layout = sequence_layout(length, count, (x.shape[-2], x.shape[-1]), self.encoder.lead(count))
         return self.model.prefill(text, layout, tokens, valid)
 
     def _check(self, prompts: Sequence[str], references: Sequence | None, size: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
@@ -56,13 +56,13 @@ def train_all(
             time.sleep(_POLL_SECONDS)
         if failed := [w for w in workers if w.returncode]:
             raise _failure(failed[0])
-        return [Path(json.loads(w.stdout.readline())["checkpoint"]) for w in workers]
+        return [Path(json.loads(_pipe(w.stdout).readline())["checkpoint"]) for w in workers]
     finally:
         for w in workers:
             w.kill()
             w.wait()
-            w.stdin.close()
-            w.stdout.close()
+            _pipe(w.stdin).close()
+            _pipe(w.stdout).close()
 
 
 def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
@@ -76,20 +76,28 @@ def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
         cwd=Path(__file__).resolve().parents[1],  # where `training` can be imported, whatever the user's folder
         text=True,
     )
-    worker.stdin.write(json.dumps(asdict(run)) + "\n")
-    worker.stdin.flush()  # and stays open: its end tells the worker that the parent is gone
+    stdin = _pipe(worker.stdin)
+    stdin.write(json.dumps(asdict(run)) + "\n")
+    stdin.flush()  # and stays open: its end tells the worker that the parent is gone
     return worker
 
 
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    """A worker's stream."""
+    if stream is None:
+        raise ValueError("a worker is started with pipes")
+    return stream
+
+
 def _failure(worker: subprocess.Popen[str]) -> Exception:
-    line = worker.stdout.readline()
+    line = _pipe(worker.stdout).readline()
     if not line:
         return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
-    found = json.loads(line)
-    if found["usage"]:
-        return UsageError(found["error"])
-    failure = RuntimeError(f"training failed: {found['error']}")
-    failure.add_note(found["trace"])  # seen where nobody has a sentence for it
+    report = json.loads(line)
+    if report["usage"]:
+        return UsageError(report["error"])
+    failure = RuntimeError(f"training failed: {report['error']}")
+    failure.add_note(report["trace"])  # printed where no handler turns the error into a sentence
     return failure
 
 
@@ -103,8 +111,8 @@ def progress_of(run: TrainingRun) -> tuple[int, str]:
         lines = f.read().splitlines()
     for line in reversed(lines):
         try:
-            found = json.loads(line)
-            return found["step"], f"{found['loss']:.3f}"
+            metrics = json.loads(line)
+            return metrics["step"], f"{metrics['loss']:.3f}"
         except ValueError:
             continue  # the line that is being written, or the cut first one
     return 0, "–"

@@ -69,11 +69,11 @@ class Latents:
             raise ShardError(f"no latents of {shard.path} at {path}: write them with flywheel latents first") from error
         except files.READ_ERRORS as error:
             raise ShardError(f"latents {path}: {error}: delete the file and write it again") from error
-        found = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
+        metadata = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
         for name, wanted in self.key(shard).items():
-            if found.get(name) != wanted:
+            if metadata.get(name) != wanted:
                 raise ShardError(
-                    f"latents {path} have {name} {found.get(name)!r}, this run needs {wanted!r}: write them again "
+                    f"latents {path} have {name} {metadata.get(name)!r}, this run needs {wanted!r}: write them again "
                     "into another folder"
                 )
         return file
@@ -120,7 +120,7 @@ def write_latents(
 
 def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
     """Latents of a row group's targets [n, C, h, w] and references [n, R, C, h, w]: cached ones, else encoded now."""
-    if group.latents is not None:
+    if group.latents is not None and group.reference_latents is not None:
         return group.latents, group.reference_latents
     latents = autoencoder.encode(to_unit(group.images))
     n, count = group.references.shape[:2]

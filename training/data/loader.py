@@ -110,11 +110,7 @@ class Loader:
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
-        keys = [(row.shard, row.group) for row in rows]
-        groups = {key: self._prepared(*key) for key in dict.fromkeys(keys)}
-        places = [(groups[key], row.row) for key, row in zip(keys, rows, strict=True)]
-        if None in groups.values():
-            places = self._replaced(rows, places)
+        places = self._places(rows)
         first = places[0][0]
         return MicroBatch(
             list(rows),
@@ -138,7 +134,7 @@ class Loader:
                 self.resolution.get(found.bucket, found.bucket),
                 skip=self._skips,
                 opened=lambda: self._open(shard),
-                cached=self.latents and self.latents.read(found, group),
+                cached=self.latents.read(found, group) if self.latents is not None else None,
                 reference_pixels=self.reference_pixels,
             )
 
@@ -167,17 +163,17 @@ class Loader:
             self._held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
-    def _replaced(
-        self, rows: Sequence[Row], places: Sequence[tuple[Prepared | None, int]]
-    ) -> list[tuple[Prepared, int]]:
-        """Rows of the same micro-batch in place of those whose row group cannot be read."""
-        usable = [place for place in places if place[0] is not None]
+    def _places(self, rows: Sequence[Row]) -> list[tuple[Prepared, int]]:
+        """(row group, row) of each; a row that cannot be read is replaced by another one of the micro-batch."""
+        groups = {key: self._prepared(*key) for key in dict.fromkeys((row.shard, row.group) for row in rows)}
+        places = [(groups[row.shard, row.group], row.row) for row in rows]
+        usable = [(group, row) for group, row in places if group is not None]
         if not usable:
             raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
         for row, (group, _) in zip(rows, places, strict=True):
             if group is None:
                 self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
-        return [place if place[0] is not None else usable[n % len(usable)] for n, place in enumerate(places)]
+        return [usable[n % len(usable)] if group is None else (group, row) for n, (group, row) in enumerate(places)]
 
     def _skip(self, shard: int, group: int, row: int, why: str) -> None:
         if (shard, group, row) not in self.skipped:

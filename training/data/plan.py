@@ -93,7 +93,7 @@ def split(low: int, high: int, weights: Sequence[Fraction]) -> list[tuple[int, i
     return [*ranges, (low, high)]
 
 
-def normalised(weights: Sequence[float]) -> list[Fraction]:
+def normalised(weights: Sequence[float | Fraction]) -> list[Fraction]:
     """Exact fractions that sum to 1. Errors: `ValueError` for negative weights or a zero sum."""
     exact = [Fraction(str(w)) for w in weights]
     if min(exact) < 0 or not sum(exact):
@@ -284,14 +284,14 @@ class DataPlan:
         self, mix: Sequence[MixSource], bucket: int, t2i_share: float
     ) -> tuple[list[Cell], list[Fraction]]:
         """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
-        tasks = {"t2i": t2i_share, "ti2i": 1 - Fraction(str(t2i_share))}
+        tasks = {"t2i": Fraction(str(t2i_share)), "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
         for task in TASKS:
             if task not in present and tasks[task]:
                 self._note(f"bucket {bucket} has no {task} rows: their share {float(tasks[task]):g} goes elsewhere")
-        given = [tasks[t] for t in present]
+        shares = [tasks[t] for t in present]
         cells, weights = [], []
-        for task, share in zip(present, normalised(given if sum(given) else [1] * len(present)), strict=True):
+        for task, share in zip(present, normalised(shares if sum(shares) else [1] * len(present)), strict=True):
             keys = [k for k in self._cells if k[:2] == (bucket, task)]
             for number, source in enumerate(mix):
                 if (bucket, task, number) not in keys and source.share:

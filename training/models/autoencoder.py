@@ -17,11 +17,22 @@ from flywheel.core.files import write_bytes
 
 
 class Autoencoder(Protocol):
-    """`channels` of a latent, `factor` between image and latent sides, `fingerprint` of the weights."""
+    """Encodes images to latents and decodes them."""
 
-    channels: int
-    factor: int
-    fingerprint: str
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent pixel, per side."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: latents of different fingerprints must not be mixed."""
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], [B, 3, H, W] → latents [B, channels, H/factor, W/factor], about unit variance."""

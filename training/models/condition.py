@@ -14,19 +14,27 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from training.models.fused import faster
 
+NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
-    """A caption's token states, by a model that is not trained.
+    """A caption's token states, by a model that is not trained."""
 
-    `dim`: width of a token state. `fingerprint`: changes whenever a state could change by more than its rounding.
-    `reads_references`: do states depend on the references, or only on the caption?
-    """
+    @property
+    def dim(self) -> int:
+        """Width of a token state."""
+        ...
 
-    dim: int
-    fingerprint: str
-    reads_references: bool
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever a state could change by more than its rounding."""
+        ...
+
+    @property
+    def reads_references(self) -> bool:
+        """Do states depend on the references, or only on the caption?"""
+        ...
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit.
@@ -60,16 +68,18 @@ class Cached:
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """See `ConditionEncoder`."""
-        shown = references if references is not None else [()] * len(captions)
-        keys = [_content(c, r if self.reads_references else ()) for c, r in zip(captions, shown, strict=True)]
-        found = {key: self._states[key] for key in keys if key in self._states}
-        new = {key: row for row, key in enumerate(keys) if key not in found}
+        shown = references if references is not None else [NO_REFERENCES] * len(captions)
+        keys = [
+            _content(c, r if self.reads_references else NO_REFERENCES) for c, r in zip(captions, shown, strict=True)
+        ]
+        known = {key: self._states[key] for key in keys if key in self._states}
+        new = {key: row for row, key in enumerate(keys) if key not in known}
         for rows in [[*new.values()]] if self.together and new else [[row] for row in new.values()]:
             states = self.encoder.encode([captions[row] for row in rows], [shown[row] for row in rows])
-            found |= zip((keys[row] for row in rows), states, strict=True)
+            known |= zip((keys[row] for row in rows), states, strict=True)
         for key in keys:
-            self._keep(key, found[key])
-        return [found[key] for key in keys]
+            self._keep(key, known[key])
+        return [known[key] for key in keys]
 
     def lead(self, references: int) -> tuple[int, ...]:
         """See `ConditionEncoder`."""
@@ -89,7 +99,7 @@ class Cached:
             self._held -= self._states.popitem(last=False)[1].nbytes
 
 
-def _content(caption: str, pictures: Sequence[Tensor]) -> bytes:
+def _content(caption: str, pictures: Tensor) -> bytes:
     key = hashlib.blake2b(caption.encode(), digest_size=16)
     for picture in pictures:
         key.update(f"\x1f{tuple(picture.shape)}".encode() + picture.contiguous().numpy().tobytes())
@@ -146,14 +156,14 @@ class MiniLM:
     def _layers(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """First and last layer's token states of each text, [L_i, 384] each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
-        out: list[tuple[Tensor, Tensor]] = [None] * len(ids)
+        layers: dict[int, tuple[Tensor, Tensor]] = {}
         for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
             rows = [i for i, row in enumerate(ids) if len(row) == length]
-            given = torch.tensor([ids[i] for i in rows], device=self.model.device)
-            hidden = self.model(input_ids=given, output_hidden_states=True).hidden_states
+            batch = torch.tensor([ids[i] for i in rows], device=self.model.device)
+            hidden = self.model(input_ids=batch, output_hidden_states=True).hidden_states
             for i, first, last in zip(rows, hidden[1], hidden[-1], strict=True):
-                out[i] = (first.cpu().clone(), last.cpu().clone())
-        return out
+                layers[i] = (first.cpu().clone(), last.cpu().clone())
+        return [layers[i] for i in range(len(ids))]
 
 
 def _unit_rms(states: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.torchvision_shim import declare_operators
+from training.models.condition import NO_REFERENCES
 from training.models.pretrained import locate, weights_digest
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
@@ -85,16 +86,18 @@ class Qwen3VL:
 
         A caption's states are those of `lead`'s runs, then of the rest.
         """
-        images = references if references is not None else [()] * len(captions)
-        out: list[Tensor] = [None] * len(captions)
+        images = references if references is not None else [NO_REFERENCES] * len(captions)
+        encoded: dict[int, Tensor] = {}
         for rows, inputs in self._batches(captions, images):
             hidden = self._before_the_norm(inputs)[:, self._system_tokens :]
             text = inputs["input_ids"][:, self._system_tokens :] != self.processor.image_token_id
             for row, states, kept in zip(rows, hidden, text):
-                out[row] = states[kept].float().cpu()
-        return out
+                encoded[row] = states[kept].float().cpu()
+        return [encoded[row] for row in range(len(captions))]
 
-    def _batches(self, captions: Sequence[str], images: Sequence[Any]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    def _batches(
+        self, captions: Sequence[str], images: Sequence[Tensor]
+    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Rows with their inputs: captions of equal length together, so that nothing is padded; references alone."""
         lengths: dict[int, list[tuple[int, list[int]]]] = {}
         for row, (caption, pictures) in enumerate(zip(captions, images, strict=True)):
@@ -113,14 +116,14 @@ class Qwen3VL:
     @torch.no_grad()
     def _before_the_norm(self, inputs: dict[str, Tensor]) -> Tensor:
         """The last layer's output [B, L, dim]; the last hidden state that transformers 5 returns is normed."""
-        found: list[Tensor] = []
+        unnormed: list[Tensor] = []
         inner = self.model.model
-        handle = inner.language_model.norm.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        handle = inner.language_model.norm.register_forward_pre_hook(lambda _, inputs: unnormed.append(inputs[0]))
         try:
             inner(**{name: x.to(self.model.device) for name, x in inputs.items()}, use_cache=False)
         finally:
             handle.remove()
-        return found[0]
+        return unnormed[0]
 
 
 def _check_kind(config: dict[str, Any]) -> None:

@@ -29,9 +29,9 @@ class VAE:
     over white. Errors: `UsageError` for a model that is no image VAE.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:  # diffusers' VAEs have no common base that declares `encode`
         self.model = model.eval().requires_grad_(False)
-        config = model.config
+        config = self.model.config
         self._frames = "temperal_downsample" in config  # diffusers' spelling
         self._alpha = config.get("in_channels", config.get("input_channels", 3)) == 4
         if config.get("latents_mean") is not None:
@@ -154,7 +154,7 @@ def _parts(x: Tensor, pixels: int) -> tuple[Tensor, ...]:
 def _model_class(kind: str) -> Any:
     import diffusers
 
-    found = getattr(diffusers, kind, None) if kind.startswith(("Autoencoder", "AsymmetricAutoencoder")) else None
-    if found is None:
+    vae_class = getattr(diffusers, kind, None) if kind.startswith(("Autoencoder", "AsymmetricAutoencoder")) else None
+    if vae_class is None:
         raise ValueError(f"unknown class {kind}")
-    return found
+    return vae_class

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from flywheel.core.errors import UsageError
@@ -101,23 +102,24 @@ class RLRecipe:
         return asdict(self)
 
 
-_REPORT = {
-    "group": 24,
-    "clip": (1e-4, 1e-4),
-    "learning_rate": 1e-4,
-    "sampling_steps": 20,
-    "window": (1, 8),
-    "kl": 0.01,
-    "cfg": 4.0,
-    "prompts": 48,
-    "steps": 2000,
-    "lora_rank": 64,
-    "ema": 0.99,
-}
+_report = partial(
+    RLRecipe,
+    group=24,
+    clip=(1e-4, 1e-4),
+    learning_rate=1e-4,
+    sampling_steps=20,
+    window=(1, 8),
+    kl=0.01,
+    cfg=4.0,
+    prompts=48,
+    steps=2000,
+    lora_rank=64,
+    ema=0.99,
+)
 
 RL_RECIPES = {
     # T2I: aesthetic, alignment, portrait; TI2I: instruction following, visual consistency [S]; their weights [D].
-    "rl": RLRecipe(
+    "rl": _report(
         name="rl",
         side=512,
         weights={
@@ -126,7 +128,6 @@ RL_RECIPES = {
             "typography": {"ocr": 1.0, "aesthetic": 0.25},
         },
         proxies={"ocr": "alignment"},
-        **_REPORT,
     ),
     "rl-tiny": RLRecipe(
         name="rl-tiny",

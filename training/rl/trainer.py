@@ -114,7 +114,8 @@ class _Trainer:
         self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
         named = self.policy.trainable
         self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
-        self.balance, self.done, self.since_check = Balance(), 0, {name: [] for name in recipe.rewards}
+        self.balance, self.done = Balance(), 0
+        self.since_check: dict[str, list[float]] = {name: [] for name in recipe.rewards}
         if last is None:
             self.ema = copies(named)
         else:
@@ -141,7 +142,8 @@ class _Trainer:
 
     def one_step(self) -> dict[str, Any]:
         """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
-        recipe, step, balance, checked = self.recipe, self.done, self.balance, {}
+        recipe, step, balance = self.recipe, self.done, self.balance
+        checked: dict[str, Any] = {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()
         shares = mix(balance, self.base, recipe.mix_floor)
@@ -213,7 +215,10 @@ class _Trainer:
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
         kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
-        ratios, kls, losses, norms = [], [], [], []
+        ratios: list[tuple[int, Tensor]] = []
+        kls: list[Tensor] = []
+        losses: list[float] = []
+        norms: list[float] = []
         for _ in range(recipe.inner_steps if kept else 0):
             self.optimizer.zero_grad(set_to_none=True)
             total = sum(len(g.t) for g, _ in kept)

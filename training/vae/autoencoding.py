@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from flywheel.core.errors import UsageError
 from training.checkpoint import Checkpoint
 from training.data.loader import Loader
 from training.data.plan import DataPlan, ShardError
-from training.data.row_group import to_uint8, to_unit
+from training.data.row_group import RowGroup, to_uint8, to_unit
 from training.distributed import World
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.vae import VAE
@@ -66,7 +67,7 @@ def fit_autoencoder(plan: DataPlan, recipe: Recipe) -> PatchAutoencoder:
 
 def sample_images(plan: DataPlan, recipe: Recipe) -> list[Tensor]:
     """Targets and references of a sample of the plan's rows, in [-1, 1], [N, 3, H, W] each."""
-    reader = Loader(plan, prepare=lambda group: None, resolution=recipe.resolution)
+    reader = Loader(plan, _only_read, resolution=recipe.resolution)
     wanted: dict[tuple[int, int], list[int]] = {}
     for row in plan.sample(recipe.autoencoder_rows):
         wanted.setdefault((row.shard, row.group), []).append(row.row)
@@ -81,3 +82,7 @@ def sample_images(plan: DataPlan, recipe: Recipe) -> list[Tensor]:
             continue
         images += [to_unit(group.images[rows]), to_unit(group.references[rows].flatten(0, 1))]
     return [x for x in images if len(x)]
+
+
+def _only_read(group: RowGroup) -> NoReturn:
+    raise NotImplementedError("an autoencoder is fitted on row groups as they are read")

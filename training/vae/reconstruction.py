@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, psnr
+from training.models.vae import VAE
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of Wang et al. 2004
 K1, K2 = 0.01, 0.03
@@ -50,7 +51,9 @@ def reconstruction(autoencoder: Autoencoder, images: Tensor) -> Iterator[tuple[f
 def parameters(autoencoder: Autoencoder) -> tuple[int, int]:
     """Weights of encoder and decoder."""
     if isinstance(autoencoder, PatchAutoencoder):
-        return (autoencoder.basis.numel(),) * 2
+        return autoencoder.basis.numel(), autoencoder.basis.numel()
+    if not isinstance(autoencoder, VAE):
+        raise TypeError(f"weights of a {type(autoencoder).__name__} cannot be counted")
     parts = (autoencoder.model.encoder, autoencoder.model.decoder)
     encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in parts)
     return encoder, decoder

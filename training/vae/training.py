@@ -11,9 +11,11 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +31,12 @@ from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perce
 from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
-from training.recipe_file import read_toml
+from training.recipe_file import named, read_toml
 from training.run import Progress, cpu_seconds, due, last_checkpoint, step_name
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
 FACTOR = 16
 STATISTICS_BATCHES = 8  # of 32 crops, that the latents' mean and deviation are measured on
@@ -72,10 +77,10 @@ class VAERecipe:
         """The same recipe with other numbers."""
         return replace(self, **changes)
 
-    def build(self) -> nn.Module:
+    def build(self) -> AutoencoderKLQwenImage21:
         """A fresh model."""
         declare_operators()
-        from diffusers import AutoencoderKLQwenImage21
+        from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
         return AutoencoderKLQwenImage21(
             base_dim=self.base,
@@ -101,16 +106,13 @@ def load_vae_recipe(name: str) -> VAERecipe:
         if name not in VAE_RECIPES:
             raise UsageError(f"unknown VAE preset {name!r}: use one of {', '.join(VAE_RECIPES)}, or give a .toml file")
         return VAE_RECIPES[name]
-    values = read_toml(Path(name))
-    if unknown := values.keys() - {f.name for f in fields(VAERecipe)}:
-        raise UsageError(f"a VAE recipe has no {', '.join(sorted(unknown))}")
-    return VAERecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return named(VAE_RECIPES, "tiny", read_toml(Path(name)))
 
 
-class Trained(nn.Module):
+class ProjectedVAE(nn.Module):
     """The VAE and, for the alignment only, a projection of its latents to a frozen network's features."""
 
-    def __init__(self, vae: nn.Module, channels: int, features: int) -> None:
+    def __init__(self, vae: AutoencoderKLQwenImage21, channels: int, features: int) -> None:
         super().__init__()
         self.vae, self.projection = vae, nn.Conv2d(channels, features, 1)
 
@@ -186,15 +188,15 @@ def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
         raise UsageError(f"crops of {side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side")
 
 
-def _initial_model(recipe: VAERecipe, seed: int) -> Trained:
+def _initial_model(recipe: VAERecipe, seed: int) -> ProjectedVAE:
     """A fresh model; its weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
-        return Trained(recipe.build(), recipe.channels, Features.channels)
+        return ProjectedVAE(recipe.build(), recipe.channels, Features.channels)
 
 
 def vae_losses(
-    model: Trained, features: Features, images: Tensor, recipe: VAERecipe, progress: float, key: tuple[Any, ...]
+    model: ProjectedVAE, features: Features, images: Tensor, recipe: VAERecipe, progress: float, key: tuple[Any, ...]
 ) -> dict[str, Tensor]:
     """Every loss of a batch of images in [-1, 1], and their weighted sum as `loss`; `progress` in [0, 1)."""
     shape = (len(images), recipe.channels, images.shape[-2] // FACTOR, images.shape[-1] // FACTOR)
@@ -214,7 +216,7 @@ def vae_losses(
         "alignment": alignment_weight(*recipe.alignment, progress, recipe.relax_until),
         "kl": recipe.kl,
     }
-    return {**losses, "loss": sum(weights[name] * loss for name, loss in losses.items())}
+    return {**losses, "loss": reduce(add, (weights[name] * loss for name, loss in losses.items()))}
 
 
 def crops(pictures: Sequence[Tensor], side: int, count: int, key: tuple[Any, ...]) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.convert import diffusers_config, to_diffusers
-from training.models.mmdit import MMDiTConfig, grid_features, positions, preset, tokens
+from training.models.mmdit import MMDiTConfig, preset
+from training.models.positions import grid_features, tokens
 
 CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12))
 
@@ -188,15 +189,6 @@ def test_published_size():
     with torch.device("meta"):
         model = preset("qwen-image-2.1").build()
     assert round(sum(p.numel() for p in model.parameters()) / 1e9, 3) == 7.115
-
-
-def test_positions_by_hand():
-    assert positions((2, (2, 3), 1, (1, 1))).tolist() == [
-        [0, 0, 0], [1, 1, 1],
-        [2, -1, -2], [2, -1, -1], [2, -1, 0], [2, 0, -2], [2, 0, -1], [2, 0, 0],
-        [5, 5, 5],
-        [6, -1, -1],
-    ]  # fmt: skip
 
 
 def test_layout_mismatch_and_bad_switches_are_named():
