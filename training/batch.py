@@ -22,14 +22,14 @@ Part = tuple[list[Row], int]
 
 
 def own_batch(plan: DataPlan, step: int, recipe: Recipe, world: World) -> tuple[int, list[Part]]:
-    """Rows of the global batch, and this process's parts of it: (rows of one layout, how many of them count)."""
+    """Number of rows of the global batch, and this process's parts of it."""
     layouts = plan.batch(step)
     parts = [p for rows in layouts for p in own_rows(rows, world, rows_at_once(plan, rows[0], recipe))]
     return sum(map(len, layouts)), parts
 
 
 def rows_at_once(plan: DataPlan, row: Row, recipe: Recipe) -> int:
-    """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
+    """How many rows of this layout fit the recipe's `micro_tokens` in one forward pass; 0: no limit."""
     if not recipe.micro_tokens:
         return 0
     height, width = trained_size(plan, row, recipe.resolution)
@@ -38,14 +38,14 @@ def rows_at_once(plan: DataPlan, row: Row, recipe: Recipe) -> int:
 
 
 def trained_size(plan: DataPlan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels that this row is trained at."""
+    """(height, width) in pixels at which this row is trained."""
     height, width, _ = plan.shards[row.shard].shape
     pixels = resolution.get(row.bucket, row.bucket)
     return height * pixels // row.bucket, width * pixels // row.bucket
 
 
 def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int) -> Tensor:
-    """Flow-matching loss per row [B]. Noise, t and dropped text are functions of (seed, bucket, slot) alone."""
+    """Flow-matching loss per row [B]. Noise, t and text dropout depend only on (seed, bucket, slot)."""
     noise, normal, states = torch.empty_like(micro.latents), torch.empty(len(micro.rows)), list(micro.states)
     for i, row in enumerate(micro.rows):
         rng = generator(seed, "step", row.bucket, row.slot)

@@ -1,4 +1,4 @@
-"""One training loop for every phase: flow matching on shards. Killed and run again, it ends in the same bits."""
+"""One training loop for every phase: flow matching on shards. An interrupted run resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def _finish(phase: _Phase) -> Checkpoint:
 
 # Parts of the loop --------------------------------------------------------------------------------------------------
 def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
-    """The side-cars that the recipe names."""
+    """The recipe's cached latents."""
     if not recipe.latents:
         return None
     return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
@@ -292,7 +292,7 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
 
 
 def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
-    """A fresh model of the recipe's preset; its weights are a function of the seed. Errors: `UsageError`."""
+    """A model of the recipe's preset; its random weights are a function of the seed. Errors: `UsageError`."""
     try:
         config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
     except ValueError as error:
@@ -305,7 +305,7 @@ def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
 def initial_model(
     recipe: Recipe, encoder: ConditionEncoder, seed: int, last: Checkpoint | None, parent: Checkpoint | None
 ) -> MMDiT:
-    """The parent's EMA weights, or fresh ones; where a run goes on, only the shape: its weights are restored later."""
+    """The parent's EMA weights, or random ones; for a resumed run only the shape, as its weights are restored later."""
     if last is not None:
         return MMDiTConfig.from_dict(last.config["model"]).build()
     return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")

@@ -1,4 +1,4 @@
-"""Prompts to train on without target pictures: what they hold, their category, and which of them a step draws."""
+"""Prompts to train on without target pictures: their category, which ones a step draws, and their conditions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.sequence import as_tokens, sequence_layout
 
 
 class RolloutPrompt(Protocol):
-    """A suite's prompt (`flywheel.signals.suite`): its references are files, its checks judge its pictures."""
+    """A prompt that pictures are drawn for, such as a suite's: references are files, checks judge the pictures."""
 
     prompt_id: str
     text: str
@@ -44,12 +44,12 @@ P = TypeVar("P", bound=RolloutPrompt)
 
 
 def category(prompt: RolloutPrompt) -> str:
-    """What reward weights and the prompt mix go by: the capability of the first check, else the task."""
+    """Key of reward weights and prompt mix: the capability of the first check, else the task."""
     return prompt.checks[0]["capability"] if prompt.checks else prompt.task
 
 
 def prompts_digest(prompts: Sequence[RolloutPrompt]) -> str:
-    """Identity of a list of prompts, references included. Errors: `UsageError` names a reference that is missing."""
+    """Digest of a list of prompts and their references. Errors: `UsageError` names a reference that is missing."""
     rows = []
     for p in prompts:
         try:
@@ -63,14 +63,15 @@ def prompts_digest(prompts: Sequence[RolloutPrompt]) -> str:
 def draw(
     prompts: Mapping[str, Sequence[RolloutPrompt]], shares: Mapping[str, float], count: int, *key: int | str
 ) -> list[RolloutPrompt]:
-    """`count` prompts by kind: kinds at their shares, exact up to one; inside a kind no repeats before it is used up.
+    """Draw `count` prompts: kinds at their shares, exact to one prompt; a kind repeats none before all were drawn.
 
-    A pure function of its arguments. Kinds without prompts give their share to the others.
+    A pure function of its arguments. Kinds without prompts give their share to the others. Errors: `UsageError` when
+    no kind is left.
     """
     rng = generator(*key)
     kinds = sorted(k for k in prompts if prompts[k] and shares.get(k, 0) > 0)
     if not kinds:
-        raise UsageError("no prompt is left to draw: every kind is empty or has a share of 0")
+        raise UsageError("no prompt is left to draw: every kind is empty or has a share of 0: add prompts or shares")
     weights = np.array([shares[k] for k in kinds]) / sum(shares[k] for k in kinds)
     counts = np.floor(weights * count).astype(int)
     rest = weights * count - counts
@@ -84,7 +85,7 @@ def draw(
 
 
 def spread(prompts: Sequence[P], count: int) -> list[P]:
-    """Up to `count` of them, evenly spaced: a list that is ordered by kind gives of every kind."""
+    """Up to `count` prompts, evenly spaced, so that a list sorted by kind contributes every kind."""
     count = min(count, len(prompts))
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
@@ -99,20 +100,20 @@ class Condition:
     references: Tensor | None
 
     def prefix(self, model: MMDiT) -> Prefix:
-        """Read by a model, once for any number of times; under gradients the condition's weights get theirs too."""
+        """Keys and values by `model`, for any number of times; gradients reach the condition's weights."""
         return model.prefill(self.text, self.layout, self.references, self.valid)
 
 
 def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
-    """Velocity [B, C, h, w]; a prefix of one row serves all of them."""
+    """Velocity [B, C, h, w]; a prefix of one row serves all rows."""
     return model.decode(as_tokens(x), t_B, prefix).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
 @dataclass
 class ConditionReader:
-    """Prompts → conditions for square pictures of `side` pixels, each read once.
+    """Turns prompts into conditions for square pictures of `side` pixels; each prompt is encoded once.
 
-    Errors: `UsageError` names a reference that cannot be read, and a side that the autoencoder cannot make.
+    Errors: `UsageError` for a reference that cannot be read, and for a side that does not fit the autoencoder.
     """
 
     encoder: ConditionEncoder
@@ -137,7 +138,7 @@ class ConditionReader:
 
     @torch.no_grad()
     def read(self, prompt: RolloutPrompt) -> tuple[Condition, Condition]:
-        """(with the text, without it), one row each."""
+        """(condition with the text, condition without it), one row each."""
         if prompt.prompt_id not in self._known:
             pictures = resized([picture(prompt, i) for i in range(len(prompt.references))], (self.side, self.side))
             tokens = None
@@ -145,7 +146,7 @@ class ConditionReader:
                 latents = self.autoencoder.encode(to_unit(pictures))[None]
                 tokens = as_tokens(latents.transpose(1, 2).flatten(3))
             states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
-            # Without a usual length each side keeps its own, as the sampler does.
+            # Without a fixed length, both conditions keep their own, as in the sampler.
             length = padded_length(len(states[0]), self.text_tokens)
             lengths = (length, length if self.text_tokens else len(states[1]))
             conditional, unconditional = (
@@ -196,5 +197,5 @@ def picture(prompt: RolloutPrompt, number: int) -> np.ndarray:
     except (OSError, BadImage) as error:
         raise UsageError(
             f"prompt {prompt.prompt_id}: reference {prompt.references[number]} cannot be read ({error}): "
-            "mend the file or leave the prompt out"
+            "repair the file or remove the prompt"
         ) from error

@@ -1,4 +1,4 @@
-"""What held-out rows say of a model in training: a loss, and pictures drawn from their captions."""
+"""Held-out rows of a model in training: their loss, and pictures drawn from their captions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 def validation_loss(
     model: MMDiT, loader: Loader, recipe: Recipe, seed: int, world: World | None = None
 ) -> float | None:
-    """Mean loss of held-out rows at fixed times and noise; None where the data is too small to hold any out."""
+    """Mean loss of held-out rows at fixed times and noise; None if the data is too small to hold any out."""
     total, world = 0.0, world or World()
     layouts = loader.plan.validation(recipe.validation_rows)
     for layout in layouts:
@@ -51,14 +51,16 @@ def draw_held_out(
     encoder: ConditionEncoder,
     config: dict[str, Any],
 ) -> None:
-    """A grid of what the EMA weights draw from the captions and references of held-out rows, largest layout first."""
+    """Write a grid of pictures drawn by the EMA weights from captions and references of held-out rows."""
     layouts = sorted(loader.plan.validation(config["recipe"]["validation_rows"]), key=len, reverse=True)
     rows = layouts[0][: config["recipe"]["sample_rows"]] if layouts else []
     if not rows:
         return
     model = MMDiTConfig.from_dict(config["model"]).build()
     model.load_state_dict(ema)
-    pixels = Loader(loader.plan, loader.prepare, resolution=loader.resolution)  # references, also beside latents
+    pixels = Loader(
+        loader.plan, loader.prepare, resolution=loader.resolution
+    )  # references too, even with cached latents
     groups = [pixels.read(row.shard, row.group) for row in rows]
     captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
     references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]

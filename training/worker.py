@@ -1,6 +1,6 @@
-"""Training runs in processes of their own, side by side: `python -m training.worker` runs one, described on its input.
+"""Training runs in parallel child processes: `python -m training.worker` trains the run described on its input.
 
-A process ends with its parent, however that ends: a run that is started again never meets its own leftover.
+A worker exits when its parent does, whatever the reason, so a restarted run never meets a leftover of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """One call of `training.phase.train`, as plain values. `sources`: keyword arguments of `MixSource`, as a mix."""
+    """Arguments of `training.phase.train` as plain values. `sources`: keyword arguments of each `MixSource`."""
 
     out_dir: str
     sources: Sequence[Mapping[str, Any]]
@@ -41,9 +41,9 @@ class TrainingRun:
 def train_all(
     runs: Sequence[TrainingRun], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
 ) -> list[Path]:
-    """Train every run at the same time, each with `threads` CPU threads; returns their final checkpoints.
+    """Train all runs in parallel, each with `threads` CPU threads; returns their final checkpoints.
 
-    Errors: the first failure of a run, `UsageError` where the user can fix it; the other runs are stopped.
+    Errors: the first failure, as `UsageError` if the user can fix it; the other runs are stopped.
     """
     workers = [_start(run, threads) for run in runs]
     try:
@@ -66,7 +66,7 @@ def train_all(
 
 
 def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
-    # Threads that spin while they wait for each other cost a busy machine minutes.
+    # Threads that spin while they wait for each other cost minutes on a busy machine.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     worker = subprocess.Popen(
         [sys.executable, "-m", "training.worker"],
@@ -114,12 +114,12 @@ def progress_of(run: TrainingRun) -> tuple[int, str]:
             metrics = json.loads(line)
             return metrics["step"], f"{metrics['loss']:.3f}"
         except ValueError:
-            continue  # the line that is being written, or the cut first one
+            continue  # a line still being written, or one cut off at its start
     return 0, "–"
 
 
-def train_run(run: TrainingRun, **also: Any) -> Checkpoint:
-    """Train a run in this process; `also` goes to `training.phase.train` as it is."""
+def train_run(run: TrainingRun, **options: Any) -> Checkpoint:
+    """Train a run in this process; `options` are passed on to `training.phase.train`."""
     from training.data.plan import MixSource
     from training.phase import train
     from training.recipes import from_dict
@@ -131,7 +131,7 @@ def train_run(run: TrainingRun, **also: Any) -> Checkpoint:
         init=located(run.init) if run.init else None,
         seed=run.seed,
         steps=run.steps,
-        **also,
+        **options,
     )
 
 

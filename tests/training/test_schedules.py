@@ -33,7 +33,7 @@ def test_known_grids():
 
 def test_bad_grids_are_named():
     for grid in ([], [0], [0.5, 0.5], [0.2, 0.4], [1.5, 0.5], [1, float("nan")], [1, -0.1]):
-        with pytest.raises(UsageError, match="are no time grid"):
+        with pytest.raises(UsageError, match="are not a time grid"):
             schedules.own(grid)
     with pytest.raises(UsageError, match="use at least 1"):
         schedules.dynamic_shift(0, 256)

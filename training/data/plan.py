@@ -1,7 +1,7 @@
-"""Which rows make global batch t: a pure function of (shard manifests, recipe numbers, seed). Its state is one integer.
+"""Which rows make global batch t: a pure function of (shard manifests, recipe numbers, seed). Its only state is t.
 
 Step → bucket → task → source → row, each level an exact split: the first g items of a level give ⌊g·share⌋ to its
-first member, so quotas hold over every window up to rounding and any step is found without replaying the earlier ones.
+first member, so quotas hold over every window up to rounding, and any step can be computed without the earlier ones.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ShardError(UsageError):
 class MixSource:
     """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
-    `stages`: files of any of these stages, empty for those the recipe names. `slice`: only rows of this slice: `base`,
-    or a capability.
+    `stages`: files of any of these stages; empty: the recipe's. `slice`: only rows of this slice, `base` or a
+    capability.
     """
 
     manifest: Path | str
@@ -47,7 +47,7 @@ class MixSource:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
 
-    `least_weight`: smallest weight of a row in all files read; 0 where the stages trained on draw rows evenly.
+    `least_weight`: smallest row weight in all files read; 0 if the stages trained on draw rows evenly.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class UsableRows:
 
     shard: int
     index: int
-    rows: np.ndarray  # int16, row numbers inside the group; a row that is drawn more often stands there more often
+    rows: np.ndarray  # int16, row numbers inside the group, repeated for rows that are drawn more often
 
 
 class Row(NamedTuple):
@@ -165,9 +165,9 @@ class Cell:
 class DataPlan:
     """The order of all batches. `digest` identifies it: a checkpoint of another plan must not be resumed.
 
-    `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: of the rows, the rest is TI2I.
-    `notes`: one line for each share that could not be given as asked. `on_error`: "raise", or "skip" for what cannot be
-    read later; the order of the batches stays the same. Errors: `ShardError`, `UsageError`.
+    `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: share of T2I rows, the rest is
+    TI2I. `notes`: one line for each share that the data cannot give. `on_error`: "raise", or "skip" for unreadable
+    files; the order of the batches stays the same. Errors: `ShardError`, `UsageError`.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class DataPlan:
         }
         self._buckets = sorted({key[0] for key in filled})
         steps = [sum(c.rows for k, c in self._cells.items() if k[0] == b) / self.batch_rows[b] for b in self._buckets]
-        self._bucket_weights = normalised(steps)  # every bucket is passed through at the same rate
+        self._bucket_weights = normalised(steps)  # epochs of all buckets take the same number of steps
         self._split = {b: self._cell_weights(mix, b, t2i_share) for b in self._buckets}
 
     @property
@@ -244,15 +244,15 @@ class DataPlan:
         layouts: dict[tuple, list[Row]] = {}
         for slot, i in enumerate(order):
             shard, group, row = self._held_out[i]
-            found = self.shards[shard]
-            layouts.setdefault(found.shape, []).append(Row(shard, group, row, found.bucket, slot))
+            file = self.shards[shard]
+            layouts.setdefault(file.shape, []).append(Row(shard, group, row, file.bucket, slot))
         return list(layouts.values())
 
     def sample(self, count: int) -> list[Row]:
         """`count` rows spread evenly over all cells, to fit an autoencoder on."""
         share = -(-count // len(self._cells))
         rows = [
-            Row(*found, key[0], 0) for key, cell in self._cells.items() for found in cell.take(0, min(share, cell.rows))
+            Row(*item, key[0], 0) for key, cell in self._cells.items() for item in cell.take(0, min(share, cell.rows))
         ]
         return rows[:count]
 
@@ -283,7 +283,7 @@ class DataPlan:
     def _cell_weights(
         self, mix: Sequence[MixSource], bucket: int, t2i_share: float
     ) -> tuple[list[Cell], list[Fraction]]:
-        """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
+        """Cells of a bucket with their exact shares; the share of an empty cell goes to its neighbours, with a note."""
         tasks = {"t2i": Fraction(str(t2i_share)), "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
         for task in TASKS:
@@ -296,9 +296,9 @@ class DataPlan:
             for number, source in enumerate(mix):
                 if (bucket, task, number) not in keys and source.share:
                     self._note(f"{source.manifest} has no {task} rows in bucket {bucket}: its share goes to the others")
-            asked = [mix[k[2]].share for k in keys]
+            source_shares = [mix[k[2]].share for k in keys]
             cells += [self._cells[k] for k in keys]
-            weights += [share * w for w in normalised(asked if sum(asked) else [1] * len(keys))]
+            weights += [share * w for w in normalised(source_shares if sum(source_shares) else [1] * len(keys))]
         return cells, weights
 
     def _note(self, line: str) -> None:
@@ -307,7 +307,7 @@ class DataPlan:
 
 
 def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:
-    """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
+    """Digest of a plan: the manifests' digests and all settings; reads no shard."""
     sources = []
     for source in mix:
         try:
@@ -321,10 +321,10 @@ def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> s
 
 
 def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
-    """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`.
+    """The manifest's files of any of `stages` (empty: all). Errors: `ShardError`.
 
-    `check`: is a missing file, or one of another size, an error here? Rows are drawn by weight where all of `stages`
-    are balanced so.
+    `check`: raise for missing files and files of another size. Rows are drawn by weight if all of `stages` are
+    balanced.
     """
     path = located(manifest)
     try:
@@ -355,11 +355,11 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
 
 
 def require_size(shard: Shard, size: int | None) -> None:
-    """Errors: `ShardError` unless the file is there with the manifest's size."""
+    """Errors: `ShardError` unless the file exists with the manifest's size."""
     if size is None:
         raise ShardError(f"shard {shard.path} is missing: build the shards again, or restore the file")
     if size != shard.bytes:
-        raise ShardError(f"shard {shard.path} has not the size its manifest names: build the shards again")
+        raise ShardError(f"shard {shard.path} does not have the size listed in its manifest: build the shards again")
 
 
 @lru_cache(maxsize=ROW_GROUP)
@@ -368,14 +368,14 @@ def _first_rows(count: int) -> np.ndarray:
 
 
 def _weights(shard: Shard) -> list[np.ndarray]:
-    """Per row group, the weight of every row; 1 where there is none."""
+    """Weights of rows per row group; a row without one has weight 1."""
     with files.parquet(shard.path) as file:
         groups = (file.read_row_group(i, columns=["weight"])["weight"] for i in range(file.num_row_groups))
         return [group.fill_null(1.0).to_numpy() for group in groups]
 
 
 def _rows_of_slice(shard: Shard, slice_: str) -> list[np.ndarray]:
-    """Per row group, the numbers of the rows of a slice; statistics answer where a group is uniform."""
+    """Numbers of a slice's rows per row group; uniform row groups are decided by their statistics."""
     import pyarrow.compute as pc
 
     out = []

@@ -1,5 +1,6 @@
-"""The distillation loop: the fake score follows the student, the student follows the teacher. Killed and run again, it
-ends in the same bits: every draw is a function of (seed, step).
+"""The distillation loop: the fake score follows the student, the student follows the teacher.
+
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ def train(
 ) -> Checkpoint:
     """Distil the recipe's teachers into a student that starts as `init`; returns its final checkpoint.
 
-    No pictures are needed, only prompts (and references). The checkpoint names the student's own time grid and that it
-    needs no guidance: samplers and exports follow it. Resumes from the last checkpoint in `out_dir`. Errors:
-    `UsageError` for another run's folder, unusable prompts, or teachers that do not fit the student.
+    Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
+    1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
+    run's folder, unusable prompts, or teachers that do not fit the student.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
-    plain = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
-    run = digest("dmd", plain, prompts_digest(prompts), seed, parent.fingerprint)
+    recipe_values = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
+    run = digest("dmd", recipe_values, prompts_digest(prompts), seed, parent.fingerprint)
     final = finished(out_dir, run)
     if final is not None:
         return final
     checkpoints.sweep(out_dir)
     trainer = _Trainer(parent, teachers, prompts, recipe, seed, last_checkpoint(out_dir, run))
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-    config |= {"dmd": plain, "sigmas": list(recipe.sigmas), "cfg": 1.0}
+    config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
 
     def save(name: str) -> Checkpoint:
         step_config = {**config, "step": trainer.done}
@@ -67,13 +68,13 @@ def train(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of one layout: where they start, their conditions, the student's step that is trained, and draws."""
+    """Rows of one layout: initial noise, conditions, the student's step that is trained, and the loss's draws."""
 
     noise: Tensor
     conditions: tuple[Condition, Condition]
     step: int
     t: Tensor
-    other: Tensor
+    loss_noise: Tensor
     guidance_t: Tensor
     guidance_noise: Tensor
 
@@ -100,7 +101,7 @@ class _Trainer:
             raise UsageError("distillation needs block-causal models, whose condition is read once")
         self.kinds = {task: [p for p in prompts if p.task == task] for task in ("t2i", "ti2i")}
         if not prompts:
-            raise UsageError("there are no prompts to distil on")
+            raise UsageError("there are no prompts to distil on: give at least one")
         self.times = torch.tensor(recipe.times)
         self.named = {
             role: dict(model.named_parameters()) for role, model in (("model", self.student), ("fake", self.fake))
@@ -151,7 +152,7 @@ class _Trainer:
         """Flow matching on the student's samples, conditional only: the student has no guidance."""
         with torch.no_grad():
             x = self._student_output(batch)
-        return flow_matching_loss(_bound(self.fake, batch.conditions[0]), x, batch.other, batch.t)
+        return flow_matching_loss(_bound(self.fake, batch.conditions[0]), x, batch.loss_noise, batch.t)
 
     def _student_loss(self, batch: _Batch) -> Tensor:
         x = self._student_output(batch)
@@ -166,10 +167,10 @@ class _Trainer:
     def _gradient(self, x: Tensor, batch: _Batch, fake: Velocity, teacher: dmd.Guided) -> Tensor:
         cfg = self.recipe.cfg
         if not self.recipe.decoupled:
-            return dmd.gradient(x, batch.other, batch.t, fake, dmd.guided(teacher, cfg))
+            return dmd.gradient(x, batch.loss_noise, batch.t, fake, dmd.guided(teacher, cfg))
         return dmd.decoupled_gradient(
             x,
-            batch.other,
+            batch.loss_noise,
             batch.t,
             fake,
             teacher,
@@ -179,9 +180,9 @@ class _Trainer:
         )
 
     def _student_output(self, batch: _Batch) -> Tensor:
-        """Backward simulation: the student's own steps to a state of its trajectory, then its clean prediction.
+        """Backward simulation: the student's own steps to a state of its trajectory, then its clean prediction there.
 
-        With "clean" only that prediction has a gradient; with "end" the state is the last one, and all steps have one.
+        With "clean", only that prediction has a gradient; with "end", the state is the last one and every step has one.
         """
         student = _bound(self.student, batch.conditions[0])
         if self.recipe.output == "end":
@@ -212,14 +213,14 @@ class _Trainer:
                 conditions=(conditional, unconditional),
                 step=step,
                 t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest),
-                other=noises[1],
+                loss_noise=noises[1],
                 guidance_t=floor + (highest - floor) * above,
                 guidance_noise=noises[2],
             )
 
 
 def _bound(model: MMDiT, condition: Condition) -> Velocity:
-    """The model's velocity under a condition, which is read once."""
+    """The model's velocity under a condition, whose keys and values are computed once."""
     return partial(_velocity, model, condition.prefix(model))
 
 
@@ -228,9 +229,13 @@ def _velocity(model: MMDiT, prefix: Any, x: Tensor, t_B: Tensor) -> Tensor:
 
 
 def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> MMDiT:
-    """A frozen teacher. Errors: `UsageError` when it lives on other latents or reads other conditions."""
+    """A frozen teacher. Errors: `UsageError` if its autoencoder or condition is not the student's."""
     if checkpoint.autoencoder().fingerprint != sampler.autoencoder.fingerprint:
-        raise UsageError(f"teacher {checkpoint.path} and student {student.path} use different autoencoders")
+        raise UsageError(
+            f"teacher {checkpoint.path} and student {student.path} use different autoencoders: give another teacher"
+        )
     if checkpoint.config["condition"] != student.config["condition"]:
-        raise UsageError(f"teacher {checkpoint.path} and student {student.path} read different conditions")
+        raise UsageError(
+            f"teacher {checkpoint.path} and student {student.path} read different conditions: give another teacher"
+        )
     return checkpoint.model("ema").eval().requires_grad_(False)

@@ -1,6 +1,6 @@
-"""Losses of a VAE: reconstruction, perceptual, semantic alignment, KL; no GAN. Pure functions, each gives a scalar.
+"""Losses of a VAE: reconstruction, perceptual, semantic alignment, KL; no GAN. Pure functions that return scalars.
 
-Source: Qwen-Image-2.0 report for the choice of losses; their exact forms are not published, ours are named here.
+Source: Qwen-Image-2.0 report for the choice of losses; it does not publish their exact forms; ours are named here.
 """
 
 from __future__ import annotations

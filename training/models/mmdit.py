@@ -156,7 +156,7 @@ class Modulation(nn.Module):
 class Block(nn.Module):
     """x += tanh(gate1)·Attn(LN(x)(1+scale1)); x += tanh(gate2)·SwiGLU(LN(x)(1+scale2)).
 
-    Split at the attention, because which tokens attend to which is the model's business.
+    Split at the attention, because the model decides which tokens attend to which.
     """
 
     def __init__(self, config: MMDiTConfig) -> None:
@@ -233,7 +233,7 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
-    """A condition, read once: K and V per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
+    """A condition's keys and values per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -293,7 +293,7 @@ class MMDiT(nn.Module):
         for index, block in enumerate(self.blocks):
             factors = block.factors(times, shared)
             q, k, v = block.project(x, factors, lengths, rope)
-            if index + 1 == len(self.blocks):  # nothing reads the condition's stream after the last block
+            if index + 1 == len(self.blocks):  # the condition's stream is not used after the last block
                 q, x, lengths = q[:, lengths[0] :], x[:, lengths[0] :], lengths[1:]
                 scales1, gates1, scales2, gates2 = factors
                 factors = (scales1[1:], gates1[1:], scales2[1:], gates2[1:])
@@ -311,7 +311,7 @@ class MMDiT(nn.Module):
         references_BRC: Tensor | None = None,
         text_valid_BL: Tensor | None = None,
     ) -> Prefix:
-        """Read the condition once, for any number of `decode` calls. Errors: `ValueError` unless `config.cacheable`."""
+        """The condition, for several `decode` calls. Errors: `ValueError` unless `config.cacheable`."""
         if not self.config.cacheable:
             raise ValueError("a prefix can be kept only with attention='block_causal' and condition_time='zero'")
         x, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
@@ -324,7 +324,7 @@ class MMDiT(nn.Module):
             q, k, v = block.project(x, factors, lengths, rope)
             keys.append(k)
             values.append(v)
-            if index + 1 < len(self.blocks):  # nothing reads the condition's stream after the last block
+            if index + 1 < len(self.blocks):  # the condition's stream is not used after the last block
                 x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors, lengths)
         return Prefix(tuple(keys), tuple(values), valid, layout)
 
@@ -355,11 +355,11 @@ class MMDiT(nn.Module):
         prefix = layout[:-1]
         text_length = sum(s for s in prefix if isinstance(s, int))
         reference_length = sum(tokens(s) for s in prefix if not isinstance(s, int))
-        given = 0 if references_BRC is None else references_BRC.shape[1]
-        if text_length != text_BLK.shape[1] or reference_length != given:
+        reference_tokens = 0 if references_BRC is None else references_BRC.shape[1]
+        if text_length != text_BLK.shape[1] or reference_length != reference_tokens:
             raise ValueError(
                 f"layout {layout} asks for {text_length} text and {reference_length} reference tokens, "
-                f"got {text_BLK.shape[1]} and {given}"
+                f"got {text_BLK.shape[1]} and {reference_tokens}"
             )
         runs = [s for s in prefix if isinstance(s, int)]
         blocks = [s for s in prefix if not isinstance(s, int)]

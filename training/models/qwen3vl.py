@@ -1,4 +1,4 @@
-"""Frozen Qwen3-VL as condition encoder: it reads instruction and references, its visual tokens make room for latents.
+"""Frozen Qwen3-VL as condition encoder: it reads instruction and references; latents replace its visual tokens.
 
 Prompt and image slots are laid out as the open 2.1 pipeline does (the checkpoint expects these tokens, not those of the
 chat template): system prompt of the report, dropped from the states; then per reference a numbered slot; the caption.
@@ -26,7 +26,7 @@ MAX_BATCH = 16
 
 
 def prompt(caption: str, references: int = 0) -> str:
-    """The text that Qwen3-VL reads. An empty caption is a space; what looks like a control token is made plain text."""
+    """The text that Qwen3-VL reads. An empty caption becomes a space; control tokens become plain text."""
     slots = " ".join(SLOT.format(i + 1) for i in range(references))
     text = caption.replace("<|", "< |") or " "
     return f"{SYSTEM}<|im_start|>user\n{slots}{text}<|im_end|>\n<|im_start|>assistant\n"
@@ -61,7 +61,7 @@ class Qwen3VL:
             return cls(model, Qwen3VLProcessor.from_pretrained(texts, local_files_only=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UsageError(f"{name} is no Qwen3-VL ({reason}): give another folder or tag") from error
+            raise UsageError(f"{name} is not a Qwen3-VL ({reason}): give another folder or tag") from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,7 +77,7 @@ class Qwen3VL:
         return tuple(b - a - 1 for a, b in zip([-1, *slots], slots))
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself."""
+        """Compute on `device`; returns itself."""
         self.model.to(device)
         return self
 

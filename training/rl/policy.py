@@ -1,4 +1,4 @@
-"""The model that is optimised, and the reference it is held to: LoRA (off is the reference), or every weight."""
+"""The optimised model and its reference: the model without its LoRA, or a frozen copy if every weight is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flywheel.core.torchvision_shim import declare_operators
 from training.models.mmdit import MMDiT
 from training.randomness import generator
 
-TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every product of a block
+TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every linear layer of a block
 
 
 class Policy:
@@ -40,7 +40,7 @@ class Policy:
 
     @contextmanager
     def holding(self, weights: Mapping[str, Tensor]) -> Iterator[MMDiT]:
-        """The model with other values of its trainable parameters, such as their moving average."""
+        """The model with other trainable parameters for a while, such as their moving average."""
         kept = {name: p.detach().clone() for name, p in self.trainable.items()}
         self.load(weights)
         try:
@@ -56,7 +56,7 @@ class Policy:
 
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:
-        """All weights of a plain `MMDiT`, adapters added in."""
+        """All weights of a plain `MMDiT`, with adapters merged in."""
         if self._adapter is None:
             return {name: p.detach().clone() for name, p in self.model.named_parameters()}
         from peft.tuners.lora import Linear as LoraLinear

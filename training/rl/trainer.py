@@ -1,5 +1,6 @@
-"""The RL loop: draw prompts, roll out, score, optimise, check held-out proxies. Killed and run again, it ends in the
-same bits: every draw is a function of (seed, step).
+"""The RL loop: draw prompts, roll out, score, optimise, check held-out proxies.
+
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def train(
 ) -> Checkpoint:
     """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
 
-    `prompts` are trained on, `held_out` only watched; both are scored by `rewards`. Resumes from the last checkpoint in
+    `prompts` are trained on, `held_out` only monitored; `rewards` scores both. Resumes from the last checkpoint in
     `out_dir`. Errors: `UsageError` for another run's folder or unusable prompts, rewards and recipes; `RewardsLost`,
-    after a checkpoint, when rewards cannot be had.
+    after a checkpoint, when scoring is unavailable.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     _require(prompts, held_out, recipe, rewards)
@@ -100,7 +101,7 @@ class _Trainer:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
         self.sampler = Sampler(parent)
         if not self.sampler.model.config.cacheable:
-            raise UsageError(f"{parent.path} reads its condition anew at every step: RL needs a block-causal model")
+            raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
         self.reader = ConditionReader(
             self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
@@ -198,10 +199,10 @@ class _Trainer:
     ) -> dict[str, Any]:
         line: dict[str, Any] = {"rewards": {}}
         for i, name in enumerate(self.recipe.rewards):
-            seen = values[:, :, i][~values[:, :, i].isnan()]
+            scored = values[:, :, i][~values[:, :, i].isnan()]
             line["rewards"][name] = {
-                "mean": float(seen.mean()) if len(seen) else None,
-                "std": float(seen.std(correction=0)) if len(seen) else None,
+                "mean": float(scored.mean()) if len(scored) else None,
+                "std": float(scored.std(correction=0)) if len(scored) else None,
                 "weight": float(weights[:, i].mean()),
                 "factor": balance.factor(name),
                 "groups": int(advantages.used[:, i].sum()),
@@ -211,7 +212,7 @@ class _Trainer:
 
     # Optimisation ---------------------------------------------------------------------------------------------------
     def _optimise(self, groups: Sequence[PromptGroup], advantages: grpo.Advantages) -> dict[str, Any]:
-        """`inner_steps` optimiser steps on the groups that teach something; figures of all of them."""
+        """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them."""
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
         kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
@@ -242,7 +243,7 @@ class _Trainer:
         return line | {
             "ratio_mean": float(every.mean()),
             "ratio_max": float(every.max()),
-            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 but for rounding
+            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 up to rounding
             "clipped_below": float((every < 1 - below).float().mean()),
             "clipped_above": float((every > 1 + above).float().mean()),
             "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
@@ -278,7 +279,7 @@ class _Trainer:
 
     # Held-out proxies -----------------------------------------------------------------------------------------------
     def check(self) -> tuple[Balance, dict[str, Any]]:
-        """Score held-out prompts with the averaged weights, as they are deployed: the balance that follows, and a log.
+        """Score held-out prompts with the EMA weights, as deployed; returns the next balance and metrics.
 
         Changes nothing.
         """
@@ -326,7 +327,7 @@ def _require(
     prompts: Sequence[RolloutPrompt], held_out: Sequence[RolloutPrompt], recipe: RLRecipe, rewards: Rewards
 ) -> None:
     if not prompts:
-        raise UsageError("there are no prompts to train on")
+        raise UsageError("there are no prompts to train on: give at least one")
     if shared := {p.text for p in prompts} & {p.text for p in held_out}:
         raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
     missing = ({*recipe.rewards} | {recipe.proxy(n) for n in recipe.rewards}) - set(rewards.names)

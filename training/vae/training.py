@@ -1,7 +1,7 @@
-"""Training a small VAE of the report's kind: f16, residual with parameter-free shortcuts, without a GAN.
+"""Trains a small VAE like the report's: f16, residual with parameter-free shortcuts, without a GAN.
 
 The architecture is the published VAE's (`AutoencoderKLQwenImage21`) with fewer and narrower layers; its first level
-works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens wherever the published one does.
+works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens like the published one.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
 FACTOR = 16
-STATISTICS_BATCHES = 8  # of 32 crops, that the latents' mean and deviation are measured on
+STATISTICS_BATCHES = 8  # of 32 crops each, to measure the latents' mean and deviation
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAERecipe:
-    """Shape, losses and optimiser. The losses' kinds are the report's, every number is ours.
+    """Shape, losses and optimiser. The kinds of losses are the report's, the numbers are ours.
 
-    channels: of a latent. base, decoder_base: width of the first level, multiplied by `widths` level by level.
-    side: pixels of a training crop; load: of the stored pictures that crops are cut from.
-    perceptual, kl: weights beside reconstruction's 1. alignment: weight at first and once relaxed, which it is after
-        `relax_until` of the run.
+    channels: of a latent. base, decoder_base: width of the first level; `widths` multiply it level by level.
+    side: pixels of a training crop; load: pixels of the pictures that crops are cut from.
+    perceptual, kl: loss weights, relative to reconstruction's 1. alignment: its loss weight at first, and its relaxed
+        weight, reached after the share `relax_until` of the run.
     """
 
     channels: int = 64
@@ -74,11 +74,11 @@ class VAERecipe:
     checkpoint_every: int = 200
 
     def change(self, **changes: Any) -> VAERecipe:
-        """The same recipe with other numbers."""
+        """The recipe with changed values."""
         return replace(self, **changes)
 
     def build(self) -> AutoencoderKLQwenImage21:
-        """A fresh model."""
+        """A model with random weights."""
         declare_operators()
         from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
@@ -135,8 +135,8 @@ def train_vae(
 ) -> Path:
     """Train on random crops of `pictures` (uint8 [N, 3, H, W] each); returns the folder that diffusers opens.
 
-    Killed and run again, it ends in the same bits on a CPU; a finished run returns at once. Errors: `UsageError` for
-    pictures that are smaller than a crop, and where `out_dir` holds another run.
+    On a CPU, an interrupted run resumes to the same bits; a finished run returns at once. Errors: `UsageError` for
+    pictures smaller than a crop, and if `out_dir` holds another run.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
@@ -168,7 +168,7 @@ def train_vae(
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
         if not math.isfinite(norm):
-            raise UsageError(f"step {step + 1}: the gradient is no longer a number: lower the learning rate")
+            raise UsageError(f"step {step + 1}: the gradient is not finite: lower the learning rate")
         set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(step / steps))
         optimizer.step()
         move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))

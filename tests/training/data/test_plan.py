@@ -176,7 +176,7 @@ def test_missing_and_changed_files_are_named(tmp_path):
     with pytest.raises(ShardError, match=r"00000\.parquet does not match its manifest's sha256"):
         Loader(plan, pixels_only, resolution={}).batch(0)
     shard.write_bytes(data + b"x")
-    with pytest.raises(ShardError, match=r"00000\.parquet has not the size"):
+    with pytest.raises(ShardError, match=r"00000\.parquet does not have the size"):
         plan_of(manifest)
     shard.unlink()
     with pytest.raises(ShardError, match=r"00000\.parquet is missing"):

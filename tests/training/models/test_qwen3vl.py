@@ -108,7 +108,7 @@ def test_opens_from_a_folder_and_names_what_is_wrong(folder, encoder, tmp_path):
     opened = load_condition_encoder(f"qwen3-vl:{folder}")
     assert opened.fingerprint == encoder.fingerprint
     assert torch.equal(opened.encode(["a red disc"])[0], encoder.encode(["a red disc"])[0])
-    with pytest.raises(UsageError, match="is no folder and no hub tag"):
+    with pytest.raises(UsageError, match="is neither a folder nor a hub tag"):
         load_condition_encoder("qwen3-vl:./none")
     shutil.copytree(folder, tmp_path / "other")
     config = tmp_path / "other" / "config.json"
