@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from training.recipe_file import named, read_toml
+from training.recipe_file import named
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (

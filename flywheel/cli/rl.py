@@ -177,8 +177,8 @@ def _start(checkpoint: Path | None, workspace: Path | None) -> Path:
 
 
 def _local(names: tuple[str, ...], scorers: Path | None) -> Any:
+    from flywheel.core.config import read_toml
     from flywheel.remedies.rewards import Local
-    from training.recipe_file import read_toml
 
     return Local(names, read_toml(scorers) if scorers else {})
 

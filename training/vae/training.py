@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.torchvision_shim import declare_operators
@@ -31,7 +32,7 @@ from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perce
 from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
-from training.recipe_file import named, read_toml
+from training.recipe_file import named
 from training.run import Progress, cpu_seconds, due, last_checkpoint, step_name
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 

@@ -64,7 +64,7 @@ def test_recipes_are_named_or_read(tmp_path):
     path = tmp_path / "vae.toml"
     path.write_text("widths = [1, 2, 2, 2]\nkl = 0.0\n")
     assert load_vae_recipe(str(path)) == VAERecipe(widths=(1, 2, 2, 2), kl=0.0)
-    for text, message in {"width = 3": "has no width", "[": "cannot be read"}.items():
+    for text, message in {"width = 3": "has no width", "[": "cannot read"}.items():
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
             load_vae_recipe(str(path))
