@@ -111,16 +111,16 @@ def learn(folder: Path, manifest: Path, steps: int) -> tuple[Path, float]:
 
 
 def overfit(manifest: Path, steps: int = 300) -> float:
-    """Loss on one batch, as a share of its first value, after `steps` on nothing else (its noise and times fixed)."""
-    given: Recipe = WORLD.change(batch={SIDE: 4})
-    plan = DataPlan([MixSource(manifest=manifest)], batch=given.batch, t2i_share=1.0, seed=0)
+    """Loss on one batch after `steps` on that batch alone (noise and times fixed), as a share of its first value."""
+    recipe: Recipe = WORLD.change(batch={SIDE: 4})
+    plan = DataPlan([MixSource(manifest=manifest)], batch=recipe.batch, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
-    loader = Loader(plan, prepare_with(fit_autoencoder(plan, given), encoder), resolution=given.resolution)
+    loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
     (micro,) = loader.batch(0)
-    model, null, losses = build_model(given, encoder, seed=0), encoder.encode([""])[0], []
-    optimizer = torch.optim.Adam(model.parameters(), lr=given.learning_rate)
+    model, null, losses = build_model(recipe, encoder, seed=0), encoder.encode([""])[0], []
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     for _ in range(steps):
-        loss = batch_loss(model, micro, null, given, seed=0).mean()
+        loss = batch_loss(model, micro, null, recipe, seed=0).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

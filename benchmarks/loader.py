@@ -191,15 +191,15 @@ def serve(side: str, folder: Path, rows: int) -> None:
     expected = {f"{row}": float(latent(row)[0, 0, 0]) for row in range(rows)}
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):
-        seen, firsts, clock, wall = [], [], time.process_time(), time.monotonic()
+        sample_ids, firsts, clock, wall = [], [], time.process_time(), time.monotonic()
         for ids, values in epochs(number):
-            seen += ids
+            sample_ids += ids
             firsts.append(values[:, 0, 0, 0].clone())  # a view would keep every batch
         cpu, wall = time.process_time() - clock, time.monotonic() - wall
-        found = dict(zip(seen, torch.cat(firsts).tolist(), strict=True))
-        whole = len(found) == len(seen) >= rows * 63 // 64 // BATCH * BATCH  # ours holds out one row in 64
-        exact = all(expected[k] == v for k, v in found.items())
-        print(json.dumps({"cpu": cpu, "wall": wall, "rows": len(seen), "right": whole and exact}), flush=True)
+        values_read = dict(zip(sample_ids, torch.cat(firsts).tolist(), strict=True))
+        complete = len(values_read) == len(sample_ids) >= rows * 63 // 64 // BATCH * BATCH  # ours holds out a row in 64
+        exact = all(expected[k] == v for k, v in values_read.items())
+        print(json.dumps({"cpu": cpu, "wall": wall, "rows": len(sample_ids), "right": complete and exact}), flush=True)
 
 
 def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> dict[str, tuple[float, float]]:
@@ -233,8 +233,8 @@ def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> d
     for worker in running.values():
         worker.communicate()
     return {
-        side: tuple(statistics.median(r["rows"] / r[clock] for r in found) for clock in ("cpu", "wall"))
-        for side, found in results.items()
+        side: tuple(statistics.median(r["rows"] / r[clock] for r in epochs) for clock in ("cpu", "wall"))
+        for side, epochs in results.items()
     }
 
 
