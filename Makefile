@@ -1,28 +1,49 @@
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Python compiles what is imported when it is first imported: a fifth of the size and most of the time of an install.
+PIP = $(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off --no-compile
 WORKSPACE ?= demo-workspace
 
-.PHONY: demo test lint audit install
+.PHONY: base install demo test lint audit lock
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
-test: install lint
+test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest
 
-lint: install
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
 # Asks the advisory database about every pinned version, so it needs the network.
-audit: install
-	$(BIN)/pip install --disable-pip-version-check --quiet pip-audit
+audit: $(VENV)/.dev
+	$(PIP) pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-install: $(VENV)/.installed
+# What `flywheel curate` needs; then what the demo needs too; `make test` adds the extras that are left, and its tools.
+base: $(VENV)/.base
+install: $(VENV)/.demo
 
-# Constraints pin every version, so the install resolves nothing afresh.
-$(VENV)/.installed: setup.cfg constraints.txt pyproject.toml
+# Every file's hash is checked, and nothing is resolved afresh. Of torch only the version is fixed: CPU or CUDA build.
+# paddlex and rapidocr ask for different builds of OpenCV, which write the same files: the last one installed is used.
+# It must be this one, which has the contrib modules and needs no libGL.
+$(VENV)/.base: setup.cfg pyproject.toml constraints.txt requirements/base.txt requirements/opencv.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e ".[dev]"
+	$(PIP) --no-deps --require-hashes -r requirements/base.txt
+	$(PIP) --no-deps --require-hashes --force-reinstall -r requirements/opencv.txt
+	$(PIP) -c constraints.txt torch torchvision
+	$(PIP) --no-deps -e .
 	touch $@
+
+$(VENV)/.demo: $(VENV)/.base requirements/demo.txt
+	$(PIP) --no-deps --require-hashes -r requirements/demo.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	touch $@
+
+# After a change of setup.cfg or constraints.txt: needs `uv`, and an index that lists the hash of each file.
+lock:
+	$(PYTHON) requirements/write.py

@@ -212,9 +212,9 @@ def _random_clip(folder: Path) -> dict[str, str]:
     """A checkpoint of an untrained CLIP of about 30 million parameters, as options of the scorer."""
     import torch
 
-    from curation.scorers.clip import make_torchvision_importable
+    from flywheel.core.torchvision_shim import declare_operators
 
-    make_torchvision_importable()
+    declare_operators()
     from open_clip.model import CLIP
 
     vision = {"image_size": 224, "layers": 6, "width": 384, "patch_size": 32, "head_width": 64}

@@ -38,8 +38,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 
 from flywheel.cases.attribution import attribute, probe
 from flywheel.cases.events import load_cases
-from flywheel.core.files import read_json, write_bytes, write_json
+from flywheel.core.files import write_bytes, write_json
 from flywheel.core.progress import Progress
+from flywheel.core.records import MixEntry, RoundPlan, RoundResult
 from flywheel.core.workspace import Workspace
 from flywheel.demo.world import AMOUNTS, write_world
 from flywheel.presets import Preset, load_preset
@@ -108,7 +109,7 @@ def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: i
 
 
 # Gain ----------------------------------------------------------------------------------------------------------------
-def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
+def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     """Results of the arm that gets as many new samples as the candidate, in the proportions of the demo's pool."""
     from training.worker import TrainingRun, train_all
 
@@ -116,18 +117,19 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
     pool = dict.fromkeys(SHAPES, amounts.singles / 3)
     pool |= {"count": amounts.groups, "typography": amounts.words}
     pool |= {"editing": amounts.recolours + amounts.moves, "identity": amounts.keeps}
-    total = sum(m["samples"] for m in data.asked(plan))
-    share = sum(m["share"] for m in data.asked(plan))
-    had = [m for m in plan["mix"] if m not in data.asked(plan)]
+    total = sum(m.samples or 0 for m in plan.requests)
+    share = sum(m.share for m in plan.requests)
+    had = [m for m in plan.mix if m not in plan.requests]
+    every, why = sum(pool.values()), "in the proportions of the pool"
     mix = [
-        {"slice": c, "samples": round(total * n / sum(pool.values())), "share": share * n / sum(pool.values())}
+        MixEntry(slice=c, samples=samples, share=share * n / every, reason=why)
         for c, n in pool.items()
+        if (samples := round(total * n / every))
     ]
-    mix = [m for m in mix if m["samples"]]
-    number, workspace = plan["round"], context.workspace
+    number, workspace = plan.round, context.workspace
     folder = workspace.path("untargeted", f"round-{number:04d}")
-    other = {**plan, "mix": [*had, *mix]}
-    rows = data.collect(folder, other, [], context.suite, context.manifest(dict(plan)), preset=context.preset)
+    other = replace(plan, mix=(*had, *mix))
+    rows = data.collect(folder, other, [], context.suite, context.manifest(plan), preset=context.preset)
     accepted = Slot(1, "accepted", "auto-approve")
     items = {
         (r["capability"], r["sample_id"]): Item(
@@ -136,15 +138,15 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
         for r in rows
     }
     data.shard(folder, other, context.suite, items)
-    sources = steps.sources(context, {**plan, "mix": had})
-    sources += [{"manifest": str(folder / "manifest.json"), "slice": m["slice"], "share": m["share"]} for m in mix]
+    sources = steps.sources(context, replace(plan, mix=tuple(had)))
+    sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
     arm = TrainingRun(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,
-        recipe=plan["recipe"],
-        init=str(workspace.path(plan["incumbent"])),
-        seed=plan["seed"] + number,
-        steps=plan["steps"],
+        recipe=plan.recipe,
+        init=str(workspace.path(plan.incumbent)),
+        seed=plan.seed + number,
+        steps=plan.steps,
     )
     (checkpoint,) = train_all([arm], progress=context.progress)
     return evaluation.evaluate(
@@ -154,7 +156,7 @@ def untargeted(context: steps.Context, plan: Mapping[str, Any]) -> Results:
         round_=number,
         arm="untargeted",
         settings=context.preset.evaluation,
-        seed=plan["seed"],
+        seed=plan.seed,
         progress=context.progress,
     )
 
@@ -164,19 +166,19 @@ def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
     found = []
     for number in range(2, 2 + options.rounds):
         context = finish(options, "gain", seed=seed, rounds=number, base_steps=options.base_steps)
-        plan = read_json(context.round_folder(number) / "plan.json")
-        verdict = read_json(context.round_folder(number) / "result.json")["verdict"]
+        plan = RoundPlan.read(context.workspace.round(number).plan)
+        verdict = RoundResult.read(context.workspace.round(number).result).verdict
         rounds = {r["checkpoint"]: r["round"] for r in context.rows("rounds")}
         seen = {
-            "incumbent": load_results(context.workspace, rounds[plan["incumbent"]], "candidate"),
+            "incumbent": load_results(context.workspace, rounds[plan.incumbent], "candidate"),
             "targeted": load_results(context.workspace, number, "candidate"),
         }
-        if plan["targets"]:
+        if plan.targets:
             seen |= {
                 "no data": load_results(context.workspace, number, "control"),
                 "untargeted": untargeted(context, plan),
             }
-        found.append({"seed": seed, "round": number, "targets": plan["targets"], "verdict": verdict, "results": seen})
+        found.append({"seed": seed, "round": number, "targets": plan.targets, "verdict": verdict, "results": seen})
     return found
 
 
@@ -281,7 +283,7 @@ def garbled(context: steps.Context) -> list[str]:
                 failing.setdefault(p.prompt_id, set()).add(o.capability)
     if not failing:
         return []
-    plan = read_json(context.round_folder(1) / "plan.json")
+    plan = RoundPlan.read(context.workspace.round(1).plan)
     return probed(context, preset, [p for p in suite if p.prompt_id in failing], failing, checkpoint, plan)
 
 
@@ -291,10 +293,10 @@ def probed(
     prompts: Sequence[Any],
     failing: Mapping[str, set[str]],
     checkpoint: Path,
-    plan: Mapping[str, Any],
+    plan: RoundPlan,
 ) -> list[str]:
     """Tracks by experiment, as routing finds them."""
-    index = CaptionIndex.build(captions(context.manifest(dict(plan))))
+    index = CaptionIndex.build(captions(context.manifest(plan)))
     rows = probe(
         prompts,
         checkpoint,

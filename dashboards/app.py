@@ -87,6 +87,7 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, access: Access | None = None) -> None:
     """Serve until interrupted; port 0 takes a free one. Errors: `UsageError` when it cannot, or should not, listen."""
+    import python_multipart  # noqa: F401 - reads the forms: where it is missing, say so now and not at the first vote
     import uvicorn
 
     access = access or Access()

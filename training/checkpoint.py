@@ -210,7 +210,7 @@ def prune(out_dir: Path, keep: int) -> None:
 class Metrics:
     """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are removed.
 
-    `tensorboard`: also write the numbers as TensorBoard events. Errors: `UsageError` if TensorBoard is not installed.
+    `tensorboard`: also write the numbers as TensorBoard events. Errors: `ImportError` without TensorBoard.
     """
 
     def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
@@ -231,10 +231,8 @@ class Metrics:
 
 
 def _board(folder: Path, resume_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError("TensorBoard is not installed: pip install tensorboard, or train without it") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
 
@@ -141,7 +142,8 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = train_run(run)
-    except Exception as error:  # noqa: BLE001 - the parent raises it
+    except Exception as caught:  # noqa: BLE001 - the parent raises it
+        error = environment_error(caught) or caught
         usage = isinstance(error, UsageError)
         print(json.dumps({"error": str(error), "usage": usage, "trace": traceback.format_exc()}), flush=True)
         sys.exit(2 if usage else 1)

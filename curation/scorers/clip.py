@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers import Unavailable
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item
+from flywheel.core.torchvision_shim import declare_operators
 
 # The two ends of each zero-shot classifier; the score is the probability mass on the first.
 _HEADS = {
@@ -76,6 +78,7 @@ class Clip:
                 owners.append(number)
                 out.append(None)
             except Exception as error:  # noqa: BLE001 - one bad picture costs its own row
+                raise_environment_error(error)
                 out.append(error)
         if tensors:
             images = network.encode_images(tensors)
@@ -98,7 +101,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     """The checkpoint's file, downloaded when `pretrained` is a hub tag."""
     if Path(pretrained).is_file():
         return Path(pretrained)
-    make_torchvision_importable()
+    declare_operators()
     import open_clip
 
     if model not in open_clip.list_models():
@@ -123,7 +126,7 @@ def _network(weights: Weights) -> _Network:
 
 class _Network:
     def __init__(self, weights: Weights) -> None:
-        make_torchvision_importable()
+        declare_operators()
         import open_clip
         import torch
 
@@ -172,17 +175,3 @@ def _load_head(path: str) -> tuple[np.ndarray, float]:
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     return state["weight"].float().numpy().ravel(), float(state["bias"])
-
-
-def make_torchvision_importable() -> None:
-    """Declare the operators that torchvision's import expects, where its binary does not match torch's build."""
-    import sys
-
-    if "torchvision" in sys.modules:
-        return
-    import torch
-
-    signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", signature)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
+from flywheel.core.errors import UsageError
 from flywheel.core.orientation import turned
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
@@ -169,7 +170,7 @@ def _polygon_area(points: np.ndarray) -> float:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    """The engine, loaded once per process, on one thread: parallelism is by process."""
+    """The engine, loaded once per process, on one thread: parallelism is by process. Errors: `UsageError`."""
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     import logging
 
@@ -177,18 +178,21 @@ def _engine() -> Any:
 
     logging.getLogger("paddlex").setLevel(logging.WARNING)
     detection, recognition = model_folders()
-    return PaddleOCR(
-        text_detection_model_name=DETECTION,
-        text_detection_model_dir=str(detection),
-        text_recognition_model_name=RECOGNITION,
-        text_recognition_model_dir=str(recognition),
-        use_doc_orientation_classify=False,
-        use_doc_unwarping=False,
-        use_textline_orientation=False,
-        engine="onnxruntime",
-        engine_config={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
-        device="cpu",
-    )
+    try:
+        return PaddleOCR(
+            text_detection_model_name=DETECTION,
+            text_detection_model_dir=str(detection),
+            text_recognition_model_name=RECOGNITION,
+            text_recognition_model_dir=str(recognition),
+            use_doc_orientation_classify=False,
+            use_doc_unwarping=False,
+            use_textline_orientation=False,
+            engine="onnxruntime",
+            engine_config={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
+            device="cpu",
+        )
+    except Exception as error:  # whatever keeps it from starting, no picture is at fault
+        raise UsageError(f"PaddleOCR does not start ({error}): run `flywheel doctor`") from error
 
 
 _LINE = pa.struct(

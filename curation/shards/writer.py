@@ -21,6 +21,7 @@ from curation.scorers.scoring import References, fetch_images, image_index, reas
 from curation.shards.layout import layout
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing, write_json
 from flywheel.core.image import decode, open_image
 from flywheel.core.orientation import turned
@@ -230,6 +231,7 @@ def _shard_rows(
             try:
                 yield _shard_row(row, images, *marks[key], width, height)
             except Exception as error:  # noqa: BLE001 - decoders raise anything; it costs this row, with its reason
+                raise_environment_error(error)
                 faults[key] = reason(error)
 
 

@@ -15,9 +15,9 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
+from flywheel.core.records import BASE, Manifest, RoundPlan
 from flywheel.core.storage import located, quoted, readable
 from flywheel.core.workspace import Workspace
-from flywheel.remedies.data import asked, folder_of
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
 
@@ -72,7 +72,7 @@ def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
     ]
     done = []
     for n in sorted({e["round"] for e in events if e["kind"] == "remedied"}):
-        counts = read_json(folder_of(workspace, n) / "counts.json").get(row["capability"], {})
+        counts = read_json(workspace.round(n).remedy_counts).get(row["capability"], {})
         passed = next((t["passed"] for t in tests if t["round"] == n), None)
         done.append({"round": n, "data": counts, "helped": passed})
     return {
@@ -91,7 +91,7 @@ def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, An
     """Everything that made a checkpoint: its plan with all pins, data, training run, gate, decisions, cost, parents."""
     number = row["round"]
     result = json.loads(row["result"])
-    counts = folder_of(workspace, number) / "counts.json"
+    counts = workspace.round(number).remedy_counts
     costs = catalog.query(workspace, f"select * from round_costs where round = {number}")
     decisions = [d for d in Ledger(workspace, "promotions").rows() if d["round"] == number]
     by_path = {r["checkpoint"]: r for r in Ledger(workspace, "rounds").rows()}
@@ -107,7 +107,7 @@ def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, An
         "verdict": row["verdict"],
         "reason": result.get("reason"),
         "decisions": [{k: d[k] for k in ("kind", "by", "why", "at")} for d in decisions],
-        "plan": read_json(workspace.path("rounds", f"round-{number:04d}", "plan.json")),
+        "plan": RoundPlan.read(workspace.round(number).plan).as_dict(),
         "data": read_json(counts) if counts.exists() else {},
         "training": {k: v for k, v in read_json(config).items() if k != "recipe"} if config.exists() else None,
         "gate": result["gate"],
@@ -142,8 +142,8 @@ def _curated(workspace: Workspace, name: str, *, needed: bool) -> dict[str, Any]
 
 def _reason(workspace: Workspace, row: Mapping[str, Any]) -> str | None:
     """The plan's reason for the quota that asked for the sample."""
-    plan = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))
-    return next((m["reason"] for m in asked(plan) if m["slice"] == row["capability"]), None)
+    plan = RoundPlan.read(workspace.round(row["round"]).plan)
+    return next((m.reason for m in plan.requests if m.slice == row["capability"]), None)
 
 
 def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -> list[str]:
@@ -152,7 +152,7 @@ def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -
     if of and "case" in of[0].evidence:
         return [of[0].evidence["case"]]
     known = load_cases(workspace)
-    served = read_json(workspace.path("rounds", f"round-{row['round']:04d}", "plan.json"))["cases"]
+    served = RoundPlan.read(workspace.round(row["round"]).plan).cases
     return [c for c in served if known[c].capability == row["capability"]]
 
 
@@ -164,13 +164,12 @@ def _review(item: Item) -> dict[str, Any]:
 def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
     """Every shard file that holds one of the samples."""
     found = []
-    for pattern in ("shards/*/manifest.json", "remedies/*/manifest.json"):
-        for manifest in sorted(workspace.root.glob(pattern)):
-            for f in read_json(manifest)["files"] if ids else ():
-                path = manifest.parent / f["path"]
-                if ids & set(pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()):
-                    name = str(manifest.relative_to(workspace.root))
-                    found.append({"manifest": name, "file": f["path"], "bucket": f["bucket"], "stages": f["stages"]})
+    for manifest in workspace.shard_manifests() if ids else ():
+        for f in Manifest.read(manifest).files:
+            table = pq.read_table(readable(manifest.parent / f.path), columns=["sample_id"])
+            if ids & set(table["sample_id"].to_pylist()):
+                name = str(manifest.relative_to(workspace.root))
+                found.append({"manifest": name, "file": f.path, "bucket": f.bucket, "stages": list(f.stages)})
     return found
 
 
@@ -178,11 +177,11 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     """Did the round's recipe read one of the files?"""
     from training.recipes import from_dict
 
-    plan = read_json(workspace.path("rounds", f"round-{round_['round']:04d}", "plan.json"))
-    recipe = from_dict(plan["recipe"])
-    base = read_json(workspace.path("snapshots", f"{plan['snapshot']}.json"))["manifest"]
-    read = {m.get("round", round_["round"]) for m in plan["mix"] if m["slice"] != "base"}
-    made = {str((folder_of(workspace, n) / "manifest.json").relative_to(workspace.root)) for n in read}
+    plan = RoundPlan.read(workspace.round(round_["round"]).plan)
+    recipe = from_dict(plan.recipe)
+    base = read_json(workspace.snapshot(plan.snapshot))["manifest"]
+    read = {m.round or plan.round for m in plan.mix if m.slice != BASE}
+    made = {str(workspace.round(n).remedy_manifest.relative_to(workspace.root)) for n in read}
     return any(
         s["manifest"] in {base, *made} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
         for s in shards

@@ -25,6 +25,7 @@ from flywheel.cli import (
     streams,
     training,
 )
+from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 
 # What no retry helped against: lines of an error that say so, whoever wrote them (Python, Arrow, Delta, DuckDB,
@@ -61,6 +62,8 @@ def main() -> None:
     except UsageError as error:
         _end(str(error))
     except Exception as error:
+        if (broken := environment_error(error)) is not None:
+            _end(str(broken))
         for marks, sentence in _FAULTS:
             if line := _line(error, marks):
                 _end(sentence.format(line))

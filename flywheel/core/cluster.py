@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 
 _SHIPPED = ("curation", "flywheel", "training")  # what tasks and training workers import
@@ -66,19 +67,19 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
     """(index, result) of `function(*call)` for each call, in the order of completion.
 
     A task whose worker process dies is tried once more; if it dies again its result is the exception. A task whose node
-    dies moves to another one. Errors inside the function are raised here.
+    dies moves to another one. Errors inside the function are raised here: `UsageError` where a package fails to load.
     """
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    task = ray.remote(num_cpus=1, max_retries=1)(function)
+    task = ray.remote(num_cpus=1, max_retries=1)(_call)
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough that no worker waits for the driver
     running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost under it
     queue = enumerate(calls)
     while True:
         while len(running) < in_flight and (following := next(queue, None)) is not None:
             index, arguments = following
-            running[task.remote(*arguments)] = (index, arguments, 0)
+            running[task.remote(function, *arguments)] = (index, arguments, 0)
         if not running:
             return
         done, _ = ray.wait(list(running), num_returns=1)
@@ -88,8 +89,17 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
         except NodeDiedError:
             if lost == _NODES_LOST:
                 raise
-            running[task.remote(*arguments)] = (index, arguments, lost + 1)
+            running[task.remote(function, *arguments)] = (index, arguments, lost + 1)
         except (WorkerCrashedError, OutOfMemoryError) as error:
             yield index, error
         except RayTaskError as error:
-            raise error.as_instanceof_cause() from None
+            raise error.cause if isinstance(error.cause, UsageError) else error.as_instanceof_cause() from None
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the worker, where the trace still tells which package did not load."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise_environment_error(error)
+        raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.image import WORKING_SIDE, decode, is_jpeg, open_image, reduced_jpeg, shrunk
 
 if TYPE_CHECKING:
@@ -73,11 +74,15 @@ class Scorer(Protocol):
 
 
 def per_item(items: Sequence[Item], one: Any) -> list[dict[str, Any] | Exception]:
-    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row."""
+    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row.
+
+    Errors: `UsageError` for what is no fault of a row: a package that does not load, weights that are missing.
+    """
     out: list[dict[str, Any] | Exception] = []
     for item in items:
         try:
             out.append(one(item))
         except Exception as error:  # noqa: BLE001 - the error becomes the row's `error` column, never lost
+            raise_environment_error(error)
             out.append(error)
     return out

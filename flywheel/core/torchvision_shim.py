@@ -10,11 +10,18 @@ def declare_operators() -> None:
     Nothing here calls them.
     """
     import sys
+    from contextlib import suppress
+    from importlib import util
+    from pathlib import Path
 
     import torch
 
     if "torchvision" in sys.modules:
         return
+    # First the extension itself: where it loads, it would abort the process on finding the operators declared.
+    for library in Path(util.find_spec("torchvision").origin).parent.glob("_C.*"):
+        with suppress(OSError):
+            torch.ops.load_library(str(library))
     signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
 from flywheel.core.storage import located, remote, require_bucket
 
-FORMAT = 1  # version of the on-disk layout; raised when an older reader could misread a newer workspace
+# Version of the on-disk layout; raised when an older reader could misread a newer workspace.
+# 2: the slice of a shard row and of a plan's mix is named `slice`; in format 1 it is named `track`.
+FORMAT = 2
 _MARKER = "workspace.json"
+_ROUND = "round-"
 
 
 class Workspace:
@@ -37,23 +41,69 @@ class Workspace:
             if used and not marker.exists():  # asked again: another process may just have made it
                 raise UsageError(f"--workspace {root} is not empty and not a workspace: give a new or an empty folder")
             write_json(marker, {"format": FORMAT})
-        self._check_format(marker)
+        self.format = self._read_format(marker)
 
-    def _check_format(self, marker: Path) -> None:
+    def _read_format(self, marker: Path) -> int:
         try:
-            found = int(read_json(marker)["format"])
+            version = int(read_json(marker)["format"])
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{marker} is not readable as a workspace marker: restore it or choose another folder"
+                f"cannot read the workspace marker {marker}: restore it or choose another folder"
             ) from error
-        if found > FORMAT:
+        if version > FORMAT:
             raise UsageError(
-                f"workspace {self.root} has format {found}, this version reads up to {FORMAT}: upgrade image-flywheel"
+                f"workspace {self.root} has format {version}, this version reads up to {FORMAT}: upgrade image-flywheel"
             )
+        return version
+
+    def upgrade(self) -> None:
+        """Mark a workspace of an older format as written by this version; the old marker is kept beside the new one.
+
+        Older versions then refuse to open it. No other file changes: the readers accept both formats.
+        """
+        if self.format < FORMAT:
+            write_json(self.path(f"workspace.format-{self.format}.json"), {"format": self.format})
+            write_json(self.path(_MARKER), {"format": FORMAT})
+            self.format = FORMAT
 
     def path(self, *parts: str) -> Path:
         """A path below the root; nothing is created."""
         return self.root.joinpath(*parts)
+
+    def round(self, number: int) -> RoundPlaces:
+        """The places of one round."""
+        return RoundPlaces(self.root, number)
+
+    @property
+    def suite(self) -> Path:
+        """The held-out prompts with their checks."""
+        return self.path("suite", "suite.jsonl")
+
+    @property
+    def held_out(self) -> Path:
+        """Ids of the pictures that only evaluation may see."""
+        return self.path("suite", "held_out.json")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report of the last run."""
+        return self.path("reports", "report.html")
+
+    def snapshot(self, name: str, table: str = "") -> Path:
+        """A snapshot's record, or one of its tables (`decisions`, `funnel`, …)."""
+        return self.path("snapshots", name, f"{table}.parquet") if table else self.path("snapshots", f"{name}.json")
+
+    def batches(self) -> list[Path]:
+        """Folders of the pool's finished batches, oldest first: a batch counts once its manifest is there."""
+        return sorted(p.parent for p in self.path("pool").glob("*/manifest.json"))
+
+    def shard_manifests(self) -> list[Path]:
+        """Every manifest of training shards: those of snapshots, then those of rounds' remedies."""
+        return [p for kind in ("shards", "remedies") for p in sorted(self.path(kind).glob("*/manifest.json"))]
+
+    def remedies(self) -> list[Path]:
+        """Every round's folder of remedies, oldest round first."""
+        return sorted(self.path("remedies").glob(f"{_ROUND}*"))
 
     def sweep(self) -> int:
         """Remove temporary files that killed writers left behind; returns how many. Only the run's owner calls this."""
@@ -61,6 +111,66 @@ class Workspace:
         for p in stale:
             p.unlink(missing_ok=True)
         return len(stale)
+
+
+@dataclass(frozen=True)
+class RoundPlaces:
+    """Where one round keeps its files; nothing is created."""
+
+    root: Path  # of the workspace
+    number: int
+
+    @property
+    def name(self) -> str:
+        """`round-0001` for round 1."""
+        return f"{_ROUND}{self.number:04d}"
+
+    def arm(self, arm: str) -> str:
+        """Name of an arm's folders: `round-0001-candidate`."""
+        return f"{self.name}-{arm}"
+
+    @property
+    def plan(self) -> Path:
+        """What the round trains on and why."""
+        return self.root / "rounds" / self.name / "plan.json"
+
+    @property
+    def result(self) -> Path:
+        """The gate's verdict and what it follows from."""
+        return self.root / "rounds" / self.name / "result.json"
+
+    @property
+    def remedies(self) -> Path:
+        """Folder of everything that was retrieved or made for the round's cases."""
+        return self.root / "remedies" / self.name
+
+    @property
+    def remedy_manifest(self) -> Path:
+        """Manifest of the round's remedy shards."""
+        return self.remedies / "manifest.json"
+
+    @property
+    def remedy_counts(self) -> Path:
+        """How many samples each capability got, and how many were refused."""
+        return self.remedies / "counts.json"
+
+    @property
+    def probes(self) -> Path:
+        """Pictures of the round's attribution experiments."""
+        return self.root / "probes" / self.name
+
+    @property
+    def export(self) -> Path:
+        """The analysts' DuckDB file."""
+        return self.root / "exports" / f"{self.name}.duckdb"
+
+    def checkpoint(self, arm: str) -> Path:
+        """Folder of an arm's training run."""
+        return self.root / "checkpoints" / self.arm(arm)
+
+    def samples(self, arm: str) -> Path:
+        """Folder of an arm's evaluation pictures."""
+        return self.root / "samples" / self.arm(arm)
 
 
 def require_storage(root: Path) -> None:

@@ -11,16 +11,35 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from pathlib import Path
 
+from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.files import write_bytes
 from flywheel.core.storage import create, remote, remove
 from flywheel.core.workspace import Workspace, require_storage
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
-REQUIRED = ("ray", "pyarrow", "pandas", "torch", "open_clip_torch", "paddleocr", "duckdb", "deltalake", "prefect")
+# Package → the module that a run imports; OpenCV first, because others import it too.
+REQUIRED = {
+    "opencv-contrib-python": "cv2",
+    "pyarrow": "pyarrow",
+    "pandas": "pandas",
+    "duckdb": "duckdb",
+    "deltalake": "deltalake",
+    "simplejpeg": "simplejpeg",
+    "onnxruntime": "onnxruntime",
+    "torch": "torch",
+    "open_clip_torch": "open_clip",
+    "sentence-transformers": "sentence_transformers",
+    "faiss-cpu": "faiss",
+    "paddleocr": "paddleocr",
+    "rapidocr": "rapidocr",
+    "ray": "ray",
+    "prefect": "prefect",
+}
+OPENCV = "opencv-contrib-python-headless==4.10.0.84"  # as in requirements/opencv.txt
 MEMORY = 6 * 2**30  # bytes that the demo may take
 DISK = 10 * 2**30  # bytes: a first pool, its shards and checkpoints
 SERVICES = {
@@ -50,7 +69,7 @@ def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = No
     starting Ray and Prefect takes half a minute.
     """
     yield _python()
-    yield from map(_package, REQUIRED)
+    yield from (_package(name, module) for name, module in REQUIRED.items())
     yield _memory()
     yield from (_weights("OCR weights", _ocr), _weights("text embeddings", _minilm), _weights("CJK font", _font))
     yield _clip()
@@ -65,16 +84,30 @@ def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = No
 
 def _python() -> Line:
     found = sys.version.split()[0]
-    if sys.version_info[:2] == (3, 11):
+    if sys.version_info[:2] in ((3, 11), (3, 12)):
         return Line("Python", OK, found)
-    return Line("Python", FAILURE, found, "make the environment with Python 3.11: the pinned versions are for it")
+    return Line("Python", FAILURE, found, "make the environment with Python 3.11 or 3.12")
 
 
-def _package(name: str) -> Line:
+def _package(name: str, module: str) -> Line:
+    """Installed, and imported as a run imports it: a package may be there and not load."""
     try:
-        return Line(name, OK, metadata.version(name))
+        version = metadata.version(name)
+        if module == "open_clip":
+            from flywheel.core.torchvision_shim import declare_operators
+
+            declare_operators()
+        found = import_module(module)
+        if module == "cv2":
+            found.quality, found.xphoto  # noqa: B018 - only the contrib builds have them
+        return Line(name, OK, version)
     except metadata.PackageNotFoundError:
         return Line(name, FAILURE, "not installed", "run `make install`: it installs the versions of constraints.txt")
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is what the user must read
+        advice = "remove the environment and run `make install` again"
+        if (cause := environment_error(error)) is not None and " cv2 " in str(cause):
+            advice = f"install the build that needs no display: pip install --no-deps --force-reinstall {OPENCV}"
+        return Line(name, FAILURE, f"does not load: {type(error).__name__}: {error}", advice)
 
 
 def _memory() -> Line:

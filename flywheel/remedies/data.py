@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
 from flywheel.core.files import file_digest, read_json, write_bytes, write_json, write_parquet
+from flywheel.core.records import Manifest, RoundPlan, ShardFile
 from flywheel.core.schema import ROW_GROUP, SHARD, STAGES, column
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
@@ -70,19 +71,9 @@ class Request:
     seed: int
 
 
-def folder_of(workspace: Workspace, round_: int) -> Path:
-    """Where a round keeps its remedies."""
-    return workspace.path("remedies", f"round-{round_:04d}")
-
-
-def asked(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Entries of the plan's mix that ask for new samples; the others name the base pool and earlier rounds."""
-    return [m for m in plan["mix"] if "samples" in m]
-
-
 def collect(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: RoundPlan,
     cases: Sequence[Case],
     suite: Sequence[Prompt],
     base_manifest: Path,
@@ -96,16 +87,16 @@ def collect(
     """
     path = folder / "candidates.parquet"
     if not path.exists():
-        side = min(f["bucket"] for f in read_json(base_manifest)["files"])
+        side = min(f.bucket for f in Manifest.read(base_manifest).files)
         index = CaptionIndex.build(captions(base_manifest))
         held_out = HeldOut(p.text for p in suite)
         found: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
         scarcity: dict[str, dict[str, float]] = {}
-        for target in asked(plan):
-            name = target["slice"]
+        for target in plan.requests:
+            name = target.slice
             mine = tuple(c for c in cases if c.capability == name)
-            request = Request(name, target["samples"], mine, plan["seed"] + plan["round"])
+            request = Request(name, target.samples or 0, mine, plan.seed + plan.round)
             if mine:
                 prompts = {name: sorted({c.prompt for c in mine})}
                 limits = preset.attribution
@@ -116,7 +107,7 @@ def collect(
                 if progress:
                     progress(n, request.wanted, f"samples for {name}")
         write_json(folder / "scarcity.json", scarcity)
-        rows = [r | {"round": plan["round"]} for r in refused]
+        rows = [r | {"round": plan.round} for r in refused]
         write_parquet(folder / "refused.parquet", pa.Table.from_pylist(rows, schema=GENERATED))
         write_parquet(path, pa.Table.from_pylist(found, schema=CANDIDATE))
     columns = ["sample_id", "caption", "slice", "recipe", "priority", "evidence"]
@@ -128,7 +119,7 @@ def collect(
 
 
 def shard(
-    folder: Path, plan: Mapping[str, Any], suite: Sequence[Prompt], reviewed: Mapping[tuple[str, str], Item]
+    folder: Path, plan: RoundPlan, suite: Sequence[Prompt], reviewed: Mapping[tuple[str, str], Item]
 ) -> dict[str, dict[str, int]]:
     """Write the accepted candidates as shards, their manifest, and the table of everything that was made.
 
@@ -139,14 +130,14 @@ def shard(
     if counts_path.exists():
         return read_json(counts_path)
     held_out = HeldOut(p.text for p in suite)
-    counts = {m["slice"]: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in asked(plan)}
+    counts = {m.slice: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in plan.requests}
     table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1
     shards: dict[Layout, list[dict[str, Any]]] = {}
     for row in pq.read_table(readable(folder / "candidates.parquet")).to_pylist():
         item = reviewed[row["slice"], row["sample_id"]]
-        entry = _entry(item.caption, row["sample_id"], row["slice"], row["recipe"]) | {"round": plan["round"]}
+        entry = _entry(item.caption, row["sample_id"], row["slice"], row["recipe"]) | {"round": plan.round}
         if item.outcome != "accepted":
             table.append(entry | {"outcome": "dropped", "filter": "review"})
             counts[row["slice"]]["rejected"] += 1
@@ -300,7 +291,7 @@ def _contaminated(near: tuple[str, float]) -> dict[str, Any]:
     return {"outcome": "dropped", "filter": EVALUATION_PROMPT, "score": near[1], "threshold": NEAR}
 
 
-def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: Mapping[str, Any]) -> None:
+def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: RoundPlan) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
         for slice_ in sorted({r["slice"] for r in rows}):
@@ -309,22 +300,22 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
             path = folder / str(layout.bucket) / name
             write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=ROW_GROUP)
             files.append(
-                {
-                    "path": str(path.relative_to(folder)),
-                    "sha256": file_digest(path),
-                    "bytes": path.stat().st_size,
-                    "rows": len(part),
-                    "stages": list(STAGES),  # behind every stage's filters: remedies have entry checks of their own
-                    "slice": slice_,
+                ShardFile(
+                    path=str(path.relative_to(folder)),
+                    sha256=file_digest(path),
+                    bytes=path.stat().st_size,
+                    rows=len(part),
+                    stages=STAGES,  # behind every stage's filters: remedies have entry checks of their own
+                    slice=slice_,
                     **layout._asdict(),
-                }
+                )
             )
-    write_json(folder / "manifest.json", {"snapshot": plan["snapshot"], "round": plan["round"], "files": files})
+    Manifest(snapshot=plan.snapshot, round=plan.round, files=tuple(files)).write(folder / "manifest.json")
 
 
 def picture_of(workspace: Workspace, item: Item) -> list[Path]:
     """The candidate's picture and its references as files that a person can open, written when first asked for."""
-    folder = folder_of(workspace, item.round)
+    folder = workspace.round(item.round).remedies
     columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("slice", "==", item.capability)]
     row = pq.read_table(readable(folder / "candidates.parquet"), columns=columns, filters=match).to_pylist()[0]
     paths = []

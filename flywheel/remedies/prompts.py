@@ -42,15 +42,15 @@ def rl_remedy(workspace: Workspace, round_: int | None) -> Path:
 
     Errors: `UsageError` where there is none.
     """
-    name = "round-*" if round_ is None else f"round-{round_:04d}"
-    found = sorted(p.parent for p in workspace.path("remedies").glob(f"{name}/rl/rewards.json"))
-    if not found:
+    rounds = workspace.remedies() if round_ is None else [workspace.round(round_).remedies]
+    folders = [folder / "rl" for folder in rounds if (folder / "rl" / "rewards.json").exists()]
+    if not folders:
         which = "" if round_ is None else f" of round {round_}"
         raise UsageError(
             f"{workspace.root} has no RL remedy{which}: a round writes one for open cases on the RL track; "
             "make prompts with `flywheel rl prompts` and name them with --prompts"
         )
-    return found[-1]
+    return folders[-1]
 
 
 def hold_out(prompts: Sequence[Prompt], count: int) -> tuple[list[Prompt], list[Prompt]]:

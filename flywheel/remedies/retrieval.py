@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
-from flywheel.core.files import read_json
+from flywheel.core.records import Manifest
 from flywheel.core.storage import readable
 from flywheel.remedies.index import CaptionIndex
 
@@ -40,8 +40,8 @@ class Hit:
 def captions(manifest: Path) -> list[tuple[str, str]]:
     """(sample_id, caption) of every sample in a snapshot's shards, in a stable order."""
     rows: dict[str, str] = {}
-    for f in read_json(manifest)["files"]:
-        table = pq.read_table(readable(manifest.parent / f["path"]), columns=["sample_id", "caption"])
+    for f in Manifest.read(manifest).files:
+        table = pq.read_table(readable(manifest.parent / f.path), columns=["sample_id", "caption"])
         rows.update(zip(table["sample_id"].to_pylist(), table["caption"].to_pylist()))
     return sorted(rows.items())
 
@@ -88,7 +88,6 @@ def pictures(manifest: Path, side: int, first: Sequence[str]) -> Iterator[tuple[
 
 
 def _files(manifest: Path, side: int) -> Iterator[tuple[Layout, Path]]:
-    for f in read_json(manifest)["files"]:
-        if f["bucket"] == side:
-            layout = Layout(f["bucket"], f["width"], f["height"], f["task"], f["references"])
-            yield layout, manifest.parent / f["path"]
+    for f in Manifest.read(manifest).files:
+        if f.bucket == side:
+            yield Layout(f.bucket, f.width, f.height, f.task, f.references), manifest.parent / f.path

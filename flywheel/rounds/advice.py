@@ -8,21 +8,22 @@ from typing import Any
 
 from flywheel.cases.events import case_id, load_cases
 from flywheel.core.files import read_json
-from flywheel.remedies import data, reward_policy
+from flywheel.core.records import RoundPlan, RoundResult
 from flywheel.remedies import enhancer_data as enhancer
+from flywheel.remedies import reward_policy
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions, nearest
 from flywheel.rounds import promotion
-from flywheel.rounds.steps import Context, Plan
+from flywheel.rounds.steps import Context
 from flywheel.signals.results import load_signals
 
 
-def advise(run: Context, plan_: Plan) -> None:
+def advise(run: Context, plan: RoundPlan) -> None:
     """What the other tracks do next: reward weights and prompts of an RL run, the enhancer's training and test set."""
-    number, folder = plan_["round"], data.folder_of(run.workspace, plan_["round"])
+    number, folder = plan.round, run.workspace.round(plan.round).remedies
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]
     by_track = {t: [c for c in cases if c.track == t] for t in ("rl", "prompt_enhancement")}
-    known = captions(run.manifest(plan_)) if any(by_track.values()) else []
+    known = captions(run.manifest(plan)) if any(by_track.values()) else []
     if by_track["rl"] and not (folder / "rl" / "rewards.json").exists():
         failed: dict[str, set[str]] = {}
         now = promotion.incumbent(run.workspace)
@@ -30,14 +31,14 @@ def advise(run: Context, plan_: Plan) -> None:
             if s["passed"] is False:
                 failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
         last = max(run.rows("rounds"), key=lambda r: r["round"])
-        gate_lines = json.loads(last["result"])["gate"]
+        result = RoundResult.of(json.loads(last["result"]), f"round {last['round']}")
         rule = reward_policy.adjust(
             by_track["rl"],
             run.suite,
             failed,
             settings=run.preset.rewards,
             previous=_previous_rewards(run, number),
-            regressed=[line["check"] for line in gate_lines if line["outcome"] == "regression"],
+            regressed=[line.check for line in result.gate if line.outcome == "regression"],
         )
         texts, index = dict(known), cache(lambda: CaptionIndex.build(known))  # built where no generator serves
 
@@ -46,7 +47,7 @@ def advise(run: Context, plan_: Plan) -> None:
             hits = nearest(index(), mine, run.preset.plan.retrieval_similarity)
             return [texts[h.sample_id] for h in hits[:count]]
 
-        pinned = {k: plan_[k] for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
+        pinned = {k: getattr(plan, k) for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")}
         reward_policy.write(
             folder / "rl",
             rule,
@@ -54,7 +55,7 @@ def advise(run: Context, plan_: Plan) -> None:
             pins=pinned,
             suite=run.suite,
             retrieved=retrieved,
-            seed=plan_["seed"],
+            seed=plan.seed,
         )
     if by_track["prompt_enhancement"]:
         routed = [e for e in run.rows("case_events") if e["kind"] == "routed"]
@@ -65,10 +66,10 @@ def advise(run: Context, plan_: Plan) -> None:
             run.suite,
             {e["case_id"]: json.loads(e["evidence"]).get("enhanced") for e in routed},
             count=run.preset.enhancer.examples,
-            seed=plan_["seed"] + number,
+            seed=plan.seed + number,
         )
 
 
 def _previous_rewards(run: Context, number: int) -> dict[str, Any] | None:
-    paths = [data.folder_of(run.workspace, n) / "rl" / "rewards.json" for n in range(number - 1, 0, -1)]
+    paths = [run.workspace.round(n).remedies / "rl" / "rewards.json" for n in range(number - 1, 0, -1)]
     return next((read_json(p) for p in paths if p.exists()), None)

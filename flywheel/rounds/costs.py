@@ -14,6 +14,7 @@ import psutil
 
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 
 Units = int | Callable[[Any], int]
@@ -105,7 +106,7 @@ def rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def estimate(
-    plan: Mapping[str, Any],
+    plan: RoundPlan,
     known: Mapping[str, Mapping[str, float]],
     *,
     prompts: int,
@@ -116,13 +117,13 @@ def estimate(
 
     Hours are None where some step was never measured: `unmeasured` names it. `reviews` per sample, 0 when unattended.
     """
-    arms = 2 if plan["targets"] else 1
-    samples = sum(m.get("samples", 0) for m in plan["mix"])
+    arms = 2 if plan.targets else 1
+    samples = sum(m.samples or 0 for m in plan.mix)
     units = {
         "collect": samples,
-        "train": plan["steps"] * arms,
+        "train": plan.steps * arms,
         "evaluate": prompts * arms,
-        "route": plan["cases_open"],
+        "route": plan.cases_open,
     }
     needed = {step: n for step, n in units.items() if n}
     unmeasured = sorted(needed.keys() - known.keys())

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
+from flywheel.core.records import GateLine
 from flywheel.presets import Gate
 from flywheel.signals.results import Results
 
 BOOTSTRAPS = 2000
-
-
-@dataclass(frozen=True)
-class GateLine:
-    """One capability: failure rates of both on the same prompts, the 95 % interval of their difference, the outcome."""
-
-    check: str
-    n: int
-    incumbent: float
-    candidate: float
-    fixed: int
-    broken: int
-    low: float
-    high: float
-    p_value: float
-    targeted: bool
-    outcome: str  # win | tie | regression
 
 
 @dataclass(frozen=True)
@@ -40,9 +23,6 @@ class Verdict:
     reason: str
     lines: tuple[GateLine, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def judge(

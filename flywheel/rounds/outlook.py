@@ -12,9 +12,9 @@ from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.progress import Progress
+from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
-from flywheel.remedies.data import folder_of
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
 from flywheel.rounds import lease, steps
@@ -41,9 +41,9 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
     if snapshot is None:
         raise UsageError("nothing has been curated in this workspace yet: `flywheel run` does that first")
     context = steps.Context(workspace, job, load_preset(job.preset), Progress())
-    path = context.round_folder(number) / "plan.json"
+    path = workspace.round(number).plan
     if path.exists():
-        plan = read_json(path)
+        plan = RoundPlan.read(path)
     elif pin:
         with lease.hold(workspace, job):
             plan = steps.plan(context, number, snapshot)
@@ -58,7 +58,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
-    return {"plan": plan, "cost": cost, "pinned": path.exists()}
+    return {"plan": plan.as_dict(), "cost": cost, "pinned": path.exists()}
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "incumbent": history[-1].checkpoint if history else None,
         "promoted": [p.round for p in history],
         "next_round": number,
-        "planned": workspace.path("rounds", f"round-{number:04d}", "plan.json").exists(),
+        "planned": workspace.round(number).plan.exists(),
         "review": review_status(Queue(workspace).items(number).values()),
         "cases": dict(sorted(cases.items())),
         "rounds": [
@@ -91,7 +91,7 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
     for n in (a, b):
         if n not in rounds:
             raise UsageError(f"round {n} has no verdict yet: `flywheel rounds` lists those that have one")
-    plans = [read_json(workspace.path("rounds", f"round-{n:04d}", "plan.json")) for n in (a, b)]
+    plans = [RoundPlan.read(workspace.round(n).plan).as_dict() for n in (a, b)]
     seen = [load_results(workspace, n, "candidate") for n in (a, b)]
     shared = sorted(seen[0].keys() & seen[1].keys())
     known = load_cases(workspace)
@@ -123,5 +123,5 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
 
 
 def _remedies(workspace: Workspace, number: int) -> dict[str, dict[str, int]]:
-    path = folder_of(workspace, number) / "counts.json"
+    path = workspace.round(number).remedy_counts
     return read_json(path) if path.exists() else {}

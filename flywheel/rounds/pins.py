@@ -6,9 +6,9 @@ from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from flywheel.core.files import digest, file_digest, read_json
+from flywheel.core.records import Pins
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 
@@ -24,20 +24,20 @@ def code_version() -> str:
     return f"{metadata.version('image-flywheel')}+{content[:12]}"
 
 
-def pins(workspace: Workspace, snapshot: str, incumbent: str | None, preset: Preset, seed: int) -> dict[str, Any]:
-    """Snapshot, policy, checkpoint, code version, preset, suites and seeds, each with its digest."""
-    record = read_json(workspace.path("snapshots", f"{snapshot}.json"))
-    suites = [
+def pins(workspace: Workspace, snapshot: str, incumbent: str | None, preset: Preset, seed: int) -> Pins:
+    """The inputs of a round, each with its digest."""
+    record = read_json(workspace.snapshot(snapshot))
+    suites = tuple(
         {"path": str(p.relative_to(workspace.root)), "sha256": file_digest(p), "prompts": p.read_bytes().count(b"\n")}
-        for p in sorted(workspace.path("suite").glob("*.jsonl"))
-    ]
-    return {
-        "snapshot": snapshot,
-        "policy": {"name": record["policy"], "sha256": record["policy_sha256"]},
-        "incumbent": incumbent,
-        "checkpoint": file_digest(workspace.path(incumbent, "ema.safetensors")) if incumbent else None,
-        "code": code_version(),
-        "preset": {"name": preset.name, "sha256": digest(asdict(preset))},
-        "suites": suites,
-        "seed": seed,
-    }
+        for p in sorted(workspace.suite.parent.glob("*.jsonl"))
+    )
+    return Pins(
+        snapshot=snapshot,
+        policy={"name": record["policy"], "sha256": record["policy_sha256"]},
+        incumbent=incumbent,
+        checkpoint=file_digest(workspace.path(incumbent, "ema.safetensors")) if incumbent else None,
+        code=code_version(),
+        preset={"name": preset.name, "sha256": digest(asdict(preset))},
+        suites=suites,
+        seed=seed,
+    )

@@ -91,7 +91,7 @@ def experiment(
     enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
     known = {(c.prompt_id, c.capability): c.case_id for c in cases}
     name = str(checkpoint.relative_to(workspace.root))
-    folder = workspace.path("probes", f"round-{round_:04d}")
+    folder = workspace.round(round_).probes
     for batch in batches(wanted):
         key = f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}"
         if probes.has(key):

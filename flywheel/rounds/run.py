@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.core.files import digest, read_json, write_json
+from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress
+from flywheel.core.records import RoundResult
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
@@ -78,6 +79,7 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
     with hold(workspace, job) as number:
         context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
         meter = Meter(workspace, number)
+        workspace.upgrade()
         workspace.sweep()
 
         def do(label: str, function: Step, *args: Any, round_: int = 0, units: Units = 0) -> Any:
@@ -111,14 +113,14 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
         return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
 
     plan = step("plan", steps.plan, number, snapshot)
-    if plan["targets"]:
-        step("collect", steps.collect, plan, units=sum(m.get("samples", 0) for m in plan["mix"]))
+    if plan.targets:
+        step("collect", steps.collect, plan, units=sum(m.samples or 0 for m in plan.mix))
         step("review", steps.review, plan)
         step("shard", steps.shard, plan)
-    if plan["incumbent"]:
+    if plan.incumbent:
         step("advise", advise, plan)
-    arms = ("candidate", "control") if plan["targets"] else ("candidate",)
-    trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan["steps"] * len(arms))
+    arms = ("candidate", "control") if plan.targets else ("candidate",)
+    trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan.steps * len(arms))
     for arm, checkpoint in trained.items():
         step(f"evaluate {arm}", steps.evaluate, plan, arm, checkpoint, units=len(context.suite))
     step("gate", steps.gate, plan, trained["candidate"])
@@ -166,17 +168,17 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
     rounds = []
     for row in Ledger(workspace, "rounds").rows():
         n = row["round"]
-        result = read_json(workspace.path("rounds", f"round-{n:04d}", "result.json"))
+        result = RoundResult.read(workspace.round(n).result)
         rounds.append(
             {
                 "round": n,
                 "verdict": row["verdict"],
                 "failure_rate": failure_rates(load_results(workspace, n, "candidate")),
                 "control_failure_rate": failure_rates(load_results(workspace, n, "control")),
-                "targets": result["targets"],
-                "fixed": result["fixed"],
-                "broken": result["broken"],
-                "gate": result["gate"],
+                "targets": list(result.targets),
+                "fixed": list(result.fixed),
+                "broken": list(result.broken),
+                "gate": [asdict(line) for line in result.gate],
             }
         )
     return out | {
@@ -184,7 +186,7 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
         "snapshot": counts["snapshot"],
         "shards": str(workspace.path(counts["manifest"])),
         "checkpoints": [str(workspace.path(r["checkpoint"])) for r in Ledger(workspace, "rounds").rows()],
-        "report": str(workspace.path("reports", "report.html")),
+        "report": str(workspace.report),
         "sql": f'flywheel sql "{EXAMPLE}" --workspace {workspace.root}',
         "seconds": round(seconds, 2),
         "rounds": rounds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ import numpy as np
 
 from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json, write_json
+from flywheel.core.files import read_json
 from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
+from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
@@ -31,15 +32,11 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
 from flywheel.signals import evaluation, pool_suite
-from flywheel.signals.evaluation import arm_name
 from flywheel.signals.results import failure_rates, load_results
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
     from curation.run import Curated
-
-Plan = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Context:
@@ -53,7 +50,7 @@ class Context:
     @cached_property
     def suite(self) -> list[Prompt]:
         """The held-out prompts, once their step has written them."""
-        return load_suite(self.workspace.path("suite", "suite.jsonl"))
+        return load_suite(self.workspace.suite)
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""
@@ -63,13 +60,9 @@ class Context:
         """Append to a ledger, once per key."""
         Ledger(self.workspace, ledger).append(rows, key=key)
 
-    def round_folder(self, number: int) -> Path:
-        """Where a round keeps its plan and its result."""
-        return self.workspace.path("rounds", f"round-{number:04d}")
-
-    def manifest(self, plan_: Plan) -> Path:
+    def manifest(self, plan: RoundPlan) -> Path:
         """Shard manifest of the snapshot that the plan pins; newer data waits for the next round."""
-        record = read_json(self.workspace.path("snapshots", f"{plan_['snapshot']}.json"))
+        record = read_json(self.workspace.snapshot(plan.snapshot))
         return self.workspace.path(record["manifest"])
 
 
@@ -86,7 +79,7 @@ def ingest(run: Context) -> None:
 
 def hold_out(run: Context) -> None:
     """Write the held-out suite: made once, never changed, so that every round re-tests the same cases."""
-    path, settings = run.workspace.path("suite", "suite.jsonl"), run.preset.evaluation
+    path, settings = run.workspace.suite, run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
     elif not path.exists() and settings.suite.endswith(".jsonl"):
@@ -101,7 +94,7 @@ def curate(run: Context) -> Curated:
     from curation.policy.reader import load_policy
     from curation.run import curate as curate_pool
 
-    policy, held_out = run.job.policy or run.preset.policy, run.workspace.path("suite", "held_out.json")
+    policy, held_out = run.job.policy or run.preset.policy, run.workspace.held_out
     curated = curate_pool(
         run.workspace,
         load_policy(policy),
@@ -124,36 +117,36 @@ def curate(run: Context) -> Curated:
     return curated
 
 
-def propose(run: Context, number: int, snapshot: str) -> Plan:
+def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
     """The plan that the round would get now: from the open cases; nothing is written."""
     found = promotion.incumbent(run.workspace)
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]
     pinned = pins(run.workspace, snapshot, found.checkpoint if found else None, run.preset, run.job.seed)
-    earlier = [read_json(run.round_folder(p.round) / "plan.json") for p in promotion.load_history(run.workspace)]
+    earlier = [RoundPlan.read(run.workspace.round(p.round).plan) for p in promotion.load_history(run.workspace)]
     return make_plan(cases, pinned, earlier, round_=number, preset=run.preset)
 
 
-def plan(run: Context, number: int, snapshot: str) -> Plan:
+def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
     """The round's plan, pinned: made once, read afterwards."""
-    path = run.round_folder(number) / "plan.json"
+    path = run.workspace.round(number).plan
     if not path.exists():
         promotion.settle(run.workspace)
-        write_json(path, propose(run, number, snapshot))
-    pinned = read_json(path)
-    if pinned["code"] != code_version():
-        run.progress.say(f"round {number} was planned with code {pinned['code']}; {code_version()} goes on with it")
+        propose(run, number, snapshot).write(path)
+    pinned = RoundPlan.read(path)
+    if pinned.code != code_version():
+        run.progress.say(f"round {number} was planned with code {pinned.code}; {code_version()} continues it")
     return pinned
 
 
-def collect(run: Context, plan_: Plan) -> None:
+def collect(run: Context, plan: RoundPlan) -> None:
     """Retrieve and synthesise what the plan asks for, and queue it for review."""
-    number = plan_["round"]
+    number = plan.round
     rows = data.collect(
-        data.folder_of(run.workspace, number),
-        plan_,
-        _served(run, plan_),
+        run.workspace.round(number).remedies,
+        plan,
+        _served(run, plan),
         run.suite,
-        run.manifest(plan_),
+        run.manifest(plan),
         preset=run.preset,
         progress=run.progress,
     )
@@ -167,9 +160,9 @@ def collect(run: Context, plan_: Plan) -> None:
     )
 
 
-def review(run: Context, plan_: Plan) -> None:
+def review(run: Context, plan: RoundPlan) -> None:
     """People's decisions, the loop's only manual step, or approval in their stead. Errors: `Waiting` for them."""
-    number, queue = plan_["round"], Queue(run.workspace)
+    number, queue = plan.round, Queue(run.workspace)
     unattended = run.job.auto_approve or run.preset.review.auto_approve
     if unattended and (approved := queue.approve_all(number)):
         run.progress.say(f"{approved} reviews recorded as {AUTO}")
@@ -184,22 +177,22 @@ def review(run: Context, plan_: Plan) -> None:
         run.progress.say(f"{missed} reviews were missing at the deadline: those samples are left out")
 
 
-def shard(run: Context, plan_: Plan) -> None:
+def shard(run: Context, plan: RoundPlan) -> None:
     """Write what the review accepted as shards; cases that got data are `remedied`."""
-    number = plan_["round"]
+    number = plan.round
     items = Queue(run.workspace).items(number).values()
     made = data.shard(
-        data.folder_of(run.workspace, number), plan_, run.suite, {(x.capability, x.sample_id): x for x in items}
+        run.workspace.round(number).remedies, plan, run.suite, {(x.capability, x.sample_id): x for x in items}
     )
-    served = _served(run, plan_)
+    served = _served(run, plan)
     reviewed = [event(c, number, "reviewed", _review_of(items, c.capability)) for c in served]
     remedied = [event(c, number, "remedied", made[c.capability]) for c in served]
     run.append("case_events", [*reviewed, *remedied], key=f"remedy/{number}")
 
 
-def _served(run: Context, plan_: Plan) -> list[Case]:
+def _served(run: Context, plan: RoundPlan) -> list[Case]:
     cases = load_cases(run.workspace)
-    return [cases[c] for c in plan_["cases"]]
+    return [cases[c] for c in plan.cases]
 
 
 def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
@@ -208,54 +201,53 @@ def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
     return {"by": ", ".join(by), **{k: sum(x.outcome == k for x in mine) for k in ("accepted", "rejected")}}
 
 
-def train(run: Context, plan_: Plan) -> dict[str, Path]:
+def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     """Train the candidate on the plan's mix and, beside it, the control: equally long without the round's remedies.
 
     Returns {arm: checkpoint}. A plan without targets is a control of itself and has none.
     """
     from training.worker import TrainingRun, train_all
 
-    mixes = {"candidate": sources(run, plan_)}
-    if plan_["targets"]:
-        mixes["control"] = sources(run, plan_ | {"mix": [m for m in plan_["mix"] if m not in data.asked(plan_)]})
-    folders = {arm: run.workspace.path("checkpoints", arm_name(plan_["round"], arm)) for arm in mixes}
+    mixes = {"candidate": sources(run, plan)}
+    if plan.targets:
+        control = tuple(m for m in plan.mix if m not in plan.requests)
+        mixes["control"] = sources(run, replace(plan, mix=control))
+    folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
     runs = [
         TrainingRun(
             out_dir=str(fetched(folders[arm])),
             sources=mix,
-            recipe=plan_["recipe"],
-            init=str(run.workspace.path(plan_["incumbent"])) if plan_["incumbent"] else None,
-            seed=plan_["seed"] + plan_["round"],
-            steps=plan_["steps"],
+            recipe=plan.recipe,
+            init=str(run.workspace.path(plan.incumbent)) if plan.incumbent else None,
+            seed=plan.seed + plan.round,
+            steps=plan.steps,
         )
         for arm, mix in mixes.items()
     ]
     publisher = Publisher([*folders.values()])
 
-    def progress(*seen: Any) -> None:
-        run.progress(*seen)
+    def progress(*advance: Any) -> None:
+        run.progress(*advance)
         publisher()
 
-    made = train_all(runs, threads=run.preset.threads, progress=progress)
+    checkpoints = train_all(runs, threads=run.preset.threads, progress=progress)
     for folder in folders.values():
         publish(folder)
-    return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), made)}
+    return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), checkpoints)}
 
 
-def sources(run: Context, plan_: Plan) -> list[dict[str, Any]]:
+def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
     """The plan's mix as the trainer reads it: the base pool, kept remedies of earlier rounds, the round's own."""
 
-    def manifest(m: dict[str, Any]) -> Path:
-        if m["slice"] == "base":
-            return run.manifest(plan_)
-        return data.folder_of(run.workspace, m.get("round", plan_["round"])) / "manifest.json"
+    def manifest(entry: MixEntry) -> Path:
+        if entry.slice == BASE:
+            return run.manifest(plan)
+        return run.workspace.round(entry.round or plan.round).remedy_manifest
 
-    return [
-        {"manifest": str(manifest(m)), "slice": m["slice"], "share": m["share"]} for m in plan_["mix"] if m["share"]
-    ]
+    return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
-def evaluate(run: Context, plan_: Plan, arm: str, checkpoint: Path) -> None:
+def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
     """Sample and judge the held-out suite."""
     import torch
 
@@ -266,64 +258,65 @@ def evaluate(run: Context, plan_: Plan, arm: str, checkpoint: Path) -> None:
         run.workspace,
         run.suite,
         checkpoint,
-        round_=plan_["round"],
+        round_=plan.round,
         arm=arm,
         settings=run.preset.evaluation,
-        seed=plan_["seed"],
+        seed=plan.seed,
         progress=run.progress,
     )
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(seen).items()))
-    folder = run.workspace.path("samples", arm_name(plan_["round"], arm))
+    folder = run.workspace.round(plan.round).samples(arm)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
         images = [np.asarray(decode((folder / f"{p.prompt_id}.png").read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
-def gate(run: Context, plan_: Plan, checkpoint: Path) -> None:
+def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     """Judge the candidate against the incumbent, write the round's result, record the verdict."""
-    number = plan_["round"]
+    number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
     new, old = load_results(run.workspace, number, "candidate"), None
-    if plan_["incumbent"]:
-        promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan_["incumbent"])
+    if plan.incumbent:
+        promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
         old = load_results(run.workspace, promoted, "candidate")
-    verdict = gates.judge(new, old, targets=plan_["targets"], policy=run.preset.gate)
+    verdict = gates.judge(new, old, targets=plan.targets, policy=run.preset.gate)
     now = promotion.incumbent(run.workspace)
-    if (now.checkpoint if now else None) != plan_["incumbent"]:
+    if (now.checkpoint if now else None) != plan.incumbent:
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
         verdict = gates.Verdict("HOLD", why, verdict.lines)
     changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
-    result = {
-        "round": number,
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
-        "checkpoint": str(checkpoint.relative_to(run.workspace.root)),
-        "incumbent": plan_["incumbent"],
-        "snapshot": plan_["snapshot"],
-        "targets": plan_["targets"],
-        "failure_rate": failure_rates(new),
-        "incumbent_failure_rate": failure_rates(old or {}),
-        "control_failure_rate": failure_rates(load_results(run.workspace, number, "control")),
-        "prompts": {c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
-        "gate": [vars(line) for line in verdict.lines],
-        "fixed": [c for c, passed in changed if passed],
-        "broken": [c for c, passed in changed if not passed],
-    }
-    write_json(run.round_folder(number) / "result.json", result)
-    row = {k: result[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
-    run.append("rounds", [row | {"result": json.dumps(result, ensure_ascii=False)}], key=f"round/{number}")
+    result = RoundResult(
+        round=number,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        checkpoint=str(checkpoint.relative_to(run.workspace.root)),
+        incumbent=plan.incumbent,
+        snapshot=plan.snapshot,
+        targets=plan.targets,
+        failure_rate=failure_rates(new),
+        incumbent_failure_rate=failure_rates(old or {}),
+        control_failure_rate=failure_rates(load_results(run.workspace, number, "control")),
+        prompts={c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
+        gate=verdict.lines,
+        fixed=tuple(c for c, passed in changed if passed),
+        broken=tuple(c for c, passed in changed if not passed),
+    )
+    result.write(run.workspace.round(number).result)
+    row = result.as_dict()
+    columns = {k: row[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
+    run.append("rounds", [columns | {"result": json.dumps(row, ensure_ascii=False)}], key=f"round/{number}")
 
 
-def route(run: Context, plan_: Plan) -> int:
+def route(run: Context, plan: RoundPlan) -> int:
     """Move cases by the re-test, open new ones, attribute each to a track; returns how many are open.
 
     Rejected candidates change no case.
     """
     import torch
 
-    number = plan_["round"]
+    number = plan.round
     row = next(r for r in run.rows("rounds") if r["round"] == number)
     if row["verdict"] == "PROMOTE":
         routing.record_retest(run.workspace, number)
@@ -333,10 +326,10 @@ def route(run: Context, plan_: Plan) -> int:
         run.workspace,
         run.suite,
         run.workspace.path(promotion.incumbent(run.workspace).checkpoint),
-        lambda: captions(run.manifest(plan_)),
+        lambda: captions(run.manifest(plan)),
         round_=number,
         preset=run.preset,
-        seed=plan_["seed"],
+        seed=plan.seed,
         progress=run.progress,
     )
     tracks = sorted({c.track or "unrouted" for c in cases})

@@ -86,9 +86,9 @@ def write_tiny_clip(folder: Path) -> Path:
     """A small CLIP with random weights and an aesthetic head: for how weights are loaded, not for what they say."""
     import torch
 
-    from curation.scorers.clip import make_torchvision_importable
+    from flywheel.core.torchvision_shim import declare_operators
 
-    make_torchvision_importable()
+    declare_operators()
     from open_clip.model import CLIP
 
     vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}

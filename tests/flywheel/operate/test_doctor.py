@@ -1,14 +1,20 @@
 """The doctor says what is wrong with a machine; each line that can fail is shown to fail."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from curation.sources.pool import quarantined_at_ingest
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.operate import doctor
+from tests.curation.corpus import textures, write_folder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def lines(root: Path, **services) -> dict[str, doctor.Line]:
@@ -27,15 +33,48 @@ def test_what_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse() -> str:
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr(doctor, "REQUIRED", ("ray", "no-such-package"))
+    monkeypatch.setattr(doctor, "REQUIRED", {"ray": "ray", "no-such-package": "nowhere", "numpy": "no_such_module"})
     monkeypatch.setattr(doctor, "MEMORY", 2**60)
     monkeypatch.setattr(doctor, "DISK", 2**60)
     monkeypatch.setattr(Ledger, "append", lambda self, rows, key: True)
     found = lines(tmp_path, Ray=refuse)
     failed = {name for name, line in found.items() if line.status == doctor.FAILURE}
-    assert failed == {"no-such-package", "Ray", "compare-and-swap"}
+    assert failed == {"no-such-package", "numpy", "Ray", "compare-and-swap"}
     assert {found["memory"].status, found["disk"].status} == {doctor.WARNING}
     assert all(found[name].advice for name in (*failed, "memory", "disk"))
+
+
+@pytest.fixture
+def without_libgl(tmp_path: Path) -> dict[str, str]:
+    """Environment of a machine whose OpenCV does not load."""
+    error = "libGL.so.1: cannot open shared object file: No such file or directory"
+    folder = write_folder(tmp_path / "broken", {"cv2.py": f"raise ImportError({error!r})\n".encode()})
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
+
+
+def flywheel(*arguments: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flywheel.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def test_the_doctor_loads_what_a_run_loads(tmp_path: Path, without_libgl: dict[str, str]):
+    done = flywheel("doctor", "--no-services", "--workspace", tmp_path, env=without_libgl)
+    assert done.returncode == 1 and not done.stderr
+    failed = re.findall(r"failure  (\S+): does not load: ImportError: libGL.so.1.*\n +→ .*(opencv\S+)", done.stdout)
+    assert ("opencv-contrib-python", doctor.OPENCV) in failed
+    assert doctor.OPENCV in (ROOT / "requirements" / "opencv.txt").read_text()
+
+
+def test_a_package_that_does_not_load_costs_no_row(tmp_path: Path, without_libgl: dict[str, str]):
+    pictures = textures(12)
+    source = write_folder(tmp_path / "source", pictures, dict.fromkeys(pictures, "a texture"))
+    given = ("--source", source, "--captions", source / "captions.jsonl", "--workspace", tmp_path / "w")
+    done = flywheel("curate", *given, env=without_libgl)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("error: the package cv2 does not work here (libGL.so.1: ") and "flywheel doctor" in said
+    assert not Workspace(tmp_path / "w").path("scores").exists()
+    assert quarantined_at_ingest(Workspace(tmp_path / "w")) == []
 
 
 def test_a_full_disk_is_one_sentence():

@@ -17,8 +17,9 @@ from PIL import Image
 
 from curation.synthesis import draw, meaning
 from flywheel.cases.events import Case
-from flywheel.core.files import write_json, write_parquet
+from flywheel.core.files import write_parquet
 from flywheel.core.image import decode
+from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.schema import SHARD
 from flywheel.core.workspace import Workspace
 from flywheel.demo.cards import single_cards
@@ -30,6 +31,7 @@ from flywheel.remedies.held_out import HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.review import Queue
 from flywheel.signals.suite import Prompt, load_suite
+from tests.flywheel.plans import entry, round_plan
 
 PLANTED = "on the left of a white card sits one red circle"  # the first evaluation prompt, in other words, in the pool
 PROMPTS = {  # id → prompt, verifier, capability
@@ -42,7 +44,7 @@ SUITE = [
     for i, (text, v, c) in PROMPTS.items()
 ]
 CASES = [Case("c1", 1, "color", "pretraining", "s1", SUITE[0].text, "routed")]
-PLAN = {"round": 2, "seed": 0, "snapshot": "s", "mix": [{"slice": "base"}, {"slice": "color", "samples": 8}]}
+PLAN = round_plan(2, entry("base", 0.5), entry("color", 0.5, samples=8))
 
 
 def picture(n: int) -> bytes:
@@ -67,7 +69,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_parquet(folder / "64.parquet", pa.Table.from_pylist(rows, schema=SHARD))
     layout = {"path": "64.parquet", "bucket": 64, "width": 64, "height": 64, "task": "t2i", "references": 0}
-    write_json(folder / "manifest.json", {"files": [layout]})
+    file = ShardFile(**layout, sha256="", bytes=0, rows=len(rows), stages=("S1",))
+    Manifest(snapshot="s", files=(file,)).write(folder / "manifest.json")
     return folder / "manifest.json"
 
 

@@ -149,7 +149,7 @@ def test_a_reviewer_works_through_the_command(workspace: Workspace):
 
     rows = [row(n, n / 3) for n in range(3)]
     table = [{"sample_id": r["sample_id"], "slice": "count", "image": b"png", "references": [b"ref"]} for r in rows]
-    path = data.folder_of(workspace, 2) / "candidates.parquet"
+    path = workspace.round(2).remedies / "candidates.parquet"
     write_parquet(path, pa.Table.from_pylist(table, schema=data.CANDIDATE))
     Queue(workspace).add(2, rows)
 

@@ -26,6 +26,7 @@ from flywheel.rounds.promotion import decide, history, incumbent, rollback_targe
 from flywheel.rounds.routing import record_detected, record_retest
 from flywheel.rounds.sample import promoted_checkpoint
 from tests.flywheel.cases.test_events import signal
+from tests.flywheel.plans import entry, round_plan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -167,8 +168,7 @@ def test_costs_are_measured_once_and_give_the_next_rounds_estimate(tmp_path: Pat
     found = Ledger(workspace, "costs").rows()
     assert [(r["step"], r["units"]) for r in found] == [("train", 100), ("route", 5)]
     assert found[0]["cpu_seconds"] > 0 and found[0]["gpu_seconds"] == 0
-    mix = [{"slice": "base"}, {"slice": "count", "samples": 40}]
-    plan = {"targets": ["count"], "mix": mix, "steps": 50, "cases_open": 0}
+    plan = round_plan(2, entry("base", 0.5), entry("count", 0.5, samples=40), targets=("count",))
     known = rates(found) | {"collect": {"cpu": 1, "gpu": 0, "wall": 1}}
     cost = estimate(plan, known, prompts=30, review_seconds=15, reviews=2)
     assert (cost["samples"], cost["optimiser_steps"], cost["images"], cost["review_minutes"]) == (40, 100, 60, 20)
@@ -199,7 +199,7 @@ def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_pa
     Ledger(workspace, "signals").append(rows, key="evaluation/3")
     decide(workspace, "rollback", 1, by="ada", why="users complain")
     context = steps.Context(workspace, job(workspace), load_preset("demo"), Progress())
-    plan = {"round": 3, "incumbent": "checkpoints/2", "targets": [], "snapshot": "s"}
+    plan = round_plan(3, incumbent="checkpoints/2")
     steps.gate(context, plan, workspace.path("checkpoints", "3"))
     row = Ledger(workspace, "rounds").rows()[-1]
     assert row["verdict"] == "HOLD" and "incumbent was changed" in json.loads(row["result"])["reason"]

@@ -1,0 +1,217 @@
+"""Records that files hold: shard manifests, a round's plan and its result. Each has one reader and one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import read_json, write_json
+
+BASE = "base"  # slice of the rows that curation admitted; every other slice is a capability
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFile:
+    """One Parquet file of a shard manifest. `path` is relative to the manifest; all rows share one layout.
+
+    bucket, width, height: pixels. references: pictures that each row edits. stages: those that admitted the rows.
+    slice: None where the rows say it themselves. least_weight: smallest weight of a row; None where no row has one.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+    bucket: int
+    width: int
+    height: int
+    task: str
+    references: int
+    stages: tuple[str, ...]
+    slice: str | None = None
+    least_weight: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The files of a snapshot's shards, or of a round's remedies. `balanced`: stages whose rows are drawn by weight."""
+
+    snapshot: str
+    files: tuple[ShardFile, ...]
+    balanced: tuple[str, ...] = ()
+    policy: str | None = None
+    policy_sha256: str | None = None
+    round: int | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The manifest in `path`. Errors: `UsageError` for a file that holds something else."""
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, value: Any, where: object) -> Self:
+        """The manifest that a JSON value describes; `where` it came from is named in errors. Errors: `UsageError`."""
+        return _record(cls, value, where, lambda v: v | {"files": tuple(_shard_file(f) for f in v["files"])})
+
+    def write(self, path: Path) -> None:
+        """Write the manifest to `path` atomically."""
+        write_json(path, _without_none(self) | {"files": [_without_none(f) for f in self.files]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixEntry:
+    """A slice's share of a round's training batches, and why.
+
+    samples: new samples that the round asks its remedies for; round: the earlier round whose remedies are kept.
+    """
+
+    slice: str
+    share: float
+    reason: str
+    samples: int | None = None
+    cases: int | None = None
+    round: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """The inputs that a round is made from, each with its digest.
+
+    policy, preset: name and sha256; suites: path, sha256 and number of prompts; checkpoint: SHA-256 of the incumbent's
+    weights.
+    """
+
+    snapshot: str
+    policy: Mapping[str, str]
+    incumbent: str | None
+    checkpoint: str | None
+    code: str
+    preset: Mapping[str, str]
+    suites: tuple[Mapping[str, Any], ...]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan(Pins):
+    """What a round trains on, for how long and why.
+
+    recipe: name and changes of a training recipe; steps: optimiser steps; cases: ids of those that it serves; waiting:
+    {track: open cases that no data serves}.
+    """
+
+    round: int
+    recipe: Mapping[str, Any]
+    steps: int
+    targets: tuple[str, ...]
+    cases: tuple[str, ...]
+    cases_open: int
+    waiting: Mapping[str, int]
+    mix: tuple[MixEntry, ...]
+
+    @property
+    def requests(self) -> tuple[MixEntry, ...]:
+        """Entries that ask for new samples; the others name the base pool and earlier rounds."""
+        return tuple(m for m in self.mix if m.samples is not None)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The plan in `path`. Errors: `UsageError` for a file that holds something else."""
+        return _record(cls, read_json(path), path, lambda v: v | {"mix": tuple(_mix_entry(m) for m in v["mix"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"mix": [_without_none(m) for m in self.mix]}
+
+    def write(self, path: Path) -> None:
+        """Write the plan to `path` atomically."""
+        write_json(path, self.as_dict())
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One capability: failure rates of both on the same prompts, the 95 % interval of their difference, the outcome."""
+
+    check: str
+    n: int
+    incumbent: float
+    candidate: float
+    fixed: int
+    broken: int
+    low: float
+    high: float
+    p_value: float
+    targeted: bool
+    outcome: str  # win | tie | regression
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundResult:
+    """What came of a round: the gate's verdict, failure rates by capability, the cases that changed.
+
+    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}.
+    """
+
+    round: int
+    verdict: str
+    reason: str
+    checkpoint: str
+    incumbent: str | None
+    snapshot: str
+    targets: tuple[str, ...]
+    failure_rate: Mapping[str, float]
+    incumbent_failure_rate: Mapping[str, float]
+    control_failure_rate: Mapping[str, float]
+    prompts: Mapping[str, int]
+    gate: tuple[GateLine, ...]
+    fixed: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The result in `path`. Errors: `UsageError` for a file that holds something else."""
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, value: Any, where: object) -> Self:
+        """The result that a JSON value describes; `where` it came from is named in errors. Errors: `UsageError`."""
+        return _record(cls, value, where, lambda v: v | {"gate": tuple(GateLine(**line) for line in v["gate"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write the result to `path` atomically."""
+        write_json(path, self.as_dict())
+
+
+def _record(cls: Any, value: Any, where: object, parts: Any) -> Any:
+    try:
+        return cls(**_tuples(parts(value)))
+    except (TypeError, KeyError, AttributeError) as error:
+        names = ", ".join(f.name for f in fields(cls))
+        raise UsageError(f"{where} is not a {cls.__name__} ({error!r}); it needs {names}: restore the file") from error
+
+
+def _shard_file(value: Mapping[str, Any]) -> ShardFile:
+    return ShardFile(**_tuples(_with_slice(value)))
+
+
+def _mix_entry(value: Mapping[str, Any]) -> MixEntry:
+    return MixEntry(**_with_slice(value))
+
+
+def _with_slice(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Workspaces of format 1 call the slice `track`."""
+    return {"slice" if key == "track" else key: part for key, part in value.items()}
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
+
+
+def _without_none(record: Any) -> dict[str, Any]:
+    return {key: part for key, part in asdict(record).items() if part is not None}
