@@ -86,7 +86,7 @@ def world_shards(folder: Path) -> Path:
         layout = {"bucket": SIDE, "width": SIDE, "height": SIDE, "task": part[0]["task"], "references": count}
         measured = {"sha256": file_digest(path), "bytes": path.stat().st_size, "rows": len(part)}
         files.append({"path": path.name, "stages": ["S1"], **layout, **measured})
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     return folder / "manifest.json"
 
 

@@ -103,7 +103,7 @@ def write_ours(folder: Path, rows: int) -> None:
         part = [{"sample_id": f"{number * FILE_ROWS + i}", **fixed} for i in range(FILE_ROWS)]
         write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=64)
         files.append(entry(path.name, file_digest(path), path.stat().st_size, FILE_ROWS))
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     shards = read_manifest(folder / "manifest.json")
     write_latents(shards, Numbered(), Latents(folder / "latents", Numbered.fingerprint, {}))
 
@@ -252,7 +252,7 @@ def big_plan(folder: Path) -> tuple[float, float]:
         with open(path, "wb") as file:
             file.truncate(count * 100_000)  # takes no space; nothing reads it
         files.append(entry(path.name, f"{number:064x}", count * 100_000, count))
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
 
     def resumed(t: int) -> DataPlan:
         plan = DataPlan([MixSource(manifest=folder / "manifest.json")], batch={512: 256}, t2i_share=1.0, seed=0)

@@ -67,7 +67,7 @@ def plan(folder: Path, rows: int) -> Iterator[str]:
     shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
     shared |= {"stages": ["S1"]}
     files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     del files
     yield "make a training plan"
     made = DataPlan(

@@ -19,6 +19,7 @@ import numpy as np
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
+from flywheel.core.records import Manifest
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
 from flywheel.core.storage import located
 from training.data import files
@@ -328,27 +329,27 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     """
     path = located(manifest)
     try:
-        listing = json.loads(files.read(path))
-        entries = [e for e in listing["files"] if not stages or set(stages) & set(e["stages"])]
-        weighed = bool(stages) and set(stages) <= set(listing.get("balanced", ()))
-        least = min((e.get("least_weight", 0.0) for e in entries), default=0.0) if weighed else 0.0
-        shards = [
-            Shard(
-                path=path.parent / entry["path"],
-                sha256=entry["sha256"],
-                bytes=entry["bytes"],
-                rows=entry["rows"],
-                bucket=entry["bucket"],
-                task=entry["task"],
-                shape=(entry["height"], entry["width"], entry["references"]),
-                least_weight=least,
-            )
-            for entry in entries
-        ]
+        listing = Manifest.of(json.loads(files.read(path)), path)
     except FileNotFoundError as error:
         raise ShardError(f"no shard manifest at {path}: build the shards first") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path} is not a shard manifest ({error!r}): build the shards again") from error
+    except (ValueError, UsageError) as error:
+        raise ShardError(f"{path} is not a shard manifest ({error}): build the shards again") from error
+    entries = [file for file in listing.files if not stages or set(stages) & set(file.stages)]
+    weighed = bool(stages) and set(stages) <= set(listing.balanced)
+    least = min((file.least_weight or 0.0 for file in entries), default=0.0) if weighed else 0.0
+    shards = [
+        Shard(
+            path=path.parent / file.path,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            rows=file.rows,
+            bucket=file.bucket,
+            task=file.task,
+            shape=(file.height, file.width, file.references),
+            least_weight=least,
+        )
+        for file in entries
+    ]
     for shard, size in zip(shards, files.sizes([s.path for s in shards]), strict=True) if check else ():
         require_size(shard, size)
     return shards
