@@ -111,7 +111,7 @@ def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: i
 # Gain ----------------------------------------------------------------------------------------------------------------
 def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     """Results of the arm with as many new samples as the candidate, in the proportions of the demo's pool."""
-    from training.worker import Run, train_all
+    from training.worker import TrainingRun, train_all
 
     amounts = AMOUNTS["full" if context.preset.evaluation.suite == "demo" else "quick"]
     pool = dict.fromkeys(SHAPES, amounts.singles / 3)  # {capability: samples}
@@ -141,7 +141,7 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     data.shard(folder, untargeted_plan, context.suite, items)
     sources = steps.sources(context, replace(plan, mix=kept))
     sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
-    arm = Run(
+    arm = TrainingRun(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,
         recipe=plan.recipe,

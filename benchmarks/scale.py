@@ -61,17 +61,17 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
 def plan(folder: Path, rows: int) -> Iterator[str]:
     """Make a training plan over 256-pixel shards, and its first global batch."""
     from curation.shards.writer import _FILE_PIXELS
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     size = _FILE_PIXELS // 256**2
     shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
     shared |= {"stages": ["S1"]}
     files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     del files
     yield "make a training plan"
-    made = Plan(
-        [Source(manifest=folder / "manifest.json")], batch={256: 32_000}, t2i_share=1.0, seed=0, on_error="skip"
+    made = DataPlan(
+        [MixSource(manifest=folder / "manifest.json")], batch={256: 32_000}, t2i_share=1.0, seed=0, on_error="skip"
     )
     yield "its first batch of 32,000"
     made.batch(0)

@@ -63,10 +63,10 @@ def phase(
         raise UsageError(f"--init {init} is not a folder: pass a checkpoint folder")
     from flywheel.core.progress import Progress
     from training.checkpoint import read_metrics
-    from training.worker import Run, train_run
+    from training.worker import TrainingRun, train_run
 
     chosen = _recipe(recipe)
-    run = Run(
+    run = TrainingRun(
         out_dir=str(output),
         sources=[{"manifest": str(located(path).resolve())} for path in shards],
         recipe=chosen.to_dict(),

@@ -198,7 +198,7 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
 
     Returns {arm: checkpoint}. A plan without targets has no control: it would equal the candidate.
     """
-    from training.worker import Run, train_all
+    from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
     if plan.targets:
@@ -206,7 +206,7 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
     runs = [
-        Run(
+        TrainingRun(
             out_dir=str(fetched(folders[arm])),
             sources=mix,
             recipe=plan.recipe,

@@ -37,7 +37,7 @@ from curation.policy.reader import load_policy
 from flywheel.core.workspace import Workspace
 from training.ray_train import train_on_ray
 from training.recipes import recipe
-from training.worker import Run
+from training.worker import TrainingRun
 
 def kill_when(reached, victim):
     def watch():
@@ -65,7 +65,7 @@ with cluster():
     out |= {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
     two[1] = node()
     steps = 60
-    run = Run(
+    run = TrainingRun(
         out_dir=str(folder / "run"),
         sources=[{"manifest": curated.manifest}],
         recipe=recipe("tiny").change(

@@ -15,7 +15,7 @@ from flywheel.rounds.routing import experiment, route
 from flywheel.signals.suite import Prompt
 from tests.flywheel.cases.test_events import signal
 from tests.training.snapshots import card_rows, write_snapshot
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 from training.recipes import recipe
 
@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path]:
     workspace = Workspace(tmp_path_factory.mktemp("experiment") / "w")
     manifest = write_snapshot(workspace.path("pool"), [{"rows": card_rows(70)}])
     tiny = recipe("tiny", batch={64: 4}, resolution={64: 32}, channels=16, text_tokens=16, t2i_share=1.0)
-    checkpoint = train(workspace.path("run"), [Source(manifest=manifest)], tiny, steps=1).path
+    checkpoint = train(workspace.path("run"), [MixSource(manifest=manifest)], tiny, steps=1).path
     rows = detect([signal(p.prompt_id, "count", False) | {"prompt": p.text} for p in SUITE], {}, 1)
     Ledger(workspace, "case_events").append(rows, key="detect/1")
     return workspace, checkpoint

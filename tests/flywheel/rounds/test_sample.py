@@ -23,7 +23,7 @@ from flywheel.signals.self_evaluation import self_evaluate
 from flywheel.signals.suite import load_suite
 from tests.flywheel.cli.command import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 from training.recipes import recipe
 
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
     tiny = recipe("tiny", batch={64: 4}, resolution={64: 32}, channels=16, text_tokens=16, t2i_share=1.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield train(folder / "run", [Source(manifest=manifest)], tiny, steps=1).path
+    yield train(folder / "run", [MixSource(manifest=manifest)], tiny, steps=1).path
     torch.set_num_threads(threads)
 
 

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from flywheel.core.errors import UsageError
-from tests.training.test_trainer import TINY, run
 from tests.training.tiny_models import tiny_processor, tiny_qwen3vl
+from tests.training.tiny_runs import TINY, run
+from training.batch import batch_loss
 from training.data.loader import Loader
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
-from training.phase import batch_loss, build_model, prepare_with
+from training.phase import build_model, prepare_with
 from training.sampling import Sampler, sample
 from training.sequence import sequence_layout
 from training.vae.autoencoding import fit_autoencoder
@@ -107,7 +108,7 @@ def test_opens_from_a_folder_and_names_what_is_wrong(folder, encoder, tmp_path):
     opened = load_condition_encoder(f"qwen3-vl:{folder}")
     assert opened.fingerprint == encoder.fingerprint
     assert torch.equal(opened.encode(["a red disc"])[0], encoder.encode(["a red disc"])[0])
-    with pytest.raises(UsageError, match="is no folder and no hub tag"):
+    with pytest.raises(UsageError, match="is neither a folder nor a hub tag"):
         load_condition_encoder("qwen3-vl:./none")
     shutil.copytree(folder, tmp_path / "other")
     config = tmp_path / "other" / "config.json"
@@ -117,7 +118,7 @@ def test_opens_from_a_folder_and_names_what_is_wrong(folder, encoder, tmp_path):
 
 
 def test_rows_without_caption_still_see_their_references(encoder, snapshot):
-    plan = Plan([Source(manifest=snapshot)], batch={64: 4}, t2i_share=0.0, seed=0)
+    plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=0.0, seed=0)
     recipe = TINY.change(text_tokens=0, dropout=1.0, t2i_share=0.0)
     autoencoder = fit_autoencoder(plan, recipe)
     (micro,) = Loader(plan, prepare_with(autoencoder, encoder), resolution={64: 32}).batch(0)

@@ -15,7 +15,7 @@ from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics
 from training.dmd.recipe import DMDRecipe, dmd_recipe
-from training.dmd.trainer import _Job, train
+from training.dmd.trainer import _Trainer, train
 from training.sampling import Sampler
 
 TINY = DMDRecipe(
@@ -34,10 +34,10 @@ def finished(tmp_path_factory, start, cards):
     return train(tmp_path_factory.mktemp("dmd"), cards, TINY, init=start.path, seed=3)
 
 
-def job(start, cards, **changes) -> _Job:
+def job(start, cards, **changes) -> _Trainer:
     recipe = replace(TINY, **changes)
     teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [start]
-    return _Job(start, teachers, cards, recipe, 0, None)
+    return _Trainer(start, teachers, cards, recipe, 0, None)
 
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
@@ -133,7 +133,7 @@ def test_what_cannot_be_distilled_is_named(tmp_path, start, cards, finished):
         train(tmp_path / "x", cards, replace(TINY, teachers=(str(other.path),)), init=start.path)
     with pytest.raises(UsageError, match="is not a checkpoint"):
         train(tmp_path / "x", cards, replace(TINY, teachers=(str(tmp_path / "none"),)), init=start.path)
-    faults = {"no time grid": {"sigmas": (0.5, 1.0)}, "use one of clean, end": {"output": "x"}}
+    faults = {"not a time grid": {"sigmas": (0.5, 1.0)}, "use one of clean, end": {"output": "x"}}
     faults |= {"1 rows, each of 1 or 3": {"teacher_weights": ((1.0, 1.0),)}, "between 0 and 1": {"t2i_share": 2.0}}
     for message, change in faults.items():
         with pytest.raises(UsageError, match=message):
