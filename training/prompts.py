@@ -29,11 +29,20 @@ from training.sequence import as_tokens, sequence_layout
 class RolloutPrompt(Protocol):
     """A prompt that pictures are drawn for, such as a suite's: references are files, checks judge the pictures."""
 
-    prompt_id: str
-    text: str
-    task: str
-    references: tuple[Path, ...]
-    checks: tuple[dict[str, Any], ...]
+    @property
+    def prompt_id(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def references(self) -> tuple[Path, ...]: ...
+
+    @property
+    def checks(self) -> tuple[dict[str, Any], ...]: ...
 
     def reference_bytes(self) -> tuple[bytes, ...]:
         """Encoded references, in order."""

@@ -27,8 +27,11 @@ class Request:
 class Rewards(Protocol):
     """`names`: of all rewards it gives. `workers`: how many calls of `score` may run in parallel."""
 
-    names: tuple[str, ...]
-    workers: int
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def workers(self) -> int: ...
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """Scores of each request, in order. Errors: `RewardsLost` when scoring is unavailable."""

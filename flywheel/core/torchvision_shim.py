@@ -19,7 +19,8 @@ def declare_operators() -> None:
     if "torchvision" in sys.modules:
         return
     # First the extension itself: where it loads, it would abort the process on finding the operators declared.
-    for library in Path(util.find_spec("torchvision").origin).parent.glob("_C.*"):
+    spec = util.find_spec("torchvision")
+    for library in Path(spec.origin).parent.glob("_C.*") if spec and spec.origin else ():
         with suppress(OSError):
             torch.ops.load_library(str(library))
     signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

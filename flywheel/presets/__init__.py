@@ -162,7 +162,7 @@ def load_preset(name: str) -> Preset:
     'qwen-image-2'
     """
     path = Path(name) if name.endswith(".toml") else None
-    data = read_toml(path) if path else {"base": name}
+    data: dict[str, Any] = read_toml(path) if path else {"base": name}
     base = data.pop("base", "tiny")
     if base not in built_in():
         raise UsageError(f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file")

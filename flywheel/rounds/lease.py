@@ -99,7 +99,7 @@ def last_job(workspace: Workspace) -> Job:
 
 def _with_own_files(workspace: Workspace, job: Job) -> Job:
     """The job with copies of its settings files in the workspace: named from anywhere, and moved with it."""
-    copies = {}
+    copies: dict[str, Any] = {}
     for field in _SETTINGS:
         name = getattr(job, field)
         if name and name.endswith(".toml"):
