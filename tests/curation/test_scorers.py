@@ -19,7 +19,7 @@ from curation.scorers.text import words
 from curation.synthesis.canvas import font_path
 from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage, open_image
-from flywheel.core.orientation import turned as turn_by
+from flywheel.core.image import turned as turn_by
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned, word, write_tiny_clip
 
