@@ -20,7 +20,7 @@ from curation.scorers.scoring import _references, _score_shard, pending
 from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
 from flywheel.core.files import read_json
-from flywheel.core.orientation import turned
+from flywheel.core.image import turned
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
 
