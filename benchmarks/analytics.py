@@ -2,16 +2,17 @@
 
 python benchmarks/analytics.py [--cases 1000000] [--rounds 10] [--tail 2000] [--folder DIR]
 
-The workspace is written by the ledgers' own schema: every round evaluates, detects, routes, remedies and re-tests its
-share of the cases; a tenth as many pool rows as cases, decided; reviews and costs. The fold of `cases` is kept at the
-end, as every round and maintenance do, and events of `--tail` cases come after it, which every query has to fold.
+The workspace is written in the schema of the ledgers. Every round evaluates, detects, routes, remedies and re-tests its
+share of the cases; there are a tenth as many decided pool rows as cases, and reviews and costs. The kept copy of the
+cases is written at the end, as every round and maintenance do. Events of `--tail` cases come after it: every query has
+to fold them.
 
 query_ms_max    milliseconds of the slowest ready query (`flywheel sql --list`), median of seven, connection included
-query_cpu_ms_max  CPU-milliseconds of the dearest one, all threads: what a shared machine does not blur
+query_cpu_ms_max  CPU-milliseconds of the most expensive one, over all threads: not affected by a shared machine
 first_page_s    seconds until the overview is complete in headless Chromium (served locally, nothing cached)
-first_page_mb   megabytes that it transfers, everything included
-outside_requests  requests that any visited page makes to other hosts
-Without Chromium the page is fetched by HTTP, its own references are followed, and a line says so.
+first_page_mb   megabytes that it transfers in total
+outside_requests  requests of all visited pages to other hosts
+Without Chromium the page and its references are fetched by HTTP, and a line says so.
 The last line is one JSON object.
 """
 
@@ -32,7 +33,7 @@ from urllib.request import urlopen
 import numpy as np
 import pyarrow as pa
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # some files in this folder are named like packages
 
 from benchmarks.browser import CHROMIUM, QUIET, served
 from flywheel.catalog import database as catalog
@@ -51,7 +52,7 @@ START = np.datetime64("2026-01-01T00:00:00", "us")
 
 
 def table(name: str, count: int, **columns: Any) -> pa.Table:
-    """A ledger's table; a value that is no array is the same in every row, a missing one is null."""
+    """A table of a ledger; a scalar value is repeated in every row, a missing one is null."""
     arrays = []
     for field in LEDGERS[name]:
         value = columns.get(field.name)
@@ -62,19 +63,19 @@ def table(name: str, count: int, **columns: Any) -> pa.Table:
 
 
 def fill(workspace: Workspace, cases: int, rounds: int, tail: int) -> None:
-    """Rounds, the kept fold, and what came after it."""
+    """Write rounds, the kept copy of the cases, and later events."""
     rng = np.random.default_rng(0)
     for number in range(1, rounds + 1):
         one_round(workspace, rng, (cases - tail) // rounds, number)
     started = time.process_time()
     catalog.keep_cases(workspace)
-    print(f"fold of {cases - tail} cases kept in {time.process_time() - started:.1f} CPU-s", flush=True)
+    print(f"copy of {cases - tail} cases kept in {time.process_time() - started:.1f} CPU-s", flush=True)
     one_round(workspace, rng, tail, rounds + 1)
     decide(workspace, rng, max(1, cases // 10))
 
 
 def one_round(workspace: Workspace, rng: np.random.Generator, count: int, number: int) -> None:
-    """Signals of a round, its new cases, and the fate of those of the round before."""
+    """Write the signals of a round, its new cases, and the events of their lives."""
     ids = [digest("case", number, n)[:16] for n in range(count)]
     prompts = [f"a photograph of {n} things beside a sign that reads {n % 977}, round {number}" for n in range(count)]
     prompt_ids = [f"p{number}-{n}" for n in range(count)]
@@ -97,8 +98,8 @@ def one_round(workspace: Workspace, rng: np.random.Generator, count: int, number
         return table("case_events", len(which), **picked | own | more)
 
     everyone = np.arange(count)
-    found = ({"verifier": "ocr", "image": i, "evidence": s} for i, s in zip(image, shown))
-    evidence = [json.dumps({"signals": [f]}) for f in found]
+    failures = ({"verifier": "ocr", "image": i, "evidence": s} for i, s in zip(image, shown))
+    evidence = [json.dumps({"signals": [f]}) for f in failures]
     ledger = Ledger(workspace, "case_events")
     ledger.append(event("detected", everyone, evidence=evidence), key=f"detect/{number}")
     tracks = pa.array(rng.choice(TRACKS, count).tolist())
@@ -120,7 +121,7 @@ def one_round(workspace: Workspace, rng: np.random.Generator, count: int, number
 
 
 def reviews(workspace: Workspace, number: int, count: int, at: np.datetime64) -> None:
-    """Each item queued, claimed and decided by one of four people."""
+    """Write items that are queued, claimed and decided, each by one of four people."""
     ledger = Ledger(workspace, "reviews")
     people = pa.array([f"reviewer-{n % 4}" for n in range(count)])
     items = [f"item-{number}-{n}" for n in range(count)]
@@ -137,7 +138,7 @@ def reviews(workspace: Workspace, number: int, count: int, at: np.datetime64) ->
 
 
 def decide(workspace: Workspace, rng: np.random.Generator, count: int) -> None:
-    """A pool batch of small rows, and a snapshot that decided them."""
+    """Write a pool batch of small rows, and the decisions of a snapshot about them."""
     ids = [digest("sample", n)[:16] for n in range(count)]
     uris = [f"/pictures/{n:09d}.jpg" for n in range(count)]
     pool = pa.table({"sample_id": ids, "source_uri": uris, "source": [f"source-{n % 12}" for n in range(count)],
@@ -164,19 +165,20 @@ def decide(workspace: Workspace, rng: np.random.Generator, count: int) -> None:
 
 # Figures -------------------------------------------------------------------------------------------------------------
 def queries(workspace: Workspace) -> dict[str, float]:
-    """Of the slowest ready query."""
+    """Wall and CPU milliseconds of the slowest ready query."""
     slowest = {"query_ms_max": 0.0, "query_cpu_ms_max": 0.0}
     print(f"  {'query':<24}{'ms':>8}{'CPU-ms':>8}{'rows':>8}")
-    for name, wanted in ready().items():
+    for name, query in ready().items():
         wall, cpu, rows = [], [], []
         for _ in range(REPEATS):
             started = time.perf_counter(), time.process_time()
-            rows = catalog.query(workspace, wanted.sql)
+            rows = catalog.query(workspace, query.sql)
             wall.append(1000 * (time.perf_counter() - started[0]))
             cpu.append(1000 * (time.process_time() - started[1]))
-        found = {"query_ms_max": statistics.median(wall), "query_cpu_ms_max": statistics.median(cpu)}
-        slowest = {k: max(v, found[k]) for k, v in slowest.items()}
-        print(f"  {name:<24}{found['query_ms_max']:>8.0f}{found['query_cpu_ms_max']:>8.0f}{len(rows):>8}", flush=True)
+        medians = {"query_ms_max": statistics.median(wall), "query_cpu_ms_max": statistics.median(cpu)}
+        slowest = {k: max(v, medians[k]) for k, v in slowest.items()}
+        wall_ms, cpu_ms = medians.values()
+        print(f"  {name:<24}{wall_ms:>8.0f}{cpu_ms:>8.0f}{len(rows):>8}", flush=True)
     return slowest
 
 
@@ -184,14 +186,14 @@ PAGES = ("/", "/cases", "/rounds/1", "/review", "/arena", "/funnel", "/what-if",
 
 
 def first_page(address: str) -> dict[str, float]:
-    """Seconds, megabytes and outside requests, in Chromium where there is one."""
+    """Seconds, megabytes and outside requests; in Chromium if it is installed."""
     try:
         from playwright.sync_api import sync_playwright
 
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
             return _in_chromium(browser, address)
-    except Exception as error:  # noqa: BLE001 - no browser here: said, and measured without one
+    except Exception as error:  # noqa: BLE001 - no browser: say so, and measure without one
         print(f"  no Chromium ({str(error).splitlines()[0][:80]}): fetched by HTTP")
         return _by_http(address)
 
@@ -235,14 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--tail", type=int, default=2_000, help="of these cases, those since the fold was kept")
-    parser.add_argument("--folder", type=Path, help="keep the workspace here, and use it again")
+    parser.add_argument("--tail", type=int, default=2_000, help="cases after the kept copy was written")
+    parser.add_argument("--folder", type=Path, help="folder of the workspace, kept for the next run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = arguments.folder or Path(scratch, "w")
-        made = root.exists()
+        exists = root.exists()
         workspace = Workspace(root)
-        if not made:
+        if not exists:
             started = time.perf_counter()
             fill(workspace, arguments.cases, arguments.rounds, arguments.tail)
             print(f"{arguments.cases} cases written in {time.perf_counter() - started:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""The dashboard on a free port, and a browser to look at it: for the benchmark and for the tests."""
+"""The dashboard on a free port, and where a browser is: for the benchmark and the tests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dashboards.app import create_app
 from flywheel.core.workspace import Workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Nothing of the browser's own may go out: requests that are counted are the page's.
+# The browser must send no requests of its own: only those of the page are counted.
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
 
 
 @contextmanager
 def served(workspace: Workspace, access: Access | None = None) -> Iterator[str]:
-    """Address of the dashboard on a free port."""
+    """Serve the dashboard on a free port; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(workspace, access), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -1,4 +1,4 @@
-"""The demo's figures: run it as a user does, run it again, and print what the README claims.
+"""The demo's figures: run it twice as a user does, and print the figures that the README claims.
 
 python benchmarks/demo.py [--quick] [--workspace DIR]
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def timed(*arguments: str) -> tuple[float, str]:
-    """(wall seconds, last line of stdout) of one `flywheel` command; its progress goes to stderr as usual."""
+    """(wall seconds, last line of stdout) of one `flywheel` command; progress goes to stderr as usual."""
     began = time.monotonic()
     out = subprocess.run(
         [sys.executable, "-m", "flywheel.cli", *arguments], stdout=subprocess.PIPE, text=True, check=True
@@ -25,7 +25,7 @@ def timed(*arguments: str) -> tuple[float, str]:
 
 
 def reduction(before: float, after: float) -> float | None:
-    """Relative fall of a failure rate; None where nothing failed before."""
+    """Relative reduction of a failure rate; None if nothing failed before."""
     return 1 - after / before if before else None
 
 

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_start(arguments: argparse.Namespace, scratch: Path, round_: int) -> tuple[Path, list[Prompt]]:
-    """(checkpoint of the round, held-out suite); trains the demo's rounds where nothing is given."""
+    """(checkpoint of the round, held-out suite); trains the demo's rounds if neither option is set."""
     workspace = arguments.workspace
     if arguments.checkpoint:
         suite = workspace / "suite" / "suite.jsonl" if workspace else write_suite(scratch / "suite")
@@ -50,7 +50,7 @@ def open_start(arguments: argparse.Namespace, scratch: Path, round_: int) -> tup
 def draw(
     sampler: Sampler, suite: Sequence[Prompt], *, steps: int | None, cfg: float | None, seed: int, side: int = 64
 ) -> tuple[list[bytes], float]:
-    """A PNG of every prompt, and the CPU-seconds of sampling."""
+    """PNGs of all prompts, and the CPU-seconds of sampling."""
     import numpy as np
 
     from flywheel.core.image import decode

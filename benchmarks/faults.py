@@ -1,4 +1,4 @@
-"""One run of the command, and what can be done to it while it works."""
+"""One run of the command, and the faults that can strike it while it works."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 
 STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
-# Where these faults find something.
+# Steps in which these faults find something to strike.
 EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
-LIMIT = 600  # seconds: a run that takes longer hangs
-_LATE = 2.0  # seconds after a step's begin in which a fault comes
-_BURSTS = (3.0, 6.0, 12.0, LIMIT)  # seconds that S3 fails; retries last about half a minute
+LIMIT = 600  # seconds: a longer run counts as hanging
+_LATE = 2.0  # seconds after the start of a step within which a fault strikes
+_BURSTS = (3.0, 6.0, 12.0, LIMIT)  # seconds for which S3 fails; the command retries for about half a minute
 _ANNOUNCED = re.compile(r"^\[\d+:\d\d\] (?:round \d+: )?(.+) …$")
 
 Rng = random.Random
@@ -46,7 +46,7 @@ def clock_library(folder: Path) -> Path | None:
 
 
 class Network:
-    """What the network before S3 does to a request: nothing, or, while a burst of errors lasts, any fault."""
+    """The network in front of S3: passes requests on or, during a burst of errors, makes some of them fail."""
 
     def __init__(self, rng: Rng) -> None:
         self._rng, self._until, self._rate, self._faults = rng, 0.0, 0.0, NETWORK_FAULTS
@@ -56,29 +56,29 @@ class Network:
         return self._rng.choice(self._faults) if hit else None
 
     def fail(self, seconds: float, rate: float, faults: Sequence[str] = NETWORK_FAULTS) -> None:
-        """From now on, `rate` of all requests meet one of the faults."""
+        """From now on and for `seconds`, the share `rate` of all requests meets one of the faults."""
         self._until, self._rate, self._faults = time.monotonic() + seconds, rate, faults
 
     def mend(self) -> None:
-        """Serve again."""
+        """End the burst."""
         self._until = 0.0
 
 
 @dataclass
 class Target:
-    """What a run works on: source and workspace, beside them scratch files; a `network` where it is on S3."""
+    """What a run works on: source, workspace and scratch files, and the `network` of a workspace on S3."""
 
     source: Path
     workspace: str
     scratch: Path
-    clock: Path | None = None  # library that moves a process's wall clock
+    clock: Path | None = None  # library that shifts the wall clock of a process
     network: Network | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     rounds: int = 1
 
 
 class Command:
-    """`flywheel run` in a process group of its own; what it says is read as it comes."""
+    """`flywheel run` in its own process group; its messages are read as they come."""
 
     def __init__(self, target: Target, preset: Path, *, prefect: bool = False, clock: bool = False) -> None:
         command = [sys.executable, "-m", "flywheel.cli", "run", "--source", str(target.source), "--json"]
@@ -97,48 +97,50 @@ class Command:
             env=environment,
         )
         self.began = time.monotonic()
-        self.said: list[str] = []
+        self.output: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def set_clock(self, seconds: int) -> None:
-        """How far its wall clock is off."""
+        """Shift its wall clock by `seconds`."""
         file = self.target.scratch / "clock"
         file.touch()
-        with file.open("r+b") as opened:  # in place: it is mapped
+        with file.open("r+b") as opened:  # in place, because the library maps it
             opened.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
     def _read(self) -> None:
-        self.said.extend(self.process.stderr)
+        self.output.extend(self.process.stderr or ())
 
     @property
     def step(self) -> str:
-        """The step that it is in: the last one announced."""
-        announced = [found[1] for line in [*self.said] if (found := _ANNOUNCED.match(line))]
-        return announced[-1] if announced else "start"
+        """The current step: the last one announced."""
+        return self._announced()[-1] if self._announced() else "start"
+
+    def _announced(self) -> list[str]:
+        return [match[1] for line in [*self.output] if (match := _ANNOUNCED.match(line))]
 
     def reaches(self, step: str) -> bool:
-        """Wait for a step to begin, or to have begun; False when the run ends, or hangs, without it."""
+        """Wait until a step has begun; False if the run ends, or hangs, before."""
         while self.running() and time.monotonic() - self.began < LIMIT:
-            if any(step in found[1] for line in [*self.said] if (found := _ANNOUNCED.match(line))):
+            if any(step in announced for announced in self._announced()):
                 return True
             time.sleep(0.05)
         return False
 
     def running(self) -> bool:
-        """Has it not ended?"""
+        """True until the process ends."""
         return self.process.poll() is None
 
     def descendant(self, wanted: Callable[[str], bool], rng: Rng) -> psutil.Process | None:
-        """One of its processes by command line, waited for; None when the step ends before there is one."""
+        """Wait for one of its processes, chosen by command line; None if the step ends before there is one."""
         step = self.step
         while self.running() and self.step == step:
-            found = []
+            processes = []
             for p in self._tree():
                 with contextlib.suppress(psutil.Error):
-                    found += [p] if wanted(" ".join(p.cmdline())) else []
-            if found:
-                return rng.choice(found)
+                    processes += [p] if wanted(" ".join(p.cmdline())) else []
+            if processes:
+                return rng.choice(processes)
             time.sleep(0.1)
         return None
 
@@ -148,7 +150,7 @@ class Command:
         return []
 
     def kill(self) -> None:
-        """SIGKILL to it and all that it started."""
+        """Send SIGKILL to the command and all its processes."""
         tree = self._tree()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -157,7 +159,7 @@ class Command:
                 p.kill()
 
     def end(self) -> str:
-        """finished | killed | clear error | unclear error | hangs"""
+        """Wait for the end of the run: finished | killed | clear error | unclear error | hangs."""
         try:
             self.process.wait(max(0, self.began + LIMIT - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -167,26 +169,28 @@ class Command:
         self._reader.join(10)
         if self.process.returncode in (0, -signal.SIGKILL):
             return "killed" if self.process.returncode else "finished"
-        errors = [line for line in self.said if line.startswith("error: ")]
-        clear = self.process.returncode == 2 and errors and not any("Traceback" in line for line in self.said)
+        errors = [line for line in self.output if line.startswith("error: ")]
+        clear = self.process.returncode == 2 and errors and not any("Traceback" in line for line in self.output)
         return "clear error" if clear else "unclear error"
 
 
-Fault = Callable[[Command, Rng, contextlib.ExitStack], bool]  # did it find something? What it left is undone at the end
+Fault = Callable[
+    [Command, Rng, contextlib.ExitStack], bool
+]  # True if it struck; its effects are undone when the run ends
 
 
 def disturb(run: Command, faults: Sequence[tuple[str, str]], rng: Rng) -> tuple[list[dict[str, str]], str]:
-    """Throw faults, (kind, step), in this order while the run lasts; returns those that hit, and its end."""
+    """Apply faults (kind, step) in this order while the run lasts; returns those that struck, and how it ended."""
     hits: list[dict[str, str]] = []
     with contextlib.ExitStack() as undo:
-        undo.callback(run.kill)  # where this process is stopped
+        undo.callback(run.kill)  # in case this process is stopped
         for kind, step in faults:
             if not run.reaches(step):
                 break
             time.sleep(rng.uniform(0, _LATE))
-            met = run.step
+            current = run.step
             if run.running() and FAULTS[kind](run, rng, undo):
-                hits.append({"fault": kind, "step": met, "end": "went on"})
+                hits.append({"fault": kind, "step": current, "end": "went on"})
         end = run.end()
     if hits:
         hits[-1]["end"] = end
@@ -238,8 +242,8 @@ def _shard(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
 
     def restore() -> None:
-        named = {f.path for f in fsck(Workspace(workspace)).findings if f.severity == "error"}
-        if str(path.relative_to(workspace)) not in named:
+        damaged = {f.path for f in fsck(Workspace(workspace)).findings if f.severity == "error"}
+        if str(path.relative_to(workspace)) not in damaged:
             raise AssertionError(f"fsck did not find the flipped bit in {path}")
         path.write_bytes(data)
 
@@ -268,4 +272,4 @@ FAULTS: dict[str, Fault] = {
     "shard": _shard,
     "s3": _s3,
 }
-LAST = ("driver", "machine", "raylet", "disk", "shard")  # after these a run does not go on
+LAST = ("driver", "machine", "raylet", "disk", "shard")  # a run does not survive these

@@ -1,4 +1,4 @@
-"""An S3 server, and a network before it that fails some requests: for the benchmark and for the tests."""
+"""An S3 server behind a proxy that lets some requests fail: for the benchmark and the tests."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import Request, urlopen
 
-# Of a request: nothing arrives; an error comes back; it is done, but the answer is lost; the answer comes late.
+# What happens to a request: it does not arrive; an error comes back; it is done but the answer is lost; it is late.
 FAULTS = ("dropped", "500", "503", "unanswered", "slow")
 SLOW_SECONDS = 0.3
 
-# A plan may also name "unconditional": the server is not told that it must not replace anything.
+# A plan may also name "unconditional": the proxy removes the condition that the object must not exist.
 
 Plan = Callable[[str, str], str | None]  # (method, path) of a request → its fault, or None
 
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, int]]:
-    """Host and port of moto's server in this process; it takes the keys of `environment`, and any others."""
+    """Host and port of moto's server in this process; it accepts any keys, such as those of `environment`."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it logs a line per request
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
@@ -37,19 +37,19 @@ def s3_server() -> Iterator[tuple[str, int]]:
 
 
 def environment(address: str) -> dict[str, str]:
-    """AWS's environment variables that name the server at `address`."""
+    """Environment variables of AWS for the server at `address`."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
     return keys | {"AWS_ENDPOINT_URL": address}
 
 
 def make_bucket(host: str, port: int, name: str) -> str:
-    """Address of a new bucket."""
+    """Create a bucket; returns its address."""
     urlopen(Request(f"http://{host}:{port}/{name}", method="PUT")).close()
     return f"s3://{name}"
 
 
 def draw(rate: float, seed: int = 0) -> Plan:
-    """Any fault for `rate` of all requests, by a seeded draw that a test can repeat."""
+    """Random faults for the share `rate` of all requests; the seed makes them repeatable."""
     rng, lock = random.Random(seed), threading.Lock()
 
     def plan(method: str, path: str) -> str | None:
@@ -61,8 +61,8 @@ def draw(rate: float, seed: int = 0) -> Plan:
 
 @contextmanager
 def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]]]:
-    """(address of a proxy before the server, faults so far)."""
-    seen: Counter[str] = Counter()
+    """Run a proxy in front of the server; yields its address and the counts of faults so far."""
+    faults: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,7 +70,7 @@ def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = plan(self.command, self.path)
-            seen[fault or "none"] += 1
+            faults[fault or "none"] += 1
             if fault == "dropped":
                 return self.hang_up()
             if fault in ("500", "503"):
@@ -82,13 +82,13 @@ def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]
                 if fault == "unconditional":
                     del self.headers["If-None-Match"]
                 connection.request(self.command, self.path, body, dict(self.headers))
-                found = connection.getresponse()
-                content = found.read()
+                response = connection.getresponse()
+                content = response.read()
             finally:
                 connection.close()
             if fault == "unanswered":
                 return self.hang_up()
-            return self.answer(found.status, dict(found.getheaders()), content)
+            return self.answer(response.status, dict(response.getheaders()), content)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
 
@@ -111,10 +111,10 @@ def faulty(host: str, port: int, plan: Plan) -> Iterator[tuple[str, Counter[str]
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # a client that gave up waiting
+    server.handle_error = lambda *_: None  # a client stopped waiting
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
+        yield f"http://127.0.0.1:{server.server_port}", faults
     finally:
         server.shutdown()
         server.server_close()

@@ -1,21 +1,21 @@
-"""Does the flywheel help? Targeted remedies against as much untargeted data and against none; planted causes routed.
+"""Measure the gain of the flywheel over as much untargeted data and over none, and its routing of planted causes.
 
 python benchmarks/flywheel_gain.py --folder DIR [--seeds 5] [--rounds 3] [--part gain|attribution|all]
 
-Per seed the demo's world, a base round, then consecutive targeted rounds by the functions that `flywheel run` calls.
-Arms of a round start from the same incumbent and take equally many optimiser steps: `targeted` (the candidate),
-`untargeted` (as many new samples from the same engines, in the pool's own proportions), `no data` (what the incumbent
-had: the pool and the remedies of the rounds that led to it).
-Reductions are relative, over the held-out prompts of a round's targeted capabilities. Over the rounds they are pooled:
-failures that an arm removed over failures that its incumbents had, so that each failure counts once; `…_by_round` is
-the mean over seeds and rounds instead, in which a late round's two failures weigh as much as the first one's sixty.
-Intervals come from resampling seeds. A capability is worse when the interval of its pooled, paired change lies above 0.
+Gain. For each seed: the demo's world, a base round, then consecutive targeted rounds by the functions of `flywheel
+run`. The arms of a round start from the same incumbent and train for equally many steps: `targeted` (the candidate),
+`untargeted` (as many new samples from the same engines, in the proportions of the pool), and `no data` (what the
+incumbent had: the pool, and the remedies of the rounds that led to it).
+Reductions are relative, over the held-out prompts of a round's targeted capabilities. They are pooled over the rounds:
+failures that an arm removed, divided by failures of its incumbents, so that each failure counts once. `…_by_round` is
+the mean over seeds and rounds instead, where two failures of a late round weigh as much as sixty of the first.
+Intervals come from resampling seeds. A capability is worse if the interval of its pooled, paired change is above 0.
 
-Attribution plants a cause and counts the cases that reach its track (unsure counts as wrong): words removed from the
-pool → pretraining; shapes that the pool is full of, under a policy that took only the base round's steps, a third of
-those after which it makes them (the `no data` arm shows it) → rl; prompts that it passes, garbled → prompt_enhancement.
+Attribution plants a cause and counts the cases that reach its track (unsure counts as wrong). Words removed from the
+pool → pretraining. Shapes that are frequent in the pool, with a model after the base round only, which is a third of
+the steps that it needs for them (the `no data` arm shows it) → rl. Prompts that pass, garbled → prompt_enhancement.
 
-Everything is kept in the folder and resumed. The last line is one JSON object.
+Everything is kept in the folder; the same command resumes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -56,17 +56,17 @@ from flywheel.signals import evaluation
 from flywheel.signals.results import Results, load_results
 
 BOOTSTRAPS = 2000
-MOST = 99.0  # what a gain is called when untargeted data repairs nothing
+MOST = 99.0  # the gain if untargeted data repairs nothing
 ARMS = ("targeted", "untargeted", "no data")
 SHAPES = ("object", "color", "position")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Sizes of the experiment."""
+    """Folder and sizes of the experiment."""
 
     folder: Path
-    size: str
+    size: Literal["full", "quick"]
     rounds: int
     base_steps: int
     round_steps: int
@@ -87,7 +87,7 @@ def preset_file(options: Options, name: str, base_steps: int) -> Path:
 
 
 def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: int, without: str = "") -> steps.Context:
-    """A workspace brought to so many rounds; `without`: prefix of files that its world lacks."""
+    """Run until `rounds` rounds are finished; `without`: prefix of files that are removed from the source."""
     folder = options.folder / f"{name}-{seed}"
     source = folder / "source"
     write_world(source, seed=seed, size=options.size)
@@ -110,16 +110,16 @@ def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: i
 
 # Gain ----------------------------------------------------------------------------------------------------------------
 def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
-    """Results of the arm that gets as many new samples as the candidate, in the proportions of the demo's pool."""
-    from training.worker import Run, train_all
+    """Results of the arm with as many new samples as the candidate, in the proportions of the demo's pool."""
+    from training.worker import TrainingRun, train_all
 
     amounts = AMOUNTS["full" if context.preset.evaluation.suite == "demo" else "quick"]
-    pool = dict.fromkeys(SHAPES, amounts.singles / 3)
+    pool = dict.fromkeys(SHAPES, amounts.singles / 3)  # {capability: samples}
     pool |= {"count": amounts.groups, "typography": amounts.words}
     pool |= {"editing": amounts.recolours + amounts.moves, "identity": amounts.keeps}
     total = sum(m.samples or 0 for m in plan.requests)
     share = sum(m.share for m in plan.requests)
-    had = [m for m in plan.mix if m not in plan.requests]
+    kept = tuple(m for m in plan.mix if m not in plan.requests)
     every, why = sum(pool.values()), "in the proportions of the pool"
     mix = [
         MixEntry(slice=c, samples=samples, share=share * n / every, reason=why)
@@ -128,8 +128,9 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     ]
     number, workspace = plan.round, context.workspace
     folder = workspace.path("untargeted", f"round-{number:04d}")
-    other = replace(plan, mix=(*had, *mix))
-    rows = data.collect(folder, other, [], context.suite, context.manifest(plan), preset=context.preset)
+    untargeted_plan = replace(plan, mix=(*kept, *mix))
+    base = data.BasePool(context.manifest(plan), context.suite, context.preset)
+    rows = data.collect(folder, untargeted_plan, [], base)
     accepted = Slot(1, "accepted", "auto-approve")
     items = {
         (r["capability"], r["sample_id"]): Item(
@@ -137,14 +138,14 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
         )
         for r in rows
     }
-    data.shard(folder, other, context.suite, items)
-    sources = steps.sources(context, replace(plan, mix=tuple(had)))
+    data.shard(folder, untargeted_plan, context.suite, items)
+    sources = steps.sources(context, replace(plan, mix=kept))
     sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
-    arm = Run(
+    arm = TrainingRun(
         out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
         sources=sources,
         recipe=plan.recipe,
-        init=str(workspace.path(plan.incumbent)),
+        init=str(workspace.path(plan.incumbent)) if plan.incumbent else None,
         seed=plan.seed + number,
         steps=plan.steps,
     )
@@ -162,28 +163,28 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
 
 
 def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
-    """Per targeted round: its targets and the results of the incumbent and of each arm."""
-    found = []
+    """One row per targeted round: its targets, and the results of the incumbent and of each arm."""
+    rows = []
     for number in range(2, 2 + options.rounds):
         context = finish(options, "gain", seed=seed, rounds=number, base_steps=options.base_steps)
         plan = RoundPlan.read(context.workspace.round(number).plan)
         verdict = RoundResult.read(context.workspace.round(number).result).verdict
         rounds = {r["checkpoint"]: r["round"] for r in context.rows("rounds")}
-        seen = {
+        results = {
             "incumbent": load_results(context.workspace, rounds[plan.incumbent], "candidate"),
             "targeted": load_results(context.workspace, number, "candidate"),
         }
         if plan.targets:
-            seen |= {
+            results |= {
                 "no data": load_results(context.workspace, number, "control"),
                 "untargeted": untargeted(context, plan),
             }
-        found.append({"seed": seed, "round": number, "targets": plan.targets, "verdict": verdict, "results": seen})
-    return found
+        rows.append({"seed": seed, "round": number, "targets": plan.targets, "verdict": verdict, "results": results})
+    return rows
 
 
 def failures(row: Mapping[str, Any]) -> np.ndarray:
-    """Failing (prompt, capability) pairs among the round's targets: of the incumbent, then of each arm."""
+    """Number of failing (prompt, capability) pairs of the round's targets: of the incumbent, then of each arm."""
     counted = [row["results"][name] for name in ("incumbent", *ARMS)]
     return np.array([sum(not ok for (_, c), ok in r.items() if c in row["targets"]) for r in counted], float)
 
@@ -198,15 +199,15 @@ def gain(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pooled = np.array([f.sum(axis=0) for f in per_seed])
     by_round = np.array([reduction(f).mean(axis=0) for f in per_seed])
     draws = np.random.default_rng(0).integers(0, len(seeds), (BOOTSTRAPS, len(seeds)))
-    found = reduction(pooled.sum(axis=0))
+    reductions = reduction(pooled.sum(axis=0))
     drawn = reduction(pooled[draws].sum(axis=1))
     bounds = np.quantile(drawn, (0.025, 0.975), axis=0)
     return {
         **{
-            f"reduction_{arm.replace(' ', '_')}": [round(float(x), 4) for x in (found[n], *bounds[:, n])]
+            f"reduction_{arm.replace(' ', '_')}": [round(float(x), 4) for x in (reductions[n], *bounds[:, n])]
             for n, arm in enumerate(ARMS)
         },
-        **_gains("gain_vs_untargeted", "gain_interval", found, drawn),
+        **_gains("gain_vs_untargeted", "gain_interval", reductions, drawn),
         **_gains("gain_by_round", "gain_by_round_interval", by_round.mean(axis=0), by_round[draws].mean(axis=1)),
         "worse": (worse := _worse(rows)),
         "capabilities_worse": len(worse),
@@ -219,14 +220,14 @@ def reduction(counts: np.ndarray) -> np.ndarray:
     return 1 - counts[..., 1:] / counts[..., :1]
 
 
-def _gains(name: str, interval: str, found: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+def _gains(name: str, interval: str, reductions: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     bounds = np.quantile([_ratio(d) for d in drawn], (0.025, 0.975))
-    return {name: round(_ratio(found), 3), interval: [round(float(b), 3) for b in bounds]}
+    return {name: round(_ratio(reductions), 3), interval: [round(float(b), 3) for b in bounds]}
 
 
-def _ratio(means: Sequence[float]) -> float:
-    targeted, other = means[0], means[1]
-    return min(MOST, targeted / other) if other > 0 else (MOST if targeted > 0 else 0.0)
+def _ratio(reductions: np.ndarray) -> float:
+    targeted, baseline = reductions[:2]
+    return min(MOST, float(targeted / baseline)) if baseline > 0 else (MOST if targeted > 0 else 0.0)
 
 
 def _worse(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -267,7 +268,7 @@ def tracks(context: steps.Context, capabilities: Sequence[str]) -> list[str]:
 
 
 def garbled(context: steps.Context) -> list[str]:
-    """Tracks of the prompts that pass as they are and fail once garbled."""
+    """Tracks of the prompts that pass unchanged and fail once garbled."""
     workspace, preset = context.workspace, context.preset
     row = context.rows("rounds")[0]
     checkpoint = workspace.path(row["checkpoint"])
@@ -295,14 +296,14 @@ def probed(
     checkpoint: Path,
     plan: RoundPlan,
 ) -> list[str]:
-    """Tracks by experiment, as routing finds them."""
+    """Tracks by experiment, as routing determines them."""
     index = CaptionIndex.build(captions(context.manifest(plan)))
     rows = probe(
         prompts,
         checkpoint,
         context.workspace.path("garbled", "probes"),
         enhance=enhance,
-        density=lambda texts: index.density(texts, preset.attribution.neighbours),
+        density=lambda texts: index.density(texts, preset.attribution.neighbours).tolist(),
         evaluation=preset.evaluation,
         settings=preset.attribution,
         seed=context.job.seed,
@@ -312,7 +313,7 @@ def probed(
 
 
 def garble(prompt: str) -> str:
-    """The prompt as a careless user types it: filler, digits, other quotation marks, stray blanks."""
+    """The prompt as a careless user types it: filler, digits, other quotation marks, extra spaces."""
     numbers = {" one ": " 1 ", " two ": " 2 ", " three ": " 3 "}
     text = f" {prompt} "
     for word, digit in numbers.items():
@@ -325,9 +326,9 @@ def garble(prompt: str) -> str:
 def main() -> None:
     """Print the tables, then the figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="keeps everything; the same again resumes")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for all files; the same folder resumes")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0, help="seeds can be run apart and their folder shared")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed; seeds can be run separately")
     parser.add_argument("--rounds", type=int, default=3, help="consecutive targeted rounds")
     parser.add_argument("--attribution-seeds", type=int, default=2)
     parser.add_argument("--part", choices=("gain", "attribution", "all"), default="all")
@@ -350,13 +351,13 @@ def main() -> None:
             print(f"{r['seed']:>4} {r['round']:>5} {r['verdict']:<8} {', '.join(r['targets']):<24}{cells}")
         figures |= gain(rows)
     if a.part in ("attribution", "all"):
-        found = [x for seed in range(a.first_seed, a.first_seed + a.attribution_seeds) for x in planted(options, seed)]
+        cases = [x for seed in range(a.first_seed, a.first_seed + a.attribution_seeds) for x in planted(options, seed)]
         print(f"\n{'planted cause':<34}{'cases':>6}{'right':>7}  tracks")
-        for cause in dict.fromkeys(c for c, _, _ in found):
-            mine = [(e, t) for c, e, t in found if c == cause]
+        for cause in dict.fromkeys(c for c, _, _ in cases):
+            mine = [(e, t) for c, e, t in cases if c == cause]
             got = {t: sum(u == t for _, u in mine) for t in sorted({t for _, t in mine})}
             print(f"{cause:<34}{len(mine):>6}{sum(e == t for e, t in mine) / len(mine):>7.0%}  {got}")
-        right = [e == t for _, e, t in found]
+        right = [e == t for _, e, t in cases]
         figures |= {
             "attribution_accuracy": round(sum(right) / len(right), 4) if right else None,
             "attribution_cases": len(right),

@@ -34,10 +34,11 @@ from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.scorer import Item
 from flywheel.demo.suite import questions
 from flywheel.demo.world import write_world
+from training.batch import batch_loss
 from training.data.loader import Loader
-from training.data.plan import Plan, Source
+from training.data.plan import DataPlan, MixSource
 from training.models.condition import load_condition_encoder
-from training.phase import batch_loss, build_model, prepare_with, train
+from training.phase import build_model, prepare_with, train
 from training.recipes import Recipe, recipe
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
@@ -85,7 +86,7 @@ def world_shards(folder: Path) -> Path:
         layout = {"bucket": SIDE, "width": SIDE, "height": SIDE, "task": part[0]["task"], "references": count}
         measured = {"sha256": file_digest(path), "bytes": path.stat().st_size, "rows": len(part)}
         files.append({"path": path.name, "stages": ["S1"], **layout, **measured})
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     return folder / "manifest.json"
 
 
@@ -105,21 +106,21 @@ def judge(checkpoint: Path, seeds: Sequence[int]) -> tuple[int, Counter[str]]:
 def learn(folder: Path, manifest: Path, steps: int) -> tuple[Path, float]:
     """(checkpoint, CPU minutes) of a run on the world."""
     clock = time.process_time()
-    checkpoint = train(folder, [Source(manifest=manifest)], WORLD, steps=steps)
+    checkpoint = train(folder, [MixSource(manifest=manifest)], WORLD, steps=steps)
     return checkpoint.path, (time.process_time() - clock) / 60
 
 
 def overfit(manifest: Path, steps: int = 300) -> float:
-    """Loss on one batch, as a share of its first value, after `steps` on nothing else (its noise and times fixed)."""
-    given: Recipe = WORLD.change(batch={SIDE: 4})
-    plan = Plan([Source(manifest=manifest)], batch=given.batch, t2i_share=1.0, seed=0)
+    """Loss on one batch after `steps` on that batch alone (noise and times fixed), as a share of its first value."""
+    recipe: Recipe = WORLD.change(batch={SIDE: 4})
+    plan = DataPlan([MixSource(manifest=manifest)], batch=recipe.batch, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
-    loader = Loader(plan, prepare_with(fit_autoencoder(plan, given), encoder), resolution=given.resolution)
+    loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
     (micro,) = loader.batch(0)
-    model, null, losses = build_model(given, encoder, seed=0), encoder.encode([""])[0], []
-    optimizer = torch.optim.Adam(model.parameters(), lr=given.learning_rate)
+    model, null, losses = build_model(recipe, encoder, seed=0), encoder.encode([""])[0], []
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     for _ in range(steps):
-        loss = batch_loss(model, micro, null, given, seed=0).mean()
+        loss = batch_loss(model, micro, null, recipe, seed=0).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

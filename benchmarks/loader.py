@@ -52,10 +52,10 @@ def ours(folder: Path, rows: int) -> Epochs:
 
     from training.data.latents import Latents, encoded
     from training.data.loader import Loader, Prepared
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     state = torch.zeros(1, 1)
-    plan = Plan([Source(manifest=folder / "manifest.json")], batch={512: BATCH}, t2i_share=1.0, seed=0)
+    plan = DataPlan([MixSource(manifest=folder / "manifest.json")], batch={512: BATCH}, t2i_share=1.0, seed=0)
     latents = Latents(folder / "latents", "numbered", {})
 
     def prepare(group: Any) -> Prepared:
@@ -103,7 +103,7 @@ def write_ours(folder: Path, rows: int) -> None:
         part = [{"sample_id": f"{number * FILE_ROWS + i}", **fixed} for i in range(FILE_ROWS)]
         write_parquet(path, pa.Table.from_pylist(part, schema=SHARD), row_group_size=64)
         files.append(entry(path.name, file_digest(path), path.stat().st_size, FILE_ROWS))
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     shards = read_manifest(folder / "manifest.json")
     write_latents(shards, Numbered(), Latents(folder / "latents", Numbered.fingerprint, {}))
 
@@ -191,15 +191,15 @@ def serve(side: str, folder: Path, rows: int) -> None:
     expected = {f"{row}": float(latent(row)[0, 0, 0]) for row in range(rows)}
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):
-        seen, firsts, clock, wall = [], [], time.process_time(), time.monotonic()
+        sample_ids, firsts, clock, wall = [], [], time.process_time(), time.monotonic()
         for ids, values in epochs(number):
-            seen += ids
+            sample_ids += ids
             firsts.append(values[:, 0, 0, 0].clone())  # a view would keep every batch
         cpu, wall = time.process_time() - clock, time.monotonic() - wall
-        found = dict(zip(seen, torch.cat(firsts).tolist(), strict=True))
-        whole = len(found) == len(seen) >= rows * 63 // 64 // BATCH * BATCH  # ours holds out one row in 64
-        exact = all(expected[k] == v for k, v in found.items())
-        print(json.dumps({"cpu": cpu, "wall": wall, "rows": len(seen), "right": whole and exact}), flush=True)
+        values_read = dict(zip(sample_ids, torch.cat(firsts).tolist(), strict=True))
+        complete = len(values_read) == len(sample_ids) >= rows * 63 // 64 // BATCH * BATCH  # ours holds out a row in 64
+        exact = all(expected[k] == v for k, v in values_read.items())
+        print(json.dumps({"cpu": cpu, "wall": wall, "rows": len(sample_ids), "right": complete and exact}), flush=True)
 
 
 def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> dict[str, tuple[float, float]]:
@@ -233,8 +233,8 @@ def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> d
     for worker in running.values():
         worker.communicate()
     return {
-        side: tuple(statistics.median(r["rows"] / r[clock] for r in found) for clock in ("cpu", "wall"))
-        for side, found in results.items()
+        side: tuple(statistics.median(r["rows"] / r[clock] for r in epochs) for clock in ("cpu", "wall"))
+        for side, epochs in results.items()
     }
 
 
@@ -242,7 +242,7 @@ def measure(folder: Path, rows: int, repeats: int, pythons: dict[str, str]) -> d
 def big_plan(folder: Path) -> tuple[float, float]:
     """(milliseconds to resume, bytes a row) of a plan of a million rows: medians of fresh plans at random points."""
     from flywheel.core.files import write_json
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     folder.mkdir()
     files = []
@@ -252,10 +252,10 @@ def big_plan(folder: Path) -> tuple[float, float]:
         with open(path, "wb") as file:
             file.truncate(count * 100_000)  # takes no space; nothing reads it
         files.append(entry(path.name, f"{number:064x}", count * 100_000, count))
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
 
-    def resumed(t: int) -> Plan:
-        plan = Plan([Source(manifest=folder / "manifest.json")], batch={512: 256}, t2i_share=1.0, seed=0)
+    def resumed(t: int) -> DataPlan:
+        plan = DataPlan([MixSource(manifest=folder / "manifest.json")], batch={512: 256}, t2i_share=1.0, seed=0)
         plan.batch(t)
         return plan
 

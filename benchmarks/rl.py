@@ -56,7 +56,7 @@ Outcome = tuple[Passed, dict[str, float]]
 """What passed, and the mean of each reward and of the trained one, their weighted mean."""
 
 
-def one(
+def train_arm(
     start: Path, suite: list[Prompt], prompts: list[Prompt], out: Path, arm: str, seed: int, steps: int, algorithm: str
 ) -> tuple[list[Outcome], float]:
     """Train one arm with one seed: its outcome by guidance, and CPU-seconds of a step."""
@@ -80,21 +80,21 @@ def one(
         held_out=0,
         checkpoint_every=20,
     )
-    made = train(out, prompts, [], recipe, Local(REWARDS), init=start, seed=seed)
+    checkpoint = train(out, prompts, [], recipe, Local(REWARDS), init=start, seed=seed)
     lines = (out / "metrics.jsonl").read_text().splitlines()
-    took = statistics.fmean(json.loads(line)["cpu_seconds"] for line in lines)
-    return [outcome(Sampler(made), suite, cfg, seed) for cfg in DRAWN[arm]], took
+    step_seconds = statistics.fmean(json.loads(line)["cpu_seconds"] for line in lines)
+    return [outcome(Sampler(checkpoint), suite, cfg, seed) for cfg in DRAWN[arm]], step_seconds
 
 
 def outcome(sampler: Sampler, suite: Sequence[Prompt], cfg: float, seed: int) -> Outcome:
     """Draw and judge the held-out suite."""
     pictures, _ = draw(sampler, suite, steps=20, cfg=cfg, seed=seed)
-    asked = [
+    requests = [
         Request(Item(picture, p.text, p.task, p.reference_bytes()), p.checks)
         for p, picture in zip(suite, pictures)
         if any(c["capability"] == CAPABILITY for c in p.checks)
     ]
-    scores = Local(REWARDS).score(asked)
+    scores = Local(REWARDS).score(requests)
     means = {name: statistics.fmean(row[name] for row in scores) for name in REWARDS}
     weights = [RL_RECIPES["rl-tiny"].weight(CAPABILITY, name) for name in REWARDS]
     return judge(suite, pictures), means | {TRAINED: statistics.fmean(means.values(), weights)}
@@ -122,14 +122,14 @@ def main() -> None:
             prompts += load_suite(scratch / name / "prompts.jsonl")
         sampler, guidances = Sampler(start), {cfg for arm in arguments.arms for cfg in DRAWN[arm]}
         before = {cfg: [outcome(sampler, suite, cfg, s) for s in range(arguments.seeds)] for cfg in guidances}
-        first = [rates(passed) for seen in before.values() for passed, _ in seen]
+        first = [rates(passed) for outcomes in before.values() for passed, _ in outcomes]
         never = {k for k in first[0] if not any(r[k] for r in first)}
         watched = [p for p in suite if not {c["capability"] for c in p.checks} <= never]
         jobs = [(arm, seed) for arm in arguments.arms for seed in range(arguments.seeds)]
         with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
             futures = [
                 pool.submit(
-                    one, start, watched, prompts, scratch / f"{a}-{s}", a, s, arguments.steps, arguments.algorithm
+                    train_arm, start, watched, prompts, scratch / f"{a}-{s}", a, s, arguments.steps, arguments.algorithm
                 )
                 for a, s in jobs
             ]
@@ -139,11 +139,11 @@ def main() -> None:
     for arm in arguments.arms:
         runs = [after[arm, seed] for seed in range(arguments.seeds)]
         prefix = "" if arm == "hybrid" else f"{arm}_"
-        figures[f"{prefix}cpu_seconds_per_step"] = round(statistics.fmean(took for _, took in runs), 2)
+        figures[f"{prefix}cpu_seconds_per_step"] = round(statistics.fmean(seconds for _, seconds in runs), 2)
         for i, cfg in enumerate(DRAWN[arm]):
             drawn = "guided" if cfg == GUIDANCE else "unguided"
-            found = compare(before[cfg], [outcomes[i] for outcomes, _ in runs], f"{arm:<11}{drawn:<11}")
-            figures |= {f"{prefix}{'' if cfg == GUIDANCE else 'unguided_'}{name}": v for name, v in found.items()}
+            compared = compare(before[cfg], [outcomes[i] for outcomes, _ in runs], f"{arm:<11}{drawn:<11}")
+            figures |= {f"{prefix}{'' if cfg == GUIDANCE else 'unguided_'}{name}": v for name, v in compared.items()}
     print(json.dumps(figures))
 
 

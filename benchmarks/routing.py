@@ -1,16 +1,15 @@
-"""From signals to routed cases: is the capability right, how fast are a million signals, how good is retrieval?
+"""From signals to routed cases: accuracy of capabilities, speed for a million signals, quality of retrieval.
 
 python benchmarks/routing.py [--prompts DIR] [--signals 1000000] [--vectors 1000000] [--only capability route …]
 
-capability: a failure is built for every prompt of the public suites (GenEval, LongText-Bench en and zh, PartiPrompts):
-an output that fails the verifier of what the category tests. The router sees verifier, verdict and prompt; category and
-capability are withheld. "Prompt alone" withholds the verifier too, for PartiPrompts: what is left when nobody says what
-is wrong. The taxonomy's rules were written, and marked unsure, on one half of the prompts (even SHA-256); figures are
-of the other half.
-route: signals of all kinds and stored probes → cases with tracks, in a process of its own; peak memory is its own.
+capability: every prompt of the public suites (GenEval, LongText-Bench en and zh, PartiPrompts) gets an output that
+fails the verifier of what its category tests. The router sees verifier, verdict and prompt, but not category and
+capability. "Prompt alone", for PartiPrompts, hides the verifier too: nobody says what is wrong. The taxonomy's rules
+were written, and marked unsure, on one half of the prompts (even SHA-256); the figures are for the other half.
+route: signals of all kinds and stored probes → cases with tracks, in a process of its own that measures peak memory.
 retrieval: unit vectors of 512 dimensions on a curved, clustered surface: a mixture of 2,000 Gaussians of Zipf weights
 in 32 dimensions, through a random tanh layer, with isotropic noise of 45 % of their length; queries are fresh draws.
-feedback: single events by keep-alive connections to the real server, each acknowledged after its fsync.
+feedback: single events over keep-alive connections to the real server, each acknowledged after its fsync.
 The last line is one JSON object.
 """
 
@@ -46,7 +45,7 @@ SUITES = (
 
 # Capability ----------------------------------------------------------------------------------------------------------
 def capability(folder: Path) -> dict[str, float]:
-    """Accuracy on the held-out half, of all cases and of those that are not marked unsure."""
+    """Accuracy on the held-out half, for all cases and for those that are not marked unsure."""
     from flywheel.cases.capability import load_taxonomy
     from flywheel.signals.benchmarks import judge_outputs
     from flywheel.signals.importers import import_suite
@@ -95,11 +94,11 @@ def _half(text: str) -> int:
 
 
 def failing(prompt: Any) -> dict[str, Any]:
-    """An output of the prompt that fails in what its category tests."""
+    """An output of the prompt that fails what its category tests."""
     check = prompt.checks[0]
     output: dict[str, Any] = {"prompt_id": prompt.prompt_id}
     if prompt.benchmark == "partiprompts":
-        last = max(c.get("id", 0) for c in prompt.checks)  # the category's question, where it has one
+        last = max(c.get("id", 0) for c in prompt.checks)  # the question of the category, if it has one
         return output | {"answers": {str(n): "no" if n == last else "yes" for n in range(last + 1)}}
     if prompt.benchmark == "longtext":
         return output | {"text": ""}
@@ -111,13 +110,13 @@ def failing(prompt: Any) -> dict[str, Any]:
         if prompt.category == "counting":
             count += 1 if place == 0 and len(prompt.text) % 2 else -1
         color = "gray" if place == 0 and "color" in clause else clause.get("color")
-        box = [100, 100, 110, 110]  # all in one place: no relation holds
+        box = [100, 100, 110, 110]  # all in one place, so that no relation holds
         things += [{"class": clause["class"], "score": 0.99, "box": box, "color": color}] * count
     return output | {"detections": things}
 
 
 def label(prompt: Any) -> set[str]:
-    """What the suite's own category says the prompt tests."""
+    """The capabilities that the prompt tests according to its category."""
     from flywheel.signals.importers import PARTI_QUESTIONS
 
     if prompt.benchmark == "geneval":
@@ -133,17 +132,17 @@ def label(prompt: Any) -> set[str]:
 
 # A million signals ---------------------------------------------------------------------------------------------------
 def route(count: int) -> dict[str, float]:
-    """Seconds and memory of a fresh process that gathers and routes `count` stored signals."""
+    """Seconds and memory of a new process that gathers and routes `count` stored signals."""
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run([sys.executable, __file__, "--store", scratch, "--signals", str(count)], check=True)
         line = [sys.executable, __file__, "--route", scratch]
-        found = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    print(f"\n{count} signals: {found}")
+        spent = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    print(f"\n{count} signals: {spent}")
     return {
-        "route_1m_s": round(found["cpu_s"] * 1e6 / count, 2),
-        "route_1m_wall_s": round(found["wall_s"] * 1e6 / count, 2),
-        "route_1m_gib": round(found["gib"], 3),
-        "route_cases": found["cases"],
+        "route_1m_s": round(spent["cpu_s"] * 1e6 / count, 2),
+        "route_1m_wall_s": round(spent["wall_s"] * 1e6 / count, 2),
+        "route_1m_gib": round(spent["gib"], 3),
+        "route_cases": spent["cases"],
     }
 
 
@@ -151,7 +150,7 @@ CAPABILITY = "['count', 'typography', 'multilingual_text', 'portrait', 'aestheti
 
 
 def store(folder: Path, count: int) -> None:
-    """Signals in every kind, 40 % without a capability, over prompts of Zipf popularity; probes for most cases."""
+    """Write signals of every kind, 40 % without capability, on prompts of uneven popularity; probes for most cases."""
     import duckdb
 
     from flywheel.core.ledger import Ledger
@@ -181,7 +180,7 @@ def store(folder: Path, count: int) -> None:
                      ELSE json_object('expected', 'OPEN ' || p, 'seen', 'OPFN ' || n) END::VARCHAR AS evidence,
            'samples/' || n || '.png' AS image, TIMESTAMPTZ '2026-01-01' + to_seconds(n) AS at
     FROM named"""
-    for part in range(10):  # as ten batches arrive
+    for part in range(10):  # signals arrive in ten batches
         low, high = _range(part)
         table = con.sql(f"SELECT * FROM ({signals}) WHERE substr(signal_id, 1, 1) BETWEEN '{low}' AND '{high}'")
         Ledger(workspace, "signals").append(table.to_arrow_table(), key=f"part/{part}")
@@ -203,7 +202,7 @@ def _range(part: int) -> list[str]:
 
 
 def route_stored_signals(folder: Path) -> None:
-    """Gather and route, and print what it took."""
+    """Gather and route, and print the time and memory spent."""
     from flywheel.cases.stored import gather, route_stored
     from flywheel.core.workspace import Workspace
     from flywheel.presets import Attribution
@@ -212,14 +211,14 @@ def route_stored_signals(folder: Path) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     events = gather(workspace)
     tracks = route_stored(workspace, Attribution(seeds=3))
-    found = {
+    spent = {
         "cpu_s": time.process_time() - cpu,
         "wall_s": time.perf_counter() - wall,
         "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "cases": events["detected"],
         "tracks": tracks,
     }
-    print(json.dumps(found))
+    print(json.dumps(spent))
 
 
 # Retrieval -----------------------------------------------------------------------------------------------------------
@@ -244,7 +243,7 @@ def world(dim: int = 512, latent: int = 32, clusters: int = 2000) -> Callable[[i
 
 
 def retrieval(count: int, queries: int = 200) -> dict[str, float]:
-    """Recall of the 100 nearest against exact search, and CPU time of a query, one at a time on one thread."""
+    """Recall of the 100 nearest neighbours against exact search, and CPU time per query on one thread."""
     import faiss
 
     from flywheel.remedies.index import build
@@ -259,9 +258,9 @@ def retrieval(count: int, queries: int = 200) -> dict[str, float]:
     built = time.process_time() - start
     del chunks
     start = time.process_time()
-    found = [index.search(q[None], 100)[1][0] for q in asked]
+    neighbours = [index.search(q[None], 100)[1][0] for q in asked]
     each = (time.process_time() - start) / queries * 1e3
-    recall = float(np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, exact)]))
+    recall = float(np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(neighbours, exact)]))
     base = faiss.downcast_index(index.base_index) if hasattr(index, "base_index") else None
     lists = f"{base.nprobe} of {base.nlist} lists" if base else "exact"
     gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -288,7 +287,7 @@ def _exact(chunks: list[np.ndarray], asked: np.ndarray) -> np.ndarray:
 
 # Feedback ------------------------------------------------------------------------------------------------------------
 def feedback(count: int, connections: int = 32) -> dict[str, float]:
-    """Acknowledged single events a second, over all connections."""
+    """Acknowledged single events per second, over all connections."""
     from flywheel.core.ledger import Ledger
     from flywheel.core.workspace import Workspace
 

@@ -1,14 +1,14 @@
-"""A billion pictures, 200 million a stage: what grows with what, and what a stage costs at rates measured here.
+"""A billion images, 200 million per stage: how costs grow, and what a stage costs at the rates of this machine.
 
 python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--parts ledger rates]
 
-Structures are simulated with synthetic rows, each in a process of its own, at `--rows` and a tenth of it: listing the
-pool and what is unscored, a training plan and its first batch, the signals ledger (append, question, compaction),
-the fold of case events, near-duplicates. Their growth extrapolates to a billion rows.
-Rates are CPU-seconds of one thread on the photographs enlarged to one megapixel, written out to hours by stage.
+Structures are simulated with synthetic rows, each in its own process, at `--rows` and at a tenth of it: listing the
+pool and its unscored shards, a training plan and its first batch, the signals ledger (append, query, compaction), the
+fold of case events, near-duplicates. Their growth is extrapolated to a billion rows.
+Rates are CPU-seconds of one thread on photographs enlarged to one megapixel, converted to hours per stage.
 
 The last line is one JSON object: <structure>_<rows>_s (CPU-seconds), _gib (peak memory), _grows (exponent), and
-core_hours, terabytes and files of a billion pictures.
+core_hours, terabytes and files of a billion images.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from flywheel.core.files import write_json
 from flywheel.core.workspace import Workspace
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
-GOAL, STAGE = 10**9, 2 * 10**8  # pictures in all, and of one stage
+GOAL, STAGE = 10**9, 2 * 10**8  # images in total, and per stage
 BUCKETS = {"S1": (256,), "S2": (256,), "S3": (512,), "S4": (512, 1024), "S5": (512, 1024, 2048), "S6": (1024, 2048)}
-PIXELS = 1_000_000  # of the pictures that rates are measured on
-APPENDS = 10  # to a ledger
+PIXELS = 1_000_000  # of the images that rates are measured on
+APPENDS = 10  # per ledger
 
 
 # Structures ----------------------------------------------------------------------------------------------------------
 def listing(folder: Path, rows: int) -> Iterator[str]:
-    """Every shard of the pool, and which score files are missing."""
+    """List the shards of the pool, and the missing score files."""
     from curation.scorers import scoring
     from curation.sources import pool
     from curation.sources.ingest import SHARD_ROWS
@@ -59,26 +59,26 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
 
 
 def plan(folder: Path, rows: int) -> Iterator[str]:
-    """A training plan over 256-pixel shards, and its first global batch."""
+    """Make a training plan over 256-pixel shards, and its first global batch."""
     from curation.shards.writer import _FILE_PIXELS
-    from training.data.plan import Plan, Source
+    from training.data.plan import DataPlan, MixSource
 
     size = _FILE_PIXELS // 256**2
     shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
     shared |= {"stages": ["S1"]}
     files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"snapshot": "benchmark", "files": files})
     del files
     yield "make a training plan"
-    made = Plan(
-        [Source(manifest=folder / "manifest.json")], batch={256: 32_000}, t2i_share=1.0, seed=0, on_error="skip"
+    made = DataPlan(
+        [MixSource(manifest=folder / "manifest.json")], batch={256: 32_000}, t2i_share=1.0, seed=0, on_error="skip"
     )
     yield "its first batch of 32,000"
     made.batch(0)
 
 
 def ledger(folder: Path, rows: int) -> Iterator[str]:
-    """Signals: appended in ten parts, asked for failure rates, compacted."""
+    """Append signals in ten parts, query failure rates, compact."""
     from flywheel.catalog import database as catalog
     from flywheel.core.ledger import Ledger
     from flywheel.core.schema import LEDGERS
@@ -89,7 +89,7 @@ def ledger(folder: Path, rows: int) -> Iterator[str]:
 
     def table(first: int) -> pa.Table:
         names = np.char.add("s", np.arange(first, first + part).astype(str))
-        known = {
+        columns = {
             "signal_id": names,
             "kind": np.full(part, "feedback"),
             "prompt_id": np.char.add("p", rng.integers(0, GOAL, part).astype(str)),
@@ -98,7 +98,7 @@ def ledger(folder: Path, rows: int) -> Iterator[str]:
             "passed": rng.random(part) < 0.7,
             "round": rng.integers(1, 20, part, dtype=np.int32),
         }
-        return _table(known, LEDGERS["signals"], part)
+        return _table(columns, LEDGERS["signals"], part)
 
     yield "append to a ledger"
     for first in range(0, rows, part):
@@ -110,7 +110,7 @@ def ledger(folder: Path, rows: int) -> Iterator[str]:
 
 
 def fold(folder: Path, rows: int) -> Iterator[str]:
-    """Cases from their events, three each."""
+    """Fold events into cases, three events each."""
     from flywheel.catalog import database as catalog
     from flywheel.core.ledger import Ledger
     from flywheel.core.schema import LEDGERS
@@ -119,7 +119,7 @@ def fold(folder: Path, rows: int) -> Iterator[str]:
     part = rows // APPENDS
     for first in range(0, rows, part):
         case = np.char.add("c", (np.arange(first, first + part) // 3).astype(str))
-        known = {
+        columns = {
             "event_id": np.char.add("e", np.arange(first, first + part).astype(str)),
             "case_id": case,
             "round": np.full(part, 1, np.int32),
@@ -130,19 +130,19 @@ def fold(folder: Path, rows: int) -> Iterator[str]:
             "prompt": np.char.add("a photograph of ", case),
             "evidence": np.full(part, "{}"),
         }
-        Ledger(workspace, "case_events").append(_table(known, LEDGERS["case_events"], part), key=str(first))
+        Ledger(workspace, "case_events").append(_table(columns, LEDGERS["case_events"], part), key=str(first))
     yield "fold events into cases"
     catalog.query(workspace, "select status, count(*) from cases group by all")
 
 
-def _table(known: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
-    """A ledger's table: columns that are not known are null, the time is that of the append."""
-    columns = {f.name: known.get(f.name, pa.nulls(rows)) for f in schema if f.name != "at"}
-    return pa.table({name: pa.array(c).cast(schema.field(name).type) for name, c in columns.items()})
+def _table(columns: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
+    """A table for a ledger: other columns are null, and the append adds the time."""
+    every = {f.name: columns.get(f.name, pa.nulls(rows)) for f in schema if f.name != "at"}
+    return pa.table({name: pa.array(c).cast(schema.field(name).type) for name, c in every.items()})
 
 
 def duplicates(folder: Path, rows: int) -> Iterator[str]:
-    """Pairs within 4 bits among random hashes, 5 % of them near-duplicates."""
+    """Find pairs within 4 bits among random hashes, 5 % of them near-duplicates."""
     from curation.decide.dedup import related
 
     rng = np.random.default_rng(0)
@@ -158,7 +158,7 @@ STRUCTURES: dict[str, Callable[[Path, int], Iterator[str]]] = {
 
 
 def simulate(name: str, rows: int) -> None:
-    """In a process of its own: {phase: [CPU-seconds, GiB held at most until its end]} as JSON."""
+    """Run one structure in this process; print {phase: [CPU-seconds, peak GiB up to its end]} as JSON."""
     out: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         phase, began = "", 0.0
@@ -177,7 +177,7 @@ def _phases(name: str, folder: Path, rows: int) -> Iterator[str]:
 
 
 def structures(names: list[str], rows: int) -> dict[str, float]:
-    """Print every phase at a tenth of the rows, at the rows, and at a billion as it grows."""
+    """Print every phase at a tenth of the rows, at the rows, and extrapolated to a billion."""
     figures: dict[str, float] = {"rows": rows}
     print(f"{'':<28}{rows // 10:>12,}{rows:>12,}{'grows':>8}{'10^9: hours':>14}{'GiB':>9}")
     for name in names:
@@ -204,29 +204,29 @@ def _simulated(name: str, rows: int) -> dict[str, list[float]]:
 
 # Rates ---------------------------------------------------------------------------------------------------------------
 def rates(count: int) -> dict[str, float]:
-    """CPU-seconds per picture of each job, and bytes per stored picture of each bucket."""
+    """CPU-seconds per image of each job, and bytes per stored image of each bucket."""
     from benchmarks.measure import tile
     from curation.policy.reader import load_policy
     from curation.run import configure
     from curation.sources.ingest import ingest
     from flywheel.core.scorer import Item
 
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = tile(sorted(PHOTOS.glob("*.jpg")), Path(scratch, "photos"), count, PIXELS)
         warm = tile(sorted(PHOTOS.glob("*.jpg")), Path(scratch, "warm"), 2)
-        ingest(Workspace(Path(scratch, "v")), warm)  # imports what it needs
-        found["ingest"] = _each(lambda: ingest(Workspace(Path(scratch, "w")), folder), count)
+        ingest(Workspace(Path(scratch, "v")), warm)  # so that imports are not timed
+        measured["ingest"] = _each(lambda: ingest(Workspace(Path(scratch, "w")), folder), count)
         pictures = [p.read_bytes() for p in sorted(folder.iterdir())]
     items = [Item(image=data, caption="a photograph", task="t2i", references=()) for data in pictures]
     for name, scorer in configure(load_policy("qwen-image-2"))[0].items():
-        scorer.score(items[:2])  # loads what it needs
-        found[f"score {name}"] = _each(lambda scorer=scorer: scorer.score(items), count)
+        scorer.score(items[:2])  # so that loading is not timed
+        measured[f"score {name}"] = _each(lambda scorer=scorer: scorer.score(items), count)
     for bucket in sorted({b for buckets in BUCKETS.values() for b in buckets}):
         sizes: list[int] = []
         job = partial(_shard, pictures, bucket, sizes)
-        found |= {f"shard {bucket}": _each(job, count), f"bytes {bucket}": sum(sizes) / count}
-    return found
+        measured |= {f"shard {bucket}": _each(job, count), f"bytes {bucket}": sum(sizes) / count}
+    return measured
 
 
 def _shard(pictures: list[bytes], bucket: int, sizes: list[int]) -> None:
@@ -241,20 +241,20 @@ def _each(function: Callable[[], Any], count: int) -> float:
     return (time.process_time() - began) / count
 
 
-def stages(found: dict[str, float]) -> dict[str, float]:
-    """Print what a billion pictures cost, job by job and stage by stage."""
+def stages(measured: dict[str, float]) -> dict[str, float]:
+    """Print the cost of a billion images by job and by stage."""
     from curation.shards.writer import _FILE_PIXELS
     from curation.sources.ingest import SHARD_ROWS
 
-    jobs = {k: v for k, v in found.items() if k == "ingest" or k.startswith("score")}
-    print(f"\n{'once, for 10^9 pictures':<28}{'CPU-ms each':>12}{'core-hours':>14}")
+    jobs = {k: v for k, v in measured.items() if k == "ingest" or k.startswith("score")}
+    print(f"\n{'once, for 10^9 images':<28}{'CPU-ms each':>12}{'core-hours':>14}")
     for name, seconds in jobs.items():
         print(f"{name:<28}{1000 * seconds:>12.2f}{seconds * GOAL / 3600:>14,.0f}")
     hours, terabytes, files = sum(jobs.values()) * GOAL / 3600, 0.0, GOAL / SHARD_ROWS * len(jobs)
-    print(f"\n{'stage, 2×10^8 pictures':<28}{'buckets':>16}{'core-hours':>14}{'TB':>10}{'files':>12}")
+    print(f"\n{'stage, 2×10^8 images':<28}{'buckets':>16}{'core-hours':>14}{'TB':>10}{'files':>12}")
     for stage, buckets in BUCKETS.items():
-        spent = sum(found[f"shard {b}"] for b in buckets) * STAGE / 3600
-        size = sum(found[f"bytes {b}"] for b in buckets) * STAGE / 1e12
+        spent = sum(measured[f"shard {b}"] for b in buckets) * STAGE / 3600
+        size = sum(measured[f"bytes {b}"] for b in buckets) * STAGE / 1e12
         number = sum(STAGE / max(64, _FILE_PIXELS // b**2) for b in buckets)
         hours, terabytes, files = hours + spent, terabytes + size, files + number
         print(f"{stage:<28}{' '.join(map(str, buckets)):>16}{spent:>14,.0f}{size:>10,.1f}{number:>12,.0f}")
@@ -264,8 +264,10 @@ def stages(found: dict[str, float]) -> dict[str, float]:
 def main() -> None:
     """Print the tables, then the figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--pictures", type=int, default=96, help="photographs that rates are measured on")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of a structure (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=96, help="photographs to measure rates on (default: %(default)s)"
+    )
     parser.add_argument("--parts", nargs="+", choices=(*STRUCTURES, "rates"), default=(*STRUCTURES, "rates"))
     parser.add_argument("--simulate", choices=STRUCTURES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

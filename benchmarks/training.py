@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.fused import linear
-from training.models.mmdit import Layout, MMDiT, MMDiTConfig, preset, segment_bounds, tokens
+from training.models.mmdit import MMDiT, MMDiTConfig, preset
+from training.models.positions import Layout, segment_bounds, tokens
 
 CPU = MMDiTConfig(channels=64, condition_dim=1024, depth=8, heads=6, head_dim=64, rope_axes=(8, 28, 28))
 IMAGE = (16, 16)
@@ -71,31 +72,31 @@ def inputs(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype: 
     }
 
 
-def as_diffusers(given: dict[str, Any]) -> dict[str, Any]:
-    """The same inputs as diffusers takes them: an image slot stands for 2×2 latent tokens."""
-    layout, text = given["layout"], given["text_BLK"]
+def as_diffusers(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same inputs in diffusers' terms: an image slot stands for 2×2 latent tokens."""
+    layout, text = kwargs["layout"], kwargs["text_BLK"]
     runs = iter(text.split([s for s in layout if isinstance(s, int)], dim=1))
     states = [
         next(runs) if isinstance(s, int) else text.new_zeros(len(text), tokens(s) // 4, text.shape[2])
         for s in layout[:-1]
     ]
     slots = [not isinstance(s, int) for s in layout for _ in range(s if isinstance(s, int) else tokens(s) // 4)]
-    images = [x for x in (given["references_BRC"], given["latents_BNC"]) if x is not None]
+    images = [x for x in (kwargs["references_BRC"], kwargs["latents_BNC"]) if x is not None]
     return {
         "hidden_states": torch.cat(images, dim=1),
         "encoder_hidden_states": torch.cat(states, dim=1),
-        "timestep": given["t_B"].to(text.dtype),
+        "timestep": kwargs["t_B"].to(text.dtype),
         "img_shapes": [[(1, *s) for s in layout if not isinstance(s, int)]] * len(text),
         "img_mask": torch.tensor([slots] * len(text), device=text.device),
     }
 
 
 def both(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype: torch.dtype) -> tuple[Step, Step]:
-    """A training step of ours and one of diffusers', as loss tensors; they are checked to agree."""
+    """A training step of our model and of diffusers', each returning its loss; checked to agree."""
     ours, theirs = pair(config, device, dtype)
-    given = inputs(config, layout, batch, device, dtype)
-    translated, target = as_diffusers(given), tokens(layout[-1])
-    first = lambda: ours(**given)  # noqa: E731
+    kwargs = inputs(config, layout, batch, device, dtype)
+    translated, target = as_diffusers(kwargs), tokens(layout[-1])
+    first = lambda: ours(**kwargs)  # noqa: E731
     second = lambda: theirs(**translated).sample[:, -target:]  # noqa: E731
     with torch.no_grad():
         gap, size = (first() - second()).abs().max().item(), second().std().item()
@@ -168,26 +169,26 @@ def cuda_seconds(run: Callable[[], Any]) -> float:
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], repeats: int, clock: Clock, warm: int = 1) -> list[list[float]]:
-    """Seconds of each run, `repeats` times in turns after `warm` rounds that do not count."""
+    """Seconds of each run, `repeats` times in turns, after `warm` rounds that are not counted."""
     rounds = [[clock(run) for run in runs] for _ in range(repeats + warm)][warm:]
     return [list(column) for column in zip(*rounds, strict=True)]
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Median of the ratios of neighbours: what slows one repeat slows both."""
+    """Median of the ratios of neighbouring runs: what slows down one repeat slows down both."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def cache_speedup(repeats: int) -> float:
-    """Sampling with the condition read in every step, over reading it once."""
+    """Time of sampling with the condition computed in every step, over computing it once."""
     ours, _ = pair(CPU, "cpu", torch.float32)
-    given = inputs(CPU, (IMAGE, 300, IMAGE), 1, "cpu", torch.float32)
-    condition = (given["text_BLK"], given["layout"], given["references_BRC"])
+    kwargs = inputs(CPU, (IMAGE, 300, IMAGE), 1, "cpu", torch.float32)
+    condition = (kwargs["text_BLK"], kwargs["layout"], kwargs["references_BRC"])
     times = torch.linspace(1, 0, 9)
 
     @torch.no_grad()
     def run(once: bool) -> Tensor:
-        x, prefix = given["latents_BNC"], ours.prefill(*condition) if once else None
+        x, prefix = kwargs["latents_BNC"], ours.prefill(*condition) if once else None
         for t, following in zip(times[:-1], times[1:], strict=True):
             velocity = ours.decode(x, t.view(1), prefix or ours.prefill(*condition))
             x = x + (following - t) * velocity

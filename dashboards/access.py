@@ -1,4 +1,4 @@
-"""Who may do what: roles by token, signed sessions, and proof that a form came from our own page."""
+"""Access control: roles by token, signed sessions, and proof that a form came from our own page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import secrets
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 
-ROLES = ("read", "review", "operate")  # each may do what those before it may
+ROLES = ("read", "review", "operate")  # each includes the ones before it
 SESSION_SECONDS = 12 * 3600
 MIN_TOKEN = 16  # characters
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -24,41 +24,40 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks; without tokens nobody has a name."""
+    """The person behind a request; without tokens the name is empty."""
 
     name: str
     role: str
 
     def may(self, role: str) -> bool:
-        """Does their role include this one?"""
+        """True if the person's role includes this one."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
-ANYBODY = Person("", "review")  # where only this machine can ask
+ANYBODY = Person("", "review")  # without tokens, when only this machine is served
 
 
 def load_tokens(path: Path) -> dict[str, Person]:
-    """Token → person, from TOML: a table per person with `role` and `token`. Errors: `UsageError`."""
-    try:
-        people = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--tokens {path} cannot be read as TOML: {error}") from error
-    found: dict[str, Person] = {}
-    for name, given in people.items():
-        role, token = (given.get("role"), given.get("token")) if isinstance(given, dict) else (None, None)
+    """Read token → person from a TOML file with a table per person: `role` and `token`. Errors: `UsageError`."""
+    tokens: dict[str, Person] = {}
+    for name, table in read_toml(path).items():
+        role, token = (table.get("role"), table.get("token")) if isinstance(table, dict) else (None, None)
         if role not in ROLES:
             raise UsageError(f'--tokens {path}: [{name}] needs role = "read", "review" or "operate"')
-        if not isinstance(token, str) or len(token) < MIN_TOKEN or token in found:
+        if not isinstance(token, str) or len(token) < MIN_TOKEN or token in tokens:
             raise UsageError(f"--tokens {path}: [{name}] needs a token of its own, of {MIN_TOKEN} characters or more")
-        found[token] = Person(name, role)
-    if not found:
-        raise UsageError(f"--tokens {path} names nobody: write [NAME], role and token")
-    return found
+        tokens[token] = Person(name, role)
+    if not tokens:
+        raise UsageError(f"--tokens {path} names nobody: add a table [NAME] with role and token")
+    return tokens
 
 
 @dataclass(frozen=True)
 class Access:
-    """Sessions are cookies signed with a key that lives as long as the process; no token is ever stored in one."""
+    """People by token, and their sessions.
+
+    A session is a cookie signed with a key that lives as long as the process. It never contains a token.
+    """
 
     people: Mapping[str, Person] = field(default_factory=dict)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -66,16 +65,16 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Are there no tokens? Then only this machine is served."""
+        """True without tokens; then only this machine is served."""
         return not self.people
 
     def known(self, token: str) -> Person | None:
-        """Whose token it is; every token is compared, so that the time taken says nothing."""
+        """The owner of a token, or None. Compares with every token, so that timing reveals nothing."""
         matches = [p for t, p in self.people.items() if _equal(t, token)]
         return matches[0] if matches else None
 
     def person(self, request: HTTPConnection) -> Person | None:
-        """Who asks, by bearer token or session; None for a stranger."""
+        """The person behind a request, by bearer token or session; None for a stranger."""
         if self.open:
             return ANYBODY
         if token := self._bearer(request):
@@ -84,28 +83,31 @@ class Access:
         return next((p for p in self.people.values() if p.name == name), None)
 
     def start(self, name: str) -> str:
-        """The cookie of a new session."""
+        """Cookie value of a new session."""
         text = f"{name.encode().hex()}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_hex(8)}"
         return f"{text}.{self._sign(text)}"
 
     def form_token(self, cookie: str) -> str:
-        """What a form has to carry for a request of this session to be ours."""
+        """The token that a form of this session must carry."""
         return self._sign(f"form {cookie}")
 
-    def genuine(self, request: HTTPConnection, sent: str) -> bool:
-        """Was the form on a page that we gave to this session? A bearer token needs none: no browser adds it."""
+    def genuine(self, request: HTTPConnection, form_token: str) -> bool:
+        """True if the form comes from a page served to this session, or the request has a bearer token.
+
+        Browsers do not add bearer tokens by themselves, so such a request needs no form token.
+        """
         if not self.open and self._bearer(request):
             return True
         cookie = request.cookies.get(self.cookie, "")
-        return self._session(request) is not None and _equal(self.form_token(cookie), sent)
+        return self._session(request) is not None and _equal(self.form_token(cookie), form_token)
 
     def same_origin(self, request: HTTPConnection) -> bool:
-        """Does the browser say that the request came from one of our pages, or nothing?"""
+        """True unless the browser says that the request comes from another site's page."""
         origin = request.headers.get("Origin")
         return origin is None or urlsplit(origin).netloc == request.headers.get("Host")
 
     def has_session(self, request: HTTPConnection) -> bool:
-        """Is its cookie one of ours, and not over?"""
+        """True if the cookie is one of ours and has not expired."""
         return self._session(request) is not None
 
     def _session(self, request: HTTPConnection) -> str | None:
@@ -128,9 +130,9 @@ def _equal(a: str, b: str) -> bool:
 
 
 def require_reachable_safely(host: str, access: Access) -> None:
-    """Errors: `UsageError` when others could reach the pages without a token."""
+    """Check that pages served without tokens are reachable only from this machine. Errors: `UsageError`."""
     if access.open and host not in LOOPBACK:
         raise UsageError(
             f"--host {host} lets other machines in: give --tokens FILE (a table [NAME] with role and token for each"
-            " person), or bind to 127.0.0.1"
+            " person), or use --host 127.0.0.1"
         )

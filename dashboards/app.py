@@ -1,5 +1,6 @@
-"""The dashboard: pages over a workspace. Whoever may only read changes nothing; reviews and votes go through the same
-functions as the command's. Binds to loopback unless told otherwise.
+"""The dashboard: pages over a workspace. Listens on loopback by default.
+
+Reviews, votes and decisions call the same functions as the command. The role read can change nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from flywheel.core.workspace import Workspace
 
 PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes
-PUBLIC = ("/login", "/static/")  # what a stranger gets
+PUBLIC = ("/login", "/static/")  # served to strangers
 
-# Nothing but our own files may run, whatever a prompt or a file name contains.
+# Only our own files may run, whatever a prompt or a file name contains.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # no-referrer would hide from us, too, which site sent a form
+    "Referrer-Policy": "same-origin",  # no-referrer would also hide from us which site sent a form
     "Cache-Control": "no-store",
 }
 
 
 def create_app(workspace: Workspace, access: Access | None = None, *, page_size: int = PAGE) -> FastAPI:
-    """The application; every request reads the files as they are at that moment. `page_size`: cases per page."""
+    """The application. Every request reads the files as they are at that moment. `page_size`: cases per page."""
     access = access or Access()
     site = Site.of(workspace, access)
     app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
-    # Pages carry a secret beside what others wrote, so only files are compressed (BREACH).
+    # Pages contain a secret next to text that others wrote, so only files are compressed (BREACH).
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000, compresslevel=6))
     session.add(app, site)
     browse.add(app, site, page_size=page_size)
@@ -57,11 +58,11 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         if request.url.path.startswith("/static/"):
-            response.headers["Cache-Control"] = "no-cache"  # kept, and asked for again only when it has changed
+            response.headers["Cache-Control"] = "no-cache"  # cached, and sent again only after a change
         return response
 
     def refusal(request: Request) -> Response | None:
-        """Why a request goes no further; None when it may."""
+        """The refusal of a request; None if it may proceed."""
         if request.method not in ("GET", "HEAD"):
             if not access.same_origin(request):
                 return failed(request, HTTPException(403, "Another site sent this form."))
@@ -80,14 +81,14 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     def misused(request: Request, error: UsageError) -> HTMLResponse:
         return site.show(request, "error.html", status=422, message=f"{error}.")
 
-    if access.open:  # a name that leads here from elsewhere is another site's (DNS rebinding)
+    if access.open:  # another host name that resolves to this machine is another site's (DNS rebinding)
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
     return app
 
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, access: Access | None = None) -> None:
-    """Serve until interrupted; port 0 takes a free one. Errors: `UsageError` when it cannot, or should not, listen."""
-    import python_multipart  # noqa: F401 - reads the forms: where it is missing, say so now and not at the first vote
+    """Serve until interrupted. Port 0 chooses a free one. Errors: `UsageError` if it cannot, or must not, listen."""
+    import python_multipart  # noqa: F401 - reads forms: if it is missing, fail now and not at the first vote
     import uvicorn
 
     access = access or Access()
@@ -97,6 +98,6 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, acces
     except OSError as error:
         reason = f"cannot listen on {host}:{port} ({error.strerror})"
         raise UsageError(f"{reason}: choose another --host or --port") from error
-    print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
     app = create_app(workspace, access)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Cases as the pages show them: the gallery, one case's life, what a round fixed and broke."""
+"""Cases as the pages show them: the list, the history of one case, what a round fixed and broke."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
+from flywheel.core.files import text_lines
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
 
-STATUSES = ("detected", "routed", "reviewed", "remedied", "closed", "re-opened")
 
-# One row per prompt, capability and evaluated checkpoint: it fails when any of its checks there fails, and the check
-# that failed by most is the evidence shown.
+# One row per prompt, capability and evaluated checkpoint. It fails if any of its checks fails; the evidence is that of
+# the check furthest below its threshold.
 _JUDGED = """
 SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(arm) AS arm, any_value(prompt) AS prompt,
        bool_and(passed) AS passed, any_value(image) AS image,
@@ -31,7 +31,7 @@ _ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
 
 @dataclass(frozen=True)
 class CaseFilter:
-    """Which cases to list; an empty value does not filter. `checkpoint`: those that it fails."""
+    """Which cases to list; an empty value does not filter. `checkpoint`: cases that this checkpoint fails."""
 
     capability: str = ""
     track: str = ""
@@ -48,7 +48,7 @@ class CaseFilter:
             "status = ?": self.status,
             f"(prompt_id, capability) IN {failed}": self.checkpoint,
         }
-        parts = [(condition, value) for condition, value in wanted.items() if value]
+        parts: list[tuple[str, str | int]] = [(condition, value) for condition, value in wanted.items() if value]
         if self.round is not None:
             parts.append(("round = ?", self.round))
         return " AND ".join(p for p, _ in parts) or "true", [v for _, v in parts]
@@ -57,33 +57,36 @@ class CaseFilter:
 def list_cases(
     con: duckdb.DuckDBPyConnection, chosen: CaseFilter, *, limit: int, offset: int = 0
 ) -> tuple[int, list[Row]]:
-    """Number of matching cases, and one page of them with evidence and history: newest round first."""
+    """Number of matching cases, and one page of them with evidence and history, newest round first."""
     where, values = chosen.where()
     total = rows(con, f"SELECT count(*) AS n FROM cases WHERE {where}", values)[0]["n"]
     order = "ORDER BY round DESC, capability, case_id LIMIT ? OFFSET ?"
     page = rows(con, f"SELECT * FROM cases WHERE {where} {order}", [*values, limit, offset])
     judged = _judged_on(con, {c["prompt_id"] for c in page})
-    shown = [_shown(c, chosen.checkpoint, judged) for c in page]
-    found_by = _history(con, [c for c in shown if "evidence" not in c], 'evidence, "at"', kind="detected")
+    evaluated = [_with_evaluation(c, chosen.checkpoint, judged) for c in page]
+    unevaluated = [c for c in evaluated if "evidence" not in c]
+    detected = _history(con, unevaluated, 'evidence, "at"', kind="detected")
     history = _history(con, page, 'kind, round, "at"')
-    return total, [_told(c, found_by.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in shown]
+    return total, [
+        _with_signal(c, detected.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in evaluated
+    ]
 
 
-def _shown(case: Row, checkpoint: str, judged: list[Row]) -> Row:
-    """A case with the output and evidence of `checkpoint`, or of the round that found it, if there is any."""
-    mine = [j for j in judged if (j["prompt_id"], j["capability"]) == (case["prompt_id"], case["capability"])]
+def _with_evaluation(case: Row, checkpoint: str, judged: list[Row]) -> Row:
+    """A case with the output and evidence of `checkpoint`, or else of the round that detected it, if there is one."""
+    tests = [j for j in judged if (j["prompt_id"], j["capability"]) == (case["prompt_id"], case["capability"])]
     if checkpoint:
-        mine = [j for j in mine if j["checkpoint"] == checkpoint]
+        tests = [j for j in tests if j["checkpoint"] == checkpoint]
     else:
-        mine = [j for j in mine if (j["round"], j["arm"]) == (case["round"], "candidate")]
-    if not mine:
+        tests = [j for j in tests if (j["round"], j["arm"]) == (case["round"], "candidate")]
+    if not tests:
         return case
-    shown = {k: mine[0][k] for k in ("verifier", "score", "threshold", "image")}
-    return case | shown | {"evidence": evidence(mine[0]["evidence"])}
+    output = {k: tests[0][k] for k in ("verifier", "score", "threshold", "image")}
+    return case | output | {"evidence": evidence(tests[0]["evidence"])}
 
 
-def _told(case: Row, detected: list[Row]) -> Row:
-    """A case that mining or a user found has the evidence of the signal that made it a case."""
+def _with_signal(case: Row, detected: list[Row]) -> Row:
+    """A case without an evaluation, from mining or a user, with the evidence of the signal that opened it."""
     if "evidence" in case:
         return case
     signals = detected[0]["evidence"].get("signals") if detected else None
@@ -106,34 +109,34 @@ def _history(
     columns: str = "* EXCLUDE (case_id)",
     kind: str | None = None,
 ) -> dict[str, list[Row]]:
-    """Events of the cases by case, oldest first. Evidence is long: ask for few columns where it is not needed."""
+    """Events by case, oldest first. Evidence is long: select few columns where it is not needed."""
     if not cases:
         return {}
-    place = f"list_position({list(CASE_EVENTS)}, kind)"  # of those recorded together
-    # A case has one prompt; files and row groups without it are skipped.
+    place = f"list_position({list(CASE_EVENTS)}, kind)"  # orders events recorded together
+    # A case has one prompt, so files and row groups without that prompt are skipped.
     chosen = "case_id IN (SELECT unnest(?::VARCHAR[])) AND prompt_id IN (SELECT unnest(?::VARCHAR[]))"
     chosen += " AND kind = ?" if kind else ""
     sql = f'SELECT case_id, {columns} FROM case_events WHERE {chosen} ORDER BY "at", round, {place}'
     keys = [[c["case_id"] for c in cases], [c["prompt_id"] for c in cases], *([kind] if kind else [])]
-    found: dict[str, list[Row]] = {}
-    for e in rows(con, sql, keys):
-        known = {"evidence": evidence(e["evidence"])} if "evidence" in e else {}
-        found.setdefault(e["case_id"], []).append(e | known)
-    return found
+    history: dict[str, list[Row]] = {}
+    for event in rows(con, sql, keys):
+        parsed = {"evidence": evidence(event["evidence"])} if "evidence" in event else {}
+        history.setdefault(event["case_id"], []).append(event | parsed)
+    return history
 
 
 def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
-    """Values that cases can be filtered by, each with its number of cases; of checkpoints only the names."""
+    """Filter values with their number of cases; for checkpoints only the names."""
     columns = {"capability": "capability", "track": "coalesce(track, 'unrouted')", "status": "status", "round": "round"}
-    found = {
+    counted = {
         name: rows(con, f"SELECT {column} AS value, count(*) AS n FROM cases GROUP BY ALL ORDER BY value")
         for name, column in columns.items()
     }
-    return found | {"checkpoint": rows(con, "SELECT checkpoint AS value, NULL AS n FROM rounds ORDER BY round DESC")}
+    return counted | {"checkpoint": rows(con, "SELECT checkpoint AS value, NULL AS n FROM rounds ORDER BY round DESC")}
 
 
 def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Cases per remedy track, open and closed."""
+    """Number of cases per remedy track, and how many of them are closed."""
     return rows(
         con,
         "SELECT coalesce(track, 'unrouted') AS track, count(*) AS cases, count(*) FILTER (status = 'closed') AS closed"
@@ -142,20 +145,20 @@ def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
-    """One case and its life; None when unknown.
+    """One case with its history; None for an unknown id.
 
-    `events`, oldest first; `probes` with their pictures; `tests`, every evaluation of its prompt; `reviews` of what
-    was retrieved for it; `made`, the remedy samples of its capability in the rounds that worked on it.
+    `events`, oldest first; `probes` with their images; `tests`, every evaluation of its prompt; `reviews` of samples
+    retrieved for it; `remedies`, the remedy samples of its capability in the rounds that worked on it.
     """
-    found = rows(con, "SELECT * FROM cases WHERE case_id = ?", [case_id])
-    if not found:
+    matches = rows(con, "SELECT * FROM cases WHERE case_id = ?", [case_id])
+    if not matches:
         return None
-    case = found[0]
+    case = matches[0]
     events = _history(con, [case]).get(case_id, [])
     tests = [j for j in _judged_on(con, [case["prompt_id"]]) if j["capability"] == case["capability"]]
     probes = rows(con, 'SELECT * FROM probes WHERE case_id = ? ORDER BY "at"', [case_id])
     worked_on = sorted({e["round"] for e in events if e["kind"] == "remedied"})
-    made = rows(
+    remedies = rows(
         con,
         "SELECT round, recipe, count(*) AS made, count(*) FILTER (outcome = 'admitted') AS admitted FROM generated"
         " WHERE capability = ? AND round IN (SELECT unnest(?::INT[])) GROUP BY ALL ORDER BY ALL",
@@ -163,20 +166,20 @@ def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str
     )
     return case | {
         "events": events,
-        "tests": [t | {"evidence": evidence(t["evidence"])} for t in sorted(tests, key=_tested)],
+        "tests": [t | {"evidence": evidence(t["evidence"])} for t in sorted(tests, key=_test_order)],
         "probes": [p | {"pictures": _probe_pictures(workspace, p)} for p in probes],
         "reviews": _reviews(con, case_id),
-        "made": made,
+        "remedies": remedies,
     }
 
 
-def _tested(test: Row) -> tuple[int, str, str]:
-    """What comes from outside a round is shown first."""
+def _test_order(test: Row) -> tuple[int, str, str]:
+    """Sorts tests by round; tests outside of rounds come first."""
     return test["round"] or 0, test["arm"] or "", test["checkpoint"] or ""
 
 
 def _probe_pictures(workspace: Workspace, probe: Row) -> list[tuple[str, str]]:
-    """(what was sampled, workspace path) of a probe's pictures: further seeds, and seeds of the enhanced prompt."""
+    """(label, workspace path) of a probe's images: further seeds of the prompt, and seeds of the enhanced prompt."""
     if not probe["folder"]:
         return []
     folder = workspace.path(probe["folder"])
@@ -186,7 +189,7 @@ def _probe_pictures(workspace: Workspace, probe: Row) -> list[tuple[str, str]]:
 
 
 def _reviews(con: duckdb.DuckDBPyConnection, case_id: str) -> list[Row]:
-    """What reviewers did with samples that were retrieved for the case."""
+    """Reviews of samples that were retrieved for the case."""
     return rows(
         con,
         """SELECT item, sample_id, kind, reviewer, caption, evidence->>'reason' AS reason, "at" FROM reviews
@@ -197,13 +200,12 @@ def _reviews(con: duckdb.DuckDBPyConnection, case_id: str) -> list[Row]:
 
 
 def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str], *, limit: int) -> list[Row]:
-    """Before (incumbent) and after (candidate) of the given cases: images and evidence, spread over capabilities,
-    targeted ones first.
+    """Images and evidence of cases before (incumbent) and after (candidate), spread over capabilities, targeted first.
 
-    Cases that no ledger names (a rejected candidate opens none) are left out.
+    Left out are cases that are in no ledger: a rejected candidate opens no cases.
     """
     judged = _JUDGED.format(where="AND prompt_id IN (SELECT prompt_id FROM chosen)")
-    found = rows(
+    pairs = rows(
         con,
         f"""WITH chosen AS (
             SELECT *, row_number() OVER (PARTITION BY capability ORDER BY prompt_id) AS place,
@@ -219,12 +221,12 @@ def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str],
         ORDER BY place, untargeted, c.capability""",
         [round_.targets, sorted(ids), limit, round_.incumbent, round_.checkpoint],
     )
-    return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in found]
+    return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in pairs]
 
 
 def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> list[Row]:
-    """What the round's candidate still fails, spread over capabilities, with the case it belongs to, if any."""
-    found = rows(
+    """Outputs of the round's candidate that fail, spread over capabilities, each with its case if there is one."""
+    outputs = rows(
         con,
         f"""SELECT j.*, c.case_id, c.track, c.status
         FROM ({_ON_CHECKPOINT}) j LEFT JOIN cases c ON c.prompt_id = j.prompt_id AND c.capability = j.capability
@@ -232,13 +234,12 @@ def failures(con: duckdb.DuckDBPyConnection, round_: Round, *, limit: int) -> li
         ORDER BY row_number() OVER (PARTITION BY j.capability ORDER BY j.prompt_id), j.capability LIMIT ?""",
         [round_.checkpoint, limit],
     )
-    return [r | {"evidence": evidence(r["evidence"])} for r in found]
+    return [r | {"evidence": evidence(r["evidence"])} for r in outputs]
 
 
 def references(workspace: Workspace) -> Mapping[str, list[str]]:
-    """Workspace paths of the reference pictures of each held-out prompt that has any."""
-    suite = workspace.path("suite", "suite.jsonl")
-    if not suite.exists():
+    """Workspace paths of the reference images, by held-out prompt that has any."""
+    if not workspace.suite.exists():
         return {}
-    prompts = [json.loads(line) for line in suite.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [json.loads(line) for line in text_lines(workspace.suite) if line.strip()]
     return {p["prompt_id"]: [f"suite/{name}" for name in p["references"]] for p in prompts if p.get("references")}

@@ -1,6 +1,8 @@
-"""Small charts as inline SVG. Colours are CSS classes, so one drawing serves light and dark; x is in per cent of the
-width, so one drawing serves a phone and a desk. Numbers stand beside every chart as text; drawings are decoration to
-screen readers."""
+"""Small charts as inline SVG.
+
+Colours are CSS classes, so that one drawing serves light and dark; x is in per cent of the width, so that one drawing
+serves phones and desktops. The same numbers are next to every chart as text; screen readers skip the drawings.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from dashboards.rounds import ARMS, Line
+from dashboards.rounds import ARMS, CapabilityRates
 from dashboards.training import Curve, Points
 
 _ROW = 15  # pixels per arm
@@ -18,7 +20,7 @@ _DIAMOND = "M0-6 6 0 0 6-6 0z"
 
 @dataclass(frozen=True)
 class LossPlot:
-    """A loss drawing and the ends of its axes: loss at the top and bottom, last step."""
+    """A drawing of loss curves and the ends of its axes: loss at the top and bottom, last step."""
 
     svg: Markup
     top: float
@@ -26,14 +28,16 @@ class LossPlot:
     last_step: int
 
 
-def rate_strip(line: Line) -> Markup:
-    """Failure rates of the arms on [0, 1] with 95 % intervals; the arms also differ in shape, not by colour alone."""
-    arms = [arm for arm in ARMS if arm in line.rates]
+def rate_strip(capability: CapabilityRates) -> Markup:
+    """Failure rates of the arms on [0, 1] with 95 % intervals. Arms differ in shape as well as colour."""
+    arms = [arm for arm in ARMS if arm in capability.rates]
     height = _ROW * len(arms) + 4
     parts = [_grid(height)]
     for i, arm in enumerate(arms):
-        rate, y = line.rates[arm], _ROW * i + _ROW / 2 + 2
-        tip = f"{arm}: {rate.value:.0%} of {line.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
+        rate, y = capability.rates[arm], _ROW * i + _ROW / 2 + 2
+        tip = (
+            f"{arm}: {rate.value:.0%} of {capability.prompts} prompts, 95 % interval {rate.low:.0%} to {rate.high:.0%}"
+        )
         ends = f'x1="{_x(rate.low)}" x2="{_x(rate.high)}" y1="{y}" y2="{y}"'
         parts.append(
             f'<g class="{arm}"><title>{tip}</title><line class="interval" {ends}/>{_marker(arm, rate.value, y)}</g>'
@@ -42,7 +46,7 @@ def rate_strip(line: Line) -> Markup:
 
 
 def change_strip(low: float, high: float, change: float, outcome: str) -> Markup:
-    """Change of a failure rate on [-1, 1] with its interval; left of the middle line is better."""
+    """Change of a failure rate on [-1, 1] with its interval; left of the centre is better."""
     y = 9
     return _svg(
         [
@@ -57,14 +61,14 @@ def change_strip(low: float, high: float, change: float, outcome: str) -> Markup
 
 
 def interval_strip(low: float, high: float, value: float) -> Markup:
-    """A value with its interval, each a share of the width."""
+    """A value with its interval, each as a share of the width."""
     ends = f'x1="{_x(low)}" x2="{_x(high)}" y1="9" y2="9"'
     mark = f'<g class="candidate"><line class="interval" {ends}/><circle cx="{_x(value)}" cy="9" r="5"/></g>'
     return _svg([mark], 18, "strip")
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]]) -> Markup:
-    """Parts (class, amount) of one whole, side by side; amounts share the full width."""
+    """Parts (CSS class, amount) side by side; together they fill the width."""
     total = sum(amount for _, amount in parts) or 1
     out, x = [], 0.0
     for name, amount in parts:
@@ -81,8 +85,10 @@ def share_bar(share: float, name: str = "kept") -> Markup:
 
 
 def loss_plot(curves: Sequence[Curve]) -> LossPlot:
-    """Loss over steps, one line per arm, held-out loss dashed; the top 2 % of values are cut so that the start does not
-    flatten the rest."""
+    """Loss over steps, one line per arm, held-out loss dashed.
+
+    The top 2 % of values are cut off, so that the first steps do not flatten the rest.
+    """
     losses = sorted(y for c in curves for _, y in [*c.loss, *c.held_out])
     top = losses[min(len(losses) - 1, int(0.98 * len(losses)))]
     bottom = losses[0]

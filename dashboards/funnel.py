@@ -1,4 +1,4 @@
-"""The funnel as the pages show it: what each filter of each stage dropped, and why rows were quarantined."""
+"""The funnel as the pages show it: rows dropped by each filter of each stage, and reasons of quarantine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One stage at one resolution bucket: its filters in the order they apply."""
+class StagePass:
+    """One stage at one resolution bucket, with its filters in the order they are applied."""
 
     stage: str
     bucket: int | None
@@ -26,12 +26,12 @@ class Pass:
 
     @property
     def dropped(self) -> int:
-        """Rows that its filters dropped."""
+        """Rows dropped by its filters."""
         return sum(f["dropped"] or 0 for f in self.filters)
 
     @property
     def quarantined(self) -> int:
-        """Rows that it could not judge."""
+        """Rows that could not be judged."""
         return sum(f["quarantined"] or 0 for f in self.filters)
 
     @property
@@ -40,22 +40,22 @@ class Pass:
         return self.entered - self.dropped - self.quarantined
 
 
-def load_funnel(con: duckdb.DuckDBPyConnection) -> list[Pass]:
-    """Every stage and bucket, in the order in which rows meet them."""
-    found = rows(con, "SELECT stage, bucket, filter, status, entered, dropped, quarantined FROM funnel")
+def load_funnel(con: duckdb.DuckDBPyConnection) -> list[StagePass]:
+    """All stages and buckets, in the order rows pass through them."""
+    filters = rows(con, "SELECT stage, bucket, filter, status, entered, dropped, quarantined FROM funnel")
     grouped: dict[tuple[str, int | None], list[Row]] = {}
-    for row in found:
+    for row in filters:
         grouped.setdefault((row["stage"], row["bucket"]), []).append(row)
-    return [Pass(stage, bucket, tuple(filters)) for (stage, bucket), filters in grouped.items()]
+    return [StagePass(stage, bucket, tuple(group)) for (stage, bucket), group in grouped.items()]
 
 
-def not_configured(passes: list[Pass]) -> list[str]:
-    """Filters that the policy names and this installation cannot apply."""
+def not_configured(passes: list[StagePass]) -> list[str]:
+    """Filters of the policy that are not configured here, so not applied."""
     return sorted({f["filter"] for p in passes for f in p.filters if f["status"] != "applied"})
 
 
 def drop_reasons(con: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Dropped rows per filter, most first, each with one example to look at."""
+    """Number of dropped rows per filter, largest first, each with an example."""
     return rows(
         con,
         "SELECT filter, count(*) AS n, arg_min(source_uri, sample_id) AS example, arg_min(score, sample_id) AS score,"
@@ -65,7 +65,7 @@ def drop_reasons(con: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def quarantine_reasons(con: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Quarantined rows per class of fault, most first, each with one example and its full reason."""
+    """Number of quarantined rows per kind of fault, largest first, each with an example and its full reason."""
     return rows(
         con,
         "SELECT split_part(reason, ':', 1) AS fault, count(*) AS n, arg_min(source_uri, source_uri) AS example,"
@@ -74,7 +74,7 @@ def quarantine_reasons(con: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def generated(con: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Remedy samples per round, capability and recipe: made, admitted, dropped."""
+    """Number of remedy samples per round, capability and recipe: made, admitted, dropped."""
     return rows(
         con,
         "SELECT round, capability, recipe, count(*) AS made, count(*) FILTER (outcome = 'admitted') AS admitted,"

@@ -1,4 +1,4 @@
-"""Pictures of a workspace for the pages: only picture files below the root, shrunk and inlined within a byte budget."""
+"""Images of a workspace for the pages: only image files below its root; shrunk and inlined within a byte budget."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 from flywheel.core.workspace import Workspace
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-_SMALL = 12_000  # bytes; a file under this that needs no shrinking is taken as it is
+_SMALL = 12_000  # bytes; a smaller file that needs no shrinking is used unchanged
 
 
 def picture(workspace: Workspace, name: str | None) -> Path | None:
-    """The picture file that a workspace path names; None when there is none or it lies outside the workspace."""
+    """The image file at a workspace path; None if it does not exist or is outside the workspace."""
     if not name or "\0" in name:
         return None
     path = workspace.path(name).resolve()
@@ -24,7 +24,7 @@ def picture(workspace: Workspace, name: str | None) -> Path | None:
 
 
 class InlineImages:
-    """Turns workspace paths into data addresses until `budget` bytes are spent; then, and for missing files, None."""
+    """Turns workspace paths into data addresses until `budget` bytes are used; then, and for missing files, None."""
 
     def __init__(self, workspace: Workspace, budget: int) -> None:
         self.workspace = workspace
@@ -33,7 +33,7 @@ class InlineImages:
         self._done: dict[tuple[str, int], str] = {}
 
     def __call__(self, name: str | None, side: int = 192) -> str | None:
-        """Data address of the picture, its long side at most `side` pixels."""
+        """Data address of the image, its long side at most `side` pixels."""
         path = picture(self.workspace, name)
         if path is None:
             return None
@@ -45,16 +45,16 @@ class InlineImages:
                 self.left_out += 1
                 return None
             self._done[key] = address
-        self.left -= len(self._done[key])  # a page that shows a picture twice carries it twice
+        self.left -= len(self._done[key])  # a page that shows an image twice contains it twice
         return self._done[key]
 
 
 def shrink(path: Path, side: int) -> tuple[bytes, str]:
-    """Bytes and media type of a picture with long side ≤ `side`: a small file as it is, else PNG or WebP."""
-    with path.open("rb") as file, Image.open(file) as image:
-        if max(image.size) <= side and path.stat().st_size <= _SMALL:
+    """Bytes and media type of an image with long side ≤ `side`: a small file unchanged, else PNG or WebP."""
+    with path.open("rb") as file, Image.open(file) as opened:
+        if max(opened.size) <= side and path.stat().st_size <= _SMALL:
             return path.read_bytes(), TYPES[path.suffix.lower()]
-        image = image.convert("RGB")
+        image = opened.convert("RGB")
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         png, webp = _encode(image, "PNG", optimize=True), _encode(image, "WEBP", quality=82)
     return (png, "image/png") if len(png) <= len(webp) else (webp, "image/webp")

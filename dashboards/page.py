@@ -1,4 +1,4 @@
-"""The one Jinja environment behind the report and the dashboard: same templates, same style, escaping always on."""
+"""The Jinja environment of the report and the dashboard: same templates, same style, escaping always on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Link = Callable[..., str]  # (kind: "case" | "round" | …, value) → address f
 
 
 def environment(*, image: Image, link: Link) -> Environment:
-    """Templates with the filters they use; `image` and `link` say where pictures and pages are found."""
+    """Templates with the filters they use. `image` and `link` give the addresses of images and pages."""
     env = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,  # prompts, captions, file names and OCR text are hostile input
@@ -38,7 +38,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "points": points,
         "day": day,
         "text": text,
-        "seen": seen,
+        "seen": observed,
         "difference": difference,
         "track": track,
         "words": words,
@@ -51,7 +51,7 @@ def environment(*, image: Image, link: Link) -> Environment:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Counts with thousands separators, measures with a few digits, a dash for nothing."""
+    """Counts with thousands separators, measures with a few digits, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, int):
@@ -66,33 +66,33 @@ def percent(share: float | None) -> str:
 
 def points(share: float) -> str:
     """A difference of shares as signed percentage points."""
-    whole = round(100 * share)
-    return f"{whole:+d}\u202fpp".replace("-", "−") if whole else "0\u202fpp"
+    change = round(100 * share)
+    return f"{change:+d}\u202fpp".replace("-", "−") if change else "0\u202fpp"
 
 
 def day(at: datetime | None) -> str:
-    """A time in UTC, to the minute."""
+    """A time in UTC, to the minute; a dash for None."""
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def text(value: Any, limit: int = 160) -> str:
-    """Any evidence value as short text; objects and lists are spelled out."""
+    """Any evidence value as short text, including objects and lists."""
     out = _spelled(value)
     return out if len(out) <= limit else out[: limit - 1] + "…"
 
 
-def seen(value: Any) -> str:
-    """What a check saw, in words where it saw nothing."""
+def observed(value: Any) -> str:
+    """What a check saw; `nothing` for an empty value."""
     return "nothing" if value is None or value in ("", []) else text(value)
 
 
-def difference(value: str, other: str, name: str, limit: int = 160) -> Markup:
-    """`value` with the characters that `other` lacks or has otherwise in marks of class `name`."""
+def difference(value: str, reference: str, name: str, limit: int = 160) -> Markup:
+    """`value`, with the characters that are missing or different in `reference` in marks of class `name`."""
     from rapidfuzz.distance import Levenshtein
 
-    value, other = text(value, limit), text(other, limit)
+    value, reference = text(value, limit), text(reference, limit)
     parts = []
-    for change in Levenshtein.opcodes(value, other):
+    for change in Levenshtein.opcodes(value, reference):
         part = escape(value[change.src_start : change.src_end])
         wrong = part and change.tag != "equal"
         parts.append(Markup('<mark class="{}">{}</mark>').format(name, part) if wrong else part)
@@ -100,22 +100,22 @@ def difference(value: str, other: str, name: str, limit: int = 160) -> Markup:
 
 
 def track(name: str | None) -> str:
-    """CSS class of a remedy track; the palette is fixed, so a track looks the same in every report."""
+    """CSS class of a remedy track. The palette is fixed, so that a track looks the same in every report."""
     return f"track-{name}" if name in TRACKS else "track-unrouted"
 
 
 def words(name: str | None) -> str:
-    """An identifier as words."""
+    """An identifier as words; `unrouted` for None."""
     return (name or "unrouted").replace("_", " ")
 
 
 def cell(value: Any) -> str:
-    """Any value of a query's answer."""
+    """Any value of a query result as text."""
     return value.hex() if isinstance(value, bytes) else text(value, 400)
 
 
 def traceable(value: Any) -> bool:
-    """Can lineage say where it comes from? Ids of samples and cases, paths of checkpoints."""
+    """True for what lineage can trace: ids of samples and cases, paths of checkpoints."""
     return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{64}|checkpoints/[\w./-]+", value))
 
 

@@ -1,4 +1,4 @@
-"""The one-file HTML report: opens without a server, asks nothing of the network, stays under 5 MB."""
+"""The one-file HTML report: opens without a server, loads nothing from the network, stays under 5 MB."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from markupsafe import Markup
 
 from dashboards import cases
 from dashboards.images import InlineImages
-from dashboards.page import STYLE, environment
+from dashboards.page import STYLE, Link, environment
 from dashboards.views import LIMITATIONS, data, overview, round_view
 from flywheel.catalog.database import connect, export_round
 from flywheel.catalog.queries import ready
 from flywheel.core.files import write_bytes
 from flywheel.core.workspace import Workspace
 
-IMAGE_BYTES = 3_600_000  # all pictures together, as base64; text and drawings take far less than the rest of 5 MB
-CARDS = 12  # fixed cases shown per round, and broken ones
+IMAGE_BYTES = 3_600_000  # all images together, as base64; text and drawings need far less than the rest of 5 MB
+CARDS = 12  # fixed cases, and broken cases, shown per round
 FAILURES = 24
-DETAILED_ROUNDS = 6  # the latest; older ones are lines in the table
+DETAILED_ROUNDS = 6  # the latest ones; older ones are only rows of the table
 
 
 def render(workspace: Workspace, title: str = "Flywheel report") -> str:
-    """The report as HTML text. Same workspace, same text."""
+    """The report as HTML. Equal workspaces give equal text."""
     con = connect(workspace)
     try:
         page = overview(workspace, con)
@@ -47,16 +47,15 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
 
 def write(workspace: Workspace) -> Path:
     """Write the report into the workspace; returns its path."""
-    path = workspace.path("reports", "report.html")
-    write_bytes(path, render(workspace).encode())
-    return path
+    write_bytes(workspace.report, render(workspace).encode())
+    return workspace.report
 
 
-# What a run leaves for people, by the label of its step.
+# What a run publishes as its last steps, by label.
 PUBLISH = {"export": export_round, "report": write}
 
 
-def _anchor(detailed: set[int]):
+def _anchor(detailed: set[int]) -> Link:
     def link(kind: str, value: object) -> str:
         if kind == "round":
             return f"#round-{value}" if value in detailed else "#earlier"

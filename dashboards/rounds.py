@@ -1,14 +1,14 @@
-"""Rounds as the pages show them: verdict, plan, failure rates per arm with intervals, gate lines."""
+"""Rounds as the pages show them: verdict, plan, failure rates per arm with intervals, lines of the gate."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dashboards.rows import Row, rows
-from flywheel.core.files import read_json
+from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One capability of one round: a rate per arm that was evaluated, and what the gate said."""
+class CapabilityRates:
+    """Failure rates of one capability in one round, by evaluated arm, and its line of the gate."""
 
     capability: str
     prompts: int
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round. `plan` is empty when its file is gone."""
+    """One finished round. `plan` is None if its file is missing."""
 
     number: int
     verdict: str
@@ -52,11 +52,11 @@ class Round:
     snapshot: str
     at: datetime
     result: Row
-    plan: Row = field(default_factory=dict)
+    plan: RoundPlan | None = None
 
     @property
     def targets(self) -> list[str]:
-        """Capabilities that the round set out to repair."""
+        """Capabilities that the round targeted."""
         return list(self.result.get("targets") or [])
 
     @property
@@ -70,38 +70,38 @@ class Round:
         return list(self.result.get("broken") or [])
 
     @property
-    def lines(self) -> list[Line]:
-        """One line per capability: targeted ones first, then by name."""
+    def capabilities(self) -> list[CapabilityRates]:
+        """Rates of every capability: targeted ones first, then by name."""
         gate = {line["check"]: line for line in self.result.get("gate") or []}
         prompts = self.result.get("prompts") or {}
         out = []
-        for capability in self.result.get("failure_rate") or {}:
-            n = int(prompts.get(capability) or 0)
-            found = {arm: (self.result.get(key) or {}).get(capability) for arm, key in _RATES.items()}
-            rates = {arm: wilson(value, n) for arm, value in found.items() if value is not None}
-            out.append(Line(capability, n, rates, capability in self.targets, gate.get(capability)))
-        return sorted(out, key=lambda line: (not line.targeted, line.capability))
+        for name in self.result.get("failure_rate") or {}:
+            n = int(prompts.get(name) or 0)
+            shares = {arm: (self.result.get(key) or {}).get(name) for arm, key in _RATES.items()}
+            rates = {arm: wilson(share, n) for arm, share in shares.items() if share is not None}
+            out.append(CapabilityRates(name, n, rates, name in self.targets, gate.get(name)))
+        return sorted(out, key=lambda c: (not c.targeted, c.capability))
 
     @property
     def arms(self) -> list[str]:
         """Arms that were evaluated."""
-        return [arm for arm in ARMS if any(arm in line.rates for line in self.lines)]
+        return [arm for arm in ARMS if any(arm in c.rates for c in self.capabilities)]
 
     def mean_rate(self, arm: str) -> float | None:
-        """Failure rate of an arm over all prompts of the targeted capabilities (of all, when none is targeted)."""
-        lines = [x for x in self.lines if arm in x.rates and (x.targeted or not self.targets)]
-        total = sum(x.prompts for x in lines)
-        return sum(x.rates[arm].value * x.prompts for x in lines) / total if total else None
+        """Failure rate of an arm over all prompts of the targeted capabilities, or of all if none is targeted."""
+        counted = [c for c in self.capabilities if arm in c.rates and (c.targeted or not self.targets)]
+        total = sum(c.prompts for c in counted)
+        return sum(c.rates[arm].value * c.prompts for c in counted) / total if total else None
 
     @property
     def change(self) -> float | None:
-        """Relative change of the targeted failure rate against the incumbent; -0.3 means 30 % fewer failures."""
+        """Relative change of the targeted failure rate against the incumbent: -0.3 is 30 % fewer failures."""
         before, after = self.mean_rate("incumbent"), self.mean_rate("candidate")
         return (after - before) / before if before and after is not None else None
 
 
 def wilson(share: float, n: int) -> Rate:
-    """95 % Wilson score interval of a share observed on `n` prompts (Wilson 1927); [0, 1] where n is 0."""
+    """95 % Wilson score interval of a share observed on `n` prompts (Wilson 1927); [0, 1] if n is 0."""
     if n <= 0:
         return Rate(share, 0.0, 1.0)
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
@@ -110,8 +110,8 @@ def wilson(share: float, n: int) -> Rate:
 
 
 def load_rounds(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Round]:
-    """Every finished round, oldest first."""
-    found = rows(con, "SELECT * FROM rounds ORDER BY round")
+    """All finished rounds, oldest first."""
+    finished = rows(con, "SELECT * FROM rounds ORDER BY round")
     return [
         Round(
             number=r["round"],
@@ -123,16 +123,16 @@ def load_rounds(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Ro
             result=json.loads(r["result"] or "{}"),
             plan=_plan(workspace, r["round"]),
         )
-        for r in found
+        for r in finished
     ]
 
 
 def counts(con: duckdb.DuckDBPyConnection) -> Row | None:
     """Input, admitted, dropped and quarantined rows of the latest snapshot; None before the first."""
-    found = rows(con, 'SELECT * FROM snapshots ORDER BY "at" DESC LIMIT 1')  # `at` is a DuckDB keyword
-    return found[0] if found else None
+    latest = rows(con, 'SELECT * FROM snapshots ORDER BY "at" DESC LIMIT 1')  # `at` is a DuckDB keyword
+    return latest[0] if latest else None
 
 
-def _plan(workspace: Workspace, number: int) -> dict[str, Any]:
-    path = workspace.path("rounds", f"round-{number:04d}", "plan.json")
-    return read_json(path) if path.exists() else {}
+def _plan(workspace: Workspace, number: int) -> RoundPlan | None:
+    path = workspace.round(number).plan
+    return RoundPlan.read(path) if path.exists() else None

@@ -1,4 +1,4 @@
-"""Rows of the catalog as dictionaries: the only way the pages ask for data."""
+"""Rows of the catalog as dictionaries: the only way in which pages read data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Row = dict[str, Any]
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-    """Every row of a query, in its order."""
+    """All rows of a query, in its order."""
     result = con.execute(sql, list(parameters))
     names = [column[0] for column in result.description]
     return [dict(zip(names, row)) for row in result.fetchall()]
 
 
 def evidence(text: str | None) -> Row:
-    """The JSON object in an evidence column; text that is none becomes `{"note": text}`."""
+    """The JSON object in an evidence column; any other text becomes `{"note": text}`."""
     if not text:
         return {}
     try:

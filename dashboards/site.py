@@ -1,4 +1,4 @@
-"""What every page stands on: the workspace, its templates, and who is asking."""
+"""What every page needs: the workspace, the templates, and the person behind the request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
-from dashboards.page import environment
+from dashboards.page import Image, environment
 from flywheel.catalog import views
 from flywheel.catalog.database import connect
 from flywheel.core.workspace import Workspace
@@ -33,12 +33,12 @@ PAGES = (
     ("Why", "/why"),
     ("SQL", "/sql"),
 )
-FIELDS = 64  # of a form
+FIELDS = 64  # at most, of a form
 
 
 @dataclass(frozen=True)
 class Site:
-    """The application's parts; a page asks for what it needs."""
+    """The parts of the application that pages share."""
 
     workspace: Workspace
     access: Access
@@ -50,7 +50,7 @@ class Site:
         return cls(workspace, access, environment(image=_address(workspace), link=_link))
 
     def show(self, request: Request, template: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
-        """A page. `here`: its entry in the navigation. Gives a new visitor the session that forms need."""
+        """Render a page. `here`: its entry in the navigation. A new visitor gets the session that forms need."""
         fresh = "" if self.access.has_session(request) or not self.access.open else self.access.start("")
         cookie = fresh or request.cookies.get(self.access.cookie, "")
         frame = {
@@ -69,53 +69,53 @@ class Site:
         return response
 
     def set_session(self, response: Response, request: Request, value: str) -> None:
-        """Give the browser its session: no script reads it, no other site's request carries it."""
+        """Set the session cookie. Scripts cannot read it, and requests from other sites do not carry it."""
         secure = request.url.scheme == "https"
         name, seconds = self.access.cookie, SESSION_SECONDS
         response.set_cookie(name, value, max_age=seconds, httponly=True, samesite="strict", secure=secure)
 
     @contextmanager
     def catalog(self, *names: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The views that a page names, or all; as the files are at this moment."""
+        """The named views, or all, over the files as they are at this moment."""
         with closing(connect(self.workspace, names or views.ALL)) as con:
             yield con
 
     def needs(self, role: str) -> Callable[[Request], Person]:
-        """A dependency: who asks. Errors: 403 without the role."""
+        """A dependency that returns the person. Errors: 403 without the role."""
 
         def allowed(request: Request) -> Person:
             person: Person = request.state.person
             if not person.may(role):
-                raise HTTPException(403, f"This needs the role {role}; your token has {person.role}.")
+                raise HTTPException(403, f"This needs the role {role}; your token has the role {person.role}.")
             return person
 
         return allowed
 
     def form(self, role: str) -> Callable[[Request], Awaitable[dict[str, str]]]:
-        """A dependency: the fields of a form that our own page sent. Errors: 403."""
+        """A dependency that returns the fields of a form sent by our own page. Errors: 403."""
         allowed = self.needs(role)
 
         async def fields(request: Request) -> dict[str, str]:
             allowed(request)
-            async with request.form(max_files=0, max_fields=FIELDS) as sent:
-                found = {k: v for k, v in sent.items() if isinstance(v, str)}
-            if not self.access.genuine(request, found.get("csrf", "")):
-                raise HTTPException(403, "This form is too old, or not ours: load the page again.")
-            return found
+            async with request.form(max_files=0, max_fields=FIELDS) as form:
+                values = {k: v for k, v in form.items() if isinstance(v, str)}
+            if not self.access.genuine(request, values.get("csrf", "")):
+                raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
+            return values
 
         return fields
 
 
-def whole(text: str) -> int:
-    """A query value as a number from 0 to a billion. Errors: 404 for anything else."""
+def integer(text: str) -> int:
+    """A query value as an integer from 0 to a billion. Errors: 404 for anything else."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise HTTPException(404, f"{text!r} is no number.")
+        raise HTTPException(404, f"{text!r} is not a number.")
     return int(text)
 
 
-def _address(workspace: Workspace):
+def _address(workspace: Workspace) -> Image:
     def address(name: str | None, side: int = 0) -> str | None:
-        return f"/files/{quote(name)}" if picture(workspace, name) else None
+        return f"/files/{quote(name)}" if name and picture(workspace, name) else None
 
     return address
 

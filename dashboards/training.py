@@ -1,4 +1,4 @@
-"""Training as the pages show it: loss curves per arm, read from the checkpoints' metrics."""
+"""Training as the pages show it: curves of any metric, read from the metrics files of the checkpoints."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from flywheel.core.workspace import Workspace
 
-POINTS = 80  # per curve: the noise of single steps hides the course
+POINTS = 80  # per curve: the noise of single steps would hide the trend
 
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss over steps of one arm, averaged over equal spans of steps. `held_out` is empty where none was measured."""
+    """Loss of one arm over steps, averaged over equal spans of steps. `held_out` is empty if it was not measured."""
 
     arm: str
     loss: Points
@@ -25,19 +26,19 @@ class Curve:
 
 
 def load_curves(workspace: Workspace, number: int) -> list[Curve]:
-    """Curves of a round's candidate and control, where they exist."""
+    """Curves of a round's candidate and control, as far as they exist."""
     out = []
     for arm in ("candidate", "control"):
-        path = workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl")
+        path = workspace.round(number).checkpoint(arm) / "metrics.jsonl"
         if path.exists():
-            found = _metrics(path)
-            out.append(Curve(arm, _thin(_series(found, "loss")), _thin(_series(found, "validation_loss"))))
+            metrics = _metrics(path)
+            out.append(Curve(arm, _thin(_series(metrics, "loss")), _thin(_series(metrics, "validation_loss"))))
     return [c for c in out if c.loss]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One metric of one training run over its steps. `grid`: workspace path of its sample grid, if it has one."""
+    """One metric of one training run over its steps. `grid`: workspace path of its sample grid, if there is one."""
 
     name: str
     points: Points  # as drawn
@@ -49,52 +50,52 @@ class Run:
 
 
 def run_names(workspace: Workspace) -> list[str]:
-    """Folders of `checkpoints` that have metrics, the latest round first."""
+    """Names of the checkpoint folders with metrics, latest round first."""
     return sorted((p.parent.name for p in workspace.path("checkpoints").glob("*/metrics.jsonl")), reverse=True)
 
 
 def load_runs(workspace: Workspace, names: Sequence[str], metric: str) -> tuple[list[str], list[Run]]:
-    """Every metric that the runs record, and `metric` of those that record it; unknown runs are left out."""
-    known, recorded, found = set(run_names(workspace)), set(), []
+    """Names of all metrics that the runs record, and the runs that record `metric`. Unknown runs are left out."""
+    known, recorded, runs = set(run_names(workspace)), set[str](), []
     for name in [n for n in names if n in known]:
         metrics = _metrics(workspace.path("checkpoints", name, "metrics.jsonl"))
         recorded |= {k for m in metrics for k, v in m.items() if isinstance(v, int | float) and k != "step"}
         if points := _series(metrics, metric):
             values = [y for _, y in points]
             grid = f"samples/{name}/grid.png"
-            there = grid if workspace.path(grid).exists() else None
-            found.append(Run(name, _thin(points), values[0], values[-1], min(values), int(points[-1][0]), there))
-    return sorted(recorded), found
+            shown = grid if workspace.path(grid).exists() else None
+            runs.append(Run(name, _thin(points), values[0], values[-1], min(values), int(points[-1][0]), shown))
+    return sorted(recorded), runs
 
 
 def chart(runs: Sequence[Run]) -> str:
-    """JSON for `charts.js`: a line per run."""
+    """Chart data for `charts.js`, as JSON: one line per run."""
     lines = [{"name": r.name, "points": [[x, float(f"{y:.5g}")] for x, y in r.points]} for r in runs]
     return json.dumps({"kind": "curves", "lines": lines})
 
 
 def grids(workspace: Workspace, number: int) -> list[tuple[str, str]]:
     """Arm and workspace path of each sample grid of a round."""
-    names = [(arm, f"samples/round-{number:04d}-{arm}/grid.png") for arm in ("candidate", "control")]
-    return [(arm, name) for arm, name in names if workspace.path(name).exists()]
+    grids = [(arm, workspace.round(number).samples(arm) / "grid.png") for arm in ("candidate", "control")]
+    return [(arm, str(path.relative_to(workspace.root))) for arm, path in grids if path.exists()]
 
 
-def _metrics(path: Path) -> list[dict]:
+def _metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def _series(metrics: list[dict], name: str) -> Points:
-    found = ((m.get("step"), m.get(name)) for m in metrics)
-    return [(float(x), float(y)) for x, y in found if x is not None and _is_number(y)]
+def _series(metrics: list[dict[str, Any]], name: str) -> Points:
+    pairs = ((m.get("step"), m.get(name)) for m in metrics)
+    return [(float(x), float(y)) for x, y in pairs if x is not None and _is_number(y)]
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _thin(points: Points) -> Points:
-    """Means over at most `POINTS` equal spans of the rows."""
+    """Means of points over at most `POINTS` spans of equal size."""
     size = max(1, math.ceil(len(points) / POINTS))
     spans = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(x for x, _ in s) / len(s), sum(y for _, y in s) / len(s)) for s in spans]

@@ -1,4 +1,4 @@
-"""Failure rate per capability over rounds, with intervals, as a chart's data and as a table."""
+"""Failure rate per capability over rounds, with intervals, for a chart and its table."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Trend = dict[int, Rate]  # round → the candidate's failure rate
 
 
 def trends(rounds: Sequence[Round]) -> dict[str, Trend]:
-    """By capability, that with most failures in the last round first."""
-    found: dict[str, Trend] = {}
+    """Trend of every capability, highest failure rate in its last round first."""
+    by_capability: dict[str, Trend] = {}
     for round_ in rounds:
-        for line in round_.lines:
-            if "candidate" in line.rates:
-                found.setdefault(line.capability, {})[round_.number] = line.rates["candidate"]
-    return dict(sorted(found.items(), key=lambda item: (-item[1][max(item[1])].value, item[0])))
+        for c in round_.capabilities:
+            if "candidate" in c.rates:
+                by_capability.setdefault(c.capability, {})[round_.number] = c.rates["candidate"]
+    return dict(sorted(by_capability.items(), key=lambda item: (-item[1][max(item[1])].value, item[0])))
 
 
-def chart(found: dict[str, Trend]) -> str:
-    """JSON for `charts.js`: {rounds, panels: [{name, rates: [[value, low, high] | null per round]}]}."""
-    numbers = sorted({n for trend in found.values() for n in trend})
+def chart(by_capability: dict[str, Trend]) -> str:
+    """Chart data for `charts.js`, as JSON: {rounds, panels: [{name, rates: [[value, low, high] | null per round]}]}."""
+    numbers = sorted({n for trend in by_capability.values() for n in trend})
     panels = [{"name": name.replace("_", " "), "rates": [_triple(trend.get(n)) for n in numbers]}
-              for name, trend in found.items()]  # fmt: skip
+              for name, trend in by_capability.items()]  # fmt: skip
     return json.dumps({"kind": "trends", "rounds": numbers, "panels": panels})
 
 

@@ -1,4 +1,4 @@
-"""What one page needs, gathered: the report and the dashboard show the same views."""
+"""The data of whole pages: the report and the dashboard show the same views."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     import duckdb
 
 LIMITATIONS = (
-    "Verdicts come from automatic checks, and a check can be wrong: text is read by OCR, shapes are found by colour,"
-    " likeness is a correlation. Look at the pictures before acting on a number.",
-    "The interval of a failure rate covers the choice of prompts, not the random seed of sampling or of training: each"
-    " arm was trained once and each prompt was sampled once.",
-    "Several capabilities are tested at once without correction: one gate line in twenty can look significant by"
+    "Verdicts come from automatic checks, and a check can be wrong: text is read by OCR, shapes are detected by colour,"
+    " likeness is a correlation. Look at the images before acting on a number.",
+    "The interval of a failure rate covers the choice of prompts, but not the random seed of sampling or training: each"
+    " arm was trained once, and each prompt was sampled once.",
+    "Several capabilities are tested at once without correction: one line of the gate in twenty can look significant by"
     " chance.",
-    "Fixed and broken are counted on the same held-out prompts in every round. They are never trained on, but plans"
-    " that chase them over many rounds will fit them: exchange the suite from time to time.",
+    "Fixed and broken cases are counted on the same held-out prompts in every round. A suite used over many rounds is"
+    " eventually overfitted, even if never trained on: replace it periodically.",
     "A case describes one prompt of the suite, not how often users meet the failure.",
 )
 
 
 @dataclass(frozen=True)
 class RoundView:
-    """One round with what it changed, its remedies, curves and sample grids."""
+    """One round with the cases it changed, its remedy samples, training curves and sample grids."""
 
     round: Round
     fixed: list[Row]
     broken: list[Row]
-    made: list[Row]
+    remedies: list[Row]
     curves: list[training.Curve]
     grids: list[tuple[str, str]]
 
@@ -44,38 +44,38 @@ def round_view(workspace: Workspace, con: duckdb.DuckDBPyConnection, round_: Rou
         round=round_,
         fixed=cases.changed(con, round_, round_.fixed, limit=cards),
         broken=cases.changed(con, round_, round_.broken, limit=cards),
-        made=[g for g in funnel.generated(con) if g["round"] == round_.number],
+        remedies=[g for g in funnel.generated(con) if g["round"] == round_.number],
         curves=training.load_curves(workspace, round_.number),
         grids=training.grids(workspace, round_.number),
     )
 
 
 def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The first screen: rounds, counts and the numbers of the loop."""
+    """The first screen: rounds, counts, and the numbers of the loop."""
     rounds = load_rounds(workspace, con)
-    found = trends.trends(rounds)
+    by_capability = trends.trends(rounds)
     return {
         "workspace": workspace.root.name,
         "root": str(workspace.root),
         "rounds": rounds,
-        "trends": found,
-        "trend_chart": trends.chart(found),
+        "trends": by_capability,
+        "trend_chart": trends.chart(by_capability),
         "counts": counts(con),
         "tracks": cases.by_track(con),
-        "steps": sum(int(r.plan.get("steps") or 0) for r in rounds),
+        "steps": sum(r.plan.steps for r in rounds if r.plan),
         "prompts": _held_out_prompts(con),
         "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
     }
 
 
 def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
-    """Prompts that the last round was evaluated on."""
+    """Number of prompts that the last round was evaluated on."""
     last = "round = (SELECT max(round) FROM rounds) AND kind = 'evaluation'"
     return rows(con, f"SELECT count(DISTINCT prompt_id) AS n FROM signals WHERE {last}")[0]["n"]
 
 
 def data(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Funnel, drop and quarantine reasons."""
+    """The funnel, and the reasons of drops and quarantine."""
     passes = funnel.load_funnel(con)
     return {
         "funnel": passes,

@@ -1,5 +1,7 @@
-"""What-if sliders: every threshold of the latest snapshot's policy, and what other values would admit. Only scores are
-read."""
+"""What-if sliders: the thresholds of the latest snapshot's policy, and what other values would admit.
+
+Reads only scores.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from flywheel.core.workspace import Workspace
 
 @dataclass(frozen=True)
 class Slider:
-    """One threshold: its path in the policy, its value there, and the range of the scores that the pool has."""
+    """One threshold: its path and value in the policy, and the range of its score in the pool."""
 
     path: str
     stage: str
@@ -32,7 +34,7 @@ class Slider:
 
 
 def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
-    """A slider for each threshold whose score is there, in the order in which filters act."""
+    """A slider for each threshold whose score was computed, in the order filters are applied."""
     ranges = _ranges(workspace, base)
     out = []
     for stage in base.policy.stages:
@@ -46,33 +48,33 @@ def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
     return out
 
 
-def answer(workspace: Workspace, base: Basis, asked: Mapping[str, str]) -> dict[str, Any]:
-    """What `asked`, bound's path → number, would change; paths with the policy's own value ask nothing.
+def answer(workspace: Workspace, base: Basis, thresholds: Mapping[str, str]) -> dict[str, Any]:
+    """What `thresholds` (path → number) would change; the policy's own values change nothing.
 
-    Errors: `UsageError` for a path or number that makes no policy.
+    Errors: `UsageError` for an invalid path or number.
     """
-    settings = parse_settings(f"{path}={number}" for path, number in asked.items())
+    settings = parse_settings(f"{path}={number}" for path, number in thresholds.items())
     return what_if(workspace, base, with_settings(base.policy, changed(base.policy, settings)))
 
 
 def changed(policy: Policy, settings: Mapping[str, float]) -> dict[str, float]:
-    """The settings that differ from the policy. Errors: `UsageError` for a path that it has not."""
+    """The settings that differ from the policy. Errors: `UsageError` for a path that is not in it."""
     return {path: value for path, value in settings.items() if policy.number(path) != value}
 
 
 def current(workspace: Workspace) -> Basis | None:
     """The policy and evaluation of the latest snapshot; None before the first."""
-    found = latest_snapshot(workspace)
-    return _basis(workspace, found) if found else None
+    snapshot = latest_snapshot(workspace)
+    return _basis(workspace, snapshot) if snapshot else None
 
 
 @lru_cache(maxsize=8)
-def _basis(workspace: Workspace, found: str) -> Basis:
-    return basis(workspace, found)  # a snapshot never changes
+def _basis(workspace: Workspace, snapshot: str) -> Basis:
+    return basis(workspace, snapshot)  # a snapshot never changes
 
 
 def _ranges(workspace: Workspace, base: Basis) -> dict[str, tuple[float, float]]:
-    """Least and greatest value of each score that a threshold reads."""
+    """Lowest and highest value of each score that has a threshold."""
     scorers, _ = configure(base.policy)
     known = {f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields}
     wanted = sorted({f.score for s in base.policy.stages for f in s.filters if f.score in known})
@@ -82,6 +84,6 @@ def _ranges(workspace: Workspace, base: Basis) -> dict[str, tuple[float, float]]
     listed = ", ".join(sql.quoted(str(f)) for f in files)
     ends = ", ".join(f'min("{w}")::DOUBLE, max("{w}")::DOUBLE' for w in wanted)
     with sql.connect(workspace) as con:
-        found = con.execute(f"SELECT {ends} FROM read_parquet([{listed}])").fetchone()
-    pairs = zip(found[::2], found[1::2])
+        bounds = con.execute(f"SELECT {ends} FROM read_parquet([{listed}])").fetchall()[0]
+    pairs = zip(bounds[::2], bounds[1::2])
     return {name: pair for name, pair in zip(wanted, pairs) if None not in pair}

@@ -1,4 +1,4 @@
-"""What a flow run leaves for people in Prefect's UI: counts, funnel, gate, progress, and links into the dashboard."""
+"""Artifacts of a flow run in Prefect's UI: counts, funnel, gate, progress, and links to the dashboard."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GATE = ("check", "targeted", "outcome", "incumbent", "candidate", "low", "high"
 
 
 class Shown(Progress):
-    """Progress that a flow run shows too: an artifact per step."""
+    """Progress that also appears in Prefect's UI, as one artifact per step."""
 
     _artifact: Any = None
-    _told = 0.0
+    _updated = 0.0
 
     @contextmanager
     def step(self, label: str) -> Iterator[None]:
@@ -32,15 +32,15 @@ class Shown(Progress):
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         super().__call__(done, total, note)
-        if total and time.monotonic() - self._told > _SECONDS:
+        if total and time.monotonic() - self._updated > _SECONDS:
             from prefect.artifacts import update_progress_artifact
 
-            self._told = time.monotonic()
+            self._updated = time.monotonic()
             update_progress_artifact(self._artifact, progress=100.0 * done / total)
 
 
 def publish(summary: Mapping[str, Any]) -> None:
-    """A run's counts and verdicts as Markdown; failure rates and the last gate as tables; a link to the last round."""
+    """Publish a run's counts and verdicts, its failure rates, the last gate, and a link to the last round."""
     markdown_artifact(markdown(summary), "flywheel-round", "Counts, verdicts, report")
     table_artifact(rate_table(summary), "flywheel-failure-rates", "Failure rate by round and capability")
     if summary["rounds"]:
@@ -51,14 +51,14 @@ def publish(summary: Mapping[str, Any]) -> None:
 
 
 def markdown_artifact(text: str, key: str, description: str = "") -> None:
-    """Markdown under a key."""
+    """Create a Markdown artifact."""
     from prefect.artifacts import create_markdown_artifact
 
     create_markdown_artifact(text, key=key, description=description)
 
 
 def table_artifact(rows: Iterable[Mapping[str, Any]], key: str, description: str) -> None:
-    """A table under a key; none where there are no rows."""
+    """Create a table artifact, unless there are no rows."""
     from prefect.artifacts import create_table_artifact
 
     if table := [dict(r) for r in rows]:
@@ -66,7 +66,7 @@ def table_artifact(rows: Iterable[Mapping[str, Any]], key: str, description: str
 
 
 def link(path: str, text: str) -> None:
-    """A link to a page of the dashboard that FLYWHEEL_DASHBOARD_URL names; none where it names none."""
+    """Create a link to a page of the dashboard at FLYWHEEL_DASHBOARD_URL, if that is set."""
     from prefect.artifacts import create_link_artifact
 
     if url := os.environ.get("FLYWHEEL_DASHBOARD_URL"):
@@ -74,7 +74,7 @@ def link(path: str, text: str) -> None:
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """Counts and verdicts, one line each."""
+    """A run's counts, its verdicts (one line each) and the path of its report, as Markdown."""
     rounds = [
         f"- round {r['round']}: **{r['verdict']}**, {len(r['fixed'])} cases fixed, {len(r['broken'])} broken"
         for r in summary["rounds"]
@@ -82,14 +82,14 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n".join([counts(summary), "", *rounds, "", f"Report: `{summary['report']}`"])
 
 
-def counts(found: Mapping[str, Any]) -> str:
-    """input = admitted + dropped + quarantined, with the numbers."""
-    input_, *rest = (f"{found[k]:,} {k}" for k in ("input", "admitted", "dropped", "quarantined"))
+def counts(summary: Mapping[str, Any]) -> str:
+    """The equation input = admitted + dropped + quarantined with its numbers."""
+    input_, *rest = (f"{summary[k]:,} {k}" for k in ("input", "admitted", "dropped", "quarantined"))
     return f"{input_} = {' + '.join(rest)}"
 
 
 def rate_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per round and capability; the control's rate is null where there was no control run."""
+    """One row per round and capability; the control's rate is null in rounds without a control run."""
     return [
         {
             "round": r["round"],

@@ -1,40 +1,54 @@
-"""When each flow runs: the schedules of `flywheel serve`. `prefect.yaml` holds the same for workers of a pool."""
+"""Deployments of the scheduled flows: for `flywheel serve`, and for the workers of a pool as `prefect.yaml`.
+
+`python -m flows.deployments > prefect.yaml` writes that file.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from prefect.deployments.runner import RunnerDeployment
-
-from flows import scheduled
+from flows.schedules import CRON, JOB, SCHEDULES, SOURCE, WORKSPACE, Schedule
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
-FLOWS = {
-    "curate": scheduled.curate,
-    "collect-signals": scheduled.collect_signals,
-    "route": scheduled.route,
-    "round": scheduled.round_,
-    "review": scheduled.review,
-    "maintenance": scheduled.maintenance,
-}
-SCHEDULES = {
-    "curate": "0 2 * * *",
-    "collect-signals": "0 * * * *",
-    "route": "30 * * * *",
-    "round": "0 4 * * 6",
-    "review": "*/10 * * * *",
-    "maintenance": "0 6 * * 0",
-}
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.deployments.runner import RunnerDeployment
+
+_HEADER = f"""\
+# Deployments of every flow, for the workers of a process pool. Generated: `python -m flows.deployments > prefect.yaml`.
+#
+#   export PREFECT_API_URL=http://127.0.0.1:4200/api FLYWHEEL_WORKSPACE=/data/w FLYWHEEL_SOURCE=/data/photos
+#   prefect work-pool create flywheel --type process
+#   prefect deploy --all
+#   prefect worker start --pool flywheel
+#
+# `flywheel serve` does the same without a pool. Workers import the flows from the installed package: nothing is pulled.
+name: image-flywheel
+pull: []
+
+definitions:
+  pool: &pool
+    name: flywheel
+  limit: &limit
+    limit: 1
+    collision_strategy: ENQUEUE
+  workspace: &workspace "{WORKSPACE}"
+  job: &job
+"""
+_COMMENTS = {"captions": "a JSON Lines file: file, caption, references", "policy": "null: the preset's policy"}
 
 
-def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, Any] = SCHEDULES) -> None:
-    """Register the deployments and run what falls due, until interrupted; then their schedules are paused.
+def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON) -> None:
+    """Register the deployments and start runs when they are due, until interrupted; then pause their schedules.
 
-    Two runs at a time: a round that trains does not keep signals from being collected.
-    Errors: `UsageError` where PREFECT_API_URL names no server that answers.
+    At most two runs at a time, so that signals are collected while a round trains.
+    Errors: `UsageError` when no server answers at PREFECT_API_URL.
     """
     import prefect
 
@@ -47,19 +61,72 @@ def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str,
 
 
 def deployments(
-    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, Any] = SCHEDULES
+    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON
 ) -> list[RunnerDeployment]:
-    """A deployment per flow that has a schedule (cron text, or seconds between runs) for one workspace."""
-    made = []
-    for name, schedule in schedules.items():
-        wanted = FLOWS[name].parameters.properties
-        made.append(
-            FLOWS[name].to_deployment(
-                name=f"{name}-{Workspace(workspace).root.name}",
-                parameters={k: v for k, v in {"workspace": workspace, **parameters}.items() if k in wanted},
-                tags=["flywheel", name],
-                concurrency_limit=1,
-                **{"cron" if isinstance(schedule, str) else "interval": schedule},
-            )
+    """One deployment for each flow in `schedules` (name → cron text, or seconds between runs), for one workspace.
+
+    `parameters` replace the table's wherever a flow takes them.
+    """
+    from prefect.deployments.runner import RunnerDeployment
+
+    table = {schedule.name: schedule for schedule in SCHEDULES}
+    values = {**parameters, "workspace": workspace}
+    root = Workspace(workspace).root.name
+    return [
+        RunnerDeployment.from_flow(
+            flow(table[name]),
+            name=f"{name}-{root}",
+            parameters={k: values.get(k, default) for k, default in table[name].parameters.items()},
+            tags=tags(table[name]),
+            concurrency_limit=1,
+            cron=when if isinstance(when, str) else None,
+            interval=None if isinstance(when, str) else when,
         )
-    return made
+        for name, when in schedules.items()
+    ]
+
+
+def flow(schedule: Schedule) -> Flow[..., Any]:
+    """The flow at a schedule's entrypoint."""
+    module, name = schedule.entrypoint.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def tags(schedule: Schedule) -> list[str]:
+    """Tags of a schedule's runs."""
+    return ["flywheel", schedule.name]
+
+
+def prefect_yaml() -> str:
+    """The text of `prefect.yaml`."""
+    job = "".join(f"    {name}: {_value(value)}{_comment(name)}\n" for name, value in JOB.items())
+    return _HEADER + job + "\ndeployments:\n" + "\n".join(map(_deployment, SCHEDULES))
+
+
+def _deployment(schedule: Schedule) -> str:
+    parameters = ", ".join(f"{name}: {_value(value)}" for name, value in schedule.parameters.items())
+    return f"""\
+  - name: {schedule.name}
+    description: {schedule.description}
+    entrypoint: {schedule.entrypoint}
+    work_pool: *pool
+    concurrency_limit: *limit
+    tags: [{", ".join(tags(schedule))}]
+    schedules: [{{ cron: "{schedule.cron}" }}]
+    parameters: {"*job" if schedule.parameters is JOB else f"{{ {parameters} }}"}
+"""
+
+
+def _value(value: object) -> str:
+    """YAML of a parameter's value: JSON, but for strings that need no quotes."""
+    if value == WORKSPACE:
+        return "*workspace"
+    return value if isinstance(value, str) and value != SOURCE else json.dumps(value)
+
+
+def _comment(name: str) -> str:
+    return f" # {_COMMENTS[name]}" if name in _COMMENTS else ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(prefect_yaml())

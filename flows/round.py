@@ -1,10 +1,11 @@
-"""A round as a Prefect flow: the same plain functions as without Prefect, each a task run that the server records."""
+"""Runs rounds for the command as a Prefect flow run: each step is a task run that the server records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.server import api, configure
@@ -14,19 +15,32 @@ from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Waiting
 from flywheel.rounds.job import Job
-from flywheel.rounds.run import run
+from flywheel.rounds.run import Summary
 
 if TYPE_CHECKING:
-    from prefect import Flow
-
+    from prefect import Task
+    from prefect.client.schemas import TaskRun
+    from prefect.states import State
 
 Publish = Mapping[str, Callable[[Workspace], object]]
 
 
-def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> dict[str, Any]:
-    """`flywheel.rounds.run.run` as a flow run; takes and returns the same, raises the same errors.
+@dataclass(frozen=True)
+class Terminal:
+    """The command that started a flow run: where its progress is shown, and what it publishes as its last steps."""
 
-    The server is an embedded one over `<workspace>/.prefect`, or the one that the environment's PREFECT_API_URL names.
+    progress: Progress
+    publish: Publish
+
+
+# Objects that cannot be parameters of a flow run, which the server stores as JSON. None in scheduled runs.
+TERMINAL: ContextVar[Terminal | None] = ContextVar("terminal", default=None)
+
+
+def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publish | None = None) -> Summary:
+    """Run a job as a flow run; takes, returns and raises the same as `flywheel.rounds.run.run`.
+
+    The server is the one at PREFECT_API_URL, or an embedded one with its files in `<workspace>/.prefect`.
     """
     progress = progress or Progress()
     home = mirror(Workspace(job.workspace).path(".prefect"))
@@ -34,40 +48,13 @@ def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publis
     with ExitStack() as stack:
         with progress.step("start Prefect"):
             stack.enter_context(api(home))
-            flow = round_flow(progress, publish)
-        found = flow(**asdict(job))
-    if isinstance(found, Waiting):
-        raise found
-    return found
-
-
-def round_flow(progress: Progress | None = None, publish: Publish | None = None) -> Flow[..., dict[str, Any] | Waiting]:
-    """The flow `flywheel-round`; its parameters are the fields of `Job`. It ends, well, where people are waited for."""
-    from prefect import flow
-    from prefect.states import Completed
-
-    @flow(name="flywheel-round", retries=0, persist_result=False)
-    def flywheel_round(
-        workspace: str,
-        source: str,
-        captions: str | None = None,
-        policy: str | None = None,
-        preset: str = "tiny",
-        seed: int = 0,
-        rounds: int = 2,
-        workers: int = 2,
-        auto_approve: bool = False,
-    ) -> Any:
-        """Ingest, curate, train, evaluate, route, repair and gate: see `flywheel.rounds.run`."""
-        job = Job(workspace, source, captions, policy, preset, seed, rounds, workers, auto_approve)
-        try:
-            summary = run(job, step=task_step, progress=progress, publish=publish)
-        except Waiting as people:
-            return Completed(name="WaitsForReview", message=str(people), data=people)
-        publish(summary)
-        return summary
-
-    return flywheel_round
+            from flows.scheduled import round_
+        token = TERMINAL.set(Terminal(progress, publish or {}))
+        stack.callback(TERMINAL.reset, token)
+        summary = round_(**asdict(job))
+    if isinstance(summary, Waiting):
+        raise summary
+    return summary
 
 
 def task_step(
@@ -75,9 +62,9 @@ def task_step(
 ) -> Any:
     """Run one step as a task run of that name.
 
-    The task takes and returns nothing: Prefect walks through parameters and results, which may be whole data sets. No
-    cache: a step finds its own finished work. `retry_delays`: seconds before each further try; an error that the user
-    can fix is not tried again.
+    The task has no parameters and no result, because Prefect walks through both, and they may be whole data sets. It
+    has no cache either: a step finds its own finished work. `retry_delays`: seconds to wait before each retry; a
+    `UsageError` is not retried.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
@@ -87,17 +74,17 @@ def task_step(
     def step() -> None:
         results.append(function(*args, **kwargs))
 
-    def may_pass(task: Any, run: Any, state: Any) -> bool:
+    def may_succeed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         return not isinstance(state.result(raise_on_failure=False), UsageError)
 
-    task(
-        step,
+    decorate = task(
         name=function.__name__,
         task_run_name=name,
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=len(retry_delays),
         retry_delay_seconds=list(retry_delays),
-        retry_condition_fn=may_pass,
-    )()
+        retry_condition_fn=may_succeed,
+    )
+    decorate(step)()
     return results[0]

@@ -1,8 +1,8 @@
-"""What runs by schedule, each a Prefect flow of plain calls; `flows.deployments` says when.
+"""The Prefect flows; `flows.schedules` says when each runs.
 
-Flows that change the pool or a round wait for each other, per workspace; a step that fails is tried again where trying
-can help; a failed run calls the webhook that FLYWHEEL_WEBHOOK names. A round that waits for people is suspended: it
-holds no worker and survives any restart, until the review flow finds that they are done and wakes it.
+Flows that change the pool or a round wait for each other, per workspace. A failed step is retried unless the user has
+to fix the cause. A failed run is posted to FLYWHEEL_WEBHOOK. A scheduled round that waits for reviewers is suspended:
+it occupies no worker and survives restarts, until the review flow finds the review finished and resumes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
-from flows.round import task_step
+from flows.round import TERMINAL, Terminal, task_step
 from flywheel.cases.stored import gather, route_stored
 from flywheel.core.files import digest
 from flywheel.core.workspace import Workspace
@@ -40,25 +40,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRIES = (30, 300)  # seconds before each further try of a step
+RETRIES = (30, 300)  # seconds to wait before each retry of a step
 ROUND = "flywheel-round"
-FOREVER = 10 * 365 * 24 * 3600  # seconds: people have their own deadline, Prefect's must not come first
+FOREVER = 10 * 365 * 24 * 3600  # seconds: reviews have their own deadline, and Prefect's must not come first
 
 Count = Annotated[int, Field(ge=1)]
-# A deployment made without the variable that names it still holds the placeholder.
+# A deployment made without the environment variable still holds the placeholder.
 Place = Annotated[str, Field(pattern=r"^[^{\s]", description="Folder; must not be a template")]
 
 
 def notify(flow: Any, flow_run: Any, state: Any) -> None:
-    """Tell the webhook of FLYWHEEL_WEBHOOK that a run failed: its flow, name and message as JSON."""
+    """Post a failed run's flow, name, state and message to FLYWHEEL_WEBHOOK as JSON; not when a command shows them."""
     import httpx
 
-    if url := os.environ.get("FLYWHEEL_WEBHOOK"):
+    if (url := os.environ.get("FLYWHEEL_WEBHOOK")) and not TERMINAL.get():
         body = {"flow": flow.name, "run": flow_run.name, "state": state.name, "message": state.message}
         try:
             httpx.post(url, json=body, timeout=10).raise_for_status()
         except httpx.HTTPError as error:
-            log.warning("the webhook of FLYWHEEL_WEBHOOK was not reached: %s", error)
+            log.warning("cannot post to FLYWHEEL_WEBHOOK: %s", error)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def one_at_a_time(workspace: Workspace) -> Iterator[None]:
 
 
 def retried(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """A step that is tried again after what may pass: not after an error that the user must mend."""
+    """Run a step as a task; retry errors that may pass, but not those that the user has to fix."""
     return task_step(name, function, *args, retry_delays=RETRIES)
 
 
@@ -86,7 +86,7 @@ def curate(
     seed: int = 0,
     workers: Count = 2,
 ) -> None:
-    """Bring new pictures of the source into the pool, score, decide and shard what is new."""
+    """Ingest new images of the source, then score, filter and shard them."""
     job = Job(workspace, source, captions, policy, preset, seed, workers=workers)
     runs.validate(job)
     with one_at_a_time(Workspace(workspace)):
@@ -98,16 +98,16 @@ def curate(
 
 @flow(name="flywheel-collect-signals", on_failure=[notify], persist_result=False)
 def collect_signals(workspace: Place, model: str | None = None) -> None:
-    """Import what arrived in the inbox: feedback, judgements, battles. Fails at its end for an unreadable file."""
-    found = retried("collect", lambda: collect(Workspace(workspace, create=False), model=model))
-    table_artifact(found, "flywheel-inbox", "Signals by source")
-    if unread := [f"{r['source']}: {r['error']}" for r in found if r["error"]]:
-        raise RuntimeError(f"repair or remove what cannot be read: {'; '.join(unread)}")
+    """Import new files of the inbox: feedback, judgements, battles. Fails at the end if a file cannot be read."""
+    files = retried("collect", lambda: collect(Workspace(workspace, create=False), model=model))
+    table_artifact(files, "flywheel-inbox", "Signals by source")
+    if unreadable := [f"{f['source']}: {f['error']}" for f in files if f["error"]]:
+        raise RuntimeError(f"repair or remove these unreadable files: {'; '.join(unreadable)}")
 
 
 @flow(name="flywheel-route", on_failure=[notify], persist_result=False)
 def route(workspace: Place, preset: str = "tiny") -> None:
-    """Turn new signals into cases, and route the cases on which experiments are stored. Calls no model."""
+    """Turn new signals into cases, and route the cases that have stored experiments. Calls no model."""
     opened, settings = Workspace(workspace, create=False), load_preset(preset).attribution
     events = retried("gather", gather, opened)
     tracks = retried("route", route_stored, opened, settings)
@@ -126,43 +126,64 @@ def round_(
     seed: int = 0,
     workers: Count = 2,
     auto_approve: bool = False,
+    rounds: Count | None = None,
 ) -> Any:
-    """One more round on the source as it is now. Where people must review, it is suspended until they have."""
-    from dashboards.report import PUBLISH
+    """Run on the source as it is now until `rounds` rounds are finished; by default, one more than there are.
 
-    opened = Workspace(workspace)
-    if [run for run in suspended(workspace) if str(run.id) != flow_run.id]:
+    When people must review, a scheduled run is suspended until they have; a run of the command ends.
+    """
+    opened, terminal = Workspace(workspace), TERMINAL.get()
+    if not terminal and [run for run in suspended(workspace) if str(run.id) != flow_run.id]:
         return Completed(name="Skipped", message="an earlier run of this round waits for review")
+    shown, step = (terminal, task_step) if terminal else (_scheduled(), retried)
     try:
-        with one_at_a_time(opened):
-            job = Job(workspace, source, captions, policy, preset, seed, next_round(opened), workers, auto_approve)
+        with nullcontext() if terminal else one_at_a_time(opened):
+            number = rounds or next_round(opened)
+            job = Job(workspace, source, captions, policy, preset, seed, number, workers, auto_approve)
             runs.validate(job)
-            publish(runs.run(job, step=retried, progress=Shown(), publish=PUBLISH))
-            return None
-    except Waiting as people:
-        markdown_artifact(str(people), "flywheel-review", "What this round waits for")
+            summary = runs.run(job, step=step, progress=shown.progress, publish=shown.publish)
+            publish(summary.as_dict())
+            return summary
+    except Waiting as waiting:
+        if terminal:
+            return Completed(name="WaitsForReview", message=str(waiting), data=waiting)
+        markdown_artifact(str(waiting), "flywheel-review", "What this round waits for")
         link("review", "Review queue")
     return suspend_flow_run(timeout=FOREVER, key=uuid4().hex)  # ends this process
 
 
+def _scheduled() -> Terminal:
+    from dashboards.report import PUBLISH
+
+    return Terminal(Shown(), PUBLISH)
+
+
 @flow(name="flywheel-review", on_failure=[notify], persist_result=False)
 def review(workspace: Place) -> None:
-    """Wake the round that waits for review, once people are done or their deadline has passed."""
+    """Resume the round that waits for review, once the review is finished or its deadline has passed."""
     if not Queue(Workspace(workspace, create=False)).pending():
         for run in suspended(workspace):
             resume_flow_run(run.id)
 
 
 def suspended(workspace: str) -> list[FlowRun]:
-    """Runs of the round's flow on this workspace that wait for review."""
-    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+    """Runs of the round flow on this workspace that wait for review."""
+    from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowFilterName,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
 
+    paused = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
-            flow_filter=FlowFilter(name={"any_": [ROUND]}),
-            flow_run_filter=FlowRunFilter(state={"type": {"any_": ["PAUSED"]}}),
+        waiting = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[ROUND])),
+            flow_run_filter=FlowRunFilter(state=paused),
         )
-    return [run for run in found if run.parameters.get("workspace") == workspace]
+    return [run for run in waiting if run.parameters.get("workspace") == workspace]
 
 
 @flow(name="flywheel-maintenance", on_failure=[notify], persist_result=False)
@@ -170,9 +191,9 @@ def maintenance(workspace: Place, keep_hours: Annotated[int, Field(ge=0)] = 168)
     """Compact and vacuum the ledgers, export the last round as DuckDB, verify every file."""
     opened = Workspace(workspace, create=False)
     with one_at_a_time(opened):
-        found = retried("maintain", lambda: maintain(opened, keep_hours=keep_hours))
-    table_artifact([{"ledger": n, **c} for n, c in found["ledgers"].items()], "flywheel-ledgers", "Files by ledger")
-    said = "sound" if found["sound"] else "**NOT SOUND**: " + "; ".join(f["path"] for f in found["findings"])
-    markdown_artifact(f"{found['files']:,} files verified: {said}", "flywheel-fsck")
-    if not found["sound"]:
+        report = retried("maintain", lambda: maintain(opened, keep_hours=keep_hours))
+    table_artifact([{"ledger": n, **c} for n, c in report["ledgers"].items()], "flywheel-ledgers", "Files by ledger")
+    verdict = "sound" if report["sound"] else "**NOT SOUND**: " + "; ".join(f["path"] for f in report["findings"])
+    markdown_artifact(f"{report['files']:,} files verified: {verdict}", "flywheel-fsck")
+    if not report["sound"]:
         raise RuntimeError(f"{workspace} is not sound: run `flywheel fsck -w {workspace}`")

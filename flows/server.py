@@ -1,6 +1,6 @@
 """The embedded Prefect server: one process that lives exactly as long as the run that needs it.
 
-Prefect's own temporary server outlives a driver killed by SIGKILL; this one ends when the pipe to its driver closes.
+Prefect's own temporary server survives a SIGKILL of its driver; this one ends when the pipe from its driver closes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flywheel.core.errors import UsageError
 
-# Nothing leaves the machine, and the run's own progress is all that the user reads. The user's environment wins.
+if TYPE_CHECKING:
+    from prefect.settings.legacy import Setting
+
+# Send nothing off the machine, and show the user only the run's own progress. The user's environment takes precedence.
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -23,7 +27,7 @@ _QUIET = {
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
 }
-# What one run does not use is not started: web UI, block types, automations. A cold start falls from 16 s to 12 s.
+# Do not start what one run does not use: web UI, block types, automations. This cuts a cold start from 16 s to 12 s.
 _LEAN = {
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_API_BLOCKS_REGISTER_ON_START": "false",
@@ -34,7 +38,7 @@ _LEAN = {
 
 
 def configure(home: Path) -> None:
-    """Keep Prefect's files in `home` and its log lines quiet. Takes effect when called before prefect is imported."""
+    """Keep Prefect's files in `home` and silence its logs. Call this before prefect is imported."""
     home.mkdir(parents=True, exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)
     for name, value in _QUIET.items():
@@ -43,9 +47,9 @@ def configure(home: Path) -> None:
 
 @contextmanager
 def api(home: Path) -> Iterator[str]:
-    """Yield the address of the server in use, the user's or an embedded one, and make it Prefect's current one.
+    """Use the server at PREFECT_API_URL, or an embedded one, inside the block; yields its address.
 
-    Errors: `UsageError` when no server answers, or when it stops answering while the block runs.
+    Errors: `UsageError` when no server answers, or when it stops answering inside the block.
     """
     with ExitStack() as stack:
         url = os.environ.get("PREFECT_API_URL")
@@ -57,31 +61,30 @@ def api(home: Path) -> Iterator[str]:
         from prefect.events.worker import EventsWorker
         from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-        settings = {PREFECT_API_URL: url}
-        if not os.environ.get("PREFECT_API_URL"):  # on this machine it answers or is dead: nothing waits for it long
+        settings: dict[Setting, str | int] = {PREFECT_API_URL: url}
+        if not os.environ.get("PREFECT_API_URL"):  # an embedded server answers at once or is dead: do not wait for it
             settings[PREFECT_CLIENT_MAX_RETRIES] = 1
             EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=0)
             stack.callback(EventsWorker.set_client_override, None)
         stack.enter_context(temporary_settings(updates=settings))
-        stack.callback(EventsWorker.drain_all)  # task runs are recorded from events: send the last ones first
+        stack.callback(EventsWorker.drain_all)  # the server records task runs from events: send the last ones
         try:
             yield url
         except UsageError:
             raise
         except Exception as error:
-            if not _silence(url):
+            if not _failure(url):
                 raise
             raise UsageError(
-                f"the Prefect server at {url} stopped answering: run again, or with --no-prefect; "
-                "what is finished is kept"
+                f"the Prefect server at {url} stopped answering: run again, or with --no-prefect; finished work is kept"
             ) from error
 
 
 @contextmanager
 def embedded_server(home: Path) -> Iterator[str]:
-    """Yield the API address of a server over the database in `home`; it stops with the block, or with this process.
+    """Run a server with its database in `home`, until the block or this process ends; yields its API address.
 
-    Errors: `RuntimeError` that names the log when the server does not come up.
+    Errors: `RuntimeError` with the path of the log when the server does not start.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
@@ -94,13 +97,13 @@ def embedded_server(home: Path) -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=sink,
             env=environment,
-            cwd=Path(__file__).resolve().parents[1],  # where `flows` can be imported, whatever the user's folder
-            start_new_session=True,  # Ctrl-C is for the driver, which still has its end to record here
+            cwd=Path(__file__).resolve().parents[1],  # so that `flows` can be imported from any user's folder
+            start_new_session=True,  # Ctrl-C must reach only the driver, which still records its end here
         )
     try:
-        import prefect  # noqa: F401 - a second of importing, spent while the server starts
+        import prefect  # noqa: F401 - the import takes a second: do it while the server starts
 
-        address = server.stdout.readline().decode().strip()  # written once it answers; empty when it ended instead
+        address = next(iter(server.stdout or ()), b"").decode().strip()  # printed when it answers; empty if it ended
         if not address:
             raise RuntimeError(f"the embedded Prefect server did not start: read {log}, or run with --no-prefect")
         yield address
@@ -109,34 +112,32 @@ def embedded_server(home: Path) -> Iterator[str]:
 
 
 def probe() -> str:
-    """Reach the server in use, an embedded one in a folder of its own where there is none; says which answered."""
+    """Reach the server at PREFECT_API_URL, or start an embedded one for a moment; returns which one answered."""
     with tempfile.TemporaryDirectory(prefix="prefect-") as home:
         configure(Path(home))
         with api(Path(home)) as url:
             return f"{'server of PREFECT_API_URL' if os.environ.get('PREFECT_API_URL') else 'embedded server'} at {url}"
 
 
-def _stop(server: subprocess.Popen) -> None:
-    server.stdin.close()
+def _stop(server: subprocess.Popen[bytes]) -> None:
     try:
-        server.wait(timeout=10)
+        server.communicate(timeout=10)  # closes its standard input first
     except subprocess.TimeoutExpired:
         server.kill()
-        server.wait()
-    server.stdout.close()
+        server.communicate()
 
 
 def reach(url: str) -> None:
-    """Errors: `UsageError` when no server answers there."""
-    if error := _silence(url):
+    """Check that a server answers at `url`. Errors: `UsageError`."""
+    if error := _failure(url):
         raise UsageError(
             f"no Prefect server answers at PREFECT_API_URL={url} ({error}): start one with `prefect server start`,"
             " unset the variable to use the embedded one, or add --no-prefect"
         ) from error
 
 
-def _silence(url: str) -> Exception | None:
-    """Why no server answers there; None when one does."""
+def _failure(url: str) -> Exception | None:
+    """The error of a request to the server; None when it answers."""
     import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""`python -m flows.server_process`: a Prefect API server on a free loopback port, until standard input closes."""
+"""Run a Prefect API server on a free loopback port until standard input closes: `python -m flows.server_process`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _GRACE_SECONDS = 5
 
 
 def main() -> None:
-    """Serve; print the API address on standard output as soon as requests are answered."""
+    """Serve; print the API address on standard output as soon as the server answers."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))  # the kernel picks a free port: two runs never race for one
+    listener.bind(("127.0.0.1", 0))  # the kernel picks a free port, so two runs never compete for one
     server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True), log_level="error", lifespan="on"))
     threading.Thread(target=_end_with_driver, args=(server,), daemon=True).start()
     asyncio.run(_serve(server, listener))
@@ -34,7 +34,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 def _end_with_driver(server: uvicorn.Server) -> None:
-    """Shut down when the driver closes the pipe or dies in any way; the journal makes an abrupt end safe too."""
+    """Shut down when the driver closes the pipe or dies. The database's journal makes an abrupt end safe too."""
     sys.stdin.buffer.read()
     server.should_exit = True
     time.sleep(_GRACE_SECONDS)

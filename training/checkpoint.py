@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and one JSON, complete or absent.
 
-While several processes train, intermediate ones hold each process's share of the tensors instead, in `shares/`, as
-torch.distributed.checkpoint lays them out: any number of processes resumes from either kind.
+Intermediate checkpoints of several processes hold each process's share of the tensors in `shares/` instead, in the
+format of torch.distributed.checkpoint. Any number of processes can resume from either kind.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Step, run, seed, recipe, model and condition. Errors: `UsageError` when the folder is no checkpoint."""
+        """Step, run, seed, recipe, model and condition. Errors: `UsageError` if the folder is not a checkpoint."""
         try:
             config = read_json(self.path / "config.json")
         except (OSError, ValueError) as error:
@@ -55,14 +55,14 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
-        config = self.config  # first: it says so where the folder is no checkpoint
+        config = self.config  # first, for its error about a folder that is not a checkpoint
         weights = [self.path / "ema.safetensors"] if self.shares is None else sorted(self.shares.iterdir())
         files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
         return digest(*files, config["model"], config["condition"])
 
     @property
     def shares(self) -> Path | None:
-        """Where several processes wrote their shares of the tensors."""
+        """Where several processes wrote their shares of the tensors; None if one process wrote whole ones."""
         folder = self.path / SHARES
         return folder if folder.is_dir() else None
 
@@ -74,17 +74,22 @@ class Checkpoint:
             return load_file(self.path / f"{name}.safetensors")
         import torch
         from torch.distributed.checkpoint import FileSystemReader, load
+        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
         reader = FileSystemReader(self.shares)
         stored = reader.read_metadata().state_dict_metadata
-        out = {k: torch.empty(v.size, dtype=v.properties.dtype) for k, v in stored.items() if k.startswith(f"{name}.")}
+        out = {
+            k: torch.empty(v.size, dtype=v.properties.dtype)
+            for k, v in stored.items()
+            if k.startswith(f"{name}.") and isinstance(v, TensorStorageMetadata)
+        }
         load(out, storage_reader=reader, no_dist=True)
         return {k.removeprefix(f"{name}."): v for k, v in out.items()}
 
     def restore(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Fill the tensors of `state` in place, whole ones and shares alike; where they are shares, all processes ask.
+        """Load into the tensors of `state`, whole ones or shares; with shares, every process must call it.
 
-        Errors: `UsageError` when the checkpoint's tensors are not those of `state`.
+        Errors: `UsageError` if the checkpoint's tensors do not fit those of `state`.
         """
         import torch
         from safetensors import safe_open
@@ -105,7 +110,7 @@ class Checkpoint:
                         tensor.copy_(stored)
         except (CheckpointException, OSError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"{self.path} cannot be resumed ({error}): remove it to resume from the one before"
+                f"{self.path} cannot be resumed ({error}): remove it to resume from the previous one"
             ) from error
 
     def model(self, weights: str = "ema") -> MMDiT:
@@ -126,9 +131,9 @@ class Checkpoint:
 def write(
     path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder | None, config: Mapping[str, Any]
 ) -> Checkpoint:
-    """Write a checkpoint folder: under a temporary name, then renamed. An existing `path` is left as it is.
+    """Write a checkpoint folder under a temporary name, then rename it; an existing `path` is kept.
 
-    `autoencoder`: whose latents the model works on; None where the model is one.
+    `autoencoder`: of the model's latents; None if the model is itself an autoencoder.
     """
     from safetensors.torch import save
 
@@ -151,7 +156,7 @@ def write_together(
     config: Mapping[str, Any],
     world: World,
 ) -> Checkpoint:
-    """The same from several processes, each with its share of the tensors; all of them call it."""
+    """Write a checkpoint from several processes, each with its share of the tensors; every process must call it."""
     from torch.distributed.checkpoint import save
 
     if world.size == 1:
@@ -170,9 +175,9 @@ def write_together(
 
 
 def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
-    """Write the configuration, with every file's size and hash, and give the folder its name."""
-    found = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
-    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in found.items()}
+    """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
+    paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
     write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
     os.replace(temporary, path)
 
@@ -187,7 +192,7 @@ def steps(out_dir: Path) -> list[Checkpoint]:
 
 
 def sweep(out_dir: Path) -> None:
-    """Make the folder, and remove from it what killed writers left behind."""
+    """Create the folder, and remove leftovers of killed writers from it."""
     out_dir.mkdir(parents=True, exist_ok=True)
     for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -203,9 +208,9 @@ def prune(out_dir: Path, keep: int) -> None:
 
 
 class Metrics:
-    """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are cut off.
+    """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are removed.
 
-    `tensorboard`: the same numbers as an event file too. Errors: `ImportError` without TensorBoard.
+    `tensorboard`: also write the numbers as TensorBoard events. Errors: `ImportError` without TensorBoard.
     """
 
     def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
@@ -232,7 +237,7 @@ def _board(folder: Path, resume_step: int) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a last line that a killed writer left half-written is not one."""
+    """The complete lines of a metrics file; a half-written last line of a killed writer is ignored."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,6 +1,6 @@
-"""Processes that train one model together: who they are, which rows are whose, how the weights are divided.
+"""Training one model in several processes: their ranks, each one's rows, and the sharded weights.
 
-torchrun or Ray Train starts them; FSDP2 divides weights, gradients and optimiser. The model knows nothing of it.
+torchrun or Ray Train starts them; FSDP2 shards weights, gradients and optimiser. The model's code is unaware of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Does this process write what is written once?"""
+        """Is this the process that writes checkpoints and metrics?"""
         return self.rank == 0
 
     def sum(self, value: float) -> float:
@@ -50,14 +50,14 @@ class World:
         return total.item()
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process gets here."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world that torchrun's environment or an existing process group describes; else this process alone."""
+    """The world of torchrun's environment or of an existing process group; else this process alone."""
     device = choose_device()
     ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if ours:
@@ -92,9 +92,9 @@ def computing(recipe: Recipe, device: torch.device) -> torch.autocast:
 def own_rows(rows: Sequence[T], world: World, at_once: int = 0) -> Iterator[tuple[list[T], int]]:
     """This process's share of rows of one layout, `at_once` at a time (0: all): (rows, how many of them count).
 
-    Every process gets as many parts of the same sizes, because sharded weights need all of them at every pass. Where
-    rows do not divide evenly one is repeated, at the end, and does not count. Shares are runs of neighbours, which the
-    plan draws from the same row groups: what one process reads, few others read too.
+    Every process gets equally many parts of the same sizes, because a pass with sharded weights needs all processes. If
+    rows do not divide evenly, the last one is repeated at the end and does not count. A share is a run of neighbours,
+    which the plan draws from the same row groups, so few processes read the same row group.
     """
     each = -(-len(rows) // world.size)
     own = list(rows[world.rank * each : (world.rank + 1) * each])
@@ -106,9 +106,9 @@ def own_rows(rows: Sequence[T], world: World, at_once: int = 0) -> Iterator[tupl
 
 
 def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
-    """Move `model` to this process's device and lay the recipe's switches and FSDP2 around it; returns it.
+    """Move `model` to this process's device and apply the recipe's switches and FSDP2; returns it.
 
-    Gathered weights are kept from forward to backward pass: a block uses its own twice in each, around the attention.
+    Gathered weights are kept from forward to backward pass, because a block uses them before and after its attention.
     """
     if recipe.activation_checkpointing:
         for block in model.blocks:
@@ -118,7 +118,7 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
         model.compile()
     if world.size == 1:
         return model.to(world.device)
-    # Nothing of ours changes a block's output in place, which is what this warning is about.
+    # This warning is about changing a block's output in place, which nothing here does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     half = torch.bfloat16 if half_precision(recipe, world.device) else None
@@ -129,19 +129,20 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
         for name in BLOCK_METHODS:
             register_fsdp_forward_method(block, name)
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each process may hold a part; every process must ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
-    """Whole tensors on the CPU of the first process, nothing on the others; one at a time, every process must ask."""
+    """Whole tensors on the first process's CPU, nothing on the others; one at a time. Every process must call it."""
     out = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        full = full_tensor(tensor.detach())
         if world.first:
             out[name] = full.cpu()
     return out

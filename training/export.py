@@ -1,4 +1,4 @@
-"""A checkpoint of 2.1-compatible parts as a diffusers `QwenImage21Pipeline` folder."""
+"""Exports a checkpoint with 2.1-compatible parts as a diffusers `QwenImage21Pipeline` folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from training.models.vae import VAE
 
 
 def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str = "ema") -> Path:
-    """Write `folder` for `QwenImage21Pipeline.from_pretrained`; it draws the latents that our sampler draws.
+    """Write `folder` for `QwenImage21Pipeline.from_pretrained`; it produces the same latents as our sampler.
 
-    `weights`: "ema" or "model". The pipeline's own defaults follow the checkpoint's time grid. Errors: `UsageError` for
-    a folder that exists, and for a checkpoint that the pipeline cannot express, naming every part that stands against
-    it.
+    `weights`: "ema" or "model". The pipeline's defaults follow the checkpoint's time grid. Errors: `UsageError` if the
+    folder exists, or if the pipeline cannot express the checkpoint; the message lists every part that does not fit.
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
     folder = Path(folder)
@@ -38,44 +37,47 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
 
 
 def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
-    """The same as an object in memory. Errors: see `export_pipeline`."""
+    """Build the pipeline in memory. Errors: see `export_pipeline`."""
     declare_operators()
-    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline, QwenImage21Transformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21Transformer2DModel
 
     model, condition = checkpoint.model(weights), checkpoint.config["condition"]
     autoencoder, encoder = checkpoint.autoencoder(), load_condition_encoder(condition["encoder"])
-    against = []
+    vae = autoencoder.model if isinstance(autoencoder, VAE) else None
+    qwen = encoder if isinstance(encoder, Qwen3VL) else None
+    misfits = []
     try:
         shape = diffusers_config(model.config)
     except ValueError as error:
-        against.append(f"its transformer ({error})")
-    if not isinstance(autoencoder, VAE) or type(autoencoder.model).__name__ != "AutoencoderKLQwenImage21":
-        against.append("its autoencoder, which is no AutoencoderKLQwenImage21")
-    if not isinstance(encoder, Qwen3VL):
-        against.append(f"its condition encoder {condition['encoder']}, which is no Qwen3-VL")
-    elif encoder.fingerprint != condition["fingerprint"]:
-        against.append(f"its condition encoder: {condition['encoder']} has changed since it was trained")
+        misfits.append(f"its transformer ({error})")
+    if type(vae).__name__ != "AutoencoderKLQwenImage21":
+        misfits.append("its autoencoder, which is not an AutoencoderKLQwenImage21")
+    if qwen is None:
+        misfits.append(f"its condition encoder {condition['encoder']}, which is not a Qwen3-VL")
+    elif qwen.fingerprint != condition["fingerprint"]:
+        misfits.append(f"its condition encoder: {condition['encoder']} has changed since it was trained")
     if condition["tokens"]:
-        against.append(f"its captions, padded to {condition['tokens']} tokens (the pipeline pads none)")
-    if against:
-        raise UsageError(f"{checkpoint.path} does not fit QwenImage21Pipeline: {'; '.join(against)}")
+        misfits.append(f"its captions, padded to {condition['tokens']} tokens (the pipeline does not pad)")
+    if misfits or qwen is None:
+        raise UsageError(f"{checkpoint.path} does not fit QwenImage21Pipeline: {'; '.join(misfits)}")
     transformer = QwenImage21Transformer2DModel(**shape)
     transformer.load_state_dict(to_diffusers(model.state_dict(), model.config), strict=True)
     settings, sigmas = _scheduler(checkpoint.config)
     return QwenImage21Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**settings),
-        vae=autoencoder.model,
-        text_encoder=encoder.model,
-        processor=encoder.processor,
+        vae=vae,
+        text_encoder=qwen.model,
+        processor=qwen.processor,
         transformer=transformer,
         sample_sigmas=sigmas,
     )
 
 
 def _scheduler(config: dict[str, Any]) -> tuple[dict[str, Any], list[float] | None]:
-    """Settings of diffusers' scheduler and the grid that the pipeline is to use, without its closing 0.
+    """Settings of diffusers' scheduler, and the pipeline's time grid without its final 0.
 
-    A grid of the checkpoint's own and the uniform one must not be shifted again.
+    The checkpoint's own grid and the uniform one must not be shifted again.
     """
     if config.get("sigmas"):
         return {"shift": 1.0, "use_dynamic_shifting": False}, schedules.own(config["sigmas"])[:-1].tolist()

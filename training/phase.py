@@ -1,11 +1,12 @@
-"""One training loop for every phase: flow matching on shards. Killed and run again, it ends in the same bits."""
+"""One training loop for every phase: flow matching on shards. An interrupted run resumes to the same bits."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,31 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
+from flywheel.core.storage import located
 from training import checkpoint as checkpoints
+from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint, Metrics
-from training.data import files
 from training.data.latents import Latents, encoded
-from training.data.loader import Loader, MicroBatch, Prepared
-from training.data.plan import Plan, Row, Source, plan_digest
+from training.data.loader import Loader, Prepared
+from training.data.plan import DataPlan, MixSource, PlanSettings, plan_digest
 from training.data.row_group import RowGroup
-from training.distributed import World, computing, gathered, joined, own_rows, parallelise, whole
-from training.losses.flow_matching import flow_matching_loss, logit_normal
+from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
 from training.models.autoencoder import Autoencoder
-from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
+from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe
-from training.sampling import Sampler, grid
-from training.sequence import as_tokens, sequence_layout
+from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, step_name
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
 from training.vae.autoencoding import choose_autoencoder
+from training.validation import draw_held_out, validation_loss
 
 log = logging.getLogger(__name__)
-VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-Progress = Callable[[int, int, Mapping[str, Any]], None]
-"""(step, steps, metrics of the step)."""
 
 
 def train(
     out_dir: Path,
-    mix: Sequence[Source],
+    mix: Sequence[MixSource],
     recipe: Recipe,
     *,
     init: Path | None = None,
@@ -57,229 +54,220 @@ def train(
     `init`: a checkpoint to start from (its EMA weights, autoencoder and model shape), with a fresh optimiser.
     Resumes from the last checkpoint in `out_dir`. Several processes, started by torchrun or Ray Train with the same
     arguments, train one model; the first one writes and reports, and each sees `out_dir` and the shards. Their number
-    may change from one start to the next. Errors: `UsageError` when `out_dir` holds another run, or the loss is no
-    longer a number; `ShardError`.
+    may change from one start to the next. Errors: `UsageError` when `out_dir` holds another run, or the loss is not
+    finite; `ShardError`.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     parent = Checkpoint(fetched(init)) if init is not None else None
-    plan_numbers = {
+    settings = plan_settings(recipe, seed)
+    run = digest(plan_digest(mix, **settings), recipe.method(), steps, parent and parent.fingerprint)
+    final = finished(out_dir, run)
+    if final is not None:
+        return final
+    with joined() as world:
+        phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, seed=seed, steps=steps)
+        metrics = Metrics(out_dir, resume_step=phase.done, tensorboard=tensorboard) if world.first else None
+        while phase.done < steps:
+            clock = time.process_time()
+            line = _step(phase)
+            if metrics is not None:
+                metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
+            if progress is not None and world.first:
+                progress(phase.done, steps, line)
+            if due(recipe.sample_every, phase.done):
+                _draw_samples(phase)
+            if due(recipe.checkpoint_every, phase.done) and phase.done < steps:
+                _save(phase)
+        return _finish(phase)
+
+
+# The loop -----------------------------------------------------------------------------------------------------------
+@dataclass
+class _Phase:
+    """A phase being trained. `done`, `samples` and `batch` (of the next step) change, and the tensors in `state`."""
+
+    out_dir: Path
+    recipe: Recipe
+    seed: int
+    steps: int
+    world: World
+    loader: Loader
+    autoencoder: Autoencoder
+    encoder: Cached
+    null: Tensor
+    model: MMDiT
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    state: dict[str, dict[str, Tensor]]
+    described: dict[str, Any]
+    done: int
+    samples: int
+    batch: tuple[int, list[Part]]
+
+    def config(self) -> dict[str, Any]:
+        """A checkpoint's configuration after the steps done."""
+        return {**self.described, "step": self.done, "samples_seen": self.samples}
+
+
+def plan_settings(recipe: Recipe, seed: int) -> PlanSettings:
+    """What decides the order of all batches, beside the data."""
+    return {
         "batch": recipe.batch,
         "t2i_share": recipe.t2i_share,
         "seed": seed,
         "stages": tuple(recipe.stages),
         "window": recipe.window,
     }
-    run = digest(plan_digest(mix, **plan_numbers), recipe.method(), steps, parent and parent.fingerprint)
-    final = Checkpoint(out_dir / checkpoints.FINAL)
-    if final.path.exists():
-        return same_run(final, run)
 
-    with joined() as world:
-        if world.first:
-            checkpoints.sweep(out_dir)
-        world.wait()
-        plan = Plan(mix, **plan_numbers, on_error=recipe.on_error)
-        for note in plan.notes if world.first else ():
-            log.warning(note)
-        found = checkpoints.steps(out_dir)
-        last = same_run(found[-1], run) if found else None
-        encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
-        autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
-        model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
-        ema = copies(dict(model.named_parameters()))
-        optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
-        state = training_state(model, ema, optimizer)
-        if last is not None:
-            last.restore(state)
-        loader = Loader(
-            plan,
-            prepare_with(autoencoder, encoder),
-            resolution=recipe.resolution,
-            latents=cached_latents(recipe, autoencoder),
-            reference_pixels=encoder.reads_references,
+
+def _set_up(
+    out_dir: Path,
+    mix: Sequence[MixSource],
+    recipe: Recipe,
+    world: World,
+    *,
+    run: str,
+    parent: Checkpoint | None,
+    seed: int,
+    steps: int,
+) -> _Phase:
+    """The phase at its start, or as the last checkpoint in `out_dir` left it."""
+    if world.first:
+        checkpoints.sweep(out_dir)
+    world.wait()
+    plan = DataPlan(mix, **plan_settings(recipe, seed), on_error=recipe.on_error)
+    for note in plan.notes if world.first else ():
+        log.warning(note)
+    last = last_checkpoint(out_dir, run)
+    encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
+    autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
+    model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
+    ema = copies(dict(model.named_parameters()))
+    optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    state = training_state(model, ema, optimizer)
+    if last is not None:
+        last.restore(state)
+    done = last.step if last else 0
+    described = {
+        "run": run,
+        "seed": seed,
+        "steps": steps,
+        "recipe": recipe.to_dict(),
+        "model": model.config.to_dict(),
+        "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
+        "autoencoder": autoencoder.fingerprint,
+        "schedule": recipe.schedule,
+        "init": parent and parent.fingerprint,
+    }
+    return _Phase(
+        out_dir=out_dir,
+        recipe=recipe,
+        seed=seed,
+        steps=steps,
+        world=world,
+        loader=_loader(plan, recipe, autoencoder, encoder),
+        autoencoder=autoencoder,
+        encoder=encoder,
+        null=encoder.encode([""])[0],
+        model=model,
+        ema=ema,
+        optimizer=optimizer,
+        state=state,
+        described=described,
+        done=done,
+        samples=last.config["samples_seen"] if last else 0,
+        batch=own_batch(plan, done, recipe, world),
+    )
+
+
+def _loader(plan: DataPlan, recipe: Recipe, autoencoder: Autoencoder, encoder: Cached) -> Loader:
+    return Loader(
+        plan,
+        prepare_with(autoencoder, encoder),
+        resolution=recipe.resolution,
+        latents=cached_latents(recipe, autoencoder),
+        reference_pixels=encoder.reads_references,
+    )
+
+
+def _step(phase: _Phase) -> dict[str, float | None]:
+    """One optimiser step, and validation where it is due; returns the step's metrics."""
+    recipe, world, step = phase.recipe, phase.world, phase.done
+    rows, own_loss, skipped = _gradients(phase)
+    loss = world.sum(own_loss)
+    norm = full_tensor(torch.nn.utils.clip_grad_norm_(phase.model.parameters(), recipe.clip)).item()
+    if not math.isfinite(loss + norm):
+        raise UsageError(
+            f"step {step + 1}: loss {loss}, gradient norm {norm}: lower the learning rate or check the data "
+            "of this step; run again to resume from the last checkpoint"
         )
-        null = encoder.encode([""])[0]
-        metrics = (
-            Metrics(out_dir, resume_step=last.step if last else 0, tensorboard=tensorboard) if world.first else None
-        )
-        seen = last.config["samples_seen"] if last else 0
-        config = {
-            "run": run,
-            "seed": seed,
-            "steps": steps,
-            "recipe": recipe.to_dict(),
-            "model": model.config.to_dict(),
-            "condition": {
-                "encoder": recipe.condition,
-                "fingerprint": encoder.fingerprint,
-                "tokens": recipe.text_tokens,
-            },
-            "autoencoder": autoencoder.fingerprint,
-            "schedule": recipe.schedule,
-            "init": parent and parent.fingerprint,
-        }
-        start = last.step if last else 0
-        following = own_batch(plan, start, recipe, world)
-        for step in range(start, steps):
-            clock, loss, skipped = time.process_time(), 0.0, 0
-            (rows, parts), following = following, own_batch(plan, step + 1, recipe, world)
-            later = [*parts[1:], *following[1][: step + 1 < steps]]
-            optimizer.zero_grad(set_to_none=True)
-            for number, (part, counted) in enumerate(parts):
-                micro = loader.gather(part)
-                loader.expect([coming for coming, _ in later[number : number + 1]])  # read while this one is computed
-                with computing(recipe, world.device):
-                    share = batch_loss(model, micro, null, recipe, seed)[:counted].sum() / rows
-                (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
-                loss += share.item()
-                skipped += sum(n < counted for n in micro.skipped)
-            loss = world.sum(loss)
-            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)).item()
-            if not math.isfinite(loss + norm):
-                raise UsageError(
-                    f"step {step + 1}: loss {loss}, gradient norm {norm}: lower the learning rate or look at the data "
-                    "of this step; run again to go on from the last checkpoint"
-                )
-            rate = learning_rate(recipe, step, steps)
-            set_rate(optimizer, rate)
-            optimizer.step()
-            move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
-            seen, done = seen + rows, step + 1
-            line = {"step": done, "loss": loss, "grad_norm": norm, "lr": rate, "samples": seen}
-            if _due(recipe.validate_every, done) or (recipe.validate_every and done == steps):
-                line["validation_loss"] = validation_loss(model, loader, recipe, seed, world)
-            if recipe.on_error == "skip":
-                line["skipped"] = int(world.sum(skipped))
-            if metrics is not None:
-                metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-            if progress is not None and world.first:
-                progress(done, steps, line)
-            now = {**config, "step": done, "samples_seen": seen}
-            if _due(recipe.sample_every, done):
-                weights = gathered(ema, world)
-                if world.first:
-                    draw_held_out(
-                        out_dir / "samples" / f"step-{done:08d}.png", weights, loader, autoencoder, encoder, now
-                    )
-            if _due(recipe.checkpoint_every, done) and done < steps:
-                checkpoints.write_together(out_dir / f"step-{done:08d}", state, autoencoder, now, world)
-                if world.first:
-                    checkpoints.prune(out_dir, keep=2)
-        now = {**config, "step": steps, "samples_seen": seen}
-        whole_state = {part: gathered(tensors, world) for part, tensors in state.items()}
-        if world.first:
-            checkpoints.write(final.path, whole_state, autoencoder, now)
-        world.wait()
-        return final
+    rate = learning_rate(recipe, step, phase.steps)
+    set_rate(phase.optimizer, rate)
+    phase.optimizer.step()
+    move_ema(phase.ema, dict(phase.model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
+    phase.done, phase.samples = step + 1, phase.samples + rows
+    line: dict[str, float | None] = {
+        "step": phase.done,
+        "loss": loss,
+        "grad_norm": norm,
+        "lr": rate,
+        "samples": phase.samples,
+    }
+    if due(recipe.validate_every, phase.done) or (recipe.validate_every and phase.done == phase.steps):
+        line["validation_loss"] = validation_loss(phase.model, phase.loader, recipe, phase.seed, world)
+    if recipe.on_error == "skip":
+        line["skipped"] = int(world.sum(skipped))
+    return line
+
+
+def _gradients(phase: _Phase) -> tuple[int, float, int]:
+    """Gradients of the next global batch: (its rows; its loss and its skipped rows, those of this process)."""
+    recipe, loader, world = phase.recipe, phase.loader, phase.world
+    rows, parts = phase.batch
+    phase.batch = own_batch(loader.plan, phase.done + 1, recipe, world)
+    upcoming = [*parts[1:], *phase.batch[1][: phase.done + 1 < phase.steps]]
+    phase.optimizer.zero_grad(set_to_none=True)
+    loss, skipped = 0.0, 0
+    for number, (part, counted) in enumerate(parts):
+        micro = loader.gather(part)
+        loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
+        with computing(recipe, world.device):
+            share = batch_loss(phase.model, micro, phase.null, recipe, phase.seed)[:counted].sum() / rows
+        (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
+        loss += share.item()
+        skipped += sum(n < counted for n in micro.skipped)
+    return rows, loss, skipped
+
+
+def _draw_samples(phase: _Phase) -> None:
+    weights = gathered(phase.ema, phase.world)
+    if phase.world.first:
+        path = phase.out_dir / "samples" / f"{step_name(phase.done)}.png"
+        draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, phase.config())
+
+
+def _save(phase: _Phase) -> None:
+    path = phase.out_dir / step_name(phase.done)
+    checkpoints.write_together(path, phase.state, phase.autoencoder, phase.config(), phase.world)
+    if phase.world.first:
+        checkpoints.prune(phase.out_dir, keep=2)
+
+
+def _finish(phase: _Phase) -> Checkpoint:
+    path, world = phase.out_dir / checkpoints.FINAL, phase.world
+    tensors = {part: gathered(values, world) for part, values in phase.state.items()}
+    if world.first:
+        checkpoints.write(path, tensors, phase.autoencoder, phase.config())
+    world.wait()
+    return Checkpoint(path)
 
 
 # Parts of the loop --------------------------------------------------------------------------------------------------
-def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int) -> Tensor:
-    """Flow-matching loss per row [B]. Noise, t and dropped text are functions of (seed, bucket, slot) alone."""
-    noise, normal, states = torch.empty_like(micro.latents), torch.empty(len(micro.rows)), list(micro.states)
-    for i, row in enumerate(micro.rows):
-        rng = generator(seed, "step", row.bucket, row.slot)
-        if rng.random() < recipe.dropout:
-            states[i] = micro.nulls[i] if micro.nulls else null
-        normal[i] = rng.standard_normal()
-        noise[i] = torch.from_numpy(rng.standard_normal(noise.shape[1:], dtype="float32"))
-    t = logit_normal(normal, recipe.time_mean, recipe.time_std)
-    return conditional_loss(model, micro, states, noise, t, recipe.text_tokens)
-
-
-def conditional_loss(
-    model: MMDiT, micro: MicroBatch, states: list[Tensor], noise: Tensor, t: Tensor, text_tokens: int
-) -> Tensor:
-    """Flow-matching loss per row [B] on the model's device, given noise, times and text states."""
-    device = model.image_in.weight.device
-    text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
-    text, valid = text.to(device), None if valid is None else valid.to(device)
-    references = micro.references.to(device)
-    layout = sequence_layout(text.shape[1], references.shape[1], tuple(micro.latents.shape[-2:]), micro.lead)
-    tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
-
-    def velocity(x_t: Tensor, time: Tensor) -> Tensor:
-        out = model(as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid)
-        return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
-
-    return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))
-
-
-def own_batch(plan: Plan, step: int, recipe: Recipe, world: World) -> tuple[int, list[tuple[list[Row], int]]]:
-    """Rows of the global batch, and this process's parts of it: (rows of one layout, how many of them count)."""
-    layouts = plan.batch(step)
-    parts = [p for rows in layouts for p in own_rows(rows, world, rows_at_once(plan, rows[0], recipe))]
-    return sum(map(len, layouts)), parts
-
-
 def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
-    """The side-cars that the recipe names."""
+    """The recipe's cached latents."""
     if not recipe.latents:
         return None
-    return Latents(files.place(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
-
-
-def rows_at_once(plan: Plan, row: Row, recipe: Recipe) -> int:
-    """Rows of this row's layout that one forward pass takes under the recipe's `micro_tokens`; 0 is no limit."""
-    if not recipe.micro_tokens:
-        return 0
-    height, width = trained_size(plan, row, recipe.resolution)
-    images = 1 + plan.shards[row.shard].shape[2]
-    return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
-
-
-def trained_size(plan: Plan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels that this row is trained at."""
-    height, width, _ = plan.shards[row.shard].shape
-    pixels = resolution.get(row.bucket, row.bucket)
-    return height * pixels // row.bucket, width * pixels // row.bucket
-
-
-@torch.no_grad()
-def validation_loss(
-    model: MMDiT, loader: Loader, recipe: Recipe, seed: int, world: World | None = None
-) -> float | None:
-    """Mean loss of held-out rows at fixed times and noise; None where the data is too small to hold any out."""
-    total, world = 0.0, world or World()
-    layouts = loader.plan.validation(recipe.validation_rows)
-    for layout in layouts:
-        for rows, counted in own_rows(layout, world, rows_at_once(loader.plan, layout[0], recipe)):
-            micro = loader.gather(rows)
-            shape = micro.latents.shape[1:]
-            keys = [generator(seed, "validation noise", row.slot) for row in rows]
-            noise = torch.stack([torch.from_numpy(rng.standard_normal(shape, dtype="float32")) for rng in keys])
-            for time_value in VALIDATION_TIMES:
-                t = torch.full((len(rows),), time_value)
-                with computing(recipe, world.device):
-                    losses = conditional_loss(model, micro, micro.states, noise, t, recipe.text_tokens)
-                total += losses[:counted].sum().item()
-    count = sum(map(len, layouts)) * len(VALIDATION_TIMES)
-    return world.sum(total) / count if count else None
-
-
-def draw_held_out(
-    path: Path,
-    ema: dict[str, Tensor],
-    loader: Loader,
-    autoencoder: Autoencoder,
-    encoder: ConditionEncoder,
-    config: dict[str, Any],
-) -> None:
-    """A grid of what the EMA weights draw from the captions and references of held-out rows, largest layout first."""
-    layouts = sorted(loader.plan.validation(config["recipe"]["validation_rows"]), key=len, reverse=True)
-    rows = layouts[0][: config["recipe"]["sample_rows"]] if layouts else []
-    if not rows:
-        return
-    model = MMDiTConfig.from_dict(config["model"]).build()
-    model.load_state_dict(ema)
-    pixels = Loader(loader.plan, loader.prepare, resolution=loader.resolution)  # references, also beside latents
-    groups = [pixels.read(row.shard, row.group) for row in rows]
-    captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
-    references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
-    sampler = Sampler.of(model, autoencoder, encoder, config)
-    size = trained_size(loader.plan, rows[0], loader.resolution)
-    images = sampler.sample(captions, references, size=size, seed=config["seed"])
-    grid(images, captions, path, columns=4, scale=max(1, 128 // images.shape[1]))
+    return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -295,15 +283,16 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
     def prepare(group: RowGroup) -> Prepared:
         latents, references = encoded(group, autoencoder)
         n, count = references.shape[:2]
-        states = encoder.encode(group.captions, group.references)
-        nulls = encoder.encode([""] * n, group.references) if count and encoder.reads_references else ()
+        shown = list(group.references)
+        states = encoder.encode(group.captions, shown)
+        nulls = encoder.encode([""] * n, shown) if count and encoder.reads_references else ()
         return Prepared(latents, references, states, nulls, encoder.lead(count))
 
     return prepare
 
 
 def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
-    """A fresh model of the recipe's preset; its weights are a function of the seed. Errors: `UsageError`."""
+    """A model of the recipe's preset; its random weights are a function of the seed. Errors: `UsageError`."""
     try:
         config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
     except ValueError as error:
@@ -316,19 +305,7 @@ def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
 def initial_model(
     recipe: Recipe, encoder: ConditionEncoder, seed: int, last: Checkpoint | None, parent: Checkpoint | None
 ) -> MMDiT:
-    """The parent's EMA weights, or fresh ones; where a run goes on, only the shape: its weights are restored later."""
+    """The parent's EMA weights, or random ones; for a resumed run only the shape, as its weights are restored later."""
     if last is not None:
         return MMDiTConfig.from_dict(last.config["model"]).build()
     return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")
-
-
-def _due(every: int, done: int) -> bool:
-    return bool(every) and done % every == 0
-
-
-def same_run(found: Checkpoint, run: str) -> Checkpoint:
-    if found.config["run"] != run:
-        raise UsageError(
-            f"{found.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"
-        )
-    return found

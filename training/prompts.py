@@ -1,4 +1,4 @@
-"""Prompts to train on without target pictures: what they hold, their category, and which of them a step draws."""
+"""Prompts to train on without target pictures: their category, which ones a step draws, and their conditions."""
 
 from __future__ import annotations
 
@@ -19,36 +19,46 @@ from flywheel.core.image import BadImage, decode
 from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder, pad, padded_length
-from training.models.mmdit import Layout, MMDiT, Prefix
+from training.models.mmdit import MMDiT, Prefix
+from training.models.positions import Layout
 from training.randomness import generator
 from training.sampling import resized
 from training.sequence import as_tokens, sequence_layout
 
 
-class Prompt(Protocol):
-    """A suite's prompt (`flywheel.signals.suite`): its references are files, its checks judge its pictures."""
+class RolloutPrompt(Protocol):
+    """A prompt that pictures are drawn for, such as a suite's: references are files, checks judge the pictures."""
 
-    prompt_id: str
-    text: str
-    task: str
-    references: tuple[Path, ...]
-    checks: tuple[dict[str, Any], ...]
+    @property
+    def prompt_id(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def references(self) -> tuple[Path, ...]: ...
+
+    @property
+    def checks(self) -> tuple[dict[str, Any], ...]: ...
 
     def reference_bytes(self) -> tuple[bytes, ...]:
         """Encoded references, in order."""
         ...
 
 
-P = TypeVar("P", bound=Prompt)
+P = TypeVar("P", bound=RolloutPrompt)
 
 
-def category(prompt: Prompt) -> str:
-    """What reward weights and the prompt mix go by: the capability of the first check, else the task."""
+def category(prompt: RolloutPrompt) -> str:
+    """Key of reward weights and prompt mix: the capability of the first check, else the task."""
     return prompt.checks[0]["capability"] if prompt.checks else prompt.task
 
 
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Identity of a list of prompts, references included. Errors: `UsageError` names a reference that is missing."""
+def prompts_digest(prompts: Sequence[RolloutPrompt]) -> str:
+    """Digest of a list of prompts and their references. Errors: `UsageError` names a reference that is missing."""
     rows = []
     for p in prompts:
         try:
@@ -60,22 +70,23 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 
 
 def draw(
-    prompts: Mapping[str, Sequence[Prompt]], shares: Mapping[str, float], count: int, *key: int | str
-) -> list[Prompt]:
-    """`count` prompts by kind: kinds at their shares, exact up to one; inside a kind no repeats before it is used up.
+    prompts: Mapping[str, Sequence[RolloutPrompt]], shares: Mapping[str, float], count: int, *key: int | str
+) -> list[RolloutPrompt]:
+    """Draw `count` prompts: kinds at their shares, exact to one prompt; a kind repeats none before all were drawn.
 
-    A pure function of its arguments. Kinds without prompts give their share to the others.
+    A pure function of its arguments. Kinds without prompts give their share to the others. Errors: `UsageError` when
+    no kind is left.
     """
     rng = generator(*key)
     kinds = sorted(k for k in prompts if prompts[k] and shares.get(k, 0) > 0)
     if not kinds:
-        raise UsageError("no prompt is left to draw: every kind is empty or has a share of 0")
+        raise UsageError("no prompt is left to draw: every kind is empty or has a share of 0: add prompts or shares")
     weights = np.array([shares[k] for k in kinds]) / sum(shares[k] for k in kinds)
     counts = np.floor(weights * count).astype(int)
     rest = weights * count - counts
     for i in rng.choice(len(kinds), count - counts.sum(), replace=False, p=rest / rest.sum()) if rest.sum() else ():
         counts[i] += 1
-    chosen: list[Prompt] = []
+    chosen: list[RolloutPrompt] = []
     for kind, wanted in zip(kinds, counts, strict=True):
         orders = [rng.permutation(len(prompts[kind])) for _ in range(-(-wanted // len(prompts[kind])))]
         chosen += [prompts[kind][i] for i in np.concatenate(orders)[:wanted]] if orders else []
@@ -83,7 +94,7 @@ def draw(
 
 
 def spread(prompts: Sequence[P], count: int) -> list[P]:
-    """Up to `count` of them, evenly spaced: a list that is ordered by kind gives of every kind."""
+    """Up to `count` prompts, evenly spaced, so that a list sorted by kind contributes every kind."""
     count = min(count, len(prompts))
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
@@ -98,20 +109,20 @@ class Condition:
     references: Tensor | None
 
     def prefix(self, model: MMDiT) -> Prefix:
-        """Read by a model, once for any number of times; under gradients the condition's weights get theirs too."""
+        """Keys and values by `model`, for any number of times; gradients reach the condition's weights."""
         return model.prefill(self.text, self.layout, self.references, self.valid)
 
 
 def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
-    """Velocity [B, C, h, w]; a prefix of one row serves all of them."""
+    """Velocity [B, C, h, w]; a prefix of one row serves all rows."""
     return model.decode(as_tokens(x), t_B, prefix).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
 @dataclass
-class Reader:
-    """Prompts → conditions for square pictures of `side` pixels, each read once.
+class ConditionReader:
+    """Turns prompts into conditions for square pictures of `side` pixels; each prompt is encoded once.
 
-    Errors: `UsageError` names a reference that cannot be read, and a side that the autoencoder cannot make.
+    Errors: `UsageError` for a reference that cannot be read, and for a side that does not fit the autoencoder.
     """
 
     encoder: ConditionEncoder
@@ -135,8 +146,8 @@ class Reader:
         return torch.from_numpy(generator(*key).standard_normal(self.shape, dtype="float32"))
 
     @torch.no_grad()
-    def read(self, prompt: Prompt) -> tuple[Condition, Condition]:
-        """(with the text, without it), one row each."""
+    def read(self, prompt: RolloutPrompt) -> tuple[Condition, Condition]:
+        """(condition with the text, condition without it), one row each."""
         if prompt.prompt_id not in self._known:
             pictures = resized([picture(prompt, i) for i in range(len(prompt.references))], (self.side, self.side))
             tokens = None
@@ -144,22 +155,25 @@ class Reader:
                 latents = self.autoencoder.encode(to_unit(pictures))[None]
                 tokens = as_tokens(latents.transpose(1, 2).flatten(3))
             states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
-            # Without a usual length each side keeps its own, as the sampler does.
+            # Without a fixed length, both conditions keep their own, as in the sampler.
             length = padded_length(len(states[0]), self.text_tokens)
             lengths = (length, length if self.text_tokens else len(states[1]))
-            self._known[prompt.prompt_id] = tuple(
+            conditional, unconditional = (
                 Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens)
                 for s, n in zip(states, lengths, strict=True)
             )
+            self._known[prompt.prompt_id] = (conditional, unconditional)
         return self._known[prompt.prompt_id]
 
-    def batches(self, prompts: Sequence[Prompt]) -> list[tuple[list[int], Condition, Condition]]:
+    def batches(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[list[int], Condition, Condition]]:
         """(positions, conditions with and without text) per layout, stacked."""
         read = [self.read(p) for p in prompts]
         layouts: dict[tuple[Layout, Layout], list[int]] = {}
         for i, (conditional, unconditional) in enumerate(read):
             layouts.setdefault((conditional.layout, unconditional.layout), []).append(i)
-        return [(rows, *(_stack([read[i][k] for i in rows]) for k in (0, 1))) for rows in layouts.values()]
+        return [
+            (rows, _stack([read[i][0] for i in rows]), _stack([read[i][1] for i in rows])) for rows in layouts.values()
+        ]
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[bytes]:
@@ -180,16 +194,17 @@ def _stack(rows: Sequence[Condition]) -> Condition:
         valid = torch.cat(
             [torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
         )
-    references = None if rows[0].references is None else torch.cat([r.references for r in rows])
-    return Condition(torch.cat([r.text for r in rows]), valid, rows[0].layout, references)
+    references = [r.references for r in rows if r.references is not None]
+    text = torch.cat([r.text for r in rows])
+    return Condition(text, valid, rows[0].layout, torch.cat(references) if references else None)
 
 
-def picture(prompt: Prompt, number: int) -> np.ndarray:
+def picture(prompt: RolloutPrompt, number: int) -> np.ndarray:
     """One reference, uint8 [H, W, 3]. Errors: `UsageError` when it cannot be read."""
     try:
         return np.asarray(decode(prompt.references[number].read_bytes()))
     except (OSError, BadImage) as error:
         raise UsageError(
             f"prompt {prompt.prompt_id}: reference {prompt.references[number]} cannot be read ({error}): "
-            "mend the file or leave the prompt out"
+            "repair the file or remove the prompt"
         ) from error

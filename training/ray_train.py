@@ -1,4 +1,4 @@
-"""The same training through Ray Train: its workers are the processes that torchrun would start, on any Ray cluster."""
+"""Training with Ray Train: its workers take the place of torchrun's processes, on any Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from training.checkpoint import FINAL, Checkpoint
-from training.worker import Run, progress_of, train_run
+from training.worker import TrainingRun, progress_of, train_run
 
 
 def train_on_ray(
-    run: Run,
+    run: TrainingRun,
     *,
     workers: int,
     gpus: bool = False,
@@ -24,18 +24,18 @@ def train_on_ray(
 ) -> Checkpoint:
     """Train `run` with `workers` processes, one GPU each if `gpus`; returns the final checkpoint.
 
-    Every node sees the run's folder, shards and parent under the same paths. A worker that dies is started again up to
-    `restarts` times, and training goes on from the last checkpoint. Uses the Ray that the program is connected to.
-    Errors: `UsageError` where the user can fix it.
+    Every node must see the run's folder, shards and parent under the same paths. Dead workers are restarted up to
+    `restarts` times, and training resumes from the last checkpoint. Uses the program's connection to Ray.
+    Errors: `UsageError` if the user can fix it.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    held = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
-    if workers > held:
+    available = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
+    if workers > available:
         raise UsageError(
-            f"{workers} workers need as many {'GPUs' if gpus else 'CPUs'}, the cluster has {held:g}: ask for fewer"
+            f"{workers} workers need as many {'GPUs' if gpus else 'CPUs'}, the cluster has {available:g}: ask for fewer"
         )
     out_dir = Path(run.out_dir).resolve()
     trainer = TorchTrainer(
@@ -63,12 +63,12 @@ def train_on_ray(
     return Checkpoint(out_dir / FINAL)
 
 
-def _work(given: Mapping[str, Any]) -> None:
-    """One worker: Ray Train has set up the process group that `train` finds."""
-    train_run(Run(**given["run"]), tensorboard=given["tensorboard"])
+def _work(config: Mapping[str, Any]) -> None:
+    """One worker; Ray Train has already set up the process group that `train` joins."""
+    train_run(TrainingRun(**config["run"]), tensorboard=config["tensorboard"])
 
 
-def _watch(run: Run, progress: Callable[[int, int, str], None], ended: threading.Event) -> None:
+def _watch(run: TrainingRun, progress: Callable[[int, int, str], None], ended: threading.Event) -> None:
     while not ended.wait(1.0):
         done, loss = progress_of(run)
         progress(done, run.steps, f"loss {loss}")

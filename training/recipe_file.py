@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from flywheel.core.storage import located
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 def named(known: Mapping[str, R], name: str, changes: Mapping[str, Any]) -> R:
@@ -33,15 +35,6 @@ def load(name: str, known: Mapping[str, R]) -> R:
     if base is None:
         raise UsageError(f"recipe {name} names no base: add base = {min(known)!r}, or another of {', '.join(known)}")
     return named(known, base, values)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file, on S3 too. Errors: `UsageError`."""
-    path = located(path)
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
 
 
 def _frozen(value: Any) -> Any:

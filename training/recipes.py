@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from training.recipe_file import read_toml
+from training.recipe_file import named
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
@@ -23,8 +25,8 @@ class Recipe:
 
     stages: curation stages whose shards it reads [D: S1-S3, S4-S5, S6].
     batch: rows per global batch by resolution bucket [S].
-    resolution: pixels trained at by bucket, where they differ from the bucket (the tiny recipe).
-    t2i_share: of the rows, the rest is TI2I [S].
+    resolution: pixels trained at, by bucket (the tiny recipe trains smaller than its bucket).
+    t2i_share: share of T2I rows, the rest is TI2I [S].
     dropout: share of rows whose text is dropped, for guidance [S: 0.1].
     time_mean, time_std: of the logit-normal t [D].
     learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
@@ -33,19 +35,19 @@ class Recipe:
     autoencoder: "patch" (fitted on the data), "tiny-vae" (trained on the data first), or a VAE by folder, pipeline
         folder or hub tag.
     condition: encoder, "minilm" or "qwen3-vl:" and a folder, pipeline folder or hub tag.
-    text_tokens: that captions are padded to (longer ones are kept); 0 pads to a batch's longest only, as 2.1 does.
+    text_tokens: length that captions are padded to (longer ones are kept); 0 pads only to a batch's longest, as 2.1.
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
-    validation_rows: at most. latents_dtype: that cached latents are kept in.
+    validation_rows: upper bound. latents_dtype: of cached latents.
 
-    The rest fits the run to its machine and may change between two halves of a run [D]:
-    micro_tokens: image tokens of one forward pass and process at most (at least one row goes); 0 is no limit.
+    The rest adapts a run to its machine and may change when the run resumes [D]:
+    micro_tokens: upper bound of image tokens per forward pass and process (but at least one row); 0: no limit.
     precision: "fp32", "bf16" (autocast over fp32 masters), or "auto", bf16 on a GPU that has it.
     activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
     checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).
     sample_rows: held-out rows drawn in a grid.
-    latents: folder or s3:// address of cached latents, that `flywheel latents` wrote; "" encodes while training.
-    on_error: "raise", or "skip" for rows that cannot be read: replaced by neighbours, logged, and counted in metrics.
+    latents: folder or s3:// address of latents cached by `flywheel latents`; "" encodes while training.
+    on_error: "raise", or "skip": unreadable rows are replaced by neighbours, logged, and counted in metrics.
     """
 
     name: str
@@ -84,7 +86,7 @@ class Recipe:
     sample_every: int = 0
     sample_rows: int = 8
     latents: str = ""
-    on_error: str = "raise"
+    on_error: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -100,29 +102,30 @@ class Recipe:
         return plain
 
     def method(self) -> dict[str, Any]:
-        """The plain values that decide what is learned: a run with other ones is another run."""
+        """The plain values that determine what is learned; with other values it is another run."""
         return {k: v for k, v in self.to_dict().items() if k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
-        """The same recipe with other numbers."""
+        """The recipe with changed values."""
         return replace(self, **changes)
 
 
-_QWEN = {
-    "model": "qwen-image-2.1",
-    "channels": 64,
-    "factor": 16,
-    "autoencoder": "Qwen/Qwen-Image-2.1",
-    "condition": "qwen3-vl:Qwen/Qwen-Image-2.1",
-    "text_tokens": 0,
-    "schedule": "dynamic_shift",
-    "micro_tokens": 32_768,
-    "activation_checkpointing": True,
-    "sample_every": 1000,
-}
+_qwen = partial(
+    Recipe,
+    model="qwen-image-2.1",
+    channels=64,
+    factor=16,
+    autoencoder="Qwen/Qwen-Image-2.1",
+    condition="qwen3-vl:Qwen/Qwen-Image-2.1",
+    text_tokens=0,
+    schedule="dynamic_shift",
+    micro_tokens=32_768,
+    activation_checkpointing=True,
+    sample_every=1000,
+)
 
 RECIPES: dict[str, Recipe] = {
-    "pretrain": Recipe(
+    "pretrain": _qwen(
         name="pretrain",
         stages=("S1", "S2", "S3"),
         steps=700_000,
@@ -130,9 +133,8 @@ RECIPES: dict[str, Recipe] = {
         resolution={256: 256, 512: 512},
         t2i_share=0.9,
         learning_rate=1e-4,
-        **_QWEN,
     ),
-    "continual": Recipe(
+    "continual": _qwen(
         name="continual",
         stages=("S4", "S5"),
         steps=250_000,
@@ -140,9 +142,8 @@ RECIPES: dict[str, Recipe] = {
         resolution={512: 512, 1024: 1024, 2048: 2048},
         t2i_share=0.7,
         learning_rate=2e-5,
-        **_QWEN,
     ),
-    "sft": Recipe(
+    "sft": _qwen(
         name="sft",
         stages=("S6",),
         steps=10_000,
@@ -150,7 +151,6 @@ RECIPES: dict[str, Recipe] = {
         resolution={512: 512, 1024: 1024, 2048: 2048},
         t2i_share=0.7,
         learning_rate=1e-5,
-        **_QWEN,
     ),
     "tiny": Recipe(
         name="tiny",
@@ -173,12 +173,7 @@ RECIPES: dict[str, Recipe] = {
 
 def recipe(name: str, **changes: Any) -> Recipe:
     """A named recipe, with changes. Errors: `UsageError` for unknown names."""
-    if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
-    unknown = sorted(set(changes) - {f.name for f in fields(Recipe)})
-    if unknown:
-        raise UsageError(f"a recipe has no {', '.join(unknown)}")
-    return RECIPES[name].change(**changes)
+    return named(RECIPES, name, changes)
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:

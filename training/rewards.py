@@ -1,4 +1,4 @@
-"""Rewards as reinforcement learning sees them: named scores of pictures, computed here or by a service over HTTP."""
+"""Rewards of reinforcement learning: named scores of pictures, computed in this process or by an HTTP service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.scorer import Item
 
 Scores = Mapping[str, float | None]
-"""Reward name → score of one picture, larger is better; None where the reward does not apply or could not be had."""
+"""Reward name → score of one picture, larger is better; None if the reward does not apply or could not be computed."""
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,36 @@ class Request:
 
 
 class Rewards(Protocol):
-    """`names`: of every reward it can give. `workers`: calls of `score` that may run at the same time."""
+    """`names`: of all rewards it gives. `workers`: how many calls of `score` may run in parallel."""
 
-    names: tuple[str, ...]
-    workers: int
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def workers(self) -> int: ...
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Scores of each request, in order. Errors: `RewardsLost` when none can be had now."""
+        """Scores of each request, in order. Errors: `RewardsLost` when scoring is unavailable."""
         ...
 
 
 class RewardsLost(UsageError):
-    """No scores can be had: training stops, keeps a checkpoint, and goes on when it is run again."""
+    """Scoring is unavailable: training stops with a checkpoint, and resumes when it is run again."""
 
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 
 class _Again(Exception):
-    """A stumble that may pass."""
+    """A failure that may be temporary."""
 
 
 @dataclass(frozen=True)
 class Service:
     """Rewards of a service at `url` (`flywheel rl serve`): POST /score as JSON, pictures as base64.
 
-    Refused or broken connections and answers of `RETRIED` are tried again, waiting twice as long each time. Errors:
-    `RewardsLost` after the last attempt, `UsageError` for an answer that is no answer.
+    Failed connections and status codes in `RETRIED` are tried again, after waits that double. Errors: `RewardsLost`
+    after the last attempt, `UsageError` for an invalid answer.
     """
 
     url: str
@@ -62,15 +65,15 @@ class Service:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Rewards that the service gives; asked once."""
+        """Rewards that the service gives; requested once."""
         return tuple(self.ask("GET", "rewards")["rewards"])
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """See `Rewards`."""
-        found = self.ask("POST", "score", {"requests": [encode(r) for r in requests]})["scores"]
-        if len(found) != len(requests) or any(set(row) != set(self.names) for row in found):
-            raise UsageError(f"reward service {self.url} answered {len(found)} rows for {len(requests)} pictures")
-        return found
+        rows = self.ask("POST", "score", {"requests": [encode(r) for r in requests]})["scores"]
+        if len(rows) != len(requests) or any(set(row) != set(self.names) for row in rows):
+            raise UsageError(f"reward service {self.url} answered {len(rows)} rows for {len(requests)} pictures")
+        return rows
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON answer. Thread-safe."""
@@ -105,7 +108,7 @@ class Service:
         try:
             return answer.json()
         except ValueError as error:
-            raise UsageError(f"{self.url} is no reward service: its answer is not JSON") from error
+            raise UsageError(f"{self.url} is not a reward service: its answer is not JSON; check the URL") from error
 
     @cached_property
     def _client(self) -> Any:
@@ -135,5 +138,5 @@ def decode(values: Mapping[str, Any]) -> Request:
 
 
 def as_number(value: float | None) -> float:
-    """NaN for what is missing or not finite."""
+    """NaN for a value that is missing or not finite."""
     return value if value is not None and math.isfinite(value) else math.nan

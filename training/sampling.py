@@ -41,24 +41,24 @@ def sample(
 ) -> np.ndarray:
     """uint8 images [N, H, W, 3], one per prompt; `size` is (height, width), `references` uint8 [h, w, 3] per prompt.
 
-    An image is a function of checkpoint, prompt, references, size, steps, cfg and seed; not of its batch mates, but for
-    the rounding of products of few rows.
+    An image depends only on checkpoint, prompt, references, size, steps, cfg and seed. Other images of its batch change
+    it by rounding at most.
     """
     return Sampler(checkpoint).sample(prompts, references, size=size, steps=steps, cfg=cfg, seed=seed)
 
 
 class Sampler:
-    """A checkpoint loaded once, for several calls.
+    """A checkpoint loaded once for several calls.
 
-    The checkpoint's configuration names its time grid: `sigmas`, its own (a distilled student's), which also sets the
-    number of steps; else `schedule`, "uniform" unless it says "dynamic_shift". `cfg` is its own guidance. Errors:
-    `UsageError` when the condition encoder found today is not the one it was trained with.
+    Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
+    its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
+    encoder has changed since training.
     """
 
     def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
-        # The same prompts come with several seeds.
+        # Cached, because the same prompts are sampled with several seeds.
         encoder = Cached(load_condition_encoder(condition["encoder"]), together=True)
         self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
@@ -71,7 +71,7 @@ class Sampler:
     def of(
         cls, model: MMDiT, autoencoder: Autoencoder, encoder: ConditionEncoder, config: Mapping[str, Any]
     ) -> Sampler:
-        """From parts in memory, such as a model that is being trained; `config` is a checkpoint's."""
+        """From parts in memory, such as a model in training; `config` as in a checkpoint."""
         self = cls.__new__(cls)
         self._set(model, autoencoder, encoder, config)
         return self
@@ -92,7 +92,7 @@ class Sampler:
         cfg: float | None = None,
         seed: int = 0,
     ) -> np.ndarray:
-        """See `sample`. Errors: `UsageError` for sizes that the autoencoder cannot make, or unpaired references."""
+        """See `sample`. Errors: `UsageError` for a size or number of references that does not fit."""
         self._check(prompts, references, size)
         noise = torch.stack([self.noise(prompt, size, seed) for prompt in prompts])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
@@ -116,19 +116,19 @@ class Sampler:
         return out
 
     def noise(self, prompt: str, size: tuple[int, int], seed: int) -> Tensor:
-        """Where a prompt's image starts, [C, h, w]: a function of seed, prompt and size."""
+        """Initial noise of a prompt's image, [C, h, w]: a function of seed, prompt and size."""
         shape = (self.autoencoder.channels, *(side // self.autoencoder.factor for side in size))
         return torch.from_numpy(generator(seed, "sample", prompt).standard_normal(shape, dtype="float32"))
 
     def times(self, steps: int | None, tokens: int) -> np.ndarray:
-        """The checkpoint's time grid for `steps` (default: 20; 40 with dynamic shift) and so many target tokens."""
+        """The checkpoint's time grid for `steps` (default: 20; 40 with dynamic shift) and `tokens` target tokens."""
         if self.config.get("sigmas"):
             return schedules.own(self.config["sigmas"])
         schedule = self.config.get("schedule", "uniform")
         return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
 
     def guidance(self, cfg: float | None) -> float:
-        """The guidance weight asked for, else the checkpoint's own (a distilled student needs none), else 3."""
+        """`cfg` if given, else the checkpoint's own guidance (1 for a distilled student), else 3."""
         return float(self.config.get("cfg", GUIDANCE)) if cfg is None else cfg
 
     @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next
@@ -140,11 +140,10 @@ class Sampler:
         steps: int | None,
         cfg: float | None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows of one layout with their latents."""
+        """Yield rows of one layout with their latents."""
         cfg = self.guidance(cfg)
-        size = tuple(side * self.autoencoder.factor for side in noise.shape[-2:])
-        given = references if references is not None else [()] * len(prompts)
-        pictures = [resized(row, size) for row in given]
+        size = (noise.shape[-2] * self.autoencoder.factor, noise.shape[-1] * self.autoencoder.factor)
+        pictures = [resized(row, size) for row in (references if references is not None else [()] * len(prompts))]
         states = self.encoder.encode(prompts, pictures)
         groups: dict[tuple[int, int], list[int]] = {}
         for i, state in enumerate(states):
@@ -168,10 +167,10 @@ class Sampler:
         unconditional = None
         if cfg != 1.0:
             if count and self.encoder.reads_references:
-                nulls = self.encoder.encode([""] * len(x), shown)
+                nulls = self.encoder.encode([""] * len(x), list(shown))
             else:
                 nulls = [self.encoder.encode([""])[0]] * (len(x) if count else 1)
-            # Without a usual length each side keeps its own, as in the open 2.1 pipeline.
+            # Without a fixed length, both branches keep their own, as in the open 2.1 pipeline.
             null_length = length if self.text_tokens else max(map(len, nulls))
             unconditional = self._prefill(nulls, null_length, tokens, count, x)
         times = self.times(steps, x.shape[-2] * x.shape[-1])
@@ -185,22 +184,24 @@ class Sampler:
 
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
-        layout = sequence_layout(length, count, tuple(x.shape[-2:]), self.encoder.lead(count))
+        layout = sequence_layout(length, count, (x.shape[-2], x.shape[-1]), self.encoder.lead(count))
         return self.model.prefill(text, layout, tokens, valid)
 
     def _check(self, prompts: Sequence[str], references: Sequence | None, size: tuple[int, int]) -> None:
         if references is not None and len(references) != len(prompts):
-            raise UsageError(f"{len(prompts)} prompts but {len(references)} lists of references: give one list each")
+            raise UsageError(
+                f"{len(prompts)} prompts but {len(references)} lists of references: give one list per prompt"
+            )
         if any(side % self.autoencoder.factor or side <= 0 for side in size):
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
 
 
 def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
     """One prompt's references uint8 [R, 3, H, W], area-resized to the target's size."""
-    resized = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
-    if not resized:
+    if not images:
         return torch.zeros(0, 3, *size, dtype=torch.uint8)
-    return torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2)
+    pictures = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
 
 
 def _velocity(model: MMDiT, x: Tensor, t: float, prefix: Prefix) -> Tensor:

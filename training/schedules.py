@@ -22,7 +22,7 @@ def uniform(steps: int) -> np.ndarray:
 
 
 def dynamic_shift(steps: int, tokens: int) -> np.ndarray:
-    """The open 2.1 release's: more steps at high noise, the more so the more target tokens there are.
+    """The open 2.1 release's: more steps at high noise, increasingly so with more target tokens.
 
     t → e^µ / (e^µ + 1/t − 1), then stretched so that the last time before 0 is 0.02; a single step goes from 1 to 0.
     """
@@ -36,13 +36,13 @@ def dynamic_shift(steps: int, tokens: int) -> np.ndarray:
 
 
 def own(times: Sequence[float]) -> np.ndarray:
-    """A model's own grid, such as a distilled student's; the closing 0 may be left out. Errors: `UsageError`."""
+    """A model's own grid, such as a distilled student's; the final 0 may be omitted. Errors: `UsageError`."""
     grid = np.asarray(times, dtype=np.float64)
     if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all():
-        raise UsageError(f"sigmas {list(times)} are no time grid: give numbers that fall from 1 towards 0")
+        raise UsageError(f"sigmas {list(times)} are not a time grid: give numbers that fall from 1 towards 0")
     grid = grid if grid[-1] == 0 else np.append(grid, 0.0)
     if len(grid) < 2 or grid[0] > 1 or (np.diff(grid) >= 0).any():
-        raise UsageError(f"sigmas {list(times)} are no time grid: give numbers that fall from 1 towards 0")
+        raise UsageError(f"sigmas {list(times)} are not a time grid: give numbers that fall from 1 towards 0")
     return grid
 
 

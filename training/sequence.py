@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from training.models.mmdit import Layout
+from training.models.positions import Layout
 
 
 def sequence_layout(text_tokens: int, references: int, size: tuple[int, int], lead: Sequence[int] = ()) -> Layout:
-    """References, each after its `lead` of text tokens (default: none), then the text, then the target; one size."""
+    """References of `size`, each after its `lead` of text tokens (default: none), then the text, then the target."""
     lead = lead or (0,) * references
     before = [part for run in lead for part in (run, size)]
     return tuple(part for part in (*before, text_tokens - sum(lead), size) if part)

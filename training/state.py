@@ -1,4 +1,4 @@
-"""What changes with a step: weights, their moving average, the optimiser's moments."""
+"""What a training step changes: weights, their moving average, the optimiser's moments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with its moments in place at zero, so that a checkpoint can be read into them. The loop sets the rate."""
+    """AdamW with zero moments already allocated, so that a checkpoint can be loaded into them; loops set the rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     for p in model.parameters():
         step = torch.zeros((), dtype=torch.float32, device=p.device)
@@ -39,7 +39,7 @@ def adamw(
 
 
 def moments(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Its state by `<key>.<parameter>`; parameters that no step has touched have none."""
+    """The optimiser's state by `<key>.<parameter>`; parameters not yet updated have none."""
     return {f"{k}.{n}": optimizer.state[p][k] for n, p in named.items() for k in _MOMENTS if k in optimizer.state[p]}
 
 
@@ -53,7 +53,7 @@ def load_moments(
 
 
 def copies(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Detached copies, such as an EMA starts from."""
+    """Detached copies, for example to start an EMA."""
     return {name: p.detach().clone() for name, p in named.items()}
 
 
@@ -66,7 +66,7 @@ def move_ema(ema: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], decay
 def training_state(
     model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
-    """Everything that changes with a step, as tensors by name; they share memory with what trains."""
+    """Everything that changes with a step, as tensors by name, sharing memory with model and optimiser."""
     named = dict(model.named_parameters())
     weights = {k: v.detach() for k, v in named.items()}
     return {"model": weights, "ema": ema, "optimizer": moments(optimizer, named)}

@@ -1,6 +1,6 @@
-"""Training runs in processes of their own, side by side: `python -m training.worker` runs one, described on its input.
+"""Training runs in parallel child processes: `python -m training.worker` trains the run described on its input.
 
-A process ends with its parent, however that ends: a run that is started again never meets its own leftover.
+A worker exits when its parent does, whatever the reason, so a restarted run never meets a leftover of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
@@ -28,8 +28,8 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One call of `training.phase.train`, as plain values. `sources`: keyword arguments of `Source`, as a mix."""
+class TrainingRun:
+    """Arguments of `training.phase.train` as plain values. `sources`: keyword arguments of each `MixSource`."""
 
     out_dir: str
     sources: Sequence[Mapping[str, Any]]
@@ -40,11 +40,11 @@ class Run:
 
 
 def train_all(
-    runs: Sequence[Run], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
+    runs: Sequence[TrainingRun], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
 ) -> list[Path]:
-    """Train every run at the same time, each with `threads` CPU threads; returns their final checkpoints.
+    """Train all runs in parallel, each with `threads` CPU threads; returns their final checkpoints.
 
-    Errors: the first failure of a run, `UsageError` where the user can fix it; the other runs are stopped.
+    Errors: the first failure, as `UsageError` if the user can fix it; the other runs are stopped.
     """
     workers = [_start(run, threads) for run in runs]
     try:
@@ -57,17 +57,17 @@ def train_all(
             time.sleep(_POLL_SECONDS)
         if failed := [w for w in workers if w.returncode]:
             raise _failure(failed[0])
-        return [Path(json.loads(w.stdout.readline())["checkpoint"]) for w in workers]
+        return [Path(json.loads(_pipe(w.stdout).readline())["checkpoint"]) for w in workers]
     finally:
         for w in workers:
             w.kill()
             w.wait()
-            w.stdin.close()
-            w.stdout.close()
+            _pipe(w.stdin).close()
+            _pipe(w.stdout).close()
 
 
-def _start(run: Run, threads: int) -> subprocess.Popen[str]:
-    # Threads that spin while they wait for each other cost a busy machine minutes.
+def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
+    # Threads that spin while they wait for each other cost minutes on a busy machine.
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     worker = subprocess.Popen(
         [sys.executable, "-m", "training.worker"],
@@ -77,24 +77,32 @@ def _start(run: Run, threads: int) -> subprocess.Popen[str]:
         cwd=Path(__file__).resolve().parents[1],  # where `training` can be imported, whatever the user's folder
         text=True,
     )
-    worker.stdin.write(json.dumps(asdict(run)) + "\n")
-    worker.stdin.flush()  # and stays open: its end tells the worker that the parent is gone
+    stdin = _pipe(worker.stdin)
+    stdin.write(json.dumps(asdict(run)) + "\n")
+    stdin.flush()  # and stays open: its end tells the worker that the parent is gone
     return worker
 
 
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    """A worker's stream."""
+    if stream is None:
+        raise ValueError("a worker is started with pipes")
+    return stream
+
+
 def _failure(worker: subprocess.Popen[str]) -> Exception:
-    line = worker.stdout.readline()
+    line = _pipe(worker.stdout).readline()
     if not line:
         return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
-    found = json.loads(line)
-    if found["usage"]:
-        return UsageError(found["error"])
-    failure = RuntimeError(f"training failed: {found['error']}")
-    failure.add_note(found["trace"])  # seen where nobody has a sentence for it
+    report = json.loads(line)
+    if report["usage"]:
+        return UsageError(report["error"])
+    failure = RuntimeError(f"training failed: {report['error']}")
+    failure.add_note(report["trace"])  # printed where no handler turns the error into a sentence
     return failure
 
 
-def progress_of(run: Run) -> tuple[int, str]:
+def progress_of(run: TrainingRun) -> tuple[int, str]:
     """(steps done, last loss) from the tail of the run's metrics."""
     path = Path(run.out_dir, "metrics.jsonl")
     if not path.exists():
@@ -104,33 +112,33 @@ def progress_of(run: Run) -> tuple[int, str]:
         lines = f.read().splitlines()
     for line in reversed(lines):
         try:
-            found = json.loads(line)
-            return found["step"], f"{found['loss']:.3f}"
+            metrics = json.loads(line)
+            return metrics["step"], f"{metrics['loss']:.3f}"
         except ValueError:
-            continue  # the line that is being written, or the cut first one
+            continue  # a line still being written, or one cut off at its start
     return 0, "–"
 
 
-def train_run(run: Run, **also: Any) -> Checkpoint:
-    """Train a run in this process; `also` goes to `training.phase.train` as it is."""
-    from training.data.plan import Source
+def train_run(run: TrainingRun, **options: Any) -> Checkpoint:
+    """Train a run in this process; `options` are passed on to `training.phase.train`."""
+    from training.data.plan import MixSource
     from training.phase import train
     from training.recipes import from_dict
 
     return train(
         Path(run.out_dir),
-        [Source(**{**s, "manifest": Path(s["manifest"])}) for s in run.sources],
+        [MixSource(**{**s, "manifest": located(s["manifest"])}) for s in run.sources],
         from_dict(run.recipe),
         init=located(run.init) if run.init else None,
         seed=run.seed,
         steps=run.steps,
-        **also,
+        **options,
     )
 
 
 def main() -> None:
     """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
-    run = Run(**json.loads(sys.stdin.readline()))
+    run = TrainingRun(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = train_run(run)

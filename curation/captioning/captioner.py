@@ -1,4 +1,4 @@
-"""A captioner behind any OpenAI-compatible vision endpoint: its prompts, and what counts as an answer."""
+"""Caption pictures with a model behind an OpenAI-compatible vision endpoint, and validate its answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flywheel.core.endpoint import Endpoint, Rejected, image_part
 from flywheel.core.files import digest
 from flywheel.core.image import BadImage, decode
 
-PROMPTS = {  # the report's four kinds of caption [S]; the wording is ours
+PROMPTS = {  # the report's four kinds [S]; own wording
     "general": "Describe the picture completely: subject, setting, composition, light, colours and style.",
     "text": "Describe the picture with attention to its text: transcribe every piece literally, in quotation marks, say"
     " where it stands, how it looks, and how text, symbols and layout relate.",
@@ -39,29 +39,29 @@ ANSWER = {
     "required": ["caption", "objects", "style", "quoted", "watermark"],
     "additionalProperties": False,
 }
-MAX_SIDE = 1024  # pixels: long side of the picture that is sent
+MAX_SIDE = 1024  # pixels: larger pictures are reduced to this long side before they are sent
 
 
 class Refused(ValueError):
-    """There is no usable answer for this picture, and asking again would not help; the message says why."""
+    """The answer for a picture is unusable, and asking again would not help; the message says why."""
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """Asks the model of an endpoint with one prompt."""
+    """Captions pictures with one endpoint, model and prompt."""
 
     endpoint: Endpoint
     prompt: str
 
     @property
     def version(self) -> str:
-        """Version of the prompt and the answer's form: a change of either starts a new set of captions."""
+        """Version of the prompt and answer schema: a change of either starts a new set of captions."""
         return digest(self.prompt, FORM, ANSWER)[:8]
 
     def ask(self, image: bytes) -> dict[str, Any]:
-        """The answer for one encoded picture (keys: those of `ANSWER`).
+        """Answer for one encoded picture, with the keys of `ANSWER`.
 
-        Errors: `Refused` for this picture; as `Endpoint.ask` for the endpoint.
+        Errors: `Refused` for an unreadable picture or an unusable answer; those of `Endpoint.ask`.
         """
         from curation.scorers.caption import describe
 
@@ -72,9 +72,9 @@ class Captioner:
             raise Refused(f"picture cannot be read: {error}") from error
         except Rejected as error:
             raise Refused(str(error)) from error
-        quality = describe(answer["caption"])
-        if quality["invalid"]:
-            why = next((k for k in ("refusal", "boilerplate", "urls") if quality[k]), "no words, or a loop")
+        columns = describe(answer["caption"])
+        if columns["invalid"]:
+            why = next((k for k in ("refusal", "boilerplate", "urls") if columns[k]), "no words, or a loop")
             raise Refused(f"the caption describes nothing ({why}): {answer['caption'][:120]!r}")
         return answer
 

@@ -1,6 +1,6 @@
-"""Caption the pool: ask a model for every caption that is missing for a use, kind, model and prompt.
+"""Caption the pool: ask for every picture that lacks a caption of this use, kind, model and prompt.
 
-Answers are written per pool shard as soon as its last answer is in. Run it again after a kill or without answers.
+The answers of a pool shard are written once the last one has arrived. Run it again after a kill or missing answers.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.captioning.captioner import Captioner, Refused
-from curation.captioning.sidecars import set_folder, write_sidecar
+from curation.captioning.written import set_folder, write_sidecar
 from curation.sources import pool
 from flywheel.core.endpoint import Unanswered
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-_IN_A_ROW = 20  # calls without an answer, or refusals before the first caption, that blame the endpoint
+_IN_A_ROW = 20  # calls in a row without an answer, or refusals before the first caption, that end the run
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass
 class Captioned:
-    """Counts of pictures, wanted = there + captioned + refused + left. `there` were answered by earlier runs."""
+    """Counts of pictures: wanted = there + captioned + refused + left. `there`: answered by earlier runs."""
 
     wanted: int = 0
     there: int = 0
     captioned: int = 0
     refused: int = 0
-    unanswered: int = 0  # of those left: asked without an answer
-    reasons: Counter[str] = field(default_factory=Counter)  # of refusals
+    unanswered: int = 0  # those of `left` that were asked for
+    reasons: Counter[str] = field(default_factory=Counter)  # reasons of refusals
 
     @property
     def left(self) -> int:
-        """Pictures left for the next run."""
+        """Pictures that the next run asks for."""
         return self.wanted - self.there - self.captioned - self.refused
 
 
 @dataclass
 class _Work:
-    """Pictures of one pool shard to caption, and the answers so far."""
+    """The pictures to ask for in one pool shard, and the answers so far."""
 
     shard: pool.Shard
     ids: dict[str, int]  # sample id → row
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    open: int = 0
+    open: int = 0  # pictures without a result yet
 
 
 def caption_pool(
@@ -65,11 +65,11 @@ def caption_pool(
     concurrency: int = 8,
     progress: Progress | None = None,
 ) -> Captioned:
-    """Ask for every missing caption, at most `limit`, `concurrency` at once.
+    """Ask for all missing captions, at most `limit`, with `concurrency` calls at once.
 
-    Every text-to-image picture gets a caption; with `use` fill, only those without a caption of their own. A refused
-    answer is recorded with its reason and not asked for again; a missing answer is. Errors: `UsageError` for an empty
-    pool, and for an endpoint that refuses every call or does not answer.
+    Covers every text-to-image picture; with `use` fill, only those without a caption of their own. A refused answer is
+    recorded with its reason and not requested again; a missing answer is. Errors: `UsageError` for an empty pool, and
+    for an endpoint that refuses every call or does not answer.
     """
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
@@ -81,9 +81,9 @@ def caption_pool(
 
 
 def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, result: Captioned) -> list[_Work]:
-    """Shards with pictures to caption; each distinct picture once. Counts `wanted` and `there`."""
-    written = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
-    done = {i for table in written for i in table[0].to_pylist()}
+    """Shards with pictures to ask for, each distinct picture once. Sets `wanted` and `there` of the result."""
+    tables = (pq.read_table(readable(p), columns=["sample_id"]) for p in folder.glob("[!.]*.parquet"))
+    done = {i for table in tables for i in table[0].to_pylist()}
     listed: set[str] = set()
     work, asked = [], 0
     for shard in pool.shards(workspace):
@@ -104,12 +104,12 @@ def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, re
 
 
 class _Run:
-    """One run: sorts answers by shard as they come in, and stops when the endpoint is at fault."""
+    """Collects the answers, and stops when the endpoint itself is at fault."""
 
     def __init__(self, captioner: Captioner, folder: Path, labels: dict[str, str], result: Captioned) -> None:
         self.captioner, self.folder, self.result = captioner, folder, result
         self.labels = labels | {"model": captioner.endpoint.model, "prompt": captioner.version}
-        self.silent = 0
+        self.silent = 0  # calls in a row without an answer
 
     def all(self, work: list[_Work], concurrency: int, progress: Progress | None) -> None:
         """Ask for all pictures, `concurrency` at once; answers are written even if an error ends the run."""
@@ -130,7 +130,7 @@ class _Run:
                         progress(answered, total, "pictures captioned")
             except UsageError:
                 if not self.result.captioned:
-                    work = []  # refusals caused by the endpoint are not answers
+                    work = []  # the endpoint is at fault: record no refusals
                 raise
             finally:
                 for call in running:
@@ -147,7 +147,7 @@ class _Run:
             self._write(work)
 
     def _row(self, call: Future[dict[str, Any]]) -> dict[str, Any] | None:
-        """The side-car row of a picture; None if no answer came."""
+        """Side-car row of a picture; None without an answer."""
         try:
             answer = call.result()
         except Refused as error:
@@ -177,7 +177,7 @@ class _Run:
 
 
 def _pictures(work: list[_Work]) -> Iterator[tuple[_Work, str, bytes]]:
-    """Every picture to ask for, a shard's bytes in memory at a time."""
+    """Every picture to ask for; holds the pictures of one shard in memory at a time."""
     for part in work:
         images = pq.read_table(readable(part.shard.path), columns=["image"])["image"].take([*part.ids.values()])
         for sample, image in zip(part.ids, images):

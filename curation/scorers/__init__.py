@@ -1,7 +1,7 @@
-"""Every scorer by name. `load("ocr", only_quoted=True)` imports only what that scorer needs.
+"""Scorers by name. `load("ocr", only_quoted=True)` imports only what that scorer needs.
 
-An installed package adds its own by entry points of the group `flywheel.scorers`, such as
-`brightness = my_package.scorers:Brightness`; built-in names take precedence.
+Installed packages add scorers through the entry point group `flywheel.scorers`, for example
+`brightness = my_package.scorers:Brightness`. They cannot replace a built-in name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flywheel.core.plugins import names
 if TYPE_CHECKING:
     from flywheel.core.scorer import Scorer
 
-# name → module:class, one file each, imported on demand
+# name → module:class, one file each, imported on first use
 SCORERS = names("flywheel.scorers") | {
     "header": "curation.scorers.header:Header",
     "pixels": "curation.scorers.pixels:Pixels",
@@ -35,13 +35,13 @@ SCORERS = names("flywheel.scorers") | {
 
 
 class Unavailable(Exception):
-    """A scorer cannot run as configured because its weights are missing. A policy then skips its filters, visibly."""
+    """The scorer cannot run because its weights are missing. A policy then skips its filters and reports them."""
 
 
 def load(name: str, **options: Any) -> Scorer:
-    """The scorer `name` (or `module:Class` for your own), with its options.
+    """Configure and return the scorer `name`; your own scorer is `module:Class`.
 
-    Errors: `UsageError` for an unknown name or option, `Unavailable` if its weights are missing.
+    Errors: `UsageError` for an unknown name or option, `Unavailable` when its weights are missing.
     """
     factory = scorer_class(name)
     try:
@@ -51,10 +51,10 @@ def load(name: str, **options: Any) -> Scorer:
 
 
 def scorer_class(name: str) -> Any:
-    """The class behind a name; its `fields` list every column it can have. Errors: `UsageError` for an unknown name."""
+    """Class of a scorer; its `fields` list every column it can have. Errors: `UsageError` for an unknown name."""
     target = SCORERS.get(name, name if ":" in name else None)
     if target is None:
-        raise UsageError(f"unknown scorer {name!r}: choose from {', '.join(sorted(SCORERS))}, or give module:Class")
+        raise UsageError(f"unknown scorer {name!r}: choose from {', '.join(sorted(SCORERS))}, or pass module:Class")
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -63,5 +63,5 @@ def scorer_class(name: str) -> Any:
 
 
 def is_configured(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether all options that the scorer requires are set."""
+    """Whether every option that the scorer requires is set."""
     return all(options.get(key) for key in getattr(scorer_class(name), "requires", ()))

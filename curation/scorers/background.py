@@ -1,10 +1,10 @@
-"""Plain backgrounds: the one colour of a picture's border."""
+"""Estimate the colour of a plain background from the border of a picture."""
 
 from __future__ import annotations
 
 import numpy as np
 
-BORDER = 5  # pixels: width of the ring from which the background is estimated
+BORDER = 5  # pixels: width of the ring the background is estimated from
 MAX_BORDER_SPREAD = 9.0  # ΔE: a border that varies more is not a plain background
 MIN_CONTRAST = 22.0  # ΔE from the background: fainter marks are blur or noise
 
@@ -17,7 +17,7 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def background_of(lab: np.ndarray) -> np.ndarray | None:
-    """Lab colour of the plain background; None if the border has more than one colour."""
+    """Lab colour [3] of a plain background; None if the border has several colours. lab: [H, W, 3]."""
     h, w = lab.shape[:2]
     ring = np.ones((h, w), bool)
     ring[BORDER : h - BORDER, BORDER : w - BORDER] = False

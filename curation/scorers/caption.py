@@ -1,4 +1,4 @@
-"""Facts about a caption: language, script, kind, and whether it is valid (no refusal, boilerplate, URL or loop)."""
+"""Classify a caption: language, script, kind, and whether it is invalid (refusal, boilerplate, URL, loop)."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ _KNOWLEDGE = re.compile(
     re.IGNORECASE,
 )
 
-_REPEATED = 0.5  # share of repeated three-word sequences above which a caption counts as a loop
-_LONG = 12  # words: shorter captions may repeat words
-_RUN = 4  # equal words in a row: a loop at any length
+REPEATED = 0.5  # share of repeated three-word sequences from which a caption counts as a loop
+_LONG = 12  # words: repetition is measured from this length on
+_RUN = 4  # equal words in a row that make a loop in captions of any length
 
 
 class Caption:
-    """Refusals, boilerplate, URLs, repetition, language, script and kind, for captions and edit instructions alike."""
+    """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are treated the same."""
 
     name = "caption"
     version = "2"
@@ -81,9 +81,9 @@ class Caption:
 
 
 def describe(caption: str) -> dict[str, Any]:
-    """All columns of one caption."""
+    """Every column of one caption."""
     text = " ".join(caption.split())
-    unquoted = _QUOTED.sub('""', text)  # text in the picture may be anything
+    unquoted = _QUOTED.sub('""', text)  # quoted text stands in the picture and may be anything
     refusal = bool(_REFUSAL.search(unquoted))
     boilerplate = bool(_BOILERPLATE.search(unquoted) or _MARKUP.search(unquoted))
     urls, repeats, letters = len(_URL.findall(unquoted)), repeated(text), scripts(text)
@@ -93,7 +93,7 @@ def describe(caption: str) -> dict[str, Any]:
         "boilerplate": boilerplate,
         "urls": urls,
         "repeated": repeats,
-        "invalid": refusal or boilerplate or urls > 0 or wordless or repeats > _REPEATED,
+        "invalid": refusal or boilerplate or urls > 0 or wordless or repeats > REPEATED,
         "script": main_script(letters),
         "scripts": present(letters),
         "language": language(unquoted),
@@ -102,7 +102,7 @@ def describe(caption: str) -> dict[str, Any]:
 
 
 def repeated(text: str) -> float:
-    """Share of three-word sequences that occurred before; 1 if a word is repeated four times in a row."""
+    """Share of three-word sequences that occurred before, 0 to 1; 1 if a word occurs four times in a row."""
     words = [w.lower() for w in _WORD.findall(text)]
     run = 1
     for before, word in zip(words, words[1:]):

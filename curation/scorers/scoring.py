@@ -1,7 +1,7 @@
-"""Scoring: the columns of every scorer for every pool row, computed once. Missing files are the work left to do.
+"""Compute the columns of every scorer for every pool row once. The work to do is the score files that are missing.
 
-`scores/<scorer>@<version>/<shard>.parquet` has one row per pool row, in the same order; the file's existence is the
-checkpoint. Thresholds live in the policy.
+`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order. A file that exists is
+finished. Thresholds live in the policy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning.sidecars import with_model_captions
+from curation.captioning.written import with_written
 from curation.scorers import load
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
@@ -39,20 +39,20 @@ _COLUMNS = (
     "captions",
     "task",
     "reference_ids",
-)  # all columns that scoring reads
-_GROUP_ROWS = 16  # rows that are decoded in memory at once …
-_GROUP_PIXELS = 32_000_000  # … and their pixels, at most
+)  # columns that are read
+_GROUP_ROWS = 16  # rows whose decoded pictures are in memory together …
+_GROUP_PIXELS = 32_000_000  # … with at most this many pixels
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest value that mallopt accepts
-_KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker keeps
+_KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker process keeps
 
 
 def score(
     workspace: Workspace, scorers: Mapping[str, Options], *, progress: Progress | None = None, workers: int = 2
 ) -> None:
-    """Compute the missing score files of the pool: one Ray task per shard, in which its pending scorers share a decode.
+    """Compute the missing score files of the pool: one Ray task per shard, with one decode for all pending scorers.
 
-    A row that raises gets its `error` set, and so does a row that kills its worker process.
+    A row whose scoring raises, or kills the worker process, gets its `error` set.
     """
     todo = pending(workspace, scorers)
     if not todo:
@@ -67,7 +67,7 @@ def score(
 
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
-    """Path of one scorer's columns for one shard."""
+    """Path of the score file of a shard."""
     return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
 
 
@@ -79,14 +79,14 @@ Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path o
 
 
 def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
-    """Shards with missing score files, and which files are missing."""
+    """Shards with missing score files, each with those files."""
     loaded = {name: load(name, **options) for name, options in scorers.items()}
-    # Listed once: on S3, checking each file would cost a request.
-    there = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
+    # List each folder once: on S3, checking single files costs a request each.
+    present = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
     todo = []
     for shard in pool.shards(workspace):
         paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
-        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in there[n]}
+        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in present[n]}
         if missing:
             todo.append((shard, missing))
     return todo
@@ -94,8 +94,8 @@ def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[
 
 def _references(workspace: Workspace, shard: Path) -> References:
     """Places in the pool of the shard's reference images."""
-    named = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
-    wanted = {i for ids in named.to_pylist() for i in ids}
+    column = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
+    wanted = {i for ids in column.to_pylist() for i in ids}
     return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
 
 
@@ -119,24 +119,24 @@ def fetch_images(places: References) -> dict[str, bytes]:
     by_shard: dict[str, list[tuple[int, str]]] = {}
     for image_id, (path, row) in sorted(places.items()):
         by_shard.setdefault(path, []).append((row, image_id))
-    out: dict[str, bytes] = {}
+    data: dict[str, bytes] = {}
     for path, rows in by_shard.items():
         images = pq.read_table(readable(path), columns=["image"])["image"]
-        out |= {image_id: images[row].as_py() for row, image_id in rows}
-    return out
+        data |= {image_id: images[row].as_py() for row, image_id in rows}
+    return data
 
 
 def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
-    """Set the `error` of rows that failed only after scoring. `faults`: (key of the pool shard, row) → reason.
+    """Set the `error` of rows that failed after scoring; `faults`: (key of the pool shard, row) → reason.
 
-    The score tables of their batches are removed, and written again later.
+    Deletes the score tables of their batches, which are then written again.
     """
     for shard in pool.shards(workspace):
         reasons = {row: why for (key, row), why in faults.items() if key == shard.key}
         if not reasons:
             continue
         for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
-            derived.unlink()  # first: after a kill in between, no table may outlive the scores it was made from
+            derived.unlink()  # first: after a kill in between, no table may be left that is older than its scores
         path = score_path(workspace, scorer, shard)
         table = pq.read_table(readable(path))
         errors = [reasons.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
@@ -144,23 +144,23 @@ def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[st
         write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
 
 
-# In the workers ------------------------------------------------------------------------------------------------------
+# In the worker processes ----------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _loaded(name: str, options: str) -> Scorer:
-    """A scorer, and the models behind it, once per process."""
+    """A scorer with its models, loaded once per process."""
     return load(name, **json.loads(options))
 
 
 def _read(shard: Path) -> pa.Table:
-    """The columns of a shard that scorers see, read on one thread, because parallelism is by process."""
+    """The columns of a shard that scorers need; read on one thread because parallelism is by process."""
     return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
 
 
 @lru_cache(maxsize=1)
 def _settle() -> None:
-    """Set up the process once: one thread, because parallelism is by process, and a heap that is kept between pictures.
+    """Once per process: set OpenCV to one thread (parallelism is by process) and keep freed memory between pictures.
 
-    By default glibc returns every image buffer to the system and faults it in again: up to a third of a picture's cost.
+    By default glibc returns every plane to the system and faults it in again: up to a third of a picture's cost.
     """
     import ctypes
 
@@ -174,7 +174,7 @@ def _settle() -> None:
 
 def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
     """Score every row of a shard and write the missing files."""
-    rows = list(with_model_captions(_read(shard).to_pylist(), captions))
+    rows = list(with_written(_read(shard).to_pylist(), captions))
     results = _score_rows(rows, todo, references)
     _write(todo, [r["sample_id"] for r in rows], results)
 
@@ -182,30 +182,32 @@ def _score_shard(shard: Path, todo: Pending, references: References, captions: S
 def _score_one(
     shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
 ) -> dict[str, list[Any]]:
-    """Score a single row; the worker may die of it."""
-    rows = list(with_model_captions(_read(shard).slice(row, 1).to_pylist(), captions))
+    """Score a single row, which may kill the worker process."""
+    rows = list(with_written(_read(shard).slice(row, 1).to_pylist(), captions))
     return _score_rows(rows, todo, references)
 
 
 def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
-    """A row of this shard kills its worker: score each alone, so that only that row is lost."""
+    """Score each row alone, so that a row that kills its worker process loses only itself."""
     ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
     results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
     calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
     killers = []
-    for row, outcome in run_all(_score_one, calls):
-        if isinstance(outcome, Exception):
+    for row, scores in run_all(_score_one, calls):
+        if isinstance(scores, Exception):
             killers.append(row)
         else:
             for name in todo:
-                results[name][row] = outcome[name][0]
-    # Find out which scorer crashes: the others keep their columns, so that only a repaired one has to run again.
+                results[name][row] = scores[name][0]
+    # Find the scorer that crashes: the others keep their columns, and only that one runs again after its repair.
     again = [(row, name) for row in killers for name in todo]
     calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
-    for index, outcome in run_all(_score_one, calls):
+    for index, scores in run_all(_score_one, calls):
         row, name = again[index]
-        crash = RuntimeError("crashed the scoring process")
-        results[name][row] = crash if isinstance(outcome, Exception) else outcome[name][0]
+        if isinstance(scores, Exception):
+            results[name][row] = RuntimeError("crashed the scoring process")
+        else:
+            results[name][row] = scores[name][0]
     _write(todo, ids, results)
 
 
@@ -213,7 +215,7 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
     """Scorer name → one dict or exception per row."""
     _settle()
     images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
-    out: dict[str, list[Any]] = {name: [] for name in todo}
+    results: dict[str, list[Any]] = {name: [] for name in todo}
     for group in _groups(rows):
         items = [
             Item(
@@ -225,12 +227,12 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
             for r in group
         ]
         for name, (options, _) in todo.items():
-            out[name] += _loaded(name, options).score(items)
-    return out
+            results[name] += _loaded(name, options).score(items)
+    return results
 
 
 def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Consecutive rows whose decoded pictures fit in memory at once."""
+    """Split rows into consecutive groups whose decoded pictures fit in memory."""
     group: list[dict[str, Any]] = []
     pixels = 0
     for row in rows:
@@ -256,5 +258,5 @@ def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any
 
 
 def reason(error: Exception) -> str:
-    """Why a row is unusable, as written to the `error` column and the quarantine."""
+    """Text of an error for the `error` column and the quarantine."""
     return str(error) if isinstance(error, BadImage) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""How an edit's result differs from its reference: what is kept (subject, unchanged part, structure), what changed.
+"""Compare the result of an edit with its reference: kept subject, unchanged area, structure, and size of the change.
 
-Everything is measured at one working size, so that a small result can be compared with a large reference.
+All measures use one working size, so that a small result can be compared with a large reference.
 """
 
 from __future__ import annotations
@@ -18,24 +18,17 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 SIDE = 64  # pixels: working side of both pictures
-CHANGED = 16.0  # ΔE between reference and result that counts as a change, after a light blur
-CELL = 8  # pixels of the working side: cell in which the mean change is taken, to measure faint changes
-MIN_SUBJECT = 0.02  # share of the picture: a smaller mark is not a subject
-STRUCTURE_CELL = 16  # pixels of the working side: cell in which edges are compared …
-STRUCTURE_CELLS = 4  # … and how many of the 16 must agree: an edit leaves at least a quarter in place
-STRUCTURE_SCALES = (
-    0.5,
-    0.65,
-    0.8,
-    1.0,
-    1.25,
-    1.6,
-)  # at which the centre of the reference is searched for in the result
+CHANGED = 16.0  # minimum ΔE, after a light blur, that counts as a change
+CELL = 8  # pixels of the working side: cell over which a faint change is averaged
+MIN_SUBJECT = 0.02  # share of the picture: smaller marks are not a subject
+STRUCTURE_CELL = 16  # pixels of the working side: cell for comparing edges …
+STRUCTURE_CELLS = 4  # … and number of the 16 cells that are averaged: an edit leaves at least a quarter in place
+STRUCTURE_SCALES = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # of the reference's centre, searched in the result
 MIN_DETAIL = 9.0  # ΔE spread inside a mark: a subject has inner detail, a flat shape does not
 
 
 class Similarity:
-    """Agreement of a ti2i sample with its references; all columns are null for a sample without references."""
+    """Agreement of a ti2i sample with its references; without references every column is null."""
 
     name = "similarity"
     version = "4"
@@ -74,7 +67,7 @@ def _one(item: Item) -> dict[str, Any]:
 
 
 def identity(reference: np.ndarray, result: np.ndarray) -> float:
-    """Correlation in [0, 1] of the reference's subject with its best place in the result; RGB uint8 [H, W, 3] each."""
+    """Correlation in [0, 1] of the reference's subject with its best match in the result; RGB uint8 [H, W, 3] each."""
     import cv2
 
     source, target = working(reference), working(result)
@@ -90,45 +83,46 @@ def unchanged(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
     a, b = working(reference), working(result)
     difference = np.linalg.norm(cv2.GaussianBlur(a, (0, 0), 1.0) - cv2.GaussianBlur(b, (0, 0), 1.0), axis=2)
     changed = difference > CHANGED
-    # resampling blends the rim of a change with its surroundings, so the rim is left out
+    # resampling mixes the rim of a change with its surroundings, so it is excluded from the unchanged part
     keep = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     similar = float(ssim(a[..., 0], b[..., 0])[keep].mean()) if keep.any() else 0.0
     return float(np.clip(similar, 0, 1)), float(changed.mean())
 
 
 def largest_change(difference: np.ndarray) -> float:
-    """Mean of the cell that differs most, from ΔE per pixel [SIDE, SIDE]: a change of tone is faint but everywhere.
+    """Largest cell mean of a ΔE map [SIDE, SIDE].
 
-    A mean over a cell, because encoding a picture again changes single pixels.
+    Averaging over cells finds faint changes of tone and ignores single pixels that differ after encoding again.
     """
     cells = difference.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL)
     return float(cells.mean(axis=(1, 3)).max())
 
 
 def color_shift(difference: np.ndarray) -> float:
-    """Median of ΔE per pixel [SIDE, SIDE]: 0 for an edit that leaves more than half of the picture alone.
+    """Median of a ΔE map [SIDE, SIDE]; 0 if an edit leaves more than half of the picture alone.
 
-    `unchanged` misses a shift of the whole picture: it compares only lightness, and only outside the changed area.
+    It detects a colour shift of the whole picture, which `unchanged` misses because it compares only the lightness of
+    unchanged pixels.
     """
     return float(np.median(difference))
 
 
 def related(reference: np.ndarray, result: np.ndarray) -> float | None:
-    """Agreement of two pictures' edges in [0, 1], RGB uint8 [H, W, 3] each; None if the reference has no edges.
+    """Agreement of the edges of two pictures in [0, 1], RGB uint8 [H, W, 3] each; None for a reference without edges.
 
-    Edges survive recolouring, restyling and most other edits. The result is the maximum of: the cells that agree best
-    in place, for fine and for coarse edges; the reference's centre at any place and size in the result; and identity,
-    which survives blur. Nearly all unrelated photographs stay under 0.6.
+    Edges survive recolouring, restyling and most other edits. The value is the maximum of three measures: the cells
+    that agree best in place (fine and coarse edges), the best match of the reference's centre anywhere in the result at
+    several scales, and `identity`, which survives blur. Nearly all unrelated photographs score below 0.6.
     """
-    agreements = [identity(reference, result)]
+    scores = [identity(reference, result)]
     for fine in (4, 2):
         a, b = edges(reference, fine), edges(result, fine)
         if a.max() < 1e-3:
             return None
-        agreements.append(_in_place(a, b))
+        scores.append(_in_place(a, b))
         if fine == 4:
-            agreements.append(_anywhere(a, b))
-    return max(0.0, *agreements)
+            scores.append(_anywhere(a, b))
+    return max(0.0, *scores)
 
 
 def edges(pixels: np.ndarray, fine: int) -> np.ndarray:
@@ -136,14 +130,14 @@ def edges(pixels: np.ndarray, fine: int) -> np.ndarray:
     import cv2
 
     size = (SIDE * fine, SIDE * fine)
-    gray = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-    luma = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 0.8)
-    slope = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+    luma = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    soft = cv2.GaussianBlur(luma, (0, 0), 0.8)
+    slope = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
     return cv2.resize(np.sqrt(slope), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _in_place(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean correlation of the cells that agree best."""
+    """Mean correlation of the `STRUCTURE_CELLS` cells that agree best."""
     cells = [
         plane.reshape(SIDE // STRUCTURE_CELL, STRUCTURE_CELL, SIDE // STRUCTURE_CELL, STRUCTURE_CELL)
         .swapaxes(1, 2)
@@ -157,7 +151,7 @@ def _in_place(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _anywhere(a: np.ndarray, b: np.ndarray) -> float:
-    """Best correlation of the centre of `a` with any place of `b`, over all scales."""
+    """Best correlation of the centre of `a` with any place in `b`, over all scales."""
     import cv2
 
     best = 0.0
@@ -166,9 +160,9 @@ def _anywhere(a: np.ndarray, b: np.ndarray) -> float:
         scaled = cv2.resize(a, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         part = min(side * 5 // 8, SIDE * 3 // 4)
         first = (side - part) // 2
-        centre = scaled[first : first + part, first : first + part]
-        if centre.std() > 1e-3:
-            match = cv2.matchTemplate(b, centre, cv2.TM_CCOEFF_NORMED)
+        middle = scaled[first : first + part, first : first + part]
+        if middle.std() > 1e-3:
+            match = cv2.matchTemplate(b, middle, cv2.TM_CCOEFF_NORMED)
             best = max(best, float(match[np.isfinite(match)].max(initial=0.0)))
     return best
 
@@ -178,7 +172,7 @@ def _aspect(pixels: np.ndarray) -> float:
 
 
 def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the mark with most inner detail on a plain background, else of the picture."""
+    """(top, bottom, left, right) of the most detailed mark on a plain background, else of the whole Lab [H, W, 3]."""
     import cv2
 
     h, w = lab.shape[:2]
@@ -191,9 +185,7 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
     for outline in outlines:
         left, top, width, height = cv2.boundingRect(outline)
         filled = cv2.drawContours(np.zeros_like(marks), [outline], -1, (1,), cv2.FILLED)
-        inner = lab[
-            cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0
-        ]  # the rim is blended with the background
+        inner = lab[cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=2) > 0]  # without the anti-aliased rim
         if filled.mean() < MIN_SUBJECT or not len(inner):
             continue
         spread = float(np.linalg.norm(inner - np.median(inner, axis=0), axis=1).mean())
@@ -203,7 +195,7 @@ def subject(lab: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def working(pixels: np.ndarray) -> np.ndarray:
-    """CIE Lab float32 [SIDE, SIDE, 3]: one grid for pictures of any size."""
+    """CIE Lab float32 [SIDE, SIDE, 3] of RGB uint8 [H, W, 3]; puts pictures of any size on one grid."""
     import cv2
 
     shrinking = min(pixels.shape[:2]) > SIDE

@@ -1,7 +1,7 @@
-"""The score table: metadata and deciding scores of a batch in one file, so that a policy opens one file, not thousands.
+"""Score tables: metadata and all deciding scores of a batch in one file, so a policy opens one file, not thousands.
 
-`tables/<batch>@<key>.parquet` is derived from the pool's shards and their score files, which remain the checkpoint: it
-can be deleted at any time and is written again. Its key covers shard digests and scorer versions, so it is never stale.
+`tables/<batch>@<key>.parquet` is derived from the pool's shards and their score files, and can be deleted at any time:
+it is written again. Its key covers shard digests and scorer versions, so a table is never stale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.captioning import sidecars
+from curation.captioning import written
 from curation.policy import sql
 from curation.scorers.scoring import score_path
 from curation.sources import pool
@@ -23,19 +23,19 @@ from flywheel.core.schema import POOL, column
 from flywheel.core.scorer import Scorer
 from flywheel.core.workspace import Workspace
 
-_FORMAT = 2  # raised when the same scores would give another table
-_SHARDS = 256  # shards in memory at once
+_FORMAT = 2  # increase it when equal scores would give another table
+_SHARDS = 256  # shards in memory together
 _ROW_GROUP = 122_880  # rows: DuckDB reads row groups in parallel
 
-# Besides numbers and words: columns that deduplication and decontamination need.
+# In addition to numbers and words: what deduplication and decontamination need.
 _TEXTS = ("text.normalized", "pixels.thumbnail")
 _METADATA = ("sample_id", "source_uri", "source", "task", "width", "height", "reference_ids", "image_id", "stream")
 
 
 def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
-    """One table per batch with rows, oldest first; missing tables are written.
+    """Write the missing tables; returns the path of one table per batch with rows, oldest first.
 
-    Errors: `UsageError` if a score file is missing.
+    Errors: `UsageError` where a score file is missing.
     """
     manifests = {batch: pool.manifest(batch) for batch in pool.batches(workspace)}
     paths = {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
@@ -51,7 +51,7 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Path of the table of a batch with this manifest."""
     versions = [(s.name, s.version) for s in scorers.values()]
-    texts = [sidecars.text_key(paths) for paths in sidecars.sidecars(workspace, batch).values()]
+    texts = [written.text_key(paths) for paths in written.sidecars(workspace, batch).values()]
     key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")
 
@@ -61,7 +61,7 @@ def _rows(manifest: Mapping[str, Any]) -> list[int]:
 
 
 def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
-    """Columns of a table: place in the pool, metadata, `draw`, reason, then `<scorer>.<column>`."""
+    """Columns of a table: place in the pool, metadata, `draw`, `reason`, then `<scorer>.<column>`."""
     return pa.schema(
         [
             column("shard", pa.string(), "key of the pool shard"),
@@ -75,18 +75,19 @@ def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
 
 
 def write_table(path: Path, scorers: Mapping[str, Scorer], chunks: Iterable[pa.Table]) -> None:
-    """Write a batch's table atomically from chunks in pool order; chunks may lack `draw`."""
-    kind = schema(scorers)
-    # the only columns with repeated values
-    words = ["shard", "source", "task", "stream", "reason", *(f.name for f in kind if _is_word(f))]
-    with replacing(path) as tmp, pq.ParquetWriter(tmp, kind, compression="lz4", use_dictionary=words) as writer:
-        for chunk in _regrouped(_complete(c, kind) for c in chunks):
+    """Write a batch's table atomically from chunks in pool order; chunks need no `draw`."""
+    columns = schema(scorers)
+    # dictionary encoding helps only where values repeat
+    words = ["shard", "source", "task", "stream", "reason", *(f.name for f in columns if _is_word(f))]
+    with replacing(path) as tmp, pq.ParquetWriter(tmp, columns, compression="lz4", use_dictionary=words) as writer:
+        for chunk in _regrouped(_complete(c, columns) for c in chunks):
             writer.write_table(chunk, row_group_size=_ROW_GROUP)
 
 
-def _complete(chunk: pa.Table, kind: pa.Schema) -> pa.Table:
+def _complete(chunk: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The chunk with `draw`, and with the schema's columns, order and types."""
     draws = [int(i[:16], 16) for i in chunk["sample_id"].to_pylist()]
-    return chunk.append_column("draw", pa.array(draws, pa.uint64())).select(kind.names).cast(kind)
+    return chunk.append_column("draw", pa.array(draws, pa.uint64())).select(columns.names).cast(columns)
 
 
 def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -95,23 +96,23 @@ def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for chunk in chunks:
         waiting.append(chunk)
         if sum(w.num_rows for w in waiting) >= _ROW_GROUP:
-            rows = pa.concat_tables(waiting)
-            full = rows.num_rows // _ROW_GROUP * _ROW_GROUP
-            yield rows.slice(0, full)
-            waiting = [rows.slice(full)]
+            joined = pa.concat_tables(waiting)
+            full = joined.num_rows // _ROW_GROUP * _ROW_GROUP
+            yield joined.slice(0, full)
+            waiting = [joined.slice(full)]
     if waiting:
         yield pa.concat_tables(waiting)
 
 
 def _decides(scorer: Scorer, field: pa.Field) -> bool:
-    """Whether policies, deduplication or decontamination can read it; long text, boxes and embeddings are left out."""
+    """Whether a decision can use the column; long text, boxes and embeddings stay in the score files."""
     kind = field.type
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     return number or pa.types.is_string(kind) or f"{scorer.name}.{field.name}" in _TEXTS
 
 
 def _is_word(field: pa.Field) -> bool:
-    """Whether it is a score with few distinct words."""
+    """Whether the column is a score with few distinct words."""
     return "." in field.name and pa.types.is_string(field.type)
 
 
@@ -129,7 +130,7 @@ def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping
 
 
 def _query(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> str:
-    """Rows of some shards in pool order, joined by the shard's place in the list and the row number."""
+    """SQL for the rows of some shards in pool order, joined by number: the shard's place in the list, and the row."""
     keys = ", ".join(sql.quoted(s.key) for s in shards)
     metadata = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join(_METADATA)} FROM"
     query = f"FROM ({metadata} {_read(s.path for s in shards)}) AS pool"

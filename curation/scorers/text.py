@@ -1,4 +1,4 @@
-"""Length and normal form of the caption."""
+"""Token length and normal form of the caption."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 from flywheel.core.text import normalise
 
-# A token is a word, or one character of a script without spaces.
+# A token is a word, or one character of a script without spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class Text:
-    """Token length of the caption. `tokenizer`: path of a `tokenizer.json`; without one, words are counted."""
+    """Token length of the caption. `tokenizer`: path of a `tokenizer.json`; default: count words."""
 
     name = "text"
     fields = (
@@ -32,7 +32,7 @@ class Text:
 
     def __init__(self, *, tokenizer: str = "") -> None:
         if tokenizer and not Path(tokenizer).is_file():
-            raise UsageError(f"tokenizer {tokenizer} does not exist: give the path of a tokenizer.json")
+            raise UsageError(f"tokenizer {tokenizer} does not exist: pass the path of a tokenizer.json")
         self.tokenizer = tokenizer
         self.version = f"1-{file_digest(Path(tokenizer))[:12]}" if tokenizer else "1"
 
@@ -46,12 +46,12 @@ class Text:
 
 
 def words(text: str) -> int:
-    """Number of words; each character of a script without spaces counts as one."""
+    """Number of words; in scripts without spaces, each character counts as one."""
     return len(tokens(text))
 
 
 def tokens(text: str) -> list[str]:
-    """Words, and the single characters of scripts without spaces."""
+    """Words, and single characters of scripts without spaces."""
     return _TOKEN.findall(text)
 
 

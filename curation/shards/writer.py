@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from curation.captioning.sidecars import with_model_captions
+from curation.captioning.written import with_written
 from curation.policy.policy import Policy
 from curation.scorers.scoring import References, fetch_images, image_index, reason
 from curation.shards.layout import layout
@@ -224,12 +224,10 @@ def _shard_rows(
 ) -> Iterator[dict[str, Any]]:
     """Training rows; rows that fail are left out and added to `faults`."""
     for shard, numbers in content:
-        columns = [
-            c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names
-        ]  # older pools have no mask column
+        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools have no mask
         rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
-        for number, row in zip(numbers, with_model_captions(rows, shard.captions)):
+        for number, row in zip(numbers, with_written(rows, shard.captions)):
             key = (shard.key, number)
             try:
                 yield _shard_row(row, images, *marks[key], width, height)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.captioning import sidecars
+from curation.captioning import written
 from flywheel.core.files import read_json
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
@@ -35,7 +35,7 @@ class Shard:
     @property
     def texts(self) -> str:
         """Identity of the model-written captions that can be a text condition; empty if there are none."""
-        return sidecars.text_key(self.captions)
+        return written.text_key(self.captions)
 
 
 def score_key(shard: str, texts: str, scorer: str) -> str:
@@ -50,7 +50,7 @@ def batches(workspace: Workspace) -> list[Path]:
 
 def shards(workspace: Workspace) -> list[Shard]:
     """Every shard with rows, oldest batch first."""
-    captions = sidecars.sidecars(workspace)
+    captions = written.sidecars(workspace)
     return [
         Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
         for batch in batches(workspace)

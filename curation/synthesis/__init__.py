@@ -1,4 +1,4 @@
-"""Generated training samples for a capability; each is verified before it is returned."""
+"""Make synthetic training samples for a capability; each is verified before it is returned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from curation.synthesis.documents import layout_pages, multilingual_pages, paragraph_pages
 from curation.synthesis.meaning import meaning
-from curation.synthesis.photos import photo_edits
 from curation.synthesis.sample import Recipe, Sample
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import plugins
@@ -27,25 +26,24 @@ __all__ = [
     "draw",
     "generators",
     "meaning",
-    "photo_edits",
     "synthesise",
 ]
 
 Recipes = tuple[Callable[[], Recipe], ...]
 
 # capability → recipes that teach it, used in turn
-_OWN: Mapping[str, Recipes] = {
+_BUILT_IN: Mapping[str, Recipes] = {
     "long_text": (paragraph_pages,),
     "slides": (layout_pages,),
     "multilingual_text": (multilingual_pages,),
 }
-_BATCH = 16  # samples verified at once
+_BATCH = 16  # samples verified together
 
 
 @cache
 def generators() -> dict[str, Recipes]:
-    """Recipes by capability: built-in ones, and plug-ins (entry points of the group `flywheel.recipes`)."""
-    return {c: r for recipes in plugins("flywheel.recipes").values() for c, r in recipes.items()} | dict(_OWN)
+    """Recipes by capability: built-in ones and those of packages (entry point group `flywheel.recipes`)."""
+    return {c: r for recipes in plugins("flywheel.recipes").values() for c, r in recipes.items()} | dict(_BUILT_IN)
 
 
 def capabilities() -> tuple[str, ...]:
@@ -61,38 +59,40 @@ def synthesise(
     exclude: frozenset[str],
     on_refused: Callable[[Sample, list[Outcome]], None] | None = None,
 ) -> Iterator[Sample]:
-    """Yield `count` samples that teach `capability` and pass their entry checks; deterministic by seed.
+    """Yield `count` samples that teach `capability` and passed their entry checks; deterministic by seed.
 
-    `exclude`: evaluation prompts; samples with their wording or meaning (shape, colour, count, place, word) are never
-    generated. `on_refused` gets each sample that fails a check, with its outcomes. Errors: `UsageError` for a
-    capability without recipes, and when no variant is left to generate.
+    `exclude`: evaluation prompts, whose wording and meaning (shape, colour, count, place, word) no sample has.
+    `on_refused` is called with each sample that failed a check, and its outcomes. Errors: `UsageError` for a capability
+    without recipes, for an `exclude` that leaves no variant, and when most samples fail their checks.
     """
     from curation.verify.checks import passed, verify
 
     if capability not in generators():
         raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
     stream = draw([make() for make in generators()[capability]], seed=f"{seed}/{capability}", exclude=exclude)
-    passing = refused = 0
-    while passing < count:
-        batch = list(itertools.islice(stream, min(_BATCH, count - passing)))
+    accepted = refused = 0
+    while accepted < count:
+        batch = list(itertools.islice(stream, min(_BATCH, count - accepted)))
         for sample, outcomes in zip(batch, verify([s.item for s in batch], [s.checks for s in batch])):
             if passed(outcomes):
-                passing += 1
+                accepted += 1
                 yield sample
                 continue
             refused += 1
             if on_refused:
                 on_refused(sample, outcomes)
-        if refused > 50 + passing:
+        if refused > 50 + accepted:
+            total = refused + accepted
             raise UsageError(
-                f"{refused} of {refused + passing} generated {capability} samples failed their entry checks"
+                f"{refused} of {total} synthetic {capability} samples failed their entry checks: run `flywheel doctor`,"
+                " then correct the recipe"
             )
 
 
 def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozenset()) -> Iterator[Sample]:
-    """Endless unverified samples, recipes in turn; every allowed variant is used once before any repeats.
+    """Endless stream of unverified samples: recipes in turn, each allowed variant once before any repeats.
 
-    Errors: `UsageError` when `exclude` leaves a recipe without variants.
+    Errors: `UsageError` when `exclude` leaves a recipe no variant.
     """
     prompts = {normalise(p) for p in exclude}
     decks = [_deck(recipe, random.Random(f"{seed}/{recipe.name}"), exclude) for recipe in recipes]
@@ -104,19 +104,19 @@ def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozense
 
 
 def allowed(recipe: Recipe, exclude: frozenset[str]) -> list[Any]:
-    """The recipe's variants whose captions and pictures do not have the meaning of an excluded prompt.
+    """The recipe's variants that neither mention nor show the meaning of an excluded prompt.
 
-    Errors: `UsageError` when none is left.
+    Errors: `UsageError` if none is left.
     """
     held = {m for p in exclude if (m := meaning(p)) is not None}
     variants = [v for v in recipe.variants if held.isdisjoint(recipe.meanings(v))]
     if not variants:
-        raise UsageError(f"every variant of {recipe.name} is held out for evaluation: nothing can be generated")
+        raise UsageError(f"every variant of {recipe.name} is held out for evaluation: nothing is left to make")
     return variants
 
 
 def _deck(recipe: Recipe, rng: random.Random, exclude: frozenset[str]) -> Iterator[Any]:
-    """The allowed variants, shuffled once and repeated."""
+    """Endless cycle of the allowed variants, shuffled once."""
     variants = allowed(recipe, exclude)
     rng.shuffle(variants)
     return itertools.cycle(variants)

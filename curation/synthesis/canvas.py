@@ -1,4 +1,4 @@
-"""Canvas, fonts and encoding of drawn pictures: drawn large and reduced once, so that every edge is anti-aliased."""
+"""Canvas, fonts and encoding of drawn pictures; drawn large and reduced once, so that every edge is anti-aliased."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVERSAMPLING = 3
 
 
 class Canvas:
-    """A square card of `side` pixels; coordinates are shares of the side, 0 to 1, y downwards."""
+    """A square card of `side` pixels; coordinates are in units of the side, 0 to 1, y downwards."""
 
     def __init__(self, background: RGB, side: int) -> None:
         self.side = side
@@ -51,26 +51,26 @@ class Canvas:
             self.draw.text((x, baseline), letter, font=typeface, fill=fill, anchor="ms")
 
     def png(self) -> bytes:
-        """The finished card, PNG."""
+        """PNG bytes of the finished card."""
         return encode(self.image.resize((self.side, self.side), Image.Resampling.BOX))
 
 
 def encode(image: Image.Image) -> bytes:
-    """RGB PNG bytes; equal pictures give equal bytes."""
+    """PNG bytes in RGB; equal pictures give equal bytes."""
     out = io.BytesIO()
     image.convert("RGB").save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 
 def tint(color: RGB, rng: random.Random, spread: int = 4) -> RGB:
-    """The colour with a small variation, so that cards do not share exact values."""
+    """The colour with a small random variation per channel."""
     r, g, b = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return r, g, b
 
 
 @lru_cache
 def font_path(name: str) -> str:
-    """File of a font `package:path/inside` in an installed package. Errors: `UsageError` if it is missing."""
+    """File of the font `package:path/inside` in an installed package. Errors: `UsageError` if it is missing."""
     package, _, inside = name.partition(":")
     spec = util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []

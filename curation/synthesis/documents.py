@@ -1,4 +1,4 @@
-"""Recipes for pages with text: paragraphs, slides, posters, infographics and comics, in scripts that OCR can read."""
+"""Recipes for pages with text (paragraphs, slides, posters, infographics, comics) in scripts that OCR can verify."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flywheel.core.errors import UsageError
 from flywheel.core.image import decode
 
 PARAGRAPH = "paragraph"
-SCENE = "scene"  # needs a photograph and therefore is not a recipe: see `scene_text`
+SCENE = "scene"  # needs a photograph, so it is not a recipe: see `scene_text`
 STYLES = (PARAGRAPH, *layouts.STYLES)
-READ_BACK = 0.98  # least text similarity: no error up to 50 characters, then 2 %, because OCR makes mistakes too
+READ_BACK = 0.98  # minimum OCR similarity: up to 50 characters no error, in longer texts 2 %, because OCR errs too
 _TRIES = 20
 
 
 @dataclass(frozen=True)
 class Document:
-    """A kind of page: its style, its template if the style has templates, and the language of its texts."""
+    """A kind of page: its style, its template (empty for paragraphs), and the language of its texts."""
 
     style: str
     template: str
@@ -36,10 +36,10 @@ def documents(
     name: str, capability: str, styles: Sequence[str], scripts: Sequence[str], *, side: int = 768,
     tokens: int = paragraphs.MAX_TOKENS, lines: Sequence[str] = (),
 ) -> Recipe:  # fmt: skip
-    """Every template of the styles in every language of the scripts; the short side has `side` pixels.
+    """Recipe with every template of the styles in every language of the scripts; `side`: short side in pixels.
 
-    `lines`: your own texts, in one script, instead of the built-in ones. Errors: `UsageError` for an unknown style or
-    script, and for texts that cannot be drawn or read back.
+    `lines`: your own texts in one script, instead of the built-in ones. Errors: `UsageError` for an unknown style or
+    script, and for texts that the fonts cannot draw or OCR cannot read.
     """
     voices = voices_of(scripts, lines)
     if unknown := [s for s in styles if s not in STYLES]:
@@ -54,26 +54,26 @@ def documents(
     def render(variant: Document, rng: random.Random) -> Sample:
         texts = voices[variant.language]
         if variant.style == PARAGRAPH:
-            page = _drawn(lambda: paragraphs.page(texts, rng, side, tokens=tokens))
+            page = _first_that_fits(lambda: paragraphs.page(texts, rng, side, tokens=tokens))
         else:
-            page = _drawn(lambda: layouts.page(variant.style, variant.template, texts, rng, side))
+            page = _first_that_fits(lambda: layouts.page(variant.style, variant.template, texts, rng, side))
         return _sample(page, capability, variant.style)
 
     return Recipe(name, variants, lambda variant: (None,), render)
 
 
 def scene_text(image: bytes, caption: str, texts: Texts, rng: random.Random) -> Sample:
-    """A short text placed in a photograph. Errors: `BadImage`; `Unsuitable` if no text fits."""
+    """Place a short text in a photograph. Errors: `BadImage`, `Unsuitable` if no text fits."""
     photo, what = decode(image), caption.strip().rstrip(".") or "a photograph"
     try:
-        page = _drawn(lambda: scenes.place(photo, what, texts, rng))
+        page = _first_that_fits(lambda: scenes.place(photo, what, texts, rng))
     except UsageError as error:
         raise Unsuitable(f"the photograph of {photo.width}x{photo.height} has no room for a text") from error
     return _sample(page, "typography", SCENE)
 
 
 def voices_of(scripts: Sequence[str], lines: Sequence[str] = ()) -> dict[str, Texts]:
-    """Language → texts: the built-in ones of the scripts, or `lines`. Errors: `UsageError`, as in `documents`."""
+    """Texts by language: the built-in ones of the scripts, or `lines` as language `own`. Errors: as `documents`."""
     if unknown := [s for s in scripts if s not in SCRIPTS]:
         raise UsageError(f"unknown script {unknown[0]!r}: choose from {', '.join(SCRIPTS)}")
     if not lines:
@@ -90,8 +90,8 @@ def _sample(page: Page, capability: str, recipe: str) -> Sample:
     return Sample(encode(page.image), page.caption, "t2i", (), (check,), recipe, kind="text")
 
 
-def _drawn(draw: Callable[[], Page]) -> Page:
-    """The first attempt whose texts fit; each attempt draws other texts."""
+def _first_that_fits(draw: Callable[[], Page]) -> Page:
+    """Page of the first attempt whose texts fit; each attempt draws other texts. Errors: `UsageError`."""
     for _ in range(_TRIES):
         try:
             return draw()
@@ -111,5 +111,5 @@ def layout_pages() -> Recipe:
 
 
 def multilingual_pages() -> Recipe:
-    """All pages in the other scripts, texts of moderate length."""
+    """Pages of all styles in the other scripts, with texts of moderate length."""
     return documents("multilingual", "multilingual_text", STYLES, SCRIPTS[1:], tokens=160)

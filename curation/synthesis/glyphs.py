@@ -1,4 +1,4 @@
-"""Which characters a font can draw and OCR can read back, checked before anything is drawn."""
+"""Check before drawing which characters a font can draw and OCR can read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flywheel.core.errors import UsageError
 _DEJAVU = "matplotlib:mpl-data/fonts/ttf/"
 _NOTO = "mplfonts:fonts/"
 _CJK = (f"{_NOTO}NotoSansCJKsc-Regular.otf", f"{_NOTO}NotoSerifCJKsc-Regular.otf")
-# script → fonts for running text. Only scripts that OCR can read, because samples must be verifiable.
+# script → fonts for running text. Only scripts that OCR knows, because every text is verified by reading it.
 FONTS: dict[str, tuple[str, ...]] = {
     "latin": (
         *(
@@ -28,29 +28,29 @@ SCRIPTS = tuple(FONTS)
 
 
 def fonts_for(text: str, script: str) -> list[str]:
-    """Fonts of the script that have every glyph of the text. Errors: `UsageError` if there is none."""
+    """Fonts of the script with every glyph of the text. Errors: `UsageError` if there is none."""
     fonts = [f for f in FONTS[script] if not undrawable(text, f)]
     if not fonts:
         missing = min((undrawable(text, f) for f in FONTS[script]), key=len)
-        raise UsageError(f"no {script} font has a glyph for {_listed(missing)}")
+        raise UsageError(f"no {script} font has a glyph for {_listed(missing)}: remove it, or choose another script")
     return fonts
 
 
 def undrawable(text: str, font: str) -> set[str]:
-    """Characters that the font has no glyph for."""
+    """Characters without a glyph in the font."""
     return {c for c in text if not c.isspace() and ord(c) not in _drawable(font)}
 
 
 def unreadable(text: str) -> set[str]:
-    """Letters and digits that OCR does not know: the entry check of a text with one always fails."""
+    """Letters and digits that OCR does not know; a text with one always fails its entry check."""
     folded = unicodedata.normalize("NFKC", text)
     return {c for c in folded if unicodedata.category(c)[0] in "LNM" and c not in _readable()}
 
 
 def require_verifiable(text: str, script: str) -> None:
-    """Errors: `UsageError` if a character of the text cannot be drawn or read back."""
+    """Errors: `UsageError` if OCR does not know a character of the text, or no font of the script can draw it."""
     if unknown := unreadable(text):
-        raise UsageError(f"the text reader does not know {_listed(unknown)}: a text with it could not be verified")
+        raise UsageError(f"the text reader does not know {_listed(unknown)}: remove it, or the text cannot be verified")
     fonts_for(text, script)
 
 

@@ -1,4 +1,4 @@
-"""Complex pages with text: slides, posters, infographics and comics, from templates that are data."""
+"""Draw slides, posters, infographics and comics from layout templates (templates.toml)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _write(
     canvas: ImageDraw.ImageDraw, element: dict[str, Any], box: Box, colors: dict[str, RGB], texts: Texts,
     fonts: Sequence[str], rng: random.Random, height: int,
 ) -> str:  # fmt: skip
-    """Draw a text of the element's kind in its box, in the first usable font of `fonts`; returns the text."""
+    """Draw a text of the element's kind into its box, in the first of `fonts` with all its glyphs; returns the text."""
     text = number(rng) if element["text"] == "number" else getattr(texts, element["text"])(rng)
     usable = fonts_for(text, texts.script)
     font = _BOLD if element.get("bold") and _BOLD in usable else next(f for f in fonts if f in usable)
@@ -130,7 +130,7 @@ def _bubble(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Rando
 
 
 def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    """The area under a line, because OCR would read single bars as letters."""
+    """The area under a line; separate bars would be read as letters."""
     count = rng.randint(4, 8)
     xs = [box.left + i * box.width / (count - 1) for i in range(count)]
     points = [(x, box.bottom - rng.uniform(0.25, 1.0) * box.height) for x in xs]
@@ -138,7 +138,7 @@ def _chart(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random
 
 
 def _figure(canvas: ImageDraw.ImageDraw, box: Box, color: RGB, rng: random.Random) -> None:
-    """A person: head with eyes and a mouth, shoulders."""
+    """A person: shoulders, and a head with eyes and mouth."""
     middle, head = (box.left + box.right) / 2, box.height * 0.24
     skin = rng.choice(((246, 214, 182), (224, 172, 130), (160, 106, 70), (112, 74, 48)))
     canvas.rounded_rectangle(

@@ -1,4 +1,4 @@
-"""Pages full of small text, to measure how compression affects letters. Never trained on."""
+"""Pages of small text, to measure how an image codec degrades letters. Never used for training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HAN = "mplfonts:fonts/SourceHanSerifSC-Regular.otf"
 SIZES = (10, 12, 14, 18, 24, 32)  # pixels, at a page side of 256
 PAPERS = ((250, 250, 248), (253, 236, 150), (252, 214, 222), (204, 230, 250))  # white, yellow, pink, light blue
 INKS = ((214, 40, 40), (244, 132, 20), (38, 150, 70), (32, 92, 200), (130, 52, 160), (28, 28, 32))
-LEADING = 1.4  # lines, in units of their size
+LEADING = 1.4  # line spacing, in units of the font size
 LATIN_WORDS = (
     "the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "seven", "wizards", "brew", "black", "coffee",
     "under", "bright", "lamps", "every", "report", "lists", "figures", "such", "as", "3.14", "2026", "68%", "$19.50",
@@ -35,15 +35,15 @@ def pages(count: int, *, seed: int, side: int = 256) -> Iterator[Image.Image]:
 def page(rng: random.Random, side: int) -> Image.Image:
     """One page, filled from the top with lines of full width."""
     canvas = Canvas(tint(rng.choice(PAPERS), rng), side)
-    extent = canvas.image.width
-    unit, margin, top = extent / 256, extent // 32, extent // 32
-    while fitting := [s for s in SIZES if top + LEADING * s * unit <= extent - margin]:
+    width = canvas.image.width
+    unit, margin, top = width / 256, width // 32, width // 32
+    while fitting := [s for s in SIZES if top + LEADING * s * unit <= width - margin]:
         size = round(rng.choice(fitting) * unit)
         han = rng.random() < 0.4
         latin = f"matplotlib:mpl-data/fonts/ttf/DejaVu{rng.choice(LATIN)}.ttf"
         font = ImageFont.truetype(font_path(HAN if han else latin), size)
         canvas.draw.text(
-            (margin, top), _line(rng, han, canvas.draw, font, extent - 2 * margin), font=font,
+            (margin, top), _line(rng, han, canvas.draw, font, width - 2 * margin), font=font,
             fill=tint(rng.choice(INKS), rng),
         )  # fmt: skip
         top += round(LEADING * size)

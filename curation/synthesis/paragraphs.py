@@ -12,7 +12,7 @@ from curation.synthesis.layouts import Page
 from curation.synthesis.phrases import Texts
 from curation.synthesis.typeset import LEADING, MIN_SIZE, Box, NoRoom, Setting, broken, draw, gradient, typeface
 
-MAX_TOKENS = 950  # of text: with its description the caption stays under 1,024
+MAX_TOKENS = 950  # tokens of text; a caption adds a description and stays under 1,024
 _RATIOS = ((3, 4), (1, 1), (4, 3), (2, 3))
 _GROUNDS: dict[str, tuple[RGB, RGB, RGB]] = {  # ink, background at the top, background at the bottom
     "black on white": ((20, 20, 20), (255, 255, 255), (250, 250, 250)),
@@ -25,9 +25,9 @@ _GROUNDS: dict[str, tuple[RGB, RGB, RGB]] = {  # ink, background at the top, bac
 
 
 def page(texts: Texts, rng: random.Random, side: int, *, tokens: int = MAX_TOKENS) -> Page:
-    """A page whose short side is `side` pixels, with at most `tokens` tokens, or fewer if they do not fit.
+    """A page whose short side is `side` pixels, with at most `tokens` tokens; fewer if they do not fit.
 
-    Most pages are short: lengths are drawn uniformly on a logarithmic scale. Errors: `NoRoom`.
+    Lengths are drawn evenly on a logarithmic scale, so most pages are short. Errors: `NoRoom`.
     """
     ratio = rng.choice(_RATIOS)
     size = (round(side * ratio[0] / min(ratio)), round(side * ratio[1] / min(ratio)))
@@ -56,7 +56,7 @@ def page(texts: Texts, rng: random.Random, side: int, *, tokens: int = MAX_TOKEN
 
 
 def _fit(paragraphs: list[str], box: Box, font: str, largest: float) -> list[Setting]:
-    """All paragraphs in the largest common size; empty if even the smallest size is too large."""
+    """All paragraphs in the largest common size that fits the box; empty if even `MIN_SIZE` is too large."""
     size = largest
     while size >= MIN_SIZE:
         face = typeface(font, round(size))
@@ -68,7 +68,7 @@ def _fit(paragraphs: list[str], box: Box, font: str, largest: float) -> list[Set
 
 
 def _shorter(paragraphs: list[str]) -> list[str]:
-    """The paragraphs without the last. Errors: `NoRoom` if only one is left."""
+    """All but the last paragraph. Errors: `NoRoom` if only one is left."""
     if len(paragraphs) == 1:
         raise NoRoom(f"{len(paragraphs[0])} characters do not fit on the page")
     return paragraphs[:-1]

@@ -1,4 +1,4 @@
-"""Edit pairs from photographs by an operation on the full picture, in both directions: tone, restoration, style."""
+"""Make edit pairs, each with its inverse, by an operation on a whole photograph: tone, restoration, style."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from curation.synthesis.canvas import encode
 from curation.synthesis.sample import Sample
 from flywheel.core.image import decode
 
-MAX_SIDE = 1024  # pixels: greatest long side of a pair
+MAX_SIDE = 1024  # pixels: longest side of a pair's pictures
 _REAL = ("turn the picture into a photograph",)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation: its effect, how the result looks, and instructions that ask for it and for its inverse."""
+    """An operation, a description of its result, and instructions for it (`forward`) and its inverse (`backward`)."""
 
     name: str
     result: str
@@ -106,14 +106,14 @@ def noise(image: Image.Image) -> Image.Image:
 
 
 def compress(image: Image.Image) -> Image.Image:
-    """JPEG of quality 8."""
+    """JPEG compression at quality 8."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=8)
     return Image.open(out).convert("RGB")
 
 
 def reduce(image: Image.Image) -> Image.Image:
-    """A fifth of the resolution, enlarged again."""
+    """Reduced to a fifth of the resolution and enlarged again."""
     small = image.resize((max(1, image.width // 5), max(1, image.height // 5)), Image.Resampling.BOX)
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
@@ -125,7 +125,7 @@ def fade(image: Image.Image) -> Image.Image:
 
 
 def charcoal(image: Image.Image) -> Image.Image:
-    """Dark lines and soft shades on white paper."""
+    """Dark lines and shades on white paper."""
     gray = image.convert("L")
     soft = np.asarray(gray.filter(ImageFilter.GaussianBlur(max(image.size) / 60)), np.float32)
     shades = np.asarray(gray, np.float32)
@@ -193,9 +193,9 @@ STYLES = (
 def photo_edits(
     image: bytes, *, seed: str, operations: Sequence[Operation] = OPERATIONS, min_identity: float = 0.7
 ) -> Iterator[Sample]:
-    """Each operation and its inverse on an encoded picture, as ti2i samples. Errors: `BadImage`.
+    """Each operation on an encoded picture, and its inverse, as ti2i samples. Errors: `BadImage`.
 
-    Equal bytes and seed give equal samples. The entry check tests that the subject survives the edit.
+    Equal bytes and seed give equal samples. The entry check is that the subject survives the edit (`min_identity`).
     """
     before = decode(image)
     before.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)

@@ -16,14 +16,14 @@ from flywheel.core.errors import UsageError
 _TABLE = Path(__file__).with_name("phrases.toml")
 _SLOT = re.compile(r"\{(\w+)\}")
 _QUOTES = str.maketrans("", "", '"“”「」『』')  # removed, because they would end a quotation in a caption
-_SHORT = 24  # characters: greatest length of a user's line that may be a title or label
+_SHORT = 24  # characters: longest line of a user that serves as title or label
 
 Draw = Callable[[random.Random], str]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of one language. Each function draws a text without line breaks or quotation marks."""
+    """Texts of one language. Each function draws one text, on one line, without quotation marks."""
 
     language: str
     script: str
@@ -34,11 +34,11 @@ class Texts:
 
     @property
     def gap(self) -> str:
-        """Separator between sentences."""
+        """Separator between two sentences."""
         return " " if self.script == "latin" else ""
 
     def paragraph(self, rng: random.Random, tokens: int) -> str:
-        """Sentences of about `tokens` words at most; in scripts without spaces, characters count as words."""
+        """Sentences up to about `tokens` words (characters in scripts without spaces)."""
         from curation.scorers.text import words
 
         text = self.sentence(rng)
@@ -48,7 +48,7 @@ class Texts:
 
 
 def number(rng: random.Random) -> str:
-    """A figure as in infographics."""
+    """A figure in the style of infographics: 12%, 340, 2.5M."""
     return rng.choice((f"{rng.randint(2, 99)}%", f"{rng.randint(2, 999)}", f"{rng.randint(1, 9)}.{rng.randint(1, 9)}M"))
 
 
@@ -72,13 +72,13 @@ def built_in(language: str) -> Texts:
 
 
 def from_lines(lines: Sequence[str], script: str) -> Texts:
-    """Texts from a user's lines: every line is a sentence, and short ones are titles and labels too.
+    """Texts from a user's lines: every line is a sentence; short ones also serve as titles, labels and speech.
 
-    Errors: `UsageError` if there is no line.
+    Errors: `UsageError` without a line of text.
     """
     clean = [text for line in lines if (text := " ".join(line.translate(_QUOTES).split()))]
     if not clean:
-        raise UsageError("the file with texts has no line of text")
+        raise UsageError("the file with texts has no line of text: write one text per line")
     short = [line for line in clean if len(line) <= _SHORT] or [min(clean, key=len)]
     return Texts("own", script, *(lambda rng, c=c: rng.choice(c) for c in (short, short, short, clean)))
 

@@ -1,4 +1,4 @@
-"""Photographs that synthesis starts from: those of a folder, or the pool's text-to-image pictures."""
+"""Photographs that synthesis starts from: a folder, or the pool's text-to-image pictures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from flywheel.core.workspace import Workspace
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, in a file or a row of a pool shard, and its caption."""
+    """Place of a picture (a file, or a row of a pool shard) and its caption."""
 
     path: str
     row: int | None
     caption: str
 
     def read(self) -> bytes:
-        """Its encoded bytes."""
+        """Encoded bytes of the picture."""
         return Path(self.path).read_bytes() if self.row is None else _images(self.path)[self.row].as_py()
 
 
@@ -35,31 +35,36 @@ def in_folder(folder: Path, captions: Path | None = None) -> list[Picture]:
     from curation.sources.folder import Folder
 
     if not folder.is_dir():
-        raise UsageError(f"--photos {folder} is not a folder: give a folder of photographs")
+        raise UsageError(f"--photos {folder} is not a folder: pass a folder of photographs")
     listed = Folder(folder.absolute(), captions).inputs()
     return [Picture(i.uri, None, i.caption) for i in listed if i.fault is None and not i.references]
 
 
 def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
-    """Pictures of the pool's t2i stream: those admitted by `snapshot`, or all if there is no snapshot."""
-    from curation.captioning.sidecars import with_model_captions
+    """Pictures of the pool's t2i stream: those that `snapshot` admitted, or all without a snapshot.
+
+    Errors: `UsageError` if there are none.
+    """
+    from curation.captioning.written import with_written
     from curation.sources import pool
 
     admitted = _admitted(workspace, snapshot) if snapshot else None
     pictures = []
     for shard in pool.shards(workspace):
         columns = ["sample_id", "task", "stream", "caption", "captions"]
-        rows = with_model_captions(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
+        rows = with_written(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
         for number, row in enumerate(rows):
             if row["stream"] == "t2i" and (admitted is None or row["sample_id"] in admitted):
                 pictures.append(Picture(str(shard.path), number, row["caption"]))
     if not pictures:
-        raise UsageError(f"the pool of {workspace.root} has no pictures to start from: run a source through it first")
+        raise UsageError(
+            f"the pool of {workspace.root} has no pictures to start from: run `flywheel run --source` first"
+        )
     return pictures
 
 
 def shuffled(pictures: Sequence[Picture], seed: str) -> list[Picture]:
-    """Shuffled by seed; pictures of one pool shard stay together, so that it is read once."""
+    """Shuffle by seed; pictures of one pool shard stay together, so that each shard is read once."""
     rng = random.Random(seed)
     groups = [list(group) for _, group in groupby(pictures, key=lambda p: p.path if p.row is not None else id(p))]
     rng.shuffle(groups)

@@ -1,4 +1,4 @@
-"""Regions of a photograph: its subject as a mask (GrabCut), and blending that leaves all other pixels unchanged."""
+"""Segment the subject of a photograph (GrabCut), and blend an edit into a mask without changing the rest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from PIL import Image
 
 from curation.synthesis.sample import Unsuitable
 
-_WORKING = 256  # pixels: long side at which the subject is searched for
-_SHARE = (0.05, 0.55)  # of the picture: a smaller mark is not a subject, a larger one not a foreground
-_SOLID = 0.7  # least share of its convex hull: a ragged mask is usually wrong
-_BORDER = 0.35  # greatest share of the picture's border that a subject may touch
-_CONTRAST = 12.0  # least ΔE between the rims inside and outside: below it the outline is invisible
-_FEATHER = 0.006  # of the long side: softness of a blend
-MIN_CHANGE = 6.0  # least mean ΔE inside the mask: below it the edit is invisible
+_WORKING = 256  # pixels: long side at which the subject is segmented
+_SHARE = (0.05, 0.55)  # of the picture: smaller masks are not a subject, larger ones not a foreground
+_SOLID = 0.7  # least area of the mask over that of its convex hull: ragged masks are wrong
+_BORDER = 0.35  # largest share of the picture's border that a subject touches
+_CONTRAST = 12.0  # least ΔE between the rims inside and outside the mask, so that the outline is visible
+_FEATHER = 0.006  # of the long side: blur of the mask's edge
+MIN_CHANGE = 6.0  # mean ΔE inside the mask: smaller changes are not visible
 
 
 def subject(photo: Image.Image) -> np.ndarray:
-    """Mask of the subject in the centre, bool [H, W]. Errors: `Unsuitable` if there is no clear subject."""
+    """Mask of the subject near the centre, bool [H, W]. Errors: `Unsuitable` without a clear subject."""
     import cv2
 
     small = photo.copy()
@@ -26,7 +26,7 @@ def subject(photo: Image.Image) -> np.ndarray:
     height, width = pixels.shape[:2]
     rect = (round(width * 0.08), round(height * 0.08), round(width * 0.84), round(height * 0.84))
     marks = np.zeros((height, width), np.uint8)
-    cv2.setRNGSeed(0)  # GrabCut's clustering is random
+    cv2.setRNGSeed(0)  # GrabCut's clustering uses it
     try:
         cv2.grabCut(pixels, marks, rect, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_RECT)
     except cv2.error as error:
@@ -44,7 +44,7 @@ def subject(photo: Image.Image) -> np.ndarray:
 
 
 def _require_clear(pixels: np.ndarray, mask: np.ndarray, outline: np.ndarray) -> None:
-    """Errors: `Unsuitable` if the mask has the wrong size, is ragged, cut off, or hardly differs around its outline."""
+    """Errors: `Unsuitable` if the mask is unlikely to be a subject."""
     import cv2
 
     share = float(mask.mean())
@@ -52,10 +52,10 @@ def _require_clear(pixels: np.ndarray, mask: np.ndarray, outline: np.ndarray) ->
         raise Unsuitable(f"no subject: the mask covers {share:.0%} of the picture")
     solid = cv2.contourArea(outline) / max(1.0, cv2.contourArea(cv2.convexHull(outline)))
     if solid < _SOLID:
-        raise Unsuitable(f"no clear subject: its outline is ragged ({solid:.2f} solid)")
+        raise Unsuitable(f"no clear subject: its outline is ragged (solidity {solid:.2f})")
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if border.mean() > _BORDER:
-        raise Unsuitable("no clear subject: it is cut off by the picture's border")
+        raise Unsuitable("no clear subject: the border of the picture cuts it off")
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
     kernel = np.ones((9, 9), np.uint8)
     inside, outside = mask - cv2.erode(mask, kernel), cv2.dilate(mask, kernel) - mask
@@ -65,9 +65,9 @@ def _require_clear(pixels: np.ndarray, mask: np.ndarray, outline: np.ndarray) ->
 
 
 def blend(before: Image.Image, after: Image.Image, mask: np.ndarray) -> tuple[Image.Image, Image.Image]:
-    """(`before` with `after` inside the softened mask, gray mask of all pixels that may have changed).
+    """(`before` with `after` inside the softened mask, gray mask of the pixels that may differ).
 
-    Outside the returned mask both pictures are equal, pixel by pixel. Errors: `Unsuitable` if nothing changes visibly.
+    Outside the returned mask both pictures are equal, pixel by pixel. Errors: `Unsuitable` if nothing visible changes.
     """
     import cv2
 
@@ -79,12 +79,12 @@ def blend(before: Image.Image, after: Image.Image, mask: np.ndarray) -> tuple[Im
     touched = alpha[..., 0] > 0
     change = difference(np.asarray(before), mixed)[touched]
     if not len(change) or change.mean() < MIN_CHANGE:
-        raise Unsuitable("the edit changes nothing that one could see")
+        raise Unsuitable("the edit changes nothing visible")
     return Image.fromarray(mixed), Image.fromarray(touched.astype(np.uint8) * 255)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """ΔE (CIE 1976) of two RGB uint8 pictures [H, W, 3], per pixel."""
+    """ΔE (CIE 1976) per pixel, [H, W], of two RGB uint8 pictures [H, W, 3]."""
     import cv2
 
     x, y = (cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for p in (a, b))

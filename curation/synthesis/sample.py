@@ -1,4 +1,4 @@
-"""Generated samples and their recipes; a sample must pass its checks before training uses it."""
+"""A synthetic training sample with its entry checks, and the recipe that makes it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flywheel.core.scorer import Item
 
 
 class Unsuitable(ValueError):
-    """The picture is not suitable as a starting point; the message says why."""
+    """The picture cannot be used for this sample; the message says why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A generated sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks.
+    """A synthetic sample: encoded PNGs, its caption (for ti2i the instruction) and its entry checks.
 
-    `kind`: of the caption. `mask`: gray PNG, white where an edit may have changed the picture; None: everywhere.
+    `kind`: kind of the caption. `mask`: gray PNG, white where the edit may have changed the picture; None: anywhere.
     """
 
     image: bytes
@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def sample_id(self) -> str:
-        """SHA-256 of the image bytes; for ti2i, of image, references and instruction."""
+        """SHA-256 of the image bytes; for ti2i of the image, the references and the instruction."""
         if self.task == "t2i":
             return hashlib.sha256(self.image).hexdigest()
         parts = [hashlib.sha256(p).hexdigest() for p in (self.image, *self.references, self.caption.encode())]
@@ -47,9 +47,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A family of samples: its variants, the meanings of each, and how a variant becomes a sample.
+    """A family of samples: its variants, their meanings, and a function that renders a variant.
 
-    `meanings`: those of the caption and of every picture involved. `render` depends on its arguments only.
+    `meanings` returns the meaning of the caption and of every picture involved; `render` is a pure function.
     """
 
     name: str

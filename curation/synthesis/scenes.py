@@ -1,4 +1,4 @@
-"""Text in a photograph: on an area with little detail, in perspective, with the light of that area."""
+"""Place text on a quiet part of a photograph, in perspective and with the light of that part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curation.synthesis.typeset import MIN_SIZE, Box, draw, fit
 
 MAX_SIDE = 1536  # pixels: larger photographs are reduced
 _OVERSAMPLING = 2
-_TILT = 0.12  # of the text's height: how far a corner may move
+_TILT = 0.12  # largest shift of a corner, as a share of the text's height
 _BOARDS: tuple[tuple[str, RGB, RGB], ...] = (  # name, background, ink
     ("white", (246, 244, 238), (28, 28, 30)),
     ("black", (30, 30, 32), (246, 240, 226)),
@@ -26,15 +26,15 @@ _BOARDS: tuple[tuple[str, RGB, RGB], ...] = (  # name, background, ink
 )
 
 
-def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, wording: str | None = None) -> Page:
-    """The photograph with a short text on a board or painted on the surface. `what`: what the photograph shows.
+def place(photo: Image.Image, what: str, texts: Texts, rng: random.Random, *, text: str | None = None) -> Page:
+    """The photograph with a short text on a board, or painted on its surface. `what`: what the photograph shows.
 
-    `wording`: the text; default: drawn at random. Errors: `NoRoom` if the text does not fit.
+    `text`: the text; default: drawn from `texts`. Errors: `NoRoom` if the text does not fit.
     """
     photo = photo.convert("RGB")
     photo.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     drawn = rng.choice((texts.title, texts.label, texts.speech))(random.Random(rng.getrandbits(64)))
-    text = wording or drawn
+    text = text or drawn
     share, form = rng.uniform(0.42, 0.7), rng.uniform(2.6, 4.0)
     width = photo.width * share
     height = min(width / form, photo.height * 0.5)
@@ -69,16 +69,16 @@ def _layer(
 
 
 def _blend(photo: Image.Image, layer: Image.Image, corners: np.ndarray, *, painted: bool) -> Image.Image:
-    """Warp the layer to the corners and apply the local light; under painted text the surface shows through."""
+    """Warp the layer to the corners [4, 2] and shade it like the photograph; paint lets the surface show through."""
     import cv2
 
     w, h = layer.size
     source = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
     rgba = np.asarray(layer, np.float32)
-    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3]])  # else edges get a dark rim
-    smooth = cv2.GaussianBlur(premultiplied, (0, 0), _OVERSAMPLING / 2)
-    warped = cv2.warpPerspective(smooth, matrix, photo.size, flags=cv2.INTER_LINEAR)
+    premultiplied = np.dstack([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3]])  # avoids a dark rim
+    soft = cv2.GaussianBlur(premultiplied, (0, 0), _OVERSAMPLING / 2)
+    warped = cv2.warpPerspective(soft, matrix, photo.size, flags=cv2.INTER_LINEAR)
     under = np.asarray(photo, np.float32)
     alpha = warped[..., 3:] / 255 * (0.92 if painted else 1.0)
     gray = under.mean(axis=2)
@@ -91,7 +91,7 @@ def _blend(photo: Image.Image, layer: Image.Image, corners: np.ndarray, *, paint
 
 
 def _corners(box: Box, rng: random.Random) -> np.ndarray:
-    """Corners of the box seen from the side, one side shorter and slightly turned: [4, 2], clockwise from top left."""
+    """Corners [4, 2] of the box in perspective, clockwise from the top left: one side shorter, slightly rotated."""
     tilt = rng.uniform(0, _TILT) * box.height
     slope = rng.uniform(-_TILT, _TILT) * box.height
     near, far = (tilt, 0.0) if rng.random() < 0.5 else (0.0, tilt)
@@ -106,7 +106,7 @@ def _corners(box: Box, rng: random.Random) -> np.ndarray:
 
 
 def _quiet(photo: Image.Image, width: float, height: float, rng: random.Random) -> tuple[float, float]:
-    """The place, of twelve random ones inside the photograph, where a box of this size covers least detail."""
+    """(left, top) of the box that covers least detail, among twelve random places inside the photograph."""
     import cv2
 
     gray = cv2.cvtColor(np.asarray(photo), cv2.COLOR_RGB2GRAY)
@@ -129,6 +129,6 @@ def _quiet(photo: Image.Image, width: float, height: float, rng: random.Random) 
 
 
 def _contrast(photo: Image.Image, box: Box) -> RGB:
-    """Near white on a dark area, near black on a bright one."""
+    """Ink for the box: near white on a dark background, near black on a bright one."""
     part = photo.crop((round(box.left), round(box.top), round(box.right), round(box.bottom))).convert("L")
     return (22, 22, 24) if np.asarray(part).mean() > 120 else (250, 248, 240)

@@ -1,7 +1,8 @@
-"""Synthetic samples as a source folder for `flywheel run --source`: verified pictures and a captions.jsonl.
+"""Write synthetic samples as a source folder for `flywheel run --source`: verified pictures and a captions.jsonl.
 
-Candidate n depends only on the spec and n, so any number of workers can make parts of candidates in any order. The
-first `count` candidates that pass their entry checks are the source. A finished part is a file: a killed run resumes.
+Candidate n is a pure function of the job and n, so any number of workers can make parts of candidates in any order. The
+source is the first `count` samples that pass their entry checks. A finished part is a file: after a kill, a new run
+resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from flywheel.core.image import BadImage
 
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
 EDIT_KINDS = (*KINDS, *OPERATION_SETS)
-_FORMAT = 1  # raised when equal settings would give other samples
+_FORMAT = 1  # increase it when the same job would give other samples
 _PART = 8  # candidates per part
-_PATIENCE = 100  # refused candidates beyond those that passed, after which the run stops with an error
+_PATIENCE = 100  # refused candidates beyond those that passed, at which the job gives up
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class TextSpec:
-    """Settings of pages with text, or of texts in photographs (style `scene`)."""
+class TextJob:
+    """Pages with text, or texts in photographs (style `scene`)."""
 
     style: str
     scripts: tuple[str, ...]
@@ -45,19 +46,18 @@ class TextSpec:
     lines: tuple[str, ...] = ()
 
     stream = "synthetic"
-    label = "TextJob"  # part of the digest that marks the folder
 
     def require_valid(self, pictures: int) -> None:
-        """Errors: `UsageError` for settings that cannot work, before any sample is made."""
+        """Errors: `UsageError` before anything is made."""
         if self.style != SCENE:
             self._recipe()
         elif not pictures:
-            raise UsageError("texts in photographs need photographs: give --photos FOLDER, or --workspace with a pool")
+            raise UsageError("texts in photographs need photographs: pass --photos FOLDER, or --workspace with a pool")
         else:
             voices_of(self.scripts, self.lines)
 
     def candidates(self, start: int, stop: int, pictures: Sequence[Picture]) -> Iterator[list[Sample] | Unsuitable]:
-        """Candidates start … stop − 1, one sample each. `pictures`: for style `scene`, one per candidate."""
+        """Candidates start … stop − 1, one sample each. `pictures`: one per candidate, for style `scene`."""
         if self.style != SCENE:
             recipe = self._recipe()
             order = list(recipe.variants)
@@ -83,21 +83,20 @@ class TextSpec:
 
 
 @dataclass(frozen=True)
-class EditSpec:
-    """Settings of edit pairs made from photographs, each with its inverse."""
+class EditJob:
+    """Edit pairs from photographs, each with its inverse."""
 
     kinds: tuple[str, ...]
     seed: int
 
     stream = "ti2i"
-    label = "EditJob"  # part of the digest that marks the folder
 
     def require_valid(self, pictures: int) -> None:
-        """Errors: `UsageError` for settings that cannot work, before any sample is made."""
+        """Errors: `UsageError` before anything is made."""
         if unknown := [k for k in self.kinds if k not in EDIT_KINDS]:
             raise UsageError(f"unknown kind of edit {unknown[0]!r}: choose from {', '.join(EDIT_KINDS)}")
         if pictures < 2:
-            raise UsageError("edits need two photographs or more: give --photos FOLDER, or --workspace with a pool")
+            raise UsageError("edits need two photographs or more: pass --photos FOLDER, or --workspace with a pool")
 
     def candidates(self, start: int, stop: int, pictures: Sequence[Picture]) -> Iterator[list[Sample] | Unsuitable]:
         """Candidates start … stop − 1, an edit and its inverse each. `pictures`: one per candidate, and one more."""
@@ -114,17 +113,17 @@ class EditSpec:
             yield from masked_edits(kind, first.read(), first.caption, second.read(), second.caption, rng)
         else:
             operation = rng.choice(OPERATION_SETS[kind])
-            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject but not all of its tones
+            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject, not all of its tones
             seed = str(rng.getrandbits(64))
             yield from photo_edits(first.read(), seed=seed, operations=(operation,), min_identity=floor)
 
 
-Spec = TextSpec | EditSpec
+SynthesisJob = TextJob | EditJob
 
 
 @dataclass
-class Written:
-    """Number of samples in a source, and why candidates were refused."""
+class SourceSummary:
+    """Number of samples in a source, and number and reasons of refused candidates."""
 
     folder: str
     samples: int = 0
@@ -134,25 +133,25 @@ class Written:
 
 def write_source(
     folder: Path,
-    spec: Spec,
+    job: SynthesisJob,
     count: int,
     *,
     pictures: Sequence[Picture] = (),
     workers: int = 2,
     progress: Progress | None = None,
-) -> Written:
-    """Write `count` verified samples (of edits, both directions count) and their captions.jsonl.
+) -> SourceSummary:
+    """Write `count` verified samples of the job (edits: both directions together) and their captions.jsonl.
 
-    `pictures`: photographs to start from, used in turn. Equal spec, pictures and count give equal bytes; a larger count
-    adds to the existing samples. Errors: `UsageError` for a folder with other content, for settings that cannot work,
-    and if hardly any candidate passes.
+    `pictures`: photographs to start from, used in turn. The same job, pictures and count give the same bytes; a larger
+    count adds samples. Errors: `UsageError` for a folder with other content, an invalid job, and a job whose candidates
+    hardly ever pass.
     """
-    spec.require_valid(len(pictures))
-    _claim(folder, digest(_FORMAT, spec.label, asdict(spec), [astuple(p) for p in pictures]))
+    job.require_valid(len(pictures))
+    _claim(folder, digest(_FORMAT, type(job).__name__, asdict(job), [astuple(p) for p in pictures]))
     need = -(-count // _PART)
     while True:
         todo = [n for n in range(need) if not _part(folder, n).exists()]
-        for done, _ in enumerate(_each_part(folder, spec, pictures, todo, workers), 1):
+        for done, _ in enumerate(_each_part(folder, job, pictures, todo, workers), 1):
             if progress:
                 progress(done, len(todo), f"parts of {_PART} candidates")
         parts = [read_json(_part(folder, n)) for n in range(need)]
@@ -162,32 +161,35 @@ def write_source(
             break
         if len(refused) > _PATIENCE + len(rows):
             most = Counter(refused).most_common(1)[0][0]
-            raise UsageError(f"{len(refused)} of {len(refused) + len(rows)} candidates are refused, mostly: {most}")
+            total = len(refused) + len(rows)
+            raise UsageError(
+                f"{len(refused)} of {total} candidates are refused, mostly: {most}; change settings or photographs"
+            )
         need += -(-(count - len(rows)) // _PART)
     _publish(folder, rows[:count])
-    return Written(str(folder), count, len(refused), Counter(refused))
+    return SourceSummary(str(folder), count, len(refused), Counter(refused))
 
 
 def _claim(folder: Path, identity: str) -> None:
-    """Mark the folder with this identity. Errors: `UsageError` if it has other content."""
+    """Mark the folder as this job's. Errors: `UsageError` if it has other content."""
     mark = folder / ".job.json"
     if mark.exists():
         if read_json(mark)["job"] != identity:
-            raise UsageError(f"--output {folder} holds samples of other settings: give a new folder")
+            raise UsageError(f"--output {folder} holds samples of other settings: choose a new folder")
     elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--output {folder} is not empty: give a new folder")
+        raise UsageError(f"--output {folder} is not empty: choose a new folder")
     else:
         write_json(mark, {"job": identity})
 
 
 def _each_part(
-    folder: Path, spec: Spec, pictures: Sequence[Picture], todo: Sequence[int], workers: int
+    folder: Path, job: SynthesisJob, pictures: Sequence[Picture], todo: Sequence[int], workers: int
 ) -> Iterator[None]:
-    """Make the parts: in this process if there are few, else by Ray."""
+    """Make the parts, few in this process, many on Ray; yields once per finished part."""
     calls = []
     for number in todo:
         places = range(number * _PART, (number + 1) * _PART + 1) if pictures else ()
-        calls.append((str(folder), spec, number, [pictures[n % len(pictures)] for n in places]))
+        calls.append((str(folder), job, number, [pictures[n % len(pictures)] for n in places]))
     if len(calls) < 3 or workers == 1:
         for call in calls:
             _make_part(*call)
@@ -198,25 +200,25 @@ def _each_part(
     with cluster(workers):
         for _, failure in run_all(_make_part, calls):
             if isinstance(failure, Exception):
-                raise RuntimeError("a process that made samples was killed twice") from failure
+                raise RuntimeError("a worker process that made samples was killed twice") from failure
             yield
 
 
-def _make_part(folder: str, spec: Spec, number: int, pictures: Sequence[Picture]) -> None:
-    """In a worker: make and verify the candidates of one part, and write those that pass."""
+def _make_part(folder: str, job: SynthesisJob, number: int, pictures: Sequence[Picture]) -> None:
+    """Make and verify the candidates of one part, and write those that pass. Runs in a worker process."""
     rows, refused = [], []
-    for candidate in spec.candidates(number * _PART, (number + 1) * _PART, pictures):
+    for candidate in job.candidates(number * _PART, (number + 1) * _PART, pictures):
         if isinstance(candidate, Unsuitable):
             refused.append({"reason": str(candidate).partition(":")[0], "evidence": str(candidate)})
         elif failure := _failed(candidate):
             refused.append({"reason": failure[0], "evidence": failure[1]})
         else:
-            rows += [_write(Path(folder, ".parts"), sample, spec.stream) for sample in candidate]
+            rows += [_write(Path(folder, ".parts"), sample, job.stream) for sample in candidate]
     write_json(_part(Path(folder), number), {"rows": rows, "refused": refused})
 
 
 def _failed(samples: Sequence[Sample]) -> tuple[str, str] | None:
-    """(reason, evidence) if the candidate fails its entry checks; an edit passes only together with its inverse."""
+    """(reason, evidence) if an entry check fails, else None; an edit and its inverse pass only together."""
     from curation.verify.checks import passed, verify
 
     for sample, outcomes in zip(samples, verify([s.item for s in samples], [s.checks for s in samples])):
@@ -228,7 +230,7 @@ def _failed(samples: Sequence[Sample]) -> tuple[str, str] | None:
 
 
 def _write(folder: Path, sample: Sample, stream: str) -> dict[str, Any]:
-    """Write the pictures, named by content; returns the sample's row for captions.jsonl."""
+    """Write the pictures, named by content; returns the sample's row of captions.jsonl."""
 
     def put(data: bytes, name: str = "") -> str:
         file = f"{name}{hashlib.sha256(data).hexdigest()[:24]}.png"
@@ -244,7 +246,7 @@ def _write(folder: Path, sample: Sample, stream: str) -> dict[str, Any]:
 
 
 def _publish(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Move the pictures of the rows into the folder, then write the captions."""
+    """Move the pictures of the rows into the folder, then write captions.jsonl."""
     for row in rows:
         for name in (row["file"], *row.get("references", ()), *filter(None, [row.get("mask")])):
             if not (folder / name).exists():

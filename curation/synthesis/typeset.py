@@ -1,4 +1,4 @@
-"""Typesetting: text broken into lines by the rules of its script, in the largest size that fits a box."""
+"""Set text in the largest size that fits a box, with line breaks by the rules of its script."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from curation.synthesis.canvas import RGB, font_path
 
-LEADING = 1.35  # distance of lines, in units of their size
+LEADING = 1.35  # line spacing, in units of the font size
 MIN_SIZE = 14  # pixels: OCR does not read smaller text reliably
-_STEP = 0.93  # ratio between the sizes that are tried
+_STEP = 0.93  # ratio of successive sizes to try
 _NOT_FIRST = "、。，．！？：；）」』】》ーっゃゅょッャュョ々,.!?:;)%’"  # no line starts with these
-_PIECE = re.compile(r"[A-Za-z0-9À-ɏ$€%’'.:,/-]+|.")  # a word or number of an alphabet, or one character
+_PIECE = re.compile(r"[A-Za-z0-9À-ɏ$€%’'.:,/-]+|.")  # an alphabetic word or number, or one character
 
 
 class NoRoom(ValueError):
@@ -48,18 +48,18 @@ class Setting:
 
     @property
     def height(self) -> float:
-        """From the top of the first line to the bottom of the last, pixels."""
+        """Pixels from the top of the first line to the bottom of the last."""
         return self.font.size * (LEADING * (len(self.lines) - 1) + 1)
 
 
 @lru_cache(maxsize=256)
 def typeface(font: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font `package:path/inside` at a size in pixels."""
+    """The font `package:path/inside` in a size in pixels."""
     return ImageFont.truetype(font_path(font), size)
 
 
 def fit(text: str, box: Box, font: str, largest: float, *, smallest: float = MIN_SIZE, lines: int = 100) -> Setting:
-    """The text in the largest size, pixels, that fits in the box with at most `lines` lines. Errors: `NoRoom`."""
+    """The text in the largest size that fits the box in at most `lines` lines; sizes in pixels. Errors: `NoRoom`."""
     size = largest
     while size >= smallest:
         face = typeface(font, round(size))
@@ -71,7 +71,7 @@ def fit(text: str, box: Box, font: str, largest: float, *, smallest: float = MIN
 
 
 def broken(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines of at most `width` pixels, broken between words or, in scripts without spaces, between characters."""
+    """Lines of at most `width` pixels, broken between words, or between characters in scripts without spaces."""
     lines, line = [], ""
     for piece in _pieces(text):
         longer = line + piece
@@ -85,7 +85,7 @@ def broken(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
 def draw(
     canvas: ImageDraw.ImageDraw, setting: Setting, box: Box, fill: RGB, *, align: str = "left", centred: bool = True
 ) -> None:
-    """Draw the lines in the box; `align`: left, centre or right; `centred`: vertically, else from the top."""
+    """Write the lines into the box. `align`: left, centre or right; `centred`: vertically, else from the top."""
     top = box.top + ((box.height - setting.height) / 2 if centred else 0)
     x, anchor = {
         "left": (box.left, "lm"), "centre": ((box.left + box.right) / 2, "mm"), "right": (box.right, "rm"),
@@ -96,7 +96,7 @@ def draw(
 
 
 def gradient(size: tuple[int, int], start: RGB, end: RGB) -> Image.Image:
-    """RGB gradient from one colour at the top to another at the bottom."""
+    """RGB picture with a gradient from one colour at the top to another at the bottom."""
     ramp = Image.linear_gradient("L").resize(size)
     return Image.composite(Image.new("RGB", size, end), Image.new("RGB", size, start), ramp)
 
@@ -106,7 +106,7 @@ def _widest(setting: Setting) -> float:
 
 
 def _pieces(text: str) -> list[str]:
-    """Unbreakable pieces: a word with its space, a character with the punctuation that follows."""
+    """Pieces that a line break never splits: a word with its space, a character with following punctuation."""
     pieces: list[str] = []
     for piece in _PIECE.findall(text):
         if pieces and (piece[0] in _NOT_FIRST or piece.isspace()):

@@ -1,8 +1,8 @@
-"""Scoring rules of public benchmarks, rewritten from their definitions: each judges one image by its score columns.
+"""Scoring rules of public benchmarks for one image, restated from their definitions.
 
-GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: share of the wanted words (en) or
-characters (zh) that are matched. CVTG-2K: word accuracy and normalised edit similarity. How a benchmark averages its
-images is in `flywheel.signals.benchmarks`.
+GenEval: every `include` clause holds and no `exclude` clause does. LongText-Bench: share of the requested words (en) or
+characters (zh) that match. CVTG-2K: word accuracy and normalised edit similarity. `flywheel.signals.benchmarks`
+averages over images.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Check = Mapping[str, Any]
 Columns = Mapping[str, Any]
 Judgement = tuple[float, float, dict[str, Any]]  # score, threshold, evidence
 
-CONFIDENCE = 0.3  # GenEval: detections at or below it are ignored
-COUNTING_CONFIDENCE = 0.9  # GenEval: the same, for prompts that ask for a number
-MAX_OBJECTS = 16  # GenEval: most confident detections kept per class
-POSITION_MARGIN = 0.1  # GenEval: share of both sizes by which centres may overlap
-MATCHED_SHARE = 0.9  # [D] one wrong word in ten fails the picture; the benchmark itself only averages
+CONFIDENCE = 0.3  # GenEval: detections at or below it are dropped
+COUNTING_CONFIDENCE = 0.9  # GenEval: the same for counting prompts
+MAX_OBJECTS = 16  # GenEval: number of most confident detections kept per class
+POSITION_MARGIN = 0.1  # GenEval: tolerance of relations, as a share of the sum of both box sizes
+MATCHED_SHARE = 0.9  # [D] a picture with more than one wrong word in ten fails; the benchmark itself only averages
 _LONGTEXT = re.compile(r"[^\u4e00-\u9fa5a-zA-Z0-9\sàâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ]")
 
 
 def written(check: Check, columns: Columns) -> Judgement:
-    """LongText-Bench's matched share of one picture; the evidence has both counts, which the benchmark sums."""
+    """LongText-Bench: share of matched words or characters; the evidence holds both counts for the benchmark's sum."""
     language = check.get("language", "en")
     wanted, read = (longtext_units(t, language) for t in (" ".join(check["texts"]), columns["text"]))
     missing = wanted - read
@@ -45,13 +45,13 @@ def written(check: Check, columns: Columns) -> Judgement:
 
 
 def longtext_units(text: str, language: str) -> Counter[str]:
-    """Counts of the lower-case words (en) or characters (zh) of a text; punctuation does not count."""
+    """Number of each lower-cased word (en) or character (zh) of a text, without punctuation."""
     clean = _LONGTEXT.sub("", text)
     return Counter(clean.lower().split() if language == "en" else "".join(clean.split()))
 
 
 def words(check: Check, columns: Columns) -> Judgement:
-    """CVTG-2K's word accuracy of one picture; evidence: NED (1 − edit distance / longer length) of the full text."""
+    """CVTG-2K: word accuracy; the evidence holds the NED (1 − edit distance / longer length) of the full text."""
     from rapidfuzz.distance import Levenshtein
 
     wanted, read = (_plain_words(t) for t in (" ".join(check["texts"]), columns["text"]))
@@ -72,17 +72,17 @@ def _plain_words(text: str) -> list[str]:
 
 
 def geneval(check: Check, columns: Columns) -> Judgement:
-    """GenEval's binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`.
+    """GenEval: binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`.
 
-    `failed` in the evidence lists the failed clauses: object | count | color | position | exclude.
+    `failed` in the evidence lists the kinds of failed clauses: object | count | color | position | exclude.
     """
     objects = _kept(columns["detections"], COUNTING_CONFIDENCE if check.get("tag") == "counting" else CONFIDENCE)
     failed: list[str] = []
     groups: list[Sequence[Mapping[str, Any]] | None] = []
     for clause in check["include"]:
-        group = objects.get(clause["class"], [])[: clause["count"]]
-        fault = _fault(clause, group, groups)
-        groups.append(None if fault else group)
+        matches = objects.get(clause["class"], [])[: clause["count"]]
+        fault = _fault(clause, matches, groups)
+        groups.append(None if fault else matches)
         if fault:
             failed.append(fault)
     for clause in check.get("exclude", ()):
@@ -106,24 +106,24 @@ def _kept(detections: Sequence[Mapping[str, Any]], confidence: float) -> dict[st
     return objects
 
 
-def _fault(clause: Check, group: Sequence[Check], groups: Sequence[Sequence[Check] | None]) -> str | None:
-    """The name of the fault if these detections do not satisfy the clause; `groups`: those of earlier clauses."""
-    if len(group) < clause["count"]:
+def _fault(clause: Check, matches: Sequence[Check], groups: Sequence[Sequence[Check] | None]) -> str | None:
+    """What fails in an `include` clause; None if it holds. `groups`: matches of the clauses before; None: failed."""
+    if len(matches) < clause["count"]:
         return "count" if clause["count"] > 1 else "object"
-    if "color" in clause and sum(d.get("color") == clause["color"] for d in group) < clause["count"]:
+    if "color" in clause and sum(d.get("color") == clause["color"] for d in matches) < clause["count"]:
         return "color"
     if "position" in clause:
         relation, target = clause["position"]
         targets = groups[target]
         if targets is None:
-            return "object"  # the object to be beside is missing
-        if not all(relation in relations(d["box"], t["box"]) for d in group for t in targets):
+            return "object"  # the object to relate to is missing
+        if not all(relation in relations(d["box"], t["box"]) for d in matches for t in targets):
             return "position"
     return None
 
 
 def relations(box: Sequence[float], target: Sequence[float]) -> frozenset[str]:
-    """Where `box` is relative to `target` (x1, y1, x2, y2): left of | right of | above | below; empty on overlap."""
+    """Relations of `box` to `target` (x1, y1, x2, y2): left of | right of | above | below; empty if they overlap."""
     a, b = (np.asarray(x, dtype=float).reshape(2, 2) for x in (box, target))
     offset = a.mean(0) - b.mean(0)
     slack = POSITION_MARGIN * (np.abs(a[1] - a[0]) + np.abs(b[1] - b[0]))

@@ -1,4 +1,4 @@
-"""Verify that an image shows what was requested: checks are data, judged on the columns of curation's scorers."""
+"""Check whether an image shows what was requested. Checks are data, judged on the columns of curation's scorers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Check = Mapping[str, Any]
 Columns = Mapping[str, Any]  # "scorer.column" → value
 Judgement = tuple[float, float, dict[str, Any]]  # score, threshold, evidence
 
-TEXT_SIMILARITY = 0.85  # one wrong letter in six fails; up to six letters, every letter must be right
+TEXT_SIMILARITY = 0.85  # one wrong letter in six fails, so words of up to six letters need every letter
 IDENTITY_SIMILARITY = 0.75  # between a blurred mascot (0.90) and a plain disc of its colour (0.65)
 UNCHANGED_SIMILARITY = 0.8
 MAX_CHANGED_AREA = 0.6
@@ -39,9 +39,8 @@ def verify(
 ) -> list[list[Outcome]]:
     """Judge each item by its checks; outcomes in the order of the checks.
 
-    A scorer runs once, on the items with a check that needs it. `scorers` replaces scorers by name, and is the only way
-    to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown verifier or an
-    incomplete check.
+    Each scorer runs once, only on the items whose checks need it. `scorers` replaces scorers by name and is the only
+    way to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown or incomplete check.
     """
     if len(items) != len(checks):
         raise ValueError(f"{len(items)} items but {len(checks)} lists of checks")
@@ -51,18 +50,18 @@ def verify(
     for i, group in enumerate(checks):
         for name in dict.fromkeys(verifiers()[c["verifier"]].scorer for c in group):
             needed.setdefault(name, []).append(i)
-    by_scorer: list[dict[str, Any]] = [{} for _ in items]
+    columns: list[dict[str, Any]] = [{} for _ in items]
     for name, rows in needed.items():
         scorer = _scorer(name, scorers or {})
         if scorer is None:
             continue
         for i, values in zip(rows, scorer.score([items[i] for i in rows])):
-            by_scorer[i][name] = values
-    return [[_judge(check, values) for check in group] for group, values in zip(checks, by_scorer)]
+            columns[i][name] = values
+    return [[_judge(check, scores) for check in group] for group, scores in zip(checks, columns)]
 
 
 def judge_columns(check: Check, columns: Columns) -> Outcome:
-    """Apply a check to columns from elsewhere, such as a benchmark's recorded outputs. Errors: as `verify`."""
+    """Judge one check on columns computed elsewhere, such as a benchmark's recorded outputs. Errors: as `verify`."""
     _require_valid(check)
     try:
         return _judge(check, {verifiers()[check["verifier"]].scorer: columns})
@@ -72,16 +71,16 @@ def judge_columns(check: Check, columns: Columns) -> Outcome:
 
 
 def passed(outcomes: Sequence[Outcome]) -> bool:
-    """Whether at least one check could be applied and all that could be passed."""
+    """Whether at least one check could be applied and all applied checks passed."""
     applied = [o.passed for o in outcomes if o.passed is not None]
     return bool(applied) and all(applied)
 
 
-def _scorer(name: str, replacements: Mapping[str, Scorer]) -> Scorer | None:
-    if name in replacements:
-        return replacements[name]
+def _scorer(name: str, configured: Mapping[str, Scorer]) -> Scorer | None:
+    if name in configured:
+        return configured[name]
     if name in ("clip", "detector"):
-        return None  # these judge only with weights that the user chose
+        return None  # their weights have to be chosen explicitly
     from curation.scorers import load
 
     return load(name)
@@ -100,11 +99,11 @@ def _require_valid(check: Check) -> None:
             raise UsageError(f"unknown {key} {check[key]!r} in a check: choose from {', '.join(choices)}")
 
 
-def _judge(check: Check, by_scorer: Mapping[str, Any]) -> Outcome:
-    """Apply a check to the columns (or the exception) of each scorer."""
+def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
+    """Judge one check. `scores`: scorer → its columns, or the exception it raised for this item."""
     verifier = verifiers()[check["verifier"]]
     name, capability = check["verifier"], check["capability"]
-    values = by_scorer.get(verifier.scorer)
+    values = scores.get(verifier.scorer)
     if values is None:
         why = f"the {verifier.scorer} scorer is not configured"
         return Outcome(name, capability, None, None, None, {"not_applied": why})
@@ -162,9 +161,9 @@ def _alignment(check: Check, columns: Columns) -> Judgement | None:
 
 @dataclass(frozen=True)
 class Verifier:
-    """The scorer whose columns it reads, the keys that its check needs, and how it judges (None: no value to judge).
+    """The scorer whose columns it reads, the keys that its check needs, and the judgement (None: no value to judge).
 
-    `choices`: the allowed values of a key.
+    `choices`: key → its allowed values.
     """
 
     scorer: str
@@ -173,7 +172,7 @@ class Verifier:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-_OWN = {
+_BUILT_IN = {
     "text": Verifier("ocr", ("text",), _text),
     "identity": Verifier("similarity", (), _identity),
     "unchanged": Verifier("similarity", (), _unchanged),
@@ -187,5 +186,5 @@ _OWN = {
 
 @cache
 def verifiers() -> dict[str, Verifier]:
-    """Verifiers by name: plug-ins (entry points of the group `flywheel.verifiers`) and built-in ones."""
-    return plugins("flywheel.verifiers") | _OWN
+    """Verifiers by name: built-in ones and those of packages (entry point group `flywheel.verifiers`)."""
+    return plugins("flywheel.verifiers") | _BUILT_IN

@@ -1,7 +1,8 @@
-"""The arena: a blind pair, a vote, ratings of all battles. Votes are battles as `flywheel arena import` reads them."""
+"""The arena: a blind pair, a vote, ratings of all battles. A vote is a battle as `flywheel arena import` reads it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,11 +17,11 @@ from dashboards.site import Site
 from flywheel.core.errors import UsageError
 from flywheel.core.mirror import fetched
 from flywheel.rounds.promotion import incumbent
-from flywheel.signals.arena import Battle, battles, vote
+from flywheel.signals.arena import Battle, Winner, battles, vote
 from flywheel.signals.blind import Pair, contestants, find_pair, next_pair
 from flywheel.signals.ratings import rate
 
-CHOICES = {"left": "model_a", "right": "model_b", "tie": "tie", "bad": "tie (bothbad)"}
+CHOICES: Mapping[str, Winner] = {"left": "model_a", "right": "model_b", "tie": "tie", "bad": "tie (bothbad)"}
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -35,7 +36,7 @@ def add(app: FastAPI, site: Site) -> None:
         known = contestants(workspace)
         one, other = one or (known[0] if known else ""), other or (known[-1] if len(known) > 1 else "")
         with site.catalog("battles") as con:
-            cast = rows(con, 'SELECT * FROM battles ORDER BY "at"')
+            votes = rows(con, 'SELECT * FROM battles ORDER BY "at"')
         ready = name and may and one in known and other in known and one != other
         return site.show(
             request,
@@ -46,50 +47,50 @@ def add(app: FastAPI, site: Site) -> None:
             one=one,
             other=other,
             pair=next_pair(workspace, name, one, other) if ready else None,
-            last=next((b for b in cast if b["battle_id"] == last), None) if last else None,
+            last=next((b for b in votes if b["battle_id"] == last), None) if last else None,
             may=may,
             references=references(workspace),
-            **_ratings(cast, capability),
+            **_ratings(votes, capability),
         )
 
     @app.get("/arena/pictures/{battle_id}/{side}")
     def blind_picture(
         request: Request, battle_id: str, side: str, one: str, other: str, judge: str = ""
-    ) -> Response:  # the file's own address would say whose it is
-        pair = _shown(request, judge, one, other, battle_id)
+    ) -> Response:  # the file's own address would reveal the checkpoint
+        pair = _shown_pair(request, judge, one, other, battle_id)
         path = picture(workspace, pair.image_a if side == "left" else pair.image_b)
         if path is None:
-            raise HTTPException(404, "There is no such picture.")
+            raise HTTPException(404, "There is no such image.")
         return FileResponse(fetched(path))
 
     @app.post("/arena/vote")
-    def cast_vote(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:
-        judge, one, other = (sent.get(k, "") for k in ("judge", "one", "other"))
-        pair = _shown(request, judge, one, other, sent.get("battle", ""))
-        winner = CHOICES.get(sent.get("choice", ""))
+    def cast_vote(request: Request, form: dict[str, str] = Depends(site.form("review"))) -> Response:
+        judge, one, other = (form.get(k, "") for k in ("judge", "one", "other"))
+        pair = _shown_pair(request, judge, one, other, form.get("battle", ""))
+        winner = CHOICES.get(form.get("choice", ""))
         if winner is None:
-            raise UsageError(f"choice {sent.get('choice')!r}: one of {', '.join(CHOICES)}")
+            raise UsageError(f"unknown choice {form.get('choice')!r}: use one of {', '.join(CHOICES)}")
         name = reviewer_of(request.state.person, judge)
         about = {k: getattr(pair, k) for k in Battle.model_fields if k in Pair.__dataclass_fields__}
-        service = incumbent(workspace)
-        vote(workspace, Battle(winner=winner, judge=name, **about), model=service and service.checkpoint)
-        asked = {"judge": name, "one": one, "other": other, "last": pair.battle_id}
-        return RedirectResponse("/arena?" + urlencode(asked), 303)
+        served = incumbent(workspace)
+        vote(workspace, Battle(winner=winner, judge=name, **about), model=served.checkpoint if served else None)
+        query = {"judge": name, "one": one, "other": other, "last": pair.battle_id}
+        return RedirectResponse("/arena?" + urlencode(query), 303)
 
-    def _shown(request: Request, judge: str, one: str, other: str, battle_id: str) -> Pair:
+    def _shown_pair(request: Request, judge: str, one: str, other: str, battle_id: str) -> Pair:
         pair = find_pair(workspace, reviewer_of(request.state.person, judge), one, other, battle_id)
         if pair is None:
-            raise HTTPException(404, "You were not shown such a pair.")
+            raise HTTPException(404, "You were not shown this pair.")
         return pair
 
 
-def _ratings(cast: list[dict[str, Any]], capability: str) -> dict[str, Any]:
-    """Ratings of one capability's battles, or why there are none."""
-    groups = battles(cast)
-    found: dict[str, Any] = {"capability": capability, "groups": list(groups), "ratings": [], "unrated": ""}
+def _ratings(votes: list[dict[str, Any]], capability: str) -> dict[str, Any]:
+    """Ratings from the battles of one capability, or the reason why there are none."""
+    groups = battles(votes)
+    page: dict[str, Any] = {"capability": capability, "groups": list(groups), "ratings": [], "unrated": ""}
     if capability in groups:
         try:
-            found["ratings"] = rate(groups[capability])[0]
+            page["ratings"] = rate(groups[capability])[0]
         except UsageError as error:
-            found["unrated"] = str(error)
-    return found | {"votes": len(groups[capability].pairs) if capability in groups else 0}
+            page["unrated"] = str(error)
+    return page | {"votes": len(groups[capability].pairs) if capability in groups else 0}

@@ -1,4 +1,4 @@
-"""Questions: what if a threshold were another, where does this come from, and any SELECT."""
+"""Pages that answer questions: what other thresholds would admit, lineage, and any SELECT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flywheel.catalog.lineage import why
 from flywheel.catalog.views import ALL
 from flywheel.core.errors import UsageError
 
-ROWS, SECONDS = 1000, 5.0  # of an answer of the SQL page
+ROWS, SECONDS = 1000, 5.0  # limits of an answer on the SQL page
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -25,24 +25,24 @@ def add(app: FastAPI, site: Site) -> None:
     @app.get("/what-if")
     def what_if_page(request: Request) -> HTMLResponse:
         asked = dict(request.query_params)
-        found: dict[str, Any] = {"asked": asked, "policy": "", "sliders": [], "found": None, "fault": None}
+        page: dict[str, Any] = {"asked": asked, "policy": "", "sliders": [], "answer": None, "fault": None}
         try:
             if base := what_if.current(workspace):
-                found |= {"policy": base.policy.name, "sliders": what_if.sliders(workspace, base)}
-                found["found"] = what_if.answer(workspace, base, asked)
+                page |= {"policy": base.policy.name, "sliders": what_if.sliders(workspace, base)}
+                page["answer"] = what_if.answer(workspace, base, asked)
         except UsageError as error:
-            found["fault"] = str(error)
-        return site.show(request, "what_if.html", "/what-if", **found)
+            page["fault"] = str(error)
+        return site.show(request, "what_if.html", "/what-if", **page)
 
     @app.get("/why")
     def why_page(request: Request, id: str = "") -> HTMLResponse:
-        found = fault = None
+        lineage = fault = None
         try:
-            found = why(workspace, id) if id else None
+            lineage = why(workspace, id) if id else None
         except UsageError as error:
             fault = str(error)
-        details = {k: v for k, v in (found or {}).items() if k != "kind"}
-        return site.show(request, "why.html", "/why", asked=id, found=found, details=details, fault=fault)
+        details = {k: v for k, v in (lineage or {}).items() if k != "kind"}
+        return site.show(request, "why.html", "/why", asked=id, lineage=lineage, details=details, fault=fault)
 
     @app.get("/sql")
     def sql_page(request: Request, q: str = "", ready: str = "") -> HTMLResponse:
@@ -53,5 +53,5 @@ def add(app: FastAPI, site: Site) -> None:
             answer = ask(workspace, asked, rows=ROWS, seconds=SECONDS) if asked else None
         except UsageError as error:
             fault = str(error)
-        values = {"ready": known.values(), "views": ALL, "rows": ROWS, "seconds": SECONDS}
+        values: dict[str, Any] = {"ready": known.values(), "views": ALL, "rows": ROWS, "seconds": SECONDS}
         return site.show(request, "sql.html", "/sql", asked=asked, answer=answer, fault=fault, **values)

@@ -1,4 +1,4 @@
-"""What everybody may look at: overview, rounds, cases, pictures."""
+"""Pages that everybody may view: overview, rounds, cases, data, training, images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from dashboards import cases, training, views
 from dashboards.images import picture
 from dashboards.rounds import counts
 from dashboards.rows import rows
-from dashboards.site import Site, whole
+from dashboards.site import Site, integer
 from flywheel.core.mirror import fetched
 
-CARDS = 48  # fixed and broken cases on a round's page
-SHOWN_RUNS = 3  # until others are asked for
+CARDS = 48  # fixed cases, and broken cases, on a round's page
+SHOWN_RUNS = 3  # training runs shown by default
 
 
 def add(app: FastAPI, site: Site, *, page_size: int) -> None:
-    """Add the routes."""
+    """Add the routes. `page_size`: cases per page."""
+    _add_rounds(app, site)
+    _add_cases(app, site, page_size)
+    _add_data(app, site)
+
+
+def _add_rounds(app: FastAPI, site: Site) -> None:
     workspace = site.workspace
 
     @app.get("/")
@@ -31,13 +37,17 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
     @app.get("/rounds/{number}")
     def round_page(request: Request, number: str) -> HTMLResponse:
         with site.catalog("rounds", "promotions", "cases", "signals", "generated") as con:
-            found = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
-            if not found:
+            matches = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
+            if not matches:
                 raise HTTPException(404, f"There is no finished round {number}.")
-            view = views.round_view(workspace, con, found[-1], cards=CARDS)
+            view = views.round_view(workspace, con, matches[-1], cards=CARDS)
             decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [view.round.number])
         references = cases.references(workspace)
         return site.show(request, "round.html", view=view, decisions=decisions, references=references)
+
+
+def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
+    workspace = site.workspace
 
     @app.get("/cases")
     def case_list(
@@ -50,10 +60,10 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
         page: str = "1",
     ) -> HTMLResponse:
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
-        wanted = cases.CaseFilter(capability, track, status, whole(round) if round else None, checkpoint)
-        number = max(1, whole(page))
+        wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
+        number = max(1, integer(page))
         with site.catalog("cases", "case_events", "signals", "rounds") as con:
-            total, found = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
+            total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
 
         def page_link(n: int) -> str:
@@ -63,7 +73,7 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
             request,
             "cases.html",
             "/cases",
-            cases=found,
+            cases=listed,
             total=total,
             facets=facets,
             chosen=chosen,
@@ -81,6 +91,10 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
             raise HTTPException(404, f"There is no case {case_id}.")
         return site.show(request, "case.html", "/cases", case=case, references=cases.references(workspace))
 
+
+def _add_data(app: FastAPI, site: Site) -> None:
+    workspace = site.workspace
+
     @app.get("/funnel")
     def funnel_page(request: Request) -> HTMLResponse:
         with site.catalog("snapshots", "funnel", "decisions", "quarantine") as con:
@@ -93,12 +107,21 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
         names = training.run_names(workspace)
         chosen = run or names[:SHOWN_RUNS]
         recorded, runs = training.load_runs(workspace, chosen, metric)
-        values = {"names": names, "chosen": chosen, "metric": metric, "recorded": recorded, "runs": runs}
-        return site.show(request, "training.html", "/training", chart=training.chart(runs), **values)
+        return site.show(
+            request,
+            "training.html",
+            "/training",
+            chart=training.chart(runs),
+            names=names,
+            chosen=chosen,
+            metric=metric,
+            recorded=recorded,
+            runs=runs,
+        )
 
     @app.get("/files/{name:path}")
     def file(name: str) -> FileResponse:
         path = picture(workspace, name)
         if path is None:
-            raise HTTPException(404, "There is no such picture.")
+            raise HTTPException(404, "There is no such image.")
         return FileResponse(fetched(path), headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change

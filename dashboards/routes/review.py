@@ -1,4 +1,4 @@
-"""The review queue: claim a sample, look, decide. Claims and decisions are those of `flywheel review`."""
+"""The review queue: claim a sample, look at it, decide. Recorded as by `flywheel review`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.remedies.data import picture_of
 from flywheel.remedies.review import Item, Queue, held_by, status
 
-HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, and no reason to doubt it
+HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, but not about its quality
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -38,30 +38,30 @@ def add(app: FastAPI, site: Site) -> None:
         )
 
     @app.post("/review/claim")
-    def claim(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:
-        name = reviewer_of(request.state.person, sent.get("reviewer", ""))
+    def claim(request: Request, form: dict[str, str] = Depends(site.form("review"))) -> Response:
+        name = reviewer_of(request.state.person, form.get("reviewer", ""))
         Queue(workspace).next(name)
         return _back(name)
 
     @app.post("/review/decide")
-    def decide(request: Request, sent: dict[str, str] = Depends(site.form("review"))) -> Response:
-        name, queue = reviewer_of(request.state.person, sent.get("reviewer", "")), Queue(workspace)
-        item, caption = sent.get("item", ""), sent.get("caption", "").strip()
-        match sent.get("decision"):
+    def decide(request: Request, form: dict[str, str] = Depends(site.form("review"))) -> Response:
+        name, queue = reviewer_of(request.state.person, form.get("reviewer", "")), Queue(workspace)
+        item, caption = form.get("item", ""), form.get("caption", "").strip()
+        match form.get("decision"):
             case "accept":
                 edited = caption if caption and caption != queue.find(item).caption else None
                 queue.decide(item, "accepted", name, caption=edited)
             case "reject":
-                queue.decide(item, "rejected", name, reason=sent.get("reason", "").strip())
-            case other:
-                raise UsageError(f"decision {other!r}: accept or reject")
+                queue.decide(item, "rejected", name, reason=form.get("reason", "").strip())
+            case decision:
+                raise UsageError(f"unknown decision {decision!r}: use accept or reject")
         queue.next(name)
         return _back(name)
 
 
-def reviewer_of(person: Person, given: str) -> str:
-    """The name that goes into the ledger: whose token it is, or what somebody on this machine calls themselves."""
-    return person.name or given.strip()
+def reviewer_of(person: Person, entered: str) -> str:
+    """The name for the ledger: the owner of the token or, without tokens, the name that was entered."""
+    return person.name or entered.strip()
 
 
 def _back(name: str) -> Response:
@@ -69,5 +69,5 @@ def _back(name: str) -> Response:
 
 
 def _pictures(workspace: Workspace, item: Item) -> list[str]:
-    """Workspace paths of the sample's picture and its references."""
+    """Workspace paths of the sample's image and of its references."""
     return [str(p.relative_to(workspace.root)) for p in picture_of(workspace, item)]

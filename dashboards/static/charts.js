@@ -1,9 +1,9 @@
-// Charts of the dashboard: <figure data-chart="JSON">. A table with the same numbers stands beside each.
+// Charts of the dashboard: <figure data-chart="JSON">, each next to a table with the same numbers.
 "use strict";
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// One small panel per capability: the failure rate over rounds inside its interval.
+// One small panel per capability: the failure rate over rounds within its interval.
 function trends({ rounds, panels }, width) {
   const columns = Math.max(1, Math.min(4, Math.floor(width / 220)));
   const [cell, tall] = [100 / columns, 150];
@@ -31,7 +31,7 @@ function trends({ rounds, panels }, width) {
   return [option, Math.ceil(panels.length / columns) * tall];
 }
 
-// One metric of several training runs over their steps; `line-N` in the style sheet has the same colours.
+// One metric of several training runs over their steps. The classes `line-N` of the style sheet have the same colours.
 const lineColors = ["candidate", "control", "pretraining", "human", "rl", "unrouted"];
 
 function curves({ lines }) {

@@ -1,7 +1,7 @@
-// Every page works without this, only less conveniently.
+// Every page also works without this script, less conveniently.
 "use strict";
 
-// Forms whose answer follows their inputs (htmx): what is as the page had it is not asked, so links stay short.
+// Forms that update while their inputs change (htmx): leave out unchanged inputs, so that links stay short.
 document.addEventListener("htmx:configRequest", (event) => {
   for (const input of event.detail.elt.querySelectorAll("input[type=range]"))
     if (Number(input.value) === Number(input.defaultValue) && !input.dataset.asked) event.detail.parameters.delete(input.name);
@@ -11,10 +11,10 @@ document.addEventListener("input", ({ target }) => {
   if (shown) shown.textContent = Number(Number(target.value).toPrecision(4));
 });
 
-// Where the pages' names do not fit, that of this page is in sight.
+// If the navigation does not fit, scroll to the entry of this page.
 document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 
-// One key presses the button, or enters the field, that names it; Escape leaves a field.
+// A key presses the button, or focuses the field, whose data-key names it; Escape leaves a field.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select")) {

@@ -1,4 +1,4 @@
-"""Write the generated reference: every verb of the command, every table and view with its columns.
+"""Generate the reference: every verb of the command, every view with its columns, and the ready queries.
 
 python docs/reference/write.py [FOLDER]
 """
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
 
 
 def tables() -> str:
-    """Every view, each column with its type and meaning; then the ready queries."""
+    """Markdown of all views with type and meaning of each column, then of the ready queries."""
     from flywheel.catalog.queries import ready
     from flywheel.catalog.views import ALL, meaning
     from flywheel.core.lens import duck

@@ -1,31 +1,30 @@
 """Error attribution by experiment: the remedy track of a failure (report, section 2.4; the order of tests is ours).
 
-Experiments are stored as probes; the track is a query over everything stored about a case: all rounds' probes, and
-seeds that training itself has tried.
+Experiments are stored as probes. The track is a query over everything stored about a case: the probes of all rounds,
+and the seeds that training itself has tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from flywheel.core.files import digest
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
 
-# What is known of a case → track and reason. Enhanced prompt passes → prompt_enhancement; some seeds pass → rl; none
-# passes and the pool is sparse → pretraining; none passes and it is dense → human; where something is missing, unsure.
+# Evidence of a case → track and reason, in this order: the enhanced prompt passes → prompt_enhancement; some seeds
+# pass → rl; evidence is missing or near the limit → unsure; the pool is sparse → pretraining; it is dense → human.
 _ATTRIBUTE = """
 WITH shares AS (
     SELECT *, coalesce(seeds_passed / nullif(seeds, 0), 0) AS share,
            coalesce(enhanced_passed / nullif(enhanced_seeds, 0), 0) AS enhanced_share,
-           format('{} of {} further seeds pass', coalesce(seeds_passed, 0), coalesce(seeds, 0)) AS seen,
-           format('density percentile {:.0f}, limit {:.0f}', density::DOUBLE, $sparse_percentile::DOUBLE) AS place
+           format('{} of {} further seeds pass', coalesce(seeds_passed, 0), coalesce(seeds, 0)) AS passes,
+           format('density percentile {:.0f}, limit {:.0f}', density::DOUBLE, $sparse_percentile::DOUBLE) AS near
     FROM evidence
 ),
 judged AS (
@@ -40,23 +39,23 @@ judged AS (
 )
 SELECT *, CASE track
     WHEN 'prompt_enhancement' THEN format('passes once the prompt reads: {}', enhanced)
-    WHEN 'rl' THEN seen || ': the model can, but rarely does'
-    WHEN 'pretraining' THEN format('none of {} seeds passes and the pool is sparse around it ({})', seeds, place)
-    WHEN 'human' THEN format('none of {} seeds passes although the pool is dense around it ({})', seeds, place)
+    WHEN 'rl' THEN passes || ': the model can, but rarely does'
+    WHEN 'pretraining' THEN format('none of {} seeds passes and the pool is sparse around it ({})', seeds, near)
+    WHEN 'human' THEN format('none of {} seeds passes although the pool is dense around it ({})', seeds, near)
     ELSE CASE
         WHEN seeds IS NULL THEN 'unsure: not experimented on yet, the budget went to other cases'
         WHEN seeds < $min_seeds THEN format('unsure: only {} seeds were tried, {} are needed', seeds, $min_seeds::INT)
         WHEN density IS NULL THEN format('unsure: none of {} seeds passes, the density of the pool is unknown', seeds)
-        ELSE format('unsure: none of {} seeds passes, neither sparse nor dense ({})', seeds, place) END
+        ELSE format('unsure: none of {} seeds passes, neither sparse nor dense ({})', seeds, near) END
     END AS reason
 FROM judged
 """
 
 
 def attribution_sql(evidence: str, settings: Attribution) -> tuple[str, dict[str, Any]]:
-    """SQL and its parameters: the rows of the table or query `evidence` with `track` and `reason`.
+    """SQL and its parameters: the rows of the query `evidence`, with the columns `track` and `reason` added.
 
-    `evidence` has seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density; null where unknown.
+    `evidence` has seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density; null if unknown.
     """
     names = ("sparse_percentile", "enhanced_gain", "min_seeds", "unsure_margin")
     sql = _ATTRIBUTE.replace("FROM evidence", f"FROM ({evidence})")
@@ -64,28 +63,27 @@ def attribution_sql(evidence: str, settings: Attribution) -> tuple[str, dict[str
 
 
 def attribute(evidence: pa.Table, settings: Attribution) -> list[tuple[str, str]]:
-    """(track, reason) of each row of evidence, in order."""
+    """(track, reason) of each row of evidence, in order. For the columns see `attribution_sql`."""
     import duckdb
 
     con = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
-        con.register("given", evidence.append_column("place_in", pa.array(range(evidence.num_rows), pa.int64())))
-        sql, values = attribution_sql("SELECT * FROM given", settings)
-        return con.execute(f"SELECT track, reason FROM ({sql}) ORDER BY place_in", values).fetchall()
+        con.register("cases", evidence.append_column("number", pa.array(range(evidence.num_rows), pa.int64())))
+        sql, values = attribution_sql("SELECT * FROM cases", settings)
+        return con.execute(f"SELECT track, reason FROM ({sql}) ORDER BY number", values).fetchall()
     finally:
         con.close()
 
 
 def affordable(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]:
-    """The first prompts whose experiments the budget pays for."""
-    if not settings.budget:
-        return list(prompts)
-    return list(prompts[: settings.budget // (settings.seeds + settings.enhanced_seeds)])
+    """The first prompts, as many as the budget of images allows experiments for."""
+    count = settings.budget // (settings.seeds + settings.enhanced_seeds) if settings.budget else None
+    return list(prompts[:count])
 
 
 def batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
-    """Prompts that are experimented on and recorded together: a killed round loses at most one batch's verdicts."""
-    ordered = sorted(prompts, key=lambda p: len(p.references))  # as `sample_suite` forms its batches
+    """Prompts whose experiments run and are recorded together: a killed round loses at most one batch."""
+    ordered = sorted(prompts, key=lambda p: len(p.references))  # `sample_suite` forms its batches in this order
     for start in range(0, len(ordered), BATCH):
         yield ordered[start : start + BATCH]
 
@@ -103,58 +101,37 @@ def probe(
     by: Verifiers | None = None,
     progress: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row of evidence per prompt and capability of its checks; the pictures stay in `folder`.
+    """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
-    Only checks that could be applied count; a capability of which none could has null seeds.
+    Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
     enhanced = {p.prompt_id: text for p in prompts if (text := enhance(p.text))}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
-    plain: dict[tuple[str, str], list[bool]] = {}
+    plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
     better: dict[tuple[str, str], list[bool]] = {}
     tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
     tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
-    for suite, name, number, out in tries:
-        for key, ok in _passes(suite, checkpoint, folder / name, evaluation, number, by, progress).items():
-            out.setdefault(key, []).append(ok)
-    near = dict(zip([p.prompt_id for p in prompts], density([p.text for p in prompts])))
-    return [
-        {
-            "prompt_id": p.prompt_id,
-            "capability": capability,
-            "density": float(near[p.prompt_id]),
-            "enhanced": enhanced.get(p.prompt_id),
-            **_counts("seeds", "seeds_passed", plain.get((p.prompt_id, capability))),
-            **_counts("enhanced_seeds", "enhanced_passed", better.get((p.prompt_id, capability))),
-        }
-        for p in prompts
-        for capability in dict.fromkeys(check["capability"] for check in p.checks)
-    ]
-
-
-def probe_id(case_id: str, checkpoint: str, round_: int) -> str:
-    """32 hex digits."""
-    return digest("probe", case_id, checkpoint, round_)[:32]
-
-
-def _counts(total: str, good: str, verdicts: Sequence[bool] | None) -> Mapping[str, int | None]:
-    return {total: len(verdicts), good: sum(verdicts)} if verdicts else {total: None, good: None}
-
-
-def _passes(
-    prompts: Sequence[Prompt],
-    checkpoint: Path,
-    folder: Path,
-    evaluation: Evaluation,
-    seed: int,
-    by: Verifiers | None,
-    progress: Any,
-) -> dict[tuple[str, str], bool]:
-    if not prompts:
-        return {}
-    images = sample_suite(prompts, checkpoint, folder, settings=evaluation, seed=seed, progress=progress)
-    out: dict[tuple[str, str], bool] = {}
-    for p, outcomes in zip(prompts, judge_images(prompts, images, by=by)):
-        for o in outcomes:
-            if o.passed is not None:
-                out[p.prompt_id, o.capability] = out.get((p.prompt_id, o.capability), True) and o.passed
-    return out
+    for suite, name, number, verdicts in tries:
+        images = sample_suite(suite, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
+        for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
+            applied = [o for o in outcomes if o.passed is not None]
+            for capability in dict.fromkeys(o.capability for o in applied):
+                passed = all(o.passed for o in applied if o.capability == capability)
+                verdicts.setdefault((p.prompt_id, capability), []).append(passed)
+    rows = []
+    for p, near in zip(prompts, density([p.text for p in prompts]), strict=True):
+        for capability in dict.fromkeys(check["capability"] for check in p.checks):
+            seeds, rewrites = (v.get((p.prompt_id, capability)) for v in (plain, better))
+            rows.append(
+                {
+                    "prompt_id": p.prompt_id,
+                    "capability": capability,
+                    "density": float(near),
+                    "enhanced": enhanced.get(p.prompt_id),
+                    "seeds": seeds and len(seeds),
+                    "seeds_passed": seeds and sum(seeds),
+                    "enhanced_seeds": rewrites and len(rewrites),
+                    "enhanced_passed": rewrites and sum(rewrites),
+                }
+            )
+    return rows

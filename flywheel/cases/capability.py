@@ -1,8 +1,7 @@
-"""Which capability a signal is about, from its evidence: the taxonomy's rules as one DuckDB expression."""
+"""The capability of a signal from its evidence: the taxonomy's rules as one DuckDB expression."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,14 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import quoted
 
 KEYS = ("verifier", "task", "failed", "script", "said", "prompt")
 _OTHER = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Arabic}\p{Cyrillic}\p{Devanagari}\p{Thai}\p{Hebrew}\p{Greek}]"
 
-# What the rules read of a signal. Expressions over its columns; the text is what the check expected or, failing that,
-# the whole prompt's quotation.
+# The columns that rules read, computed from a signal. `text` is the text that the check expected, or else the text that
+# the prompt quotes.
 FEATURES = f"""
 SELECT *, CASE WHEN text = '' THEN '' WHEN regexp_matches(text, '{_OTHER}') THEN 'other' ELSE 'latin' END AS script
 FROM (
@@ -33,15 +33,16 @@ FROM (
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """`capabilities`: name → meaning. `rules`: in order, the first that holds decides."""
+    """`capabilities`: name → meaning. `rules`, in order: the first that matches decides."""
 
     capabilities: Mapping[str, str]
     rules: tuple[Mapping[str, Any], ...]
 
     def query(self, source: str) -> str:
-        """SQL: `id`, `capability` and `sure` (more than the prompt tells it) of each row of `source`.
+        """SQL that selects `id`, `capability` and `sure` for each row of `source`.
 
-        `source` has the columns id, verifier, task, prompt, evidence (JSON).
+        `sure` is false where only the prompt tells the capability. `source` has the columns id, verifier, task, prompt,
+        evidence (JSON).
         """
         cases = " ".join(f"WHEN {_condition(r)} THEN {n}" for n, r in enumerate(self.rules, 1))
         names = ", ".join(quoted(r["capability"]) for r in self.rules)
@@ -52,30 +53,25 @@ class Taxonomy:
         """
 
     def tell(self, signals: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
-        """(capability, sure) of each signal `{verifier, task, prompt, evidence (JSON)}`."""
+        """(capability, sure) of each signal {verifier, task, prompt, evidence (JSON)}."""
         import duckdb
 
         con = duckdb.connect(config={"autoinstall_known_extensions": "false"})
         rows = [{k: s.get(k) for k in _SIGNAL.names} | {"id": n} for n, s in enumerate(signals)]
-        con.register("given", pa.Table.from_pylist(rows, schema=_SIGNAL))
+        con.register("signals", pa.Table.from_pylist(rows, schema=_SIGNAL))
         try:
-            found = con.execute(f"SELECT capability, sure FROM ({self.query('given')}) ORDER BY id").fetchall()
+            return con.execute(f"SELECT capability, sure FROM ({self.query('signals')}) ORDER BY id").fetchall()
         finally:
             con.close()
-        return [(capability, sure) for capability, sure in found]
 
 
 _SIGNAL = pa.schema([("id", pa.int64()), *((k, pa.string()) for k in ("verifier", "task", "prompt", "evidence"))])
 
 
 def load_taxonomy(path: Path | None = None) -> Taxonomy:
-    """The built-in taxonomy, or one from a TOML file. Errors: `UsageError` naming the rule and its fault."""
+    """The built-in taxonomy, or one from a TOML file. Errors: `UsageError` naming the rule and its error."""
     name = str(path or "the built-in taxonomy")
-    try:
-        source = path or resources.files("flywheel.cases") / "taxonomy.toml"
-        data = tomllib.loads(source.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read taxonomy {name}: {error}") from error
+    data = read_toml(path or resources.files("flywheel.cases") / "taxonomy.toml")
     capabilities, rules = data.get("capabilities", {}), data.get("rule", [])
     for n, rule in enumerate(rules, 1):
         if unknown := rule.keys() - {"capability", "sure", *KEYS}:
@@ -83,7 +79,7 @@ def load_taxonomy(path: Path | None = None) -> Taxonomy:
         if rule.get("capability") not in capabilities:
             raise UsageError(f"{name}, rule {n}: capability {rule.get('capability')!r} is not under [capabilities]")
     if not rules or any(k in rules[-1] for k in KEYS):
-        raise UsageError(f"{name}: the last rule must hold for everything, so that no signal is left out")
+        raise UsageError(f"{name}: the last rule must match everything: give it no key but capability and sure")
     taxonomy = Taxonomy(capabilities, tuple(rules))
     _require_valid(taxonomy, name)
     return taxonomy
@@ -95,7 +91,7 @@ def _require_valid(taxonomy: Taxonomy, name: str) -> None:
     try:
         taxonomy.tell([{"verifier": "x", "task": "t2i", "prompt": "x", "evidence": '{"reason": "x"}'}])
     except duckdb.Error as error:
-        raise UsageError(f"{name}: a pattern is no regular expression: {error}") from error
+        raise UsageError(f"{name}: a pattern is not a regular expression: {error}") from error
 
 
 def _condition(rule: Mapping[str, Any]) -> str:

@@ -1,28 +1,33 @@
-"""A case and its life: detected → routed → reviewed → remedied → re-tested → closed | re-opened, a fold over events."""
+"""A case and the events of its life: detected → routed → reviewed → remedied → re-tested → closed or re-opened.
+
+What a case is after its last event is computed by `flywheel.cases.fold`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
+from flywheel.cases.fold import connect
 from flywheel.core.files import digest
-from flywheel.core.ledger import Ledger
-from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.workspace import Workspace
 from flywheel.signals.results import Results
 
 
 def case_id(prompt_id: str, capability: str) -> str:
-    """16 hex digits: every signal of one capability failing on one prompt is the same case."""
+    """16 hex digits: all signals of one capability failing on one prompt are the same case.
+
+    In SQL: `case_id` of `flywheel.cases.fold.connect`.
+    """
     return digest(prompt_id, capability)[:16]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A failure as it stands after its last event."""
+    """A failure as it is after its last event."""
 
     case_id: str
     round: int  # in which it was detected
@@ -34,41 +39,18 @@ class Case:
 
     @property
     def is_open(self) -> bool:
-        """Does it still fail, as far as anyone looked?"""
+        """True until a re-test passes."""
         return self.status != "closed"
 
 
-def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Case]:
-    """Cases by id from events, oldest first: the catalog's view `cases` is the same fold in SQL.
-
-    The last round decides the status, and within it the last event; of those recorded together, the kind that comes
-    last in a case's life.
-    """
-    cases: dict[str, Case] = {}
-    places: dict[str, tuple[Any, ...]] = {}
-    for e in events:
-        old = cases.get(e["case_id"])
-        place = (e["round"], e.get("at") or datetime.min, CASE_EVENTS.index(e["kind"]))
-        if old is None or (e["kind"] != "seen" and place >= places[e["case_id"]]):
-            places[e["case_id"]] = place
-            status = {"passed": "closed", "failed": "re-opened"}.get(e["kind"], e["kind"])
-        else:
-            status = old.status
-        cases[e["case_id"]] = Case(
-            case_id=e["case_id"],
-            round=min(old.round, e["round"]) if old else e["round"],
-            capability=old.capability if old else e["capability"],
-            track=e["track"] or (old.track if old else None),
-            prompt_id=old.prompt_id if old else e["prompt_id"],
-            prompt=old.prompt if old else e["prompt"],
-            status=status,
-        )
-    return cases
-
-
 def load_cases(workspace: Workspace) -> dict[str, Case]:
-    """Every case of a workspace."""
-    return fold(Ledger(workspace, "case_events").rows())
+    """Every case of a workspace by id, ordered by the round that detected it, then by id."""
+    with closing(connect(workspace)) as con:
+        rows = con.execute(
+            """SELECT case_id, round, capability, track, prompt_id, prompt, status FROM cases
+            ORDER BY round, case_id"""
+        ).fetchall()
+    return {row[0]: Case(*row) for row in rows}
 
 
 def event(
@@ -86,30 +68,21 @@ def event(
 
 
 def detect(signals: Iterable[Mapping[str, Any]], known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
-    """`detected` events for the candidate's failures that are no case yet; the failed checks are the evidence."""
+    """`detected` events for the candidate's failures that are not cases yet; the failed checks are the evidence."""
     failed: dict[str, list[Mapping[str, Any]]] = {}
     for s in signals:
         if s["round"] == round_ and s["arm"] == "candidate" and s["passed"] is False:
             failed.setdefault(case_id(s["prompt_id"], s["capability"]), []).append(s)
+    shown = ("signal_id", "verifier", "score", "threshold", "evidence", "image")
     return [
         event(
-            {
-                "case_id": cid,
-                "capability": group[0]["capability"],
-                "prompt_id": group[0]["prompt_id"],
-                "prompt": group[0]["prompt"],
-            },
+            {"case_id": case, **{k: group[0][k] for k in ("capability", "prompt_id", "prompt")}},
             round_,
             "detected",
-            {
-                "signals": [
-                    {k: s[k] for k in ("signal_id", "verifier", "score", "threshold", "evidence", "image")}
-                    for s in group
-                ]
-            },
+            {"signals": [{k: s[k] for k in shown} for s in group]},
         )
-        for cid, group in failed.items()
-        if cid not in known
+        for case, group in failed.items()
+        if case not in known
     ]
 
 
@@ -119,7 +92,6 @@ def retest(results: Results, known: Mapping[str, Case], round_: int) -> list[dic
     for (prompt_id, capability), passed in results.items():
         case = known.get(case_id(prompt_id, capability))
         if case and case.round < round_ and (case.is_open or not passed):
-            events.append(
-                event(case, round_, "passed" if passed else "failed", {"capability": capability, "passed": passed})
-            )
+            evidence = {"capability": capability, "passed": passed}
+            events.append(event(case, round_, "passed" if passed else "failed", evidence))
     return events

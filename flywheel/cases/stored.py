@@ -1,4 +1,4 @@
-"""From stored signals to routed cases, in DuckDB: millions of signals, no model, no Python loop over rows."""
+"""From stored signals to routed cases, in DuckDB: millions of signals, without a model and without Python loops."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.cases.fold import connect
 from flywheel.core.files import write_parquet
 from flywheel.core.ledger import Ledger
+from flywheel.core.storage import read_parquet
+from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
 from flywheel.signals.feedback import one_at_a_time
@@ -21,16 +23,20 @@ from flywheel.signals.feedback import one_at_a_time
 if TYPE_CHECKING:
     import duckdb
 
-SHOWN = 8  # signals that an event's evidence lists; all are counted
+SHOWN = 8  # signals listed in an event's evidence, which counts all of them
 
-# One failure has one prompt: equal text-to-image prompts, however spaced, cased or ended, share the id that a suite
-# gave them, or else the smallest. An instruction means nothing without its references: edits keep their id.
+# Equal text-to-image prompts (`normalise`) share one id: one that a suite gave, or else the smallest. A text of symbols
+# alone has an empty normal form and stands for itself. An instruction means nothing without its reference images, so
+# edits keep their ids.
 _PROMPTS = """
 CREATE TEMP TABLE prompts AS
-WITH keyed AS (
-    SELECT DISTINCT prompt_id, prompt, task, CASE WHEN task = 'ti2i' THEN prompt_id
-        ELSE trim(regexp_replace(lower(nfc_normalize(prompt)), '\\s+', ' ', 'g'), ' .!') END AS key
-    FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+WITH sampled AS (
+    SELECT DISTINCT prompt_id, prompt, task FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+),
+keyed AS (
+    SELECT *, CASE WHEN task = 'ti2i' THEN prompt_id
+        ELSE coalesce(nullif(normalise(prompt), ''), prompt) END AS key
+    FROM sampled
 )
 SELECT prompt_id, prompt, task, first_value(prompt_id) OVER (
     PARTITION BY task, key ORDER BY starts_with(prompt_id, 'user-'), prompt_id) AS canonical
@@ -50,7 +56,7 @@ WITH grouped AS (
            list(DISTINCT kind ORDER BY kind) AS kinds, arg_min(prompt, ("at", signal_id)) AS prompt,
            arg_min({{signal_id: signal_id, kind: kind, verifier: verifier, score: score, threshold: threshold,
                     evidence: evidence, image: image}}, ("at", signal_id), {SHOWN}) AS shown,
-           substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id
+           case_id(prompt_id, capability) AS case_id
     FROM failures GROUP BY prompt_id, capability
 ),
 placed AS (
@@ -65,7 +71,7 @@ SELECT substr(sha256(CASE WHEN kind = 'detected' THEN json_array(case_id, $round
 FROM placed ORDER BY case_id
 """
 
-# Everything stored about a case: probes of all rounds, and seeds that mining saw.
+# Everything stored about a case: the probes of all rounds, and the seeds that mining saw.
 _EVIDENCE = """
 SELECT case_id, sum(seeds) AS seeds, sum(seeds_passed) AS seeds_passed, max(enhanced) AS enhanced,
        sum(enhanced_seeds) AS enhanced_seeds, sum(enhanced_passed) AS enhanced_passed,
@@ -73,7 +79,7 @@ SELECT case_id, sum(seeds) AS seeds, sum(seeds_passed) AS seeds_passed, max(enha
 FROM (
     SELECT case_id, seeds, seeds_passed, enhanced, enhanced_seeds, enhanced_passed, density, "at" FROM probes
     UNION ALL BY NAME
-    SELECT substr(sha256(json_array(prompt_id, capability)::VARCHAR), 1, 16) AS case_id,
+    SELECT case_id(prompt_id, capability) AS case_id,
            (evidence->>'$.seeds')::INT AS seeds, (evidence->>'$.seeds_passed')::INT AS seeds_passed, "at"
     FROM signals WHERE kind = 'mining' AND verifier IN ('self', 'seeds') AND capability IS NOT NULL
 ) GROUP BY case_id
@@ -81,11 +87,11 @@ FROM (
 
 
 def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonomy | None = None) -> dict[str, int]:
-    """Turn every failing signal that no round owns, and that was not gathered before, into case events.
+    """Turn failing signals that were not gathered before into case events; returns the number of events by kind.
 
-    Rounds open and re-test cases of their own evaluation; gathered are mining, feedback, arena, and evaluation outside
-    of rounds. Signals of one prompt and capability are one case, whatever their kind: it is `detected`, `seen` again
-    while open, or `failed` (re-opened) once closed. Each signal counts once, also across kills. Returns events by kind.
+    Signals come from mining, feedback, the arena, and evaluation outside of rounds; rounds record events for their own
+    evaluation. Signals of one prompt and capability are one case, whatever their kind. A case is `detected`, then
+    `seen` again while it is open, or `failed` (re-opened) if it was closed. Each signal counts once, even after a kill.
     """
     folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
     with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
@@ -95,11 +101,11 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         number = round_ if round_ is not None else _round(con)
         batch = uuid.uuid4().hex
         con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
-        con.execute(_PROMPTS)
+        _name_prompts(con)
         con.execute(_FAILURES)
         events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
         ids = con.sql("SELECT md5_number_lower(signal_id) AS signal FROM pending").to_arrow_table()
-        # The list of signals is there before the events are, and counts only once they are.
+        # The list of signals is written before the events, and counts only once they are recorded.
         write_parquet(folder / f"{batch}.parquet", ids)
         ledger.append(events, key=f"gather/{batch}")
         _drop_unfinished(folder, ledger)
@@ -110,17 +116,27 @@ _UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending
 
 
 def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
-    seen = f"SELECT signal FROM read_parquet({done})" if done else "SELECT 0::UBIGINT AS signal WHERE false"
+    gathered = f"SELECT signal FROM {read_parquet(done)}" if done else "SELECT 0::UBIGINT AS signal WHERE false"
     con.execute(
         f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
-          AND md5_number_lower(signal_id) NOT IN ({seen}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
+          AND md5_number_lower(signal_id) NOT IN ({gathered}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
 
 
+def _name_prompts(con: duckdb.DuckDBPyConnection) -> None:
+    from duckdb.func import PythonUDFType
+
+    def normalised(prompts: pa.ChunkedArray) -> pa.Array:
+        return pa.array([normalise(p) for p in prompts.to_pylist()], pa.string())
+
+    con.create_function("normalise", normalised, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+    con.execute(_PROMPTS)
+
+
 def _round(con: duckdb.DuckDBPyConnection) -> int:
-    """The last finished round; 0 before the first."""
+    """Number of the last finished round; 0 before the first."""
     return con.execute("SELECT coalesce(max(round), 0) FROM rounds").fetchall()[0][0]
 
 
@@ -131,7 +147,7 @@ def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
 
 
 def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:
-    """Route every open case without a sure track on which something is stored; returns cases by track."""
+    """Route open cases without a sure track for which evidence is stored; returns the number of cases by track."""
     with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
         events = routed(con, settings, round_ if round_ is not None else _round(con), only_probed=True)
         if events.num_rows:
@@ -142,7 +158,7 @@ def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | N
 def routed(
     con: duckdb.DuckDBPyConnection, settings: Attribution, round_: int, *, only_probed: bool = False
 ) -> pa.Table:
-    """`routed` events, from stored evidence, of open cases that have no track or an unsure one; none where it stays."""
+    """`routed` events, from stored evidence, for open cases without a track or with an unsure one, if it changes."""
     join = "JOIN" if only_probed else "LEFT JOIN"
     evidence = (
         f"SELECT * FROM cases {join} ({_EVIDENCE}) USING (case_id) WHERE status <> 'closed'"

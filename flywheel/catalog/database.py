@@ -1,13 +1,15 @@
-"""DuckDB views over a workspace: the analysts' tables. A lens on the files, never their owner."""
+"""DuckDB views of a workspace: the analysts' tables. They read the workspace's files and never change them."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flywheel.cases import fold
@@ -18,7 +20,7 @@ from flywheel.core.files import read_json, replacing
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import parquet_list, quoted
+from flywheel.core.storage import parquet_list, pattern, quoted
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ _READS = {"round_costs": ("costs", "reviews", "case_events")}
 
 @dataclass(frozen=True)
 class Answer:
-    """Columns and rows of a SELECT; `more` rows than were asked for were cut off."""
+    """Columns and rows of a SELECT; `more`: there were further rows, which were cut off."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
@@ -55,11 +57,11 @@ class Answer:
 def connect(
     workspace: Workspace, names: Iterable[str] = views.ALL, *, sealed: bool = False
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB connection with the views of the workspace that `names` names, and those they read.
+    """An in-memory DuckDB connection with the views `names`, and the views that they read.
 
-    A view that has no file yet is empty. Extensions are never fetched. sealed: no statement can read any other file,
-    write one, take more than a gigabyte or change a setting. Cost: a tenth of a second for all; open one per question,
-    so no view is ever stale.
+    A view without files is empty. Extensions are never downloaded. sealed: no statement can read any other file, write
+    a file, use more than a gigabyte of memory or change a setting. All views open in a tenth of a second; open a new
+    connection per question, so that no view is stale.
     """
     con = lens.connect(workspace)
     wanted = set(names)
@@ -71,21 +73,27 @@ def connect(
             con.execute(f"CREATE VIEW {name} AS {sql}")
             read += files
     if sealed:
-        con.execute(f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = {parquet_list(read)}")
+        allowed = parquet_list({*read, *map(pattern, read)})
+        con.execute(f"SET memory_limit = '1GB'; SET temp_directory = ''; SET allowed_paths = {allowed}")
         con.execute("SET enable_external_access = false; SET lock_configuration = true")
     return con
 
 
 def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
-    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's own message, or when it is no SELECT."""
+    """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement.
+
+    >>> import flywheel as fw
+    >>> fw.query(fw.Workspace("empty"), "select count(*) as cases from cases")
+    [{'cases': 0}]
+    """
     answer = _answer(workspace, sql)
     return [dict(zip(answer.columns, row)) for row in answer.rows]
 
 
 def ask(workspace: Workspace, sql: str, *, rows: int, seconds: float) -> Answer:
-    """The first `rows` rows of a stranger's SELECT, in a sealed connection.
+    """The first `rows` rows of an untrusted SELECT, run in a sealed connection.
 
-    Errors: `UsageError` as of `query`, and when it takes longer than `seconds`.
+    Errors: `UsageError` as in `query`, and if it takes longer than `seconds`.
     """
     return _answer(workspace, sql, rows=rows, seconds=seconds)
 
@@ -97,17 +105,18 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
     try:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise UsageError("give exactly one SELECT: questions read, they never write")
-        named = [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
-        con = connect(workspace, named, sealed=seconds is not None)
+            raise UsageError("give exactly one SELECT statement: queries only read")
+        names = [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
+        con = connect(workspace, names, sealed=seconds is not None)
         if seconds is not None:
             timer = threading.Timer(seconds, con.interrupt)
             timer.start()
         result = con.execute(statements[0])
-        found = result.fetchall() if rows is None else result.fetchmany(rows + 1)
-        return Answer([d[0] for d in result.description], found[:rows], rows is not None and len(found) > rows)
+        fetched = result.fetchall() if rows is None else result.fetchmany(rows + 1)
+        columns = [d[0] for d in result.description or ()]
+        return Answer(columns, fetched[:rows], rows is not None and len(fetched) > rows)
     except duckdb.InterruptException as error:
-        raise UsageError(f"it took longer than {seconds:g} s: ask for less, or use `flywheel sql`") from error
+        raise UsageError(f"the query took longer than {seconds:g} s: ask for less, or use `flywheel sql`") from error
     except duckdb.Error as error:
         raise UsageError(f"{type(error).__name__}: {error}") from error
     finally:
@@ -126,30 +135,39 @@ def documentation() -> list[dict[str, str]]:
 
 
 def export(workspace: Workspace, path: Path) -> Path:
-    """Write every view as a table, with comments, into one DuckDB file: what an analyst copies and keeps. No images."""
+    """Write every view as a table, with comments and without images, to one DuckDB file that analysts can copy.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
+    True
+    """
     con = connect(workspace)
-    with replacing(path) as tmp:
-        con.execute(f"ATTACH '{tmp}' AS out")
+    # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
+    with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+        made = Path(folder, "export.duckdb")
+        con.execute(f"ATTACH {quoted(str(made))} AS out")
         for name, (meaning, schema) in views.ALL.items():
             con.execute(f"CREATE TABLE out.{name} AS SELECT * FROM {name}")
             con.execute(f"COMMENT ON TABLE out.{name} IS {quoted(meaning)}")
             for field in schema:
                 con.execute(f'COMMENT ON COLUMN out.{name}."{field.name}" IS {quoted(views.meaning(field))}')
         con.execute("DETACH out")
+        shutil.copyfile(made, final)
     con.close()
     return path
 
 
 def keep_cases(workspace: Workspace) -> Path | None:
-    """Keep the fold of all cases, so that views open quickly; None where there is no case."""
+    """Write the kept copy of all cases, so that views open quickly; None without cases."""
     with closing(lens.connect(workspace)) as con:
         return fold.keep(workspace, con, *lens.ledger(workspace, "case_events"))
 
 
 def export_round(workspace: Workspace) -> Path | None:
-    """The DuckDB file of the last finished round, named by it: made once, never replaced. None before the first.
+    """Export the last finished round, once, to a DuckDB file named by the round; None before the first round.
 
-    Keeps the fold of all cases too.
+    Writes the kept copy of all cases too.
     """
     keep_cases(workspace)
     rounds = [r["round"] for r in Ledger(workspace, "rounds").rows()]
@@ -160,9 +178,9 @@ def export_round(workspace: Workspace) -> Path | None:
 
 
 def _files(workspace: Workspace, name: str) -> list[str]:
-    """Parquet files behind a bulk view; those of the latest snapshot where the view is about one."""
+    """Parquet files of a bulk view; those of the latest snapshot if the view is about a snapshot."""
     if name == "samples":
-        # A shard belongs to the pool once its batch's manifest says so.
+        # A shard belongs to the pool once the manifest of its batch lists it.
         manifests = sorted(workspace.path("pool").glob("*/manifest.json"))
         return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
     if name == "captions":
@@ -177,7 +195,7 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 
 
 def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
-    """The SELECT behind a view, and the files that it names."""
+    """The SELECT of a view, and the files that it reads."""
     if name == "cases":
         return fold.select(workspace, *lens.ledger(workspace, "case_events"))
     if name == "round_costs":

@@ -1,4 +1,4 @@
-"""Why: where a sample, a case or a checkpoint comes from, and what became of it. Read from files, never guessed."""
+"""Lineage: where a sample, a case or a checkpoint comes from and what became of it, read from files."""
 
 from __future__ import annotations
 
@@ -21,38 +21,39 @@ from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Item, Queue
 from flywheel.signals.results import load_results
 
-SHORTEST = 4  # characters that may stand for an id
+SHORTEST = 4  # characters of an id
 
 
 def why(workspace: Workspace, name: str) -> dict[str, Any]:
-    """The lineage of what `name` is: a case's id, a checkpoint's path, a sample's id or file; an id's start will do.
+    """The lineage of `name`: the id of a case, the path of a checkpoint, or the id or file of a sample.
 
-    Errors: `UsageError` when nothing, or more than one thing, has that name.
+    The first characters of an id are enough. Errors: `UsageError` if the name matches nothing, or more than one thing.
     """
     if checkpoint := _checkpoint(workspace, name):
         return why_checkpoint(workspace, checkpoint)
     if len(name) < SHORTEST:
         raise UsageError(f"{name!r}: give at least {SHORTEST} characters of an id, or a path")
-    cases = [c for c in load_cases(workspace) if c.startswith(name)]
+    starting = f"select case_id from cases where starts_with(case_id, {quoted(name)}) order by round, case_id"
+    cases = [row["case_id"] for row in catalog.query(workspace, starting)]
     if len(cases) > 1:
         raise UsageError(f"{len(cases)} cases start with {name!r}: give more characters, such as {cases[0]}")
     return why_case(workspace, cases[0]) if cases else why_sample(workspace, name)
 
 
 def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Why a sample is in a shard, or is not: source, scores and policy; remedy, case and review; who trained on it."""
+    """Why a sample is in a shard or not: source, scores, policy; remedy, case, review; checkpoints trained on it."""
     starts = f"starts_with(sample_id, {quoted(name)})"
-    made = catalog.query(workspace, f"select * from generated where {starts} order by round")
-    ids = {r["sample_id"] for r in made}
+    generated = catalog.query(workspace, f"select * from generated where {starts} order by round")
+    ids = {r["sample_id"] for r in generated}
     if len(ids) > 1:
         raise UsageError(f"{name!r} starts {len(ids)} sample ids: give more characters, such as {min(ids)[:16]}")
     items = [x for x in Queue(workspace).items().values() if x.sample_id in ids]
     remedies = [
         row | {"review": [_review(x) for x in items if (x.round, x.capability) == (row["round"], row["capability"])]}
         | {"reason": _reason(workspace, row), "cases": _cases_of(workspace, row, items)}
-        for row in made
+        for row in generated
     ]  # fmt: skip
-    curated = _curated(workspace, name, needed=not made)
+    curated = _curated(workspace, name, needed=not generated)
     ids |= {r["sample_id"] for r in curated["rows"]} if curated else set()
     shards = _shards(workspace, ids)
     checkpoints = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if _trained_on(workspace, r, shards)]
@@ -60,15 +61,15 @@ def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
-    """What was done about a case, and whether it helped: its events with their evidence, its data, every re-test."""
+    """What was done about a case and whether it helped: its events with evidence, its data, every re-test."""
     row = catalog.query(workspace, f"select * from cases where case_id = '{case}'")[0]
     events = [e for e in Ledger(workspace, "case_events").rows() if e["case_id"] == case]
     rounds = Ledger(workspace, "rounds").rows()
     key = (row["prompt_id"], row["capability"])
     tests = [
-        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": seen[key]}
+        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": results[key]}
         for r in rounds
-        if key in (seen := load_results(workspace, r["round"], "candidate"))
+        if key in (results := load_results(workspace, r["round"], "candidate"))
     ]
     done = []
     for n in sorted({e["round"] for e in events if e["kind"] == "remedied"}):
@@ -88,7 +89,7 @@ def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
 
 
 def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that made a checkpoint: its plan with all pins, data, training run, gate, decisions, cost, parents."""
+    """How a checkpoint came about: plan with all pins, data, training run, gate, decisions, cost, parents."""
     number = row["round"]
     result = json.loads(row["result"])
     counts = workspace.round(number).remedy_counts
@@ -119,7 +120,7 @@ def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, An
 
 
 def _checkpoint(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    """The round whose candidate a path, absolute or in the workspace, names; with or without its last part."""
+    """The round whose candidate is at this path: absolute or in the workspace, with or without its last part."""
     wanted, root = str(located(name)).rstrip("/"), str(workspace.root)
     for row in Ledger(workspace, "rounds").rows():
         path = Path(row["checkpoint"])
@@ -137,20 +138,20 @@ def _curated(workspace: Workspace, name: str, *, needed: bool) -> dict[str, Any]
     except UsageError:
         if needed:
             raise
-        return None  # a remedy made it: the pool does not know it
+        return None  # it comes from a remedy and is not in the pool
 
 
 def _reason(workspace: Workspace, row: Mapping[str, Any]) -> str | None:
-    """The plan's reason for the quota that asked for the sample."""
+    """The reason in the plan for the quota that asked for the sample."""
     plan = RoundPlan.read(workspace.round(row["round"]).plan)
     return next((m.reason for m in plan.requests if m.slice == row["capability"]), None)
 
 
 def _cases_of(workspace: Workspace, row: Mapping[str, Any], items: list[Item]) -> list[str]:
-    """The case that a sample was retrieved for; for a made one every case of its capability that the round served."""
-    of = [x for x in items if (x.round, x.capability) == (row["round"], row["capability"])]
-    if of and "case" in of[0].evidence:
-        return [of[0].evidence["case"]]
+    """The case that a sample was retrieved for; for a generated one, the round's served cases of its capability."""
+    reviewed = [x for x in items if (x.round, x.capability) == (row["round"], row["capability"])]
+    if reviewed and "case" in reviewed[0].evidence:
+        return [reviewed[0].evidence["case"]]
     known = load_cases(workspace)
     served = RoundPlan.read(workspace.round(row["round"]).plan).cases
     return [c for c in served if known[c].capability == row["capability"]]
@@ -163,26 +164,26 @@ def _review(item: Item) -> dict[str, Any]:
 
 def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
     """Every shard file that holds one of the samples."""
-    found = []
+    shards = []
     for manifest in workspace.shard_manifests() if ids else ():
         for f in Manifest.read(manifest).files:
             table = pq.read_table(readable(manifest.parent / f.path), columns=["sample_id"])
             if ids & set(table["sample_id"].to_pylist()):
                 name = str(manifest.relative_to(workspace.root))
-                found.append({"manifest": name, "file": f.path, "bucket": f.bucket, "stages": list(f.stages)})
-    return found
+                shards.append({"manifest": name, "file": f.path, "bucket": f.bucket, "stages": list(f.stages)})
+    return shards
 
 
 def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[dict[str, Any]]) -> bool:
-    """Did the round's recipe read one of the files?"""
+    """True if the round's recipe read one of the files."""
     from training.recipes import from_dict
 
     plan = RoundPlan.read(workspace.round(round_["round"]).plan)
     recipe = from_dict(plan.recipe)
     base = read_json(workspace.snapshot(plan.snapshot))["manifest"]
     read = {m.round or plan.round for m in plan.mix if m.slice != BASE}
-    made = {str(workspace.round(n).remedy_manifest.relative_to(workspace.root)) for n in read}
+    remedies = {str(workspace.round(n).remedy_manifest.relative_to(workspace.root)) for n in read}
     return any(
-        s["manifest"] in {base, *made} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
+        s["manifest"] in {base, *remedies} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
         for s in shards
     )

@@ -1,4 +1,4 @@
-"""The analysts' tables: what each view and each of its columns means. `flywheel.catalog.database` makes them."""
+"""The analysts' tables: the meaning of each view and column. `flywheel.catalog.database` creates the views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _of(schema: pa.Schema, *names: str) -> list[pa.Field]:
     return [schema.field(name) for name in names]
 
 
-# Over bulk tables; those about a snapshot show the latest.
+# Views of bulk tables; views about a snapshot show the latest one.
 BULK: dict[str, tuple[str, pa.Schema]] = {
     "samples": (
         "one row per readable input row of the pool",
@@ -47,15 +47,15 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
             ]
         ),
     ),
-    "captions": ("captions that a model wrote, or why its answer was refused", CAPTIONS),
+    "captions": ("captions that a model wrote, or the reason its answer was refused", CAPTIONS),
     "generated": (
-        "samples that a remedy retrieved or made for a capability, and what their entry checks said",
+        "samples that a remedy retrieved or generated for a capability, and the results of their entry checks",
         pa.schema(
             [
                 column("sample_id", pa.string(), "the sample"),
                 column("round", pa.int32(), "round that asked for it"),
                 column("capability", pa.string(), "capability that it serves"),
-                column("recipe", pa.string(), "how it was found or made"),
+                column("recipe", pa.string(), "how it was retrieved or generated"),
                 column("caption", pa.string(), "its caption or instruction"),
                 column("outcome", pa.string(), "admitted | dropped"),
                 column("filter", pa.string(), "entry check that dropped it; null when admitted"),
@@ -75,14 +75,14 @@ LEDGER_MEANINGS = {
     "rounds": "finished rounds with the gate's verdict",
     "promotions": "promotions, rejections and roll-backs by a person",
     "reviews": "what happened to each item of the review queue",
-    "runs": "who ran the workspace when",
-    "costs": "what each finished step cost",
+    "runs": "which process ran the workspace, and when",
+    "costs": "cost of each finished step",
 }
 
-# Over ledgers.
+# Views derived from ledgers.
 DERIVED: dict[str, tuple[str, pa.Schema]] = {
     "cases": (
-        "each failure case as it stands after its last event",
+        "each failure case as it is after its last event",
         pa.schema(
             [
                 *_of(LEDGERS["case_events"], "case_id"),
@@ -90,19 +90,19 @@ DERIVED: dict[str, tuple[str, pa.Schema]] = {
                 *_of(LEDGERS["case_events"], "capability", "track"),
                 column("status", pa.string(), "detected | routed | reviewed | remedied | closed | re-opened"),
                 *_of(LEDGERS["case_events"], "prompt_id", "prompt"),
-                column("fixed_in", pa.int32(), "last round in which it passed; null: never"),
+                column("fixed_in", pa.int32(), "last round in which it passed; null if it never did"),
                 column("image", pa.string(), "workspace path of the picture that failed first"),
             ]
         ),
     ),
     "round_costs": (
-        "what each round, and each case that it fixed, cost",
+        "cost of each round, and of each case that it fixed",
         pa.schema(
             [
-                column("round", pa.int32(), "number; 0 is ingest and curation"),
+                column("round", pa.int32(), "round number; 0: ingest and curation"),
                 column("cpu_seconds", pa.float64(), "of all processes"),
-                column("gpu_seconds", pa.float64(), "elapsed times visible GPUs"),
-                column("wall_seconds", pa.float64(), "elapsed"),
+                column("gpu_seconds", pa.float64(), "elapsed time times visible GPUs"),
+                column("wall_seconds", pa.float64(), "elapsed time"),
                 column("reviews", pa.int64(), "decisions by people"),
                 column("fixed", pa.int64(), "cases that passed again"),
                 column("cpu_seconds_per_fixed", pa.float64(), "null when nothing was fixed"),
@@ -117,5 +117,5 @@ ALL: dict[str, tuple[str, pa.Schema]] = {**BULK, **LEDGER_VIEWS, **DERIVED}
 
 
 def meaning(field: pa.Field) -> str:
-    """What a column is."""
+    """The meaning of a column."""
     return field.metadata[b"doc"].decode()

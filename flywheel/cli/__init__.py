@@ -1,1 +1,1 @@
-"""The verbs of the `flywheel` command, a module per user; each verb is one call into a package."""
+"""The verbs of the `flywheel` command, one module per group; each verb is one call into a package."""

@@ -1,4 +1,4 @@
-"""The analysts' tables, reports and pages."""
+"""Verbs for analysts: tables, reports and pages."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ app = typer.Typer()
 def sql(
     workspace: WorkspaceOption,
     statement: Annotated[
-        str | None, typer.Argument(help="One SELECT over the views; without it, and without --ready, ask and answer.")
+        str | None, typer.Argument(help="One SELECT over the views. Without it and without --ready: a SQL prompt.")
     ] = None,
-    ready: Annotated[str | None, typer.Option(help="A ready query, of those that `flywheel queries` lists.")] = None,
+    ready: Annotated[str | None, typer.Option(help="Name of a ready query; `flywheel queries` lists them.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the workspace in SQL (DuckDB, read-only)."""
+    """Query the workspace in SQL (DuckDB, read-only)."""
     from flywheel.catalog.database import query
 
-    where = Workspace(workspace, create=False)
-    if statement is None and ready is None:
-        converse(where, as_json)
-    elif statement is not None and ready is not None:
-        raise UsageError("give a SELECT or --ready, not both")
+    opened = Workspace(workspace, create=False)
+    if statement is not None and ready is not None:
+        raise UsageError("pass a SELECT or --ready, not both")
+    select = ready_sql(ready) if ready is not None else statement
+    if select is None:
+        converse(opened, as_json)
     else:
-        print_rows(query(where, ready_sql(ready) if ready else statement), as_json)
+        print_rows(query(opened, select), as_json)
 
 
 def ready_sql(name: str) -> str:
-    """The SELECT of a ready query. Errors: `UsageError`."""
+    """SQL text of a ready query. Errors: `UsageError` for an unknown name."""
     from flywheel.catalog.queries import ready
 
     known = ready()
@@ -48,19 +49,19 @@ def ready_sql(name: str) -> str:
 
 
 def converse(workspace: Workspace, as_json: bool) -> None:
-    """Answer SELECTs from standard input, each ended by a semicolon, until it ends; a wrong one costs only itself."""
+    """Answer SELECTs from standard input, each ended by a semicolon; report a wrong one and go on with the next."""
     import sys
 
     from flywheel.catalog.database import documentation, query
 
-    if person := sys.stdin.isatty():
-        import readline  # noqa: F401 - gives input() its history and editing
+    if interactive := sys.stdin.isatty():
+        import readline  # noqa: F401 - gives input() history and editing
 
-        say("SELECTs end in ;   .tables lists the views   .queries the ready ones, asked by .NAME   Ctrl-D ends")
+        say("end a SELECT with ;   .tables lists the views   .queries the ready queries, .NAME runs one   Ctrl-D exits")
     pending = ""
     while True:
         try:
-            line = input(("   ...> " if pending else "flywheel> ") if person else "")
+            line = input(("   ...> " if pending else "flywheel> ") if interactive else "")
         except EOFError:
             break
         except KeyboardInterrupt:
@@ -68,13 +69,13 @@ def converse(workspace: Workspace, as_json: bool) -> None:
             continue
         try:
             if not pending and line.startswith("."):
-                shown = {".tables": documentation, ".queries": _questions}.get(line.strip())
-                print_rows(shown() if shown else query(workspace, ready_sql(line.strip()[1:])), as_json)
+                listing = {".tables": documentation, ".queries": _questions}.get(line.strip())
+                print_rows(listing() if listing else query(workspace, ready_sql(line.strip()[1:])), as_json)
                 continue
             pending += line + "\n"
             if line.rstrip().endswith(";"):
-                asked, pending = pending, ""
-                print_rows(query(workspace, asked), as_json)
+                select, pending = pending, ""
+                print_rows(query(workspace, select), as_json)
         except UsageError as error:
             say(str(error))
     if pending.strip():
@@ -89,13 +90,13 @@ def _questions() -> list[dict[str, str]]:
 
 @app.command(epilog="Example: flywheel queries")
 def queries(as_json: JsonOption = False) -> None:
-    """List the ready queries and the question that each answers."""
+    """List the ready queries and the question each one answers."""
     print_rows(_questions(), as_json)
 
 
 @app.command(epilog="Example: flywheel tables")
 def tables(as_json: JsonOption = False) -> None:
-    """List the analysts' views and their columns."""
+    """List the SQL views and their columns."""
     from flywheel.catalog.database import documentation
 
     print_rows(documentation(), as_json)
@@ -104,13 +105,14 @@ def tables(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: flywheel cases --status remedied -w w")
 def cases(
     workspace: WorkspaceOption,
-    capability: Annotated[str | None, typer.Option(help="Only this capability.")] = None,
+    capability: Annotated[str | None, typer.Option(help="Default: all.")] = None,
     status: Annotated[
-        str | None, typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened.")
+        str | None,
+        typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened. Default: all."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List failure cases."""
+    """List failure cases, all or by capability and status."""
     from flywheel.catalog.database import query
 
     rows = query(Workspace(workspace, create=False), "select * from cases order by capability, case_id")
@@ -120,7 +122,7 @@ def cases(
 
 @app.command(epilog="Example: flywheel rounds -w w")
 def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
-    """List rounds with their verdicts."""
+    """List rounds and their verdicts."""
     from flywheel.catalog.database import query
 
     columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"'
@@ -129,7 +131,7 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: flywheel report -w w")
 def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
-    """Write the one-file HTML report again."""
+    """Rewrite the one-file HTML report and print its path. Every round writes it too."""
     from dashboards.report import write
 
     path = write(Workspace(workspace, create=False))
@@ -139,14 +141,14 @@ def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: flywheel export -w w --output analysts.duckdb")
 def export(
     workspace: WorkspaceOption,
-    output: Annotated[Path, typer.Option(help="DuckDB file to write; must not exist.")],
+    output: Annotated[Path, typer.Option(help="DuckDB file to write. It must not exist yet.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the analysts' tables into one DuckDB file."""
+    """Export all views as tables of one DuckDB file."""
     from flywheel.catalog.database import export as export_tables
 
     if output.exists():
-        raise UsageError(f"{output} exists: exports are never replaced, give a new name")
+        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
     path = export_tables(Workspace(workspace, create=False), output.resolve())
     out(json.dumps({"export": str(path)}) if as_json else str(path))
 
@@ -154,18 +156,20 @@ def export(
 @app.command(epilog="Examples: flywheel dashboard -w w; flywheel dashboard -w w --host 0.0.0.0 --tokens tokens.toml")
 def dashboard(
     workspace: WorkspaceOption,
-    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need --tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8050,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any address but loopback requires --tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8050,
     tokens: Annotated[
         Path | None,
         typer.Option(
             envvar="FLYWHEEL_TOKENS",
-            help="TOML file of who may do what: [NAME] with role = read, review or operate, and token. Without it,"
-            " whoever is on this machine may look and review.",
+            help="TOML file with a table [NAME] per person: role (read, review or operate) and token. Without it,"
+            " everybody on this machine may view and review.",
         ),
     ] = None,
 ) -> None:
-    """Serve the dashboard: look at everything, review, vote; with the role operate, promote and roll back."""
+    """Serve the dashboard: view everything, review samples, vote; with the role operate, promote and roll back."""
     from dashboards.access import Access, load_tokens
     from dashboards.app import serve
 

@@ -1,8 +1,9 @@
-"""How the `flywheel` command prints what it found: tables for people, JSON for programs."""
+"""Output of the `flywheel` command: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ COUNTS = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """A table per round, the counts, and where everything is."""
+    """Print a table per round, the counts, and the paths of the results."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     for r in summary["rounds"]:
         control = r["control_failure_rate"]
-        before = next((p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {})
+        before: dict[str, float] = next(
+            (p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {}
+        )
         table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
         for name in ("capability", "before", "failure rate", "control"):
             table.add_column(name, justify="left" if name == "capability" else "right")
@@ -37,44 +40,44 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name in ("report", "shards", "checkpoints", "sql"):
         value = summary[name]
         console.print(
-            f"{name:>11}  {' '.join(value) if isinstance(value, list) else value}", soft_wrap=True, highlight=False
+            f"{name:>11}  {' '.join(value) if isinstance(value, tuple) else value}", soft_wrap=True, highlight=False
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
 
 
-def print_curated(found: Curated, funnel: list[dict[str, Any]]) -> None:
-    """Rows per filter, what was not applied, the counts, and where the shards are."""
+def print_curated(curated: Curated, funnel: list[dict[str, Any]]) -> None:
+    """Print the rows per filter, the filters that were not applied, the counts, and the path of the shards."""
     print_rows(funnel, as_json=False)
-    if found.not_configured:
-        say(f"not configured: {', '.join(found.not_configured)}")
-    say(f"{COUNTS.format(**asdict(found))}; shards: {found.manifest}")
+    if curated.not_configured:
+        say(f"not configured: {', '.join(curated.not_configured)}")
+    say(f"{COUNTS.format(**asdict(curated))}; shards: {curated.manifest}")
 
 
-def print_differences(found: dict[str, Any]) -> None:
-    """Print what `curation.policy.what_if` found: the changes, then what enters and leaves where."""
-    for change in found["changes"]:
+def print_differences(answer: Mapping[str, Any]) -> None:
+    """Print an answer of `curation.policy.what_if`: the changes, then what enters and leaves each stage."""
+    for change in answer["changes"]:
         out(f"{change['line']}: {change['before']} → {change['after']}")
-    for name, reason in found["not_configured"].items():
+    for name, reason in answer["not_configured"].items():
         say(f"not applied: {name} ({reason})")
-    total = found["admitted"]
+    total = answer["admitted"]
     out(f"admitted: {total['before']} → {total['after']}, {total['enters']} enter, {total['leaves']} leave")
-    moved = [r for r in found["stages"] if r["enters"] or r["leaves"]]
+    moved = [r for r in answer["stages"] if r["enters"] or r["leaves"]]
     if moved:
         ids = {k: [" ".join(i[:12] for i in r[k]) for r in moved] for k in ("entering", "leaving")}
         print_rows([r | {k: v[n] for k, v in ids.items()} for n, r in enumerate(moved)], False)
-        print_rows(found["funnel"], False)
+        print_rows(answer["funnel"], False)
 
 
-def print_explanation(found: dict[str, Any]) -> None:
-    """Print what `curation.decide.explain` found: decision, path through the stages, scores."""
+def print_explanation(explanation: Mapping[str, Any]) -> None:
+    """Print an answer of `curation.decide.explain`: decision, path through the stages, scores."""
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    for row in found["quarantine"]:
+    for row in explanation["quarantine"]:
         console.print(f"{escape(row['source_uri'])}\n  [bold]quarantined[/]: {escape(row['reason'])}")
-    for row in found["rows"]:
+    for row in explanation["rows"]:
         stopped = ""
         if row["filter"]:
             score = "" if row["score"] is None else f" {row['score']:.4g}, threshold {row['threshold']:.4g}"
@@ -85,10 +88,10 @@ def print_explanation(found: dict[str, Any]) -> None:
         console.print(f"  [bold]{row['outcome']}[/]{reached}{stopped}{survivor}")
         console.print(f"  {row['task']}, {row['width']}x{row['height']}, caption: {escape(row['caption'] or '(none)')}")
         for stage in row["stages"]:
-            said = "passed" if stage["passed"] else f"stopped by {stage['filter']}"
+            verdict = "passed" if stage["passed"] else f"stopped by {stage['filter']}"
             if not stage["passed"] and stage["score"] is not None:
-                said += f" ({stage['score']:.4g}, threshold {stage['threshold']:.4g})"
-            console.print(f"    {stage['stage']} at {stage['bucket']}: {said}")
+                verdict += f" ({stage['score']:.4g}, threshold {stage['threshold']:.4g})"
+            console.print(f"    {stage['stage']} at {stage['bucket']}: {verdict}")
         scores = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row["scores"].items() if v is not None}
         console.print("  " + ", ".join(f"{k} {escape(str(v))}" for k, v in scores.items()))
 
@@ -98,7 +101,7 @@ def _share(value: float | None) -> str:
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """A table for people, or one JSON list."""
+    """Print a table, or one JSON list."""
     if as_json:
         out(json.dumps(rows, ensure_ascii=False, default=str))
         return
@@ -115,10 +118,10 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def out(text: str) -> None:
-    """Data: on stdout."""
+    """Print data, on stdout."""
     typer.echo(text)
 
 
 def say(text: str) -> None:
-    """Words: on stderr."""
+    """Print a message, on stderr."""
     typer.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""What curation decided and why, and what another policy would."""
+"""Verbs that show what curation decided and why, and what another policy would decide."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Annotated
 import typer
 
 from flywheel.cli.console import out, print_differences, print_explanation, print_rows, say
-from flywheel.cli.options import JsonOption, PolicyOption, WorkspaceOption
+from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-policies = typer.Typer(help="Look at curation policies and compare them.", no_args_is_help=True)
+policies = typer.Typer(help="Show and compare curation policies.", no_args_is_help=True)
 app.add_typer(policies, name="policy")
-snapshots = typer.Typer(help="List snapshots, and compare two.", no_args_is_help=True)
+snapshots = typer.Typer(help="List and compare snapshots.", no_args_is_help=True)
 app.add_typer(snapshots, name="snapshot")
+
+PolicyOption = Annotated[
+    str | None, typer.Option(help="Policy: built-in name or .toml file. Default: the latest snapshot's.")
+]
 
 
 @app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
 def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
-    """Rows entering and leaving each filter, in order: of the latest snapshot, or as --policy would have it."""
+    """Show the rows entering and leaving each filter, for the latest snapshot or for another policy."""
     from flywheel.catalog.database import query
 
     opened = Workspace(workspace, create=False)
@@ -37,48 +41,50 @@ def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: Jso
 
 @app.command("what-if", epilog="Example: flywheel what-if --set S4.aesthetic.min=5.0 -w w")
 def what_if(
-    settings: Annotated[list[str], typer.Option("--set", help="STAGE.FILTER.BOUND=NUMBER; may be given again.")],
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Threshold to change: STAGE.FILTER.BOUND=NUMBER. Repeatable.")
+    ],
     workspace: WorkspaceOption,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What enters and what leaves each stage with other thresholds. Only scores are read, no image is touched."""
+    """Show which samples other thresholds would add to or remove from each stage. Reads only scores."""
     from curation.policy.what_if import basis, parse_settings, with_settings
     from curation.policy.what_if import what_if as compare
     from flywheel.core.lens import latest_snapshot
 
     opened = Workspace(workspace, create=False)
     base = basis(opened, latest_snapshot(opened), policy)
-    found = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
+    differences = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
     if as_json:
-        out(json.dumps(found, ensure_ascii=False))
+        out(json.dumps(differences, ensure_ascii=False))
     else:
-        print_differences(found)
+        print_differences(differences)
 
 
 @app.command(epilog="Example: flywheel explain 3f2a -w w")
 def explain(
-    sample: Annotated[str, typer.Argument(help="Sample id, its first characters, or the file's path.")],
+    sample: Annotated[str, typer.Argument(help="Sample id or its first characters, or the path of the file.")],
     workspace: WorkspaceOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Why a sample is where it is: scores, decision, stages, duplicates."""
+    """Explain the decision about a sample: scores, stages passed, filter that dropped it, duplicates."""
     from curation.run import explain as explain_sample
     from flywheel.core.lens import latest_snapshot
 
     opened = Workspace(workspace, create=False)
-    found = explain_sample(opened, latest_snapshot(opened), sample)
+    explanation = explain_sample(opened, latest_snapshot(opened), sample)
     if as_json:
-        out(json.dumps(found, ensure_ascii=False, default=str))
+        out(json.dumps(explanation, ensure_ascii=False, default=str))
     else:
-        print_explanation(found)
+        print_explanation(explanation)
 
 
 @policies.command(epilog="Example: flywheel policy show qwen-image-2")
 def show(
-    name: Annotated[str, typer.Argument(help="Built-in name or .toml file.")], as_json: JsonOption = False
+    name: Annotated[str, typer.Argument(help="Policy: built-in name or .toml file.")], as_json: JsonOption = False
 ) -> None:
-    """The filters of a policy in the order in which they act."""
+    """List the filters of a policy in the order they are applied."""
     from curation.policy.reader import load_policy
     from curation.policy.what_if import lines
 
@@ -91,11 +97,11 @@ def show(
 
 @policies.command(epilog="Example: flywheel policy diff qwen-image-2 mine.toml")
 def diff(
-    before: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
-    after: Annotated[str, typer.Argument(help="Built-in name or .toml file.")],
+    before: Annotated[str, typer.Argument(help="Policy: built-in name or .toml file.")],
+    after: Annotated[str, typer.Argument(help="Policy: built-in name or .toml file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Every line that differs between two policies."""
+    """List the thresholds and settings that differ between two policies."""
     from curation.policy.reader import load_policy
     from curation.policy.what_if import changes
 
@@ -104,7 +110,7 @@ def diff(
 
 @snapshots.command("list", epilog="Example: flywheel snapshot list -w w")
 def list_snapshots(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
-    """Every snapshot of the workspace, oldest first, with its counts."""
+    """List all snapshots with their counts, oldest first."""
     from curation.policy.snapshots import listed
 
     print_rows(listed(Workspace(workspace, create=False)), as_json)
@@ -112,21 +118,21 @@ def list_snapshots(workspace: WorkspaceOption, as_json: JsonOption = False) -> N
 
 @snapshots.command("diff", epilog="Example: flywheel snapshot diff 3f2a 9c41 -w w")
 def diff_snapshots(
-    before: Annotated[str, typer.Argument(help="Snapshot id, or its first characters.")],
-    after: Annotated[str, typer.Argument(help="Snapshot id, or its first characters.")],
+    before: Annotated[str, typer.Argument(help="Snapshot id or its first characters.")],
+    after: Annotated[str, typer.Argument(help="Snapshot id or its first characters.")],
     workspace: WorkspaceOption,
     as_json: JsonOption = False,
 ) -> None:
-    """What differs between two snapshots: policy, scorers, pool, where samples ended, shard files."""
+    """Compare two snapshots: policy, scorers, pool, decisions about samples, shard files."""
     from curation.policy.snapshots import diff
 
-    found = diff(Workspace(workspace, create=False), before, after)
+    differences = diff(Workspace(workspace, create=False), before, after)
     if as_json:
-        out(json.dumps(found, ensure_ascii=False, default=str))
+        out(json.dumps(differences, ensure_ascii=False, default=str))
         return
     for part in ("counts", "policy", "scorers", "pool", "samples", "shards"):
-        say(f"{part}:" if found[part] else f"{part}: no difference")
-        if found[part]:
-            shown = [r | {"examples": " ".join(e[:12] for e in r["examples"])} if "examples" in r else r
-                     for r in found[part]]  # fmt: skip
-            print_rows(shown, False)
+        say(f"{part}:" if differences[part] else f"{part}: no difference")
+        if differences[part]:
+            rows = [r | {"examples": " ".join(e[:12] for e in r["examples"])} if "examples" in r else r
+                    for r in differences[part]]  # fmt: skip
+            print_rows(rows, False)

@@ -1,4 +1,4 @@
-"""The prompt enhancer: use it, and train the language model behind it."""
+"""Verbs of the prompt enhancer: use it, and train the language model behind it."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from flywheel.cli.options import JsonOption, SeedOption
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-enhancer = typer.Typer(help="Rewrite prompts, and train the language model that does.", no_args_is_help=True)
+enhancer = typer.Typer(help="Rewrite prompts, and train the language model that rewrites them.", no_args_is_help=True)
 app.add_typer(enhancer, name="enhancer")
 
-BackendOption = Annotated[str, typer.Option(help="rules, a folder or hub tag of a causal LM, or http(s)://…/v1.")]
-EndpointModelOption = Annotated[str, typer.Option("--model", help="Model of an endpoint.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Folder or hub tag of the causal LM to start from.")]
-DataOption = Annotated[Path, typer.Option(help="train.jsonl that a round wrote.")]
+BackendOption = Annotated[
+    str, typer.Option(help="rules; a causal LM (folder or hub tag); or an endpoint, http(s)://…/v1.")
+]
+EndpointModelOption = Annotated[str, typer.Option("--model", help="Model name at the endpoint.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Causal LM to start from: folder or hub tag.")]
+DataOption = Annotated[Path, typer.Option(help="train.jsonl, written by a round's enhancer remedy.")]
 OutputOption = Annotated[Path, typer.Option(help="Folder for the trained model.")]
 StepsOption = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
-BatchOption = Annotated[int, typer.Option(min=2, help="Rows per step; for GRPO the size of a prompt's group.")]
-LoraOption = Annotated[int, typer.Option(min=0, help="Rank of LoRA adapters; 0 trains every weight.")]
+BatchOption = Annotated[int, typer.Option(min=2, help="Rows per step; in GRPO, the rewrites of one prompt.")]
+LoraOption = Annotated[int, typer.Option(min=0, help="Rank of the LoRA adapters; 0 trains all weights.")]
 
 
 @enhancer.command("try", epilog='Example: flywheel enhancer try "pls draw me 2 cats"')
 def try_(
-    prompt: Annotated[str, typer.Argument(help="A prompt as a user would write it.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt as a user would write it.")],
     backend: BackendOption = "rules",
     model: EndpointModelOption = "",
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = "",
+    key_variable: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Rewrite one prompt."""
+    """Rewrite one prompt and print the result. Needs no workspace."""
     from flywheel.presets import Enhancer
     from flywheel.remedies.enhancer import load_enhancer
 
-    found = load_enhancer(Enhancer(backend=backend, model=model, key_variable=key_variable))(prompt)
-    out(json.dumps({"prompt": prompt, "enhanced": found}, ensure_ascii=False) if as_json else found or prompt)
+    enhanced = load_enhancer(Enhancer(backend=backend, model=model, key_variable=key_variable))(prompt)
+    out(json.dumps({"prompt": prompt, "enhanced": enhanced}, ensure_ascii=False) if as_json else enhanced or prompt)
 
 
 @enhancer.command(epilog="Example: flywheel enhancer sft --model qwen/ --data train.jsonl --output pe/")
@@ -53,11 +55,11 @@ def sft(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune on (P_short, reasoning, P_fine) triples."""
+    """Fine-tune a language model on (P_short, reasoning, P_fine) triples."""
     from flywheel.remedies.enhancer_training import fine_tune
 
-    found = fine_tune(model, data, output, steps=steps, batch=batch, lora=lora, seed=seed)
-    out(json.dumps(found) if as_json else f"{output}: loss {found['first_loss']:.3f} → {found['last_loss']:.3f}")
+    result = fine_tune(model, data, output, steps=steps, batch=batch, lora=lora, seed=seed)
+    out(json.dumps(result) if as_json else f"{output}: loss {result['first_loss']:.3f} → {result['last_loss']:.3f}")
 
 
 @enhancer.command(epilog="Example: flywheel enhancer grpo --model pe/ --data train.jsonl --output pe-rl/ -w w")
@@ -67,10 +69,10 @@ def grpo(
     output: OutputOption,
     workspace: Annotated[
         Path | None,
-        typer.Option("--workspace", "-w", help="Its incumbent draws what is judged; without it only texts are."),
+        typer.Option("--workspace", "-w", help="Also reward images drawn by this workspace's incumbent."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts with checks to judge drawings by: a prompts.jsonl of the RL remedy.")
+        Path | None, typer.Option(help="Prompts with the checks for those images: prompts.jsonl of an RL remedy.")
     ] = None,
     steps: StepsOption = 200,
     batch: BatchOption = 8,
@@ -78,15 +80,19 @@ def grpo(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Reinforce by rules for the text, and by pictures that the frozen generator draws from the rewritten prompt."""
+    """Train by GRPO, rewarded by rules on the text and, optionally, by checks on images drawn from it."""
     from flywheel.core.errors import UsageError
     from flywheel.remedies.enhancer_training import Drawn, reinforce
     from flywheel.rounds.sample import promoted_checkpoint
 
     if (workspace is None) != (prompts is None):
-        raise UsageError("give --workspace and --prompts together: one draws, the other says how to judge")
+        raise UsageError("pass --workspace and --prompts together: one draws the images, the other has their checks")
     drawn = None
     if workspace and prompts:
         drawn = Drawn(promoted_checkpoint(Workspace(workspace, create=False)), prompts, seed=seed)
-    found = reinforce(model, data, output, drawn=drawn, steps=steps, batch=batch, lora=lora, seed=seed)
-    out(json.dumps(found) if as_json else f"{output}: reward {found['first_reward']:.3f} → {found['last_reward']:.3f}")
+    result = reinforce(model, data, output, drawn=drawn, steps=steps, batch=batch, lora=lora, seed=seed)
+    out(
+        json.dumps(result)
+        if as_json
+        else f"{output}: reward {result['first_reward']:.3f} → {result['last_reward']:.3f}"
+    )

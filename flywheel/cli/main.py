@@ -1,4 +1,4 @@
-"""The `flywheel` command: its verbs are in `flywheel.cli`; heavy imports happen inside the verbs."""
+"""The `flywheel` command. Verbs are in `flywheel.cli` and import heavy packages only when they run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from flywheel.cli import (
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 
-# What no retry helped against: lines of an error that say so, whoever wrote them (Python, Arrow, Delta, DuckDB,
-# botocore, processes of Ray or of training), and what to do.
+# Faults that retries did not overcome: text that marks such an error, whoever wrote it (Python, Arrow, Delta, DuckDB,
+# botocore, Ray or training processes), and what the user has to do.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
 _LOST = (
     "AWS Error",
@@ -39,12 +39,12 @@ _LOST = (
     "The provided token has expired",
 )
 _FAULTS = (
-    (_FULL, "the disk is full ({}): make room, then run the same command again; what is finished is kept"),
-    (_LOST, "S3 stopped serving ({}): once it serves again, run the same command; what is finished is kept"),
+    (_FULL, "the disk is full ({}): free some space, then run the same command again; finished work is kept"),
+    (_LOST, "S3 stopped answering ({}): when it is back, run the same command again; finished work is kept"),
 )
 
 app = typer.Typer(
-    help="Data flywheel and curation for image generators: curate, train, evaluate, route failures, repair, gate.",
+    help="Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,7 +55,7 @@ for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analys
 
 
 def main() -> None:
-    """Entry point: what the user can fix ends in one sentence and exit code 2."""
+    """Run the command. An error that the user can fix is one sentence and exit code 2."""
     try:
         _require_local_output(sys.argv[1:])
         app()
@@ -71,10 +71,10 @@ def main() -> None:
 
 
 def _require_local_output(arguments: Sequence[str]) -> None:
-    """Errors: `UsageError` for an output on S3: only workspaces are written there."""
+    """Check that no --output is on S3, where only workspaces are written. Errors: `UsageError`."""
     for option, value in pairwise([part for a in arguments for part in a.split("=", 1)]):
         if option == "--output" and value.startswith("s3:"):
-            raise UsageError(f"--output {value}: give a local path; S3 is for workspaces, and for what is only read")
+            raise UsageError(f"--output {value}: pass a local path; only workspaces can be written to S3")
 
 
 def _end(sentence: str) -> NoReturn:
@@ -83,11 +83,10 @@ def _end(sentence: str) -> NoReturn:
 
 
 def _line(error: BaseException | None, marks: Sequence[str]) -> str | None:
-    """The line of an error, or of what caused it, that has one of the marks; None where there is none."""
+    """The last line with one of the marks, of an error or of its cause; None if there is none."""
     while error:
         lines = [line.strip() for line in str(error).splitlines() if any(mark in line for mark in marks)]
         if lines:
             return lines[-1]
         error = error.__cause__ or error.__context__
     return None
-

@@ -7,21 +7,35 @@ from typing import Annotated
 
 import typer
 
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
+
 WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder, or s3://bucket/prefix, that holds everything a run makes.")
+    Path, typer.Option("--workspace", "-w", help="Folder or s3://bucket/prefix for all data and results.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-SourceOption = Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded bytes.")]
-CaptionsOption = Annotated[Path | None, typer.Option(help="JSON lines: file, caption, and references for edits.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
-RoundsOption = Annotated[int, typer.Option(min=1, help="Rounds to bring the workspace to.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Ray workers for curation.")]
-PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Run the steps as a Prefect flow.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+SourceOption = Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded images.")]
+CaptionsOption = Annotated[Path | None, typer.Option(help="JSON Lines file: file, caption, and references for edits.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Run until this many rounds are finished.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Number of Ray workers for curation.")]
+PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Record the steps as a Prefect flow run.")]
 ApproveOption = Annotated[
-    bool, typer.Option("--auto-approve", help="Nobody reviews what remedies make; recorded as such.")
+    bool, typer.Option("--auto-approve", help="Accept remedy samples without review; the ledger records this.")
 ]
 WaitOption = Annotated[
-    bool, typer.Option("--wait/--no-wait", help="Wait for people at the review queue, or end there.")
+    bool, typer.Option("--wait/--no-wait", help="When samples wait for review: keep waiting, or exit.")
 ]
-PolicyOption = Annotated[str | None, typer.Option(help="Curation policy: a built-in name or a .toml file.")]
-PresetOption = Annotated[str, typer.Option(help="Preset: a built-in name (tiny, demo, quick) or a .toml file.")]
+PolicyOption = Annotated[str | None, typer.Option(help="Policy: built-in name or .toml file. Default: the preset's.")]
+PresetOption = Annotated[str, typer.Option(help="Preset: tiny, demo, quick, or a .toml file.")]
+
+
+def checkpoint_or_promoted(checkpoint: Path | None, workspace: Path | None) -> Path:
+    """The checkpoint, or else the promoted one of the workspace. Errors: `UsageError` unless exactly one is given."""
+    from flywheel.rounds.sample import promoted_checkpoint
+
+    if checkpoint is not None and workspace is None:
+        return checkpoint
+    if workspace is not None and checkpoint is None:
+        return promoted_checkpoint(Workspace(workspace, create=False))
+    raise UsageError("give either --checkpoint DIR or --workspace W, whose promoted checkpoint is taken")

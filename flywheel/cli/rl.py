@@ -1,18 +1,21 @@
-"""Reinforcement learning and distillation of a checkpoint."""
+"""Verbs of reinforcement learning and distillation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flywheel.cli.console import out, say
-from flywheel.cli.options import JsonOption, SeedOption, WorkspaceOption
+from flywheel.cli.options import JsonOption, SeedOption, WorkspaceOption, checkpoint_or_promoted
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flywheel.remedies.rewards import Local
 
 app = typer.Typer()
 rl = typer.Typer(help="Reinforcement learning: prompts, reward service, training.", no_args_is_help=True)
@@ -20,12 +23,19 @@ app.add_typer(rl, name="rl")
 
 CheckpointOption = Annotated[Path | None, typer.Option(help="Checkpoint folder to start from.")]
 PromotedOption = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="Workspace whose promoted checkpoint is the start.")
+    Path | None, typer.Option("--workspace", "-w", help="Workspace whose promoted checkpoint to start from.")
 ]
-PromptsOption = Annotated[Path, typer.Option(help="Suite file (JSON lines) of the prompts to train on.")]
-OutputOption = Annotated[Path, typer.Option(help="Folder of the run; run again to resume.")]
+PromptsOption = Annotated[Path, typer.Option(help="Prompts to train on: a suite file (JSON Lines).")]
+OutputOption = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
+HeldOutOption = Annotated[
+    Path | None, typer.Option(help="Prompts to measure only: a suite file. Default: some of the prompts, kept apart.")
+]
+WatchOption = Annotated[
+    list[str] | None, typer.Option(help="Additional reward to measure on held-out prompts. Repeatable.")
+]
 ScorersOption = Annotated[
-    Path | None, typer.Option(help="TOML: a table of options by scorer, such as clip's model and pretrained.")
+    Path | None,
+    typer.Option(help="TOML file with a table of options per scorer, such as model and pretrained of clip."),
 ]
 
 
@@ -34,32 +44,36 @@ def prompts(
     workspace: WorkspaceOption,
     output: Annotated[Path, typer.Option(help="Suite file to write.")],
     capability: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; default: those of the open RL cases.")
+        list[str] | None,
+        typer.Option(help="Capability to write prompts for. Repeatable. Default: those of the open RL cases."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Prompts per capability.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="Number of prompts per capability.")] = 64,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write prompts with checks for the capabilities of open RL cases; the held-out suite's meanings are left out."""
+    """Write training prompts with checks for the capabilities of open RL cases.
+
+    A prompt with the meaning of a held-out prompt is left out.
+    """
     from flywheel.cases.events import load_cases
     from flywheel.remedies.prompts import rl_capabilities, write_prompts
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    suite = load_suite(opened.path("suite", "suite.jsonl"))
+    suite = load_suite(opened.suite)
     named = capability or rl_capabilities(list(load_cases(opened).values()))
-    made = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in suite))
-    out(json.dumps(made) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in made.items()))
+    written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in suite))
+    out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
 
 
 @rl.command("serve", epilog="Example: flywheel rl serve --reward instruction --reward ocr --port 8400")
 def serve(
-    reward: Annotated[list[str], typer.Option(help="Reward to serve; repeat for several.")],
+    reward: Annotated[list[str], typer.Option(help="Reward to serve. Repeatable.")],
     scorers: ScorersOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
 ) -> None:
-    """Serve rewards over HTTP, for `flywheel rl train --rewards URL`."""
+    """Serve rewards over HTTP for `flywheel rl train --rewards URL`."""
     import uvicorn
 
     from flywheel.remedies.reward_service import service
@@ -73,61 +87,70 @@ def train(
     workspace: PromotedOption = None,
     checkpoint: CheckpointOption = None,
     round_: Annotated[
-        int | None, typer.Option("--round", help="Whose RL remedy to follow; default: the latest that has one.")
+        int | None, typer.Option("--round", help="Round whose RL remedy to follow. Default: the latest that has one.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Suite file to train on; default: the RL remedy's.")] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Suite file that is only watched; default: some of the prompts, kept apart.")
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts to train on: a suite file. Default: the RL remedy's.")
     ] = None,
+    held_out: HeldOutOption = None,
     recipe: Annotated[
-        str | None, typer.Option(help="rl, rl-tiny, or a .toml file; default: the RL remedy's, or rl-tiny.")
+        str | None, typer.Option(help="rl, rl-tiny, or a .toml file. Default: the RL remedy's, or rl-tiny.")
     ] = None,
-    rewards: Annotated[str | None, typer.Option(help="URL of a reward service; default: computed here.")] = None,
+    rewards: Annotated[
+        str | None, typer.Option(help="URL of a reward service. Default: compute the rewards here.")
+    ] = None,
     scorers: ScorersOption = None,
-    watch: Annotated[list[str] | None, typer.Option(help="Further reward to measure on held-out prompts.")] = None,
+    watch: WatchOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train by rewards, as a round's RL remedy says: guided roll-outs, the conditional branch alone in the objective.
+    """Train a checkpoint by rewards. The same command resumes.
 
-    Without --prompts the prompts, reward weights and recipe are those that a round of the workspace wrote for its open
-    RL cases.
+    Roll-outs are guided; the objective uses the conditional branch alone. Without --prompts, the prompts, reward
+    weights and recipe are those that a round of the workspace wrote for its open RL cases.
     """
     from flywheel.core.progress import Progress
-    from flywheel.remedies.prompts import hold_out, rl_remedy
+    from flywheel.remedies.prompts import hold_out
     from flywheel.signals.suite import load_suite
     from training.recipe_file import load
     from training.rewards import Service
     from training.rl.recipe import RL_RECIPES
     from training.rl.trainer import train as train_rl
 
-    start = _start(checkpoint, None if checkpoint else workspace)
+    start = checkpoint_or_promoted(checkpoint, None if checkpoint else workspace)
     if prompts is None:
-        if workspace is None:
-            raise UsageError("give --prompts FILE, or --workspace W, whose RL remedy names them")
-        remedy = rl_remedy(Workspace(workspace, create=False), round_)
+        remedy = _remedy(workspace, round_)
         prompts, recipe = remedy / "prompts.jsonl", recipe or str(remedy / "recipe.toml")
-        say(f"prompts and rewards of {remedy}")
     elif round_ is not None:
-        raise UsageError("--round names the RL remedy whose prompts are taken: leave out --prompts")
+        raise UsageError("--round selects the RL remedy to take the prompts from: leave out --prompts")
     chosen = load(recipe or "rl-tiny", RL_RECIPES)
-    given, watched = load_suite(prompts), load_suite(held_out) if held_out else None
+    trained, watched = load_suite(prompts), load_suite(held_out) if held_out else None
     if watched is None:
-        given, watched = hold_out(given, chosen.held_out)
-    needed = dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())])
+        trained, watched = hold_out(trained, chosen.held_out)
+    names = tuple(dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())]))
     progress = Progress()
     with progress.step(f"reinforcement learning ({chosen.name})"):
-        made = train_rl(
+        final = train_rl(
             output,
-            given,
+            trained,
             watched,
             chosen,
-            Service(rewards) if rewards else _local(tuple(needed), scorers),
+            Service(rewards) if rewards else _local(names, scorers),
             init=start,
             seed=seed,
             progress=lambda done, total, line: progress(done, total, _rewards_of(line)),
         )
-    _finish(made.path, made.step, as_json)
+    _finish(final.path, final.step, as_json)
+
+
+def _remedy(workspace: Path | None, round_: int | None) -> Path:
+    from flywheel.remedies.prompts import rl_remedy
+
+    if workspace is None:
+        raise UsageError("give --prompts FILE, or --workspace W, to use the prompts of its RL remedy")
+    remedy = rl_remedy(Workspace(workspace, create=False), round_)
+    say(f"using the prompts and rewards of {remedy}")
+    return remedy
 
 
 @app.command(epilog="Example: flywheel distil -w w --prompts p.jsonl --output student")
@@ -136,14 +159,17 @@ def distil(
     output: OutputOption,
     checkpoint: CheckpointOption = None,
     workspace: PromotedOption = None,
-    recipe: Annotated[str, typer.Option(help="Recipe: dmd, dmd-tiny, or a .toml file.")] = "dmd-tiny",
+    recipe: Annotated[str, typer.Option(help="dmd, dmd-tiny, or a .toml file.")] = "dmd-tiny",
     teacher: Annotated[
-        list[Path] | None, typer.Option(help="Teacher's checkpoint folder; repeat for several. Default: the start.")
+        list[Path] | None, typer.Option(help="Checkpoint folder of a teacher. Repeatable. Default: the start.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Distil a checkpoint to a few steps without guidance; `flywheel sample` then follows the student's own grid."""
+    """Distil a checkpoint to a few steps without guidance. The same command resumes.
+
+    `flywheel sample` draws with the student at its own steps.
+    """
     from dataclasses import replace
 
     from flywheel.core.progress import Progress
@@ -157,28 +183,20 @@ def distil(
         chosen = replace(chosen, teachers=tuple(map(str, teacher)))
     progress = Progress()
     with progress.step(f"distillation ({chosen.name})"):
-        made = train_dmd(
+        final = train_dmd(
             output,
             load_suite(prompts),
             chosen,
-            init=_start(checkpoint, workspace),
+            init=checkpoint_or_promoted(checkpoint, workspace),
             seed=seed,
             progress=lambda done, total, line: progress(done, total, f"fake loss {line['fake_loss']:.3f}"),
         )
-    _finish(made.path, made.step, as_json)
+    _finish(final.path, final.step, as_json)
 
 
-def _start(checkpoint: Path | None, workspace: Path | None) -> Path:
-    from flywheel.rounds.sample import promoted_checkpoint
-
-    if (checkpoint is None) == (workspace is None):
-        raise UsageError("give either --checkpoint DIR or --workspace W, whose promoted checkpoint is taken")
-    return checkpoint or promoted_checkpoint(Workspace(workspace, create=False))
-
-
-def _local(names: tuple[str, ...], scorers: Path | None) -> Any:
+def _local(names: tuple[str, ...], scorers: Path | None) -> Local:
+    from flywheel.core.config import read_toml
     from flywheel.remedies.rewards import Local
-    from training.recipe_file import read_toml
 
     return Local(names, read_toml(scorers) if scorers else {})
 
@@ -188,5 +206,5 @@ def _rewards_of(line: Mapping[str, Any]) -> str:
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:
-    say(f"{step} steps; draw with `flywheel sample --checkpoint {path}`")
+    say(f"{step} steps; to draw: flywheel sample PROMPT --checkpoint {path}")
     out(json.dumps({"checkpoint": str(path), "step": step}) if as_json else str(path))

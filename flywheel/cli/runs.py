@@ -1,11 +1,11 @@
-"""Whole runs: the demo, and one on your own pictures."""
+"""Verbs of whole runs: the demo, a run on your images, and curation alone."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -37,21 +37,21 @@ DEMO = Path("demo-workspace")
 
 @app.command(epilog="Example: flywheel demo --quick")
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller round, in about two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run smaller rounds, in about two minutes.")] = False,
     workspace: WorkspaceOption = DEMO,
     seed: SeedOption = 0,
     workers: WorkersOption = 2,
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run two complete rounds on the embedded world: poor data, failures, a targeted remedy, a re-test and a gate."""
+    """Run two complete rounds on a built-in toy world: poor data, failures, targeted remedy, re-test, gate."""
     from flywheel.demo.world import write_world
     from flywheel.rounds.job import Job
 
-    size = "quick" if quick else "full"
+    size: Literal["quick", "full"] = "quick" if quick else "full"
     opened = Workspace(workspace)
     source = mirror(opened.path("demo-source", size))
-    say(f"writing the demo's world to {source}")
+    say(f"writing the demo data to {source}")
     write_world(source, seed=seed, size=size)
     job = Job(
         workspace=str(opened.root),
@@ -79,9 +79,12 @@ def run(
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the flywheel on your own pictures. Run it again after a kill to resume, after new data for the next round."""
-    given = {"policy": policy, "preset": preset, "seed": seed, "workers": workers}
-    job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **given)
+    """Run the flywheel on your images: curate, train, evaluate, route failures, remedy, gate.
+
+    Run the same command again to resume after a crash. Ask for more --rounds to continue, with new data or without.
+    """
+    settings = {"policy": policy, "preset": preset, "seed": seed, "workers": workers}
+    job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **settings)
     run_job(job, prefect=prefect, wait=wait, as_json=as_json)
 
 
@@ -95,7 +98,10 @@ def curate(
     workers: WorkersOption = 2,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring in, score, decide and shard what is new, and train nothing. Run it again after a kill or new data."""
+    """Ingest, score, filter and shard new data, without training.
+
+    Safe to run again after a crash or when data arrives.
+    """
     from flywheel.catalog.database import query
     from flywheel.core.progress import Progress
     from flywheel.rounds.run import curate as curate_job
@@ -103,34 +109,34 @@ def curate(
 
     job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
     validate(job)
-    found = curate_job(job, progress=Progress())
+    curated = curate_job(job, progress=Progress())
     if as_json:
-        out(json.dumps(asdict(found), ensure_ascii=False))
+        out(json.dumps(asdict(curated), ensure_ascii=False))
     else:
-        print_curated(found, query(Workspace(workspace), "select * from funnel"))
+        print_curated(curated, query(Workspace(workspace), "select * from funnel"))
 
 
-def job_of(workspace: Path, source: Path, captions: Path | None, **given: Any) -> Job:
-    """What to do, with whole paths. Errors: `UsageError` for inputs that are not there."""
+def job_of(workspace: Path, source: Path, captions: Path | None, **settings: Any) -> Job:
+    """The job, with absolute paths. Errors: `UsageError` for missing inputs."""
     from flywheel.rounds.job import Job
 
     if not source.exists():
-        raise UsageError(f"--source {source} does not exist: give a folder of images, a .tar or a .parquet file")
+        raise UsageError(f"--source {source} does not exist: pass a folder of images, a .tar or a .parquet file")
     if captions and not captions.is_file():
-        raise UsageError(f"--captions {captions} is no file: give a JSON-lines file")
+        raise UsageError(f"--captions {captions} is not a file: pass a JSON Lines file")
     paths = str(source.resolve()), str(captions.resolve()) if captions else None
-    return Job(str(Workspace(workspace).root), *paths, **given)
+    return Job(str(Workspace(workspace).root), *paths, **settings)
 
 
 def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> None:
-    """Run a job, with or without Prefect, and print its summary. While it waits for people it holds nothing."""
+    """Run a job, with or without Prefect, and print its summary. It holds no lock while it waits for reviewers."""
     from dashboards.report import PUBLISH
     from flywheel.core.memory import PeakMemory
     from flywheel.core.progress import Progress
     from flywheel.remedies.review import Queue, Waiting
-    from flywheel.rounds.run import finished, run, validate
+    from flywheel.rounds.run import Summary, finished, run, validate
 
-    def attempt(progress: Progress) -> dict[str, Any]:
+    def attempt(progress: Progress) -> Summary:
         if not prefect:
             return run(job, progress=progress, publish=PUBLISH)
         from flows.round import run_with_prefect
@@ -141,18 +147,18 @@ def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> Non
     with PeakMemory() as memory:
         progress, summary = Progress(), finished(job)
         if summary:
-            say("nothing to do: this job is finished; the summary below is what it found")
+            say("nothing to do: this job is already finished; its summary:")
         while summary is None:
             try:
                 summary = attempt(progress)
-            except Waiting as people:
+            except Waiting as waiting:
                 if not wait:
                     raise
-                say(f"{people} (this command goes on by itself, or again after Ctrl-C)")
-                with progress.step(f"round {people.round}: people review"):
-                    Queue(Workspace(job.workspace)).wait(people.round, progress=progress)
-    summary["peak_rss_bytes"] = memory.peak
+                say(f"{waiting} (this command continues by itself; after Ctrl-C, run it again)")
+                with progress.step(f"round {waiting.round}: people review"):
+                    Queue(Workspace(job.workspace)).wait(waiting.round, progress=progress)
+    figures = summary.as_dict() | {"peak_rss_bytes": memory.peak}
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False), flush=True)
+        print(json.dumps(figures, ensure_ascii=False), flush=True)
     else:
-        print_summary(summary)
+        print_summary(figures)

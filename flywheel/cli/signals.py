@@ -1,8 +1,9 @@
-"""Signals: prompt suites, bad cases, user feedback, arena battles; and from signals to routed cases."""
+"""Verbs of signals: prompt suites, bad cases, user feedback, arena battles; and routing them into cases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,11 @@ from flywheel.core.files import given_file
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-suite = typer.Typer(help="Prompt suites: import, show, score.", no_args_is_help=True)
-signals = typer.Typer(help="What tells of failures: mining, user feedback; route them to cases.", no_args_is_help=True)
-arena = typer.Typer(help="Pairwise battles between models.", no_args_is_help=True)
+suite = typer.Typer(help="Import, show and score prompt suites.", no_args_is_help=True)
+signals = typer.Typer(
+    help="Collect failure signals (mining, user feedback) and route them into cases.", no_args_is_help=True
+)
+arena = typer.Typer(help="Import pairwise battles between models, and rate the models.", no_args_is_help=True)
 app.add_typer(suite, name="suite")
 app.add_typer(signals, name="signals")
 app.add_typer(arena, name="arena")
@@ -25,26 +28,27 @@ app.add_typer(arena, name="arena")
 TOKEN_VARIABLE = "FLYWHEEL_FEEDBACK_TOKEN"
 
 
-def _print(found: dict[str, Any], as_json: bool) -> None:
-    out(json.dumps(found, ensure_ascii=False) if as_json else ", ".join(f"{k} {v}" for k, v in found.items()) or "none")
+def _print(counts: Mapping[str, Any], as_json: bool) -> None:
+    text = ", ".join(f"{k} {v}" for k, v in counts.items()) or "none"
+    out(json.dumps(counts, ensure_ascii=False) if as_json else text)
 
 
 @suite.command("import", epilog="Example: flywheel suite import geneval evaluation_metadata.jsonl --output suite.jsonl")
 def import_suite(
-    kind: Annotated[str, typer.Argument(help="geneval, partiprompts, longtext, cvtg, dpg or edit.")],
-    file: Annotated[Path, typer.Argument(help="The benchmark's own prompt file.")],
-    output: Annotated[Path, typer.Option(help="Suite to write; must not exist.")],
+    kind: Annotated[str, typer.Argument(help="Benchmark: geneval, partiprompts, longtext, cvtg, dpg or edit.")],
+    file: Annotated[Path, typer.Argument(help="Prompt file in the benchmark's own format.")],
+    output: Annotated[Path, typer.Option(help="Suite file to write. It must not exist yet.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a public benchmark's prompts into a suite; each prompt carries its verifiers."""
+    """Convert the prompts of a public benchmark into a suite whose prompts name their verifiers."""
     from flywheel.signals.importers import import_suite as import_file
 
     _print({"prompts": import_file(kind, file, output), "suite": str(output)}, as_json)
 
 
 @suite.command(epilog="Example: flywheel suite show suite.jsonl")
-def show(file: Annotated[Path, typer.Argument(help="Suite.")], as_json: JsonOption = False) -> None:
-    """Prompts of a suite by group, with their verifiers and capabilities."""
+def show(file: Annotated[Path, typer.Argument(help="Suite file.")], as_json: JsonOption = False) -> None:
+    """Count the prompts of a suite by group, with their verifiers and capabilities."""
     from collections import Counter
 
     from flywheel.signals.suite import load_suite
@@ -65,22 +69,26 @@ def show(file: Annotated[Path, typer.Argument(help="Suite.")], as_json: JsonOpti
 
 @suite.command(epilog="Example: flywheel suite score suite.jsonl outputs.jsonl -w w --checkpoint ours-v2")
 def score(
-    file: Annotated[Path, typer.Argument(help="Suite.")],
-    outputs: Annotated[Path, typer.Argument(help="JSON lines: prompt_id and text, detections, answers or ratings.")],
+    file: Annotated[Path, typer.Argument(help="Suite file.")],
+    outputs: Annotated[
+        Path, typer.Argument(help="JSON Lines file: prompt_id and text, detections, answers or ratings.")
+    ],
     workspace: Annotated[
-        Path | None, typer.Option("--workspace", "-w", help="Record the verdicts as signals of this workspace.")
+        Path | None, typer.Option("--workspace", "-w", help="Also record the verdicts as signals in this workspace.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="Name of the model that made the outputs.")] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="Name of the model behind the outputs; required with --workspace.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score recorded outputs by the benchmark's own rule."""
+    """Score recorded outputs of any model by the benchmark's own rule."""
     from flywheel.signals.benchmarks import judge_outputs, record, result
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
 
-    outputs = given_file(outputs, "JSON lines, one picture's output a line")
+    outputs = given_file(outputs, "a JSON Lines file, the output of one image per line")
     if workspace and not checkpoint:
-        raise UsageError("--workspace needs --checkpoint: signals name the model that made the outputs")
+        raise UsageError("--workspace needs --checkpoint: signals name the model behind the outputs")
     prompts = load_suite(file)
     rows = []
     for number, line in enumerate(read_rows(outputs), 1):
@@ -89,30 +97,36 @@ def score(
         except ValueError as error:
             raise UsageError(f"{outputs}, line {number}: not JSON ({error})") from error
     judged = judge_outputs(prompts, rows)
-    found = result(prompts, judged)
-    if found.not_judged or found.prompts_without_output:
-        say(f"{found.not_judged} outputs had no verdict, {found.prompts_without_output} prompts have no output")
+    scores = result(prompts, judged)
+    if scores.not_judged or scores.prompts_without_output:
+        say(f"{scores.not_judged} outputs have no verdict, {scores.prompts_without_output} prompts have no output")
     if workspace:
         record(Workspace(workspace), judged, checkpoint)
     if as_json:
-        out(json.dumps(vars(found), ensure_ascii=False))
+        out(json.dumps(vars(scores), ensure_ascii=False))
     else:
-        shown = [{"group": k or "all", "score": f"{v:.4f}"} for k, v in found.groups.items()]
-        total = "no verdict" if found.score is None else f"{found.score:.4f}"
-        print_rows([*shown, {"group": f"{found.benchmark or 'suite'}, {found.images} pictures", "score": total}], False)
+        groups = [{"group": k or "all", "score": f"{v:.4f}"} for k, v in scores.groups.items()]
+        total = "no verdict" if scores.score is None else f"{scores.score:.4f}"
+        print_rows(
+            [*groups, {"group": f"{scores.benchmark or 'suite'}, {scores.images} images", "score": total}], False
+        )
 
 
 @signals.command(epilog="Example: flywheel signals mine judgements.parquet -w w")
 def mine(
-    file: Annotated[Path, typer.Argument(help="Judgements that training made of its own samples, Parquet or JSONL.")],
+    file: Annotated[
+        Path, typer.Argument(help="Judgements of the model's own samples during training: Parquet or JSON Lines.")
+    ],
     workspace: WorkspaceOption,
     margin: Annotated[
-        float, typer.Option(min=0, help="A pass by less, relative to its threshold, is a bad case.")
+        float, typer.Option(min=0, help="Passes within this margin of their threshold, relative to it, are bad cases.")
     ] = 0.05,
-    disagreement: Annotated[float, typer.Option(min=0, max=1, help="Dissent of judges that makes a bad case.")] = 0.5,
+    disagreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Disagreement of judges from which a prompt is a bad case.")
+    ] = 0.5,
     as_json: JsonOption = False,
 ) -> None:
-    """Find bad cases: failures of the model's own samples, seeds and judges that disagree, narrow passes."""
+    """Mine bad cases: failed samples, seeds and judges that disagree, narrow passes. Records them as signals."""
     from flywheel.signals.mining import Mining, mine_file
 
     _print(mine_file(Workspace(workspace), file, Mining(margin=margin, disagreement=disagreement)), as_json)
@@ -122,15 +136,15 @@ def mine(
     epilog="Example: flywheel signals judge w/checkpoints/round-0002-candidate/step-00000400 -w w --seeds 4"
 )
 def judge(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, of a training that still runs too.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, also of a training that is still running.")],
     workspace: WorkspaceOption,
-    suite: Annotated[Path | None, typer.Option(help="Suite to draw; default: the workspace's held-out suite.")] = None,
+    suite: Annotated[Path | None, typer.Option(help="Suite to draw. Default: the workspace's held-out suite.")] = None,
     preset: PresetOption = "tiny",
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a checkpoint judge what it draws itself, and mine the bad cases from it."""
+    """Draw a suite with a checkpoint, judge the images, and mine bad cases from the judgements."""
     from flywheel.core.progress import Progress
     from flywheel.presets import load_preset
     from flywheel.signals.mining import Mining, mine_file
@@ -138,7 +152,7 @@ def judge(
     from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
-    path = given_file(suite or opened.path("suite", "suite.jsonl"), "one with --suite")
+    path = given_file(suite or opened.suite, "a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
         judged = self_evaluate(
@@ -150,11 +164,11 @@ def judge(
 
 @signals.command("import", epilog="Example: flywheel signals import feedback.jsonl -w w")
 def import_feedback(
-    file: Annotated[Path, typer.Argument(help="User feedback, JSON lines or Parquet, one event a row.")],
+    file: Annotated[Path, typer.Argument(help="User feedback, one event per row: JSON Lines or Parquet.")],
     workspace: WorkspaceOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Import user feedback; an event counts once by its event_id, a bad row is quarantined with its reason."""
+    """Import user feedback. Each event_id counts once; invalid rows are quarantined with a reason."""
     from flywheel.signals.feedback import import_file
 
     _print(vars(import_file(Workspace(workspace), file)), as_json)
@@ -163,10 +177,10 @@ def import_feedback(
 @signals.command(epilog=f"Example: {TOKEN_VARIABLE}=… flywheel signals serve -w w --port 8060")
 def serve(
     workspace: WorkspaceOption,
-    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8060,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8060,
 ) -> None:
-    """Receive user feedback at POST /feedback; the bearer token is read from the environment."""
+    """Receive user feedback at POST /feedback. Clients send the token in FLYWHEEL_FEEDBACK_TOKEN as bearer token."""
     import os
 
     from flywheel.signals.feedback_server import serve as serve_feedback
@@ -180,7 +194,7 @@ def serve(
 
 @signals.command(epilog="Example: flywheel signals fold -w w")
 def fold(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
-    """Move feedback that a stopped server left in its log into the ledger."""
+    """Record feedback that a stopped server left in its log."""
     from flywheel.signals.feedback_log import fold as fold_log
 
     _print({"recorded": fold_log(Workspace(workspace, create=False))}, as_json)
@@ -189,12 +203,13 @@ def fold(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
 @signals.command(epilog="Example: flywheel signals collect -w w")
 def collect(
     workspace: WorkspaceOption,
-    model: Annotated[str | None, typer.Option(help="Our model in battles: what it lost becomes a signal.")] = None,
+    model: Annotated[str | None, typer.Option(help="Our model: each battle it lost becomes a signal.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import every new file of the workspace's inbox. Exit code 1 when one could not be read.
+    """Import all new files in the workspace's inbox. Exit code 1 if one cannot be read.
 
-    `inbox/feedback`, `inbox/judgements` and `inbox/battles` hold JSON lines or Parquet; each content counts once.
+    Put JSON Lines or Parquet files into `inbox/feedback`, `inbox/judgements` or `inbox/battles`. Equal files count
+    once.
     """
     from flywheel.signals.inbox import collect as collect_inbox
 
@@ -206,7 +221,7 @@ def collect(
 
 @signals.command(epilog="Example: flywheel signals route -w w --preset demo")
 def route(workspace: WorkspaceOption, preset: PresetOption = "tiny", as_json: JsonOption = False) -> None:
-    """Turn stored signals into cases, and route the cases on which experiments are stored. Calls no model."""
+    """Turn stored signals into cases, and route the cases that have stored experiments. Calls no model."""
     from flywheel.cases.stored import gather, route_stored
     from flywheel.presets import load_preset
 
@@ -216,12 +231,12 @@ def route(workspace: WorkspaceOption, preset: PresetOption = "tiny", as_json: Js
 
 @arena.command("import", epilog="Example: flywheel arena import battles.jsonl -w w --model ours-v2")
 def import_battles(
-    file: Annotated[Path, typer.Argument(help="Battles, JSON lines or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="Battles: JSON Lines or Parquet.")],
     workspace: WorkspaceOption,
-    model: Annotated[str | None, typer.Option(help="Our model: what it lost becomes a signal.")] = None,
+    model: Annotated[str | None, typer.Option(help="Our model: each battle it lost becomes a signal.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import pairwise votes; a battle counts once by its battle_id."""
+    """Import pairwise votes. Each battle_id counts once."""
     from flywheel.signals.arena import import_battles as import_file
 
     _print(vars(import_file(Workspace(workspace), file, model=model)), as_json)
@@ -230,13 +245,15 @@ def import_battles(
 @arena.command(epilog="Example: flywheel arena ratings -w w --capability typography")
 def ratings(
     workspace: WorkspaceOption,
-    capability: Annotated[str | None, typer.Option(help="Only this capability; default: each, and overall.")] = None,
-    style: Annotated[bool, typer.Option("--style", help="Control for the battles' style covariates.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 200,
+    capability: Annotated[
+        str | None, typer.Option(help="Only this capability. Default: each one, and overall.")
+    ] = None,
+    style: Annotated[bool, typer.Option("--style", help="Control for the style covariates of the battles.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 200,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Bradley–Terry ratings with 95 % bootstrap intervals."""
+    """Compute Bradley–Terry ratings with 95 % bootstrap intervals."""
     from flywheel.core.ledger import Ledger
     from flywheel.signals.arena import battles
     from flywheel.signals.ratings import rate
@@ -249,11 +266,11 @@ def ratings(
     rows = []
     for name in [capability] if capability else groups:
         try:
-            found, coefficients = rate(groups[name], rounds=rounds, seed=seed)
+            rated, coefficients = rate(groups[name], rounds=rounds, seed=seed)
         except UsageError as error:
             say(f"{name}: {error}")
             continue
-        rows += [{"capability": name, **vars(r)} for r in found]
+        rows += [{"capability": name, **vars(r)} for r in rated]
         if coefficients and not as_json:
             say(f"{name}, style: " + ", ".join(f"{k} {v:+.3f}" for k, v in coefficients.items()))
     if not as_json:

@@ -1,9 +1,10 @@
-"""Train one phase on shards, or an autoencoder on pictures; encode shards once for many runs."""
+"""Verbs that train a phase or an autoencoder, and encode shards once for many runs."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,19 +16,20 @@ from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
 
 if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
     from training.recipes import Recipe
 
 app = typer.Typer()
-train = typer.Typer(help="Train one phase on shards, or an autoencoder on pictures.", invoke_without_command=True)
+train = typer.Typer(help="Train one phase on shards, or an autoencoder on images.", invoke_without_command=True)
 app.add_typer(train, name="train")
 
-HELP = """Train one phase on curation shards. Killed or stopped? The same command goes on where it was.
+HELP = """Train one phase on curation shards. After a crash or stop, the same command resumes.
 
-A recipe is pretrain, continual, sft or tiny, or a TOML file: `base = "tiny"` and what differs, such as
+A recipe is pretrain, continual, sft or tiny, or a TOML file: `base = "tiny"` and the settings that differ, such as
 `batch = { 64 = 16 }`, `micro_tokens = 16384`, `activation_checkpointing = true`, `sample_every = 500`,
 `latents = "folder"` (see flywheel latents) or `on_error = "skip"`.
 
-Several processes train one model, weights divided by FSDP2; their number may change from one start to the next:
+Several processes can train one model; FSDP2 shards its weights. Their number may change when training resumes:
 
   one machine: torchrun --nproc-per-node 8 -m flywheel.cli train --recipe …
 
@@ -39,36 +41,38 @@ EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/manifest.json 
 @train.callback(help=HELP, epilog=EPILOG)
 def phase(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="A phase by name, or a recipe's .toml file.")] = "tiny",
-    shards: Annotated[list[Path] | None, typer.Option(help="Shard manifest; repeat to mix several equally.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe: built-in name or .toml file.")] = "tiny",
+    shards: Annotated[
+        list[Path] | None, typer.Option(help="Shard manifest. Repeat to mix several in equal parts.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for checkpoints, metrics and samples.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default: the recipe's.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from. Default: random weights.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: the recipe's.")] = None,
     seed: SeedOption = 0,
-    ray: Annotated[int, typer.Option(min=0, help="Ray workers that train together; 0: no Ray.")] = 0,
-    gpus: Annotated[bool, typer.Option("--gpus", help="A GPU for each Ray worker.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events too.")] = False,
+    ray: Annotated[int, typer.Option(min=0, help="Number of Ray workers that train together; 0: no Ray.")] = 0,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Give each Ray worker a GPU.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one phase on curation shards."""
     if context.invoked_subcommand:
         return
     if not shards or output is None:
-        raise UsageError("give --shards MANIFEST, once for each, and --output DIR; see flywheel train --help")
+        raise UsageError("give --shards MANIFEST, once per manifest, and --output DIR; see flywheel train --help")
     if init is not None and not located(init).is_dir():
-        raise UsageError(f"--init {init} is no checkpoint's folder")
+        raise UsageError(f"--init {init} is not a folder: pass a checkpoint folder")
     from flywheel.core.progress import Progress
     from training.checkpoint import read_metrics
-    from training.worker import Run, train_run
+    from training.worker import TrainingRun, train_run
 
     chosen = _recipe(recipe)
-    run = Run(
+    run = TrainingRun(
         out_dir=str(output),
         sources=[{"manifest": str(located(path).resolve())} for path in shards],
         recipe=chosen.to_dict(),
         steps=steps or chosen.steps,
         seed=seed,
-        init=init and str(located(init).resolve()),
+        init=str(located(init).resolve()) if init else None,
     )
     progress = Progress()
     if ray:
@@ -79,36 +83,43 @@ def phase(
             checkpoint = train_on_ray(run, workers=ray, gpus=gpus, tensorboard=tensorboard, progress=progress)
     else:
 
-        def report(done: int, total: int, line: dict[str, Any]) -> None:
+        def report(done: int, total: int, line: Mapping[str, Any]) -> None:
             progress(done, total, f"loss {line['loss']:.3f}")
 
         with progress.step(f"training {chosen.name}"):
             checkpoint = train_run(run, progress=report, tensorboard=tensorboard)
     if int(os.environ.get("RANK", "0")):
-        return  # the first of torchrun's processes speaks for all
-    lines = read_metrics(output / "metrics.jsonl")
-    last, skipped = lines[-1], sum(line.get("skipped", 0) for line in lines)
-    made = {
+        return  # of the torchrun processes, only the first prints
+    metrics = output / "metrics.jsonl"
+    lines = read_metrics(metrics)
+    skipped = sum(line.get("skipped", 0) for line in lines) if chosen.on_error == "skip" else None
+    _print_phase(checkpoint, lines[-1], metrics, skipped, as_json)
+
+
+def _print_phase(
+    checkpoint: Checkpoint, last: Mapping[str, Any], metrics: Path, skipped: int | None, as_json: bool
+) -> None:
+    result = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         "fingerprint": checkpoint.fingerprint,
         **{k: last.get(k) for k in ("loss", "validation_loss", "samples")},
-        **({"skipped": skipped} if chosen.on_error == "skip" else {}),
-        "metrics": str(output / "metrics.jsonl"),
+        **({} if skipped is None else {"skipped": skipped}),
+        "metrics": str(metrics),
     }
-    out(json.dumps(made) if as_json else "\n".join(f"{k}: {v}" for k, v in made.items() if v is not None))
+    out(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v is not None))
 
 
 @train.command("vae", epilog="Example: flywheel train vae --images photos --output vae --steps 2000")
 def vae(
-    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    output: Annotated[Path, typer.Option(help="Folder for the VAE; its subfolder `final` opens in diffusers.")],
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    output: Annotated[Path, typer.Option(help="Folder for the VAE; diffusers opens its subfolder `final`.")],
     preset: Annotated[str, typer.Option(help="tiny, or a .toml file.")] = "tiny",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default: the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: the preset's.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VAE on crops of pictures; a recipe names the result as its autoencoder. Resumes like a phase."""
+    """Train a VAE on image crops, for use as a recipe's autoencoder. The same command resumes."""
     from flywheel.core.progress import Progress
     from flywheel.signals.vae_quality import load_photographs
     from training.vae.training import load_vae_recipe, train_vae
@@ -119,26 +130,26 @@ def vae(
     for name, reason in pictures.left_out.items():
         progress.say(f"left out: {name}: {reason}")
 
-    def report(done: int, total: int, line: dict[str, Any]) -> None:
+    def report(done: int, total: int, line: Mapping[str, Any]) -> None:
         progress(done, total, f"reconstruction {line['reconstruction']:.3f}")
 
-    with progress.step(f"training a {preset} VAE on {len(pictures.images)} pictures"):
+    with progress.step(f"training a {preset} VAE on {len(pictures.images)} images"):
         folder = train_vae(output, pictures.images, chosen, seed=seed, steps=steps, progress=report)
-    made = {"vae": str(folder), "autoencoder": f'autoencoder = "{folder.resolve()}"', "steps": steps or chosen.steps}
-    out(json.dumps(made) if as_json else f"{folder}\nin a recipe: {made['autoencoder']}")
+    result = {"vae": str(folder), "autoencoder": f'autoencoder = "{folder.resolve()}"', "steps": steps or chosen.steps}
+    out(json.dumps(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
 
 
 @app.command("latents", epilog="Example: flywheel latents --recipe r.toml --shards w/shards/manifest.json --output l")
 def latents(
-    shards: Annotated[list[Path], typer.Option(help="Shard manifest; repeat for several.")],
-    output: Annotated[Path, typer.Option(help="Folder for the latents, a file for each shard.")],
-    recipe: Annotated[str, typer.Option(help="The phase they are for: its stages, resolutions and dtype.")] = "tiny",
+    shards: Annotated[list[Path], typer.Option(help="Shard manifest. Repeatable.")],
+    output: Annotated[Path, typer.Option(help="Folder for the latents, one file per shard.")],
+    recipe: Annotated[str, typer.Option(help="Recipe to encode for: its stages, resolutions and dtype.")] = "tiny",
     autoencoder: Annotated[
-        str | None, typer.Option(help="Checkpoint, VAE or pipeline folder, or hub tag; default: the recipe's.")
+        str | None, typer.Option(help="Checkpoint, VAE or pipeline folder, or hub tag. Default: the recipe's.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode shards once: a recipe with `latents = "folder"` trains on the result. Resumes; what is there stays."""
+    """Encode shards once; recipes with `latents = "folder"` train on the result. The same command resumes."""
     from flywheel.core.progress import Progress
     from flywheel.signals.vae_quality import open_autoencoder
     from training.data.latents import Latents, write_latents
@@ -147,29 +158,29 @@ def latents(
     chosen = _recipe(recipe)
     if autoencoder is None and chosen.autoencoder in ("patch", "tiny-vae"):
         raise UsageError(
-            f"recipe {chosen.name} makes its {chosen.autoencoder} autoencoder from the data: give --autoencoder, the "
-            "checkpoint that training starts from or goes on with"
+            f"recipe {chosen.name} fits its {chosen.autoencoder} autoencoder to the data: give --autoencoder, the "
+            "checkpoint that training starts from or resumes"
         )
-    found = open_autoencoder(autoencoder or chosen.autoencoder)
+    encoder = open_autoencoder(autoencoder or chosen.autoencoder)
     wanted = [s for path in shards for s in read_manifest(path, chosen.stages) if s.bucket in chosen.batch]
     if not wanted:
         raise UsageError(
             f"no shards of {', '.join(chosen.stages) or 'any stage'} and buckets {', '.join(map(str, chosen.batch))}: "
-            "name another recipe or manifest"
+            "pass another recipe or manifest"
         )
-    kept = Latents(output, found.fingerprint, chosen.resolution, chosen.latents_dtype)
+    files = Latents(output, encoder.fingerprint, chosen.resolution, chosen.latents_dtype)
     progress = Progress()
     with progress.step(f"encoding {len(wanted)} shards"):
-        broken = write_latents(wanted, found, kept, skip=chosen.on_error == "skip", progress=progress)
+        broken = write_latents(wanted, encoder, files, skip=chosen.on_error == "skip", progress=progress)
     for (shard, group, row), reason in broken.items():
         progress.say(f"left null: row {row} of row group {group} of {shard}: {reason}")
-    made = {"latents": str(output.resolve()), "shards": len(wanted), "rows": sum(s.rows for s in wanted)}
-    made["skipped"] = len(broken)
-    out(json.dumps(made) if as_json else f"{output}\nin a recipe: latents = {made['latents']!r}")
+    rows = sum(s.rows for s in wanted)
+    result = {"latents": str(output.resolve()), "shards": len(wanted), "rows": rows, "skipped": len(broken)}
+    out(json.dumps(result) if as_json else f"{output}\nin a recipe: latents = {result['latents']!r}")
 
 
 def _recipe(name: str) -> Recipe:
-    """A phase by name or file; a local folder of latents as an absolute path, for workers that run elsewhere."""
+    """A recipe by name or file. A local folder of latents becomes absolute, for workers in other folders."""
     from training.recipes import load_recipe, recipe
 
     chosen = load_recipe(Path(name)) if name.endswith(".toml") else recipe(name)

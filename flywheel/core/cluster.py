@@ -1,7 +1,7 @@
-"""Ray: one plain task per shard. A local Ray is started when needed and stopped by whoever started it.
+"""Ray: one plain task per shard. A local Ray is started when needed, and stopped by the caller that started it.
 
-A cluster's workers get this program's own code: its nodes need the same dependencies, and see the workspace under the
-same path.
+Workers of a cluster receive this program's own code. Its nodes need the same dependencies, and must see the workspace
+at the same path.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 
-_SHIPPED = ("curation", "flywheel", "training")  # what tasks and training workers import
-_NODES_LOST = 5  # nodes that may be lost under one task: that is no fault of what it works on
+_SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and training workers import
+_NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
 
 @contextmanager
 def cluster(workers: int = 2) -> Iterator[None]:
-    """A running Ray: the one that is already up, that of RAY_ADDRESS, or a local one with `workers` CPUs.
+    """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
-    Errors: `UsageError` when it does not start, or is lost on the way.
+    Errors: `UsageError` when Ray does not start, or is lost while in use.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -40,20 +40,20 @@ def cluster(workers: int = 2) -> Iterator[None]:
     else:
         options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
         options |= {"object_store_memory": _OBJECT_STORE}
-        # Or the driver waits for its first workers to register, for ever where one of them dies before it has.
+        # Otherwise the driver waits for its first workers to register, forever if one of them dies before it does.
         options |= {"_system_config": {"prestart_worker_first_driver": False}}
     try:
         ray.init(**options)
-    except Exception as error:  # it raises whatever its processes met
+    except Exception as error:  # Ray raises whatever its processes raised
         ray.shutdown()
-        raise UsageError(f"Ray did not start: run again, or `flywheel doctor` looks what is wrong ({error})") from error
+        raise UsageError(f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})") from error
     try:
         yield
-    except RayTaskError:  # what a task's own code raised
+    except RayTaskError:  # an error in a task's own code
         raise
     except RayError as error:
         reason = str(error).partition(". ")[0]
-        raise UsageError(f"Ray was lost: run again, what is finished is kept ({reason})") from error
+        raise UsageError(f"Ray was lost: run again, finished work is kept ({reason})") from error
     finally:
         ray.shutdown()
 
@@ -64,17 +64,17 @@ def _code() -> list[str]:
 
 
 def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any | Exception]]:
-    """(index, result) of `function(*call)` for each call, in the order of completion.
+    """(index, result) of `function(*call)` for each call, in order of completion.
 
-    A task whose worker process dies is tried once more; if it dies again its result is the exception. A task whose node
-    dies moves to another one. Errors inside the function are raised here: `UsageError` where a package fails to load.
+    A task whose worker process dies is retried once; if it dies again, the exception is its result. A task whose node
+    dies moves to another node. Errors inside the function are raised here, as `UsageError` if a package fails to load.
     """
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     task = ray.remote(num_cpus=1, max_retries=1)(_call)
-    in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough that no worker waits for the driver
-    running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost under it
+    in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough to keep every worker busy
+    running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost so far
     queue = enumerate(calls)
     while True:
         while len(running) < in_flight and (following := next(queue, None)) is not None:

@@ -1,4 +1,4 @@
-"""JSON answers from any OpenAI-compatible chat endpoint: checked against a schema, retried, kept by content."""
+"""JSON answers from any OpenAI-compatible chat endpoint: checked against a schema, retried, cached by content."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, read_json, write_json
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-REFUSED = frozenset({401, 403, 404, 405})  # the address, the model or the key is wrong: no retry helps
+REFUSED = frozenset({401, 403, 404, 405})  # the address, the model or the key is wrong: retries cannot help
 
 
 class Unanswered(Exception):
-    """No usable answer in spite of retries; costs its own item, and is asked again next time."""
+    """No usable answer after all retries; this item alone is skipped, and asked again next time."""
 
 
 class Rejected(Unanswered):
-    """Nothing usable will come: the question is rejected, or every answer to it was malformed."""
+    """Asking again cannot help: the question was rejected, or every answer to it was malformed."""
 
 
 class _Retry(Exception):
@@ -40,13 +40,14 @@ class _Malformed(_Retry):
 class Endpoint:
     """`url` up to and including `/v1`. `key_variable` names the environment variable that holds the API key.
 
-    Answers are kept in `cache` under the content of the question, so that nothing is asked twice; None keeps none.
+    Answers are cached in the folder `cache` by the content of the question, so that nothing is asked twice; None turns
+    this off.
     """
 
     url: str
     model: str
     key_variable: str = ""
-    timeout: float = 120.0  # seconds, of one attempt
+    timeout: float = 120.0  # seconds per attempt
     attempts: int = 5
     longest_wait: float = 30.0  # seconds between two attempts
     cache: Path | None = field(default=None, compare=False)
@@ -68,8 +69,8 @@ class Endpoint:
     def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
         """The model's JSON answer, valid under the JSON `schema`. Thread-safe.
 
-        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out,
-        `Rejected` where the question or its answers are the reason.
+        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out;
+        `Rejected` when the question or its answers are the cause.
         """
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -108,7 +109,7 @@ class Endpoint:
             raise UsageError(f"{self.url} refuses the request (HTTP {response.status_code}): check url, model and key")
         if response.status_code in RETRIED:
             raise _Retry(f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After")))
-        if response.status_code >= 400:  # this question is the fault: asking again would not help
+        if response.status_code >= 400:  # this question is the cause: asking again cannot help
             raise Rejected(f"{self.url} rejects the question (HTTP {response.status_code}): {response.text[:200]}")
         return _checked(response.text, schema)
 
@@ -116,7 +117,7 @@ class Endpoint:
 def _seconds(header: str | None) -> float:
     try:
         return max(0.0, float(header or 0))
-    except ValueError:  # the header's other form is a date: then the usual wait
+    except ValueError:  # a date, the header's other form: wait as usual
         return 0.0
 
 
@@ -130,12 +131,12 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
     except jsonschema.ValidationError as error:
         raise _Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Malformed(f"the answer is no JSON: {type(error).__name__}: {error}") from error
+        raise _Malformed(f"the answer is not JSON: {type(error).__name__}: {error}") from error
     return answer
 
 
 def image_part(image: bytes) -> dict[str, Any]:
-    """Encoded bytes as a part of a chat message."""
+    """An encoded image as part of a chat message."""
     kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
     data = base64.b64encode(image).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}

@@ -4,4 +4,12 @@ from __future__ import annotations
 
 
 class UsageError(Exception):
-    """The user can fix this: one clear sentence, printed without a traceback, exit code 2."""
+    """An error that the user can fix: one clear sentence, printed without a traceback; exit code 2.
+
+    >>> import flywheel as fw
+    >>> try:
+    ...     fw.load_policy("nowhere.toml")
+    ... except fw.UsageError as error:
+    ...     print("nowhere.toml" in str(error))
+    True
+    """

@@ -1,6 +1,6 @@
-"""How files are written and named: whole, under a temporary name, then renamed; digests name what inputs make.
+"""Atomic writes and digests: a file is written under a temporary name, then renamed.
 
-On S3 a file is written locally and then put: an object, too, is there whole or not at all.
+For S3 a file is written locally, then uploaded: readers see the whole object or none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flywheel.core.storage import located, remote
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 (64 hex digits) of the canonical JSON of `parts`: the key of everything named by its inputs."""
+    """SHA-256 (64 hex digits) of the canonical JSON of `parts`; names whatever is named by its inputs."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -32,18 +32,18 @@ def file_digest(path: Path) -> str:
 
 
 def given_file(address: Path, wanted: str) -> Path:
-    """The file that a user named, on S3 too. Errors: `UsageError`: there is none, give `wanted`."""
+    """The local or S3 path of a file that the user named. Errors: `UsageError` that asks for `wanted`, if missing."""
     path = located(address)
     if not path.is_file():
-        raise UsageError(f"{path} is no file: give {wanted}")
+        raise UsageError(f"{path} is not a file: pass {wanted}")
     return path
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary local path that becomes `path` when the block ends without error.
+    """Yield a temporary local path; the file becomes `path` if the block ends without error.
 
-    Readers see all of it or none.
+    Readers see the whole file or none.
     """
     if remote(path):
         with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield tmp
-        with open(tmp, "rb") as f:  # the bytes reach the disk before the name does
+        with open(tmp, "rb") as f:  # the bytes reach the disk before the name
             os.fsync(f.fileno())
         os.replace(tmp, path)
     finally:
@@ -77,10 +77,16 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
+    text = path.read_bytes().decode(encoding).removesuffix("\n")
+    return text.split("\n") if text else []
+
+
 def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536, encoded: Sequence[str] = ()) -> None:
     """Write a `pyarrow.Table` to `path` atomically, with page checksums; equal tables give equal bytes.
 
-    encoded: columns that are compressed already (pictures), stored as they are: to read them costs half as much.
+    encoded: columns of compressed data (pictures); they are stored as they are, which halves the cost of reading them.
     """
     import pyarrow.parquet as pq
 

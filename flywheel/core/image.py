@@ -1,4 +1,4 @@
-"""Decoding: encoded bytes to an upright RGB picture."""
+"""Decode encoded images to upright RGB."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
-WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
+MAX_PIXELS = 100_000_000  # limit per image, against decompression bombs
+WORKING_SIDE = 512  # pixels: long side at which pixel statistics are computed
 _JPEGS = ("JPEG", "MPO")
 _ORIENTATION = 0x0112  # EXIF tag
 
 
 class BadImage(ValueError):
-    """The bytes are no usable image; the message names the fault (zero bytes, not an image, too large, truncated)."""
+    """The bytes are not a usable image; the message says why: zero bytes, not an image, too large or truncated."""
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Open encoded bytes without decoding. Errors: `BadImage` for zero bytes, non-images and decompression bombs."""
+    """Open encoded bytes without decoding the pixels. Errors: `BadImage` for zero bytes, non-images, huge images."""
     if not data:
         raise BadImage("zero bytes")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
+            warnings.simplefilter("ignore")  # PIL warns about large images; the limit below decides
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
-    except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
+    except UnidentifiedImageError as error:  # its message contains a memory address; equal faults need equal reasons
         raise BadImage("not an image: no known image format") from error
-    except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means "not an image"
+    except Exception as error:  # noqa: BLE001 - PIL plugins raise any exception on hostile bytes
         raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
@@ -38,26 +38,33 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Fully decode to upright RGB. Errors: `BadImage`, truncated data included."""
+    """Decode to upright RGB at full resolution. Errors: `BadImage`, also for truncated data.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> fw.decode(Path("photos/0.png").read_bytes()).size
+    (400, 300)
+    """
     return _load(open_image(data))
 
 
 def decode_working(data: bytes) -> np.ndarray:
-    """Decode to upright RGB uint8 [H, W, 3] with long side at most `WORKING_SIDE` pixels."""
+    """Decode to upright RGB, uint8 [H, W, 3], with a long side of at most `WORKING_SIDE` pixels. Errors: `BadImage`."""
     header = open_image(data)
     reduced = reduced_jpeg(header, data, WORKING_SIDE) if is_jpeg(header) else None
     return shrunk(np.asarray(decode(data)) if reduced is None else reduced, WORKING_SIDE)
 
 
 def is_jpeg(header: Image.Image) -> bool:
-    """A JPEG in color or gray: what can be decoded at reduced scale."""
+    """Is it a JPEG in color or gray? Those can be decoded at reduced scale."""
     return header.format in _JPEGS and header.mode in ("RGB", "L")
 
 
 def reduced_jpeg(header: Image.Image, data: bytes, side: int) -> np.ndarray | None:
-    """A JPEG as upright RGB uint8 [H, W, 3], at the least of 1, 1/2, 1/4 and 1/8 of its size that is not below `side`.
+    """Decode a JPEG to upright RGB, uint8 [H, W, 3], at reduced scale.
 
-    None where the decoder has any complaint (cut short, corrupt): PIL, slower, then says what to make of it.
+    The scale is the smallest of 1, 1/2, 1/4 and 1/8 with a long side of at least `side` pixels. Returns None if the
+    decoder fails, for example on truncated data: decode with PIL then, which is slower and decides what is usable.
     """
     import simplejpeg
 
@@ -66,15 +73,15 @@ def reduced_jpeg(header: Image.Image, data: bytes, side: int) -> np.ndarray | No
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            turn = header.getexif().get(_ORIENTATION, 1)
-        found = simplejpeg.decode_jpeg(data, min_width=-(-width // factor), min_height=-(-height // factor))
-    except Exception:  # noqa: BLE001 - not lost: PIL decodes the same bytes next, and its verdict counts
+            orientation = header.getexif().get(_ORIENTATION, 1)
+        pixels = simplejpeg.decode_jpeg(data, min_width=-(-width // factor), min_height=-(-height // factor))
+    except Exception:  # noqa: BLE001 - not lost: the caller decodes the same bytes with PIL
         return None
-    return _turned(found, turn)
+    return _turned(pixels, orientation)
 
 
 def _turned(image: np.ndarray, orientation: object) -> np.ndarray:
-    """[H, W, C] as EXIF orientations 1 to 8 want it; any other value turns nothing."""
+    """Apply an EXIF orientation (1 to 8) to [H, W, C]; other values change nothing."""
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
@@ -83,7 +90,7 @@ def _turned(image: np.ndarray, orientation: object) -> np.ndarray:
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """The picture with a long side of at most `side` pixels (area average)."""
+    """Shrink [H, W, 3] to a long side of at most `side` pixels (area average); smaller images stay as they are."""
     import cv2
 
     height, width = image.shape[:2]
@@ -100,5 +107,5 @@ def _load(image: Image.Image) -> Image.Image:
             warnings.simplefilter("ignore")
             image.load()
             return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
+    except Exception as error:  # noqa: BLE001 - decoders raise any exception on hostile bytes
         raise BadImage(f"truncated or corrupt: {error}") from error

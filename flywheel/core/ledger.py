@@ -19,43 +19,46 @@ import pyarrow.compute as pc
 from flywheel.core.files import digest, write_bytes
 from flywheel.core.mirror import kept
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_options
+from flywheel.core.storage import delta_address, delta_options
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
-_WHOLE_BYTES = 32 * 2**20  # of a ledger's file that is left as it is
+_WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
-# Ledgers are the audit trail: the log is kept for ten years.
+# Ledgers are the audit trail: their log is kept for ten years.
 _CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
 
 
 class Ledger:
     """One append-only table of a workspace.
 
-    Appending twice under one `key` records it once, whoever wins the race: that is both resume after a kill and
-    compare-and-swap.
+    Of several appends under one `key`, only the first is recorded. That serves both resume after a kill and
+    compare-and-swap between writers.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
         self.name = name
         self.schema = LEDGERS[name]
         self.path: Path = workspace.path("ledger", name)
+        self._workspace = workspace
 
     def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
-        """Append rows, or a table of the ledger's columns, atomically under `key`; False when the key was there.
+        """Append rows, or a table of the ledger's columns, atomically under `key`; False if the key exists already.
 
-        A missing `at` becomes now (UTC).
+        If `at` is missing it is the current time (UTC). Errors: `UsageError` if another run took over the workspace.
         """
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
 
-        table = self._made()
+        table = self._created()
         if table.transaction_version(key) is not None:
             return False
         part = self._write(_table(rows, self.schema), key)
+        if self._workspace.fence:
+            self._workspace.fence()
         mine = secrets.randbits(62)
         properties = CommitProperties(app_transactions=[Transaction(key, mine)], max_commit_retries=1000)
         try:
@@ -63,7 +66,7 @@ class Ledger:
         except CommitFailedError:
             winner = self._delta().transaction_version(key)
             if winner == mine:
-                return True  # this commit is there, its answer was lost on the way, and the repeated request refused
+                return True  # committed: the answer was lost, and the repeated request refused
             self.path.joinpath(part.path).unlink(missing_ok=True)
             if winner is not None:
                 return False  # another writer won this key
@@ -71,9 +74,9 @@ class Ledger:
         return True
 
     def compact(self) -> int:
-        """Put files together, up to 32 MiB in one; returns how many were. Readers and writers need not stop.
+        """Merge small files into files of up to 32 MiB; returns how many were merged. Readers and writers may go on.
 
-        The old files stay for readers that have just listed them, until `vacuum`.
+        The old files stay until `vacuum`, for readers that have just listed them.
         """
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
@@ -91,7 +94,7 @@ class Ledger:
             part = self._write(rows, f"compact/{table.version()}/{number}", data_change=False)
             removed += [RemoveAction(name, False, part.modification_time, size) for name, size in group.items()]
             parts.append(part)
-        # One compaction at a time: a second one of the same files would double their rows.
+        # One compaction at a time: two of the same files would double their rows.
         turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
         properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
         try:
@@ -99,7 +102,7 @@ class Ledger:
         except CommitFailedError:
             now = self._delta()
             if any(f.endswith(parts[0].path) for f in now.file_uris()):
-                return len(removed)  # its answer was lost on the way
+                return len(removed)  # committed: the answer was lost
             for part in parts:
                 self.path.joinpath(part.path).unlink(missing_ok=True)
             if now.transaction_version("compact") != turn.version:
@@ -107,13 +110,13 @@ class Ledger:
         return len(removed)
 
     def vacuum(self, *, hours: int = 168) -> int:
-        """Remove files that no version of the last `hours` needs; returns how many."""
+        """Delete files that no version of the last `hours` needs; returns how many."""
         if not self.exists():
             return 0
         return len(self._delta().vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
 
     def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
-        """Write the rows of one key; the file's name ends in its SHA-256, so that anyone can verify it."""
+        """Write the rows of one key to a file whose name ends in its SHA-256, so that anyone can verify it."""
         import pyarrow.parquet as pq
         from deltalake.transaction import AddAction
 
@@ -126,41 +129,43 @@ class Ledger:
         return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, data_change, stats)
 
     def has(self, key: str) -> bool:
-        """Was something appended under `key`?"""
+        """True if something was appended under `key`."""
         return self.exists() and self._delta().transaction_version(key) is not None
 
     def exists(self) -> bool:
-        """Has anything ever been appended?"""
+        """True if anything was ever appended."""
         return (self.path / "_delta_log").is_dir()
 
     def files(self) -> list[str]:
         """Absolute paths of the Parquet files of the latest version, in a stable order."""
-        return sorted(self._delta().file_uris()) if self.exists() else []
+        # Names alone: the addresses that Delta gives are URL-encoded, and a folder may be called anything.
+        names = (uri.rpartition("/")[2] for uri in self._delta().file_uris()) if self.exists() else ()
+        return sorted(str(self.path / name) for name in names)
 
     def copies(self) -> list[str]:
-        """The same files where they are quick to read: on this machine."""
+        """Local copies of the same files, which are faster to read."""
         return kept(self.files())
 
     def table(self) -> pa.Table:
         """Every row, oldest first."""
         return self._read(self.files())
 
-    def _made(self) -> DeltaTable:
-        """The table, made by whoever comes first."""
+    def _created(self) -> DeltaTable:
+        """The table; the first writer creates it."""
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
 
         options = delta_options(self.path)
-        with suppress(CommitFailedError):  # another writer made it at the same moment
+        with suppress(CommitFailedError):  # another writer created it at the same moment
             DeltaTable.create(
-                str(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+                delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
             )
         return self._delta()
 
     def _delta(self) -> DeltaTable:
         from deltalake import DeltaTable
 
-        return DeltaTable(str(self.path), storage_options=delta_options(self.path))
+        return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
 
     def _read(self, files: Sequence[str]) -> pa.Table:
         import pyarrow.parquet as pq
@@ -174,7 +179,7 @@ class Ledger:
 
 
 def _groups(table: DeltaTable) -> list[dict[str, int]]:
-    """Files to put together, oldest first: name → bytes, up to `_WHOLE_BYTES` a group."""
+    """Files to merge, oldest first, as groups of up to `_WHOLE_BYTES`: name → bytes."""
     listed = pa.table(table.get_add_actions(flatten=True))
     groups: list[dict[str, int]] = [{}]
     total = 0

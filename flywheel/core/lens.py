@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flywheel.core.ledger import Ledger
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import parquet_list, register
+from flywheel.core.storage import read_parquet, register
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def connect(workspace: Workspace, ledgers: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB connection with a view per ledger; a ledger without a file is empty.
+    """An in-memory DuckDB connection with a view per ledger; the view of a ledger without files is empty.
 
-    Extensions are never fetched. Open one per question, so no view is ever stale.
+    Extensions are never downloaded. Open a new connection per question, so that no view is stale.
     """
     import duckdb
 
@@ -38,16 +38,16 @@ def ledger(workspace: Workspace, name: str) -> tuple[str, list[str]]:
 
 
 def select(schema: pa.Schema, files: Sequence[str]) -> str:
-    """The SELECT of a schema's columns from Parquet files; without files it has no row."""
+    """The SELECT of a schema's columns from Parquet files; without files it returns no rows."""
     if files:
         columns = ", ".join(f'"{field.name}"' for field in schema)
-        return f"SELECT {columns} FROM read_parquet({parquet_list(files)}, union_by_name=true)"
+        return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
     typed = ", ".join(f'NULL::{duck(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {typed} WHERE false"
 
 
 def duck(kind: pa.DataType) -> str:
-    """DuckDB's name of an Arrow type."""
+    """The DuckDB name of an Arrow type."""
     if pa.types.is_list(kind):
         return f"{duck(kind.value_type)}[]"
     names = {"string": "VARCHAR", "large_string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN"}

@@ -1,4 +1,4 @@
-"""A lock between processes: of the operating system where the file is local, on S3 an object that its holder renews."""
+"""A lock between processes: a file lock of the operating system, or on S3 an object that its holder renews."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flywheel.core.storage import create, read_tagged, remote, replace
 
-_SILENT_SECONDS = 60.0  # a holder that has not renewed for so long is gone
+if TYPE_CHECKING:
+    from flywheel.core.storage import RemotePath
+
+_SILENT_SECONDS = 60.0  # a holder that has not renewed for this long counts as dead
 _RENEW_SECONDS = 10.0
 _POLL_SECONDS = 0.3
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock at `path`, and hold it.
+    """Wait until no other process holds the lock at `path`, then hold it.
 
-    Errors: `RuntimeError` afterwards, where this process stood still for so long that another one took the lock over.
+    Errors: `RuntimeError` at the end if this process stalled for so long that another one took over the lock.
     """
     if remote(path):
         with _held(path):
@@ -33,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _held(path: RemotePath) -> Iterator[None]:
     me, done = uuid.uuid4().hex.encode(), threading.Event()
     _take(path, me)
     renewal = threading.Thread(target=_renew, args=(path, me, done), daemon=True)
@@ -47,12 +51,12 @@ def _held(path: Path) -> Iterator[None]:
         if mine:
             path.unlink(missing_ok=True)
     if not mine:
-        raise RuntimeError(f"another process took over the lock {path}: run again, what is done is not done twice")
+        raise RuntimeError(f"another process took over the lock {path}: run again, finished work is not repeated")
 
 
-def _take(path: Path, me: bytes) -> None:
-    """Create the object, or replace, by compare-and-swap, one that nobody has renewed while we watched."""
-    seen, since = "", time.monotonic()
+def _take(path: RemotePath, me: bytes) -> None:
+    """Create the object, or replace one that nobody renews while we watch, by compare-and-swap."""
+    last_tag, since = "", time.monotonic()
     while True:
         with suppress(FileExistsError):
             create(path, me)
@@ -60,23 +64,23 @@ def _take(path: Path, me: bytes) -> None:
         with suppress(FileNotFoundError):
             content, tag = read_tagged(path)
             if content.startswith(me):
-                return  # created by us: the answer was lost, and the repeated request refused
-            if tag != seen:
-                seen, since = tag, time.monotonic()
+                return  # we created it: the answer was lost, and the repeated request refused
+            if tag != last_tag:
+                last_tag, since = tag, time.monotonic()
             elif time.monotonic() - since > _SILENT_SECONDS and replace(path, me, tag):
                 return
         time.sleep(_POLL_SECONDS)
 
 
-def _renew(path: Path, me: bytes, done: threading.Event) -> None:
+def _renew(path: RemotePath, me: bytes, done: threading.Event) -> None:
     while not done.wait(_RENEW_SECONDS):
-        with suppress(OSError):  # the next time will do
+        with suppress(OSError):  # try again next time
             content, tag = read_tagged(path)
             if content.startswith(me):
                 replace(path, me + b" %d" % time.time_ns(), tag)
 
 
-def _is_mine(path: Path, me: bytes) -> bool:
+def _is_mine(path: RemotePath, me: bytes) -> bool:
     try:
         return read_tagged(path)[0].startswith(me)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Peak resident memory of this process and all it started, sampled in a thread."""
+"""Peak resident memory of this process and its descendants, sampled in a thread."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import psutil
 
 
 class PeakMemory:
-    """Context manager; `peak` is the largest sum over the process tree, in bytes (proportional set size where the
-    system tells it, so that shared pages count once; resident set size elsewhere).
+    """Context manager; `peak` is the largest sum over the process tree, in bytes.
+
+    The sum is of proportional set sizes, which count shared pages once; of resident set sizes where the system does not
+    report the former.
     """
 
     def __init__(self, every: float = 3.0) -> None:
@@ -40,5 +42,5 @@ def _tree() -> int:
         try:
             total += getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended while we looked
+            continue  # the process ended meanwhile
     return total

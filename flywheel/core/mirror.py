@@ -1,7 +1,8 @@
-"""Local copies of what lies on S3 but must be plain files: checkpoints while they are trained and loaded, databases.
+"""Local copies of objects on S3 that must be plain files: checkpoints in training or in use, and databases.
 
-The copy of s3://bucket/key is `image-flywheel/s3/<server>/bucket/key` in the user's cache folder.
-Only what a run or a feedback server on this machine has not yet published is there alone. A local path is its own copy.
+The copy of s3://bucket/key is `image-flywheel/s3/<server>/bucket/key` in the user's cache folder. The cache is
+disposable, except for files that a run or a feedback server on this machine has not published yet. A local path is its
+own copy.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flywheel.core.storage import endpoint, located, remote
 
-_PUBLISH_SECONDS = 60.0  # what a machine loses with its disk is at most this much training
+if TYPE_CHECKING:
+    from flywheel.core.storage import RemotePath
+
+_PUBLISH_SECONDS = 60.0  # a machine that loses its disk loses at most this much training
 
 
 def mirror(place: str | os.PathLike[str]) -> Path:
-    """Where the copy of a file or folder is; it need not be there."""
+    """Path of the copy of a file or folder; the copy need not exist."""
     path = located(place)
     if not remote(path):
         return path
@@ -30,14 +34,14 @@ def mirror(place: str | os.PathLike[str]) -> Path:
 
 
 def fetched(place: str | os.PathLike[str]) -> Path:
-    """The copy of a file or folder, made equal to what is on S3: only what differs is read."""
+    """The copy of a file or folder, brought up to date with S3: only files that differ are read."""
     path, copy = located(place), mirror(place)
     if not remote(path):
         return copy
-    there = _there(path)
-    for name in [n for n in _here(copy) if n not in there]:
+    objects = _objects(path)
+    for name in [n for n in _files(copy) if n not in objects]:
         (copy / name).unlink()
-    for name, info in there.items():
+    for name, info in objects.items():
         file = copy / name
         if not _same(file, info):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +57,7 @@ def fetched(place: str | os.PathLike[str]) -> Path:
 
 
 def kept(files: Sequence[str]) -> list[str]:
-    """Copies of files that never change, such as those of ledgers: each is fetched once, many side by side."""
+    """Copies of files that never change, such as those of ledgers: each is fetched once, many at a time."""
     copies = [mirror(f) for f in files]
     missing = [(f, c) for f, c in zip(files, copies) if not c.exists()]
     if missing and remote(path := located(files[0])):
@@ -66,55 +70,54 @@ def kept(files: Sequence[str]) -> list[str]:
 
 
 def publish(place: str | os.PathLike[str]) -> None:
-    """Make a folder on S3 equal to its copy: only what differs is written. Hidden files are still in the making.
+    """Bring a folder on S3 up to date with its copy: only files that differ are written; hidden ones are unfinished.
 
-    JSON is written last and removed first: a checkpoint with its `config.json` is whole.
+    JSON is written last and removed first, so that a checkpoint with a `config.json` is complete.
     """
     path, copy = located(place), mirror(place)
     if not remote(path) or not copy.is_dir():
         return
-    here, there = _here(copy), _there(path)
-    gone = sorted((n for n in there if n not in here), key=_json_last, reverse=True)
-    for name in gone:
-        path.fs.rm_file(there[name]["name"])
-    changed = [n for n in sorted(here, key=_json_last) if n not in there or not _same(copy / n, there[n])]
+    files, objects = _files(copy), _objects(path)
+    for name in sorted(objects.keys() - files, key=_json_last, reverse=True):
+        path.fs.rm_file(objects[name]["name"])
+    changed = [n for n in sorted(files, key=_json_last) if n not in objects or not _same(copy / n, objects[n])]
     for name in changed:
         with suppress(FileNotFoundError):  # an intermediate checkpoint that was pruned just now
             path.fs.put_file(str(copy / name), str(path / name))
     if changed:
-        there = _there(path)
+        objects = _objects(path)
         for name in changed:
             with suppress(FileNotFoundError, KeyError):
-                _date(copy / name, there[name])
+                _date(copy / name, objects[name])
 
 
 class Publisher:
-    """Publishes folders now and then while something works in their copies; called as often as its owner likes."""
+    """Publishes folders at most once a minute while their copies are worked in; may be called at any rate."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
         self.last = time.monotonic()
 
     def __call__(self) -> None:
-        """Publish if the last time is long ago."""
+        """Publish if the last time was more than a minute ago."""
         if time.monotonic() - self.last >= _PUBLISH_SECONDS:
             for folder in self.folders:
                 publish(folder)
             self.last = time.monotonic()
 
 
-def _there(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Name below `path` → size and time of each object; of a single object, under the empty name.
+def _objects(path: RemotePath) -> dict[str, Mapping[str, Any]]:
+    """Name below `path` → size and time of each object; the name is empty if `path` is an object itself.
 
-    Some tools mark a folder by an object of its name and a slash: that is no file.
+    Some tools mark a folder by an object of its name and a slash: these are left out.
     """
-    found = path.fs.find(str(path), detail=True)
+    listing = path.fs.find(str(path), detail=True)
     start = len(path.path.rstrip("/"))
-    return {name[start:].lstrip("/"): info for name, info in found.items() if not name.endswith("/")}
+    return {name[start:].lstrip("/"): info for name, info in listing.items() if not name.endswith("/")}
 
 
-def _here(copy: Path) -> set[str]:
-    """Names of the copy's files, without what is hidden or in a hidden folder."""
+def _files(copy: Path) -> set[str]:
+    """Names of the copy's files, except those that are hidden or in a hidden folder."""
     names = (p.relative_to(copy) for p in copy.rglob("*") if p.is_file())
     return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
 
@@ -132,7 +135,7 @@ def _date(file: Path, info: Mapping[str, Any]) -> None:
 
 
 def _stamp(info: Mapping[str, Any]) -> int:
-    """Modification time, in ns, that marks a copy of this object: S3 counts seconds, its tag fills the digits below."""
+    """Modification time in ns that marks a copy of this object: its time in seconds, then digits from its tag."""
     below = int(hashlib.sha256(info["ETag"].encode()).hexdigest()[:16], 16) % 10**9
     return int(info["LastModified"].timestamp()) * 10**9 + below
 
@@ -144,5 +147,5 @@ def _json_last(name: str) -> tuple[bool, str]:
 def _drop_empty(copy: Path) -> None:
     folders = sorted((p for p in copy.rglob("*") if p.is_dir()), reverse=True)
     for folder in folders:
-        with suppress(OSError):  # it has files
+        with suppress(OSError):  # not empty
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""What installed packages add by entry points: scorers, verifiers, synthesis recipes, suites, meanings of prompts."""
+"""Entry points of installed packages: scorers, verifiers, synthesis recipes, suites, meanings of prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user sees while a run works: one line per step and a bar inside it, on stderr, so that stdout stays data."""
+"""Progress of a run: one line per step with a bar, on stderr, so that stdout carries only data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TextIO
 
 
 class Progress:
-    """Prints steps and their advance. On a terminal the bar redraws in place, elsewhere a line comes every few seconds.
+    """Prints steps and how far they are. A terminal gets a bar that is redrawn, a file a line every few seconds.
 
-    Called as `progress(done, total, note)` by the step that works; `None` totals are counted up without a share.
+    The running step calls `progress(done, total, note)`; without a total, only the count is shown.
     """
 
     def __init__(self, stream: TextIO | None = None, *, every: float = 5.0) -> None:
@@ -26,7 +26,7 @@ class Progress:
 
     @contextmanager
     def step(self, label: str) -> Iterator[None]:
-        """Announce a step, and say how long it took when it ends well."""
+        """Announce a step, and print how long it took when it ends without error."""
         self._label, self._last, began = label, time.monotonic(), time.monotonic()
         self._print(f"{self._clock()} {label} …", redraw=True)
         yield
@@ -41,7 +41,7 @@ class Progress:
         self._print(f"{self._clock()} {self._label} {share} {note}".rstrip(), redraw=True)
 
     def say(self, text: str) -> None:
-        """One line of its own."""
+        """Print a separate line."""
         self._print(f"{self._clock()} {text}", redraw=False)
 
     def _clock(self) -> str:

@@ -1,24 +1,28 @@
-"""Records that files hold: shard manifests, a round's plan and its result. Each has one reader and one writer."""
+"""Records stored in JSON files: shard manifests, plans and results of rounds. Each has one reader and one writer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
 
-BASE = "base"  # slice of the rows that curation admitted; every other slice is a capability
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
+BASE = "base"  # slice of the rows that curation admitted; all other slices are capabilities
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile:
     """One Parquet file of a shard manifest. `path` is relative to the manifest; all rows share one layout.
 
-    bucket, width, height: pixels. references: pictures that each row edits. stages: those that admitted the rows.
-    slice: None where the rows say it themselves. least_weight: smallest weight of a row; None where no row has one.
+    bucket, width, height: pixels. references: reference pictures per row. stages: the stages that admitted the rows.
+    slice: None if the rows have it in a column. least_weight: smallest weight of a row; None if no row has a weight.
     """
 
     path: str
@@ -37,7 +41,7 @@ class ShardFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The files of a snapshot's shards, or of a round's remedies. `balanced`: stages whose rows are drawn by weight."""
+    """The shards of a snapshot, or of a round's remedies. balanced: stages that draw rows by weight."""
 
     snapshot: str
     files: tuple[ShardFile, ...]
@@ -49,7 +53,7 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The manifest in `path`. Errors: `UsageError` for a file that holds something else."""
-        return cls.of(read_json(path), path)
+        return cls.of(_json(path), path)
 
     @classmethod
     def of(cls, value: Any, where: object) -> Self:
@@ -63,9 +67,10 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class MixEntry:
-    """A slice's share of a round's training batches, and why.
+    """A slice's share of a round's training batches, with the reason.
 
-    samples: new samples that the round asks its remedies for; round: the earlier round whose remedies are kept.
+    samples: number of new samples that the remedies provide; cases: open cases behind the share; round: the earlier
+    round whose remedies are kept.
     """
 
     slice: str
@@ -78,10 +83,10 @@ class MixEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Pins:
-    """The inputs that a round is made from, each with its digest.
+    """The inputs of a round, each with its digest.
 
-    policy, preset: name and sha256; suites: path, sha256 and number of prompts; checkpoint: SHA-256 of the incumbent's
-    weights.
+    policy, preset: name and sha256; suites: path, sha256 and number of prompts; incumbent: workspace path;
+    checkpoint: SHA-256 of the incumbent's weights.
     """
 
     snapshot: str
@@ -98,8 +103,8 @@ class Pins:
 class RoundPlan(Pins):
     """What a round trains on, for how long and why.
 
-    recipe: name and changes of a training recipe; steps: optimiser steps; cases: ids of those that it serves; waiting:
-    {track: open cases that no data serves}.
+    recipe: name and changes of a training recipe; steps: optimiser steps; targets: capabilities; cases: ids of the
+    cases that it serves; waiting: {track: open cases that data does not serve}.
     """
 
     round: int
@@ -113,13 +118,13 @@ class RoundPlan(Pins):
 
     @property
     def requests(self) -> tuple[MixEntry, ...]:
-        """Entries that ask for new samples; the others name the base pool and earlier rounds."""
+        """The entries that ask for new samples; the others are the base pool and remedies of earlier rounds."""
         return tuple(m for m in self.mix if m.samples is not None)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The plan in `path`. Errors: `UsageError` for a file that holds something else."""
-        return _record(cls, read_json(path), path, lambda v: v | {"mix": tuple(_mix_entry(m) for m in v["mix"])})
+        return _record(cls, _json(path), path, lambda v: v | {"mix": tuple(_mix_entry(m) for m in v["mix"])})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -132,7 +137,7 @@ class RoundPlan(Pins):
 
 @dataclass(frozen=True)
 class GateLine:
-    """One capability: failure rates of both on the same prompts, the 95 % interval of their difference, the outcome."""
+    """One capability at the gate: both failure rates on the same prompts, the 95 % interval of their difference."""
 
     check: str
     n: int
@@ -149,9 +154,9 @@ class GateLine:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
-    """What came of a round: the gate's verdict, failure rates by capability, the cases that changed.
+    """The result of a round: the gate's verdict, failure rates by capability, and the changed cases.
 
-    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}.
+    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids.
     """
 
     round: int
@@ -172,7 +177,7 @@ class RoundResult:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The result in `path`. Errors: `UsageError` for a file that holds something else."""
-        return cls.of(read_json(path), path)
+        return cls.of(_json(path), path)
 
     @classmethod
     def of(cls, value: Any, where: object) -> Self:
@@ -188,7 +193,15 @@ class RoundResult:
         write_json(path, self.as_dict())
 
 
-def _record(cls: Any, value: Any, where: object, parts: Any) -> Any:
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged, it is not JSON ({error}): restore the file") from error
+
+
+def _record(cls: type[Record], value: Any, where: object, parts: Callable[[Any], Mapping[str, Any]]) -> Record:
+    """The record of a JSON value; parts: replaces the entries of the value that are records themselves."""
     try:
         return cls(**_tuples(parts(value)))
     except (TypeError, KeyError, AttributeError) as error:
@@ -205,7 +218,7 @@ def _mix_entry(value: Mapping[str, Any]) -> MixEntry:
 
 
 def _with_slice(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Workspaces of format 1 call the slice `track`."""
+    """In workspaces of format 1 the slice is named `track`."""
     return {"slice" if key == "track" else key: part for key, part in value.items()}
 
 
@@ -213,5 +226,5 @@ def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(part) if isinstance(part, list) else part for key, part in value.items()}
 
 
-def _without_none(record: Any) -> dict[str, Any]:
+def _without_none(record: DataclassInstance) -> dict[str, Any]:
     return {key: part for key, part in asdict(record).items() if part is not None}

@@ -1,4 +1,4 @@
-"""Arrow schema of every table; each column says what it means, and its unit."""
+"""Arrow schemas of all tables; each column carries its meaning and unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TASKS = ("t2i", "ti2i")
 STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
 ROW_GROUP = 64  # rows per Parquet row group of a shard
 TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
-# An event's place in a case's life: within a round, later kinds win. `seen` (more signals of it) changes no status.
+# Kinds of case events; within a round, later kinds win. `seen` (more signals of a case) never changes the status.
 CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
 DECISIONS = ("promote", "reject", "rollback")
@@ -18,12 +18,12 @@ REVIEW_EVENTS = ("queued", "claimed", "accepted", "rejected")
 
 
 def slice_column(names: Collection[str]) -> str:
-    """Name of the column that holds a shard row's slice: `track` in workspaces of format 1."""
+    """Name of the column that holds a row's slice, given all column names: `track` in files of workspace format 1."""
     return "slice" if "slice" in names else "track"
 
 
 def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> pa.Field:
-    """An Arrow field that carries its own documentation (metadata key `doc`)."""
+    """An Arrow field with its documentation in the metadata key `doc`."""
     return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
 
 
@@ -61,14 +61,14 @@ QUARANTINE = pa.schema(
     ]
 )
 
-# Keys of every score file: one row per row of the pool shard it belongs to, in the same order.
+# Keys of every score file, which has one row per row of its pool shard, in the same order.
 SCORE_KEYS = (
     column("row", pa.int32(), "row number inside the pool shard"),
     column("sample_id", pa.string(), "sample that was scored"),
     column("error", pa.string(), "why this row has no scores; null when it has"),
 )
 
-# Side-cars of a pool shard: what a model said about its pictures.
+# Side-cars of a pool shard: captions that a model wrote for its pictures.
 CAPTIONS = pa.schema(
     [
         column("sample_id", pa.string(), "sample that was described"),

@@ -1,8 +1,8 @@
-"""What a scorer is, and what it sees. One scorer serves three uses: curation filter, evaluation verifier, RL reward."""
+"""The scorer protocol. A scorer has three uses: curation filters, evaluation verifiers and RL rewards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as a scorer sees it: encoded bytes plus text; each decode happens at most once and is shared.
+    """One sample as scorers see it: encoded image, text and references.
 
-    `header` and `pixels` raise `BadImage`.
+    Each decoded form is computed on first use and shared by all scorers; unusable images raise `BadImage` then.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> item = fw.Item(Path("photos/0.png").read_bytes(), caption="a texture")
+    >>> item.pixels.shape, item.header.format
+    ((300, 400, 3), 'PNG')
     """
 
     image: bytes
@@ -31,37 +37,52 @@ class Item:
 
     @cached_property
     def header(self) -> Image.Image:
-        """The opened, undecoded PIL image: format, size, EXIF."""
+        """PIL image, opened but not decoded: format, size, EXIF."""
         return open_image(self.image)
 
     @property
     def is_jpeg(self) -> bool:
-        """A JPEG in color or gray: what can be decoded at reduced scale."""
+        """Is it a JPEG in color or gray? Those can be decoded at reduced scale."""
         return is_jpeg(self.header)
 
     @cached_property
     def upright(self) -> Image.Image:
-        """RGB PIL image, fully decoded, EXIF orientation applied, at native resolution."""
+        """RGB PIL image at native resolution, EXIF orientation applied."""
         return decode(self.image)
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, 3], upright, long side at most `WORKING_SIDE` pixels (area average): the one shared decode."""
+        """Upright RGB, uint8 [H, W, 3], with a long side of at most `WORKING_SIDE` pixels (area average)."""
         return shrunk(self.at_least(WORKING_SIDE), WORKING_SIDE)
 
     def at_least(self, side: int) -> np.ndarray:
-        """uint8 [H, W, 3], upright, at the least scale that the format decodes to with a long side not below `side`.
+        """Upright RGB, uint8 [H, W, 3], at the smallest decodable scale with a long side of at least `side` pixels.
 
-        A decode of its own: for who needs less than `pixels`, and nothing else of the picture.
+        Decodes separately, for callers that need fewer pixels than `pixels` and nothing else.
         """
-        found = reduced_jpeg(self.header, self.image, side) if self.is_jpeg else None
-        return np.asarray(self.upright) if found is None else found
+        reduced = reduced_jpeg(self.header, self.image, side) if self.is_jpeg else None
+        return np.asarray(self.upright) if reduced is None else reduced
 
 
 class Scorer(Protocol):
-    """Turns items into columns. Pure: same item, same columns; thresholds are no part of it.
+    """Computes columns of items. Pure: equal items give equal columns. Thresholds belong to policies.
 
-    `name` prefixes its columns in a policy (`header.short_edge`); `version` changes whenever a value could change.
+    name: prefix of the columns in a policy (`header.short_edge`); version: must change whenever a value could change;
+    fields: the columns.
+
+    >>> import flywheel as fw
+    >>> import pyarrow as pa
+    >>> class Brightness:
+    ...     name, version = "brightness", "1"
+    ...     fields = (pa.field("mean", pa.float64()),)
+    ...
+    ...     def score(self, items):
+    ...         return [{"mean": float(item.pixels.mean())} for item in items]
+    >>> scorer: fw.Scorer = Brightness()
+    >>> from pathlib import Path
+    >>> (row,) = scorer.score([fw.Item(Path("photos/0.png").read_bytes())])
+    >>> 0 < row["mean"] < 255
+    True
     """
 
     name: str
@@ -69,19 +90,19 @@ class Scorer(Protocol):
     fields: tuple[pa.Field, ...]
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
-        """One dict per item (keys: `fields`), or the exception that this item alone raised, in its place."""
+        """One dict per item (keys: `fields`); in the place of an item that failed, its exception."""
         ...
 
 
-def per_item(items: Sequence[Item], one: Any) -> list[dict[str, Any] | Exception]:
-    """Apply `one(item) -> dict` to each item; a failure costs exactly its own row.
+def per_item(items: Sequence[Item], score: Callable[[Item], dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+    """Apply `score` to each item; a failure costs exactly its own row.
 
     Errors: `UsageError` for what is no fault of a row: a package that does not load, weights that are missing.
     """
     out: list[dict[str, Any] | Exception] = []
     for item in items:
         try:
-            out.append(one(item))
+            out.append(score(item))
         except Exception as error:  # noqa: BLE001 - the error becomes the row's `error` column, never lost
             raise_environment_error(error)
             out.append(error)

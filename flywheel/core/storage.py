@@ -1,31 +1,39 @@
 """Paths on S3-compatible storage (`s3://bucket/…`), and how Arrow, DuckDB and Delta Lake open them.
 
-Endpoint, region and credentials come from AWS's usual environment variables or profile; nothing of them is written
-anywhere. Requests that fail or hang are repeated by the libraries, with back-off.
+Endpoint, region and credentials come from the usual environment variables or profile of AWS and are never written to a
+file. The libraries repeat requests that fail or hang, with back-off.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import duckdb
 
+    class RemotePath(Path):
+        """For the type check: a `UPath`, which has the methods of `Path` but is not a subclass of it."""
+
+        fs: Any
+        path: str
+
+
 _SCHEME = "s3://"
-_ATTEMPTS = 8  # at each request; with back-off the last one comes after about half a minute …
-_FIRST_ATTEMPTS = 4  # … but whether a server answers at all is known after seconds
+_ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
+_FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
 
 
 def located(address: str | os.PathLike[str]) -> Path:
-    """A `Path`, or for an s3:// address (one that went through `Path` is mended) a `UPath`, which has its methods."""
+    """A `Path`, or a `UPath` (same methods) for an s3:// address; a slash that `Path` collapsed is restored."""
     text = str(address)
     if not text.startswith("s3:/"):
         return Path(address)
@@ -34,13 +42,13 @@ def located(address: str | os.PathLike[str]) -> Path:
     return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
 
 
-def remote(path: Path | str) -> bool:
-    """Is it on object storage?"""
+def remote(path: Path | str) -> TypeGuard[RemotePath]:
+    """True for a path on object storage, which `located` returns as a `UPath`."""
     return str(path).startswith(_SCHEME)
 
 
 def readable(path: Path | str) -> Any:
-    """What Arrow reads a single file from: the path, or the object opened for range requests.
+    """What Arrow can read one file from: the path, or the object opened for range requests.
 
     Errors: `FileNotFoundError`, `OSError`.
     """
@@ -48,7 +56,7 @@ def readable(path: Path | str) -> Any:
 
 
 def create(path: Path, data: bytes) -> None:
-    """Write a small file where there is none. Errors: `FileExistsError`."""
+    """Write a small new file. Errors: `FileExistsError`."""
     if remote(path):
         path.fs.pipe_file(str(path), data, mode="create")
     else:
@@ -56,26 +64,26 @@ def create(path: Path, data: bytes) -> None:
             file.write(data)
 
 
-def read_tagged(path: Path) -> tuple[bytes, str]:
-    """Content of an object, and the tag that names it for `replace`. Errors: `FileNotFoundError`."""
-    tag = path.fs.info(str(path))["ETag"]  # first: where the content is newer than the tag, `replace` refuses
+def read_tagged(path: RemotePath) -> tuple[bytes, str]:
+    """Content of an object, and the tag of this content for `replace`. Errors: `FileNotFoundError`."""
+    tag = path.fs.info(str(path))["ETag"]  # read first: if the content is newer than the tag, `replace` refuses
     return path.fs.cat_file(str(path)), tag
 
 
-def replace(path: Path, data: bytes, tag: str) -> bool:
-    """Write in place of the content of that tag; False where another writer was first."""
+def replace(path: RemotePath, data: bytes, tag: str) -> bool:
+    """Replace the content that has this tag (compare-and-swap); False if another writer was first."""
     bucket, _, key = path.path.partition("/")
     try:
         path.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=tag)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.errno == errno.EINVAL:  # gone, or no longer of that tag
+        if isinstance(error, FileNotFoundError) or error.errno == errno.EINVAL:  # deleted, or another tag
             return False
         raise
     return True
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and everything in it; one that is not there is no error."""
+    """Remove a folder and everything in it; does nothing if it does not exist."""
     if remote(folder):
         with suppress(FileNotFoundError):
             folder.fs.rm(str(folder), recursive=True)
@@ -89,39 +97,58 @@ def arrow() -> Any:
 
 
 def register(con: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """Let a DuckDB connection read the files below `root`."""
+    """Let a DuckDB connection read files below `root`."""
     if remote(root):
         con.register_filesystem(root.fs)
 
 
 def quoted(text: str) -> str:
-    """A string literal of DuckDB."""
+    """The text as a DuckDB string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def parquet_list(files: Iterable[str]) -> str:
-    """DuckDB's list of files to read."""
+    """The files as a DuckDB list literal."""
     return f"[{', '.join(map(quoted, files))}]"
 
 
+def read_parquet(files: Iterable[str], **options: str) -> str:
+    """DuckDB's table function for exactly these files; options: its named parameters, as SQL.
+
+    A path is text: neither `*`, `?` and `[` nor `name=value` mean anything in it.
+    """
+    named = {"hive_partitioning": "false"} | options
+    return f"read_parquet({parquet_list(map(pattern, files))}, {', '.join(f'{k}={v}' for k, v in named.items())})"
+
+
+def pattern(file: str) -> str:
+    """The glob pattern that matches exactly this path: DuckDB takes every path for one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", file)
+
+
+def delta_address(path: Path) -> str:
+    """Address of a Delta table: a URL, in which every character of a folder's name is itself."""
+    return str(path) if remote(path) else path.absolute().as_uri()
+
+
 def delta_options(path: Path) -> dict[str, str]:
-    """Storage options of Delta Lake for a table at `path`: what it would not find in the environment by itself."""
+    """Storage options of Delta Lake for a table at `path`: those that it does not read from the environment itself."""
     if not remote(path):
         return {}
     server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
-    region = {"aws_region": _region()} if _region() else {}
-    # Ten attempts from a tenth of a second on, the default, are over after two seconds.
+    region = {"aws_region": name} if (name := _region()) else {}
+    # The default, ten attempts that start a tenth of a second apart, gives up after two seconds.
     return server | region | {"aws_conditional_put": "etag", "backoff_config.init_backoff": "1 s"}
 
 
 def require_bucket(path: Path) -> None:
-    """Ask for the bucket of a path. Errors: `FileNotFoundError`, `PermissionError`, `OSError`."""
+    """Check that the bucket of a path exists. Errors: `FileNotFoundError`, `PermissionError`, `OSError`."""
     from botocore.exceptions import BotoCoreError
     from s3fs import S3FileSystem
 
     try:
         S3FileSystem(**_options(_FIRST_ATTEMPTS)).call_s3("head_bucket", Bucket=path.drive)
-    except BotoCoreError as error:  # no credentials, no answer
+    except BotoCoreError as error:  # no credentials, or the server does not answer
         raise OSError(str(error)) from error
 
 
@@ -138,12 +165,12 @@ def _options(attempts: int = _ATTEMPTS) -> dict[str, Any]:
 
 
 def endpoint() -> str:
-    """Address of the S3 server; empty for Amazon's."""
+    """Address of the S3 server; empty for Amazon's own."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _region() -> str | None:
-    """None: each library asks the profile."""
+    """The region in the environment; if None, each library reads the profile."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
@@ -152,11 +179,11 @@ def _arrow(endpoint: str, region: str | None) -> Any:
     from pyarrow import fs
 
     scheme, _, host = endpoint.rpartition("://")
-    given = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
+    server = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
     return fs.S3FileSystem(
         region=region,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
         connect_timeout=_CONNECT_SECONDS,
         request_timeout=_READ_SECONDS,
-        **given,
+        **server,
     )

@@ -1,13 +1,13 @@
-"""Makes torchvision importable beside a CPU build of torch: transformers, diffusers and open_clip import it."""
+"""Make torchvision importable with a CPU build of torch: transformers, diffusers and open_clip import it."""
 
 from __future__ import annotations
 
 
 def declare_operators() -> None:
-    """Declare the schemas of torchvision's `nms` and `qnms` where its compiled extension does not load; safe to repeat.
+    """Declare the operators `nms` and `qnms` if torchvision's compiled extension does not load; safe to repeat.
 
-    torchvision registers shape functions for both when it is imported, which fails while the operators are unknown.
-    Nothing here calls them.
+    Importing torchvision registers shape functions for both, which fails while the operators are undeclared. This
+    project never calls them.
     """
     import sys
     from contextlib import suppress
@@ -19,7 +19,8 @@ def declare_operators() -> None:
     if "torchvision" in sys.modules:
         return
     # First the extension itself: where it loads, it would abort the process on finding the operators declared.
-    for library in Path(util.find_spec("torchvision").origin).parent.glob("_C.*"):
+    spec = util.find_spec("torchvision")
+    for library in Path(spec.origin).parent.glob("_C.*") if spec and spec.origin else ():
         with suppress(OSError):
             torch.ops.load_library(str(library))
     signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -1,8 +1,10 @@
-"""Where every file of a workspace lives."""
+"""The layout of a workspace: the place of every file."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,38 +12,50 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
 from flywheel.core.storage import located, remote, require_bucket
 
-# Version of the on-disk layout; raised when an older reader could misread a newer workspace.
+# Version of the layout; raised when an older version could misread a newer workspace.
 # 2: the slice of a shard row and of a plan's mix is named `slice`; in format 1 it is named `track`.
 FORMAT = 2
 _MARKER = "workspace.json"
 _ROUND = "round-"
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
 
 
 class Workspace:
-    """The folder of one pool, its scores, shards, checkpoints and ledgers; `Workspace(root)` opens or creates it.
+    """The folder of a pool, its scores, shards, checkpoints and ledgers; `Workspace(root)` opens or creates it.
 
-    root: a folder, or s3://bucket/prefix. Paths on S3 have the methods of `Path`; other libraries open them by
-    `flywheel.core.storage`. Errors: `UsageError` when the path is a file, was written by a newer version, or S3
-    refuses.
+    root: a folder, or s3://bucket/prefix. Paths on S3 have the methods of `Path`; `flywheel.core.storage` opens them
+    for other libraries. create: False opens existing workspaces only. Errors: `UsageError` if the path is a file or a
+    folder of other files, a newer version wrote the workspace, or S3 refuses access.
+
+    >>> import flywheel as fw
+    >>> workspace = fw.Workspace("empty")
+    >>> workspace.round(1).plan.relative_to(workspace.root).as_posix()
+    'rounds/round-0001/plan.json'
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
         self.root = located(root).expanduser().resolve()
+        if unusable := _UNUSABLE.search(str(self.root)):
+            raise UsageError(
+                f"--workspace {str(self.root)!r}: Delta Lake cannot open tables below a folder with {unusable[0]!r} in"
+                " its name: rename the folder, or choose another"
+            )
         if remote(self.root):
             require_storage(self.root)
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
-            raise UsageError(f"--workspace {root} is a file: give a folder")
+            raise UsageError(f"--workspace {root} is a file: pass a folder")
         if not marker.exists():
             if not create:
                 raise UsageError(
                     f"no workspace at {root}: create one with `flywheel run --source DIR --workspace {root}`"
                 )
             used = self.root.exists() and any(p for p in self.root.iterdir() if not p.name.startswith("."))
-            if used and not marker.exists():  # asked again: another process may just have made it
-                raise UsageError(f"--workspace {root} is not empty and not a workspace: give a new or an empty folder")
+            if used and not marker.exists():  # checked again: another process may have created it
+                raise UsageError(f"--workspace {root} is not empty and not a workspace: pass a new or an empty folder")
             write_json(marker, {"format": FORMAT})
         self.format = self._read_format(marker)
+        self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace
 
     def _read_format(self, marker: Path) -> int:
         try:
@@ -57,9 +71,9 @@ class Workspace:
         return version
 
     def upgrade(self) -> None:
-        """Mark a workspace of an older format as written by this version; the old marker is kept beside the new one.
+        """Mark a workspace of an older format as written by this version, so that older versions refuse to open it.
 
-        Older versions then refuse to open it. No other file changes: the readers accept both formats.
+        The old marker is kept as `workspace.format-N.json`. No other file changes: readers accept all formats.
         """
         if self.format < FORMAT:
             write_json(self.path(f"workspace.format-{self.format}.json"), {"format": self.format})
@@ -71,7 +85,7 @@ class Workspace:
         return self.root.joinpath(*parts)
 
     def round(self, number: int) -> RoundPlaces:
-        """The places of one round."""
+        """The files and folders of one round."""
         return RoundPlaces(self.root, number)
 
     @property
@@ -81,7 +95,7 @@ class Workspace:
 
     @property
     def held_out(self) -> Path:
-        """Ids of the pictures that only evaluation may see."""
+        """Ids of the pictures that are kept out of training."""
         return self.path("suite", "held_out.json")
 
     @property
@@ -94,19 +108,19 @@ class Workspace:
         return self.path("snapshots", name, f"{table}.parquet") if table else self.path("snapshots", f"{name}.json")
 
     def batches(self) -> list[Path]:
-        """Folders of the pool's finished batches, oldest first: a batch counts once its manifest is there."""
+        """Folders of the finished pool batches, oldest first: a batch is finished once its manifest exists."""
         return sorted(p.parent for p in self.path("pool").glob("*/manifest.json"))
 
     def shard_manifests(self) -> list[Path]:
-        """Every manifest of training shards: those of snapshots, then those of rounds' remedies."""
+        """Every manifest of training shards: of snapshots, then of remedies."""
         return [p for kind in ("shards", "remedies") for p in sorted(self.path(kind).glob("*/manifest.json"))]
 
     def remedies(self) -> list[Path]:
-        """Every round's folder of remedies, oldest round first."""
+        """The remedy folders of all rounds, oldest round first."""
         return sorted(self.path("remedies").glob(f"{_ROUND}*"))
 
     def sweep(self) -> int:
-        """Remove temporary files that killed writers left behind; returns how many. Only the run's owner calls this."""
+        """Remove temporary files of killed writers; returns how many. Call it only while holding the workspace."""
         stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()] if not remote(self.root) else []
         for p in stale:
             p.unlink(missing_ok=True)
@@ -115,7 +129,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class RoundPlaces:
-    """Where one round keeps its files; nothing is created."""
+    """The files and folders of one round; nothing is created."""
 
     root: Path  # of the workspace
     number: int
@@ -131,17 +145,17 @@ class RoundPlaces:
 
     @property
     def plan(self) -> Path:
-        """What the round trains on and why."""
+        """The round's plan."""
         return self.root / "rounds" / self.name / "plan.json"
 
     @property
     def result(self) -> Path:
-        """The gate's verdict and what it follows from."""
+        """The round's result."""
         return self.root / "rounds" / self.name / "result.json"
 
     @property
     def remedies(self) -> Path:
-        """Folder of everything that was retrieved or made for the round's cases."""
+        """Folder of the samples, rewards and prompts for the round's cases."""
         return self.root / "remedies" / self.name
 
     @property
@@ -151,7 +165,7 @@ class RoundPlaces:
 
     @property
     def remedy_counts(self) -> Path:
-        """How many samples each capability got, and how many were refused."""
+        """Numbers of remedy samples by capability: retrieved, generated, refused, rejected."""
         return self.remedies / "counts.json"
 
     @property
@@ -161,7 +175,7 @@ class RoundPlaces:
 
     @property
     def export(self) -> Path:
-        """The analysts' DuckDB file."""
+        """DuckDB file for analysts."""
         return self.root / "exports" / f"{self.name}.duckdb"
 
     def checkpoint(self, arm: str) -> Path:
@@ -169,12 +183,12 @@ class RoundPlaces:
         return self.root / "checkpoints" / self.arm(arm)
 
     def samples(self, arm: str) -> Path:
-        """Folder of an arm's evaluation pictures."""
+        """Folder of an arm's pictures of the held-out suite."""
         return self.root / "samples" / self.arm(arm)
 
 
 def require_storage(root: Path) -> None:
-    """Errors: `UsageError` that says why S3 does not serve `root`."""
+    """Check that S3 serves `root`. Errors: `UsageError` with the reason."""
     try:
         require_bucket(root)
     except FileNotFoundError as error:

@@ -1,10 +1,11 @@
-"""Flat cards: one coloured shape at a stated place, or two or three of a kind."""
+"""Cards with one coloured shape at a stated place, or with two or three equal shapes."""
 
 from __future__ import annotations
 
 import math
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from curation.synthesis.canvas import RGB, Canvas, tint
 from curation.synthesis.sample import Recipe, Sample
@@ -13,7 +14,7 @@ from flywheel.demo.palette import BACKGROUNDS, INKS, SIZES
 
 CENTRES = {"left": (0.27, 0.5), "right": (0.73, 0.5), "top": (0.5, 0.27), "bottom": (0.5, 0.73), "centre": (0.5, 0.5)}
 SINGLE_RADIUS = 0.2
-GROUPS = {  # radius and centres of the copies
+GROUPS = {  # number of shapes → radius, centres
     2: (0.18, ((0.26, 0.5), (0.74, 0.5))),
     3: (0.17, ((0.5, 0.26), (0.25, 0.72), (0.75, 0.72))),
 }
@@ -39,7 +40,7 @@ class Single:
 
 
 @dataclass(frozen=True)
-class Group:
+class ShapeGroup:
     """Two or three equal shapes."""
 
     shape: str
@@ -49,7 +50,7 @@ class Group:
 
 
 def draw_shape(canvas: Canvas, shape: str, x: float, y: float, radius: float, fill: RGB) -> None:
-    """Draw a shape of about equal visual size, centred on (x, y), in units of the side."""
+    """Draw a shape centred on (x, y), all in units of the side; shapes of equal radius look equally large."""
     if shape == "circle":
         canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
     elif shape == "square":
@@ -69,7 +70,7 @@ def draw_shape(canvas: Canvas, shape: str, x: float, y: float, radius: float, fi
 
 
 def draw_single(card: Single, rng: random.Random, side: int | None = None) -> bytes:
-    """PNG of the card; size, place and colour vary a little with `rng`."""
+    """PNG of the card; `rng` varies size, place and colour a little."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), side or rng.choice(SIZES))
     x, y = CENTRES[card.position]
     radius = SINGLE_RADIUS * rng.uniform(0.97, 1.03)
@@ -77,8 +78,8 @@ def draw_single(card: Single, rng: random.Random, side: int | None = None) -> by
     return canvas.png()
 
 
-def draw_group(card: Group, rng: random.Random) -> bytes:
-    """PNG of the card; the copies share one colour and differ a little in place."""
+def draw_group(card: ShapeGroup, rng: random.Random) -> bytes:
+    """PNG of the card; the shapes have one colour, and `rng` varies their places a little."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     radius, centres = GROUPS[card.count]
     fill = tint(INKS[card.color], rng)
@@ -98,7 +99,7 @@ def article(noun: str) -> str:
 
 
 def single_caption(card: Single, rng: random.Random) -> str:
-    """One of several natural wordings; each states shape, colour, place and background."""
+    """One of several wordings; each states shape, colour, place and background."""
     thing, place = f"{card.color} {card.shape}", rng.choice(_PLACE[card.position])
     return rng.choice(
         (
@@ -110,8 +111,8 @@ def single_caption(card: Single, rng: random.Random) -> str:
     )
 
 
-def group_caption(card: Group, rng: random.Random) -> str:
-    """One of several natural wordings; each states number, colour, shape and background."""
+def group_caption(card: ShapeGroup, rng: random.Random) -> str:
+    """One of several wordings; each states number, colour, shape and background."""
     things = f"{_NUMBER[card.count]} {card.color} {_PLURAL[card.shape]}"
     return rng.choice(
         (
@@ -123,8 +124,8 @@ def group_caption(card: Group, rng: random.Random) -> str:
     )
 
 
-def single_checks(card: Single) -> tuple[dict, ...]:
-    """Object, colour and position of the one shape."""
+def single_checks(card: Single) -> tuple[dict[str, Any], ...]:
+    """Object, colour and position of the shape."""
     return (
         {"verifier": "object", "capability": "object", "shape": card.shape},
         {"verifier": "color", "capability": "color", "shape": card.shape, "color": card.color},
@@ -132,18 +133,18 @@ def single_checks(card: Single) -> tuple[dict, ...]:
     )
 
 
-def group_checks(card: Group) -> tuple[dict, ...]:
-    """Number of shapes of that kind."""
+def group_checks(card: ShapeGroup) -> tuple[dict[str, Any], ...]:
+    """Number of equal shapes."""
     return ({"verifier": "count", "capability": "count", "shape": card.shape, "count": card.count},)
 
 
 def single_meaning(card: Single) -> tuple[Meaning | None, ...]:
-    """What the card shows."""
+    """The meaning of the card's caption."""
     return (meaning(single_caption(card, random.Random(0))),)
 
 
-def group_meaning(card: Group) -> tuple[Meaning | None, ...]:
-    """What the card shows."""
+def group_meaning(card: ShapeGroup) -> tuple[Meaning | None, ...]:
+    """The meaning of the card's caption."""
     return (meaning(group_caption(card, random.Random(0))),)
 
 
@@ -152,7 +153,7 @@ def render_single(card: Single, rng: random.Random) -> Sample:
     return Sample(draw_single(card, rng), single_caption(card, rng), "t2i", (), single_checks(card), "single-card")
 
 
-def render_group(card: Group, rng: random.Random) -> Sample:
+def render_group(card: ShapeGroup, rng: random.Random) -> Sample:
     """The card as a sample."""
     return Sample(draw_group(card, rng), group_caption(card, rng), "t2i", (), group_checks(card), "group-card")
 
@@ -165,5 +166,5 @@ def single_cards() -> Recipe:
 
 def group_cards() -> Recipe:
     """Every shape × colour × count × background."""
-    variants = [Group(s, c, n, b) for s in SHAPES for c in INKS for n in GROUPS for b in BACKGROUNDS]
+    variants = [ShapeGroup(s, c, n, b) for s in SHAPES for c in INKS for n in GROUPS for b in BACKGROUNDS]
     return Recipe("group-card", variants, group_meaning, render_group)

@@ -1,4 +1,4 @@
-"""Planted defects: one file or more of every kind that the first stage has to catch, each with the expected end."""
+"""Planted defects: one or more files of each kind that the first stage must catch, each with its expected outcome."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,11 +17,15 @@ from curation.synthesis.canvas import encode
 from flywheel.demo.photographs import crops
 
 ORIENTATION = 0x0112  # EXIF tag
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A planted file. `outcome`: quarantined, dropped or admitted (corrected). `caption` None: no caption row."""
+    """A planted file.
+
+    `outcome`: quarantined, dropped, or admitted (sound, or corrected). `caption` None: the file has no caption row.
+    """
 
     file: str
     data: bytes
@@ -33,7 +38,7 @@ class Defect:
 def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, str]]) -> Iterator[Defect]:
     """Every kind of defect.
 
-    `card`: (file, PNG, caption) of a sound card to duplicate. `spare`: two (PNG, caption) cards of no other file.
+    `card`: (file, PNG, caption) of a sound card to duplicate. `spare`: (PNG, caption) of two cards without a file yet.
     """
     rng = np.random.default_rng(seed)
     pictures = [picture for picture, _ in crops(9, seed=f"{seed}/defects")]
@@ -48,10 +53,10 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
     file, data, caption = card
     yield Defect("copy.png", data, caption, "exact duplicate", "dropped", twin=file)
     large = pictures[2].resize((320, 320), Image.Resampling.LANCZOS)
-    said = "a portrait of an officer"
-    yield Defect("near-original.png", encode(large), said, "none", "admitted")
+    officer = "a portrait of an officer"
+    yield Defect("near-original.png", encode(large), officer, "none", "admitted")
     small = large.resize((288, 288), Image.Resampling.BICUBIC)
-    yield Defect("near-copy.jpg", jpeg(small, 60), said, "near duplicate", "dropped", "near-original.png")
+    yield Defect("near-copy.jpg", jpeg(small, 60), officer, "near duplicate", "dropped", "near-original.png")
 
     white, blue = (encode(Image.new("RGB", (128, 128), c)) for c in ((250, 250, 250), (20, 60, 110)))
     yield Defect("blank-1.png", white, "a white card", "blank", "dropped")
@@ -62,20 +67,19 @@ def defects(seed: int, card: tuple[str, bytes, str], spare: list[tuple[bytes, st
     yield Defect("tiny.png", encode(pictures[3].resize((24, 24))), "a photograph", "too small", "dropped")
     yield Defect("thin.jpg", jpeg(pictures[4].resize((640, 20))), "a photograph of a ribbon", "too small", "dropped")
 
-    (first, said), (second, _) = spare
-    yield Defect("long-caption.png", first, f"{said}, " + ", ".join([said] * 250), "over-long caption", "dropped")
+    (first, words), (second, _) = spare
+    yield Defect("long-caption.png", first, f"{words}, " + ", ".join([words] * 250), "over-long caption", "dropped")
     yield Defect("no-caption.png", second, None, "missing caption", "dropped")
 
     upright = pictures[5].resize((256, 192))
     turned = jpeg(upright.transpose(Image.Transpose.ROTATE_90), orientation=6)
-    said = "a photograph taken with a turned camera"
-    yield Defect("turned.jpg", turned, said, "EXIF rotation", "admitted")
+    yield Defect("turned.jpg", turned, "a photograph taken with a turned camera", "EXIF rotation", "admitted")
     turned_badly = jpeg(pictures[6], orientation=9)
     yield Defect("bad-exif.jpg", turned_badly, "a photograph", "invalid EXIF orientation", "dropped")
 
 
 def jpeg(image: Image.Image, quality: int = 90, orientation: int | None = None) -> bytes:
-    """JPEG bytes, with an EXIF orientation where one is given."""
+    """JPEG bytes, with an EXIF orientation if one is given."""
     out, exif = io.BytesIO(), Image.Exif()
     if orientation is not None:
         exif[ORIENTATION] = orientation
@@ -94,6 +98,6 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def shuffled(values: list, seed: str) -> list:
+def shuffled(values: list[T], seed: str) -> list[T]:
     """The values in an order fixed by `seed`."""
     return random.Random(seed).sample(values, len(values))

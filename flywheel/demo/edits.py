@@ -1,9 +1,11 @@
-"""Edit pairs on cards: recolour, move, replace the word, and edits that have to keep the mascot."""
+"""Edit pairs of cards: recolour a shape, move it, replace a word, and recolour beside the mascot, which must stay."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from curation.synthesis.sample import Recipe, Sample
 from flywheel.demo.cards import Single, draw_single, single_meaning
@@ -21,15 +23,18 @@ _TOWARDS = {
 }
 
 
+Card = TypeVar("Card", Single, Word, Scene)
+
+
 @dataclass(frozen=True)
-class Edit:
-    """A card before and after; both are drawn from one random state, so that only the stated thing changes."""
+class Edit(Generic[Card]):
+    """A card before and after; both are drawn from one random state, so that only what the edit states changes."""
 
-    before: Single | Word | Scene
-    after: Single | Word | Scene
+    before: Card
+    after: Card
 
 
-def recolour_text(edit: Edit, rng: random.Random) -> str:
+def recolour_text(edit: Edit[Single] | Edit[Scene], rng: random.Random) -> str:
     """The instruction to recolour a shape, in one of several wordings."""
     old, new = edit.before, edit.after
     return rng.choice(
@@ -41,13 +46,13 @@ def recolour_text(edit: Edit, rng: random.Random) -> str:
     )
 
 
-def move_text(edit: Edit, rng: random.Random) -> str:
+def move_text(edit: Edit[Single], rng: random.Random) -> str:
     """The instruction to move a shape."""
     thing, where = f"the {edit.before.color} {edit.before.shape}", _TOWARDS[edit.after.position]
     return rng.choice((f"move {thing} {where}", f"shift {thing} {where}"))
 
 
-def reword_text(edit: Edit, rng: random.Random) -> str:
+def reword_text(edit: Edit[Word], rng: random.Random) -> str:
     """The instruction to replace the word."""
     old, new = edit.before, edit.after
     return rng.choice(
@@ -58,14 +63,14 @@ def reword_text(edit: Edit, rng: random.Random) -> str:
     )
 
 
-def keep_text(edit: Edit, rng: random.Random) -> str:
+def keep_text(edit: Edit[Scene], rng: random.Random) -> str:
     """The instruction to recolour the shape beside the mascot."""
     ending = rng.choice(("and keep the mascot", "but keep the mascot as it is"))
     return f"{recolour_text(edit, rng)} {ending}"
 
 
-def render_recolour(edit: Edit, rng: random.Random) -> Sample:
-    """One shape gets another colour."""
+def render_recolour(edit: Edit[Single], rng: random.Random) -> Sample:
+    """The shape gets another colour."""
     checks = (
         {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color},
         {"verifier": "unchanged", "capability": "editing"},
@@ -73,8 +78,8 @@ def render_recolour(edit: Edit, rng: random.Random) -> Sample:
     return _pair(edit, draw_single, recolour_text(edit, rng), checks, "recolour", rng)
 
 
-def render_move(edit: Edit, rng: random.Random) -> Sample:
-    """One shape goes to another place."""
+def render_move(edit: Edit[Single], rng: random.Random) -> Sample:
+    """The shape moves to another place."""
     checks = (
         {"verifier": "position", "capability": "editing", "shape": edit.after.shape, "position": edit.after.position},
         {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color},
@@ -82,36 +87,45 @@ def render_move(edit: Edit, rng: random.Random) -> Sample:
     return _pair(edit, draw_single, move_text(edit, rng), checks, "move", rng)
 
 
-def render_reword(edit: Edit, rng: random.Random) -> Sample:
+def render_reword(edit: Edit[Word], rng: random.Random) -> Sample:
     """Another word in the same ink."""
     checks = ({"verifier": "text", "capability": "text_editing", "text": edit.after.word},)
     return _pair(edit, draw_word, reword_text(edit, rng), checks, "replace-word", rng)
 
 
-def keep_checks(edit: Edit) -> tuple[dict, ...]:
+def keep_checks(edit: Edit[Scene]) -> tuple[dict[str, Any], ...]:
     """The mascot is still there, and the shape has its new colour: a copy of the reference must not pass."""
-    follows = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
-    return ({"verifier": "identity", "capability": "identity"}, follows)
+    recoloured = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
+    return ({"verifier": "identity", "capability": "identity"}, recoloured)
 
 
-def render_keep(edit: Edit, rng: random.Random) -> Sample:
+def render_keep(edit: Edit[Scene], rng: random.Random) -> Sample:
     """The shape beside the mascot gets another colour; the mascot stays."""
     return _pair(edit, draw_scene, keep_text(edit, rng), keep_checks(edit), "keep-mascot", rng)
 
 
-def _pair(edit: Edit, draw, caption: str, checks: tuple[dict, ...], recipe: str, rng: random.Random) -> Sample:
+def _pair(
+    edit: Edit[Card],
+    draw: Callable[[Card, random.Random], bytes],
+    caption: str,
+    checks: tuple[dict[str, Any], ...],
+    recipe: str,
+    rng: random.Random,
+) -> Sample:
     state = rng.getrandbits(64)
     before, after = (draw(card, random.Random(state)) for card in (edit.before, edit.after))
     return Sample(after, caption, "ti2i", (before,), checks, recipe)
 
 
-def _meanings(text, shown):
-    """Meanings of the instruction and of both pictures."""
+def _meanings(
+    text: Callable[[Edit[Card], random.Random], str], shown: Callable[[Card], tuple[Meaning | None, ...]]
+) -> Callable[[Edit[Card]], tuple[Meaning | None, ...]]:
+    """The function from an edit to the meanings of its instruction and of both images."""
 
-    def of(edit: Edit) -> tuple[Meaning | None, ...]:
+    def meanings(edit: Edit[Card]) -> tuple[Meaning | None, ...]:
         return (meaning(text(edit, random.Random(0))), *shown(edit.before), *shown(edit.after))
 
-    return of
+    return meanings
 
 
 def recolour_edits() -> Recipe:
@@ -136,7 +150,7 @@ def reword_edits() -> Recipe:
 
 
 def keep_edits() -> Recipe:
-    """Every scene × new colour of the shape. A scene's own caption is no evaluation prompt: the instruction is."""
+    """Every scene × new colour of the shape. Only instructions are evaluation prompts; captions of scenes are not."""
     scenes = [Scene(s, c, side, b) for s in SHAPES for c in INKS for side in SIDES for b in BACKGROUNDS]
     variants = [Edit(scene, replace(scene, color=c)) for scene in scenes for c in INKS if c != scene.color]
     return Recipe("keep-mascot", variants, _meanings(keep_text, lambda scene: ()), render_keep)

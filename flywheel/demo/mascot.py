@@ -1,4 +1,4 @@
-"""The mascot: one fixed little bear that stands beside a shape and has to survive every edit of it."""
+"""The mascot: a little bear, always the same, beside a shape; it must survive every edit of the shape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from curation.synthesis.canvas import RGB, Canvas, tint
 from flywheel.demo.cards import CENTRES, article, draw_shape, jitter
-from flywheel.demo.meaning import Meaning, meaning
 from flywheel.demo.palette import BACKGROUNDS, INKS, SIZES
 
 RADIUS = 0.19
@@ -17,7 +16,7 @@ _FUR, _EAR, _MUZZLE, _DARK = (150, 92, 48), (104, 60, 30), (246, 224, 190), (36,
 
 @dataclass(frozen=True)
 class Scene:
-    """The mascot on `side`, a shape on the other."""
+    """The mascot on `side`, a shape on the opposite side."""
 
     shape: str
     color: str
@@ -44,28 +43,27 @@ def draw_mascot(canvas: Canvas, x: float, y: float, r: float) -> None:
 
 
 def draw_scene(scene: Scene, rng: random.Random) -> bytes:
-    """PNG of the scene. Equal `rng` states place things equally, so that an edit changes only what it says."""
-    other = SIDES[1 - SIDES.index(scene.side)]
+    """PNG of the scene. Equal `rng` states place things equally, so that an edit changes only what it states."""
     canvas = Canvas(tint(BACKGROUNDS[scene.background], rng, 3), rng.choice(SIZES))
     x, y = CENTRES[scene.side]
     draw_mascot(canvas, x + jitter(rng), y + jitter(rng), RADIUS * rng.uniform(0.97, 1.03))
-    x, y = CENTRES[other]
+    x, y = CENTRES[_opposite(scene.side)]
     at = (x + jitter(rng), y + jitter(rng))
     draw_shape(canvas, scene.shape, *at, RADIUS * rng.uniform(0.97, 1.03), tint(INKS[scene.color], rng))
     return canvas.png()
 
 
 def scene_caption(scene: Scene, rng: random.Random) -> str:
-    """One of several natural wordings."""
-    other, thing = SIDES[1 - SIDES.index(scene.side)], f"{scene.color} {scene.shape}"
+    """One of several wordings."""
+    side, opposite = scene.side, _opposite(scene.side)
+    thing, card = article(f"{scene.color} {scene.shape}"), f"{article(scene.background)} card"
     return rng.choice(
         (
-            f"the mascot on the {scene.side} and {article(thing)} on the {other} of {article(scene.background)} card",
-            f"{article(scene.background)} card with the mascot on the {scene.side} and {article(thing)} on the {other}",
+            f"the mascot on the {side} and {thing} on the {opposite} of {card}",
+            f"{card} with the mascot on the {side} and {thing} on the {opposite}",
         )
     )
 
 
-def scene_meaning(scene: Scene) -> Meaning | None:
-    """What the scene shows."""
-    return meaning(scene_caption(scene, random.Random(0)))
+def _opposite(side: str) -> str:
+    return SIDES[1 - SIDES.index(side)]

@@ -1,4 +1,4 @@
-"""What a prompt asks for, wording aside: so that an evaluation prompt never enters training under other words."""
+"""What a prompt asks for, regardless of wording, so that no evaluation prompt enters training in other words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTING = re.compile(rf"\b({'|'.join(sorted(BACKGROUNDS, key=len, reverse=True)
 
 @dataclass(frozen=True)
 class Meaning:
-    """The content of a prompt, in the order it is named; the background does not count."""
+    """The content of a prompt, in the order of mention; the background is ignored."""
 
     words: tuple[str, ...]
     colors: tuple[str, ...]
@@ -29,7 +29,7 @@ class Meaning:
 
 
 def meaning(prompt: str) -> Meaning | None:
-    """What a prompt about a card asks for; None where it names neither a shape nor a quoted word."""
+    """What a prompt about a card asks for; None if it names neither a shape nor a quoted word."""
     text = normalise(prompt)
     words = tuple(w.strip() for w in _QUOTED.findall(text))
     tokens = [_SYNONYMS.get(t, t) for t in _SETTING.sub(" ", _QUOTED.sub(" ", text)).split()]

@@ -1,6 +1,7 @@
-"""Flat coloured shapes in a picture, by classical vision: background from the border, components, colours, outlines.
+"""Detection of flat coloured shapes by classical vision: background from the border, components, colours, outlines.
 
-Made for cards and their blurred, noisy imitations; a picture without a plain background (a photograph, noise) has none.
+Works on cards and on blurred, noisy imitations of them. No shape is detected in an image without a plain background,
+such as a photograph or noise.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
 SIDE = 128  # pixels: working long side, at which every size below is defined
-MIN_AREA = 0.008  # share of the picture: smaller components are specks
-MIN_OVERLAP = 0.80  # intersection over union with the ideal outline: less is no known shape
-MAX_CORE_SPREAD = 16.0  # ΔE inside a component, rim excluded: more means it is not flat
-_GRID = 48  # pixels: side on which outlines are compared
+MIN_AREA = 0.008  # share of the image: smaller components are specks
+MIN_OVERLAP = 0.80  # intersection over union with the ideal outline: below it the shape is unknown
+MAX_CORE_SPREAD = 16.0  # ΔE inside a component without its rim: above it the component is not flat
+_GRID = 48  # pixels: side of the grid on which outlines are compared
 
-# Several anchors (sRGB) a name: names are regions of colour, not points.
+# Several anchors (sRGB) per name, because a name is a region of colour, not a point.
 _NAMED = {
     "red": [(214, 40, 40), (240, 20, 20), (170, 20, 25), (225, 70, 70)],
     "orange": [(244, 132, 20), (255, 165, 0), (230, 110, 30), (245, 150, 80)],
@@ -43,8 +44,8 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Found:
-    """One component: shape (or `other`), colour name, centre and area as shares of the picture."""
+class Component:
+    """A connected mark: shape (or `other`), colour name, centre and area as shares of the image."""
 
     shape: str
     color: str
@@ -54,7 +55,7 @@ class Found:
 
 
 class Objects:
-    """Flat shapes on a plain background: what, in which colour, where."""
+    """Scorer of flat shapes on a plain background: shape, colour and place of each."""
 
     name = "objects"
     version = "1"
@@ -80,28 +81,28 @@ class Objects:
     )
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
-        """One row per item; `BadImage` where the picture cannot be decoded."""
-        return per_item(items, _one)
+        """One row per item, or `BadImage` if the image cannot be decoded."""
+        return per_item(items, _columns)
 
 
-def _one(item: Item) -> dict[str, Any]:
-    background, found = detect(item.pixels)
+def _columns(item: Item) -> dict[str, Any]:
+    background, objects = detect(item.pixels)
     return {
-        "objects": [vars(f) for f in found],
-        "count": sum(f.shape != OTHER for f in found),
+        "objects": [vars(o) for o in objects],
+        "count": sum(o.shape != OTHER for o in objects),
         "background": background,
     }
 
 
-def detect(pixels: np.ndarray) -> tuple[str | None, list[Found]]:
+def detect(pixels: np.ndarray) -> tuple[str | None, list[Component]]:
     """Background colour name and components, largest first, of RGB uint8 [H, W, 3]; (None, []) without a background."""
     lab = working_lab(pixels)
     ground = background_of(lab)
     if ground is None:
         return None, []
     contrast = np.linalg.norm(lab - ground, axis=2)
-    found = [_describe(lab, contrast, region) for region in components(contrast)]
-    return color_name(ground), sorted(found, key=lambda f: (-f.area, f.x, f.y))
+    described = [_describe(lab, contrast, region) for region in components(contrast)]
+    return color_name(ground), sorted(described, key=lambda c: (-c.area, c.x, c.y))
 
 
 def working_lab(pixels: np.ndarray) -> np.ndarray:
@@ -116,7 +117,7 @@ def working_lab(pixels: np.ndarray) -> np.ndarray:
 
 
 def components(contrast: np.ndarray) -> list[np.ndarray]:
-    """Masks bool [h, w] of the connected marks that stand out; each is cut where half of its own contrast is left."""
+    """Masks bool [h, w] of the connected marks that stand out, each cut off at half of its own contrast."""
     import cv2
 
     marks = (contrast > MIN_CONTRAST).astype(np.uint8)
@@ -124,7 +125,7 @@ def components(contrast: np.ndarray) -> list[np.ndarray]:
     out: list[np.ndarray] = []
     for label in range(1, number):
         mark = labels == label
-        # blur widens a mark by a rim of mixed colours; half of the inner contrast is where the edge was
+        # Blur widens a mark by a rim of mixed colours; the edge was where half of the inner contrast is.
         level = 0.5 * float(np.percentile(contrast[mark], 80))
         core = (mark & (contrast > max(level, MIN_CONTRAST))).astype(np.uint8)
         parts, inner = cv2.connectedComponents(core, connectivity=4)
@@ -132,7 +133,7 @@ def components(contrast: np.ndarray) -> list[np.ndarray]:
     return out
 
 
-def _describe(lab: np.ndarray, contrast: np.ndarray, region: np.ndarray) -> Found:
+def _describe(lab: np.ndarray, contrast: np.ndarray, region: np.ndarray) -> Component:
     import cv2
 
     core = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=3).astype(bool)
@@ -142,7 +143,7 @@ def _describe(lab: np.ndarray, contrast: np.ndarray, region: np.ndarray) -> Foun
     flat = np.percentile(np.linalg.norm(lab[core] - color, axis=1), 75) <= MAX_CORE_SPREAD
     ys, xs = np.nonzero(region)
     h, w = region.shape
-    return Found(
+    return Component(
         shape=shape_of(region) if flat else OTHER,
         color=color_name(color),
         x=round(float(xs.mean() + 0.5) / w, 4),
@@ -167,14 +168,14 @@ def shape_of(region: np.ndarray) -> str:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks of one shape."""
+    """Intersection over union of two masks of equal size."""
     union = np.logical_or(a, b).sum()
     return float(np.logical_and(a, b).sum() / union) if union else 0.0
 
 
 @lru_cache(maxsize=1)
 def outlines() -> tuple[tuple[str, np.ndarray], ...]:
-    """The ideal shapes, each filling its bounding box: masks bool [_GRID, _GRID]."""
+    """(name, mask bool [_GRID, _GRID]) of the ideal shapes, each filling its bounding box."""
     y, x = (np.mgrid[0:_GRID, 0:_GRID] + 0.5) / _GRID
     tri = np.abs(x - 0.5) <= y / 2
     circle = (x - 0.5) ** 2 + (y - 0.5) ** 2 <= 0.25
@@ -184,7 +185,7 @@ def outlines() -> tuple[tuple[str, np.ndarray], ...]:
 
 
 def _blunt(outline: np.ndarray, sigma: float) -> np.ndarray:
-    """The outline after a blur of `sigma` pixels, again filling its bounding box."""
+    """The outline after a blur of `sigma` pixels, filling its bounding box again."""
     import cv2
 
     soft = cv2.GaussianBlur(np.pad(outline.astype(np.float32), _GRID // 2), (0, 0), sigma) > 0.5
@@ -200,8 +201,10 @@ def _star(waist: float) -> np.ndarray:
     radii = np.where(np.arange(10) % 2 == 0, 1.0, waist)
     points = np.stack([radii * np.sin(angles), -radii * np.cos(angles)], axis=1)
     low, high = points.min(axis=0), points.max(axis=0)
-    grid = np.round((points - low) / (high - low) * (_GRID - 1)).astype(np.int32)
-    return cv2.fillPoly(np.zeros((_GRID, _GRID), np.uint8), [grid], 1).astype(bool)
+    polygon = np.round((points - low) / (high - low) * (_GRID - 1)).astype(np.int32)
+    mask = np.zeros((_GRID, _GRID), np.uint8)
+    cv2.fillPoly(mask, [polygon], (1,))
+    return mask.astype(bool)
 
 
 @lru_cache(maxsize=1)
@@ -212,6 +215,6 @@ def _anchors() -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def color_name(lab: np.ndarray) -> str:
-    """The everyday name of a Lab colour: that of the nearest anchor."""
+    """Everyday name of a Lab colour: the name of the nearest anchor."""
     names, anchors = _anchors()
     return names[int(np.argmin(np.linalg.norm(anchors - lab, axis=1)))]

@@ -1,4 +1,4 @@
-"""Photographs that ship inside dependencies, cropped into a small set of ordinary pictures."""
+"""Photographs that come with dependencies, cropped into a small set of ordinary images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from flywheel.core.errors import UsageError
 
-# package, file inside it, what the whole picture shows
+# package, file in it, what the photograph shows
 SOURCES = (
     ("sklearn", "datasets/images/china.jpg", "a Chinese pavilion with a curved tiled roof"),
     ("sklearn", "datasets/images/flower.jpg", "an orange dahlia in bloom"),
@@ -24,7 +24,7 @@ RATIOS = ((1, 1), (4, 3), (3, 4), (16, 9))
 
 @lru_cache(maxsize=len(SOURCES))
 def photograph(package: str, inside: str) -> Image.Image:
-    """RGB picture from an installed package. Errors: `UsageError` when the package does not carry it."""
+    """RGB image from an installed package. Errors: `UsageError` if the package does not contain it."""
     spec = util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, inside)
@@ -39,12 +39,12 @@ def crops(count: int, *, seed: str) -> Iterator[tuple[Image.Image, str]]:
     rng = random.Random(seed)
     for i in range(count):
         package, inside, what = SOURCES[i % len(SOURCES)]
-        whole = photograph(package, inside)
+        photo = photograph(package, inside)
         wide, high = rng.choice(RATIOS)
-        largest = min(whole.width / wide, whole.height / high)
+        largest = min(photo.width / wide, photo.height / high)
         scale = largest * rng.uniform(0.4, 0.95)
         width, height = round(wide * scale), round(high * scale)
-        left, top = rng.randint(0, whole.width - width), rng.randint(0, whole.height - height)
-        crop = whole.crop((left, top, left + width, top + height))
+        left, top = rng.randint(0, photo.width - width), rng.randint(0, photo.height - height)
+        crop = photo.crop((left, top, left + width, top + height))
         crop.thumbnail((side := rng.choice(SIDES), side), Image.Resampling.LANCZOS)
         yield crop, rng.choice((f"a photograph of {what}", f"a photo, cropped, of {what}", f"{what}, photographed"))

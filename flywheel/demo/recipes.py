@@ -1,4 +1,4 @@
-"""Recipes of the cards by the capability that they teach: the demo's entry point of the group `flywheel.recipes`."""
+"""Recipes of cards by the capability that they teach: the demo's entry point of the group `flywheel.recipes`."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from curation.synthesis.canvas import Canvas, font_path, tint
 from curation.synthesis.sample import Recipe, Sample
@@ -11,10 +12,9 @@ from flywheel.demo.cards import article
 from flywheel.demo.meaning import Meaning, meaning
 from flywheel.demo.palette import BACKGROUNDS, INKS, SIZES
 
-WORDS = ("KEY", "CAT", "MAP", "VAN", "FLY", "HUT")  # few, and few letters alike: a tiny model learns them in a round
+WORDS = ("KEY", "CAT", "MAP", "VAN", "FLY", "HUT")  # few, with few common letters: a tiny model learns them in a round
 FONTS = ("matplotlib:mpl-data/fonts/ttf/DejaVuSansMono-Bold.ttf",)
-# Share of the side: a letter fills a cell of its own, and so looks alike in every word and at every place.
-CELL = 0.25
+CELL = 0.25  # of the side: each letter fills one cell, so that it looks the same in every word and place
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Word:
 
 
 def draw_word(card: Word, rng: random.Random) -> bytes:
-    """PNG of the card: the word as large as the card allows."""
+    """PNG of the card, with the word as large as fits."""
     canvas = Canvas(tint(BACKGROUNDS[card.background], rng, 3), rng.choice(SIZES))
     font = font_path(rng.choice(FONTS))
     cell = min(CELL, 0.94 / len(card.word))
@@ -36,7 +36,7 @@ def draw_word(card: Word, rng: random.Random) -> bytes:
 
 
 def word_caption(card: Word, rng: random.Random) -> str:
-    """One of several natural wordings; each quotes the word and states its colour and the background."""
+    """One of several wordings; each quotes the word and states its colour and the background."""
     quoted = f'"{card.word}"'
     return rng.choice(
         (
@@ -48,13 +48,13 @@ def word_caption(card: Word, rng: random.Random) -> str:
     )
 
 
-def word_checks(card: Word) -> tuple[dict, ...]:
-    """The word, letter by letter."""
+def word_checks(card: Word) -> tuple[dict[str, Any], ...]:
+    """The text of the card, letter by letter."""
     return ({"verifier": "text", "capability": "typography", "text": card.word},)
 
 
 def word_meaning(card: Word) -> tuple[Meaning | None, ...]:
-    """What the card says, and in which colour."""
+    """The meaning of the card's caption."""
     return (meaning(word_caption(card, random.Random(0))),)
 
 

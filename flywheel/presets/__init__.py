@@ -1,14 +1,14 @@
-"""Presets: every number of a run as data. Tiny and full differ only here."""
+"""Presets: every number of a run as data. The tiny and the full run differ only here."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import names
 
@@ -24,15 +24,15 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How the suite's prompts are sampled."""
+    """How the suite is sampled and judged."""
 
-    suite: str  # pool: made from held-out rows of the pool; a .jsonl file; demo, demo-quick or another package's
+    suite: str  # pool: held-out rows of the pool; a .jsonl file; or the name of a plug-in, such as demo
     side: int  # pixels
     steps: int
     cfg: float
     held_out: int = 32  # pool suite: pictures kept from training
-    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: none
-    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need some: clip, detector
+    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
+    scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
         known = ("pool", *names("flywheel.suites"))
@@ -46,40 +46,40 @@ class Attribution:
 
     seeds: int  # further seeds per failing prompt and round
     enhanced_seeds: int = 1  # seeds of the enhanced prompt
-    enhanced_gain: float = 0.0  # its share of passes must exceed the prompt's own by so much
-    min_seeds: int = 1  # fewer seeds that all fail leave a case unsure
-    unsure_margin: float = 0.0  # percentile points around the limit within which sparse or dense is unsure
-    budget: int = 0  # pictures of one round's experiments; 0: as many as there are cases
+    enhanced_gain: float = 0.0  # the enhanced prompt's share of passes must exceed the prompt's own by this much
+    min_seeds: int = 1  # a case with fewer seeds, all failed, stays unsure
+    unsure_margin: float = 0.0  # percentile points around `sparse_percentile` within which density is unsure
+    budget: int = 0  # images of one round's experiments; 0: enough for all cases
     neighbours: int = 8  # captions that measure the density around a prompt
-    sparse_percentile: float = 25.0  # below this percentile of the pool's own density the index is sparse
+    sparse_percentile: float = 25.0  # below this percentile of the pool's own density the pool is sparse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How routed cases become a data quota."""
 
-    remedy_share: float  # share that serves cases, of the next round's rows without the kept ones
+    remedy_share: float  # share of rows that serves cases, among the next round's rows without the kept ones
     max_targets: int  # capabilities served in one round, those with most cases first
-    min_cases: int  # fewer open cases than this make no target
-    samples: int  # remedy samples of one round, all targets together
-    kept_share: float = 0.3  # share of the rows that remedies of earlier promoted rounds keep, all together
+    min_cases: int  # a capability with fewer open cases is not served
+    samples: int  # remedy samples of one round, over all targets
+    kept_share: float = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
     retrieval_similarity: float = 0.6  # cosine between prompt and caption
     tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
 
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """Human review of what enters the remedy shards."""
+    """Human review of the samples that enter the remedy shards."""
 
-    auto_approve: bool = False  # nobody reviews, and the ledger says so
-    reviews: int = 1  # per sample, each by another person; more than half must accept
-    claim_minutes: float = 30.0  # a claimed sample that nobody decides goes to the next reviewer
-    seconds: float = 15.0  # what one review takes, for the plan's estimate
-    deadline_hours: float = 72.0  # after queueing; what lacks a review then is left out. 0: people take their time
+    auto_approve: bool = False  # approve without a reviewer; the ledger records that
+    reviews: int = 1  # per sample, each by a different person; more than half must accept
+    claim_minutes: float = 30.0  # a claim that is not decided by then passes to the next reviewer
+    seconds: float = 15.0  # duration of one review, for the plan's estimate
+    deadline_hours: float = 72.0  # after queueing; samples without a review by then are left out. 0: no deadline
 
     def __post_init__(self) -> None:
         if self.reviews < 1:
-            raise UsageError("review.reviews: a sample needs at least one review; auto_approve = true asks for none")
+            raise UsageError("review.reviews: give at least 1, or set auto_approve = true for no review")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +87,44 @@ class Rewards:
     """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
 
     recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
-    prompts: int = 256  # of the next RL run
-    floor: float = 0.2  # share of prompts and weight that goes to every capability alike: nothing is forgotten
+    prompts: int = 256  # prompts of the next RL run
+    floor: float = 0.2  # share of prompts and weight that is split evenly, so that no capability is forgotten
     focus: float = 0.6  # weight of a category's own rewards in its vector
-    damping: float = 0.5  # factor of a reward whose rise cost another capability
+    damping: float = 0.5  # factor for a reward whose rise made another capability worse
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enhancer:
     """The prompt enhancer that attribution and sampling use."""
 
-    backend: str = "rules"  # rules | a folder or hub tag of a causal LM | http(s)://…/v1
-    model: str = ""  # of an endpoint
+    backend: str = "rules"  # rules | the folder or hub tag of a causal LM | http(s)://…/v1
+    model: str = ""  # model of an endpoint
     key_variable: str = ""  # environment variable that holds the endpoint's key
     examples: int = 512  # reverse-engineered training examples per round
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """`alpha`: two-sided level of the paired sign test; `tolerance`: rise of a failure rate that is never blocked."""
+    """When the gate blocks a candidate."""
 
-    alpha: float = 0.05
-    tolerance: float = 0.02
+    alpha: float = 0.05  # two-sided level of the paired sign test
+    tolerance: float = 0.02  # a failure rate may always rise by this much
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Everything that a run needs besides its data."""
+    """Everything that a run needs besides its data.
+
+    >>> import flywheel as fw
+    >>> from dataclasses import replace
+    >>> preset = fw.load_preset("tiny")
+    >>> replace(preset, threads=4).threads
+    4
+    """
 
     name: str
     policy: str
-    threads: int  # CPU threads of a process; candidate and control train side by side
+    threads: int  # CPU threads per process; candidate and control train at the same time
     training: Training
     evaluation: Evaluation
     attribution: Attribution
@@ -141,25 +148,35 @@ _SECTIONS = {
 
 
 def built_in() -> list[str]:
-    """Names of the presets that ship with the package."""
+    """Names of the built-in presets."""
     return sorted(p.name[:-5] for p in resources.files("flywheel.presets").iterdir() if p.name.endswith(".toml"))
 
 
 def load_preset(name: str) -> Preset:
-    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key."""
+    """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key.
+
+    A file names the built-in preset it is based on (`base`, by default `tiny`) and says only what differs.
+
+    >>> import flywheel as fw
+    >>> fw.load_preset("tiny").policy
+    'qwen-image-2'
+    """
     path = Path(name) if name.endswith(".toml") else None
-    if path is None and name not in built_in():
-        raise UsageError(f"unknown preset {name!r}: choose one of {', '.join(built_in())}, or give a .toml file")
-    try:
-        source = path if path else resources.files("flywheel.presets") / f"{name}.toml"
-        data = tomllib.loads(source.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read preset {name}: {error}") from error
+    data: dict[str, Any] = read_toml(path) if path else {"base": name}
+    base = data.pop("base", "tiny")
+    if base not in built_in():
+        raise UsageError(f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file")
+    data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    unknown = data.keys() - {"policy", "threads"}
-    if unknown or "policy" not in data:
-        raise UsageError(f"preset {name}: {'unknown key ' + min(unknown) if unknown else 'the key policy is missing'}")
+    if unknown := data.keys() - {"policy", "threads"}:
+        raise UsageError(f"preset {name}: unknown key {min(unknown)}")
     return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with the changes in place of its keys, section by section."""
+    sections = {k: v for k, v in changes.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | changes | {k: base[k] | v for k, v in sections.items()}
 
 
 def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:

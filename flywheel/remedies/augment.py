@@ -1,4 +1,4 @@
-"""Augmentation that keeps what a sample teaches: a slight zoom and exposure, the same for target and references."""
+"""Augmentation: a slight change of zoom and exposure, the same for target and references."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXPOSURE = 0.06  # largest relative change of brightness
 
 
 def augment(rows: Sequence[dict[str, Any]], *, seed: str) -> Iterator[dict[str, Any]]:
-    """Shard rows again and again, each time drawn anew; endless unless `rows` is empty. Deterministic by seed."""
+    """Vary shard rows, again and again: an endless stream unless `rows` is empty. Deterministic by seed."""
     turn = 0
     while rows:
         for row in rows:

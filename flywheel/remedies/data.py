@@ -1,16 +1,16 @@
-"""Pre-training remedy: per targeted capability, retrieve what the pool has and synthesise the rest; a review decides
-what of it enters the shards.
+"""The pre-training remedy: retrieve samples from the pool for each targeted capability, generate the rest, and write
+the samples that the review accepts as shards.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 from flywheel.cases.events import Case
 from flywheel.core.files import file_digest, read_json, write_bytes, write_json, write_parquet
 from flywheel.core.records import Manifest, RoundPlan, ShardFile
-from flywheel.core.schema import ROW_GROUP, SHARD, STAGES, column
+from flywheel.core.schema import ROW_GROUP, SHARD, STAGES, column, slice_column
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.augment import augment
 from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
-from flywheel.remedies.retrieval import Layout, captions, nearest, pictures, rows_of
+from flywheel.remedies.retrieval import Hit, captions, nearest, pictures, rows_of
 from flywheel.remedies.review import Item
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from curation.synthesis import Sample
     from curation.verify.checks import Outcome
 
-EVALUATION_PROMPT = "evaluation_prompt"  # the decontamination filter's name
+Row = dict[str, Any]
+EVALUATION_PROMPT = "evaluation_prompt"  # name of the decontamination filter
 
 GENERATED = pa.schema(
     [
@@ -61,70 +62,104 @@ CANDIDATE = pa.schema(
 )
 
 
+class Layout(NamedTuple):
+    """What all rows of one shard file share."""
+
+    bucket: int
+    width: int
+    height: int
+    task: str
+    references: int
+
+
 @dataclass(frozen=True)
 class Request:
-    """One capability's share of the plan."""
+    """What a plan asks of one capability: `samples` new ones for its `cases`."""
 
     capability: str
-    wanted: int
+    samples: int
     cases: tuple[Case, ...]
     seed: int
 
 
-def collect(
-    folder: Path,
-    plan: RoundPlan,
-    cases: Sequence[Case],
-    suite: Sequence[Prompt],
-    base_manifest: Path,
-    *,
-    preset: Preset,
-    progress: Callable[..., None] | None = None,
-) -> list[dict[str, Any]]:
-    """Write the round's candidates and what was refused; returns a review-queue row per candidate.
+@dataclass(frozen=True)
+class BasePool:
+    """The base pool of a round, as its remedies read it; the caption index is built on first use.
 
-    Finished work is read, not redone. `scarcity.json` says per capability how dense the pool is around its cases.
+    manifest: of the snapshot's shards; suite: the held-out prompts, which no remedy may say.
+    """
+
+    manifest: Path
+    suite: Sequence[Prompt]
+    preset: Preset
+
+    @cached_property
+    def side(self) -> int:
+        """The smallest bucket, pixels: remedies are made in it."""
+        return min(f.bucket for f in Manifest.read(self.manifest).files)
+
+    @cached_property
+    def index(self) -> CaptionIndex:
+        """Vectors of every caption."""
+        return CaptionIndex.build(captions(self.manifest))
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Finds texts near a held-out prompt."""
+        return HeldOut(p.text for p in self.suite)
+
+    def scarcity(self, request: Request) -> dict[str, dict[str, float]]:
+        """How dense the pool is around the request's cases; empty without cases."""
+        if not request.cases:
+            return {}
+        prompts = {request.capability: sorted({c.prompt for c in request.cases})}
+        limits = self.preset.attribution
+        return self.index.scarcity(prompts, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A sample that did not become a candidate: a row of `GENERATED`."""
+
+    row: Row
+
+
+def collect(
+    folder: Path, plan: RoundPlan, cases: Sequence[Case], pool: BasePool, progress: Callable[..., None] | None = None
+) -> list[Row]:
+    """Write the candidates of a round, the refused samples, and how dense the pool is around the cases.
+
+    Returns a row of the review queue per candidate. Finished work is read, not redone.
     """
     path = folder / "candidates.parquet"
     if not path.exists():
-        side = min(f.bucket for f in Manifest.read(base_manifest).files)
-        index = CaptionIndex.build(captions(base_manifest))
-        held_out = HeldOut(p.text for p in suite)
-        found: list[dict[str, Any]] = []
-        refused: list[dict[str, Any]] = []
+        rows: list[Row] = []
+        refused: list[Row] = []
         scarcity: dict[str, dict[str, float]] = {}
         for target in plan.requests:
-            name = target.slice
-            mine = tuple(c for c in cases if c.capability == name)
-            request = Request(name, target.samples or 0, mine, plan.seed + plan.round)
-            if mine:
-                prompts = {name: sorted({c.prompt for c in mine})}
-                limits = preset.attribution
-                scarcity |= index.scarcity(prompts, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
-            made = _candidates(request, index, base_manifest, side, preset.plan.retrieval_similarity, held_out, refused)
-            for n, row in enumerate(itertools.islice(made, request.wanted), 1):
-                found.append(row)
-                if progress:
-                    progress(n, request.wanted, f"samples for {name}")
+            served = tuple(c for c in cases if c.capability == target.slice)
+            request = Request(target.slice, target.samples or 0, served, plan.seed + plan.round)
+            scarcity |= pool.scarcity(request)
+            proposed, dropped = _take(request, pool, progress)
+            rows += proposed
+            refused += [row | {"round": plan.round} for row in dropped]
         write_json(folder / "scarcity.json", scarcity)
-        rows = [r | {"round": plan.round} for r in refused]
-        write_parquet(folder / "refused.parquet", pa.Table.from_pylist(rows, schema=GENERATED))
-        write_parquet(path, pa.Table.from_pylist(found, schema=CANDIDATE))
-    columns = ["sample_id", "caption", "slice", "recipe", "priority", "evidence"]
+        write_parquet(folder / "refused.parquet", pa.Table.from_pylist(refused, schema=GENERATED))
+        write_parquet(path, pa.Table.from_pylist(rows, schema=CANDIDATE))
     return [
         {"capability": r["slice"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
         | {"evidence": {"recipe": r["recipe"], **json.loads(r["evidence"])}}
-        for r in pq.read_table(readable(path), columns=columns).to_pylist()
+        for r in _read_candidates(folder, columns=("sample_id", "caption", "recipe", "priority", "evidence"))
     ]
 
 
 def shard(
     folder: Path, plan: RoundPlan, suite: Sequence[Prompt], reviewed: Mapping[tuple[str, str], Item]
 ) -> dict[str, dict[str, int]]:
-    """Write the accepted candidates as shards, their manifest, and the table of everything that was made.
+    """Write the accepted candidates as shards with their manifest, and a table of all samples, refused ones too.
 
-    `reviewed`: decided items by (capability, sample_id). Returns {capability: {"retrieved": n, "generated": n,
-    "refused": n, "rejected": n}}. Finished work is read, not redone.
+    reviewed: decided items by (capability, sample_id). Returns {capability: {"retrieved", "generated", "refused",
+    "rejected": samples}}. Finished work is read, not redone.
     """
     counts_path = folder / "counts.json"
     if counts_path.exists():
@@ -134,20 +169,20 @@ def shard(
     table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1
-    shards: dict[Layout, list[dict[str, Any]]] = {}
-    for row in pq.read_table(readable(folder / "candidates.parquet")).to_pylist():
+    shards: dict[Layout, list[Row]] = {}
+    for row in _read_candidates(folder):
         item = reviewed[row["slice"], row["sample_id"]]
         entry = _entry(item.caption, row["sample_id"], row["slice"], row["recipe"]) | {"round": plan.round}
         if item.outcome != "accepted":
             table.append(entry | {"outcome": "dropped", "filter": "review"})
             counts[row["slice"]]["rejected"] += 1
-        elif near := held_out.near(item.caption):  # an edited caption can come to say an evaluation prompt
+        elif near := held_out.near(item.caption):  # a reviewer may have edited the caption into a held-out prompt
             table.append(entry | _contaminated(near))
             counts[row["slice"]]["refused"] += 1
         else:
             table.append(entry)
             counts[row["slice"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
-            layout = Layout(*(row[k] for k in ("bucket", "width", "height", "task")), len(row["references"]))
+            layout = Layout(row["bucket"], row["width"], row["height"], row["task"], len(row["references"]))
             shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
     _write_shards(folder, shards, plan)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
@@ -155,91 +190,112 @@ def shard(
     return counts
 
 
-def _candidates(
-    request: Request,
-    index: CaptionIndex,
-    manifest: Path,
-    side: int,
-    similarity: float,
-    held_out: HeldOut,
-    refused: list[dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """Candidate rows of one capability: at most half of them retrieved, then made. None says an evaluation prompt."""
-    hits = nearest(index, request.cases, similarity)
-    rows = rows_of(manifest, [h.sample_id for h in hits], side)
-    kept: list[tuple[Layout, dict[str, Any]]] = []
-    known: set[str] = set()
-    for hit in (h for h in hits if h.sample_id in rows):
-        layout, row = rows[hit.sample_id]
-        if near := held_out.near(row["caption"]):
-            entry = _entry(row["caption"], hit.sample_id, request.capability, "retrieved")
-            refused.append(entry | _contaminated(near))
-        elif len(kept) < request.wanted // 2:
-            kept.append((layout, row))
-            known.add(hit.sample_id)
-            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - similarity))
-            why = {"similarity": round(hit.similarity, 4), "case": hit.case_id}
-            yield _candidate(layout, row, request.capability, "retrieved", doubt, why)
-    tried, failed = 0, len(refused)
-    first = [h.sample_id for h in hits]
-    for sample in _samples(request, request.wanted - len(kept), held_out, manifest, side, first, refused):
-        tried += 1
-        doubt = (len(refused) - failed) / (tried + len(refused) - failed)  # what often fails its checks is doubtful
+def _take(request: Request, pool: BasePool, progress: Callable[..., None] | None) -> tuple[list[Row], list[Row]]:
+    """(up to `request.samples` candidates, rows of the samples that were refused before the last of them)."""
+    rows: list[Row] = []
+    refused: list[Row] = []
+    stream = candidates(request, pool)
+    while len(rows) < request.samples and (entry := next(stream, None)):
+        if isinstance(entry, Refused):
+            refused.append(entry.row)
+            continue
+        rows.append(entry)
+        if progress:
+            progress(len(rows), request.samples, f"samples for {request.capability}")
+    return rows, refused
+
+
+def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
+    """Candidates for a request, with the refused samples among them: retrieved ones, up to half, then generated ones.
+
+    No candidate says or nearly says a held-out prompt. The stream may be endless: stop reading at `request.samples`.
+    """
+    hits = nearest(pool.index, request.cases, pool.preset.plan.retrieval_similarity)
+    kept: dict[str, Row] = {}
+    for entry in _retrieved(request, pool, hits):
+        if not isinstance(entry, Refused):
+            kept[entry["sample_id"]] = entry
+        yield entry
+    known = set(kept)
+    passed = refused = 0
+    for sample in _samples(request, pool, [h.sample_id for h in hits], request.samples - len(kept)):
+        if isinstance(sample, Refused):
+            refused += 1
+            yield sample
+            continue
+        passed += 1
+        doubt = refused / (passed + refused)  # samples of a recipe that often fails its checks need review first
         identity = sample_id(sample)
-        if near := held_out.near(sample.caption):
-            refused.append(_entry(sample.caption, identity, request.capability, sample.recipe) | _contaminated(near))
+        if near := pool.held_out.near(sample.caption):
+            refused += 1
+            yield Refused(_entry(sample.caption, identity, request.capability, sample.recipe) | _contaminated(near))
         elif identity not in known:
             known.add(identity)
-            layout, row = _fitted(sample, identity, side)
-            why = {"cases": len(request.cases)}
-            yield _candidate(layout, row, request.capability, sample.recipe, doubt, why)
-    if not tried and kept:  # nothing makes such samples: the pool's own, varied
-        layouts = {row["sample_id"]: layout for layout, row in kept}
-        for row in augment([row for _, row in kept], seed=str(request.seed)):
-            varied = row | {"sample_id": _identity(row)}
-            why = {"of": row["sample_id"]}
-            yield _candidate(layouts[row["sample_id"]], varied, request.capability, "augmented", 0.5, why)
+            row = _fitted(sample, identity, pool.side)
+            yield row | _proposal(request, pool, sample.recipe, doubt, {"cases": len(request.cases)})
+    if not passed:  # no generator serves the capability: vary the retrieved samples
+        for row in augment(list(kept.values()), seed=str(request.seed)):
+            varied = {**row, "sample_id": _identity(row)}
+            yield varied | _proposal(request, pool, "augmented", 0.5, {"of": row["sample_id"]})
 
 
-def _samples(
-    request: Request,
-    count: int,
-    held_out: HeldOut,
-    manifest: Path,
-    side: int,
-    first: Sequence[str],
-    refused: list[dict[str, Any]],
-) -> Iterator[Sample]:
-    """Fresh, verified samples for a capability: a generator's, or edits of the pool's pictures; else none.
+def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Row | Refused]:
+    """Samples of the pool near the cases: up to half of the request; all that say a held-out prompt are refused."""
+    rows = rows_of(pool.manifest, [h.sample_id for h in hits], pool.side)
+    limit = pool.preset.plan.retrieval_similarity
+    kept = 0
+    for hit in (h for h in hits if h.sample_id in rows):
+        row = rows[hit.sample_id]
+        if near := pool.held_out.near(row["caption"]):
+            entry = _entry(row["caption"], hit.sample_id, request.capability, "retrieved")
+            yield Refused(entry | _contaminated(near))
+        elif kept < request.samples // 2:
+            kept += 1
+            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - limit))
+            why = {"similarity": round(hit.similarity, 4), "case": hit.case_id}
+            yield row | _proposal(request, pool, "retrieved", doubt, why)
 
-    What an entry check refuses is appended to `refused`.
+
+def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
+    """Fresh samples that passed their entry checks, and the refused ones among them; nothing without a generator.
+
+    first: ids of the pool's pictures that edits start from first.
     """
     from curation.synthesis import capabilities, synthesise
     from curation.synthesis.photos import photo_edits
     from curation.verify.checks import passed, verify
 
-    def refuse(sample: Sample, outcomes: Sequence[Outcome]) -> None:
-        failed = next(o for o in outcomes if not o.passed)
-        refused.append(
-            _entry(sample.caption, sample_id(sample), request.capability, sample.recipe)
-            | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold}
-        )
-
     if request.capability == PICTURE_EDITING:
-        for identity, image in pictures(manifest, side, first):
+        for identity, image in pictures(pool.manifest, pool.side, first):
             edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
-                if passed(outcomes):
-                    yield sample
-                else:
-                    refuse(sample, outcomes)
+                yield sample if passed(outcomes) else _refused(request, sample, outcomes)
     elif request.capability in capabilities():
-        exclude = frozenset(held_out.prompts)
-        yield from synthesise(request.capability, count, seed=request.seed, exclude=exclude, on_refused=refuse)
+        refused: list[Refused] = []
+        generated = synthesise(
+            request.capability,
+            count,
+            seed=request.seed,
+            exclude=frozenset(pool.held_out.prompts),
+            on_refused=lambda sample, outcomes: refused.append(_refused(request, sample, outcomes)),
+        )
+        for sample in generated:
+            yield from refused
+            refused.clear()
+            yield sample
+        yield from refused
+
+
+def _refused(request: Request, sample: Sample, outcomes: Sequence[Outcome]) -> Refused:
+    failed = next(o for o in outcomes if not o.passed)
+    return Refused(
+        _entry(sample.caption, sample_id(sample), request.capability, sample.recipe)
+        | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold}
+    )
 
 
 def sample_id(sample: Sample) -> str:
-    """Content hash, by the pool's rule."""
+    """The id that the pool would give the sample: a digest of its content."""
     from curation.sources.ingest import pair_id
 
     target, *references = (hashlib.sha256(b).hexdigest() for b in (sample.image, *sample.references))
@@ -251,15 +307,16 @@ def _identity(row: Mapping[str, Any]) -> str:
     return hashlib.sha256("\n".join([*parts, row["caption"]]).encode()).hexdigest()
 
 
-def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str, Any]]:
+def _fitted(sample: Sample, identity: str, side: int) -> Row:
+    """The sample as a shard row of the bucket `side`."""
     from curation.shards.layout import layout
     from curation.shards.writer import fit
     from flywheel.core.image import open_image
 
-    found = open_image(sample.image)
-    width, height = layout(found.width, found.height, side)
+    header = open_image(sample.image)
+    width, height = layout(header.width, header.height, side)
     kind = "instruction" if sample.references else sample.kind
-    row = {
+    return {
         "sample_id": identity,
         "task": sample.task,
         "caption": sample.caption,
@@ -268,30 +325,37 @@ def _fitted(sample: Sample, identity: str, side: int) -> tuple[Layout, dict[str,
         "stream": "synthetic",
         "width": width,
         "height": height,
-        "source_width": found.width,
-        "source_height": found.height,
+        "source_width": header.width,
+        "source_height": header.height,
         "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
-    return Layout(side, width, height, sample.task, len(sample.references)), row
 
 
-def _candidate(
-    layout: Layout, row: Mapping[str, Any], capability: str, recipe: str, priority: float, evidence: Mapping[str, Any]
-) -> dict[str, Any]:
-    more = {"slice": capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
-    return {**row, "bucket": layout.bucket, **more}
+def _proposal(request: Request, pool: BasePool, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Row:
+    """The columns that make a shard row a candidate."""
+    columns = {"slice": request.capability, "bucket": pool.side, "recipe": recipe, "priority": priority}
+    return columns | {"evidence": json.dumps(evidence)}
 
 
-def _entry(caption: str, identity: str, capability: str, recipe: str) -> dict[str, Any]:
-    made = {"sample_id": identity, "capability": capability, "recipe": recipe, "caption": caption}
-    return made | {"outcome": "admitted"}
+def _read_candidates(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
+    """The candidates of a round: these columns and `slice`, or all columns. Workspaces of format 1 are read too."""
+    path = folder / "candidates.parquet"
+    name = slice_column(pq.read_schema(readable(path)).names)
+    rows = pq.read_table(readable(path), columns=[*columns, name] if columns else None).to_pylist()
+    return [row | {"slice": row[name]} for row in rows]
 
 
-def _contaminated(near: tuple[str, float]) -> dict[str, Any]:
+def _entry(caption: str, identity: str, capability: str, recipe: str) -> Row:
+    """An admitted row of `GENERATED`."""
+    row = {"sample_id": identity, "capability": capability, "recipe": recipe, "caption": caption}
+    return row | {"outcome": "admitted"}
+
+
+def _contaminated(near: tuple[str, float]) -> Row:
     return {"outcome": "dropped", "filter": EVALUATION_PROMPT, "score": near[1], "threshold": NEAR}
 
 
-def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan: RoundPlan) -> None:
+def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundPlan) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
         for slice_ in sorted({r["slice"] for r in rows}):
@@ -305,7 +369,7 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
                     sha256=file_digest(path),
                     bytes=path.stat().st_size,
                     rows=len(part),
-                    stages=STAGES,  # behind every stage's filters: remedies have entry checks of their own
+                    stages=STAGES,  # for all: remedies have entry checks instead of filters
                     slice=slice_,
                     **layout._asdict(),
                 )
@@ -314,10 +378,12 @@ def _write_shards(folder: Path, shards: dict[Layout, list[dict[str, Any]]], plan
 
 
 def picture_of(workspace: Workspace, item: Item) -> list[Path]:
-    """The candidate's picture and its references as files that a person can open, written when first asked for."""
+    """PNG files of a candidate's picture and its references, for people to open; written on first use."""
     folder = workspace.round(item.round).remedies
-    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), ("slice", "==", item.capability)]
-    row = pq.read_table(readable(folder / "candidates.parquet"), columns=columns, filters=match).to_pylist()[0]
+    path = folder / "candidates.parquet"
+    name = slice_column(pq.read_schema(readable(path)).names)
+    columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), (name, "==", item.capability)]
+    row = pq.read_table(readable(path), columns=columns, filters=match).to_pylist()[0]
     paths = []
     for n, data in enumerate([row["image"], *row["references"]]):
         paths.append(folder / "review" / f"{item.item}{f'-reference-{n}' if n else ''}.png")

@@ -1,7 +1,7 @@
-"""The prompt enhancer: rewrites a short or sloppy prompt into the wording that training captions use.
+"""The prompt enhancer: rewrites a short or sloppy prompt into the wording of training captions.
 
-Three backends, one interface, `(prompt) → better prompt, or None where there is nothing to change`: rules, a local
-causal language model, any OpenAI-compatible endpoint.
+Three backends with one interface, `(prompt) → better prompt, or None if nothing changes`: rules, a local causal
+language model, an OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _QUOTES = re.compile(r"[“”„«»「」『』]")
 
 
 def load_enhancer(settings: Enhancer, cache: Path | None = None) -> Callable[[str], str | None]:
-    """The enhancer that the settings name; an endpoint's answers are kept in `cache`. Errors: `UsageError`."""
+    """The enhancer of the settings; `cache` keeps the answers of an endpoint. Errors: `UsageError`."""
     if settings.backend == "rules":
         return enhance
     if settings.backend.startswith(("http://", "https://")):
@@ -43,37 +43,37 @@ def load_enhancer(settings: Enhancer, cache: Path | None = None) -> Callable[[st
 
 
 def enhance(prompt: str) -> str | None:
-    """The prompt by rules, or None where no rule changes anything.
+    """Rewrite the prompt by rules; None if no rule changes it.
 
-    Rules: straight quotes, requests stripped to the description, digits before a noun written out, blanks collapsed.
+    Rules: straight quotes, no request phrases such as "please draw", digits before a word written out, single spaces.
     """
     text = _QUOTES.sub('"', prompt)
     while (stripped := _FILLER.sub("", text)) != text:
         text = stripped
-    parts = re.split(r'("[^"]*")', text)  # quoted text is content: it stays as it is
+    parts = re.split(r'("[^"]*")', text)  # quoted text is content and stays as it is
     parts[::2] = [re.sub(r"\b([1-5])\b(?=\s+[a-z])", lambda m: _NUMBERS[m[1]], p) for p in parts[::2]]
     text = re.sub(r"\s+", " ", "".join(parts)).strip()
     return text if text and text != prompt else None
 
 
 def messages(prompt: str) -> list[dict[str, str]]:
-    """The chat that asks a language model to enhance a prompt."""
+    """Chat messages that ask a language model to enhance a prompt."""
     return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": prompt}]
 
 
 def answer(reasoning: str, fine: str) -> str:
-    """What a language model should answer."""
+    """The answer that a language model is trained to give."""
     return f"<think>{reasoning}</think>\n{fine}"
 
 
 def parse(answer_: str) -> tuple[str | None, str]:
-    """(reasoning, enhanced prompt) of an answer; the reasoning is None where the answer has none."""
-    found = _REASONING.match(answer_)
-    return (found[1], answer_[found.end() :].strip()) if found else (None, answer_.strip())
+    """(reasoning, enhanced prompt) of an answer; the reasoning is None if the answer has none."""
+    match = _REASONING.match(answer_)
+    return (match[1], answer_[match.end() :].strip()) if match else (None, answer_.strip())
 
 
 def open_model(name: str) -> tuple[Any, Any]:
-    """(causal LM, its tokenizer) in a folder or under a hub tag. Errors: `UsageError`."""
+    """(causal LM, its tokenizer) from a folder or a hub tag. Errors: `UsageError`."""
     from flywheel.core.torchvision_shim import declare_operators
 
     declare_operators()
@@ -82,12 +82,12 @@ def open_model(name: str) -> tuple[Any, Any]:
     try:
         return AutoModelForCausalLM.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name} is no causal LM: give a folder or a hub tag ({error})") from error
+        raise UsageError(f"{name} is not a causal LM: pass a folder or a hub tag ({error})") from error
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model in a folder or under a hub tag; greedy, so that a prompt has one answer."""
+    """A causal language model from a folder or a hub tag; decodes greedily, so that a prompt has one answer."""
 
     name: str
 
@@ -99,13 +99,13 @@ class LanguageModel:
         import torch
 
         model, tokenizer = self._loaded
-        asked = tokenizer.apply_chat_template(
+        inputs = tokenizer.apply_chat_template(
             messages(prompt), add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         with torch.no_grad():
-            out = model.generate(**asked, max_new_tokens=NEW_TOKENS, do_sample=False)
-        said = tokenizer.decode(out[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
-        better = parse(said)[1]
+            out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        text = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        better = parse(text)[1]
         return better if better and better != prompt else None
 
 
@@ -127,5 +127,5 @@ class Remote:
         try:
             better = self.endpoint.ask(messages(prompt), schema)["prompt"].strip()
         except Unanswered as error:
-            raise UsageError(f"the prompt enhancer gives no answer, run again later: {error}") from error
+            raise UsageError(f"the prompt enhancer does not answer, run again later: {error}") from error
         return better if better and better != prompt else None

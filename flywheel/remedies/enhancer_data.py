@@ -1,7 +1,7 @@
-"""Training data of the prompt enhancer by reverse engineering, as the report's section 4 has it.
+"""Training data of the prompt enhancer by reverse engineering (report, section 4).
 
-A full caption P_fine gets a class and loses, one sampled degradation after the other, what users leave out; what is
-left is P_short. The inverse steps are the reasoning, and training pairs are (P_short, reasoning, P_fine).
+A full caption P_fine is classified, then sampled degradations remove what users leave out; the rest is P_short. The
+inverse steps are the reasoning. Training examples are (P_short, reasoning, P_fine).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.cases.events import Case
-from flywheel.core.files import write_bytes
+from flywheel.core.files import text_lines, write_bytes
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
 
 CLASSES = ("General", "Portrait", "Text", "Complex Text")
-COMPLEX = 24  # quoted characters from which a text is complex; several quotations are anyway
+COMPLEX = 24  # quoted characters above which a text is complex; several quotations always are
 
 _QUOTED = re.compile(r'("[^"]*"|“[^”]*”|「[^」]*」)')
 _PERSON = re.compile(
     r"\b(man|woman|boy|girl|child|baby|person|people|portrait|face|lady|guy|couple|bride|smil\w+)\b|[人男女孩]",
     re.IGNORECASE,
 )
-# What a clause is about. Words of the field, not of any data set.
+# Patterns of what a clause is about: general vocabulary, not that of a data set.
 ASPECTS: dict[str, re.Pattern[str]] = {
     "light": re.compile(
         r"\b(light(ing|s)?|lit|sun(light|lit|set|rise)?|shadow\w*|glow\w*|dawn|dusk|backlit|shade|golden hour|neon"
@@ -58,7 +58,7 @@ _OPENINGS = ("please draw me ", "can you make me ", "i want ", "draw ", "give me
 
 @dataclass(frozen=True)
 class Example:
-    """One training triple and how it came about."""
+    """One training triple and the degradations that made it."""
 
     short: str
     reasoning: str
@@ -73,51 +73,51 @@ def quotations(text: str) -> list[str]:
 
 
 def classify(prompt: str) -> str:
-    """General, Portrait, Text or Complex Text: by what the prompt quotes, then by whom it shows."""
+    """The class of a prompt: Text or Complex Text if it quotes text, Portrait if it shows a person, else General."""
     if quoted := quotations(prompt):
         return "Complex Text" if len(quoted) > 1 or len(quoted[0]) > COMPLEX else "Text"
     return "Portrait" if _PERSON.search(prompt) else "General"
 
 
 def degrade(fine: str, rng: random.Random) -> Example | None:
-    """A training example of a full caption; None where it has nothing to lose. Quoted text is never touched."""
+    """Degrade a full caption into a training example; None if nothing can be removed. Quoted text never changes."""
     kinds = [*(k for k in ASPECTS if _drop(fine, k)), "colloquial"]
     chosen = set(rng.sample(kinds, rng.randint(1, min(3, len(kinds)))))
     short, steps = fine, []
     for kind in [k for k in kinds if k in chosen]:
-        done = _speak(short, rng) if kind == "colloquial" else _drop(short, kind)
-        if done:
-            short, lost = done
+        degraded = _speak(short, rng) if kind == "colloquial" else _drop(short, kind)
+        if degraded:
+            short, lost = degraded
             steps.append((kind, lost))
     if not steps or short.strip() == fine.strip():
         return None
-    said = [f"This is a {classify(fine)} prompt."]
+    reasoning = [f"This is a {classify(fine)} prompt."]
     if quoted := _QUOTED.findall(fine):
-        said.append(f"The text {', '.join(quoted)} stays letter by letter.")
+        reasoning.append(f"The text {', '.join(quoted)} stays letter by letter.")
     for kind, lost in reversed(steps):
         if kind == "colloquial":
-            said.append("It is a spoken request: state it as a description, numbers written out.")
+            reasoning.append("It is a spoken request: state it as a description, numbers written out.")
         else:
-            said.append(f"The {kind} is left open: add {lost}.")
-    return Example(short, " ".join(said), fine, classify(fine), tuple(k for k, _ in steps))
+            reasoning.append(f"The {kind} is left open: add {lost}.")
+    return Example(short, " ".join(reasoning), fine, classify(fine), tuple(k for k, _ in steps))
 
 
 def examples(
     captions: Sequence[str], held_out: HeldOut, *, count: int, seed: int, kinds: Mapping[str, int]
 ) -> list[Example]:
-    """Up to `count` examples, the classes of the cases (`kinds`) first; none is near an evaluation prompt."""
+    """Up to `count` examples, none near an evaluation prompt; kinds: {class: cases}, classes with most cases first."""
     rng = random.Random(f"enhancer/{seed}")
     order = sorted(set(captions))
     rng.shuffle(order)
-    order.sort(key=lambda c: -kinds.get(classify(c), 0))  # stable: shuffled inside a class
-    made: list[Example] = []
+    order.sort(key=lambda c: -kinds.get(classify(c), 0))  # stable: still shuffled within a class
+    out: list[Example] = []
     for fine in order:
-        if len(made) == count:
+        if len(out) == count:
             break
-        found = degrade(fine, rng)
-        if found and not held_out.near(found.fine) and not held_out.near(found.short):
-            made.append(found)
-    return made
+        example = degrade(fine, rng)
+        if example and not held_out.near(example.fine) and not held_out.near(example.short):
+            out.append(example)
+    return out
 
 
 def write(
@@ -132,18 +132,18 @@ def write(
 ) -> None:
     """Write the enhancer's next training set (`train.jsonl`) and regression set (`regression.jsonl`).
 
-    `rewritten`: by case id, the wording under which the case passed. A case of the suite is only tested on; one from
-    elsewhere (feedback) is trained on too, with that wording as its P_fine.
+    rewritten: {case id: wording with which the case passed}. All cases enter the regression set; cases from outside of
+    the suite (feedback) are also trained on, with that wording as P_fine. Finished work is left as it is.
     """
     if (folder / "regression.jsonl").exists():
         return
     held_out = HeldOut(p.text for p in suite)
-    made = examples(captions, held_out, count=count, seed=seed, kinds=Counter(classify(c.prompt) for c in cases))
+    trained = examples(captions, held_out, count=count, seed=seed, kinds=Counter(classify(c.prompt) for c in cases))
     for c in cases:
         fine = rewritten.get(c.case_id)
         if fine and not held_out.near(c.prompt) and not held_out.near(fine):
-            made.append(Example(c.prompt, f"This is a {classify(fine)} prompt.", fine, classify(fine), ("case",)))
-    lines = [json.dumps(asdict(e), ensure_ascii=False) for e in made]
+            trained.append(Example(c.prompt, f"This is a {classify(fine)} prompt.", fine, classify(fine), ("case",)))
+    lines = [json.dumps(asdict(e), ensure_ascii=False) for e in trained]
     write_bytes(folder / "train.jsonl", "".join(line + "\n" for line in lines).encode())
     known = {p.prompt_id: p for p in suite}
     rows: list[dict[str, Any]] = []
@@ -156,13 +156,13 @@ def write(
 
 
 def load_examples(path: Path) -> list[Example]:
-    """The examples of a training set."""
-    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    """Read the examples of a training set."""
+    rows = map(json.loads, text_lines(path))
     return [Example(**{**r, "degradations": tuple(r["degradations"])}) for r in rows]
 
 
 def _drop(text: str, aspect: str) -> tuple[str, str] | None:
-    """(text without what it says about the aspect, what that was), or None: the subject itself is never dropped."""
+    """(text without its words about the aspect, those words), or None; the subject is never dropped."""
     clauses = _clauses(text)
     gone = [c for c in clauses[1:] if ASPECTS[aspect].search(_outside(c))]
     if gone:
@@ -175,6 +175,7 @@ def _drop(text: str, aspect: str) -> tuple[str, str] | None:
 
 
 def _speak(text: str, rng: random.Random) -> tuple[str, str]:
+    """(the text as a spoken request, empty): lower case, numbers as digits, an opening such as "draw"."""
     parts = _QUOTED.split(text)
     parts[::2] = [re.sub(r"\b[a-z]+\b", lambda m: _NUMBERS.get(m[0], m[0]), p.lower()) for p in parts[::2]]
     return rng.choice(_OPENINGS) + "".join(parts).strip().rstrip("."), ""
@@ -194,4 +195,5 @@ def _clauses(text: str) -> list[str]:
 
 
 def _outside(text: str) -> str:
+    """The text without its quotations."""
     return "".join(_QUOTED.split(text)[::2])

@@ -1,10 +1,10 @@
-"""Training the prompt enhancer's language model: SFT on reverse-engineered triples, then GRPO, both through `trl`."""
+"""Train the prompt enhancer's language model with `trl`: SFT on reverse-engineered triples, then GRPO."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +14,19 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import given_file
 from flywheel.remedies.enhancer import NEW_TOKENS, answer, messages, open_model, parse
 from flywheel.remedies.enhancer_data import Example, degrade, load_examples, quotations
-from flywheel.signals.suite import Prompt, load_suite
+from flywheel.signals.suite import load_suite
 
-LONGEST = 120  # words: a longer answer rambles
-_SILENT = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
+LONGEST = 120  # words; longer answers count as rambling
+_SILENT: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
 
 
 def fine_tune(
     model: str, data: Path, output: Path, *, steps: int, batch: int, lora: int, seed: int, learning_rate: float = 2e-4
 ) -> dict[str, float]:
-    """SFT of a causal LM on the training set `data`; writes the whole model to `output`.
+    """SFT of a causal LM on the training set `data`; writes the full model to `output`.
 
-    The loss is taken on the answer alone: reasoning, then P_fine. `lora`: rank of the adapters, merged at the end; 0
-    trains every weight. Returns {"first_loss", "last_loss"}. Errors: `UsageError`.
+    The loss covers the answer only: reasoning, then P_fine. lora: rank of the adapters, merged at the end; 0 trains
+    all weights. Returns {"first_loss", "last_loss"}. Errors: `UsageError`.
     """
     rows = [
         {"prompt": messages(e.short), "completion": [{"role": "assistant", "content": answer(e.reasoning, e.fine)}]}
@@ -56,15 +56,15 @@ def fine_tune(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures as rewards: a frozen checkpoint draws the rewritten prompt, the original prompt's checks judge it.
+    """Reward: a frozen checkpoint draws the rewritten prompt, and the checks of the original prompt judge the picture.
 
-    `prompts`: the RL remedy's prompts.jsonl; its text-to-image prompts are degraded to what a user would write.
+    prompts: prompts.jsonl of the RL remedy; its text-to-image prompts are degraded to what a user would write.
     """
 
     checkpoint: Path
     prompts: Path
     seed: int = 0
-    side: int | None = None  # pixels; default: the largest square trained at
+    side: int | None = None  # pixels; None: the largest square trained at
 
     @cached_property
     def _sampler(self) -> Any:
@@ -73,14 +73,13 @@ class Drawn:
         return Sampler(self.checkpoint)
 
     def rows(self) -> list[dict[str, Any]]:
-        """(short prompt, checks as JSON) of every prompt that can be drawn without references."""
+        """Short prompt and checks (JSON) of every prompt without references: {"short", "checks"}."""
         rng = random.Random(f"drawn/{self.seed}")
-        found: list[Prompt] = [p for p in load_suite(self.prompts) if not p.references]
-        shorts = [(p, degrade(p.text, rng)) for p in found]
+        shorts = [(p, degrade(p.text, rng)) for p in load_suite(self.prompts) if not p.references]
         return [{"short": e.short if e else p.text, "checks": json.dumps(p.checks)} for p, e in shorts]
 
     def __call__(self, completions: Sequence[Any], checks: Sequence[str], **_: Any) -> list[float | None]:
-        """Share of the checks that the picture of each answer passes; None for prompts without checks."""
+        """Share of the checks that the picture of each answer passes; None if no check could be applied."""
         import io
 
         from PIL import Image
@@ -88,7 +87,7 @@ class Drawn:
         from curation.verify.checks import verify
         from flywheel.core.scorer import Item
 
-        texts = [parse(_said(c))[1] or "-" for c in completions]
+        texts = [parse(_text(c))[1] or "-" for c in completions]
         side = self.side or max(self._sampler.checkpoint.config["recipe"]["resolution"].values())
         wanted = [n for n, c in enumerate(checks) if c]
         rewards: list[float | None] = [None] * len(texts)
@@ -111,23 +110,23 @@ class Drawn:
 
 
 def text_reward(completions: Sequence[Any], short: Sequence[str], **_: Any) -> list[float]:
-    """Share of the request's quoted texts that the answer keeps letter by letter, less a half for invented ones."""
+    """Share of the request's quoted texts that the answer keeps exactly, minus 0.5 if it invents any."""
     out = []
-    for completion, asked in zip(completions, short):
-        wanted, made = quotations(asked), quotations(parse(_said(completion))[1])
-        kept = sum(w in made for w in wanted) / len(wanted) if wanted else 1.0
-        out.append(kept - 0.5 * any(m not in wanted for m in made))
+    for completion, request in zip(completions, short):
+        wanted, quoted = quotations(request), quotations(parse(_text(completion))[1])
+        kept = sum(w in quoted for w in wanted) / len(wanted) if wanted else 1.0
+        out.append(kept - 0.5 * any(q not in wanted for q in quoted))
     return out
 
 
 def form_reward(completions: Sequence[Any], short: Sequence[str], **_: Any) -> list[float]:
-    """One third each: it reasons first, it says something, it is as long as the request or longer, without rambling."""
+    """One third each: the answer reasons, it has a prompt, the prompt is as long as the request and not rambling."""
     out = []
-    for completion, asked in zip(completions, short):
-        reasoning, said = parse(_said(completion))
-        words = len(said.split())
-        length = min(1.0, words / max(1, len(asked.split()))) if words <= LONGEST else 0.0
-        out.append(((reasoning is not None) + bool(said) + length) / 3)
+    for completion, request in zip(completions, short):
+        reasoning, prompt = parse(_text(completion))
+        words = len(prompt.split())
+        length = min(1.0, words / max(1, len(request.split()))) if words <= LONGEST else 0.0
+        out.append(((reasoning is not None) + bool(prompt) + length) / 3)
     return out
 
 
@@ -144,9 +143,9 @@ def reinforce(
     new_tokens: int = NEW_TOKENS,
     learning_rate: float = 1e-5,
 ) -> dict[str, float]:
-    """GRPO of a causal LM on the short prompts of `data`, and on those of `drawn`; writes the whole model to `output`.
+    """GRPO of a causal LM on the short prompts of `data` and of `drawn`; writes the full model to `output`.
 
-    `batch`: answers per prompt, compared with each other. Returns {"first_reward", "last_reward"}.
+    batch: answers per prompt, which are compared with each other. Returns {"first_reward", "last_reward"}.
     Errors: `UsageError`.
     """
     rows = [{"short": e.short, "checks": ""} for e in _examples(data)] + (drawn.rows() if drawn else [])
@@ -154,7 +153,7 @@ def reinforce(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    rewards: list[Callable[..., list[Any]]] = [text_reward, form_reward, *([drawn] if drawn else [])]
+    rewards: list[Any] = [text_reward, form_reward, *([drawn] if drawn else [])]
     settings = GRPOConfig(
         output_dir=str(output),
         max_steps=steps,
@@ -172,15 +171,15 @@ def reinforce(
         network, rewards, settings, train_dataset=dataset, processing_class=tokenizer, peft_config=_lora(lora)
     )
     trainer.train()
-    seen = _save(trainer, tokenizer, output, "reward")
-    return {"first_reward": seen[0], "last_reward": seen[-1]}
+    rewards_ = _save(trainer, tokenizer, output, "reward")
+    return {"first_reward": rewards_[0], "last_reward": rewards_[-1]}
 
 
 def _examples(data: Path) -> list[Example]:
-    found = load_examples(given_file(data, "a train.jsonl, as a round with cases for the enhancer writes it"))
-    if not found:
-        raise UsageError(f"{data} has no examples: a pool with longer captions gives some")
-    return found
+    examples = load_examples(given_file(data, "a train.jsonl, as a round with cases for the enhancer writes it"))
+    if not examples:
+        raise UsageError(f"{data} has no examples: use a pool with longer captions")
+    return examples
 
 
 def _lora(rank: int) -> Any:
@@ -189,7 +188,7 @@ def _lora(rank: int) -> Any:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM") if rank else None
 
 
-def _device() -> dict[str, bool]:
+def _device() -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
@@ -197,7 +196,7 @@ def _device() -> dict[str, bool]:
 
 
 def _save(trainer: Any, tokenizer: Any, output: Path, metric: str) -> list[float]:
-    """Write the model, adapters merged, and its tokenizer; returns the metric of every step."""
+    """Write the model, with merged adapters, and its tokenizer; returns the metric of each step."""
     network = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(network, "merge_and_unload"):
         network = network.merge_and_unload()
@@ -206,5 +205,6 @@ def _save(trainer: Any, tokenizer: Any, output: Path, metric: str) -> list[float
     return [float(line[metric]) for line in trainer.state.log_history if metric in line]
 
 
-def _said(completion: Any) -> str:
+def _text(completion: Any) -> str:
+    """The text of a completion, which `trl` gives as text or as a chat message."""
     return completion if isinstance(completion, str) else completion[0]["content"]

@@ -1,8 +1,8 @@
-"""Vector index over the pool: retrieval, and how dense the pool is around a prompt, per prompt and per category.
+"""Vector index of the pool: nearest samples, and the density of the pool around a prompt or a category.
 
-Up to `EXACT` vectors are searched exactly. Beyond, vectors are kept in inverted lists as 8-bit codes (FAISS IVF, SQ8),
-the lists that a query visits are chosen by measured recall, and the best candidates are compared at half precision.
-Vectors are embedded once: a folder keeps them by sample in immutable files, and new samples are added to what is there.
+Up to `EXACT` vectors are searched exactly. Larger pools use inverted lists of 8-bit codes (FAISS IVF, SQ8): the number
+of lists that a query visits follows from measured recall, and the best candidates are compared at half precision.
+Each sample is embedded once: a folder keeps the vectors in immutable files, to which new samples are added.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,40 +20,41 @@ from flywheel.core.storage import readable
 if TYPE_CHECKING:
     import faiss
 
-SAMPLE = 2048  # vectors that stand for the pool's own density
-EXACT = 50_000  # vectors; up to here exact search is as fast
-RECALL = 0.98  # of the 100 nearest, on vectors of the pool: what the visited lists must reach
-_TRAINING = 64  # vectors per list that its centre is learned from
-_TUNING = 256  # vectors that recall is measured on
+SAMPLE = 2048  # vectors sampled to measure the pool's own density
+EXACT = 50_000  # vectors: up to here, exact search is as fast
+RECALL = 0.98  # of the 100 nearest, measured on vectors of the pool, that the visited lists must contain
+_TRAINING = 64  # vectors per list from which the centres are learned
+_TUNING = 256  # vectors on which recall is measured
 _CHUNK = 65_536  # vectors added at a time
 Embed = Callable[[Sequence[Any]], np.ndarray]
 
 
 def build(vectors: np.ndarray | Iterable[np.ndarray], *, seed: int = 0) -> faiss.Index:
-    """Index of unit vectors float32 [N, D] under inner product, or of chunks of them. Deterministic."""
+    """Index of unit vectors, float32 [N, D] or chunks of them, by inner product. Deterministic."""
     import faiss
 
     chunks = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
     total, dim = sum(len(c) for c in chunks), chunks[0].shape[1]
     if total <= EXACT:
-        index = faiss.IndexFlatIP(dim)
+        flat = faiss.IndexFlatIP(dim)
         for chunk in chunks:
-            index.add(chunk)
-        return index
+            flat.add(chunk)
+        return flat
     lists = 1 << round(np.log2(np.sqrt(total)))
     coarse = faiss.IndexFlatIP(dim)
     base = faiss.IndexIVFScalarQuantizer(coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     base.cp.seed, base.cp.niter, base.cp.spherical = seed, 8, True
     drawn = _sample(chunks, min(total, lists * _TRAINING + _TUNING), seed)
-    learn, unseen = drawn[_TUNING:], drawn[:_TUNING]  # centres fit the vectors they were learned from too well
+    learn, unseen = drawn[_TUNING:], drawn[:_TUNING]  # the centres overfit the vectors from which they were learned
     base.train(learn)
     fine = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     fine.train(learn[:1])
     index = faiss.IndexRefine(base, fine)
     index.k_factor = 2
     index.own_fields = True
-    for owned in (base, fine, coarse):
-        owned.this.disown()
+    owned: tuple[Any, ...] = (base, fine, coarse)  # the C++ owner deletes them; SWIG's handle `this` is not typed
+    for part in owned:
+        part.this.disown()
     base.own_fields = True
     for chunk in chunks:
         for start in range(0, len(chunk), _CHUNK):
@@ -62,17 +63,17 @@ def build(vectors: np.ndarray | Iterable[np.ndarray], *, seed: int = 0) -> faiss
     return index
 
 
-def tune(index: faiss.Index, queries: np.ndarray, *, recall: float = RECALL, count: int = 100) -> int:
-    """Visit as few lists as reach `recall` of the `count` nearest of `queries`; returns how many."""
+def tune(index: faiss.IndexRefine, queries: np.ndarray, *, recall: float = RECALL, count: int = 100) -> int:
+    """Set how many lists a query visits: the fewest that find `recall` of the `count` nearest; returns the number."""
     import faiss
 
-    lists = faiss.downcast_index(index.base_index)
+    lists = cast("faiss.IndexIVF", faiss.downcast_index(index.base_index))
     lists.nprobe = lists.nlist
     _, exact = index.search(queries, count)
     lists.nprobe = 1
     while lists.nprobe < lists.nlist:
-        _, found = index.search(queries, count)
-        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact))
+        _, nearest = index.search(queries, count)
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(nearest, exact))
         if hits >= recall * exact.size:
             break
         lists.nprobe = min(lists.nlist, lists.nprobe + 1 + lists.nprobe // 2)
@@ -90,7 +91,7 @@ def _sample(chunks: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """`ids[i]` is the sample of row i; `embed` makes unit vectors float32 [N, D] of queries."""
+    """An index with the sample ids of its rows; embed: turns queries into unit vectors, float32 [N, D]."""
 
     ids: tuple[str, ...]
     index: faiss.Index
@@ -105,9 +106,10 @@ class VectorIndex:
         name: str = "minilm",
         folder: Path | None = None,
     ) -> VectorIndex:
-        """Index (sample_id, content) rows; a `folder` keeps the vectors of embedder `name`, new samples are added.
+        """Index rows of (sample_id, content).
 
-        Without `embed`, contents are texts and MiniLM embeds them.
+        embed: embeds contents; None: MiniLM, for texts. folder: keeps the vectors of the embedder `name`, so that only
+        new samples are embedded.
         """
         embed = embed or embed_texts
         if folder is None:
@@ -127,11 +129,11 @@ class VectorIndex:
         return cls(ids, build([vectors[wanted] for _, vectors, wanted in kept]), embed)
 
     def search(self, queries: Sequence[Any], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and row numbers [Q, count], nearest first."""
+        """Cosines and row numbers, each [Q, count], nearest first."""
         return self.index.search(self.embed(queries), min(count, len(self.ids)))
 
     def density(self, queries: Sequence[Any], neighbours: int) -> np.ndarray:
-        """Percentile [Q], 0–100, of each query's mean cosine to its nearest samples in the pool's own values."""
+        """Percentile [Q], 0–100, of each query's mean cosine to its nearest samples among those of the pool itself."""
         similar, _ = self.search(queries, neighbours)
         rows = np.random.default_rng(0).permutation(len(self.ids))[:SAMPLE]
         own_vectors = np.stack([self._vector(int(r)) for r in rows])
@@ -142,7 +144,10 @@ class VectorIndex:
     def scarcity(
         self, queries: Mapping[str, Sequence[Any]], *, neighbours: int, sparse: float
     ) -> dict[str, dict[str, float]]:
-        """{category: {"queries", "median_percentile", "sparse_share"}}: is the pool thin where a category needs it?"""
+        """{category: {"queries", "median_percentile", "sparse_share"}}: the share of its queries in sparse regions.
+
+        sparse: percentile of `density` below which a region is sparse.
+        """
         every = [q for group in queries.values() for q in group]
         percentiles = np.split(
             self.density(every, neighbours), np.cumsum([len(g) for g in queries.values()])[:-1].astype(int)
@@ -159,21 +164,22 @@ class VectorIndex:
 
     def _vector(self, row: int) -> np.ndarray:
         stored = getattr(self.index, "refine_index", self.index)
-        return stored.reconstruct(row)
+        return np.asarray(stored.reconstruct(row))
 
 
-CaptionIndex = VectorIndex  # over captions, embedded as texts
+CaptionIndex = VectorIndex  # of captions, embedded as texts
 
 
 def embed_texts(texts: Sequence[str]) -> np.ndarray:
     """Unit sentence vectors, float32 [N, 384] (MiniLM)."""
-    from training.models.condition import load_condition_encoder
+    from training.models.condition import MiniLM, load_condition_encoder
 
-    return np.ascontiguousarray(load_condition_encoder("minilm").embed(list(texts)), dtype=np.float32)
+    encoder = cast(MiniLM, load_condition_encoder("minilm"))
+    return np.ascontiguousarray(encoder.embed(list(texts)), dtype=np.float32)
 
 
 def image_embedder(model: str, pretrained: str) -> Embed:
-    """Embeds encoded images with the CLIP that curation scores with. Errors: `UsageError` without its weights."""
+    """An embedder of encoded images: the CLIP of curation's scorer. Errors: `UsageError` without its weights."""
     from curation.scorers import Unavailable, load
     from flywheel.core.errors import UsageError
     from flywheel.core.scorer import Item
@@ -184,11 +190,12 @@ def image_embedder(model: str, pretrained: str) -> Embed:
         raise UsageError(f"images cannot be indexed: {error}") from error
 
     def embed(images: Sequence[bytes]) -> np.ndarray:
-        rows = clip.score([Item(image=i) for i in images])
-        for row in rows:
+        vectors = []
+        for row in clip.score([Item(image=i) for i in images]):
             if isinstance(row, Exception):
                 raise row
-        return np.array([row["embedding"] for row in rows], dtype=np.float32)
+            vectors.append(row["embedding"])
+        return np.array(vectors, dtype=np.float32)
 
     return embed
 

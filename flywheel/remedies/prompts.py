@@ -1,6 +1,6 @@
-"""Prompts for reinforcement learning and distillation: fresh ones of a capability, each with the checks that judge it.
+"""Prompts for reinforcement learning and distillation: new prompts of a capability, each with its checks.
 
-A case names a prompt of the held-out suite, which must not be trained on: its capability is generalised instead.
+The prompt of a case is in the held-out suite and must not be trained on: new prompts of its capability are made.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flywheel.signals.suite import Prompt, write_rows
 
 
 def rl_capabilities(cases: Sequence[Case]) -> list[str]:
-    """Capabilities with an open case on the RL track that prompts can be made for, those with most cases first.
+    """Capabilities with open cases on the RL track and a generator of prompts, most cases first.
 
-    Errors: `UsageError` when there is none.
+    Errors: `UsageError` if there is none.
     """
     counts: dict[str, int] = {}
     for case in cases:
@@ -31,30 +31,30 @@ def rl_capabilities(cases: Sequence[Case]) -> list[str]:
     served = [c for c in sorted(counts, key=lambda c: (-counts[c], c)) if c in generators()]
     if not served:
         raise UsageError(
-            f"no open case on the RL track has a capability that prompts can be made for ({', '.join(generators())}): "
-            "name some with --capability"
+            f"no open case on the RL track has a capability with a prompt generator ({', '.join(generators())}): "
+            "choose some with --capability"
         )
     return served
 
 
 def rl_remedy(workspace: Workspace, round_: int | None) -> Path:
-    """Folder of a round's RL remedy (`flywheel.remedies.reward_policy`), by default the latest round's that has one.
+    """Folder of a round's RL remedy (`flywheel.remedies.reward_policy`); of the latest one if `round_` is None.
 
-    Errors: `UsageError` where there is none.
+    Errors: `UsageError` if there is none.
     """
     rounds = workspace.remedies() if round_ is None else [workspace.round(round_).remedies]
     folders = [folder / "rl" for folder in rounds if (folder / "rl" / "rewards.json").exists()]
     if not folders:
         which = "" if round_ is None else f" of round {round_}"
         raise UsageError(
-            f"{workspace.root} has no RL remedy{which}: a round writes one for open cases on the RL track; "
-            "make prompts with `flywheel rl prompts` and name them with --prompts"
+            f"{workspace.root} has no RL remedy{which}: a round writes one for open cases on the RL track; or write "
+            "prompts with `flywheel rl prompts` and pass them with --prompts"
         )
     return folders[-1]
 
 
 def hold_out(prompts: Sequence[Prompt], count: int) -> tuple[list[Prompt], list[Prompt]]:
-    """(prompts to train on, up to `count` and at most a quarter to watch), the latter evenly spaced over the list."""
+    """(prompts to train on, prompts to watch): up to `count` and at most a quarter are watched, evenly spaced."""
     from training.prompts import spread
 
     watched = spread(prompts, min(count, len(prompts) // 4))
@@ -65,24 +65,24 @@ def hold_out(prompts: Sequence[Prompt], count: int) -> tuple[list[Prompt], list[
 def fresh_prompts(
     capability: str, count: int, folder: Path, held_out: HeldOut, *, seed: str
 ) -> Iterator[dict[str, Any]]:
-    """Up to `count` suite rows for a capability that a generator serves; their references are written below `folder`.
+    """Up to `count` suite rows for a capability with a generator; reference pictures are written below `folder`.
 
-    None says or nearly says a held-out prompt, or shows what one means, and none comes twice: a capability with few
-    variants gets fewer. The checks of the capability come first: they name the prompt's category.
+    No row repeats another, says or nearly says a held-out prompt, or shows what one means: a capability with few
+    variants gets fewer rows. Checks of the capability come first: they decide the prompt's category.
     """
     recipes = [make() for make in generators()[capability]]
     stream = draw(recipes, seed=f"{seed}/{capability}", exclude=frozenset(held_out.prompts))
-    seen: set[tuple[Any, ...]] = set()
+    drawn: set[tuple[Any, ...]] = set()
     for sample in itertools.islice(stream, 4 * count):
         key = (sample.caption, sample.references)
-        if key in seen or not any(c["capability"] == capability for c in sample.checks):
+        if key in drawn or not any(c["capability"] == capability for c in sample.checks):
             continue
-        if len(seen) == count:
+        if len(drawn) == count:
             return
         if held_out.near(sample.caption):
             continue
-        seen.add(key)
-        row = prompt_row(capability, len(seen), sample.caption, sample.task, sample.checks)
+        drawn.add(key)
+        row = prompt_row(capability, len(drawn), sample.caption, sample.task, sample.checks)
         for number, reference in enumerate(sample.references):
             row["references"].append(f"references/{row['prompt_id']}-{number}.png")
             write_bytes(folder / row["references"][-1], reference)
@@ -92,7 +92,7 @@ def fresh_prompts(
 def prompt_row(
     capability: str, number: int, prompt: str, task: str, checks: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """A suite row of RL, without references."""
+    """A suite row for RL, without references; checks of `capability` first."""
     own_first = sorted(checks, key=lambda c: c["capability"] != capability)
     row = {"prompt_id": f"rl-{capability}-{number:04d}", "prompt": prompt, "task": task, "category": capability}
     return row | {"references": [], "checks": own_first}
@@ -101,16 +101,17 @@ def prompt_row(
 def write_prompts(
     path: Path, capabilities: Sequence[str], count: int, *, seed: int, exclude: Iterable[str]
 ) -> dict[str, int]:
-    """Write up to `count` prompts a capability as a suite file; returns {capability: prompts}.
+    """Write up to `count` prompts per capability as a suite file; returns {capability: prompts written}.
 
-    `exclude`: evaluation prompts. Errors: `UsageError` for a capability that no generator serves.
+    exclude: evaluation prompts. Errors: `UsageError` for a capability without a generator.
     """
-    rows, made, held_out = [], {}, HeldOut(exclude)
+    rows: list[dict[str, Any]] = []
+    counts, held_out = {}, HeldOut(exclude)
     for capability in dict.fromkeys(capabilities):
         if capability not in generators():
             raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(generators())}")
-        found = list(fresh_prompts(capability, count, path.parent, held_out, seed=f"{seed}/prompts"))
-        rows += found
-        made[capability] = len(found)
+        prompts = list(fresh_prompts(capability, count, path.parent, held_out, seed=f"{seed}/prompts"))
+        rows += prompts
+        counts[capability] = len(prompts)
     write_rows(path, rows)
-    return made
+    return counts

@@ -1,4 +1,4 @@
-"""What the pool has near the cases: samples to show more often, prompts to generalise, instruction–image pairs."""
+"""Retrieval of pool samples near the cases: samples to show more often, captions to generalise, pictures to edit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,16 +16,6 @@ from flywheel.core.storage import readable
 from flywheel.remedies.index import CaptionIndex
 
 NEIGHBOURS = 8  # captions retrieved per case
-
-
-class Layout(NamedTuple):
-    """What all rows of one shard file share."""
-
-    bucket: int
-    width: int
-    height: int
-    task: str
-    references: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,10 @@ def captions(manifest: Path) -> list[tuple[str, str]]:
 
 
 def nearest(index: CaptionIndex, cases: Sequence[Case], similarity: float) -> list[Hit]:
-    """Samples near any of the cases, best first, each once, under the case that it is nearest to."""
+    """Samples near any of the cases, best first; each sample once, with the case nearest to it.
+
+    similarity: the smallest cosine that counts as near.
+    """
     best: dict[str, Hit] = {}
     by_prompt = {c.prompt: c for c in sorted(cases, key=lambda c: c.case_id)}
     prompts = sorted(by_prompt)
@@ -61,33 +54,35 @@ def nearest(index: CaptionIndex, cases: Sequence[Case], similarity: float) -> li
     return sorted(best.values(), key=lambda h: (-h.similarity, h.sample_id))
 
 
-def rows_of(manifest: Path, ids: Sequence[str], side: int) -> dict[str, tuple[Layout, dict[str, Any]]]:
-    """{sample_id: (layout, shard row)} of these samples in the bucket `side`."""
-    found = {}
-    for layout, path in _files(manifest, side):
-        for row in pq.read_table(readable(path), filters=[("sample_id", "in", set(ids))]).to_pylist() if ids else ():
-            found[row["sample_id"]] = (layout, row)
-    return found
+def rows_of(manifest: Path, ids: Sequence[str], side: int) -> dict[str, dict[str, Any]]:
+    """{sample_id: shard row} of the samples in `ids` that are in the bucket `side`."""
+    if not ids:
+        return {}
+    wanted = [("sample_id", "in", set(ids))]
+    tables = (pq.read_table(readable(path), filters=wanted) for _, path in _files(manifest, side))
+    return {row["sample_id"]: row for table in tables for row in table.to_pylist()}
 
 
 def pictures(manifest: Path, side: int, first: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """(sample_id, PNG) of the pictures that edits can start from: those in `first`, in its order, then the others.
+    """(sample_id, PNG or JPEG) of the pictures in the bucket `side` that edits can start from.
 
-    A text-to-image row gives its picture, an edit pair its first reference: the base image of a known instruction.
+    Samples in `first` come first, in its order. A text-to-image row gives its picture, an edit pair its first
+    reference: the picture before a known edit.
     """
     order = {identity: n for n, identity in enumerate(first)}
-    found = []
-    for layout, path in _files(manifest, side):
+    places = []
+    for task, path in _files(manifest, side):
         ids = pq.read_table(readable(path), columns=["sample_id"])["sample_id"].to_pylist()
-        found += [(order.get(i, len(order)), i, path, layout.task, n) for n, i in enumerate(ids)]
+        places += [(order.get(i, len(order)), task, str(path), n, i, path) for n, i in enumerate(ids)]
     read = lru_cache(maxsize=2)(lambda path: pq.read_table(readable(path), columns=["image", "references"]))
-    for _, identity, path, task, n in sorted(found, key=lambda f: (f[0], f[3], str(f[2]), f[4])):
+    for _, task, _, n, identity, path in sorted(places, key=lambda place: place[:4]):
         row = read(path).slice(n, 1).to_pylist()[0]
         if task == "t2i" or row["references"]:
             yield identity, row["image"] if task == "t2i" else row["references"][0]
 
 
-def _files(manifest: Path, side: int) -> Iterator[tuple[Layout, Path]]:
+def _files(manifest: Path, side: int) -> Iterator[tuple[str, Path]]:
+    """(task, path) of the shard files in the bucket `side`."""
     for f in Manifest.read(manifest).files:
         if f.bucket == side:
-            yield Layout(f.bucket, f.width, f.height, f.task, f.references), manifest.parent / f.path
+            yield f.task, manifest.parent / f.path

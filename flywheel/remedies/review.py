@@ -1,7 +1,7 @@
-"""The human review queue: the loop's only manual step. What an item's state is, is a fold over its events.
+"""The review queue, the loop's only manual step. The state of an item is a fold over its events.
 
-Each item has as many slots as it needs reviews. A slot's history is numbered, and an event takes the next number by
-compare-and-swap: of all who want the same slot one wins, whatever the number of processes and machines.
+An item has one slot per review that it needs. Events of a slot are numbered, and an event takes the next number by
+compare-and-swap: if several processes or machines want the same slot, one of them wins.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 
 AUTO = "auto-approve"
-DEADLINE = "deadline"  # rejects, as a reviewer does, what nobody reviewed in time
+DEADLINE = "deadline"  # recorded as the reviewer that rejects samples not reviewed in time
 DECIDED = ("accepted", "rejected")
 
 
 class Waiting(UsageError):
-    """A round can go on only when people have reviewed, or their deadline has passed. `round`: its number."""
+    """A round waits until its samples are reviewed or the deadline has passed. round: its number."""
 
     def __init__(self, round_: int, message: str) -> None:
         super().__init__(message)
@@ -33,23 +33,23 @@ class Waiting(UsageError):
 
 @dataclass(frozen=True)
 class Slot:
-    """One review of an item: free (version 0, or its claim ran out), claimed, or decided."""
+    """One review of an item: free (version 0, or its claim has expired), claimed, or decided."""
 
     version: int = 0
     kind: str = "free"  # free | claimed | accepted | rejected
     reviewer: str | None = None
-    until: datetime | None = None  # when a claim runs out
+    until: datetime | None = None  # when a claim expires
     caption: str | None = None  # as edited
     at: datetime | None = None
 
     def held(self, now: datetime) -> bool:
-        """Is somebody looking at it?"""
-        return self.kind == "claimed" and self.until > now
+        """Is it claimed, and has the claim not expired?"""
+        return self.kind == "claimed" and self.until is not None and self.until > now
 
 
 @dataclass(frozen=True)
 class Item:
-    """A sample in the queue, as it stands after its last event."""
+    """A sample in the queue, as it is after its last event."""
 
     item: str
     round: int
@@ -62,7 +62,7 @@ class Item:
 
     @property
     def outcome(self) -> str | None:
-        """accepted (by more than half of its reviews) | rejected; None while a review is missing."""
+        """accepted (more than half of its reviews accept it) | rejected; None while a review is missing."""
         kinds = [s.kind for s in self.slots]
         if any(k not in DECIDED for k in kinds):
             return None
@@ -70,24 +70,24 @@ class Item:
 
     @property
     def deadline(self) -> datetime | None:
-        """When what is not reviewed is left out; None: never."""
+        """When the item is left out if it is not reviewed; None: never."""
         until = self.evidence.get("deadline")
         return datetime.fromisoformat(until) if until else None
 
     @property
     def caption(self) -> str:
-        """As proposed, or as the last accepting reviewer edited it."""
+        """The proposed caption, or the last edit of a reviewer who accepted the sample."""
         edits = [(s.at, s.caption) for s in self.slots if s.kind == "accepted" and s.caption]
         return max(edits)[1] if edits else self.proposed
 
 
 def item_id(round_: int, capability: str, sample_id: str) -> str:
-    """16 hex digits."""
+    """Id of an item: 16 hex digits."""
     return digest("review", round_, capability, sample_id)[:16]
 
 
 def fold(events: Iterable[Mapping[str, Any]]) -> dict[str, Item]:
-    """Items by id. The events' order does not matter: `version` orders a slot's."""
+    """Items by id. The order of the events does not matter: `version` orders the events of a slot."""
     items: dict[str, Item] = {}
     slots: dict[tuple[str, int], Slot] = {}
     for e in events:
@@ -114,9 +114,9 @@ class Queue:
         self.ledger = Ledger(workspace, "reviews")
 
     def items(self, round_: int | None = None) -> dict[str, Item]:
-        """Items of a round, or of all, by id."""
-        found = fold(self.ledger.rows())
-        return {i: x for i, x in found.items() if round_ in (None, x.round)}
+        """Items of a round, or of all rounds, by id."""
+        items = fold(self.ledger.rows())
+        return {i: x for i, x in items.items() if round_ in (None, x.round)}
 
     def add(
         self,
@@ -129,8 +129,8 @@ class Queue:
     ) -> None:
         """Queue samples (capability, sample_id, caption, priority, evidence), once per round.
 
-        `reviews`: how many each needs; `claim_minutes`: how long a claim on one holds; `deadline_hours`: how long a
-        round waits, 0 for ever.
+        reviews: number that each sample needs; claim_minutes: duration of a claim; deadline_hours: how long the round
+        waits, 0 without end.
         """
         shared: dict[str, Any] = {"reviews": reviews, "claim_minutes": claim_minutes}
         if deadline_hours:
@@ -150,27 +150,27 @@ class Queue:
         return [x for x in self.items(round_).values() if x.outcome is None and not (x.deadline and x.deadline <= now)]
 
     def approve_all(self, round_: int) -> int:
-        """Accept whatever no person has decided, in the name of `auto-approve`; returns how many slots that were."""
+        """Accept all undecided slots as the reviewer `auto-approve`; returns how many."""
         return self._decide_rest(round_, "accepted", AUTO)
 
     def leave_out(self, round_: int) -> int:
-        """Reject whatever no person has decided, in the name of `deadline`; returns how many slots that were."""
+        """Reject all undecided slots as the reviewer `deadline`; returns how many."""
         return self._decide_rest(round_, "rejected", DEADLINE)
 
     def wait(self, round_: int, *, seconds: float = 10.0, progress: Callable[..., None] | None = None) -> None:
-        """Return once nothing of the round waits for people; looks every so many seconds."""
+        """Return once no sample of the round waits for review. seconds: between two checks."""
         before = 0
         while waiting := len(self.pending(round_)):
-            if progress and waiting != before:  # a line for each change, not for each look: it may take days
+            if progress and waiting != before:  # one line per change, not per check: this may take days
                 total = len(self.items(round_))
                 progress(total - waiting, total, "reviewed")
             before = waiting
             time.sleep(seconds)
 
     def next(self, reviewer: str) -> Item | None:
-        """Claim the most uncertain item that waits for this reviewer; their running claim is given again.
+        """Claim the most uncertain item that this reviewer can review; returns a claim that they already hold again.
 
-        None when nothing waits for them. Two reviewers never hold one slot, and nobody reviews an item twice.
+        None if there is nothing to review. Two reviewers never hold the same slot, and nobody reviews an item twice.
         """
         _require_name(reviewer)
         while True:
@@ -181,34 +181,35 @@ class Queue:
             open_ = [(x, n) for x in items.values() if (n := _free_slot(x, reviewer, now)) is not None]
             if not open_:
                 return None
-            item, slot = min(open_, key=lambda found: (-found[0].priority, found[0].item))
+            item, slot = min(open_, key=lambda place: (-place[0].priority, place[0].item))
             until = now + timedelta(minutes=item.evidence["claim_minutes"])
             if self._take(item, slot, "claimed", reviewer, {"until": until.isoformat()}):
-                return item  # else somebody was faster: look again
+                return item  # otherwise somebody was faster: try again
 
     def decide(self, name: str, kind: str, reviewer: str, *, caption: str | None = None, reason: str = "") -> Item:
-        """`accepted` (with `caption` where it was edited) or `rejected`; `name` is an item's id or its start.
+        """Record `accepted` or `rejected` for a claimed item; returns the item.
 
-        Errors: `UsageError` for an unknown item, one that this reviewer has not claimed, and a claim that ran out.
+        name: the item's id or its first characters; caption: the edited caption. Errors: `UsageError` for an unknown
+        item, one that this reviewer has not claimed, and an expired claim.
         """
         _require_name(reviewer)
         item = self.find(name)
         slot = next((n for n, s in enumerate(item.slots) if s.reviewer == reviewer and s.kind == "claimed"), None)
         if slot is None:
-            raise UsageError(f"{reviewer} holds no claim on {item.item}: ask for an item with `flywheel review next`")
+            raise UsageError(f"{reviewer} holds no claim on {item.item}: claim an item with `flywheel review next`")
         evidence = {"reason": reason} if reason else {}
         expired = not item.slots[slot].held(datetime.now(UTC))
         if expired or not self._take(item, slot, kind, reviewer, evidence, caption):
-            raise UsageError(f"the claim on {item.item} has run out: ask again with `flywheel review next`")
+            raise UsageError(f"the claim on {item.item} has run out: claim an item again with `flywheel review next`")
         return self.items()[item.item]
 
     def find(self, name: str) -> Item:
-        """The item that an id or its first characters name. Errors: `UsageError`."""
-        found = [x for i, x in self.items().items() if i.startswith(name)]
-        if len(found) != 1:
-            known = "several items start" if found else "no item starts"
-            raise UsageError(f"{known} with {name!r}: `flywheel review next` and `status` print the ids")
-        return found[0]
+        """The item with this id, or whose id starts with `name`. Errors: `UsageError` if none or several do."""
+        matches = [x for i, x in self.items().items() if i.startswith(name)]
+        if len(matches) != 1:
+            which = "several items start" if matches else "no item starts"
+            raise UsageError(f"{which} with {name!r}: `flywheel review next` and `status` print the ids")
+        return matches[0]
 
     def _decide_rest(self, round_: int, kind: str, by: str) -> int:
         events = [
@@ -224,7 +225,7 @@ class Queue:
     def _take(
         self, item: Item, slot: int, kind: str, reviewer: str, evidence: Mapping[str, Any], caption: str | None = None
     ) -> bool:
-        """Append the slot's next event; False when somebody else did."""
+        """Append the slot's next event; False if somebody else already did."""
         event = self._event(item, slot, kind, reviewer, evidence, caption)
         return self.ledger.append([event], key=f"{item.item}/{slot}/{event['version']}")
 
@@ -248,7 +249,7 @@ class Queue:
 
 
 def status(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """One row per round and capability: items waiting, claimed, accepted, rejected."""
+    """One row per round and capability: numbers of items waiting, claimed, accepted, rejected, auto-approved."""
     now = datetime.now(UTC)
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for x in items:
@@ -263,13 +264,13 @@ def status(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 
 def held_by(reviewer: str, items: Iterable[Item]) -> Item | None:
-    """The item that a reviewer has claimed and not decided yet."""
+    """The item that a reviewer has claimed and not yet decided."""
     now = datetime.now(UTC)
     return next((x for x in items for s in x.slots if s.reviewer == reviewer and s.held(now)), None)
 
 
 def _free_slot(item: Item, reviewer: str, now: datetime) -> int | None:
-    """A slot of the item that this reviewer may take."""
+    """A slot of the item that this reviewer can claim; None if there is none."""
     if any(s.reviewer == reviewer and s.kind in DECIDED for s in item.slots):
         return None
     return next((n for n, s in enumerate(item.slots) if s.kind not in DECIDED and not s.held(now)), None)

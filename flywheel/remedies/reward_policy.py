@@ -1,14 +1,14 @@
-"""RL remedy: reward weights, prompt mix and per-category vectors of the next RL run, by one explicit, logged rule.
+"""The RL remedy: reward weights, prompt mix and weights per category for the next RL run, by an explicit, logged rule.
 
-The report adjusts weights and prompt mix "so that no single reward is over-optimised" and leaves the rule open
-(section 6); this one is ours. With V rewards, K capabilities, C open RL cases, and the settings' floor f:
+The report adjusts weights and prompt mix "so that no single reward is over-optimised" but gives no rule (section 6);
+this rule is ours. With V rewards, K capabilities, C open RL cases, and the settings' floor f:
 
 1. pressure of a reward = its share of the failed checks of the RL cases (a check feeds the reward in `REWARD_OF`)
 2. weight = f / V + (1 - f) * pressure
-3. a reward whose weight rose last time while a capability that it does not judge got worse at the gate is multiplied
-   by `damping`; then all are scaled to sum 1
+3. if a reward's weight rose last time, and a capability that it does not judge got worse at the gate, its weight is
+   multiplied by `damping`; then all weights are scaled to sum 1
 4. share of prompts of a capability = f / K + (1 - f) * its cases / C
-5. a category's vector = `focus` on the rewards that judge it (in the ratio of their weights), the rest on the others
+5. weights of a category = `focus` on the rewards that judge it, in the ratio of their weights, the rest on the others
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from flywheel.presets import Rewards
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
 
-# The reward that a verifier's failures ask for: names of the RL recipe.
+# {verifier: the reward that its failures raise}, by the names of the RL recipe.
 REWARD_OF = {"text": "ocr", "identity": "consistency", "unchanged": "consistency", "alignment": "alignment"}
-INSTRUCTION = "instruction"  # the prompt's own checks: every other verifier
-EVERY = "*"  # the RL recipe's row for categories that have none of their own
+INSTRUCTION = "instruction"  # the prompt's own checks: the reward of all other verifiers
+EVERY = "*"  # the RL recipe's weights for categories without their own
 
 
 def adjust(
@@ -39,10 +39,11 @@ def adjust(
     previous: Mapping[str, Any] | None = None,
     regressed: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Weights by reward (sum 1), vectors by capability (each sum 1), prompts by capability, and the rule's log.
+    """{"weights", "rose", "categories", "mix", "log"}: the outcome of the rule.
 
-    `cases`: open RL cases; `failed`: the verifiers that failed, by case id; `suite` tells which verifier judges which
-    capability; `previous`: what this function returned last; `regressed`: capabilities that the last gate saw worse.
+    weights: by reward, sum 1; rose: their changes; categories: weights by capability, each sum 1; mix: prompts by
+    capability. cases: open RL cases; failed: {case id: verifiers that failed}; suite: shows which verifier judges which
+    capability; previous: the last outcome; regressed: capabilities that got worse at the last gate.
     """
     judged = sorted({(c["capability"], _reward_of(c["verifier"])) for p in suite for c in p.checks})
     rewards, capabilities = sorted({v for _, v in judged}), sorted({c for c, _ in judged})
@@ -91,26 +92,25 @@ def write(
     retrieved: Callable[[str, int], Sequence[str]],
     seed: int,
 ) -> Path:
-    """Write `rewards.json` with the rule's outcome, the `pins`, and what an RL run reads; returns its path.
+    """Write the inputs of an RL run; returns the path of `rewards.json`: the rule's outcome, `pins`, and file digests.
 
-    Beside it, `recipe.toml` (weights by category over the recipe `base`) and `prompts.jsonl`, in the suite's form, each
-    prompt with its checks, those of its own capability first. `retrieved(capability, count)` gives captions of the pool
-    near the cases, used where no generator serves a capability. No prompt says or nearly says an evaluation prompt.
-    Finished work is left as it is.
+    Beside it are `recipe.toml` (the recipe `base` with weights by category) and `prompts.jsonl` (in the suite's form,
+    checks of the prompt's own capability first). retrieved(capability, count): captions of the pool near the cases, for
+    capabilities without a generator. No prompt says or nearly says an evaluation prompt. Finished work is kept.
     """
     path = folder / "rewards.json"
     if path.exists():
         return path
     held_out, rows, log = HeldOut(p.text for p in suite), [], list(rule["log"])
     for capability, count in rule["mix"].items():
-        made = list(_prompts(capability, count, folder, held_out, retrieved, seed)) if count else []
-        if len(made) < count:
-            log.append(f"{capability}: {len(made)} of {count} prompts found: no more whose picture can be judged")
-        rows += made
-    prompts = write_rows(folder / "prompts.jsonl", rows)
+        prompts = list(_prompts(capability, count, folder, held_out, retrieved, seed)) if count else []
+        if len(prompts) < count:
+            log.append(f"{capability}: {len(prompts)} of {count} prompts found: no more whose picture can be judged")
+        rows += prompts
+    suite_file = write_rows(folder / "prompts.jsonl", rows)
     recipe = folder / "recipe.toml"
     write_bytes(recipe, recipe_toml(base, rule).encode())
-    named = {"prompts": prompts.name, "prompts_sha256": file_digest(prompts)}
+    named = {"prompts": suite_file.name, "prompts_sha256": file_digest(suite_file)}
     named |= {"recipe": recipe.name, "recipe_sha256": file_digest(recipe)}
     write_json(path, {**pins, **rule, **named, "log": log})
     return path
@@ -139,7 +139,7 @@ def _prompts(
 
 
 def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
-    """The weights as a recipe file of RL: a table per category, and one for every other."""
+    """The weights as an RL recipe file: one table per category, and one for all others."""
     lines = [f'base = "{base}"', ""]
     for category, weights in {EVERY: rule["weights"], **rule["categories"]}.items():
         lines += [f'[weights."{category}"]', *(f"{reward} = {weight:.6f}" for reward, weight in weights.items()), ""]
@@ -147,7 +147,7 @@ def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
 
 
 def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
-    """A check that the quoted text can be read in the picture; none where a caption quotes nothing."""
+    """A check that the caption's quoted text can be read in the picture; empty without quoted text."""
     from curation.scorers.ocr import quoted_text
 
     text = quoted_text(caption)
@@ -159,7 +159,7 @@ def _reward_of(verifier: str) -> str:
 
 
 def _vector(weights: Mapping[str, float], own: Sequence[str], focus: float) -> dict[str, float]:
-    floor = 1e-9  # a reward of no weight still divides
+    floor = 1e-9  # avoids division by zero if all weights are 0
     inside = sum(weights[v] + floor for v in own)
     outside = sum(w + floor for v, w in weights.items() if v not in own)
     share = focus if outside else 1.0
@@ -167,7 +167,7 @@ def _vector(weights: Mapping[str, float], own: Sequence[str], focus: float) -> d
 
 
 def _apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to `total`, in the ratio of `shares` (largest remainders)."""
+    """Integers that sum to `total`, in proportion to `shares` (largest remainders)."""
     exact = {k: v * total / sum(shares.values()) for k, v in shares.items()}
     out = {k: int(x) for k, x in exact.items()}
     for k in sorted(exact, key=lambda k: (out[k] - exact[k], k))[: total - sum(out.values())]:

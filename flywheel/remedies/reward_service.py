@@ -1,4 +1,4 @@
-"""Rewards over HTTP: GET /rewards names them, POST /score gives them for a batch of pictures."""
+"""Rewards over HTTP: GET /rewards lists their names, POST /score scores a batch of pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.rewards import Rewards, decode
 
 
 def service(rewards: Rewards) -> FastAPI:
-    """The application; `training.rewards.Service` is its client. Requests that are none are answered with 400."""
+    """The application; `training.rewards.Service` is its client. Malformed requests get status 400."""
     app = FastAPI(title="image-flywheel rewards", docs_url=None, redoc_url=None)
 
     @app.get("/rewards")

@@ -1,4 +1,4 @@
-"""What steps cost, measured as they run, and what the next round will cost at those rates."""
+"""Measured costs of steps, and the estimated cost of the next round at the measured rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
 
 Units = int | Callable[[Any], int]
-"""Samples, optimiser steps or images that a step works on: a number, or a function of the step's result."""
+"""Number of samples, optimiser steps or images that a step works on, or a function of the step's result."""
 
 
 class Meter:
@@ -29,7 +29,7 @@ class Meter:
         self.run = run
 
     def measure(self, round_: int, label: str, step: str, function: Callable[[], Any], units: Units) -> Any:
-        """Call `function`, record what it took under `step`, and return its result. `label` is unique in the run."""
+        """Call `function`, record its cost under `step`, and return its result. `label` is unique in the run."""
         with CpuTime() as cpu:
             wall = time.monotonic()
             result = function()
@@ -48,20 +48,20 @@ class Meter:
 
 
 class CpuTime:
-    """Context manager; `seconds` of user and system time that this process and all it started took inside the block.
+    """Context manager: `seconds` of user and system time of this process and all processes it started in the block.
 
-    A thread looks at the tree every second, since what others reap (Ray's workers) is gone at the end.
+    A thread samples the process tree every second: processes that others reap (Ray's workers) are gone at the end.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._seen: dict[tuple[int, float], float] = {}  # process → CPU seconds when last looked at
+        self._times: dict[tuple[int, float], float] = {}  # (pid, start) → CPU seconds when last sampled
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> CpuTime:
-        self._look()
-        self._before = dict(self._seen)
+        self._sample()
+        self._before = dict(self._times)
         self._waited = _waited()
         self._thread.start()
         return self
@@ -69,24 +69,24 @@ class CpuTime:
     def __exit__(self, *exc: Any) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
-        spent = {k: v - self._before.get(k, 0.0) for k, v in self._seen.items()}
+        self._sample()
+        spent = {k: v - self._before.get(k, 0.0) for k, v in self._times.items()}
         me = next(k for k in spent if k[0] == os.getpid())
-        # Children that came and went between two looks are known only from having been waited for.
+        # Children that started and ended between two samples appear only in the times of children waited for.
         self.seconds = spent[me] + max(sum(spent.values()) - spent[me], _waited() - self._waited)
 
     def _watch(self) -> None:
         while not self._stop.wait(1.0):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         me = psutil.Process()
         for process in [me, *me.children(recursive=True)]:
             try:
                 times = process.cpu_times()
-                self._seen[process.pid, process.create_time()] = times.user + times.system
+                self._times[process.pid, process.create_time()] = times.user + times.system
             except psutil.NoSuchProcess:
-                continue  # it ended while we looked
+                continue  # it ended during the sample
 
 
 def _waited() -> float:
@@ -95,13 +95,13 @@ def _waited() -> float:
 
 
 def rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """{step: {"cpu": s, "gpu": s, "wall": s} per unit}: the dearest seen, as a resumed step looks cheap."""
+    """{step: {"cpu", "gpu", "wall": seconds per unit}}, the highest observed, because a resumed step under-reports."""
     out: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["units"]:
-            found = out.setdefault(row["step"], {"cpu": 0.0, "gpu": 0.0, "wall": 0.0})
-            for key in found:
-                found[key] = max(found[key], row[f"{key}_seconds"] / row["units"])
+            rate = out.setdefault(row["step"], {"cpu": 0.0, "gpu": 0.0, "wall": 0.0})
+            for key in rate:
+                rate[key] = max(rate[key], row[f"{key}_seconds"] / row["units"])
     return out
 
 
@@ -113,9 +113,10 @@ def estimate(
     review_seconds: float,
     reviews: int,
 ) -> dict[str, Any]:
-    """What a plan will cost: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
+    """The estimated cost of a plan: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
 
-    Hours are None where some step was never measured: `unmeasured` names it. `reviews` per sample, 0 when unattended.
+    known: `rates`; prompts: size of the suite; reviews: per sample, 0 for unattended runs. Hours are None while a step
+    has no measured rate; `unmeasured` lists those steps.
     """
     arms = 2 if plan.targets else 1
     samples = sum(m.samples or 0 for m in plan.mix)
@@ -144,5 +145,5 @@ def estimate(
 
 
 def _gpus() -> int:
-    torch = sys.modules.get("torch")  # a step that never imported it used none
+    torch = sys.modules.get("torch")  # a step that never imported torch used no GPU
     return torch.cuda.device_count() if torch and torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""The gate: a pure function of candidate, incumbent and policy → PROMOTE, HOLD or REJECT, with a line per check."""
+"""The gate: compares a candidate's results with the incumbent's and decides PROMOTE, HOLD or REJECT. Pure."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ BOOTSTRAPS = 2000
 
 @dataclass(frozen=True)
 class Verdict:
-    """PROMOTE | HOLD | REJECT, why, and the lines it follows from."""
+    """The gate's decision, its reason, and the comparison per capability that it follows from."""
 
-    verdict: str
+    verdict: str  # PROMOTE | HOLD | REJECT
     reason: str
     lines: tuple[GateLine, ...]
-
 
 
 def judge(
     candidate: Results, incumbent: Results | None, *, targets: Collection[str] = (), policy: Gate = Gate()
 ) -> Verdict:
-    """Compare candidate with incumbent on the same cases.
+    """Compare the candidate with the incumbent on the same prompts.
 
-    Any regression → REJECT; else a win in a targeted capability (in any, when none is targeted) → PROMOTE; else HOLD.
-    Without an incumbent the candidate becomes the baseline. Errors: `ValueError` when the two were not tested on the
-    same prompts.
+    Any regression → REJECT; else a win in a targeted capability (in any, if none is targeted) → PROMOTE; else HOLD.
+    Without an incumbent the candidate is promoted and becomes the baseline. Errors: `ValueError` if the two were
+    evaluated on different prompts.
     """
     if incumbent is None:
         return Verdict("PROMOTE", "no incumbent: the first checkpoint becomes the baseline", ())
@@ -54,7 +53,7 @@ def _line(capability: str, candidate: Results, incumbent: Results, targeted: boo
     new = np.array([not candidate[k] for k in keys], dtype=float)
     old = np.array([not incumbent[k] for k in keys], dtype=float)
     fixed, broken = int(((old == 1) & (new == 0)).sum()), int(((old == 0) & (new == 1)).sum())
-    # Paired test: only the prompts on which the two differ carry evidence (McNemar's exact test).
+    # McNemar's exact test: only prompts on which the two differ carry evidence.
     p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     draws = np.random.default_rng(0).integers(0, len(keys), (BOOTSTRAPS, len(keys)))
     low, high = np.quantile((new - old)[draws].mean(axis=1), (0.025, 0.975))

@@ -1,4 +1,8 @@
-"""One run at a time: a workspace is acquired by compare-and-swap; what a killed run held, the next one takes over."""
+"""One run at a time: a run acquires the workspace by compare-and-swap, and takes over from a killed run.
+
+A run that works renews a heartbeat. One that stood still for so long that another run took over can record nothing
+more: every append to a ledger asks first whether the heartbeat is still its own.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +10,116 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest, given_file, write_bytes
+from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.rounds.job import Job
 
-SILENT = timedelta(hours=24)  # a run on another machine that gave no sign of life for so long is gone
+UNSIGNED = timedelta(hours=24)  # after this long, a run of version 0.1 on another machine counts as dead
+_SETTINGS = ("preset", "policy")  # fields of a job that may name a file
+_COPIES = "runs/settings/"
+_GLANCE = 12.0  # seconds that `running` watches the heartbeat of another machine: two beats
 
 
 @contextmanager
 def hold(workspace: Workspace, job: Job) -> Iterator[int]:
-    """Hold the workspace for a run; yields the run's number. Errors: `UsageError` while another run holds it."""
+    """Hold the workspace during a run; yields the run's number. Errors: `UsageError` if another run holds it."""
     ledger = Ledger(workspace, "runs")
     me = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     rows = ledger.rows()
-    if (other := holder(rows)) and _alive(other, workspace):
-        raise UsageError(_busy(other))
+    if (current := holder(rows)) and _alive(current, workspace):
+        raise UsageError(_busy(current))
     number = max((r["version"] for r in rows), default=0) + 1
-    row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(job))}
+    row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(_with_own_files(workspace, job)))}
     if not ledger.append([row], key=f"run/{number}"):
         raise UsageError(_busy(holder(ledger.rows()) or me))
-    try:
-        yield number
-    finally:
-        ledger.append([row | {"kind": "released"}], key=f"run/{number}/released")
+    with beating(_heartbeat(workspace)) as check:
+        workspace.fence = check
+        try:
+            yield number
+        finally:
+            workspace.fence = None
+            with suppress(UsageError):  # taken over meanwhile: there is nothing to release
+                check()
+                ledger.append([row | {"kind": "released"}], key=f"run/{number}/released")
 
 
 def holder(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The `acquired` row of the run that has not released the workspace, or None. A dead one is still its holder."""
+    """The `acquired` row of the run that has not released the workspace, dead or alive; None if it is free."""
     last = max(rows, key=lambda r: (r["version"], r["kind"] == "released"), default=None)
     return last if last and last["kind"] == "acquired" else None
 
 
 def running(workspace: Workspace) -> dict[str, Any] | None:
-    """The row of the run that works on the workspace right now, or None."""
-    found = holder(Ledger(workspace, "runs").rows())
-    return found if found and _alive(found, workspace) else None
+    """The `acquired` row of the run that is working on the workspace now, or None."""
+    row = holder(Ledger(workspace, "runs").rows())
+    return row if row and _alive(row, workspace, silent=_GLANCE) else None
+
+
+def unlock(workspace: Workspace, *, by: str, why: str) -> dict[str, Any]:
+    """Take the workspace from the run that holds it, dead or alive; returns that run's row.
+
+    A run that still works stops at its next record. Errors: `UsageError` if no run holds the workspace, or `by` or
+    `why` is empty.
+    """
+    if not by.strip() or not why.strip():
+        raise UsageError("name yourself and the reason: --by NAME --why TEXT")
+    ledger = Ledger(workspace, "runs")
+    row = holder(ledger.rows())
+    if row is None:
+        raise UsageError("no run holds this workspace: there is nothing to unlock")
+    note = json.dumps({"unlocked_by": by, "why": why}, ensure_ascii=False)
+    _heartbeat(workspace).unlink(missing_ok=True)
+    columns = {k: row[k] for k in ("version", "host", "pid", "started")}
+    ledger.append([columns | {"kind": "released", "job": note}], key=f"run/{row['version']}/released")
+    return row
 
 
 def last_job(workspace: Workspace) -> Job:
-    """What the workspace's last run was asked for. Errors: `UsageError` when it never ran."""
+    """The job of the workspace's last run. Errors: `UsageError` before the first run."""
     rows = Ledger(workspace, "runs").rows()
     if not rows:
-        raise UsageError(f"nothing ever ran in {workspace.root}: start with `flywheel run --source DIR -w WORKSPACE`")
-    job = json.loads(max(rows, key=lambda r: r["version"])["job"])
-    return Job(**{**job, "workspace": str(workspace.root)})
+        raise UsageError(
+            f"no run has started in {workspace.root} yet: start one with `flywheel run --source DIR -w WORKSPACE`"
+        )
+    job = json.loads(max(rows, key=lambda r: (r["version"], r["kind"] == "acquired"))["job"])
+    files = {k: str(workspace.path(job[k])) for k in _SETTINGS if (job[k] or "").startswith(_COPIES)}
+    return Job(**{**job, **files, "workspace": str(workspace.root)})
 
 
-def _alive(row: Mapping[str, Any], workspace: Workspace) -> bool:
+def _with_own_files(workspace: Workspace, job: Job) -> Job:
+    """The job with copies of its settings files in the workspace: named from anywhere, and moved with it."""
+    copies: dict[str, Any] = {}
+    for field in _SETTINGS:
+        name = getattr(job, field)
+        if name and name.endswith(".toml"):
+            source = given_file(Path(name), f"a .toml file, or the name of a built-in {field}")
+            copies[field] = f"{_COPIES}{file_digest(source)[:12]}/{source.name}"
+            if not (copy := workspace.path(copies[field])).exists():
+                write_bytes(copy, source.read_bytes())
+    return replace(job, **copies)
+
+
+def _heartbeat(workspace: Workspace) -> Path:
+    return workspace.path("runs", "heartbeat.json")
+
+
+def _alive(row: Mapping[str, Any], workspace: Workspace, *, silent: float | None = None) -> bool:
+    if _heartbeat(workspace).exists():
+        return is_beating(_heartbeat(workspace), silent=silent)
     if row["host"] != socket.gethostname():
         signs = [row["at"], *(c["at"] for c in Ledger(workspace, "costs").rows()[-1:])]
-        return datetime.now(UTC) - max(signs) < SILENT
+        return datetime.now(UTC) - max(signs) < UNSIGNED
     try:
         return abs(psutil.Process(row["pid"]).create_time() - row["started"]) < 1
     except psutil.NoSuchProcess:
@@ -72,6 +128,6 @@ def _alive(row: Mapping[str, Any], workspace: Workspace) -> bool:
 
 def _busy(row: Mapping[str, Any]) -> str:
     return (
-        f"another run works on this workspace (process {row['pid']} on {row['host']}): wait until it ends or stop it, "
-        "then run again"
+        f"another run is working on this workspace (process {row['pid']} on {row['host']}): wait until it ends, or "
+        "stop it, then run this again; if it is gone for good, `flywheel unlock` takes the workspace back"
     )

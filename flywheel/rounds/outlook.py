@@ -1,4 +1,4 @@
-"""Where a workspace stands and what its next round would be: status, proposal with costs, comparison of two rounds."""
+"""Status of a workspace, the plan and cost of its next round, and the comparison of two rounds."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ _PINNED = ("snapshot", "policy", "code", "preset", "recipe", "steps", "seed", "s
 
 
 def next_round(workspace: Workspace) -> int:
-    """Number of the round that is to be planned or finished next."""
+    """Number of the round to plan or finish next."""
     routed = Ledger(workspace, "case_events")
     done = [r["round"] for r in Ledger(workspace, "rounds").rows() if routed.has(f"route/{r['round']}")]
     return max(done, default=0) + 1
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "cost", "pinned"}: the next round's plan, pinned when asked for, and its cost at measured rates.
+    """{"plan", "cost", "pinned"}: the next round's plan, and its cost at the measured rates. `pin`: write the plan.
 
-    Errors: `UsageError` before the first curation, and, when it is to be pinned, while a run is working.
+    Errors: `UsageError` before the first curation, and if a plan has to be written while a run is working.
     """
     job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
     if snapshot is None:
-        raise UsageError("nothing has been curated in this workspace yet: `flywheel run` does that first")
+        raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
     context = steps.Context(workspace, job, load_preset(job.preset), Progress())
     path = workspace.round(number).plan
     if path.exists():
         plan = RoundPlan.read(path)
     elif pin:
         with lease.hold(workspace, job):
+            workspace.upgrade()
             plan = steps.plan(context, number, snapshot)
     else:
         plan = steps.propose(context, number, snapshot)
@@ -62,7 +63,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
-    """Who runs, which checkpoint is in service, what waits, and every round's verdict with later decisions."""
+    """The current run, the incumbent, what waits for review, and each round's verdict with later decisions."""
     number, run = next_round(workspace), lease.running(workspace)
     costs, history = Ledger(workspace, "costs").rows(), load_history(workspace)
     decisions = Ledger(workspace, "promotions").rows()
@@ -86,24 +87,24 @@ def status(workspace: Workspace) -> dict[str, Any]:
 
 
 def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
-    """What differs between two rounds: pinned inputs, remedy data, failure rates, cases. Errors: `UsageError`."""
+    """Differences between two rounds: pinned inputs, remedy data, failure rates, cases. Errors: `UsageError`."""
     rounds = {r["round"]: r for r in Ledger(workspace, "rounds").rows()}
     for n in (a, b):
         if n not in rounds:
             raise UsageError(f"round {n} has no verdict yet: `flywheel rounds` lists those that have one")
     plans = [RoundPlan.read(workspace.round(n).plan).as_dict() for n in (a, b)]
-    seen = [load_results(workspace, n, "candidate") for n in (a, b)]
-    shared = sorted(seen[0].keys() & seen[1].keys())
-    known = load_cases(workspace)
+    results = [load_results(workspace, n, "candidate") for n in (a, b)]
+    shared = sorted(results[0].keys() & results[1].keys())
+    cases = load_cases(workspace)
 
     def changed(before: bool) -> list[dict[str, Any]]:
-        found = [(case_id(*k), k) for k in shared if seen[0][k] is before and seen[1][k] is not before]
+        keys = {case_id(*k): k for k in shared if results[0][k] is before and results[1][k] is not before}
         return [
-            {"case": c, "capability": k[1], "prompt_id": k[0], "track": known[c].track if c in known else None}
-            for c, k in found
+            {"case": c, "capability": k[1], "prompt_id": k[0], "track": cases[c].track if c in cases else None}
+            for c, k in keys.items()
         ]
 
-    rate = [failure_rates(s) for s in seen]
+    rate = [failure_rates(r) for r in results]
     return {
         "pins": [
             {"what": k, "a": plans[0].get(k), "b": plans[1].get(k)}

@@ -1,4 +1,4 @@
-"""What a round pins, so that it can be told later exactly what it was made from."""
+"""The inputs that a round pins, so that they can be identified exactly later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("flywheel", "curation", "training")
 
 @cache
 def code_version() -> str:
-    """Released version and a digest of every source and data file of the packages that take part in a round."""
+    """Released version, and a digest of all source and TOML files of the packages that take part in a round."""
     root = Path(__file__).resolve().parents[2]
     files = [p for name in _PACKAGES for p in sorted((root / name).rglob("*")) if p.suffix in (".py", ".toml")]
     content = digest([(str(p.relative_to(root)), file_digest(p)) for p in files])

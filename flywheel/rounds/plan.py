@@ -1,4 +1,4 @@
-"""The plan of a round: routed cases become a data quota, each share with its reason. Pure."""
+"""The plan of a round: routed cases become data quotas, each with its reason. Pure."""
 
 from __future__ import annotations
 
@@ -19,33 +19,43 @@ def make_plan(
     round_: int,
     preset: Preset,
 ) -> RoundPlan:
-    """What the round trains on, for how long and why, for the open cases.
+    """What the round trains on, for how long and why, given the open cases.
 
-    `earlier`: plans of the promoted rounds that lead to the incumbent. Their remedy data keeps `kept_share` of the
-    rows, so that a round does not forget what the rounds before it repaired. Of the rest, capabilities with most open
-    cases on the served tracks share `remedy_share` in proportion to their cases, and the base pool gets what is left.
+    earlier: plans of the promoted rounds that lead to the incumbent. Their remedy data keeps `kept_share` of the rows,
+    in proportion to the shares that it had, so that a round does not forget earlier repairs. Of the rest, the
+    capabilities with most open cases on the served tracks share `remedy_share` in proportion to their cases, and the
+    base pool gets what is left.
     """
     settings, incumbent = preset.plan, pins.incumbent
     served = [c for c in cases if c.track in settings.tracks]
-    counts = Counter(c.capability for c in served)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    waiting = Counter(c.track or "unrouted" for c in cases if c.track not in settings.tracks)
+    ranked = sorted(Counter(c.capability for c in served).items(), key=lambda item: (-item[1], item[0]))
     targets = [(c, n) for c, n in ranked if n >= settings.min_cases][: settings.max_targets] if incumbent else []
-    total = sum(n for _, n in targets)
-    kept = _kept(earlier, settings.kept_share)
-    free = 1 - sum(m.share for m in kept)
+    remedies = [(p.round, m) for p in earlier for m in p.requests]
+    before = sum(m.share for _, m in remedies)
+    kept = [
+        MixEntry(
+            slice=m.slice,
+            round=number,
+            share=round(settings.kept_share * m.share / before, 6),
+            reason=f"keeps what round {number} repaired",
+        )
+        for number, m in remedies
+    ]
+    total, free = sum(n for _, n in targets), 1 - sum(m.share for m in kept)
+    routed = sorted(Counter((c.capability, c.track) for c in served).items())
     mix = [
         MixEntry(
             slice=capability,
             share=round(free * settings.remedy_share * n / total, 6),
             samples=round(settings.samples * n / total),
             cases=n,
-            reason=f"{n} open cases: {_by_track(served, capability)}",
+            reason=f"{n} open cases: " + ", ".join(f"{m} routed to {t}" for (c, t), m in routed if c == capability),
         )
         for capability, n in targets
     ]
     base = round(1 - sum(m.share for m in [*kept, *mix]), 6)
     why = "keeps what the model can do" if mix else "no open case on a served track: the whole pool"
-    waiting = Counter(c.track or "unrouted" for c in cases if c.track not in settings.tracks)
     return RoundPlan(
         **{f.name: getattr(pins, f.name) for f in fields(Pins)},
         round=round_,
@@ -57,16 +67,3 @@ def make_plan(
         waiting=dict(sorted(waiting.items())),
         mix=(MixEntry(slice=BASE, share=base, reason=why), *kept, *mix),
     )
-
-
-def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
-    """Entries for the remedy data of earlier rounds, in proportion to the shares that it had in them."""
-    parts = [(p.round, m) for p in earlier for m in p.requests]
-    total = sum(m.share for _, m in parts)
-    why = "keeps what round {} repaired".format
-    return [MixEntry(slice=m.slice, round=n, share=round(share * m.share / total, 6), reason=why(n)) for n, m in parts]
-
-
-def _by_track(cases: Sequence[Case], capability: str) -> str:
-    tracks = Counter(c.track for c in cases if c.capability == capability)
-    return ", ".join(f"{n} routed to {track}" for track, n in sorted(tracks.items()))

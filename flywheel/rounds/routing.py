@@ -1,12 +1,13 @@
-"""Case routing: failures of a round become cases, each with a capability, a remedy track and the evidence for both."""
+"""Case routing: a round's failures become cases, each with a capability, a remedy track and the evidence for both."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from flywheel.cases.attribution import affordable, batches, probe, probe_id
+from flywheel.cases.attribution import affordable, batches, probe
 from flywheel.cases.events import Case, detect, load_cases, retest
 from flywheel.cases.fold import connect
 from flywheel.cases.stored import gather, routed
@@ -22,9 +23,9 @@ from flywheel.signals.suite import Prompt
 
 
 def record_retest(workspace: Workspace, round_: int) -> None:
-    """Move known cases by the results of a promoted candidate: cases describe the incumbent."""
-    seen = load_results(workspace, round_, "candidate")
-    Ledger(workspace, "case_events").append(retest(seen, load_cases(workspace), round_), key=f"retest/{round_}")
+    """Record whether known cases pass with a promoted candidate: cases describe the incumbent."""
+    results = load_results(workspace, round_, "candidate")
+    Ledger(workspace, "case_events").append(retest(results, load_cases(workspace), round_), key=f"retest/{round_}")
 
 
 def record_detected(workspace: Workspace, round_: int) -> None:
@@ -43,10 +44,10 @@ def route(
     preset: Preset,
     seed: int,
     progress: Callable[..., None] | None = None,
-) -> list[Case]:
-    """Gather what came from outside of rounds, and attribute every open case without a sure track.
+) -> None:
+    """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
 
-    Returns the open cases. `captions` lists (sample_id, caption) of the pool.
+    captions: returns (sample_id, caption) of the pool; called only if prompts are probed.
     """
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):
@@ -58,7 +59,6 @@ def route(
         with closing(connect(workspace, ("probes", "signals"))) as con:
             events = routed(con, preset.attribution, round_)
         ledger.append(events, key=f"route/{round_}")
-    return [c for c in load_cases(workspace).values() if c.is_open]
 
 
 def experiment(
@@ -73,46 +73,48 @@ def experiment(
     seed: int,
     progress: Callable[..., None] | None = None,
 ) -> None:
-    """Probe the cases' prompts as far as the round's budget goes, those tried least first, and store what was seen.
+    """Probe the prompts of the cases, fewest seeds so far first, within the round's budget; store the probes.
 
-    A prompt outside of the suite has no checks to probe with: its case waits for stored evidence.
+    A case whose prompt is not in the suite has no checks to probe with: it waits for stored evidence.
     """
-    probes = Ledger(workspace, "probes")
-    before: dict[str, int] = {}
+    probes, settings = Ledger(workspace, "probes"), preset.attribution
+    seeds: Counter[str] = Counter()
     for row in probes.rows():
         if row["round"] < round_:
-            before[row["prompt_id"]] = before.get(row["prompt_id"], 0) + (row["seeds"] or 0)
+            seeds[row["prompt_id"]] += row["seeds"] or 0
+    case_ids = {(c.prompt_id, c.capability): c.case_id for c in cases}
     failing = {c.prompt_id for c in cases}
-    tried_least = sorted((p for p in suite if p.prompt_id in failing), key=lambda p: before.get(p.prompt_id, 0))
-    wanted = affordable(tried_least, preset.attribution)
-    if not wanted:
-        return
-    index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
-    enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
-    known = {(c.prompt_id, c.capability): c.case_id for c in cases}
-    name = str(checkpoint.relative_to(workspace.root))
+    prompts = sorted((p for p in suite if p.prompt_id in failing), key=lambda p: seeds[p.prompt_id])
+    pending = {
+        key: batch
+        for batch in batches(affordable(prompts, settings))
+        if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
+    }
+    if pending:
+        index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
+        enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
     folder = workspace.round(round_).probes
-    for batch in batches(wanted):
-        key = f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}"
-        if probes.has(key):
-            continue
-        found = probe(
+    shared = {
+        "round": round_,
+        "checkpoint": str(checkpoint.relative_to(workspace.root)),
+        "folder": str(folder.relative_to(workspace.root)),
+    }
+    for key, batch in pending.items():
+        rows = probe(
             batch,
             checkpoint,
             folder,
             enhance=enhance,
-            density=lambda texts: index.density(texts, preset.attribution.neighbours),
+            density=lambda texts: index.density(texts, settings.neighbours).tolist(),
             evaluation=preset.evaluation,
-            settings=preset.attribution,
+            settings=settings,
             seed=seed,
             by=by,
             progress=progress,
         )
-        rows = [
-            row
-            | {"case_id": case, "probe_id": probe_id(case, name, round_), "round": round_, "checkpoint": name}
-            | {"folder": str(folder.relative_to(workspace.root))}
-            for row in found
-            if (case := known.get((row["prompt_id"], row["capability"])))
+        named = [
+            row | shared | {"case_id": case, "probe_id": digest("probe", case, shared["checkpoint"], round_)[:32]}
+            for row in rows
+            if (case := case_ids.get((row["prompt_id"], row["capability"])))
         ]
-        probes.append(rows, key=key)
+        probes.append(named, key=key)

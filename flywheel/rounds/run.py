@@ -1,6 +1,6 @@
 """A run on one page: ingest → suite → curate → rounds of (plan → remedy → train → evaluate → gate → route).
 
-Every step is idempotent: what is finished is found and not redone, so running again is also how a killed run resumes.
+Every step is idempotent and skips finished work: to resume a killed run, run it again.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress
-from flywheel.core.records import RoundResult
+from flywheel.core.records import GateLine, RoundResult
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
@@ -29,15 +29,53 @@ from flywheel.signals.results import failure_rates, load_results
 if TYPE_CHECKING:
     from curation.run import Curated
 
-# Shown after a run.
+# The query that a summary suggests.
 EXAMPLE = "select capability, track, status, count(*) as cases from cases group by all order by cases desc"
 
-Summary = dict[str, Any]
 Step = Callable[..., Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundSummary:
+    """A round's verdict, failure rates by capability (shares in [0, 1]), gate lines and changed cases."""
+
+    round: int
+    verdict: str
+    failure_rate: Mapping[str, float]
+    control_failure_rate: Mapping[str, float]
+    targets: tuple[str, ...]
+    fixed: tuple[str, ...]
+    broken: tuple[str, ...]
+    gate: tuple[GateLine, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The result of a run: row counts of the latest snapshot, all rounds, and where the files are.
+
+    shards: manifest of the snapshot; sql: a command that queries the workspace; seconds: duration of the run.
+    """
+
+    input: int
+    admitted: int
+    dropped: int
+    quarantined: int
+    workspace: str
+    snapshot: str
+    shards: str
+    checkpoints: tuple[str, ...]
+    report: str
+    sql: str
+    seconds: float
+    rounds: tuple[RoundSummary, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
 def plain_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function: a run without an orchestrator."""
+    """Call the function: the step of a run without an orchestrator."""
     return function(*args, **kwargs)
 
 
@@ -48,11 +86,15 @@ def run(
     progress: Progress | None = None,
     publish: Mapping[str, Callable[[Workspace], object]] | None = None,
 ) -> Summary:
-    """Bring the workspace to `job.rounds` finished rounds on the source as it is now; returns the summary.
+    """Run until `job.rounds` rounds are finished on the source as it is now.
 
-    `publish`: what is written for people as the last steps, by their labels.
-
+    step: calls a step, as `plain_step` does; publish: functions that write for people, by label: the last steps.
     Errors: `Waiting` while a round's samples wait for review; `UsageError` for anything else the user can fix.
+
+    >>> import flywheel as fw
+    >>> summary = fw.run(fw.Job("w", "photos", "photos/captions.jsonl", preset="small.toml", rounds=1))
+    >>> summary.rounds[0].verdict
+    'PROMOTE'
     """
     began = time.monotonic()
     with work(job, step, progress) as (context, do):
@@ -67,14 +109,21 @@ def run(
 
 
 def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = None) -> Curated:
-    """The part of a run before its rounds: bring in, score, decide and shard what is new. Errors: `UsageError`."""
+    """Ingest, score, filter and shard new data, as a run does before its rounds. Errors: `UsageError`.
+
+    >>> import flywheel as fw
+    >>> job = fw.Job("w", "photos", "photos/captions.jsonl", preset="small.toml")
+    >>> curated = fw.curate(job)
+    >>> curated.input == curated.admitted + curated.dropped + curated.quarantined == 12
+    True
+    """
     with work(job, step, progress) as (context, do):
         return fill_pool(context, do)
 
 
 @contextmanager
 def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[steps.Context, Step]]:
-    """Hold the workspace; yields what steps share, and what runs a step: announced and its cost recorded."""
+    """Hold the workspace; yields the context of all steps, and a function that runs a step and records its cost."""
     workspace = Workspace(job.workspace)
     with hold(workspace, job) as number:
         context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
@@ -90,14 +139,14 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
 
 
 def fill_pool(context: steps.Context, do: Step) -> Curated:
-    """Ingest, write the suite, curate."""
+    """Ingest the source, write the held-out suite, curate."""
     do("ingest", steps.ingest, context)
     do("held-out suite", steps.hold_out, context)
-    return do("curate", steps.curate, context, units=lambda found: found.input)
+    return do("curate", steps.curate, context, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
-    """Everything about a job that can be wrong, before anything is started. Errors: `UsageError`."""
+    """Check a job before anything starts. Errors: `UsageError` for its preset, policy, source or captions."""
     from curation.policy.reader import load_policy
     from curation.sources import open_source
 
@@ -107,7 +156,7 @@ def validate(job: Job) -> None:
 
 
 def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> None:
-    """One round: plan for the open cases, remedy, train and re-test the candidate, gate, route what fails."""
+    """One round: plan for the open cases, remedy, train and evaluate the candidate, gate, route the failures."""
 
     def step(label: str, function: Step, *args: Any, units: Units = 0) -> Any:
         return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
@@ -128,19 +177,16 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
 
 
 def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
-    """Numbers of the rounds still to do: up to `job.rounds`, or one more when the data changed since the last one."""
-    done = Ledger(workspace, "rounds").rows()
-    routed = Ledger(workspace, "case_events")
-    finished = [r["round"] for r in done if routed.has(f"route/{r['round']}")]
-    last = max(finished, default=0)
-    goal = job.rounds
-    if last >= job.rounds and done[-1]["snapshot"] != snapshot:
-        goal = last + 1
-    return range(last + 1, goal + 1)
+    """Numbers of the rounds to run: up to `job.rounds`, or one more if the data changed since the last round."""
+    rounds = Ledger(workspace, "rounds").rows()
+    events = Ledger(workspace, "case_events")
+    last = max((r["round"] for r in rounds if events.has(f"route/{r['round']}")), default=0)
+    stale = last >= job.rounds and rounds[-1]["snapshot"] != snapshot
+    return range(last + 1, (last + 1 if stale else job.rounds) + 1)
 
 
 def marker(job: Job) -> Path:
-    """File whose existence says that exactly this job, on exactly these input files, is finished."""
+    """Path of the file that exists once this job is finished on exactly these input files."""
     source = Path(job.source)
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     captions = [Path(job.captions)] if job.captions else []
@@ -152,7 +198,7 @@ def marker(job: Job) -> Path:
 
 
 def finished(job: Job) -> Summary | None:
-    """The summary of a job that has nothing left to do, found without starting anything; None otherwise."""
+    """The summary of a finished job, without starting anything; None if there is work to do."""
     began = time.monotonic()
     if not (located(job.workspace) / "workspace.json").exists() or not Path(job.source).exists():
         return None
@@ -160,34 +206,34 @@ def finished(job: Job) -> Summary | None:
 
 
 def summarise(workspace: Workspace, seconds: float) -> Summary:
-    """Counts of the latest snapshot and every round's result. Checks that input = admitted + dropped + quarantined."""
-    counts = Ledger(workspace, "snapshots").rows()[-1]
-    out: Summary = {k: counts[k] for k in ("input", "admitted", "dropped", "quarantined")}
-    if out["input"] != out["admitted"] + out["dropped"] + out["quarantined"]:
-        raise AssertionError(f"rows lost or doubled: {out}; please report this with the workspace's snapshots table")
-    rounds = []
-    for row in Ledger(workspace, "rounds").rows():
-        n = row["round"]
-        result = RoundResult.read(workspace.round(n).result)
-        rounds.append(
-            {
-                "round": n,
-                "verdict": row["verdict"],
-                "failure_rate": failure_rates(load_results(workspace, n, "candidate")),
-                "control_failure_rate": failure_rates(load_results(workspace, n, "control")),
-                "targets": list(result.targets),
-                "fixed": list(result.fixed),
-                "broken": list(result.broken),
-                "gate": [asdict(line) for line in result.gate],
-            }
-        )
-    return out | {
-        "workspace": str(workspace.root),
-        "snapshot": counts["snapshot"],
-        "shards": str(workspace.path(counts["manifest"])),
-        "checkpoints": [str(workspace.path(r["checkpoint"])) for r in Ledger(workspace, "rounds").rows()],
-        "report": str(workspace.report),
-        "sql": f'flywheel sql "{EXAMPLE}" --workspace {workspace.root}',
-        "seconds": round(seconds, 2),
-        "rounds": rounds,
-    }
+    """The summary of a workspace. Checks that input = admitted + dropped + quarantined."""
+    snapshot = Ledger(workspace, "snapshots").rows()[-1]
+    counts = {k: snapshot[k] for k in ("input", "admitted", "dropped", "quarantined")}
+    if counts["input"] != counts["admitted"] + counts["dropped"] + counts["quarantined"]:
+        raise AssertionError(f"rows lost or doubled: {counts}; please report this with the workspace's snapshots table")
+    rounds = Ledger(workspace, "rounds").rows()
+    return Summary(
+        **counts,
+        workspace=str(workspace.root),
+        snapshot=snapshot["snapshot"],
+        shards=str(workspace.path(snapshot["manifest"])),
+        checkpoints=tuple(str(workspace.path(r["checkpoint"])) for r in rounds),
+        report=str(workspace.report),
+        sql=f'flywheel sql "{EXAMPLE}" --workspace {workspace.root}',
+        seconds=round(seconds, 2),
+        rounds=tuple(_summarise_round(workspace, r["round"], r["verdict"]) for r in rounds),
+    )
+
+
+def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSummary:
+    result = RoundResult.read(workspace.round(number).result)
+    return RoundSummary(
+        round=number,
+        verdict=verdict,
+        failure_rate=failure_rates(load_results(workspace, number, "candidate")),
+        control_failure_rate=failure_rates(load_results(workspace, number, "control")),
+        targets=result.targets,
+        fixed=result.fixed,
+        broken=result.broken,
+        gate=result.gate,
+    )

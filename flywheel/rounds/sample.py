@@ -1,4 +1,4 @@
-"""Pictures on request: one prompt, a checkpoint, as many seeds as wanted; PNG files and a grid of them."""
+"""Sample pictures of one prompt from a checkpoint, one per seed: PNG files and a grid of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from flywheel.core.workspace import Workspace
 
 
 def promoted_checkpoint(workspace: Workspace) -> Path:
-    """The incumbent. Errors: `UsageError` when there is none."""
-    from flywheel.rounds.promotion import incumbent
+    """The incumbent's checkpoint. Errors: `UsageError` if there is none."""
+    from flywheel.rounds.promotion import require_incumbent
 
-    found = incumbent(workspace)
-    if found is None:
-        raise UsageError(f"{workspace.root} has no promoted checkpoint: finish a round with `flywheel run`")
-    return workspace.path(found.checkpoint)
+    return workspace.path(require_incumbent(workspace).checkpoint)
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` → (height, width). Errors: `UsageError`."""
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip().lower())
-    if not found:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip().lower())
+    if not match:
         raise UsageError(f"--size {text}: give width and height in pixels, such as 64x64")
-    return int(found[2]), int(found[1])
+    return int(match[2]), int(match[1])
 
 
 def sample_pictures(
@@ -43,11 +40,11 @@ def sample_pictures(
     seed: int = 0,
     count: int = 1,
 ) -> dict[str, Any]:
-    """Write `count` pictures, of seeds `seed` … `seed + count − 1`, and a grid into `output`; returns what was made.
+    """Write `count` pictures, of seeds `seed` … `seed + count − 1`, and a grid of them into the folder `output`.
 
-    `size` is (height, width), by default the largest square trained at. A picture is a function of checkpoint and
-    request: another count gives the same picture for the same seed. File names carry a digest of the request, so that
-    no request overwrites another's. Errors: `UsageError`.
+    size: (height, width), pixels; default: the largest square trained at. The same checkpoint, request and seed give
+    the same picture, whatever the count. File names contain a digest of the request, so that requests do not overwrite
+    each other. Returns the request with the paths of its files. Errors: `UsageError`.
     """
     if count < 1:
         raise UsageError(f"--count {count}: ask for at least one picture")
@@ -67,7 +64,7 @@ def sample_pictures(
     )
     name = f"{_slug(prompt)}-{request[:8]}"
     images, files = [], []
-    for each in range(seed, seed + count):  # one by one: a batch's size would change the last bits
+    for each in range(seed, seed + count):  # one by one: the batch size changes the last bits
         (image,) = sampler.sample([prompt], [pictures], size=size, steps=steps, cfg=cfg, seed=each)
         files.append(output / f"{name}-seed{each}.png")
         write_bytes(files[-1], _png(image))

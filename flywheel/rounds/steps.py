@@ -1,4 +1,4 @@
-"""The steps of a round: thin, idempotent calls from the round's page into the packages."""
+"""The steps of a run: thin, idempotent calls into the packages, in the order of `flywheel.rounds.run`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ from flywheel.signals.suite import Prompt, copy_suite, load_suite
 if TYPE_CHECKING:
     from curation.run import Curated
 
+
 @dataclass(frozen=True)
 class Context:
-    """What every step of a run shares."""
+    """The workspace, the request, its preset and the progress display: shared by all steps of a run."""
 
     workspace: Workspace
     job: Job
@@ -49,7 +50,7 @@ class Context:
 
     @cached_property
     def suite(self) -> list[Prompt]:
-        """The held-out prompts, once their step has written them."""
+        """The held-out prompts; readable once `hold_out` has written them."""
         return load_suite(self.workspace.suite)
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
@@ -61,24 +62,22 @@ class Context:
         Ledger(self.workspace, ledger).append(rows, key=key)
 
     def manifest(self, plan: RoundPlan) -> Path:
-        """Shard manifest of the snapshot that the plan pins; newer data waits for the next round."""
+        """Shard manifest of the snapshot that the plan pins; newer data enters the next round."""
         record = read_json(self.workspace.snapshot(plan.snapshot))
         return self.workspace.path(record["manifest"])
 
 
 def ingest(run: Context) -> None:
-    """Bring new files of the source into the pool."""
+    """Read new inputs of the source into the pool."""
     from curation.sources.ingest import ingest as ingest_source
 
     captions = Path(run.job.captions) if run.job.captions else None
-    found = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
-    run.progress.say(
-        f"{found.found} inputs found: {found.new} new, {found.known} known, {found.quarantined} quarantined"
-    )
+    inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
+    run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
 
 
 def hold_out(run: Context) -> None:
-    """Write the held-out suite: made once, never changed, so that every round re-tests the same cases."""
+    """Write the held-out suite once; it never changes, so that every round re-tests the same cases."""
     path, settings = run.workspace.suite, run.preset.evaluation
     if not path.exists() and settings.suite == "pool":
         pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
@@ -90,7 +89,7 @@ def hold_out(run: Context) -> None:
 
 
 def curate(run: Context) -> Curated:
-    """Score, filter and shard the pool under the policy; evaluation pictures and prompts never reach a shard."""
+    """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard."""
     from curation.policy.reader import load_policy
     from curation.run import curate as curate_pool
 
@@ -113,43 +112,37 @@ def curate(run: Context) -> Curated:
     row = counts | {"snapshot": curated.snapshot, "policy": policy, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
-        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filter dropped them")
+        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filters dropped them")
     return curated
 
 
 def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
-    """The plan that the round would get now: from the open cases; nothing is written."""
-    found = promotion.incumbent(run.workspace)
+    """The plan of the round for the cases that are open now; nothing is written."""
+    promoted = promotion.incumbent(run.workspace)
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]
-    pinned = pins(run.workspace, snapshot, found.checkpoint if found else None, run.preset, run.job.seed)
+    pinned = pins(run.workspace, snapshot, promoted.checkpoint if promoted else None, run.preset, run.job.seed)
     earlier = [RoundPlan.read(run.workspace.round(p.round).plan) for p in promotion.load_history(run.workspace)]
     return make_plan(cases, pinned, earlier, round_=number, preset=run.preset)
 
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
-    """The round's plan, pinned: made once, read afterwards."""
+    """The pinned plan of the round: written once, read afterwards."""
     path = run.workspace.round(number).plan
     if not path.exists():
         promotion.settle(run.workspace)
         propose(run, number, snapshot).write(path)
     pinned = RoundPlan.read(path)
     if pinned.code != code_version():
-        run.progress.say(f"round {number} was planned with code {pinned.code}; {code_version()} continues it")
+        run.progress.say(f"round {number} was planned with code {pinned.code} and continues with {code_version()}")
     return pinned
 
 
 def collect(run: Context, plan: RoundPlan) -> None:
-    """Retrieve and synthesise what the plan asks for, and queue it for review."""
+    """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
-    rows = data.collect(
-        run.workspace.round(number).remedies,
-        plan,
-        _served(run, plan),
-        run.suite,
-        run.manifest(plan),
-        preset=run.preset,
-        progress=run.progress,
-    )
+    pool = data.BasePool(run.manifest(plan), run.suite, run.preset)
+    folder = run.workspace.round(number).remedies
+    rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
     Queue(run.workspace).add(
         number,
@@ -161,7 +154,7 @@ def collect(run: Context, plan: RoundPlan) -> None:
 
 
 def review(run: Context, plan: RoundPlan) -> None:
-    """People's decisions, the loop's only manual step, or approval in their stead. Errors: `Waiting` for them."""
+    """Close the round's review, the only manual step, or approve all. Errors: `Waiting` while reviews are missing."""
     number, queue = plan.round, Queue(run.workspace)
     unattended = run.job.auto_approve or run.preset.review.auto_approve
     if unattended and (approved := queue.approve_all(number)):
@@ -174,19 +167,18 @@ def review(run: Context, plan: RoundPlan) -> None:
             f"-w {run.workspace.root}` hands them out; run again when none is left, or with --auto-approve",
         )
     if missed := queue.leave_out(number):
-        run.progress.say(f"{missed} reviews were missing at the deadline: those samples are left out")
+        run.progress.say(f"{missed} reviews are missing at the deadline: their samples are left out")
 
 
 def shard(run: Context, plan: RoundPlan) -> None:
-    """Write what the review accepted as shards; cases that got data are `remedied`."""
+    """Write the accepted samples as shards, and record the served cases as reviewed and `remedied`."""
     number = plan.round
     items = Queue(run.workspace).items(number).values()
-    made = data.shard(
-        run.workspace.round(number).remedies, plan, run.suite, {(x.capability, x.sample_id): x for x in items}
-    )
+    by_sample = {(x.capability, x.sample_id): x for x in items}
+    counts = data.shard(run.workspace.round(number).remedies, plan, run.suite, by_sample)
     served = _served(run, plan)
     reviewed = [event(c, number, "reviewed", _review_of(items, c.capability)) for c in served]
-    remedied = [event(c, number, "remedied", made[c.capability]) for c in served]
+    remedied = [event(c, number, "remedied", counts[c.capability]) for c in served]
     run.append("case_events", [*reviewed, *remedied], key=f"remedy/{number}")
 
 
@@ -202,11 +194,11 @@ def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
 
 
 def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
-    """Train the candidate on the plan's mix and, beside it, the control: equally long without the round's remedies.
+    """Train the candidate on the plan's mix, and the control as long without the round's remedies.
 
-    Returns {arm: checkpoint}. A plan without targets is a control of itself and has none.
+    Returns {arm: checkpoint}. A plan without targets has no control: it would equal the candidate.
     """
-    from training.worker import Run, train_all
+    from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
     if plan.targets:
@@ -214,7 +206,7 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
     runs = [
-        Run(
+        TrainingRun(
             out_dir=str(fetched(folders[arm])),
             sources=mix,
             recipe=plan.recipe,
@@ -237,7 +229,7 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
 
 
 def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
-    """The plan's mix as the trainer reads it: the base pool, kept remedies of earlier rounds, the round's own."""
+    """The plan's mix as training reads it: the base pool, kept remedies of earlier rounds, the round's remedies."""
 
     def manifest(entry: MixEntry) -> Path:
         if entry.slice == BASE:
@@ -248,13 +240,13 @@ def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
 
 
 def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
-    """Sample and judge the held-out suite."""
+    """Sample the held-out suite with the checkpoint, judge the pictures, and draw a grid of some of them."""
     import torch
 
     from training.sampling import grid
 
     torch.set_num_threads(run.preset.threads)
-    seen = evaluation.evaluate(
+    results = evaluation.evaluate(
         run.workspace,
         run.suite,
         checkpoint,
@@ -264,7 +256,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
         seed=plan.seed,
         progress=run.progress,
     )
-    run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(seen).items()))
+    run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
     folder = run.workspace.round(plan.round).samples(arm)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
@@ -273,7 +265,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
 
 
 def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
-    """Judge the candidate against the incumbent, write the round's result, record the verdict."""
+    """Compare the candidate with the incumbent, write the round's result and record the verdict."""
     number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
@@ -310,10 +302,7 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
 
 
 def route(run: Context, plan: RoundPlan) -> int:
-    """Move cases by the re-test, open new ones, attribute each to a track; returns how many are open.
-
-    Rejected candidates change no case.
-    """
+    """Re-test and open cases if the candidate was promoted, then route the open ones; returns how many are open."""
     import torch
 
     number = plan.round
@@ -322,16 +311,17 @@ def route(run: Context, plan: RoundPlan) -> int:
         routing.record_retest(run.workspace, number)
         routing.record_detected(run.workspace, number)
     torch.set_num_threads(run.preset.threads)
-    cases = routing.route(
+    routing.route(
         run.workspace,
         run.suite,
-        run.workspace.path(promotion.incumbent(run.workspace).checkpoint),
+        run.workspace.path(promotion.require_incumbent(run.workspace).checkpoint),
         lambda: captions(run.manifest(plan)),
         round_=number,
         preset=run.preset,
         seed=plan.seed,
         progress=run.progress,
     )
+    cases = [c for c in load_cases(run.workspace).values() if c.is_open]
     tracks = sorted({c.track or "unrouted" for c in cases})
     run.progress.say("open cases: " + (", ".join(f"{sum(c.track == t for c in cases)} {t}" for t in tracks) or "none"))
     return len(cases)

@@ -1,8 +1,9 @@
-"""Outcomes of what a judge, a person or a model, says of a picture: answers to questions, and ratings of edits."""
+"""Outcomes from what a judge (a person or a model) says about an image: answers to questions, ratings of edits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flywheel.signals.suite import Prompt
@@ -10,11 +11,11 @@ from flywheel.signals.suite import Prompt
 if TYPE_CHECKING:
     from curation.verify.checks import Outcome
 
-EDIT_SCORE = 0.6  # [D] on the benchmark's scale of 10 that is 6: below it an edit is a failure
+EDIT_SCORE = 0.6  # [D] 6 on the benchmark's scale of 10: an edit with a lower score fails
 
 
 def question_outcome(check: Mapping[str, Any], answer: object, error: str | None = None) -> Outcome:
-    """A yes-or-no answer as an outcome; None is no answer."""
+    """The outcome of a yes-or-no question; an answer that is neither leaves the check not applied."""
     from curation.verify.checks import Outcome
 
     evidence = {k: check[k] for k in ("question", "aspect") if k in check} | {"seen": answer}
@@ -27,28 +28,29 @@ def question_outcome(check: Mapping[str, Any], answer: object, error: str | None
 
 
 def with_dependencies(prompt: Prompt, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """DPG's graph: where a parent does not hold, a question scores 0 but is no failure of its own (`passed` None)."""
-    from dataclasses import replace
-
-    out = list(outcomes)
-    scores = {c["id"]: o.score for c, o in zip(prompt.checks, out) if "id" in c}
-    for n, check in enumerate(prompt.checks):
+    """DPG's question graph: a question whose parent fails scores 0, but does not count as a failure (`passed` None)."""
+    dependent = list(outcomes)
+    scores = {c["id"]: o.score for c, o in zip(prompt.checks, outcomes) if "id" in c}
+    for n, (check, outcome) in enumerate(zip(prompt.checks, outcomes)):
         failed = [p for p in check.get("parents", ()) if scores.get(p) == 0]
-        if failed and out[n].score is not None:
+        if failed and outcome.score is not None:
             scores[check["id"]] = 0.0
-            evidence = out[n].evidence | {"not_applied": f"its parent question {failed[0]} does not hold"}
-            out[n] = replace(out[n], score=0.0, passed=None, evidence=evidence)
-    return out
+            evidence = outcome.evidence | {"not_applied": f"its parent question {failed[0]} does not hold"}
+            dependent[n] = replace(outcome, score=0.0, passed=None, evidence=evidence)
+    return dependent
 
 
 def edit_outcome(check: Mapping[str, Any], ratings: Mapping[str, Any] | None, error: str | None = None) -> Outcome:
-    """√(min(success, no_overediting) × min(natural, no_artifacts)) / 10, ratings from 0 to 10 (GEdit, VIEScore)."""
+    """The outcome of an edit's ratings from 0 to 10 (GEdit-Bench, VIEScore).
+
+    Score: √(min(success, no_overediting) × min(natural, no_artifacts)) / 10.
+    """
     from curation.verify.checks import Outcome
 
     keys = ("success", "no_overediting", "natural", "no_artifacts")
     if ratings is None or any(not isinstance(ratings.get(k), int | float) for k in keys):
-        why = error or "the edit has no ratings"
-        return Outcome("edit", check["capability"], None, None, None, {"not_applied": why})
+        reason = error or "the edit has no ratings"
+        return Outcome("edit", check["capability"], None, None, None, {"not_applied": reason})
     success, no_overediting, natural, no_artifacts = (float(ratings[k]) for k in keys)
     semantic, quality = min(success, no_overediting), min(natural, no_artifacts)
     score = (semantic * quality) ** 0.5 / 10

@@ -1,4 +1,4 @@
-"""Pairwise battles: votes on two models' pictures of one prompt, imported into a ledger; a lost one is a signal."""
+"""Pairwise battles: votes on two models' images of one prompt, imported into a ledger; a lost battle is a signal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Winner = Literal["model_a", "model_b", "tie", "tie (bothbad)"]
 
 
 class Battle(BaseModel):
-    """One vote. `style_a`, `style_b`: covariates of the two pictures (size, text length, …) that may sway a judge."""
+    """One vote. `style_a`, `style_b`: covariates of the two images (size, text length, …) that may sway a judge."""
 
     model_config = ConfigDict(extra="ignore")
     battle_id: str = Field(min_length=1, max_length=200)
@@ -45,8 +45,8 @@ class Battle(BaseModel):
 
 
 def import_battles(workspace: Workspace, path: Path, *, model: str | None = None) -> Imported:
-    """Import a JSONL or Parquet file of battles, each once; what `model` lost, or both got bad, becomes a signal."""
-    path = given_file(path, "JSON lines or Parquet, one battle a row")
+    """Import a JSON Lines or Parquet file of battles, each once. Battles that `model` lost, or both, become signals."""
+    path = given_file(path, "a JSON Lines or Parquet file, one battle per row")
     battles: list[Battle] = []
     bad: list[dict[str, Any]] = []
     for number, row in enumerate(read_rows(path), 1):
@@ -69,7 +69,7 @@ def import_battles(workspace: Workspace, path: Path, *, model: str | None = None
 
 
 def vote(workspace: Workspace, battle: Battle, *, model: str | None = None) -> bool:
-    """Record one vote; False when it was recorded already. A battle that `model` lost becomes a signal."""
+    """Record one vote; False if it was recorded already. A battle that `model` lost becomes a signal."""
     key = f"battles/vote/{battle.battle_id}"
     if model and battle.prompt and _lost(battle, model):
         Ledger(workspace, "signals").append([signal(battle, model)], key=f"{key}/signals")
@@ -77,14 +77,14 @@ def vote(workspace: Workspace, battle: Battle, *, model: str | None = None) -> b
 
 
 def _lost(battle: Battle, model: str) -> bool:
-    other = {battle.model_a: "model_b", battle.model_b: "model_a"}.get(model)
-    return other is not None and battle.winner in (other, "tie (bothbad)")
+    opponent = {battle.model_a: "model_b", battle.model_b: "model_a"}.get(model)
+    return opponent is not None and battle.winner in (opponent, "tie (bothbad)")
 
 
 def signal(battle: Battle, model: str) -> dict[str, Any]:
-    """A battle that `model` lost, as a signal about its picture."""
-    ours = "a" if battle.model_a == model else "b"
-    evidence = {"battle_id": battle.battle_id, "winner": battle.winner, "against": getattr(battle, _other(ours))}
+    """A battle that `model` lost, as a signal about its image."""
+    side, opponent = ("a", battle.model_b) if battle.model_a == model else ("b", battle.model_a)
+    evidence = {"battle_id": battle.battle_id, "winner": battle.winner, "against": opponent}
     return {
         "signal_id": digest("arena", battle.battle_id, model)[:32],
         "kind": "arena",
@@ -98,12 +98,8 @@ def signal(battle: Battle, model: str) -> dict[str, Any]:
         "score": 0.0,
         "threshold": 0.5,
         "evidence": json.dumps(evidence, ensure_ascii=False),
-        "image": getattr(battle, f"image_{ours}"),
+        "image": getattr(battle, f"image_{side}"),
     }
-
-
-def _other(side: str) -> str:
-    return "model_b" if side == "a" else "model_a"
 
 
 def _row(battle: Battle) -> dict[str, Any]:
@@ -112,7 +108,7 @@ def _row(battle: Battle) -> dict[str, Any]:
 
 
 def battles(rows: Iterable[Mapping[str, Any]], *, styles: bool = False) -> dict[str, Battles]:
-    """Battles by capability, with `overall` over all of them. With `styles`, only battles that carry covariates."""
+    """Battles by capability, and all of them as `overall`. With `styles`, only battles that have covariates."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if not styles or (row["style_a"] and row["style_b"]):

@@ -1,16 +1,16 @@
-"""A suite's result by its benchmark's own rule: from judged outputs to one score, with the benchmark's groups.
+"""A suite's result by the rule of its benchmark: judged outputs → one score, and one per group of the benchmark.
 
-GenEval: share of correct images per task, then the mean of the tasks. LongText-Bench and CVTG-2K: matched over wanted,
-summed over all pictures. DPG-Bench: mean over questions, images, prompts; an answer counts where its parents hold.
-Edits (GEdit-Bench): √(semantic × quality), mean per group, then the mean of the groups. PartiPrompts and suites of
-one's own: share of pictures that pass.
+GenEval: share of correct images per task, then the mean over tasks. LongText-Bench and CVTG-2K: matched / wanted, both
+summed over all images. DPG-Bench: mean over questions, then images, then prompts; an answer counts if its parents hold.
+Edits (GEdit-Bench): √(semantic × quality), mean per group, then the mean over groups. PartiPrompts and your own suites:
+share of images that pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
@@ -23,12 +23,17 @@ from flywheel.signals.suite import Prompt
 if TYPE_CHECKING:
     from curation.verify.checks import Outcome
 
-Judged = tuple[Prompt, Sequence["Outcome"]]  # one picture of a prompt, judged by the prompt's checks
+
+class Judged(NamedTuple):
+    """One image of a prompt, judged by the prompt's checks."""
+
+    prompt: Prompt
+    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True)
 class Result:
-    """`score` and `groups` are in the benchmark's own unit, as shares; `not_judged` pictures had no verdict."""
+    """`score` and `groups` are shares in [0, 1]; `not_judged` images had no verdict."""
 
     benchmark: str
     score: float | None
@@ -39,11 +44,11 @@ class Result:
 
 
 def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]]) -> list[Judged]:
-    """Judge given outputs, each `{"prompt_id", …}` with what was seen in one picture.
+    """Judge outputs of another system: each is `{"prompt_id", …}` with what was observed in one image.
 
-    `text`: what was read; `detections`: see `curation.verify.benchmark_rules.geneval`; `answers`: {question id:
-    yes/no}; `ratings`: an edit's, see `edit_outcome`. Errors: `UsageError` for an unknown prompt, or what a check
-    lacks.
+    `text`: the text that was read; `detections`: see `curation.verify.benchmark_rules.geneval`; `answers`:
+    {question id: yes/no}; `ratings` of an edit: see `edit_outcome`. Errors: `UsageError` for an unknown prompt, or for
+    an output that lacks what a check needs.
     """
     from curation.verify.checks import judge_columns
 
@@ -53,12 +58,12 @@ def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]])
         answers = output.get("answers", {}) if isinstance(output, Mapping) else None
         if not isinstance(answers, Mapping):
             raise UsageError(
-                f"output {number}: give a JSON object with prompt_id, its answers an object by question id"
+                f"output {number}: give a JSON object with prompt_id, and answers as an object by question id"
             )
         prompt = known.get(output.get("prompt_id", ""))
         if prompt is None:
             raise UsageError(f"output {number}: prompt_id {output.get('prompt_id')!r} is not in the suite")
-        outcomes = []
+        outcomes: list[Outcome] = []
         for check in prompt.checks:
             if check["verifier"] == "question":
                 outcomes.append(question_outcome(check, answers.get(str(check.get("id", 0)))))
@@ -66,19 +71,19 @@ def judge_outputs(suite: Sequence[Prompt], outputs: Iterable[Mapping[str, Any]])
                 outcomes.append(edit_outcome(check, output.get("ratings")))
             else:
                 outcomes.append(judge_columns(check, output))
-        judged.append((prompt, with_dependencies(prompt, outcomes)))
+        judged.append(Judged(prompt, with_dependencies(prompt, outcomes)))
     return judged
 
 
 def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> None:
-    """Keep verdicts on given outputs as signals outside of rounds; the same outputs count once."""
+    """Record the verdicts on outputs as signals that belong to no round; equal outputs count once."""
     from flywheel.signals.feedback import known_ids, one_at_a_time
 
     rows: dict[str, dict[str, Any]] = {}
-    for picture, (prompt, outcomes) in enumerate(judged):
+    for image, (prompt, outcomes) in enumerate(judged):
         for check, outcome in enumerate(outcomes):
             row = signal(None, None, checkpoint, prompt, outcome, None)
-            row["signal_id"] = digest(checkpoint, prompt.prompt_id, picture, check, outcome.evidence)[:32]
+            row["signal_id"] = digest(checkpoint, prompt.prompt_id, image, check, outcome.evidence)[:32]
             rows[row["signal_id"]] = row
     with one_at_a_time(workspace):
         known = known_ids(workspace, "evaluation")
@@ -87,21 +92,21 @@ def record(workspace: Workspace, judged: Sequence[Judged], checkpoint: str) -> N
 
 
 def result(suite: Sequence[Prompt], judged: Sequence[Judged]) -> Result:
-    """The benchmark's own figure. Errors: `UsageError` where prompts of several benchmarks are mixed."""
+    """The result by the benchmark's rule. Errors: `UsageError` if the suite mixes several benchmarks."""
     names = {p.benchmark for p in suite}
     if len(names) > 1:
         raise UsageError(f"one result needs one benchmark, this suite mixes {', '.join(sorted(names))}")
     benchmark = names.pop() if names else ""
-    usable = [(p, o) for p, o in judged if any(x.score is not None for x in o)]
+    usable = [j for j in judged if any(o.score is not None for o in j.outcomes)]
     score, groups = _RULES.get(benchmark, _pass_rate)(usable) if usable else (None, {})
-    seen = {p.prompt_id for p, _ in judged}
+    with_output = {j.prompt.prompt_id for j in judged}
     return Result(
         benchmark=benchmark,
         score=score,
         groups=groups,
         images=len(judged),
         not_judged=len(judged) - len(usable),
-        prompts_without_output=sum(p.prompt_id not in seen for p in suite),
+        prompts_without_output=sum(p.prompt_id not in with_output for p in suite),
     )
 
 

@@ -1,14 +1,14 @@
-"""Blind pairs for the arena: two checkpoints' pictures of one prompt, their sides drawn by lot, each judge once.
+"""Blind pairs for the arena: two checkpoints' images of one prompt on random sides, shown once to each judge.
 
-A battle's id is a digest of judge, prompt and checkpoints. It draws the order of prompts and the sides too, so nothing
-about a pair has to be kept between showing it and the vote, and the id tells the judge nothing.
+The id of a battle is a digest of judge, prompt and checkpoints. The digest also decides the order of prompts and the
+sides, so that nothing has to be stored between showing a pair and its vote, and the id reveals nothing to the judge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from flywheel.core.lens import connect
 from flywheel.core.workspace import Workspace
@@ -29,13 +29,13 @@ SELECT battle_id, prompt_id, prompt, task, capability, battle_id[-1:] < '8' AS f
 
 @dataclass(frozen=True)
 class Pair:
-    """What one judge sees: model_a is on the left."""
+    """What a judge sees: `model_a` is on the left."""
 
     battle_id: str
     prompt_id: str
     prompt: str
     task: str
-    capability: str  # 'overall' where the prompt tests several
+    capability: str  # 'overall' if the prompt tests several
     model_a: str
     model_b: str
     image_a: str  # workspace paths
@@ -43,35 +43,41 @@ class Pair:
 
 
 def contestants(workspace: Workspace) -> list[str]:
-    """Checkpoints with pictures of evaluation prompts, those of the latest round first."""
+    """Checkpoints with images of evaluation prompts, those of the latest round first."""
     with closing(connect(workspace, ["signals"])) as con:
-        found = con.execute(
+        rows = con.execute(
             "SELECT checkpoint FROM signals WHERE kind = 'evaluation' AND image IS NOT NULL AND checkpoint IS NOT NULL"
             " GROUP BY checkpoint ORDER BY max(round) DESC, checkpoint"
         ).fetchall()
-    return [name for (name,) in found]
+    return [name for (name,) in rows]
 
 
-def next_pair(workspace: Workspace, judge: str, one: str, other: str) -> Pair | None:
-    """A pair of the two checkpoints' pictures that this judge has not voted on; None when there is none left."""
-    return _pair(workspace, judge, one, other, "ANTI JOIN battles USING (battle_id) ORDER BY battle_id LIMIT 1")
+def next_pair(workspace: Workspace, judge: str, checkpoint_a: str, checkpoint_b: str) -> Pair | None:
+    """A pair of the two checkpoints' images that this judge has not voted on yet, or None."""
+    unseen = "ANTI JOIN battles USING (battle_id) ORDER BY battle_id LIMIT 1"
+    return _pair(workspace, judge, (checkpoint_a, checkpoint_b), unseen)
 
 
-def find_pair(workspace: Workspace, judge: str, one: str, other: str, battle_id: str) -> Pair | None:
-    """The pair that this judge was shown under an id; None when they were shown no such pair."""
-    return _pair(workspace, judge, one, other, "WHERE battle_id = $battle", {"battle": battle_id})
+def find_pair(workspace: Workspace, judge: str, checkpoint_a: str, checkpoint_b: str, battle_id: str) -> Pair | None:
+    """The pair that this judge was shown under an id; None if they were shown no such pair."""
+    return _pair(workspace, judge, (checkpoint_a, checkpoint_b), "WHERE battle_id = $battle", {"battle": battle_id})
 
 
 def _pair(
-    workspace: Workspace, judge: str, one: str, other: str, which: str, more: dict[str, Any] | None = None
+    workspace: Workspace,
+    judge: str,
+    checkpoints: tuple[str, str],
+    which: str,
+    values: Mapping[str, str] | None = None,
 ) -> Pair | None:
-    first, second = sorted((one, other))
+    """The first of all pairs after the SQL clause `which`, or None."""
+    first, second = sorted(checkpoints)
+    parameters = {"judge": judge, "first": first, "second": second, **(values or {})}
     with closing(connect(workspace, ["signals", "battles"])) as con:
-        values = {"judge": judge, "first": first, "second": second, **(more or {})}
-        found = con.execute(f"FROM ({_PAIRS}) {which}", values).fetchall()
-    if not found:
+        rows = con.execute(f"FROM ({_PAIRS}) {which}", parameters).fetchall()
+    if not rows:
         return None
-    *about, first_is_left, first_image, second_image = found[0]
+    battle_id, prompt_id, prompt, task, capability, first_is_left, first_image, second_image = rows[0]
     sides = [(first, first_image), (second, second_image)]
     (model_a, image_a), (model_b, image_b) = sides if first_is_left else sides[::-1]
-    return Pair(*about, model_a, model_b, image_a, image_b)
+    return Pair(battle_id, prompt_id, prompt, task, capability, model_a, model_b, image_a, image_b)

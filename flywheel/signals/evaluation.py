@@ -1,4 +1,4 @@
-"""Evaluation: sample a suite from a checkpoint, judge the images with the shared scorers, record signals."""
+"""Evaluation: sample a suite from a checkpoint, judge the images with the shared scorers, record the signals."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from curation.verify.checks import Outcome
     from flywheel.signals.judge import Judge
 
-BATCH = 32  # images sampled together; only speed depends on it
-Report = Callable[..., None]
+BATCH = 32  # images sampled together
+OnProgress = Callable[..., None]  # called as progress(done, total, note)
 
 
 def arm_name(round_: int, arm: str) -> str:
@@ -44,9 +44,9 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> Results:
-    """Pass or fail of every (prompt, capability); the same again from the ledger when it was already recorded."""
+    """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{arm_name(round_, arm)}"
     if not ledger.has(key):
@@ -56,8 +56,8 @@ def evaluate(
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
             signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
-            for p, judged in zip(suite, outcomes)
-            for o in judged
+            for p, of_prompt in zip(suite, outcomes)
+            for o in of_prompt
         ]
         ledger.append(rows, key=key)
     return load_results(workspace, round_, arm)
@@ -70,9 +70,12 @@ def sample_suite(
     *,
     settings: Evaluation,
     seed: int,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> list[bytes]:
-    """One PNG per prompt, sampled in batches of one layout; batches already in `folder` are kept."""
+    """One PNG per prompt, in the order of the suite. Prompts with equally many references are sampled in batches.
+
+    Batches that are in `folder` already are not sampled again.
+    """
     from PIL import Image
 
     from training.sampling import Sampler
@@ -85,9 +88,9 @@ def sample_suite(
             done += len(batch)
             if all((folder / f"{p.prompt_id}.png").exists() for p in batch):
                 continue
-            # Always whole batches: a batch's size changes the last bits of its pictures.
+            # Always whole batches: the size of a batch changes the last bits of its images.
             sampler = sampler or Sampler(checkpoint)
-            pictures = sampler.sample(
+            samples = sampler.sample(
                 [p.text for p in batch],
                 [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in batch],
                 size=(settings.side, settings.side),
@@ -95,9 +98,9 @@ def sample_suite(
                 cfg=settings.cfg,
                 seed=seed,
             )
-            for prompt, picture in zip(batch, pictures):
+            for prompt, pixels in zip(batch, samples):
                 buffer = io.BytesIO()
-                Image.fromarray(picture).save(buffer, "PNG")
+                Image.fromarray(pixels).save(buffer, "PNG")
                 write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
             if progress:
                 progress(done, len(suite), "images")
@@ -106,14 +109,14 @@ def sample_suite(
 
 @dataclass(frozen=True)
 class Verifiers:
-    """What judges beyond the scorers that need no configuration: scorers by name (clip, detector, …), a VLM judge."""
+    """Configured judges, beside the scorers that need no configuration: scorers by name (clip, …) and a VLM judge."""
 
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     judge: Judge | None = None
 
     @classmethod
     def of(cls, workspace: Workspace, settings: Evaluation) -> Verifiers:
-        """Those that the preset names; the judge's answers are kept in the workspace. Errors: `UsageError`."""
+        """Those that the preset configures; the judge's answers are cached in the workspace. Errors: `UsageError`."""
         from curation.scorers import Unavailable, load
         from flywheel.core.endpoint import Endpoint
         from flywheel.signals.judge import Judge
@@ -136,7 +139,7 @@ class Verifiers:
 def judge_images(
     suite: Sequence[Prompt], images: Sequence[bytes], *, by: Verifiers | None = None
 ) -> list[list[Outcome]]:
-    """The outcome of each prompt's checks on its image; what only a missing scorer or judge can tell is not applied."""
+    """The outcomes of each prompt's checks on its image; checks without their scorer or judge are not applied."""
     from curation.verify.checks import verify
     from flywheel.signals.answers import with_dependencies
     from flywheel.signals.judge import judge_with
@@ -146,14 +149,14 @@ def judge_images(
         Item(image=image, caption=p.text, task=p.task, references=p.reference_bytes())
         for p, image in zip(suite, images)
     ]
-    seen = verify(items, [[c for c in p.checks if c["verifier"] not in JUDGED] for p in suite], scorers=by.scorers)
-    judged = judge_with(by.judge, suite, images)
-    out = []
-    for prompt, verified, answers in zip(suite, seen, judged):
-        rest = iter(verified)
-        outcomes = [answers[n] if n in answers else next(rest) for n in range(len(prompt.checks))]
-        out.append(with_dependencies(prompt, outcomes))
-    return out
+    scored = verify(items, [[c for c in p.checks if c["verifier"] not in JUDGED] for p in suite], scorers=by.scorers)
+    answered = judge_with(by.judge, suite, images)
+    judged = []
+    for prompt, by_scorers, by_judge in zip(suite, scored, answered):
+        rest = iter(by_scorers)
+        outcomes = [by_judge[n] if n in by_judge else next(rest) for n in range(len(prompt.checks))]
+        judged.append(with_dependencies(prompt, outcomes))
+    return judged
 
 
 def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
@@ -163,10 +166,10 @@ def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
 def signal(
     round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
 ) -> dict[str, Any]:
-    """One outcome as a row of the signals' ledger."""
-    asked = [outcome.evidence["question"]] if "question" in outcome.evidence else []
+    """One outcome as a row of the signals ledger."""
+    question = [outcome.evidence["question"]] if "question" in outcome.evidence else []
     return {
-        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *asked)[:32],
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *question)[:32],
         "round": round_,
         "arm": arm,
         "checkpoint": checkpoint,

@@ -22,7 +22,7 @@ from flywheel.core.workspace import Workspace
 
 
 class Feedback(BaseModel):
-    """One event. `rerolls`: pictures the user asked for anew; `edited_prompt`: what they wrote instead."""
+    """One event. `rerolls`: how often the user asked for another image; `edited_prompt`: what they wrote instead."""
 
     model_config = ConfigDict(extra="forbid")
     event_id: str = Field(min_length=1, max_length=200)
@@ -45,16 +45,16 @@ class Imported:
     imported: int
     duplicates: int
     quarantined: int
-    quarantine: str | None  # file that lists them with their reasons
+    quarantine: str | None  # file that lists the quarantined events with their reasons
 
 
 def signal_id(event_id: str) -> str:
-    """32 hex digits: the id of an event's signal."""
+    """Id of an event's signal, 32 hex digits."""
     return digest("feedback", event_id)[:32]
 
 
 def signal(event: Feedback) -> dict[str, Any]:
-    """The event as a signal. Down, or without a thumb an edited prompt or a re-roll: it failed. Up: it passed."""
+    """The event as a signal: failed if thumbs down, or if edited or re-rolled without a thumb; passed if thumbs up."""
     unhappy = bool(event.edited_prompt.strip() or event.rerolls)
     passed = event.thumbs == "up" if event.thumbs else (False if unhappy else None)
     evidence = {
@@ -79,7 +79,7 @@ def signal(event: Feedback) -> dict[str, Any]:
 
 
 def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tuple[int, int]:
-    """Append the events that the ledger does not have; returns (recorded, duplicates). Once per key."""
+    """Append the events that are not in the ledger yet, once per key; returns (recorded, duplicates)."""
     ledger = Ledger(workspace, "signals")
     with one_at_a_time(workspace):
         if ledger.has(key):
@@ -97,18 +97,18 @@ def record(workspace: Workspace, events: Iterable[Feedback], *, key: str) -> tup
 
 
 def known_ids(workspace: Workspace, kind: str = "feedback") -> set[str]:
-    """Ids of the signals of a kind that the ledger has from outside of rounds."""
+    """Ids of all signals of a kind in the ledger, except those of rounds."""
     with closing(connect(workspace, ["signals"])) as con:
         ids = "SELECT signal_id FROM signals WHERE kind = ? AND round IS NULL"
         return {r[0] for r in con.execute(ids, [kind]).fetchall()}
 
 
 def import_file(workspace: Workspace, path: Path) -> Imported:
-    """Import a JSONL or Parquet file of events. A bad row costs itself: it is listed with its reason.
+    """Import a JSON Lines or Parquet file of events. Invalid rows are quarantined, each with its reason.
 
-    Errors: `UsageError` when the file cannot be read at all.
+    Errors: `UsageError` if the file cannot be read.
     """
-    path = given_file(path, "JSON lines or Parquet, one feedback event a row")
+    path = given_file(path, "a JSON Lines or Parquet file, one feedback event per row")
     events, bad = [], []
     for number, row in enumerate(read_rows(path), 1):
         try:
@@ -121,7 +121,7 @@ def import_file(workspace: Workspace, path: Path) -> Imported:
 
 
 def write_quarantine(workspace: Workspace, name: str, bad: list[dict[str, Any]]) -> str | None:
-    """List rows that could not be used, with their reasons; returns the file, None where there are none."""
+    """Write the rows that could not be used, with their reasons; returns the file, or None without such rows."""
     if not bad:
         return None
     path = workspace.path("feedback", "quarantine", f"{name[:32]}.jsonl")
@@ -130,7 +130,7 @@ def write_quarantine(workspace: Workspace, name: str, bad: list[dict[str, Any]])
 
 
 def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
-    """Lines of JSON, or Parquet rows without their nulls. Errors: `UsageError`."""
+    """Lines of a JSON Lines file, or rows of a Parquet file without null values. Errors: `UsageError`."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -140,7 +140,7 @@ def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
                 for row in batch.to_pylist():
                     yield {k: v for k, v in row.items() if v is not None}
         except pa.ArrowException as error:
-            raise UsageError(f"{path} is no readable Parquet file: {error}") from error
+            raise UsageError(f"{path} cannot be read as Parquet: {error}") from error
         return
     with path.open(encoding="utf-8-sig", errors="replace") as f:
         for line in f:
@@ -149,7 +149,7 @@ def read_rows(path: Path) -> Iterator[str | Mapping[str, Any]]:
 
 
 def why(error: ValidationError) -> str:
-    """The first fault of an event, in one sentence."""
+    """The first error of an event, in one sentence."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "event"
     return f"{where}: {first['msg']}"
@@ -157,6 +157,6 @@ def why(error: ValidationError) -> str:
 
 @contextmanager
 def one_at_a_time(workspace: Workspace) -> Iterator[None]:
-    """One process at a time compares with the ledger and appends: that is what makes an event count once."""
+    """Let one process at a time compare with the ledger and append, so that each event counts once."""
     with locked(workspace.path(".signals.lock")):
         yield

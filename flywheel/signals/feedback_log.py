@@ -1,8 +1,9 @@
-"""The write-ahead log of feedback: an event is acknowledged once its line is on the disk, many lines to one fsync.
+"""The write-ahead log of feedback: an event is acknowledged once its line is on disk; one fsync serves many lines.
 
-Segments are `feedback/log/*.jsonl`. A live writer holds a lock on its own; every other one, left by a killed server,
-can be folded into the ledger under a key of its name and removed. A last line without its end was never acknowledged.
-Of a workspace on S3 they are in the local copy: a server that was killed is started again on the same machine.
+Segments are `feedback/log/*.jsonl`. A running server holds a lock on its own segment. Segments without a lock, left by
+a killed server, are folded into the ledger under a key of their name and removed. A last line without a line end was
+never acknowledged. For a workspace on S3 the segments are in the local copy, so restart a killed server on the same
+machine.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Segment:
         self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         directory = os.open(folder, os.O_RDONLY)
-        os.fsync(directory)  # the name is on the disk before any event is
+        os.fsync(directory)  # the name reaches the disk before any event does
         os.close(directory)
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append and sync. On failure the file is as it was before."""
+        """Append and sync. On failure the file is unchanged."""
         try:
             rest = memoryview(data)
             while rest:
@@ -50,18 +51,18 @@ class Segment:
         self.size += len(data)
 
     def close(self) -> None:
-        """Give the segment up for folding."""
+        """Release the segment for folding."""
         os.close(self._file)
 
 
 class FeedbackLog:
-    """Accepts events at once, syncs them in groups, folds full segments into the ledger."""
+    """Accepts events, syncs them in groups, folds full segments into the ledger."""
 
     def __init__(self, workspace: Workspace, *, segment_bytes: int = 4 << 20, fold_seconds: float = 10.0) -> None:
         self.workspace = workspace
         self.segment_bytes = segment_bytes
         self.fold_seconds = fold_seconds
-        fold(workspace)  # what a killed server left
+        fold(workspace)  # segments that a killed server left
         self.known = known_ids(workspace)
         self.folder = mirror(workspace.path("feedback", "log"))
         self.segment = Segment(self.folder)
@@ -70,7 +71,7 @@ class FeedbackLog:
         self._wake = asyncio.Event()
 
     async def append(self, events: Sequence[Feedback]) -> int:
-        """Return, once all are on the disk, how many were new. An event sent twice at once waits for its twin."""
+        """Wait until all events are on disk; returns how many were new. Copies sent at the same time count once."""
         waits, new = [], 0
         for event in events:
             key = signal_id(event.event_id)
@@ -87,7 +88,7 @@ class FeedbackLog:
         return new
 
     async def run(self) -> None:
-        """Write groups until cancelled."""
+        """Write events in groups until cancelled."""
         folding: asyncio.Task[None] | None = None
         opened = time.monotonic()
         while True:
@@ -104,7 +105,7 @@ class FeedbackLog:
     async def _fold(self) -> None:
         try:
             await asyncio.to_thread(fold, self.workspace)
-        except Exception:  # the events are safe in the log, and clients must go on being served
+        except Exception:  # the events are safe in the log; keep serving clients
             logging.getLogger(__name__).exception("feedback could not be folded into the ledger; it stays in the log")
 
     async def _commit(self) -> None:
@@ -125,20 +126,20 @@ class FeedbackLog:
                 future.set_result(None)
 
     def close(self) -> None:
-        """Fold what is left."""
+        """Fold the last segment."""
         self.segment.close()
         fold(self.workspace)
 
 
 def fold(workspace: Workspace) -> int:
-    """Move every segment without a live writer into the ledger, each once; returns the number of new signals."""
+    """Move every segment without a running server into the ledger, each once; returns the number of new signals."""
     recorded = 0
     for path in sorted(mirror(workspace.path("feedback", "log")).glob("*.jsonl")):
         with open(path, "rb") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # its server lives
+                continue  # its server is running
             events, bad = [], []
             for line in f.read().split(b"\n")[:-1]:
                 try:

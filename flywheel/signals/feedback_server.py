@@ -1,4 +1,4 @@
-"""The HTTP endpoint of user feedback: POST /feedback with a bearer token; an answer of 200 means it is on the disk."""
+"""The HTTP endpoint of user feedback: POST /feedback with a bearer token. Status 200 means the events are on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_TOKEN = 16  # characters
 
 
 def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) -> FastAPI:
-    """The application. Errors: `UsageError` for a token that could be guessed."""
+    """The application. Errors: `UsageError` for a token short enough to be guessed."""
     if len(token) < MIN_TOKEN:
         raise UsageError(f"the feedback token needs at least {MIN_TOKEN} characters")
     expected = f"Bearer {token}".encode()
@@ -51,10 +51,10 @@ def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) 
         if int(request.headers.get("Content-Length") or MAX_BYTES + 1) > MAX_BYTES:
             return _refuse(413, f"send at most {MAX_BYTES} bytes, with a Content-Length")
         try:
-            sent: Any = await request.json()
+            body: Any = await request.json()
         except ValueError:
-            return _refuse(422, "the body is no JSON: send one event, or a list of events")
-        rows = sent if isinstance(sent, list) else [sent]
+            return _refuse(422, "the body is not JSON: send one event, or a list of events")
+        rows = body if isinstance(body, list) else [body]
         if len(rows) > MAX_EVENTS:
             return _refuse(413, f"send at most {MAX_EVENTS} events at once")
         events, rejected = [], []
@@ -78,7 +78,7 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 
 def serve(workspace: Workspace, token: str, *, host: str, port: int) -> None:
-    """Serve until stopped. Errors: `UsageError` when the port is taken."""
+    """Serve until stopped. Errors: `UsageError` if the port is in use."""
     import socket
 
     import uvicorn

@@ -1,8 +1,8 @@
-"""Public prompt suites → suite rows: each benchmark's own file in, prompts with their verifiers out.
+"""Importers of public prompt suites: read a benchmark's own file, return prompts with their checks.
 
-GenEval `evaluation_metadata.jsonl`; PartiPrompts TSV or JSONL; LongText-Bench JSONL (en, zh); CVTG-2K JSON; DPG-Bench
-CSV with its question graph, or prompts alone; edit suites as JSONL with `references`. A file with one unreadable row
-is refused: a benchmark with rows missing is another benchmark.
+GenEval `evaluation_metadata.jsonl`; PartiPrompts TSV or JSON Lines; LongText-Bench JSON Lines (en, zh); CVTG-2K JSON;
+DPG-Bench CSV with its question graph, or prompts alone; edit suites as JSON Lines with `references`. A file with one
+unreadable row is refused, because a benchmark with missing rows is a different benchmark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import given_file
+from flywheel.core.files import given_file, text_lines
 from flywheel.signals.suite import copy_reference, write_rows
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ GENEVAL_CAPABILITY = {
     "position": "position",
     "color_attr": "color",
 }
-DPG_CAPABILITY = {  # by detailed category, else by broad one
+DPG_CAPABILITY = {  # by detailed category, otherwise by broad category
     "count": "count",
     "text": "typography",
     "color": "color",
@@ -38,9 +38,9 @@ DPG_CAPABILITY = {  # by detailed category, else by broad one
     "global": "aesthetics",
     "other": "instruction_following",
 }
-DESCRIPTION = " The description: "  # what follows it in a question is the prompt
+DESCRIPTION = " The description: "  # in a question, the prompt follows
 WHOLE = ("instruction_following", "Does the picture show all that is described, and nothing that contradicts it?")
-PARTI_QUESTIONS = {  # what a category or a challenge tests; the others are subjects and difficulties
+PARTI_QUESTIONS = {  # categories and challenges that test a capability; the others are subjects and difficulties
     "Quantity": ("count", "Is the number of every thing the one that is described?"),
     "Writing & Symbols": ("typography", "Is every text and symbol written as described?"),
     "Properties & Positioning": ("position", "Is every thing in the described position, and as described?"),
@@ -53,22 +53,24 @@ PARTI_QUESTIONS = {  # what a category or a challenge tests; the others are subj
 
 
 def import_suite(kind: str, source: Path, output: Path) -> int:
-    """Write `source`, a file of benchmark `kind`, as a suite to `output`; returns the number of prompts.
+    """Convert `source`, a file of benchmark `kind`, to the suite `output`; returns the number of prompts.
 
-    Reference pictures are copied beside the suite. Errors: `UsageError` naming file, row and what is wrong with it.
+    Reference images are copied beside the suite. Errors: `UsageError` naming file, row and error.
     """
     if kind not in IMPORTERS:
         raise UsageError(f"unknown suite {kind!r}: choose from {', '.join(IMPORTERS)}")
     source = given_file(source, "the benchmark's own prompt file")
     if output.exists():
-        raise UsageError(f"{output} exists: suites are never replaced, give a new name")
+        raise UsageError(f"{output} exists: suites are never replaced, choose a new name")
     rows: list[Row] = []
     read, make = IMPORTERS[kind]
     for number, row in enumerate(read(source), 1):
         try:
             rows += make(row, number)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{source}, row {number}: no {kind} prompt ({type(error).__name__}: {error})") from error
+            raise UsageError(
+                f"{source}, row {number}: not a {kind} prompt ({type(error).__name__}: {error})"
+            ) from error
     if not rows:
         raise UsageError(f"{source} has no prompts")
     if kind == "dpg":
@@ -102,8 +104,8 @@ def _geneval(row: Row, number: int) -> list[Row]:
 def _parti(row: Row, number: int) -> list[Row]:
     row = {k.lower(): v for k, v in row.items()}
     prompt, names = row["prompt"], (row["category"], row["challenge"])
-    asked = dict.fromkeys([WHOLE, *(PARTI_QUESTIONS[n] for n in names if n in PARTI_QUESTIONS)])
-    checks = [question(q + DESCRIPTION + prompt, c, id=n) for n, (c, q) in enumerate(asked)]
+    questions = dict.fromkeys([WHOLE, *(PARTI_QUESTIONS[n] for n in names if n in PARTI_QUESTIONS)])
+    checks = [question(q + DESCRIPTION + prompt, c, id=n) for n, (c, q) in enumerate(questions)]
     checks.append({"verifier": "alignment", "capability": "instruction_following"})
     category = f"{row['category']} / {row['challenge']}"
     return [_row("partiprompts", f"{number - 1:05d}", prompt, category, checks)]
@@ -140,11 +142,10 @@ def _dpg(row: Row, number: int) -> list[Row]:
 
 
 def _merged(rows: list[Row]) -> list[Row]:
-    """DPG's file has a row per question: one prompt with all of its questions, parents before children."""
+    """One row per prompt from DPG's one row per question; parents come before their children."""
     merged: dict[str, Row] = {}
     for row in rows:
-        kept = merged.setdefault(row["prompt_id"], row | {"checks": []})
-        kept["checks"] += row["checks"]
+        merged.setdefault(row["prompt_id"], row | {"checks": []})["checks"] += row["checks"]
     for row in merged.values():
         row["checks"].sort(key=lambda c: c.get("id", 0))
         known = {c.get("id") for c in row["checks"]}
@@ -166,12 +167,12 @@ def _edit(row: Row, number: int) -> list[Row]:
 
 
 def question(text: str, capability: str, **more: Any) -> Row:
-    """A check that a VLM judge answers with yes or no."""
+    """A check that is a yes-or-no question to a VLM judge."""
     return {"verifier": "question", "capability": capability, "question": text, **more}
 
 
 def _json_lines(source: Path) -> Iterator[Row]:
-    for number, line in enumerate(source.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text_lines(source, "utf-8-sig"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -183,7 +184,7 @@ def _json_lines(source: Path) -> Iterator[Row]:
 
 
 def _table(source: Path) -> Iterator[Row]:
-    """Rows of .csv or .tsv with a header line, else JSON lines."""
+    """Rows of a .csv or .tsv file with a header line, or of a JSON Lines file."""
     if source.suffix not in (".csv", ".tsv"):
         yield from _json_lines(source)
         return
@@ -201,7 +202,7 @@ def _cvtg_rows(source: Path) -> Iterator[Row]:
         raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
 
 
-# benchmark → (rows of its file, suite rows of one of them)
+# benchmark → (function that reads the rows of its file, function that turns one row into suite rows)
 IMPORTERS: Mapping[str, tuple[Callable[[Path], Iterator[Row]], Callable[[Row, int], list[Row]]]] = {
     "geneval": (_json_lines, _geneval),
     "partiprompts": (_table, _parti),

@@ -1,8 +1,8 @@
-"""The inbox: files that other systems drop into a workspace, each imported once, whatever it is named.
+"""The inbox: files that other systems put into a workspace, each imported once by its content, whatever its name.
 
-`inbox/feedback` holds user feedback, `inbox/judgements` what models judged of their own samples, `inbox/battles` arena
-votes; JSON lines or Parquet. Judgements of `flywheel signals judge` and the log of a stopped feedback server count too.
-A file stays where it is: the ledger knows which contents it has.
+`inbox/feedback` holds user feedback, `inbox/judgements` judgements that models made of their own samples,
+`inbox/battles` arena votes; all as JSON Lines or Parquet. Judgements of `flywheel signals judge` and the log of a
+stopped feedback server are imported too. Files stay where they are: the ledger records which contents were imported.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from flywheel.core.mirror import fetched
 from flywheel.core.workspace import Workspace
 from flywheel.signals import feedback_log
 from flywheel.signals.arena import import_battles
-from flywheel.signals.feedback import import_file
+from flywheel.signals.feedback import Imported, import_file
 from flywheel.signals.mining import Mining, mine_file
 
 Import = Callable[[Path], dict[str, Any]]
 
 
 def collect(workspace: Workspace, *, model: str | None = None) -> list[dict[str, Any]]:
-    """Import what is new; returns a row per source: {source, signals, duplicates, quarantined, error}.
+    """Import new files; returns a row per source: {source, signals, duplicates, quarantined, error}.
 
-    model: ours, in battles: what it lost becomes a signal. A file that cannot be read costs itself: its `error` says
-    why, the others are imported.
+    model: name of our model in battles; those that it lost become signals. A file that cannot be read has its reason in
+    `error`; the others are imported.
     """
     rows = [_row("feedback server's log", signals=feedback_log.fold(workspace))]
     for path, import_ in _files(workspace, model):
@@ -40,12 +40,10 @@ def collect(workspace: Workspace, *, model: str | None = None) -> list[dict[str,
 
 def _files(workspace: Workspace, model: str | None) -> Iterator[tuple[Path, Import]]:
     def feedback(path: Path) -> dict[str, Any]:
-        found = import_file(workspace, path)
-        return {"signals": found.imported, "duplicates": found.duplicates, "quarantined": found.quarantined}
+        return _counts(import_file(workspace, path))
 
     def battles(path: Path) -> dict[str, Any]:
-        found = import_battles(workspace, path, model=model)
-        return {"signals": found.imported, "duplicates": found.duplicates, "quarantined": found.quarantined}
+        return _counts(import_battles(workspace, path, model=model))
 
     def judgements(path: Path) -> dict[str, Any]:
         return {"signals": sum(mine_file(workspace, path, Mining()).values())}
@@ -56,5 +54,9 @@ def _files(workspace: Workspace, model: str | None) -> Iterator[tuple[Path, Impo
             yield path, import_
 
 
-def _row(source: str, **found: Any) -> dict[str, Any]:
-    return {"source": source, "signals": 0, "duplicates": 0, "quarantined": 0, "error": None, **found}
+def _counts(result: Imported) -> dict[str, Any]:
+    return {"signals": result.imported, "duplicates": result.duplicates, "quarantined": result.quarantined}
+
+
+def _row(source: str, **values: Any) -> dict[str, Any]:
+    return {"source": source, "signals": 0, "duplicates": 0, "quarantined": 0, "error": None, **values}

@@ -1,4 +1,4 @@
-"""A vision-language model as judge: yes-or-no questions about a picture, ratings of an edit."""
+"""A vision-language model as judge: yes-or-no questions about an image, ratings of an edit."""
 
 from __future__ import annotations
 
@@ -48,38 +48,38 @@ UNCONFIGURED = "no judge is configured: set judge = { url = …, model = … } i
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges through an endpoint, several pictures at a time."""
+    """Judges through an endpoint, several images at a time."""
 
     endpoint: Endpoint
     workers: int = 8
 
     def outcomes(self, suite: Sequence[Prompt], images: Sequence[bytes]) -> list[dict[int, Outcome]]:
-        """For each picture, {place of a judged check: outcome}. A picture that gets no answer has no verdict."""
+        """For each image, {place of a judged check: outcome}. Without an answer, checks are not applied."""
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(self._one, suite, images))
+            return list(pool.map(self._judge, suite, images))
 
-    def _one(self, prompt: Prompt, image: bytes) -> dict[int, Outcome]:
-        wanted = {n: c for n, c in enumerate(prompt.checks) if c["verifier"] in JUDGED}
-        questions = {n: c for n, c in wanted.items() if c["verifier"] == "question"}
-        out: dict[int, Outcome] = {}
+    def _judge(self, prompt: Prompt, image: bytes) -> dict[int, Outcome]:
+        questions = {n: c for n, c in enumerate(prompt.checks) if c["verifier"] == "question"}
+        edits = {n: c for n, c in enumerate(prompt.checks) if c["verifier"] == "edit"}
+        outcomes: dict[int, Outcome] = {}
         if questions:
             answers, error = self._try(self.answer, image, [c["question"] for c in questions.values()])
             for place, (n, check) in enumerate(questions.items()):
-                out[n] = question_outcome(check, (answers or {}).get(place), error)
-        if len(wanted) > len(questions):
+                outcomes[n] = question_outcome(check, (answers or {}).get(place), error)
+        if edits:
             ratings, error = self._try(self.rate, prompt, image)
-            out |= {n: edit_outcome(c, ratings, error) for n, c in wanted.items() if c["verifier"] == "edit"}
-        return out
+            outcomes |= {n: edit_outcome(c, ratings, error) for n, c in edits.items()}
+        return outcomes
 
     def answer(self, image: bytes, questions: Sequence[str]) -> dict[int, str]:
-        """{place of a question: "yes" | "no"}. Errors: see `Endpoint.ask`."""
+        """{place of a question: "yes" | "no"}. Errors: as in `Endpoint.ask`."""
         listed = "\n".join(f"{n}. {q}" for n, q in enumerate(questions))
         content = [{"type": "text", "text": f"{ASK}\n{listed}"}, image_part(image)]
-        found = self.endpoint.ask([{"role": "user", "content": content}], ANSWERS)
-        return {a["id"]: a["answer"] for a in found["answers"]}
+        reply = self.endpoint.ask([{"role": "user", "content": content}], ANSWERS)
+        return {a["id"]: a["answer"] for a in reply["answers"]}
 
     def rate(self, prompt: Prompt, image: bytes) -> dict[str, float]:
-        """Four ratings from 0 to 10 of an edit. Errors: see `Endpoint.ask`."""
+        """Four ratings of an edit, from 0 to 10. Errors: as in `Endpoint.ask`."""
         pictures = [image_part(b) for b in (*prompt.reference_bytes(), image)]
         content = [{"type": "text", "text": RATE.format(prompt.text)}, *pictures]
         return self.endpoint.ask([{"role": "user", "content": content}], RATINGS)
@@ -93,7 +93,7 @@ class Judge:
 
 
 def judge_with(judge: Judge | None, suite: Sequence[Prompt], images: Sequence[bytes]) -> list[dict[int, Outcome]]:
-    """The judged checks' outcomes; without a judge they are not applied, and say so."""
+    """The outcomes of the judged checks; without a judge they are not applied, and their evidence says why."""
     if judge is not None:
         return judge.outcomes(suite, images)
     return [{n: _unjudged(c) for n, c in enumerate(p.checks) if c["verifier"] in JUDGED} for p in suite]

@@ -1,13 +1,14 @@
-"""Bad-case mining: what a model's own judgements give away, as signals of kind `mining`. One DuckDB query.
+"""Bad-case mining: signals of kind `mining` from judgements of a model's own samples, in one DuckDB query.
 
-A judgement is one verdict on one picture: {prompt_id, prompt, task, capability, checkpoint, seed, verifier, score,
-threshold, image}, such as training writes of its own samples and roll-outs. Mined are: prompts that fail for every
-seed (`self`), prompts whose seeds disagree (`seeds`), pictures whose judges disagree (`judges`), and passes by less
-than a margin (`margin`).
+A judgement is one verdict on one image: {prompt_id, prompt, task, capability, checkpoint, seed, verifier, score,
+threshold, image}, as training writes for its samples and roll-outs. Four kinds of bad cases are mined, named by the
+signal's `verifier`: prompts that fail for every seed (`self`), prompts whose seeds disagree (`seeds`), images whose
+judges disagree (`judges`), and passes by less than a margin (`margin`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,11 @@ _OPTIONAL = {"task": "'t2i'", "image": "NULL"}
 
 @dataclass(frozen=True, kw_only=True)
 class Mining:
-    """Thresholds. `margin`: a pass by less, in the verifier's own unit relative to its threshold, is a bad case."""
+    """Thresholds of mining."""
 
-    margin: float = 0.05
-    disagreement: float = 0.5  # of two judges' verdicts: at least this share of the pictures' judges dissents
-    min_seeds: int = 2
+    margin: float = 0.05  # passes by less than this share of the verifier's threshold are bad cases
+    disagreement: float = 0.5  # bad from this disagreement of an image's judges: 0 all agree, 1 they split evenly
+    min_seeds: int = 2  # fewer seeds cannot disagree
 
 
 _QUERY = """
@@ -52,7 +53,7 @@ prompts AS (
            list(seed ORDER BY seed) FILTER (NOT passed) AS failed
     FROM pictures GROUP BY prompt_id, capability, checkpoint
 ),
-found AS (
+bad_cases AS (
     SELECT prompt_id, capability, checkpoint, prompt, task, image, 'self' AS verifier, 0.0 AS score, 1.0 AS threshold,
            json_object('seeds', seeds, 'seeds_passed', 0) AS evidence
     FROM prompts WHERE good = 0
@@ -75,12 +76,12 @@ SELECT substr(sha256(json_array('mining', $batch, prompt_id, capability, checkpo
        NULL::INTEGER AS round, NULL::VARCHAR AS arm, checkpoint, 'mining' AS kind, prompt_id, prompt, task, verifier,
        capability, false AS passed, score::DOUBLE AS score, threshold::DOUBLE AS threshold,
        evidence::VARCHAR AS evidence, image, now() AS at
-FROM found ORDER BY signal_id
+FROM bad_cases ORDER BY signal_id
 """
 
 
 def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
-    """Signals of a table of judgements. Errors: `UsageError` naming a column that is missing."""
+    """Signals from a table of judgements. Errors: `UsageError` naming missing columns."""
     import duckdb
 
     if missing := [c for c in COLUMNS if c not in judged.column_names]:
@@ -88,8 +89,8 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
     extra = ", ".join(f"{value} AS {name}" for name, value in _OPTIONAL.items() if name not in judged.column_names)
     con = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
-        con.register("given", judged)
-        con.execute(f"CREATE TEMP VIEW judged AS SELECT *{', ' + extra if extra else ''} FROM given")
+        con.register("judgements", judged)
+        con.execute(f"CREATE TEMP VIEW judged AS SELECT *{', ' + extra if extra else ''} FROM judgements")
         values: Mapping[str, Any] = {**vars(settings), "batch": batch}
         return con.sql(_QUERY, params=values).to_arrow_table()
     except duckdb.ConversionException as error:
@@ -99,22 +100,19 @@ def mine(judged: pa.Table, settings: Mining, *, batch: str) -> pa.Table:
 
 
 def mine_file(workspace: Workspace, path: Path, settings: Mining) -> dict[str, int]:
-    """Mine a Parquet or JSONL file of judgements into the ledger, once; returns {kind of bad case: new signals}."""
-    path = given_file(path, "judgements as Parquet or JSON lines")
-    judged, ledger = read_judgements(path), Ledger(workspace, "signals")
+    """Mine a Parquet or JSON Lines file of judgements, once, into the ledger; returns counts by kind of bad case."""
+    path = given_file(path, "a Parquet or JSON Lines file of judgements")
+    judgements, ledger = read_judgements(path), Ledger(workspace, "signals")
     batch = digest(file_digest(path), vars(settings))[:32]
     if ledger.has(f"mining/{batch}"):
         return {}
-    found = mine(judged, settings, batch=batch)
-    ledger.append(found, key=f"mining/{batch}")
-    counts: dict[str, int] = {}
-    for verifier in found["verifier"].to_pylist():
-        counts[verifier] = counts.get(verifier, 0) + 1
-    return counts
+    signals = mine(judgements, settings, batch=batch)
+    ledger.append(signals, key=f"mining/{batch}")
+    return dict(Counter(signals["verifier"].to_pylist()))
 
 
 def read_judgements(path: Path) -> pa.Table:
-    """A table of judgements from disk. Errors: `UsageError` when the file cannot be read."""
+    """The table of judgements in a file. Errors: `UsageError` if it cannot be read."""
     import pyarrow.json as pj
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""A held-out suite for a user's own pool: some pictures are kept from training and tested for, once and for all."""
+"""A held-out suite from a user's own pool: some images are permanently kept from training and used for tests."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.signals.suite import write_rows
 
-SHARE = 10  # at most one captioned picture in ten is kept from training
+SHARE = 10  # at most one captioned image in ten is kept from training
 TYPOGRAPHY = 16  # prompts that quote a word
 PICTURE_EDITING = "photo_editing"
 STATISTICS = ("entropy", "contrast", "sharpness")
-QUANTILES = (0.02, 0.98)  # a generated picture must look like all but the oddest held-out ones
+QUANTILES = (0.02, 0.98)  # a generated image must lie within these of the held-out images
 
 
 def write(workspace: Workspace, path: Path, *, count: int, side: int, seed: int) -> Path:
-    """Write `suite.jsonl` and `held_out.json` beside it.
+    """Write the suite to `path`, and `held_out.json` beside it.
 
-    Held-out captions are prompts whose images must have the pixel statistics of the held-out pictures at `side`
-    pixels (photorealism); held-out pictures are edited (visual consistency); short words are to be written
-    (typography). Errors: `UsageError` when the pool has too few captioned pictures to keep any.
+    Three kinds of prompts: held-out captions, whose images must have the pixel statistics of the held-out images at
+    `side` pixels (photorealism); edits of held-out images (photo editing); short words to write (typography).
+    Errors: `UsageError` if the pool has too few captioned images to hold any out.
     """
     chosen = _choose(workspace, count, seed)
     pictures = {i: _square(image, side) for i, (_, image) in chosen.items()}
@@ -45,9 +45,11 @@ def write(workspace: Workspace, path: Path, *, count: int, side: int, seed: int)
 
 
 def _choose(workspace: Workspace, count: int, seed: int) -> dict[str, tuple[str, bytes]]:
-    """{sample_id: (caption, image)} of the captioned, readable t2i rows that come first by keyed hash."""
+    """{sample_id: (caption, image)} of the captioned, readable t2i rows that are first by keyed hash."""
     rows = {i: c for i, c, _ in _captioned(workspace)}
-    order = sorted(rows, key=lambda i: digest(seed, "held-out", i))[: 2 * count]  # twice: some may not decode
+    order = sorted(rows, key=lambda i: digest(seed, "held-out", i))[
+        : 2 * count
+    ]  # twice as many, because some may not decode
     images = {i: image for i, _, image in _captioned(workspace, frozenset(order)) if _readable(image)}
     keep = [i for i in order if i in images][: min(count, len(rows) // SHARE)]
     if not keep:
@@ -85,8 +87,8 @@ def _square(image: bytes, side: int) -> bytes:
 def _ranges(pictures: list[bytes]) -> dict[str, list[float]]:
     from curation.scorers import load
 
-    seen = load("pixels").score([Item(image=p) for p in pictures])
-    values = {k: np.array([row[k] for row in seen if isinstance(row, dict)]) for k in STATISTICS}
+    scores = load("pixels").score([Item(image=p) for p in pictures])
+    values = {k: np.array([row[k] for row in scores if isinstance(row, dict)]) for k in STATISTICS}
     return {k: [float(q) for q in np.quantile(v, QUANTILES)] for k, v in values.items()}
 
 
@@ -98,7 +100,7 @@ def _words(seed: int) -> list[dict[str, Any]]:
 
 
 def _edits(folder: Path, pictures: dict[str, bytes], seed: int) -> list[dict[str, Any]]:
-    """One edit per held-out picture, the operations in turn; the reference is written beside the suite."""
+    """One edit per held-out image, with the operations in turn; references are written beside the suite."""
     from curation.synthesis.photos import photo_edits
 
     rows = []

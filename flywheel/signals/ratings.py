@@ -1,7 +1,7 @@
 """Bradley–Terry ratings of battles, as FastChat's arena computes them: maximum likelihood, a tie is half a win.
 
-P(a beats b) = 1 / (1 + 10^((r_b − r_a) / 400)), ratings centred on 1000. Style covariates enter beside the models as
-standardised (a − b) / (a + b + 1), with the L2 penalty that FastChat's style control uses. Intervals are bootstrap.
+P(a beats b) = 1 / (1 + 10^((r_b − r_a) / 400)), with ratings centred on 1000. Style covariates enter the regression as
+standardised (a − b) / (a + b + 1), with the L2 penalty of FastChat's style control. Intervals are bootstrapped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from flywheel.core.errors import UsageError
 
 SCALE, BASE, CENTRE = 400.0, 10.0, 1000.0
-STYLE_PENALTY = 0.5  # of FastChat's style control, on a loss that counts each battle once
+STYLE_PENALTY = 0.5  # as in FastChat's style control, for a loss that counts each battle once
 OUTCOMES = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
 
@@ -32,7 +32,7 @@ class Battles:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], *, styles: bool = False) -> Battles:
-        """From ledger rows. Errors: `UsageError` where covariates differ between battles."""
+        """Battles from ledger rows. Errors: `UsageError` if battles have different covariates."""
         models = tuple(sorted({r[k] for r in rows for k in ("model_a", "model_b")}))
         index = {m: n for n, m in enumerate(models)}
         pairs = np.array([[index[r["model_a"]], index[r["model_b"]]] for r in rows]).reshape(-1, 2)
@@ -43,7 +43,7 @@ class Battles:
 
 @dataclass(frozen=True)
 class Rating:
-    """One model's rating with its 95 % interval; `battles` it took part in."""
+    """One model's rating with its 95 % interval, and its number of battles."""
 
     model: str
     rating: float
@@ -55,7 +55,7 @@ class Rating:
 def rate(battles: Battles, *, rounds: int = 200, seed: int = 0) -> tuple[list[Rating], dict[str, float]]:
     """Ratings, best first, and the style coefficients (log-odds per standard deviation).
 
-    Errors: `UsageError` when some model never won or never lost against the rest: then no finite rating exists.
+    Errors: `UsageError` if a model never won or never lost against the rest, because no finite rating exists then.
     """
     _require_connected(battles)
     rows, weights = _distinct(battles)
@@ -68,18 +68,21 @@ def rate(battles: Battles, *, rounds: int = 200, seed: int = 0) -> tuple[list[Ra
     low, high = np.quantile(_scaled(boot[:, :n]), [0.025, 0.975], axis=0)
     ratings = _scaled(fitted[:n])
     counts = np.bincount(battles.pairs.ravel(), minlength=n)
-    out = [Rating(m, *map(float, v), int(c)) for m, *v, c in zip(battles.models, ratings, low, high, counts)]
-    return sorted(out, key=lambda r: -r.rating), dict(zip(battles.covariates, map(float, fitted[n:])))
+    rated = [
+        Rating(model, float(rating), float(from_), float(to), int(count))
+        for model, rating, from_, to, count in zip(battles.models, ratings, low, high, counts)
+    ]
+    return sorted(rated, key=lambda r: -r.rating), dict(zip(battles.covariates, map(float, fitted[n:])))
 
 
 def _scaled(strengths: np.ndarray) -> np.ndarray:
-    """Natural log-odds → the Elo scale, centred."""
+    """Natural log-odds → ratings on the Elo scale, centred."""
     centred = strengths - strengths.mean(-1, keepdims=True)
     return centred / np.log(BASE) * SCALE + CENTRE
 
 
 def _distinct(battles: Battles) -> tuple[np.ndarray, np.ndarray]:
-    """Row of each distinct battle, and how often it occurred: resampling counts is resampling battles."""
+    """The row of each distinct battle and its count: resampling the counts is the same as resampling battles."""
     table = np.column_stack([battles.pairs, battles.outcomes, battles.styles])
     _, rows, counts = np.unique(table, axis=0, return_index=True, return_counts=True)
     return rows, counts.astype(float)

@@ -12,7 +12,7 @@ Results = Mapping[tuple[str, str], bool]  # (prompt_id, capability) → passed
 
 
 def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Results:
-    """A capability passes on a prompt when all of its checks there pass; checks that were not applied do not count."""
+    """A capability passes on a prompt if all its checks there pass; checks that were not applied do not count."""
     out: dict[tuple[str, str], bool] = {}
     for s in signals:
         if s["kind"] == "evaluation" and s["round"] == round_ and s["arm"] == arm and s["passed"] is not None:
@@ -22,15 +22,15 @@ def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Resu
 
 
 def load_signals(workspace: Workspace, round_: int, arm: str) -> list[dict[str, Any]]:
-    """The evaluation signals of one arm of a round, oldest first: a few, whatever else the ledger holds."""
+    """The evaluation signals of one arm of a round, oldest first; no other signals are read into memory."""
     con = connect(workspace, ["signals"])
     try:
-        found = con.sql(
+        signals = con.sql(
             """SELECT * EXCLUDE ("at") FROM signals WHERE kind = 'evaluation' AND round = $round AND arm = $arm
             ORDER BY "at" """,
             params={"round": round_, "arm": arm},
         )
-        return found.to_arrow_table().to_pylist()
+        return signals.to_arrow_table().to_pylist()
     finally:
         con.close()
 
@@ -41,7 +41,7 @@ def load_results(workspace: Workspace, round_: int, arm: str) -> Results:
 
 
 def failure_rates(results_: Results) -> dict[str, float]:
-    """Failed share of the checks of each capability, in [0, 1]."""
+    """Share of each capability's prompts that fail, in [0, 1]."""
     totals: dict[str, list[int]] = {}
     for (_, capability), passed in results_.items():
         totals.setdefault(capability, []).append(0 if passed else 1)

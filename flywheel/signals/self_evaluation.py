@@ -1,10 +1,11 @@
-"""Self-evaluation: a checkpoint, such as one that training saved a moment ago, judges what it draws from many seeds."""
+"""Self-evaluation: sample the suite from a checkpoint with many seeds, for example during training, and judge it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +13,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.mirror import fetched
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import Report, Verifiers, judge_images, sample_suite
+from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
 
 SCHEMA = pa.schema(
@@ -34,12 +35,12 @@ def self_evaluate(
     seeds: Sequence[int],
     settings: Evaluation,
     *,
-    progress: Report | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
-    """Judgements, as `flywheel.signals.mining` reads them, of the suite's prompts drawn from every seed.
+    """Write judgements of the suite sampled with every seed, as `flywheel.signals.mining` reads them; returns the file.
 
-    The same checkpoint, suite, seeds and settings name the same file: what is finished is kept, a killed call goes on.
-    Errors: `UsageError` where the folder is no checkpoint.
+    The file is named by checkpoint, suite, seeds and settings: a finished one is kept, a killed call resumes.
+    Errors: `UsageError` if the folder is not a checkpoint.
     """
     from training.checkpoint import Checkpoint
 
@@ -50,21 +51,15 @@ def self_evaluate(
     path = workspace.path("judgements", f"{digest(name, judged_by, list(seeds))[:16]}.parquet")
     if path.exists():
         return path
-    by, rows = Verifiers.of(workspace, settings), []
+    by, rows = Verifiers.of(workspace, settings), list[dict[str, Any]]()
     for seed in seeds:
         folder = workspace.path("samples", f"self-{name}", f"seed-{seed}")
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
         for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
             image = str((folder / f"{prompt.prompt_id}.png").relative_to(workspace.root))
-            shared = {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task, "image": image}
-            rows += [
-                {
-                    **shared,
-                    "checkpoint": str(checkpoint),
-                    "seed": seed,
-                    **{k: getattr(o, k) for k in ("capability", "verifier", "score", "threshold")},
-                }
-                for o in outcomes
-            ]
+            sample: dict[str, Any] = {"checkpoint": str(checkpoint), "seed": seed, "image": image}
+            sample |= {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task}
+            keys = ("capability", "verifier", "score", "threshold")
+            rows += [sample | {k: getattr(o, k) for k in keys} for o in outcomes]
     write_parquet(path, pa.Table.from_pylist(rows, schema=SCHEMA))
     return path

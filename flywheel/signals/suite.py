@@ -1,4 +1,4 @@
-"""Prompt suites as data: one JSON line per prompt, each with the checks that judge its image."""
+"""Prompt suites as data: one line of JSON per prompt, with the checks that judge its image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import file_digest, given_file, write_bytes
+from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
 from flywheel.core.storage import located
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
@@ -17,15 +17,15 @@ JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, its reference images (ti2i), and its checks (see `curation.verify.checks`); a judge's are `JUDGED`."""
+    """A prompt, its reference images (ti2i) and its checks (see `curation.verify.checks`; a VLM judges `JUDGED`)."""
 
     prompt_id: str
     text: str
     task: str
     references: tuple[Path, ...]
     checks: tuple[dict[str, Any], ...]
-    benchmark: str = ""  # whose scoring rule applies; empty for a suite of one's own
-    category: str = ""  # the benchmark's own name of the prompt's group
+    benchmark: str = ""  # whose scoring rule applies; empty for your own suite
+    category: str = ""  # name of the prompt's group in the benchmark
 
     def reference_bytes(self) -> tuple[bytes, ...]:
         """Encoded reference images, in order."""
@@ -33,10 +33,10 @@ class Prompt:
 
 
 def load_suite(path: Path) -> list[Prompt]:
-    """The prompts of a suite file. Errors: `UsageError` naming file, line and what is wrong with it."""
-    path = given_file(path, "a suite: `flywheel suite import` makes one")
+    """The prompts of a suite file. Errors: `UsageError` naming file, line and error."""
+    path = given_file(path, "a suite file, such as `flywheel suite import` writes")
     prompts = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         try:
             row = json.loads(line)
             prompts.append(
@@ -60,25 +60,25 @@ def load_suite(path: Path) -> list[Prompt]:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write suite rows as JSON lines, atomically."""
+    """Write suite rows as JSON Lines, atomically."""
     write_bytes(path, "".join(json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in rows).encode())
     return path
 
 
 def copy_suite(source: Path, path: Path) -> Path:
-    """Copy a suite with its reference pictures: a round's suite never changes. Errors: `UsageError`."""
+    """Copy a suite with its reference images, so that a round's suite never changes. Errors: `UsageError`."""
     load_suite(source)
     source = located(source)
-    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in text_lines(source)]
     for row in rows:
         row["references"] = [copy_reference(source.parent / r, path.parent) for r in row.get("references", ())]
     return write_rows(path, rows)
 
 
 def copy_reference(reference: Path, folder: Path) -> str:
-    """Copy a picture to `folder`/references under its content; returns its path there. Errors: `UsageError`."""
+    """Copy an image to `folder`/references, named by its content; returns its path there. Errors: `UsageError`."""
     if not reference.is_file():
-        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite's own file")
+        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite file")
     name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
     write_bytes(folder / name, reference.read_bytes())
     return name

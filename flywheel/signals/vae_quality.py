@@ -1,4 +1,4 @@
-"""What autoencoders keep of photographs and of small text: the report's Table 1, on your own pictures."""
+"""Reconstruction quality of autoencoders on photographs and small text: the report's Table 1, on your own images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Photographs:
-    """Square pictures, uint8 [N, 3, side, side], and why each of the files left out was left out."""
+    """Square images, uint8 [N, 3, side, side], and the reason for each file that was left out."""
 
     images: Tensor
     left_out: dict[str, str]
@@ -30,9 +30,9 @@ class Photographs:
 def evaluate(
     models: Sequence[str], photographs: Photographs, *, side: int = 256, texts: int = 100, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row per model: layout (f16c64), parameters, and mean PSNR in dB and SSIM on photographs and text pages.
+    """One row per model: layout (such as f16c64), parameters, mean PSNR in dB and SSIM on photographs and text pages.
 
-    A model is a checkpoint's folder, a VAE's or a pipeline's folder, or a hub tag. Errors: `UsageError`, before
+    A model is the folder of a checkpoint, of a VAE or of a pipeline, or a hub tag. Errors: `UsageError`, before
     anything is measured.
     """
     from curation.synthesis.pages import pages
@@ -41,28 +41,28 @@ def evaluate(
     if texts < 1:
         raise UsageError(f"{texts} text pages: ask for at least one")
     opened = {name: open_autoencoder(name) for name in models}
-    for name, found in opened.items():
-        if side % found.factor:
-            raise UsageError(f"side {side}: {name} needs a multiple of {found.factor}")
+    for name, model in opened.items():
+        if side % model.factor:
+            raise UsageError(f"side {side}: {name} needs a multiple of {model.factor}")
     sets = {"photographs": photographs.images, "text": _tensor(pages(texts, seed=seed, side=side))}
     rows = []
-    for name, found in opened.items():
-        encoder, decoder = parameters(found)
+    for name, model in opened.items():
+        encoder, decoder = parameters(model)
         row = {
             "model": name,
-            "layout": f"f{found.factor}c{found.channels}",
+            "layout": f"f{model.factor}c{model.channels}",
             "encoder_parameters": encoder,
             "decoder_parameters": decoder,
         }
         for label, images in sets.items():
-            psnr, ssim = zip(*reconstruction(found, images), strict=True)
+            psnr, ssim = zip(*reconstruction(model, images), strict=True)
             row |= {f"{label}_images": len(images), f"{label}_psnr": fmean(psnr), f"{label}_ssim": fmean(ssim)}
         rows.append(row)
     return rows
 
 
 def open_autoencoder(name: str) -> Autoencoder:
-    """A checkpoint's autoencoder, or a VAE that diffusers opens. Errors: `UsageError`."""
+    """The autoencoder of a checkpoint, or a VAE opened by diffusers. Errors: `UsageError`."""
     from training.models.autoencoder import load_autoencoder
     from training.models.vae import VAE
 
@@ -71,18 +71,19 @@ def open_autoencoder(name: str) -> Autoencoder:
 
 
 def load_photographs(folder: Path, *, side: int = 256, count: int | None = None) -> Photographs:
-    """The first `count` pictures of a folder by name: centre square, reduced to `side` (Lanczos), never enlarged.
+    """The first `count` images of a folder by name: centre squares, reduced to `side` (Lanczos), never enlarged.
 
-    Errors: `UsageError` when no picture is left.
+    Errors: `UsageError` if no image is large enough.
     """
     from PIL import Image, ImageOps
 
     from flywheel.core.image import BadImage, decode
 
     if not folder.is_dir():
-        raise UsageError(f"--photographs {folder} is no folder: give a folder of images")
+        raise UsageError(f"--photographs {folder} is not a folder: give a folder of images")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    images, left_out = [], {}
+    images: list[Image.Image] = []
+    left_out: dict[str, str] = {}
     for path in files:
         if len(images) == count:
             break
@@ -96,7 +97,9 @@ def load_photographs(folder: Path, *, side: int = 256, count: int | None = None)
             continue
         images.append(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     if not images:
-        raise UsageError(f"{folder} has no image of at least {side} pixels ({len(left_out)} left out): give another")
+        raise UsageError(
+            f"{folder} has no image of at least {side} pixels ({len(left_out)} left out): give another folder"
+        )
     return Photographs(_tensor(images), left_out)
 
 

@@ -9,14 +9,18 @@ from benchmarks.browser import served
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
-from tests.dashboards.conftest import PROBED, build, candidates
+from tests.dashboards.workspace import PROBED, build, candidates
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
          "/arena?judge=ada", "/funnel", "/training", "/what-if", "/why?id=typography-8",
          "/sql?q=select+*+from+cases")  # fmt: skip
+
+
 UNNAMED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, img")]
     .filter((e) => !(e.labels?.length || e.textContent.trim() || e.getAttribute("aria-label") || e.alt))
     .map((e) => e.outerHTML.slice(0, 80))"""
+
+
 FAINT = """() => [...document.querySelectorAll("button")].map((e) => [getComputedStyle(e), e.textContent])
     .filter(([s]) => s.color === s.backgroundColor).map(([, text]) => text)"""
 
@@ -34,16 +38,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def address(shared: Workspace) -> Iterator[str]:
-    with served(shared) as found:
-        yield found
+    with served(shared) as url:
+        yield url
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 740})
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     for path in PAGES:
@@ -51,7 +55,7 @@ def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, s
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, f"{path} is wider than a phone"
         assert page.evaluate(UNNAMED) == [] and page.evaluate(FAINT) == []
         assert [page.locator(x).count() for x in ("main", "h1", "header nav", "footer")] == [1, 1, 1, 1]
-    assert said == [], "no script may fail, nor the content-security policy refuse anything"
+    assert messages == [], "no script may fail, nor the content-security policy refuse anything"
     assert all(url.startswith((address, "data:")) for url in asked)
     context.close()
 

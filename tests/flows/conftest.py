@@ -1,5 +1,6 @@
 """A real Prefect server, and what its tests ask it."""
 
+import json
 import os
 import socket
 import subprocess
@@ -65,6 +66,23 @@ def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 def server(server_process: Server) -> dict[str, str]:
     """Environment of a client of the server."""
     return server_process.environment
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of an embedded server that has run."""
+    return tmp_path_factory.mktemp("workspace") / ".prefect"
+
+
+@pytest.fixture(scope="session")
+def recorded(home: Path) -> dict:
+    """What an embedded server recorded of the driver's flows."""
+    from tests.flows.driver import DRIVER, SUMMARY, python
+
+    done = python(DRIVER, home, json.dumps(SUMMARY))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # quiet, also about the step that failed
+    return json.loads(done.stdout)
 
 
 def wait(ready) -> None:

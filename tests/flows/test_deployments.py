@@ -1,8 +1,9 @@
-"""`prefect.yaml` on a real server, with a real worker: deployed, scheduled, suspended for review and woken."""
+"""The table, `prefect.yaml` and `serve` agree; on a real server with a real worker, a round sleeps and is resumed."""
 
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,12 +11,14 @@ import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
 
-from flows.deployments import FLOWS, SCHEDULES
+from flows.deployments import deployments, flow, prefect_yaml
+from flows.schedules import SCHEDULES, WORKSPACE
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
+from flywheel.rounds.job import Job
 from tests.flows.conftest import ROOT, Server, post, runs, wait
 
-# The round's flow as deployed, in front of a round that takes no minutes.
+# The round flow as deployed, around a round that takes no time.
 QUICK = """
 from flows.scheduled import round_, runs
 from flywheel.remedies.review import Queue, Waiting
@@ -30,35 +33,44 @@ runs.run, runs.validate = run, lambda job: None
 """
 
 
-def deployments() -> list[dict]:
-    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+def test_the_file_is_the_generated_one():
+    assert (ROOT / "prefect.yaml").read_text() == prefect_yaml(), "run python -m flows.deployments > prefect.yaml"
 
 
-def test_the_file_and_serve_agree():
-    found = {d["name"]: d for d in deployments()}
-    assert {n: d["schedules"][0]["cron"] for n, d in found.items()} == SCHEDULES
-    for name, d in found.items():
-        module, function = d["entrypoint"].rsplit(".", 1)
-        assert FLOWS[name].fn.__module__ == module and FLOWS[name].fn.__name__ == function
-        assert d["parameters"].keys() <= FLOWS[name].parameters.properties.keys()
-        assert set(FLOWS[name].parameters.required) <= d["parameters"].keys()
+def test_every_deployment_is_a_flow_that_takes_its_parameters():
+    written = {d["name"]: d for d in yaml.safe_load(prefect_yaml())["deployments"]}
+    assert {n: d["schedules"][0]["cron"] for n, d in written.items()} == {s.name: s.cron for s in SCHEDULES}
+    for schedule in SCHEDULES:
+        deployment, scheduled = written[schedule.name], flow(schedule)
+        assert deployment["entrypoint"] == f"{scheduled.fn.__module__}.{scheduled.fn.__name__}"
+        assert deployment["parameters"] == schedule.parameters
+        assert deployment["parameters"].keys() <= scheduled.parameters.properties.keys()
+        assert set(scheduled.parameters.required) <= deployment["parameters"].keys()
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
 
 
 def test_a_deployment_made_without_its_variables_does_not_run():
-    placeholder = "{{ $FLYWHEEL_WORKSPACE }}"
+    review = next(flow(s) for s in SCHEDULES if s.name == "review")
     with pytest.raises(ParameterTypeError, match="workspace"):
-        FLOWS["review"].validate_parameters({"workspace": placeholder})
-    FLOWS["review"].validate_parameters({"workspace": "/data/w"})
+        review.validate_parameters({"workspace": WORKSPACE})
+    review.validate_parameters({"workspace": "/data/w"})
 
 
-def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
-    server = server_process.environment
+def test_serve_gives_each_flow_its_own_parameters_of_the_job(tmp_path: Path):
+    root = str(tmp_path / "w")
+    served = {d.name: d for d in deployments(root, asdict(Job(root, "/data/photos", preset="demo", rounds=2)))}
+    assert set(served) == {f"{s.name}-w" for s in SCHEDULES}
+    assert served["route-w"].parameters == {"workspace": root, "preset": "demo"}
+    assert "rounds" not in served["round-w"].parameters  # a scheduled run makes one more than there are
+    assert served["maintenance-w"].tags == ["flywheel", "maintenance"]
+    assert served["curate-w"].parameters["source"] == "/data/photos"
+
+
+def deploy_all(server: dict[str, str], tmp_path: Path, workspace: Workspace) -> dict[str, str]:
+    """Deploy `prefect.yaml` with the quick round to a new pool; returns the environment of its workers."""
     (tmp_path / "quick_round.py").write_text(QUICK)
     text = (ROOT / "prefect.yaml").read_text()
     (tmp_path / "prefect.yaml").write_text(text.replace("flows.scheduled.round_", "quick_round.round_"))
-    workspace = Workspace(tmp_path / "w")
-    row = {"capability": "count", "sample_id": "a", "caption": "a cat", "priority": 0.5, "evidence": {}}
-    Queue(workspace).add(2, [row])
     environment = server | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
         "FLYWHEEL_WORKSPACE": str(workspace.root),
@@ -67,15 +79,20 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
-    def prefect(*arguments: str) -> None:
+    for arguments in (["work-pool", "create", "flywheel", "--type", "process"], ["deploy", "--all"]):
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    return environment
 
-    prefect("work-pool", "create", "flywheel", "--type", "process")
-    prefect("deploy", "--all")
+
+def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: Server, tmp_path: Path):
+    server, workspace = server_process.environment, Workspace(tmp_path / "w")
+    row = {"capability": "count", "sample_id": "a", "caption": "a cat", "priority": 0.5, "evidence": {}}
+    Queue(workspace).add(2, [row])
+    environment = deploy_all(server, tmp_path, workspace)
     ids = {d["name"]: d["id"] for d in post(server, "deployments/filter", {})}
-    assert set(SCHEDULES) <= ids.keys()
+    assert {s.name for s in SCHEDULES} <= ids.keys()
 
     def start_round() -> None:
         once = {"idempotency_key": uuid4().hex}
@@ -115,3 +132,13 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     kept = {a["key"]: a for a in post(server, "artifacts/filter", {})}
     assert {"flywheel-round", "flywheel-review"} <= kept.keys()
     assert "http://dashboard.example/review" in kept["flywheel-dashboard"]["data"]
+
+
+def test_serve_without_a_server_says_what_to_do(tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flywheel.cli", "serve", "--source", str(tmp_path), "-w", str(tmp_path / "w")]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert out.returncode == 2 and "prefect server start" in out.stderr

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -10,9 +9,7 @@ from pathlib import Path
 
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from tests.flows.conftest import post, runs, wait
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.flows.conftest import ROOT, post, runs, wait
 
 SERVE = """
 import sys
@@ -69,13 +66,3 @@ def test_a_failed_run_calls_the_webhook(server: dict[str, str], tmp_path: Path):
     listener.shutdown()
     assert failed.returncode and "not sound" in failed.stderr
     assert [(t["flow"], t["state"]) for t in told] == [("flywheel-maintenance", "Failed")]
-
-
-def test_serve_without_a_server_says_what_to_do(tmp_path: Path):
-    from PIL import Image
-
-    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    command = [sys.executable, "-m", "flywheel.cli", "serve", "--source", str(tmp_path), "-w", str(tmp_path / "w")]
-    out = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert out.returncode == 2 and "prefect server start" in out.stderr

@@ -20,7 +20,7 @@ def snapshot(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, snapshot):
     """The checkpoint of a short, uninterrupted tiny run on the snapshot."""
-    from tests.training.test_trainer import run
+    from tests.training.tiny_runs import run
 
     return run(tmp_path_factory.mktemp("uninterrupted"), snapshot)
 

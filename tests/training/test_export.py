@@ -111,7 +111,12 @@ def test_an_export_is_a_source_of_its_parts(write, tmp_path):
 def test_what_the_pipeline_cannot_express_is_named(write, trained, tmp_path):
     with pytest.raises(UsageError) as error:
         export_pipeline(trained, tmp_path / "tiny")
-    for words in ("no grid positions", "no AutoencoderKLQwenImage21", "minilm, which is no Qwen3-VL", "to 16 tokens"):
+    for words in (
+        "no grid positions",
+        "not an AutoencoderKLQwenImage21",
+        "minilm, which is not a Qwen3-VL",
+        "to 16 tokens",
+    ):
         assert words in str(error.value)
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="give a new name"):

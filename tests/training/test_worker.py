@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_trainer import TINY
-from training.worker import Run, train_all
+from tests.training.tiny_runs import TINY
+from training.worker import TrainingRun, train_all
 
 
 def test_a_failure_brings_its_traceback_along_and_prints_none(snapshot: Path, tmp_path: Path, capfd):
     (tmp_path / "file").touch()
     mix = [{"manifest": str(snapshot), "slice": "base", "share": 1.0}]
-    run = Run(out_dir=str(tmp_path / "file" / "run"), sources=mix, recipe=TINY.to_dict(), seed=0, steps=1)
+    run = TrainingRun(out_dir=str(tmp_path / "file" / "run"), sources=mix, recipe=TINY.to_dict(), seed=0, steps=1)
     with pytest.raises(RuntimeError, match="training failed: .*Not a directory") as caught:
         train_all([run])
     assert "Traceback" in caught.value.__notes__[0] and "Traceback" not in capfd.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.distributed import joined
 from training.phase import train
 from training.recipes import from_dict
@@ -21,5 +21,5 @@ if __name__ == "__main__":
             if job["start"] and world.first:  # what another run wrote, as far as it got
                 shutil.copytree(job["start"], Path(job["out"], Path(job["start"]).name))
             world.wait()
-            sources = [Source(manifest=Path(job["manifest"]))]
+            sources = [MixSource(manifest=Path(job["manifest"]))]
             train(Path(job["out"]), sources, from_dict(job["recipe"]), seed=5, steps=job["steps"])

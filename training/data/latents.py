@@ -1,15 +1,16 @@
-"""Latents computed once: a side-car per shard, read by row group instead of decoding and encoding images.
+"""Cached latents: a side-car file per shard, read by row group instead of decoding and encoding images.
 
-A side-car is named by its shard's SHA-256 and says in its metadata which autoencoder, resize rule and dtype made it. It
-is an Arrow file, because those are mapped into memory where Parquet is copied: a record batch for each row group, with
-sample ids, captions, and one fixed-size binary column for targets and one for references.
+A side-car is named by its shard's SHA-256; its metadata hold autoencoder, resize rule and dtype. It is an Arrow file,
+which can be mapped into memory, while Parquet is copied: a record batch for each row group, with sample ids, captions,
+and one fixed-size binary column for targets and one for references.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
+from flywheel.core.storage import located, remote
 from training.data import files
 from training.data.plan import Shard, ShardError
 from training.data.row_group import RowGroup, read_row_group, to_unit
@@ -28,35 +30,38 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Latents:
-    """Where side-cars are and what they must be made of. `folder`: local, or an s3:// address.
+    """Where side-cars are and what they must be made with. `folder`: local, or an s3:// address.
 
     `encoder`: the autoencoder's fingerprint. `resolution`: pixels by bucket, as in the loader.
     """
 
-    folder: files.Place
+    folder: Path
     encoder: str
     resolution: Mapping[int, int]
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", files.place(self.folder))
-        object.__setattr__(self, "_opened", lru_cache(maxsize=64)(self.open))
+        object.__setattr__(self, "folder", located(self.folder))
         if self.dtype not in DTYPES:
             raise UsageError(f"latents of dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
 
-    def path(self, shard: Shard) -> files.Place:
+    @cached_property
+    def _opened(self) -> Callable[[Shard], pa.RecordBatchFileReader]:
+        return lru_cache(maxsize=64)(self.open)
+
+    def path(self, shard: Shard) -> Path:
         """The shard's side-car."""
-        return files.inside(self.folder, f"{shard.sha256}.arrow")
+        return self.folder / f"{shard.sha256}.arrow"
 
     def key(self, shard: Shard) -> dict[str, str]:
-        """What its metadata must say."""
+        """What the metadata of the shard's side-car must be."""
         pixels = self.resolution.get(shard.bucket, shard.bucket)
         height, width, _ = shard.shape
         rule = f"area {width * pixels // shard.bucket}x{height * pixels // shard.bucket}"
         return {"encoder": self.encoder, "resize": rule, "dtype": self.dtype, "shard": shard.sha256}
 
     def open(self, shard: Shard) -> pa.RecordBatchFileReader:
-        """The side-car, checked. Errors: `ShardError` where it is missing or made of something else."""
+        """Open and check a side-car. Errors: `ShardError` if it is missing or was made with other settings."""
         path = self.path(shard)
         try:
             file = files.record_batches(path)
@@ -64,11 +69,11 @@ class Latents:
             raise ShardError(f"no latents of {shard.path} at {path}: write them with flywheel latents first") from error
         except files.READ_ERRORS as error:
             raise ShardError(f"latents {path}: {error}: delete the file and write it again") from error
-        found = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
+        metadata = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
         for name, wanted in self.key(shard).items():
-            if found.get(name) != wanted:
+            if metadata.get(name) != wanted:
                 raise ShardError(
-                    f"latents {path} have {name} {found.get(name)!r}, this run needs {wanted!r}: write them again "
+                    f"latents {path} have {name} {metadata.get(name)!r}, this run needs {wanted!r}: write them again "
                     "into another folder"
                 )
         return file
@@ -76,7 +81,7 @@ class Latents:
     def read(self, shard: Shard, index: int) -> RowGroup:
         """Row group `index` without pixels; rows whose latents are null are `broken`. Errors: `ShardError`.
 
-        The latents of a local float32 side-car are the file itself, mapped into memory: not to be written to.
+        Latents of a local float32 side-car are the file itself, mapped into memory: do not write to them.
         """
         try:
             return _read(self._opened(shard), index)
@@ -94,14 +99,16 @@ def write_latents(
     skip: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[tuple[str, int, int], str]:
-    """Write the side-cars that are missing, into a local folder; returns unreadable rows with their reasons.
+    """Write missing side-cars into a local folder; returns unreadable rows with their reasons.
 
-    A row that cannot be read is an error, or with `skip` a null: the loader then skips and counts it too.
+    A row that cannot be read is an error, or with `skip` a null, which the loader skips and counts.
     """
-    if files.remote(latents.folder):
-        raise UsageError(f"{latents.folder}: latents are written to a local folder, copy it to S3 afterwards")
+    if remote(latents.folder):
+        raise UsageError(
+            f"{latents.folder}: latents are written to a local folder: name one, and copy it to S3 afterwards"
+        )
     if autoencoder.fingerprint != latents.encoder:
-        raise UsageError("the autoencoder is not the one that the latents are keyed by: open the other one")
+        raise UsageError("the autoencoder is not the one that these latents are for: open that one")
     broken: dict[tuple[str, int, int], str] = {}
     for done, shard in enumerate(shards, 1):
         if latents.path(shard).exists():
@@ -114,8 +121,8 @@ def write_latents(
 
 
 def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
-    """Latents of a row group's targets [n, C, h, w] and references [n, R, C, h, w]: cached ones, else encoded now."""
-    if group.latents is not None:
+    """Latents of a row group's targets [n, C, h, w] and references [n, R, C, h, w]: cached, or encoded now."""
+    if group.latents is not None and group.reference_latents is not None:
         return group.latents, group.reference_latents
     latents = autoencoder.encode(to_unit(group.images))
     n, count = group.references.shape[:2]
@@ -179,7 +186,7 @@ def _binary(x: Tensor, dtype: torch.dtype, nulls: Mapping[int, str]) -> pa.Array
 
 
 def _tensor(column: pa.FixedSizeBinaryArray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The column's own memory as float32, copied only where the dtype is another."""
+    """The column's memory as float32, copied only if it has another dtype."""
     width = column.type.byte_width
     plain = pa.Array.from_buffers(
         pa.uint8(), len(column) * width, [None, column.buffers()[1]], offset=column.offset * width

@@ -1,4 +1,4 @@
-"""Reads the rows of a plan: row group by row group, decoded and prepared once while it is in use."""
+"""Reads the rows of a plan: row group by row group, each decoded and prepared once while in use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from flywheel.core.files import file_digest
+from flywheel.core.storage import remote
 from training.data import files
 from training.data.latents import Latents
-from training.data.plan import Plan, Row, ShardError, require_size
+from training.data.plan import DataPlan, Row, ShardError, require_size
 from training.data.row_group import RowGroup, read_row_group
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """What training needs of a row group: `latents` [n, C, h, w], `references` [n, R, C, h, w], text states [L, D].
 
-    `nulls`: states without the caption, where they depend on the row (an encoder that sees the references), else empty.
+    `nulls`: states without the caption if they depend on the row (the encoder reads references), else empty.
     `lead`: text tokens before each reference, as the encoder lays them out; empty when all references come first.
     """
 
@@ -46,7 +48,7 @@ class Prepared:
 class MicroBatch:
     """Rows of one layout, gathered from prepared row groups; `rows` says where each came from.
 
-    `skipped`: positions where another row stands in, because the drawn one cannot be read.
+    `skipped`: positions of rows that could not be read and were replaced.
     """
 
     rows: list[Row]
@@ -59,18 +61,18 @@ class MicroBatch:
 
 
 class Loader:
-    """Micro-batches of a plan. `prepare` must be a pure function of a row group: that makes resume exact.
+    """Micro-batches of a plan. `prepare` must be a pure function of a row group, so that resume is exact.
 
     `resolution`: pixels to train at by bucket; stored images are area-resized from the bucket's size to it.
     `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
-    condition encoders that look at them. `cache_bytes` bounds the prepared row groups kept, whatever the data's size.
-    Errors: `ShardError`; under a plan with `on_error="skip"` what cannot be read is replaced by a neighbour of the same
+    condition encoders that read them. `cache_bytes` bounds the prepared row groups kept in memory.
+    Errors: `ShardError`; under a plan with `on_error="skip"` unreadable rows are replaced by neighbours of the same
     layout, logged, and listed in `skipped` by (shard, row group, row).
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: DataPlan,
         prepare: Callable[[RowGroup], Prepared],
         *,
         resolution: Mapping[int, int],
@@ -98,7 +100,7 @@ class Loader:
         return micro_batches
 
     def expect(self, micro_batches: Sequence[Sequence[Row]]) -> None:
-        """Start to read what these rows need, in a thread: the next `gather` of them finds it read."""
+        """Start reading the row groups of these rows in a thread, for the next `gather`."""
         wanted = dict.fromkeys((row.shard, row.group) for rows in micro_batches for row in rows)
         self._ahead = {key: task for key, task in self._ahead.items() if key in wanted}
         self._reader = self._reader or ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
@@ -108,11 +110,7 @@ class Loader:
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
-        keys = [(row.shard, row.group) for row in rows]
-        groups = {key: self._prepared(*key) for key in dict.fromkeys(keys)}
-        places = [(groups[key], row.row) for key, row in zip(keys, rows, strict=True)]
-        if None in groups.values():
-            places = self._replaced(rows, places)
+        places = self._places(rows)
         first = places[0][0]
         return MicroBatch(
             list(rows),
@@ -128,20 +126,20 @@ class Loader:
 
     def read(self, shard: int, group: int) -> RowGroup:
         """Read and decode one row group."""
-        found = self.plan.shards[shard]
+        file = self.plan.shards[shard]
         with self._lock:
             return read_row_group(
-                found,
+                file,
                 group,
-                self.resolution.get(found.bucket, found.bucket),
+                self.resolution.get(file.bucket, file.bucket),
                 skip=self._skips,
                 opened=lambda: self._open(shard),
-                cached=self.latents and self.latents.read(found, group),
+                cached=self.latents.read(file, group) if self.latents is not None else None,
                 reference_pixels=self.reference_pixels,
             )
 
     def _prepared(self, shard: int, group: int) -> Prepared | None:
-        """The row group, ready; None where it cannot be read and that is allowed."""
+        """The prepared row group; None if it cannot be read and the plan skips such rows."""
         key = (shard, group)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -150,32 +148,32 @@ class Loader:
             return None
         task = self._ahead.pop(key, None)
         try:
-            found = task.result() if task is not None else self.read(shard, group)
+            rows = task.result() if task is not None else self.read(shard, group)
         except ShardError as error:
             if not self._skips:
                 raise
             self._failed[key] = str(error)
             return None
-        for row, why in found.broken.items():
+        for row, why in rows.broken.items():
             self._skip(shard, group, row, why)
-        prepared = self.prepare(found)
+        prepared = self.prepare(rows)
         self._cache[key] = prepared
         self._held += prepared.bytes
         while self._held > self.cache_bytes and len(self._cache) > 1:
             self._held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
-    def _replaced(
-        self, rows: Sequence[Row], places: Sequence[tuple[Prepared | None, int]]
-    ) -> list[tuple[Prepared, int]]:
-        """Rows of the same micro-batch in place of those whose row group cannot be read."""
-        usable = [place for place in places if place[0] is not None]
+    def _places(self, rows: Sequence[Row]) -> list[tuple[Prepared, int]]:
+        """(row group, row) of each; a row that cannot be read is replaced by another one of the micro-batch."""
+        groups = {key: self._prepared(*key) for key in dict.fromkeys((row.shard, row.group) for row in rows)}
+        places = [(groups[row.shard, row.group], row.row) for row in rows]
+        usable = [(group, row) for group, row in places if group is not None]
         if not usable:
             raise ShardError(f"no row of a micro-batch can be read: {self._failed[rows[0].shard, rows[0].group]}")
         for row, (group, _) in zip(rows, places, strict=True):
             if group is None:
                 self._skip(row.shard, row.group, row.row, self._failed[row.shard, row.group])
-        return [place if place[0] is not None else usable[n % len(usable)] for n, place in enumerate(places)]
+        return [usable[n % len(usable)] if group is None else (group, row) for n, (group, row) in enumerate(places)]
 
     def _skip(self, shard: int, group: int, row: int, why: str) -> None:
         if (shard, group, row) not in self.skipped:
@@ -183,11 +181,11 @@ class Loader:
             log.warning("skipped row %d of row group %d of %s: %s", row, group, self.plan.shards[shard].path, why)
 
     def _open_shard(self, shard: int) -> pq.ParquetFile:
-        """The file; a local one is hashed before its first use, of a remote one only the size is checked."""
-        found = self.plan.shards[shard]
+        """Open a shard; before its first use, check its size, and the hash of a local one."""
+        file = self.plan.shards[shard]
         if shard not in self._verified:
-            require_size(found, files.sizes([found.path])[0])
-            if not files.remote(found.path) and files.sha256(found.path) != found.sha256:
-                raise ShardError(f"shard {found.path} does not match its manifest's sha256: build the shards again")
+            require_size(file, files.sizes([file.path])[0])
+            if not remote(file.path) and file_digest(file.path) != file.sha256:
+                raise ShardError(f"shard {file.path} does not match its manifest's sha256: build the shards again")
             self._verified.add(shard)
-        return files.parquet(found.path)
+        return files.parquet(file.path)

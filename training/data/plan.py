@@ -1,23 +1,27 @@
-"""Which rows make global batch t: a pure function of (shard manifests, recipe numbers, seed). Its state is one integer.
+"""Which rows make global batch t: a pure function of (shard manifests, recipe numbers, seed). Its only state is t.
 
 Step → bucket → task → source → row, each level an exact split: the first g items of a level give ⌊g·share⌋ to its
-first member, so quotas hold over every window up to rounding and any step is found without replaying the earlier ones.
+first member, so quotas hold over every window up to rounding, and any step can be computed without the earlier ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
+from flywheel.core.records import Manifest
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
+from flywheel.core.storage import located
 from training.data import files
 from training.randomness import generator
 
@@ -27,14 +31,14 @@ class ShardError(UsageError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class MixSource:
     """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
-    `stages`: files of any of these stages, empty for those the recipe names. `slice`: only rows of this slice: `base`,
-    or a capability.
+    `stages`: files of any of these stages; empty: the recipe's. `slice`: only rows of this slice, `base` or a
+    capability.
     """
 
-    manifest: files.Place
+    manifest: Path | str
     share: float = 1.0
     stages: tuple[str, ...] = ()
     slice: str | None = None
@@ -44,10 +48,10 @@ class Source:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
 
-    `least_weight`: smallest weight of a row in all files read; 0 where the stages trained on draw rows evenly.
+    `least_weight`: smallest row weight in all files read; 0 if the stages trained on draw rows evenly.
     """
 
-    path: files.Place
+    path: Path
     sha256: str
     bytes: int
     rows: int
@@ -58,12 +62,12 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Group:
+class UsableRows:
     """Usable rows of one Parquet row group."""
 
     shard: int
     index: int
-    rows: np.ndarray  # int16, row numbers inside the group; a row that is drawn more often stands there more often
+    rows: np.ndarray  # int16, row numbers inside the group, repeated for rows that are drawn more often
 
 
 class Row(NamedTuple):
@@ -90,12 +94,22 @@ def split(low: int, high: int, weights: Sequence[Fraction]) -> list[tuple[int, i
     return [*ranges, (low, high)]
 
 
-def normalised(weights: Sequence[float]) -> list[Fraction]:
+def normalised(weights: Sequence[float | Fraction]) -> list[Fraction]:
     """Exact fractions that sum to 1. Errors: `ValueError` for negative weights or a zero sum."""
     exact = [Fraction(str(w)) for w in weights]
     if min(exact) < 0 or not sum(exact):
         raise ValueError(f"shares must be positive: {list(weights)}")
     return [w / sum(exact) for w in exact]
+
+
+class PlanSettings(TypedDict):
+    """What decides the order of all batches, beside the data: see `DataPlan`."""
+
+    batch: Mapping[int, int]
+    t2i_share: float
+    seed: int
+    stages: Sequence[str]
+    window: int
 
 
 class Cell:
@@ -105,7 +119,9 @@ class Cell:
     window, rows come in runs of one layout, so that a batch needs few micro-batches.
     """
 
-    def __init__(self, groups: Sequence[Group], shapes: Sequence[tuple], key: tuple, window: int, run: int) -> None:
+    def __init__(
+        self, groups: Sequence[UsableRows], shapes: Sequence[tuple], key: tuple, window: int, run: int
+    ) -> None:
         self.groups, self.shapes, self.key, self.window, self.run = groups, shapes, key, window, run
         self.sizes = np.array([len(g.rows) for g in groups], dtype=np.int64)
         self.rows = int(self.sizes.sum())
@@ -147,17 +163,17 @@ class Cell:
         return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
 
 
-class Plan:
+class DataPlan:
     """The order of all batches. `digest` identifies it: a checkpoint of another plan must not be resumed.
 
-    `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: of the rows, the rest is TI2I.
-    `notes`: one line for each share that could not be given as asked. `on_error`: "raise", or "skip" for what cannot be
-    read later; the order of the batches stays the same. Errors: `ShardError`, `UsageError`.
+    `batch`: rows per global batch by bucket; only these buckets are read. `t2i_share`: share of T2I rows, the rest is
+    TI2I. `notes`: one line for each share that the data cannot give. `on_error`: "raise", or "skip" for unreadable
+    files; the order of the batches stays the same. Errors: `ShardError`, `UsageError`.
     """
 
     def __init__(
         self,
-        mix: Sequence[Source],
+        mix: Sequence[MixSource],
         *,
         batch: Mapping[int, int],
         t2i_share: float,
@@ -173,7 +189,7 @@ class Plan:
         self.notes: list[str] = []
         self.seed = seed
         self._held_out: list[tuple[int, int, int]] = []
-        cells: dict[tuple[int, str, int], list[Group]] = {}
+        cells: dict[tuple[int, str, int], list[UsableRows]] = {}
         for number, source in enumerate(mix):
             for shard in read_manifest(source.manifest, source.stages or tuple(stages), check=on_error == "raise"):
                 if shard.bucket in self.batch_rows:
@@ -201,7 +217,7 @@ class Plan:
         }
         self._buckets = sorted({key[0] for key in filled})
         steps = [sum(c.rows for k, c in self._cells.items() if k[0] == b) / self.batch_rows[b] for b in self._buckets]
-        self._bucket_weights = normalised(steps)  # every bucket is passed through at the same rate
+        self._bucket_weights = normalised(steps)  # epochs of all buckets take the same number of steps
         self._split = {b: self._cell_weights(mix, b, t2i_share) for b in self._buckets}
 
     @property
@@ -229,19 +245,19 @@ class Plan:
         layouts: dict[tuple, list[Row]] = {}
         for slot, i in enumerate(order):
             shard, group, row = self._held_out[i]
-            found = self.shards[shard]
-            layouts.setdefault(found.shape, []).append(Row(shard, group, row, found.bucket, slot))
+            file = self.shards[shard]
+            layouts.setdefault(file.shape, []).append(Row(shard, group, row, file.bucket, slot))
         return list(layouts.values())
 
     def sample(self, count: int) -> list[Row]:
         """`count` rows spread evenly over all cells, to fit an autoencoder on."""
         share = -(-count // len(self._cells))
         rows = [
-            Row(*found, key[0], 0) for key, cell in self._cells.items() for found in cell.take(0, min(share, cell.rows))
+            Row(*item, key[0], 0) for key, cell in self._cells.items() for item in cell.take(0, min(share, cell.rows))
         ]
         return rows[:count]
 
-    def _groups(self, number: int, slice_: str | None) -> list[Group]:
+    def _groups(self, number: int, slice_: str | None) -> list[UsableRows]:
         """The shard's row groups with their usable rows. A full group's last row is held out for validation."""
         shard, groups = self.shards[number], []
         try:
@@ -262,26 +278,28 @@ class Plan:
                 draw = generator(self.seed, "weight", number, index).random(len(rows))
                 rows = np.repeat(rows, (weights[index][rows] / shard.least_weight + draw).astype(np.int64))
             if len(rows):
-                groups.append(Group(number, index, rows))
+                groups.append(UsableRows(number, index, rows))
         return groups
 
-    def _cell_weights(self, mix: Sequence[Source], bucket: int, t2i_share: float) -> tuple[list[Cell], list[Fraction]]:
-        """Cells of a bucket with their exact shares; what an empty cell cannot give goes to its neighbours, noted."""
-        tasks = {"t2i": t2i_share, "ti2i": 1 - Fraction(str(t2i_share))}
+    def _cell_weights(
+        self, mix: Sequence[MixSource], bucket: int, t2i_share: float
+    ) -> tuple[list[Cell], list[Fraction]]:
+        """Cells of a bucket with their exact shares; the share of an empty cell goes to its neighbours, with a note."""
+        tasks = {"t2i": Fraction(str(t2i_share)), "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
         for task in TASKS:
             if task not in present and tasks[task]:
                 self._note(f"bucket {bucket} has no {task} rows: their share {float(tasks[task]):g} goes elsewhere")
-        given = [tasks[t] for t in present]
+        shares = [tasks[t] for t in present]
         cells, weights = [], []
-        for task, share in zip(present, normalised(given if sum(given) else [1] * len(present)), strict=True):
+        for task, share in zip(present, normalised(shares if sum(shares) else [1] * len(present)), strict=True):
             keys = [k for k in self._cells if k[:2] == (bucket, task)]
             for number, source in enumerate(mix):
                 if (bucket, task, number) not in keys and source.share:
                     self._note(f"{source.manifest} has no {task} rows in bucket {bucket}: its share goes to the others")
-            asked = [mix[k[2]].share for k in keys]
+            source_shares = [mix[k[2]].share for k in keys]
             cells += [self._cells[k] for k in keys]
-            weights += [share * w for w in normalised(asked if sum(asked) else [1] * len(keys))]
+            weights += [share * w for w in normalised(source_shares if sum(source_shares) else [1] * len(keys))]
         return cells, weights
 
     def _note(self, line: str) -> None:
@@ -289,60 +307,60 @@ class Plan:
             self.notes.append(line)
 
 
-def plan_digest(mix: Sequence[Source], **numbers: Any) -> str:
-    """Identity of a plan, without reading a shard: the manifests' digests and all numbers."""
+def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:
+    """Digest of a plan: the manifests' digests and all settings; reads no shard."""
     sources = []
     for source in mix:
         try:
-            sha256 = files.sha256(files.place(source.manifest))
+            sha256 = hashlib.sha256(files.read(located(source.manifest))).hexdigest()
         except OSError as error:
             raise ShardError(f"no shard manifest at {source.manifest} ({error}): build the shards first") from error
         sources.append([sha256, source.share, source.stages, source.slice])
     if not sources:
         raise UsageError("the training mix is empty: name at least one shard manifest")
-    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in numbers.items()))
+    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in settings.items()))
 
 
-def read_manifest(where: files.Place, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
-    """The manifest's files of any of `stages` (all, where none is named). Errors: `ShardError`.
+def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
+    """The manifest's files of any of `stages` (empty: all). Errors: `ShardError`.
 
-    `check`: is a missing file, or one of another size, an error here? Rows are drawn by weight where all of `stages`
-    are balanced so.
+    `check`: raise for missing files and files of another size. Rows are drawn by weight if all of `stages` are
+    balanced.
     """
-    path = files.place(where)
+    path = located(manifest)
     try:
-        manifest = json.loads(files.read(path))
-        entries = [e for e in manifest["files"] if not stages or set(stages) & set(e["stages"])]
-        weighed = bool(stages) and set(stages) <= set(manifest.get("balanced", ()))
-        least = min((e.get("least_weight", 0.0) for e in entries), default=0.0) if weighed else 0.0
-        shards = [
-            Shard(
-                path=files.beside(path, entry["path"]),
-                sha256=entry["sha256"],
-                bytes=entry["bytes"],
-                rows=entry["rows"],
-                bucket=entry["bucket"],
-                task=entry["task"],
-                shape=(entry["height"], entry["width"], entry["references"]),
-                least_weight=least,
-            )
-            for entry in entries
-        ]
+        listing = Manifest.of(json.loads(files.read(path)), path)
     except FileNotFoundError as error:
         raise ShardError(f"no shard manifest at {path}: build the shards first") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path} is not a shard manifest ({error!r}): build the shards again") from error
+    except (ValueError, UsageError) as error:
+        raise ShardError(f"{path} is not a shard manifest ({error}): build the shards again") from error
+    entries = [file for file in listing.files if not stages or set(stages) & set(file.stages)]
+    weighed = bool(stages) and set(stages) <= set(listing.balanced)
+    least = min((file.least_weight or 0.0 for file in entries), default=0.0) if weighed else 0.0
+    shards = [
+        Shard(
+            path=path.parent / file.path,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            rows=file.rows,
+            bucket=file.bucket,
+            task=file.task,
+            shape=(file.height, file.width, file.references),
+            least_weight=least,
+        )
+        for file in entries
+    ]
     for shard, size in zip(shards, files.sizes([s.path for s in shards]), strict=True) if check else ():
         require_size(shard, size)
     return shards
 
 
 def require_size(shard: Shard, size: int | None) -> None:
-    """Errors: `ShardError` unless the file is there with the manifest's size."""
+    """Errors: `ShardError` unless the file exists with the manifest's size."""
     if size is None:
         raise ShardError(f"shard {shard.path} is missing: build the shards again, or restore the file")
     if size != shard.bytes:
-        raise ShardError(f"shard {shard.path} has not the size its manifest names: build the shards again")
+        raise ShardError(f"shard {shard.path} does not have the size listed in its manifest: build the shards again")
 
 
 @lru_cache(maxsize=ROW_GROUP)
@@ -351,14 +369,14 @@ def _first_rows(count: int) -> np.ndarray:
 
 
 def _weights(shard: Shard) -> list[np.ndarray]:
-    """Per row group, the weight of every row; 1 where there is none."""
+    """Weights of rows per row group; a row without one has weight 1."""
     with files.parquet(shard.path) as file:
         groups = (file.read_row_group(i, columns=["weight"])["weight"] for i in range(file.num_row_groups))
         return [group.fill_null(1.0).to_numpy() for group in groups]
 
 
 def _rows_of_slice(shard: Shard, slice_: str) -> list[np.ndarray]:
-    """Per row group, the numbers of the rows of a slice; statistics answer where a group is uniform."""
+    """Numbers of a slice's rows per row group; uniform row groups are decided by their statistics."""
     import pyarrow.compute as pc
 
     out = []

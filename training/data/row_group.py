@@ -21,9 +21,9 @@ from training.data.plan import Shard, ShardError
 class RowGroup:
     """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
 
-    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] where they were cached, not to be written
-    to; `images` is empty then. `broken`: rows that cannot be read, with the reason; in their place stands the next row
-    that can.
+    `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] if they were cached, not to be written to;
+    `images` is empty then. `broken`: rows that cannot be read, with the reason; each is replaced by the next readable
+    row.
     """
 
     sample_ids: list[str]
@@ -47,8 +47,8 @@ def read_row_group(
 ) -> RowGroup:
     """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
 
-    With `skip`, a row that cannot be read is replaced by the next one that can, and listed in `broken`. Where `cached`,
-    its latents, is all that is asked for, the shard itself is not read.
+    With `skip`, an unreadable row is replaced by the next readable one, and listed in `broken`. If `cached`, the row
+    group's latents, is all that is needed, the shard itself is not read.
     """
     group = cached
     if group is None or (shard.shape[2] and reference_pixels):
@@ -71,11 +71,11 @@ def read_row_group(
     for number in group.broken:
         order[number] = next(i % rows for i in range(number + 1, number + rows) if i % rows not in group.broken)
     parts = {f.name: getattr(group, f.name) for f in fields(RowGroup) if f.name != "broken"}
-    return RowGroup(**{name: _taken(part, order) for name, part in parts.items()}, broken=group.broken)
+    return RowGroup(**{name: _reordered(part, order) for name, part in parts.items()}, broken=group.broken)
 
 
-def _taken(part: Any, order: list[int]) -> Any:
-    """Rows of a tensor or a list in another order; what holds no rows stays as it is."""
+def _reordered(part: Any, order: list[int]) -> Any:
+    """Rows of a tensor or list in another order; an empty one is returned as it is."""
     if part is None or not len(part):
         return part
     return part[order] if isinstance(part, Tensor) else [part[i] for i in order]
@@ -98,10 +98,10 @@ def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.Parq
         try:
             if targets:
                 images[number] = _decode(row["image"], (width, height), size)
-            found = [_decode(data, (width, height), size) for data in row["references"] or []]
-            if len(found) != count:
-                raise ValueError(f"{len(found)} references instead of {count}")
-            references[number] = np.stack(found) if found else references[number]
+            pictures = [_decode(data, (width, height), size) for data in row["references"] or []]
+            if len(pictures) != count:
+                raise ValueError(f"{len(pictures)} references instead of {count}")
+            references[number] = np.stack(pictures) if pictures else references[number]
         except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
             broken[number] = f"{error}"
     return RowGroup(

@@ -1,1 +1,1 @@
-"""Distillation to a few steps by distribution matching."""
+"""Distillation to few steps by distribution matching."""

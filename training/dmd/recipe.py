@@ -1,4 +1,4 @@
-"""Distillation as data."""
+"""Recipes of distillation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class DMDRecipe:
 
     sigmas: the student's own time grid, from 1; its length is the number of forward passes [S: 4]. At four steps the
     base schedule would give 1, 0.767, 0.456, 0.02, and waste the last.
-    teachers: checkpoint folders, Base or RL; none: the student's own start. teacher_weights: for each teacher one
-    weight, or one for each step of the grid; none: equal.
+    teachers: checkpoint folders, Base or RL; empty: the student's initial weights. teacher_weights: for each teacher,
+    one weight or one per grid step; empty: equal.
     cfg: guidance of the real score. A strong one gives oversaturated colours.
     fake_updates: of the fake score per student update [S: 5]. output: what the loss sees, the "clean" prediction from
     an intermediate state of the student's own trajectory, or the trajectory's "end" [S: either].
-    decoupled: guidance at times of its own, above the student's next one; matching at all of them [D: the range].
-    t2i_share: of the rows, the rest is TI2I [S: 5:5 best; a coherent prompt set beats a mixed one, and prompts full of
-    text hurt]. batch: rows of an update. t_range, time_mean, time_std: of the logit-normal noise levels [S: range].
-    learning_rate, fake_learning_rate: reached from the first step, falling linearly to `final_learning_rate` of them.
+    decoupled: draw separate times for guidance, above the student's next time; matching uses all times [D: the range].
+    t2i_share: share of T2I rows, the rest is TI2I [S: 5:5 best; a coherent prompt set beats a mixed one, and prompts
+    full of text hurt]. batch: rows of an update.
+    t_range, time_mean, time_std: of the logit-normal noise levels [S: range].
+    learning_rate, fake_learning_rate: without warm-up, falling linearly to their `final_learning_rate` share.
     """
 
     name: str
@@ -67,7 +68,7 @@ class DMDRecipe:
 
     @property
     def times(self) -> tuple[float, ...]:
-        """The grid with its closing 0."""
+        """The grid, including its final 0."""
         return tuple(schedules.own(self.sigmas).tolist())
 
     def weight(self, teacher: int, step: int) -> float:

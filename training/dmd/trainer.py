@@ -1,11 +1,11 @@
-"""The distillation loop: the fake score follows the student, the student follows the teacher. Killed and run again, it
-ends in the same bits: every draw is a function of (seed, step).
+"""The distillation loop: the fake score follows the student, the student follows the teacher.
+
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,21 +19,21 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
-from training.checkpoint import Checkpoint, Metrics
+from training.checkpoint import Checkpoint
 from training.dmd.recipe import DMDRecipe
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
-from training.phase import Progress, same_run
-from training.prompts import Condition, Prompt, Reader, draw, prompts_digest, velocity
+from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
+from training.run import Progress, finished, last_checkpoint, take_steps
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 
 def train(
     out_dir: Path,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
     recipe: DMDRecipe,
     *,
     init: Path,
@@ -42,67 +42,58 @@ def train(
 ) -> Checkpoint:
     """Distil the recipe's teachers into a student that starts as `init`; returns its final checkpoint.
 
-    No pictures are needed, only prompts (and references). The checkpoint names the student's own time grid and that it
-    needs no guidance: samplers and exports follow it. Resumes from the last checkpoint in `out_dir`. Errors:
-    `UsageError` for another run's folder, unusable prompts, or teachers that do not fit the student.
+    Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
+    1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
+    run's folder, unusable prompts, or teachers that do not fit the student.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
-    plain = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
-    run = digest("dmd", plain, prompts_digest(prompts), seed, parent.fingerprint)
-    if (out_dir / checkpoints.FINAL).exists():
-        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    recipe_values = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
+    run = digest("dmd", recipe_values, prompts_digest(prompts), seed, parent.fingerprint)
+    final = finished(out_dir, run)
+    if final is not None:
+        return final
     checkpoints.sweep(out_dir)
-    found = checkpoints.steps(out_dir)
-    last = same_run(found[-1], run) if found else None
-    job = _Job(parent, teachers, prompts, recipe, seed, last)
-    metrics = Metrics(out_dir, resume_step=job.done)
+    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last_checkpoint(out_dir, run))
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-    config |= {"dmd": plain, "sigmas": list(recipe.sigmas), "cfg": 1.0}
+    config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
 
     def save(name: str) -> Checkpoint:
-        return checkpoints.write(out_dir / name, job.tensors(), job.reader.autoencoder, {**config, "step": job.done})
+        step_config = {**config, "step": trainer.done}
+        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.reader.autoencoder, step_config)
 
-    while job.done < recipe.steps:
-        clock = time.process_time()
-        line = job.one_step()
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-        if progress is not None:
-            progress(job.done, recipe.steps, line)
-        if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
-            save(f"step-{job.done:08d}")
-            checkpoints.prune(out_dir, keep=2)
+    take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
     return save(checkpoints.FINAL)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of one layout: where they start, their conditions, the student's step that is trained, and draws."""
+    """Rows of one layout: initial noise, conditions, the student's step that is trained, and the loss's draws."""
 
     noise: Tensor
     conditions: tuple[Condition, Condition]
     step: int
     t: Tensor
-    other: Tensor
+    loss_noise: Tensor
     guidance_t: Tensor
     guidance_noise: Tensor
 
 
-class _Job:
-    """What changes from step to step."""
+class _Trainer:
+    """The student, its teachers, the fake score, and what changes from step to step."""
 
     def __init__(
         self,
         parent: Checkpoint,
         teachers: Sequence[Checkpoint],
-        prompts: Sequence[Prompt],
+        prompts: Sequence[RolloutPrompt],
         recipe: DMDRecipe,
         seed: int,
         last: Checkpoint | None,
     ) -> None:
         self.recipe, self.seed, self.done = recipe, seed, 0
         sampler = Sampler(parent)
-        self.reader = Reader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
+        self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)
         self.teachers = [_teacher(t, parent, sampler) for t in teachers]
@@ -110,7 +101,7 @@ class _Job:
             raise UsageError("distillation needs block-causal models, whose condition is read once")
         self.kinds = {task: [p for p in prompts if p.task == task] for task in ("t2i", "ti2i")}
         if not prompts:
-            raise UsageError("there are no prompts to distil on")
+            raise UsageError("there are no prompts to distil on: give at least one")
         self.times = torch.tensor(recipe.times)
         self.named = {
             role: dict(model.named_parameters()) for role, model in (("model", self.student), ("fake", self.fake))
@@ -161,7 +152,7 @@ class _Job:
         """Flow matching on the student's samples, conditional only: the student has no guidance."""
         with torch.no_grad():
             x = self._student_output(batch)
-        return flow_matching_loss(_bound(self.fake, batch.conditions[0]), x, batch.other, batch.t)
+        return flow_matching_loss(_bound(self.fake, batch.conditions[0]), x, batch.loss_noise, batch.t)
 
     def _student_loss(self, batch: _Batch) -> Tensor:
         x = self._student_output(batch)
@@ -176,10 +167,10 @@ class _Job:
     def _gradient(self, x: Tensor, batch: _Batch, fake: Velocity, teacher: dmd.Guided) -> Tensor:
         cfg = self.recipe.cfg
         if not self.recipe.decoupled:
-            return dmd.gradient(x, batch.other, batch.t, fake, dmd.guided(teacher, cfg))
+            return dmd.gradient(x, batch.loss_noise, batch.t, fake, dmd.guided(teacher, cfg))
         return dmd.decoupled_gradient(
             x,
-            batch.other,
+            batch.loss_noise,
             batch.t,
             fake,
             teacher,
@@ -189,9 +180,9 @@ class _Job:
         )
 
     def _student_output(self, batch: _Batch) -> Tensor:
-        """Backward simulation: the student's own steps to a state of its trajectory, then its clean prediction.
+        """Backward simulation: the student's own steps to a state of its trajectory, then its clean prediction there.
 
-        With "clean" only that prediction has a gradient; with "end" the state is the last one, and all steps have one.
+        With "clean", only that prediction has a gradient; with "end", the state is the last one and every step has one.
         """
         student = _bound(self.student, batch.conditions[0])
         if self.recipe.output == "end":
@@ -207,7 +198,7 @@ class _Job:
         drawn = draw(self.kinds, shares, recipe.batch, *key)
         return list(self._by_layout(drawn, key))
 
-    def _by_layout(self, drawn: Sequence[Prompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
+    def _by_layout(self, drawn: Sequence[RolloutPrompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
         recipe, steps = self.recipe, len(self.times) - 1
         for number, (rows, conditional, unconditional) in enumerate(self.reader.batches(drawn)):
             rng = generator(*key, "layout", number)
@@ -222,14 +213,14 @@ class _Job:
                 conditions=(conditional, unconditional),
                 step=step,
                 t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest),
-                other=noises[1],
+                loss_noise=noises[1],
                 guidance_t=floor + (highest - floor) * above,
                 guidance_noise=noises[2],
             )
 
 
 def _bound(model: MMDiT, condition: Condition) -> Velocity:
-    """The model's velocity under a condition, which is read once."""
+    """The model's velocity under a condition, whose keys and values are computed once."""
     return partial(_velocity, model, condition.prefix(model))
 
 
@@ -238,9 +229,13 @@ def _velocity(model: MMDiT, prefix: Any, x: Tensor, t_B: Tensor) -> Tensor:
 
 
 def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> MMDiT:
-    """A frozen teacher. Errors: `UsageError` when it lives on other latents or reads other conditions."""
+    """A frozen teacher. Errors: `UsageError` if its autoencoder or condition is not the student's."""
     if checkpoint.autoencoder().fingerprint != sampler.autoencoder.fingerprint:
-        raise UsageError(f"teacher {checkpoint.path} and student {student.path} use different autoencoders")
+        raise UsageError(
+            f"teacher {checkpoint.path} and student {student.path} use different autoencoders: give another teacher"
+        )
     if checkpoint.config["condition"] != student.config["condition"]:
-        raise UsageError(f"teacher {checkpoint.path} and student {student.path} read different conditions")
+        raise UsageError(
+            f"teacher {checkpoint.path} and student {student.path} read different conditions: give another teacher"
+        )
     return checkpoint.model("ema").eval().requires_grad_(False)

@@ -1,1 +1,1 @@
-"""Losses: pure functions of a velocity, each with an analytic test."""
+"""Losses: pure functions, each with an analytic test."""

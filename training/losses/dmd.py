@@ -26,7 +26,7 @@ def score(x_t: Tensor, velocity: Tensor, t_B: Tensor) -> Tensor:
 
 
 def guided(teacher: Guided, cfg: float) -> Velocity:
-    """Classifier-free guidance as one velocity; `cfg` 1 leaves the unconditional branch out."""
+    """Classifier-free guidance as one velocity; `cfg` 1 skips the unconditional branch."""
     conditional, unconditional = teacher
     if cfg == 1.0:
         return conditional
@@ -42,8 +42,8 @@ def guided(teacher: Guided, cfg: float) -> Velocity:
 def gradient(x: Tensor, noise: Tensor, t_B: Tensor, fake: Velocity, real: Velocity) -> Tensor:
     """(x̂0_fake − x̂0_real)/mean|x − x̂0_real|, the mean per row; [B, …].
 
-    x̂0 = (x_t + t²·s)/(1 − t): up to a factor per row this is s_real − s_fake turned around, so that descending it
-    climbs the teacher's density. The normalisation makes all t pull equally.
+    x̂0 = (x_t + t²·s)/(1 − t): up to a factor per row this is s_fake − s_real, so that descending it climbs the
+    teacher's density. The normalisation gives all t equal weight.
     """
     x_t = interpolate(x, noise, t_B)
     real_x0 = clean(real, x_t, t_B)
@@ -62,9 +62,11 @@ def decoupled_gradient(
     guidance_noise: Tensor,
     guidance_t_B: Tensor,
 ) -> Tensor:
-    """The same gradient in its two parts, each at a time of its own: matching (teacher without guidance, `t_B`), and
-    guidance, (cfg − 1)·(unconditional − conditional), at `guidance_t_B`; at equal times and noise their sum is
-    `gradient` with the guided teacher, but for the normalisation, which is each part's own here."""
+    """The gradient in two parts with separate times: matching (teacher without guidance) at `t_B`, and guidance,
+    (cfg − 1)·(unconditional − conditional), at `guidance_t_B`.
+
+    At equal times and noise, their sum is `gradient` with the guided teacher, but each part is normalised on its own.
+    """
     conditional, unconditional = teacher
     matching = gradient(x, noise, t_B, fake, conditional)
     if cfg == 1.0:

@@ -52,7 +52,7 @@ def sde_step(t: Tensor, following: Tensor, noise_level: float = 0.7) -> Step:
 
 
 def cps_step(t: Tensor, following: Tensor, noise_level: float = 0.7) -> Step:
-    """Flow-CPS: x' = (1−t')·x̂0 + t'·(cos·x̂1 + sin·ε), angle a·π/2: the noise in x' is what t' says, not more."""
+    """Flow-CPS: x' = (1−t')·x̂0 + t'·(cos·x̂1 + sin·ε), angle a·π/2: x' has exactly the noise level of t'."""
     t, following = t.double(), following.double()
     angle = noise_level * math.pi / 2
     kept = following * math.cos(angle)
@@ -70,7 +70,7 @@ def log_prob(step: Step, x: Tensor, following_x: Tensor, velocity: Tensor) -> Te
 
 
 def standard_log_prob(step: Step, z: Tensor) -> Tensor:
-    """The same where x' = mean + std·z, [B]: of a drawn sample z is its noise, and nothing else is needed."""
+    """The same for x' = mean + std·z, [B]; of a drawn sample, z is the noise it was drawn with."""
     flat = z.flatten(1).float()
     return torch.linalg.vecdot(flat, flat) * (-0.5 / flat.shape[1]) - step.log_norm
 
@@ -78,24 +78,24 @@ def standard_log_prob(step: Step, z: Tensor) -> Tensor:
 def log_ratio(step: Step, z: Tensor, velocity: Tensor, old: Tensor) -> Tensor:
     """log p_new − log p_old of a drawn x' [B]; `z` is `standardised` under `old`.
 
-    Written as a function of velocity − old, so that equal velocities give exactly 0, and the rounding of two large
-    log-probabilities never passes for a change of the policy.
+    Written as a function of velocity − old, so that equal velocities give exactly 0, and rounding of two large
+    log-probabilities cannot look like a change of the policy.
     """
     shift = (velocity.float() - old.float()) * _rows(step.on_v / step.std, z)
     return (shift * (z - 0.5 * shift)).flatten(1).mean(1)
 
 
 def guard_log_ratio(step: Step, z: Tensor, velocity: Tensor, old: Tensor) -> Tensor:
-    """GRPO-Guard's normalised log-ratio [B]: without the negative mean that all drift has, on one scale for all t.
+    """GRPO-Guard's normalised log-ratio [B]: without the negative mean that any drift causes, on one scale for all t.
 
-    (log r + |Δmean|²/2std²)·std = mean of z·Δmean. Its loss is to be divided by −dt (`guard_weight`).
+    (log r + |Δmean|²/2std²)·std = mean of z·Δmean. Its loss must be divided by −dt (`guard_weight`).
     """
     shift = (velocity.float() - old.float()) * _rows(step.on_v, z)
     return (z * shift).flatten(1).mean(1)
 
 
 def guard_weight(step: Step) -> Tensor:
-    """What GRPO-Guard multiplies a row's loss with, so that every step pulls equally: 1/−dt, [B]."""
+    """Factor of a row's loss in GRPO-Guard, which gives all steps equal weight: 1/−dt, [B]."""
     return -1 / step.dt
 
 
@@ -117,7 +117,7 @@ def nft_loss(
     """DiffusionNFT per row [B]: r·|x̂0⁺ − x0|² + (1 − r)·|x̂0⁻ − x0|², each over its own detached mean distance.
 
     x0 was drawn by the old policy, x_t is x0 noised to t; x̂0± = x_t − t·v±, v± = old ± β(v − old).
-    `optimality_B` in [0, 1] (`optimality`). At its optimum v − old points where better samples lie.
+    `optimality_B` in [0, 1] (`optimality`). At its optimum, v − old points to better samples.
     """
     t, old = _rows(t_B, x0), old.detach().float()
     change = strength * (velocity.float() - old)
@@ -135,7 +135,7 @@ def optimality(advantage_B: Tensor, limit: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Advantages:
-    """`total` [P, G]; `used` [P, R]: which reward spoke in which group; a group in which none did is dropped."""
+    """`total` [P, G]; `used` [P, R]: which reward is used in which group; a group without any is dropped."""
 
     total: Tensor
     used: Tensor
@@ -149,9 +149,8 @@ class Advantages:
 def group_advantages(rewards_PGR: Tensor, weights_PR: Tensor, *, min_range: float) -> Advantages:
     """Each reward z-scored inside its prompt group, then weighted and summed.
 
-    A reward whose range in a group is under `min_range`, whose weight is 0, or that has fewer than two values there,
-    says nothing about that group: noise is not blown up to unit variance. NaN: not scored; such a sample counts for
-    nothing in that reward.
+    A reward is not used in a group where its range is under `min_range`, its weight is 0, or it has fewer than two
+    values, so that noise is not scaled up to unit variance. NaN means not scored: the sample gets 0 from that reward.
     """
     scored = ~rewards_PGR.isnan()
     count = scored.sum(1)

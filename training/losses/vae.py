@@ -1,11 +1,13 @@
-"""Losses of a VAE: reconstruction, perceptual, semantic alignment, KL; no GAN. Pure functions, each gives a scalar.
+"""Losses of a VAE: reconstruction, perceptual, semantic alignment, KL; no GAN. Pure functions that return scalars.
 
-Source: Qwen-Image-2.0 report for the choice of losses; their exact forms are not published, ours are named here.
+Source: Qwen-Image-2.0 report for the choice of losses; it does not publish their exact forms; ours are named here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,14 +18,14 @@ def reconstruction_loss(images: Tensor, decoded: Tensor) -> Tensor:
     return (images - decoded).abs().mean()
 
 
-def perceptual_loss(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+def perceptual_loss(wanted: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
     """Squared distance of unit-length feature vectors [B, C, h, w], mean over positions and levels: LPIPS without its
     learned channel weights (Zhang et al. 2018)."""
     distances = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean()
-        for a, b in zip(wanted, found, strict=True)
+        for a, b in zip(wanted, decoded, strict=True)
     ]
-    return sum(distances) / len(distances)
+    return reduce(add, distances) / len(distances)
 
 
 def alignment_loss(projected: Tensor, features: Tensor, margin: float = 0.0) -> Tensor:

@@ -17,11 +17,22 @@ from flywheel.core.files import write_bytes
 
 
 class Autoencoder(Protocol):
-    """`channels` of a latent, `factor` between image and latent sides, `fingerprint` of the weights."""
+    """Encodes images to latents and decodes them."""
 
-    channels: int
-    factor: int
-    fingerprint: str
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent pixel, per side."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: latents of different fingerprints must not be mixed."""
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], [B, 3, H, W] → latents [B, channels, H/factor, W/factor], about unit variance."""
@@ -32,7 +43,7 @@ class Autoencoder(Protocol):
         ...
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself. Images and latents stay where the caller has them."""
+        """Compute on `device`; returns itself. Images and latents stay on the caller's device."""
         ...
 
     def save(self, path: Path) -> None:
@@ -79,7 +90,7 @@ class PatchAutoencoder:
         return F.pixel_shuffle(patches.movedim(-1, 1), self.factor).clamp(-1, 1)
 
     def to(self, device: torch.device) -> Self:
-        """Two products are not worth the way to a GPU: it stays on the CPU."""
+        """Stays on the CPU: two products are not worth a transfer to a GPU."""
         return self
 
     def to_bytes(self) -> bytes:
@@ -97,7 +108,7 @@ class PatchAutoencoder:
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """Read what an autoencoder's `save` wrote, whichever kind it is."""
+    """Read what an autoencoder's `save` wrote, of either kind."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     from training.models.vae import METADATA, VAE
@@ -120,7 +131,7 @@ def fit(images: list[Tensor], *, channels: int, factor: int) -> PatchAutoencoder
     basis = vectors.flip(1)[:, :channels]
     # An eigenvector's sign is arbitrary: make its largest entry positive, so that every build of LAPACK agrees.
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    # The floor (one grey level in 8-bit images) keeps directions without content from being blown up to noise.
+    # The floor (one grey level in 8-bit images) keeps directions without content from being scaled up to noise.
     scale = variance.flip(0)[:channels].clamp(min=0).sqrt().clamp(min=1 / 128)
     return PatchAutoencoder(mean.float(), basis.float().contiguous(), scale.float())
 

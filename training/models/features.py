@@ -1,4 +1,4 @@
-"""A frozen image network for feature losses: EfficientNet-Lite0, trained on ImageNet; a package brings its weights."""
+"""A frozen image network for feature losses: EfficientNet-Lite0, trained on ImageNet; a package ships its weights."""
 
 from __future__ import annotations
 

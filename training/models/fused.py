@@ -1,4 +1,4 @@
-"""Layers of the MMDiT with their gradients by hand: few passes over memory, few saved tensors, fast products.
+"""Layers of the MMDiT with hand-written gradients: few passes over memory, few saved tensors, fast products.
 
 Between two matrix products a model is bound by memory traffic, and automatic differentiation keeps and re-reads every
 temporary. Each function here equals its one-line formula; gradients are checked against it in the tests.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def _spans(lengths: Sequence[int]) -> list[slice]:
@@ -22,9 +24,9 @@ def _spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
-# What torch.compile puts in place of F.linear on a CPU. F.linear itself asks BLAS, whose float32 product runs at half
-# the speed of oneDNN's on an AMD processor with AVX-512.
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+# On a CPU, torch.compile replaces F.linear by this operator of oneDNN. F.linear itself calls BLAS, whose float32
+# product is half as fast on an AMD processor with AVX-512.
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class _Linear(torch.autograd.Function):
@@ -43,21 +45,21 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
-    return _ONEDNN(x, weight, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weightᵀ: [..., K] and [N, K] → [..., N]."""
-    if _ONEDNN is None or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or x.dim() < 2:
+    if not _ONEDNN or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or x.dim() < 2:
         return F.linear(x, weight)
     return _Linear.apply(x, weight)
 
 
-def faster(model: nn.Module) -> nn.Module:
-    """The frozen model, whose linear layers now multiply by `linear`."""
+def faster(model: M) -> M:
+    """Make the linear layers of a frozen model use `linear`; returns the model."""
     for layer in model.modules():
         if type(layer) is nn.Linear:
-            layer.forward = partial(_apply, layer)
+            layer.forward = partial(_apply, layer)  # type: ignore[method-assign]  # of this instance alone
     return model
 
 
@@ -93,7 +95,9 @@ class _ModulatedNorm(torch.autograd.Function):
         dx, dscales = torch.empty_like(x), [torch.zeros_like(scale) for scale in scales]
         for span, scale, dscale in zip(_spans(ctx.lengths), scales, dscales, strict=True):
             factors = (1 + scale).to(x.dtype).expand(len(x), 1, -1)
-            for row, factor in enumerate(factors.unbind()):  # the library does both gradients in one pass, per factor
+            for row, factor in enumerate(
+                factors.unbind()
+            ):  # the library computes both gradients in one pass, per factor
                 part = (row, span)
                 dx[part], gradient, _ = torch.ops.aten.native_layer_norm_backward(
                     grad[part], x[part], x.shape[-1:], mean[part], rstd[part], factor[0], None, [True, True, False]
@@ -165,7 +169,7 @@ class _Heads(torch.autograd.Function):
         ctx: Any, qkv: Tensor, query_norm: Tensor, key_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, heads, width = qkv[:, :, :2], *qkv.shape[-2:]
-        # Tables of every head, the norms' weights inside: broadcasting along a short last dimension is what costs.
+        # Tables for every head that include the norms' weights: broadcasting a short last dimension is slow.
         weight = torch.stack([query_norm, key_norm]).to(x.dtype)  # [2, E]
         cosines = (cos[:, None] * weight)[:, :, None].expand(-1, -1, heads, -1).contiguous()
         sines = (sin[:, None] * _swapped(weight))[:, :, None].expand(-1, -1, heads, -1).contiguous()
@@ -220,8 +224,8 @@ class _Beginnings(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        *shorter, whole = grads
-        out = whole.clone()
+        *shorter, longest = grads
+        out = longest.clone()
         for grad in shorter:
             out[:, : grad.shape[1]].add_(grad)
         return out, None

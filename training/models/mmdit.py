@@ -10,21 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.models.fused import Linear, beginnings, gated_add, heads, modulated_norm, swiglu
-
-Layout = tuple[int | tuple[int, int], ...]
-"""Token sequence of every row of a batch: an int is a run of text tokens, (h, w) an image block in latent tokens.
-
-The last entry is the target image; everything before it is the condition (the prefix).
-"""
+from training.models.positions import Layout, grid_features, rotary, segment_bounds, target, tokens
 
 Factors = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 """Modulation of a block: scales and gates of its two branches, one tensor [B, 1, D] for each part of the sequence."""
@@ -112,56 +105,6 @@ def preset(name: str, **changes: Any) -> MMDiTConfig:
     return replace(PRESETS[name], **changes)
 
 
-# Positions ----------------------------------------------------------------------------------------------------------
-def tokens(segment: int | tuple[int, int]) -> int:
-    """Number of tokens of one layout entry."""
-    return segment if isinstance(segment, int) else segment[0] * segment[1]
-
-
-def positions(layout: Layout) -> Tensor:
-    """MSRoPE positions, int64 [S, 3] (frame, row, column).
-
-    A text token advances one position on all three axes. An image block keeps the frame axis at the position reached
-    and lays its tokens on a grid centred on zero; afterwards the position advances by max(h, w).
-    """
-    parts, position = [], 0
-    for segment in layout:
-        if isinstance(segment, int):
-            parts.append(torch.arange(position, position + segment)[:, None].expand(-1, 3))
-            position += segment
-        else:
-            h, w = segment
-            rows, columns = torch.arange(h) - (h - h // 2), torch.arange(w) - (w - w // 2)
-            grid = torch.cartesian_prod(rows, columns).reshape(-1, 2)
-            parts.append(torch.cat([torch.full((h * w, 1), position), grid], dim=1))
-            position += max(h, w)
-    return torch.cat(parts)
-
-
-@lru_cache(maxsize=64)
-def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines of the rotary angles, twice, and sines, the first half negated: float32 [S, E] each, for `heads`."""
-    where = positions(layout).float()
-    angles = [
-        torch.outer(where[:, axis], theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim))
-        for axis, dim in enumerate(axes)
-    ]
-    angle = torch.cat(angles, dim=1)
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
-
-
-@lru_cache(maxsize=64)
-def grid_features(h: int, w: int, width: int) -> Tensor:
-    """Sines and cosines of row and column, wavelengths 2 to 32 tokens, float32 [h·w, width]."""
-    frequencies = math.pi * 16 ** -torch.linspace(0, 1, width // 4)
-    rows = torch.outer(torch.arange(h) - (h - 1) / 2, frequencies)
-    columns = torch.outer(torch.arange(w) - (w - 1) / 2, frequencies)
-    by_row = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None].expand(h, w, -1)
-    by_column = torch.cat([columns.sin(), columns.cos()], dim=1)[None].expand(h, w, -1)
-    return torch.cat([by_row, by_column], dim=2).reshape(h * w, width)
-
-
 # Layers -------------------------------------------------------------------------------------------------------------
 def time_features(t_B: Tensor) -> Tensor:
     """Sinusoids of t in [0, 1] (times 1000), cosines first, float32 [B, 256]."""
@@ -213,7 +156,7 @@ class Modulation(nn.Module):
 class Block(nn.Module):
     """x += tanh(gate1)·Attn(LN(x)(1+scale1)); x += tanh(gate2)·SwiGLU(LN(x)(1+scale2)).
 
-    Split at the attention, because which tokens attend to which is the model's business.
+    Split at the attention, because the model decides which tokens attend to which.
     """
 
     def __init__(self, config: MMDiTConfig) -> None:
@@ -231,7 +174,11 @@ class Block(nn.Module):
 
     def factors(self, times_BD: Sequence[Tensor], shared: Factors | None) -> Factors:
         """Own or shared factors: (scales, gates, scales, gates), each with one tensor [B, 1, D] for every time."""
-        return shared if self.modulation is None else modulations(self.modulation, times_BD)
+        if self.modulation is not None:
+            return modulations(self.modulation, times_BD)
+        if shared is None:
+            raise ValueError("a block without a modulation of its own needs shared factors")
+        return shared
 
     def project(
         self, x: Tensor, factors: Factors, lengths: Sequence[int], rope: tuple[Tensor, Tensor]
@@ -255,14 +202,6 @@ def modulations(modulation: Modulation, times_BD: Sequence[Tensor]) -> Factors:
 
 
 # Attention by segments ----------------------------------------------------------------------------------------------
-def segment_bounds(layout: Layout) -> list[tuple[int, int]]:
-    """(start, end) of every layout entry, in tokens."""
-    ends = [0]
-    for segment in layout:
-        ends.append(ends[-1] + tokens(segment))
-    return list(pairwise(ends))
-
-
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
     """Softmax attention of [B, S, H, E] tensors; `mask` broadcasts to [B, H, queries, keys]."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -294,7 +233,7 @@ def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, vali
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
-    """A condition, read once: K and V per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
+    """A condition's keys and values per block [B or 1, P, H, E], and which keys are valid [B or 1, P]."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -303,7 +242,10 @@ class Prefix:
 
     def expand(self, batch: int) -> Prefix:
         """One row's prefix for `batch` rows, without copying."""
-        stretch = lambda x: x.expand(batch, *x.shape[1:])  # noqa: E731
+
+        def stretch(x: Tensor) -> Tensor:
+            return x.expand(batch, *x.shape[1:])
+
         valid = None if self.valid is None else stretch(self.valid)
         return Prefix(tuple(map(stretch, self.keys)), tuple(map(stretch, self.values)), valid, self.layout)
 
@@ -318,7 +260,8 @@ class MMDiT(nn.Module):
         self.text_in = TextEmbedding(config.condition_dim, config.width, config.eps)
         self.time_in = TimeEmbedding(config.width)
         self.modulation = Modulation(config.width, 4) if config.modulation == "shared" else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        # A ModuleList says nothing of its members' type.
+        self.blocks = cast(Sequence[Block], nn.ModuleList(Block(config) for _ in range(config.depth)))
         self.scale_out = Modulation(config.width, 1)
         self.image_out = Linear(config.width, config.channels)
         nn.init.zeros_(self.image_out.weight)  # the first prediction is zero, whatever the blocks do
@@ -339,9 +282,9 @@ class MMDiT(nn.Module):
         `text_valid_BL`: False at right padding, None where there is none.
         """
         condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
-        target = self._image(latents_BNC, layout[-1])
-        lengths = (condition.shape[1], target.shape[1])
-        x = torch.cat([condition, target], dim=1)
+        image = self._image(latents_BNC, target(layout))
+        lengths: tuple[int, ...] = (condition.shape[1], image.shape[1])
+        x = torch.cat([condition, image], dim=1)
         valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
         rope = self._rope(layout, slice(None), x)
         time = self.time_in(t_B)
@@ -350,9 +293,10 @@ class MMDiT(nn.Module):
         for index, block in enumerate(self.blocks):
             factors = block.factors(times, shared)
             q, k, v = block.project(x, factors, lengths, rope)
-            if index + 1 == len(self.blocks):  # nothing reads the condition's stream after the last block
+            if index + 1 == len(self.blocks):  # the condition's stream is not used after the last block
                 q, x, lengths = q[:, lengths[0] :], x[:, lengths[0] :], lengths[1:]
-                factors = tuple(kind[1:] for kind in factors)
+                scales1, gates1, scales2, gates2 = factors
+                factors = (scales1[1:], gates1[1:], scales2[1:], gates2[1:])
             if self.config.attention == "full" or len(lengths) == 1:
                 attended = attention(q, k, v, None if valid is None else valid[:, None, None])
             else:
@@ -367,7 +311,7 @@ class MMDiT(nn.Module):
         references_BRC: Tensor | None = None,
         text_valid_BL: Tensor | None = None,
     ) -> Prefix:
-        """Read the condition once, for any number of `decode` calls. Errors: `ValueError` unless `config.cacheable`."""
+        """The condition, for several `decode` calls. Errors: `ValueError` unless `config.cacheable`."""
         if not self.config.cacheable:
             raise ValueError("a prefix can be kept only with attention='block_causal' and condition_time='zero'")
         x, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
@@ -380,13 +324,13 @@ class MMDiT(nn.Module):
             q, k, v = block.project(x, factors, lengths, rope)
             keys.append(k)
             values.append(v)
-            if index + 1 < len(self.blocks):  # nothing reads the condition's stream after the last block
+            if index + 1 < len(self.blocks):  # the condition's stream is not used after the last block
                 x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors, lengths)
         return Prefix(tuple(keys), tuple(values), valid, layout)
 
     def decode(self, latents_BNC: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
         """Velocity [B, N, C] of the target, given a prefix."""
-        x = self._image(latents_BNC, prefix.layout[-1])
+        x = self._image(latents_BNC, target(prefix.layout))
         batch, count = x.shape[:2]
         length = prefix.keys[0].shape[1]
         rope = self._rope(prefix.layout, slice(length, length + count), x)
@@ -411,23 +355,25 @@ class MMDiT(nn.Module):
         prefix = layout[:-1]
         text_length = sum(s for s in prefix if isinstance(s, int))
         reference_length = sum(tokens(s) for s in prefix if not isinstance(s, int))
-        given = 0 if references_BRC is None else references_BRC.shape[1]
-        if text_length != text_BLK.shape[1] or reference_length != given:
+        reference_tokens = 0 if references_BRC is None else references_BRC.shape[1]
+        if text_length != text_BLK.shape[1] or reference_length != reference_tokens:
             raise ValueError(
                 f"layout {layout} asks for {text_length} text and {reference_length} reference tokens, "
-                f"got {text_BLK.shape[1]} and {given}"
+                f"got {text_BLK.shape[1]} and {reference_tokens}"
             )
         runs = [s for s in prefix if isinstance(s, int)]
         blocks = [s for s in prefix if not isinstance(s, int)]
         text = iter(self.text_in(text_BLK).split(runs, dim=1))
-        latents = references_BRC.split([tokens(s) for s in blocks], dim=1) if blocks else ()
+        latents: Sequence[Tensor] = ()
+        if references_BRC is not None and blocks:
+            latents = references_BRC.split([tokens(s) for s in blocks], dim=1)
         images = iter([self._image(x, block) for x, block in zip(latents, blocks, strict=True)])
         x = torch.cat([next(text if isinstance(s, int) else images) for s in prefix], dim=1)
         if text_valid_BL is None:
             return x, None
-        runs = iter(text_valid_BL.split(runs, dim=1))
+        valid_runs = iter(text_valid_BL.split(runs, dim=1))
         batch = len(text_valid_BL)
-        valid = [next(runs) if isinstance(s, int) else text_valid_BL.new_ones(batch, tokens(s)) for s in prefix]
+        valid = [next(valid_runs) if isinstance(s, int) else text_valid_BL.new_ones(batch, tokens(s)) for s in prefix]
         return x, torch.cat(valid, dim=1)
 
     def _image(self, latents: Tensor, block: tuple[int, int]) -> Tensor:

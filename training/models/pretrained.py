@@ -1,4 +1,4 @@
-"""Published weights: a folder, a pipeline's folder or a hub tag becomes one local folder; digests of weights."""
+"""Locates published weights, given by folder, pipeline folder or hub tag, and digests weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ def locate(name: str, part: str) -> Path:
     """The local folder of `part` of a model.
 
     `name`: a folder with `config.json`; a pipeline's folder, which holds `part` as a subfolder; or a hub tag of either,
-    downloaded once into the hub's cache. Naming a tag is what asks for the network. Errors: `UsageError`.
+    downloaded once into the hub's cache. Only a tag uses the network. Errors: `UsageError`.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise UsageError(f"{name} is no folder and no hub tag (owner/name): give the folder of a {_words(part)}")
+            raise UsageError(
+                f"{name} is neither a folder nor a hub tag (owner/name): give the folder of a {_words(part)}"
+            )
         folder = _download(name, part)
-    found = folder / part if (folder / part).is_dir() else folder
-    if not any((found / file).is_file() for file in ("config.json", "tokenizer.json", "tokenizer_config.json")):
+    model_folder = folder / part if (folder / part).is_dir() else folder
+    if not any((model_folder / file).is_file() for file in ("config.json", "tokenizer.json", "tokenizer_config.json")):
         raise UsageError(f"{folder} has neither config.json nor {part}/: give the folder of a {_words(part)}")
-    return found
+    return model_folder
 
 
 def _download(tag: str, part: str) -> Path:
@@ -44,7 +46,7 @@ def _download(tag: str, part: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
-            f"{_words(part)} {tag} cannot be had from the hub ({reason}): check the tag and the connection, "
+            f"{_words(part)} {tag} cannot be downloaded from the hub ({reason}): check the tag and the connection, "
             "or download it and give its folder"
         ) from error
 

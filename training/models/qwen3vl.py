@@ -1,4 +1,4 @@
-"""Frozen Qwen3-VL as condition encoder: it reads instruction and references, its visual tokens make room for latents.
+"""Frozen Qwen3-VL as condition encoder: it reads instruction and references; latents replace its visual tokens.
 
 Prompt and image slots are laid out as the open 2.1 pipeline does (the checkpoint expects these tokens, not those of the
 chat template): system prompt of the report, dropped from the states; then per reference a numbered slot; the caption.
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.torchvision_shim import declare_operators
+from training.models.condition import NO_REFERENCES
 from training.models.pretrained import locate, weights_digest
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
@@ -25,7 +26,7 @@ MAX_BATCH = 16
 
 
 def prompt(caption: str, references: int = 0) -> str:
-    """The text that Qwen3-VL reads. An empty caption is a space; what looks like a control token is made plain text."""
+    """The text that Qwen3-VL reads. An empty caption becomes a space; control tokens become plain text."""
     slots = " ".join(SLOT.format(i + 1) for i in range(references))
     text = caption.replace("<|", "< |") or " "
     return f"{SYSTEM}<|im_start|>user\n{slots}{text}<|im_end|>\n<|im_start|>assistant\n"
@@ -60,7 +61,7 @@ class Qwen3VL:
             return cls(model, Qwen3VLProcessor.from_pretrained(texts, local_files_only=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UsageError(f"{name} is no Qwen3-VL ({reason}): give another folder or tag") from error
+            raise UsageError(f"{name} is not a Qwen3-VL ({reason}): give another folder or tag") from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,7 +77,7 @@ class Qwen3VL:
         return tuple(b - a - 1 for a, b in zip([-1, *slots], slots))
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself."""
+        """Compute on `device`; returns itself."""
         self.model.to(device)
         return self
 
@@ -85,16 +86,18 @@ class Qwen3VL:
 
         A caption's states are those of `lead`'s runs, then of the rest.
         """
-        images = references if references is not None else [()] * len(captions)
-        out: list[Tensor] = [None] * len(captions)
+        images = references if references is not None else [NO_REFERENCES] * len(captions)
+        encoded: dict[int, Tensor] = {}
         for rows, inputs in self._batches(captions, images):
             hidden = self._before_the_norm(inputs)[:, self._system_tokens :]
             text = inputs["input_ids"][:, self._system_tokens :] != self.processor.image_token_id
             for row, states, kept in zip(rows, hidden, text):
-                out[row] = states[kept].float().cpu()
-        return out
+                encoded[row] = states[kept].float().cpu()
+        return [encoded[row] for row in range(len(captions))]
 
-    def _batches(self, captions: Sequence[str], images: Sequence[Any]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    def _batches(
+        self, captions: Sequence[str], images: Sequence[Tensor]
+    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Rows with their inputs: captions of equal length together, so that nothing is padded; references alone."""
         lengths: dict[int, list[tuple[int, list[int]]]] = {}
         for row, (caption, pictures) in enumerate(zip(captions, images, strict=True)):
@@ -113,14 +116,14 @@ class Qwen3VL:
     @torch.no_grad()
     def _before_the_norm(self, inputs: dict[str, Tensor]) -> Tensor:
         """The last layer's output [B, L, dim]; the last hidden state that transformers 5 returns is normed."""
-        found: list[Tensor] = []
+        unnormed: list[Tensor] = []
         inner = self.model.model
-        handle = inner.language_model.norm.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        handle = inner.language_model.norm.register_forward_pre_hook(lambda _, inputs: unnormed.append(inputs[0]))
         try:
             inner(**{name: x.to(self.model.device) for name, x in inputs.items()}, use_cache=False)
         finally:
             handle.remove()
-        return found[0]
+        return unnormed[0]
 
 
 def _check_kind(config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Any VAE that diffusers opens as an `Autoencoder`; the first is `AutoencoderKLQwenImage21`, f16 with 64 channels."""
+"""Adapts VAEs of diffusers to `Autoencoder`, above all `AutoencoderKLQwenImage21`, f16 with 64 channels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from flywheel.core.files import write_bytes
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.pretrained import locate, weights_digest
 
-METADATA = "vae"  # the entry of a saved file that tells it from a patch autoencoder
-PIXELS_AT_ONCE = 1 << 20  # bounds the memory of one call; a 2048-pixel image still goes alone
+METADATA = "vae"  # metadata that distinguishes a saved VAE from a patch autoencoder
+PIXELS_AT_ONCE = 1 << 20  # bounds the memory of one call; a larger image is processed alone
 
 
 class VAE:
     """A frozen diffusers VAE. Latents are the posterior's mode, brought to unit variance by the model's own numbers:
     per channel (z − latents_mean)/latents_std, or (z − shift_factor)·scaling_factor.
 
-    A VAE of video frames gets each image as one frame. A VAE with alpha gets opaque images, and what it decodes is laid
-    over white. Errors: `UsageError` for a model that is no image VAE.
+    A video VAE gets each image as one frame. A VAE with an alpha channel gets opaque images, and its decoded images are
+    composited over white.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:  # diffusers' VAEs have no common base that declares `encode`
         self.model = model.eval().requires_grad_(False)
-        config = model.config
+        config = self.model.config
         self._frames = "temperal_downsample" in config  # diffusers' spelling
         self._alpha = config.get("in_channels", config.get("input_channels", 3)) == 4
         if config.get("latents_mean") is not None:
@@ -44,7 +44,7 @@ class VAE:
 
     @classmethod
     def open(cls, name: str) -> VAE:
-        """From a folder, a pipeline's folder or a hub tag. Errors: `UsageError` when it cannot be had or is no VAE."""
+        """From a folder, a pipeline's folder or a hub tag. Errors: `UsageError` if it cannot be opened as a VAE."""
         declare_operators()
         import diffusers
 
@@ -55,7 +55,7 @@ class VAE:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UsageError(
-                f"{name} is no VAE that diffusers {diffusers.__version__} opens ({reason}): give another folder or tag"
+                f"diffusers {diffusers.__version__} cannot open {name} as a VAE ({reason}): give another folder or tag"
             ) from error
 
     @cached_property
@@ -86,7 +86,7 @@ class VAE:
         return torch.cat([self._decode(part) for part in _parts(latents, latents[0, 0].numel() * self.factor**2)])
 
     def to(self, device: torch.device) -> Self:
-        """Compute there; returns itself."""
+        """Compute on `device`; returns itself."""
         self.model.to(device)
         return self
 
@@ -94,7 +94,7 @@ class VAE:
         """Write weights and configuration as one safetensors file, atomically."""
         weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
         described = json.dumps({"class": self._kind, "config": self._config}, sort_keys=True)
-        write_bytes(path, save(weights, {METADATA: described}))  # one entry: the order of several is not defined
+        write_bytes(path, save(weights, {METADATA: described}))  # one entry, because the order of several is undefined
 
     @classmethod
     def load(cls, path: Path) -> VAE:
@@ -120,7 +120,7 @@ class VAE:
 
     @cached_property
     def _probe(self) -> tuple[int, int]:
-        """(channels, factor), found by encoding a black square: their names in a configuration differ by model."""
+        """(channels, factor), measured on a black square, because configurations of VAEs name them differently."""
         side = 64
         latents = self._encode(torch.zeros(1, 3, side, side))
         return latents.shape[1], side // latents.shape[-1]
@@ -154,7 +154,7 @@ def _parts(x: Tensor, pixels: int) -> tuple[Tensor, ...]:
 def _model_class(kind: str) -> Any:
     import diffusers
 
-    found = getattr(diffusers, kind, None) if kind.startswith(("Autoencoder", "AsymmetricAutoencoder")) else None
-    if found is None:
+    vae_class = getattr(diffusers, kind, None) if kind.startswith(("Autoencoder", "AsymmetricAutoencoder")) else None
+    if vae_class is None:
         raise ValueError(f"unknown class {kind}")
-    return found
+    return vae_class

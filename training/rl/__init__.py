@@ -1,1 +1,1 @@
-"""Reinforcement learning of a flow model by its pictures' rewards."""
+"""Reinforcement learning of a flow model from rewards of its pictures."""

@@ -1,12 +1,12 @@
-"""Weights and prompt mix that follow what held-out prompts say: an explicit rule, pure, logged with every step.
+"""Adapts reward weights and prompt mix to held-out prompts: an explicit, pure rule, logged with every step.
 
 Weights: at each check a reward is *held back* when its mean in roll-outs is above that of the check at which its
 held-out proxy was best, while the proxy, on the same prompts from the same noise, has fallen since then by more than
 `tolerance` standard errors of the paired differences. A reward that is held back has its weight halved; otherwise a
-reduced weight doubles again, up to its full value. So no reward goes on rising while its proxy falls.
+reduced weight doubles again, up to its full value. So no reward keeps rising while its proxy falls.
 
-Mix: a category's share is its base share times the recent part of its groups that taught something (not flat), but
-never under `floor` of the base: prompts that always or never succeed make room for those between.
+Mix: a category's share is its base share times the recent share of its groups that teach something (are not flat), but
+never under `floor` of the base: prompts that always or never succeed give way to those in between.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MEMORY = 0.8  # of the running share of groups that teach, per step
+MEMORY = 0.8  # decay per step of the running share of groups that teach
 
 
 @dataclass(frozen=True)
 class Mark:
     """The check at which a reward's proxy was best: mean of the reward in roll-outs, and the proxy by prompt.
 
-    None: nothing was rolled out yet, at the start; any reward counts as risen since then.
+    `reward` None: the check was at the start, before any roll-out; any reward counts as risen since then.
     """
 
     reward: float | None
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Balance:
-    """`factors` multiply reward weights; `teaching`: recent part of a category's groups that were not flat."""
+    """`factors` multiply reward weights; `teaching`: recent share of a category's groups that were not flat."""
 
     factors: Mapping[str, float] = field(default_factory=dict)
     teaching: Mapping[str, float] = field(default_factory=dict)
@@ -59,10 +59,10 @@ def check(
     proxies: Mapping[str, Mapping[str, float]],
     tolerance: float,
 ) -> tuple[Balance, dict[str, str]]:
-    """The balance after a check, and what was decided for each reward, in words.
+    """The balance after a check, and a sentence on each reward's decision.
 
     `rewards`: mean in the roll-outs since the last check; `proxies`: reward → {prompt: proxy}, prompts without a value
-    left out. A reward without a proxy is left as it is.
+    left out. A reward without a proxy keeps its factor.
     """
     factors, best, decided = dict(balance.factors), dict(balance.best), {}
     for name in sorted(rewards):
@@ -98,8 +98,8 @@ def observe(balance: Balance, groups: Sequence[tuple[str, bool]]) -> Balance:
     """Remember which groups of a step, (category, was it kept), taught something."""
     teaching = dict(balance.teaching)
     for name in sorted({c for c, _ in groups}):
-        seen = [kept for c, kept in groups if c == name]
-        share = sum(seen) / len(seen)
+        kept_flags = [kept for c, kept in groups if c == name]
+        share = sum(kept_flags) / len(kept_flags)
         teaching[name] = MEMORY * teaching.get(name, 1.0) + (1 - MEMORY) * share
     return Balance(balance.factors, teaching, balance.best)
 

@@ -1,10 +1,10 @@
-"""The model that is optimised, and the reference it is held to: LoRA (off is the reference), or every weight."""
+"""The optimised model and its reference: the model without its LoRA, or a frozen copy if every weight is trained."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,14 @@ from flywheel.core.torchvision_shim import declare_operators
 from training.models.mmdit import MMDiT
 from training.randomness import generator
 
-TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every product of a block
+TARGETS = ("qkv", "attention_out", "gate_up", "down")  # every linear layer of a block
 
 
 class Policy:
     """`model` with its `trainable` parameters by name. `rank` 0 trains every weight against a frozen copy."""
 
     def __init__(self, model: MMDiT, *, rank: int, seed: int = 0) -> None:
-        self.model, self._adapter, self._frozen = model, None, None
+        self.model, self._adapter = model, None
         if rank:
             declare_operators()
             from peft import LoraConfig, get_peft_model
@@ -29,23 +29,18 @@ class Policy:
                 torch.manual_seed(int(generator(seed, "lora").integers(2**62)))
                 config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS))
                 self._adapter = get_peft_model(model, config)
-        else:
-            self._frozen = copy.deepcopy(model).requires_grad_(False)
+        self._reference = model if rank else copy.deepcopy(model).requires_grad_(False)
         self.trainable: dict[str, nn.Parameter] = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     @contextmanager
     def reference(self) -> Iterator[MMDiT]:
         """The model as it was before RL, without gradients."""
-        with torch.no_grad():
-            if self._adapter is None:
-                yield self._frozen
-            else:
-                with self._adapter.disable_adapter():
-                    yield self.model
+        with torch.no_grad(), nullcontext() if self._adapter is None else self._adapter.disable_adapter():
+            yield self._reference
 
     @contextmanager
     def holding(self, weights: Mapping[str, Tensor]) -> Iterator[MMDiT]:
-        """The model with other values of its trainable parameters, such as their moving average."""
+        """The model with other trainable parameters for a while, such as their moving average."""
         kept = {name: p.detach().clone() for name, p in self.trainable.items()}
         self.load(weights)
         try:
@@ -61,14 +56,14 @@ class Policy:
 
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:
-        """All weights of a plain `MMDiT`, adapters added in."""
+        """All weights of a plain `MMDiT`, with adapters merged in."""
         if self._adapter is None:
             return {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        from peft.tuners.lora import LoraLayer
+        from peft.tuners.lora import Linear as LoraLinear
 
         out = {n: p.detach().clone() for n, p in self.model.named_parameters() if ".lora_" not in n}
         for name, module in self.model.named_modules():
-            if isinstance(module, LoraLayer):
+            if isinstance(module, LoraLinear):
                 merged = out.pop(f"{name}.base_layer.weight") + module.get_delta_weight("default")
                 out[f"{name}.weight"] = merged
         return out

@@ -1,9 +1,10 @@
-"""Reinforcement learning as data."""
+"""Recipes of reinforcement learning."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from flywheel.core.errors import UsageError
@@ -19,21 +20,22 @@ EVERY = "*"
 class RLRecipe:
     """One RL phase. [S] report and the reports around it, [D] our decision where nothing public says it.
 
-    weights: reward weights by prompt category; "*" holds for every category that is not named [S: per category].
+    weights: reward weights by prompt category; "*" applies to categories not listed [S: per category].
     algorithm: "grpo", "guard" (GRPO-Guard's ratio), "nft" (DiffusionNFT). step: "sde" or "cps".
     guidance: "hybrid" guides roll-outs and optimises the conditional branch alone [S]; "objective" optimises the
     guided velocity, both branches; "none" never guides. cfg: of guided roll-outs and of held-out pictures.
     sampling_steps: of a roll-out. window: (first, count) of its steps that are stochastic and trained: high noise only.
-    DiffusionNFT noises the finished picture instead, to as many times, evenly over all.
+    DiffusionNFT instead noises the finished picture to `count` evenly spaced times.
     prompts, group: prompts per step, pictures per prompt. inner_steps: optimiser steps on one step's roll-outs.
     clip: range of the ratio below and above 1. kl: weight of the velocity KL to the reference.
-    min_range: a reward whose range in a group is smaller says nothing there.
-    proxies: reward → reward that watches it on held-out prompts; itself, where none is named.
+    min_range: a reward whose range in a group is smaller is not used there.
+    proxies: reward → reward that watches it on held-out prompts; default: itself.
     check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
-    a proxy must fall to count. mix_floor: least share of its base share that a prompt category keeps [D].
-    learning_rate: reached from the first step, falling linearly to `final_learning_rate` of it.
-    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage that is surely good:
-    a small limit cuts off one side of a skewed group, and the rest pulls every picture towards what guidance drew.
+    a proxy must fall to count. mix_floor: smallest part of its base share that a prompt category keeps [D].
+    learning_rate: without warm-up, falling linearly to its `final_learning_rate` share.
+    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage from which a sample
+    is certainly good: a small limit cuts off one side of a skewed group; the rest pulls all pictures to the guided
+    ones.
     """
 
     name: str
@@ -66,7 +68,7 @@ class RLRecipe:
     gradient_clip: float = 1.0
     ema: float = 0.9
     checkpoint_every: int = 10
-    rows: int = 0  # of one forward pass; 0 is a whole prompt group
+    rows: int = 0  # of one forward pass; 0: a whole prompt group
     nft_strength: float = 1.0
     nft_limit: float = 5.0
 
@@ -101,23 +103,24 @@ class RLRecipe:
         return asdict(self)
 
 
-_REPORT = {
-    "group": 24,
-    "clip": (1e-4, 1e-4),
-    "learning_rate": 1e-4,
-    "sampling_steps": 20,
-    "window": (1, 8),
-    "kl": 0.01,
-    "cfg": 4.0,
-    "prompts": 48,
-    "steps": 2000,
-    "lora_rank": 64,
-    "ema": 0.99,
-}
+_report = partial(
+    RLRecipe,
+    group=24,
+    clip=(1e-4, 1e-4),
+    learning_rate=1e-4,
+    sampling_steps=20,
+    window=(1, 8),
+    kl=0.01,
+    cfg=4.0,
+    prompts=48,
+    steps=2000,
+    lora_rank=64,
+    ema=0.99,
+)
 
 RL_RECIPES = {
     # T2I: aesthetic, alignment, portrait; TI2I: instruction following, visual consistency [S]; their weights [D].
-    "rl": RLRecipe(
+    "rl": _report(
         name="rl",
         side=512,
         weights={
@@ -126,7 +129,6 @@ RL_RECIPES = {
             "typography": {"ocr": 1.0, "aesthetic": 0.25},
         },
         proxies={"ocr": "alignment"},
-        **_REPORT,
     ),
     "rl-tiny": RLRecipe(
         name="rl-tiny",

@@ -1,4 +1,4 @@
-"""Roll-outs: pictures of one prompt group, drawn with guidance, and what the objective needs to know of their steps."""
+"""Roll-outs: pictures of one prompt group, drawn with guidance, and what the objective needs of their steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from training.losses.grpo import STEPS, Step, standard_log_prob
 from training.models.mmdit import MMDiT
-from training.prompts import Condition, Prompt, velocity
+from training.prompts import Condition, RolloutPrompt, velocity
 from training.rl.recipe import RLRecipe
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """One prompt's pictures and the rows to train on.
 
     `latents` [G, C, h, w]; then one row per picture and trained step, step by step: `x` [N, C, h, w], `t` and
@@ -22,7 +22,7 @@ class Group:
     `x` are noised pictures and `z` is unused. `gap` [N]: guided minus conditional log-prob of x'.
     """
 
-    prompt: Prompt
+    prompt: RolloutPrompt
     conditions: tuple[Condition, Condition]
     latents: Tensor
     x: Tensor
@@ -40,17 +40,18 @@ class Group:
 @torch.no_grad()
 def roll_out(
     model: MMDiT,
-    prompt: Prompt,
+    prompt: RolloutPrompt,
     conditions: tuple[Condition, Condition],
     start: Tensor,
     noise: Tensor,
     times: Tensor,
     recipe: RLRecipe,
-) -> Group:
+) -> PromptGroup:
     """Draw a group from `start` [G, C, h, w]: stochastic in the window, with `noise` [W, G, C, h, w], else Euler.
 
-    Conditions are read once. The objective's velocity is the conditional branch alone under hybrid guidance: the old
-    log-prob is its own at the drawn sample, so that the first ratio is exactly 1; the guided one is kept as a gap.
+    Conditions are encoded once. Under hybrid guidance, the objective's velocity is the conditional branch alone: the
+    old log-prob is that branch's at the drawn sample, so that the first ratio is exactly 1; `gap` keeps the difference
+    to the guided one.
     """
     x, first, count = start, recipe.window[0], len(noise)
     prefixes = [c.prefix(model) for c in (conditions if recipe.guidance != "none" else conditions[:1])]
@@ -65,7 +66,7 @@ def roll_out(
             step, drawn = STEPS[recipe.step](t, following, recipe.noise_level), noise[i - first]
             moved = step.sample(x, guided, drawn)
             old = guided if recipe.guidance == "objective" else conditional
-            # A sample lies at its own noise in the density it was drawn from: no rounding there.
+            # In the density it was drawn from, a sample's z is its noise, without rounding.
             z = drawn if guided is conditional else step.standardised(x, moved, conditional)
             gap = standard_log_prob(step, drawn) - standard_log_prob(step, z)
             kept.append((x, t, following, old, drawn if old is guided else z, gap))
@@ -73,8 +74,8 @@ def roll_out(
             moved = x + (times[i + 1] - times[i]) * guided
         x = moved
     if not kept:
-        return Group(prompt, conditions, x, *_noised(model, x, conditions, noise[:, 0], recipe))
-    return Group(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
+        return PromptGroup(prompt, conditions, x, *_noised(model, x, conditions, noise[:, 0], recipe))
+    return PromptGroup(prompt, conditions, x, *(torch.cat(part) for part in zip(*kept, strict=True)))
 
 
 def _noised(
@@ -82,8 +83,8 @@ def _noised(
 ) -> tuple[Tensor, ...]:
     """DiffusionNFT's rows: the pictures noised by each `noise` [W, C, h, w], to times evenly over (0, 1).
 
-    A group shares its noise: what is the noise's doing is then alike in its rows, and weighs less in the gradient,
-    where their advantages sum to 0.
+    A group shares its noise: its effect is then alike in all rows, and weighs less in the gradient, where the group's
+    advantages sum to 0.
     """
     count, group = len(noise), len(x0)
     t = ((torch.arange(count) + 0.5) / count).repeat_interleave(group)
@@ -96,7 +97,7 @@ def _noised(
 def objective_velocity(
     model: MMDiT, x: Tensor, t: Tensor, conditions: tuple[Condition, Condition], recipe: RLRecipe
 ) -> Tensor:
-    """The velocity that is optimised: the conditional branch, or the guided one under guidance "objective"."""
+    """The velocity to optimise: the conditional branch, or the guided one under guidance "objective"."""
     conditional = velocity(model, x, t, conditions[0].prefix(model))
     if recipe.guidance != "objective":
         return conditional

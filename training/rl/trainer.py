@@ -1,12 +1,12 @@
-"""The RL loop: draw prompts, roll out, score, optimise, check held-out proxies. Killed and run again, it ends in the
-same bits: every draw is a function of (seed, step).
+"""The RL loop: draw prompts, roll out, score, optimise, check held-out proxies.
+
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,23 +20,23 @@ from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
-from training.checkpoint import Checkpoint, Metrics
+from training.checkpoint import Checkpoint
 from training.losses import grpo
-from training.phase import Progress, same_run
-from training.prompts import Prompt, Reader, category, draw, picture, prompts_digest, spread
+from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
-from training.rl.rollout import Group, objective_velocity, roll_out
+from training.rl.rollout import PromptGroup, objective_velocity, roll_out
+from training.run import Progress, finished, last_checkpoint, step_name, take_steps
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 
 def train(
     out_dir: Path,
-    prompts: Sequence[Prompt],
-    held_out: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
+    held_out: Sequence[RolloutPrompt],
     recipe: RLRecipe,
     rewards: Rewards,
     *,
@@ -46,9 +46,9 @@ def train(
 ) -> Checkpoint:
     """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
 
-    `prompts` are trained on, `held_out` only watched; both are scored by `rewards`. Resumes from the last checkpoint in
+    `prompts` are trained on, `held_out` only monitored; `rewards` scores both. Resumes from the last checkpoint in
     `out_dir`. Errors: `UsageError` for another run's folder or unusable prompts, rewards and recipes; `RewardsLost`,
-    after a checkpoint, when rewards cannot be had.
+    after a checkpoint, when scoring is unavailable.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     _require(prompts, held_out, recipe, rewards)
@@ -61,42 +61,32 @@ def train(
         seed,
         parent.fingerprint,
     )
-    if (out_dir / checkpoints.FINAL).exists():
-        return same_run(Checkpoint(out_dir / checkpoints.FINAL), run)
+    final = finished(out_dir, run)
+    if final is not None:
+        return final
     checkpoints.sweep(out_dir)
-    found = checkpoints.steps(out_dir)
-    last = same_run(found[-1], run) if found else None
-    job = _Job(parent, recipe, rewards, seed, last, prompts, held_out)
-    metrics = Metrics(out_dir, resume_step=job.done)
+    trainer = _Trainer(parent, recipe, rewards, seed, last_checkpoint(out_dir, run), prompts, held_out)
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": job.done, "rl": recipe.to_dict(), "rl_state": job.state(), **closing}
-        return checkpoints.write(out_dir / name, job.tensors(), job.sampler.autoencoder, config)
+        config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
+        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.sampler.autoencoder, config)
 
     try:
-        while job.done < recipe.steps:
-            clock = time.process_time()
-            line = job.one_step()
-            metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
-            if progress is not None:
-                progress(job.done, recipe.steps, line)
-            if job.done % recipe.checkpoint_every == 0 and job.done < recipe.steps:
-                save(f"step-{job.done:08d}")
-                checkpoints.prune(out_dir, keep=2)
-        _, closing = job.check()
+        take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
+        _, closing = trainer.check()
     except RewardsLost as error:
-        if job.done:
-            save(f"step-{job.done:08d}")
+        if trainer.done:
+            save(step_name(trainer.done))
         raise RewardsLost(
-            f"{error}: {job.done} of {recipe.steps} steps are kept in {out_dir}; "
+            f"{error}: {trainer.done} of {recipe.steps} steps are kept in {out_dir}; "
             "bring the rewards back and run the same command again"
         ) from error
     return save(checkpoints.FINAL, **closing)
 
 
-class _Job:
-    """What changes from step to step."""
+class _Trainer:
+    """The policy, its rewards and prompts, and what changes from step to step."""
 
     def __init__(
         self,
@@ -105,16 +95,18 @@ class _Job:
         rewards: Rewards,
         seed: int,
         last: Checkpoint | None,
-        prompts: Sequence[Prompt],
-        held_out: Sequence[Prompt],
+        prompts: Sequence[RolloutPrompt],
+        held_out: Sequence[RolloutPrompt],
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
         self.sampler = Sampler(parent)
         if not self.sampler.model.config.cacheable:
-            raise UsageError(f"{parent.path} reads its condition anew at every step: RL needs a block-causal model")
+            raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
-        self.reader = Reader(self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side)
-        self.kinds: dict[str, list[Prompt]] = {}
+        self.reader = ConditionReader(
+            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
+        )
+        self.kinds: dict[str, list[RolloutPrompt]] = {}
         for prompt in prompts:
             self.kinds.setdefault(category(prompt), []).append(prompt)
         self.watched = spread(held_out, recipe.held_out)
@@ -123,7 +115,8 @@ class _Job:
         self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
         named = self.policy.trainable
         self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
-        self.balance, self.done, self.since_check = Balance(), 0, {name: [] for name in recipe.rewards}
+        self.balance, self.done = Balance(), 0
+        self.since_check: dict[str, list[float]] = {name: [] for name in recipe.rewards}
         if last is None:
             self.ema = copies(named)
         else:
@@ -149,8 +142,9 @@ class _Job:
         }
 
     def one_step(self) -> dict[str, Any]:
-        """One step, after a check of the proxies where one is due; the job changes only once its rewards are there."""
-        recipe, step, balance, checked = self.recipe, self.done, self.balance, {}
+        """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
+        recipe, step, balance = self.recipe, self.done, self.balance
+        checked: dict[str, Any] = {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()
         shares = mix(balance, self.base, recipe.mix_floor)
@@ -175,7 +169,7 @@ class _Job:
         return line
 
     # Roll-outs ------------------------------------------------------------------------------------------------------
-    def _roll_outs(self, drawn: Sequence[Prompt], step: int) -> tuple[list[Group], list[list[Scores]]]:
+    def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[list[Scores]]]:
         """A group per prompt; its pictures are scored while the next group is drawn."""
         recipe, groups, futures = self.recipe, [], []
         with ThreadPoolExecutor(self.rewards.workers) as pool:
@@ -192,7 +186,7 @@ class _Job:
             return groups, [f.result() for f in futures]
 
     def _submit(
-        self, pool: ThreadPoolExecutor, prompts: Sequence[Prompt], pictures: Sequence[bytes]
+        self, pool: ThreadPoolExecutor, prompts: Sequence[RolloutPrompt], pictures: Sequence[bytes]
     ) -> Future[list[Scores]]:
         requests = [
             Request(Item(image, p.text, p.task, p.reference_bytes()), p.checks)
@@ -205,10 +199,10 @@ class _Job:
     ) -> dict[str, Any]:
         line: dict[str, Any] = {"rewards": {}}
         for i, name in enumerate(self.recipe.rewards):
-            seen = values[:, :, i][~values[:, :, i].isnan()]
+            scored = values[:, :, i][~values[:, :, i].isnan()]
             line["rewards"][name] = {
-                "mean": float(seen.mean()) if len(seen) else None,
-                "std": float(seen.std(correction=0)) if len(seen) else None,
+                "mean": float(scored.mean()) if len(scored) else None,
+                "std": float(scored.std(correction=0)) if len(scored) else None,
                 "weight": float(weights[:, i].mean()),
                 "factor": balance.factor(name),
                 "groups": int(advantages.used[:, i].sum()),
@@ -217,12 +211,15 @@ class _Job:
         return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
 
     # Optimisation ---------------------------------------------------------------------------------------------------
-    def _optimise(self, groups: Sequence[Group], advantages: grpo.Advantages) -> dict[str, Any]:
-        """`inner_steps` optimiser steps on the groups that teach something; figures of all of them."""
+    def _optimise(self, groups: Sequence[PromptGroup], advantages: grpo.Advantages) -> dict[str, Any]:
+        """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them."""
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
         kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
-        ratios, kls, losses, norms = [], [], [], []
+        ratios: list[tuple[int, Tensor]] = []
+        kls: list[Tensor] = []
+        losses: list[float] = []
+        norms: list[float] = []
         for _ in range(recipe.inner_steps if kept else 0):
             self.optimizer.zero_grad(set_to_none=True)
             total = sum(len(g.t) for g, _ in kept)
@@ -246,14 +243,14 @@ class _Job:
         return line | {
             "ratio_mean": float(every.mean()),
             "ratio_max": float(every.max()),
-            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 but for rounding
+            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 up to rounding
             "clipped_below": float((every < 1 - below).float().mean()),
             "clipped_above": float((every > 1 + above).float().mean()),
             "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
             "kl": float(torch.cat(kls).mean()),
         }
 
-    def _losses(self, group: Group, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _losses(self, group: PromptGroup, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(loss, ratio, KL to the reference) per row, in parts of at most `recipe.rows` rows."""
         recipe, count = self.recipe, len(group.t)
         every = advantage.repeat(count // len(advantage))
@@ -282,7 +279,7 @@ class _Job:
 
     # Held-out proxies -----------------------------------------------------------------------------------------------
     def check(self) -> tuple[Balance, dict[str, Any]]:
-        """Score held-out prompts with the averaged weights, as they are deployed: the balance that follows, and a log.
+        """Score held-out prompts with the EMA weights, as deployed; returns the next balance and metrics.
 
         Changes nothing.
         """
@@ -326,9 +323,11 @@ def _mean(values: Any) -> float | None:
     return statistics.fmean(kept) if kept else None
 
 
-def _require(prompts: Sequence[Prompt], held_out: Sequence[Prompt], recipe: RLRecipe, rewards: Rewards) -> None:
+def _require(
+    prompts: Sequence[RolloutPrompt], held_out: Sequence[RolloutPrompt], recipe: RLRecipe, rewards: Rewards
+) -> None:
     if not prompts:
-        raise UsageError("there are no prompts to train on")
+        raise UsageError("there are no prompts to train on: give at least one")
     if shared := {p.text for p in prompts} & {p.text for p in held_out}:
         raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
     missing = ({*recipe.rewards} | {recipe.proxy(n) for n in recipe.rewards}) - set(rewards.names)

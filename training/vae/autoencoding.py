@@ -1,17 +1,18 @@
-"""Which autoencoder a run has: that of its start, the VAE that the recipe names, or one made from the data."""
+"""A run's autoencoder: that of the checkpoint it starts from, the VAE the recipe names, or one made from the data."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from training.checkpoint import Checkpoint
 from training.data.loader import Loader
-from training.data.plan import Plan, ShardError
-from training.data.row_group import to_uint8, to_unit
+from training.data.plan import DataPlan, ShardError
+from training.data.row_group import RowGroup, to_uint8, to_unit
 from training.distributed import World
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
 from training.models.vae import VAE
@@ -21,31 +22,33 @@ log = logging.getLogger(__name__)
 
 
 def choose_autoencoder(
-    plan: Plan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
+    plan: DataPlan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
 ) -> Autoencoder:
-    """The interrupted run's or the parent's; without one, made from the data or the VAE that the recipe names.
+    """The interrupted run's or the parent's; without either, the VAE that the recipe names or one made from the data.
 
     Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
     """
     if start is None:
-        found = _first_autoencoder(plan, recipe, out_dir, world or World())
+        autoencoder = _first_autoencoder(plan, recipe, out_dir, world or World())
     else:
-        found, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
+        autoencoder, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
         made_here = {named, recipe.autoencoder} & {"patch", "tiny-vae"}
-        if named != recipe.autoencoder and (made_here or VAE.open(recipe.autoencoder).fingerprint != found.fingerprint):
+        if named != recipe.autoencoder and (
+            made_here or VAE.open(recipe.autoencoder).fingerprint != autoencoder.fingerprint
+        ):
             raise UsageError(
                 f"{start.path} was trained on latents of {named}, the recipe names {recipe.autoencoder}: "
                 f"set autoencoder = {named!r}, or start without a parent"
             )
-    if (found.channels, found.factor) != (recipe.channels, recipe.factor):
+    if (autoencoder.channels, autoencoder.factor) != (recipe.channels, recipe.factor):
         raise UsageError(
-            f"the autoencoder has {found.channels} channels and factor {found.factor}, the recipe says "
+            f"the autoencoder has {autoencoder.channels} channels and factor {autoencoder.factor}, the recipe says "
             f"{recipe.channels} and {recipe.factor}: change channels and factor in the recipe"
         )
-    return found
+    return autoencoder
 
 
-def _first_autoencoder(plan: Plan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
+def _first_autoencoder(plan: DataPlan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
     if recipe.autoencoder == "patch":
         return fit_autoencoder(plan, recipe)
     if recipe.autoencoder != "tiny-vae":
@@ -59,14 +62,14 @@ def _first_autoencoder(plan: Plan, recipe: Recipe, out_dir: Path, world: World) 
     return VAE.open(str(out_dir / "vae" / "final"))
 
 
-def fit_autoencoder(plan: Plan, recipe: Recipe) -> PatchAutoencoder:
+def fit_autoencoder(plan: DataPlan, recipe: Recipe) -> PatchAutoencoder:
     """Fit on targets and references of a sample of the plan's rows."""
     return fit(sample_images(plan, recipe), channels=recipe.channels, factor=recipe.factor)
 
 
-def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
+def sample_images(plan: DataPlan, recipe: Recipe) -> list[Tensor]:
     """Targets and references of a sample of the plan's rows, in [-1, 1], [N, 3, H, W] each."""
-    reader = Loader(plan, prepare=lambda group: None, resolution=recipe.resolution)
+    reader = Loader(plan, _only_read, resolution=recipe.resolution)
     wanted: dict[tuple[int, int], list[int]] = {}
     for row in plan.sample(recipe.autoencoder_rows):
         wanted.setdefault((row.shard, row.group), []).append(row.row)
@@ -77,7 +80,11 @@ def sample_images(plan: Plan, recipe: Recipe) -> list[Tensor]:
         except ShardError as error:
             if plan.on_error == "raise":
                 raise
-            log.warning("skipped a row group that the autoencoder would have seen: %s", error)
+            log.warning("skipped a row group while reading pictures for the autoencoder: %s", error)
             continue
         images += [to_unit(group.images[rows]), to_unit(group.references[rows].flatten(0, 1))]
     return [x for x in images if len(x)]
+
+
+def _only_read(group: RowGroup) -> NoReturn:
+    raise NotImplementedError("an autoencoder is fitted on row groups as they are read")

@@ -1,4 +1,4 @@
-"""How much of a picture an autoencoder keeps: PSNR and SSIM, as the report's Table 1 gives them."""
+"""Reconstruction quality of an autoencoder: PSNR and SSIM, as in the report's Table 1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.data.row_group import to_uint8, to_unit
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, psnr
+from training.models.vae import VAE
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of Wang et al. 2004
 K1, K2 = 0.01, 0.03
@@ -21,7 +22,7 @@ def ssim(images: Tensor, reconstructed: Tensor) -> Tensor:
 
     Wang et al. 2004: 11×11 Gaussian window of σ 1.5, whole windows only, mean over pixels and colour channels.
     """
-    x, y = (images.double() + 1) / 2, (reconstructed.double() + 1) / 2  # the index compares brightness from black on
+    x, y = (images.double() + 1) / 2, (reconstructed.double() + 1) / 2  # SSIM is defined on brightness from 0, black
     c1, c2 = K1**2, K2**2
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
@@ -48,9 +49,11 @@ def reconstruction(autoencoder: Autoencoder, images: Tensor) -> Iterator[tuple[f
 
 
 def parameters(autoencoder: Autoencoder) -> tuple[int, int]:
-    """Weights of encoder and decoder."""
+    """Number of weights of encoder and decoder. Errors: `TypeError` for an autoencoder of another kind."""
     if isinstance(autoencoder, PatchAutoencoder):
-        return (autoencoder.basis.numel(),) * 2
+        return autoencoder.basis.numel(), autoencoder.basis.numel()
+    if not isinstance(autoencoder, VAE):
+        raise TypeError(f"weights of a {type(autoencoder).__name__} cannot be counted")
     parts = (autoencoder.model.encoder, autoencoder.model.decoder)
     encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in parts)
     return encoder, decoder

@@ -1,7 +1,7 @@
-"""Training a small VAE of the report's kind: f16, residual with parameter-free shortcuts, without a GAN.
+"""Trains a small VAE like the report's: f16, residual with parameter-free shortcuts, without a GAN.
 
 The architecture is the published VAE's (`AutoencoderKLQwenImage21`) with fewer and narrower layers; its first level
-works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens wherever the published one does.
+works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens like the published one.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.torchvision_shim import declare_operators
@@ -29,21 +32,25 @@ from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perce
 from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
-from training.recipe_file import read_toml
+from training.recipe_file import named
+from training.run import Progress, cpu_seconds, due, last_checkpoint, step_name
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
+
 FACTOR = 16
-STATISTICS_BATCHES = 8  # of 32 crops, that the latents' mean and deviation are measured on
+STATISTICS_BATCHES = 8  # of 32 crops each, to measure the latents' mean and deviation
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAERecipe:
-    """Shape, losses and optimiser. The losses' kinds are the report's, every number is ours.
+    """Shape, losses and optimiser. The kinds of losses are the report's, the numbers are ours.
 
-    channels: of a latent. base, decoder_base: width of the first level, multiplied by `widths` level by level.
-    side: pixels of a training crop; load: of the stored pictures that crops are cut from.
-    perceptual, kl: weights beside reconstruction's 1. alignment: weight at first and once relaxed, which it is after
-        `relax_until` of the run.
+    channels: of a latent. base, decoder_base: width of the first level; `widths` multiply it level by level.
+    side: pixels of a training crop; load: pixels of the pictures that crops are cut from.
+    perceptual, kl: loss weights, relative to reconstruction's 1. alignment: its loss weight at first, and its relaxed
+        weight, reached after the share `relax_until` of the run.
     """
 
     channels: int = 64
@@ -68,13 +75,13 @@ class VAERecipe:
     checkpoint_every: int = 200
 
     def change(self, **changes: Any) -> VAERecipe:
-        """The same recipe with other numbers."""
+        """The recipe with changed values."""
         return replace(self, **changes)
 
-    def build(self) -> nn.Module:
-        """A fresh model."""
+    def build(self) -> AutoencoderKLQwenImage21:
+        """A model with random weights."""
         declare_operators()
-        from diffusers import AutoencoderKLQwenImage21
+        from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
         return AutoencoderKLQwenImage21(
             base_dim=self.base,
@@ -100,16 +107,13 @@ def load_vae_recipe(name: str) -> VAERecipe:
         if name not in VAE_RECIPES:
             raise UsageError(f"unknown VAE preset {name!r}: use one of {', '.join(VAE_RECIPES)}, or give a .toml file")
         return VAE_RECIPES[name]
-    values = read_toml(Path(name))
-    if unknown := values.keys() - {f.name for f in fields(VAERecipe)}:
-        raise UsageError(f"a VAE recipe has no {', '.join(sorted(unknown))}")
-    return VAERecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return named(VAE_RECIPES, "tiny", read_toml(Path(name)))
 
 
-class Trained(nn.Module):
+class ProjectedVAE(nn.Module):
     """The VAE and, for the alignment only, a projection of its latents to a frozen network's features."""
 
-    def __init__(self, vae: nn.Module, channels: int, features: int) -> None:
+    def __init__(self, vae: AutoencoderKLQwenImage21, channels: int, features: int) -> None:
         super().__init__()
         self.vae, self.projection = vae, nn.Conv2d(channels, features, 1)
 
@@ -128,19 +132,16 @@ def train_vae(
     *,
     seed: int = 0,
     steps: int | None = None,
-    progress: Callable[[int, int, Mapping[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train on random crops of `pictures` (uint8 [N, 3, H, W] each); returns the folder that diffusers opens.
 
-    Killed and run again, it ends in the same bits on a CPU; a finished run returns at once. Errors: `UsageError` for
-    pictures that are smaller than a crop, and where `out_dir` holds another run.
+    On a CPU, an interrupted run resumes to the same bits; a finished run returns at once. Errors: `UsageError` for
+    pictures smaller than a crop, and if `out_dir` holds another run.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
-    if any(min(part.shape[-2:]) < recipe.side for part in pictures) or recipe.side % FACTOR:
-        raise UsageError(
-            f"crops of {recipe.side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side"
-        )
+    _require_crops(pictures, recipe.side)
     run = digest(asdict(recipe.change(checkpoint_every=0)), steps, seed, [_content(part) for part in pictures])
     final, marker = out_dir / "final", out_dir / "run.txt"
     if marker.exists() and marker.read_text() != run:
@@ -151,17 +152,14 @@ def train_vae(
     checkpoints.sweep(out_dir)
     marker.write_text(run)
     device = choose_device()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
-        model = Trained(recipe.build(), recipe.channels, Features.channels).to(device)
-    features = Features().to(device)
+    model, features = _initial_model(recipe, seed).to(device), Features().to(device)
     ema = copies(dict(model.named_parameters()))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
-    found = checkpoints.steps(out_dir)
-    if found:
-        found[-1].restore(state)
-    start = found[-1].step if found else 0
+    last = last_checkpoint(out_dir, run)
+    if last is not None:
+        last.restore(state)
+    start = last.step if last else 0
     metrics = Metrics(out_dir, resume_step=start)
     for step in range(start, steps):
         clock = time.process_time()
@@ -171,23 +169,35 @@ def train_vae(
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
         if not math.isfinite(norm):
-            raise UsageError(f"step {step + 1}: the gradient is no longer a number: lower the learning rate")
+            raise UsageError(f"step {step + 1}: the gradient is not finite: lower the learning rate")
         set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(step / steps))
         optimizer.step()
         move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
         done = step + 1
         line = {"step": done, **{k: v.item() for k, v in losses.items()}, "grad_norm": norm}
-        metrics.append({**line, "cpu_seconds": round(time.process_time() - clock, 4)})
+        metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
         if progress is not None:
             progress(done, steps, line)
-        if done % recipe.checkpoint_every == 0 and done < steps:
-            checkpoints.write(out_dir / f"step-{done:08d}", state, None, {"step": done, "run": run})
+        if due(recipe.checkpoint_every, done) and done < steps:
+            checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
     return _finish(out_dir, pictures, recipe, ema, seed)
 
 
+def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
+    if any(min(part.shape[-2:]) < side for part in pictures) or side % FACTOR:
+        raise UsageError(f"crops of {side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side")
+
+
+def _initial_model(recipe: VAERecipe, seed: int) -> ProjectedVAE:
+    """A fresh model; its weights are a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
+        return ProjectedVAE(recipe.build(), recipe.channels, Features.channels)
+
+
 def vae_losses(
-    model: Trained, features: Features, images: Tensor, recipe: VAERecipe, progress: float, key: tuple[Any, ...]
+    model: ProjectedVAE, features: Features, images: Tensor, recipe: VAERecipe, progress: float, key: tuple[Any, ...]
 ) -> dict[str, Tensor]:
     """Every loss of a batch of images in [-1, 1], and their weighted sum as `loss`; `progress` in [0, 1)."""
     shape = (len(images), recipe.channels, images.shape[-2] // FACTOR, images.shape[-1] // FACTOR)
@@ -207,7 +217,7 @@ def vae_losses(
         "alignment": alignment_weight(*recipe.alignment, progress, recipe.relax_until),
         "kl": recipe.kl,
     }
-    return {**losses, "loss": sum(weights[name] * loss for name, loss in losses.items())}
+    return {**losses, "loss": reduce(add, (weights[name] * loss for name, loss in losses.items()))}
 
 
 def crops(pictures: Sequence[Tensor], side: int, count: int, key: tuple[Any, ...]) -> Tensor:

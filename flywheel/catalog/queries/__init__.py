@@ -1,4 +1,4 @@
-"""Ready queries: one SELECT per file, over the views of the catalog; the first line says what it answers."""
+"""Ready queries: one SELECT per file over the views of the catalog; its first line is the question."""
 
 from __future__ import annotations
 

@@ -1,22 +1,18 @@
-"""Stored signals become cases: one per failure whatever the kind, each signal once, views and fold agree."""
+"""Stored signals become cases: one per failure whatever the kind, each signal once; stored evidence routes them."""
 
 import json
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from flywheel.cases.attribution import affordable, attribute, batches
-from flywheel.cases.capability import load_taxonomy
-from flywheel.cases.events import case_id, event, fold, load_cases
+from flywheel.cases.events import case_id, event, load_cases
 from flywheel.cases.stored import gather, route_stored
 from flywheel.catalog import database as catalog
-from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
+from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
-from flywheel.signals.suite import Prompt
 
 
 @pytest.fixture
@@ -39,15 +35,15 @@ def close(workspace: Workspace, round_: int) -> None:
     Ledger(workspace, "case_events").append([event(c, round_, "passed", {}) for c in cases], key=f"close/{round_}")
 
 
-def agree(workspace: Workspace) -> dict[str, str]:
-    """Status by case id, the same from SQL and from Python."""
+def statuses(workspace: Workspace) -> dict[str, str]:
+    """Status by case id: of the loaded cases, which the catalog's view agrees with."""
     rows = catalog.query(workspace, "select case_id, status, track, capability, prompt_id, prompt, round from cases")
-    folded = load_cases(workspace)
+    cases = load_cases(workspace)
     assert {r.pop("case_id"): r for r in rows} == {
         c.case_id: {k: getattr(c, k) for k in ("status", "track", "capability", "prompt_id", "prompt", "round")}
-        for c in folded.values()
+        for c in cases.values()
     }
-    return {i: c.status for i, c in folded.items()}
+    return {i: c.status for i, c in cases.items()}
 
 
 def test_one_failure_is_one_case_across_kinds_and_spellings(workspace: Workspace):
@@ -62,11 +58,31 @@ def test_one_failure_is_one_case_across_kinds_and_spellings(workspace: Workspace
         key="a",
     )
     assert gather(workspace) == {"detected": 1}
-    (found,) = Ledger(workspace, "case_events").rows()
-    assert found["case_id"] == case_id("suite-7", "count") and found["prompt_id"] == "suite-7"
-    evidence = json.loads(found["evidence"])
+    (case,) = Ledger(workspace, "case_events").rows()
+    assert case["case_id"] == case_id("suite-7", "count") and case["prompt_id"] == "suite-7"
+    evidence = json.loads(case["evidence"])
     assert evidence["count"] == 3 and evidence["kinds"] == ["arena", "feedback", "mining"] and evidence["sure"]
     assert {s["signal_id"] for s in evidence["signals"]} == {"1", "2", "3"}
+
+
+def test_prompts_are_the_same_where_their_normal_forms_are(workspace: Workspace):
+    spellings = ("a sign “ＯＰＥＮ”, in STRASSE", 'A sign: "open" in Straße?', ' a sign\u00a0"Open"; in strasse…')
+    symbols = ("🐱", "🐶", "?!")  # without letters and digits a prompt stands for itself
+    rows = [signal(str(n), f"user-{n}", p, capability="text") for n, p in enumerate((*spellings, *symbols))]
+    add(workspace, *rows, key="a")
+    assert gather(workspace) == {"detected": 4}
+    assert {normalise(p) for p in spellings} == {'a sign "open" in strasse'} and {normalise(p) for p in symbols} == {""}
+    assert load_cases(workspace).keys() == {case_id(f"user-{n}", "text") for n in (0, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("number", range(0x20))
+def test_a_stored_failure_is_found_by_its_id_whatever_its_prompt_id_contains(workspace: Workspace, number: int):
+    name = f'a\\{chr(number)}"\u2028🐱'
+    mined = {"kind": "mining", "verifier": "seeds", "evidence": json.dumps({"seeds": 4, "seeds_passed": 1})}
+    add(workspace, signal("1", name, "three cats", capability=f"c{name}", **mined), key="a")
+    gather(workspace)
+    assert route_stored(workspace, Attribution(seeds=3)) == {"rl": 1}  # the evidence has the case's id
+    assert load_cases(workspace).keys() == {case_id(name, f"c{name}")}
 
 
 def test_edits_of_other_references_are_other_cases(workspace: Workspace):
@@ -81,12 +97,12 @@ def test_signals_count_once_and_reopen_what_was_closed(workspace: Workspace):
     assert gather(workspace) == {"detected": 1} and gather(workspace) == {}
     add(workspace, signal("2", "p", "three cats", **row), signal("1", "p", "three cats", **row), key="b")
     assert gather(workspace) == {"seen": 1}
-    assert set(agree(workspace).values()) == {"detected"}
+    assert set(statuses(workspace).values()) == {"detected"}
     close(workspace, 1)
-    assert set(agree(workspace).values()) == {"closed"}
+    assert set(statuses(workspace).values()) == {"closed"}
     add(workspace, signal("3", "p", "three cats", **row), key="c")
     assert gather(workspace, round_=1) == {"failed": 1}
-    assert set(agree(workspace).values()) == {"re-opened"}
+    assert set(statuses(workspace).values()) == {"re-opened"}
 
 
 def test_a_gather_killed_before_its_events_starts_again(workspace: Workspace):
@@ -123,85 +139,7 @@ def test_stored_probes_of_all_rounds_decide_the_track(workspace: Workspace):
     assert route_stored(workspace, settings) == counts
     tracks = {c.prompt_id: c.track for c in load_cases(workspace).values()}
     assert tracks["thin"] == "unsure" and tracks["unknown"] is None and tracks["mined"] == "rl"
-    assert set(agree(workspace).values()) == {"detected", "routed"}
+    assert set(statuses(workspace).values()) == {"detected", "routed"}
     assert route_stored(workspace, settings) == {}  # nothing changed
     Ledger(workspace, "probes").append([stored("thin", 2, 2, 0)], key="q")
     assert route_stored(workspace, settings, round_=2) == {"human": 1}  # its seeds of both rounds are enough
-
-
-def test_unsure_says_why():
-    columns = {"seeds": [1, None, 3, 3], "seeds_passed": [0, None, 0, 0], "density": [1.0, None, None, 24.0]}
-    table = pa.table(
-        columns | {k: pa.nulls(4, pa.int64()) for k in ("enhanced_seeds", "enhanced_passed")}
-    ).append_column("enhanced", pa.nulls(4, pa.string()))
-    found = attribute(table, Attribution(seeds=3, min_seeds=3, unsure_margin=2))
-    assert {t for t, _ in found} == {"unsure"}
-    assert [r.split(":")[1].split(",")[0].strip() for _, r in found] == [
-        "only 1 seeds were tried",
-        "not experimented on yet",
-        "none of 3 seeds passes",
-        "none of 3 seeds passes",
-    ]
-
-
-def test_the_budget_pays_for_the_first_prompts_in_whole_batches():
-    prompts = [Prompt(str(n), str(n), "t2i", (), ()) for n in range(70)]
-    assert len(affordable(prompts, Attribution(seeds=3, budget=41))) == 10
-    assert [len(b) for b in batches(affordable(prompts, Attribution(seeds=3)))] == [32, 32, 6]
-
-
-EXPECTED = {"text": {"expected": "OPEN"}}
-
-
-def test_capability_from_evidence():
-    said = {
-        ("text", "a sign that says OPEN", ""): "typography",
-        ("text", "a sign that says 营业中", ""): "typography",  # Latin or not is told from what was expected
-        ("written", "a slide titled “Plan”", ""): "slides",
-        ("user", "a dog on a sofa", "the fingers look odd"): "portrait",
-        ("user", "a dog", "Misspelled words"): "typography",
-        ("question", "a red dog", "Is the dog red?"): "color",
-        ("user", 'the word "你好"', ""): "multilingual_text",
-        ("alignment", "three cats", ""): "count",
-        ("alignment", "a cat", ""): "instruction_following",
-    }
-    rows = [
-        {"verifier": v, "task": "t2i", "prompt": p, "evidence": json.dumps({"reason": r} | EXPECTED.get(v, {}))}
-        for v, p, r in said
-    ]
-    found = load_taxonomy().tell(rows)
-    assert [c for c, _ in found] == list(said.values())
-    assert found[0][1] and not found[-1][1]
-    edit = {"verifier": "user", "task": "ti2i", "prompt": "add a hat", "evidence": '{"reason": "not the same person"}'}
-    other = edit | {"verifier": "text", "evidence": '{"expected": "营业中"}', "task": "t2i"}
-    assert [c for c, _ in load_taxonomy().tell([edit, other])] == ["identity", "multilingual_text"]
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("[capabilities]\na = 'x'\n[[rule]]\ncapability = 'b'", "not under"),
-        ("[capabilities]\na = 'x'\n[[rule]]\ncapability = 'a'\nprompt = '('\n[[rule]]\ncapability = 'a'", "regular"),
-        ("[capabilities]\na = 'x'\n[[rule]]\ncapability = 'a'\nprompt = 'x'", "last rule"),
-        ("[[rule]]\nwhat = 1", "unknown key"),
-    ],
-)
-def test_a_faulty_taxonomy_is_the_users_to_fix(tmp_path: Path, text: str, fault: str):
-    path = tmp_path / "t.toml"
-    path.write_text(text)
-    with pytest.raises(UsageError, match=fault):
-        load_taxonomy(path)
-
-
-def test_the_taxonomy_covers_what_synthesis_and_suites_name():
-    from curation.synthesis import capabilities
-    from flywheel.signals.importers import DPG_CAPABILITY, GENEVAL_CAPABILITY
-
-    named = {*capabilities(), *DPG_CAPABILITY.values(), *GENEVAL_CAPABILITY.values()}
-    assert named <= load_taxonomy().capabilities.keys()
-
-
-def test_fold_ignores_more_signals_and_late_older_rounds():
-    base = {"case_id": "c", "capability": "count", "track": None, "prompt_id": "p", "prompt": "x"}
-    rows = [base | {"round": r, "kind": k} for r, k in [(1, "detected"), (2, "passed"), (1, "remedied"), (3, "seen")]]
-    assert fold(rows)["c"].status == "closed" and not fold(rows)["c"].is_open

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel.cases import fold as case_fold
-from flywheel.cases.events import case_id, detect, event, fold, load_cases, retest
+from flywheel.cases.events import detect, event, load_cases, retest
 from flywheel.catalog import database as catalog
 from flywheel.catalog.queries import ready
 from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from tests.flywheel.cases.test_events import signal
+from tests.flywheel.cases.builders import signal
 
 
 @pytest.fixture
@@ -27,24 +27,6 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_every_documented_view_answers_on_an_empty_workspace(workspace: Workspace):
     for row in catalog.documentation():
         assert catalog.query(workspace, f"select * from {row['view']}") == []
-
-
-def test_sql_fold_equals_python_fold(workspace: Workspace):
-    ledger = Ledger(workspace, "case_events")
-    detected = detect([signal(p, "count", False) for p in "abc"], {}, 1)
-    ledger.append(detected, key="detect/1")
-    known = load_cases(workspace)
-    ledger.append([event(c, 1, "routed", {}, track="rl") for c in known.values()], key="route/1")
-    ledger.append([event(c, 2, "remedied", {}) for c in load_cases(workspace).values()], key="remedy/2")
-    results = {("a", "count"): True, ("b", "count"): False}
-    ledger.append(retest(results, load_cases(workspace), 2), key="retest/2")
-    rows = {r["prompt_id"]: r for r in catalog.query(workspace, "select * from cases")}
-    assert {p: r["status"] for p, r in rows.items()} == {"a": "closed", "b": "re-opened", "c": "remedied"}
-    assert {r["track"] for r in rows.values()} == {"rl"}
-    assert rows["a"]["fixed_in"] == 2 and rows["b"]["fixed_in"] is None
-    folded = fold(ledger.rows())
-    assert {c.prompt_id: c.is_open for c in folded.values()} == {"a": False, "b": True, "c": True}
-    assert {r["case_id"] for r in rows.values()} == folded.keys()
 
 
 def test_the_kept_fold_changes_no_answer(workspace: Workspace):
@@ -88,11 +70,11 @@ def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspac
     def meanwhile(owner: object, name: str, prompt: str, *, before: bool) -> None:
         real = getattr(owner, name)
 
-        def function(*given: object, **options: object) -> object:
+        def function(*arguments: object, **options: object) -> object:
             monkeypatch.setattr(owner, name, real)
-            found = None if before else real(*given, **options)
+            result = None if before else real(*arguments, **options)
             ledger.append(detect([signal(prompt, "count", False)], {}, 1), key=prompt)
-            return real(*given, **options) if before else found
+            return real(*arguments, **options) if before else result
 
         monkeypatch.setattr(owner, name, function)
 
@@ -102,20 +84,6 @@ def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspac
     assert [r["prompt_id"] for r in catalog.query(workspace, "select prompt_id from cases order by all")] == list("abc")
 
 
-def test_ready_queries_answer(workspace: Workspace):
-    assert all(catalog.query(workspace, q.sql) == [] for q in ready().values())
-    Ledger(workspace, "signals").append([signal(p, "count", p == "a") for p in "abc"], key="s")
-    Ledger(workspace, "case_events").append(detect([signal("b", "count", False)], {}, 1), key="d")
-    result = {"fixed": [case_id("b", "count")], "broken": [case_id("z", "count")]}
-    Ledger(workspace, "rounds").append([{"round": 2, "result": json.dumps(result)}], key="r")
-    answers = {name: catalog.query(workspace, q.sql) for name, q in ready().items()}
-    (rate,) = answers["failure_rate"]
-    assert (rate["prompts"], rate["failures"], rate["failure_rate"]) == (3, 2, 0.6667)
-    changes = {r["capability"]: (r["fixed"], r["broken"]) for r in answers["fixed_and_broken"]}
-    assert changes == {"count": (1, 0), "never failed before": (0, 1)}
-    assert [(r["status"], r["cases"]) for r in answers["open_cases"]] == [("detected", 1)]
-
-
 def test_asked_from_standard_input(workspace: Workspace):
     asked = "select 1 as one;\nselect nope;\n.no_such\n.queries\nselect 2\n as two"
     command = [sys.executable, "-m", "flywheel.cli", "sql", "-w", str(workspace.root), "--json"]
@@ -123,13 +91,6 @@ def test_asked_from_standard_input(workspace: Workspace):
     first, questions, last = map(json.loads, out.stdout.splitlines())
     assert (first, last, len(questions)) == ([{"one": 1}], [{"two": 2}], len(ready()))
     assert "nope" in out.stderr and "no ready query 'no_such'" in out.stderr and out.returncode == 0
-
-
-def test_appending_twice_under_one_key_records_once(workspace: Workspace):
-    ledger = Ledger(workspace, "case_events")
-    rows = detect([signal("a", "count", False)], {}, 1)
-    assert ledger.append(rows, key="k") and not ledger.append(rows, key="k")
-    assert len(ledger.rows()) == 1 and ledger.has("k") and not ledger.has("other")
 
 
 def test_export_holds_every_view_and_is_readable_by_any_client(workspace: Workspace, tmp_path: Path):

@@ -39,10 +39,10 @@ DMD = 'base = "dmd-tiny"\nsteps = 1\nside = 32\nbatch = 2\nfake_updates = 1\nsig
 
 
 def call(*arguments: object) -> dict:
-    """What a verb prints with --json."""
-    found = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return json.loads(found.stdout.splitlines()[-1])
+    """The output of a verb with --json."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_from_prompts_to_a_students_picture(tmp_path, start):
@@ -52,8 +52,8 @@ def test_from_prompts_to_a_students_picture(tmp_path, start):
     prompts, recipe, distilled = tmp_path / "p.jsonl", tmp_path / "rl.toml", tmp_path / "dmd.toml"
     recipe.write_text(RL)
     distilled.write_text(DMD)
-    made = call("rl", "prompts", "-w", workspace.root, "--output", prompts, "--capability", "object", "--count", 3)
-    assert made == {"object": 3} and not {p.text for p in load_suite(prompts)} & {p.text for p in suite}
+    counts = call("rl", "prompts", "-w", workspace.root, "--output", prompts, "--capability", "object", "--count", 3)
+    assert counts == {"object": 3} and not {p.text for p in load_suite(prompts)} & {p.text for p in suite}
     held = [{"prompt_id": p.prompt_id, "prompt": p.text, "task": p.task, "checks": list(p.checks)} for p in suite[:1]]
     held_out = write_rows(tmp_path / "h.jsonl", held)
     common = ("--prompts", prompts, "--checkpoint", start.path)
@@ -67,7 +67,7 @@ def test_from_prompts_to_a_students_picture(tmp_path, start):
     assert (drawn["steps"], drawn["cfg"]) == (2, 1.0)
     with pytest.raises(UsageError, match="give either --checkpoint DIR or --workspace W"):
         call("distil", "--prompts", prompts, "--output", tmp_path / "x")
-    with pytest.raises(UsageError, match="is no file: give a suite"):
+    with pytest.raises(UsageError, match="is not a file: pass a suite"):
         call("distil", "--prompts", tmp_path / "none.jsonl", *common[2:], "--output", tmp_path / "x")
 
 
@@ -84,8 +84,8 @@ def test_a_rounds_rl_remedy_is_followed_with_one_command(tmp_path, start):
         write(folder, rule, base="rl-tiny", pins={}, suite=suite, retrieved=lambda *_: (), seed=number)
         recipe = folder / "recipe.toml"
         recipe.write_text(SMALL + "held_out = 2\n" + recipe.read_text().split("\n", 1)[1])
-    made = call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--output", tmp_path / "rl")
-    config = read_json(Path(made["checkpoint"]) / "config.json")
+    trained = call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--output", tmp_path / "rl")
+    config = read_json(Path(trained["checkpoint"]) / "config.json")
     assert config["rl"]["weights"].keys() == {"*", *rule["categories"]} and config["rl"]["steps"] == 1
     (line,) = read_metrics(tmp_path / "rl" / "metrics.jsonl")
     assert {"instruction"} <= line["held_out"].keys() == line["rewards"].keys()

@@ -40,8 +40,8 @@ def test_from_suites_and_users_to_routed_cases(tmp_path: Path):
     assert scored["score"] == 0 and scored["images"] == 4
     assert flywheel("signals", "mine", lines(tmp_path / "j.jsonl", JUDGEMENTS), "-w", w)["self"] == 2
     event = {"event_id": "1", "prompt": "A photo of two cats", "thumbs": "down", "reason": "there are too many cats"}
-    found = flywheel("signals", "import", lines(tmp_path / "f.jsonl", [event, {}]), "-w", w)
-    assert (found["imported"], found["quarantined"]) == (1, 1)
+    counts = flywheel("signals", "import", lines(tmp_path / "f.jsonl", [event, {}]), "-w", w)
+    assert (counts["imported"], counts["quarantined"]) == (1, 1)
     assert flywheel("signals", "fold", "-w", w) == {"recorded": 0}
     routed = flywheel("signals", "route", "-w", w)
     assert routed["events"] == {"detected": 8}  # the user's is the suite's own failing prompt
@@ -57,9 +57,9 @@ def test_ratings_per_capability(tmp_path: Path):
         r | {"style_a": json.loads(r["style_a"]), "style_b": json.loads(r["style_b"])} for r in world(300, styles=True)
     ]
     assert flywheel("arena", "import", lines(tmp_path / "b.jsonl", rows), "-w", w)["imported"] == 300
-    found = flywheel("arena", "ratings", "-w", w, "--rounds", 20, "--style")
-    assert {r["capability"] for r in found} == {"overall", "text"} and len(found) == 10
-    assert all(r["low"] < r["rating"] < r["high"] for r in found)
+    ratings = flywheel("arena", "ratings", "-w", w, "--rounds", 20, "--style")
+    assert {r["capability"] for r in ratings} == {"overall", "text"} and len(ratings) == 10
+    assert all(r["low"] < r["rating"] < r["high"] for r in ratings)
     with pytest.raises(UsageError, match="no such battles"):
         flywheel("arena", "ratings", "-w", w, "--capability", "slides")
     with pytest.raises(UsageError, match="FLYWHEEL_FEEDBACK_TOKEN"):

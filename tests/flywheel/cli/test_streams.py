@@ -25,8 +25,8 @@ def flywheel(*arguments: object) -> str:
 def test_synthetic_text_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curation.synthesis.source._PART", 2)
     asked = ("synthesise", "text", "--style", "comic", "--script", "japanese", "--side", 384, "--count", 2)
-    made = json.loads(flywheel(*asked, "--output", tmp_path / "a", "--json"))
-    assert made["samples"] == 2
+    summary = json.loads(flywheel(*asked, "--output", tmp_path / "a", "--json"))
+    assert summary["samples"] == 2
     rows = [json.loads(line) for line in (tmp_path / "a" / "captions.jsonl").read_text().splitlines()]
     assert all(Image.open(tmp_path / "a" / r["file"]).height == 384 for r in rows)
 

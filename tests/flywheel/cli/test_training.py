@@ -46,25 +46,25 @@ def test_a_phase(tmp_path, recipe):
     manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(20)}])
     command = ("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run", "--steps", 2, "--json")
     first = flywheel(*command)
-    made = json.loads(first.stdout)
-    assert made["step"] == 2 and made["samples"] == 8 and made["loss"] > 0 and "training tiny" in first.stderr
-    assert Checkpoint(tmp_path / "run" / "final").fingerprint == made["fingerprint"]
-    assert json.loads(flywheel(*command).stdout) == made
+    result = json.loads(first.stdout)
+    assert result["step"] == 2 and result["samples"] == 8 and result["loss"] > 0 and "training tiny" in first.stderr
+    assert Checkpoint(tmp_path / "run" / "final").fingerprint == result["fingerprint"]
+    assert json.loads(flywheel(*command).stdout) == result
     assert "belongs to another run" in wrong(*command, "--seed", 3)
 
 
 def test_latents_encoded_once_train_the_same_model(tmp_path, recipe):
     (tmp_path / "shards").mkdir()
     manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(8)}, {"rows": card_rows(8, task="ti2i")}])
-    given = ("--recipe", recipe, "--shards", manifest)
-    assert "give --autoencoder" in wrong("latents", *given, "--output", tmp_path / "latents")
-    flywheel("train", *given, "--output", tmp_path / "parent", "--steps", 1)
+    common = ("--recipe", recipe, "--shards", manifest)
+    assert "give --autoencoder" in wrong("latents", *common, "--output", tmp_path / "latents")
+    flywheel("train", *common, "--output", tmp_path / "parent", "--steps", 1)
     parent = tmp_path / "parent" / "final"
-    again = ("train", *given, "--init", parent, "--steps", 2, "--json", "--output")
+    again = ("train", *common, "--init", parent, "--steps", 2, "--json", "--output")
     now = json.loads(flywheel(*again, tmp_path / "now").stdout)
     recipe.write_text(f"{RECIPE}latents = '{tmp_path / 'latents'}'")
     assert "write them with flywheel latents" in wrong(*again, tmp_path / "cached")
-    done = flywheel("latents", *given, "--autoencoder", parent, "--output", tmp_path / "latents", "--json")
+    done = flywheel("latents", *common, "--autoencoder", parent, "--output", tmp_path / "latents", "--json")
     assert json.loads(done.stdout) == {"latents": str(tmp_path / "latents"), "shards": 2, "rows": 16, "skipped": 0}
     cached = json.loads(flywheel(*again, tmp_path / "cached").stdout)
     assert cached["fingerprint"] == now["fingerprint"] and cached["loss"] == now["loss"]
@@ -89,8 +89,8 @@ def test_wrong_usage_says_what_to_do(tmp_path, recipe):
     recipe.write_text(RECIPE + 'condition = "elmo"')
     (tmp_path / "shards").mkdir()
     manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(20)}])
-    found = wrong("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run")
-    assert "unknown condition encoder 'elmo'" in found
+    message = wrong("train", "--recipe", recipe, "--shards", manifest, "--output", tmp_path / "run")
+    assert "unknown condition encoder 'elmo'" in message
 
 
 def test_a_vae(tmp_path):
@@ -105,7 +105,7 @@ def test_a_vae(tmp_path):
     command = ("train", "vae", "--images", pictures, "--output", tmp_path / "vae", "--preset", preset, "--steps", 2)
     done = flywheel(*command, "--json")
     assert "left out: small.png: 20x20 is smaller than 32" in done.stderr
-    made = json.loads(done.stdout)
-    (row,) = evaluate([made["vae"]], load_photographs(pictures, side=32), side=32, texts=1)
+    result = json.loads(done.stdout)
+    (row,) = evaluate([result["vae"]], load_photographs(pictures, side=32), side=32, texts=1)
     assert row["layout"] == "f16c8"
-    assert "is no folder" in wrong("train", "vae", "--images", tmp_path / "none", "--output", tmp_path / "other")
+    assert "is not a folder" in wrong("train", "vae", "--images", tmp_path / "none", "--output", tmp_path / "other")

@@ -37,15 +37,15 @@ from curation.policy.reader import load_policy
 from flywheel.core.workspace import Workspace
 from training.ray_train import train_on_ray
 from training.recipes import recipe
-from training.worker import Run
+from training.worker import TrainingRun
 
 def kill_when(reached, victim):
     def watch():
         while not reached():
             time.sleep(0.05)
-        found = victim()
+        node_to_kill = victim()
         out["killed"] = out.get("killed", 0) + 1
-        nodes.remove_node(found, allow_graceful=False)
+        nodes.remove_node(node_to_kill, allow_graceful=False)
     threading.Thread(target=watch, daemon=True).start()
 
 def hosts_training():
@@ -61,13 +61,13 @@ curation.sources.ingest.ingest(workspace, folder / "source", folder / "source" /
 with cluster():
     out["code"] = ray.get(ray.remote(lambda: __import__("curation").__file__).remote())
     kill_when(lambda: any(workspace.root.glob("scores/*/*.parquet")), lambda: two[1])
-    found = curate(workspace, load_policy("demo"))
-    out |= {k: getattr(found, k) for k in ("input", "admitted", "dropped", "quarantined")}
+    curated = curate(workspace, load_policy("demo"))
+    out |= {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
     two[1] = node()
     steps = 60
-    run = Run(
+    run = TrainingRun(
         out_dir=str(folder / "run"),
-        sources=[{"manifest": found.manifest}],
+        sources=[{"manifest": curated.manifest}],
         recipe=recipe("tiny").change(
             batch={64: 8}, resolution={64: 64}, checkpoint_every=10, validate_every=30
         ).to_dict(),
@@ -110,7 +110,7 @@ def test_a_worker_killed_before_it_registers_costs_nothing():
     program = """
 from flywheel.core.cluster import cluster, run_all
 with cluster(2):
-    assert sorted(found for _, found in run_all(lambda x: x + 1, [(n,) for n in range(4)])) == [1, 2, 3, 4]
+    assert sorted(result for _, result in run_all(lambda x: x + 1, [(n,) for n in range(4)])) == [1, 2, 3, 4]
 """
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True) as driver:
         killed = False

@@ -8,7 +8,8 @@ import pytest
 from flywheel.core.errors import UsageError
 from flywheel.remedies import index as module
 from flywheel.remedies.index import VectorIndex, build, image_embedder
-from tests.curation.test_scorers import tiny_clip  # noqa: F401 - a fixture
+from flywheel.remedies.retrieval import captions
+from tests.curation.scorers.conftest import tiny_clip  # noqa: F401 - a fixture
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 32) -> np.ndarray:
@@ -27,8 +28,8 @@ def test_a_large_index_finds_what_exact_search_finds(monkeypatch: pytest.MonkeyP
 
     lists = faiss.downcast_index(large.base_index)
     assert 1 < lists.nprobe < lists.nlist  # not simply everything
-    _, found = large.search(queries, 100)
-    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, exact)]) >= 95
+    _, nearest = large.search(queries, 100)
+    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(nearest, exact)]) >= 95
     cosines, rows = large.search(vectors[:5], 1)
     assert rows[:, 0].tolist() == [0, 1, 2, 3, 4] and cosines[:, 0] == pytest.approx(1, abs=2e-3)
 
@@ -61,13 +62,22 @@ def test_scarcity_tells_thin_categories_from_dense_ones(monkeypatch: pytest.Monk
     vectors = unit(rng, 2000)
     known = {"dense": unit(rng, 20), "thin": -unit(rng, 20)}
     index = VectorIndex(tuple(map(str, range(2000))), build(vectors), lambda queries: np.stack(queries))
-    found = index.scarcity({k: list(v) for k, v in known.items()}, neighbours=8, sparse=25)
-    assert found["thin"]["sparse_share"] == 1 and found["dense"]["sparse_share"] < 0.6
-    assert found["dense"]["median_percentile"] > 25 > found["thin"]["median_percentile"]
+    scarcity = index.scarcity({k: list(v) for k, v in known.items()}, neighbours=8, sparse=25)
+    assert scarcity["thin"]["sparse_share"] == 1 and scarcity["dense"]["sparse_share"] < 0.6
+    assert scarcity["dense"]["median_percentile"] > 25 > scarcity["thin"]["median_percentile"]
+
+
+def test_a_removed_category_is_scarce_and_a_common_one_is_not(base: Path):
+    rows = [r for r in captions(base) if '"' not in r[1]]
+    index = VectorIndex.build(rows)
+    words = [f'the word "{w}" in red letters' for w in ("MILK", "TAXI", "SALE")]
+    shapes = [c for _, c in rows[:3]]
+    scarcity = index.scarcity({"typography": words, "object": shapes}, neighbours=8, sparse=25)
+    assert scarcity["typography"]["sparse_share"] == 1 and scarcity["object"]["sparse_share"] < 0.5
 
 
 def test_pictures_are_indexed_by_the_clip_that_one_names(tiny_clip: Path):  # noqa: F811
-    from tests.curation.test_scorers import encoded, texture
+    from tests.curation.corpus import encoded, texture
 
     embed = image_embedder(f"local-dir:{tiny_clip}", str(tiny_clip / "open_clip_pytorch_model.bin"))
     pictures = [encoded(texture(n)) for n in range(4)]

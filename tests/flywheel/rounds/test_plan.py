@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from flywheel.cases.events import detect, fold
 from flywheel.presets import load_preset
 from flywheel.rounds.plan import make_plan
-from tests.flywheel.cases.test_events import signal
+from tests.flywheel.cases.builders import detected, signal
 from tests.flywheel.plans import entry, pins, round_plan
 
 
@@ -13,7 +12,7 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
     preset = load_preset("demo")
     signals = [signal(f"p{i}", "count", False) for i in range(10)] + [signal(f"q{i}", "text", False) for i in range(30)]
     signals += [signal("x", "rare", False)]
-    cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
+    cases = list(detected(signals, track="pretraining").values())
     plan = make_plan(cases, pins("checkpoints/a"), round_=2, preset=preset)
     shares = {m.slice: m.share for m in plan.mix}
     assert plan.targets == ("text", "count") and "rare" not in shares
@@ -26,7 +25,7 @@ def test_plan_shares_follow_the_cases_and_name_their_reason():
 def test_plan_keeps_what_promoted_rounds_repaired():
     preset = load_preset("demo")
     signals = [signal(f"p{i}", "count", False) for i in range(10)]
-    cases = [c.__class__(**{**vars(c), "track": "pretraining"}) for c in fold(detect(signals, {}, 1)).values()]
+    cases = list(detected(signals, track="pretraining").values())
     second = round_plan(2, entry("base", 0.4), entry("text", 0.6, samples=9))
     third = make_plan(cases, pins("a"), [round_plan(1), second], round_=3, preset=preset)
     base, kept, count = third.mix
@@ -41,10 +40,7 @@ def test_plan_keeps_what_promoted_rounds_repaired():
 
 def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
     preset = load_preset("demo")
-    cases = [
-        c.__class__(**{**vars(c), "track": "human"})
-        for c in fold(detect([signal(f"p{i}", "count", False) for i in range(9)], {}, 1)).values()
-    ]
+    cases = list(detected([signal(f"p{i}", "count", False) for i in range(9)], track="human").values())
     assert make_plan(cases, pins(), round_=1, preset=preset).targets == ()
     later = make_plan(cases, pins("a"), round_=2, preset=preset)
     assert later.targets == () and later.waiting == {"human": 9}

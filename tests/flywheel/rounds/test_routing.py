@@ -1,4 +1,4 @@
-"""Error attribution on a real, hardly trained checkpoint: within its budget, once, and going on where it stopped."""
+"""Routing with a real, hardly trained checkpoint: within its budget, once, and resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flywheel.rounds.routing import experiment, route
 from flywheel.signals.suite import Prompt
 from tests.flywheel.cases.test_events import signal
 from tests.training.snapshots import card_rows, write_snapshot
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 from training.recipes import recipe
 
@@ -26,13 +26,13 @@ SUITE = [Prompt(f"p{n}", f"please draw {n} green stars", "t2i", (), (COUNT | {"c
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path]:
-    found = Workspace(tmp_path_factory.mktemp("experiment") / "w")
-    manifest = write_snapshot(found.path("pool"), [{"rows": card_rows(70)}])
+    workspace = Workspace(tmp_path_factory.mktemp("experiment") / "w")
+    manifest = write_snapshot(workspace.path("pool"), [{"rows": card_rows(70)}])
     tiny = recipe("tiny", batch={64: 4}, resolution={64: 32}, channels=16, text_tokens=16, t2i_share=1.0)
-    checkpoint = train(found.path("run"), [Source(manifest=manifest)], tiny, steps=1).path
+    checkpoint = train(workspace.path("run"), [MixSource(manifest=manifest)], tiny, steps=1).path
     rows = detect([signal(p.prompt_id, "count", False) | {"prompt": p.text} for p in SUITE], {}, 1)
-    Ledger(found, "case_events").append(rows, key="detect/1")
-    return found, checkpoint
+    Ledger(workspace, "case_events").append(rows, key="detect/1")
+    return workspace, checkpoint
 
 
 def test_a_budget_is_spent_on_what_was_tried_least_and_the_rest_is_unsure(world: tuple[Workspace, Path]):
@@ -63,8 +63,9 @@ def test_a_budget_is_spent_on_what_was_tried_least_and_the_rest_is_unsure(world:
 
 
 def test_a_case_without_a_prompt_in_the_suite_waits_for_stored_evidence(tmp_path: Path):
-    other = Workspace(tmp_path / "w")
+    workspace = Workspace(tmp_path / "w")
     rows = detect([signal("user-1", "count", False)], {}, 1)
-    Ledger(other, "case_events").append(rows, key="detect/1")
-    (case,) = route(other, SUITE, other.path("none"), list, round_=1, preset=load_preset("quick"), seed=0)
-    assert case.track == "unsure" and not Ledger(other, "probes").rows()
+    Ledger(workspace, "case_events").append(rows, key="detect/1")
+    route(workspace, SUITE, workspace.path("none"), list, round_=1, preset=load_preset("quick"), seed=0)
+    (case,) = load_cases(workspace).values()
+    assert case.track == "unsure" and not Ledger(workspace, "probes").rows()

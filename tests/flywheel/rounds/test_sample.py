@@ -21,9 +21,9 @@ from flywheel.rounds.sample import parse_size, promoted_checkpoint, sample_pictu
 from flywheel.signals.mining import read_judgements
 from flywheel.signals.self_evaluation import self_evaluate
 from flywheel.signals.suite import load_suite
-from tests.flywheel.cli.test_main import flywheel, wrong
+from tests.flywheel.cli.command import flywheel, wrong
 from tests.training.snapshots import card_rows, write_snapshot
-from training.data.plan import Source
+from training.data.plan import MixSource
 from training.phase import train
 from training.recipes import recipe
 
@@ -35,28 +35,28 @@ def checkpoint(tmp_path_factory):
     tiny = recipe("tiny", batch={64: 4}, resolution={64: 32}, channels=16, text_tokens=16, t2i_share=1.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield train(folder / "run", [Source(manifest=manifest)], tiny, steps=1).path
+    yield train(folder / "run", [MixSource(manifest=manifest)], tiny, steps=1).path
     torch.set_num_threads(threads)
 
 
 def test_a_picture_is_a_function_of_the_request(checkpoint, tmp_path):
     def draw(output: str, **request):
-        made = sample_pictures(checkpoint, "A red disc!", output=tmp_path / output, **({"steps": 2} | request))
-        return [open(path, "rb").read() for path in made["images"]], made
+        summary = sample_pictures(checkpoint, "A red disc!", output=tmp_path / output, **({"steps": 2} | request))
+        return [open(path, "rb").read() for path in summary["images"]], summary
 
-    two, made = draw("a", seed=3, count=2)
-    assert (made["size"], made["steps"], made["seeds"], made["step"]) == ("32x32", 2, [3, 4], 1)
+    two, summary = draw("a", seed=3, count=2)
+    assert (summary["size"], summary["steps"], summary["seeds"], summary["step"]) == ("32x32", 2, [3, 4], 1)
     assert draw("b", seed=4)[0] == two[1:] and two[0] != two[1]
-    assert all(Image.open(path).size == (32, 32) for path in made["images"])
-    sheet = np.asarray(Image.open(made["grid"]))
+    assert all(Image.open(path).size == (32, 32) for path in summary["images"])
+    sheet = np.asarray(Image.open(summary["grid"]))
     assert sheet.shape[1] > 2 * 32 * 4 and sheet[:128, :128].std() > 0
 
     reference = tmp_path / "ref.png"
     Image.new("RGB", (40, 30), "blue").save(reference)
-    edited, other = draw("a", seed=3, references=[reference], size=(16, 32))
-    assert other["size"] == "32x16" and edited[0] != two[0]
+    edited, wide = draw("a", seed=3, references=[reference], size=(16, 32))
+    assert wide["size"] == "32x16" and edited[0] != two[0]
     assert len(list((tmp_path / "a").iterdir())) == 5  # requests never overwrite each other
-    assert made["images"][0].split("/")[-1].startswith("a-red-disc-")
+    assert summary["images"][0].split("/")[-1].startswith("a-red-disc-")
 
 
 def test_the_last_promoted_checkpoint_is_taken(tmp_path):
@@ -96,8 +96,8 @@ def test_the_command(checkpoint, tmp_path):
     out = flywheel(
         "sample", "a disc", "--checkpoint", checkpoint, "--size", "32x16", "--steps", 1, "--output", tmp_path, "--json"
     )
-    made = json.loads(out.stdout)
-    assert Image.open(made["images"][0]).size == (32, 16) and Image.open(made["grid"]).size[0] > 32
+    summary = json.loads(out.stdout)
+    assert Image.open(summary["images"][0]).size == (32, 16) and Image.open(summary["grid"]).size[0] > 32
 
 
 def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(checkpoint, tmp_path):

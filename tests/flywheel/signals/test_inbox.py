@@ -21,16 +21,16 @@ def drop(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    made = Workspace(tmp_path / "w")
+    filled = Workspace(tmp_path / "w")
     events = [{"event_id": str(n), "prompt": "a cat", "thumbs": "down"} for n in range(3)]
-    drop(made.path("inbox", "feedback", "monday.jsonl"), [*events, {"event_id": "x"}])
-    drop(made.path("inbox", "judgements", "run.jsonl"), JUDGEMENTS)
-    drop(made.path("judgements", "own.jsonl"), JUDGEMENTS[:4])
+    drop(filled.path("inbox", "feedback", "monday.jsonl"), [*events, {"event_id": "x"}])
+    drop(filled.path("inbox", "judgements", "run.jsonl"), JUDGEMENTS)
+    drop(filled.path("judgements", "own.jsonl"), JUDGEMENTS[:4])
     battles = [
         r | {"style_a": json.loads(r["style_a"]), "style_b": json.loads(r["style_b"])} for r in world(20, styles=True)
     ]
-    drop(made.path("inbox", "battles", "votes.jsonl"), battles)
-    return made
+    drop(filled.path("inbox", "battles", "votes.jsonl"), battles)
+    return filled
 
 
 def test_everything_is_imported_once(workspace: Workspace):
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_costs_itself(workspace: Workspace):
     workspace.path("inbox", "feedback", "bad.parquet").write_bytes(b"PAR1 but not really")
     workspace.path("inbox", "feedback", ".half.jsonl").write_text("{")  # still being written: not looked at
     out = CliRunner().invoke(app, ["signals", "collect", "-w", str(workspace.root), "--json"])
-    found = {r["source"]: r["error"] for r in json.loads(out.stdout.splitlines()[-1])}
+    errors = {r["source"]: r["error"] for r in json.loads(out.stdout.splitlines()[-1])}
     assert out.exit_code == 1
-    assert [s for s, e in found.items() if e] == ["inbox/feedback/bad.parquet"] and len(found) == 6
+    assert [s for s, e in errors.items() if e] == ["inbox/feedback/bad.parquet"] and len(errors) == 6
     assert len(Ledger(workspace, "battles").rows()) == 20

@@ -29,19 +29,19 @@ JUDGEMENTS = [
 
 def test_failures_disagreement_and_narrow_passes_are_found():
     table = mine(pa.Table.from_pylist(JUDGEMENTS), Mining(), batch="b")
-    found = {(r["prompt_id"], r["verifier"]): r for r in table.to_pylist()}
-    assert found.keys() == {
+    mined = {(r["prompt_id"], r["verifier"]): r for r in table.to_pylist()}
+    assert mined.keys() == {
         ("bad", "self"),
         ("moody", "seeds"),
         ("argued", "self"),
         ("argued", "judges"),
         ("close", "margin"),
     }
-    moody = found["moody", "seeds"]
+    moody = mined["moody", "seeds"]
     assert json.loads(moody["evidence"]) == {"seeds": 4, "seeds_passed": 3, "failed_seeds": [0]}
     assert moody["score"] == 0.75 and moody["image"] == "moody-0.png" and moody["passed"] is False
-    assert json.loads(found["argued", "judges"]["evidence"])["dissent"] == pytest.approx(2 / 3)
-    assert found["close", "margin"]["image"] == "close-0.png" and found["bad", "self"]["kind"] == "mining"
+    assert json.loads(mined["argued", "judges"]["evidence"])["dissent"] == pytest.approx(2 / 3)
+    assert mined["close", "margin"]["image"] == "close-0.png" and mined["bad", "self"]["kind"] == "mining"
 
 
 def test_thresholds_decide():

@@ -11,7 +11,7 @@ from PIL import Image
 from curation.synthesis.pages import pages
 from flywheel.core.errors import UsageError
 from flywheel.signals.vae_quality import evaluate, load_photographs
-from tests.flywheel.cli.test_main import flywheel, wrong
+from tests.flywheel.cli.command import flywheel, wrong
 from tests.training.tiny_models import tiny_qwen_vae
 from training.data.row_group import to_unit
 from training.models.autoencoder import fit
@@ -49,10 +49,10 @@ def test_pages_are_full_of_text_and_a_function_of_the_seed():
 
 
 def test_photographs_are_cut_square_and_what_is_left_out_is_said(photographs):
-    found = load_photographs(photographs, side=64)
-    assert found.images.shape == (3, 3, 64, 64)
-    assert found.left_out.keys() == {"small.png", "broken.jpg"}
-    assert "40x90 is smaller than 64" in found.left_out["small.png"]
+    loaded = load_photographs(photographs, side=64)
+    assert loaded.images.shape == (3, 3, 64, 64)
+    assert loaded.left_out.keys() == {"small.png", "broken.jpg"}
+    assert "40x90 is smaller than 64" in loaded.left_out["small.png"]
     assert len(load_photographs(photographs, side=64, count=2).images) == 2
     with pytest.raises(UsageError, match="no image of at least 256 pixels"):
         load_photographs(photographs)
@@ -75,4 +75,4 @@ def test_the_command(photographs, checkpoint, tmp_path):
     out = flywheel("evaluate", "vae", checkpoint, "--photographs", photographs, "--side", 64, "--count", 2, "--json")
     (row,) = json.loads(out.stdout)
     assert row["model"] == str(checkpoint) and row["photographs_psnr"] > 25
-    assert "is no folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")
+    assert "is not a folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")

@@ -1,0 +1,68 @@
+"""Captions that describe nothing, and kind, script and language of those that do."""
+
+from __future__ import annotations
+
+import pytest
+
+from curation.scorers import load
+from flywheel.core.scorer import Item
+from tests.curation.scorers.examples import row_of
+
+
+@pytest.mark.parametrize(
+    ("caption", "why"),
+    [
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        ("As an AI language model, I have no access to images.", "refusal"),
+        ("I cannot describe the people in this image", "refusal"),
+        ("抱歉，我无法描述这张图片", "refusal"),
+        ("Image may contain: outdoor, tree", "boilerplate"),
+        ("DSC_0042.JPG", "boilerplate"),
+        ("IMG 1234", "boilerplate"),
+        ("a red chair <br> buy it", "boilerplate"),
+        ("red chair, add to cart, free shipping", "boilerplate"),
+        ("see more at https://example.org/x?y=1", "urls"),
+        ("lovely chairs on www.chairs.example", "urls"),
+        ("cat cat cat cat", "repeated"),
+        ("a man in a hat and " * 8, "repeated"),
+        ("!!! 1234 ---", "script"),
+    ],
+)
+def test_captions_that_describe_nothing(caption: str, why: str) -> None:
+    row = row_of("caption", Item(b"", caption))
+    assert row["invalid"]
+    assert (row[why] is None) if why == "script" else row[why]
+
+
+@pytest.mark.parametrize(
+    ("caption", "kind", "script"),
+    [
+        ("a photo of a tench", "general", "LATIN"),
+        ("a dog that cannot help itself, sorry to say, chasing a cat", "general", "LATIN"),
+        ("a sign that says 'do not sign up'", "text", "LATIN"),
+        ('a poster with the words "BIG SALE"', "text", "LATIN"),
+        ("a flowchart of the login process, boxes connected by arrows", "structured", "LATIN"),
+        ("the Eiffel Tower, built in 1889, at night", "knowledge", "LATIN"),
+        ("一只猫坐在椅子上", "general", "CJK"),
+        ("写着「你好」的牌子", "text", "CJK"),
+        ("красный круг на столе", "general", "CYRILLIC"),
+        ("make the red square blue", "general", "LATIN"),
+    ],
+)
+def test_kind_and_script_of_sound_captions(caption: str, kind: str, script: str) -> None:
+    row = row_of("caption", Item(b"", caption))
+    assert (row["kind"], row["script"]) == (kind, script)
+    assert not row["invalid"]
+
+
+def test_an_empty_caption_is_not_invalid_but_empty() -> None:
+    row = row_of("caption", Item(b"", "  "))
+    assert (row["invalid"], row["kind"], row["script"], row["scripts"]) == (False, None, None, 0)
+    assert row_of("caption", Item(b"", "кот и cat"))["scripts"] == 2
+
+
+def test_language_of_a_caption_is_not_that_of_the_words_in_the_picture() -> None:
+    (row,) = load("caption").score(
+        [Item(b"", 'a sign in front of the house that says "Willkommen zu Hause, liebe Gäste"')]
+    )
+    assert row["language"] == "en"

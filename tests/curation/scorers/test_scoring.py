@@ -1,0 +1,74 @@
+"""Scoring on a real Ray: only what is missing, every row present, a bad row costs itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from curation.scorers.scoring import pending, score
+from curation.sources.ingest import ingest
+from flywheel.core.workspace import Workspace
+from tests.curation.corpus import encoded, texture, textures, tree, write_folder
+
+CRASHING = "tests.curation.crashing:Crashing"
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path, ray_session: None) -> None:
+    workspace = Workspace(tmp_path / "w")
+    source = write_folder(tmp_path / "src", textures(3) | {"cut.jpg": encoded(texture(9), "JPEG")[:2000]})
+    ingest(workspace, source)
+    calls: list[tuple] = []
+    scorers = {"header": {}, "pixels": {}}
+    score(workspace, scorers, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 1, "shards scored")]
+    first = tree(workspace.path("scores"))
+    (pixels,) = workspace.path("scores").glob("pixels@*/*.parquet")
+    rows = pq.read_table(pixels).to_pylist()
+    assert [r["row"] for r in rows] == [0, 1, 2, 3]
+    assert rows[0]["error"].startswith("truncated") and rows[0]["phash"] is None  # cut.jpg comes first
+    assert all(r["error"] is None and r["phash"] is not None for r in rows[1:])
+
+    write_folder(source, {"more.png": encoded(texture(50))})
+    ingest(workspace, source)
+    assert [(len(names), shard.rows) for shard, names in pending(workspace, scorers)] == [(2, 1)]
+    score(workspace, scorers | {"text": {}})
+    assert not pending(workspace, scorers | {"text": {}})
+    assert first.items() <= tree(workspace.path("scores")).items()
+
+
+SCORERS = {"header": {}, CRASHING: {}}
+ONE_WORKER = f"""
+import sys
+from curation.scorers.scoring import score
+from flywheel.core.workspace import Workspace
+score(Workspace(sys.argv[1]), {SCORERS}, workers=1)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, request: pytest.FixtureRequest) -> None:
+    """Two shards: a row that crashes in native code, and ones that raise."""
+    workspace = Workspace(tmp_path / "w")
+    for batch, texts in enumerate((["fine", "crash", "fine", "raise"], ["fine", "raise", "fine"])):
+        files = {f"{batch}-{n}.jpg": encoded(texture(9 * batch + n, 40, 30), "JPEG") for n in range(len(texts))}
+        captions = dict(zip(files, texts))
+        ingest(workspace, write_folder(tmp_path / f"src-{batch}", files, captions))
+    if workers == 1:  # a Ray of its own
+        command = [sys.executable, "-c", ONE_WORKER, str(workspace.root)]
+        subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True, timeout=300)
+    else:
+        request.getfixturevalue("ray_session")
+        score(workspace, SCORERS)
+    first, second = (
+        pq.read_table(p).to_pylist() for p in sorted(workspace.path("scores").glob("crashing@1/*.parquet"))
+    )
+    assert [r["length"] for r in first] == [4, None, 4, None] and [r["length"] for r in second] == [4, None, 4]
+    assert first[1]["error"] == "RuntimeError: crashed the scoring process"
+    assert first[3]["error"] == second[1]["error"] == "ValueError: no such luck"
+    # The other scorers keep that row: once the one that crashed is repaired, nothing else has to run again.
+    headers = [r for p in workspace.path("scores").glob("header@*/*.parquet") for r in pq.read_table(p).to_pylist()]
+    assert len(headers) == 7 and all(r["error"] is None and r["format"] == "JPEG" for r in headers)

@@ -1,0 +1,30 @@
+"""Drawings."""
+
+from dashboards.charts import change_strip, loss_plot, rate_strip, stacked_bar
+from dashboards.rounds import CapabilityRates, Rate
+from dashboards.training import Curve
+
+
+def test_a_flat_or_single_point_curve_can_be_drawn() -> None:
+    plot = loss_plot([Curve("candidate", [(1.0, 0.5)], [])])
+    assert "polyline" in plot.svg
+    assert (plot.top, plot.bottom, plot.last_step) == (0.5, 0.5, 1)
+
+
+def test_strips_place_marks_by_per_cent() -> None:
+    rates = CapabilityRates(
+        "count", 24, {"incumbent": Rate(0.75, 0.5, 0.9), "candidate": Rate(0.25, 0.1, 0.4)}, True, None
+    )
+    svg = rate_strip(rates)
+    assert 'cx="75.00%"' in svg
+    assert 'x1="10.00%" x2="40.00%"' in svg
+    assert "control" not in svg
+    assert 'cx="25.00%"' in change_strip(-0.7, -0.3, -0.5, "win")
+
+
+def test_bar_of_nothing_has_no_width() -> None:
+    assert stacked_bar([("admitted", 0), ("dropped", 0)]).count('width="0.000%"') == 2
+
+
+def test_drawings_escape_what_data_names() -> None:
+    assert "<b>" not in change_strip(0, 0, 0, '"><b>')

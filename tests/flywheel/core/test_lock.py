@@ -1,0 +1,71 @@
+"""The lock on S3: one holder, renewed while it works, taken over when its holder is gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flywheel.core import lock
+from flywheel.core.files import write_bytes
+from flywheel.core.lock import locked
+from flywheel.core.storage import located
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_lock_is_held_by_one(s3: str):
+    path, inside, most = located(f"{s3}/w/.lock"), [], []
+
+    def work() -> None:
+        for _ in range(3):
+            with locked(path):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.01)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 9 and not path.exists()
+
+
+def test_a_lock_outlives_its_holders_patience_only_while_it_is_renewed(s3: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "_SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.2)
+    path, order = located(f"{s3}/w/.lock"), []
+
+    def wait() -> None:
+        with locked(path):
+            order.append("taken")
+
+    with locked(path):
+        other = threading.Thread(target=wait)
+        other.start()
+        time.sleep(3)
+        order.append("released")
+    other.join()
+    assert order == ["released", "taken"]
+
+    write_bytes(path, b"somebody who was killed")
+    wait()
+    assert order[-1] == "taken" and not path.exists()
+
+
+def test_a_holder_that_stood_still_is_told(s3: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+    path = located(f"{s3}/w/.lock")
+    with pytest.raises(RuntimeError, match="took over the lock"), locked(path):
+        with locked(path):  # waits, then takes over: the holder renews only every ten seconds
+            pass

@@ -1,0 +1,47 @@
+"""The normal form of prompts: what reads the same is the same, and nothing else is."""
+
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flywheel.core.text import normalise
+
+
+@pytest.mark.parametrize(
+    ("prompt", "normal"),
+    [
+        ("  A red,  CIRCLE! ", "a red circle"),
+        ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"),
+        ("Straße und STRASSE", "strasse und strasse"),
+        ("the word “Hi”…", 'the word "hi"'),
+        ("snake_case, 3.5", "snake_case 3 5"),
+        ("三只猫。", "三只猫"),
+        ("🐱 ?!", ""),
+        ("", ""),
+    ],
+)
+def test_normal_forms(prompt: str, normal: str):
+    assert normalise(prompt) == normal
+
+
+def test_accents_and_quotation_marks_tell_prompts_apart():
+    assert normalise("ein Café") != normalise("ein Cafe")
+    assert normalise('the word "Hi"') != normalise("the word Hi")
+
+
+def test_every_character_is_a_word_character_a_quotation_mark_or_a_separator():
+    for code in range(sys.maxunicode + 1):
+        if not 0xD800 <= code <= 0xDFFF:
+            folded = unicodedata.normalize("NFKC", chr(code)).casefold()
+            kept = [c for c in folded.replace("“", '"').replace("”", '"') if c.isalnum() or c in '_"']
+            assert normalise(chr(code)).replace(" ", "") == "".join(kept)
+
+
+@given(st.text())
+def test_a_normal_form_has_single_spaces_and_no_order_of_its_own(text: str):
+    normal = normalise(text)
+    assert normal == " ".join(normal.split())
+    assert normalise(f" {text}!") == normal

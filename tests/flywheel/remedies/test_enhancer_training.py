@@ -1,0 +1,107 @@
+"""Training the enhancer's language model: a tiny one, trained and used; and its rewards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flywheel.presets import Enhancer
+from flywheel.remedies import enhancer
+from flywheel.remedies.enhancer import answer, load_enhancer
+from flywheel.remedies.enhancer_data import write
+from flywheel.signals.suite import Prompt, write_rows
+from tests.flywheel.remedies.wordings import FINE
+from tests.flywheel.rounds.test_sample import checkpoint  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Qwen3 with a byte-level tokenizer, both made here."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from flywheel.core.torchvision_shim import declare_operators
+
+    declare_operators()
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        FINE, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
+    config = Qwen3Config(
+        vocab_size=len(wrapped), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=True,
+        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id, bos_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("qwen")
+    import torch
+
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
+    from flywheel.remedies import enhancer_training as training
+
+    write(tmp_path, [], FINE, [Prompt("p", "unrelated evaluation", "t2i", (), ())], {}, count=6, seed=0)
+    data = tmp_path / "train.jsonl"
+    options = {"steps": 12, "batch": 4, "lora": 0, "seed": 0, "learning_rate": 1e-2}
+    losses = training.fine_tune(str(tiny), data, tmp_path / "sft", **options)
+    assert losses["last_loss"] < 0.75 * losses["first_loss"]
+    tuned = training.reinforce(
+        str(tmp_path / "sft"),
+        data,
+        tmp_path / "grpo",
+        steps=3,
+        batch=4,
+        lora=4,
+        seed=0,
+        new_tokens=24,
+        learning_rate=0.1,
+    )
+    assert 0 <= tuned["last_reward"] <= 2
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("sft", "grpo")]
+    assert weights[0] != weights[1]
+    enhancer.NEW_TOKENS = 16
+    better = load_enhancer(Enhancer(backend=str(tmp_path / "grpo")))
+    assert better("a cat") == better("a cat")
+
+
+def test_pictures_of_a_frozen_checkpoint_are_a_reward(checkpoint: Path, tmp_path: Path):  # noqa: F811
+    from flywheel.remedies.enhancer_training import Drawn
+
+    checks = [{"verifier": "object", "capability": "object", "shape": s} for s in ("circle", "star")]
+    row = {"prompt_id": "a", "prompt": "a red circle on the left, soft light", "task": "t2i", "checks": checks}
+    edit = row | {"prompt_id": "b", "task": "ti2i", "references": ["r.png"]}
+    drawn = Drawn(checkpoint, write_rows(tmp_path / "prompts.jsonl", [row, edit]), side=32)
+    (asked,) = drawn.rows()  # an edit cannot be drawn without its reference
+    assert asked["short"] != row["prompt"] and json.loads(asked["checks"]) == checks
+    answers = [answer("r", row["prompt"]), "no reasoning", answer("r", "x")]
+    rewards = drawn(answers, [asked["checks"], asked["checks"], ""])
+    assert all(0 <= r <= 1 for r in rewards[:2]) and rewards[2] is None
+    assert rewards == drawn(answers, [asked["checks"], asked["checks"], ""])
+
+
+def test_rewards_know_kept_and_invented_text_and_form():
+    from flywheel.remedies.enhancer_training import form_reward, text_reward
+
+    kept = answer("r", 'a sign that says "OPEN" at night')
+    lost, invented = answer("r", "a sign at night"), answer("r", 'a sign "OPEN" and "SHUT"')
+    short = ['a sign "OPEN"'] * 3
+    assert text_reward([kept, lost, invented], short) == [1.0, 0.0, 0.5]
+    assert form_reward([kept, "a sign"], short[:2]) == [1.0, pytest.approx((1 + 2 / 3) / 3)]

@@ -1,0 +1,65 @@
+"""The steps of a round, one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flywheel.catalog import database as catalog
+from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.progress import Progress
+from flywheel.core.workspace import Workspace
+from flywheel.presets import Review, load_preset
+from flywheel.remedies.review import Queue
+from flywheel.rounds import steps
+from flywheel.rounds.job import Job
+from flywheel.rounds.lease import last_job
+from flywheel.rounds.outlook import next_round
+from flywheel.rounds.promotion import decide, incumbent
+from tests.flywheel.cases.test_events import signal
+from tests.flywheel.plans import round_plan
+from tests.flywheel.rounds.verdicts import finished_rounds
+
+
+def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_accept(copied: Workspace):
+    job, number = last_job(copied), next_round(copied)
+    preset = replace(load_preset(job.preset), review=Review(auto_approve=False))
+    context = steps.Context(copied, job, preset, Progress())
+    plan = steps.plan(context, number, latest_snapshot(copied))
+    steps.collect(context, plan)
+    with pytest.raises(UsageError, match="wait for review until .* UTC: `flywheel review next"):
+        steps.review(context, plan)
+    queue, decided = Queue(copied), []
+    while item := queue.next("ada"):
+        decided.append(queue.decide(item.item, "accepted" if len(decided) % 2 else "rejected", "ada"))
+    steps.review(context, plan)
+    steps.shard(context, plan)
+    steps.shard(context, plan)  # again: read, not redone
+    rows = catalog.query(copied, f"select * from generated where round = {number}")
+    accepted = {x.sample_id for x in decided if x.outcome == "accepted"}
+    assert accepted == {r["sample_id"] for r in rows if r["outcome"] == "admitted"}
+    assert len(decided) - len(accepted) == sum(r["filter"] == "review" for r in rows)
+    manifest = json.loads((copied.root / "remedies" / f"round-{number:04d}" / "manifest.json").read_text())
+    assert sum(f["rows"] for f in manifest["files"]) == len(accepted)
+    reviewed = catalog.query(copied, f"select evidence from case_events where kind = 'reviewed' and round = {number}")
+    assert reviewed and all(json.loads(r["evidence"])["by"] == "ada" for r in reviewed)
+
+
+def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_path: Path):
+    workspace = finished_rounds(tmp_path / "w", "PROMOTE", "PROMOTE")
+    rows = [signal(p, "count", True, round=3) for p in "ab"]
+    Ledger(workspace, "signals").append(rows, key="evaluation/3")
+    decide(workspace, "rollback", 1, by="ada", why="users complain")
+    context = steps.Context(
+        workspace, Job(workspace=str(workspace.root), source="/none"), load_preset("demo"), Progress()
+    )
+    plan = round_plan(3, incumbent="checkpoints/2")
+    steps.gate(context, plan, workspace.path("checkpoints", "3"))
+    row = Ledger(workspace, "rounds").rows()[-1]
+    assert row["verdict"] == "HOLD" and "incumbent was changed" in json.loads(row["result"])["reason"]
+    assert incumbent(workspace).round == 1

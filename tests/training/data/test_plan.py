@@ -1,0 +1,195 @@
+"""The plan: a pure function with exact quotas; faults in its files are named."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import file_digest
+from tests.training.snapshots import card_rows, write_snapshot
+from training.data.loader import Loader, Prepared
+from training.data.plan import DataPlan, MixSource, ShardError, split
+
+BATCH = 20
+
+
+def plan_of(manifest, **changes):
+    mix = changes.pop("mix", [MixSource(manifest=manifest)])
+    return DataPlan(mix, **({"batch": {64: BATCH}, "t2i_share": 0.9, "seed": 3} | changes))
+
+
+def flat(batch):
+    return [row for micro in batch for row in micro]
+
+
+def pixels_only(group):
+    latents = group.images.float()
+    return Prepared(latents, group.references.float(), [torch.zeros(1, 1)] * len(latents))
+
+
+def test_quotas_are_exact_over_windows(snapshot):
+    plan = plan_of(snapshot, t2i_share=0.93)
+    counts = [Counter(plan.shards[row.shard].task for row in flat(plan.batch(t))) for t in range(200)]
+    assert all(sum(c.values()) == BATCH for c in counts)
+    running = np.cumsum([c["t2i"] for c in counts])
+    assert np.abs(running - 0.93 * BATCH * np.arange(1, 201)).max() < 1
+    for start in range(0, 200, 5):  # 5 batches of 20 at 0.93 make 93 rows
+        assert sum(c["t2i"] for c in counts[start : start + 5]) == 93
+
+
+def test_slice_shares_are_exact_inside_each_task(tmp_path, snapshot):
+    remedy = write_snapshot(tmp_path, [{"rows": card_rows(40, slice_="typography")}])
+    mix = [MixSource(manifest=snapshot, share=0.7), MixSource(manifest=remedy, share=0.3)]
+    plan = plan_of(snapshot, mix=mix)
+    folders = Counter(
+        (plan.shards[row.shard].path.parent == tmp_path, plan.shards[row.shard].task)
+        for t in range(50)
+        for row in flat(plan.batch(t))
+    )
+    # the remedy has no TI2I rows: its share of them goes to the base, and the plan says so
+    assert folders == {(False, "ti2i"): 100, (False, "t2i"): 630, (True, "t2i"): 270}
+    assert any("has no ti2i rows" in note for note in plan.notes)
+
+
+def test_a_balanced_stage_draws_rows_by_their_weight(tmp_path):
+    rows = [row | {"weight": 0.5 if n % 2 else 1.75} for n, row in enumerate(card_rows(256))]
+    manifest = write_snapshot(tmp_path, [{"rows": rows, "stages": ["S4", "S6"]}], balanced=("S6",))
+
+    def drawn(stage):
+        plan = plan_of(manifest, stages=(stage,), batch={64: 1})
+        steps = plan.rows
+        counts = Counter((row.group, row.row) for t in range(steps) for row in flat(plan.batch(t)))
+        return [sum(n for (_, row), n in counts.items() if row % 2 == odd) for odd in (0, 1)], len(counts)
+
+    (often, seldom), distinct = drawn("S6")
+    assert distinct == 252 and seldom == 124  # the rows with least weight once each, four rows held out
+    assert often == pytest.approx(3.5 * 128, rel=0.1)
+    assert drawn("S4") == ([128, 124], 252)
+
+
+def test_split_is_exact_for_any_weights():
+    rng = random.Random(0)
+    for _ in range(200):
+        weights = [Fraction(rng.randint(1, 50)) for _ in range(rng.randint(1, 5))]
+        weights = [w / sum(weights) for w in weights]
+        low = rng.randint(0, 10**7)
+        middle, high = low + rng.randint(0, 100), low + 200
+        first, second, whole = split(low, middle, weights), split(middle, high, weights), split(low, high, weights)
+        assert sum(b - a for a, b in whole) == high - low
+        for (a, b), (c, d), (e, f), weight in zip(first, second, whole, weights, strict=True):
+            assert (a, b, d) == (e, c, f)  # windows join without gap or overlap
+            assert abs(f - weight * high) < len(weights)
+
+
+def test_plan_is_a_pure_function_of_the_step(snapshot):
+    one, other = plan_of(snapshot), plan_of(snapshot)
+    forward = [one.batch(t) for t in range(40)]
+    backward = [other.batch(t) for t in reversed(range(40))]
+    assert forward == backward[::-1]
+    assert one.digest == other.digest
+    reseeded = plan_of(snapshot, seed=4)
+    assert reseeded.digest != one.digest and [reseeded.batch(t) for t in range(40)] != forward
+
+
+def test_an_epoch_shows_every_training_row_once_and_never_a_held_out_one(snapshot):
+    plan = plan_of(snapshot, t2i_share=1.0, batch={64: 1})
+    t2i = sum(s.rows for s in plan.shards if s.task == "t2i")
+    epochs = [[flat(plan.batch(t))[0] for t in range(e * 148, (e + 1) * 148)] for e in range(2)]
+    held_out = {(row.shard, row.group, row.row) for row in flat(plan.validation(100))}
+    assert t2i == 150 and len(held_out) == 3  # two full T2I row groups, one full TI2I row group
+    seen = [[(row.shard, row.group, row.row) for row in epoch] for epoch in epochs]
+    assert len(set(seen[0])) == 148 and set(seen[0]) == set(seen[1]) and seen[0] != seen[1]
+    assert not held_out & set(seen[0])
+
+
+def test_slots_are_unique(snapshot):
+    plan = plan_of(snapshot)
+    slots = [row.slot for t in range(30) for row in flat(plan.batch(t))]
+    assert sorted(slots) == list(range(30 * BATCH))
+
+
+def test_one_layout_per_micro_batch(tmp_path):
+    wide = {"rows": card_rows(30, size=(96, 64), seed=1), "size": (96, 64)}
+    manifest = write_snapshot(tmp_path, [{"rows": card_rows(90)}, wide, {"rows": card_rows(20, task="ti2i")}])
+    plan = plan_of(manifest)
+    loader = Loader(plan, pixels_only, resolution={64: 32})
+    for t in range(10):
+        batch = loader.batch(t)
+        assert sum(len(m.rows) for m in batch) == BATCH
+        for micro in batch:
+            (shape,) = {plan.shards[row.shard].shape for row in micro.rows}
+            assert micro.latents.shape[2:] == (shape[0] // 2, shape[1] // 2)
+            assert micro.references.shape[1] == shape[2]
+
+
+def test_buckets_take_turns_by_their_rows(tmp_path):
+    big = {"rows": card_rows(40, size=(128, 128)), "size": (128, 128), "bucket": 128}
+    manifest = write_snapshot(tmp_path, [{"rows": card_rows(120)}, big])
+    plan = plan_of(manifest, batch={64: 8, 128: 4}, t2i_share=1.0)
+    buckets = []
+    for t in range(250):
+        rows = flat(plan.batch(t))
+        (bucket,) = {row.bucket for row in rows}
+        assert len(rows) == {64: 8, 128: 4}[bucket]
+        buckets.append(bucket)
+    # 119 rows / 8 and 40 rows / 4 make 14.9 and 10 steps an epoch
+    assert abs(buckets.count(64) / 250 - 14.875 / 24.875) < 0.01
+
+
+def test_stages_and_slice_select_rows(tmp_path):
+    files = [
+        {"rows": card_rows(70, slice_=("base", "count")), "stages": ["S1"]},
+        {"rows": card_rows(10, seed=1), "stages": ["S6"]},
+    ]
+    manifest = write_snapshot(tmp_path, files)
+    assert plan_of(manifest, stages=("S6",)).rows == 10
+    assert plan_of(manifest, stages=("S6",), mix=[MixSource(manifest=manifest, stages=("S1",))]).rows == 69
+    counted = plan_of(manifest, mix=[MixSource(manifest=manifest, stages=("S1",), slice="count")])
+    loader = Loader(counted, pixels_only, resolution={})
+    assert counted.rows == 35
+    assert all(loader.read(r.shard, r.group).sample_ids for r in flat(counted.batch(0)))
+    assert {r.row % 2 for t in range(4) for r in flat(counted.batch(t)) if r.group == 0} == {1}
+    with pytest.raises(UsageError, match="no training rows for S4"):
+        plan_of(manifest, stages=("S4",))
+
+
+def test_missing_task_falls_to_the_other_with_a_note(tmp_path):
+    manifest = write_snapshot(tmp_path, [{"rows": card_rows(30)}])
+    plan = plan_of(manifest)
+    assert len(flat(plan.batch(0))) == BATCH
+    assert plan.notes == ["bucket 64 has no ti2i rows: their share 0.1 goes elsewhere"]
+
+
+def test_missing_and_changed_files_are_named(tmp_path):
+    manifest = write_snapshot(tmp_path, [{"rows": card_rows(30)}])
+    shard = tmp_path / "00000.parquet"
+    plan = plan_of(manifest)
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100] + bytes(100))
+    with pytest.raises(ShardError, match=r"00000\.parquet does not match its manifest's sha256"):
+        Loader(plan, pixels_only, resolution={}).batch(0)
+    shard.write_bytes(data + b"x")
+    with pytest.raises(ShardError, match=r"00000\.parquet does not have the size"):
+        plan_of(manifest)
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"00000\.parquet is missing"):
+        plan_of(manifest)
+    with pytest.raises(ShardError, match="no shard manifest"):
+        plan_of(tmp_path / "nowhere.json")
+
+
+def test_a_manifest_of_another_file_is_named(tmp_path):
+    manifest = write_snapshot(tmp_path, [{"rows": card_rows(30)}])
+    listing = json.loads(manifest.read_text())
+    assert listing["files"][0]["sha256"] == file_digest(tmp_path / "00000.parquet")
+    del listing["files"][0]["sha256"]
+    manifest.write_text(json.dumps(listing))
+    with pytest.raises(ShardError, match="is not a shard manifest"):
+        plan_of(manifest)

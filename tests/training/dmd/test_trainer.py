@@ -1,0 +1,142 @@
+"""The distillation loop: gradients, teachers, backward simulation, own grid, exact resume."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flywheel.core.errors import UsageError
+from flywheel.rounds.sample import sample_pictures
+from tests.training.rl_parts import killed_at, prompts
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, read_metrics
+from training.dmd.recipe import DMDRecipe, dmd_recipe
+from training.dmd.trainer import _Trainer, train
+from training.sampling import Sampler
+
+TINY = DMDRecipe(
+    name="test", steps=2, side=32, batch=4, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=2,
+    sigmas=(1.0, 0.8, 0.4), checkpoint_every=1, final_learning_rate=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    return prompts(tmp_path_factory.mktemp("cards"), 8)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, start, cards):
+    return train(tmp_path_factory.mktemp("dmd"), cards, TINY, init=start.path, seed=3)
+
+
+def job(start, cards, **changes) -> _Trainer:
+    recipe = replace(TINY, **changes)
+    teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [start]
+    return _Trainer(start, teachers, cards, recipe, 0, None)
+
+
+def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
+    def once(**more):
+        return train(tmp_path, cards, TINY, init=start.path, seed=3, **more)
+
+    assert killed_at(2, once) == -signal.SIGKILL
+    assert [p.name for p in tmp_path.glob("*-*")] == ["step-00000001"]
+    resumed = once()
+    assert {p.name: p.read_bytes() for p in resumed.path.iterdir()} == {
+        p.name: p.read_bytes() for p in finished.path.iterdir()
+    }
+    lines = read_metrics(finished.path.parent / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2] and lines[0]["fake_loss"] > 0 and lines[0]["grad_norm"] > 0
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 0.5e-3])
+
+
+@pytest.mark.parametrize("changes", [{}, {"output": "end"}, {"decoupled": True, "t2i_share": 0.0}])
+def test_every_tensor_of_student_and_fake_gets_a_gradient_and_the_teacher_none(start, cards, changes):
+    work = job(start, cards, **changes)
+    before = {n: p.clone() for n, p in work.teachers[0].named_parameters()}
+    work.one_step()
+    for role, named in work.named.items():
+        state = work.optimizers[role].state
+        assert [n for n, p in named.items() if not state[p]["exp_avg_sq"].abs().max() > 0] == [], role
+    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in work.teachers[0].named_parameters())
+
+
+def test_the_student_is_trained_where_its_own_steps_lead(start, cards):
+    """Backward simulation follows the sampler's trajectory; the clean prediction from there has a gradient."""
+    work = job(start, cards, t2i_share=1.0)
+    (batch,) = work._batches("student", 0)
+    sampler, prompt = Sampler(start), cards[0]
+    times = work.times
+    for step in range(3):
+        at = replace(batch, step=step, conditions=work.reader.read(prompt))
+        out = work._student_output(at)
+        assert out.requires_grad and out.shape == batch.noise.shape
+        # The same from the sampler's loop on the grid cut off after this step: its last step goes to 0 at once.
+        sampler.config = start.config | {"sigmas": times[: step + 1].tolist()}
+        same = sampler.latents([prompt.text] * len(batch.noise), noise=batch.noise, cfg=1.0)
+        torch.testing.assert_close(out.detach(), same, atol=2e-5, rtol=1e-4)
+
+
+def test_teachers_weigh_in_by_step(tmp_path, start, cards, finished):
+    both = (str(start.path), str(finished.path))
+
+    def pull(step: int, **changes):
+        work = job(start, cards, t2i_share=1.0, **changes)
+        (batch,) = work._batches("student", 0)
+        work.student.zero_grad()
+        work._student_loss(replace(batch, step=step)).sum().backward()
+        return work.student.image_out.weight.grad.clone()
+
+    alone = [pull(1, teachers=(t,)) for t in both]
+    torch.testing.assert_close(pull(1, teachers=both, teacher_weights=((1.0,), (0.0,))), alone[0])
+    by_step = {"teachers": both, "teacher_weights": ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0))}
+    torch.testing.assert_close(pull(1, **by_step), alone[1])
+    torch.testing.assert_close(pull(1, teachers=both), (alone[0] + alone[1]) / 2, atol=1e-6, rtol=1e-4)
+    assert not torch.allclose(alone[0], alone[1])
+
+
+def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finished):
+    sampler = Sampler(finished)
+    assert sampler.times(40, 16).tolist() == [1.0, 0.8, 0.4, 0.0] and sampler.guidance(None) == 1.0
+    made = sample_pictures(finished.path, "a red disc", output=tmp_path, size=(32, 32))
+    assert (made["steps"], made["cfg"]) == (3, 1.0)
+    pictures = [sampler.sample(["a red disc"], size=(32, 32), cfg=cfg) for cfg in (None, 1.0, 3.0)]
+    assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
+    calls = []
+    decode, sampler.model.decode = sampler.model.decode, lambda *a: calls.append(a) or decode(*a)
+    sampler.sample(["a red disc"], size=(32, 32))
+    assert len(calls) == 3
+
+
+def test_the_mixture_is_data(start, cards):
+    for share, counts in ((1.0, {0: 4}), (0.5, {0: 2, 1: 2}), (0.25, {0: 1, 1: 3})):
+        batches = job(start, cards, t2i_share=share)._batches("fake", 1)
+        assert {0 if b.conditions[0].references is None else 1: len(b.noise) for b in batches} == counts
+        assert all(((b.t >= 0.02) & (b.t <= 0.98)).all() for b in batches)
+
+
+def test_what_cannot_be_distilled_is_named(tmp_path, start, cards, finished):
+    with pytest.raises(UsageError, match="no prompts to distil on"):
+        train(tmp_path, [], TINY, init=start.path)
+    with pytest.raises(UsageError, match="belongs to another run"):
+        train(finished.path.parent, cards, TINY, init=start.path, seed=4)
+    other = checkpoints.write(
+        tmp_path / "other", {n: start.tensors(n) for n in ("model", "ema")}, start.autoencoder(),
+        start.config | {"condition": start.config["condition"] | {"tokens": 8}},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="read different conditions"):
+        train(tmp_path / "x", cards, replace(TINY, teachers=(str(other.path),)), init=start.path)
+    with pytest.raises(UsageError, match="is not a checkpoint"):
+        train(tmp_path / "x", cards, replace(TINY, teachers=(str(tmp_path / "none"),)), init=start.path)
+    faults = {"not a time grid": {"sigmas": (0.5, 1.0)}, "use one of clean, end": {"output": "x"}}
+    faults |= {"1 rows, each of 1 or 3": {"teacher_weights": ((1.0, 1.0),)}, "between 0 and 1": {"t2i_share": 2.0}}
+    for message, change in faults.items():
+        with pytest.raises(UsageError, match=message):
+            replace(TINY, **change)
+    with pytest.raises(UsageError, match="has no sigma"):
+        dmd_recipe("dmd-tiny", sigma=1)

@@ -1,0 +1,139 @@
+"""The RL loop: gradients, exact resume, lost rewards, what it logs."""
+
+from __future__ import annotations
+
+import math
+import signal
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flywheel.core.errors import UsageError
+from flywheel.remedies.reward_service import service
+from tests.training.rl.tiny import TINY, without_clock
+from tests.training.rl_parts import Redness, killed_at, serving
+from tests.training.tiny_runs import contents
+from training.checkpoint import read_metrics
+from training.rewards import RewardsLost, Service
+from training.rl.recipe import rl_recipe
+from training.rl.trainer import train
+from training.sampling import Sampler
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, start, cards):
+    return train(tmp_path_factory.mktemp("rl"), *cards, TINY, Redness(), init=start.path, seed=3)
+
+
+def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
+    def once(**more):
+        return train(tmp_path, *cards, TINY, Redness(), init=start.path, seed=3, **more)
+
+    assert killed_at(2, once) == -signal.SIGKILL  # before the second check of the balance
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000001"]
+    resumed = once()
+    assert contents(resumed) == contents(finished) and without_clock(resumed) == without_clock(finished)
+
+
+@pytest.mark.parametrize(("call", "kept"), [(10, 2), (14, 3)])  # in a check, in the last check
+def test_lost_rewards_stop_the_run_after_a_checkpoint_and_nothing_is_lost(tmp_path, start, cards, finished, call, kept):
+    def once(rewards):
+        return train(tmp_path, *cards, replace(TINY, checkpoint_every=9), rewards, init=start.path, seed=3)
+
+    with pytest.raises(RewardsLost, match=f"nobody scores: {kept} of 3 steps are kept in .*run the same command again"):
+        once(Redness(dies_at=call))
+    assert [p.name for p in tmp_path.glob("step-*")] == [f"step-0000000{kept}"]
+    resumed = once(Redness())
+    assert resumed.fingerprint == finished.fingerprint and without_clock(resumed) == without_clock(finished)
+
+
+def test_a_service_that_dies_in_a_roll_out_stops_the_run_and_another_one_goes_on(tmp_path, start, cards, finished):
+    with ExitStack() as server:
+        url = server.enter_context(serving(service(Redness())))
+        rewards = Service(url, attempts=2, backoff=0.01)
+        with pytest.raises(RewardsLost, match="no answer in 2 tries .*: 1 of 3 steps are kept in .*bring the rewards"):
+            train(tmp_path, *cards, TINY, rewards, init=start.path, seed=3, progress=lambda *_: server.close())
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000001"]
+    with serving(service(Redness())) as url:
+        resumed = train(tmp_path, *cards, TINY, Service(url), init=start.path, seed=3)
+    assert contents(resumed) == contents(finished) and without_clock(resumed) == without_clock(finished)
+
+
+@pytest.mark.parametrize(("rank", "algorithm"), [(4, "grpo"), (0, "guard"), (0, "nft")])
+def test_every_trainable_tensor_gets_a_gradient(tmp_path, start, cards, rank, algorithm):
+    """Read off Adam's first moments. LoRA's A moves from the second update on: its B starts as zero."""
+    recipe = replace(TINY, lora_rank=rank, algorithm=algorithm, steps=1, held_out=0, kl=0.0)
+    if algorithm == "guard":
+        recipe = replace(recipe, clip=(1e-5, 1e-5))
+    found = train(tmp_path, *cards, recipe, Redness(), init=start.path)
+    moments = {k: v for k, v in found.tensors("optimizer").items() if k.startswith("exp_avg.")}
+    assert len(moments) == (2 * 4 * 4 if rank else len(start.tensors("model")))
+    assert [k for k, v in moments.items() if not v.abs().max() > 0] == []
+
+
+def test_the_loop_raises_a_simple_reward(tmp_path, start, cards):
+    recipe = replace(
+        TINY, weights={"*": {"red": 1.0}}, prompts=2, group=8, steps=10, inner_steps=1, window=(0, 3), held_out=0,
+        kl=0.0, lora_rank=0, clip=(1e-2, 1e-2), checkpoint_every=99,
+    )  # fmt: skip
+    made = train(tmp_path, cards[0][::2], [], recipe, Redness(), init=start.path)
+    seen = [line["rewards"]["red"]["mean"] for line in read_metrics(made.path.parent / "metrics.jsonl")]
+    assert min(seen[-3:]) > max(seen[:2]) + 0.02, seen
+
+
+def test_what_is_logged(finished):
+    lines = read_metrics(finished.path.parent / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 0.75e-3, 0.5e-3])
+    for line in lines:
+        assert line["ratio_first"] <= 1e-6 and abs(line["ratio_mean"] - 1) < 0.05 and line["kl"] >= 0
+        assert line["guided_gap"] != 0 and line["groups"] == 3 and 0 <= line["flat_groups"] < 3
+        assert 0 <= line["clipped_below"] <= 1 and 0 <= line["clipped_above"] <= 1 and line["ratio_max"] > 1
+        assert math.isclose(sum(line["mix"].values()), 1, abs_tol=1e-5) and set(line["mix"]) == {"color", "editing"}
+        assert set(line["rewards"]["red"]) == {"mean", "std", "weight", "factor", "groups", "unscored"}
+        assert line["rewards"]["dark"]["groups"] < 3  # edits give it no weight
+    assert lines[0]["held_out"].keys() == {"red", "dark"} and "held_out" not in lines[1]
+    assert set(lines[2]["balance"]) == {"red", "dark"}
+    assert finished.config["held_out"] != finished.config["held_out_without_cfg"]
+
+
+def test_the_result_is_a_plain_checkpoint(finished, start):
+    assert finished.tensors("ema").keys() == start.tensors("ema").keys()
+    assert Sampler(finished).sample(["a red disc"], size=(32, 32), steps=2).shape == (1, 32, 32, 3)
+    assert finished.config["init"] == start.fingerprint and finished.fingerprint != start.fingerprint
+    changed = [k for k, v in finished.tensors("ema").items() if not torch.equal(v, start.tensors("ema")[k])]
+    assert len(changed) == 16  # four products in each of four blocks
+
+
+def test_what_cannot_be_trained_is_named(tmp_path, start, cards, finished):
+    def once(changes=None, given=cards, **more):
+        return train(tmp_path, *given, replace(TINY, **(changes or {})), Redness(**more), init=start.path)
+
+    with pytest.raises(UsageError, match="'dark' is not among the rewards: configured are red"):
+        once(names=("red",))
+    with pytest.raises(UsageError, match="held-out prompts must not be trained on"):
+        once(given=(cards[0], cards[0][:2]))
+    with pytest.raises(UsageError, match="no reward has a weight for color prompts"):
+        once({"weights": {"editing": {"red": 1.0}}})
+    with pytest.raises(UsageError, match="multiple of 8"):
+        once({"side": 33})
+    with pytest.raises(UsageError, match="no prompts"):
+        once(given=([], []))
+    with pytest.raises(UsageError, match="belongs to another run"):
+        train(finished.path.parent, *cards, TINY, Redness(), init=start.path, seed=4)
+    missing = replace(cards[0][1], references=(tmp_path / "none.png",))
+    with pytest.raises(UsageError, match="prompt p1: a reference cannot be read"):
+        once(given=([missing], []))
+    torn = replace(cards[0][1], references=(tmp_path / "torn.png",))
+    torn.references[0].write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="prompt p1: reference .*torn.png cannot be read"):
+        once(given=([torn], []))
+    faults = {"the last one, which adds no noise": {"window": (2, 2)}, "at least two pictures": {"group": 1}}
+    faults |= {"use one of grpo, guard, nft": {"algorithm": "ppo"}}
+    for message, change in faults.items():
+        with pytest.raises(UsageError, match=message):
+            replace(TINY, **change)
+    with pytest.raises(UsageError, match="unknown recipe 'x'"):
+        rl_recipe("x")

@@ -1,0 +1,139 @@
+"""The loop: exact resume, overfitting, idempotence, start from a parent, switches that fit a run to its machine."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from flywheel.core.errors import UsageError
+from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
+from training.batch import batch_loss
+from training.checkpoint import Checkpoint, read_metrics
+from training.data.loader import Loader
+from training.data.plan import DataPlan, MixSource
+from training.models.condition import load_condition_encoder
+from training.phase import build_model, prepare_with
+from training.sampling import sample
+from training.vae.autoencoding import fit_autoencoder
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.training.tiny_runs import STEPS, TINY
+from training.data.plan import MixSource
+from training.phase import train
+
+def die(step, steps, line):
+    if step == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(Path(sys.argv[1]), [MixSource(manifest=Path(sys.argv[2]))], TINY, seed=5, steps=STEPS, progress=die)
+"""
+
+
+def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
+    out = tmp_path / "out"
+    for step in (1, 5):  # before the first checkpoint, then between two later ones
+        command = [sys.executable, "-c", KILLED, str(out), str(snapshot), str(step)]
+        child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert not (out / "final").exists()
+    assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
+    (out / ".step-00000006.tmp").mkdir()  # what a kill in the middle of writing leaves behind
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')
+
+    resumed = run(out, snapshot)
+    assert contents(resumed) == contents(trained)
+    assert without_clock(out / "metrics.jsonl") == without_clock(trained.path.parent / "metrics.jsonl")
+    assert not list(out.glob(".*"))
+
+
+def test_a_finished_run_returns_at_once_and_touches_nothing(trained, snapshot):
+    before = {p: p.stat().st_mtime_ns for p in trained.path.parent.rglob("*")}
+    called = []
+    again = run(trained.path.parent, snapshot, progress=lambda *a: called.append(a))
+    assert again.fingerprint == trained.fingerprint and called == []
+    assert {p: p.stat().st_mtime_ns for p in trained.path.parent.rglob("*")} == before
+
+
+def test_another_run_in_the_same_folder_is_refused(trained, snapshot):
+    with pytest.raises(UsageError, match="belongs to another run"):
+        run(trained.path.parent, snapshot, seed=6)
+
+
+def test_metrics_and_kept_checkpoints(trained):
+    lines = read_metrics(trained.path.parent / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if line.get("validation_loss")] == [3, 6, 7]
+    assert lines[-1]["samples"] == STEPS * 8
+    assert lines[0]["lr"] == TINY.learning_rate / 2 and lines[1]["lr"] == TINY.learning_rate
+    assert sorted(p.name for p in trained.path.parent.glob("step-*")) == ["step-00000004", "step-00000006"]
+
+
+def test_parent_gives_weights_autoencoder_and_shape(tmp_path, snapshot, trained):
+    child = run(tmp_path, snapshot, init=trained.path, steps=1, recipe=TINY.change(learning_rate=0.0, weight_decay=0.0))
+    start, end = trained.tensors("ema"), child.tensors("model")
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    assert child.autoencoder().fingerprint == trained.autoencoder().fingerprint
+    assert child.config["init"] == trained.fingerprint
+    assert float(child.tensors("optimizer")["step.image_out.weight"]) == 1  # a fresh optimiser
+
+
+def test_overfits_one_batch(snapshot):
+    """One micro-batch again and again, with its own noise and times: the loss falls below 2 % of its first value."""
+    plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=1.0, seed=0)
+    encoder = load_condition_encoder()
+    autoencoder = fit_autoencoder(plan, TINY)
+    (micro,) = Loader(plan, prepare_with(autoencoder, encoder), resolution=TINY.resolution).batch(0)
+    model, null, losses = build_model(TINY, encoder, seed=0), encoder.encode([""])[0], []
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(150):
+        loss = batch_loss(model, micro, null, TINY, seed=0).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+
+
+def test_training_goes_on_after_sampling_with_a_layout_first_seen_there(tmp_path, snapshot, trained):
+    sample(trained, ["a red disc at the left"], size=(48, 48), steps=1)
+    # Position tables are cached by layout: these are the sampler's.
+    changed = run(tmp_path, snapshot, recipe=TINY.change(resolution={64: 48}))
+    assert changed.step == STEPS
+
+
+def test_recomputation_and_accumulation_change_no_result(tmp_path, snapshot, trained):
+    changed = run(tmp_path / "a", snapshot, recipe=TINY.change(activation_checkpointing=True))
+    assert {**contents(changed), "config.json": b""} == {**contents(trained), "config.json": b""}
+    run(tmp_path / "b", snapshot, recipe=TINY.change(micro_tokens=40))
+    assert_same_training(tmp_path / "b", trained.path.parent)
+
+
+def test_a_machines_switches_may_change_between_two_halves(tmp_path, snapshot, trained):
+    shutil.copytree(trained.path.parent / "step-00000004", tmp_path / "step-00000004")
+    run(tmp_path, snapshot, recipe=TINY.change(micro_tokens=40, validate_every=2))
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5, 6, 7]
+
+
+def test_half_precision_keeps_float32_masters_and_learns_alike(tmp_path, snapshot, trained):
+    half = run(tmp_path, snapshot, recipe=TINY.change(precision="bf16"))
+    assert {t.dtype for part in ("model", "ema", "optimizer") for t in half.tensors(part).values()} == {torch.float32}
+    one, other = losses(tmp_path), losses(trained.path.parent)
+    assert 1e-7 < max(abs(one[key] - other[key]) for key in other if key[1] == "loss") < 0.02
+    with pytest.raises(UsageError, match="precision is 'fp8'"):
+        TINY.change(precision="fp8")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, snapshot):
+    with pytest.raises(UsageError, match="step 2: loss .* lower the learning rate"):
+        run(tmp_path, snapshot, recipe=TINY.change(learning_rate=1e30, warmup=0))

@@ -1,0 +1,32 @@
+"""Which autoencoder a run has: fitted, or trained on the data first."""
+
+from __future__ import annotations
+
+import pytest
+
+from flywheel.core.errors import UsageError
+from tests.training.tiny_runs import TINY, run
+from tests.training.vae.tiny import SMALL
+from training.data.plan import DataPlan, MixSource
+from training.models.vae import VAE
+from training.vae import training as vae_training
+from training.vae.autoencoding import fit_autoencoder
+
+
+def test_autoencoder_is_fitted_on_targets_and_references(snapshot):
+    plan = DataPlan([MixSource(manifest=snapshot)], batch=TINY.batch, t2i_share=0.9, seed=0)
+    one, other = fit_autoencoder(plan, TINY), fit_autoencoder(plan, TINY)
+    assert one.fingerprint == other.fingerprint
+    assert (one.channels, one.factor) == (16, 8)
+
+
+def test_a_recipe_trains_its_own(tmp_path, snapshot, monkeypatch):
+    monkeypatch.setitem(vae_training.VAE_RECIPES, "tiny", SMALL)
+    recipe = TINY.change(autoencoder="tiny-vae", channels=8, factor=16)
+    trained = run(tmp_path / "a", snapshot, recipe=recipe, steps=2)
+    assert trained.autoencoder().fingerprint == VAE.open(str(tmp_path / "a" / "vae" / "final")).fingerprint
+    child = run(tmp_path / "b", snapshot, recipe=recipe, steps=1, init=trained.path)
+    assert child.autoencoder().fingerprint == trained.autoencoder().fingerprint
+    assert not (tmp_path / "b" / "vae").exists()
+    with pytest.raises(UsageError, match="trained on latents of tiny-vae, the recipe names patch"):
+        run(tmp_path / "c", snapshot, recipe=TINY, steps=1, init=trained.path)

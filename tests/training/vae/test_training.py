@@ -1,0 +1,72 @@
+"""The small VAE: exact resume, and a result that everything else opens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flywheel.core.errors import UsageError
+from tests.training.vae.tiny import SMALL, wave_pictures
+from training.checkpoint import read_metrics
+from training.models.vae import VAE
+from training.vae.training import VAERecipe, crops, load_vae_recipe, train_vae
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return wave_pictures()
+
+
+def test_crops_are_a_function_of_their_key(pictures):
+    one, again, other = (crops([pictures[:1], pictures[1:]], 32, 6, ("k", i)) for i in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert one.shape == (6, 3, 32, 32) and one.min() >= -1 and one.max() <= 1
+
+
+def test_stopped_and_run_again_equals_uninterrupted_and_a_finished_run_returns(tmp_path, pictures):
+    def stop(done, steps, line):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = train_vae(tmp_path / "a", pictures, SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        train_vae(tmp_path / "b", pictures, SMALL, progress=stop)
+    assert not (tmp_path / "b" / "final").exists()
+    resumed = train_vae(tmp_path / "b", pictures, SMALL)
+    files = sorted(p.name for p in whole.iterdir())
+    assert "config.json" in files and files == sorted(p.name for p in resumed.iterdir())
+    assert all((whole / name).read_bytes() == (resumed / name).read_bytes() for name in files)
+    assert [line["step"] for line in read_metrics(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert train_vae(tmp_path / "b", pictures, SMALL, progress=stop) == resumed
+    with pytest.raises(UsageError, match="holds another VAE"):
+        train_vae(tmp_path / "b", pictures, SMALL.change(kl=0.1))
+    with pytest.raises(UsageError, match="crops of 64 pixels"):
+        train_vae(tmp_path / "c", pictures, SMALL.change(side=64))
+
+
+def test_it_learns_and_its_latents_have_unit_variance(tmp_path, pictures):
+    folder = train_vae(tmp_path, pictures, SMALL.change(base=16, decoder_base=16), steps=30)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    first, last = (
+        {name: sum(line[name] for line in part) for name in ("reconstruction", "perceptual", "alignment")}
+        for part in (lines[:4], lines[-4:])
+    )
+    assert last["reconstruction"] < 0.98 * first["reconstruction"]
+    assert last["perceptual"] < 0.9 * first["perceptual"] and last["alignment"] < 0.7 * first["alignment"]
+    vae = VAE.open(str(folder))
+    assert (vae.channels, vae.factor) == (8, 16)
+    latents = vae.encode(crops([pictures], 32, 64, ("seen",)))
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.35 and (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 0.35
+
+
+def test_recipes_are_named_or_read(tmp_path):
+    assert load_vae_recipe("tiny") == VAERecipe()
+    path = tmp_path / "vae.toml"
+    path.write_text("widths = [1, 2, 2, 2]\nkl = 0.0\n")
+    assert load_vae_recipe(str(path)) == VAERecipe(widths=(1, 2, 2, 2), kl=0.0)
+    for text, message in {"width = 3": "has no width", "[": "cannot read"}.items():
+        path.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_vae_recipe(str(path))
+    with pytest.raises(UsageError, match="unknown VAE preset 'huge'"):
+        load_vae_recipe("huge")

@@ -1,0 +1,76 @@
+"""A global batch: its parts on this process, sized for one forward pass, and its flow-matching loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from training.data.loader import MicroBatch
+from training.data.plan import DataPlan, Row
+from training.distributed import World, own_rows
+from training.losses.flow_matching import flow_matching_loss, logit_normal
+from training.models.condition import pad, padded_length
+from training.models.mmdit import MMDiT
+from training.randomness import generator
+from training.recipes import Recipe
+from training.sequence import as_tokens, sequence_layout
+
+Part = tuple[list[Row], int]
+"""Rows of one layout for one forward pass, and how many of them count."""
+
+
+def own_batch(plan: DataPlan, step: int, recipe: Recipe, world: World) -> tuple[int, list[Part]]:
+    """Number of rows of the global batch, and this process's parts of it."""
+    layouts = plan.batch(step)
+    parts = [p for rows in layouts for p in own_rows(rows, world, rows_at_once(plan, rows[0], recipe))]
+    return sum(map(len, layouts)), parts
+
+
+def rows_at_once(plan: DataPlan, row: Row, recipe: Recipe) -> int:
+    """How many rows of this layout fit the recipe's `micro_tokens` in one forward pass; 0: no limit."""
+    if not recipe.micro_tokens:
+        return 0
+    height, width = trained_size(plan, row, recipe.resolution)
+    images = 1 + plan.shards[row.shard].shape[2]
+    return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
+
+
+def trained_size(plan: DataPlan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels at which this row is trained."""
+    height, width, _ = plan.shards[row.shard].shape
+    pixels = resolution.get(row.bucket, row.bucket)
+    return height * pixels // row.bucket, width * pixels // row.bucket
+
+
+def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int) -> Tensor:
+    """Flow-matching loss per row [B]. Noise, t and text dropout depend only on (seed, bucket, slot)."""
+    noise, normal, states = torch.empty_like(micro.latents), torch.empty(len(micro.rows)), list(micro.states)
+    for i, row in enumerate(micro.rows):
+        rng = generator(seed, "step", row.bucket, row.slot)
+        if rng.random() < recipe.dropout:
+            states[i] = micro.nulls[i] if micro.nulls else null
+        normal[i] = rng.standard_normal()
+        noise[i] = torch.from_numpy(rng.standard_normal(noise.shape[1:], dtype="float32"))
+    t = logit_normal(normal, recipe.time_mean, recipe.time_std)
+    return conditional_loss(model, micro, states, noise, t, recipe.text_tokens)
+
+
+def conditional_loss(
+    model: MMDiT, micro: MicroBatch, states: list[Tensor], noise: Tensor, t: Tensor, text_tokens: int
+) -> Tensor:
+    """Flow-matching loss per row [B] on the model's device, given noise, times and text states."""
+    device = model.image_in.weight.device
+    text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
+    text, valid = text.to(device), None if valid is None else valid.to(device)
+    references = micro.references.to(device)
+    height, width = micro.latents.shape[-2:]
+    layout = sequence_layout(text.shape[1], references.shape[1], (height, width), micro.lead)
+    tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
+
+    def velocity(x_t: Tensor, time: Tensor) -> Tensor:
+        out = model(as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid)
+        return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
+
+    return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))

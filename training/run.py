@@ -1,0 +1,83 @@
+"""What every training loop shares: whose folder it is, where it resumes, metrics, and when something is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from flywheel.core.errors import UsageError
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, Metrics
+
+Progress = Callable[[int, int, Mapping[str, Any]], None]
+"""(step, steps, metrics of the step)."""
+
+
+class Trainer(Protocol):
+    """A loop's state: `done` counts the steps taken."""
+
+    done: int
+
+    def one_step(self) -> dict[str, Any]:
+        """Take one step and return its metrics."""
+        ...
+
+
+def finished(out_dir: Path, run: str) -> Checkpoint | None:
+    """The final checkpoint of `run`, None if it is not finished. Errors: `UsageError` for another run's folder."""
+    final = Checkpoint(out_dir / checkpoints.FINAL)
+    return same_run(final, run) if final.path.exists() else None
+
+
+def last_checkpoint(out_dir: Path, run: str) -> Checkpoint | None:
+    """The checkpoint that `run` resumes from, None at its start. Errors: `UsageError` for another run's folder."""
+    saved = checkpoints.steps(out_dir)
+    return same_run(saved[-1], run) if saved else None
+
+
+def same_run(checkpoint: Checkpoint, run: str) -> Checkpoint:
+    """The checkpoint, if `run` wrote it. Errors: `UsageError`."""
+    if checkpoint.config["run"] != run:
+        raise UsageError(
+            f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"
+        )
+    return checkpoint
+
+
+def take_steps(
+    trainer: Trainer,
+    out_dir: Path,
+    steps: int,
+    save: Callable[[str], object],
+    *,
+    checkpoint_every: int,
+    progress: Progress | None,
+) -> None:
+    """Step until `steps` are done; log each step, and `save` intermediate checkpoints by name. The last two stay."""
+    metrics = Metrics(out_dir, resume_step=trainer.done)
+    while trainer.done < steps:
+        clock = time.process_time()
+        line = trainer.one_step()
+        metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
+        if progress is not None:
+            progress(trainer.done, steps, line)
+        if due(checkpoint_every, trainer.done) and trainer.done < steps:
+            save(step_name(trainer.done))
+            checkpoints.prune(out_dir, keep=2)
+
+
+def due(every: int, done: int) -> bool:
+    """Is something that happens every `every` steps (0: never) due after `done` steps?"""
+    return bool(every) and done % every == 0
+
+
+def step_name(done: int) -> str:
+    """Folder name of an intermediate checkpoint."""
+    return f"step-{done:08d}"
+
+
+def cpu_seconds(since: float) -> float:
+    """CPU time since an earlier `time.process_time()`, in seconds."""
+    return round(time.process_time() - since, 4)
