@@ -93,10 +93,10 @@ def test_many_equal_pictures_cost_no_more_than_one() -> None:
 @given(seed=st.integers(0, 10_000), old=st.integers(0, 40), new=st.integers(0, 40))
 def test_what_is_known_and_what_is_new_make_the_whole(seed: int, old: int, new: int) -> None:
     hashes, colours, groups = clustered(seed, old + new)
-    whole = related(hashes, colours, groups, hamming=3, colour=8)
+    at_once = related(hashes, colours, groups, hamming=3, colour=8)
     known = related(hashes[:old], colours[:old], groups[:old], hamming=3, colour=8)
     added = related(hashes, colours, groups, hamming=3, colour=8, since=old)
     assert not len(added.near) or (added.near.max(axis=1) >= old).all()
     pairs = np.concatenate([known.near, added.near])
-    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, whole.near.tolist()))
-    assert set(known.rows) | set(added.rows) == set(whole.rows)
+    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, at_once.near.tolist()))
+    assert set(known.rows) | set(added.rows) == set(at_once.rows)
