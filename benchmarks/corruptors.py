@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,14 +18,14 @@ Plant = Callable[[Image.Image, int], Item]
 _FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     """The picture in a file format; default: JPEG of quality 92."""
     out = io.BytesIO()
     image.save(out, form, **({"quality": 92} if form == "JPEG" else {}) | options)
     return out.getvalue()
 
 
-def picture(change: Change, **options: object) -> Plant:
+def picture(change: Change, **options: Any) -> Plant:
     """Plant a change of the pixels."""
     return lambda image, n: Item(encoded(change(image, np.random.default_rng(n)), **options), f"a photo, number {n}")
 

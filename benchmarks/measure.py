@@ -44,8 +44,11 @@ def passes(command: Sequence[str], scratch: Path) -> Passes:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
+        raise RuntimeError("the script has no pipes")
     cpu, wall, idle = [0.0], [time.perf_counter()], 0.0
-    for line in process.stdout:
+    for line in stdout:
         if line.strip() == "mark":
             cpu.append(_tree_cpu(process.pid))
             wall.append(time.perf_counter())
@@ -54,11 +57,15 @@ def passes(command: Sequence[str], scratch: Path) -> Passes:
                 after = _tree_cpu(process.pid)
                 idle = (after - cpu[1]) / (time.perf_counter() - wall[1])
                 cpu[1], wall[1] = after, time.perf_counter()
-            process.stdin.write("\n")
-            process.stdin.flush()
+            stdin.write("\n")
+            stdin.flush()
     if process.wait():
         raise RuntimeError(f"{' '.join(command[:2])}: {log.read_text()[-2000:]}")
-    return Passes(*(tuple(b - a for a, b in zip(v[:-1], v[1:])) for v in (cpu, wall)), idle)
+    return Passes(_steps(cpu), _steps(wall), idle)
+
+
+def _steps(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(after - before for before, after in zip(values[:-1], values[1:]))
 
 
 def marginal(runs: Sequence[Passes], small: int, large: int) -> tuple[float, float]:

@@ -106,12 +106,19 @@ class Scores:
             self._rows[change, scorer] = [loaded.score([item])[0] for item in items]
         return self._rows[change, scorer]
 
+    def scored(self, change: Plant, scorer: str) -> list[dict[str, Any]]:
+        """One row per photograph; raises the fault of a photograph that cannot be scored."""
+        scored = []
+        for row in self.rows(change, scorer):
+            if isinstance(row, Exception):
+                raise row
+            scored.append(row)
+        return scored
+
     def values(self, change: Plant, score: str) -> np.ndarray:
         """Values of a score: float64 [N], NaN where it is null."""
         scorer, _, key = score.partition(".")
-        rows = self.rows(change, scorer)
-        if fault := next((r for r in rows if isinstance(r, Exception)), None):
-            raise fault
+        rows = self.scored(change, scorer)
         return np.array([math.nan if r[key] is None else float(r[key]) for r in rows])
 
 
@@ -194,11 +201,11 @@ def lying(scores: Scores) -> Rates:
     limit = load_policy(POLICY).number("S1.turned.max")
     most = math.inf if limit is None else limit
 
-    def discarded(row: Any) -> bool:
+    def discarded(row: dict[str, Any]) -> bool:
         return row["turn_doubt"] is not None and row["turn_doubt"] > most
 
-    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in some.rows(p, "ocr")]
-    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(some.rows(down, "ocr"))]
+    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in some.scored(p, "ocr")]
+    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(some.scored(down, "ocr"))]
     return rates(wrong, caught)
 
 
@@ -209,7 +216,7 @@ def duplicates(scores: Scores) -> tuple[dict[str, Rates], dict[str, Rates], tupl
     """
 
     def signatures(change: Plant) -> tuple[np.ndarray, np.ndarray]:
-        rows = scores.rows(change, "pixels")
+        rows = scores.scored(change, "pixels")
         colours = np.stack([np.frombuffer(r["thumbnail"], np.uint8) for r in rows])
         return np.array([r["phash"] for r in rows], np.uint64), colours
 
