@@ -5,16 +5,25 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off --no-compile
 WORKSPACE ?= demo-workspace
 
-.PHONY: base install demo test lint audit lock
+.PHONY: base install demo test quick lint graph audit lock
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
+# Two files of tests at a time: most of them wait for processes of their own.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The inner loop: style, types, the import contract, and the tests that start nothing.
+quick: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+graph: $(VENV)/.dev
+	$(BIN)/python docs/graph.py
 
 # Asks the advisory database about every pinned version, so it needs the network.
 audit: $(VENV)/.dev

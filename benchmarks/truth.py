@@ -29,7 +29,7 @@ from benchmarks.corruptors import Plant, picture
 from curation.decide.dedup import related
 from curation.policy.reader import load_policy
 from curation.scorers import load
-from flywheel.core.orientation import turned
+from flywheel.core.image import turned
 from flywheel.core.scorer import Item
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"

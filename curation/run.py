@@ -18,7 +18,7 @@ from curation.sources import pool
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
-from flywheel.core.scorer import Scorer
+from flywheel.core.scorer import Scorer, full_version
 from flywheel.core.storage import remove
 from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
@@ -65,7 +65,7 @@ def curate(
     if not pool.batches(workspace):
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
     scorers, reasons = configure(policy)
-    versions = {name: scorer.version for name, scorer in scorers.items()}
+    versions = {name: full_version(scorer) for name, scorer in scorers.items()}
     withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts))
     snapshot = digest(
         _FORMAT,

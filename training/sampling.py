@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
+from flywheel.core.image import fitted
 from flywheel.core.mirror import fetched
 from flywheel.core.storage import located
 from training import schedules
@@ -197,10 +198,10 @@ class Sampler:
 
 
 def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
-    """One prompt's references uint8 [R, 3, H, W], area-resized to the target's size."""
-    if not images:
+    """One prompt's references uint8 [R, 3, H, W], fitted to the target's size as shards fit them."""
+    pictures = [fitted(Image.fromarray(image).convert("RGB"), *size[::-1]) for image in images]
+    if not pictures:
         return torch.zeros(0, 3, *size, dtype=torch.uint8)
-    pictures = [Image.fromarray(image).convert("RGB").resize(size[::-1], Image.Resampling.BOX) for image in images]
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
 
 

@@ -102,7 +102,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Policy:
-    """Stages in order, and the options of the scorers they read."""
+    """Stages in order, and the options of the scorers they read.
+
+    >>> import flywheel as fw
+    >>> policy: fw.Policy = fw.load_policy("qwen-image-2")
+    >>> [stage.name for stage in policy.stages]
+    ['S1', 'S2', 'S3', 'S4', 'S5', 'S6']
+    """
 
     name: str
     stages: tuple[Stage, ...]

@@ -35,6 +35,10 @@ def load_policy(source: str | Path) -> Policy:
     """Read a built-in policy by name, or one from a .toml file.
 
     Errors: `UsageError` with file and line for anything that is not a valid policy.
+
+    >>> import flywheel as fw
+    >>> fw.load_policy("demo").name
+    'demo'
     """
     path = Path(source)
     if not path.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from flywheel.core.orientation import exif_orientation, upright_size
+from flywheel.core.image import exif_orientation, upright_size
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 

@@ -21,7 +21,7 @@ from PIL import Image
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
 from flywheel.core.errors import UsageError
-from flywheel.core.orientation import turned
+from flywheel.core.image import turned
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel.core.errors import UsageError
-from flywheel.core.image import WORKING_SIDE
+from flywheel.core.image import WORKING_SIDE, is_plain_jpeg
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
@@ -203,7 +203,7 @@ def _blockiness(item: Item, luma: np.ndarray) -> float | None:
 
     if max(item.header.size) <= WORKING_SIDE:
         return blockiness(luma)
-    if item.is_jpeg:
+    if is_plain_jpeg(item.header):
         return None
     return blockiness(cv2.cvtColor(np.asarray(item.upright), cv2.COLOR_RGB2GRAY))
 

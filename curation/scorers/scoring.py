@@ -22,7 +22,7 @@ from flywheel.core.cluster import cluster, run_all
 from flywheel.core.files import write_parquet
 from flywheel.core.image import BadImage
 from flywheel.core.schema import SCORE_KEYS
-from flywheel.core.scorer import Item, Scorer
+from flywheel.core.scorer import Item, Scorer, full_version
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
@@ -72,7 +72,7 @@ def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
 
 
 def _folder(workspace: Workspace, scorer: Scorer) -> Path:
-    return workspace.path("scores", f"{scorer.name}@{scorer.version}")
+    return workspace.path("scores", f"{scorer.name}@{full_version(scorer)}")
 
 
 Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)

@@ -20,7 +20,7 @@ from curation.sources import pool
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
 from flywheel.core.schema import POOL, column
-from flywheel.core.scorer import Scorer
+from flywheel.core.scorer import Scorer, full_version
 from flywheel.core.workspace import Workspace
 
 _FORMAT = 2  # increase it when equal scores would give another table
@@ -50,7 +50,7 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Path of the table of a batch with this manifest."""
-    versions = [(s.name, s.version) for s in scorers.values()]
+    versions = [(s.name, full_version(s)) for s in scorers.values()]
     texts = [written.text_key(paths) for paths in written.sidecars(workspace, batch).values()]
     key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")

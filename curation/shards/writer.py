@@ -23,8 +23,7 @@ from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing, write_json
-from flywheel.core.image import decode, open_image
-from flywheel.core.orientation import turned
+from flywheel.core.image import decode, fitted, open_image, turned
 from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
@@ -100,8 +99,7 @@ def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
     """
     lossy = open_image(image).format in ("JPEG", "MPO")
     picture = turned(decode(image), turn)
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    picture = fitted(picture, width, height)
     out = io.BytesIO()
     if lossy:
         picture.save(out, "JPEG", **_JPEG)

@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
 from flywheel.core.files import digest, file_digest, write_json, write_parquet
-from flywheel.core.image import BadImage, open_image
-from flywheel.core.orientation import upright_size
+from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
 from flywheel.core.storage import readable, remove
 from flywheel.core.workspace import Workspace
@@ -263,7 +262,7 @@ class _Reader:
         if content is None:
             return None
         try:
-            width, height = open_image(content).size
+            width, height = upright_size(open_image(content))
         except BadImage as error:
             raise BadInput(f"mask {item.mask} is unusable: {error}") from error
         if (width, height) != size:

@@ -41,6 +41,13 @@ def verify(
 
     Each scorer runs once, only on the items whose checks need it. `scorers` replaces scorers by name and is the only
     way to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown or incomplete check.
+
+    >>> import flywheel as fw
+    >>> from pathlib import Path
+    >>> item = fw.Item(Path("photos/0.png").read_bytes())
+    >>> ((outcome,),) = fw.verify([item], [[{"verifier": "count", "capability": "count", "count": 2}]])
+    >>> outcome.passed, outcome.evidence["seen"]
+    (False, 0)
     """
     if len(items) != len(checks):
         raise ValueError(f"{len(items)} items but {len(checks)} lists of checks")

@@ -1,36 +1,97 @@
-"""Decode encoded images to upright RGB."""
+"""The one decode: encoded bytes to the upright sRGB picture that a person sees, and what the file says of itself.
+
+Order: orientation is read, frames are chosen, samples are scaled to 8 bits, colours are converted to sRGB, transparency
+is composited on `GROUND`, and the picture is turned upright. Metadata never decides about pixels: what cannot be read
+there is ignored.
+"""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 100_000_000  # limit per image, against decompression bombs
-WORKING_SIDE = 512  # pixels: long side at which pixel statistics are computed
+from flywheel.core.container import jpeg_scans_are_complete, name_of, readable_metadata
+
+VERSION = "2"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
+MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
+WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
+GROUND = (255, 255, 255)  # what transparent pixels show
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JXL", "HEIF")
+INVALID = -1  # a stored orientation that is not a number
+
 _JPEGS = ("JPEG", "MPO")
-_ORIENTATION = 0x0112  # EXIF tag
+_END = b"\xff\xd9"  # marker of the end of a JPEG
+_FRAMES = 32  # of an animation that are looked at for one that is not blank
+_PLAIN = ("RGB", "L")
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT, _BITS = 0x0112, 262, 339, 258  # EXIF and TIFF tags
+_SIGNED, _WHITE_IS_ZERO = 2, 0
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # mode → colour space of a profile that fits it
 
 
 class BadImage(ValueError):
-    """The bytes are not a usable image; the message says why: zero bytes, not an image, too large or truncated."""
+    """The bytes are not a usable image; the message names the fault (zero bytes, not an image, too large, damaged)."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of its picture. Sizes are (width, height) in pixels; `size` is upright.
+
+    orientation: as `exif_orientation`, found in `orientation_from` (exif | tiff | none). depth: bits a sample. profile:
+    name of the embedded colour profile, empty without one. frames: pictures in the file; `frame` is the one decoded.
+    """
+
+    format: str
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    orientation: int
+    orientation_from: str
+    mode: str
+    depth: int
+    alpha: bool
+    profile: str
+    frames: int
+    frame: int
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Open encoded bytes without decoding the pixels. Errors: `BadImage` for zero bytes, non-images, huge images."""
+    """Open encoded bytes without decoding.
+
+    Errors: `BadImage` for zero bytes, non-images, formats that are not accepted and decompression bombs.
+    """
     if not data:
         raise BadImage("zero bytes")
+    kind = name_of(data)
+    if not kind:
+        raise BadImage("not an image: no known image format")
+    if kind not in FORMATS:
+        raise BadImage(f"{kind} files are not accepted: convert the picture to JPEG, PNG, WebP or TIFF")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about large images; the limit below decides
-            image = Image.open(io.BytesIO(data))
+            warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
+            _load_plugin(kind)
+            image = Image.open(io.BytesIO(readable_metadata(data)), formats=[kind])
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
-    except UnidentifiedImageError as error:  # its message contains a memory address; equal faults need equal reasons
-        raise BadImage("not an image: no known image format") from error
-    except Exception as error:  # noqa: BLE001 - PIL plugins raise any exception on hostile bytes
+    except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
+        raise BadImage(f"not an image: a {kind} file that cannot be read") from error
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means "not an image"
         raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
@@ -38,59 +99,95 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode to upright RGB at full resolution. Errors: `BadImage`, also for truncated data.
+    """Fully decode to upright RGB, sRGB, without metadata. Errors: `BadImage`, truncated and damaged data included.
 
     >>> import flywheel as fw
     >>> from pathlib import Path
     >>> fw.decode(Path("photos/0.png").read_bytes()).size
     (400, 300)
     """
-    return _load(open_image(data))
+    return _decoded(open_image(data), data)[0]
 
 
 def decode_working(data: bytes) -> np.ndarray:
-    """Decode to upright RGB, uint8 [H, W, 3], with a long side of at most `WORKING_SIDE` pixels. Errors: `BadImage`."""
-    header = open_image(data)
-    reduced = reduced_jpeg(header, data, WORKING_SIDE) if is_jpeg(header) else None
-    return shrunk(np.asarray(decode(data)) if reduced is None else reduced, WORKING_SIDE)
+    """Decode to upright RGB uint8 [H, W, 3] with long side at most `WORKING_SIDE` pixels."""
+    return shrunk(decode_at_least(open_image(data), data, WORKING_SIDE), WORKING_SIDE)
 
 
-def is_jpeg(header: Image.Image) -> bool:
-    """Is it a JPEG in color or gray? Those can be decoded at reduced scale."""
-    return header.format in _JPEGS and header.mode in ("RGB", "L")
+def decode_at_least(image: Image.Image, data: bytes, side: int) -> np.ndarray:
+    """Upright RGB uint8 [H, W, 3], at the smallest scale the format decodes to with a long side of at least `side`.
 
-
-def reduced_jpeg(header: Image.Image, data: bytes, side: int) -> np.ndarray | None:
-    """Decode a JPEG to upright RGB, uint8 [H, W, 3], at reduced scale.
-
-    The scale is the smallest of 1, 1/2, 1/4 and 1/8 with a long side of at least `side` pixels. Returns None if the
-    decoder fails, for example on truncated data: decode with PIL then, which is slower and decides what is usable.
+    image: `open_image` of the same data, not yet loaded. Errors: `BadImage`.
     """
-    import simplejpeg
-
-    width, height = header.size
-    factor = next((f for f in (8, 4, 2) if max(width, height) >= f * side), 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            orientation = header.getexif().get(_ORIENTATION, 1)
-        pixels = simplejpeg.decode_jpeg(data, min_width=-(-width // factor), min_height=-(-height // factor))
-    except Exception:  # noqa: BLE001 - not lost: the caller decodes the same bytes with PIL
-        return None
-    return _turned(pixels, orientation)
+    if not is_plain_jpeg(image):
+        return np.asarray(_decoded(image, data)[0])
+    pixels = _jpeg(image, data, side)
+    if image.info.get("icc_profile"):
+        pixels = np.asarray(_to_srgb(Image.fromarray(pixels), image))
+    return _turned(pixels, exif_orientation(image))
 
 
-def _turned(image: np.ndarray, orientation: object) -> np.ndarray:
-    """Apply an EXIF orientation (1 to 8) to [H, W, C]; other values change nothing."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(image[::rows, ::columns])
+def describe(data: bytes) -> Description:
+    """What the file says, and the frame that `decode` takes. Errors: `BadImage`."""
+    image = open_image(data)
+    stored = image.size[::-1] if image.format == "TIFF" and exif_orientation(image) in (5, 6, 7, 8) else image.size
+    orientation, place = exif_orientation(image), "none"
+    if _ORIENTATION in _exif(image):
+        place = "tiff" if image.format == "TIFF" else "exif"
+    return Description(
+        format=image.format or "",
+        size=upright_size(image),
+        stored_size=stored,
+        orientation=orientation,
+        orientation_from=place,
+        mode=image.mode,
+        depth=_depth(image, data),
+        alpha=image.has_transparency_data,
+        profile=_profile_name(image),
+        frames=_frames(image),
+        frame=_decoded(image, data)[1],  # last: loading changes the image
+    )
+
+
+def is_plain_jpeg(image: Image.Image) -> bool:
+    """A JPEG in color or gray: what libjpeg-turbo decodes to RGB, at reduced scale too."""
+    return image.format in _JPEGS and (image.mode == "RGB" or (image.mode == "L" and not image.info.get("icc_profile")))
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values.
+
+    Looks into EXIF, raw profiles and XMP. JPEG XL and HEIF turn the picture by fields of their own, and their decoders
+    do it. 0, which EXIF does not define, is what much software writes for "not known": it counts as none.
+    """
+    if image.format in ("JXL", "HEIF"):
+        return 1
+    value = _exif(image).get(_ORIENTATION, 1)
+    return (value or 1) if isinstance(value, int) else INVALID
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of what `decode` returns for an opened image that is not yet loaded."""
+    width, height = image.size
+    turned_by_pil = image.format == "TIFF"
+    return (height, width) if exif_orientation(image) in (5, 6, 7, 8) and not turned_by_pil else (width, height)
+
+
+def turned(image: Image.Image, degrees: int) -> Image.Image:
+    """The picture turned clockwise by 0, 90, 180 or 270 degrees."""
+    turns = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+    return image.transpose(turns[degrees]) if degrees else image
+
+
+def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture scaled to cover width × height (Lanczos), the centre kept: how shards, references and samples fit."""
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """Shrink [H, W, 3] to a long side of at most `side` pixels (area average); smaller images stay as they are."""
+    """The picture with a long side of at most `side` pixels (area average)."""
     import cv2
 
     height, width = image.shape[:2]
@@ -101,11 +198,219 @@ def shrunk(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
+    """(upright RGB picture, number of the frame taken)."""
+    orientation = 1 if image.format == "TIFF" else exif_orientation(image)  # PIL turns TIFF itself
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # noqa: BLE001 - decoders raise any exception on hostile bytes
+            if is_plain_jpeg(image):
+                picture, frame = _to_srgb(Image.fromarray(_jpeg(image, data)), image), 0
+            else:
+                if image.format in _JPEGS:
+                    _require_whole_scan(data)
+                    image = open_image(data + _END)  # PIL wants the end marker, which the scan can do without
+                picture, frame = _first_not_blank(image)
+    except (BadImage, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
         raise BadImage(f"truncated or corrupt: {error}") from error
+    if orientation in _TURNS:
+        picture = picture.transpose(_TURNS[orientation])
+    picture.info = {}
+    return picture, frame
+
+
+# Frames ---------------------------------------------------------------------------------------------------------------
+def _first_not_blank(image: Image.Image) -> tuple[Image.Image, int]:
+    """(RGB, number) of the first frame that is not of one colour; of the first frame where all are."""
+    first = _rgb(image)
+    if not _is_blank(first):
+        return first, 0
+    for number in range(1, min(_frames(image), _FRAMES)):
+        image.seek(number)
+        frame = _rgb(image)
+        if not _is_blank(frame):
+            return frame, number
+    return first, 0
+
+
+def _frames(image: Image.Image) -> int:
+    if image.format in _JPEGS:
+        return 1  # the further pictures of an MPO are other views, thumbnails and depth maps
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - the table of frames is damaged: the first one may be whole
+        return 1
+
+
+def _is_blank(image: Image.Image) -> bool:
+    pixels = np.asarray(image)
+    return int(np.ptp(pixels, axis=(0, 1)).max()) <= 2
+
+
+# JPEG -----------------------------------------------------------------------------------------------------------------
+def _jpeg(image: Image.Image, data: bytes, side: int = 0) -> np.ndarray:
+    """A JPEG as stored, RGB uint8 [H, W, 3], at the least of 1, 1/2, 1/4 and 1/8 of its size that is not below `side`.
+
+    Errors: `BadImage` for damage inside the scan; a missing end marker alone is none.
+    """
+    import simplejpeg
+
+    width, height = image.size
+    factor = next((f for f in (8, 4, 2) if side and max(width, height) >= f * side), 1)
+    least = {"min_width": -(-width // factor), "min_height": -(-height // factor)} if factor > 1 else {}
+    return _strict(lambda d: simplejpeg.decode_jpeg(d, **least), data, lambda: np.asarray(image.convert("RGB")))
+
+
+def _require_whole_scan(data: bytes) -> None:
+    """Errors: `BadImage` where libjpeg complains about a JPEG that PIL decodes (CMYK, gray with a profile)."""
+    import simplejpeg
+
+    _strict(lambda d: simplejpeg.decode_jpeg(d, min_factor=8), data, lambda: np.empty(0))
+
+
+def _strict(decoder: Callable[[bytes], np.ndarray], data: bytes, other: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `decoder` makes of a JPEG without a warning; `other` where it cannot decode this kind at all."""
+    try:
+        return decoder(data)
+    except ValueError as error:
+        fault = str(error)
+    if fault.startswith("Premature end of JPEG file") and jpeg_scans_are_complete(data):
+        # Every pixel may be there: only then an end marker mends it.
+        try:
+            return decoder(data + _END)
+        except ValueError as error:
+            fault = str(error)
+    if "Corrupt JPEG data" in fault or "Premature end" in fault or "Invalid SOS" in fault or "Bogus" in fault:
+        raise BadImage(f"truncated or corrupt: {fault}")
+    try:
+        return other()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage(f"truncated or corrupt: {error}") from error
+
+
+# Samples, colour, transparency ----------------------------------------------------------------------------------------
+def _rgb(image: Image.Image) -> Image.Image:
+    """The loaded frame as RGB: 8 bits, sRGB, composited on `GROUND`."""
+    image.load()
+    source = image
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    elif image.mode in _PLAIN and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        alpha = image.getchannel("A")
+        color = _to_srgb(image.convert("RGB" if image.mode == "RGBA" else "L"), source)
+        ground = Image.new("RGB", image.size, GROUND)
+        ground.paste(color, mask=alpha)
+        return ground
+    return _to_srgb(image, source)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Samples of more than 8 bits, whole or float, scaled to 8: by the range of their type, or of their values."""
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (_SIGNED,))[0] != _SIGNED:
+        values = values.view(np.uint32)
+    key = image.info.get("transparency")
+    gray = _scaled(values, sixteen=image.mode.startswith("I;16"))
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        gray = 255 - gray
+    picture = Image.fromarray(gray)
+    if isinstance(key, int):
+        picture.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return picture
+
+
+def _scaled(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
+    """uint8 of whole or float samples: 0 to 1 (floats), or the smallest of the common ranges that holds them all."""
+    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(wide.min()), float(wide.max())
+    if values.dtype.kind == "f" and low >= -1 and high <= 1:
+        ranges = [(0.0, 1.0), (-1.0, 1.0)]
+    else:
+        ranges = [(0.0, float(2**bits - 1)) for bits in ((16,) if sixteen else (8, 16, 32))]
+        ranges += [(-float(2**bits), float(2**bits - 1)) for bits in (7, 15, 31)]
+    bottom, top = next(((a, b) for a, b in ranges if a <= low and high <= b), (low, max(high, low + 1)))
+    return np.clip((wide - bottom) * (255 / (top - bottom)), 0, 255).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image, source: Image.Image) -> Image.Image:
+    """RGB in sRGB: by the profile that `source` carries where it fits, else by the usual conversion of the mode."""
+    profile = source.info.get("icc_profile")
+    transform = _transform(profile, image.mode) if profile or image.mode == "LAB" else None
+    converted = ImageCms.applyTransform(image, transform) if transform else image
+    assert converted is not None  # None is for transforms in place
+    return converted if converted.mode == "RGB" else converted.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile to sRGB; None for a profile that is damaged, of another colour space, or sRGB already."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
+        if given.profile.xcolor_space.strip() != _SPACES.get(mode):
+            return None
+        target = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(given, target, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    if mode == "RGB":
+        steps = np.linspace(0, 255, 9).astype(np.uint8)
+        cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
+        moved = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform)).astype(int)
+        if np.abs(moved - cube).max() <= 1:
+            return None
+    return transform
+
+
+# What the file says ---------------------------------------------------------------------------------------------------
+def _exif(image: Image.Image) -> Image.Exif | dict[int, object]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.Image.getexif(image)  # a PNG's own would decode the picture to look behind its pixels
+    except Exception:  # noqa: BLE001 - metadata never decides about pixels
+        return {}
+
+
+def _depth(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG":
+        return data[24]
+    bits = getattr(image, "tag_v2", {}).get(_BITS, 8)
+    return 1 if image.mode == "1" else int(bits[0] if isinstance(bits, tuple) else bits)
+
+
+def _profile_name(image: Image.Image) -> str:
+    profile = image.info.get("icc_profile")
+    try:
+        return ImageCms.getProfileDescription(io.BytesIO(profile)).strip() if profile else ""
+    except (ImageCms.PyCMSError, OSError):
+        return "damaged"
+
+
+def _load_plugin(kind: str) -> None:
+    """Let PIL read JPEG XL and HEIF: its plug-ins are loaded when such a file is met."""
+    if kind == "JXL":
+        import pillow_jxl  # noqa: F401 - registers itself
+    elif kind == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, C] as EXIF orientations 1 to 8 want it; any other value turns nothing."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(image[::rows, ::columns])

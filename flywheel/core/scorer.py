@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.image import WORKING_SIDE, decode, is_jpeg, open_image, reduced_jpeg, shrunk
+from flywheel.core.image import VERSION, WORKING_SIDE, decode, decode_at_least, is_plain_jpeg, open_image, shrunk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,11 +40,6 @@ class Item:
         """PIL image, opened but not decoded: format, size, EXIF."""
         return open_image(self.image)
 
-    @property
-    def is_jpeg(self) -> bool:
-        """Is it a JPEG in color or gray? Those can be decoded at reduced scale."""
-        return is_jpeg(self.header)
-
     @cached_property
     def upright(self) -> Image.Image:
         """RGB PIL image at native resolution, EXIF orientation applied."""
@@ -56,12 +51,12 @@ class Item:
         return shrunk(self.at_least(WORKING_SIDE), WORKING_SIDE)
 
     def at_least(self, side: int) -> np.ndarray:
-        """Upright RGB, uint8 [H, W, 3], at the smallest decodable scale with a long side of at least `side` pixels.
+        """uint8 [H, W, 3], upright, at the smallest scale the format decodes to with a long side of at least `side`.
 
         Decodes separately, for callers that need fewer pixels than `pixels` and nothing else.
         """
-        reduced = reduced_jpeg(self.header, self.image, side) if self.is_jpeg else None
-        return np.asarray(self.upright) if reduced is None else reduced
+        image = self.header if is_plain_jpeg(self.header) else open_image(self.image)  # loading changes others
+        return decode_at_least(image, self.image, side)
 
 
 class Scorer(Protocol):
@@ -92,6 +87,11 @@ class Scorer(Protocol):
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One dict per item (keys: `fields`); in the place of an item that failed, its exception."""
         ...
+
+
+def full_version(scorer: Scorer) -> str:
+    """Version of a scorer's values: its own, and that of the decode that shows it the pictures."""
+    return f"{scorer.version}+{VERSION}"
 
 
 def per_item(items: Sequence[Item], score: Callable[[Item], dict[str, Any]]) -> list[dict[str, Any] | Exception]:

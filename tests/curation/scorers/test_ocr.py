@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from curation.scorers.ocr import Ocr, quoted_text, read_text, text_similarity
 from curation.synthesis.canvas import font_path
 from flywheel.core.image import BadImage
-from flywheel.core.orientation import turned as turn_by
+from flywheel.core.image import turned as turn_by
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, word
 from tests.curation.scorers.examples import row_of

@@ -64,7 +64,7 @@ def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, reque
         request.getfixturevalue("ray_session")
         score(workspace, SCORERS)
     first, second = (
-        pq.read_table(p).to_pylist() for p in sorted(workspace.path("scores").glob("crashing@1/*.parquet"))
+        pq.read_table(p).to_pylist() for p in sorted(workspace.path("scores").glob("crashing@1+*/*.parquet"))
     )
     assert [r["length"] for r in first] == [4, None, 4, None] and [r["length"] for r in second] == [4, None, 4]
     assert first[1]["error"] == "RuntimeError: crashed the scoring process"

@@ -18,7 +18,7 @@ from curation.shards import writer as shards
 from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
 from flywheel.core.files import read_json
-from flywheel.core.orientation import turned
+from flywheel.core.image import turned
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 from tests.curation import crashing

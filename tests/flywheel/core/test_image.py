@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flywheel.core.image import BadImage, decode, open_image, reduced_jpeg
+from flywheel.core.image import BadImage, decode, decode_at_least, open_image
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned
 
@@ -71,7 +71,7 @@ def test_large_jpegs_are_read_at_reduced_scale(
     size: tuple[int, int], read: tuple[int, int], working: tuple[int, int]
 ) -> None:
     data = encoded(texture(5, 90, 60).resize(size), "JPEG", quality=90)
-    assert reduced_jpeg(open_image(data), data, 512).shape[1::-1] == read
+    assert decode_at_least(open_image(data), data, 512).shape[1::-1] == read
     pixels = Item(data).pixels
     assert pixels.shape[1::-1] == working
     expected = decode(data).resize(working, Image.Resampling.BOX)
