@@ -14,7 +14,7 @@ from curation.sources.captions import Annotation, OddLine, read_captions
 from flywheel.core.errors import UsageError
 
 CAPTIONS = "captions.jsonl"
-MOST_ODD = 0.5  # share of a captions file's lines that may be unusable: above it, the file is refused as a whole
+MOST_ODD = 0.9  # share of a captions file's lines that may be unusable: above it, the file is refused as a whole
 
 
 @dataclass(frozen=True)
