@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -71,7 +72,10 @@ def test_links_that_lead_nowhere_and_deep_folders(workspace: Workspace, tmp_path
             os.chdir("d")
     finally:
         os.chdir(place)
-    found = ingest(workspace, source)
+    try:
+        found = ingest(workspace, source)
+    finally:
+        subprocess.run(["rm", "-rf", source / "d"], check=True)  # Python's own removal calls itself too deeply
     told = reasons(workspace)
     assert counted(found)[0] == 1 and "symbolic links" in told and "not a regular file" in told
 
