@@ -85,10 +85,10 @@ class Folder:
             if missing := [n for n, uri in uris.items() if uri is None]:
                 odd.append(OddLine(number, f"names {missing[0]!r}, which is not in {self.path}"))
                 continue
-            found = {n: uri for n, uri in uris.items() if uri}
-            references = tuple(found[r] for r in note.references)
-            annotated = replace(note, references=references, mask=found.get(note.mask, ""))
-            notes.setdefault(found[name], []).append(annotated)
+            files_of = {n: uri for n, uri in uris.items() if uri}
+            references = tuple(files_of[r] for r in note.references)
+            annotated = replace(note, references=references, mask=files_of.get(note.mask, ""))
+            notes.setdefault(files_of[name], []).append(annotated)
         if len(odd) > MOST_ODD * len(lines):
             raise UsageError(
                 f"{captions}: {len(odd)} of {len(lines)} lines cannot be used; line {odd[0].number}: {odd[0].fault};"
