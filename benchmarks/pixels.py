@@ -28,7 +28,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from benchmarks.browser import CHROMIUM, QUIET
-from benchmarks.odd_files import Case, cases
+from benchmarks.odd import Case, cases
 from flywheel.core.image import BadImage, decode, open_image, upright_size
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 MEAN_DELTA_E, P99_DELTA_E = 1.0, 3.0  # goals of every file
 TYPES = {".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".bmp": "image/bmp",
          ".avif": "image/avif"}  # fmt: skip
-# Files in which the browser is not followed, and why; they are judged by their source instead.
-LEFT: dict[str, str] = {}
-
 _DRAW = """async (address) => {
     const image = new Image();
     image.src = address;
@@ -117,12 +114,22 @@ def by_tifffile(data: bytes) -> Image.Image:
     kinds = extra if isinstance(extra, tuple) else (extra,)
     if opacity.size and kinds[0] == 1:
         color = np.where(opacity > 0, color * 255 / np.maximum(opacity, 1e-9), 0)
-    picture = Image.fromarray(np.round(np.clip(color, 0, 255)).astype(np.uint8).squeeze(), mode="CMYK" if colors == 4 else None)
+    picture = Image.fromarray(
+        np.round(np.clip(color, 0, 255)).astype(np.uint8).squeeze(), mode="CMYK" if colors == 4 else None
+    )
     rgb = np.asarray(converted(picture, tags.get(34675))).astype(np.float64)
     if opacity.size and kinds[0] in (1, 2):
         share = opacity / 255
         rgb = rgb * share + 255 * (1 - share)
-    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+    turns = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_270",
+        7: "TRANSVERSE",
+        8: "ROTATE_90",
+    }
     shown = Image.fromarray(np.round(rgb).astype(np.uint8))
     turn = turns.get(int(tags.get(274, 1)))
     return shown.transpose(Image.Transpose[turn]) if turn else shown
@@ -141,7 +148,7 @@ def converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 def judged(sheet: Page, case: Case) -> Image.Image | None:
     """What the judge of this file sees."""
-    if case.judge == "browser" and case.name not in LEFT:
+    if case.judge == "browser":
         return in_browser(sheet, case)
     if case.judge == "tifffile":
         return by_tifffile(case.data)
@@ -156,7 +163,12 @@ def compare(case: Case, expected: Image.Image | None) -> Verdict:
     except BadImage as error:
         return Verdict(case, None, want, reason=str(error))
     if upright_size(open_image(case.data)) != picture.size:
-        return Verdict(case, None, want, reason=f"header {upright_size(open_image(case.data))} is not the picture's size {picture.size}")
+        return Verdict(
+            case,
+            None,
+            want,
+            reason=f"header {upright_size(open_image(case.data))} is not the picture's size {picture.size}",
+        )
     if expected is None or picture.size != expected.size:
         return Verdict(case, picture.size, want)
     one, two = (rgb2lab(np.asarray(p)) for p in (picture, expected))
@@ -173,7 +185,9 @@ def show(verdicts: Sequence[Verdict], *, every: bool) -> None:
         print(f"{kind:<30}{len(part):>6}{sizes:>7}{max(v.mean for v in part):>8.2f}{max(v.p99 for v in part):>8.2f}")
         for v in part:
             if every or not v.passes:
-                print(f"  {v.case.name:<28} ours {v.ours} judge {v.judged} mean {v.mean:.2f} p99 {v.p99:.2f} {v.reason}")
+                print(
+                    f"  {v.case.name:<28} ours {v.ours} judge {v.judged} mean {v.mean:.2f} p99 {v.p99:.2f} {v.reason}"
+                )
 
 
 def main() -> None:
@@ -191,8 +205,9 @@ def main() -> None:
     with page() as sheet:
         verdicts = [compare(case, judged(sheet, case)) for case in chosen]
     show(verdicts, every=options.every)
-    for name, why in LEFT.items():
-        print(f"not as the browser: {name}: {why}")
+    for why in dict.fromkeys(c.why for c in chosen if c.why):
+        names = [c.name for c in chosen if c.why == why]
+        print(f"judged by their source, not by the browser ({why}): {', '.join(names)}")
     figures = {
         "files": len(verdicts),
         "sizes_equal": sum(v.sizes_equal for v in verdicts) / len(verdicts),

@@ -21,9 +21,18 @@ _PRIMARIES = {  # ITU-T H.273: x, y of white, red, green, blue
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # gamma, a, b, c, d of ICC's parametric type 3
-_VIDEO_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
-_CURVES = {1: _VIDEO_CURVE, 4: (2.2,), 5: (2.8,), 6: _VIDEO_CURVE, 8: (1.0,), 13: _SRGB_CURVE, 14: _VIDEO_CURVE, 15: _VIDEO_CURVE}
-_PLAIN_GAMMA = 0.45455  # of gAMA: what writers of sRGB put there
+_VIDEO_CURVE = (2.4,)  # how screens show it (BT.1886), not how cameras record it
+_CURVES = {
+    1: _VIDEO_CURVE,
+    4: (2.2,),
+    5: (2.8,),
+    6: _VIDEO_CURVE,
+    8: (1.0,),
+    13: _SRGB_CURVE,
+    14: _VIDEO_CURVE,
+    15: _VIDEO_CURVE,
+}
+_PLAIN_GAMMA, _NEAR = 0.45455, 0.005  # of gAMA: what writers of sRGB put there, about
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
 
@@ -49,11 +58,13 @@ def png_profile(data: bytes) -> bytes | None:
 
 def _profile_of_numbers(gamma_chunk: bytes, primaries_chunk: bytes, *, gray: bool) -> bytes | None:
     gamma = int.from_bytes(gamma_chunk, "big") / 100_000 if len(gamma_chunk) == 4 else 0.0
-    places = tuple(v / 100_000 for v in struct.unpack(">8I", primaries_chunk)) if len(primaries_chunk) == 32 else None
-    if places and (np.allclose(places, _PRIMARIES[1], atol=1e-3) or min(places[1::2]) <= 0):
-        places = None
-    curve = (1 / gamma,) if 0.05 < gamma < 20 and abs(gamma - _PLAIN_GAMMA) > 1e-4 else _SRGB_CURVE
-    if places is None and curve is _SRGB_CURVE:
+    if not 0.05 < gamma < 20:
+        return None  # primaries alone say nothing: browsers do the same
+    places = tuple(v / 100_000 for v in struct.unpack(">8I", primaries_chunk)) if len(primaries_chunk) == 32 else ()
+    if not places or min(places[1::2]) <= 0 or np.allclose(places, _PRIMARIES[1], atol=1e-3):
+        places = ()
+    curve = _SRGB_CURVE if abs(gamma - _PLAIN_GAMMA) < _NEAR else (1 / gamma,)
+    if not places and curve is _SRGB_CURVE:
         return None
     return matrix_profile(places or _PRIMARIES[1], curve, gray=gray)
 
@@ -70,7 +81,7 @@ def matrix_profile(primaries: tuple[float, ...], curve: tuple[float, ...], *, gr
     adapt = np.linalg.solve(_BRADFORD, np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white)) @ _BRADFORD)
     columns = (adapt @ matrix).T
     tags = {name: b"XYZ \0\0\0\0" + b"".join(map(_fixed, c)) for name, c in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns)}
-    return _profile(b"RGB ", tags | {name: tone for name in (b"rTRC", b"gTRC", b"bTRC")})
+    return _profile(b"RGB ", tags | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), tone))
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -81,6 +92,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return converted if converted.mode == "RGB" else converted.convert("RGB")
 
 
+@lru_cache(maxsize=32)
 def profile_name(profile: bytes | None) -> str:
     """Description inside a profile; empty without a profile, "damaged" for one that cannot be read."""
     try:

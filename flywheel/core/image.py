@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -43,10 +43,11 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its picture. Sizes are (width, height) in pixels; `size` is upright.
+    """What a file says about its picture. Sizes are (width, height) in pixels; `size` is upright.
 
-    orientation: as `exif_orientation`, found in `orientation_from` (exif | tiff | none). depth: bits a sample. profile:
-    name of the embedded colour profile, empty without one. frames: pictures in the file; `frame` is the one decoded.
+    orientation: as `exif_orientation`; orientation_from: exif | raw profile | xmp | tiff | container | none.
+    depth: bits per sample. profile: name of the colour profile, empty without one. frames: pictures in the file;
+    frame: the one that is decoded. damage: why it cannot be decoded, empty where it can.
     """
 
     format: str
@@ -59,7 +60,8 @@ class Description:
     alpha: bool
     profile: str
     frames: int
-    frame: int
+    frame: int = 0
+    damage: str = ""
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -121,24 +123,30 @@ def decode_at_least(image: Image.Image, data: bytes, side: int) -> np.ndarray:
 
 
 def describe(data: bytes) -> Description:
-    """What the file says, and the frame that `decode` takes. Errors: `BadImage`."""
+    """What the file says, which frame `decode` takes, and its damage. Errors: `BadImage` where it cannot be opened."""
     image = open_image(data)
-    stored = image.size[::-1] if image.format == "TIFF" and exif_orientation(image) in (5, 6, 7, 8) else image.size
-    orientation, place = exif_orientation(image), "none"
-    if _ORIENTATION in _exif(image):
-        place = "tiff" if image.format == "TIFF" else "exif"
+    header = describe_header(image, data)
+    try:
+        return replace(header, frame=_decoded(image, data)[1])  # last: loading changes the image
+    except BadImage as error:
+        return replace(header, damage=str(error))
+
+
+def describe_header(image: Image.Image, data: bytes) -> Description:
+    """What an opened file says, without decoding; `frame` and `damage` are not known yet."""
+    orientation = exif_orientation(image)
+    turned_by_pil = image.format == "TIFF" and orientation in (5, 6, 7, 8)
     return Description(
         format=image.format or "",
         size=upright_size(image),
-        stored_size=stored,
+        stored_size=image.size[::-1] if turned_by_pil else image.size,
         orientation=orientation,
-        orientation_from=place,
+        orientation_from=_orientation_place(image),
         mode=image.mode,
         depth=_depth(image, data),
         alpha=image.has_transparency_data,
         profile=profile_name(image.info.get("icc_profile")),
         frames=_frames(image),
-        frame=_decoded(image, data)[1],  # last: loading changes the image
     )
 
 
@@ -151,9 +159,10 @@ def exif_orientation(image: Image.Image) -> int:
     """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values.
 
     Looks into EXIF, raw profiles and XMP. JPEG XL and HEIF turn the picture by fields of their own, and their decoders
-    do it. 0, which EXIF does not define, is what much software writes for "not known": it counts as none.
+    do it; a JPEG packed as JPEG XL comes out as it was stored. 0, which EXIF does not define, is what much software
+    writes for "not known": it counts as none.
     """
-    if image.format in ("JXL", "HEIF"):
+    if image.format in ("JXL", "HEIF") and not getattr(image, "jpeg", False):
         return 1
     value = _exif(image).get(_ORIENTATION, 1)
     return (value or 1) if isinstance(value, int) else INVALID
@@ -194,11 +203,13 @@ def shrunk(image: np.ndarray, side: int) -> np.ndarray:
 def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """(upright RGB picture, number of the frame taken)."""
     orientation = 1 if image.format == "TIFF" else exif_orientation(image)  # PIL turns TIFF itself
+    size = upright_size(image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if is_plain_jpeg(image):
-                picture, frame = to_srgb(Image.fromarray(jpeg.decoded(image, data)), image.info.get("icc_profile")), 0
+                picture, frame = Image.fromarray(jpeg.decoded(image, data)), 0
+                picture = to_srgb(picture, image.info.get("icc_profile"))
             else:
                 if image.format in _JPEGS:
                     jpeg.require_sound_scan(data)
@@ -210,6 +221,8 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
         raise BadImage(f"truncated or corrupt: {error}") from error
     if orientation in _TURNS:
         picture = picture.transpose(_TURNS[orientation])
+    if picture.size != size:
+        raise BadImage(f"its header says {size[0]}x{size[1]}, its pixels are {picture.width}x{picture.height}")
     picture.info = {}
     return picture, frame
 
@@ -220,6 +233,7 @@ def _first_not_blank(image: Image.Image) -> tuple[Image.Image, int]:
     first = rgb(image, GROUND)
     if not _is_blank(first):
         return first, 0
+    first = first.copy()  # it may be the opened image itself, which shows another frame soon
     for number in range(1, min(_frames(image), _FRAMES)):
         image.seek(number)
         frame = rgb(image, GROUND)
@@ -252,10 +266,26 @@ def _exif(image: Image.Image) -> Image.Exif | dict[int, object]:
         return {}
 
 
+def _orientation_place(image: Image.Image) -> str:
+    """Where the orientation stands, as `Description` names it."""
+    if _ORIENTATION not in _exif(image):
+        return "none"
+    if image.format in ("TIFF", "AVIF"):
+        return {"TIFF": "tiff", "AVIF": "container"}[image.format]
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+    except Exception:  # noqa: BLE001 - metadata never decides about pixels
+        return "xmp"
+    if _ORIENTATION in exif:
+        return "exif"
+    return "raw profile" if "Raw profile type exif" in image.info else "xmp"
+
+
 def _depth(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
-    bits = getattr(image, "tag_v2", {}).get(_BITS, 8)
+    bits = getattr(image, "depth", None) or getattr(image, "tag_v2", {}).get(_BITS, 8)
     return 1 if image.mode == "1" else int(bits[0] if isinstance(bits, tuple) else bits)
 
 

@@ -60,9 +60,10 @@ class DeepTiff(ImageFile.ImageFile):
 
     def _require_deep(self, page: tifffile.TiffPage) -> None:
         kind = page.dtype
-        known = kind is not None and kind.kind in "uif" and kind.itemsize in _BYTES and page.photometric in _COLORS
-        if not known or kind == np.uint8 or page.bitspersample != 8 * kind.itemsize:
+        if kind is None or kind.kind not in "uif" or kind == np.uint8 or page.photometric not in _COLORS:
             raise ValueError("samples for Pillow")
+        if page.bitspersample != 8 * kind.itemsize or kind.itemsize not in _BYTES:
+            raise ValueError("samples of odd width, for Pillow")
         if page.compression not in tifffile.TIFF.DECOMPRESSORS:
             raise ValueError(f"compression {page.compression} needs the package imagecodecs")
 

@@ -1,4 +1,4 @@
-"""Small colour profiles (ICC version 2) for benchmarks and tests: matrix, gray curve and table profiles, damaged ones."""
+"""Small colour profiles (ICC version 2) for the odd pictures: matrix, gray curve and table profiles, damaged ones."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ def table(space: bytes, to_rgb: Callable[[np.ndarray], np.ndarray]) -> bytes:
     channels = {b"RGB ": 3, b"CMYK": 4}[space]
     steps = np.linspace(0, 1, _GRID)
     inputs = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), axis=-1).reshape(-1, channels)
-    lab = rgb2lab(np.clip(to_rgb(inputs), 0, 1)[None], illuminant="D50")[0]
+    lab = rgb2lab(np.clip(to_rgb(inputs), 0, 1)[None])[0]  # of its own white, as profiles want it
     body = np.clip(np.round(lab * (2.55, 1, 1) + (0, 128, 128)), 0, 255).astype(np.uint8).tobytes()
     identity = bytes(range(256))
-    head = b"mft1\0\0\0\0" + struct.pack(">4B", channels, 3, _GRID, 0) + struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
+    head = (
+        b"mft1\0\0\0\0"
+        + struct.pack(">4B", channels, 3, _GRID, 0)
+        + struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
+    )
     lut = head + identity * channels + body + identity * 3
     return _profile(space, b"Lab ", [(b"A2B0", lut)])
 
