@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from flywheel.core.image import decode, open_image
 from flywheel.core.workspace import Workspace
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -51,12 +52,12 @@ class InlineImages:
 
 def shrink(path: Path, side: int) -> tuple[bytes, str]:
     """Bytes and media type of an image with long side ≤ `side`: a small file unchanged, else PNG or WebP."""
-    with path.open("rb") as file, Image.open(file) as opened:
-        if max(opened.size) <= side and path.stat().st_size <= _SMALL:
-            return path.read_bytes(), TYPES[path.suffix.lower()]
-        image = opened.convert("RGB")
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        png, webp = _encode(image, "PNG", optimize=True), _encode(image, "WEBP", quality=82)
+    data = path.read_bytes()
+    if len(data) <= _SMALL and max(open_image(data).size) <= side:
+        return data, TYPES[path.suffix.lower()]
+    image = decode(data)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    png, webp = _encode(image, "PNG", optimize=True), _encode(image, "WEBP", quality=82)
     return (png, "image/png") if len(png) <= len(webp) else (webp, "image/webp")
 
 

@@ -1,4 +1,4 @@
-"""Read an image header without decoding pixels."""
+"""Read an image header; only files of several frames are decoded, to know which one is taken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from flywheel.core.image import exif_orientation, upright_size
+from flywheel.core.image import describe, describe_header
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
@@ -22,10 +22,10 @@ _LUMINANCE = (
 
 
 class Header:
-    """Format, size, EXIF orientation, bytes per pixel, and JPEG quality estimated from the quantisation table."""
+    """Format, size, orientation, samples, frames, bytes per pixel, and JPEG quality by the quantisation table."""
 
     name = "header"
-    version = "1"
+    version = "2"
     fields = (
         column("format", pa.string(), "container format as PIL names it: JPEG, PNG, WEBP, …"),
         column("short_edge", pa.int32(), "pixels, shorter side, upright"),
@@ -33,6 +33,11 @@ class Header:
         column("aspect", pa.float64(), "width / height, upright"),
         column("bytes_per_pixel", pa.float64(), "encoded bytes per pixel"),
         column("orientation", pa.int32(), "EXIF orientation, 1 where there is none; outside 1–8 it is not correctable"),
+        column("depth", pa.int32(), "bits per sample as stored"),
+        column("alpha", pa.bool_(), "has transparency, which is shown on white"),
+        column("profile", pa.string(), "name of the colour profile that was converted to sRGB; empty without one"),
+        column("frames", pa.int32(), "pictures in the file: frames of an animation, pages"),
+        column("frame", pa.int32(), "the one taken, from 0: the first that is not blank"),
         column("jpeg_quality", pa.float64(), "estimated encoder quality, 1 to 100; null where the format is not JPEG"),
     )
 
@@ -42,16 +47,21 @@ class Header:
 
 
 def _one(item: Item) -> dict[str, Any]:
-    image = item.header
-    width, height = upright_size(image)
+    header = describe_header(item.header, item.image)
+    width, height = header.size
     return {
-        "format": image.format,
+        "format": header.format,
         "short_edge": min(width, height),
         "long_edge": max(width, height),
         "aspect": width / height,
         "bytes_per_pixel": len(item.image) / (width * height),
-        "orientation": exif_orientation(image),
-        "jpeg_quality": jpeg_quality(image),
+        "orientation": header.orientation,
+        "depth": header.depth,
+        "alpha": header.alpha,
+        "profile": header.profile,
+        "frames": header.frames,
+        "frame": 0 if header.frames == 1 else describe(item.image).frame,
+        "jpeg_quality": jpeg_quality(item.header),
     }
 
 

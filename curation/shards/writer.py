@@ -23,7 +23,7 @@ from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing, write_json
-from flywheel.core.image import decode, fitted, open_image, turned
+from flywheel.core.image import BadImage, decode, fitted, open_image, turned
 from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
@@ -91,15 +91,21 @@ def write_shards(
     return path
 
 
-def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
+def fit(image: bytes, width: int, height: int, turn: int = 0, *, expected: tuple[int, int] | None = None) -> bytes:
     """Encoded picture of exactly width × height: upright, scaled to cover, cropped to the centre. Errors: `BadImage`.
 
-    turn: degrees clockwise, beyond EXIF. A JPEG stays JPEG: it is lossy already, and PNG would be several times larger.
-    All other formats, rendered text above all, become lossless PNG.
+    turn: degrees clockwise, beyond EXIF. expected: upright (width, height) that the decode must give. A JPEG stays
+    JPEG: it is lossy already, and PNG would be several times larger. All other formats, rendered text above all, become
+    lossless PNG.
     """
     lossy = open_image(image).format in ("JPEG", "MPO")
-    picture = turned(decode(image), turn)
-    picture = fitted(picture, width, height)
+    picture = decode(image)
+    if expected and picture.size != expected:
+        raise BadImage(
+            f"the pool lists {expected[0]}x{expected[1]} pixels, but the picture has {picture.width}x{picture.height}: "
+            "ingest it again"
+        )
+    picture = fitted(turned(picture, turn), width, height)
     out = io.BytesIO()
     if lossy:
         picture.save(out, "JPEG", **_JPEG)
@@ -239,7 +245,7 @@ def _shard_row(
 ) -> dict[str, Any]:
     sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
     return {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")} | {
-        "image": fit(row["image"], width, height, turn),
+        "image": fit(row["image"], width, height, turn, expected=(row["width"], row["height"])),
         "references": [fit(images[i], width, height) for i in row["reference_ids"]],
         "slice": "base",
         "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,

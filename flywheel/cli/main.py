@@ -15,6 +15,7 @@ from flywheel.cli import (
     analysts,
     curation,
     enhancer,
+    inspect,
     models,
     operations,
     review,
@@ -50,7 +51,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verbs in (runs, curation, streams, signals, review, rounds, enhancer, analysts, models, training, rl, operations):
+for verbs in (
+    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl, operations),
+):
     app.add_typer(verbs.app)
 
 

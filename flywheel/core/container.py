@@ -41,10 +41,14 @@ _STARTS = (
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _TEXT = 2**20  # bytes of a text chunk that is kept
-_PROFILE = 2**24  # bytes of a colour profile that is kept, unpacked
-# Text chunks that say how a picture is to be seen; all others are dropped.
-_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1", b"Raw profile type xmp", b"XML:com.adobe.xmp")
-_KEPT = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"sBIT", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT")
+# Keywords of text chunks that say how a picture is to be seen, and the ones that Pillow knows them by.
+_KEYWORDS = {
+    b"Raw profile type exif": b"Raw profile type exif",
+    b"Raw profile type APP1": b"Raw profile type exif",
+    b"XML:com.adobe.xmp": b"XML:com.adobe.xmp",
+}
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_GRAY, _COLOR, _PALETTE = 0, 2, 3  # colour types of PNG
 
 
 def name_of(data: bytes) -> str:
@@ -60,59 +64,38 @@ def name_of(data: bytes) -> str:
 
 
 def readable_metadata(data: bytes) -> bytes:
-    """The same file; of a PNG without chunks that a reader may stumble over, and with its EXIF before the pixels.
+    """The same file; of a PNG only what shows: pixels, transparency, animation, and orientation before the pixels.
 
-    Dropped are text, damaged, unknown and over-large ancillary chunks. Pixels stay as they are.
+    Dropped are damaged, unknown and descriptive chunks; colour chunks are read by `flywheel.core.color`. Pixels stay as
+    they are.
     """
-    if not data.startswith(_PNG):
+    if not data.startswith(_PNG) or len(data) < 33:
         return data
     ahead: list[bytes] = []
     rest: list[bytes] = []
-    changed = seen_pixels = False
     for kind, start, end in _chunks(data):
-        critical = kind[0] < ord("a")
-        if critical or (kind in _KEPT and _has_its_checksum(data[start:end])):
-            rest.append(data[start:end])
-            seen_pixels |= kind == b"IDAT"
-        elif _is_sound(kind, data[start:end]):
-            ahead.append(data[start:end])
-            changed |= seen_pixels
-        else:
-            changed = True
-    if not changed or not rest:
-        return data
-    return b"".join([_PNG, rest[0], *ahead, *rest[1:]])
+        chunk = data[start:end]
+        if kind[0] < ord("a"):
+            rest.append(chunk)
+        elif _has_its_checksum(chunk):
+            if kind == b"tRNS":
+                rest += _transparency(chunk, depth=data[24], color=data[25])
+            elif kind in _ANIMATION:
+                rest.append(chunk)
+            elif says := _orientation(kind, chunk[8:-4]):
+                ahead.append(says)
+    return b"".join([_PNG, *rest[:1], *ahead, *rest[1:]])
 
 
-def jpeg_scans_are_complete(data: bytes) -> bool:
-    """Do the scans of a JPEG, as far as their headers are there, give every bit of every coefficient?
-
-    False for a progressive file that ends before its last scan: it decodes without a complaint, to less detail.
-    """
-    components: set[int] = set()
-    open_bits: dict[tuple[int, int], int] = {}  # (component, coefficient) → lowest bit not yet given
-    progressive = False
-    for marker, body in _segments(data):
-        if 0xC0 <= marker <= 0xC2 and len(body) >= 6:
-            progressive, components = marker == 0xC2, set(body[6 : 6 + 3 * body[5] : 3])
-        elif marker == 0xDA and body and len(body) >= 4 + 2 * body[0]:
-            first, last, bits = body[1 + 2 * body[0]], body[2 + 2 * body[0]], body[3 + 2 * body[0]] & 15
-            for component in body[1 : 1 + 2 * body[0] : 2]:
-                open_bits |= dict.fromkeys([(component, k) for k in range(first, min(last, 63) + 1)], bits)
-    return not progressive or all(open_bits.get((c, k), 1) == 0 for c in components for k in range(64))
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of each segment of a JPEG that has a length; the data of scans are skipped."""
-    place = 2
-    while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
-        marker = data[place + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
-            place += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        yield marker, data[place + 4 : place + 2 + length]
-        place += 2 + length
+def chunks_before_pixels(data: bytes) -> dict[bytes, bytes]:
+    """Type → body of the sound chunks of a PNG that come before its pixels; the first of each type."""
+    bodies: dict[bytes, bytes] = {}
+    for kind, start, end in _chunks(data):
+        if kind == b"IDAT":
+            break
+        if _has_its_checksum(data[start:end]):
+            bodies.setdefault(kind, data[start + 8 : end - 4])
+    return bodies
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -124,23 +107,39 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         place = end
 
 
-def _is_sound(kind: bytes, chunk: bytes) -> bool:
-    """May this ancillary chunk stay?"""
+def _transparency(chunk: bytes, *, depth: int, color: int) -> list[bytes]:
+    """A tRNS chunk whose key is in the 8-bit samples that Pillow makes of other depths; none where it means nothing."""
     body = chunk[8:-4]
-    if not _has_its_checksum(chunk):
-        return False
+    if color == _PALETTE:
+        return [chunk]
+    if len(body) != {_GRAY: 2, _COLOR: 6}.get(color):
+        return []
+    if color == _GRAY and depth < 8:
+        key = (int.from_bytes(body, "big") & (2**depth - 1)) * 255 // (2**depth - 1)
+        return [_chunk(b"tRNS", key.to_bytes(2, "big"))]
+    if color == _COLOR and depth == 16:
+        return [_chunk(b"tRNS", b"".join(b"\0" + body[i : i + 1] for i in (0, 2, 4)))]
+    return [chunk]
+
+
+def _orientation(kind: bytes, body: bytes) -> bytes:
+    """The chunk, as Pillow reads it, where it can say which way is up; else empty."""
     if kind == b"eXIf":
-        return body[:4] in (b"II*\0", b"MM\0*") and len(body) <= _TEXT
-    if kind == b"iCCP":
-        return _unpacks(body.partition(b"\0")[2][1:], _PROFILE)
-    if kind in (b"tEXt", b"zTXt", b"iTXt"):
-        keyword, _, text = body.partition(b"\0")
-        if keyword not in _KEYWORDS or len(body) > _TEXT:
-            return False
-        if kind == b"iTXt":
-            return text[:1] == b"\0" or _unpacks(text[2:].partition(b"\0")[2].partition(b"\0")[2], _TEXT)
-        return kind == b"tEXt" or _unpacks(text[1:], _TEXT)
-    return False
+        exif = body.removeprefix(b"Exif\0\0")
+        return _chunk(kind, exif) if exif[:4] in (b"II*\0", b"MM\0*") and len(exif) <= _TEXT else b""
+    keyword, _, text = body.partition(b"\0")
+    if kind not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in _KEYWORDS or len(body) > _TEXT:
+        return b""
+    if kind == b"iTXt":
+        packed = text[2:].partition(b"\0")[2].partition(b"\0")[2]
+        return _chunk(kind, body) if text[:1] == b"\0" or _unpacks(packed, _TEXT) else b""
+    if kind == b"zTXt" and not _unpacks(text[1:], _TEXT):
+        return b""
+    return _chunk(kind, _KEYWORDS[keyword] + b"\0" + text)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
 
 def _has_its_checksum(chunk: bytes) -> bool:

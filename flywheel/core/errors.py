@@ -1,4 +1,4 @@
-"""Errors that a user can fix."""
+"""Errors that a user can fix, and pictures that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class UsageError(Exception):
     ...     print("nowhere.toml" in str(error))
     True
     """
+
+
+class BadImage(ValueError):
+    """The bytes are not a usable image; the message names the fault (zero bytes, not an image, too large, damaged)."""

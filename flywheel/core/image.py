@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flywheel.core.container import jpeg_scans_are_complete, name_of, readable_metadata
+from flywheel.core import jpeg
+from flywheel.core.color import png_profile, profile_name, to_srgb
+from flywheel.core.container import name_of, readable_metadata
+from flywheel.core.errors import BadImage as BadImage
+from flywheel.core.samples import rgb
 
-VERSION = "2"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
+VERSION = "3"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
 MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
 WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
 GROUND = (255, 255, 255)  # what transparent pixels show
@@ -26,11 +28,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JXL", "HEIF")
 INVALID = -1  # a stored orientation that is not a number
 
 _JPEGS = ("JPEG", "MPO")
-_END = b"\xff\xd9"  # marker of the end of a JPEG
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
-_PLAIN = ("RGB", "L")
-_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT, _BITS = 0x0112, 262, 339, 258  # EXIF and TIFF tags
-_SIGNED, _WHITE_IS_ZERO = 2, 0
+_ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,19 +39,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # mode → colour space of a profile that fits it
-
-
-class BadImage(ValueError):
-    """The bytes are not a usable image; the message names the fault (zero bytes, not an image, too large, damaged)."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its picture. Sizes are (width, height) in pixels; `size` is upright.
+    """What a file says about its picture. Sizes are (width, height) in pixels; `size` is upright.
 
-    orientation: as `exif_orientation`, found in `orientation_from` (exif | tiff | none). depth: bits a sample. profile:
-    name of the embedded colour profile, empty without one. frames: pictures in the file; `frame` is the one decoded.
+    orientation: as `exif_orientation`; orientation_from: exif | raw profile | xmp | tiff | container | none.
+    depth: bits per sample. profile: name of the colour profile, empty without one. frames: pictures in the file;
+    frame: the one that is decoded. damage: why it cannot be decoded, empty where it can.
     """
 
     format: str
@@ -65,7 +60,8 @@ class Description:
     alpha: bool
     profile: str
     frames: int
-    frame: int
+    frame: int = 0
+    damage: str = ""
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -83,8 +79,7 @@ def open_image(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
-            _load_plugin(kind)
-            image = Image.open(io.BytesIO(readable_metadata(data)), formats=[kind])
+            image = _opened(kind, data)
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
     except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
@@ -121,31 +116,37 @@ def decode_at_least(image: Image.Image, data: bytes, side: int) -> np.ndarray:
     """
     if not is_plain_jpeg(image):
         return np.asarray(_decoded(image, data)[0])
-    pixels = _jpeg(image, data, side)
-    if image.info.get("icc_profile"):
-        pixels = np.asarray(_to_srgb(Image.fromarray(pixels), image))
+    pixels = jpeg.decoded(image, data, side)
+    if profile := image.info.get("icc_profile"):
+        pixels = np.asarray(to_srgb(Image.fromarray(pixels), profile))
     return _turned(pixels, exif_orientation(image))
 
 
 def describe(data: bytes) -> Description:
-    """What the file says, and the frame that `decode` takes. Errors: `BadImage`."""
+    """What the file says, which frame `decode` takes, and its damage. Errors: `BadImage` where it cannot be opened."""
     image = open_image(data)
-    stored = image.size[::-1] if image.format == "TIFF" and exif_orientation(image) in (5, 6, 7, 8) else image.size
-    orientation, place = exif_orientation(image), "none"
-    if _ORIENTATION in _exif(image):
-        place = "tiff" if image.format == "TIFF" else "exif"
+    header = describe_header(image, data)
+    try:
+        return replace(header, frame=_decoded(image, data)[1])  # last: loading changes the image
+    except BadImage as error:
+        return replace(header, damage=str(error))
+
+
+def describe_header(image: Image.Image, data: bytes) -> Description:
+    """What an opened file says, without decoding; `frame` and `damage` are not known yet."""
+    orientation = exif_orientation(image)
+    turned_by_pil = image.format == "TIFF" and orientation in (5, 6, 7, 8)
     return Description(
         format=image.format or "",
         size=upright_size(image),
-        stored_size=stored,
+        stored_size=image.size[::-1] if turned_by_pil else image.size,
         orientation=orientation,
-        orientation_from=place,
+        orientation_from=_orientation_place(image),
         mode=image.mode,
         depth=_depth(image, data),
         alpha=image.has_transparency_data,
-        profile=_profile_name(image),
+        profile=profile_name(image.info.get("icc_profile")),
         frames=_frames(image),
-        frame=_decoded(image, data)[1],  # last: loading changes the image
     )
 
 
@@ -158,9 +159,10 @@ def exif_orientation(image: Image.Image) -> int:
     """1–8 as EXIF defines it; 1 where there is none; any other stored integer as it is, `INVALID` for other values.
 
     Looks into EXIF, raw profiles and XMP. JPEG XL and HEIF turn the picture by fields of their own, and their decoders
-    do it. 0, which EXIF does not define, is what much software writes for "not known": it counts as none.
+    do it; a JPEG packed as JPEG XL comes out as it was stored. 0, which EXIF does not define, is what much software
+    writes for "not known": it counts as none.
     """
-    if image.format in ("JXL", "HEIF"):
+    if image.format in ("JXL", "HEIF") and not getattr(image, "jpeg", False):
         return 1
     value = _exif(image).get(_ORIENTATION, 1)
     return (value or 1) if isinstance(value, int) else INVALID
@@ -201,15 +203,17 @@ def shrunk(image: np.ndarray, side: int) -> np.ndarray:
 def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     """(upright RGB picture, number of the frame taken)."""
     orientation = 1 if image.format == "TIFF" else exif_orientation(image)  # PIL turns TIFF itself
+    size = upright_size(image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if is_plain_jpeg(image):
-                picture, frame = _to_srgb(Image.fromarray(_jpeg(image, data)), image), 0
+                picture, frame = Image.fromarray(jpeg.decoded(image, data)), 0
+                picture = to_srgb(picture, image.info.get("icc_profile"))
             else:
                 if image.format in _JPEGS:
-                    _require_whole_scan(data)
-                    image = open_image(data + _END)  # PIL wants the end marker, which the scan can do without
+                    jpeg.require_sound_scan(data)
+                    image = open_image(data + jpeg.END)  # PIL wants the end marker, which the scan can do without
                 picture, frame = _first_not_blank(image)
     except (BadImage, ImportError):
         raise
@@ -217,6 +221,8 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
         raise BadImage(f"truncated or corrupt: {error}") from error
     if orientation in _TURNS:
         picture = picture.transpose(_TURNS[orientation])
+    if picture.size != size:
+        raise BadImage(f"its header says {size[0]}x{size[1]}, its pixels are {picture.width}x{picture.height}")
     picture.info = {}
     return picture, frame
 
@@ -224,12 +230,13 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
 # Frames ---------------------------------------------------------------------------------------------------------------
 def _first_not_blank(image: Image.Image) -> tuple[Image.Image, int]:
     """(RGB, number) of the first frame that is not of one colour; of the first frame where all are."""
-    first = _rgb(image)
+    first = rgb(image, GROUND)
     if not _is_blank(first):
         return first, 0
+    first = first.copy()  # it may be the opened image itself, which shows another frame soon
     for number in range(1, min(_frames(image), _FRAMES)):
         image.seek(number)
-        frame = _rgb(image)
+        frame = rgb(image, GROUND)
         if not _is_blank(frame):
             return frame, number
     return first, 0
@@ -249,129 +256,6 @@ def _is_blank(image: Image.Image) -> bool:
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= 2
 
 
-# JPEG -----------------------------------------------------------------------------------------------------------------
-def _jpeg(image: Image.Image, data: bytes, side: int = 0) -> np.ndarray:
-    """A JPEG as stored, RGB uint8 [H, W, 3], at the least of 1, 1/2, 1/4 and 1/8 of its size that is not below `side`.
-
-    Errors: `BadImage` for damage inside the scan; a missing end marker alone is none.
-    """
-    import simplejpeg
-
-    width, height = image.size
-    factor = next((f for f in (8, 4, 2) if side and max(width, height) >= f * side), 1)
-    least = {"min_width": -(-width // factor), "min_height": -(-height // factor)} if factor > 1 else {}
-    return _strict(lambda d: simplejpeg.decode_jpeg(d, **least), data, lambda: np.asarray(image.convert("RGB")))
-
-
-def _require_whole_scan(data: bytes) -> None:
-    """Errors: `BadImage` where libjpeg complains about a JPEG that PIL decodes (CMYK, gray with a profile)."""
-    import simplejpeg
-
-    _strict(lambda d: simplejpeg.decode_jpeg(d, min_factor=8), data, lambda: np.empty(0))
-
-
-def _strict(decoder: Callable[[bytes], np.ndarray], data: bytes, other: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `decoder` makes of a JPEG without a warning; `other` where it cannot decode this kind at all."""
-    try:
-        return decoder(data)
-    except ValueError as error:
-        fault = str(error)
-    if fault.startswith("Premature end of JPEG file") and jpeg_scans_are_complete(data):
-        # Every pixel may be there: only then an end marker mends it.
-        try:
-            return decoder(data + _END)
-        except ValueError as error:
-            fault = str(error)
-    if "Corrupt JPEG data" in fault or "Premature end" in fault or "Invalid SOS" in fault or "Bogus" in fault:
-        raise BadImage(f"truncated or corrupt: {fault}")
-    try:
-        return other()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage(f"truncated or corrupt: {error}") from error
-
-
-# Samples, colour, transparency ----------------------------------------------------------------------------------------
-def _rgb(image: Image.Image) -> Image.Image:
-    """The loaded frame as RGB: 8 bits, sRGB, composited on `GROUND`."""
-    image.load()
-    source = image
-    if image.mode == "1":
-        image = image.convert("L")
-    elif image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
-    elif image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    elif image.mode in ("RGBa", "La"):
-        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    elif image.mode in _PLAIN and "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("RGBA", "LA"):
-        alpha = image.getchannel("A")
-        color = _to_srgb(image.convert("RGB" if image.mode == "RGBA" else "L"), source)
-        ground = Image.new("RGB", image.size, GROUND)
-        ground.paste(color, mask=alpha)
-        return ground
-    return _to_srgb(image, source)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Samples of more than 8 bits, whole or float, scaled to 8: by the range of their type, or of their values."""
-    tags = getattr(image, "tag_v2", {})
-    values = np.asarray(image)
-    if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (_SIGNED,))[0] != _SIGNED:
-        values = values.view(np.uint32)
-    key = image.info.get("transparency")
-    gray = _scaled(values, sixteen=image.mode.startswith("I;16"))
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        gray = 255 - gray
-    picture = Image.fromarray(gray)
-    if isinstance(key, int):
-        picture.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
-    return picture
-
-
-def _scaled(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
-    """uint8 of whole or float samples: 0 to 1 (floats), or the smallest of the common ranges that holds them all."""
-    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(wide.min()), float(wide.max())
-    if values.dtype.kind == "f" and low >= -1 and high <= 1:
-        ranges = [(0.0, 1.0), (-1.0, 1.0)]
-    else:
-        ranges = [(0.0, float(2**bits - 1)) for bits in ((16,) if sixteen else (8, 16, 32))]
-        ranges += [(-float(2**bits), float(2**bits - 1)) for bits in (7, 15, 31)]
-    bottom, top = next(((a, b) for a, b in ranges if a <= low and high <= b), (low, max(high, low + 1)))
-    return np.clip((wide - bottom) * (255 / (top - bottom)), 0, 255).astype(np.uint8)
-
-
-def _to_srgb(image: Image.Image, source: Image.Image) -> Image.Image:
-    """RGB in sRGB: by the profile that `source` carries where it fits, else by the usual conversion of the mode."""
-    profile = source.info.get("icc_profile")
-    transform = _transform(profile, image.mode) if profile or image.mode == "LAB" else None
-    converted = ImageCms.applyTransform(image, transform) if transform else image
-    assert converted is not None  # None is for transforms in place
-    return converted if converted.mode == "RGB" else converted.convert("RGB")
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None for a profile that is damaged, of another colour space, or sRGB already."""
-    try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
-        if given.profile.xcolor_space.strip() != _SPACES.get(mode):
-            return None
-        target = ImageCms.createProfile("sRGB")
-        transform = ImageCms.buildTransform(given, target, mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-    if mode == "RGB":
-        steps = np.linspace(0, 255, 9).astype(np.uint8)
-        cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-        moved = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform)).astype(int)
-        if np.abs(moved - cube).max() <= 1:
-            return None
-    return transform
-
-
 # What the file says ---------------------------------------------------------------------------------------------------
 def _exif(image: Image.Image) -> Image.Exif | dict[int, object]:
     try:
@@ -382,19 +266,41 @@ def _exif(image: Image.Image) -> Image.Exif | dict[int, object]:
         return {}
 
 
+def _orientation_place(image: Image.Image) -> str:
+    """Where the orientation stands, as `Description` names it."""
+    if _ORIENTATION not in _exif(image):
+        return "none"
+    if image.format in ("TIFF", "AVIF"):
+        return {"TIFF": "tiff", "AVIF": "container"}[image.format]
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+    except Exception:  # noqa: BLE001 - metadata never decides about pixels
+        return "xmp"
+    if _ORIENTATION in exif:
+        return "exif"
+    return "raw profile" if "Raw profile type exif" in image.info else "xmp"
+
+
 def _depth(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
-    bits = getattr(image, "tag_v2", {}).get(_BITS, 8)
+    bits = getattr(image, "depth", None) or getattr(image, "tag_v2", {}).get(_BITS, 8)
     return 1 if image.mode == "1" else int(bits[0] if isinstance(bits, tuple) else bits)
 
 
-def _profile_name(image: Image.Image) -> str:
-    profile = image.info.get("icc_profile")
-    try:
-        return ImageCms.getProfileDescription(io.BytesIO(profile)).strip() if profile else ""
-    except (ImageCms.PyCMSError, OSError):
-        return "damaged"
+def _opened(kind: str, data: bytes) -> Image.Image:
+    if kind == "PNG":
+        image = Image.open(io.BytesIO(readable_metadata(data)), formats=[kind])
+        if profile := png_profile(data):
+            image.info["icc_profile"] = profile
+        return image
+    if kind == "TIFF":
+        from flywheel.core.tiff import deep_tiff
+
+        return deep_tiff(data) or Image.open(io.BytesIO(data), formats=[kind])
+    _load_plugin(kind)
+    return Image.open(io.BytesIO(data), formats=[kind])
 
 
 def _load_plugin(kind: str) -> None:

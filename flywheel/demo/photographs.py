@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from flywheel.core.errors import UsageError
+from flywheel.core.image import decode
 
 # package, file in it, what the photograph shows
 SOURCES = (
@@ -29,8 +30,7 @@ def photograph(package: str, inside: str) -> Image.Image:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, inside)
         if path.is_file():
-            with Image.open(path) as image:
-                return image.convert("RGB")
+            return decode(path.read_bytes())
     raise UsageError(f"{inside} is not in the installed package {package!r}: install the pinned version of it")
 
 

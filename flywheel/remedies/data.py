@@ -311,10 +311,10 @@ def _fitted(sample: Sample, identity: str, side: int) -> Row:
     """The sample as a shard row of the bucket `side`."""
     from curation.shards.layout import layout
     from curation.shards.writer import fit
-    from flywheel.core.image import open_image
+    from flywheel.core.image import open_image, upright_size
 
-    header = open_image(sample.image)
-    width, height = layout(header.width, header.height, side)
+    source_width, source_height = upright_size(open_image(sample.image))
+    width, height = layout(source_width, source_height, side)
     kind = "instruction" if sample.references else sample.kind
     return {
         "sample_id": identity,
@@ -325,8 +325,8 @@ def _fitted(sample: Sample, identity: str, side: int) -> Row:
         "stream": "synthetic",
         "width": width,
         "height": height,
-        "source_width": header.width,
-        "source_height": header.height,
+        "source_width": source_width,
+        "source_height": source_height,
         "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
     }
 
