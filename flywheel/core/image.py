@@ -144,7 +144,7 @@ def describe_header(image: Image.Image, data: bytes) -> Description:
         orientation_from=_orientation_place(image),
         mode=image.mode,
         depth=_depth(image, data),
-        alpha=image.has_transparency_data,
+        alpha=_has_alpha(image),
         profile=profile_name(image.info.get("icc_profile")),
         frames=_frames(image),
     )
@@ -282,6 +282,13 @@ def _orientation_place(image: Image.Image) -> str:
     return "raw profile" if "Raw profile type exif" in image.info else "xmp"
 
 
+def _has_alpha(image: Image.Image) -> bool:
+    try:
+        return image.has_transparency_data
+    except Exception:  # noqa: BLE001 - a palette that is missing: the decode says so
+        return False
+
+
 def _depth(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
@@ -299,6 +306,11 @@ def _opened(kind: str, data: bytes) -> Image.Image:
         from flywheel.core.tiff import deep_tiff
 
         return deep_tiff(data) or Image.open(io.BytesIO(data), formats=[kind])
+    if kind == "JPEG":
+        try:
+            return Image.open(io.BytesIO(data), formats=[kind])
+        except UnidentifiedImageError:  # metadata that PIL stumbles over
+            return Image.open(io.BytesIO(jpeg.without_metadata(data)), formats=[kind])
     _load_plugin(kind)
     return Image.open(io.BytesIO(data), formats=[kind])
 

@@ -41,7 +41,7 @@ def _strict(decoder: Callable[[bytes], np.ndarray], data: bytes, other: Callable
         return decoder(data)
     except ValueError as error:
         fault = str(error)
-    for repair in (_with_end, _without_metadata):
+    for repair in (_with_end, _with_profile_dropped):
         repaired = repair(data, fault)
         if repaired:
             try:
@@ -61,10 +61,13 @@ def _with_end(data: bytes, fault: str) -> bytes:
     return data + END if fault.startswith("Premature end of JPEG file") and scans_are_complete(data) else b""
 
 
-def _without_metadata(data: bytes, fault: str) -> bytes:
-    """The JPEG without profile, EXIF and comments where the fault is in them; else empty."""
-    if "bad ICC marker" not in fault:
-        return b""
+def _with_profile_dropped(data: bytes, fault: str) -> bytes:
+    """The JPEG without metadata where the fault is in its profile; else empty."""
+    return without_metadata(data) if "bad ICC marker" in fault else b""
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The JPEG without profile, EXIF and comments."""
     place, kept = 2, [data[:2]]
     for marker, start, end in _segments(data):
         if marker == _SCAN:

@@ -74,7 +74,10 @@ def scaled(values: np.ndarray, bits: int | None = None) -> np.ndarray:
     their type (signed ones without a negative value its upper half). Wider ones take the smallest common range that
     holds them all. Floats are in units of white, 0 to 1, where nearly all are there or none exceeds 8.
     """
-    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=float(np.finfo(np.float32).max), neginf=0.0)
+    wide = values.astype(np.float64)
+    if values.dtype.kind == "f":
+        finite = wide[np.isfinite(wide)]
+        wide = np.nan_to_num(wide, nan=0.0, posinf=max(1.0, float(finite.max(initial=0.0))), neginf=0.0)
     bottom, top = _range(values.dtype, wide, bits)
     return np.clip((wide - bottom) * (255 / (top - bottom)), 0, 255)
 
@@ -82,8 +85,8 @@ def scaled(values: np.ndarray, bits: int | None = None) -> np.ndarray:
 def _range(kind: np.dtype, wide: np.ndarray, bits: int | None) -> tuple[float, float]:
     """(black, white)."""
     low, high = float(wide.min(initial=0.0)), float(wide.max(initial=0.0))
-    if kind.kind == "f" and (high <= _NEAR_ONE or np.percentile(wide, 99) <= 1):
-        return (-1.0, 1.0) if np.percentile(wide, 1) < _BELOW_BLACK else (0.0, 1.0)
+    if kind.kind == "f" and (not wide.size or high <= _NEAR_ONE or np.percentile(wide, 99) <= 1):
+        return (-1.0, 1.0) if low < _BELOW_BLACK and np.percentile(wide, 1) < _BELOW_BLACK else (0.0, 1.0)
     if kind.kind == "u" and kind.itemsize <= 2:
         return 0.0, float(2 ** (bits or 8 * kind.itemsize) - 1)
     if kind.kind == "i" and kind.itemsize <= 2:

@@ -6,6 +6,7 @@ tifffile reads the samples; here they are scaled to 8 bits and become an ordinar
 from __future__ import annotations
 
 import io
+import logging
 
 import numpy as np
 import tifffile
@@ -14,6 +15,8 @@ from PIL import Image, ImageFile
 from flywheel.core.samples import scaled
 
 ORIENTATION = 0x0112
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of damage comes as `BadImage`
+
 _PROFILE = 34675  # tag
 _ASSOCIATED = 1  # colours are multiplied by their alpha
 _ALPHAS = (_ASSOCIATED, 2)
