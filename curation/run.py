@@ -62,7 +62,7 @@ def curate(
     up. Errors: `UsageError` when nothing was ingested.
     """
     content = pool.shards(workspace)
-    if not pool.batches(workspace):
+    if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
     scorers, reasons = configure(policy)
     versions = {name: full_version(scorer) for name, scorer in scorers.items()}
@@ -70,13 +70,13 @@ def curate(
     snapshot = digest(
         _FORMAT,
         [(s.sha256, [p.name for p in s.captions]) for s in content],
-        [pool.manifest(b)["quarantined"] for b in pool.batches(workspace)],
+        [pool.manifest(b)["quarantined"] for b in workspace.batches()],
         policy.sha256,
         versions,
         sorted(withheld.ids),
         sorted(withheld.prompts),
     )[:16]
-    record = workspace.path("snapshots", f"{snapshot}.json")
+    record = workspace.snapshot(snapshot)
     if not record.exists():
         options = {name: policy.scorers.get(name, {}) for name in scorers}
         with ExitStack() as stack:
@@ -91,7 +91,7 @@ def curate(
                     )
                     break
                 except shards.Unfit as unfit:  # judge again without them: one of their duplicates may now be admitted
-                    remove(shards.manifest_path(workspace, snapshot).parent)  # first: its files are outdated
+                    remove(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
                     scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons)
     return _read(workspace, record)
@@ -142,7 +142,7 @@ def _commit(
     kept = {"held_out": sorted(held_out.ids), "prompts": sorted(held_out.prompts)}
     write_json(folder / "evaluation.json", kept)
     write_json(
-        workspace.path("snapshots", f"{snapshot}.json"),
+        workspace.snapshot(snapshot),
         {
             "snapshot": snapshot,
             "policy": policy.name,
@@ -163,7 +163,7 @@ def _commit(
 
 def _inputs(workspace: Workspace) -> int:
     """Number of inputs counted in the pool's manifests."""
-    return sum(m["rows"] + m["quarantined"] for m in map(pool.manifest, pool.batches(workspace)))
+    return sum(m["rows"] + m["quarantined"] for m in map(pool.manifest, workspace.batches()))
 
 
 def _read(workspace: Workspace, record: Path) -> Curated:

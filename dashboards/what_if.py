@@ -16,6 +16,7 @@ from curation.policy.what_if import Basis, basis, parse_settings, what_if, with_
 from curation.run import configure
 from curation.scorers.table import tables
 from flywheel.core.lens import latest_snapshot
+from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
 
 
@@ -81,9 +82,8 @@ def _ranges(workspace: Workspace, base: Basis) -> dict[str, tuple[float, float]]
     files = tables(workspace, scorers)
     if not wanted or not files:
         return {}
-    listed = ", ".join(sql.quoted(str(f)) for f in files)
     ends = ", ".join(f'min("{w}")::DOUBLE, max("{w}")::DOUBLE' for w in wanted)
     with sql.connect(workspace) as con:
-        bounds = con.execute(f"SELECT {ends} FROM read_parquet([{listed}])").fetchall()[0]
+        bounds = con.execute(f"SELECT {ends} FROM {read_parquet(map(str, files))}").fetchall()[0]
     pairs = zip(bounds[::2], bounds[1::2])
     return {name: pair for name, pair in zip(wanted, pairs) if None not in pair}

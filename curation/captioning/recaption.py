@@ -71,7 +71,7 @@ def caption_pool(
     recorded with its reason and not requested again; a missing answer is. Errors: `UsageError` for an empty pool, and
     for an endpoint that refuses every call or does not answer.
     """
-    if not pool.batches(workspace):
+    if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
     folder = set_folder(workspace, use, kind, captioner.endpoint.model, captioner.version)
     result = Captioned()

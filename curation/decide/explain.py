@@ -35,7 +35,7 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     if len(ids) > 1 and not any(_names(sample, d["source_uri"]) for d in decisions):
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
     stages = pq.read_table(readable(folder / "stages.parquet"))
-    record = read_json(workspace.path("snapshots", f"{snapshot}.json"))
+    record = read_json(workspace.snapshot(snapshot))
     return {
         "snapshot": snapshot,
         "rows": [d | _metadata(workspace, d) | _details(workspace, stages, record, d) for d in decisions],

@@ -16,7 +16,7 @@ from curation.policy import sql
 from curation.policy.policy import Policy
 from curation.scorers.table import schema, tables
 from flywheel.core.scorer import Scorer
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _numbered(files: tuple[Path, ...]) -> str:
     """SELECT of all rows of the score tables, numbered through."""
     selects, before = [], 0
     for path in files:
-        source = f"read_parquet({sql.quoted(str(path))}, file_row_number=true)"
+        source = read_parquet([str(path)], file_row_number="true")
         selects.append(f"SELECT {before} + file_row_number AS n, * EXCLUDE (file_row_number) FROM {source}")
         before += pq.read_metadata(readable(path)).num_rows
     return " UNION ALL ".join(selects)

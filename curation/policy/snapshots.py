@@ -9,6 +9,8 @@ from curation.policy.policy import Policy
 from curation.policy.what_if import EXAMPLES, changes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
+from flywheel.core.records import Manifest
+from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
 
 _COUNTS = ("input", "admitted", "dropped", "quarantined")
@@ -16,17 +18,17 @@ _COUNTS = ("input", "admitted", "dropped", "quarantined")
 
 def listed(workspace: Workspace) -> list[dict[str, Any]]:
     """Every snapshot, oldest first: id, policy, counts, shard files."""
-    records = sorted(workspace.path("snapshots").glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    records = sorted(workspace.snapshots(), key=lambda p: (p.stat().st_mtime_ns, p.name))
     out = []
     for record in map(read_json, records):
-        files = len(read_json(workspace.path(record["manifest"]))["files"])
+        files = len(Manifest.read(workspace.path(record["manifest"])).files)
         out.append({k: record[k] for k in ("snapshot", "policy")} | record["counts"] | {"shard_files": files})
     return out
 
 
 def find(workspace: Workspace, name: str) -> dict[str, Any]:
     """The record of the snapshot whose id is or begins with `name`. Errors: `UsageError` that lists the snapshots."""
-    records = sorted(workspace.path("snapshots").glob("*.json"))
+    records = sorted(workspace.snapshots())
     matches = [p for p in records if p.stem.startswith(name)] if name else []
     if len(matches) != 1:
         known = ", ".join(p.stem for p in records) or "there is none: run `flywheel run` first"
@@ -58,8 +60,8 @@ def _policy(workspace: Workspace, record: dict[str, Any]) -> Policy:
 
 
 def _rows_of_files(workspace: Workspace, record: dict[str, Any]) -> dict[str, str]:
-    files = read_json(workspace.path(record["manifest"]))["files"]
-    return {f["path"]: f"{f['rows']} rows, {f['sha256'][:12]}" for f in files}
+    files = Manifest.read(workspace.path(record["manifest"])).files
+    return {f.path: f"{f.rows} rows, {f.sha256[:12]}" for f in files}
 
 
 def _differing(key: str, before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
@@ -72,8 +74,8 @@ def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list
     """Inputs grouped by old and new outcome, largest group first; only those that moved."""
 
     def ends(snapshot: str) -> str:
-        folder = workspace.path("snapshots", snapshot)
-        decisions, quarantine = (sql.quoted(str(folder / f"{n}.parquet")) for n in ("decisions", "quarantine"))
+        tables = (workspace.snapshot(snapshot, name) for name in ("decisions", "quarantine"))
+        decisions, quarantine = (read_parquet([str(path)]) for path in tables)
         return f"""SELECT source_uri, any_value(sample_id) AS sample_id, min("end") AS "end" FROM (
                 SELECT source_uri, sample_id, coalesce(filter, outcome) AS "end" FROM {decisions}
                 UNION ALL SELECT source_uri, NULL, 'quarantined' FROM {quarantine}) GROUP BY 1"""

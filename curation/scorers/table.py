@@ -21,6 +21,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
 from flywheel.core.schema import POOL, column
 from flywheel.core.scorer import Scorer, full_version
+from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
 
 _FORMAT = 2  # increase it when equal scores would give another table
@@ -37,7 +38,7 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 
     Errors: `UsageError` where a score file is missing.
     """
-    manifests = {batch: pool.manifest(batch) for batch in pool.batches(workspace)}
+    manifests = {batch: pool.manifest(batch) for batch in workspace.batches()}
     paths = {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
     missing = {batch for batch, path in paths.items() if not path.exists()}
     shards = [s for s in pool.shards(workspace) if s.path.parent in missing] if missing else []
@@ -150,5 +151,4 @@ def _query(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[
 
 
 def _read(paths: Iterable[Any]) -> str:
-    listed = ", ".join(sql.quoted(str(p)) for p in paths)
-    return f"read_parquet([{listed}], file_row_number=true)"
+    return read_parquet(map(str, paths), file_row_number="true")

@@ -22,8 +22,9 @@ from curation.shards.layout import layout
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.files import file_digest, replacing, write_json
+from flywheel.core.files import file_digest, replacing
 from flywheel.core.image import BadImage, decode, fitted, open_image, turned
+from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
@@ -50,11 +51,6 @@ class Unfit(Exception):
         self.faults = faults
 
 
-def manifest_path(workspace: Workspace, snapshot: str) -> Path:
-    """Where the shard manifest of a snapshot is."""
-    return workspace.path("shards", snapshot, "manifest.json")
-
-
 def write_shards(
     workspace: Workspace,
     snapshot: str,
@@ -69,7 +65,7 @@ def write_shards(
     `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
     turn, weight. Errors: `Unfit`, raised after all other files are written; files with an unusable row are not written.
     """
-    path = manifest_path(workspace, snapshot)
+    path = workspace.shard_manifest(snapshot)
     if path.exists():
         return path
     files = _plan(workspace, admitted)
@@ -85,9 +81,13 @@ def write_shards(
                     progress(done, len(calls), "shard files written")
     if faults:
         raise Unfit(faults)
-    entries = [_entry(path.parent, f) for f in files]
-    manifest = {"snapshot": snapshot, "policy": policy.name, "policy_sha256": policy.sha256, "files": entries}
-    write_json(path, manifest | {"balanced": [s.name for s in policy.stages if any(f.weighs for f in s.filters)]})
+    Manifest(
+        snapshot=snapshot,
+        policy=policy.name,
+        policy_sha256=policy.sha256,
+        files=tuple(_shard_file(path.parent, f) for f in files),
+        balanced=tuple(s.name for s in policy.stages if any(f.weighs for f in s.filters)),
+    ).write(path)
     return path
 
 
@@ -257,12 +257,13 @@ def _shard_row(
     }
 
 
-def _entry(folder: Path, file: Mapping[str, Any]) -> dict[str, Any]:
+def _shard_file(folder: Path, file: Mapping[str, Any]) -> ShardFile:
     path = folder / file["path"]
-    measured = {
-        "sha256": file_digest(path),
-        "bytes": path.stat().st_size,
-        "rows": sum(len(rows) for _, rows in file["content"]),
-        "least_weight": min(weight for _, weight in file["marks"].values()),
-    }
-    return {k: v for k, v in file.items() if k not in ("content", "marks", "places")} | measured
+    planned = {k: v for k, v in file.items() if k not in ("content", "marks", "places")}
+    return ShardFile(
+        **planned | {"stages": tuple(file["stages"])},
+        sha256=file_digest(path),
+        bytes=path.stat().st_size,
+        rows=sum(len(rows) for _, rows in file["content"]),
+        least_weight=min(weight for _, weight in file["marks"].values()),
+    )

@@ -145,7 +145,7 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
 
 
 def _known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
-    return {item.key for batch in pool.batches(workspace) for _, item in _read_plan(batch)}
+    return {item.key for batch in workspace.batches() for _, item in _read_plan(batch)}
 
 
 # Shards --------------------------------------------------------------------------------------------------------------

@@ -38,17 +38,12 @@ def score_key(shard: str, texts: str, scorer: str) -> str:
     return f"{shard}+{texts}" if texts and scorer in READS_CAPTIONS else shard
 
 
-def batches(workspace: Workspace) -> list[Path]:
-    """Folders of the finished batches, oldest first."""
-    return sorted(m.parent for m in workspace.path("pool").glob("*/manifest.json"))
-
-
 def shards(workspace: Workspace) -> list[Shard]:
     """Every shard with rows, oldest batch first."""
     captions = written.sidecars(workspace)
     return [
         Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
-        for batch in batches(workspace)
+        for batch in workspace.batches()
         for s in manifest(batch)["shards"]
         if s["rows"] and (key := f"{batch.name}-{Path(s['path']).stem}")
     ]
@@ -63,4 +58,4 @@ def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
     """Inputs that ingest could not use: source_uri, reason."""
     import pyarrow.parquet as pq
 
-    return [row for b in batches(workspace) for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]
+    return [row for b in workspace.batches() for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]

@@ -74,7 +74,7 @@ def shuffled(pictures: Sequence[Picture], seed: str) -> list[Picture]:
 
 
 def _admitted(workspace: Workspace, snapshot: str) -> set[str]:
-    path = workspace.path("snapshots", snapshot, "decisions.parquet")
+    path = workspace.snapshot(snapshot, "decisions")
     table = pq.read_table(readable(path), columns=["sample_id", "outcome"])
     return {i for i, outcome in zip(*(c.to_pylist() for c in table.columns)) if outcome == "admitted"}
 

@@ -181,16 +181,16 @@ def _files(workspace: Workspace, name: str) -> list[str]:
     """Parquet files of a bulk view; those of the latest snapshot if the view is about a snapshot."""
     if name == "samples":
         # A shard belongs to the pool once the manifest of its batch lists it.
-        manifests = sorted(workspace.path("pool").glob("*/manifest.json"))
+        manifests = [batch / "manifest.json" for batch in workspace.batches()]
         return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
     if name == "captions":
         return [str(p) for p in sorted(workspace.path("captions").glob("*/*/[!.]*.parquet"))]
     if name == "generated":
-        return [str(p) for p in sorted(workspace.path("remedies").glob("*/generated.parquet"))]
+        return [str(p) for folder in workspace.remedies() if (p := folder / "generated.parquet").exists()]
     current = latest_snapshot(workspace)
     if current is None:
         return []
-    path = workspace.path("snapshots", current, f"{name}.parquet")
+    path = workspace.snapshot(current, name)
     return [str(path)] if path.exists() else []
 
 

@@ -107,6 +107,14 @@ class Workspace:
         """A snapshot's record, or one of its tables (`decisions`, `funnel`, …)."""
         return self.path("snapshots", name, f"{table}.parquet") if table else self.path("snapshots", f"{name}.json")
 
+    def snapshots(self) -> list[Path]:
+        """Records of all snapshots."""
+        return sorted(self.path("snapshots").glob("*.json"))
+
+    def shard_manifest(self, snapshot: str) -> Path:
+        """Manifest of a snapshot's training shards."""
+        return self.path("shards", snapshot, "manifest.json")
+
     def batches(self) -> list[Path]:
         """Folders of the finished pool batches, oldest first: a batch is finished once its manifest exists."""
         return sorted(p.parent for p in self.path("pool").glob("*/manifest.json"))

@@ -63,7 +63,7 @@ def _choose(workspace: Workspace, count: int, seed: int) -> dict[str, tuple[str,
 def _captioned(workspace: Workspace, only: frozenset[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
     """(sample_id, caption, image) of captioned t2i rows; images are read only for the samples in `only`."""
     columns = ["sample_id", "task", "caption", *(["image"] if only else [])]
-    for manifest in sorted(workspace.path("pool").glob("*/manifest.json")):
+    for manifest in (batch / "manifest.json" for batch in workspace.batches()):
         for shard in read_json(manifest)["shards"]:
             for row in pq.read_table(readable(manifest.parent / shard["path"]), columns=columns).to_pylist():
                 if row["task"] == "t2i" and row["caption"].strip() and (only is None or row["sample_id"] in only):

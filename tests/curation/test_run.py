@@ -19,6 +19,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from curation.policy.reader import load_policy
+from curation.policy.what_if import basis, what_if
 from curation.run import curate, explain, funnel
 from curation.shards.layout import layouts
 from curation.shards.writer import fit
@@ -368,3 +369,18 @@ def test_real_photographs(tmp_path: Path, photos: Path, ray_session: None) -> No
     dropped = {r["filter"] for r in table(SimpleNamespace(workspace=workspace, result=result), "decisions")} - {None}
     assert dropped == {"resolution"}  # sound photographs are dropped for nothing but their size
     assert result.admitted > 220
+
+
+def test_a_folders_name_changes_no_decision(tmp_path: Path, ray_session: None) -> None:
+    """DuckDB takes `key=value` folders for columns, and `*?[` for patterns: not in the path of a workspace."""
+    pictures = textures(6)
+    source = write_folder(tmp_path / "s", pictures, {name: f"a texture called {name}" for name in pictures})
+    results = []
+    for name in ("plain", "stream=ti2i/width=512", "Ünï x's #1 50% a=b [c]*?"):
+        workspace = Workspace(tmp_path / name / "w")
+        ingest(workspace, source)
+        result = curate(workspace, load_policy("demo"))
+        results.append((result.snapshot, result.admitted, result.dropped, result.quarantined))
+        policy = load_policy("demo").replace("S1.resolution.min", 130)
+        results[-1] += (what_if(workspace, basis(workspace, result.snapshot), policy)["admitted"]["after"],)
+    assert results[0] == results[1] == results[2] and results[0][1] > 0

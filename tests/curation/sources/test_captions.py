@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from curation.sources import pool
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -32,4 +31,4 @@ def test_wrong_captions_say_what_and_where(workspace: Workspace, tmp_path: Path,
     captions.write_text(line + "\n")
     with pytest.raises(UsageError, match=message):
         ingest(workspace, source, captions)
-    assert not pool.batches(workspace)
+    assert not workspace.batches()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from curation.sources import pool
 from curation.sources.ingest import ingest, pair_id
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -105,7 +104,7 @@ def test_killed_at_any_rename_the_pool_is_the_same(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.curation.killed", str(killed.root), str(source), "rename", str(rename)]
         done = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)
         assert done.returncode == -signal.SIGKILL
-        assert not pool.batches(killed)
+        assert not killed.batches()
         finished = {p: p.stat().st_mtime_ns for p in killed.path("pool").glob("*/0*.parquet")}
         ingest(killed, source)
         assert {p: p.stat().st_mtime_ns for p in finished} == finished, "finished shards were written again"
