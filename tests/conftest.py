@@ -14,6 +14,28 @@ from benchmarks import faulty_s3
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 
+# What takes more than the inner loop has: fixtures that start something, and folders whose tests train, draw or wait.
+SLOW_FIXTURES = {"ray_session", "s3", "s3_server", "server", "server_process", "finished", "copied", "checkpoint"}
+SLOW_FOLDERS = (
+    "flows", "training", "dashboards", "benchmarks", "curation/scorers", "curation/synthesis", "curation/test_run.py",
+    "curation/sources/test_ingest.py", "flywheel/cli", "flywheel/operate", "flywheel/rounds/test_run", "test_docs.py",
+    "flywheel/rounds/test_lease.py", "flywheel/core/test_workspace.py", "flywheel/core/test_cluster.py",
+    "flywheel/core/test_environment.py", "flywheel/core/test_paths.py", "flywheel/remedies/test_enhancer_training.py",
+    "flywheel/remedies/test_index.py", "flywheel/remedies/test_rewards.py", "flywheel/test_init.py",
+    "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
+    "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `make quick` leaves out."""
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root).as_posix()
+        if place.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def ray_session(s3_server: tuple[str, int]) -> Iterator[None]:
     """One local Ray of two CPUs for every test that asks: starting it costs seconds. Its workers see the S3 server."""
