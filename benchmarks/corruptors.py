@@ -1,10 +1,11 @@
-"""Defects as they occur, planted on sound photographs: each a function of the picture and a number that seeds it."""
+"""Real-world defects planted in sound photographs: each is a function of the picture and a number used as its seed."""
 
 from __future__ import annotations
 
 import io
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,15 +18,15 @@ Plant = Callable[[Image.Image, int], Item]
 _FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
-    """The picture in a file format, JPEG at quality 92 unless told."""
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    """The picture in a file format; default: JPEG of quality 92."""
     out = io.BytesIO()
     image.save(out, form, **({"quality": 92} if form == "JPEG" else {}) | options)
     return out.getvalue()
 
 
-def picture(change: Change, **options: object) -> Plant:
-    """Plant a change of the pixels, encoded."""
+def picture(change: Change, **options: Any) -> Plant:
+    """Plant a change of the pixels."""
     return lambda image, n: Item(encoded(change(image, np.random.default_rng(n)), **options), f"a photo, number {n}")
 
 
@@ -129,7 +130,7 @@ def lettered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 # Near-duplicates -----------------------------------------------------------------------------------------------------
 def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """1 to 2.5 % off each side: up to a tenth of the area."""
+    """1 to 2.5 % cut off each side: up to a tenth of the area."""
     left, top, right, bottom = rng.uniform(0.01, 0.025, 4)
     w, h = image.size
     return image.crop((round(w * left), round(h * top), round(w * (1 - right)), round(h * (1 - bottom))))
@@ -141,7 +142,7 @@ def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def watermarked(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A line of text half through the picture, a third to two thirds opaque."""
+    """A line of text across the picture, a third to two thirds opaque."""
     font = ImageFont.truetype(_FONT, max(12, round(min(image.size) * 0.09)))
     layer = Image.new("RGBA", image.size)
     place = (rng.uniform(0.05, 0.4) * image.width, rng.uniform(0.1, 0.85) * image.height)
@@ -219,7 +220,7 @@ _EDITS: tuple[Callable[[Image.Image, Image.Image], Image.Image], ...] = (
 
 
 def edits(photos: Sequence[Image.Image]) -> Plant:
-    """Sound edits in turn: darker, warmer, softer, posterised, hue, painted, object added, background, outpainted."""
+    """Correct edits in turn: darker, warmer, softer, posterised, hue, painted, object added, background, outpainted."""
 
     def plant(image: Image.Image, n: int) -> Item:
         after = _EDITS[n % len(_EDITS)](image, photos[(n + 11) % len(photos)])
@@ -229,7 +230,7 @@ def edits(photos: Sequence[Image.Image]) -> Plant:
 
 
 def unedited(image: Image.Image, n: int) -> Item:
-    """The picture, only encoded again."""
+    """The reference, encoded again without an edit."""
     return Item(encoded(image, quality=80), "edit it", "ti2i", (encoded(image),))
 
 
@@ -239,6 +240,6 @@ def unrelated(photos: Sequence[Image.Image]) -> Plant:
 
 
 def misaligned(image: Image.Image, n: int) -> Item:
-    """The result is cut to another aspect."""
+    """The result is cropped to another aspect ratio."""
     after = image.crop((0, 0, image.width, round(image.height * (0.5 + n % 30 / 100))))
     return Item(encoded(after), "edit it", "ti2i", (encoded(image),))

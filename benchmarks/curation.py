@@ -1,20 +1,20 @@
-"""Curation's speed and memory, and its peers' side by side, on real photographs.
+"""Speed and memory of curation, side by side with its peers, on real photographs.
 
 python -m benchmarks.curation [--only header,pixels,…] [--peers DIR] [--files 2000] [--merge FILE]
 
-CPU-seconds are those of the whole process tree. A rate is marginal: a small and a large pass in one process, the
-difference counts, and the fixed rest (start-up, imports, a warm pass; what daemons spend on doing nothing, by the
-second) is printed apart. Contenders take turns, each
-`--repeats` times, and the least disturbed pass of each counts. Photographs are tiled to distinct files. Against peers
-ours begins at the files (ingest, scores, duplicates found); the other rates are of scoring a pool that was ingested.
+CPU-seconds are those of the process tree. A rate is marginal: the difference between a small and a large pass in one
+process. The fixed cost (start-up, imports, a warm pass) and the idle cost of daemons per second are printed separately.
+Contenders take turns, `--repeats` times each, and the fastest pass of each counts. Photographs are repeated as distinct
+files. Compared with peers, ours starts from the files (ingest, score, find duplicates); the other rates are those of
+scoring an ingested pool.
 
---peers DIR holds a virtual environment per peer: DIR/cleanvision, DIR/datajuicer, DIR/daft; a missing one leaves its
-column empty. The last line is one JSON object of all figures; --merge FILE keeps them there and adds to what it holds.
+--peers DIR contains a virtual environment per peer: DIR/cleanvision, DIR/datajuicer, DIR/daft; a missing one leaves its
+column empty. The last line is one JSON object of all figures; --merge FILE adds the figures to those in the file.
 
 header, pixels   header_img_per_cpu_s, pixel_img_per_cpu_s (all scores of the shared decode), beside bare OpenCV
 peers, peers4mp  vs_cleanvision, vs_datajuicer, vs_daft, and the same on 4-megapixel enlargements (…_4mp)
 rethreshold      rethreshold_1m_s, neardup_10m_s, neardup_10m_gib, … of benchmarks/rethreshold.py
-memory           rss_2k_gib, rss_20k_gib: peak of the process tree that ingests and curates so many pictures
+memory           rss_2k_gib, rss_20k_gib: peak of the process tree that ingests and curates this many pictures
 engines          ocr_share, clip_share: our rate over the bare engine's on the same pictures
 workers          two_workers: throughput of two workers over that of one, wall time
 """
@@ -32,11 +32,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-from benchmarks.measure import PEERS, marginal, passes, peak_gib, tile
+from benchmarks.measure import PEERS, Passes, marginal, passes, peak_gib, tile
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 WARM = 16  # pictures of the warm pass
-# Operators that both have, and the pixel statistics that we compute for them beside headers, hash and thumbnail.
+# Operators that both have, and the pixel statistics that ours computes for them besides headers, hash and thumbnail.
 SAME = {
     "cleanvision": (
         "dark, light, aspect, size, low information, blurry, grayscale, exact and near duplicates",
@@ -50,26 +50,26 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part needs: photographs, options, and a folder for its files."""
+    """Input of every part: photographs, options, and a folder for its files."""
 
     photos: list[Path]
     options: argparse.Namespace
     scratch: Path
 
     def folders(self, name: str, small: int, large: int, pixels: int | None = None) -> list[Path]:
-        """Distinct pictures for a warm, a small and a large pass."""
+        """Folders of distinct pictures for a warm, a small and a large pass."""
         return [tile(self.photos, self.scratch / name / str(count), count, pixels) for count in (WARM, small, large)]
 
     def compare(self, commands: Mapping[str, list[str]], folders: Sequence[Path], small: int, large: int) -> Figures:
-        """Rate of each contender (pictures per CPU-second), which take turns; prints them."""
-        found: dict[str, list] = {name: [] for name in commands}
+        """Pictures per CPU-second of each contender; they take turns. Prints the rates."""
+        runs: dict[str, list[Passes]] = {name: [] for name in commands}
         for _ in range(self.options.repeats):
             for name, command in commands.items():
-                found[name].append(passes([*command, *map(str, folders)], self.scratch))
+                runs[name].append(passes([*command, *map(str, folders)], self.scratch))
         rates = {}
-        for name, runs in found.items():
-            rates[name], fixed = marginal(runs, small, large)
-            idle = 100 * min(run.idle for run in runs)
+        for name, repeats in runs.items():
+            rates[name], fixed = marginal(repeats, small, large)
+            idle = 100 * min(run.idle for run in repeats)
             print(
                 f"  {name:<24}{rates[name]:>10.1f} images/CPU-s{fixed:>8.1f} CPU-s fixed{idle:>6.1f} % of a core idle",
                 flush=True,
@@ -78,7 +78,7 @@ class Bench:
 
 
 def ours(scorers: Mapping[str, object], workers: int = 1) -> list[str]:
-    """Command that scores with ours."""
+    """Command that scores with these scorers."""
     return [sys.executable, str(PEERS / "run_ours.py"), json.dumps(scorers), str(workers)]
 
 
@@ -97,7 +97,7 @@ def workspaces(folders: Sequence[Path]) -> list[Path]:
 
 # Parts ---------------------------------------------------------------------------------------------------------------
 def header(bench: Bench) -> Figures:
-    """Scoring headers."""
+    """Score headers."""
     small, large = bench.options.files // 8, bench.options.files // 8 + bench.options.files
     pools = workspaces(bench.folders("header", small, large))
     return {
@@ -108,7 +108,7 @@ def header(bench: Bench) -> Figures:
 
 
 def pixels(bench: Bench) -> Figures:
-    """Scoring pixels, between two runs of what bare OpenCV needs on the same files."""
+    """Score pixels, beside bare OpenCV on the same files."""
     small, large = bench.options.files // 8, bench.options.files // 8 + bench.options.files
     folders = bench.folders("pixels", small, large)
     pools = workspaces(folders)
@@ -128,13 +128,13 @@ def pixels(bench: Bench) -> Figures:
 
 
 def peers(bench: Bench) -> Figures:
-    """Against the peers, on the photographs as they are."""
+    """Compare with the peers on the photographs as they are."""
     small = bench.options.peer_files // 5
     return _versus(bench, "peers", small, bench.options.peer_files + small, None, "")
 
 
 def peers4mp(bench: Bench) -> Figures:
-    """Against the peers, on the photographs at 4 megapixels."""
+    """Compare with the peers on the photographs enlarged to 4 megapixels."""
     small = bench.options.peer_files_4mp // 4
     return _versus(bench, "peers4mp", small, bench.options.peer_files_4mp + small, 4_000_000, "_4mp")
 
@@ -146,7 +146,7 @@ def _versus(bench: Bench, name: str, small: int, large: int, size: int | None, s
         python = Path(bench.options.peers or "", peer, "bin", "python")
         if bench.options.peers and python.exists():
             commands[peer] = [str(python), str(PEERS / f"run_{peer}.py")]
-            mine = {"header": {}, "pixels": {"only": statistics}}
+            mine: dict[str, object] = {"header": {}, "pixels": {"only": statistics}}
             commands |= {f"ours as {peer}": ours(mine)}
             print(f"  {peer}: {same}")
         else:
@@ -157,7 +157,7 @@ def _versus(bench: Bench, name: str, small: int, large: int, size: int | None, s
 
 
 def rethreshold(bench: Bench) -> Figures:
-    """Other thresholds, and near-duplicates, at scale."""
+    """Changed thresholds and near-duplicate search at scale."""
     sizes = ["--rows", str(bench.options.rows), "--hashes", str(bench.options.hashes)]
     command = [sys.executable, "-m", "benchmarks.rethreshold", *sizes]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=PEERS.parents[1]).stdout
@@ -178,21 +178,21 @@ print(curate(workspace, load_policy("qwen-image-2")))
 
 
 def memory(bench: Bench) -> Figures:
-    """Peak of the process tree over a whole ingest and curate, two workers."""
-    found = {}
+    """Peak memory of the process tree during ingest and curate, two workers."""
+    peaks = {}
     for count in (bench.options.files, 10 * bench.options.files):
         folder = tile(bench.photos, bench.scratch / f"memory-{count}", count)
         workspace = bench.scratch / f"memory-{count}-workspace"
         key = f"rss_{count / 1000:g}k_gib"
-        found[key] = peak_gib([sys.executable, "-c", CURATE, str(folder), str(workspace)])
-        print(f"  {key:<24}{found[key]:>10.2f}", flush=True)
-    return found
+        peaks[key] = peak_gib([sys.executable, "-c", CURATE, str(folder), str(workspace)])
+        print(f"  {key:<24}{peaks[key]:>10.2f}", flush=True)
+    return peaks
 
 
 def engines(bench: Bench) -> Figures:
-    """OCR and CLIP against the engines alone. CLIP's weights are random: only its rate is looked at, no score.
+    """OCR and CLIP compared with the bare engines. CLIP's weights are random, because only its rate matters.
 
-    OCR without `turns`: the bare engine reads a picture once, and does not ask which way up it is.
+    OCR runs without `turns`, because the bare engine reads each picture once and does not detect its orientation.
     """
     shares = {}
     for name, options, count in (
@@ -209,7 +209,7 @@ def engines(bench: Bench) -> Figures:
 
 
 def _random_clip(folder: Path) -> dict[str, str]:
-    """A checkpoint of an untrained CLIP of about 30 million parameters, as options of the scorer."""
+    """Scorer options for an untrained CLIP of about 30 million parameters."""
     import torch
 
     from flywheel.core.torchvision_shim import declare_operators
@@ -229,16 +229,16 @@ def _random_clip(folder: Path) -> dict[str, str]:
 
 
 def workers(bench: Bench) -> Figures:
-    """Two workers against one: wall seconds of the large pass less the small one, the best of the repeats."""
+    """Two workers compared with one: wall seconds of the large pass minus the small one, best of the repeats."""
     small, large = bench.options.files // 8, bench.options.files // 8 + bench.options.files
     pools = workspaces(bench.folders("workers", small, large))
-    took: dict[int, list[float]] = {1: [], 2: []}
+    seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(bench.options.repeats):
-        for count in took:
+        for count in seconds:
             wall = passes([*ours({"pixels": {}}, count), *map(str, pools)], bench.scratch).wall
-            took[count].append(wall[3] - wall[2])
-            print(f"  {count} workers: {large - small} images in {took[count][-1]:.1f} s", flush=True)
-    return {"two_workers": min(took[1]) / min(took[2])}
+            seconds[count].append(wall[3] - wall[2])
+            print(f"  {count} workers: {large - small} images in {seconds[count][-1]:.1f} s", flush=True)
+    return {"two_workers": min(seconds[1]) / min(seconds[2])}
 
 
 PARTS: dict[str, Callable[[Bench], Figures]] = {
@@ -247,12 +247,14 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
 
 
 def main() -> None:
-    """Print each part's table, then every figure as JSON."""
+    """Print each part's table, then all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {', '.join(PARTS)}")
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEG photographs")
     parser.add_argument("--peers", type=Path, help="folder with a virtual environment per peer")
-    parser.add_argument("--files", type=int, default=2000, help="pictures of the large pass, and of the smaller memory")
+    parser.add_argument(
+        "--files", type=int, default=2000, help="pictures of the large pass and of the smaller memory run"
+    )
     parser.add_argument("--peer-files", type=int, default=400)
     parser.add_argument("--peer-files-4mp", type=int, default=48)
     parser.add_argument("--ocr-files", type=int, default=16)
@@ -260,7 +262,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--hashes", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--merge", type=Path, help="JSON file to keep figures in")
+    parser.add_argument("--merge", type=Path, help="JSON file to which figures are added")
     options = parser.parse_args()
     if unknown := set(options.only.split(",")) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
@@ -274,9 +276,9 @@ def main() -> None:
     for name in options.only.split(","):
         with tempfile.TemporaryDirectory() as scratch:
             print(name, flush=True)
-            found = PARTS[name](Bench(photos, options, Path(scratch)))
-        figures |= {key: round(value, 3) for key, value in found.items()}
-        for key, value in found.items():
+            measured = PARTS[name](Bench(photos, options, Path(scratch)))
+        figures |= {key: round(value, 3) for key, value in measured.items()}
+        for key, value in measured.items():
             print(f"  {key:<32}{value:>10.3f}", flush=True)
         if options.merge:
             options.merge.write_text(json.dumps(figures))

@@ -1,4 +1,4 @@
-"""Counting: CPU-seconds and memory of whole process trees, and distinct copies of photographs to count them on."""
+"""Measure CPU-seconds and memory of process trees, and make distinct copies of photographs to measure on."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import psutil
 from PIL import Image
 
 PEERS = Path(__file__).parent / "peers"
-_POLL = 0.25  # seconds between two looks at the memory
-_IDLE = 5.0  # seconds in which a started tree is watched doing nothing
+_POLL = 0.25  # seconds between samples of the memory
+_IDLE = 5.0  # seconds for which an idle tree is measured after its start
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What each pass over a folder cost: CPU-seconds of the tree, wall seconds. The first is the start-up.
+    """Cost of each pass over a folder: CPU-seconds of the tree, wall seconds. The first pass is the start-up.
 
-    idle: CPU-seconds that the started tree spends on each wall second of doing nothing (daemons); `cpu` includes them.
+    idle: CPU-seconds per wall second that the idle tree uses (daemons); `cpu` includes them.
     """
 
     cpu: tuple[float, ...]
@@ -31,12 +31,12 @@ class Passes:
     idle: float = 0.0
 
     def busy(self, number: int) -> float:
-        """CPU-seconds of a pass without what the daemons would have spent in that time anyway."""
+        """CPU-seconds of a pass, minus the idle use of the daemons in that time."""
         return self.cpu[number] - self.idle * self.wall[number]
 
 
 def passes(command: Sequence[str], scratch: Path) -> Passes:
-    """Run a script of `peers/` that marks its passes. Errors: `RuntimeError` with its last words when it fails."""
+    """Run a script of `peers/` that marks its passes. Errors: `RuntimeError` with the end of its log if it fails."""
     home = {"HOME": str(scratch / "home"), "HF_HOME": str(scratch / "home")}
     environment = os.environ | {"PYTHONPATH": str(PEERS.parents[1]), "OMP_NUM_THREADS": "1"} | home
     log = scratch / "log"
@@ -44,8 +44,11 @@ def passes(command: Sequence[str], scratch: Path) -> Passes:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
+        raise RuntimeError("the script has no pipes")
     cpu, wall, idle = [0.0], [time.perf_counter()], 0.0
-    for line in process.stdout:
+    for line in stdout:
         if line.strip() == "mark":
             cpu.append(_tree_cpu(process.pid))
             wall.append(time.perf_counter())
@@ -54,22 +57,26 @@ def passes(command: Sequence[str], scratch: Path) -> Passes:
                 after = _tree_cpu(process.pid)
                 idle = (after - cpu[1]) / (time.perf_counter() - wall[1])
                 cpu[1], wall[1] = after, time.perf_counter()
-            process.stdin.write("\n")
-            process.stdin.flush()
+            stdin.write("\n")
+            stdin.flush()
     if process.wait():
         raise RuntimeError(f"{' '.join(command[:2])}: {log.read_text()[-2000:]}")
-    return Passes(*(tuple(b - a for a, b in zip(v[:-1], v[1:])) for v in (cpu, wall)), idle)
+    return Passes(_steps(cpu), _steps(wall), idle)
 
 
-def marginal(found: Sequence[Passes], small: int, large: int) -> tuple[float, float]:
-    """(pictures per CPU-second, fixed CPU-seconds) of passes: start-up, a warm one, `small` pictures, `large` pictures.
+def _steps(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(after - before for before, after in zip(values[:-1], values[1:]))
 
-    The least disturbed of several repeats counts: others' work on the same cores only ever adds. Daemons are left out:
-    they cost by the second, not by the picture, and on a busy machine the seconds are others'.
+
+def marginal(runs: Sequence[Passes], small: int, large: int) -> tuple[float, float]:
+    """(pictures per CPU-second, fixed CPU-seconds) of four passes: start-up, warm-up, `small` and `large` pictures.
+
+    The fastest of the repeats counts, because other work on the same cores only adds time. Daemons are left out: they
+    cost by the second, not by the picture, and on a busy machine the seconds are due to other processes.
     """
-    few, many = (min(p.busy(n) for p in found) for n in (2, 3))
+    few, many = (min(p.busy(n) for p in runs) for n in (2, 3))
     each = max(many - few, 1e-9) / (large - small)
-    return 1 / each, min(p.cpu[0] + p.cpu[1] for p in found) + max(0.0, few - small * each)
+    return 1 / each, min(p.cpu[0] + p.cpu[1] for p in runs) + max(0.0, few - small * each)
 
 
 def _tree_cpu(pid: int) -> float:
@@ -78,21 +85,21 @@ def _tree_cpu(pid: int) -> float:
 
 
 def peak_gib(command: Sequence[str]) -> float:
-    """Most memory, GiB, that a command's process tree held at once: resident sets added up, shared pages with each."""
+    """Peak memory, GiB, of a command's process tree: the sum of resident sets, with shared pages counted in each."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(PEERS.parents[1])}
     )
-    peak, over = 0, threading.Event()
+    peak, ended = 0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not over.wait(_POLL):
+        while not ended.wait(_POLL):
             peak = max(peak, _tree_rss(process.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     failed = process.wait()
-    over.set()
+    ended.set()
     watcher.join()
     if failed:
         raise RuntimeError(f"{' '.join(command)} failed")
@@ -114,7 +121,7 @@ def _tree_rss(pid: int) -> int:
 
 
 def tile(photos: Sequence[Path], folder: Path, count: int, pixels: int | None = None) -> Path:
-    """`count` distinct JPEGs: the photographs over and over, each with a comment of its own; enlarged to `pixels`."""
+    """`count` distinct JPEGs: the photographs repeated, each with its own comment, enlarged to `pixels` if given."""
     folder.mkdir(parents=True)
     enlarged: dict[Path, bytes] = {}
     for number in range(count):

@@ -1,13 +1,13 @@
-"""Other thresholds on a million scored rows, and near-duplicates among millions of hashes.
+"""Changed thresholds on a million scored rows, and near-duplicate search among millions of hashes.
 
 python benchmarks/rethreshold.py [--rows 1000000] [--hashes 10000000] [--shards 200]
 
-rethreshold_1m_s: wall seconds of one `curation.run.funnel` call (every stage, bucket and filter, duplicates and
-balance included) with a changed threshold, median of five; the tables are on disk, the process is warm;
-the same in CPU-seconds of all threads.
-compact_s_per_1k: wall seconds to gather 1,000 shards' score files into a table, once per batch.
-neardup_10m_s and neardup_10m_gib: all pairs within 4 bits among random hashes, 5 % of them planted near-duplicates, in
-a process of its own, and its peak memory. With other sizes than the defaults the keys say so.
+rethreshold_1m_s: wall seconds of one `curation.run.funnel` call (every stage, bucket and filter, including duplicates
+and balance) with a changed threshold, median of five; the tables are on disk and the process is warm.
+rethreshold_1m_cpu_s: the same in CPU-seconds of all threads.
+compact_s_per_1k: wall seconds to gather the score files of 1,000 shards into a table, once per batch.
+neardup_10m_s and neardup_10m_gib: seconds to find all pairs within 4 bits among random hashes, 5 % of them planted
+near-duplicates, in a separate process, and its peak memory. The keys name the sizes if they are not the defaults.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ NEAR = 0.05  # share of rows that resemble another
 
 
 def rows(rng: np.random.Generator, count: int, schema: pa.Schema, first: int) -> pa.Table:
-    """Rows of a score table as a pool of photographs would give them: most pass, each filter stops some."""
+    """Rows of a score table as of a pool of photographs: most pass, and each filter stops some."""
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
     twins = max(1, int(count * NEAR))
     hashes[-twins:] = hashes[:twins] ^ (np.uint64(1) << rng.integers(0, 64, twins).astype(np.uint64))
@@ -90,7 +91,7 @@ def _anything(rng: np.random.Generator, count: int, kind: pa.DataType) -> pa.Arr
 
 
 def pool_of(folder: Path, count: int, scorers: dict[str, Scorer]) -> Workspace:
-    """A workspace whose pool is `count` scored rows: its manifest, its quarantine and its score table."""
+    """A workspace whose pool has `count` scored rows: its manifest, its quarantine and its score table."""
     workspace, shards = Workspace(folder), []
     for number in range(-(-count // SHARD_ROWS)):
         part = min(SHARD_ROWS, count - number * SHARD_ROWS)
@@ -111,30 +112,30 @@ def _parts(count: int, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def rethreshold(folder: Path, count: int, policy: Policy) -> dict[str, float]:
-    """Seconds of the first funnel (it finds the duplicates), of a changed one, and of a what-if."""
+    """Seconds of the first funnel (which finds the duplicates), of a changed one, and of a what-if."""
     workspace = pool_of(folder, count, configure(policy)[0])
-    took, cpu = [_timed(lambda: funnel(workspace, policy))], time.process_time()
+    seconds, began = [_timed(lambda: funnel(workspace, policy))], time.process_time()
     for step in range(5):
         changed = policy.replace("S4.image_quality.min", 110.0 + step).replace("S1.entropy.min", 2.0 + step / 10)
-        took.append(_timed(lambda changed=changed: funnel(workspace, changed)))
-    cpu = (time.process_time() - cpu) / 5
+        seconds.append(_timed(partial(funnel, workspace, changed)))
+    cpu = (time.process_time() - began) / 5
     compare = _timed(lambda: what_if(workspace, Basis(policy), policy.replace("S4.compression.min", 80)))
-    return {"first_s": took[0], "rethreshold_s": statistics.median(took[1:]), "cpu_s": cpu, "what_if_s": compare}
+    return {"first_s": seconds[0], "rethreshold_s": statistics.median(seconds[1:]), "cpu_s": cpu, "what_if_s": compare}
 
 
 def compact(folder: Path, count: int, policy: Policy) -> float:
-    """Wall seconds to make a table of `count` shards of 64 rows out of their pool and score files, per 1,000 shards."""
+    """Wall seconds per 1,000 shards to gather the pool and score files of `count` shards of 64 rows into a table."""
     workspace, scorers = Workspace(folder), configure(policy)[0]
     kind, rng = table.schema(scorers), np.random.default_rng(0)
     listed = []
     for number in range(count):
         path = workspace.path("pool", BATCH, f"{number:05d}.parquet")
-        one = rows(rng, SHARD_ROWS, pa.schema([f for f in kind if f.name != "draw"]), number * SHARD_ROWS)
-        write_parquet(path, _filled(one, POOL))
+        shard_rows = rows(rng, SHARD_ROWS, pa.schema([f for f in kind if f.name != "draw"]), number * SHARD_ROWS)
+        write_parquet(path, _filled(shard_rows, POOL))
         listed.append({"path": path.name, "rows": SHARD_ROWS, "bytes": 0, "sha256": f"{number:064x}"})
         for name, scorer in scorers.items():
             shard = Shard(f"{BATCH}-{path.stem}", path, SHARD_ROWS, "")
-            named = one.rename_columns([c.removeprefix(f"{name}.") for c in one.column_names])
+            named = shard_rows.rename_columns([c.removeprefix(f"{name}.") for c in shard_rows.column_names])
             fields = pa.schema([*SCORE_KEYS, *scorer.fields])
             write_parquet(score_path(workspace, scorer, shard), _filled(named, fields))
     write_json(workspace.path("pool", BATCH, "manifest.json"), {"shards": listed, "rows": 0, "quarantined": 0})
@@ -142,14 +143,14 @@ def compact(folder: Path, count: int, policy: Policy) -> float:
 
 
 def _filled(source: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, null where the source lacks them."""
+    """The columns of `schema`, null if the source lacks them."""
     columns = [
         source[f.name].cast(f.type) if f.name in source.column_names else pa.nulls(len(source), f.type) for f in schema
     ]
     return pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in schema]))
 
 
-def _timed(function: object) -> float:
+def _timed(function: Callable[[], object]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
@@ -166,23 +167,23 @@ planted = n // 20
 bits = np.uint64(1) << rng.integers(0, 64, (4, planted)).astype(np.uint64)
 hashes[-planted:] = hashes[:planted] ^ np.bitwise_xor.reduce(bits, axis=0)
 began = time.perf_counter()
-found = related(hashes, np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), hamming=4, colour=0)
-took = time.perf_counter() - began
-pairs = set(zip(*found.near.T.tolist())) | set(zip(found.representatives.tolist(), found.rows.tolist()))
+alike = related(hashes, np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), hamming=4, colour=0)
+seconds = time.perf_counter() - began
+pairs = set(zip(*alike.near.T.tolist())) | set(zip(alike.representatives.tolist(), alike.rows.tolist()))
 missed = sum((i, n - planted + i) not in pairs for i in range(planted))
-print(json.dumps({"s": took, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "missed": missed}))
+print(json.dumps({"s": seconds, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "missed": missed}))
 """
 
 
 def neardup(count: int) -> dict[str, float]:
-    """Seconds, peak GiB and missed planted pairs of a search among `count` hashes, in a process of its own."""
+    """Seconds, peak GiB and missed planted pairs of a search among `count` hashes, in a separate process."""
     command = [sys.executable, "-c", NEARDUP, str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     return json.loads(done.stdout)
 
 
 def main() -> None:
-    """Print the figures, the last line as JSON."""
+    """Print the figures, and as the last line all of them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--hashes", type=int, default=10_000_000)
@@ -190,15 +191,15 @@ def main() -> None:
     arguments = parser.parse_args()
     policy = load_policy("qwen-image-2")
     with tempfile.TemporaryDirectory() as scratch:
-        asked = rethreshold(Path(scratch, "rows"), arguments.rows, policy)
+        thresholds = rethreshold(Path(scratch, "rows"), arguments.rows, policy)
         gathered = compact(Path(scratch, "shards"), arguments.shards, policy)
     alike = neardup(arguments.hashes)
     million, hashes = _label(arguments.rows), _label(arguments.hashes)
     figures = {
-        f"rethreshold_{million}_s": round(asked["rethreshold_s"], 3),
-        f"rethreshold_{million}_cpu_s": round(asked["cpu_s"], 3),
-        f"first_funnel_{million}_s": round(asked["first_s"], 2),
-        f"what_if_{million}_s": round(asked["what_if_s"], 2),
+        f"rethreshold_{million}_s": round(thresholds["rethreshold_s"], 3),
+        f"rethreshold_{million}_cpu_s": round(thresholds["cpu_s"], 3),
+        f"first_funnel_{million}_s": round(thresholds["first_s"], 2),
+        f"what_if_{million}_s": round(thresholds["what_if_s"], 2),
         "compact_s_per_1k": round(gathered, 2),
         f"neardup_{hashes}_s": round(alike["s"], 1),
         f"neardup_{hashes}_gib": round(alike["gib"], 2),

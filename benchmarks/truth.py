@@ -1,10 +1,10 @@
-"""Do the filters find what they claim to find? Defects planted on real photographs, precision and recall per filter.
+"""Precision and recall of each filter, on defects planted in real photographs.
 
 python -m benchmarks.truth [--photos DIR] [--limit 250] [--clip MODEL=CHECKPOINT]
 
 Each filter is tried on clean photographs and on as many with its defect. Its threshold is chosen on one half of the
-photographs (recall less false alarms, at a precision of at least 0.98) and reported on the other; beside it what the
-threshold of the shipped policy does, where the policy has such a filter. The last line is one JSON object
+photographs (recall minus false alarms, at a precision of at least 0.98) and reported on the other half, beside the
+result of the shipped policy's threshold if the policy has such a filter. The last line is one JSON object
 {filter: {"precision", "recall"}}; a filter whose weights are missing is named above it and left out.
 """
 
@@ -33,7 +33,7 @@ from flywheel.core.image import turned
 from flywheel.core.scorer import Item
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
-# Photographs of the default folder that carry the defect themselves, looked at one by one: sound for no such filter.
+# Photographs of the default folder that have the defect themselves, checked one by one: not clean for that filter.
 DEFECTIVE = {
     "letter_box": {
         "n02977058_cash_machine.jpg",  # black bars left and right
@@ -43,28 +43,28 @@ DEFECTIVE = {
         "n04141076_sax.jpg",  # white frame
     }
 }
-PRECISION = 0.98  # at which a threshold may be chosen
+PRECISION = 0.98  # least precision of a chosen threshold
 POLICY = "qwen-image-2"
 Rates = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A score, the side of the threshold that is dropped, the defect it claims to find, and what it must not drop."""
+    """A score, the side of the threshold that is dropped, the defect to find, and clean pictures that must stay."""
 
     name: str
     score: str
     drops: str  # "low" | "high"
     defect: Plant
     clean: Plant
-    bound: str | None = None  # of the shipped policy
+    bound: str | None = None  # path of the threshold in the shipped policy
 
 
 PLAIN, PNG = picture(plant.same), picture(plant.same, form="PNG")
 
 
 def filters(photos: Sequence[Image.Image]) -> list[Filter]:
-    """Every filter that is one score against one threshold."""
+    """Every filter that compares one score with one threshold."""
     edits = plant.edits(photos)
 
     return [
@@ -90,7 +90,7 @@ def filters(photos: Sequence[Image.Image]) -> list[Filter]:
 
 # Judging -------------------------------------------------------------------------------------------------------------
 class Scores:
-    """Columns of planted photographs, scored once per plant and scorer."""
+    """Score columns of photographs with planted defects, computed once per plant and scorer."""
 
     def __init__(
         self, photos: Sequence[Image.Image], options: Mapping[str, Mapping[str, Any]], names: Sequence[str] = ()
@@ -106,19 +106,26 @@ class Scores:
             self._rows[change, scorer] = [loaded.score([item])[0] for item in items]
         return self._rows[change, scorer]
 
+    def scored(self, change: Plant, scorer: str) -> list[dict[str, Any]]:
+        """One row per photograph; raises the fault of a photograph that cannot be scored."""
+        scored = []
+        for row in self.rows(change, scorer):
+            if isinstance(row, Exception):
+                raise row
+            scored.append(row)
+        return scored
+
     def values(self, change: Plant, score: str) -> np.ndarray:
-        """float64 [N]; NaN where the score is null."""
+        """Values of a score: float64 [N], NaN where it is null."""
         scorer, _, key = score.partition(".")
-        rows = self.rows(change, scorer)
-        if fault := next((r for r in rows if isinstance(r, Exception)), None):
-            raise fault
+        rows = self.scored(change, scorer)
         return np.array([math.nan if r[key] is None else float(r[key]) for r in rows])
 
 
 def threshold(clean: np.ndarray, defect: np.ndarray) -> float:
-    """The bound, at the wanted precision, above which most defects and fewest clean values lie, in the widest gap.
+    """The bound of required precision above which most defects and fewest clean values lie, in the widest gap.
 
-    Scores are scales, such as a variance: the middle of a gap is by ratio, where it does not span zero.
+    Scores are scales, such as a variance, so the middle of a gap is its geometric mean unless the gap spans zero.
     """
     levels = np.unique(np.concatenate([clean, defect]))
     best, bound = (-1.0, 0.0), math.inf
@@ -133,40 +140,42 @@ def threshold(clean: np.ndarray, defect: np.ndarray) -> float:
 
 
 def rates(clean: Iterable[bool], defect: Iterable[bool]) -> Rates:
-    """clean, defect: which of them are dropped."""
-    wrong, found = sum(map(bool, clean)), [bool(d) for d in defect]
-    caught = sum(found)
+    """Precision and recall. clean, defect: whether each picture is dropped."""
+    wrong, drops = sum(map(bool, clean)), [bool(d) for d in defect]
+    caught = sum(drops)
     precision = caught / (caught + wrong) if caught + wrong else 0.0
-    return {"precision": round(precision, 4), "recall": round(caught / len(found), 4)}
+    return {"precision": round(precision, 4), "recall": round(caught / len(drops), 4)}
 
 
-def sides(line: Filter, scores: Scores) -> tuple[int, np.ndarray, np.ndarray]:
-    """(sign, scores of clean photographs × sign, of those with the defect × sign); what is over a bound is dropped."""
-    sign = 1 if line.drops == "high" else -1
-    clean, defect = (sign * scores.values(p, line.score) for p in (line.clean, line.defect))
-    clean[[name in DEFECTIVE.get(line.name, ()) for name in scores.names]] = math.nan
+def sides(filter_: Filter, scores: Scores) -> tuple[int, np.ndarray, np.ndarray]:
+    """(sign, sign × scores of clean photographs, sign × scores with the defect); values above a bound are dropped."""
+    sign = 1 if filter_.drops == "high" else -1
+    clean, defect = (sign * scores.values(p, filter_.score) for p in (filter_.clean, filter_.defect))
+    clean[[name in DEFECTIVE.get(filter_.name, ()) for name in scores.names]] = math.nan
     return sign, clean, defect
 
 
-def judge(line: Filter, scores: Scores) -> tuple[Rates, float]:
+def judge(filter_: Filter, scores: Scores) -> tuple[Rates, float]:
     """(rates on the odd photographs, threshold chosen on the even ones)."""
-    sign, clean, defect = sides(line, scores)
+    sign, clean, defect = sides(filter_, scores)
     bound = threshold(*(v[::2][~np.isnan(v[::2])] for v in (clean, defect)))
     return rates(clean[1::2] > bound, defect[1::2] > bound), sign * bound
 
 
-def by_policy(line: Filter, scores: Scores) -> str:
-    """What the bound of the shipped policy does to all of them."""
-    if line.bound is None:
-        return "in no filter of the policy"
-    bound = load_policy(POLICY).number(line.bound)
-    sign, clean, defect = sides(line, scores)
-    found = rates(clean > sign * bound, defect > sign * bound)
-    return f"policy {line.bound} {bound:g}: {found['precision']:.3f} {found['recall']:.3f}"
+def by_policy(filter_: Filter, scores: Scores) -> str:
+    """Result of the shipped policy's bound on all photographs."""
+    if filter_.bound is None:
+        return "no filter of the policy uses it"
+    bound = load_policy(POLICY).number(filter_.bound)
+    sign, clean, defect = sides(filter_, scores)
+    if bound is None:
+        return f"policy {filter_.bound}: open"
+    result = rates(clean > sign * bound, defect > sign * bound)
+    return f"policy {filter_.bound} {bound:g}: {result['precision']:.3f} {result['recall']:.3f}"
 
 
 def broken(scores: Scores) -> dict[str, Rates]:
-    """Unreadable files: no threshold. Sound: photographs as JPEG, and as PNG under the name of a JPEG."""
+    """Rates for unreadable files, which need no threshold. Clean: photographs as JPEG, and as PNG named like a JPEG."""
 
     def refused(change: Plant) -> list[bool]:
         return [isinstance(row, Exception) for row in scores.rows(change, "pixels")]
@@ -176,10 +185,10 @@ def broken(scores: Scores) -> dict[str, Rates]:
 
 
 def lying(scores: Scores) -> Rates:
-    """Photographs with text on them, turned by 90, 180 or 270 degrees: corrected or discarded.
+    """Rates for photographs with text, turned by 90, 180 or 270 degrees: they must be corrected or discarded.
 
-    Sound: the same upright, and photographs without added text. No threshold is chosen, and reading is dear: every
-    fourth photograph takes part.
+    Clean: the same photographs upright, and photographs without added text. No threshold is chosen, and because reading
+    is slow only every fourth photograph is used.
     """
     some = Scores(scores.photos[1::4], scores.options)
 
@@ -189,24 +198,25 @@ def lying(scores: Scores) -> Rates:
     def down(image: Image.Image, n: int) -> Item:
         return picture(lambda photo, rng: turned(plant.lettered(photo, rng), turn(n)))(image, n)
 
-    most = load_policy(POLICY).number("S1.turned.max")
+    limit = load_policy(POLICY).number("S1.turned.max")
+    most = math.inf if limit is None else limit
 
-    def discarded(row: Any) -> bool:
+    def discarded(row: dict[str, Any]) -> bool:
         return row["turn_doubt"] is not None and row["turn_doubt"] > most
 
-    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in some.rows(p, "ocr")]
-    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(some.rows(down, "ocr"))]
+    wrong = [discarded(r) or bool(r["turn"]) for p in (PLAIN, picture(plant.lettered)) for r in some.scored(p, "ocr")]
+    caught = [discarded(r) or r["turn"] == 360 - turn(n) for n, r in enumerate(some.scored(down, "ocr"))]
     return rates(wrong, caught)
 
 
 def duplicates(scores: Scores) -> tuple[dict[str, Rates], dict[str, Rates], tuple[int, int]]:
-    """(rates on the odd photographs by kind, all with the policy's tolerances, tolerances chosen on the even ones).
+    """(rates on the odd photographs by kind, on all with the policy's tolerances, tolerances chosen on the even ones).
 
-    A wrong drop is a pair of different photographs.
+    A false alarm is a pair of different photographs.
     """
 
     def signatures(change: Plant) -> tuple[np.ndarray, np.ndarray]:
-        rows = scores.rows(change, "pixels")
+        rows = scores.scored(change, "pixels")
         colours = np.stack([np.frombuffer(r["thumbnail"], np.uint8) for r in rows])
         return np.array([r["phash"] for r in rows], np.uint64), colours
 
@@ -216,17 +226,17 @@ def duplicates(scores: Scores) -> tuple[dict[str, Rates], dict[str, Rates], tupl
     def outcome(name: str, part: slice, hamming: int, colour: int) -> Rates:
         hashes, colours = (np.concatenate([a[part], b[part]]) for a, b in zip(plain, changed[name]))
         count = len(hashes) // 2
-        found = related(hashes, colours, np.zeros(2 * count, np.int64), hamming=hamming, colour=colour)
-        twins = zip(found.representatives.tolist(), found.rows.tolist())
-        pairs = {(a, b) for a, b in [*found.near.tolist(), *twins] if a != b}
+        alike = related(hashes, colours, np.zeros(2 * count, np.int64), hamming=hamming, colour=colour)
+        twins = zip(alike.representatives.tolist(), alike.rows.tolist())
+        pairs = {(a, b) for a, b in [*alike.near.tolist(), *twins] if a != b}
         right = [(n, n + count) in pairs for n in range(count)]
         mixed = {n for pair in pairs if abs(pair[0] - pair[1]) != count for n in pair}
         return rates((n in mixed for n in range(count)), right)
 
     def quality(tolerances: tuple[int, int]) -> tuple[float, int]:
-        found = [outcome(name, slice(0, None, 2), *tolerances) for name in changed]
-        enough = all(r["precision"] >= PRECISION for r in found)
-        return (sum(r["recall"] for r in found) if enough else -1.0), -sum(tolerances)
+        results = [outcome(name, slice(0, None, 2), *tolerances) for name in changed]
+        enough = all(r["precision"] >= PRECISION for r in results)
+        return (sum(r["recall"] for r in results) if enough else -1.0), -sum(tolerances)
 
     chosen = max(((h, c) for h in (2, 4, 6, 8, 10) for c in (16, 24, 32, 48, 64)), key=quality)
     shipped = [int(load_policy(POLICY).number(f"S1.deduplication.{k}") or 0) for k in ("hamming", "colour")]
@@ -235,9 +245,9 @@ def duplicates(scores: Scores) -> tuple[dict[str, Rates], dict[str, Rates], tupl
 
 
 def main() -> None:
-    """Print one line per filter, then all as JSON."""
+    """Print one line per filter, then all results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of sound photographs")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of photographs without defects")
     parser.add_argument("--limit", type=int, default=250, help="photographs to use")
     parser.add_argument("--clip", default="", help="MODEL=CHECKPOINT of open_clip: tries mismatched captions too")
     arguments = parser.parse_args()
@@ -250,35 +260,35 @@ def main() -> None:
     model, _, checkpoint = arguments.clip.partition("=")
     options = {"ocr": {"turns": True}, "clip": {"model": model, "pretrained": checkpoint}}
     scores = Scores([Image.open(p).convert("RGB") for p in paths], options, [p.name for p in paths])
-    found: dict[str, Rates] = {}
+    results: dict[str, Rates] = {}
 
-    def report(name: str, result: Rates, said: str) -> None:
-        found[name] = result
-        print(f"{name:<24}precision {result['precision']:.3f}  recall {result['recall']:.3f}  {said}", flush=True)
+    def report(name: str, result: Rates, note: str) -> None:
+        results[name] = result
+        print(f"{name:<24}precision {result['precision']:.3f}  recall {result['recall']:.3f}  {note}", flush=True)
 
     for name, result in broken(scores).items():
         report(name, result, "refused")
-    lines = filters(scores.photos)
+    tried = filters(scores.photos)
     if model:
-        lines.append(_image_text(arguments.photos, paths))
-    for line in lines:
-        result, bound = judge(line, scores)
-        report(line.name, result, f"{line.score} {line.drops} of {bound:.4g}; {by_policy(line, scores)}")
+        tried.append(_image_text(arguments.photos, paths))
+    for filter_ in tried:
+        result, bound = judge(filter_, scores)
+        report(filter_.name, result, f"{filter_.score} {filter_.drops} of {bound:.4g}; {by_policy(filter_, scores)}")
     alike, shipped, (hamming, colour) = duplicates(scores)
     for name, result in alike.items():
         policy = shipped[name]
-        said = f"within {hamming} bits and {colour} levels; policy: {policy['precision']:.3f} {policy['recall']:.3f}"
-        report(name, result, said)
+        note = f"within {hamming} bits and {colour} levels; policy: {policy['precision']:.3f} {policy['recall']:.3f}"
+        report(name, result, note)
     report("rotated_text", lying(scores), "corrected or discarded")
     if not model:
         print("image_text (mismatched captions)  not applied: clip has no weights, give --clip MODEL=CHECKPOINT")
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 def _image_text(folder: Path, paths: Sequence[Path]) -> Filter:
-    listed = map(json.loads, (folder / "captions.jsonl").read_text("utf-8").splitlines())
-    said = {row["file"]: row["caption"] for row in listed}
-    captions = [said[p.name] for p in paths]
+    rows = map(json.loads, (folder / "captions.jsonl").read_text("utf-8").splitlines())
+    by_file = {row["file"]: row["caption"] for row in rows}
+    captions = [by_file[p.name] for p in paths]
 
     def true(image: Image.Image, n: int) -> Item:
         return Item(plant.encoded(image), captions[n])

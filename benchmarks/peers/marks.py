@@ -1,16 +1,16 @@
-"""Marks between which the benchmark counts CPU: every script here treats each folder of its command line in turn."""
+"""Marks between which the benchmark measures CPU time; every script here processes the folders of its command line."""
 
 import sys
 
 
 def mark():
-    """Say where we are, and wait until the whole process tree has been counted."""
+    """Announce a mark, and wait until the process tree has been measured."""
     print("\nmark", flush=True)
     sys.stdin.readline()
 
 
 def serve(run, folders):
-    """`run(folder)` for each folder, with a mark before the first and after each."""
+    """Call `run(folder)` for each folder, with a mark before the first and after each."""
     mark()
     for folder in folders:
         run(folder)

@@ -8,12 +8,12 @@ from marks import serve
 
 
 def run(folder):
-    """Columns of a folder of pictures."""
+    """Compute the columns for a folder of pictures."""
     files = daft.from_glob_path(f"{folder}/*.jpg")
     decoded = files.with_column("image", decode_image(files["path"].download()))
     width, height = image_width(decoded["image"]), image_height(decoded["image"])
-    found = decoded.select(width.alias("width"), height.alias("height"), image_hash(decoded["image"]).alias("hash"))
-    found.with_column("aspect", found["width"] / found["height"]).collect()
+    columns = decoded.select(width.alias("width"), height.alias("height"), image_hash(decoded["image"]).alias("hash"))
+    columns.with_column("aspect", columns["width"] / columns["height"]).collect()
 
 
 serve(run, sys.argv[1:])

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def ocr(turns):
-    """PaddleOCR as our scorer configures it, on pictures at the size that it is given them."""
+    """PaddleOCR, configured and fed with pictures of the same size as by our scorer."""
     from curation.scorers.ocr import _engine, enlarged
 
     engine = _engine()
@@ -23,7 +23,7 @@ def ocr(turns):
 
 
 def clip(model, pretrained):
-    """open_clip: image and text of each picture, sixteen at a time."""
+    """open_clip on the image and text of each picture, sixteen at a time."""
     from flywheel.core.torchvision_shim import declare_operators
 
     declare_operators()

@@ -1,4 +1,4 @@
-"""What bare OpenCV does in twenty lines, without checking anything: `decode` only, or nine `statistics` as well."""
+"""Bare OpenCV in twenty lines, without any checks: `decode` only, or also nine `statistics`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from marks import serve
 
 
 def statistics(image):
-    """Lightness, contrast, saturation, sharpness, entropy, gray, texture, hash and thumbnail, the quick way."""
+    """Lightness, contrast, saturation, sharpness, entropy, gray, texture, hash and thumbnail, the simple way."""
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     mean, deviation = cv2.meanStdDev(gray)
     saturation = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))[1]
@@ -25,7 +25,7 @@ def statistics(image):
 
 
 def run(folder):
-    """Every picture of a folder."""
+    """Process every picture of a folder."""
     for path in Path(folder).iterdir():
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         if sys.argv[1] == "statistics":

@@ -1,7 +1,7 @@
 """Ours: SCORERS (JSON: name → options) on WORKERS processes.
 
-A folder of pictures is taken from the files to the decision: ingested, scored, duplicates found. A workspace that was
-ingested before is scored only.
+A folder of pictures is ingested, scored and searched for duplicates. A workspace, which is ingested already, is only
+scored.
 """
 
 import json
@@ -22,7 +22,7 @@ from flywheel.core.workspace import Workspace
 
 
 def duplicates(workspace):
-    """Near pairs of the whole pool."""
+    """Find the near pairs of the pool."""
     files = sorted(workspace.path("scores").glob("pixels@*/*.parquet"))
     if not files:
         return
@@ -32,7 +32,7 @@ def duplicates(workspace):
 
 
 def run(folder):
-    """Every picture of a folder, or of a workspace."""
+    """Process every picture of a folder or workspace."""
     if Path(folder, "workspace.json").exists():
         shutil.rmtree(Path(folder, "scores"), ignore_errors=True)
         score(Workspace(folder), scorers, workers=workers)

@@ -56,29 +56,6 @@ def preference(
     return np.lexsort((uris, ids, -sharpness, -pixels.astype(np.int64), ~sound, ~fixed))
 
 
-def duplicates(
-    order: np.ndarray,
-    hashes: np.ndarray,
-    colours: np.ndarray,
-    groups: np.ndarray,
-    fixed: np.ndarray,
-    *,
-    hamming: int,
-    colour: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(survivor row or −1, Hamming distance to it) of each row.
-
-    order: row numbers, best first. hashes, colours, groups: as in `related`. fixed: bool [N], rows that are never
-    dropped but still push others out.
-    """
-    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
-    pairs = related(hashes, colours, groups, hamming=hamming, colour=colour)
-    taking_part = order[np.isin(order, pairs.rows)]
-    rows, by, apart = resolve(pairs, taking_part, fixed[taking_part])
-    survivor[rows], distance[rows] = by, apart
-    return survivor, distance
-
-
 def related(
     hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int, since: int = 0
 ) -> Related:

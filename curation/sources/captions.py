@@ -75,24 +75,43 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def read_captions(path: Path) -> Iterator[tuple[int, str, Annotation]]:
-    """(line number, file name, annotation) of each line of a captions JSONL. Errors: `UsageError` naming the line."""
+def parsed(text: str) -> Any:
+    """The JSON value of a text from outside. Errors: `ValueError`."""
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+@dataclass(frozen=True)
+class OddLine:
+    """A line of a captions file that cannot be used, and why."""
+
+    number: int
+    fault: str
+
+
+def read_captions(path: Path) -> Iterator[tuple[int, str, Annotation] | OddLine]:
+    """(line number, file name, annotation) of each line of a captions JSONL; a line that is wrong costs itself.
+
+    Lines end at a newline only. Errors: `UsageError` for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield number, *_line(path, number, line)
+                    yield _line(number, line)
     except OSError as error:
         raise UsageError(f"captions file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"captions file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def _line(path: Path, number: int, line: str) -> tuple[str, Annotation]:
+def _line(number: int, line: bytes) -> tuple[int, str, Annotation] | OddLine:
     try:
-        row = json.loads(line)
+        row = parsed(line.decode("utf-8-sig"))
         if not isinstance(row, dict) or not isinstance(row.get("file"), str) or not row["file"]:
             raise ValueError('no "file" key with a file name')
-        return row["file"], annotation(row)
+        return number, row["file"], annotation(row)
+    except UnicodeDecodeError as error:
+        return OddLine(number, f"not UTF-8 text: {error.reason} at byte {error.start}")
     except ValueError as error:
-        raise UsageError(f"{path}, line {number}: {error}; expected a JSON object with file and caption") from error
+        return OddLine(number, f"{error}; expected a JSON object with file and caption")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curation.sources import MAX_BYTES, BadInput, Input
-from curation.sources.captions import Annotation, read_captions
+from curation.sources.captions import Annotation, OddLine, read_captions
 from flywheel.core.errors import UsageError
 
 CAPTIONS = "captions.jsonl"
+MOST_ODD = 0.9  # share of a captions file's lines that may be unusable: above it, the file is refused as a whole
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,19 @@ class Folder:
     kind: str = "folder"
 
     def inputs(self) -> list[Input]:
-        """Files in path order. Errors: `UsageError` for an empty folder or captions that name unknown files."""
+        """Files in path order, then lines of the captions file that cannot be used.
+
+        Errors: `UsageError` for an empty folder, and for captions of which most lines cannot be used.
+        """
         captions = self._captions_file()
-        skipped = {p.resolve() for p in (captions, self.path / CAPTIONS) if p}
+        skipped = {os.path.realpath(p) for p in (captions, self.path / CAPTIONS) if p}
         files = {i.uri: i for i in _walk(self.path, skipped)}
         if not files:
             raise UsageError(f"source {self.path} holds no files: give a folder with images in it")
-        notes = self._annotations(captions, files) if captions else {}
+        notes, odd = self._annotations(captions, files) if captions else ({}, [])
         masks = {n.mask for group in notes.values() for n in group} - notes.keys()
-        return [row for uri, file in files.items() if uri not in masks for row in _rows(file, notes.get(uri, []))]
+        rows = [row for uri, file in files.items() if uri not in masks for row in _rows(file, notes.get(uri, []))]
+        return rows + odd
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each file's bytes, read once; `BadInput` if the file changed since it was listed."""
@@ -47,6 +53,8 @@ class Folder:
     def read_mask(self, item: Input) -> bytes | BadInput:
         """The bytes of the mask's file."""
         try:
+            if fault := _fault(os.stat(item.mask)):  # opening a pipe would wait for its writer
+                return BadInput(f"mask {item.mask} is unusable: {fault}")
             return Path(item.mask).read_bytes()
         except OSError as error:
             return BadInput(f"mask {item.mask} is unreadable: {error.strerror}")
@@ -60,25 +68,42 @@ class Folder:
         inside = self.path / CAPTIONS
         return inside if inside.is_file() else None
 
-    def _annotations(self, captions: Path, files: dict[str, Input]) -> dict[str, list[Annotation]]:
+    def _annotations(self, captions: Path, files: dict[str, Input]) -> tuple[dict[str, list[Annotation]], list[Input]]:
+        """Annotations by file, and an input for each line that cannot be used: its fault names the line."""
         notes: dict[str, list[Annotation]] = {}
-        unknown: dict[str, int] = {}
-        for number, name, note in read_captions(captions):
+        odd: list[OddLine] = []
+        lines = list(read_captions(captions))
+        alike = {_alike(uri): uri for uri in files}
+        for line in lines:
+            if isinstance(line, OddLine):
+                odd.append(line)
+                continue
+            number, name, note = line
             named = (name, *note.references, *filter(None, [note.mask]))
-            uris = {n: str(Path(os.path.normpath(self.path / n))) for n in named}
-            for written, uri in uris.items():
-                if uri not in files:
-                    unknown.setdefault(written, number)
-            references = tuple(uris[r] for r in note.references)
-            mask = uris.get(note.mask, "")
-            notes.setdefault(uris[name], []).append(replace(note, references=references, mask=mask))
-        if unknown:
-            first = ", ".join(f"{n!r} (line {line})" for n, line in list(unknown.items())[:3])
+            places = {n: os.path.normpath(self.path / n) for n in named}
+            uris = {n: place if place in files else alike.get(_alike(place)) for n, place in places.items()}
+            if missing := [n for n, uri in uris.items() if uri is None]:
+                odd.append(OddLine(number, f"names {missing[0]!r}, which is not in {self.path}"))
+                continue
+            files_of = {n: uri for n, uri in uris.items() if uri}
+            references = tuple(files_of[r] for r in note.references)
+            annotated = replace(note, references=references, mask=files_of.get(note.mask, ""))
+            notes.setdefault(files_of[name], []).append(annotated)
+        if len(odd) > MOST_ODD * len(lines):
             raise UsageError(
-                f"{captions} names {len(unknown)} files that are not in {self.path}: {first}"
-                f"{', …' if len(unknown) > 3 else ''}; file names are relative to the source folder"
+                f"{captions}: {len(odd)} of {len(lines)} lines cannot be used; line {odd[0].number}: {odd[0].fault};"
+                " file names are relative to the source folder"
             )
-        return notes
+        changed = captions.stat().st_mtime_ns
+        return notes, [
+            Input(f"{captions}#line={line.number}", mtime_ns=changed, fault=f"line {line.number}: {line.fault}")
+            for line in odd
+        ]
+
+
+def _alike(uri: str) -> str:
+    """Equal for paths that differ only in Unicode form and in the direction of slashes."""
+    return unicodedata.normalize("NFC", uri.replace("\\", "/"))
 
 
 def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
@@ -96,18 +121,19 @@ def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
     return rows
 
 
-def _walk(folder: Path, skipped: set[Path]) -> Iterator[Input]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
-    except OSError as error:
-        yield Input(uri=str(folder), fault=f"unreadable folder: {error.strerror}")
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), skipped)
-        elif Path(entry.path).resolve() not in skipped:
+def _walk(folder: Path, skipped: set[str]) -> Iterator[Input]:
+    """Every file below a folder, in path order, however deep."""
+    waiting: list[os.DirEntry[str] | Path] = [folder]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, Path) or entry.is_dir(follow_symlinks=False):
+            try:
+                inside = sorted(os.scandir(entry), key=lambda e: os.fsencode(e.name), reverse=True)
+            except OSError as error:
+                yield Input(uri=os.fspath(entry), fault=f"unreadable folder: {error.strerror}")
+            else:
+                waiting += [e for e in inside if not e.name.startswith(".")]
+        elif os.path.realpath(entry.path) not in skipped:
             yield _listed(entry)
 
 

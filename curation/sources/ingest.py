@@ -7,6 +7,7 @@ the manifest last. Run again after a kill, ingest finishes the same chunks, with
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -293,4 +294,5 @@ def _stat(uri: str) -> Input:
         state = Path(uri).stat()
     except OSError as error:
         return Input(uri, fault=f"unreadable: {error.strerror}")
-    return Input(uri, state.st_size, state.st_mtime_ns)
+    fault = None if stat.S_ISREG(state.st_mode) else "not a regular file"
+    return Input(uri, state.st_size, state.st_mtime_ns, fault=fault)

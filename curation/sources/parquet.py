@@ -6,6 +6,7 @@ Edit pairs have their reference images in a second column, one image or a list o
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +30,7 @@ _REFERENCE_NAMES = (
     "input_image", "input_images",
 )  # fmt: skip
 _MASK_NAMES = ("mask", "mask_image", "mask_img")
-_CAPTION_NAMES = ("caption", "text", "prompt", "txt")
+_CAPTION_NAMES = ("caption", "text", "prompt", "txt", "json")
 _INSTRUCTION_NAMES = ("instruction", "edit_instruction", "edit_prompt", *_CAPTION_NAMES)
 _BATCH = 64  # rows in memory at a time
 _SLOTS = 256  # pictures of one row: its own, then its references; the mask is the last
@@ -62,7 +63,11 @@ class Parquet:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
         changed = self.path.stat().st_mtime_ns
         rows: list[Input] = []
-        for number, (pictures, texts) in enumerate(self._rows()):
+        for number, row in enumerate(self._rows()):
+            if isinstance(row, BadInput):
+                rows.append(Input(f"{self.path}#{number}", 0, changed, number * _SLOTS, fault=str(row)))
+                continue
+            pictures, texts = row
             rows += self._inputs(number, [-1 if p is None else len(p) for p in pictures], texts, changed)
         if not rows:
             raise UsageError(f"source {self.path} holds no rows")
@@ -107,19 +112,37 @@ class Parquet:
     def _annotation(self, texts: dict[str, Any], references: list[str]) -> Annotation:
         columns = self._columns
         text = texts.get((columns.instruction if references else columns.caption) or "")
+        if isinstance(text, BadInput):
+            raise ValueError(str(text))
+        more = {n: v for n, v in texts.items() if n in columns.more and isinstance(v, BadInput)}
+        if more:
+            raise ValueError(str(next(iter(more.values()))))
         row = {name: texts[name] for name in columns.more if texts[name] is not None}
         if references:
             row |= {"references": references, "stream": "ti2i"}
+        if isinstance(text, list):  # several captions of one picture; the first is primary
+            kind = "instruction" if references else "general"
+            row = {"captions": [{"kind": kind, "text": t} for t in text]} | row
+            return annotation(row)
         return annotation(row | ({"caption": text} if text else {}))
 
-    def _rows(self) -> Iterator[tuple[list[bytes | None], dict[str, Any]]]:
-        """(own picture and references, texts by column) of each row."""
+    def _rows(self) -> Iterator[tuple[list[bytes | None], dict[str, Any]] | BadInput]:
+        """(own picture and references, texts by column) of each row, or why its row group cannot be read."""
         columns = self._columns
         texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
+        pictures = [c for c in (columns.image, columns.references) if c]
         with _open(self.path) as file:
-            pictures = [c for c in (columns.image, columns.references) if c]
-            for batch in file.iter_batches(_BATCH, columns=[*pictures, *texts]):
-                yield from zip(_pictures(batch, *pictures), batch.select(texts).to_pylist())
+            for group in range(file.num_row_groups):
+                size, done = file.metadata.row_group(group).num_rows, 0
+                try:
+                    for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[*pictures, *texts]):
+                        for row in zip(_pictures(batch, *pictures), _texts(batch, texts)):
+                            done += 1
+                            yield row
+                except (pa.ArrowException, OSError) as error:
+                    fault = f"row group {group} cannot be read: {str(error).splitlines()[0]}"
+                    for _ in range(size - done):
+                        yield BadInput(fault)
 
     @cached_property
     def _cursor(self) -> _Cursor:
@@ -133,6 +156,8 @@ class Parquet:
     def _columns(self) -> _Columns:
         with _open(self.path) as file:
             schema = file.schema_arrow
+        if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
+            raise UsageError(f"source {self.path} has several columns named {twice[0]!r}: rename all but one")
         pictures = {f.name for f in schema if _is_image(f.type)}
         lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
         references = _first(_REFERENCE_NAMES, pictures | lists)
@@ -145,7 +170,7 @@ class Parquet:
                 f"source {self.path} has no image column (binary, or a struct with bytes);"
                 f" it has {', '.join(schema.names)}"
             )
-        texts = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
+        texts = {f.name for f in schema if _is_text(f.type)}
         more = tuple(n for n in ("captions", "stream") if n in schema.names)
         return _Columns(image, references, mask, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
 
@@ -189,7 +214,42 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _first(names: Sequence[str], there: set[str]) -> str | None:
-    return next((n for n in names if n in there), None)
+    """The first of the names that a column has, in any letter case."""
+    lower = {n.lower(): n for n in sorted(there)}
+    return next((lower[n] for n in names if n in lower), None)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Text by its logical type: encoded or viewed, a list of texts, a struct that holds a caption."""
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    if _is_list(kind):
+        return _is_text(kind.value_type) and not _is_list(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in _CAPTION_NAMES)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Per row, the values of the text columns; `BadInput` in place of one that is not UTF-8."""
+    columns = [_values(batch.column(name)) for name in names]
+    for row in range(batch.num_rows):
+        yield {name: column[row] for name, column in zip(names, columns)}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_value(column, n) for n in range(len(column))]
+    return [next((v[n] for n in _CAPTION_NAMES if v.get(n)), None) if isinstance(v, dict) else v for v in values]
+
+
+def _value(column: pa.Array, number: int) -> Any:
+    try:
+        return column[number].as_py()
+    except UnicodeDecodeError as error:
+        return BadInput(f"text is not UTF-8: {error.reason} at byte {error.start}")
 
 
 def _is_image(kind: pa.DataType) -> bool:

@@ -11,11 +11,6 @@ from flywheel.core.files import read_json
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-METADATA = (
-    "sample_id", "source_uri", "source", "task", "width", "height", "caption", "captions", "reference_ids", "image_id",
-    "stream",
-)  # fmt: skip
-
 READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers that read the caption
 
 

@@ -26,14 +26,18 @@ MATCHED_SHARE = 0.9  # [D] a picture with more than one wrong word in ten fails;
 _LONGTEXT = re.compile(r"[^\u4e00-\u9fa5a-zA-Z0-9\sàâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ]")
 
 
-def written(check: Check, columns: Columns) -> Judgement:
-    """LongText-Bench: share of matched words or characters; the evidence holds both counts for the benchmark's sum."""
+def written(check: Check, columns: Columns) -> Judgement | None:
+    """LongText-Bench: share of matched words or characters; the evidence holds both counts for the benchmark's sum.
+
+    None where the benchmark's rule leaves nothing of the wanted text: other scripts than its two, punctuation.
+    """
     language = check.get("language", "en")
     wanted, read = (longtext_units(t, language) for t in (" ".join(check["texts"]), columns["text"]))
     missing = wanted - read
     total = wanted.total()
+    if not total:
+        return None
     matched = total - missing.total()
-    score = matched / total if total else 1.0
     evidence = {
         "expected": " ".join(check["texts"]),
         "seen": columns["text"],
@@ -41,7 +45,7 @@ def written(check: Check, columns: Columns) -> Judgement:
         "wanted": total,
         "missing": sorted(missing)[:20],
     }
-    return score, check.get("min", MATCHED_SHARE), evidence
+    return matched / total, check.get("min", MATCHED_SHARE), evidence
 
 
 def longtext_units(text: str, language: str) -> Counter[str]:
@@ -50,12 +54,17 @@ def longtext_units(text: str, language: str) -> Counter[str]:
     return Counter(clean.lower().split() if language == "en" else "".join(clean.split()))
 
 
-def words(check: Check, columns: Columns) -> Judgement:
-    """CVTG-2K: word accuracy; the evidence holds the NED (1 − edit distance / longer length) of the full text."""
+def words(check: Check, columns: Columns) -> Judgement | None:
+    """CVTG-2K: word accuracy; the evidence holds the NED (1 − edit distance / longer length) of the full text.
+
+    None where the wanted text has no word.
+    """
     from rapidfuzz.distance import Levenshtein
 
     wanted, read = (_plain_words(t) for t in (" ".join(check["texts"]), columns["text"]))
     total = len(wanted)
+    if not total:
+        return None
     matched = (Counter(wanted) & Counter(read)).total()
     evidence = {
         "expected": " ".join(check["texts"]),
@@ -64,18 +73,20 @@ def words(check: Check, columns: Columns) -> Judgement:
         "wanted": total,
         "ned": float(Levenshtein.normalized_similarity(" ".join(wanted), " ".join(read))),
     }
-    return (matched / total if total else 1.0), check.get("min", MATCHED_SHARE), evidence
+    return matched / total, check.get("min", MATCHED_SHARE), evidence
 
 
 def _plain_words(text: str) -> list[str]:
     return ["".join(c for c in w if c.isalnum()) for w in text.lower().split() if any(c.isalnum() for c in w)]
 
 
-def geneval(check: Check, columns: Columns) -> Judgement:
-    """GenEval: binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`.
+def geneval(check: Check, columns: Columns) -> Judgement | None:
+    """GenEval: binary verdict on detections `{class, score, box [x1, y1, x2, y2], color}`; None without a clause.
 
     `failed` in the evidence lists the kinds of failed clauses: object | count | color | position | exclude.
     """
+    if not check["include"] and not check.get("exclude"):
+        return None
     objects = _kept(columns["detections"], COUNTING_CONFIDENCE if check.get("tag") == "counting" else CONFIDENCE)
     failed: list[str] = []
     groups: list[Sequence[Mapping[str, Any]] | None] = []

@@ -118,15 +118,17 @@ def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
         return Outcome(name, capability, False, 0.0, None, {"error": str(values)})
     judgement = verifier.judge(check, values)
     if judgement is None:
-        why = f"the {verifier.scorer} scorer has no value for this sample"
+        why = f"nothing to compare: the check asks for nothing that the {verifier.scorer} scorer's values can show"
         return Outcome(name, capability, None, None, None, {"not_applied": why})
     score, threshold, evidence = judgement
     return Outcome(name, capability, score >= threshold, score, threshold, evidence)
 
 
-def _text(check: Check, columns: Columns) -> Judgement:
-    from curation.scorers.ocr import text_similarity
+def _text(check: Check, columns: Columns) -> Judgement | None:
+    from curation.scorers.ocr import comparable, text_similarity
 
+    if not comparable(check["text"]):
+        return None
     score = text_similarity(columns["text"], check["text"])
     return score, check.get("min", TEXT_SIMILARITY), {"expected": check["text"], "seen": columns["text"]}
 
@@ -149,8 +151,10 @@ def _unchanged(check: Check, columns: Columns) -> Judgement | None:
     return score, check.get("min", UNCHANGED_SIMILARITY), evidence
 
 
-def _photo(check: Check, columns: Columns) -> Judgement:
+def _photo(check: Check, columns: Columns) -> Judgement | None:
     ranges = check["ranges"]
+    if not ranges:
+        return None
     if unknown := ranges.keys() - columns.keys():
         raise UsageError(f"a photo check names {min(unknown)!r}: choose from {', '.join(sorted(columns))}")
     values = {k: columns[k] for k in ranges}

@@ -33,11 +33,11 @@ def environment_error(error: BaseException) -> UsageError | None:
     if isinstance(error, UsageError):
         return error
     cause: BaseException | None = error
-    found = None
+    sentence = None
     while cause is not None:  # the first cause names the package best
-        found = _sentence(cause) or found
+        sentence = _sentence(cause) or sentence
         cause = cause.__cause__
-    return UsageError(found) if found else None
+    return UsageError(sentence) if sentence else None
 
 
 def _sentence(error: BaseException) -> str | None:
@@ -52,8 +52,8 @@ def _sentence(error: BaseException) -> str | None:
 
 def raise_environment_error(error: BaseException) -> None:
     """Raise the `UsageError` for an error of the installation; return for any other."""
-    if (found := environment_error(error)) is not None:
-        raise found from error
+    if (usage := environment_error(error)) is not None:
+        raise usage from error
 
 
 def _package(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
-from flywheel.core.storage import remote
+from flywheel.core.storage import read_tagged, remote
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 45.0  # without a beat, a holder counts as dead
@@ -98,8 +98,8 @@ def _write(path: Path, token: str, beat: int) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """What the file holds; None where there is none, or what is there is not a heartbeat."""
-    try:
-        value = read_json(path)
+    try:  # from S3 in one request: the holder may write it between two
+        value = json.loads(read_tagged(path)[0]) if remote(path) else read_json(path)
     except FileNotFoundError:
         return None
     except OSError:

@@ -109,7 +109,9 @@ def run(
 
 
 def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = None) -> Curated:
-    """Ingest, score, filter and shard new data, as a run does before its rounds. Errors: `UsageError`.
+    """Ingest, score, filter and shard new data, without training. Errors: `UsageError`.
+
+    Nothing is held out for evaluation until a round asks for it, or a run has done so before.
 
     >>> import flywheel as fw
     >>> job = fw.Job("w", "photos", "photos/captions.jsonl", preset="small.toml")
@@ -118,7 +120,7 @@ def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = Non
     True
     """
     with work(job, step, progress) as (context, do):
-        return fill_pool(context, do)
+        return fill_pool(context, do, for_rounds=False)
 
 
 @contextmanager
@@ -138,10 +140,14 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
         yield context, do
 
 
-def fill_pool(context: steps.Context, do: Step) -> Curated:
-    """Ingest the source, write the held-out suite, curate."""
+def fill_pool(context: steps.Context, do: Step, *, for_rounds: bool = True) -> Curated:
+    """Ingest the source, write the held-out suite, curate.
+
+    A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards.
+    """
     do("ingest", steps.ingest, context)
-    do("held-out suite", steps.hold_out, context)
+    if for_rounds or context.preset.evaluation.suite != "pool":
+        do("held-out suite", steps.hold_out, context)
     return do("curate", steps.curate, context, units=lambda curated: curated.input)
 
 

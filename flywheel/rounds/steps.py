@@ -50,8 +50,8 @@ class Context:
 
     @cached_property
     def suite(self) -> list[Prompt]:
-        """The held-out prompts; readable once `hold_out` has written them."""
-        return load_suite(self.workspace.suite)
+        """The held-out prompts; none before `hold_out` has written them."""
+        return load_suite(self.workspace.suite) if self.workspace.suite.exists() else []
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""

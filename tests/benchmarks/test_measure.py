@@ -34,8 +34,8 @@ for c in children:
 
 def test_the_cpu_of_living_children_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.measure._IDLE", 0.2)
-    found = passes([sys.executable, "-c", BUSY, "0.05", "0.3"], tmp_path)
-    assert len(found.cpu) == 3 and found.cpu[2] > found.cpu[1] + 0.1 and found.cpu[2] >= 0.28
+    measured = passes([sys.executable, "-c", BUSY, "0.05", "0.3"], tmp_path)
+    assert len(measured.cpu) == 3 and measured.cpu[2] > measured.cpu[1] + 0.1 and measured.cpu[2] >= 0.28
     with pytest.raises(RuntimeError, match="no such peer"):
         passes([sys.executable, "-c", "raise SystemExit('no such peer')"], tmp_path)
 

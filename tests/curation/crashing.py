@@ -34,13 +34,13 @@ def _one(item: Item) -> dict[str, Any]:
     return {"length": len(item.caption)}
 
 
-def fit(image: bytes, *where: int) -> bytes:
+def fit(image: bytes, *where: int, **more: Any) -> bytes:
     """`curation.shards.writer.fit` that dies of files that end in `crash`, and raises at those that end in `raise`."""
     if image.endswith(b"crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if image.endswith(b"raise"):
         raise OSError("broken data stream")
-    return _FIT(image, *where)
+    return _FIT(image, *where, **more)
 
 
 _FIT = shards.fit

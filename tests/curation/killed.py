@@ -24,12 +24,12 @@ def main(workspace: str, source: str, how: str, *where: str) -> None:
         ingest(opened, Path(source))
         return
     text, count = where[0], int(where[1])
-    seen = 0
+    calls = 0
 
     def progress(done: int, total: int, note: str) -> None:
-        nonlocal seen
-        seen += note == text
-        if seen == count:
+        nonlocal calls
+        calls += note == text
+        if calls == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
     ingest(opened, Path(source), progress=progress)
@@ -37,12 +37,12 @@ def main(workspace: str, source: str, how: str, *where: str) -> None:
 
 
 def _die_at_rename(count: int) -> None:
-    rename, seen = os.replace, 0
+    rename, renames = os.replace, 0
 
     def replace(*arguments: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == count:
+        nonlocal renames
+        renames += 1
+        if renames == count:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(*arguments)
 

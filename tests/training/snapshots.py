@@ -34,7 +34,7 @@ def card_rows(count: int, *, task: str = "t2i", size=(64, 64), slice_="base", se
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
-        color, other = rng.choice(list(COLORS), 2, replace=False)
+        color, before = rng.choice(list(COLORS), 2, replace=False)
         place = rng.choice(list(PLACES))
         edit = task == "ti2i"
         rows.append(
@@ -43,7 +43,7 @@ def card_rows(count: int, *, task: str = "t2i", size=(64, 64), slice_="base", se
                 "task": task,
                 "caption": f"make the disc {color}" if edit else f"a {color} disc at the {place}",
                 "image": png(disc(color, place, size)),
-                "references": [png(disc(other, place, size))] if edit else [],
+                "references": [png(disc(before, place, size))] if edit else [],
                 "slice": slice_ if isinstance(slice_, str) else slice_[i % len(slice_)],
             }
         )

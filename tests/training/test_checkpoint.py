@@ -12,5 +12,5 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, snapshot):
     run(tmp_path, snapshot, tensorboard=True, steps=2)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    seen = [(e.step, e.value) for e in events.Scalars("loss")]
-    assert seen == [(m["step"], pytest.approx(m["loss"])) for m in without_clock(tmp_path / "metrics.jsonl")]
+    events_read = [(e.step, e.value) for e in events.Scalars("loss")]
+    assert events_read == [(m["step"], pytest.approx(m["loss"])) for m in without_clock(tmp_path / "metrics.jsonl")]

@@ -69,8 +69,8 @@ def test_saved_by_two_resumed_by_one(pair, tmp_path, snapshot):
 def test_shares_are_a_checkpoint_like_any_other(pair, trained):
     shared, single = Checkpoint(pair / "whole" / "step-00000004"), Checkpoint(trained.path.parent / "step-00000004")
     assert shared.step == 4 and shared.fingerprint != single.fingerprint
-    one, other = shared.tensors("ema"), single.tensors("ema")
-    assert all((one[name] - other[name]).abs().max() < 1e-4 for name in other)
+    sharded, whole_ema = shared.tensors("ema"), single.tensors("ema")
+    assert all((sharded[name] - whole_ema[name]).abs().max() < 1e-4 for name in whole_ema)
     assert shared.model("ema").config == single.model("ema").config
 
 

@@ -67,8 +67,8 @@ def test_pipeline_draws_our_latents(write, tmp_path, grid):
     assert (mine - noise).std() > 0.1  # the model does something
     assert (mine - theirs).abs().max() < 1e-5
 
-    other = sampler.latents(["two blue squares"], noise=noise, steps=5, cfg=1.0)
-    assert (mine - other).abs().max() > 1e-3  # and the prompt matters to it
+    unlike = sampler.latents(["two blue squares"], noise=noise, steps=5, cfg=1.0)
+    assert (mine - unlike).abs().max() > 1e-3  # and the prompt matters to it
 
 
 def test_guidance_and_references_agree_too(write, tmp_path):

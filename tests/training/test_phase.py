@@ -128,8 +128,8 @@ def test_a_machines_switches_may_change_between_two_halves(tmp_path, snapshot, t
 def test_half_precision_keeps_float32_masters_and_learns_alike(tmp_path, snapshot, trained):
     half = run(tmp_path, snapshot, recipe=TINY.change(precision="bf16"))
     assert {t.dtype for part in ("model", "ema", "optimizer") for t in half.tensors(part).values()} == {torch.float32}
-    one, other = losses(tmp_path), losses(trained.path.parent)
-    assert 1e-7 < max(abs(one[key] - other[key]) for key in other if key[1] == "loss") < 0.02
+    half_losses, full_losses = losses(tmp_path), losses(trained.path.parent)
+    assert 1e-7 < max(abs(half_losses[key] - full_losses[key]) for key in full_losses if key[1] == "loss") < 0.02
     with pytest.raises(UsageError, match="precision is 'fp8'"):
         TINY.change(precision="fp8")
 

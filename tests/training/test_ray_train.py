@@ -11,10 +11,10 @@ from training.worker import TrainingRun
 
 
 def test_ray_train_runs_the_same_training(ray_session, tmp_path, snapshot, trained):
-    given = TrainingRun(
+    training_run = TrainingRun(
         out_dir=str(tmp_path), sources=[{"manifest": str(snapshot)}], recipe=TINY.to_dict(), steps=STEPS, seed=5
     )
     with pytest.raises(UsageError, match="3 workers need as many CPUs, the cluster has 2"):
-        train_on_ray(given, workers=3)
-    assert train_on_ray(given, workers=2).step == STEPS
+        train_on_ray(training_run, workers=3)
+    assert train_on_ray(training_run, workers=2).step == STEPS
     assert_same_training(tmp_path, trained.path.parent)

@@ -20,8 +20,8 @@ TINY = recipe(
 
 
 def run(out: Path, manifest: Path, **changes):
-    given = {"seed": 5, "steps": STEPS} | changes
-    return train(out, [MixSource(manifest=manifest)], given.pop("recipe", TINY), **given)
+    arguments = {"seed": 5, "steps": STEPS} | changes
+    return train(out, [MixSource(manifest=manifest)], arguments.pop("recipe", TINY), **arguments)
 
 
 def contents(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -37,11 +37,11 @@ def losses(out: Path) -> dict[tuple[int, str], float]:
     return {(m["step"], k): m[k] for m in lines for k in ("loss", "grad_norm", "validation_loss") if k in m}
 
 
-def assert_same_training(found: Path, expected: Path, steps: range = range(1, STEPS + 1)):
-    one, other = losses(found), losses(expected)
-    assert {step for step, _ in one} == set(steps)
-    assert all(value == pytest.approx(other[key], abs=1e-6) for key, value in one.items())
+def assert_same_training(folder: Path, expected: Path, steps: range = range(1, STEPS + 1)):
+    ours, theirs = losses(folder), losses(expected)
+    assert {step for step, _ in ours} == set(steps)
+    assert all(value == pytest.approx(theirs[key], abs=1e-6) for key, value in ours.items())
     for part in ("model", "ema", "optimizer"):
-        a, b = (Checkpoint(path / "final").tensors(part) for path in (found, expected))
+        a, b = (Checkpoint(path / "final").tensors(part) for path in (folder, expected))
         assert a.keys() == b.keys()
         assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4

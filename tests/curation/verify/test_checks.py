@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curation.scorers import load
-from curation.verify.checks import passed, verifiers, verify
+from curation.verify.checks import judge_columns, passed, verifiers, verify
 from flywheel.core.errors import UsageError
 from flywheel.core.scorer import Item
 from flywheel.demo.cards import Single, draw_single
@@ -105,3 +105,26 @@ def test_every_verifier_reads_a_registered_scorer():
 
     own = {"detector"}  # named by the preset: none ships with the package
     assert {v.scorer for v in verifiers().values()} <= SCORERS.keys() | own
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"verifier": "text", "text": "!!!"},
+        {"verifier": "text", "text": "→ 🎨"},
+        {"verifier": "text", "text": ""},
+        {"verifier": "words", "texts": ["!!! →"]},
+        {"verifier": "words", "texts": []},
+        {"verifier": "written", "language": "en", "texts": ["Привет мир"]},
+        {"verifier": "written", "language": "en", "texts": ["مرحبا بالعالم"]},
+        {"verifier": "written", "language": "zh", "texts": ["ありがとう"]},
+        {"verifier": "written", "language": "en", "texts": ["สวัสดี"]},
+        {"verifier": "photo", "ranges": {}},
+        {"verifier": "geneval", "include": []},
+    ],
+    ids=str,
+)
+def test_a_check_with_nothing_to_judge_is_not_applied(check: dict) -> None:
+    columns = {"text": "", "detections": []}
+    outcome = judge_columns({"capability": "typography", **check}, columns)
+    assert outcome.passed is None and "nothing to compare" in outcome.evidence["not_applied"] and not passed([outcome])

@@ -1,5 +1,6 @@
 """The verbs: prompts of a workspace's suite, RL, distillation, and a picture by the student."""
 
+# ruff: noqa: F811 - fixtures are imported, and tests take them by name
 from __future__ import annotations
 
 import json
@@ -17,6 +18,7 @@ from flywheel.demo.suite import write_suite
 from flywheel.presets import Rewards
 from flywheel.remedies.reward_policy import adjust, write
 from flywheel.signals.suite import load_suite, write_rows
+from tests.training.conftest import one_thread, snapshot, start, trained  # noqa: F401 - fixtures
 from training.checkpoint import read_metrics
 
 SMALL = """base = "rl-tiny"

@@ -24,10 +24,10 @@ def prepare_with(autoencoder):
     return lambda group: Prepared(*encoded(group, autoencoder), [torch.zeros(1, 1)] * len(group.captions))
 
 
-def equal(one, other):
+def equal(batch, expected):
     return all(
         torch.equal(a.latents, b.latents) and torch.equal(a.references, b.references) and a.rows == b.rows
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(batch, expected, strict=True)
     )
 
 

@@ -33,18 +33,20 @@ def test_latents_in_half_precision(tmp_path, snapshot, autoencoder):
     exact = Loader(plan, prepare_with(autoencoder), resolution=RESOLUTION).batch(0)
     latents = Latents(tmp_path, autoencoder.fingerprint, RESOLUTION, "bfloat16")
     write_latents(plan.shards, autoencoder, latents)
-    for micro, other in zip(Loader(plan, plain, resolution=RESOLUTION, latents=latents).batch(0), exact, strict=True):
-        assert micro.latents.dtype == torch.float32 and not torch.equal(micro.latents, other.latents)
-        assert torch.equal(micro.latents, other.latents.bfloat16().float())
+    for micro, reference in zip(
+        Loader(plan, plain, resolution=RESOLUTION, latents=latents).batch(0), exact, strict=True
+    ):
+        assert micro.latents.dtype == torch.float32 and not torch.equal(micro.latents, reference.latents)
+        assert torch.equal(micro.latents, reference.latents.bfloat16().float())
 
 
 def test_latents_of_something_else_are_refused(tmp_path, snapshot, autoencoder):
     plan = plan_of(snapshot)
     latents = Latents(tmp_path, autoencoder.fingerprint, RESOLUTION)
 
-    def refused(message, given):
+    def refused(message, settings):
         with pytest.raises(ShardError, match=message):
-            Loader(plan, plain, resolution=RESOLUTION, latents=given).batch(0)
+            Loader(plan, plain, resolution=RESOLUTION, latents=settings).batch(0)
 
     refused("no latents of .*: write them with", latents)
     write_latents(plan.shards, autoencoder, latents)

@@ -19,10 +19,10 @@ def test_unreadable_rows_are_skipped_and_counted(faulty, caplog):
     manifest, second = faulty
     with pytest.raises(ShardError, match=r"00000\.parquet, row group 0, row 17, sample t2i-base-0-17"):
         Loader(plan_of(manifest), plain, resolution={}).read(0, 0)
-    whole = plan_of(manifest).batch(0)
+    complete = plan_of(manifest).batch(0)
     second.unlink()
     plan = plan_of(manifest, on_error="skip")
-    assert plan.batch(0) == whole  # the order does not depend on what is missing
+    assert plan.batch(0) == complete  # the order does not depend on what is missing
     loader = Loader(plan, plain, resolution={})
     for t in range(3):  # 60 rows: one epoch
         (micro,) = loader.batch(t)
@@ -45,12 +45,14 @@ def test_nothing_left_of_a_micro_batch_is_an_error(tmp_path):
 
 def test_reading_ahead_changes_no_value_and_keeps_errors(faulty, snapshot):
     plan = plan_of(snapshot)
-    one, other = (Loader(plan, plain, resolution=RESOLUTION) for _ in range(2))
+    ahead, plain_loader = (Loader(plan, plain, resolution=RESOLUTION) for _ in range(2))
     for t in range(4):
-        one.expect(plan.batch(t))
-        assert one._ahead or all((r.shard, r.group) in one._cache for m in plan.batch(t) for r in m)
-        assert equal([one.gather(rows) for rows in plan.batch(t)], [other.gather(rows) for rows in plan.batch(t)])
-        assert not one._ahead
+        ahead.expect(plan.batch(t))
+        assert ahead._ahead or all((r.shard, r.group) in ahead._cache for m in plan.batch(t) for r in m)
+        assert equal(
+            [ahead.gather(rows) for rows in plan.batch(t)], [plain_loader.gather(rows) for rows in plan.batch(t)]
+        )
+        assert not ahead._ahead
     plan = plan_of(faulty[0])
     loader = Loader(plan, plain, resolution={})
     loader.expect(plan.batch(0))
@@ -74,7 +76,7 @@ def test_s3_gives_the_same_batches_as_the_folder(tmp_path, bucket, autoencoder):
     assert equal(there.batch(0), here.batch(0)) and equal(there.batch(2), here.batch(2))
     cached = Latents(f"{bucket}/latents", autoencoder.fingerprint, RESOLUTION)
     here, there = (
-        Loader(plan, plain, resolution=RESOLUTION, latents=given) for plan, given in ((local, latents), (away, cached))
+        Loader(plan, plain, resolution=RESOLUTION, latents=cache) for plan, cache in ((local, latents), (away, cached))
     )
     assert equal(there.batch(1), here.batch(1))
     counted = [DataPlan([MixSource(manifest=m, slice="count")], batch={64: 5}, t2i_share=1.0, seed=0)

@@ -81,21 +81,21 @@ def test_split_is_exact_for_any_weights():
         weights = [w / sum(weights) for w in weights]
         low = rng.randint(0, 10**7)
         middle, high = low + rng.randint(0, 100), low + 200
-        first, second, whole = split(low, middle, weights), split(middle, high, weights), split(low, high, weights)
-        assert sum(b - a for a, b in whole) == high - low
-        for (a, b), (c, d), (e, f), weight in zip(first, second, whole, weights, strict=True):
+        first, second, both = split(low, middle, weights), split(middle, high, weights), split(low, high, weights)
+        assert sum(b - a for a, b in both) == high - low
+        for (a, b), (c, d), (e, f), weight in zip(first, second, both, weights, strict=True):
             assert (a, b, d) == (e, c, f)  # windows join without gap or overlap
             assert abs(f - weight * high) < len(weights)
 
 
 def test_plan_is_a_pure_function_of_the_step(snapshot):
-    one, other = plan_of(snapshot), plan_of(snapshot)
-    forward = [one.batch(t) for t in range(40)]
-    backward = [other.batch(t) for t in reversed(range(40))]
+    plan, same = plan_of(snapshot), plan_of(snapshot)
+    forward = [plan.batch(t) for t in range(40)]
+    backward = [same.batch(t) for t in reversed(range(40))]
     assert forward == backward[::-1]
-    assert one.digest == other.digest
+    assert plan.digest == same.digest
     reseeded = plan_of(snapshot, seed=4)
-    assert reseeded.digest != one.digest and [reseeded.batch(t) for t in range(40)] != forward
+    assert reseeded.digest != plan.digest and [reseeded.batch(t) for t in range(40)] != forward
 
 
 def test_an_epoch_shows_every_training_row_once_and_never_a_held_out_one(snapshot):
@@ -104,9 +104,9 @@ def test_an_epoch_shows_every_training_row_once_and_never_a_held_out_one(snapsho
     epochs = [[flat(plan.batch(t))[0] for t in range(e * 148, (e + 1) * 148)] for e in range(2)]
     held_out = {(row.shard, row.group, row.row) for row in flat(plan.validation(100))}
     assert t2i == 150 and len(held_out) == 3  # two full T2I row groups, one full TI2I row group
-    seen = [[(row.shard, row.group, row.row) for row in epoch] for epoch in epochs]
-    assert len(set(seen[0])) == 148 and set(seen[0]) == set(seen[1]) and seen[0] != seen[1]
-    assert not held_out & set(seen[0])
+    rows = [[(row.shard, row.group, row.row) for row in epoch] for epoch in epochs]
+    assert len(set(rows[0])) == 148 and set(rows[0]) == set(rows[1]) and rows[0] != rows[1]
+    assert not held_out & set(rows[0])
 
 
 def test_slots_are_unique(snapshot):

@@ -103,8 +103,8 @@ def test_teachers_weigh_in_by_step(tmp_path, start, cards, finished):
 def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finished):
     sampler = Sampler(finished)
     assert sampler.times(40, 16).tolist() == [1.0, 0.8, 0.4, 0.0] and sampler.guidance(None) == 1.0
-    made = sample_pictures(finished.path, "a red disc", output=tmp_path, size=(32, 32))
-    assert (made["steps"], made["cfg"]) == (3, 1.0)
+    report = sample_pictures(finished.path, "a red disc", output=tmp_path, size=(32, 32))
+    assert (report["steps"], report["cfg"]) == (3, 1.0)
     pictures = [sampler.sample(["a red disc"], size=(32, 32), cfg=cfg) for cfg in (None, 1.0, 3.0)]
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
     calls = []
@@ -125,12 +125,12 @@ def test_what_cannot_be_distilled_is_named(tmp_path, start, cards, finished):
         train(tmp_path, [], TINY, init=start.path)
     with pytest.raises(UsageError, match="belongs to another run"):
         train(finished.path.parent, cards, TINY, init=start.path, seed=4)
-    other = checkpoints.write(
+    unlike = checkpoints.write(
         tmp_path / "other", {n: start.tensors(n) for n in ("model", "ema")}, start.autoencoder(),
         start.config | {"condition": start.config["condition"] | {"tokens": 8}},
     )  # fmt: skip
     with pytest.raises(UsageError, match="read different conditions"):
-        train(tmp_path / "x", cards, replace(TINY, teachers=(str(other.path),)), init=start.path)
+        train(tmp_path / "x", cards, replace(TINY, teachers=(str(unlike.path),)), init=start.path)
     with pytest.raises(UsageError, match="is not a checkpoint"):
         train(tmp_path / "x", cards, replace(TINY, teachers=(str(tmp_path / "none"),)), init=start.path)
     faults = {"not a time grid": {"sigmas": (0.5, 1.0)}, "use one of clean, end": {"output": "x"}}

@@ -33,18 +33,18 @@ def mixture_velocity(modes=MODES):
 
 def test_the_gradient_is_the_difference_of_the_analytic_scores():
     rng = torch.Generator().manual_seed(0)
-    other = MODES[[1, 2]] + 0.3
+    moved = MODES[[1, 2]] + 0.3
     x, noise = (torch.randn(64, 2, generator=rng, dtype=torch.float64) for _ in range(2))
     t = torch.rand(64, generator=rng, dtype=torch.float64) * 0.96 + 0.02
     x_t = interpolate(x, noise, t).requires_grad_()
-    scores = [torch.autograd.grad(mixture_log_density(x_t, t, m).sum(), x_t)[0] for m in (MODES, other)]
-    real, fake = mixture_velocity(), mixture_velocity(other)
+    scores = [torch.autograd.grad(mixture_log_density(x_t, t, m).sum(), x_t)[0] for m in (MODES, moved)]
+    real, fake = mixture_velocity(), mixture_velocity(moved)
     for analytic, velocity in zip(scores, (real, fake)):
         torch.testing.assert_close(score(x_t, velocity(x_t, t), t), analytic, atol=1e-5, rtol=1e-5)
-    found = gradient(x, noise, t, fake, real)
+    pull = gradient(x, noise, t, fake, real)
     scale = (x - clean(real, x_t, t)).abs().mean(1, keepdim=True)
     expected = (t**2 / (1 - t))[:, None] * (scores[1] - scores[0]) / scale
-    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pull, expected.detach(), atol=1e-5, rtol=1e-5)
     single = gradient(x.float(), noise.float(), t.float(), fake, real)
     assert float((single.double() - expected).abs().max() / expected.abs().max()) < 1e-5
 
@@ -72,14 +72,14 @@ def test_decoupled_parts_sum_to_the_guided_gradient():
 
 def test_euler_stops_where_it_is_told():
     x, times = torch.ones(2, 1), torch.tensor([1.0, 0.6, 0.3, 0.0])
-    seen = []
+    times_seen = []
 
     def velocity(x_t, t):
-        seen.append(float(t[0]))
+        times_seen.append(float(t[0]))
         return x_t
 
     moved = euler(velocity, x, times, 2)
-    assert torch.equal(torch.tensor(seen), times[:2])
+    assert torch.equal(torch.tensor(times_seen), times[:2])
     torch.testing.assert_close(moved, torch.full((2, 1), 0.6 * 0.7))
 
 
@@ -118,13 +118,13 @@ def test_a_one_step_student_lands_on_the_modes_as_the_teacher_does():
     for step in range(steps):
         for optimizer, rate in zip(optimizers, (3e-3, 4e-3)):
             optimizer.param_groups[0]["lr"] = rate * (1 - 0.9 * step / steps)
-        x, other = clean(velocity(student), torch.randn(batch, 2), torch.ones(batch)), torch.randn(batch, 2)
+        x, x_noise = clean(velocity(student), torch.randn(batch, 2), torch.ones(batch)), torch.randn(batch, 2)
         if step % 5 == 4:
             optimizer, t = optimizers[0], 0.02 + 0.96 * torch.rand(batch)
-            loss = matching_loss(x, gradient(x, other, t, velocity(fake), teacher)).mean()
+            loss = matching_loss(x, gradient(x, x_noise, t, velocity(fake), teacher)).mean()
         else:
             optimizer = optimizers[1]
-            loss = flow_matching_loss(velocity(fake), x.detach(), other, torch.rand(batch)).mean()
+            loss = flow_matching_loss(velocity(fake), x.detach(), x_noise, torch.rand(batch)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

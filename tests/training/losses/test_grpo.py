@@ -132,13 +132,13 @@ def test_advantages_are_normalised_in_their_group_and_flat_groups_dropped():
     first = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.5, 0.5, 0.5, 0.5], [0.1, 0.2, nan, 0.3], [nan] * 4])
     second = torch.tensor([[0.0, 0.0, 100.0, 100.0], [1.0, 1.0, 1.0, 1.001], [nan] * 4, [nan] * 4])
     weights = torch.tensor([[1.0, 2.0]] * 4)
-    found = group_advantages(torch.stack([first, second], 2), weights, min_range=0.01)
+    advantages = group_advantages(torch.stack([first, second], 2), weights, min_range=0.01)
     z = (first[0] - 3) / first[0].std(correction=0)
-    torch.testing.assert_close(found.total[0], z + 2 * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
-    assert found.used.tolist() == [[True, True], [False, False], [True, False], [False, False]]
-    assert found.kept.tolist() == [True, False, True, False]
-    assert torch.equal(found.total[[1, 3]], torch.zeros(2, 4)) and found.total[2, 2] == 0
-    assert abs(float(found.total[2].sum())) < 1e-6
+    torch.testing.assert_close(advantages.total[0], z + 2 * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    assert advantages.used.tolist() == [[True, True], [False, False], [True, False], [False, False]]
+    assert advantages.kept.tolist() == [True, False, True, False]
+    assert torch.equal(advantages.total[[1, 3]], torch.zeros(2, 4)) and advantages.total[2, 2] == 0
+    assert abs(float(advantages.total[2].sum())) < 1e-6
     assert not group_advantages(first[..., None], torch.zeros(4, 1), min_range=0.01).kept.any()
 
 

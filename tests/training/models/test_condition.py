@@ -24,8 +24,8 @@ def test_states_tell_colours_words_and_places_apart(encoder):
     )
     states = encoder.encode([base, color, place, word])
     assert len({s.shape for s in states}) == 1 and states[0].shape[1] == encoder.dim
-    for other in states[1:]:
-        similarity = torch.cosine_similarity(states[0], other)
+    for changed in states[1:]:
+        similarity = torch.cosine_similarity(states[0], changed)
         assert similarity.min() < 0.85, "the changed token has another state"
         assert similarity.max() > 0.9, "and some token stays"
 
@@ -83,10 +83,10 @@ def test_a_caption_is_encoded_once_and_on_its_own():
     inner = Counting(reads_references=False)
     cached = Cached(inner)
     picture = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)]
-    one = cached.encode(["ab", "c", "ab"])
+    first = cached.encode(["ab", "c", "ab"])
     again = cached.encode(["c", "ab"], [picture[0], picture[0][:0]])  # references make no difference to it
     assert inner.asked == [["ab"], ["c"]]
-    assert one[0] is again[1] and one[1] is again[0] and cached.lead(2) == (1, 1)
+    assert first[0] is again[1] and first[1] is again[0] and cached.lead(2) == (1, 1)
 
 
 def test_new_captions_are_encoded_together_where_that_is_asked_for():

@@ -67,13 +67,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient_equal_the_formula(name):
     fused, formula, shapes = CASES[name]
-    given = [draw(*shape) for shape in shapes]
-    mine, theirs = (f(*given) for f in (fused, formula))
+    arguments = [draw(*shape) for shape in shapes]
+    mine, theirs = (f(*arguments) for f in (fused, formula))
     mine, theirs = ((x,) if isinstance(x, torch.Tensor) else x for x in (mine, theirs))
     pull = [torch.randn(x.shape, generator=torch.Generator().manual_seed(9), dtype=x.dtype) for x in theirs]
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    gradients = [torch.autograd.grad(out, given, pull) for out in (mine, theirs)]
+    gradients = [torch.autograd.grad(out, arguments, pull) for out in (mine, theirs)]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 

@@ -58,16 +58,18 @@ def inputs(layout, batch=2, padded=()):
     }
 
 
-def diffusers_forward(model, given):
+def diffusers_forward(model, arguments):
     """The same inputs in diffusers' terms: an image slot stands for 2×2 latent tokens in text and masks."""
-    layout, text = given["layout"], given["text_BLK"]
+    layout, text = arguments["layout"], arguments["text_BLK"]
     batch = len(text)
     states, slots, valid, used = [], [], [], 0
-    given_valid = given["text_valid_BL"] if given["text_valid_BL"] is not None else text.new_ones(text.shape[:2]).bool()
+    text_valid = (
+        arguments["text_valid_BL"] if arguments["text_valid_BL"] is not None else text.new_ones(text.shape[:2]).bool()
+    )
     for segment in layout:
         if isinstance(segment, int):
             states.append(text[:, used : used + segment])
-            valid.append(given_valid[:, used : used + segment])
+            valid.append(text_valid[:, used : used + segment])
             slots += [False] * segment
             used += segment
         else:
@@ -76,14 +78,14 @@ def diffusers_forward(model, given):
             valid.append(torch.ones(batch, count, dtype=torch.bool))
             slots += [True] * count
     count = tokens(layout[-1]) // 4
-    images = [x for x in (given["references_BRC"], given["latents_BNC"]) if x is not None]
+    images = [x for x in (arguments["references_BRC"], arguments["latents_BNC"]) if x is not None]
     out = model(
         hidden_states=torch.cat(images, dim=1),
         encoder_hidden_states=torch.cat(states[:-1], dim=1),
-        timestep=given["t_B"],
+        timestep=arguments["t_B"],
         img_shapes=[[(1, *s) for s in layout if not isinstance(s, int)]] * batch,
         img_mask=torch.tensor([slots] * batch),
-        encoder_hidden_states_mask=torch.cat(valid[:-1], dim=1) if given["text_valid_BL"] is not None else None,
+        encoder_hidden_states_mask=torch.cat(valid[:-1], dim=1) if arguments["text_valid_BL"] is not None else None,
     ).sample
     return out[:, -tokens(layout[-1]) :]
 
@@ -95,8 +97,8 @@ def diffusers_forward(model, given):
 )
 def test_forward_and_gradients_equal_diffusers(pair, layout, padded):
     ours, theirs = pair
-    given = inputs(layout, padded=padded)
-    mine, reference = ours(**given), diffusers_forward(theirs, given)
+    arguments = inputs(layout, padded=padded)
+    mine, reference = ours(**arguments), diffusers_forward(theirs, arguments)
     assert reference.std() > 0.1  # the comparison sees something
     assert (mine - reference).abs().max() <= TOLERANCE
 
@@ -112,11 +114,11 @@ def test_forward_and_gradients_equal_diffusers(pair, layout, padded):
 @pytest.mark.parametrize("layout", [T2I, TI2I])
 def test_text_and_references_change_the_output(pair, layout):
     ours, _ = pair
-    given = inputs(layout)
-    base = ours(**given)
-    names = ["text_BLK"] + (["references_BRC"] if given["references_BRC"] is not None else [])
+    arguments = inputs(layout)
+    base = ours(**arguments)
+    names = ["text_BLK"] + (["references_BRC"] if arguments["references_BRC"] is not None else [])
     for name in names:
-        assert (ours(**{**given, name: given[name].flip(0)}) - base).abs().max() > 1e-3
+        assert (ours(**{**arguments, name: arguments[name].flip(0)}) - base).abs().max() > 1e-3
 
 
 def test_real_condition_time_equals_diffusers():
@@ -127,27 +129,27 @@ def test_real_condition_time_equals_diffusers():
     ours = strong(config.build())
     theirs = QwenImage21Transformer2DModel(**diffusers_config(config))
     theirs.load_state_dict(to_diffusers(ours.state_dict(), config))
-    given = inputs(TI2I, padded=[(1, 2)])
-    assert (ours(**given) - diffusers_forward(theirs, given)).abs().max() <= TOLERANCE
+    arguments = inputs(TI2I, padded=[(1, 2)])
+    assert (ours(**arguments) - diffusers_forward(theirs, arguments)).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(("layout", "padded"), [(T2I, [(1, 3)]), (TI2I, [(0, 4)])])
 def test_cached_prefix_equals_the_joint_stream(layout, padded):
     model = strong(CONFIG.build())
-    given = inputs(layout, padded=padded)
-    prefix = model.prefill(given["text_BLK"], layout, given["references_BRC"], given["text_valid_BL"])
+    arguments = inputs(layout, padded=padded)
+    prefix = model.prefill(arguments["text_BLK"], layout, arguments["references_BRC"], arguments["text_valid_BL"])
     for scale in (1.0, 0.3):  # one prefix serves every denoising step
-        step = {**given, "t_B": given["t_B"] * scale, "latents_BNC": given["latents_BNC"] * scale}
+        step = {**arguments, "t_B": arguments["t_B"] * scale, "latents_BNC": arguments["latents_BNC"] * scale}
         cached = model.decode(step["latents_BNC"], step["t_B"], prefix)
         assert (cached - model(**step)).abs().max() <= TOLERANCE
 
 
 def test_one_row_prefix_serves_a_batch():
     model = strong(CONFIG.build())
-    given = inputs(T2I)
-    prefix = model.prefill(given["text_BLK"][:1], T2I)
-    shared = model.decode(given["latents_BNC"], given["t_B"], prefix)
-    repeated = model(**{**given, "text_BLK": given["text_BLK"][:1].expand(2, -1, -1)})
+    arguments = inputs(T2I)
+    prefix = model.prefill(arguments["text_BLK"][:1], T2I)
+    shared = model.decode(arguments["latents_BNC"], arguments["t_B"], prefix)
+    repeated = model(**{**arguments, "text_BLK": arguments["text_BLK"][:1].expand(2, -1, -1)})
     assert (shared - repeated).abs().max() <= TOLERANCE
 
 
@@ -163,11 +165,11 @@ def test_every_weight_gets_a_gradient_under_every_switch(attention, condition_ti
 
 
 def test_grid_positions_are_distinct_parameter_free_and_not_exported():
-    given = inputs(T2I)
+    arguments = inputs(T2I)
     plain = strong(CONFIG.build())
     placed = strong(MMDiTConfig(**{**CONFIG.to_dict(), "grid": 0.7}).build())
     assert sum(p.numel() for p in placed.parameters()) == sum(p.numel() for p in plain.parameters())
-    assert (placed(**given) - plain(**given)).abs().max() > 1e-2
+    assert (placed(**arguments) - plain(**arguments)).abs().max() > 1e-2
     features = grid_features(6, 4, 128)
     assert features.shape == (24, 128) and torch.allclose(features.square().mean(1), torch.full((24,), 0.5), atol=1e-5)
     assert torch.cdist(features, features).add(torch.eye(24) * 9).min() > 0.5  # every place has features of its own
@@ -179,10 +181,10 @@ def test_padding_does_not_reach_the_output():
     model = strong(CONFIG.build())
     for attention in ("block_causal", "full"):
         model = strong(MMDiTConfig(**{**CONFIG.to_dict(), "attention": attention}).build())
-        given = inputs(T2I, padded=[(1, 3)])
-        changed = given["text_BLK"].clone()
+        arguments = inputs(T2I, padded=[(1, 3)])
+        changed = arguments["text_BLK"].clone()
         changed[1, -3:] += 5.0
-        assert torch.equal(model(**given), model(**{**given, "text_BLK": changed}))
+        assert torch.equal(model(**arguments), model(**{**arguments, "text_BLK": changed}))
 
 
 def test_published_size():

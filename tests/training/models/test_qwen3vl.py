@@ -84,10 +84,10 @@ def test_states_are_taken_before_the_final_norm(parts, encoder):
 
 
 def test_references_change_the_states_behind_them_only(encoder):
-    one, other = (encoder.encode(["make it blue"], [pictures(1, seed)])[0] for seed in (0, 1))
+    first, second = (encoder.encode(["make it blue"], [pictures(1, seed)])[0] for seed in (0, 1))
     lead = encoder.lead(1)[0]
-    assert torch.allclose(one[:lead], other[:lead], atol=1e-6)
-    assert (one[lead:] - other[lead:]).abs().max() > 1e-3
+    assert torch.allclose(first[:lead], second[:lead], atol=1e-6)
+    assert (first[lead:] - second[lead:]).abs().max() > 1e-3
 
 
 def test_a_batch_changes_nothing_and_captions_cannot_forge_control_tokens(encoder):

@@ -67,8 +67,8 @@ def test_every_trainable_tensor_gets_a_gradient(tmp_path, start, cards, rank, al
     recipe = replace(TINY, lora_rank=rank, algorithm=algorithm, steps=1, held_out=0, kl=0.0)
     if algorithm == "guard":
         recipe = replace(recipe, clip=(1e-5, 1e-5))
-    found = train(tmp_path, *cards, recipe, Redness(), init=start.path)
-    moments = {k: v for k, v in found.tensors("optimizer").items() if k.startswith("exp_avg.")}
+    checkpoint = train(tmp_path, *cards, recipe, Redness(), init=start.path)
+    moments = {k: v for k, v in checkpoint.tensors("optimizer").items() if k.startswith("exp_avg.")}
     assert len(moments) == (2 * 4 * 4 if rank else len(start.tensors("model")))
     assert [k for k, v in moments.items() if not v.abs().max() > 0] == []
 
@@ -78,9 +78,9 @@ def test_the_loop_raises_a_simple_reward(tmp_path, start, cards):
         TINY, weights={"*": {"red": 1.0}}, prompts=2, group=8, steps=10, inner_steps=1, window=(0, 3), held_out=0,
         kl=0.0, lora_rank=0, clip=(1e-2, 1e-2), checkpoint_every=99,
     )  # fmt: skip
-    made = train(tmp_path, cards[0][::2], [], recipe, Redness(), init=start.path)
-    seen = [line["rewards"]["red"]["mean"] for line in read_metrics(made.path.parent / "metrics.jsonl")]
-    assert min(seen[-3:]) > max(seen[:2]) + 0.02, seen
+    checkpoint = train(tmp_path, cards[0][::2], [], recipe, Redness(), init=start.path)
+    means = [line["rewards"]["red"]["mean"] for line in read_metrics(checkpoint.path.parent / "metrics.jsonl")]
+    assert min(means[-3:]) > max(means[:2]) + 0.02, means
 
 
 def test_what_is_logged(finished):
@@ -108,28 +108,28 @@ def test_the_result_is_a_plain_checkpoint(finished, start):
 
 
 def test_what_cannot_be_trained_is_named(tmp_path, start, cards, finished):
-    def once(changes=None, given=cards, **more):
-        return train(tmp_path, *given, replace(TINY, **(changes or {})), Redness(**more), init=start.path)
+    def once(changes=None, prompts=cards, **more):
+        return train(tmp_path, *prompts, replace(TINY, **(changes or {})), Redness(**more), init=start.path)
 
     with pytest.raises(UsageError, match="'dark' is not among the rewards: configured are red"):
         once(names=("red",))
     with pytest.raises(UsageError, match="held-out prompts must not be trained on"):
-        once(given=(cards[0], cards[0][:2]))
+        once(prompts=(cards[0], cards[0][:2]))
     with pytest.raises(UsageError, match="no reward has a weight for color prompts"):
         once({"weights": {"editing": {"red": 1.0}}})
     with pytest.raises(UsageError, match="multiple of 8"):
         once({"side": 33})
     with pytest.raises(UsageError, match="no prompts"):
-        once(given=([], []))
+        once(prompts=([], []))
     with pytest.raises(UsageError, match="belongs to another run"):
         train(finished.path.parent, *cards, TINY, Redness(), init=start.path, seed=4)
     missing = replace(cards[0][1], references=(tmp_path / "none.png",))
     with pytest.raises(UsageError, match="prompt p1: a reference cannot be read"):
-        once(given=([missing], []))
+        once(prompts=([missing], []))
     torn = replace(cards[0][1], references=(tmp_path / "torn.png",))
     torn.references[0].write_bytes(b"no picture")
     with pytest.raises(UsageError, match="prompt p1: reference .*torn.png cannot be read"):
-        once(given=([torn], []))
+        once(prompts=([torn], []))
     faults = {"the last one, which adds no noise": {"window": (2, 2)}, "at least two pictures": {"group": 1}}
     faults |= {"use one of grpo, guard, nft": {"algorithm": "ppo"}}
     for message, change in faults.items():

@@ -15,9 +15,9 @@ from training.vae.autoencoding import fit_autoencoder
 
 def test_autoencoder_is_fitted_on_targets_and_references(snapshot):
     plan = DataPlan([MixSource(manifest=snapshot)], batch=TINY.batch, t2i_share=0.9, seed=0)
-    one, other = fit_autoencoder(plan, TINY), fit_autoencoder(plan, TINY)
-    assert one.fingerprint == other.fingerprint
-    assert (one.channels, one.factor) == (16, 8)
+    fitted, again = fit_autoencoder(plan, TINY), fit_autoencoder(plan, TINY)
+    assert fitted.fingerprint == again.fingerprint
+    assert (fitted.channels, fitted.factor) == (16, 8)
 
 
 def test_a_recipe_trains_its_own(tmp_path, snapshot, monkeypatch):

@@ -40,9 +40,9 @@ def test_ssim_by_hand(pictures):
 
 def test_reconstruction_is_measured_on_eight_bit_pictures(pictures):
     unit = to_unit(pictures)
-    whole = fit([unit[:1]], channels=12, factor=2)
-    assert isinstance(whole, PatchAutoencoder) and parameters(whole) == (144, 144)
-    (psnr, similarity), _ = reconstruction(whole, pictures)
+    lossless = fit([unit[:1]], channels=12, factor=2)
+    assert isinstance(lossless, PatchAutoencoder) and parameters(lossless) == (144, 144)
+    (psnr, similarity), _ = reconstruction(lossless, pictures)
     assert psnr > 100 and similarity > 0.9999  # every component kept: equal after rounding
     (smooth, _), (noisy, _) = reconstruction(fit([unit], channels=3, factor=2), pictures)
     assert noisy < 15 < smooth

@@ -18,9 +18,9 @@ def pictures():
 
 
 def test_crops_are_a_function_of_their_key(pictures):
-    one, again, other = (crops([pictures[:1], pictures[1:]], 32, 6, ("k", i)) for i in (0, 0, 1))
-    assert torch.equal(one, again) and not torch.equal(one, other)
-    assert one.shape == (6, 3, 32, 32) and one.min() >= -1 and one.max() <= 1
+    first, same, second = (crops([pictures[:1], pictures[1:]], 32, 6, ("k", i)) for i in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, second)
+    assert first.shape == (6, 3, 32, 32) and first.min() >= -1 and first.max() <= 1
 
 
 def test_stopped_and_run_again_equals_uninterrupted_and_a_finished_run_returns(tmp_path, pictures):
@@ -28,14 +28,14 @@ def test_stopped_and_run_again_equals_uninterrupted_and_a_finished_run_returns(t
         if done == 3:
             raise KeyboardInterrupt
 
-    whole = train_vae(tmp_path / "a", pictures, SMALL)
+    uninterrupted = train_vae(tmp_path / "a", pictures, SMALL)
     with pytest.raises(KeyboardInterrupt):
         train_vae(tmp_path / "b", pictures, SMALL, progress=stop)
     assert not (tmp_path / "b" / "final").exists()
     resumed = train_vae(tmp_path / "b", pictures, SMALL)
-    files = sorted(p.name for p in whole.iterdir())
+    files = sorted(p.name for p in uninterrupted.iterdir())
     assert "config.json" in files and files == sorted(p.name for p in resumed.iterdir())
-    assert all((whole / name).read_bytes() == (resumed / name).read_bytes() for name in files)
+    assert all((uninterrupted / name).read_bytes() == (resumed / name).read_bytes() for name in files)
     assert [line["step"] for line in read_metrics(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4]
     assert train_vae(tmp_path / "b", pictures, SMALL, progress=stop) == resumed
     with pytest.raises(UsageError, match="holds another VAE"):

@@ -1,24 +1,52 @@
-"""What goes wrong while shards are written costs its own row."""
+"""Training shards: pictures upright, and faults that cost only their row."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from ray import cloudpickle
 
 from curation.policy.reader import load_policy
 from curation.run import curate, explain
 from curation.shards import writer as shards
 from curation.sources.ingest import ingest
-from flywheel.core.image import BadImage
+from curation.synthesis.canvas import font_path
+from flywheel.core.files import read_json
+from flywheel.core.image import BadImage, turned
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 from tests.curation import crashing
 from tests.curation.corpus import encoded, texture, write_folder
+from tests.curation.one_stage import policy, scored
+
+
+def test_text_is_upright_in_the_shards(tmp_path: Path, ray_session: None) -> None:
+    sheet = Image.new("RGB", (480, 240), (250, 246, 236))
+    font = ImageFont.truetype(font_path("matplotlib:mpl-data/fonts/ttf/DejaVuSans.ttf"), 40)
+    for n, line in enumerate(("open every morning", "fresh bread")):
+        ImageDraw.Draw(sheet).text((30, 40 + 90 * n), line, font=font, fill=(30, 40, 120))
+    files = {"lies.png": encoded(turned(sheet, 90)), "stands.png": encoded(texture(1))}
+    captions = {"lies.png": 'a sign: "fresh bread"', "stands.png": "no text"}
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, write_folder(tmp_path / "src", files, captions))
+    check = '\n[S1.filters.turned]\nscore = "ocr.turn_doubt"\nmax = 0.3\n'
+    turns = policy(tmp_path, check + "[scorers.ocr]\nonly_quoted = true\nturns = true\n")
+    manifest = Path(curate(scored(workspace, turns), turns).manifest)
+    for file in read_json(manifest)["files"]:
+        for row in pq.read_table(manifest.parent / file["path"]).to_pylist():
+            if row["caption"] != "no text":
+                assert file["width"] > file["height"] and (row["source_width"], row["source_height"]) == (480, 240)
+                got = np.asarray(Image.open(io.BytesIO(row["image"])), np.int16)
+                want = np.asarray(sheet.resize((file["width"], file["height"])), np.int16)
+                assert np.abs(got - want).mean() < 8
+                break
+    assert len(read_json(manifest)["files"]) == 2
 
 
 @pytest.fixture
@@ -39,8 +67,8 @@ def test_a_picture_that_cannot_be_written_costs_its_row(tmp_path: Path, ray_sess
     ingest(workspace, write_folder(tmp_path / "src", files, {n: f"a picture of {n}" for n in files}))
     result = curate(workspace, load_policy("demo"))
     assert (result.input, result.admitted, result.dropped, result.quarantined) == (6, 4, 0, 2)
-    found = explain(workspace, result.snapshot, "1.png")["quarantine"]
-    assert found[0]["reason"] == "crashed the process that resizes and encodes it"
+    quarantine = explain(workspace, result.snapshot, "1.png")["quarantine"]
+    assert quarantine[0]["reason"] == "crashed the process that resizes and encodes it"
     assert explain(workspace, result.snapshot, "4.png")["quarantine"][0]["reason"] == "OSError: broken data stream"
     files = sorted(Path(result.manifest).parent.rglob("*.parquet"))
     assert files and all(pq.read_metadata(f).num_rows == 4 for f in files)

@@ -1,4 +1,4 @@
-"""Policies: the built-in ones say what the report says; wrong ones are refused with file and line."""
+"""Policies from TOML: the built-in ones follow the report; wrong ones are refused with file and line."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
     entropy = next(f for f in policy.stages[0].filters if f.name == "entropy")
     assert entropy.min is not None and entropy.max is not None
     earlier = {f.name: f for s in policy.stages[:5] for f in s.filters}
-    for line in policy.stages[5].filters[:-1]:  # S6: the operators of before, stricter, then balance
-        assert line.score == earlier[line.name].score
-        assert line.min > earlier[line.name].min
+    for stricter in policy.stages[5].filters[:-1]:  # S6: the earlier operators, stricter, then balance
+        assert stricter.score == earlier[stricter.name].score
+        assert stricter.min > earlier[stricter.name].min
     assert policy.stages[5].filters[-1].check == "balance"
 
 
@@ -172,31 +172,3 @@ def test_unknown_policy() -> None:
         load_policy("strict")
     with pytest.raises(UsageError, match="neither a file"):
         load_policy("/nowhere/mine.toml")
-
-
-def test_replace() -> None:
-    policy = load_policy("qwen-image-2")
-    changed = policy.replace("S4.aesthetic.min", 5.0)
-    assert changed.sha256 != policy.sha256
-    assert changed.replace("S4.aesthetic.min", 4.5).sha256 == policy.sha256
-    for path, choices in (
-        ("S9.aesthetic.min", "no stage 'S9', choose from S1, S2, S3, S4, S5, S6"),
-        ("S4.taste.min", "S4 has no filter 'taste', choose from S4.resolution, .*S4.aesthetic"),
-        ("S4.aesthetic.score", "S4.aesthetic has the bounds min, max"),
-        ("S1.deduplication.min", "S1.deduplication has the bounds hamming, colour"),
-        ("S1.broken_files.min", "S1.broken_files has the bounds none"),
-        ("S4", "S4 has no filter ''"),
-    ):
-        with pytest.raises(UsageError, match=f"nothing to set at '{path}': {choices}"):
-            policy.replace(path, 1)
-    with pytest.raises(UsageError, match="hamming is not a whole number from 0 to 64"):
-        policy.replace("S1.deduplication.hamming", 2.5)
-    with pytest.raises(UsageError, match="is over max"):
-        policy.replace("S1.entropy.min", 99)
-
-
-@pytest.mark.parametrize("name", ["demo", "qwen-image-2"])
-def test_a_policy_survives_its_record(name: str) -> None:
-    policy = load_policy(name)
-    again = Policy.from_record(json.loads(json.dumps(policy.record())))
-    assert again == policy and again.sha256 == policy.sha256

@@ -6,7 +6,30 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.decide.dedup import duplicates, preference, related
+from curation.decide.dedup import preference, related, resolve
+
+
+def duplicates(
+    order: np.ndarray,
+    hashes: np.ndarray,
+    colours: np.ndarray,
+    groups: np.ndarray,
+    fixed: np.ndarray,
+    *,
+    hamming: int,
+    colour: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(survivor row or −1, Hamming distance to it) of each row.
+
+    order: row numbers, best first. hashes, colours, groups: as in `related`. fixed: bool [N], rows that are never
+    dropped but still push others out.
+    """
+    survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
+    pairs = related(hashes, colours, groups, hamming=hamming, colour=colour)
+    taking_part = order[np.isin(order, pairs.rows)]
+    rows, by, apart = resolve(pairs, taking_part, fixed[taking_part])
+    survivor[rows], distance[rows] = by, apart
+    return survivor, distance
 
 
 def brute(order: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, r: int, t: int) -> np.ndarray:
@@ -93,10 +116,10 @@ def test_many_equal_pictures_cost_no_more_than_one() -> None:
 @given(seed=st.integers(0, 10_000), old=st.integers(0, 40), new=st.integers(0, 40))
 def test_what_is_known_and_what_is_new_make_the_whole(seed: int, old: int, new: int) -> None:
     hashes, colours, groups = clustered(seed, old + new)
-    whole = related(hashes, colours, groups, hamming=3, colour=8)
+    at_once = related(hashes, colours, groups, hamming=3, colour=8)
     known = related(hashes[:old], colours[:old], groups[:old], hamming=3, colour=8)
     added = related(hashes, colours, groups, hamming=3, colour=8, since=old)
     assert not len(added.near) or (added.near.max(axis=1) >= old).all()
     pairs = np.concatenate([known.near, added.near])
-    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, whole.near.tolist()))
-    assert set(known.rows) | set(added.rows) == set(whole.rows)
+    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, at_once.near.tolist()))
+    assert set(known.rows) | set(added.rows) == set(at_once.rows)

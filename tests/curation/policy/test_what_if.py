@@ -45,45 +45,45 @@ def test_what_leaves_is_what_curating_again_would_drop(scored: SimpleNamespace) 
     workspace = scored.workspace
     base = basis(workspace, scored.result.snapshot)
     before = tree(workspace.root)
-    found = what_if(workspace, base, with_settings(base.policy, parse_settings(["S1.resolution.min=130"])))
+    answer = what_if(workspace, base, with_settings(base.policy, parse_settings(["S1.resolution.min=130"])))
     assert tree(workspace.root) == before
-    assert found["changes"] == [{"line": "S1.resolution.min", "before": 64, "after": 130.0}]
+    assert answer["changes"] == [{"line": "S1.resolution.min", "before": 64, "after": 130.0}]
     again = curate(workspace, load_policy("demo").replace("S1.resolution.min", 130), exclude_prompts=scored.prompts)
     old, new = ids(scored, scored.result.snapshot), ids(scored, again.snapshot)
     left = [i for n, (i, outcome) in old.items() if outcome == "admitted" and new[n][1] == "dropped"]
-    admitted = found["admitted"]
+    admitted = answer["admitted"]
     assert (admitted["before"], admitted["after"]) == (scored.result.admitted, again.admitted)
     assert (admitted["leaves"], admitted["leaving"]) == (len(left), left) and len(left) == 4
     assert (admitted["enters"], admitted["entering"]) == (0, [])
-    cells = {(r["stage"], r["bucket"]): r for r in found["stages"]}
+    cells = {(r["stage"], r["bucket"]): r for r in answer["stages"]}
     assert len(cells) == 11 and cells["S1", 64]["leaving"] == left
     assert cells["S5", 192]["before"] == cells["S5", 192]["after"] == 1
-    (line,) = [r for r in found["funnel"] if r["filter"] == "resolution" and r["stage"] == "S1"]
-    assert (line["dropped_before"], line["dropped_after"]) == (0, 4)
+    (entry,) = [r for r in answer["funnel"] if r["filter"] == "resolution" and r["stage"] == "S1"]
+    assert (entry["dropped_before"], entry["dropped_after"]) == (0, 4)
 
 
 def test_what_enters(scored: SimpleNamespace) -> None:
     base = basis(scored.workspace, scored.result.snapshot)
     loose = with_settings(base.policy, {"S1.deduplication.hamming": 0, "S1.deduplication.colour": 0})
-    found = what_if(scored.workspace, base, loose)
+    answer = what_if(scored.workspace, base, loose)
     near = ids(scored, scored.result.snapshot)["near.jpg"][0]
-    assert found["admitted"]["entering"] == [near] and found["admitted"]["leaves"] == 0
+    assert answer["admitted"]["entering"] == [near] and answer["admitted"]["leaves"] == 0
     assert not what_if(scored.workspace, base, base.policy)["funnel"]
 
 
 def test_a_filter_that_does_not_act_says_so(scored: SimpleNamespace) -> None:
     base = basis(scored.workspace, scored.result.snapshot)
-    found = what_if(scored.workspace, base, base.policy.replace("S4.aesthetic.min", 9))
-    assert "clip is not configured" in found["not_configured"]["clip"]
-    assert found["admitted"]["leaves"] == 0
+    answer = what_if(scored.workspace, base, base.policy.replace("S4.aesthetic.min", 9))
+    assert "clip is not configured" in answer["not_configured"]["clip"]
+    assert answer["admitted"]["leaves"] == 0
 
 
 def test_the_evaluation_of_the_snapshot_is_kept(scored: SimpleNamespace) -> None:
     base = basis(scored.workspace, scored.result.snapshot)
     assert base.held_out.prompts == {"the picture picture 004 jpg here"}
     assert funnel(scored.workspace, base.policy, base.held_out) == list(scored.result.funnel)
-    other = basis(scored.workspace, scored.result.snapshot, "qwen-image-2")
-    assert (other.policy.name, other.held_out) == ("qwen-image-2", base.held_out)
+    replaced = basis(scored.workspace, scored.result.snapshot, "qwen-image-2")
+    assert (replaced.policy.name, replaced.held_out) == ("qwen-image-2", base.held_out)
     with pytest.raises(UsageError, match="nothing has been curated"):
         basis(scored.workspace, None)
 
@@ -113,9 +113,9 @@ def test_the_difference_of_policies(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     size = '[S1.filters.size]\nscore = "header.short_edge"\nmin = 9\n'
     path.write_text(f'[S1]\nresolutions = [64]\nenters = ["t2i"]\n{size}')
-    found = {r["line"]: (r["before"], r["after"]) for r in changes(demo, load_policy(path))}
-    assert found["S1.size.min"] == (None, 9) and found["S6.balance.cap"] == (100_000, None)
-    assert found["S1.order"][1] == ["size"]
+    differences = {r["line"]: (r["before"], r["after"]) for r in changes(demo, load_policy(path))}
+    assert differences["S1.size.min"] == (None, 9) and differences["S6.balance.cap"] == (100_000, None)
+    assert differences["S1.order"][1] == ["size"]
     assert [(r["stage"], r["filter"], r["reads"], r["min"]) for r in lines(load_policy(path))] == [
         ("S1", "size", "header.short_edge", 9)
     ]

@@ -1,52 +1,22 @@
-"""What resembles what, on a pool that grows; and pictures that lie."""
+"""Which pictures resemble each other, on a pool that grows."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw, ImageFont
 
 from curation.decide import likeness
-from curation.policy.policy import Policy
-from curation.policy.reader import load_policy
-from curation.run import configure, curate
-from curation.scorers.scoring import _references, _score_shard, pending
+from curation.run import curate
 from curation.sources.ingest import ingest
-from curation.synthesis.canvas import font_path
-from flywheel.core.files import read_json
-from flywheel.core.image import turned
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
+from tests.curation.one_stage import policy, scored
 
-STAGE = """\
-[S1]
-resolutions = [64]
-enters = ["t2i", "ti2i"]
-
-[S1.filters.broken_files]
-check = "readable"
-"""
 BY_HASH = '\n[S1.filters.dedup]\ncheck = "duplicates"\nhamming = 4\ncolour = 16\n'
-
-
-def policy(folder: Path, text: str) -> Policy:
-    path = folder / "mine.toml"
-    path.write_text(STAGE + text)
-    return load_policy(path)
-
-
-def scored(workspace: Workspace, policy: Policy) -> Workspace:
-    """Scored in this process, in which other tests have loaded the networks already."""
-    options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
-    for shard, todo in pending(workspace, options):
-        _score_shard(shard.path, todo, _references(workspace, shard.path), shard.captions)
-    return workspace
 
 
 def ends(workspace: Workspace, snapshot: str) -> dict[str, tuple[str | None, str | None]]:
@@ -93,9 +63,9 @@ def test_a_new_batch_is_compared_with_the_old_pool(growing: SimpleNamespace, mon
     monkeypatch.setattr(likeness, "related", watched)
     result = curate(workspace, by_hash)
     assert asked == [4, 0]  # single pictures from the first new one on; pairs anew
-    found = ends(workspace, result.snapshot)
-    assert found["near.jpg"] == ("dedup", "large.png") and found["edited-again.jpg"] == ("dedup", "edited.png")
-    assert {found["twin-a.png"], found["twin-b.jpg"]} == {(None, None), ("dedup", "twin-a.png")}
+    ended = ends(workspace, result.snapshot)
+    assert ended["near.jpg"] == ("dedup", "large.png") and ended["edited-again.jpg"] == ("dedup", "edited.png")
+    assert {ended["twin-a.png"], ended["twin-b.jpg"]} == {(None, None), ("dedup", "twin-a.png")}
     kept = set(workspace.path("tables").glob("alike-*.parquet"))
     grown = max(kept, key=lambda p: p.stat().st_mtime_ns)
     before = grown.read_bytes()
@@ -103,7 +73,7 @@ def test_a_new_batch_is_compared_with_the_old_pool(growing: SimpleNamespace, mon
         path.unlink()
     workspace.path("snapshots", f"{result.snapshot}.json").unlink()
     assert curate(workspace, by_hash).snapshot == result.snapshot
-    assert grown.read_bytes() == before, "found at once it is the same"
+    assert grown.read_bytes() == before, "computed at once, it is the same"
 
 
 def test_pictures_that_show_the_same_by_their_embedding(growing: SimpleNamespace) -> None:
@@ -113,39 +83,15 @@ def test_pictures_that_show_the_same_by_their_embedding(growing: SimpleNamespace
     check = '\n[S1.filters.same]\ncheck = "similar"\ncosine = 0.9999\n'
     workspace = growing.workspace
     absent = curate(workspace, policy(growing.root, check))
-    (line,) = [r for r in absent.funnel if r["filter"] == "same"]
-    assert (line["status"], line["dropped"]) == ("not configured", 0) and "clip" in absent.not_configured[0]
+    (entry,) = [r for r in absent.funnel if r["filter"] == "same"]
+    assert (entry["status"], entry["dropped"]) == ("not configured", 0) and "clip" in absent.not_configured[0]
     by_meaning = policy(growing.root, check + options)
     curate(scored(workspace, by_meaning), by_meaning)
     growing.grow()
     result = curate(scored(workspace, by_meaning), by_meaning)
-    found = ends(workspace, result.snapshot)
-    assert found["twin-b.jpg"] == ("same", "twin-a.png")
-    assert found["edited-again.jpg"] == ("same", "edited.png")
+    ended = ends(workspace, result.snapshot)
+    assert ended["twin-b.jpg"] == ("same", "twin-a.png")
+    assert ended["edited-again.jpg"] == ("same", "edited.png")
     rows = pq.read_table(workspace.path("snapshots", result.snapshot, "decisions.parquet")).to_pylist()
     (row,) = [r for r in rows if r["source_uri"].endswith("twin-b.jpg")]
     assert row["score"] >= row["threshold"] == 0.9999
-
-
-# Pictures that lie ---------------------------------------------------------------------------------------------------
-def test_text_is_upright_in_the_shards(tmp_path: Path, ray_session: None) -> None:
-    sheet = Image.new("RGB", (480, 240), (250, 246, 236))
-    font = ImageFont.truetype(font_path("matplotlib:mpl-data/fonts/ttf/DejaVuSans.ttf"), 40)
-    for n, line in enumerate(("open every morning", "fresh bread")):
-        ImageDraw.Draw(sheet).text((30, 40 + 90 * n), line, font=font, fill=(30, 40, 120))
-    files = {"lies.png": encoded(turned(sheet, 90)), "stands.png": encoded(texture(1))}
-    captions = {"lies.png": 'a sign: "fresh bread"', "stands.png": "no text"}
-    workspace = Workspace(tmp_path / "w")
-    ingest(workspace, write_folder(tmp_path / "src", files, captions))
-    check = '\n[S1.filters.turned]\nscore = "ocr.turn_doubt"\nmax = 0.3\n'
-    turns = policy(tmp_path, check + "[scorers.ocr]\nonly_quoted = true\nturns = true\n")
-    manifest = Path(curate(scored(workspace, turns), turns).manifest)
-    for file in read_json(manifest)["files"]:
-        for row in pq.read_table(manifest.parent / file["path"]).to_pylist():
-            if row["caption"] != "no text":
-                assert file["width"] > file["height"] and (row["source_width"], row["source_height"]) == (480, 240)
-                got = np.asarray(Image.open(io.BytesIO(row["image"])), np.int16)
-                want = np.asarray(sheet.resize((file["width"], file["height"])), np.int16)
-                assert np.abs(got - want).mean() < 8
-                break
-    assert len(read_json(manifest)["files"]) == 2

@@ -1,4 +1,4 @@
-"""From a source full of planted defects to shards: each input ends where it belongs, and the counts add up."""
+"""A pool curated end to end: every input ends where it belongs, and the shards are what the manifest says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from curation.policy.reader import load_policy
 from curation.run import curate, explain, funnel
-from curation.shards.layout import layout, layouts
+from curation.shards.layout import layouts
 from curation.shards.writer import fit
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
@@ -41,8 +41,8 @@ def noise(seed: int, *, gray: bool = False) -> bytes:
     return encoded(Image.fromarray(np.repeat(pixels, 3, axis=2) if gray else pixels))
 
 
-def world() -> tuple[dict[str, bytes], dict[str, object], dict[str, tuple[str, str | None]]]:
-    """(files, captions, expected end of each file: outcome and filter or stage)."""
+def world() -> tuple[dict[str, bytes], dict[str, object]]:
+    """(files, captions)."""
     large = texture(40, 240, 240)
     files = textures(6) | {
         "large.png": encoded(large),
@@ -86,6 +86,11 @@ def world() -> tuple[dict[str, bytes], dict[str, object], dict[str, tuple[str, s
         "poster-wrong.png": {"caption": 'a poster: "BOOK"', "stream": "synthetic"},
     }
     files["edit-same-source.png"] = files["edit-same.png"]
+    return files, captions
+
+
+def expected_ends() -> dict[str, tuple[str, str | None]]:
+    """Outcome of each file, and the filter that drops it."""
     expected: dict[str, tuple[str, str | None]] = dict.fromkeys(textures(6), ("admitted", None))
     expected |= {
         **dict.fromkeys(("large.png", "red.png", "blue.png", "sun.png", "cat.png", "turned.jpg"), ("admitted", None)),
@@ -107,19 +112,19 @@ def world() -> tuple[dict[str, bytes], dict[str, object], dict[str, tuple[str, s
         **dict.fromkeys(("cut.jpg", "cut.png", "empty.jpg", "page.jpg", "bomb.png"), ("quarantined", None)),
         "edit-of-cut.png": ("quarantined", None),
     }
-    return files, captions, expected
+    return expected
 
 
 @pytest.fixture(scope="module")
 def curated(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Iterator[SimpleNamespace]:
     """A curated workspace, its source and what was expected of it."""
     root = tmp_path_factory.mktemp("curated")
-    files, captions, expected = world()
+    files, captions = world()
     source = write_folder(root / "src", files, captions)
     workspace = Workspace(root / "w")
     ingest(workspace, source)
     result = curate(workspace, load_policy("demo"))
-    yield SimpleNamespace(workspace=workspace, source=source, result=result, files=files, expected=expected)
+    yield SimpleNamespace(workspace=workspace, source=source, result=result, files=files, expected=expected_ends())
 
 
 def table(curated: SimpleNamespace, name: str) -> list[dict]:
@@ -199,7 +204,7 @@ def test_shards_are_what_the_manifest_says(curated: SimpleNamespace) -> None:
     folder = Path(curated.result.manifest).parent
     assert manifest["snapshot"] == curated.result.snapshot and manifest["policy"] == "demo"
     assert {f.name for f in folder.rglob("*.parquet")} == {Path(f["path"]).name for f in manifest["files"]}
-    seen: dict[tuple[str, str], set[str]] = {}
+    buckets: dict[tuple[str, str], set[str]] = {}
     for file in manifest["files"]:
         path = folder / file["path"]
         assert (file_digest(path), path.stat().st_size) == (file["sha256"], file["bytes"])
@@ -213,9 +218,9 @@ def test_shards_are_what_the_manifest_says(curated: SimpleNamespace) -> None:
                 with Image.open(io.BytesIO(data)) as picture:
                     assert picture.size == (file["width"], file["height"]) == (row["width"], row["height"])
             for stage in file["stages"]:
-                seen.setdefault((stage, row["sample_id"]), set()).add(file["bucket"])
+                buckets.setdefault((stage, row["sample_id"]), set()).add(file["bucket"])
     passed = {(r["stage"], r["sample_id"]) for r in table(curated, "stages") if r["passed"]}
-    assert seen.keys() == passed
+    assert buckets.keys() == passed
     pairs = [f for f in manifest["files"] if f["task"] == "ti2i"]
     assert pairs and all(f["references"] == 2 for f in pairs)
 
@@ -253,13 +258,13 @@ def test_what_if_reads_no_image(curated: SimpleNamespace) -> None:
 
 def test_explain(curated: SimpleNamespace) -> None:
     workspace, snapshot = curated.workspace, curated.result.snapshot
-    found = explain(workspace, snapshot, "noise.png")
-    (row,) = found["rows"]
+    explanation = explain(workspace, snapshot, "noise.png")
+    (row,) = explanation["rows"]
     assert (row["filter"], row["stages"][-1]["filter"]) == ("entropy", "entropy")
     assert row["scores"]["pixels.entropy"] == row["score"]
-    json.dumps(found)
-    assert explain(workspace, snapshot, row["sample_id"])["rows"] == found["rows"]
-    assert explain(workspace, snapshot, row["sample_id"][:10])["rows"] == found["rows"]
+    json.dumps(explanation)
+    assert explain(workspace, snapshot, row["sample_id"])["rows"] == explanation["rows"]
+    assert explain(workspace, snapshot, row["sample_id"][:10])["rows"] == explanation["rows"]
     assert len(explain(workspace, snapshot, by_file(curated, "decisions")["large.png"]["sample_id"])["rows"]) == 2
     assert explain(workspace, snapshot, "empty.jpg")["quarantine"][0]["reason"] == "zero bytes"
     with pytest.raises(UsageError, match="matches"):
@@ -309,13 +314,13 @@ def test_the_order_of_ingestion_does_not_matter(curated: SimpleNamespace, tmp_pa
         (source / "captions.jsonl").write_text(lines)
     ingest(workspace, source)
     result = curate(workspace, load_policy("demo"))
-    other = SimpleNamespace(workspace=workspace, result=result)
+    reordered = SimpleNamespace(workspace=workspace, result=result)
 
     def ends(of: SimpleNamespace) -> dict[str, tuple]:
         keys = ("outcome", "filter", "score", "stage_reached", "survivor_uri")
         return {r["source_uri"]: tuple(r[k] for k in keys) for r in table(of, "decisions")}
 
-    assert ends(other) == ends(curated)
+    assert ends(reordered) == ends(curated)
 
 
 def test_killed_while_scoring_and_while_sharding(tmp_path: Path, ray_session: None) -> None:
@@ -335,11 +340,11 @@ def test_killed_while_scoring_and_while_sharding(tmp_path: Path, ray_session: No
     result = curate(killed, load_policy("demo"))
     assert {p: p.stat().st_mtime_ns for p in finished} == finished, "finished work was done again"
 
-    whole = Workspace(tmp_path / "whole")
-    ingest(whole, source)
-    assert curate(whole, load_policy("demo")).snapshot == result.snapshot
+    undisturbed = Workspace(tmp_path / "whole")
+    ingest(undisturbed, source)
+    assert curate(undisturbed, load_policy("demo")).snapshot == result.snapshot
     killed.sweep()
-    assert tree(killed.root) == tree(whole.root)
+    assert tree(killed.root) == tree(undisturbed.root)
 
 
 def test_nothing_to_curate(tmp_path: Path) -> None:
@@ -353,18 +358,6 @@ def test_only_unusable_inputs(tmp_path: Path) -> None:
     result = curate(workspace, load_policy("demo"))
     assert (result.input, result.admitted, result.dropped, result.quarantined) == (2, 0, 0, 2)
     assert read_json(Path(result.manifest))["files"] == []
-
-
-def test_layouts() -> None:
-    for bucket in (64, 96, 256, 512, 1024, 2048):
-        sizes = layouts(bucket)
-        step = 32 if bucket >= 256 else 8
-        assert (bucket, bucket) in sizes and len(sizes) == 11
-        for width, height in sizes:
-            assert width % step == height % step == 0
-            assert abs(width * height / bucket**2 - 1) < 0.2
-    assert layout(1600, 900, 512) == layouts(512)[8]
-    assert layout(100, 5000, 256) == layouts(256)[0]
 
 
 def test_real_photographs(tmp_path: Path, photos: Path, ray_session: None) -> None:

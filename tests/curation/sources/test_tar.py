@@ -1,0 +1,64 @@
+"""WebDataset tars as sources."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from curation.sources import pool
+from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
+from tests.curation.corpus import encoded, texture
+from tests.curation.sources.pooled import rows, write_tar
+
+
+def test_webdataset_tar(workspace: Workspace, tmp_path: Path) -> None:
+    link = tarfile.TarInfo("link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    picture = encoded(texture(1))
+    source = write_tar(
+        tmp_path / "s.tar",
+        {
+            "./0001.png": picture,
+            "./0001.txt": b"one\n",
+            "0002.jpg": encoded(texture(2), "JPEG"),
+            "0002.json": json.dumps({"captions": [{"kind": "general", "text": "two"}]}).encode(),
+            "0003.png": picture,
+            "0003.json": b"{broken",
+            "0004.png": encoded(texture(4)),
+            "0004.json": json.dumps({"caption": "turn it", "references": ["0002.jpg"]}).encode(),
+            "0004.cls": b"7",
+            "../escape.png": picture,
+            "/absolute.png": picture,
+            "lonely.txt": b"no image",
+            "link.png": link,
+            "page.jpg": b"<html>",
+        },
+    )
+    ingested = ingest(workspace, source)
+    got = {r["source_uri"].split("::")[1]: r for r in rows(workspace)}
+    assert {n: r["caption"] for n, r in got.items()} == {"./0001.png": "one", "0002.jpg": "two", "0004.png": "turn it"}
+    assert got["0004.png"]["reference_ids"] == [got["0002.jpg"]["image_id"]]
+    bad = {r["source_uri"].split("::")[1]: r["reason"] for r in pool.quarantined_at_ingest(workspace)}
+    assert set(bad) == {"0003.png", "../escape.png", "/absolute.png", "lonely.txt", "link.png", "page.jpg"}
+    assert "path traversal" in bad["../escape.png"] and "path traversal" in bad["/absolute.png"]
+    assert "link" in bad["link.png"]
+    assert "caption" in bad["0003.png"]
+    assert ingested.found == ingested.new + ingested.quarantined == 9
+    assert ingest(workspace, source).known == 9
+
+
+def test_a_damaged_tar_keeps_what_can_be_read(workspace: Workspace, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", {f"{n}.png": encoded(texture(n)) for n in range(4)})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    ingested = ingest(workspace, path)
+    assert ingested.new >= 1
+    assert ingested.quarantined >= 1
+    (tmp_path / "t.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(UsageError, match="not a readable uncompressed tar"):
+        ingest(workspace, tmp_path / "t.tar")
