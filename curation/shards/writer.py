@@ -23,7 +23,7 @@ from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing
-from flywheel.core.image import BadImage, decode, fitted, open_image, turned
+from flywheel.core.image import BadImage, decode, fitted, open_image, turned, upright_size
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.schema import ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
@@ -243,9 +243,10 @@ def _shard_rows(
 def _shard_row(
     row: Mapping[str, Any], images: Mapping[str, bytes], turn: int, weight: float, width: int, height: int
 ) -> dict[str, Any]:
+    _require_listed_size(row)
     sides = (row["width"], row["height"]) if turn % 180 == 0 else (row["height"], row["width"])
     return {k: row[k] for k in ("sample_id", "task", "caption", "captions", "stream")} | {
-        "image": fit(row["image"], width, height, turn, expected=(row["width"], row["height"])),
+        "image": fit(row["image"], width, height, turn),
         "references": [fit(images[i], width, height) for i in row["reference_ids"]],
         "slice": "base",
         "mask": fit_mask(row["mask"], width, height) if row.get("mask") else None,
@@ -255,6 +256,15 @@ def _shard_row(
         "source_height": sides[1],
         "weight": weight,
     }
+
+
+def _require_listed_size(row: Mapping[str, Any]) -> None:
+    """Errors: `BadImage` if the picture is not of the size that the pool lists, by which its layout was chosen."""
+    listed, size = (row["width"], row["height"]), upright_size(open_image(row["image"]))
+    if size != listed:  # `decode` refuses pixels that are not of the size in their header
+        raise BadImage(
+            f"the picture has {size[0]}x{size[1]} pixels, but the pool lists {listed[0]}x{listed[1]}: ingest it again"
+        )
 
 
 def _shard_file(folder: Path, file: Mapping[str, Any]) -> ShardFile:

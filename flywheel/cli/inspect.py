@@ -26,8 +26,8 @@ def inspect(
 ) -> None:
     """Show how an image file is read: format, size, orientation, depth, transparency, profile, frames and damage.
 
-    Scorers, evaluation and training shards all see the picture that --pixels writes: upright, 8 bits per sample, sRGB,
-    on white where it is transparent. Exit code 2 if the file is refused or damaged.
+    Scorers, evaluation and training see the picture that --pixels writes: upright, 8-bit sRGB, transparency on white.
+    Exit code 2 if the file is refused or damaged.
     """
     from flywheel.core.image import BadImage, decode, describe
 
@@ -73,10 +73,10 @@ def _print(answer: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         out(json.dumps(answer, ensure_ascii=False))
         return
-    lines = {k: v for k, v in answer.items() if k != "caption"} | answer.get("caption", {})
+    lines = {k.replace("_", " "): v for k, v in answer.items() if k != "caption"} | answer.get("caption", {})
     width = max(map(len, lines))
     for name, value in lines.items():
-        out(f"{name.replace('_', ' '):<{width}}  {_shown(value)}")
+        out(f"{name:<{width}}  {_shown(value)}")
 
 
 def _shown(value: object) -> object:
