@@ -15,7 +15,12 @@ from benchmarks.odd.scene import Case, alpha, encoded, scene
 
 def tiffs() -> Iterator[Case]:
     """TIFF of whole, signed and float samples, in both photometric senses, with alpha, planes and tiles, and modes."""
-    rgb = np.asarray(scene(10))
+    yield from _gray_samples()
+    yield from _colour_and_layouts()
+    yield from _modes()
+
+
+def _gray_samples() -> Iterator[Case]:
     gray = np.asarray(scene(10).convert("L"))
     unit = gray / 255
     kinds = {
@@ -36,6 +41,11 @@ def tiffs() -> Iterator[Case]:
                     _tiff(samples, photometric=sense, byteorder=order),
                     "tifffile",
                 )
+
+
+def _colour_and_layouts() -> Iterator[Case]:
+    rgb = np.asarray(scene(10))
+    gray = np.asarray(scene(10).convert("L"))
     wide = {
         "u16": rgb.astype(np.uint16) * 257,
         "f32": (rgb / 255).astype(np.float32),
@@ -94,6 +104,11 @@ def tiffs() -> Iterator[Case]:
         _tiff(gray.astype(np.uint16) * 257, compression="zlib", predictor=True),
         "tifffile",
     )
+
+
+def _modes() -> Iterator[Case]:
+    gray = np.asarray(scene(10).convert("L"))
+    unit = gray / 255
     for name in ("tiff_lzw", "packbits", "tiff_deflate", "tiff_adobe_deflate"):
         yield Case("TIFF layout", f"{name}.tiff", encoded(scene(10), "TIFF", compression=name), "source", scene(10))
     bilevel = scene(10).convert("1")
