@@ -142,7 +142,7 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     sources = steps.sources(context, replace(plan, mix=kept))
     sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
     arm = TrainingRun(
-        out_dir=str(workspace.path("checkpoints", evaluation.arm_name(number, "untargeted"))),
+        out_dir=str(workspace.round(number).checkpoint("untargeted")),
         sources=sources,
         recipe=plan.recipe,
         init=str(workspace.path(plan.incumbent)) if plan.incumbent else None,

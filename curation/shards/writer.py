@@ -91,21 +91,14 @@ def write_shards(
     return path
 
 
-def fit(image: bytes, width: int, height: int, turn: int = 0, *, expected: tuple[int, int] | None = None) -> bytes:
+def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
     """Encoded picture of exactly width × height: upright, scaled to cover, cropped to the centre. Errors: `BadImage`.
 
-    turn: degrees clockwise, beyond EXIF. expected: upright (width, height) that the decode must give. A JPEG stays
-    JPEG: it is lossy already, and PNG would be several times larger. All other formats, rendered text above all, become
-    lossless PNG.
+    turn: degrees clockwise, beyond EXIF. A JPEG stays JPEG: it is lossy already, and PNG would be several times larger.
+    All other formats, rendered text above all, become lossless PNG.
     """
     lossy = open_image(image).format in ("JPEG", "MPO")
-    picture = decode(image)
-    if expected and picture.size != expected:
-        raise BadImage(
-            f"the pool lists {expected[0]}x{expected[1]} pixels, but the picture has {picture.width}x{picture.height}: "
-            "ingest it again"
-        )
-    picture = fitted(turned(picture, turn), width, height)
+    picture = fitted(turned(decode(image), turn), width, height)
     out = io.BytesIO()
     if lossy:
         picture.save(out, "JPEG", **_JPEG)

@@ -173,7 +173,7 @@ def export_round(workspace: Workspace) -> Path | None:
     rounds = [r["round"] for r in Ledger(workspace, "rounds").rows()]
     if not rounds:
         return None
-    path = workspace.path("exports", f"round-{max(rounds):04d}.duckdb")
+    path = workspace.round(max(rounds)).export
     return path if path.exists() else export(workspace, path)
 
 

@@ -18,7 +18,7 @@ from flywheel.core import jpeg
 from flywheel.core.color import png_profile, profile_name, to_srgb
 from flywheel.core.container import name_of, readable_metadata
 from flywheel.core.errors import BadImage as BadImage
-from flywheel.core.samples import rgb
+from flywheel.core.samples import TURNS, rgb
 
 VERSION = "3"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
 MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
@@ -30,15 +30,6 @@ INVALID = -1  # a stored orientation that is not a number
 _JPEGS = ("JPEG", "MPO")
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
 _ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -219,8 +210,8 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
         raise BadImage(f"truncated or corrupt: {error}") from error
-    if orientation in _TURNS:
-        picture = picture.transpose(_TURNS[orientation])
+    if orientation in TURNS:
+        picture = picture.transpose(TURNS[orientation])
     if picture.size != size:
         raise BadImage(f"its header says {size[0]}x{size[1]}, its pixels are {picture.width}x{picture.height}")
     picture.info = {}

@@ -14,6 +14,16 @@ _WITH_ALPHA = {"1": "LA", "L": "LA", "La": "LA"}  # mode → mode with alpha; RG
 _NEAR_ONE = 8.0  # floats up to here are in units of white, brighter lights among them
 _BELOW_BLACK = -0.05  # floats of which more than 1 % are lower span -1 to 1
 _WIDTHS, _SIGNED_WIDTHS = (8, 16, 31, 32, 63, 64), (7, 15, 31, 63)  # bits of common ranges
+# EXIF orientation → what turns the stored picture upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def rgb(image: Image.Image, ground: tuple[int, int, int]) -> Image.Image:

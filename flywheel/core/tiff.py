@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile
 
-from flywheel.core.samples import scaled
+from flywheel.core.samples import TURNS, scaled
 
 ORIENTATION = 0x0112
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of damage comes as `BadImage`
@@ -23,15 +23,6 @@ _ALPHAS = (_ASSOCIATED, 2)
 _WHITE_IS_ZERO = 0
 _COLORS = {0: 1, 1: 1, 2: 3, 5: 4}  # photometric interpretation → channels of colour
 _BYTES = (1, 2, 4, 8)  # of a sample
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def deep_tiff(data: bytes) -> DeepTiff | None:

@@ -30,11 +30,6 @@ BATCH = 32  # images sampled together
 OnProgress = Callable[..., None]  # called as progress(done, total, note)
 
 
-def arm_name(round_: int, arm: str) -> str:
-    """Folder name of one arm of a round, used for its checkpoint and its samples."""
-    return f"round-{round_:04d}-{arm}"
-
-
 def evaluate(
     workspace: Workspace,
     suite: Sequence[Prompt],
@@ -48,9 +43,9 @@ def evaluate(
 ) -> Results:
     """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
     ledger = Ledger(workspace, "signals")
-    key = f"evaluation/{arm_name(round_, arm)}"
+    key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
-        folder = workspace.path("samples", arm_name(round_, arm))
+        folder = workspace.round(round_).samples(arm)
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
         outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
