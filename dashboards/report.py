@@ -29,7 +29,7 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
         rounds = page["rounds"]
         views = [round_view(workspace, con, r, cards=CARDS) for r in rounds[-DETAILED_ROUNDS:]]
         failures = cases.failures(con, rounds[-1], limit=FAILURES) if rounds else []
-        page |= data(con)
+        page |= data(workspace, con)
     finally:
         con.close()
     env = environment(image=InlineImages(workspace, IMAGE_BYTES), link=_anchor({v.round.number for v in views}))

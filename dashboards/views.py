@@ -9,6 +9,7 @@ from dashboards import cases, funnel, training, trends
 from dashboards.rounds import Round, counts, load_rounds
 from dashboards.rows import Row, rows
 from flywheel.core.workspace import Workspace
+from flywheel.rounds.stages import unread
 
 if TYPE_CHECKING:
     import duckdb
@@ -74,12 +75,13 @@ def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
     return rows(con, f"SELECT count(DISTINCT prompt_id) AS n FROM signals WHERE {last}")[0]["n"]
 
 
-def data(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The funnel, and the reasons of drops and quarantine."""
+def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The funnel, what it admits and no stage of training reads, and the reasons of drops and quarantine."""
     passes = funnel.load_funnel(con)
     return {
         "funnel": passes,
         "off": funnel.not_configured(passes),
+        "unread": unread(workspace),
         "drops": funnel.drop_reasons(con),
         "quarantine": funnel.quarantine_reasons(con),
     }

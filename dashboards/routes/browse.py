@@ -98,7 +98,7 @@ def _add_data(app: FastAPI, site: Site) -> None:
     @app.get("/funnel")
     def funnel_page(request: Request) -> HTMLResponse:
         with site.catalog("snapshots", "funnel", "decisions", "quarantine") as con:
-            return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(con))
+            return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(workspace, con))
 
     @app.get("/training")
     def training_page(

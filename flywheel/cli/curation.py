@@ -24,12 +24,16 @@ PolicyOption = Annotated[
 
 @app.command(epilog="Example: flywheel funnel -w w --policy mine.toml")
 def funnel(workspace: WorkspaceOption, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
-    """Show the rows entering and leaving each filter, for the latest snapshot or for another policy."""
+    """Show the rows entering and leaving each filter, for the latest snapshot or for another policy.
+
+    A stage and bucket whose rows no stage of training reads has a last line, `training`, that says why.
+    """
     from flywheel.catalog.database import query
+    from flywheel.rounds.stages import funnel_rows
 
     opened = Workspace(workspace, create=False)
     if policy is None:
-        print_rows(query(opened, "select * from funnel"), as_json)
+        print_rows([*query(opened, "select * from funnel"), *funnel_rows(opened)], as_json)
         return
     from curation.policy.what_if import basis
     from curation.run import funnel as funnel_of

@@ -43,6 +43,9 @@ def plan(
         [{k: m.get(k) for k in ("slice", "round", "share", "samples", "cases", "reason")} for m in planned["mix"]],
         False,
     )
+    print_rows([s | {"buckets": _text(s["buckets"])} for s in outlook["stages"]], False)
+    for line in outlook["stages_left_out"]:
+        say(line)
     hours = {k: cost[f"{k}_hours"] for k in ("cpu", "gpu", "wall")}
     spent = ", ".join(f"{v:.2f} {k}-hours" for k, v in hours.items() if v is not None) or "hours unknown"
     out(

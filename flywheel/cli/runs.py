@@ -106,6 +106,7 @@ def curate(
     from flywheel.core.progress import Progress
     from flywheel.rounds.run import curate as curate_job
     from flywheel.rounds.run import validate
+    from flywheel.rounds.stages import funnel_rows
 
     job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
     validate(job)
@@ -113,7 +114,8 @@ def curate(
     if as_json:
         out(json.dumps(asdict(curated), ensure_ascii=False))
     else:
-        print_curated(curated, query(Workspace(workspace), "select * from funnel"))
+        opened = Workspace(workspace)
+        print_curated(curated, [*query(opened, "select * from funnel"), *funnel_rows(opened)])
 
 
 def job_of(workspace: Path, source: Path, captions: Path | None, **settings: Any) -> Job:

@@ -18,8 +18,13 @@ class Training:
     """Which recipe trains, and for how many optimiser steps."""
 
     recipe: Mapping[str, Any]  # `base` names a recipe of `training.recipes`; further keys change it
-    base_steps: int  # first round
+    base_steps: int  # first round, all stages together
     round_steps: int  # every later round, candidate and control alike
+    round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
+
+    def recipe_of(self, *, later: bool) -> dict[str, Any]:
+        """The recipe of the first round, or of a later one."""
+        return {**self.recipe, "stages": list(self.round_stages)} if later and self.round_stages else dict(self.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from flywheel.remedies.review import status as review_status
 from flywheel.rounds import lease, steps
 from flywheel.rounds.costs import estimate, rates
 from flywheel.rounds.promotion import load_history
+from flywheel.rounds.stages import curriculum_of
 from flywheel.signals.results import failure_rates, load_results
 
 _PINNED = ("snapshot", "policy", "code", "preset", "recipe", "steps", "seed", "suites", "incumbent", "targets")
@@ -33,7 +34,7 @@ def next_round(workspace: Workspace) -> int:
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "cost", "pinned"}: the next round's plan, and its cost at the measured rates. `pin`: write the plan.
+    """The next round's plan, its stages of training, and its cost at the measured rates. `pin`: write the plan.
 
     Errors: `UsageError` before the first curation, and if a plan has to be written while a run is working.
     """
@@ -59,7 +60,15 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
-    return {"plan": plan.as_dict(), "cost": cost, "pinned": path.exists()}
+    curriculum = curriculum_of(workspace, plan)
+    stages = [turn.as_dict() for turn in curriculum.turns]
+    return {
+        "plan": plan.as_dict(),
+        "stages": stages,
+        "stages_left_out": list(curriculum.notes),
+        "cost": cost,
+        "pinned": path.exists(),
+    }
 
 
 def status(workspace: Workspace) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def make_plan(
     return RoundPlan(
         **{f.name: getattr(pins, f.name) for f in fields(Pins)},
         round=round_,
-        recipe=dict(preset.training.recipe),
+        recipe=preset.training.recipe_of(later=incumbent is not None),
         steps=preset.training.round_steps if incumbent else preset.training.base_steps,
         targets=tuple(c for c, _ in targets),
         cases=tuple(sorted(c.case_id for c in served if c.capability in dict(targets))),

@@ -31,6 +31,7 @@ from flywheel.rounds import promotion, routing
 from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
+from flywheel.rounds.stages import curriculum_of
 from flywheel.signals import evaluation, pool_suite
 from flywheel.signals.results import failure_rates, load_results
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
@@ -216,6 +217,8 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
         )
         for arm, mix in mixes.items()
     ]
+    for line in curriculum_of(run.workspace, plan).lines():
+        run.progress.say(line)
     publisher = Publisher([*folders.values()])
 
     def progress(*advance: Any) -> None:
