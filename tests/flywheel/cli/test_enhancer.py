@@ -23,11 +23,13 @@ def test_a_prompt_that_needs_nothing_comes_out_as_it_is() -> None:
 
 
 def test_wrong_usage(tmp_path: Path) -> None:
-    assert "is not a causal LM: pass a folder or a hub tag" in wrong("enhancer", "try", "a cat", "--backend", "/no/such/model")
+    assert "is not a causal LM: pass a folder or a hub tag" in wrong(
+        "enhancer", "try", "a cat", "--backend", "/no/such/model"
+    )
     grpo = ("enhancer", "grpo", "--model", "m", "--data", tmp_path / "d.jsonl", "--output", tmp_path / "o")
     Workspace(tmp_path / "w")
     assert "pass --workspace and --prompts together" in wrong(*grpo, "-w", tmp_path / "w")
     prompts = tmp_path / "p.jsonl"
     prompts.write_text("")
     assert "pass --workspace and --prompts together" in wrong(*grpo, "--prompts", prompts)
-    assert "no finished round" in wrong(*grpo, "-w", tmp_path / "w", "--prompts", prompts)
+    assert "has no promoted checkpoint" in wrong(*grpo, "-w", tmp_path / "w", "--prompts", prompts)
