@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from curation.decide.explain import explain
@@ -15,6 +16,7 @@ from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.shards import writer as shards
 from curation.sources import pool
+from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
@@ -64,7 +66,7 @@ def curate(
     content = pool.shards(workspace)
     if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
-    scorers, reasons = configure(policy)
+    scorers, reasons = configure(policy, weights.obtain(policy.scorer_values(), progress))
     versions = {name: full_version(scorer) for name, scorer in scorers.items()}
     withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts))
     snapshot = digest(
@@ -97,8 +99,13 @@ def curate(
     return _read(workspace, record)
 
 
-def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """(scorers that can run, reason why each of the others cannot), by name."""
+def configure(
+    policy: Policy, unreachable: Mapping[object, str] = MappingProxyType({})
+) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """(scorers that can run, reason why each of the others cannot), by name.
+
+    unreachable: reason for each `weights:NAME` that could not be fetched.
+    """
     scorers: dict[str, Scorer] = {}
     reasons: dict[str, str] = {}
     for name in dict.fromkeys((*ALWAYS, *policy.scorer_names())):
@@ -109,7 +116,7 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
         try:
             scorers[name] = load(name, **options)
         except Unavailable as error:
-            reasons[name] = str(error)
+            reasons[name] = next((unreachable[v] for v in options.values() if v in unreachable), str(error))
     return scorers, reasons
 
 
