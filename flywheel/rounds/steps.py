@@ -260,7 +260,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
     folder = run.workspace.round(plan.round).samples(arm)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
-        images = [np.asarray(decode((folder / f"{p.prompt_id}.png").read_bytes())) for p in shown]
+        images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
@@ -306,11 +306,20 @@ def route(run: Context, plan: RoundPlan) -> int:
     import torch
 
     number = plan.round
+    torch.set_num_threads(run.preset.threads)
     row = next(r for r in run.rows("rounds") if r["round"] == number)
     if row["verdict"] == "PROMOTE":
+        routing.evaluate_cases(
+            run.workspace,
+            run.suite,
+            run.workspace.path(row["checkpoint"]),
+            round_=number,
+            preset=run.preset,
+            seed=plan.seed,
+            progress=run.progress,
+        )
         routing.record_retest(run.workspace, number)
         routing.record_detected(run.workspace, number)
-    torch.set_num_threads(run.preset.threads)
     routing.route(
         run.workspace,
         run.suite,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ def evaluate(
         outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
-            signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
+            signal(round_, arm, name, p, o, f"samples/{folder.name}/{picture_name(p.prompt_id)}")
             for p, of_prompt in zip(suite, outcomes)
             for o in of_prompt
         ]
@@ -81,7 +82,7 @@ def sample_suite(
     for _, group in itertools.groupby(ordered, key=lambda p: len(p.references)):
         for batch in _batches(list(group)):
             done += len(batch)
-            if all((folder / f"{p.prompt_id}.png").exists() for p in batch):
+            if all((folder / picture_name(p.prompt_id)).exists() for p in batch):
                 continue
             # Always whole batches: the size of a batch changes the last bits of its images.
             sampler = sampler or Sampler(checkpoint)
@@ -96,10 +97,16 @@ def sample_suite(
             for prompt, pixels in zip(batch, samples):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
-                write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
+                write_bytes(folder / picture_name(prompt.prompt_id), buffer.getvalue())
             if progress:
                 progress(done, len(suite), "images")
-    return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
+    return [(folder / picture_name(p.prompt_id)).read_bytes() for p in suite]
+
+
+def picture_name(prompt_id: str) -> str:
+    """File name of a prompt's picture: ids that are no file name, as other systems may give, stand as their digest."""
+    plain = re.fullmatch(r"[\w-][\w .-]*", prompt_id) and len(prompt_id.encode()) <= 200
+    return f"{prompt_id if plain else digest(prompt_id)[:32]}.png"
 
 
 @dataclass(frozen=True)
