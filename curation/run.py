@@ -103,7 +103,8 @@ def scored(
     workspace: Workspace, policy: Policy, *, progress: Progress | None = None, workers: int = 2
 ) -> Iterator[None]:
     """Score what is not scored yet; a `curate` inside the context uses the same Ray."""
-    options = {name: policy.scorers.get(name, {}) for name in configure(policy, weights.obtain(policy.scorer_values(), progress))[0]}
+    scorers, _ = configure(policy, weights.obtain(policy.scorer_values(), progress))
+    options = {name: policy.scorers.get(name, {}) for name in scorers}
     with cluster(workers) if scoring.pending(workspace, options) else nullcontext():
         scoring.score(workspace, options, progress=progress, workers=workers)
         yield

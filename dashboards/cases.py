@@ -17,16 +17,34 @@ if TYPE_CHECKING:
     import duckdb
 
 
-# One row per prompt, capability and evaluated checkpoint. It fails if any of its checks fails; the evidence is that of
-# the check furthest below its threshold.
+# One row per prompt, capability and evaluated checkpoint. A picture fails if any of its checks fails, a prompt if half
+# of its pictures do. Shown is a picture that agrees with the prompt's outcome, the first one if it does, with the
+# evidence of its check furthest below the threshold.
 _JUDGED = """
-SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(arm) AS arm, any_value(prompt) AS prompt,
-       bool_and(passed) AS passed, any_value(image) AS image,
-       arg_min(evidence, score - threshold) AS evidence, arg_min(verifier, score - threshold) AS verifier,
-       arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
-FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint
+WITH pictures AS (
+    SELECT prompt_id, capability, checkpoint, image, any_value(round) AS round, any_value(arm) AS arm,
+           any_value(prompt) AS prompt, bool_and(passed) AS passed,
+           arg_min(evidence, score - threshold) AS evidence, arg_min(verifier, score - threshold) AS verifier,
+           arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
+    FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint, image
+),
+outcomes AS (
+    SELECT *, avg(passed::INT) OVER prompts > 0.5 AS outcome, count(*) OVER prompts AS pictures,
+           count(*) FILTER (passed) OVER prompts AS pictures_passed
+    FROM pictures WINDOW prompts AS (PARTITION BY prompt_id, capability, checkpoint)
+)
+SELECT * EXCLUDE (passed, outcome), outcome AS passed FROM outcomes
+QUALIFY row_number() OVER (
+    PARTITION BY prompt_id, capability, checkpoint ORDER BY outcomes.passed <> outcome, length(image), image
+) = 1
 """
 _ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
+_FAILED_ON_CHECKPOINT = """
+SELECT prompt_id, capability FROM (
+    SELECT prompt_id, capability, image, bool_and(passed) AS passed
+    FROM signals WHERE checkpoint = ? AND passed IS NOT NULL GROUP BY ALL
+) GROUP BY ALL HAVING avg(passed::INT) <= 0.5
+"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +59,11 @@ class CaseFilter:
 
     def where(self) -> tuple[str, list[Any]]:
         """SQL condition and its parameters."""
-        failed = "(SELECT prompt_id, capability FROM signals WHERE checkpoint = ? AND NOT passed)"
         wanted = {
             "capability = ?": self.capability,
             "coalesce(track, 'unrouted') = ?": self.track,
             "status = ?": self.status,
-            f"(prompt_id, capability) IN {failed}": self.checkpoint,
+            f"(prompt_id, capability) IN ({_FAILED_ON_CHECKPOINT})": self.checkpoint,
         }
         parts: list[tuple[str, str | int]] = [(condition, value) for condition, value in wanted.items() if value]
         if self.round is not None:

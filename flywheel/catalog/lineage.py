@@ -19,7 +19,7 @@ from flywheel.core.records import BASE, Manifest, RoundPlan
 from flywheel.core.storage import located, quoted, readable
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Item, Queue
-from flywheel.signals.results import load_results
+from flywheel.signals.results import load_results, passes
 
 SHORTEST = 4  # characters of an id
 
@@ -77,7 +77,7 @@ def why_case(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
     rounds = Ledger(workspace, "rounds").rows()
     key = (row["prompt_id"], row["capability"])
     tests = [
-        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": results[key]}
+        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": passes(results[key])}
         for r in rounds
         if key in (results := load_results(workspace, r["round"], "candidate"))
     ]

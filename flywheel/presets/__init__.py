@@ -30,11 +30,14 @@ class Evaluation:
     side: int  # pixels
     steps: int
     cfg: float
+    pictures: int = 2  # per prompt, each from a seed of its own
     held_out: int = 32  # pool suite: pictures kept from training
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise UsageError("evaluation.pictures: give at least 1")
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
