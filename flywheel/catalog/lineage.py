@@ -193,7 +193,4 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     base = read_json(workspace.snapshot(plan.snapshot))["manifest"]
     read = {m.round or plan.round for m in plan.mix if m.slice != BASE}
     remedies = {str(workspace.round(n).remedy_manifest.relative_to(workspace.root)) for n in read}
-    return any(
-        s["manifest"] in {base, *remedies} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
-        for s in shards
-    )
+    return any(s["manifest"] in {base, *remedies} and recipe.reads(s["stages"], s["bucket"]) for s in shards)
