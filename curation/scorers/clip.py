@@ -46,10 +46,11 @@ _LOCAL = "local-dir:"  # open_clip's prefix for an architecture whose configurat
 
 
 class Clip:
-    """`model`: an open_clip architecture; `pretrained`: a checkpoint file, `weights:NAME`, or a tag of open_clip's hub.
+    """`model`: an open_clip architecture; `pretrained`: a checkpoint file, or a tag of open_clip's hub.
 
-    `aesthetic_head`: a file or `weights:NAME`, with the `weight` and `bias` of a linear layer on the normalised embedding
-    (LAION's form). `weights:NAME` is a file that `flywheel weights list` shows. Without options: `DEFAULT`. Errors: `Unavailable` without weights (random weights are never used), `UsageError` for an unknown model.
+    `aesthetic_head`: a file with the `weight` and `bias` of a linear layer on the normalised embedding (LAION's form).
+    A file may be `weights:NAME`, one that `flywheel weights list` shows. Without options: `DEFAULT`. Errors:
+    `Unavailable` without weights (random weights are never used), `UsageError` for an unknown model.
     """
 
     name = "clip"
@@ -69,10 +70,11 @@ class Clip:
     def _configure(self, *, model: str = "", pretrained: str = "", aesthetic_head: str = "") -> None:
         if not model or not pretrained:
             raise Unavailable("clip is not configured: set model and pretrained in [scorers.clip]")
+        checkpoint = str(_checkpoint(model, pretrained))
         head = _aesthetic_head(aesthetic_head) if aesthetic_head else ""
-        self.weights = Weights(model, str(_checkpoint(model, pretrained)), head)
+        self.weights = Weights(model, checkpoint, head)
         config = f"{model.removeprefix(_LOCAL)}/open_clip_config.json" if model.startswith(_LOCAL) else ""
-        files = [sha256_of(Path(p)) for p in (self.weights.checkpoint, head, config) if p]
+        files = [sha256_of(Path(p)) for p in (checkpoint, head, config) if p]
         self.version = f"2-{Path(model.removeprefix(_LOCAL)).name}-{digest(files, _HEADS)[:12]}"
         self.fields = tuple(f for f in Clip.fields if f.name != "aesthetic" or aesthetic_head)
 

@@ -118,7 +118,7 @@ def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
     """Judge one check. `scores`: scorer → its columns, the exception it raised for this item, or why it did not run."""
     verifier = verifiers()[check["verifier"]]
     name, capability = check["verifier"], check["capability"]
-    values = scores.get(verifier.scorer)
+    values = scores[verifier.scorer]
     if isinstance(values, str):
         return Outcome(name, capability, None, None, None, {"not_applied": values})
     if isinstance(values, Exception):

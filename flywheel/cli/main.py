@@ -53,7 +53,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for verbs in (
-    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl, weights, operations),
+    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl),
+    *(weights, operations),
 ):
     app.add_typer(verbs.app)
 

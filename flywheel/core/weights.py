@@ -1,4 +1,4 @@
-"""Model weights that no package contains: fetched by a pinned SHA-256 into a folder of this machine, and used from there.
+"""Model weights that no package contains: fetched once, checked by a pinned SHA-256, kept in a folder of this machine.
 
 `weights.toml` beside this file lists them. Environment: FLYWHEEL_WEIGHTS is the folder (default:
 ~/.cache/flywheel/weights); FLYWHEEL_WEIGHTS_MIRROR is an address that holds the files under their own names and is
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PREFIX = "weights:"  # of a name in a policy or preset
 PATIENCE = 1.5  # seconds in which an address must answer a run, or it counts as not reachable
 _HUB = "https://huggingface.co"
-_CHUNK = 1 << 20  # bytes
 _CONNECT, _READ = 10.0, 60.0  # seconds without an answer at which a download gives up
 
 Progress = Callable[[int, int, str], None]
@@ -184,7 +183,7 @@ def _download(weights: Weights, part: Path, progress: Progress | None) -> str:
 
 def _receive(response: httpx.Response, out: IO[bytes], weights: Weights, progress: Progress | None) -> None:
     done = out.tell()
-    for chunk in response.iter_raw(_CHUNK):
+    for chunk in response.iter_raw():
         done += len(chunk)
         if done > weights.bytes:  # an endless answer must not fill the disk
             out.truncate(0)
