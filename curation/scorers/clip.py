@@ -64,10 +64,11 @@ class Clip:
         column("embedding", pa.list_(pa.float32()), "normalised image embedding"),
     )
 
-    def __init__(self, **options: str) -> None:
-        self._configure(**(options or DEFAULT))
-
-    def _configure(self, *, model: str = "", pretrained: str = "", aesthetic_head: str = "") -> None:
+    def __init__(
+        self, *, model: str | None = None, pretrained: str | None = None, aesthetic_head: str | None = None
+    ) -> None:
+        if (model, pretrained, aesthetic_head) == (None, None, None):
+            model, pretrained, aesthetic_head = DEFAULT.values()
         if not model or not pretrained:
             raise Unavailable("clip is not configured: set model and pretrained in [scorers.clip]")
         checkpoint = str(_checkpoint(model, pretrained))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
@@ -186,6 +187,8 @@ def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:
     unknown = values.keys() - {f.name for f in fields(kind)}
     if unknown:
         raise UsageError(f"preset {preset}: unknown key {key}.{min(unknown)}")
+    if bad := [k for k, v in values.items() if isinstance(v, float) and math.isnan(v)]:
+        raise UsageError(f"preset {preset}: {key}.{bad[0]} = nan is not a number")
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:
