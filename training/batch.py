@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from training.data.loader import MicroBatch
-from training.data.plan import DataPlan, Row
+from training.data.plan import DataPlan, Row, trained_size
 from training.distributed import World, own_rows
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.condition import pad, padded_length
@@ -32,16 +30,10 @@ def rows_at_once(plan: DataPlan, row: Row, recipe: Recipe) -> int:
     """How many rows of this layout fit the recipe's `micro_tokens` in one forward pass; 0: no limit."""
     if not recipe.micro_tokens:
         return 0
-    height, width = trained_size(plan, row, recipe.resolution)
-    images = 1 + plan.shards[row.shard].shape[2]
+    shard = plan.shards[row.shard]
+    height, width = trained_size(shard, recipe.resolution, recipe.factor)
+    images = 1 + shard.shape[2]
     return max(1, recipe.micro_tokens * recipe.factor**2 // (height * width * images))
-
-
-def trained_size(plan: DataPlan, row: Row, resolution: Mapping[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels at which this row is trained."""
-    height, width, _ = plan.shards[row.shard].shape
-    pixels = resolution.get(row.bucket, row.bucket)
-    return height * pixels // row.bucket, width * pixels // row.bucket
 
 
 def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int, stage: str = "") -> Tensor:

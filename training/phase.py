@@ -204,6 +204,7 @@ def _loader(
         plan,
         prepare_with(autoencoder, encoder),
         resolution=recipe.resolution,
+        unit=recipe.factor,
         latents=cached_latents(recipe, autoencoder),
         reference_pixels=encoder.reads_references,
     )
@@ -299,7 +300,9 @@ def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
     """The recipe's cached latents."""
     if not recipe.latents:
         return None
-    return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
+    return Latents(
+        located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype, recipe.factor
+    )
 
 
 def learning_rate(recipe: Recipe, stage: Stage, step: int, steps: int) -> float:

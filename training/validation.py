@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.batch import conditional_loss, rows_at_once, trained_size
+from training.batch import conditional_loss, rows_at_once
 from training.data.loader import Loader
+from training.data.plan import trained_size
 from training.distributed import World, computing, own_rows
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder
@@ -59,12 +60,12 @@ def draw_held_out(
     model = MMDiTConfig.from_dict(config["model"]).build()
     model.load_state_dict(ema)
     pixels = Loader(
-        loader.plan, loader.prepare, resolution=loader.resolution
+        loader.plan, loader.prepare, resolution=loader.resolution, unit=loader.unit
     )  # references too, even with cached latents
     groups = [pixels.read(row.shard, row.group) for row in rows]
     captions = [group.captions[row.row] for group, row in zip(groups, rows, strict=True)]
     references = [list(g.references[r.row].permute(0, 2, 3, 1).numpy()) for g, r in zip(groups, rows, strict=True)]
     sampler = Sampler.of(model, autoencoder, encoder, config)
-    size = trained_size(loader.plan, rows[0], loader.resolution)
+    size = trained_size(loader.plan.shards[rows[0].shard], loader.resolution, loader.unit)
     images = sampler.sample(captions, references, size=size, seed=config["seed"])
     grid(images, captions, path, columns=4, scale=max(1, 128 // images.shape[1]))

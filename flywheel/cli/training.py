@@ -175,7 +175,7 @@ def latents(
             f"no shards of {', '.join(stages)} and buckets {', '.join(map(str, chosen.batch))}: "
             "pass another recipe or manifest"
         )
-    files = Latents(output, encoder.fingerprint, chosen.resolution, chosen.latents_dtype)
+    files = Latents(output, encoder.fingerprint, chosen.resolution, chosen.latents_dtype, chosen.factor)
     progress = Progress()
     with progress.step(f"encoding {len(wanted)} shards"):
         broken = write_latents(wanted, encoder, files, skip=chosen.on_error == "skip", progress=progress)

@@ -20,7 +20,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
 from flywheel.core.storage import located, remote
 from training.data import files
-from training.data.plan import Shard, ShardError
+from training.data.plan import Shard, ShardError, trained_size
 from training.data.row_group import RowGroup, read_row_group, to_unit
 from training.models.autoencoder import Autoencoder
 
@@ -32,13 +32,14 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 class Latents:
     """Where side-cars are and what they must be made with. `folder`: local, or an s3:// address.
 
-    `encoder`: the autoencoder's fingerprint. `resolution`: pixels by bucket, as in the loader.
+    `encoder`: the autoencoder's fingerprint. `resolution`, `unit`: as in the loader.
     """
 
     folder: Path
     encoder: str
     resolution: Mapping[int, int]
     dtype: str = "float32"
+    unit: int = 8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", located(self.folder))
@@ -55,9 +56,8 @@ class Latents:
 
     def key(self, shard: Shard) -> dict[str, str]:
         """What the metadata of the shard's side-car must be."""
-        pixels = self.resolution.get(shard.bucket, shard.bucket)
-        height, width, _ = shard.shape
-        rule = f"area {width * pixels // shard.bucket}x{height * pixels // shard.bucket}"
+        height, width = trained_size(shard, self.resolution, self.unit)
+        rule = f"area {width}x{height}"
         return {"encoder": self.encoder, "resize": rule, "dtype": self.dtype, "shard": shard.sha256}
 
     def open(self, shard: Shard) -> pa.RecordBatchFileReader:
@@ -155,9 +155,8 @@ def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool)
     with files.parquet(shard.path) as source, replacing(latents.path(shard)) as temporary:
         try:
             for index in range(source.num_row_groups):
-                group = read_row_group(
-                    shard, index, latents.resolution.get(shard.bucket, shard.bucket), skip=skip, opened=lambda: source
-                )
+                size = trained_size(shard, latents.resolution, latents.unit)
+                group = read_row_group(shard, index, size, skip=skip, opened=lambda: source)
                 broken |= {(str(shard.path), index, row): why for row, why in group.broken.items()}
                 targets, references = encoded(group, autoencoder)
                 columns = {

@@ -18,7 +18,7 @@ from flywheel.core.files import file_digest
 from flywheel.core.storage import remote
 from training.data import files
 from training.data.latents import Latents
-from training.data.plan import DataPlan, Row, ShardError, require_size
+from training.data.plan import DataPlan, Row, ShardError, require_size, trained_size
 from training.data.row_group import RowGroup, read_row_group
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class MicroBatch:
 class Loader:
     """Micro-batches of a plan. `prepare` must be a pure function of a row group, so that resume is exact.
 
-    `resolution`: pixels to train at by bucket; stored images are area-resized from the bucket's size to it.
+    `resolution`, `unit`: see `trained_size`; stored images are area-resized to that.
     `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
     condition encoders that read them. `cache_bytes` bounds the prepared row groups kept in memory.
     Errors: `ShardError`; under a plan with `on_error="skip"` unreadable rows are replaced by neighbours of the same
@@ -76,12 +76,13 @@ class Loader:
         prepare: Callable[[RowGroup], Prepared],
         *,
         resolution: Mapping[int, int],
+        unit: int = 8,
         cache_bytes: int = 256 << 20,
         latents: Latents | None = None,
         reference_pixels: bool = True,
     ) -> None:
         self.plan, self.prepare, self.resolution, self.cache_bytes = plan, prepare, resolution, cache_bytes
-        self.latents, self.reference_pixels = latents, reference_pixels
+        self.unit, self.latents, self.reference_pixels = unit, latents, reference_pixels
         self.skipped: dict[tuple[int, int, int], str] = {}
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
@@ -131,7 +132,7 @@ class Loader:
             return read_row_group(
                 file,
                 group,
-                self.resolution.get(file.bucket, file.bucket),
+                trained_size(file, self.resolution, self.unit),
                 skip=self._skips,
                 opened=lambda: self._open(shard),
                 cached=self.latents.read(file, group) if self.latents is not None else None,

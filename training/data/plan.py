@@ -23,6 +23,7 @@ from flywheel.core.records import Manifest
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
 from flywheel.core.storage import located
 from training.data import files
+from training.data.cell import Cell, UsableRows
 from training.randomness import generator
 
 
@@ -59,13 +60,17 @@ class Shard:
     least_weight: float = 0.0
 
 
-@dataclass(frozen=True)
-class UsableRows:
-    """Usable rows of one Parquet row group."""
+def trained_size(shard: Shard, resolution: Mapping[int, int], unit: int) -> tuple[int, int]:
+    """(height, width) in pixels at which the shard's rows are trained: a bucket's own, or scaled from it.
 
-    shard: int
-    index: int
-    rows: np.ndarray  # int16, row numbers inside the group, repeated for rows that are drawn more often
+    resolution: pixels by bucket; scaled sides are the nearest multiples of `unit`, pixels of one latent pixel.
+    """
+    height, width, _ = shard.shape
+    pixels = resolution.get(shard.bucket, shard.bucket)
+    if pixels == shard.bucket:
+        return height, width
+    scaled = (max(1, round(side * pixels / shard.bucket / unit)) * unit for side in (height, width))
+    return next(scaled), next(scaled)
 
 
 class Row(NamedTuple):
@@ -108,57 +113,6 @@ class PlanSettings(TypedDict):
     seed: int
     stages: Sequence[str]
     window: int
-
-
-class Cell:
-    """All usable rows of one (bucket, task, source), in an endless sequence of shuffled epochs.
-
-    Row groups are permuted, then rows inside windows of a few groups: reads stay local, memory stays small. Inside a
-    window, rows come in runs of one layout, so that a batch needs few micro-batches.
-    """
-
-    def __init__(
-        self, groups: Sequence[UsableRows], shapes: Sequence[tuple], key: tuple, window: int, run: int
-    ) -> None:
-        self.groups, self.shapes, self.key, self.window, self.run = groups, shapes, key, window, run
-        self.sizes = np.array([len(g.rows) for g in groups], dtype=np.int64)
-        self.rows = int(self.sizes.sum())
-        self._epoch = lru_cache(maxsize=2)(self._epoch_order)
-        self._window = lru_cache(maxsize=2)(self._window_order)
-
-    def take(self, low: int, high: int) -> list[tuple[int, int, int]]:
-        """Items [low, high) of the sequence: (shard, group, row) each."""
-        out = []
-        while low < high:
-            epoch, position = divmod(low, self.rows)
-            _, ends = self._epoch(epoch)
-            number = int(np.searchsorted(ends, position, side="right"))
-            start = int(ends[number - 1]) if number else 0
-            order = self._window(epoch, number)
-            part = order[position - start : position - start + high - low].tolist()
-            out += [(self.groups[g].shard, self.groups[g].index, self.groups[g].rows.item(r)) for g, r in part]
-            low += len(part)
-        return out
-
-    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Group numbers in this epoch's order, and the row position at which each window ends."""
-        order = generator(*self.key, "groups", epoch).permutation(len(self.groups))
-        ends = np.cumsum(self.sizes[order])
-        last = np.minimum(np.arange(self.window, len(order) + self.window, self.window), len(order)) - 1
-        return order, ends[last]
-
-    def _window_order(self, epoch: int, number: int) -> np.ndarray:
-        """(group number, index into its rows) of one window's rows, int64 [rows, 2]."""
-        order, _ = self._epoch(epoch)
-        rng = generator(*self.key, "rows", epoch, number)
-        members = order[number * self.window : (number + 1) * self.window]
-        runs = []
-        for shape in sorted({self.shapes[g] for g in members}):
-            chosen = [g for g in sorted(members) if self.shapes[g] == shape]
-            rows = np.concatenate([np.stack([np.full(self.sizes[g], g), np.arange(self.sizes[g])], 1) for g in chosen])
-            rows = rows[rng.permutation(len(rows))]
-            runs += [rows[i : i + self.run] for i in range(0, len(rows), self.run)]
-        return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
 
 
 class DataPlan:

@@ -38,21 +38,21 @@ class RowGroup:
 def read_row_group(
     shard: Shard,
     index: int,
-    pixels: int,
+    size: tuple[int, int],
     *,
     skip: bool = False,
     opened: Callable[[], pq.ParquetFile] | None = None,
     cached: RowGroup | None = None,
     reference_pixels: bool = True,
 ) -> RowGroup:
-    """Rows of one row group, at `pixels` instead of the bucket's size. Errors: `ShardError` names file and row.
+    """Rows of one row group, area-resized to `size` (height, width). Errors: `ShardError` names file and row.
 
     With `skip`, an unreadable row is replaced by the next readable one, and listed in `broken`. If `cached`, the row
     group's latents, is all that is needed, the shard itself is not read.
     """
     group = cached
     if group is None or (shard.shape[2] and reference_pixels):
-        decoded = _decoded(shard, index, pixels, opened or (lambda: files.parquet(shard.path)), targets=group is None)
+        decoded = _decoded(shard, index, size, opened or (lambda: files.parquet(shard.path)), targets=group is None)
         group = (
             decoded
             if group is None
@@ -81,7 +81,9 @@ def _reordered(part: Any, order: list[int]) -> Any:
     return part[order] if isinstance(part, Tensor) else [part[i] for i in order]
 
 
-def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.ParquetFile], *, targets: bool) -> RowGroup:
+def _decoded(
+    shard: Shard, index: int, trained: tuple[int, int], opened: Callable[[], pq.ParquetFile], *, targets: bool
+) -> RowGroup:
     """A row group's references, and its targets too; rows that cannot be decoded are listed in `broken`."""
     height, width, count = shard.shape
     decodes = ("image", "references") if targets else ("references",)
@@ -90,7 +92,7 @@ def _decoded(shard: Shard, index: int, pixels: int, opened: Callable[[], pq.Parq
         table = opened().read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
-    size = (width * pixels // shard.bucket, height * pixels // shard.bucket)
+    size = trained[::-1]
     rows, broken = len(table), {}
     images = np.zeros((rows if targets else 0, 3, *size[::-1]), np.uint8)
     references = np.zeros((rows, count, 3, *size[::-1]), np.uint8)

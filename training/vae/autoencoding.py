@@ -88,7 +88,7 @@ def fit_autoencoder(plan: DataPlan, recipe: Recipe) -> PatchAutoencoder:
 
 def sample_images(plan: DataPlan, recipe: Recipe) -> list[Tensor]:
     """Targets and references of a sample of the plan's rows, in [-1, 1], [N, 3, H, W] each."""
-    reader = Loader(plan, _only_read, resolution=recipe.resolution)
+    reader = Loader(plan, _only_read, resolution=recipe.resolution, unit=recipe.factor)
     wanted: dict[tuple[int, int], list[int]] = {}
     for row in plan.sample(recipe.autoencoder_rows):
         wanted.setdefault((row.shard, row.group), []).append(row.row)

@@ -15,7 +15,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 from tests.training.snapshots import card_rows, write_snapshot
 from training.data.loader import Loader, Prepared
-from training.data.plan import DataPlan, MixSource, ShardError, split
+from training.data.plan import DataPlan, MixSource, ShardError, split, trained_size
 
 BATCH = 20
 
@@ -193,3 +193,11 @@ def test_a_manifest_of_another_file_is_named(tmp_path):
     manifest.write_text(json.dumps(listing))
     with pytest.raises(ShardError, match="is not a shard manifest"):
         plan_of(manifest)
+
+
+def test_rows_are_trained_at_their_layouts_shape_in_whole_latent_pixels(tmp_path):
+    wide = {"rows": card_rows(3, size=(112, 80)), "size": (112, 80), "bucket": 96}
+    (shard,) = plan_of(write_snapshot(tmp_path, [wide]), batch={96: 2}, t2i_share=1.0).shards
+    sizes = {unit: trained_size(shard, {96: 64}, unit) for unit in (1, 8, 16)}
+    assert sizes == {1: (53, 75), 8: (56, 72), 16: (48, 80)}
+    assert trained_size(shard, {96: 4}, 8) == (8, 8) and trained_size(shard, {}, 8) == (80, 112)
