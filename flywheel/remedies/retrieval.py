@@ -27,10 +27,15 @@ class Hit:
     case_id: str
 
 
-def captions(manifest: Path) -> list[tuple[str, str]]:
-    """(sample_id, caption) of every sample in a snapshot's shards, in a stable order."""
+def captions(manifest: Path, side: int | None = None, task: str | None = None) -> list[tuple[str, str]]:
+    """(sample_id, caption) of every sample in a snapshot's shards, in a stable order.
+
+    side, task: only of this bucket and this task.
+    """
     rows: dict[str, str] = {}
     for f in Manifest.read(manifest).files:
+        if side not in (None, f.bucket) or task not in (None, f.task):
+            continue
         table = pq.read_table(readable(manifest.parent / f.path), columns=["sample_id", "caption"])
         rows.update(zip(table["sample_id"].to_pylist(), table["caption"].to_pylist()))
     return sorted(rows.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from flywheel.cases.attribution import affordable, batches, probe
 from flywheel.cases.events import Case, detect, load_cases, retest
@@ -13,10 +12,12 @@ from flywheel.cases.fold import connect
 from flywheel.cases.stored import gather, routed
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
+from flywheel.rounds import systems
 from flywheel.signals.evaluation import Verifiers
 from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
@@ -37,7 +38,7 @@ def record_detected(workspace: Workspace, round_: int) -> None:
 def route(
     workspace: Workspace,
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -47,14 +48,14 @@ def route(
 ) -> None:
     """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
 
-    captions: returns (sample_id, caption) of the pool; called only if prompts are probed.
+    system: what draws the probes; captions: returns (sample_id, caption) of the pool, called only if prompts are probed.
     """
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):
         gather(workspace, round_=round_)
         unrouted = [c for c in load_cases(workspace).values() if c.is_open and c.track in (None, "unsure")]
         experiment(
-            workspace, unrouted, suite, checkpoint, captions, round_=round_, preset=preset, seed=seed, progress=progress
+            workspace, unrouted, suite, system, captions, round_=round_, preset=preset, seed=seed, progress=progress
         )
         with closing(connect(workspace, ("probes", "signals"))) as con:
             events = routed(con, preset.attribution, round_)
@@ -65,7 +66,7 @@ def experiment(
     workspace: Workspace,
     cases: Sequence[Case],
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -93,20 +94,22 @@ def experiment(
     if pending:
         index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
+        drawn = systems.rewriter(workspace, system)
     folder = workspace.round(round_).probes
     shared = {
         "round": round_,
-        "checkpoint": str(checkpoint.relative_to(workspace.root)),
+        "checkpoint": system.checkpoint,
         "folder": str(folder.relative_to(workspace.root)),
     }
     for key, batch in pending.items():
         rows = probe(
             batch,
-            checkpoint,
+            workspace.path(system.checkpoint),
             folder,
             enhance=enhance,
+            drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
-            evaluation=preset.evaluation,
+            evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
             by=by,

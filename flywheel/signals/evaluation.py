@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +39,19 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
+    rewritten: Mapping[str, str] = {},
     progress: OnProgress | None = None,
 ) -> Results:
-    """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
+    """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded.
+
+    rewritten: {prompt_id: text that is drawn in place of the prompt}; the picture is judged by the prompt as written.
+    """
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
-        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
+        drawn = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
+        images = sample_suite(drawn, checkpoint, folder, settings=settings, seed=seed, progress=progress)
         outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
         name = str(checkpoint.relative_to(workspace.root))
         rows = [
