@@ -76,7 +76,9 @@ def serve(
     from flywheel.remedies.reinforce import local_rewards
     from flywheel.remedies.reward_service import service
 
-    uvicorn.run(service(local_rewards(reward, read_toml(scorers) if scorers else {})), host=host, port=port, log_level="warning")
+    uvicorn.run(
+        service(local_rewards(reward, read_toml(scorers) if scorers else {})), host=host, port=port, log_level="warning"
+    )
 
 
 @rl.command("train", epilog="Example: flywheel rl train -w w --output rl")

@@ -85,7 +85,7 @@ def submit(
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a checkpoint the candidate of the next round: evaluated, gated and promoted like one that a round trained."""
+    """Make a checkpoint the candidate of the next round: evaluated and gated like one that a round trained."""
     from flywheel.rounds.submit import submit as make_candidate
 
     opened = Workspace(workspace, create=False)

@@ -69,8 +69,8 @@ class Manifest:
 class System:
     """What draws the picture of a prompt, and what the gate judges: a checkpoint, an enhancer and sampling settings.
 
-    checkpoint: workspace path; weights: its fingerprint. enhancer: {backend, model, key_variable, sha256}, through which
-    every prompt goes; None: prompts are drawn as written. side: pixels; steps, cfg: None: the checkpoint's own.
+    checkpoint: workspace path; weights: its fingerprint. enhancer: {backend, model, key_variable, sha256}, which every
+    prompt goes through; None: prompts are drawn as written. side: pixels; steps, cfg: None: the checkpoint's own.
     schedule: its time grid. student: workspace path of a checkpoint that draws the same in few steps; student_weights:
     its fingerprint. Whatever a system of an older workspace does not record is None.
     """

@@ -88,7 +88,7 @@ class Rewards:
     See `flywheel.remedies.reward_policy`.
     """
 
-    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
+    recipe: str | Mapping[str, Any] = "rl-tiny"  # RL recipe; as a table, `base` names it and further keys change it
     updates: int = 0  # optimiser steps of a round's RL run; 0: RL cases wait, and the plan says so
     prompts: int = 256  # prompts of the RL run
     floor: float = 0.2  # share of prompts and weight that is split evenly, so that no capability is forgotten
@@ -98,7 +98,7 @@ class Rewards:
 
 @dataclass(frozen=True, kw_only=True)
 class Enhancer:
-    """The prompt enhancer: attribution tries it, systems may draw through it, and rounds train it if it is a causal LM."""
+    """The prompt enhancer: attribution tries it, systems may draw through it, rounds train it if it is a causal LM."""
 
     backend: str = "rules"  # rules | the folder or hub tag of a causal LM | http(s)://…/v1
     model: str = ""  # model of an endpoint
@@ -120,7 +120,7 @@ class Enhancer:
 class Distil:
     """The few-step student of a round's candidate."""
 
-    recipe: str = "dmd-tiny"
+    recipe: str | Mapping[str, Any] = "dmd-tiny"  # as a table, `base` names it and further keys change it
     updates: int = 0  # student updates; 0: rounds distil no student
     prompts: int = 128  # captions of the pool to distil on
 
@@ -169,6 +169,13 @@ _SECTIONS = {
     "distil": Distil,
     "gate": Gate,
 }
+
+
+def recipe_of(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(base, changes) of a recipe that a preset names, alone or with changes."""
+    if isinstance(given, str):
+        return given, {}
+    return given["base"], {k: v for k, v in given.items() if k != "base"}
 
 
 def built_in() -> list[str]:

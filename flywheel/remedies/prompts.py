@@ -135,10 +135,10 @@ def pool_prompts(manifest: Path, path: Path, count: int, held_out: HeldOut, *, s
         chosen = list(itertools.islice((i for i in order if texts[i] and not held_out.near(texts[i])), wanted))
         pictures = rows_of(manifest, chosen, side) if task == "ti2i" else {}
         for identity in chosen:
-            row = {"prompt_id": f"pool-{identity[:16]}", "prompt": texts[identity], "task": task, "checks": []}
-            row["references"] = []
-            for number, reference in enumerate(pictures[identity]["references"] if pictures else ()):
-                row["references"].append(f"references/{identity[:16]}-{number}.png")
-                write_bytes(path.parent / row["references"][-1], reference)
-            rows.append(row)
+            shown = pictures[identity]["references"] if pictures else []
+            names = [f"references/{identity[:16]}-{number}.png" for number in range(len(shown))]
+            for name, reference in zip(names, shown):
+                write_bytes(path.parent / name, reference)
+            row = {"prompt_id": f"pool-{identity[:16]}", "prompt": texts[identity], "task": task}
+            rows.append(row | {"references": names, "checks": []})
     return write_rows(path, rows)

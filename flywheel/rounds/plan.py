@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 from flywheel.cases.events import Case
 from flywheel.core.records import BASE, MixEntry, Pins, Remedy, RoundPlan
@@ -22,7 +22,7 @@ class Known:
     with checks can be made; unseen: the snapshot has data that the incumbent was not trained on.
     """
 
-    density: Mapping[str, float] = {}
+    density: Mapping[str, float] = field(default_factory=dict)
     judged: Collection[str] = ()
     unseen: bool = False
 
@@ -49,14 +49,10 @@ def make_plan(
     rl = _rl(of.get("rl", []), preset, known, trained)
     sft, grpo = _enhancer(of.get("prompt_enhancement", []), preset, trained)
     human = of.get("human", [])
-    review = Remedy(
-        track="human",
-        kind="review",
-        samples=len(human),
-        **_of_cases(human),
-        reason=f"{len(human)} open cases: {ASKED}" if human else "no open case needs a person",
-    )
-    mix, data = _data(of.get("pretraining", []), earlier, preset, known, trained, others=bool(rl.updates or sft.updates))
+    asked = f"{len(human)} open cases: {ASKED}" if human else "no open case needs a person"
+    review = _serving(Remedy(track="human", kind="review", samples=len(human), reason=asked), human)
+    others = bool(rl.updates or sft.updates)
+    mix, data = _data(of.get("pretraining", []), earlier, preset, known, trained, others=others)
     remedies = (data, rl, sft, grpo, review, _distil(preset))
     served = {c for r in (data, rl, sft) for c in r.case_ids}
     waiting = Counter(c.track or "unrouted" for c in cases if c.case_id not in served)
@@ -126,9 +122,8 @@ def _data(
         updates=steps,
         targets=tuple(targets),
         reason=reason,
-        **_of_cases(served),
     )
-    return (MixEntry(slice=BASE, share=base, reason=why), *kept, *mix), remedy
+    return (MixEntry(slice=BASE, share=base, reason=why), *kept, *mix), _serving(remedy, served)
 
 
 def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
@@ -152,70 +147,52 @@ def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> R
     able = [c for c in cases if c.capability in known.judged]
     targets = _targets(able, preset)
     if not trained:
-        return _because(empty, "no incumbent yet: there is no case to serve")
+        return replace(empty, reason="no incumbent yet: there is no case to serve")
     if not cases:
-        return _because(empty, "no open case on the track")
+        return replace(empty, reason="no open case on the track")
     if not preset.rewards.updates:
-        return _because(empty, f"left out by the preset (rewards.updates = 0): {len(cases)} open cases wait")
+        return replace(empty, reason=f"left out by the preset (rewards.updates = 0): {len(cases)} open cases wait")
     if not able:
         names = ", ".join(sorted({c.capability for c in cases}))
-        return _because(empty, f"not available: no prompts whose pictures can be judged for {names}")
+        return replace(empty, reason=f"not available: no prompts whose pictures can be judged for {names}")
     if not targets:
-        return _because(empty, _few(able, preset))
+        return replace(empty, reason=_few(able, preset))
     served = [c for c in able if c.capability in targets]
     counts = Counter(c.capability for c in served)
-    return Remedy(
-        track="rl",
-        kind="grpo",
-        prompts=preset.rewards.prompts,
-        updates=preset.rewards.updates,
-        targets=tuple(targets),
-        reason="; ".join(f"{t}: {counts[t]} open cases that some seeds pass" for t in targets),
-        **_of_cases(served),
-    )
+    why = "; ".join(f"{t}: {counts[t]} open cases that some seeds pass" for t in targets)
+    prompts, updates = preset.rewards.prompts, preset.rewards.updates
+    return _serving(replace(empty, prompts=prompts, updates=updates, targets=tuple(targets), reason=why), served)
 
 
 def _enhancer(cases: Sequence[Case], preset: Preset, trained: bool) -> tuple[Remedy, Remedy]:
     """SFT, then GRPO of the enhancer: the remedies of the prompt-enhancement track."""
-    settings, track = preset.enhancer, "prompt_enhancement"
+    settings, waiting = preset.enhancer, f"{len(cases)} open cases wait"
+    sft = Remedy(track="prompt_enhancement", kind="sft", prompts=0, updates=0, reason="")
     why = ""
     if not trained:
         why = "no incumbent yet: there is no case to serve"
     elif not cases:
         why = "no open case on the track"
     elif not settings.trainable:
-        through = "they close once they pass through it" if settings.draw else "set enhancer.draw to draw through it"
-        why = f"not available: no enhancer model, the backend is {settings.backend}; {len(cases)} open cases wait, {through}"
+        through = "to pass through it" if settings.draw else "and pass through it only with enhancer.draw"
+        why = f"not available: no enhancer model, the backend is {settings.backend}; {waiting} {through}"
     elif not settings.sft_steps:
-        why = f"left out by the preset (enhancer.sft_steps = 0): {len(cases)} open cases wait"
+        why = f"left out by the preset (enhancer.sft_steps = 0): {waiting}"
     if why:
-        return (
-            Remedy(track=track, kind="sft", prompts=0, updates=0, reason=why),
-            Remedy(track=track, kind="grpo", prompts=0, updates=0, reason=why),
-        )
-    targets = tuple(sorted({c.capability for c in cases}))
+        return replace(sft, reason=why), replace(sft, kind="grpo", reason=why)
     about = f"{len(cases)} open cases that pass with a better prompt"
-    sft = Remedy(
-        track=track,
-        kind="sft",
-        prompts=settings.examples,
-        updates=settings.sft_steps,
-        targets=targets,
-        reason=f"{about}: trains {settings.backend}",
-        **_of_cases(cases),
-    )
+    targets = tuple(sorted({c.capability for c in cases}))
+    sft = _serving(replace(sft, prompts=settings.examples, updates=settings.sft_steps, targets=targets), cases)
     after = f"{about}: rewards the rewrites of the model that SFT has trained"
     none = "left out by the preset (enhancer.grpo_steps = 0)"
-    grpo = Remedy(
-        track=track,
+    grpo = replace(
+        sft,
         kind="grpo",
         prompts=settings.examples if settings.grpo_steps else 0,
         updates=settings.grpo_steps,
-        targets=targets,
         reason=after if settings.grpo_steps else none,
-        **_of_cases(cases),
     )
-    return sft, grpo
+    return replace(sft, reason=f"{about}: trains {settings.backend}"), grpo
 
 
 def _distil(preset: Preset) -> Remedy:
@@ -238,9 +215,6 @@ def _few(cases: Sequence[Case], preset: Preset) -> str:
     return few if cases else "no open case on the track"
 
 
-def _of_cases(cases: Sequence[Case]) -> dict[str, object]:
-    return {"cases": len(cases), "case_ids": tuple(sorted(c.case_id for c in cases))}
-
-
-def _because(empty: Remedy, reason: str) -> Remedy:
-    return Remedy(**{**vars(empty), "reason": reason})
+def _serving(remedy: Remedy, cases: Sequence[Case]) -> Remedy:
+    """The remedy with the cases that it serves."""
+    return replace(remedy, cases=len(cases), case_ids=tuple(sorted(c.case_id for c in cases)))

@@ -48,7 +48,7 @@ def route(
 ) -> None:
     """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
 
-    system: what draws the probes; captions: returns (sample_id, caption) of the pool, called only if prompts are probed.
+    system: draws the probes; captions: returns (sample_id, caption) of the pool, called only if prompts are probed.
     """
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):

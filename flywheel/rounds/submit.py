@@ -44,7 +44,8 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
             steps.hold_out(context)
         promotion.settle(workspace)
         copy = _copy(checkpoint, workspace.round(number).checkpoint("candidate") / "submitted")
-        plan = _plan(context, number, snapshot, Submission(workspace.relative(copy), str(checkpoint), by, why))
+        made = Submission(checkpoint=workspace.relative(copy), source=str(checkpoint), by=by, why=why)
+        plan = _plan(context, number, snapshot, made)
         plan.write(path)
     return plan
 

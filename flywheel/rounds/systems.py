@@ -57,8 +57,16 @@ def student_of(workspace: Workspace, system: System) -> System:
             "the system in service has no student: set distil.updates in the preset, or draw without --student"
         )
     steps, cfg = _own(Checkpoint(fetched(workspace.path(system.student))).config) or (system.steps, system.cfg)
-    weights = {"checkpoint": system.student, "weights": system.student_weights, "student_weights": None}
-    return replace(system, **weights, student=None, steps=steps, cfg=cfg, schedule="own")
+    return replace(
+        system,
+        checkpoint=system.student,
+        weights=system.student_weights,
+        student=None,
+        student_weights=None,
+        steps=steps,
+        cfg=cfg,
+        schedule="own",
+    )
 
 
 def write(workspace: Workspace, number: int, arm: str, system: System) -> System:
@@ -83,7 +91,10 @@ def read(workspace: Workspace, number: int, arm: str = "candidate") -> System:
     row = next((r for r in Ledger(workspace, "rounds").rows() if r["round"] == number), None)
     if row is None or arm != "candidate":
         raise UsageError(f"round {number} has no {arm} yet: `flywheel round status` shows what is finished")
-    return System(checkpoint=row["checkpoint"], **_settings_of_last_run(workspace))
+    last = _settings_of_last_run(workspace)
+    if last is None:
+        return System(checkpoint=row["checkpoint"])
+    return System(checkpoint=row["checkpoint"], side=last.side, steps=last.steps, cfg=last.cfg)
 
 
 def evaluation(system: System, settings: Evaluation) -> Evaluation:
@@ -136,11 +147,10 @@ def _own(config: Mapping[str, object]) -> tuple[int, float] | None:
     return (len(sigmas), float(str(config.get("cfg", 1.0)))) if isinstance(sigmas, list) else None
 
 
-def _settings_of_last_run(workspace: Workspace) -> dict[str, object]:
+def _settings_of_last_run(workspace: Workspace) -> Evaluation | None:
     from flywheel.rounds.lease import last_job
 
     try:
-        settings = load_preset(last_job(workspace).preset).evaluation
+        return load_preset(last_job(workspace).preset).evaluation
     except UsageError:  # no run is recorded, or its preset is gone: the checkpoint's own settings
-        return {}
-    return {"side": settings.side, "steps": settings.steps, "cfg": settings.cfg}
+        return None

@@ -15,6 +15,7 @@ from typing import Any
 from flywheel.cases.events import event, load_cases
 from flywheel.core.mirror import Publisher, fetched, mirror, publish
 from flywheel.core.records import Remedy, RoundPlan, System
+from flywheel.presets import recipe_of
 from flywheel.remedies.held_out import HeldOut
 from flywheel.rounds import systems
 from flywheel.rounds.steps import Context, incumbent_round
@@ -38,7 +39,7 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
         run.progress.say("no prompt was found whose picture can be judged: the candidate is not reinforced")
         return checkpoint
     torch.set_num_threads(run.preset.threads)
-    recipe = replace(load(str(fetched(remedy / "recipe.toml")), RL_RECIPES), steps=planned.updates)
+    recipe = replace(load(str(fetched(remedy / "recipe.toml")), RL_RECIPES), steps=plan.updates("rl", "grpo"))
     folder = run.workspace.round(plan.round).checkpoint("candidate-rl")
     final = rl.reinforce(
         fetched(folder),
@@ -107,7 +108,7 @@ def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     from flywheel.signals.suite import load_suite
     from training.dmd.recipe import DMD_RECIPES
     from training.dmd.trainer import train
-    from training.recipe_file import load
+    from training.recipe_file import named
 
     torch.set_num_threads(run.preset.threads)
     planned, places = plan.remedy(None, "distil"), run.workspace.round(plan.round)
@@ -115,7 +116,8 @@ def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     if not prompts.exists():
         held_out = HeldOut(p.text for p in run.suite)
         pool_prompts(run.manifest(plan), prompts, planned.prompts or 0, held_out, seed=plan.seed)
-    recipe = replace(load(run.preset.distil.recipe, DMD_RECIPES), steps=planned.updates)
+    base, changes = recipe_of(run.preset.distil.recipe)
+    recipe = named(DMD_RECIPES, base, {**changes, "steps": plan.updates(None, "distil")})
     folder = places.checkpoint("student")
     final = train(
         fetched(folder),
