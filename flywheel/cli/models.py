@@ -55,15 +55,13 @@ def sample(
     from flywheel.rounds import systems
     from flywheel.rounds.sample import parse_size, promoted_system, sample_pictures
 
-    start, system = checkpoint, None
-    if workspace is not None and checkpoint is None:
-        opened = Workspace(workspace, create=False)
-        system = promoted_system(opened, student=student)
-        start = opened.path(system.checkpoint)
-    elif checkpoint is None or workspace is not None or student:
+    if (checkpoint is None) == (workspace is None) or (student and workspace is None):
         raise UsageError("give either --checkpoint DIR or --workspace W, whose system in service is taken")
+    opened = Workspace(workspace, create=False) if workspace else None
+    system = promoted_system(opened, student=student) if opened else None
+    start = opened.path(system.checkpoint) if opened and system else Path(str(checkpoint))
     rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
-    if system and not enhance:
+    if opened and system and not enhance:
         rewrite = systems.rewriter(opened, system)
     if rewrite and (better := rewrite(prompt)):
         prompt = better

@@ -103,6 +103,11 @@ class Workspace:
         return self.path("suite", "held_out.json")
 
     @property
+    def vectors(self) -> Path:
+        """Vectors of the pool's captions and pictures, by embedder; may be deleted at any time."""
+        return self.path("derived", "vectors")
+
+    @property
     def report(self) -> Path:
         """The HTML report of the last run."""
         return self.path("reports", "report.html")

@@ -63,7 +63,9 @@ class Plan:
     min_cases: int  # a capability with fewer open cases is not served
     samples: int  # remedy samples of one round, over all targets
     kept_share: float = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
-    retrieval_similarity: float = 0.6  # cosine between prompt and caption
+    retrieval_similarity: float = 0.6  # least cosine between prompt and caption
+    picture_similarity: float = 0.8  # least cosine between pictures
+    picture_text_similarity: float = 0.28  # least cosine between prompt and picture, where a CLIP is configured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,9 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
         regressed=[line.check for line in result.gate if line.outcome == "regression"],
     )
     texts = dict(known)
-    index = cache(lambda: CaptionIndex.build(known))  # needed only for capabilities without a generator
+    index = cache(
+        lambda: CaptionIndex.build(known, folder=run.workspace.vectors)
+    )  # needed only for capabilities without a generator
 
     def retrieved(capability: str, count: int) -> list[str]:
         own = [c for c in cases if c.capability == capability]

@@ -92,7 +92,7 @@ def experiment(
         if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
     }
     if pending:
-        index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
+        index, by = CaptionIndex.build(captions(), folder=workspace.vectors), Verifiers.of(workspace, preset.evaluation)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
         drawn = systems.rewriter(workspace, system)
     folder = workspace.round(round_).probes

@@ -161,9 +161,12 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 
 
 def collect(run: Context, plan: RoundPlan) -> None:
-    """Retrieve and generate the samples that the plan asks for, and queue them for review."""
+    """Retrieve and generate the samples that the plan asks for, at every bucket it trains; queue them for review."""
+    from training.recipes import from_dict
+
     number = plan.round
-    pool = data.BasePool(run.manifest(plan), run.suite, run.preset)
+    trained = tuple(from_dict(plan.recipe).batch)
+    pool = data.BasePool(run.manifest(plan), run.suite, run.preset, trained, run.workspace.vectors)
     folder = run.workspace.round(number).remedies
     rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
