@@ -14,6 +14,7 @@ from flywheel.cases.events import Case
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.remedies import data
+from flywheel.remedies.candidates import EVALUATION_PROMPT
 from flywheel.remedies.review import Queue
 from tests.flywheel.format_1 import rename_column
 from tests.flywheel.plans import entry, round_plan
@@ -34,7 +35,7 @@ def test_a_planted_evaluation_prompt_never_becomes_a_candidate(collected: tuple[
     assert len(rows) == 8 and near_evaluation([r["caption"] for r in rows]) == []
     refused = pq.read_table(folder / "refused.parquet").to_pylist()
     filters = {r["caption"]: r["filter"] for r in refused if r["recipe"] == "retrieved"}
-    assert filters[PLANTED] == data.EVALUATION_PROMPT and set(filters.values()) == {data.EVALUATION_PROMPT}
+    assert filters[PLANTED] == EVALUATION_PROMPT and set(filters.values()) == {EVALUATION_PROMPT}
     recipes = Counter(r["evidence"]["recipe"] for r in rows)
     assert 0 < recipes["retrieved"] <= 4 and all(0 <= r["priority"] <= 1 for r in rows)
     evidence = next(r["evidence"] for r in rows if r["evidence"]["recipe"] == "retrieved")
@@ -92,5 +93,5 @@ def test_only_what_the_review_accepted_is_sharded_and_an_edit_cannot_bring_an_ev
     assert rejected.sample_id not in {r["sample_id"] for r in sharded}
     assert "a better caption" in {r["caption"] for r in sharded}
     table = pq.read_table(folder / "generated.parquet").to_pylist()
-    assert Counter(r["filter"] for r in table if r["filter"] != data.EVALUATION_PROMPT) == {None: 6, "review": 1}
-    assert sneaked.sample_id in {r["sample_id"] for r in table if r["filter"] == data.EVALUATION_PROMPT}
+    assert Counter(r["filter"] for r in table if r["filter"] != EVALUATION_PROMPT) == {None: 6, "review": 1}
+    assert sneaked.sample_id in {r["sample_id"] for r in table if r["filter"] == EVALUATION_PROMPT}
