@@ -165,9 +165,8 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Rows | Refused]:
         identity = sample_id(sample)
         if near := pool.held_out.near(sample.caption):
             refused += 1
-            yield Refused(
-                generated_row(sample.caption, identity, request.capability, sample.recipe) | contaminated(near)
-            )
+            row = generated_row(sample.caption, identity, request.capability, sample.recipe)
+            yield Refused(row | contaminated(near))
         elif identity not in known:
             known.add(identity)
             rows = _fitted(sample, identity, pool)
