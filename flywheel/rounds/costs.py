@@ -110,13 +110,13 @@ def estimate(
     plan: RoundPlan,
     known: Mapping[str, Mapping[str, float]],
     *,
-    prompts: int,
+    images: int,
     review_seconds: float,
     reviews: int,
 ) -> dict[str, Any]:
     """The estimated cost of a plan: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
 
-    known: `rates`; prompts: size of the suite; reviews: per sample, 0 for unattended runs. Hours are None while a step
+    known: `rates`; images: of one evaluation; reviews: per sample, 0 for unattended runs. Hours are None while a step
     has no measured rate; `unmeasured` lists those steps.
     """
     trained = 2 if plan.requests else 1
@@ -126,14 +126,14 @@ def estimate(
         **{step: n for remedy in plan.remedies for step, n in units_of(remedy).items()},
         "collect": samples,
         "train": plan.steps * trained,
-        "evaluate": prompts * drawn,
+        "evaluate": images * drawn,
         "route": plan.cases_open,
     }
     unmeasured = sorted(step for step, n in units.items() if n and step not in known)
     return {
         "samples": samples,
         "optimiser_steps": units["train"],
-        "images": prompts * drawn,
+        "images": images * drawn,
         **_hours(units, known),
         "review_minutes": samples * reviews * review_seconds / 60,
         "unmeasured": unmeasured,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,7 +34,7 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
 from flywheel.signals import evaluation, pool_suite
-from flywheel.signals.results import failure_rates, load_results
+from flywheel.signals.results import Results, failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Context:
     def suite(self) -> list[Prompt]:
         """The held-out prompts; none before `hold_out` has written them."""
         return load_suite(self.workspace.suite) if self.workspace.suite.exists() else []
+
+    @property
+    def images(self) -> int:
+        """Number of pictures that one evaluation draws."""
+        return len(self.suite) * self.preset.evaluation.pictures
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""
@@ -161,12 +166,9 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 
 
 def collect(run: Context, plan: RoundPlan) -> None:
-    """Retrieve and generate the samples that the plan asks for, at every bucket it trains; queue them for review."""
-    from training.recipes import from_dict
-
+    """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
-    trained = tuple(from_dict(plan.recipe).batch)
-    pool = data.BasePool(run.manifest(plan), run.suite, run.preset, trained, run.workspace.vectors)
+    pool = data.BasePool(run.manifest(plan), run.suite, run.preset, run.workspace.vectors)
     folder = run.workspace.round(number).remedies
     rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
@@ -289,7 +291,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
-        images = [np.asarray(decode((folder / f"{p.prompt_id}.png").read_bytes())) for p in shown]
+        images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
@@ -306,7 +308,11 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
         verdict = gates.Verdict("HOLD", why, verdict.lines)
-    changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
+    changed = [
+        (case_id(*k), passes(share))
+        for k, share in sorted(new.items())
+        if old is not None and passes(old[k]) != passes(share)
+    ]
     result = RoundResult(
         round=number,
         verdict=verdict.verdict,
@@ -337,7 +343,7 @@ def incumbent_round(run: Context, plan: RoundPlan) -> int:
     return plan.incumbent_round or next(known)
 
 
-def _student_verdict(run: Context, number: int, teacher: Mapping[tuple[str, str], bool]) -> dict[str, Any] | None:
+def _student_verdict(run: Context, number: int, teacher: Results) -> dict[str, Any] | None:
     """The gate's judgement of the student against the candidate that it was distilled from; None without a student."""
     student = load_results(run.workspace, number, "student")
     if not student:
@@ -351,11 +357,20 @@ def route(run: Context, plan: RoundPlan) -> int:
     import torch
 
     number = plan.round
+    torch.set_num_threads(run.preset.threads)
     row = next(r for r in run.rows("rounds") if r["round"] == number)
     if row["verdict"] == "PROMOTE":
+        routing.evaluate_cases(
+            run.workspace,
+            run.suite,
+            systems.read(run.workspace, number),
+            round_=number,
+            preset=run.preset,
+            seed=plan.seed,
+            progress=run.progress,
+        )
         routing.record_retest(run.workspace, number)
         routing.record_detected(run.workspace, number)
-    torch.set_num_threads(run.preset.threads)
     routing.route(
         run.workspace,
         run.suite,
