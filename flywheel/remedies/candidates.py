@@ -1,12 +1,8 @@
-"""Candidates of the pre-training remedy: samples of the pool near the cases, then generated ones.
-
-Each candidate has a row for every bucket that the recipe trains and that its picture fills.
-"""
+"""Candidates of the pre-training remedy: samples of the pool near the cases, then generated ones."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ from flywheel.cases.events import Case
 from flywheel.core.schema import SHARD, column
 from flywheel.presets import Preset
 from flywheel.remedies.augment import augment
-from flywheel.remedies.buckets import Buckets, trained
+from flywheel.remedies.buckets import Buckets, first_fitted, trained
 from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.picture_index import PictureIndex
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
     from curation.verify.checks import Outcome
 
 Row = dict[str, Any]
-Rows = list[Row]  # of one candidate: the same sample in every bucket, the smallest first
 SHOWN = 16  # pictures near the cases' captions that are looked for others like them
 EVALUATION_PROMPT = "evaluation_prompt"  # name of the decontamination filter
 
@@ -78,7 +73,7 @@ class BasePool:
     """The base pool of a round, as its remedies read it; the caption index is built on first use.
 
     manifest: of the snapshot's shards; suite: the held-out prompts, which no remedy may say; vectors: folder that keeps
-    the vectors of captions and pictures; None: none are kept, and samples are retrieved by their captions alone.
+    the vectors of captions and pictures; None: samples are retrieved by their captions alone, embedded anew.
     """
 
     manifest: Path
@@ -87,14 +82,9 @@ class BasePool:
     vectors: Path | None = None
 
     @cached_property
-    def stages(self) -> Buckets:
-        """The stages that train on each bucket that remedies are made in."""
+    def buckets(self) -> Buckets:
+        """The buckets that the pool fills and the recipe reads."""
         return trained(self.manifest, self.preset.training.recipe)
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """The buckets that remedies are made in, pixels, the smallest first."""
-        return tuple(self.stages)
 
     @cached_property
     def index(self) -> CaptionIndex:
@@ -106,7 +96,7 @@ class BasePool:
         """Vectors of every picture, as the smallest bucket shows it; None if no vectors are kept."""
         if self.vectors is None:
             return None
-        return index_pictures(self.manifest, self.buckets[0], self.vectors, self.preset.evaluation.scorers)
+        return index_pictures(self.manifest, min(self.buckets), self.vectors, self.preset.evaluation.scorers)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -129,31 +119,31 @@ class Refused:
     row: Row
 
 
-def take(request: Request, pool: BasePool, progress: Callable[..., None] | None) -> tuple[list[Rows], list[Row]]:
+def take(request: Request, pool: BasePool, progress: Callable[..., None] | None) -> tuple[list[Row], list[Row]]:
     """(up to `request.samples` candidates, rows of the samples that were refused before the last of them)."""
-    taken: list[Rows] = []
+    rows: list[Row] = []
     refused: list[Row] = []
     stream = candidates(request, pool)
-    while len(taken) < request.samples and (entry := next(stream, None)):
+    while len(rows) < request.samples and (entry := next(stream, None)):
         if isinstance(entry, Refused):
             refused.append(entry.row)
             continue
-        taken.append(entry)
+        rows.append(entry)
         if progress:
-            progress(len(taken), request.samples, f"samples for {request.capability}")
-    return taken, refused
+            progress(len(rows), request.samples, f"samples for {request.capability}")
+    return rows, refused
 
 
-def candidates(request: Request, pool: BasePool) -> Iterator[Rows | Refused]:
+def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
     """Candidates for a request, with the refused samples among them: retrieved ones, up to half, then generated ones.
 
     No candidate says or nearly says a held-out prompt. The stream may be endless: stop reading at `request.samples`.
     """
     hits = _near(request, pool)
-    kept: dict[str, Rows] = {}
+    kept: dict[str, Row] = {}
     for entry in _retrieved(request, pool, hits):
         if not isinstance(entry, Refused):
-            kept[entry[0]["sample_id"]] = entry
+            kept[entry["sample_id"]] = entry
         yield entry
     known = set(kept)
     passed = refused = 0
@@ -167,19 +157,16 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Rows | Refused]:
         identity = sample_id(sample)
         if near := pool.held_out.near(sample.caption):
             refused += 1
-            yield Refused(
-                generated_row(sample.caption, identity, request.capability, sample.recipe) | contaminated(near)
-            )
+            said = generated_row(sample.caption, identity, request.capability, sample.recipe)
+            yield Refused(said | contaminated(near))
         elif identity not in known:
             known.add(identity)
-            rows = _fitted(sample, identity, pool)
-            yield _proposed(request, rows, sample.recipe, doubt, {"cases": len(request.cases)})
+            row = first_fitted(sample, identity, pool.buckets)
+            yield row | _proposal(request, sample.recipe, doubt, {"cases": len(request.cases)})
     if not passed:  # no generator serves the capability: vary the retrieved samples
-        varied = augment([row for rows in kept.values() for row in rows], seed=str(request.seed))
-        for rows in itertools.cycle(kept.values()):
-            mine = list(itertools.islice(varied, len(rows)))
-            new = [row | {"sample_id": _identity(mine[0])} for row in mine]
-            yield _proposed(request, new, "augmented", 0.5, {"of": mine[0]["sample_id"]})
+        for row in augment(list(kept.values()), seed=str(request.seed)):
+            varied = {**row, "sample_id": _identity(row)}
+            yield varied | _proposal(request, "augmented", 0.5, {"of": row["sample_id"]})
 
 
 def _near(request: Request, pool: BasePool) -> list[Hit]:
@@ -193,31 +180,31 @@ def _near(request: Request, pool: BasePool) -> list[Hit]:
         return said
     references = {p.prompt_id: p.reference_bytes() for p in pool.suite if p.references}
     shown = [(c.case_id, r) for c in request.cases for r in references.get(c.prompt_id, ())]
-    rows = rows_of(pool.manifest, [h.sample_id for h in said[:SHOWN]], pool.buckets[0])
+    rows = rows_of(pool.manifest, [h.sample_id for h in said[:SHOWN]], min(pool.buckets))
     shown += [(h.case_id, rows[h.sample_id]["image"]) for h in said[:SHOWN] if h.sample_id in rows]
     limits = {"similarity": settings.picture_similarity, "text_similarity": settings.picture_text_similarity}
     return alternate(said, alike(pool.pictures, request.cases, shown, **limits))
 
 
-def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Rows | Refused]:
+def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Row | Refused]:
     """Samples of the pool near the cases: up to half of the request; all that say a held-out prompt are refused."""
-    ids = [h.sample_id for h in hits]
-    found = {side: rows_of(pool.manifest, ids, side) for side in pool.buckets}
+    rows: dict[str, Row] = {}
+    for bucket in sorted(pool.buckets, reverse=True):  # each sample where it is largest
+        missing = [h.sample_id for h in hits if h.sample_id not in rows]
+        rows |= {k: r | {"bucket": bucket} for k, r in rows_of(pool.manifest, missing, bucket).items()}
+    limit = pool.preset.plan.retrieval_similarity
     kept = 0
-    for hit in hits:
-        rows = [of[hit.sample_id] | {"bucket": side} for side, of in found.items() if hit.sample_id in of]
-        if not rows:
-            continue
-        if near := pool.held_out.near(rows[0]["caption"]):
-            row = generated_row(rows[0]["caption"], hit.sample_id, request.capability, "retrieved")
-            yield Refused(row | contaminated(near))
+    for hit in (h for h in hits if h.sample_id in rows):
+        row = rows[hit.sample_id]
+        if near := pool.held_out.near(row["caption"]):
+            entry = generated_row(row["caption"], hit.sample_id, request.capability, "retrieved")
+            yield Refused(entry | contaminated(near))
         elif kept < request.samples // 2:
             kept += 1
-            settings = pool.preset.plan
-            limit = settings.retrieval_similarity if hit.by == "caption" else settings.picture_similarity
-            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - limit))
+            least = limit if hit.by == "caption" else pool.preset.plan.picture_similarity
+            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - least))
             why = {"similarity": round(hit.similarity, 4), "case": hit.case_id, "by": hit.by}
-            yield _proposed(request, rows, "retrieved", doubt, why)
+            yield row | _proposal(request, "retrieved", doubt, why)
 
 
 def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
@@ -230,7 +217,7 @@ def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int)
     from curation.verify.checks import passed, verify
 
     if request.capability == PICTURE_EDITING:
-        for identity, image in pictures(pool.manifest, pool.buckets, first):
+        for identity, image in pictures(pool.manifest, tuple(pool.buckets), first):
             edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
                 yield sample if passed(outcomes) else _refused(request, sample, outcomes)
@@ -271,41 +258,10 @@ def _identity(row: Mapping[str, Any]) -> str:
     return hashlib.sha256("\n".join([*parts, row["caption"]]).encode()).hexdigest()
 
 
-def _fitted(sample: Sample, identity: str, pool: BasePool) -> Rows:
-    """The sample as shard rows: in the smallest bucket, and in every other that it fills without being enlarged."""
-    from curation.shards.layout import layout
-    from curation.shards.writer import fit
-    from flywheel.core.image import open_image, upright_size
-
-    source_width, source_height = upright_size(open_image(sample.image))
-    filled = [side for side in pool.buckets[1:] if source_width * source_height >= side * side]
-    kind = "instruction" if sample.references else sample.kind
-    rows = []
-    for side in (pool.buckets[0], *filled):
-        width, height = layout(source_width, source_height, side)
-        rows.append(
-            {
-                "sample_id": identity,
-                "task": sample.task,
-                "caption": sample.caption,
-                "image": fit(sample.image, width, height),
-                "references": [fit(r, width, height) for r in sample.references],
-                "stream": "synthetic",
-                "width": width,
-                "height": height,
-                "source_width": source_width,
-                "source_height": source_height,
-                "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
-                "bucket": side,
-            }
-        )
-    return rows
-
-
-def _proposed(request: Request, rows: Rows, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Rows:
-    """The shard rows as a candidate; each has its `bucket`."""
-    columns = {"slice": request.capability, "recipe": recipe, "priority": priority, "evidence": json.dumps(evidence)}
-    return [row | columns for row in rows]
+def _proposal(request: Request, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Row:
+    """The columns that make a shard row a candidate."""
+    columns = {"slice": request.capability, "recipe": recipe, "priority": priority}
+    return columns | {"evidence": json.dumps(evidence)}
 
 
 def generated_row(caption: str, identity: str, capability: str, recipe: str) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from flywheel.core.records import Manifest, RoundPlan, ShardFile
 from flywheel.core.schema import ROW_GROUP, SHARD, STAGES, slice_column
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
-from flywheel.remedies.buckets import Buckets
+from flywheel.remedies.buckets import Buckets, refitted
 from flywheel.remedies.candidates import CANDIDATE, GENERATED, BasePool, Request, Row, contaminated, generated_row, take
 from flywheel.remedies.held_out import HeldOut
 from flywheel.remedies.review import Item
@@ -51,17 +50,16 @@ def collect(
             request = Request(target.slice, target.samples or 0, served, plan.seed + plan.round)
             scarcity |= pool.scarcity(request)
             proposed, dropped = take(request, pool, progress)
-            rows += itertools.chain.from_iterable(proposed)
+            rows += proposed
             refused += [row | {"round": plan.round} for row in dropped]
         write_json(folder / "scarcity.json", scarcity)
-        write_json(folder / "buckets.json", pool.stages)
+        write_json(folder / "buckets.json", pool.buckets)
         write_parquet(folder / "refused.parquet", pa.Table.from_pylist(refused, schema=GENERATED))
         write_parquet(path, pa.Table.from_pylist(rows, schema=CANDIDATE))
-    stored = _read_candidates(folder, columns=("sample_id", "caption", "recipe", "priority", "evidence"))
     return [
         {"capability": r["slice"], "sample_id": r["sample_id"], "caption": r["caption"], "priority": r["priority"]}
         | {"evidence": {"recipe": r["recipe"], **json.loads(r["evidence"])}}
-        for r in {(r["slice"], r["sample_id"]): r for r in stored}.values()  # one for the rows of all its buckets
+        for r in _read_candidates(folder, columns=("sample_id", "caption", "recipe", "priority", "evidence"))
     ]
 
 
@@ -70,49 +68,48 @@ def shard(
 ) -> dict[str, dict[str, int]]:
     """Write the accepted candidates as shards with their manifest, and a table of all samples, refused ones too.
 
+    A candidate is written in its own bucket and in every smaller one: all stages train on it.
+
     reviewed: decided items by (capability, sample_id). Returns {capability: {"retrieved", "generated", "refused",
     "rejected": samples}}. Finished work is read, not redone.
     """
     counts_path = folder / "counts.json"
     if counts_path.exists():
         return read_json(counts_path)
-    held_out = HeldOut(p.text for p in suite)
+    held_out, buckets = HeldOut(p.text for p in suite), _buckets(folder)
     counts = {m.slice: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in plan.requests}
     table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
         counts[r["capability"]]["refused"] += 1
     shards: dict[Layout, list[Row]] = {}
-    entries: dict[tuple[str, str], Row] = {}
     for row in _read_candidates(folder):
-        key = row["slice"], row["sample_id"]
-        item = reviewed[key]
-        if key not in entries:
-            entries[key] = _judged(row, item, held_out) | {"round": plan.round}
-            counts[row["slice"]][_counted(entries[key])] += 1
-        if entries[key]["outcome"] == "admitted":
-            layout = Layout(row["bucket"], row["width"], row["height"], row["task"], len(row["references"]))
-            shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
-    table += entries.values()
-    _write_shards(folder, shards, plan, _stages(folder))
+        item = reviewed[row["slice"], row["sample_id"]]
+        entry = generated_row(item.caption, row["sample_id"], row["slice"], row["recipe"]) | {"round": plan.round}
+        if item.outcome != "accepted":
+            table.append(entry | {"outcome": "dropped", "filter": "review"})
+            counts[row["slice"]]["rejected"] += 1
+        elif near := held_out.near(item.caption):  # a reviewer may have edited the caption into a held-out prompt
+            table.append(entry | contaminated(near))
+            counts[row["slice"]]["refused"] += 1
+        else:
+            table.append(entry)
+            counts[row["slice"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
+            for bucket in [b for b in buckets if b <= row["bucket"]]:
+                fitted = refitted(row, bucket)
+                layout = Layout(bucket, fitted["width"], fitted["height"], row["task"], len(row["references"]))
+                shards.setdefault(layout, []).append(fitted | {"caption": item.caption})
+    _write_shards(folder, shards, plan, buckets)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
     write_json(counts_path, counts)
     return counts
 
 
-def _judged(row: Row, item: Item, held_out: HeldOut) -> Row:
-    """The row of `GENERATED` of a reviewed candidate."""
-    judged = generated_row(item.caption, row["sample_id"], row["slice"], row["recipe"])
-    if item.outcome != "accepted":
-        return judged | {"outcome": "dropped", "filter": "review"}
-    near = held_out.near(item.caption)  # a reviewer may have edited the caption into a held-out prompt
-    return judged | contaminated(near) if near else judged
-
-
-def _counted(judged: Row) -> str:
-    """The count that a reviewed candidate belongs to."""
-    if judged["outcome"] == "admitted":
-        return "retrieved" if judged["recipe"] == "retrieved" else "generated"
-    return "rejected" if judged["filter"] == "review" else "refused"
+def _buckets(folder: Path) -> Buckets:
+    """`BasePool.buckets` when the candidates were made; earlier versions made them in one bucket, for all stages."""
+    path = folder / "buckets.json"
+    if path.exists():
+        return {int(bucket): tuple(stages) for bucket, stages in read_json(path).items()}
+    return {row["bucket"]: STAGES for row in _read_candidates(folder, columns=("bucket",))}
 
 
 def _read_candidates(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
@@ -123,15 +120,7 @@ def _read_candidates(folder: Path, columns: Sequence[str] | None = None) -> list
     return [row | {"slice": row[name]} for row in rows]
 
 
-def _stages(folder: Path) -> Buckets:
-    """`BasePool.stages` when the candidates were made; earlier versions made them for all stages."""
-    path = folder / "buckets.json"
-    if path.exists():
-        return {int(bucket): tuple(stages) for bucket, stages in read_json(path).items()}
-    return {row["bucket"]: STAGES for row in _read_candidates(folder, columns=("bucket",))}
-
-
-def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundPlan, stages: Buckets) -> None:
+def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundPlan, buckets: Buckets) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
         for slice_ in sorted({r["slice"] for r in rows}):
@@ -145,7 +134,7 @@ def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundP
                     sha256=file_digest(path),
                     bytes=path.stat().st_size,
                     rows=len(part),
-                    stages=stages[layout.bucket],  # remedies have entry checks instead of a stage's filters
+                    stages=buckets[layout.bucket],  # remedies have entry checks instead of a stage's filters
                     slice=slice_,
                     **layout._asdict(),
                 )
@@ -159,7 +148,7 @@ def picture_of(workspace: Workspace, item: Item) -> list[Path]:
     path = folder / "candidates.parquet"
     name = slice_column(pq.read_schema(readable(path)).names)
     columns, match = ["image", "references"], [("sample_id", "==", item.sample_id), (name, "==", item.capability)]
-    row = pq.read_table(readable(path), columns=columns, filters=match).to_pylist()[-1]  # in its largest bucket
+    row = pq.read_table(readable(path), columns=columns, filters=match).to_pylist()[0]
     paths = []
     for n, data in enumerate([row["image"], *row["references"]]):
         paths.append(folder / "review" / f"{item.item}{f'-reference-{n}' if n else ''}.png")

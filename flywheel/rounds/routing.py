@@ -38,7 +38,7 @@ def evaluate_cases(
     seed: int,
     progress: Callable[..., None] | None = None,
 ) -> None:
-    """Draw and judge the prompts of open, routed cases that the suite does not judge, with the promoted system.
+    """Sample and judge the prompts of open, routed cases that the suite does not judge, with the promoted system.
 
     The gate never reads these results. The budget of attribution bounds their number, those opened first come first.
     """
@@ -106,8 +106,8 @@ def route(
         for_people = _for_people(workspace, unrouted, events, asked.unjudged)
         evidence = questions(workspace, for_people, unrouted)
         rows = [e for e in events if e["case_id"] not in for_people]
-        asked_of_people = [c for c in unrouted if c.case_id in evidence]
-        rows += [event(c, round_, "routed", evidence[c.case_id], track="human") for c in asked_of_people]
+        asked_of = [c for c in unrouted if c.case_id in evidence]
+        rows += [event(c, round_, "routed", evidence[c.case_id], track="human") for c in asked_of]
         ledger.append(rows, key=f"route/{round_}")
 
 

@@ -166,7 +166,7 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 
 
 def collect(run: Context, plan: RoundPlan) -> None:
-    """Retrieve and generate the samples that the plan asks for, at every bucket it trains; queue them for review."""
+    """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
     pool = data.BasePool(run.manifest(plan), run.suite, run.preset, run.workspace.vectors)
     folder = run.workspace.round(number).remedies

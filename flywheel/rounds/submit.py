@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flywheel.cases.events import load_cases
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched, mirror, publish
@@ -55,10 +56,12 @@ def _require_checkpoint(given: Path, settings: Evaluation) -> Path:
     from training.sampling import Sampler
 
     folder = given / "final" if (given / "final" / "config.json").exists() else given
-    sampler = Sampler(folder)
     try:
-        sampler.sample(["a test"], size=(settings.side, settings.side), steps=1)
-    except (RuntimeError, ValueError, KeyError) as error:
+        Sampler(folder).sample(["a test"], size=(settings.side, settings.side), steps=1)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a damaged checkpoint raises
+        raise_environment_error(error)
         raise UsageError(f"{folder} cannot draw ({error}): submit a checkpoint that training wrote") from error
     return folder
 

@@ -55,12 +55,12 @@ def evaluate(
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
         name, by, load = str(checkpoint.relative_to(workspace.root)), Verifiers.of(workspace, settings), _loader()
-        asked = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
+        shown = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
         rows: list[dict[str, Any]] = []
         for k in range(settings.pictures):
             drawn = folder / f"seed-{k}" if k else folder
             images = sample_suite(
-                asked,
+                shown,
                 checkpoint,
                 drawn,
                 settings=settings,
