@@ -16,13 +16,14 @@ from curation.verify.checks import verify
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded
 from tests.curation.scorers.examples import scene
+from tests.curation.synthesis.conftest import photographs  # noqa: F401 - a fixture
 
 FAST = [op for op in (*OPERATIONS, *RESTORATIONS, *STYLES) if op.name != "oil"]
 SIDE = 256
 
 
 @pytest.fixture(scope="module")
-def pictures(photographs: tuple[bytes, bytes]) -> tuple[Image.Image, Image.Image]:
+def pictures(photographs: tuple[bytes, bytes]) -> tuple[Image.Image, Image.Image]:  # noqa: F811
     a, b = (Image.open(io.BytesIO(p)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX) for p in photographs)
     return a, b
 
