@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flywheel.catalog.database import query
+from flywheel.core.workspace import Workspace
+
 PRESET = Path(__file__).resolve().parents[2] / "benchmarks" / "micro.toml"
 
 
@@ -25,6 +28,5 @@ def run(world: Path, workspace: Path, *more: str) -> dict:
 
 
 def sql(workspace: Path, statement: str) -> list[dict]:
-    """Rows of a query, by the command."""
-    line = [sys.executable, "-m", "flywheel.cli", "sql", statement, "--workspace", str(workspace), "--json"]
-    return json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    """Rows of a query."""
+    return query(Workspace(workspace, create=False), statement)
