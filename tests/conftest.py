@@ -34,7 +34,7 @@ SLOW_FOLDERS = (
 # What is costly to make is made once where all files that use it run in one process: a finished run, a Ray.
 SHARED = {
     "a finished run": re.compile(r"\b(micro_run|copied):"),
-    "Ray": re.compile(r"\b(ray_session|curated|pictured):"),
+    "Ray": re.compile(r"\bray_session\b|\b(curated|pictured):"),
 }
 # What takes longest starts first, so that no process is left alone with it.
 FIRST = ("a finished run", "test_docs.py", "Ray", "flows/", "training/test_distributed.py", "flywheel/rounds/test_run")
