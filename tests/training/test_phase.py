@@ -24,7 +24,7 @@ from training.vae.autoencoding import fit_autoencoder
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
     out = tmp_path / "out"
-    for step in (1, 5):  # before the first checkpoint, then between two later ones
+    for step in (1, 5):  # before the first checkpoint, then in the second stage, just after a checkpoint at its start
         assert killed_at(step, partial(run, out, snapshot)) == -signal.SIGKILL
         assert not (out / "final").exists()
     assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
@@ -56,7 +56,10 @@ def test_metrics_and_kept_checkpoints(trained):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["step"] for line in lines if line.get("validation_loss")] == [3, 6, 7]
     assert lines[-1]["samples"] == STEPS * 8
-    assert lines[0]["lr"] == TINY.learning_rate / 2 and lines[1]["lr"] == TINY.learning_rate
+    rate = TINY.stages[0].learning_rate
+    assert lines[0]["lr"] == rate / 2 and lines[1]["lr"] == rate
+    assert [line["stage"] for line in lines] == ["S1"] * 4 + ["S2"] * 3
+    assert float(trained.tensors("optimizer")["step.image_out.weight"]) == STEPS  # the optimiser goes on in S2
     assert sorted(p.name for p in trained.path.parent.glob("step-*")) == ["step-00000004", "step-00000006"]
 
 

@@ -90,6 +90,16 @@ def test_more_than_half_of_several_people_must_accept(workspace: Workspace, vote
     assert queue.items().popitem()[1].outcome == outcome
 
 
+@pytest.mark.parametrize("spelling", ["Ada", " ada ", "ＡＤＡ", "ada\u200b"])
+def test_one_person_in_two_spellings_reviews_an_item_once(workspace: Workspace, spelling: str):
+    queue = queue_of(workspace, 1, reviews=2)
+    item = queue.next("ada")
+    assert queue.next(spelling) == queue.next("ada")  # the same claim
+    decided = queue.decide(item.item, "accepted", spelling)
+    assert {s.reviewer for s in decided.slots if s.reviewer} == {"ada"}
+    assert queue.next(spelling) is None and queue.next("adam") is not None
+
+
 def test_edits_count_and_the_last_one_wins(workspace: Workspace):
     queue = queue_of(workspace, 1, reviews=2)
     assert queue.decide(queue.next("ada").item, "accepted", "ada", caption="two cats").caption == "two cats"

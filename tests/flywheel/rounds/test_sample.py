@@ -53,6 +53,8 @@ def test_what_is_wrong_is_named(one_step, tmp_path):
         ({"count": 0}, "at least one"),
         ({"size": (30, 32)}, "multiples of 8"),
         ({"steps": 0}, "at least 1"),
+        ({"cfg": float("nan")}, "finite guidance"),
+        ({"cfg": float("inf")}, "finite guidance"),
         ({"references": [tmp_path / "none.png"]}, "none.png cannot be read"),
         ({"references": [tmp_path / "text.png"]}, "not an image"),
         ({"output": tmp_path / "text.png"}, "is a file"),
