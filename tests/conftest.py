@@ -35,13 +35,14 @@ SLOW_FOLDERS = (
 )  # fmt: skip
 
 
-# What is costly to make is made once where all files that use it run in one process: a finished run, a Ray.
+# What is costly to make is made once where all files that use it run in one process.
 SHARED = {
     "a finished run": re.compile(r"\b(micro_run|copied):"),
     "Ray": re.compile(r"\bray_session\b|\b(curated|pictured):"),
+    "Prefect": re.compile(r"\b(server|recorded): dict\b|\bserver_process:"),
 }
 # What takes longest starts first, so that no process is left alone with it.
-FIRST = ("a finished run", "test_docs.py", "Ray", "flows/", "training/test_distributed.py", "flywheel/rounds/test_run")
+FIRST = ("a finished run", "test_docs.py", "Prefect", "Ray", "training/test_distributed.py", "flywheel/rounds/test_run")
 
 
 @cache
