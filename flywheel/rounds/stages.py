@@ -32,7 +32,12 @@ class Unread:
 
 
 def curriculum_of(workspace: Workspace, plan: RoundPlan) -> Curriculum:
-    """The stages of a round. They are those of its base pool: remedies join the stages that train in their buckets."""
+    """The stages of a round's data phase, none if that is empty.
+
+    They are those of the base pool: remedies join the stages that train in their buckets.
+    """
+    if not plan.steps:
+        return Curriculum((), ())
     return _scheduled(_manifest(workspace, plan.snapshot), from_dict(plan.recipe), plan.steps)
 
 
