@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
+from flywheel.core.progress import plain_step
 from flywheel.core.scorer import Scorer, full_version
 from flywheel.core.storage import remove
 from flywheel.core.text import normalise
@@ -47,6 +49,39 @@ class Curated:
     not_configured: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class StageReport:
+    """The work of one stage: its funnel, what trains on it, and the shard files written for it.
+
+    rows: {bucket: rows that the stage trains on}. files: shard files that begin with this stage; written: those that
+    were missing; later stages read them too. faults: rows that cannot be made into training rows.
+    """
+
+    stage: str
+    funnel: tuple[Mapping[str, Any], ...]
+    rows: Mapping[int, int]
+    files: int
+    written: int
+    faults: shards.Faults
+
+    @property
+    def line(self) -> str:
+        """The stage in one line."""
+        trains = ", ".join(f"{count} rows at {bucket}" for bucket, count in self.rows.items()) or "no rows"
+        return f"{self.stage}: {self.entered} enter, {self.dropped} stopped; trains on {trains}"
+
+    @property
+    def entered(self) -> int:
+        """Rows that reach the stage's first filter, over its buckets."""
+        first = {row["bucket"]: row["entered"] for row in reversed(self.funnel)}
+        return sum(first.values())
+
+    @property
+    def dropped(self) -> int:
+        """Rows that its filters stop, over its buckets."""
+        return sum(row["dropped"] for row in self.funnel)
+
+
 def curate(
     workspace: Workspace,
     policy: Policy,
@@ -56,12 +91,14 @@ def curate(
     looks: frozenset[Look] = frozenset(),
     progress: Progress | None = None,
     workers: int = 2,
+    step: Callable[..., Any] = plain_step,
 ) -> Curated:
     """Apply `policy` to the pool and write the admitted samples as shards.
 
     held_out: ids of samples or images reserved for evaluation; they, their edit pairs and anything that resembles them
     never reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never reach one either.
     looks: of evaluation pictures that need not be in the pool; what resembles one never reaches a shard either.
+    step: calls a stage's work as `step(stage, function, *arguments)`, which returns a `StageReport`.
     Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished snapshot is only looked
     up. Errors: `UsageError` when nothing was ingested.
     """
@@ -86,14 +123,19 @@ def curate(
         with scored(workspace, policy, progress=progress, workers=workers):
             while True:
                 judged = judge(workspace, policy, scorers, withheld)
-                try:
-                    manifest = shards.write_shards(
-                        workspace, snapshot, policy, judged.admitted, progress=progress, workers=workers
-                    )
+                files = shards.plan_files(workspace, judged.admitted)
+
+                missing = [f for f in files if not workspace.shard_manifest(snapshot).parent.joinpath(f.path).exists()]
+                with cluster(workers) if missing else nullcontext():  # one Ray for all stages
+                    arguments = (workspace, snapshot, judged, files, progress, workers)
+                    reports = [step(s.name, curate_stage, s.name, *arguments) for s in policy.stages]
+                faults = {place: why for report in reports for place, why in report.faults.items()}
+                if not faults:
                     break
-                except shards.Unfit as unfit:  # judge again without them: one of their duplicates may now be admitted
-                    remove(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
-                    scoring.mark_unusable(workspace, scorers["pixels"], unfit.faults)
+                # Judge again without these rows: one of their duplicates may now be admitted.
+                remove(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
+                scoring.mark_unusable(workspace, scorers["pixels"], faults)
+        manifest = shards.write_manifest(workspace, snapshot, policy, files)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons)
     return _read(workspace, record)
 
@@ -108,6 +150,26 @@ def scored(
     with cluster(workers) if scoring.pending(workspace, options) else nullcontext():
         scoring.score(workspace, options, progress=progress, workers=workers)
         yield
+
+
+def curate_stage(
+    stage: str,
+    workspace: Workspace,
+    snapshot: str,
+    judged: Judged,
+    files: Sequence[shards.Planned],
+    progress: Progress | None,
+    workers: int,
+) -> StageReport:
+    """Write the shard files of the rows that enter training at this stage; later stages share them."""
+    own = [f for f in files if f.stages[0] == stage]
+    rows: Counter[int] = Counter()
+    for file in files:
+        if stage in file.stages:
+            rows[file.bucket] += file.rows
+    written, faults = shards.write_files(workspace, snapshot, own, progress=progress, workers=workers)
+    funnel_ = tuple(r for r in judged.funnel.to_pylist() if r["stage"] == stage)
+    return StageReport(stage, funnel_, dict(sorted(rows.items())), len(own), written, faults)
 
 
 def configure(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from curation.run import StageReport
 from flywheel.core.progress import Progress
 
 _SECONDS = 10.0  # between two updates of a progress artifact
@@ -48,6 +49,21 @@ def publish(summary: Mapping[str, Any]) -> None:
         lines = [{k: line[k] for k in _GATE} for line in last["gate"]]
         table_artifact(lines, "flywheel-gate", f"Gate of round {last['round']}: {last['verdict']}")
         link(f"rounds/{last['round']}", f"Round {last['round']}")
+
+
+def show(result: object) -> None:
+    """Publish the result of a step as an artifact of its task run, if it has a table: so far, stages of curation."""
+    if isinstance(result, StageReport):
+        name = result.stage.lower()
+        table_artifact(result.funnel, f"flywheel-{name}", result.line)
+        markdown_artifact(stage_markdown(result), f"flywheel-{name}-counts", f"Counts of stage {result.stage}")
+
+
+def stage_markdown(report: StageReport) -> str:
+    """A stage's counts, as Markdown."""
+    trained = [f"- bucket {bucket}: {rows:,} rows" for bucket, rows in report.rows.items()]
+    files = f"{report.files} shard files begin with this stage, {report.written} of them written now"
+    return "\n".join([f"{report.entered:,} entered, {report.dropped:,} stopped", "", *trained, "", files])
 
 
 def markdown_artifact(text: str, key: str, description: str = "") -> None:

@@ -65,11 +65,13 @@ def deployments(
 ) -> list[RunnerDeployment]:
     """One deployment for each flow in `schedules` (name → cron text, or seconds between runs), for one workspace.
 
-    `parameters` replace the table's wherever a flow takes them.
+    Flows whose schedule is not active get one without a schedule, for people to start. `parameters` replace the
+    table's wherever a flow takes them.
     """
     from prefect.deployments.runner import RunnerDeployment
 
     table = {schedule.name: schedule for schedule in SCHEDULES}
+    by_hand = {s.name: None for s in SCHEDULES if not s.active}
     values = {**parameters, "workspace": workspace}
     root = Workspace(workspace).root.name
     return [
@@ -82,7 +84,7 @@ def deployments(
             cron=when if isinstance(when, str) else None,
             interval=None if isinstance(when, str) else when,
         )
-        for name, when in schedules.items()
+        for name, when in {**by_hand, **schedules}.items()
     ]
 
 
@@ -112,7 +114,7 @@ def _deployment(schedule: Schedule) -> str:
     work_pool: *pool
     concurrency_limit: *limit
     tags: [{", ".join(tags(schedule))}]
-    schedules: [{{ cron: "{schedule.cron}" }}]
+    schedules: [{{ cron: "{schedule.cron}"{"" if schedule.active else ", active: false"} }}]
     parameters: {"*job" if schedule.parameters is JOB else f"{{ {parameters} }}"}
 """
 

@@ -64,15 +64,22 @@ def task_step(
 
     The task has no parameters and no result, because Prefect walks through both, and they may be whole data sets. It
     has no cache either: a step finds its own finished work. `retry_delays`: seconds to wait before each retry; a
-    `UsageError` is not retried.
+    `UsageError` is not retried, nor is a part of a step by itself: the whole step is. Results that have a table get it
+    as an artifact of the task run.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
+    from prefect.context import TaskRunContext
+
+    from flows.artifacts import show
+
+    delays = [] if TaskRunContext.get() else list(retry_delays)
 
     results: list[Any] = []
 
     def step() -> None:
         results.append(function(*args, **kwargs))
+        show(results[0])
 
     def may_succeed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         return not isinstance(state.result(raise_on_failure=False), UsageError)
@@ -82,8 +89,8 @@ def task_step(
         task_run_name=name,
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=len(retry_delays),
-        retry_delay_seconds=list(retry_delays),
+        retries=len(delays),
+        retry_delay_seconds=delays,
         retry_condition_fn=may_succeed,
     )
     decorate(step)()

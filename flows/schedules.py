@@ -10,13 +10,14 @@ WORKSPACE, SOURCE = "{{ $FLYWHEEL_WORKSPACE }}", "{{ $FLYWHEEL_SOURCE }}"  # `pr
 
 @dataclass(frozen=True)
 class Schedule:
-    """A flow and when it runs."""
+    """A flow and when it runs; unless `active`, only when a person starts it or turns its schedule on."""
 
     name: str
     description: str
     entrypoint: str  # importable name of the flow
     cron: str
     parameters: Mapping[str, object]
+    active: bool = True
 
 
 # The parameters of a flow that reads the source. policy None: the preset's.
@@ -73,5 +74,29 @@ SCHEDULES = (
         cron="0 6 * * 0",
         parameters={"workspace": WORKSPACE, "keep_hours": 168},
     ),
+    Schedule(
+        name="reinforce",
+        description="Weekly. Train by reward on the latest RL remedy, and submit the result as a candidate.",
+        entrypoint="flows.tracks.reinforce",
+        cron="0 8 * * 1",
+        parameters={"workspace": WORKSPACE, "preset": "tiny"},
+        active=False,
+    ),
+    Schedule(
+        name="enhancer",
+        description="Weekly. Train the prompt enhancer on the latest examples by SFT, then GRPO.",
+        entrypoint="flows.tracks.train_enhancer",
+        cron="0 8 * * 2",
+        parameters={"workspace": WORKSPACE, "preset": "tiny"},
+        active=False,
+    ),
+    Schedule(
+        name="distil",
+        description="Weekly. Distil the checkpoint in service to a student of a few steps.",
+        entrypoint="flows.tracks.distil",
+        cron="0 8 * * 3",
+        parameters={"workspace": WORKSPACE, "recipe": "dmd-tiny"},
+        active=False,
+    ),
 )
-CRON: Mapping[str, str] = {schedule.name: schedule.cron for schedule in SCHEDULES}
+CRON: Mapping[str, str] = {schedule.name: schedule.cron for schedule in SCHEDULES if schedule.active}

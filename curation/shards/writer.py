@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,27 +52,39 @@ class Unfit(Exception):
         self.faults = faults
 
 
-def write_shards(
+@dataclass(frozen=True)
+class Planned:
+    """A shard file to write: its entry in the manifest without what only the written file tells, and its rows."""
+
+    path: str
+    stages: tuple[str, ...]
+    bucket: int
+    width: int
+    height: int
+    task: str
+    references: int
+    content: Content
+    marks: Marks
+    places: References
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(len(rows) for _, rows in self.content)
+
+
+def write_files(
     workspace: Workspace,
     snapshot: str,
-    policy: Policy,
-    admitted: pa.Table,
+    files: Sequence[Planned],
     *,
     progress: Progress | None = None,
     workers: int = 2,
-) -> Path:
-    """Write the shard files that are missing, then the manifest; returns its path.
-
-    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
-    turn, weight. Errors: `Unfit`, raised after all other files are written; files with an unusable row are not written.
-    """
-    path = workspace.shard_manifest(snapshot)
-    if path.exists():
-        return path
-    files = _plan(workspace, admitted)
-    todo = [f for f in files if not (path.parent / f["path"]).exists()]
-    parts = ("width", "height", "content", "marks", "places")
-    calls = [(str(path.parent / f["path"]), *(f[k] for k in parts)) for f in todo]
+) -> tuple[int, Faults]:
+    """Write the files that are missing: (how many; rows that cannot be written, whose files stay absent)."""
+    folder = workspace.shard_manifest(snapshot).parent
+    todo = [f for f in files if not (folder / f.path).exists()]
+    calls = [(str(folder / f.path), f.width, f.height, f.content, f.marks, f.places) for f in todo]
     faults: Faults = {}
     if calls:
         with cluster(workers):
@@ -79,8 +92,12 @@ def write_shards(
                 faults |= _killers(*calls[index]) if isinstance(outcome, Exception) else outcome
                 if progress:
                     progress(done, len(calls), "shard files written")
-    if faults:
-        raise Unfit(faults)
+    return len(todo), faults
+
+
+def write_manifest(workspace: Workspace, snapshot: str, policy: Policy, files: Sequence[Planned]) -> Path:
+    """Write the manifest of files that are all there; returns its path."""
+    path = workspace.shard_manifest(snapshot)
     Manifest(
         snapshot=snapshot,
         policy=policy.name,
@@ -121,8 +138,12 @@ def fit_mask(mask: bytes, width: int, height: int) -> bytes:
     return out.getvalue()
 
 
-def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
-    """Files in a fixed order: one layout and one set of stages each, rows in pool order."""
+def plan_files(workspace: Workspace, admitted: pa.Table) -> list[Planned]:
+    """Files in a fixed order: one layout and one set of stages each, rows in pool order.
+
+    `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
+    turn, weight.
+    """
     shards = {s.key: s for s in pool.shards(workspace)}
     size = lru_cache(maxsize=None)(layout)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -130,8 +151,7 @@ def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
         width, height = size(row["width"], row["height"], row["bucket"])
         key = (row["bucket"], width, height, row["task"], row["references"], row["stages"])
         groups.setdefault(key, []).append(row)
-    any_pairs = any(key[4] for key in groups)
-    index = image_index(workspace) if any_pairs else {}
+    index = image_index(workspace) if any(key[4] for key in groups) else {}
     files = []
     for key in sorted(groups):
         bucket, width, height, task, references, stages = key
@@ -139,18 +159,18 @@ def _plan(workspace: Workspace, admitted: pa.Table) -> list[dict[str, Any]]:
         for number, rows in enumerate(_cut(groups[key], limit)):
             name = f"{width}x{height}-{task}{references}-{stages.replace(' ', '')}-{number:05d}.parquet"
             files.append(
-                {
-                    "path": f"{bucket}/{name}",
-                    "stages": stages.split(),
-                    "bucket": bucket,
-                    "width": width,
-                    "height": height,
-                    "task": task,
-                    "references": references,
-                    "content": _by_shard(rows, shards),
-                    "marks": {(r["shard"], r["row"]): (r["turn"], r["weight"]) for r in rows},
-                    "places": {i: index[i] for r in rows for i in r["reference_ids"]},
-                }
+                Planned(
+                    path=f"{bucket}/{name}",
+                    stages=tuple(stages.split()),
+                    bucket=bucket,
+                    width=width,
+                    height=height,
+                    task=task,
+                    references=references,
+                    content=_by_shard(rows, shards),
+                    marks={(r["shard"], r["row"]): (r["turn"], r["weight"]) for r in rows},
+                    places={i: index[i] for r in rows for i in r["reference_ids"]},
+                )
             )
     return files
 
@@ -260,13 +280,13 @@ def _require_listed_size(row: Mapping[str, Any]) -> None:
         )
 
 
-def _shard_file(folder: Path, file: Mapping[str, Any]) -> ShardFile:
-    path = folder / file["path"]
-    planned = {k: v for k, v in file.items() if k not in ("content", "marks", "places")}
+def _shard_file(folder: Path, file: Planned) -> ShardFile:
+    path = folder / file.path
+    planned = {f.name: getattr(file, f.name) for f in fields(file) if f.name not in ("content", "marks", "places")}
     return ShardFile(
-        **planned | {"stages": tuple(file["stages"])},
+        **planned,
         sha256=file_digest(path),
         bytes=path.stat().st_size,
-        rows=sum(len(rows) for _, rows in file["content"]),
-        least_weight=min(weight for _, weight in file["marks"].values()),
+        rows=file.rows,
+        least_weight=min(weight for _, weight in file.marks.values()),
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Progress:
@@ -59,3 +59,8 @@ class Progress:
 def _bar(share: float, width: int = 20) -> str:
     full = min(width, int(share * width))
     return "█" * full + "░" * (width - full)
+
+
+def plain_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the function: the step of a run without an orchestrator."""
+    return function(*args, **kwargs)

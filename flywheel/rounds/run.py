@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
-from flywheel.core.progress import Progress
+from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
@@ -82,11 +82,6 @@ class Summary:
         return asdict(self)
 
 
-def plain_step(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function: the step of a run without an orchestrator."""
-    return function(*args, **kwargs)
-
-
 def run(
     job: Job,
     *,
@@ -136,7 +131,7 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
     """Hold the workspace; yields the context of all steps, and a function that runs a step and records its cost."""
     workspace = Workspace(job.workspace)
     with hold(workspace, job) as number:
-        context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress())
+        context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress(), step)
         meter = Meter(workspace, number)
         workspace.upgrade()
         workspace.sweep()

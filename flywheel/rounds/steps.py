@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.plugins import plugins
-from flywheel.core.progress import Progress
+from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
@@ -39,17 +39,21 @@ from flywheel.signals.results import Results, failure_rates, load_results, passe
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
-    from curation.run import Curated
+    from curation.run import Curated, StageReport
 
 
 @dataclass(frozen=True)
 class Context:
-    """The workspace, the request, its preset and the progress display: shared by all steps of a run."""
+    """The workspace, the request, its preset and the progress display: shared by all steps of a run.
+
+    step: calls a part of a step that an orchestrator records by itself, as `plain_step` does.
+    """
 
     workspace: Workspace
     job: Job
     preset: Preset
     progress: Progress
+    step: Callable[..., Any] = plain_step
 
     @cached_property
     def suite(self) -> list[Prompt]:
@@ -101,6 +105,11 @@ def curate(run: Context) -> Curated:
     from curation.policy.reader import load_policy
     from curation.run import curate as curate_pool
 
+    def stage(*work: Any) -> StageReport:
+        report = run.step(*work)
+        run.progress.say(report.line)
+        return report
+
     policy, held_out = run.job.policy or run.preset.policy, run.workspace.held_out
     curated = curate_pool(
         run.workspace,
@@ -109,6 +118,7 @@ def curate(run: Context) -> Curated:
         exclude_prompts=frozenset(p.text for p in run.suite),
         progress=run.progress,
         workers=run.job.workers,
+        step=stage,
     )
     counts = {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
     run.progress.say(

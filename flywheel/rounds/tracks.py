@@ -70,7 +70,7 @@ def fine_tune(run: Context, plan: RoundPlan) -> Path:
         losses = train(_enhancer_start(run, plan), examples, folder, seed=plan.seed + plan.round, **options)
         run.progress.say(f"enhancer: loss {losses['first_loss']:.3f} → {losses['last_loss']:.3f}")
 
-    folder = _whole_folder(places.enhancer / "sft", write)
+    folder = whole_folder(places.enhancer / "sft", write)
     _remedied(run, plan, plan.remedy("prompt_enhancement", "sft"), {"enhancer": run.workspace.relative(folder)})
     return folder
 
@@ -97,7 +97,7 @@ def reinforce_enhancer(run: Context, plan: RoundPlan, model: Path, checkpoint: P
         rewards = train(str(fetched(model)), fetched(remedy / "train.jsonl"), folder, drawn=drawn, **options)
         run.progress.say(f"enhancer: reward {rewards['first_reward']:.3f} → {rewards['last_reward']:.3f}")
 
-    return _whole_folder(places.enhancer / "grpo", write)
+    return whole_folder(places.enhancer / "grpo", write)
 
 
 def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
@@ -169,7 +169,7 @@ def _enhancer_start(run: Context, plan: RoundPlan) -> str:
     return str(fetched(own)) if own and (own / "config.json").exists() else run.preset.enhancer.backend
 
 
-def _whole_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+def whole_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill a folder that appears whole or not at all; a finished one is kept."""
     if not (folder / "config.json").exists():
         final = mirror(folder)

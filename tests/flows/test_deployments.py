@@ -41,7 +41,10 @@ def test_the_file_is_the_generated_one():
 
 def test_every_deployment_is_a_flow_that_takes_its_parameters():
     written = {d["name"]: d for d in yaml.safe_load(prefect_yaml())["deployments"]}
-    assert {n: d["schedules"][0]["cron"] for n, d in written.items()} == {s.name: s.cron for s in SCHEDULES}
+    schedules = {n: d["schedules"][0] for n, d in written.items()}
+    assert {n: (s["cron"], s.get("active", True)) for n, s in schedules.items()} == {
+        s.name: (s.cron, s.active) for s in SCHEDULES
+    }
     for schedule in SCHEDULES:
         deployment, scheduled = written[schedule.name], flow(schedule)
         assert deployment["entrypoint"] == f"{scheduled.fn.__module__}.{scheduled.fn.__name__}"
@@ -66,6 +69,8 @@ def test_serve_gives_each_flow_its_own_parameters_of_the_job(tmp_path: Path):
     assert "rounds" not in served["round-w"].parameters  # a scheduled run makes one more than there are
     assert served["maintenance-w"].tags == ["flywheel", "maintenance"]
     assert served["curate-w"].parameters["source"] == "/data/photos"
+    assert served["distil-w"].schedules == [] and len(served["curate-w"].schedules) == 1
+    assert served["enhancer-w"].parameters == {"workspace": root, "preset": "demo"}
 
 
 def deploy_all(server: dict[str, str], tmp_path: Path, workspace: Workspace) -> dict[str, str]:
