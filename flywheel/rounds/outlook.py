@@ -58,6 +58,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         plan,
         known,
         images=context.images,
+        prompts=len(context.suite),
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
