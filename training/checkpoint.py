@@ -178,8 +178,7 @@ def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
     files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
-    # Last: a checkpoint that was trained on from another one takes over that one's configuration.
-    write_json(temporary / "config.json", {**config, "format": FORMAT, "files": files})
+    write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
     os.replace(temporary, path)
 
 
