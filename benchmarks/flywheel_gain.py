@@ -169,17 +169,17 @@ def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
         context = finish(options, "gain", seed=seed, rounds=number, base_steps=options.base_steps)
         plan = RoundPlan.read(context.workspace.round(number).plan)
         verdict = RoundResult.read(context.workspace.round(number).result).verdict
-        rounds = {r["checkpoint"]: r["round"] for r in context.rows("rounds")}
+        targets = tuple(m.slice for m in plan.requests)
         results = {
-            "incumbent": load_results(context.workspace, rounds[plan.incumbent], "candidate"),
+            "incumbent": load_results(context.workspace, steps.incumbent_round(context, plan), "candidate"),
             "targeted": load_results(context.workspace, number, "candidate"),
         }
-        if plan.targets:
+        if targets:
             results |= {
                 "no data": load_results(context.workspace, number, "control"),
                 "untargeted": untargeted(context, plan),
             }
-        rows.append({"seed": seed, "round": number, "targets": plan.targets, "verdict": verdict, "results": results})
+        rows.append({"seed": seed, "round": number, "targets": targets, "verdict": verdict, "results": results})
     return rows
 
 

@@ -151,10 +151,9 @@ def _checkpoint(workspace: Workspace, name: str) -> dict[str, Any] | None:
         names = {p.as_posix() for p in (path, path.parent)} | {path.parent.name}
         if wanted in names:
             return row
-        ours = [
-            p for p in workspace.path("checkpoints").glob(f"{workspace.round(row['round']).name}-*/*") if p.is_dir()
-        ]
-        for other in map(workspace.relative, ours):
+        ours = workspace.path("checkpoints").glob(f"{workspace.round(row['round']).name}-*/*")
+        finals_first = sorted((p for p in ours if p.is_dir()), key=lambda p: (p.name != "final", str(p)))
+        for other in map(workspace.relative, finals_first):
             folder = Path(other).parent
             if wanted in (other, folder.as_posix(), folder.name):
                 return row | {"path": other}

@@ -59,7 +59,9 @@ def plan(
 def _planned_step(step: dict[str, Any]) -> dict[str, Any]:
     amounts = [f"{step[k]} {k}" for k in ("samples", "prompts", "updates") if step.get(k)]
     shown = {"track": step["track"] or "all", "kind": step["kind"], "amount": ", ".join(amounts) or "–"}
-    return shown | {"cases": step["cases"], "cost": _spent(step["cost"]), "reason": step["reason"]}
+    hours = step["cost"]["cpu_hours"]
+    cost = "unknown" if hours is None else f"{hours:.2f}" if hours else "–"
+    return shown | {"cases": step["cases"], "cpu_hours": cost, "reason": step["reason"]}
 
 
 def _spent(cost: dict[str, Any]) -> str:

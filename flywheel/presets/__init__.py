@@ -65,11 +65,11 @@ class Attribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How routed cases become a data quota."""
+    """How routed cases become a data quota, and how many of them make an RL run."""
 
     remedy_share: float  # share of rows that serves cases, among the next round's rows without the kept ones
-    max_targets: int  # capabilities served in one round, those with most cases first
-    min_cases: int  # a capability with fewer open cases is not served
+    max_targets: int  # capabilities served with data in one round, those with most cases in sparse regions first
+    min_cases: int  # a capability with fewer open cases is not served with data; RL needs as many in all
     samples: int  # remedy samples of one round, over all targets
     kept_share: float = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
     retrieval_similarity: float = 0.6  # least cosine between prompt and caption

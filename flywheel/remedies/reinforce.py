@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core.errors import UsageError
 from flywheel.remedies.prompts import hold_out
 from flywheel.signals.suite import load_suite
 
@@ -56,6 +57,19 @@ def local_rewards(names: Sequence[str], scorers: Mapping[str, Mapping[str, Any]]
     from flywheel.remedies.rewards import Local
 
     return Local(tuple(dict.fromkeys(names)), scorers)
+
+
+def missing_rewards(names: Iterable[str], scorers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """{reward that cannot be computed here: why}, such as one whose weights are not configured."""
+    from curation.scorers import Unavailable
+
+    missing = {}
+    for name in dict.fromkeys(names):
+        try:
+            local_rewards((name,), scorers)
+        except (UsageError, Unavailable) as error:
+            missing[name] = str(error)
+    return missing
 
 
 def reward_line(line: Mapping[str, Any]) -> str:

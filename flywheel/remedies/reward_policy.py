@@ -46,11 +46,11 @@ def adjust(
     capability. cases: open RL cases; failed: {case id: verifiers that failed}; suite: shows which verifier judges which
     capability; previous: the last outcome; regressed: capabilities that got worse at the last gate.
     """
-    judged = sorted({(c["capability"], _reward_of(c["verifier"])) for p in suite for c in p.checks})
+    judged = sorted({(c["capability"], reward_of(c["verifier"])) for p in suite for c in p.checks})
     rewards, capabilities = sorted({v for _, v in judged}), sorted({c for c, _ in judged})
     of = {c: [v for k, v in judged if k == c] for c in capabilities}
     log = []
-    pressure = Counter(r for c in cases for v in failed.get(c.case_id, ()) if (r := _reward_of(v)) in rewards)
+    pressure = Counter(r for c in cases for v in failed.get(c.case_id, ()) if (r := reward_of(v)) in rewards)
     total = sum(pressure.values())
     raw = {}
     for v in rewards:
@@ -162,7 +162,8 @@ def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
     return [{"verifier": "text", "capability": capability, "text": text}] if text else []
 
 
-def _reward_of(verifier: str) -> str:
+def reward_of(verifier: str) -> str:
+    """The reward that a verifier's failures raise."""
     return REWARD_OF.get(verifier, INSTRUCTION)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,11 @@ from flywheel.core.records import RoundPlan, RoundResult
 from flywheel.remedies import enhancer_data as enhancer
 from flywheel.remedies import reward_policy
 from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.reinforce import missing_rewards
 from flywheel.remedies.retrieval import captions, nearest
 from flywheel.rounds import promotion
 from flywheel.rounds.steps import Context
+from flywheel.rounds.tracks import scorer_options
 from flywheel.signals.results import load_signals
 
 
@@ -56,9 +59,16 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
             failed.setdefault(case_id(s["prompt_id"], s["capability"]), set()).add(s["verifier"])
     last = max(run.rows("rounds"), key=lambda r: r["round"])
     result = RoundResult.of(json.loads(last["result"]), f"round {last['round']}")
+    scorers = scorer_options(run.preset.evaluation.scorers)
+    missing = missing_rewards((reward_policy.reward_of(c["verifier"]) for p in run.suite for c in p.checks), scorers)
+    for name, why in missing.items():
+        run.progress.say(f"reward {name} is not available: {why}")
+    judged = [replace(p, checks=tuple(_scored(p.checks, missing))) for p in run.suite]
+    if not any(p.checks for p in judged):
+        return
     rule = reward_policy.adjust(
         cases,
-        run.suite,
+        judged,
         failed,
         settings=run.preset.rewards,
         previous=_previous_rewards(run, plan.round),
@@ -83,6 +93,11 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
         retrieved=retrieved,
         seed=plan.seed,
     )
+
+
+def _scored(checks: Iterable[dict[str, Any]], missing: Collection[str]) -> list[dict[str, Any]]:
+    """The checks whose reward can be computed."""
+    return [c for c in checks if reward_policy.reward_of(c["verifier"]) not in missing]
 
 
 def _previous_rewards(run: Context, number: int) -> dict[str, Any] | None:

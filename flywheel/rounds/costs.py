@@ -111,29 +111,32 @@ def estimate(
     known: Mapping[str, Mapping[str, float]],
     *,
     images: int,
+    prompts: int = 0,
     review_seconds: float,
     reviews: int,
 ) -> dict[str, Any]:
     """The estimated cost of a plan: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
 
-    known: `rates`; images: of one evaluation; reviews: per sample, 0 for unattended runs. Hours are None while a step
-    has no measured rate; `unmeasured` lists those steps.
+    known: `rates`; images: of one evaluation; prompts: of the suite, drawn once for the candidate without its RL and
+    for the student; reviews: per sample, 0 for unattended runs. Hours are None while a step has no measured rate;
+    `unmeasured` lists those steps.
     """
     trained = 2 if plan.requests else 1
-    drawn = trained + bool(plan.steps and plan.updates("rl", "grpo")) + bool(plan.updates(None, "distil"))
+    others = bool(plan.steps and plan.updates("rl", "grpo")) + bool(plan.updates(None, "distil"))
+    drawn = images * trained + prompts * others
     samples = sum(m.samples or 0 for m in plan.mix)
     units = {
         **{step: n for remedy in plan.remedies for step, n in units_of(remedy).items()},
         "collect": samples,
         "train": plan.steps * trained,
-        "evaluate": images * drawn,
+        "evaluate": drawn,
         "route": plan.cases_open,
     }
     unmeasured = sorted(step for step, n in units.items() if n and step not in known)
     return {
         "samples": samples,
         "optimiser_steps": units["train"],
-        "images": images * drawn,
+        "images": drawn,
         **_hours(units, known),
         "review_minutes": samples * reviews * review_seconds / 60,
         "unmeasured": unmeasured,

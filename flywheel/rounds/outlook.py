@@ -60,6 +60,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         plan,
         known,
         images=context.images,
+        prompts=len(context.suite),
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
@@ -123,7 +124,8 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
             {"what": k, "a": plans[0].get(k), "b": plans[1].get(k)}
             for k in _PINNED
             if plans[0].get(k) != plans[1].get(k)
-        ],
+        ]
+        + _different_systems(workspace, a, b),
         "data": [
             {"round": n, "capability": c, **counts} for n in (a, b) for c, counts in _remedies(workspace, n).items()
         ],
@@ -134,6 +136,13 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
         "fixed": changed(False),
         "broken": changed(True),
     }
+
+
+def _different_systems(workspace: Workspace, a: int, b: int) -> list[dict[str, Any]]:
+    """What differs between the systems of two rounds, beside their checkpoints."""
+    first, second = (systems.read(workspace, n).as_dict() for n in (a, b))
+    names = ("enhancer", "side", "steps", "cfg", "schedule", "student")
+    return [{"what": f"system {k}", "a": first[k], "b": second[k]} for k in names if first[k] != second[k]]
 
 
 def _remedies(workspace: Workspace, number: int) -> dict[str, dict[str, int]]:

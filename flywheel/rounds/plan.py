@@ -142,10 +142,9 @@ def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
 
 
 def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> Remedy:
-    """The remedy of the RL track."""
+    """The remedy of the RL track: one run for all its capabilities, as their prompts are mixed."""
     empty = Remedy(track="rl", kind="grpo", prompts=0, updates=0, reason="")
     able = [c for c in cases if c.capability in known.judged]
-    targets = _targets(able, preset)
     if not trained:
         return replace(empty, reason="no incumbent yet: there is no case to serve")
     if not cases:
@@ -155,13 +154,13 @@ def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> R
     if not able:
         names = ", ".join(sorted({c.capability for c in cases}))
         return replace(empty, reason=f"not available: no prompts whose pictures can be judged for {names}")
-    if not targets:
-        return replace(empty, reason=_few(able, preset))
-    served = [c for c in able if c.capability in targets]
-    counts = Counter(c.capability for c in served)
+    if len(able) < preset.plan.min_cases:
+        return replace(empty, reason=f"{len(able)} open cases on the track, fewer than {preset.plan.min_cases}")
+    counts = Counter(c.capability for c in able)
+    targets = tuple(sorted(counts, key=lambda c: (-counts[c], c)))
     why = "; ".join(f"{t}: {counts[t]} open cases that some seeds pass" for t in targets)
     prompts, updates = preset.rewards.prompts, preset.rewards.updates
-    return _serving(replace(empty, prompts=prompts, updates=updates, targets=tuple(targets), reason=why), served)
+    return _serving(replace(empty, prompts=prompts, updates=updates, targets=targets, reason=why), able)
 
 
 def _enhancer(cases: Sequence[Case], preset: Preset, trained: bool) -> tuple[Remedy, Remedy]:
@@ -203,10 +202,10 @@ def _distil(preset: Preset) -> Remedy:
     return Remedy(kind="distil", prompts=settings.prompts, updates=settings.updates, reason=why)
 
 
-def _targets(cases: Sequence[Case], preset: Preset, weight: Mapping[str, float] | None = None) -> list[str]:
-    """Capabilities with enough cases, those with most weight (default: cases) first, as many as a round serves."""
+def _targets(cases: Sequence[Case], preset: Preset, weight: Mapping[str, float]) -> list[str]:
+    """Capabilities with enough cases, those with most weight first, as many as a round serves with data."""
     counts = Counter(c.capability for c in cases)
-    ranked = sorted(counts, key=lambda c: (-(weight or counts)[c], c))
+    ranked = sorted(counts, key=lambda c: (-weight[c], c))
     return [c for c in ranked if counts[c] >= preset.plan.min_cases][: preset.plan.max_targets]
 
 

@@ -1,4 +1,4 @@
-"""Promotion: the incumbent is a fold over the gate's verdicts and people's decisions."""
+"""Promotion: the system in service is a fold over the gate's verdicts and people's decisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from flywheel.rounds import routing
+from flywheel.rounds import routing, systems
 from flywheel.signals.results import load_results
 
 Row = Mapping[str, Any]
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Promoted:
-    """A promoted candidate and the round that trained it."""
+    """A promoted candidate, and the round that made it: `flywheel.rounds.systems.read` gives its system."""
 
     round: int
     checkpoint: str  # workspace path
@@ -65,8 +65,9 @@ def require_incumbent(workspace: Workspace) -> Promoted:
 def decide(workspace: Workspace, kind: str, round_: int, *, by: str, why: str) -> dict[str, Any]:
     """Record a person's `promote` or `reject` of a round's candidate, or `rollback` to it, and update the cases.
 
-    Returns the decision and the resulting incumbent. Errors: `UsageError` for an unknown round, a rollback to a round
-    that is not promoted, a promotion of the incumbent, a missing name or reason, and a simultaneous decision.
+    Returns the decision, the resulting incumbent and the id of its system. Errors: `UsageError` for an unknown round, a
+    rollback to a round that is not promoted, a promotion of the incumbent, a missing name or reason, and a simultaneous
+    decision.
     """
     if not by.strip() or not why.strip():
         raise UsageError("give the decision maker and the reason: --by NAME --why TEXT")
@@ -88,7 +89,8 @@ def decide(workspace: Workspace, kind: str, round_: int, *, by: str, why: str) -
         raise UsageError("somebody else decided at the same time: check `flywheel round status`, then decide again")
     settle(workspace)
     promoted = incumbent(workspace)
-    return decision | {"incumbent": promoted.checkpoint if promoted else None}
+    system = systems.read(workspace, promoted.round).id if promoted else None
+    return decision | {"incumbent": promoted.checkpoint if promoted else None, "system": system}
 
 
 def rollback_target(workspace: Workspace) -> int:

@@ -196,7 +196,8 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
         student = step("distil", tracks.distil, plan, arms["candidate"], units=updates)
     drawn = step("assemble", tracks.assemble, plan, arms, enhancer, student)
     for arm, system in drawn.items():
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=context.images)
+        images = context.images if arm in steps.ARMS else len(context.suite)
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=images)
     step("gate", steps.gate, plan, drawn["candidate"])
     step("route", steps.route, plan, units=int)
 

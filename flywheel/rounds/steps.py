@@ -41,6 +41,8 @@ from flywheel.signals.suite import Prompt, copy_suite, load_suite
 if TYPE_CHECKING:
     from curation.run import Curated, StageReport
 
+ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
+
 
 @dataclass(frozen=True)
 class Context:
@@ -62,7 +64,7 @@ class Context:
 
     @property
     def images(self) -> int:
-        """Number of pictures that one evaluation draws."""
+        """Number of pictures that the evaluation of a candidate or a control draws."""
         return len(self.suite) * self.preset.evaluation.pictures
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
@@ -173,6 +175,10 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
     pinned = RoundPlan.read(path)
     if pinned.code != code_version():
         run.progress.say(f"round {number} was planned with code {pinned.code} and continues with {code_version()}")
+    for remedy in pinned.remedies:
+        amounts = {k: getattr(remedy, k) for k in ("samples", "prompts", "updates")}
+        asked = ", ".join(f"{n} {name}" for name, n in amounts.items() if n)
+        run.progress.say(f"{remedy.track or 'all'}, {remedy.kind}: {asked + '; ' if asked else ''}{remedy.reason}")
     return pinned
 
 
@@ -290,13 +296,16 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
 
     torch.set_num_threads(run.preset.threads)
     folder = run.workspace.round(plan.round).samples(arm)
+    settings = systems.evaluation(system, run.preset.evaluation)
+    if arm not in ARMS:
+        settings = replace(settings, pictures=1)  # no gate decides on it: enough to show what a step did
     results = evaluation.evaluate(
         run.workspace,
         run.suite,
         run.workspace.path(system.checkpoint),
         round_=plan.round,
         arm=arm,
-        settings=systems.evaluation(system, run.preset.evaluation),
+        settings=settings,
         rewritten=systems.rewritten(run.workspace, system, run.suite, folder),
         seed=plan.seed,
         progress=run.progress,

@@ -16,6 +16,8 @@ ROUND = {
     "targets": ["color"],
     "fixed": ["c1", "c2"],
     "broken": [],
+    "other_failure_rates": {"data": {"color": 0.5, "count": 0.5}, "student": {"color": 0.25, "count": 1.0}},
+    "student": {"verdict": "REJECT"},
 }
 
 
@@ -38,6 +40,7 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
         "control_failure_rate": {},
         "targets": [],
         "fixed": [],
+        "other_failure_rates": {},
     }
     counts = {"input": 9, "admitted": 6, "dropped": 2, "quarantined": 1}
     paths = {"report": "r.html", "shards": "m.json", "checkpoints": ("c1", "c2"), "sql": "flywheel sql"}
@@ -46,6 +49,8 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
     second = shown[shown.index("Round 2") :]
     assert "Round 1: PROMOTE" in shown and "color (targeted)" in second
     assert "75%" in second and "25%" in second and "fixed 2: c1 c2" in second
+    assert "RL, on the candidate alone: color 50% → 25%" in shown
+    assert "student: worse than its teacher; count 50% → 100%" in shown
     assert "9 input = 6 admitted + 2 dropped + 1 quarantined" in shown
     assert "checkpoints  c1 c2" in shown and "61 s, peak memory 3.0 GiB" in shown
 

@@ -103,3 +103,12 @@ def test_scarcity_decides_the_quota():
         4 * count.share, 1e-3
     )
     assert "density is at percentile 24" in count.reason
+
+
+def test_one_rl_run_serves_all_capabilities_of_the_track_if_they_have_enough_cases_together():
+    cases = detected([signal(f"{c}{i}", c, False) for c in ("count", "text", "color") for i in range(2)], track="rl")
+    known = Known(judged={"count", "text", "color"})
+    plan = make_plan(list(cases.values()), pins("a"), round_=2, preset=TRAINING, known=known)
+    assert plan.targets == ("color", "count", "text") and plan.remedy("rl", "grpo").cases == 6
+    few = make_plan(list(cases.values())[:2], pins("a"), round_=2, preset=TRAINING, known=known)
+    assert few.targets == () and "fewer than 4" in few.remedy("rl", "grpo").reason and few.waiting == {"rl": 2}

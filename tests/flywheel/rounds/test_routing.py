@@ -106,33 +106,35 @@ def reported(world: tuple[Workspace, Path], tmp_path: Path) -> tuple[Workspace, 
 
 def test_every_kind_of_signal_reaches_closed_or_a_person(reported: tuple[Workspace, Path], server: Server):
     workspace, checkpoint = reported
+    system = System(checkpoint=workspace.relative(checkpoint), side=32, steps=1)
     preset = load_preset("quick")
     judge = {"url": server.url, "model": "judge"}
     evaluation = replace(preset.evaluation, side=32, steps=1, judge=judge)
     preset = replace(preset, attribution=Attribution(seeds=1, enhanced_seeds=0), evaluation=evaluation)
     ratings = dict.fromkeys(("success", "no_overediting", "natural", "no_artifacts"), 9)
     server.replies = [lambda: (200, ratings if "Rate from 0 to 10" in str(server.requests[-1]) else YES)]
-    route(workspace, [], checkpoint, lambda: CAPTIONS, round_=1, preset=preset, seed=0)
+    route(workspace, [], system, lambda: CAPTIONS, round_=1, preset=preset, seed=0)
     cases = {c.prompt: c for c in load_cases(workspace).values()}
     kinds = {r["kind"] for r in Ledger(workspace, "signals").rows()}
     assert kinds == {"feedback", "arena", "mining", "evaluation"} and len(cases) == 6
     lost = cases.pop("make it snow")
     assert lost.track == "human" and all(c.track == "rl" for c in cases.values()), cases  # the judge passes all seeds
 
-    evaluate_cases(workspace, [], checkpoint, round_=2, preset=preset, seed=5)
-    evaluate_cases(workspace, [], checkpoint, round_=2, preset=preset, seed=5)  # resumed
+    evaluate_cases(workspace, [], system, round_=2, preset=preset, seed=5)
+    evaluate_cases(workspace, [], system, round_=2, preset=preset, seed=5)  # resumed
     record_retest(workspace, 2)
     assert {c.prompt for c in load_cases(workspace).values() if c.status == "closed"} == cases.keys()
 
 
 def test_without_a_judge_every_kind_of_signal_has_checks_or_goes_to_a_person(reported: tuple[Workspace, Path]):
     workspace, checkpoint = reported
+    system = System(checkpoint=workspace.relative(checkpoint), side=32, steps=1)
     sign = Feedback(event_id="s", thumbs="down", prompt='a sign, "OPEN"')
     feedback.record(workspace, [sign], key="sign")
     preset = load_preset("quick")
     evaluation = replace(preset.evaluation, side=32, steps=1)
     preset = replace(preset, attribution=Attribution(seeds=1, enhanced_seeds=0), evaluation=evaluation)
-    route(workspace, [], checkpoint, lambda: CAPTIONS, round_=1, preset=preset, seed=0)
+    route(workspace, [], system, lambda: CAPTIONS, round_=1, preset=preset, seed=0)
     tracks = {c.prompt: c.track for c in load_cases(workspace).values()}
     assert tracks.pop(sign.prompt) not in (None, "unsure") and len(Ledger(workspace, "probes").rows()) == 1
     assert tracks.pop("two dogs") in (None, "unsure", "human") and set(tracks.values()) == {"human"}

@@ -13,6 +13,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.progress import Progress
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Review, load_preset
 from flywheel.remedies.review import Queue
@@ -59,7 +60,7 @@ def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_pa
         workspace, Job(workspace=str(workspace.root), source="/none"), load_preset("demo"), Progress()
     )
     plan = round_plan(3, incumbent="checkpoints/2")
-    steps.gate(context, plan, workspace.path("checkpoints", "3"))
+    steps.gate(context, plan, System(checkpoint="checkpoints/3"))
     row = Ledger(workspace, "rounds").rows()[-1]
     assert row["verdict"] == "HOLD" and "incumbent was changed" in json.loads(row["result"])["reason"]
     assert incumbent(workspace).round == 1

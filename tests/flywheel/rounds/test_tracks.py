@@ -11,6 +11,7 @@ import pytest
 
 from flywheel.cases.events import load_cases
 from flywheel.catalog.lineage import why
+from flywheel.core.files import file_digest, read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.records import RoundResult, System
 from flywheel.core.workspace import Workspace
@@ -54,6 +55,9 @@ def test_rl_cases_are_served_by_rl_and_the_candidate_is_judged_with_its_student(
     assert result.system["id"] == system.id and result.student["verdict"] in ("PROMOTE", "HOLD", "REJECT")
     remedied = [e for e in Ledger(workspace, "case_events").rows() if e["kind"] == "remedied"]
     assert len(remedied) == 3 and {e["track"] for e in remedied} == {"rl"}
+    for drawn in (system.checkpoint, student.checkpoint):  # each lists its own files, not its parent's
+        for name, listed in read_json(workspace.path(drawn, "config.json"))["files"].items():
+            assert listed["sha256"] == file_digest(workspace.path(drawn, name))
     assert "rewards on prompts that were not trained on: instruction" in told
     (_, last) = summarise(workspace, 1.0).rounds
     assert last.system == system.as_dict() and last.other_failure_rates.keys() == {"student"}
