@@ -95,6 +95,10 @@ class Clip:
                 rows[number] = network.columns(image, text if items[number].caption else None)
         return rows
 
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Normalised embeddings of texts, float32 [N, D], in the space of the pictures."""
+        return _network(self.weights).encode_texts(texts)
+
 
 @dataclass(frozen=True)
 class Weights:

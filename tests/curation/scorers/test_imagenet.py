@@ -12,7 +12,8 @@ from tests.curation.corpus import encoded, texture
 
 
 def test_classes_come_best_first_and_a_bad_picture_costs_its_own_row() -> None:
-    broken, row, thin = load("imagenet").score([Item(b""), Item(encoded(texture(1))), Item(encoded(texture(1, 600, 9)))])
+    pictures = (b"", encoded(texture(1)), encoded(texture(1, 600, 9)))
+    broken, row, thin = load("imagenet").score([Item(p) for p in pictures])
     assert isinstance(broken, BadImage)
     for values in (row, thin):
         assert len(values["classes"]) == len(values["probabilities"]) == MOST
