@@ -40,6 +40,8 @@ ROOM = {
     "blocks": 0.4,
 }
 AMOUNT = 0.6
+LEAST_STRENGTH = 0.5  # rooms that the strongest change must measure; a fainter edit is none
+SHRUNK = 0.8  # rooms shrink to so much of the strength of an edit that is fainter than they are
 LESS_ALIKE = {"layout": 0.1, "fine_likeness": 0.4, "likeness": 0.15, "least_likeness": 0.25}  # than by the true edit
 STRONGEST_BLOCKS = 1.0  # log2: a stronger grid says no more
 
@@ -104,14 +106,16 @@ def asked(reference: np.ndarray, result: np.ndarray) -> dict[str, list[float]] |
     """Range of each measure that an edit must lie in to be the one from `reference` to `result`, RGB uint8 [H, W, 3].
 
     What the true edit changed must change in its direction and by about its amount; all else must stay, and the
-    pictures be nearly as alike. None if leaving the picture as it is lies in all ranges: the edit is hardly visible.
+    pictures be nearly as alike. A faint edit leaves less room, so that the picture as it was never passes. None if the
+    edit is hardly visible.
     """
     true = changes(reference, result)
-    if all(abs(true[name]) <= room for name, room in ROOM.items()):
+    strength = max(abs(true[name]) / room for name, room in ROOM.items())
+    if strength < LEAST_STRENGTH:
         return None
     ranges = {}
-    for name, least in ROOM.items():
-        room = max(least, AMOUNT * abs(true[name]))
+    for name, most in ROOM.items():
+        room = max(most * min(1.0, SHRUNK * strength), AMOUNT * abs(true[name]))
         ranges[name] = [round(true[name] - room, 4), round(true[name] + room, 4)]
     return ranges | {name: [round(true[name] - less, 4), 1.01] for name, less in LESS_ALIKE.items()}
 

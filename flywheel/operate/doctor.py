@@ -149,10 +149,14 @@ def _font() -> str:
 
 
 def _clip() -> Line:
-    advice = (
-        "set model and pretrained in [scorers.clip] of your policy to use image-text alignment, NSFW and aesthetics"
-    )
-    return Line("CLIP weights", WARNING, "not included; filters that need them are not applied", advice)
+    from flywheel.core.weights import catalogue, folder
+
+    if missing := [w.name for w in catalogue().values() if not w.present]:
+        advice = "run `flywheel weights pull`; the first run with a network fetches them too"
+        return Line(
+            "CLIP weights", WARNING, f"not in {folder()}: {', '.join(missing)}; their filters are not applied", advice
+        )
+    return Line("CLIP weights", OK, str(folder()))
 
 
 def _tried(name: str, attempt: Callable[[], str], advice: str) -> Line:
