@@ -178,7 +178,7 @@ def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
     files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
-    write_json(temporary / "config.json", {"format": FORMAT, "files": files, **config})
+    write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
     os.replace(temporary, path)
 
 
