@@ -80,7 +80,7 @@ def test_edits_start_from_the_picture_before_and_wanted_ones_come_first(tmp_path
         write_parquet(tmp_path / f"{task}.parquet", pa.Table.from_pylist([r | empty for r in part], schema=SHARD))
         files.append(ShardFile(path=f"{task}.parquet", task=task, references=0, rows=len(part), **layout))
     Manifest(snapshot="s", files=tuple(files)).write(tmp_path / "manifest.json")
-    shown = list(pictures(tmp_path / "manifest.json", 64, ["plain"]))
+    shown = list(pictures(tmp_path / "manifest.json", (64,), ["plain"]))
     assert shown == [("plain", picture(1)), ("edit", picture(3))]
     assert Image.open(io.BytesIO(shown[0][1])).size == (64, 64)
-    assert [i for i, _ in pictures(tmp_path / "manifest.json", 64, ["edit"])] == ["edit", "plain"]
+    assert [i for i, _ in pictures(tmp_path / "manifest.json", (64,), ["edit"])] == ["edit", "plain"]
