@@ -15,10 +15,9 @@ TESTED_ELSEWHERE = {
 UNTESTED = {
     "curation/decide/sound.py",
     "curation/decide/withheld.py",
-    "curation/scorers/change.py",
-    "curation/scorers/imagenet.py",
     "curation/scorers/photo.py",
-    "curation/verify/objects.py",
+    "flywheel/remedies/candidates.py",
+    "flywheel/remedies/reinforce.py",
     "flywheel/signals/pool_suite.py",
     "flywheel/signals/results.py",
 }

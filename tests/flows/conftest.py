@@ -58,8 +58,7 @@ def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         server.start()
         yield server
     finally:
-        server.process.terminate()
-        server.process.wait()
+        server.kill()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ ROUND = {
     "verdict": "PROMOTE",
     "failure_rate": {"color": 0.25, "count": 0.5},
     "control_failure_rate": {"color": 0.5},
+    "other_failure_rates": {},
     "targets": ["color"],
     "fixed": ["c1", "c2"],
     "broken": [],

@@ -69,7 +69,7 @@ with cluster():
         out_dir=str(folder / "run"),
         sources=[{"manifest": curated.manifest}],
         recipe=recipe("tiny").change(
-            batch={64: 8}, resolution={64: 64}, checkpoint_every=10, validate_every=30
+            batch={64: 4}, resolution={64: 64}, checkpoint_every=10, validate_every=30
         ).to_dict(),
         steps=steps,
         seed=0,

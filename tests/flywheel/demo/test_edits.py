@@ -51,5 +51,5 @@ def test_no_variant_changes_nothing() -> None:
 def test_a_word_edit_asks_for_the_new_word() -> None:
     edit = reword_edits().variants[0]
     sample = reword_edits().render(edit, random.Random(0))
-    assert sample.checks == ({"verifier": "text", "capability": "text_editing", "text": edit.after.word},)
+    assert sample.checks[0] == {"verifier": "text", "capability": "text_editing", "text": edit.after.word}
     assert f'"{edit.before.word}"' in sample.caption and f'"{edit.after.word}"' in sample.caption

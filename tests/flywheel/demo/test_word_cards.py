@@ -37,5 +37,5 @@ def test_the_recipe_asks_for_the_word_of_each_card() -> None:
     recipe = word_cards()
     assert len(set(recipe.variants)) == len(recipe.variants) == len(WORDS) * len(INKS) * len(BACKGROUNDS)
     sample = recipe.render(Word("KEY", "red", "white"), random.Random(0))
-    assert sample.checks == ({"verifier": "text", "capability": "typography", "text": "KEY"},)
+    assert sample.checks[0] == {"verifier": "text", "capability": "typography", "text": "KEY"}
     assert sample.image == draw_word(Word("KEY", "red", "white"), random.Random(0))
