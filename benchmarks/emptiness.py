@@ -54,7 +54,7 @@ def emptiness(
         return sign * np.array(found, float)
 
     bounds = {
-        score: sign * threshold(values(SOUND, score, sign), values(for_, score, sign))
+        score: sign * float(threshold(*_as_many(values(SOUND, score, sign), values(for_, score, sign))))
         for score, (sign, for_) in SCORES.items()
     }
 
@@ -72,6 +72,11 @@ def emptiness(
         bounds=bounds,
         pictures=sum(len(found) for kind, found in falls.items() if kind in SOUND),
     )
+
+
+def _as_many(clean: np.ndarray, defect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with the defects repeated until they are as many: precision depends on what is drawn how often."""
+    return clean, np.tile(defect, max(1, len(clean) // max(1, len(defect))))
 
 
 def _share(falls: Mapping[str, Sequence[bool]], kinds: Mapping[str, Draw]) -> float:

@@ -30,7 +30,12 @@ READABLE_SIDE = 320  # pixels: pictures with a smaller short side are enlarged b
 MAX_SIDE = 2560  # pixels: largest long side that is read; larger pictures are reduced, and none is enlarged beyond it
 _TALL = 1.5  # height over width from which the engine treats a box as a rotated line
 _SURE = 0.85  # confidence that only upright text reaches (measured: upright at least 0.96, rotated at most 0.84)
-_ENOUGH = 10.0  # sure characters needed to turn a picture: one rotated label is not enough
+_ENOUGH = 10  # sure characters needed to tell how a picture stands
+_COLUMNAR = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "MONGOLIAN")  # scripts that may run downwards
+_LINES = 2  # lines that must agree before a picture is turned
+_UPRIGHT = 0.1  # share of upright text, of the text that lies, with which a picture is still turned
+_SIZES = 1.3  # ratio of heights, and …
+_FLUSH = 0.2  # … distance of their ends, as a multiple of the height, within which lines are set as one block
 
 
 @dataclass(frozen=True)
@@ -99,30 +104,59 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
 
     The engine reads upside-down text with low confidence, but rotates tall boxes itself. Two readings, as is and upside
     down, therefore cover all four turns. Turn and doubt are None without enough sure text. Doubt is the share of the
-    sure text that would need another turn; 0 if the picture is not turned.
+    sure text that would need another turn; 0 if the picture is not turned, which takes the agreement of several lines.
     """
     reading = read_text(image)
     sure = _sure(reading, 0, 270)
-    unsure = sum(len(comparable(line.text)) for line in reading.lines) - sure[0]
-    if unsure > sure[0]:  # most of the text is unsure as is
-        reversed_ = read_text(image.transpose(Image.Transpose.ROTATE_180))
-        sure |= _sure(reversed_, 180, 90)
-    turn = max(sure, key=lambda degrees: (sure[degrees], -degrees))
-    if sure[turn] < _ENOUGH:
+    if _weight(reading.lines) > 2 * _weight(*sure.values()):  # most of the text is unsure as is
+        sure |= _sure(read_text(image.transpose(Image.Transpose.ROTATE_180)), 180, 90)
+    weights = {degrees: _weight(lines) for degrees, lines in sure.items()}
+    turn = max(weights, key=lambda degrees: (weights[degrees], -degrees))
+    if weights[turn] < _ENOUGH:
         return reading, None, None
-    if turn == 0:
+    if not _agree(sure[turn], turn) or weights[0] > _UPRIGHT * weights[turn]:
         return reading, 0, 0.0
-    doubt = 1 - sure[turn] / sum(sure.values())
+    doubt = 1 - weights[turn] / sum(weights.values())
     return read_text(turned(image, turn)), turn, doubt
 
 
-def _sure(reading: Reading, wide: int, tall: int) -> dict[int, float]:
-    """Number of sure characters by the turn that makes them upright: `wide` for wide boxes, `tall` for tall ones."""
-    sure = {wide: 0.0, tall: 0.0}
-    for line in reading.lines:
-        weight = max(0.0, line.confidence - _SURE) / (1 - _SURE)
-        sure[tall if line.tall else wide] += weight * len(comparable(line.text))
-    return sure
+def _sure(reading: Reading, wide: int, tall: int) -> dict[int, list[TextLine]]:
+    """Sure lines by the turn that makes them upright: `wide` for wide boxes, `tall` for tall ones.
+
+    Tall lines of a script that is also set in columns say nothing: the engine reads them either way.
+    """
+    lines = [line for line in reading.lines if line.confidence > _SURE]
+    return {wide: [n for n in lines if not n.tall], tall: [n for n in lines if n.tall and not _columnar(n.text)]}
+
+
+def _columnar(text: str) -> bool:
+    """Whether most letters are of a script that may run from top to bottom."""
+    letters = scripts(text)
+    return 2 * sum(letters[s] for s in _COLUMNAR) > letters.total()
+
+
+def _weight(*groups: Sequence[TextLine]) -> int:
+    """Number of characters of some lines."""
+    return sum(len(comparable(line.text)) for lines in groups for line in lines)
+
+
+def _agree(lines: Sequence[TextLine], turn: int) -> bool:
+    """Whether lines are evidence that the picture lies: upside down two of them, on their side two set as one block.
+
+    Book spines, axis labels and banners run sideways in upright pictures, but each in its own place and size.
+    """
+    if turn == 0 or len(lines) < _LINES:
+        return False
+    if turn == 180:
+        return True
+    height = float(np.median([line.height for line in lines]))
+    alike = [line for line in lines if height / _SIZES <= line.height <= height * _SIZES]
+    ends = np.array([(line.corners[:, 1].min(), line.corners[:, 1].max()) for line in alike])
+    edges = np.stack([ends[:, 0], ends.mean(axis=1)])  # set flush where the text begins, at the top as read, or centred
+    near = np.abs(edges[:, :, None] - edges[:, None]) <= _FLUSH * height
+    block = near[np.unravel_index(near.sum(axis=2).argmax(), near.shape[:2])]
+    flush = [line for line, belongs in zip(alike, block) if belongs]
+    return len(flush) >= _LINES and 2 * _weight(flush) > _weight(lines)
 
 
 def enlarged(image: Image.Image) -> Image.Image:

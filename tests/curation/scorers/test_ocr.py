@@ -86,11 +86,26 @@ def test_text_that_lies_is_read_upright(degrees: int) -> None:
     assert pair["turn"] is None  # a result is not parted from its reference
 
 
-def test_a_label_on_its_side_turns_no_picture() -> None:
-    picture = texture(4, 480, 360)
-    picture.paste(turn_by(word("EXIT", 120), 90), (300, 100))
-    row = row_of("ocr", Item(encoded(picture)), turns=True)
-    assert (row["turn"], row["turn_doubt"]) == (None, None)
+def spine(text: str, size: int) -> Image.Image:
+    """A title that reads downwards."""
+    label = Image.new("RGB", (700, 2 * size), (120, 20, 30))
+    ImageDraw.Draw(label).text((20, 10), text, fill="white", font_size=size)
+    return turn_by(label, 90)
+
+
+def test_spines_and_columns_turn_no_picture() -> None:
+    upright = texture(4, 900, 1000)
+    upright.paste(spine("THE LONG HISTORY OF RIVERS", 40), (300, 40))
+    shelf = texture(4, 900, 1000)
+    for n, (title, size) in enumerate((("Gardens of the North", 34), ("A Dictionary of Birds", 48), ("Salt", 60))):
+        shelf.paste(spine(title, size), (100 + 250 * n, 40 + 110 * n))
+    columns = Image.new("RGB", (500, 500), (250, 246, 236))
+    font = ImageFont.truetype(font_path("mplfonts:fonts/NotoSansCJKsc-Regular.otf"), 48)
+    for n, character in enumerate("新鲜面包每天早上开门欢迎光临"):
+        ImageDraw.Draw(columns).text((300 - 100 * (n // 7), 40 + 60 * (n % 7)), character, font=font, fill="black")
+    for picture in (upright, shelf, columns):
+        row = row_of("ocr", Item(encoded(picture)), turns=True)
+        assert row["turn"] in (0, None) and not row["turn_doubt"], row["text"]
 
 
 def test_ocr_of_only_quoted() -> None:
