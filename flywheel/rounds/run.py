@@ -1,4 +1,4 @@
-"""A run on one page: ingest → suite → curate → rounds of (plan → remedy → train → evaluate → gate → route).
+"""A run on one page: ingest → score → suite → curate → rounds of (plan → remedy → train → evaluate → gate → route).
 
 Every step is idempotent and skips finished work: to resume a killed run, run it again.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from flywheel.rounds.advice import advise
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
+from flywheel.signals.calibration import separation
 from flywheel.signals.results import failure_rates, load_results
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class RoundSummary:
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
     gate: tuple[GateLine, ...]
+    separation: Mapping[str, Mapping[str, float]]  # check → share of true pictures, and of the worst null, that passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +145,17 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
 def fill_pool(context: steps.Context, do: Step, *, for_rounds: bool = True) -> Curated:
     """Ingest the source, write the held-out suite, curate.
 
-    A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards.
+    A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards. It is drawn from rows
+    that are scored and pass the policy, before any of them is sharded.
     """
+    from_pool = context.preset.evaluation.suite == "pool"
     do("ingest", steps.ingest, context)
-    if for_rounds or context.preset.evaluation.suite != "pool":
-        do("held-out suite", steps.hold_out, context)
-    return do("curate", steps.curate, context, units=lambda curated: curated.input)
+    with ExitStack() as stack:
+        if from_pool and for_rounds and not context.workspace.suite.exists():
+            do("score", steps.score, context, stack)
+        if for_rounds or not from_pool:
+            do("held-out suite", steps.hold_out, context)
+        return do("curate", steps.curate, context, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
@@ -242,4 +249,5 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
         fixed=result.fixed,
         broken=result.broken,
         gate=result.gate,
+        separation=separation(workspace.suite),
     )
