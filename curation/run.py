@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from curation.decide.explain import explain
@@ -15,6 +16,7 @@ from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.shards import writer as shards
 from curation.sources import pool
+from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
@@ -66,7 +68,7 @@ def curate(
     content = pool.shards(workspace)
     if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
-    scorers, reasons = configure(policy)
+    scorers, reasons = configure(policy, weights.obtain(policy.scorer_values(), progress))
     versions = {name: full_version(scorer) for name, scorer in scorers.items()}
     withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts), looks)
     snapshot = digest(
@@ -101,14 +103,20 @@ def scored(
     workspace: Workspace, policy: Policy, *, progress: Progress | None = None, workers: int = 2
 ) -> Iterator[None]:
     """Score what is not scored yet; a `curate` inside the context uses the same Ray."""
-    options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
+    scorers, _ = configure(policy, weights.obtain(policy.scorer_values(), progress))
+    options = {name: policy.scorers.get(name, {}) for name in scorers}
     with cluster(workers) if scoring.pending(workspace, options) else nullcontext():
         scoring.score(workspace, options, progress=progress, workers=workers)
         yield
 
 
-def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """(scorers that can run, reason why each of the others cannot), by name."""
+def configure(
+    policy: Policy, unreachable: Mapping[object, str] = MappingProxyType({})
+) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """(scorers that can run, reason why each of the others cannot), by name.
+
+    unreachable: reason for each `weights:NAME` that could not be fetched.
+    """
     scorers: dict[str, Scorer] = {}
     reasons: dict[str, str] = {}
     for name in dict.fromkeys((*ALWAYS, *policy.scorer_names())):
@@ -119,7 +127,7 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
         try:
             scorers[name] = load(name, **options)
         except Unavailable as error:
-            reasons[name] = str(error)
+            reasons[name] = next((unreachable[v] for v in options.values() if v in unreachable), str(error))
     return scorers, reasons
 
 

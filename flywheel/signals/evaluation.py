@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from flywheel.signals.suite import JUDGED, Prompt
 if TYPE_CHECKING:
     from curation.verify.checks import Outcome
     from flywheel.signals.judge import Judge
+    from training.sampling import Sampler
 
 BATCH = 32  # images sampled together
 OnProgress = Callable[..., None]  # called as progress(done, total, note)
@@ -39,23 +42,48 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
+    rewritten: Mapping[str, str] = {},
     progress: OnProgress | None = None,
 ) -> Results:
-    """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
+    """Share of pictures that pass, per (prompt, capability); read from the ledger if it was already recorded.
+
+    Each prompt is sampled `settings.pictures` times: picture k from seed + k, in the folder `seed-<k>` from k = 1 on.
+    rewritten: {prompt_id: text that is drawn in place of the prompt}; the picture is judged by the prompt as written.
+    """
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
-        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
-        outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
-        name = str(checkpoint.relative_to(workspace.root))
-        rows = [
-            signal(round_, arm, name, p, o, f"samples/{folder.name}/{p.prompt_id}.png")
-            for p, of_prompt in zip(suite, outcomes)
-            for o in of_prompt
-        ]
+        name, by, load = str(checkpoint.relative_to(workspace.root)), Verifiers.of(workspace, settings), _loader()
+        shown = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
+        rows: list[dict[str, Any]] = []
+        for k in range(settings.pictures):
+            drawn = folder / f"seed-{k}" if k else folder
+            images = sample_suite(
+                shown,
+                checkpoint,
+                drawn,
+                settings=settings,
+                seed=seed + k,
+                progress=progress and _part(progress, k * len(suite), settings.pictures * len(suite)),
+                load=load,
+            )
+            for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
+                path = str((drawn / picture_name(prompt.prompt_id)).relative_to(workspace.root))
+                rows += [signal(round_, arm, name, prompt, o, path, k) for o in outcomes]
         ledger.append(rows, key=key)
     return load_results(workspace, round_, arm)
+
+
+def _loader() -> Callable[[Path], Sampler]:
+    """Loads a checkpoint when it is first asked for, and keeps it."""
+    from training.sampling import Sampler
+
+    return functools.cache(Sampler)
+
+
+def _part(progress: OnProgress, before: int, total: int) -> OnProgress:
+    return lambda done, _, note: progress(before + done, total, note)
 
 
 def sample_suite(
@@ -66,26 +94,25 @@ def sample_suite(
     settings: Evaluation,
     seed: int,
     progress: OnProgress | None = None,
+    load: Callable[[Path], Sampler] | None = None,
 ) -> list[bytes]:
     """One PNG per prompt, in the order of the suite. Prompts with equally many references are sampled in batches.
 
-    Batches that are in `folder` already are not sampled again.
+    Batches that are in `folder` already are not sampled again. load: loads the checkpoint, for callers that sample it
+    several times.
     """
     from PIL import Image
 
-    from training.sampling import Sampler
-
-    sampler = None
+    load = load or _loader()
     ordered = sorted(suite, key=lambda p: len(p.references))
     done = 0
     for _, group in itertools.groupby(ordered, key=lambda p: len(p.references)):
         for batch in _batches(list(group)):
             done += len(batch)
-            if all((folder / f"{p.prompt_id}.png").exists() for p in batch):
+            if all((folder / picture_name(p.prompt_id)).exists() for p in batch):
                 continue
             # Always whole batches: the size of a batch changes the last bits of its images.
-            sampler = sampler or Sampler(checkpoint)
-            samples = sampler.sample(
+            samples = load(checkpoint).sample(
                 [p.text for p in batch],
                 [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in batch],
                 size=(settings.side, settings.side),
@@ -96,10 +123,16 @@ def sample_suite(
             for prompt, pixels in zip(batch, samples):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
-                write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
+                write_bytes(folder / picture_name(prompt.prompt_id), buffer.getvalue())
             if progress:
                 progress(done, len(suite), "images")
-    return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
+    return [(folder / picture_name(p.prompt_id)).read_bytes() for p in suite]
+
+
+def picture_name(prompt_id: str) -> str:
+    """File name of a prompt's picture: ids that are no file name, as other systems may give, stand as their digest."""
+    plain = re.fullmatch(r"[\w-][\w .-]*", prompt_id) and len(prompt_id.encode()) <= 200
+    return f"{prompt_id if plain else digest(prompt_id)[:32]}.png"
 
 
 @dataclass(frozen=True)
@@ -159,12 +192,19 @@ def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
 
 
 def signal(
-    round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
+    round_: int | None,
+    arm: str | None,
+    checkpoint: str,
+    prompt: Prompt,
+    outcome: Outcome,
+    image: str | None,
+    picture: int = 0,
 ) -> dict[str, Any]:
-    """One outcome as a row of the signals ledger."""
-    question = [outcome.evidence["question"]] if "question" in outcome.evidence else []
+    """One outcome as a row of the signals ledger. picture: number of the prompt's picture, from 0."""
+    parts = [outcome.evidence["question"]] if "question" in outcome.evidence else []
+    parts += [picture] if picture else []
     return {
-        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *question)[:32],
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *parts)[:32],
         "round": round_,
         "arm": arm,
         "checkpoint": checkpoint,
