@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SHARE = 10  # at most one sound row in ten is kept from training
 SPARE = 48  # further rows, at most, to fit limits to
+SCORED = 24  # of these, rows whose least score is fitted: their checks are the dear ones
 NULLS = 6  # of these, rows whose pictures serve as nulls where the suite has few
 TYPOGRAPHY = 16  # prompts that quote a word
 PICTURE_EDITING = "photo_editing"
@@ -52,7 +54,7 @@ def write(workspace: Workspace, policy: Policy, settings: Evaluation, *, seed: i
         )
     first, spare = candidates[: 2 * count], candidates[2 * count :] or candidates
     limits = _Limits.fitted(spare, by)
-    held = [row for row in first if limits.recognise(row, by)][:count]
+    held = list(islice((row for row in first if limits.recognise(row, by)), count))
     with TemporaryDirectory() as scratch:
         maker = _Maker(limits, by, Path(scratch), settings.side, seed)
         trials = [*maker.of_rows(held), *maker.words()]
@@ -111,7 +113,7 @@ class _Limits:
         """Fit on the text-to-image rows."""
         plain, rows = cls({}, {}), [r for r in rows if r.task == "t2i"]
         prompts = [Prompt(_short(r), r.caption, r.task, (), tuple(plain.of_caption(r, by))) for r in rows]
-        trials = [Trial(p, r.picture) for p, r in zip(prompts, rows)]
+        trials = [Trial(p, r.picture) for p, r in zip(prompts, rows)][:SCORED]
         return cls(photo_ranges([r.picture for r in rows]) if rows else {}, least_scores(trials, by=by))
 
     def of_caption(self, row: Row, by: Verifiers) -> list[dict[str, Any]]:
