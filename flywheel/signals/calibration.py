@@ -212,8 +212,8 @@ def _separation(kind: Kind, shares: Mapping[str, list[bool]], trials: Sequence[T
         left_out = f"it passes {sum(own)} of {len(own)} true pictures, {LIMIT:.0%} must pass"
     elif absent := [n for n in expected if n not in rates]:
         left_out = f"there is no picture of the null {absent[0]} to try it on"
-    elif loud := [n for n in expected if rates[n] > 1 - LIMIT + 1e-9]:
-        left_out = f"it passes {rates[loud[0]]:.0%} of the null {loud[0]}, {LIMIT:.0%} must fail"
+    elif rates[loudest := max(expected, key=lambda n: rates[n])] > 1 - LIMIT + 1e-9:
+        left_out = f"it passes {rates[loudest]:.0%} of the null {loudest}, {LIMIT:.0%} must fail"
     else:
         left_out = ""
     return Separation(**kind._asdict(), prompts=prompts, own=_mean(own), nulls=rates, left_out=left_out)

@@ -125,7 +125,8 @@ def unedited(trial: Trial) -> list[Trial]:
 def others(trials: Sequence[Trial], number: int) -> list[Trial]:
     """The prompt of a trial with the true pictures of the next ones of its task, each with the checks that it breaks.
 
-    A picture whose own prompt asks for the same as a check is no null of that check.
+    A picture whose own prompt asks for the same as a check is no null of that check. The edit of another reference
+    always is a null, also of the same instruction.
     """
     trial, found = trials[number], list[Trial]()
     for other in (*trials[number + 1 :], *trials[:number]):
@@ -133,9 +134,10 @@ def others(trials: Sequence[Trial], number: int) -> list[Trial]:
             break
         if other.prompt.task != trial.prompt.task:
             continue
-        broken = tuple(c for c in trial.prompt.checks if not any(_same(c, d) for d in other.prompt.checks))
+        met = other.prompt.checks if trial.prompt.task == "t2i" else ()
+        broken = tuple(c for c in trial.prompt.checks if not any(_same(c, d) for d in met))
         kinds = {(d["verifier"], d["capability"]) for d in other.prompt.checks}
-        if broken and any((c["verifier"], c["capability"]) in kinds for c in broken):
+        if any((c["verifier"], c["capability"]) in kinds for c in broken):
             found.append(Trial(replace(trial.prompt, checks=broken), other.picture))
     return found
 
