@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHARE = 10  # at most one sound row in ten is kept from training
 SPARE = 48  # further rows, at most, to fit limits to
 SCORED = 24  # of these, rows whose least score is fitted: their checks are the dear ones
-NULLS = 6  # of these, rows whose pictures serve as nulls where the suite has few
+NULLS = 6  # further rows whose pictures serve as nulls where the suite has few
 TYPOGRAPHY = 16  # prompts that quote a word
 PICTURE_EDITING = "photo_editing"
 
@@ -58,7 +58,7 @@ def write(workspace: Workspace, policy: Policy, settings: Evaluation, *, seed: i
     with TemporaryDirectory() as scratch:
         maker = _Maker(limits, by, Path(scratch), settings.side, seed)
         trials = [*maker.of_rows(held), *maker.words()]
-        calibration = calibrate(trials, maker.of_rows(spare[:NULLS]), by=by)
+        calibration = calibrate(trials, maker.of_rows([r for r in candidates if r not in held][:NULLS]), by=by)
         kept = [Trial(calibration.kept(t.prompt), t.picture) for t in trials if calibration.tells(t.prompt)]
         kept = [t for t in kept if t.prompt.checks]
         if not kept:
