@@ -168,15 +168,15 @@ def judge(
     from flywheel.core.progress import Progress
     from flywheel.presets import load_preset
     from flywheel.signals.mining import Mining, mine_file
+    from flywheel.signals.pinned import load_any
     from flywheel.signals.self_evaluation import self_evaluate
-    from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
     path = given_file(suite or opened.suite, "a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
         judged = self_evaluate(
-            opened, checkpoint, load_suite(path), numbers, load_preset(preset).evaluation, progress=progress
+            opened, checkpoint, load_any(path), numbers, load_preset(preset).evaluation, progress=progress
         )
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)

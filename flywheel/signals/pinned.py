@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json, write_json
+from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.signals.suite import Prompt, load_suite
 
@@ -55,9 +56,10 @@ def load_own(workspace: Workspace) -> list[Prompt]:
 
 def load_any(path: Path) -> list[Prompt]:
     """A suite file; that of a workspace must be the pinned one. Errors: `UsageError`."""
-    root = path.absolute().parent.parent
-    if (root / "workspace.json").is_file() and Workspace(root, create=False).suite == path.absolute():
-        require_unchanged(Workspace(root, create=False))
+    path = located(path).resolve()
+    root = path.parent.parent
+    if (root / "workspace.json").is_file() and (workspace := Workspace(root, create=False)).suite == path:
+        require_unchanged(workspace)
     return load_suite(path)
 
 
