@@ -1,4 +1,4 @@
-"""Sound rows: those that pass the stage where they enter, and the filters of quality at whatever resolution."""
+"""Sound rows: those that pass the stage where they enter, and the policy's filters of quality at any resolution."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ QUALITY = ("pixels.sharpness", "header.jpeg_quality", "clip.aesthetic", "quality
 _COLUMNS = ("shard", "row", "sample_id", "image_id", "task", "reference_ids")
 
 
-def sound_rows(workspace: Workspace, policy: Policy) -> tuple[pa.Table, int]:
-    """(rows of the scored pool, one per sample, to draw an evaluation from; how many quality alone refused).
+def sound_rows(workspace: Workspace, policy: Policy) -> pa.Table:
+    """The rows of the scored pool, one per sample, that are good enough to judge a model by.
 
     Columns: shard, row, sample_id, image_id, task, reference_ids, `category` (null where the policy does not score it).
-    No image is read. Errors: `UsageError` where a score file is missing.
+    Pictures that shards turn are left out. No image is read. Errors: `UsageError` where a score file is missing.
     """
     scorers, _ = configure(policy)
     cells = verdicts(workspace, policy, scorers).cells
     with open_judging(workspace, policy, scorers, HeldOut()) as judging:
         judging.connection.register("cells", cells)
         category = '"category.name"' if "category.name" in judging.columns else "CAST(NULL AS VARCHAR)"
-        known = [f for f in quality_filters(policy) if f.score in judging.columns]
-        good = " AND ".join(["true", *(f"({_holds(f)})" for f in known)])
-        rows = judging.query(
-            f"""SELECT {", ".join(_COLUMNS)}, {category} AS category, {good} AS good
-            FROM (FROM every JOIN cells USING (n) WHERE {_enters(policy)})
+        good = [f"({_holds(f)})" for f in quality_filters(policy) if f.score in judging.columns]
+        if "ocr.turn" in judging.columns:
+            good.append('coalesce("ocr.turn", 0) = 0')
+        return judging.query(
+            f"""SELECT {", ".join(_COLUMNS)}, {category} AS category
+            FROM every JOIN cells USING (n) WHERE ({_enters(policy)}) AND {" AND ".join(["true", *good])}
             QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY n) = 1 ORDER BY sample_id"""
         )
-    sound = rows.filter(rows["good"]).drop_columns(["good"])
-    return sound, rows.num_rows - sound.num_rows
 
 
 def quality_filters(policy: Policy) -> list[Filter]:

@@ -34,6 +34,7 @@ SCORERS = names("flywheel.scorers") | {
     "quality": "curation.scorers.quality:Quality",
     "imagenet": "curation.scorers.imagenet:ImageNet",
     "change": "curation.scorers.change:Change",
+    "photo": "curation.scorers.photo:Photo",
 }
 
 

@@ -35,7 +35,7 @@ class Photo:
         column("sharpness", pa.float64(), "variance of the Laplacian of luma"),
         column("entropy", pa.float64(), "bits of the joint RGB histogram, 16 levels each: 0 (blank) to 12 (noise)"),
         column("roughness", pa.float64(), "sharpness over the square of contrast: photographs 0.1 to 4, noise 20; "
-                                          "null for a plain field"),
+                                          "0 for a plain field"),
         column("seams", pa.float64(), "standard errors by which the steps along a regular grid of 2 to 8 tiles stand "
                                       "out, in both directions, 0 or more: photographs 0 to 2, shuffled tiles 3 to 20"),
         column("blocks", pa.float64(), "loud frequencies of shifted 8 × 8 blocks over those of the blocks of JPEG: "
@@ -57,7 +57,7 @@ def _one(item: Item) -> dict[str, Any]:
         "contrast": contrast,
         "sharpness": edges,
         "entropy": color_entropy(*cv2.split(rgb)),
-        "roughness": edges / contrast**2 if contrast else None,
+        "roughness": edges / contrast**2 if contrast else 0.0,
         "seams": seams(luma),
         "blocks": blocks(luma),
     }
@@ -76,7 +76,7 @@ def seams(luma: np.ndarray) -> float:
 
 
 def _stand_out(luma: np.ndarray) -> np.ndarray:
-    """Share of the rows where the step into column x + 2 exceeds both steps beside it, by x; tall ones in part."""
+    """Share of the rows where the step into column x + 2 exceeds both steps beside it, for each x."""
     steps = np.abs(np.diff(luma[:: -(-len(luma) // _PART)].astype(np.int16), axis=1))
     return (steps[:, 1:-1] > np.maximum(steps[:, :-2], steps[:, 2:]) + _CLEAR).mean(axis=0)
 

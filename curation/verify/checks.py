@@ -223,7 +223,7 @@ _BUILT_IN = {
     "text": Verifier("ocr", ("text",), _text),
     "identity": Verifier("similarity", (), _identity),
     "unchanged": Verifier("similarity", (), _unchanged),
-    "photo": Verifier("pixels", ("ranges",), _photo),
+    "photo": Verifier("photo", ("ranges",), _photo),
     "imagenet": Verifier("imagenet", ("classes",), _object),
     "change": Verifier("change", ("ranges",), _change),
     "alignment": Verifier("clip", (), _alignment),

@@ -53,10 +53,10 @@ def prompts(
     """
     from flywheel.cases.events import load_cases
     from flywheel.remedies.prompts import rl_capabilities, write_prompts
-    from flywheel.signals.suite import load_suite
+    from flywheel.signals.pinned import load_any
 
     opened = Workspace(workspace, create=False)
-    suite = load_suite(opened.suite)
+    suite = load_any(opened.suite)
     named = capability or rl_capabilities(list(load_cases(opened).values()))
     written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in suite))
     out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))

@@ -16,7 +16,7 @@ from flywheel.core.files import given_file
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-suite = typer.Typer(help="Import, show and score prompt suites.", no_args_is_help=True)
+suite = typer.Typer(help="Import, show, judge and score prompt suites.", no_args_is_help=True)
 signals = typer.Typer(
     help="Collect failure signals (mining, user feedback) and route them into cases.", no_args_is_help=True
 )
@@ -48,23 +48,43 @@ def import_suite(
 
 @suite.command(epilog="Example: flywheel suite show suite.jsonl")
 def show(file: Annotated[Path, typer.Argument(help="Suite file.")], as_json: JsonOption = False) -> None:
-    """Count the prompts of a suite by group, with their verifiers and capabilities."""
-    from collections import Counter
+    """Count the prompts of a suite by group, and show how well its checks tell true pictures from null pictures."""
+    from flywheel.signals.shown import groups
 
-    from flywheel.signals.suite import load_suite
+    rows = groups(file)
+    if as_json:
+        print_rows(rows, True)
+        return
+    print_rows([{k: v for k, v in r.items() if k != "checks"} for r in rows], False)
+    checks = [c for r in rows for c in r["checks"]]
+    if checks:
+        print_rows(list({c["check"]: c for c in checks}.values()), False)
+    else:
+        say("no check of this suite was calibrated: only a suite that is made from a pool has true pictures")
 
-    groups = Counter(
-        (
-            p.benchmark,
-            p.category,
-            p.task,
-            " ".join(sorted({c["verifier"] for c in p.checks})),
-            " ".join(sorted({c["capability"] for c in p.checks})),
-        )
-        for p in load_suite(file)
-    )
-    names = ("benchmark", "group", "task", "verifiers", "capabilities")
-    print_rows([dict(zip(names, k)) | {"prompts": n} for k, n in sorted(groups.items())], as_json)
+
+@suite.command("judge", epilog="Example: flywheel suite judge w/suite/suite.jsonl --pictures drawn/ --json")
+def judge_suite(
+    file: Annotated[Path, typer.Argument(help="Suite file, also that of a workspace: w/suite/suite.jsonl.")],
+    pictures: Annotated[Path, typer.Option(help="Folder of pictures named <prompt_id>.png or .jpg.")],
+    preset: PresetOption = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge pictures by the suite's own checks: one row per prompt and check. Recorded outputs: `flywheel suite score`.
+
+    `passed` is null where a check could not be applied: the reason says why, for example that there is no picture.
+    """
+    from flywheel.presets import load_preset
+    from flywheel.signals.evaluation import Verifiers
+    from flywheel.signals.judged_pictures import judge_folder
+    from flywheel.signals.pinned import load_any
+
+    if not pictures.is_dir():
+        raise UsageError(f"--pictures {pictures} is not a folder: pass a folder of pictures named <prompt_id>.png")
+    rows = judge_folder(load_any(file), pictures, by=Verifiers.of(None, load_preset(preset).evaluation))
+    print_rows(rows, as_json)
+    counts = [sum(r["passed"] is x for r in rows) for x in (True, False, None)]
+    say("{} passed, {} failed, {} not judged".format(*counts))
 
 
 @suite.command(epilog="Example: flywheel suite score suite.jsonl outputs.jsonl -w w --checkpoint ours-v2")
@@ -81,7 +101,7 @@ def score(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score recorded outputs of any model by the benchmark's own rule."""
+    """Score recorded outputs of any model by the benchmark's own rule. Pictures: `flywheel suite judge`."""
     from flywheel.signals.benchmarks import judge_outputs, record, result
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
@@ -148,15 +168,15 @@ def judge(
     from flywheel.core.progress import Progress
     from flywheel.presets import load_preset
     from flywheel.signals.mining import Mining, mine_file
+    from flywheel.signals.pinned import load_any
     from flywheel.signals.self_evaluation import self_evaluate
-    from flywheel.signals.suite import load_suite
 
     opened = Workspace(workspace, create=False)
     path = given_file(suite or opened.suite, "a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
         judged = self_evaluate(
-            opened, checkpoint, load_suite(path), numbers, load_preset(preset).evaluation, progress=progress
+            opened, checkpoint, load_any(path), numbers, load_preset(preset).evaluation, progress=progress
         )
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)

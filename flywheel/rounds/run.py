@@ -1,5 +1,5 @@
-"""A run on one page: ingest → suite → curate → rounds of (plan → data → RL → enhancer → distil → evaluate → gate →
-route).
+"""A run on one page: ingest → score → suite → curate → rounds of (plan → data → RL → enhancer → distil → evaluate →
+gate → route).
 
 Every step is idempotent and skips finished work: to resume a killed run, run it again.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from flywheel.rounds.advice import advise
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
+from flywheel.signals.calibration import separation
 from flywheel.signals.results import failure_rates, load_results
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class RoundSummary:
     gate: tuple[GateLine, ...]
     other_failure_rates: Mapping[str, Mapping[str, float]]
     student: Mapping[str, Any] | None
+    separation: Mapping[str, Mapping[str, float]]  # check → share of true pictures, and of the worst null, that passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +148,17 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
 def fill_pool(context: steps.Context, do: Step, *, for_rounds: bool = True) -> Curated:
     """Ingest the source, write the held-out suite, curate.
 
-    A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards.
+    A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards. It is drawn from rows
+    that are scored and pass the policy, before any of them is sharded.
     """
+    from_pool = context.preset.evaluation.suite == "pool"
     do("ingest", steps.ingest, context)
-    if for_rounds or context.preset.evaluation.suite != "pool":
-        do("held-out suite", steps.hold_out, context)
-    return do("curate", steps.curate, context, units=lambda curated: curated.input)
+    with ExitStack() as stack:
+        if from_pool and for_rounds and not context.workspace.suite.exists():
+            do("score", steps.score, context, stack)
+        if for_rounds or not from_pool:
+            do("held-out suite", steps.hold_out, context)
+        return do("curate", steps.curate, context, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
@@ -278,4 +285,5 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
         gate=result.gate,
         other_failure_rates={arm: rates for arm, rates in others.items() if rates},
         student=result.student,
+        separation=separation(workspace.suite),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,11 +34,13 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
 from flywheel.rounds.stages import curriculum_of
-from flywheel.signals import evaluation, pool_suite
+from flywheel.signals import evaluation, pinned, pool_suite
+from flywheel.signals.calibration import fidelity, load_separations
 from flywheel.signals.results import Results, failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
+    from curation.policy.policy import Policy
     from curation.run import Curated, StageReport
 
 ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
@@ -60,7 +62,19 @@ class Context:
     @cached_property
     def suite(self) -> list[Prompt]:
         """The held-out prompts; none before `hold_out` has written them."""
-        return load_suite(self.workspace.suite) if self.workspace.suite.exists() else []
+        return pinned.load_own(self.workspace)
+
+    @property
+    def policy_name(self) -> str:
+        """Name or path of the curation policy."""
+        return self.job.policy or self.preset.policy
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The curation policy."""
+        from curation.policy.reader import load_policy
+
+        return load_policy(self.policy_name)
 
     @property
     def images(self) -> int:
@@ -90,21 +104,37 @@ def ingest(run: Context) -> None:
     run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
 
 
+def score(run: Context, stack: ExitStack) -> None:
+    """Score what is not scored yet; Ray stays up for later steps until `stack` closes."""
+    from curation.run import scored
+
+    stack.enter_context(scored(run.workspace, run.policy, progress=run.progress, workers=run.job.workers))
+
+
 def hold_out(run: Context) -> None:
-    """Write the held-out suite once; it never changes, so that every round re-tests the same cases."""
-    path, settings = run.workspace.suite, run.preset.evaluation
-    if not path.exists() and settings.suite == "pool":
-        pool_suite.write(run.workspace, path, count=settings.held_out, side=settings.side, seed=run.job.seed)
-    elif not path.exists() and settings.suite.endswith(".jsonl"):
-        copy_suite(Path(settings.suite), path)
-    elif not path.exists():
-        plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
+    """Write and pin the held-out suite once; it never changes, so that every round re-tests the same cases.
+
+    A suite from the pool needs its scores: it is drawn from rows that the policy lets pass.
+    """
+    workspace, settings = run.workspace, run.preset.evaluation
+    path = workspace.suite
+    if not path.exists() and not pinned.is_pinned(workspace):
+        if settings.suite == "pool":
+            pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
+        elif settings.suite.endswith(".jsonl"):
+            references = {r for p in load_suite(Path(settings.suite)) for r in p.reference_bytes()}
+            pinned.write_held_out(workspace, references=references)
+            copy_suite(Path(settings.suite), path)
+        else:
+            plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
+    pinned.pin(workspace)
     run.progress.say(f"{len(run.suite)} held-out prompts")
+    for check in load_separations(path):
+        run.progress.say(check.sentence)
 
 
 def curate(run: Context) -> Curated:
     """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard."""
-    from curation.policy.reader import load_policy
     from curation.run import curate as curate_pool
 
     def stage(*work: Any) -> StageReport:
@@ -112,11 +142,12 @@ def curate(run: Context) -> Curated:
         run.progress.say(report.line)
         return report
 
-    policy, held_out = run.job.policy or run.preset.policy, run.workspace.held_out
+    held_out = pinned.held_out(run.workspace)
     curated = curate_pool(
         run.workspace,
-        load_policy(policy),
-        held_out=frozenset(read_json(held_out)) if held_out.exists() else frozenset(),
+        run.policy,
+        held_out=held_out.ids,
+        looks=held_out.looks,
         exclude_prompts=frozenset(p.text for p in run.suite),
         progress=run.progress,
         workers=run.job.workers,
@@ -129,7 +160,7 @@ def curate(run: Context) -> Curated:
     for line in curated.not_configured:
         run.progress.say(f"not applied: {line}")
     manifest = str(located(curated.manifest).relative_to(run.workspace.root))
-    row = counts | {"snapshot": curated.snapshot, "policy": policy, "manifest": manifest}
+    row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
         raise UsageError("curation admitted no sample: `flywheel funnel` shows which filters dropped them")
@@ -168,6 +199,8 @@ def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, sna
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
     """The pinned plan of the round: written once, read afterwards."""
+    if note := fidelity(run.suite):
+        run.progress.say(note)
     path = run.workspace.round(number).plan
     if not path.exists():
         promotion.settle(run.workspace)

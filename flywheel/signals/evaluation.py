@@ -143,7 +143,7 @@ class Verifiers:
     judge: Judge | None = None
 
     @classmethod
-    def of(cls, workspace: Workspace, settings: Evaluation) -> Verifiers:
+    def of(cls, workspace: Workspace | None, settings: Evaluation) -> Verifiers:
         """Those that the preset configures; the judge's answers are cached in the workspace. Errors: `UsageError`."""
         from curation.scorers import Unavailable, load
         from flywheel.core.endpoint import Endpoint
@@ -154,7 +154,11 @@ class Verifiers:
                 name: load(options.get("scorer", name), **{k: v for k, v in options.items() if k != "scorer"})
                 for name, options in settings.scorers.items()
             }
-            judge = Judge(Endpoint(**settings.judge, cache=workspace.path("judge"))) if settings.judge else None
+            judge = (
+                Judge(Endpoint(**settings.judge, cache=workspace.path("judge") if workspace else None))
+                if settings.judge
+                else None
+            )
         except Unavailable as error:
             raise UsageError(f"preset, evaluation.scorers: {error}") from error
         except TypeError as error:

@@ -1,125 +1,212 @@
-"""A held-out suite from a user's own pool: some images are permanently kept from training and used for tests."""
+"""A held-out suite from a user's own pool: some good rows are permanently kept from training and used for tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow.parquet as pq
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, read_json, write_bytes, write_json
-from flywheel.core.image import BadImage, decode
+from flywheel.core.files import write_bytes
+from flywheel.core.image import decode_working
 from flywheel.core.scorer import Item
-from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
-from flywheel.signals.suite import write_rows
+from flywheel.presets import Evaluation
+from flywheel.signals.calibration import Calibration, calibrate
+from flywheel.signals.evaluation import Verifiers
+from flywheel.signals.held_rows import Row, drawn, square
+from flywheel.signals.limits import least_scores, photo_ranges
+from flywheel.signals.nulls import Trial
+from flywheel.signals.pinned import write_held_out
+from flywheel.signals.suite import Prompt, write_rows
 
-SHARE = 10  # at most one captioned image in ten is kept from training
+if TYPE_CHECKING:
+    from curation.policy.policy import Policy
+    from curation.synthesis import Sample
+
+SHARE = 10  # at most one sound row in ten is kept from training
+SPARE = 48  # further rows, at most, to fit limits to
+SCORED = 24  # of these, rows whose least score is fitted: their checks are the dear ones
+NULLS = 6  # further rows whose pictures serve as nulls where the suite has few
 TYPOGRAPHY = 16  # prompts that quote a word
 PICTURE_EDITING = "photo_editing"
-STATISTICS = ("entropy", "contrast", "sharpness")
-QUANTILES = (0.02, 0.98)  # a generated image must lie within these of the held-out images
 
 
-def write(workspace: Workspace, path: Path, *, count: int, side: int, seed: int) -> Path:
-    """Write the suite to `path`, and `held_out.json` beside it.
+def write(workspace: Workspace, policy: Policy, settings: Evaluation, *, seed: int) -> Calibration:
+    """Write the workspace's suite, its references, true pictures, calibration and list of held-out rows.
 
-    Three kinds of prompts: held-out captions, whose images must have the pixel statistics of the held-out images at
-    `side` pixels (photorealism); edits of held-out images (photo editing); short words to write (typography).
-    Errors: `UsageError` if the pool has too few captioned images to hold any out.
+    Drawn from the sound rows of the scored pool, in proportion to their tasks and categories. Prompts: captions (does
+    the picture show what they name, is it as sound as a photograph), edits of the same pictures, the pool's edit pairs,
+    words to write. Only checks that separate are kept (`flywheel.signals.calibration`), and only edits that theirs
+    tells from the unedited reference. Errors: `UsageError` if there are too few sound rows, or no check separates.
     """
-    chosen = _choose(workspace, count, seed)
-    pictures = {i: _square(image, side) for i, (_, image) in chosen.items()}
-    ranges = _ranges(list(pictures.values()))
-    rows: list[dict[str, Any]] = []
-    for sample_id, (caption, _) in chosen.items():
-        check = {"verifier": "photo", "capability": "photorealism", "ranges": ranges}
-        rows.append(_row(f"photo-{sample_id[:12]}", caption, "t2i", [], [check]))
-    rows += _edits(path.parent, pictures, seed)
-    rows += _words(seed)
-    write_json(path.parent / "held_out.json", sorted(chosen))
-    return write_rows(path, rows)
-
-
-def _choose(workspace: Workspace, count: int, seed: int) -> dict[str, tuple[str, bytes]]:
-    """{sample_id: (caption, image)} of the captioned, readable t2i rows that are first by keyed hash."""
-    rows = {i: c for i, c, _ in _captioned(workspace)}
-    order = sorted(rows, key=lambda i: digest(seed, "held-out", i))[
-        : 2 * count
-    ]  # twice as many, because some may not decode
-    images = {i: image for i, _, image in _captioned(workspace, frozenset(order)) if _readable(image)}
-    keep = [i for i in order if i in images][: min(count, len(rows) // SHARE)]
-    if not keep:
+    by = Verifiers.of(workspace, settings)
+    candidates, sound = drawn(workspace, policy, 2 * settings.held_out + SPARE, side=settings.side, seed=seed)
+    count = min(settings.held_out, sound // SHARE, len(candidates))
+    if not count:
         raise UsageError(
-            f"the pool has {len(rows)} readable pictures with a caption; at least {SHARE} are needed to keep one for "
-            "evaluation: give captions (--captions FILE.jsonl)"
+            f"the pool has {sound} captioned pictures that pass the policy and its filters of quality; {SHARE} are "
+            "needed to keep one for evaluation: give captions (--captions FILE.jsonl), or set evaluation.suite in the "
+            "preset to a suite of your own"
         )
-    return {i: (rows[i], images[i]) for i in keep}
-
-
-def _captioned(workspace: Workspace, only: frozenset[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
-    """(sample_id, caption, image) of captioned t2i rows; images are read only for the samples in `only`."""
-    columns = ["sample_id", "task", "caption", *(["image"] if only else [])]
-    for manifest in (batch / "manifest.json" for batch in workspace.batches()):
-        for shard in read_json(manifest)["shards"]:
-            for row in pq.read_table(readable(manifest.parent / shard["path"]), columns=columns).to_pylist():
-                if row["task"] == "t2i" and row["caption"].strip() and (only is None or row["sample_id"] in only):
-                    yield row["sample_id"], row["caption"], row.get("image", b"")
-
-
-def _readable(image: bytes) -> bool:
-    try:
-        decode(image)
-    except BadImage:
-        return False
-    return True
-
-
-def _square(image: bytes, side: int) -> bytes:
-    from curation.shards.writer import fit
-
-    return fit(image, side, side)
-
-
-def _ranges(pictures: list[bytes]) -> dict[str, list[float]]:
-    from curation.scorers import load
-
-    scores = load("pixels").score([Item(image=p) for p in pictures])
-    values = {k: np.array([row[k] for row in scores if isinstance(row, dict)]) for k in STATISTICS}
-    return {k: [float(q) for q in np.quantile(v, QUANTILES)] for k, v in values.items()}
-
-
-def _words(seed: int) -> list[dict[str, Any]]:
-    from curation.synthesis import synthesise
-
-    samples = synthesise("typography", TYPOGRAPHY, seed=seed, exclude=frozenset())
-    return [_row(f"word-{n:03d}", s.caption, "t2i", [], list(s.checks)) for n, s in enumerate(samples)]
-
-
-def _edits(folder: Path, pictures: dict[str, bytes], seed: int) -> list[dict[str, Any]]:
-    """One edit per held-out image, with the operations in turn; references are written beside the suite."""
-    from curation.synthesis.photos import photo_edits
-
-    rows = []
-    for n, (sample_id, picture) in enumerate(pictures.items()):
-        edits = list(photo_edits(picture, seed=f"{seed}-{sample_id}"))
-        edit = edits[n % len(edits)]
-        name = f"references/{sample_id[:12]}.png"
-        write_bytes(folder / name, edit.references[0])
-        rows.append(
-            _row(
-                f"edit-{sample_id[:12]}",
-                edit.caption,
-                "ti2i",
-                [name],
-                [{**c, "capability": PICTURE_EDITING} for c in edit.checks],
+    first, spare = candidates[: 2 * count], candidates[2 * count :] or candidates
+    limits = _Limits.fitted(spare, by)
+    held = list(islice((row for row in first if limits.recognise(row, by)), count))
+    with TemporaryDirectory() as scratch:
+        maker = _Maker(limits, by, Path(scratch), settings.side, seed)
+        trials = [*maker.of_rows(held), *maker.words()]
+        calibration = calibrate(trials, maker.of_rows([r for r in candidates if r not in held][:NULLS]), by=by)
+        kept = [Trial(calibration.kept(t.prompt), t.picture) for t in trials if calibration.tells(t.prompt)]
+        kept = [t for t in kept if t.prompt.checks]
+        if not kept:
+            reasons = "; ".join(c.sentence for c in calibration.checks)
+            raise UsageError(
+                "no check tells the pool's pictures from null pictures, so no round could be judged: set "
+                f"evaluation.suite in the preset to a suite of your own ({reasons})"
             )
-        )
-    return rows
+        names = {t.prompt.prompt_id for t in kept}
+        left_out = [i for t in trials if (i := t.prompt.prompt_id) not in names]
+        calibration.write(workspace.suite.with_name("calibration.json"), left_out)
+        _save(workspace, kept, held)
+    return calibration
 
 
-def _row(prompt_id: str, prompt: str, task: str, references: list[str], checks: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"prompt_id": prompt_id, "prompt": prompt, "task": task, "references": references, "checks": checks}
+def _save(workspace: Workspace, trials: Sequence[Trial], held: Sequence[Row]) -> None:
+    """Write the references and true pictures, then the held-out ids, last the suite: with it, all exist."""
+    folder = workspace.suite.parent
+    for trial in trials:
+        write_bytes(folder / "pictures" / f"{trial.prompt.prompt_id}.png", trial.picture)
+        for path in trial.prompt.references:
+            write_bytes(folder / "references" / path.name, path.read_bytes())
+    used = {t.prompt.prompt_id.partition("-")[2] for t in trials}
+    write_held_out(workspace, {i for r in held if _short(r) in used for i in (r.sample_id, *r.image_ids)})
+    write_rows(workspace.suite, [_line(t.prompt) for t in trials])
+
+
+def _short(row: Row) -> str:
+    return row.sample_id[:12]
+
+
+def _line(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.text,
+        "task": prompt.task,
+        "references": [f"references/{p.name}" for p in prompt.references],
+        "checks": list(prompt.checks),
+        "category": prompt.category,
+    }
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of checks, fitted on rows that are not held out."""
+
+    ranges: Mapping[str, Sequence[float]]  # of a `photo` check
+    least: Mapping[str, float]  # verifier → least score of its checks
+
+    @classmethod
+    def fitted(cls, rows: Sequence[Row], by: Verifiers) -> _Limits:
+        """Fit on the text-to-image rows."""
+        plain, rows = cls({}, {}), [r for r in rows if r.task == "t2i"]
+        prompts = [Prompt(_short(r), r.caption, r.task, (), tuple(plain.of_caption(r, by))) for r in rows]
+        trials = [Trial(p, r.picture) for p, r in zip(prompts, rows)][:SCORED]
+        return cls(photo_ranges([r.picture for r in rows]) if rows else {}, least_scores(trials, by=by))
+
+    def of_caption(self, row: Row, by: Verifiers) -> list[dict[str, Any]]:
+        """Checks of what a caption asks for."""
+        from curation.scorers import Unavailable, load
+        from curation.verify.objects import object_checks
+
+        checks: list[dict[str, Any]] = []
+        try:
+            load("imagenet")
+            checks += object_checks(row.caption)
+        except Unavailable:
+            pass  # a suite that judges no fidelity says so
+        if "clip" in by.scorers:
+            checks.append({"verifier": "alignment", "capability": "instruction_following"})
+        return [c | ({"min": self.least[c["verifier"]]} if c["verifier"] in self.least else {}) for c in checks]
+
+    def recognise(self, row: Row, by: Verifiers) -> bool:
+        """Whether the row's own picture passes the checks of its caption, as far as it has any.
+
+        A caption that its picture does not bear out, at the size that is evaluated, asks for what no check can judge.
+        """
+        from curation.verify.checks import verify
+
+        checks = self.of_caption(row, by) if row.task == "t2i" else []
+        (outcomes,) = verify([Item(row.picture, row.caption)], [checks], scorers=by.scorers)
+        return all(o.passed is not False for o in outcomes)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes prompts with their true pictures; references are written to `folder`."""
+
+    limits: _Limits
+    by: Verifiers
+    folder: Path
+    side: int
+    seed: int
+
+    def of_rows(self, rows: Sequence[Row]) -> list[Trial]:
+        """The caption and an edit of each text-to-image row, and the edit pairs as they are."""
+        trials = []
+        for number, row in enumerate(rows):
+            trials += [self._caption(row), *self._edit(row, number)] if row.task == "t2i" else self._pair(row)
+        return trials
+
+    def words(self) -> list[Trial]:
+        """Prompts that quote a word, where a recipe makes them."""
+        from curation.synthesis import capabilities, synthesise
+
+        if "typography" not in capabilities():
+            return []
+        samples = synthesise("typography", TYPOGRAPHY, seed=self.seed, exclude=frozenset())
+        return [
+            Trial(Prompt(f"word-{n:03d}", s.caption, "t2i", (), s.checks), square(s.image, self.side))
+            for n, s in enumerate(samples)
+        ]
+
+    def _caption(self, row: Row) -> Trial:
+        photo = {"verifier": "photo", "capability": "photorealism", "ranges": self.limits.ranges}
+        checks = (*self.limits.of_caption(row, self.by), photo)
+        return Trial(Prompt(f"photo-{_short(row)}", row.caption, "t2i", (), checks, category=row.category), row.picture)
+
+    def _edit(self, row: Row, number: int) -> list[Trial]:
+        """An edit that shows: operations in turn, now forward, now backward. None if no operation changes anything."""
+        from curation.synthesis.photos import OPERATIONS, photo_edits
+
+        for step in range(len(OPERATIONS)):
+            operation = OPERATIONS[(number + step) % len(OPERATIONS)]
+            edits = list(photo_edits(row.picture, seed=f"{self.seed}-{row.sample_id}", operations=(operation,)))
+            if edits:
+                return [self._edited(row, edits[number // len(OPERATIONS) % 2])]
+        return []
+
+    def _edited(self, row: Row, edit: Sample) -> Trial:
+        checks = tuple({**c, "capability": PICTURE_EDITING} for c in edit.checks)
+        name = f"edit-{_short(row)}"
+        references = self._written(name, edit.references)
+        return Trial(Prompt(name, edit.caption, "ti2i", references, checks, category=row.category), edit.image)
+
+    def _pair(self, row: Row) -> list[Trial]:
+        """The pool's own edit, if it changes something visible."""
+        from curation.scorers.change import asked
+
+        ranges = asked(decode_working(row.references[0]), decode_working(row.picture))
+        if not ranges:
+            return []
+        check, name = {"verifier": "change", "capability": "editing", "ranges": ranges}, f"pair-{_short(row)}"
+        references = self._written(name, row.references)
+        return [Trial(Prompt(name, row.caption, "ti2i", references, (check,), category=row.category), row.picture)]
+
+    def _written(self, name: str, references: Sequence[bytes]) -> tuple[Path, ...]:
+        paths = tuple(self.folder / f"{name}-{n}.png" for n in range(len(references)))
+        for path, reference in zip(paths, references):
+            write_bytes(path, reference)
+        return paths

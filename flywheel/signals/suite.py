@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,7 @@ def load_suite(path: Path) -> list[Prompt]:
     prompts = []
     for number, line in enumerate(text_lines(path), 1):
         try:
-            row = json.loads(line)
-            prompts.append(
-                Prompt(
-                    prompt_id=row["prompt_id"],
-                    text=row["prompt"],
-                    task=row["task"],
-                    references=tuple(path.parent / r for r in row.get("references", ())),
-                    checks=tuple(row["checks"]),
-                    benchmark=row.get("benchmark", ""),
-                    category=row.get("category", ""),
-                )
-            )
+            prompts.append(read_prompt(json.loads(line), path.parent))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}, line {number}: not a suite prompt ({type(error).__name__}: {error})") from error
     if not prompts:
@@ -57,6 +46,19 @@ def load_suite(path: Path) -> list[Prompt]:
     if len({p.prompt_id for p in prompts}) < len(prompts):
         raise UsageError(f"{path}: prompt_id values must be unique")
     return prompts
+
+
+def read_prompt(row: Mapping[str, Any], folder: Path) -> Prompt:
+    """A prompt from its row; references are relative to `folder`. Errors: `KeyError`, `TypeError` for a wrong row."""
+    return Prompt(
+        prompt_id=row["prompt_id"],
+        text=row["prompt"],
+        task=row["task"],
+        references=tuple(folder / r for r in row.get("references", ())),
+        checks=tuple(row["checks"]),
+        benchmark=row.get("benchmark", ""),
+        category=row.get("category", ""),
+    )
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

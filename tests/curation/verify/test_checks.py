@@ -39,7 +39,7 @@ def test_identity_and_unchanged_judge_edits_and_do_not_apply_without_references(
 
 def test_photo_judges_pixel_statistics_inside_ranges():
     image = draw_single(Single("star", "green", "top", "white"), random.Random(0))
-    entropy = load("pixels").score([Item(image=image)])[0]["entropy"]
+    entropy = load("photo").score([Item(image=image)])[0]["entropy"]
     check = {"verifier": "photo", "capability": "photorealism"}
     inside, outside = judged(
         image,
