@@ -278,7 +278,16 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     if plan.incumbent:
         promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
         old = load_results(run.workspace, promoted, "candidate")
-    verdict = gates.judge(new, old, targets=plan.targets, policy=run.preset.gate)
+    verdict = gates.judge(
+        new,
+        old,
+        earlier={
+            p.round: load_results(run.workspace, p.round, "candidate") for p in promotion.load_history(run.workspace)
+        },
+        targets=plan.targets,
+        policy=run.preset.gate,
+        pictures=run.preset.evaluation.pictures,
+    )
     now = promotion.incumbent(run.workspace)
     if (now.checkpoint if now else None) != plan.incumbent:
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
