@@ -63,16 +63,41 @@ def judge(
         return Verdict("PROMOTE", "no incumbent: the first checkpoint becomes the baseline", ())
     if candidate.keys() != incumbent.keys():
         raise ValueError("candidate and incumbent were evaluated on different prompts: evaluate both on one suite")
-    prompts: dict[str, list[tuple[str, str]]] = {}
-    for key in sorted(candidate, key=lambda k: (k[1], k[0])):
-        prompts.setdefault(key[1], []).append(key)
+    prompts = by_capability(candidate)
     against = {c: _Change.of(candidate, incumbent, keys) for c, keys in prompts.items()}
     wins = dict(zip(against, holm([float(paired.p_at_least(*a.tally, 0.0)) for a in against.values()])))
-    lines = tuple(
-        _line(c, [a, *_best(candidate, a, earlier or {}, prompts[c])], wins[c], c in targets, len(wins), policy)
-        for c, a in against.items()
-    )
-    return _verdict(lines, bool(targets), pictures)
+    lines = []
+    for c, now in against.items():
+        best = best_of(earlier or {}, prompts[c], now.before)
+        changes = [now] + ([_Change.of(candidate, best[1], prompts[c], best[0])] if best else [])
+        lines.append(_line(c, changes, wins[c], c in targets, len(wins), policy))
+    return _verdict(tuple(lines), bool(targets), pictures)
+
+
+def by_capability(results: Results) -> dict[str, list[Key]]:
+    """The keys of each capability, both in order."""
+    keys: dict[str, list[Key]] = {}
+    for key in sorted(results, key=lambda k: (k[1], k[0])):
+        keys.setdefault(key[1], []).append(key)
+    return keys
+
+
+def failing(results: Results, keys: Sequence[Key]) -> paired.Floats:
+    """Shares of pictures that fail, in the order of `keys`."""
+    return np.array([1.0 - results[k] for k in keys])
+
+
+def best_of(earlier: Mapping[int, Results], keys: Sequence[Key], rate: float) -> tuple[int, Results] | None:
+    """(round, results) of the promoted round that failed least on these prompts; None if none failed less than `rate`."""
+    rates = {n: float(failing(r, keys).mean()) for n, r in sorted(earlier.items()) if all(k in r for k in keys)}
+    best = min(rates, key=lambda n: rates[n], default=None)
+    return (best, earlier[best]) if best is not None and rates[best] < rate - 1e-9 else None
+
+
+def most(numbers: Iterable[int | None]) -> int | None:
+    """The largest number; None if one of them is unbounded (None)."""
+    known = list(numbers)
+    return None if None in known else max(n for n in known if n is not None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -95,7 +120,7 @@ class _Change:
 
     @classmethod
     def of(cls, candidate: Results, reference: Results, keys: Sequence[Key], round_: int | None = None) -> _Change:
-        old, new = (np.array([1.0 - r[k] for k in keys]) for r in (reference, candidate))
+        old, new = failing(reference, keys), failing(candidate, keys)
         return cls(float(old.mean()), float(new.mean()), new - old, round_)
 
     @cached_property
@@ -110,12 +135,6 @@ class _Change:
         return -paired.upper(*self.mirrored, alpha), paired.upper(*self.tally, alpha)
 
 
-def _best(candidate: Results, now: _Change, earlier: Mapping[int, Results], keys: Sequence[Key]) -> list[_Change]:
-    """The change against the promoted round that failed least; none if no round failed less than the incumbent."""
-    known = [_Change.of(candidate, r, keys, n) for n, r in sorted(earlier.items()) if all(k in r for k in keys)]
-    return sorted((c for c in known if c.before < now.before - 1e-9), key=lambda c: c.before)[:1]
-
-
 def _line(capability: str, changes: Sequence[_Change], p: float, targeted: bool, tests: int, policy: Gate) -> GateLine:
     """changes: against the incumbent, and the best if that is another; p: adjusted, of a win; tests: capabilities."""
     margin, alpha, now = policy.margin_of(capability), policy.alpha, changes[0]
@@ -125,7 +144,7 @@ def _line(capability: str, changes: Sequence[_Change], p: float, targeted: bool,
     outcome = "regression" if worse[0] or (any(worse) and not win) else "win" if win else "tie"
     if outcome == "tie" and unproven:
         outcome = "unclear"
-        needed = _most(paired.prompts_needed(*c.tally, margin, alpha) for c in unproven)
+        needed = most(paired.prompts_needed(*c.tally, margin, alpha) for c in unproven)
     elif outcome == "tie" and targeted and now.after < now.before:
         needed = paired.prompts_needed(*now.tally, now.before - now.after, alpha / tests)
     low, high = now.interval(alpha)
@@ -150,11 +169,6 @@ def _line(capability: str, changes: Sequence[_Change], p: float, targeted: bool,
         best_high=best_high,
         needed=needed,
     )
-
-
-def _most(numbers: Iterable[int | None]) -> int | None:
-    known = list(numbers)
-    return None if None in known else max(n for n in known if n is not None)
 
 
 def _verdict(lines: tuple[GateLine, ...], aimed: bool, pictures: int) -> Verdict:

@@ -25,9 +25,12 @@ Z_POWER = 0.8416  # of the normal distribution: 80 %
 
 
 def tally(differences: ArrayLike) -> tuple[Floats, Floats]:
-    """(values, counts) of the differences, ascending."""
-    values, counts = np.unique(np.round(np.asarray(differences, np.float64), 12), return_counts=True)
-    return values.astype(np.float64), counts.astype(np.float64)
+    """(values [V], ascending; counts [..., V]) of differences [..., n]."""
+    rounded = np.round(np.asarray(differences, np.float64), 12)
+    values, place = np.unique(rounded, return_inverse=True)
+    rows = place.reshape(-1, rounded.shape[-1]) + len(values) * np.arange(rounded[..., 0].size)[:, None]
+    counts = np.bincount(rows.ravel(), minlength=rounded[..., 0].size * len(values))
+    return values.astype(np.float64), counts.reshape(*rounded.shape[:-1], len(values)).astype(np.float64)
 
 
 def p_at_least(values: Floats, counts: Floats, bound: float) -> Floats:
@@ -35,6 +38,13 @@ def p_at_least(values: Floats, counts: Floats, bound: float) -> Floats:
 
     values: [V], in [-1, 1]; counts: [..., V], prompts with each value. Returns [...].
     """
+    if counts.ndim == 2:  # simulated samples, many of them equal
+        counts, same = np.unique(counts, axis=0, return_inverse=True)
+        return _p_at_least(values, counts, bound)[same.reshape(-1)]
+    return _p_at_least(values, counts, bound)
+
+
+def _p_at_least(values: Floats, counts: Floats, bound: float) -> Floats:
     away = np.append(values, 1.0) - bound
     counts = np.concatenate([counts, np.ones((*counts.shape[:-1], 1))], axis=-1)
     x, weights = _nodes()

@@ -95,8 +95,8 @@ def test_the_margin_decides_what_is_lost():
 
 def test_more_pictures_of_a_prompt_tell_more():
     dice = np.random.default_rng(0)
-    rate = dice.uniform(0.2, 0.8, 30)
-    drawn = [dice.random((30, 16)) < rate[:, None] for _ in range(2)]
+    rate = dice.uniform(0.2, 0.8, 60)
+    drawn = [dice.random((60, 16)) < rate[:, None] for _ in range(2)]
     few, many = ([outcomes(count=list(d[:, :k].mean(axis=1))) for d in drawn] for k in (1, 16))
     assert outcome(judge(*few), "count") == "unclear"
     assert outcome(judge(*many), "count") == "tie"
