@@ -88,7 +88,7 @@ def failing(results: Results, keys: Sequence[Key]) -> paired.Floats:
 
 
 def best_of(earlier: Mapping[int, Results], keys: Sequence[Key], rate: float) -> tuple[int, Results] | None:
-    """(round, results) of the promoted round that failed least on these prompts; None if none failed less than `rate`."""
+    """(round, results) of the promoted round that failed least on these prompts; None if none is below `rate`."""
     rates = {n: float(failing(r, keys).mean()) for n, r in sorted(earlier.items()) if all(k in r for k in keys)}
     best = min(rates, key=lambda n: rates[n], default=None)
     return (best, earlier[best]) if best is not None and rates[best] < rate - 1e-9 else None

@@ -17,7 +17,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
-from flywheel.rounds import lease, steps
+from flywheel.rounds import lease, power, steps
 from flywheel.rounds.costs import estimate, rates
 from flywheel.rounds.promotion import load_history
 from flywheel.signals.results import failure_rates, load_results, passes
@@ -33,8 +33,9 @@ def next_round(workspace: Workspace) -> int:
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "cost", "pinned"}: the next round's plan, and its cost at the measured rates. `pin`: write the plan.
+    """{"plan", "cost", "pinned", "detectable"}: the next round's plan, and its cost at the measured rates.
 
+    pin: write the plan; detectable: what the suite can show about the candidate (`flywheel.rounds.power.Outlook`).
     Errors: `UsageError` before the first curation, and if a plan has to be written while a run is working.
     """
     job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
@@ -59,7 +60,22 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
-    return {"plan": plan.as_dict(), "cost": cost, "pinned": path.exists()}
+    shown = _detectable(context, plan).as_dict()
+    return {"plan": plan.as_dict(), "cost": cost, "pinned": path.exists(), "detectable": shown}
+
+
+def _detectable(context: steps.Context, plan: RoundPlan) -> power.Outlook:
+    """What the suite can show; nothing without an incumbent, as its first candidate is promoted."""
+    incumbent, earlier = steps.references(context, plan)
+    if incumbent is None:
+        return power.Outlook((), ())
+    return power.outlook(
+        incumbent,
+        earlier=earlier,
+        targets=plan.targets,
+        policy=context.preset.gate,
+        pictures=context.preset.evaluation.pictures,
+    )
 
 
 def status(workspace: Workspace) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
 from flywheel.signals import evaluation, pool_suite
-from flywheel.signals.results import failure_rates, load_results, passes
+from flywheel.signals.results import Results, failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
@@ -269,21 +269,27 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
+def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int, Results]]:
+    """Results of the plan's incumbent, None without one; and of all promoted rounds, by round."""
+    history = promotion.load_history(run.workspace)
+    earlier = {p.round: load_results(run.workspace, p.round, "candidate") for p in history}
+    if not plan.incumbent:
+        return None, earlier
+    number = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
+    return earlier.get(number) or load_results(run.workspace, number, "candidate"), earlier
+
+
 def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     """Compare the candidate with the incumbent, write the round's result and record the verdict."""
     number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
-    new, old = load_results(run.workspace, number, "candidate"), None
-    if plan.incumbent:
-        promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
-        old = load_results(run.workspace, promoted, "candidate")
+    new = load_results(run.workspace, number, "candidate")
+    old, earlier = references(run, plan)
     verdict = gates.judge(
         new,
         old,
-        earlier={
-            p.round: load_results(run.workspace, p.round, "candidate") for p in promotion.load_history(run.workspace)
-        },
+        earlier=earlier,
         targets=plan.targets,
         policy=run.preset.gate,
         pictures=run.preset.evaluation.pictures,
