@@ -107,21 +107,24 @@ def _chances(
 ) -> dict[str, Floats]:
     """Plausible chances that a picture fails, by capability, [DRAWS, prompts].
 
-    Beta-binomial: the correlation of a prompt's pictures is estimated over all capabilities, as 1 less the share of the
-    variance that lies within prompts. Half a failure is added, so that none seen does not mean that none is possible.
+    The incumbent's own luck is part of it: each draw has a rate of its own, as sure as the pictures make it, and draws
+    its prompts around it (beta-binomial). The correlation of a prompt's pictures is estimated over all capabilities, as
+    1 less the share of the variance that lies within prompts.
     """
     shares = {c: failing(results, keys) for c, keys in names.items()}
-    rates = {c: (x.sum() * pictures + 0.5) / (len(x) * pictures + 1) for c, x in shares.items()}
     within = sum(float((x * (1 - x)).sum()) for x in shares.values()) * pictures / max(1, pictures - 1)
-    total = sum(rates[c] * (1 - rates[c]) * len(x) for c, x in shares.items())
-    alike = min(max(1 - within / total, 0.0), 0.99) if pictures > 1 else 0.0
-    if alike == 0:
-        return {c: np.full((DRAWS, len(x)), rates[c]) for c, x in shares.items()}
-    prior = (1 - alike) / alike  # pictures that the prior is worth
-    return {
-        c: dice.beta(x * pictures + prior * rates[c], (1 - x) * pictures + prior * (1 - rates[c]), (DRAWS, len(x)))
-        for c, x in shares.items()
-    }
+    total = sum(float(x.mean() * (1 - x.mean())) * len(x) for x in shares.values())
+    alike = min(max(1 - within / total, 0.0), 0.99) if pictures > 1 and total else 0.0
+    chances = {}
+    for c, x in shares.items():
+        known = len(x) * pictures / (1 + (pictures - 1) * alike)  # independent pictures that are worth as much
+        rate = dice.beta(x.mean() * known + 0.5, (1 - x.mean()) * known + 0.5, (DRAWS, 1))
+        if alike:
+            prior = (1 - alike) / alike  # pictures that the rate is worth for each prompt
+            chances[c] = dice.beta(x * pictures + prior * rate, (1 - x) * pictures + prior * (1 - rate))
+        else:
+            chances[c] = np.repeat(rate, len(x), axis=1)
+    return chances
 
 
 def _smallest(
