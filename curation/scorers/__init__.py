@@ -28,9 +28,12 @@ SCORERS = names("flywheel.scorers") | {
     "caption": "curation.scorers.caption:Caption",
     "face": "curation.scorers.face:Face",
     "exposure": "curation.scorers.exposure:Exposure",
+    "structure": "curation.scorers.structure:Structure",
     "category": "curation.scorers.category:Category",
     "nsfw": "curation.scorers.nsfw:Nsfw",
     "quality": "curation.scorers.quality:Quality",
+    "imagenet": "curation.scorers.imagenet:ImageNet",
+    "change": "curation.scorers.change:Change",
 }
 
 

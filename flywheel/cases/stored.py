@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,34 +14,38 @@ import pyarrow as pa
 from flywheel.cases.attribution import attribution_sql
 from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.cases.fold import connect
-from flywheel.core.files import write_parquet
+from flywheel.core.files import digest, file_digest, write_parquet
 from flywheel.core.ledger import Ledger
 from flywheel.core.storage import read_parquet
 from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
 from flywheel.signals.feedback import one_at_a_time
+from flywheel.signals.suite import load_suite
 
 if TYPE_CHECKING:
     import duckdb
 
 SHOWN = 8  # signals listed in an event's evidence, which counts all of them
 
-# Equal text-to-image prompts (`normalise`) share one id: one that a suite gave, or else the smallest. A text of symbols
-# alone has an empty normal form and stands for itself. An instruction means nothing without its reference images, so
-# edits keep their ids.
+# Equal text-to-image prompts (`normalise`) share one id: the suite's, or else one that another suite gave, or else the
+# smallest. A text of symbols alone has an empty normal form and stands for itself. An instruction means nothing without
+# its reference pictures: edits share an id where these are equal too, and keep their own where they are not known.
 _PROMPTS = """
 CREATE TEMP TABLE prompts AS
 WITH sampled AS (
     SELECT DISTINCT prompt_id, prompt, task FROM signals WHERE kind <> 'evaluation' OR arm IS NULL OR arm = 'candidate'
+    UNION SELECT prompt_id, prompt, task FROM suite
 ),
 keyed AS (
-    SELECT *, CASE WHEN task = 'ti2i' THEN prompt_id
-        ELSE coalesce(nullif(normalise(prompt), ''), prompt) END AS key
-    FROM sampled
+    SELECT sampled.*, suite.prompt_id IS NOT NULL AS held,
+           coalesce(nullif(normalise(sampled.prompt), ''), sampled.prompt) || CASE
+               WHEN sampled.task = 't2i' THEN ''
+               ELSE chr(10) || coalesce(shown.pictures, sampled.prompt_id) END AS key
+    FROM sampled LEFT JOIN suite USING (prompt_id) LEFT JOIN shown USING (prompt_id)
 )
 SELECT prompt_id, prompt, task, first_value(prompt_id) OVER (
-    PARTITION BY task, key ORDER BY starts_with(prompt_id, 'user-'), prompt_id) AS canonical
+    PARTITION BY task, key ORDER BY held DESC, starts_with(prompt_id, 'user-'), prompt_id) AS canonical
 FROM keyed
 """
 
@@ -101,7 +107,7 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         number = round_ if round_ is not None else _round(con)
         batch = uuid.uuid4().hex
         con.execute(f"CREATE TEMP TABLE told AS {(taxonomy or load_taxonomy()).query('(' + _UNTOLD + ')')}")
-        _name_prompts(con)
+        _name_prompts(con, workspace)
         con.execute(_FAILURES)
         events = con.sql(_EVENTS, params={"round": number, "batch": batch}).to_arrow_table()
         ids = con.sql("SELECT md5_number_lower(signal_id) AS signal FROM pending").to_arrow_table()
@@ -112,6 +118,12 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
         return _counts(events, "kind")
 
 
+_SUITE = pa.schema([(name, pa.string()) for name in ("prompt_id", "prompt", "task")])
+_SHOWN = pa.schema([("prompt_id", pa.string()), ("pictures", pa.string())])
+_REFERENCES = """
+SELECT prompt_id, max(evidence->>'$.references') FROM signals
+WHERE task = 'ti2i' AND (evidence->>'$.references') IS NOT NULL GROUP BY prompt_id
+"""
 _UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending WHERE capability IS NULL"
 
 
@@ -125,14 +137,28 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
 
 
-def _name_prompts(con: duckdb.DuckDBPyConnection) -> None:
+def _name_prompts(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     from duckdb.func import PythonUDFType
+
+    suite = load_suite(workspace.suite) if workspace.suite.exists() else []
+    rows = [{"prompt_id": p.prompt_id, "prompt": p.text, "task": p.task} for p in suite]
+    con.register("suite", pa.Table.from_pylist(rows, schema=_SUITE))
+    pictures = {p.prompt_id: list(p.references) for p in suite if p.references}
+    for prompt_id, paths in con.execute(_REFERENCES).fetchall():
+        pictures.setdefault(prompt_id, [workspace.path(path) for path in json.loads(paths)])
+    shown = [{"prompt_id": i, "pictures": key} for i, paths in pictures.items() if (key := _contents(paths))]
+    con.register("shown", pa.Table.from_pylist(shown, schema=_SHOWN))
 
     def normalised(prompts: pa.ChunkedArray) -> pa.Array:
         return pa.array([normalise(p) for p in prompts.to_pylist()], pa.string())
 
     con.create_function("normalise", normalised, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
     con.execute(_PROMPTS)
+
+
+def _contents(paths: Sequence[Path]) -> str | None:
+    """Digest of the pictures' bytes, in order; None if one is missing."""
+    return digest([file_digest(p) for p in paths]) if all(p.is_file() for p in paths) else None
 
 
 def _round(con: duckdb.DuckDBPyConnection) -> int:

@@ -3,28 +3,64 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from typing import Any
 
 from flywheel.cases.attribution import affordable, batches, probe
-from flywheel.cases.events import Case, detect, load_cases, retest
+from flywheel.cases.events import Case, detect, event, load_cases, retest
 from flywheel.cases.fold import connect
+from flywheel.cases.prompts import case_prompts, questions
 from flywheel.cases.stored import gather, routed
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
-from flywheel.signals.evaluation import Verifiers
+from flywheel.rounds import systems
+from flywheel.signals.evaluation import Verifiers, evaluate
 from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
+
+CASES = "cases"  # arm of an evaluation: the prompts of cases that the suite does not judge
+PATIENCE = 3  # rounds of experiments after which a case that is still unsure goes to a person
+
+
+def evaluate_cases(
+    workspace: Workspace,
+    suite: Sequence[Prompt],
+    system: System,
+    *,
+    round_: int,
+    preset: Preset,
+    seed: int,
+    progress: Callable[..., None] | None = None,
+) -> None:
+    """Sample and judge the prompts of open, routed cases that the suite does not judge, with the promoted system.
+
+    The gate never reads these results. The budget of attribution bounds their number, those opened first come first.
+    """
+    cases = [c for c in load_cases(workspace).values() if c.is_open and c.track not in (None, "unsure")]
+    prompts = case_prompts(workspace, cases, suite, preset.evaluation).prompts[: preset.attribution.budget or None]
+    if prompts:
+        evaluate(
+            workspace,
+            prompts,
+            workspace.path(system.checkpoint),
+            round_=round_,
+            arm=CASES,
+            settings=systems.evaluation(system, preset.evaluation),
+            rewritten=systems.rewritten(workspace, system, prompts, workspace.round(round_).samples(CASES)),
+            seed=seed,
+            progress=progress,
+        )
 
 
 def record_retest(workspace: Workspace, round_: int) -> None:
     """Record whether known cases pass with a promoted candidate: cases describe the incumbent."""
-    results = load_results(workspace, round_, "candidate")
+    results = {**load_results(workspace, round_, CASES), **load_results(workspace, round_, "candidate")}
     Ledger(workspace, "case_events").append(retest(results, load_cases(workspace), round_), key=f"retest/{round_}")
 
 
@@ -37,7 +73,7 @@ def record_detected(workspace: Workspace, round_: int) -> None:
 def route(
     workspace: Workspace,
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -47,25 +83,65 @@ def route(
 ) -> None:
     """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
 
-    captions: returns (sample_id, caption) of the pool; called only if prompts are probed.
+    system: draws the probes; captions: returns (sample_id, caption) of the pool, called only if prompts are probed.
     """
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):
         gather(workspace, round_=round_)
-        unrouted = [c for c in load_cases(workspace).values() if c.is_open and c.track in (None, "unsure")]
+        unrouted = [c for c in load_cases(workspace).values() if c.is_open and c.track != "human" and _undecided(c)]
+        asked = case_prompts(workspace, unrouted, suite, preset.evaluation)
         experiment(
-            workspace, unrouted, suite, checkpoint, captions, round_=round_, preset=preset, seed=seed, progress=progress
+            workspace,
+            [c for c in unrouted if c.track in (None, "unsure")],
+            asked.with_suite(suite),
+            system,
+            captions,
+            round_=round_,
+            preset=preset,
+            seed=seed,
+            progress=progress,
         )
         with closing(connect(workspace, ("probes", "signals"))) as con:
-            events = routed(con, preset.attribution, round_)
-        ledger.append(events, key=f"route/{round_}")
+            events = routed(con, preset.attribution, round_).to_pylist()
+        for_people = _for_people(workspace, unrouted, events, asked.unjudged)
+        evidence = questions(workspace, for_people, unrouted)
+        rows = [e for e in events if e["case_id"] not in for_people]
+        asked_of = [c for c in unrouted if c.case_id in evidence]
+        rows += [event(c, round_, "routed", evidence[c.case_id], track="human") for c in asked_of]
+        ledger.append(rows, key=f"route/{round_}")
+
+
+def _undecided(case: Case) -> bool:
+    """A case without a sure track, or one that a remedy was made for: the latter may have no way to be re-tested."""
+    return case.track in (None, "unsure") or case.status == "remedied"
+
+
+def _for_people(
+    workspace: Workspace, cases: Sequence[Case], events: Sequence[Mapping[str, Any]], unjudged: Mapping[str, str]
+) -> dict[str, str]:
+    """{id of a case that experiments cannot bring further: why}.
+
+    Without a check, that is a case that stored evidence does not route, or whose remedy no re-test can follow; with
+    one, a case that stays unsure, for example because its judge never answers.
+    """
+    tracks = {e["case_id"]: e["track"] for e in events}
+    tried = Counter(row["case_id"] for row in Ledger(workspace, "probes").rows())
+    out = {}
+    for case in cases:
+        unsure = tracks.get(case.case_id, case.track) in (None, "unsure")
+        if why := unjudged.get(case.case_id):
+            if unsure or case.status == "remedied":
+                out[case.case_id] = why
+        elif unsure and tried[case.case_id] >= PATIENCE:
+            out[case.case_id] = f"still unsure after experiments in {tried[case.case_id]} rounds"
+    return out
 
 
 def experiment(
     workspace: Workspace,
     cases: Sequence[Case],
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -75,7 +151,7 @@ def experiment(
 ) -> None:
     """Probe the prompts of the cases, fewest seeds so far first, within the round's budget; store the probes.
 
-    A case whose prompt is not in the suite has no checks to probe with: it waits for stored evidence.
+    suite: the prompts of these cases, with their checks, and possibly others.
     """
     probes, settings = Ledger(workspace, "probes"), preset.attribution
     seeds: Counter[str] = Counter()
@@ -91,22 +167,24 @@ def experiment(
         if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
     }
     if pending:
-        index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
+        index, by = CaptionIndex.build(captions(), folder=workspace.vectors), Verifiers.of(workspace, preset.evaluation)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
+        drawn = systems.rewriter(workspace, system)
     folder = workspace.round(round_).probes
     shared = {
         "round": round_,
-        "checkpoint": str(checkpoint.relative_to(workspace.root)),
+        "checkpoint": system.checkpoint,
         "folder": str(folder.relative_to(workspace.root)),
     }
     for key, batch in pending.items():
         rows = probe(
             batch,
-            checkpoint,
+            workspace.path(system.checkpoint),
             folder,
             enhance=enhance,
+            drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
-            evaluation=preset.evaluation,
+            evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
             by=by,

@@ -6,8 +6,9 @@ import functools
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +42,25 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
+    rewritten: Mapping[str, str] = {},
     progress: OnProgress | None = None,
 ) -> Results:
     """Share of pictures that pass, per (prompt, capability); read from the ledger if it was already recorded.
 
     Each prompt is sampled `settings.pictures` times: picture k from seed + k, in the folder `seed-<k>` from k = 1 on.
+    rewritten: {prompt_id: text that is drawn in place of the prompt}; the picture is judged by the prompt as written.
     """
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
         name, by, load = str(checkpoint.relative_to(workspace.root)), Verifiers.of(workspace, settings), _loader()
+        shown = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
         rows: list[dict[str, Any]] = []
         for k in range(settings.pictures):
             drawn = folder / f"seed-{k}" if k else folder
             images = sample_suite(
-                suite,
+                shown,
                 checkpoint,
                 drawn,
                 settings=settings,
@@ -65,7 +69,7 @@ def evaluate(
                 load=load,
             )
             for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
-                path = str((drawn / f"{prompt.prompt_id}.png").relative_to(workspace.root))
+                path = str((drawn / picture_name(prompt.prompt_id)).relative_to(workspace.root))
                 rows += [signal(round_, arm, name, prompt, o, path, k) for o in outcomes]
         ledger.append(rows, key=key)
     return load_results(workspace, round_, arm)
@@ -105,7 +109,7 @@ def sample_suite(
     for _, group in itertools.groupby(ordered, key=lambda p: len(p.references)):
         for batch in _batches(list(group)):
             done += len(batch)
-            if all((folder / f"{p.prompt_id}.png").exists() for p in batch):
+            if all((folder / picture_name(p.prompt_id)).exists() for p in batch):
                 continue
             # Always whole batches: the size of a batch changes the last bits of its images.
             samples = load(checkpoint).sample(
@@ -119,10 +123,16 @@ def sample_suite(
             for prompt, pixels in zip(batch, samples):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
-                write_bytes(folder / f"{prompt.prompt_id}.png", buffer.getvalue())
+                write_bytes(folder / picture_name(prompt.prompt_id), buffer.getvalue())
             if progress:
                 progress(done, len(suite), "images")
-    return [(folder / f"{p.prompt_id}.png").read_bytes() for p in suite]
+    return [(folder / picture_name(p.prompt_id)).read_bytes() for p in suite]
+
+
+def picture_name(prompt_id: str) -> str:
+    """File name of a prompt's picture: ids that are no file name, as other systems may give, stand as their digest."""
+    plain = re.fullmatch(r"[\w-][\w .-]*", prompt_id) and len(prompt_id.encode()) <= 200
+    return f"{prompt_id if plain else digest(prompt_id)[:32]}.png"
 
 
 @dataclass(frozen=True)

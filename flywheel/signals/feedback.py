@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, given_file, write_bytes
@@ -22,7 +22,11 @@ from flywheel.core.workspace import Workspace
 
 
 class Feedback(BaseModel):
-    """One event. `rerolls`: how often the user asked for another image; `edited_prompt`: what they wrote instead."""
+    """One event. `rerolls`: how often the user asked for another image; `edited_prompt`: what they wrote instead.
+
+    `references`: the pictures that an edit started from, as paths inside the workspace; without them, an edit whose
+    prompt is not in the suite can be judged by a person only.
+    """
 
     model_config = ConfigDict(extra="forbid")
     event_id: str = Field(min_length=1, max_length=200)
@@ -35,7 +39,15 @@ class Feedback(BaseModel):
     prompt_id: str | None = Field(None, max_length=200)
     checkpoint: str | None = None
     image: str | None = None
+    references: list[str] = Field(default_factory=list, max_length=16)
     at: datetime | None = None
+
+    @field_validator("references")
+    @classmethod
+    def _inside(cls, paths: list[str]) -> list[str]:
+        if outside := [p for p in paths if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts]:
+            raise ValueError(f"{outside[0]!r} is not a path inside the workspace")
+        return paths
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,14 @@ def signal(event: Feedback) -> dict[str, Any]:
     passed = event.thumbs == "up" if event.thumbs else (False if unhappy else None)
     evidence = {
         k: v
-        for k in ("event_id", "thumbs", "reason", "edited_prompt", "rerolls")
-        if (v := getattr(event, k)) not in (None, "", 0)
+        for k in ("event_id", "thumbs", "reason", "edited_prompt", "rerolls", "references")
+        if (v := getattr(event, k)) not in (None, "", 0, [])
     }
     row = {
         "signal_id": signal_id(event.event_id),
         "kind": "feedback",
         "checkpoint": event.checkpoint,
-        "prompt_id": event.prompt_id or f"user-{digest(event.task, event.prompt)[:16]}",
+        "prompt_id": event.prompt_id or f"user-{digest(event.task, event.prompt, *event.references)[:16]}",
         "prompt": event.prompt,
         "task": event.task,
         "verifier": "user",

@@ -13,7 +13,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.mirror import fetched
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, sample_suite
+from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, picture_name, sample_suite
 from flywheel.signals.suite import Prompt
 
 SCHEMA = pa.schema(
@@ -56,7 +56,7 @@ def self_evaluate(
         folder = workspace.path("samples", f"self-{name}", f"seed-{seed}")
         images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
         for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
-            image = str((folder / f"{prompt.prompt_id}.png").relative_to(workspace.root))
+            image = str((folder / picture_name(prompt.prompt_id)).relative_to(workspace.root))
             sample: dict[str, Any] = {"checkpoint": str(checkpoint), "seed": seed, "image": image}
             sample |= {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task}
             keys = ("capability", "verifier", "score", "threshold")

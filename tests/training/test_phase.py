@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 from flywheel.core.errors import UsageError
+from tests.training.rl_parts import killed_at
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
 from training.batch import batch_loss
 from training.checkpoint import Checkpoint, read_metrics
@@ -22,29 +21,11 @@ from training.phase import build_model, prepare_with
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tests.training.tiny_runs import STEPS, TINY
-from training.data.plan import MixSource
-from training.phase import train
-
-def die(step, steps, line):
-    if step == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-train(Path(sys.argv[1]), [MixSource(manifest=Path(sys.argv[2]))], TINY, seed=5, steps=STEPS, progress=die)
-"""
-
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
     out = tmp_path / "out"
-    for step in (1, 5):  # before the first checkpoint, then between two later ones
-        command = [sys.executable, "-c", KILLED, str(out), str(snapshot), str(step)]
-        child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-        assert child.returncode == -signal.SIGKILL, child.stderr
+    for step in (1, 5):  # before the first checkpoint, then in the second stage, just after a checkpoint at its start
+        assert killed_at(step, partial(run, out, snapshot)) == -signal.SIGKILL
         assert not (out / "final").exists()
     assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
     (out / ".step-00000006.tmp").mkdir()  # what a kill in the middle of writing leaves behind
@@ -75,7 +56,10 @@ def test_metrics_and_kept_checkpoints(trained):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["step"] for line in lines if line.get("validation_loss")] == [3, 6, 7]
     assert lines[-1]["samples"] == STEPS * 8
-    assert lines[0]["lr"] == TINY.learning_rate / 2 and lines[1]["lr"] == TINY.learning_rate
+    rate = TINY.stages[0].learning_rate
+    assert lines[0]["lr"] == rate / 2 and lines[1]["lr"] == rate
+    assert [line["stage"] for line in lines] == ["S1"] * 4 + ["S2"] * 3
+    assert float(trained.tensors("optimizer")["step.image_out.weight"]) == STEPS  # the optimiser goes on in S2
     assert sorted(p.name for p in trained.path.parent.glob("step-*")) == ["step-00000004", "step-00000006"]
 
 
