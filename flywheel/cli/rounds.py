@@ -27,7 +27,10 @@ def plan(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost without pinning it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Plan the next round: what each track gets, for which open cases, why, and its cost. Pins all it depends on."""
+    """Plan the next round: what each track gets, for which open cases, why, its cost, and what the suite can show.
+
+    Pins all that the plan depends on.
+    """
     from flywheel.rounds.outlook import plan_next
 
     outlook = plan_next(Workspace(workspace, create=False), pin=not dry_run)
@@ -54,6 +57,25 @@ def plan(
     )
     if cost["unmeasured"]:
         say(f"hours not measured yet: {', '.join(cost['unmeasured'])}; the first round that has them measures them")
+    _print_detectable(outlook["detectable"])
+
+
+def _print_detectable(shown: dict[str, Any]) -> None:
+    """Print what the suite can show: the smallest change per target, and the capabilities that it guards too weakly."""
+    if shown["targets"]:
+        out("smallest fall of a failure rate that is promoted in 80 % of rounds, if nothing else changes:")
+    for x in shown["targets"]:
+        change = (
+            f"{100 * x['change']:.0f} points" if x["change"] is not None else f"none (all repaired: {x['power']:.0%})"
+        )
+        size = f"{x['prompts']} prompts, {x['pictures']} pictures each"
+        out(f"  {x['capability']}: {change}; {x['failure_rate']:.0%} fail now ({size})")
+    for x in (g for g in shown["guards"] if g["power"] < 0.8):
+        needed = f"about {x['needed']} prompts would" if x["needed"] else "no number of prompts would"
+        out(
+            f"  {x['capability']}: its {x['prompts']} prompts rule out a loss of {100 * x['margin']:.0f} points in"
+            f" {x['power']:.0%} of rounds without one; {needed} in 80 %"
+        )
 
 
 def _planned_step(step: dict[str, Any]) -> dict[str, Any]:

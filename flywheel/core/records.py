@@ -224,19 +224,30 @@ class RoundPlan(Pins):
 
 @dataclass(frozen=True)
 class GateLine:
-    """One capability at the gate: both failure rates on the same prompts, the 95 % interval of their difference."""
+    """One capability at the gate: the candidate's failure rate against the incumbent's and the best promoted one.
+
+    All rates are shares of pictures, over the same prompts. low, high: limits of candidate - incumbent, each one-sided
+    at level 1 - alpha, as are best_low and best_high of candidate - best. The fields from `margin` on are None in
+    results of older versions; those of the best, also where no promoted checkpoint failed less than the incumbent.
+    """
 
     check: str
-    n: int
+    n: int  # prompts
     incumbent: float
     candidate: float
-    fixed: int
-    broken: int
+    fixed: int  # prompts with fewer failing pictures than the incumbent's
+    broken: int  # prompts with more
     low: float
     high: float
-    p_value: float
+    p_value: float  # of a win, adjusted for the number of capabilities
     targeted: bool
-    outcome: str  # win | tie | regression
+    outcome: str  # win | tie | regression | unclear
+    margin: float | None = None  # loss that the gate must rule out
+    best: float | None = None
+    best_round: int | None = None
+    best_low: float | None = None
+    best_high: float | None = None
+    needed: int | None = None  # prompts that would tell, where these do not
 
 
 @dataclass(frozen=True, kw_only=True)

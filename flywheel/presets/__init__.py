@@ -138,10 +138,23 @@ class Distil:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """When the gate blocks a candidate."""
+    """When the gate blocks a candidate; see `flywheel.rounds.gate`."""
 
-    alpha: float = 0.05  # two-sided level of the paired sign test
-    tolerance: float = 0.02  # a failure rate may always rise by this much
+    alpha: float = 0.05  # level of each one-sided test: share of candidates that pass it by chance
+    margin: float = 0.1  # rise of a failure rate, as a share of pictures, that must be ruled out in every capability
+    margins: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of single capabilities; 1: never ruled out, not guarded
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 0.5:
+            raise UsageError("gate.alpha: give a share between 0 and 0.5, such as 0.05")
+        if not all(0 < m <= 1 for m in (self.margin, *self.margins.values())):
+            raise UsageError("gate.margin and gate.margins: give shares above 0, and at most 1")
+
+    def margin_of(self, capability: str) -> float:
+        """The margin of a capability."""
+        return self.margins.get(capability, self.margin)
 
 
 @dataclass(frozen=True, kw_only=True)

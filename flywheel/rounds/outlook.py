@@ -17,7 +17,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
-from flywheel.rounds import lease, steps, systems
+from flywheel.rounds import lease, power, steps, systems
 from flywheel.rounds.costs import estimate, listed, rates
 from flywheel.rounds.promotion import load_history
 from flywheel.rounds.stages import curriculum_of
@@ -34,11 +34,11 @@ def next_round(workspace: Workspace) -> int:
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "steps", "stages", "stages_left_out", "cost", "pinned"}: the next round's plan, its steps by track, the
-    stages of its data phase, and its cost at measured rates.
+    """{"plan", "steps", "stages", "stages_left_out", "cost", "pinned", "detectable"}: the next round's plan, its steps by
+    track, the stages of its data phase, and its cost at measured rates.
 
-    pin: write the plan.
 
+    pin: write the plan; detectable: what the suite can show about the candidate (`flywheel.rounds.power.Outlook`).
     Errors: `UsageError` before the first curation, and if a plan has to be written while a run is working.
     """
     job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
@@ -72,7 +72,22 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
         "stages_left_out": list(curriculum.notes),
         "cost": cost,
         "pinned": path.exists(),
+        "detectable": _detectable(context, plan).as_dict(),
     }
+
+
+def _detectable(context: steps.Context, plan: RoundPlan) -> power.Outlook:
+    """What the suite can show; nothing without an incumbent, as its first candidate is promoted."""
+    incumbent, earlier = steps.references(context, plan)
+    if incumbent is None:
+        return power.Outlook((), ())
+    return power.outlook(
+        incumbent,
+        earlier=earlier,
+        targets=plan.targets,
+        policy=context.preset.gate,
+        pictures=context.preset.evaluation.pictures,
+    )
 
 
 def status(workspace: Workspace) -> dict[str, Any]:

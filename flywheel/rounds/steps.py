@@ -350,15 +350,31 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
+def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int, Results]]:
+    """Results of the plan's incumbent, None without one; and of all promoted rounds, by round."""
+    history = promotion.load_history(run.workspace)
+    earlier = {p.round: load_results(run.workspace, p.round, "candidate") for p in history}
+    if not plan.incumbent:
+        return None, earlier
+    number = incumbent_round(run, plan)
+    return earlier.get(number) or load_results(run.workspace, number, "candidate"), earlier
+
+
 def gate(run: Context, plan: RoundPlan, system: System) -> None:
     """Compare the candidate with the incumbent, write the round's result and record the verdict."""
     number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
-    new, old = load_results(run.workspace, number, "candidate"), None
-    if plan.incumbent:
-        old = load_results(run.workspace, incumbent_round(run, plan), "candidate")
-    verdict = gates.judge(new, old, targets=plan.targets, policy=run.preset.gate)
+    new = load_results(run.workspace, number, "candidate")
+    old, earlier = references(run, plan)
+    verdict = gates.judge(
+        new,
+        old,
+        earlier=earlier,
+        targets=plan.targets,
+        policy=run.preset.gate,
+        pictures=run.preset.evaluation.pictures,
+    )
     now = promotion.incumbent(run.workspace)
     if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
