@@ -16,7 +16,9 @@ from training.rewards import Request, Scores
 Columns = Mapping[str, Any]
 AESTHETIC_TOP = 10.0  # LAION's head gives about 1 to 10
 COLOR_SHIFT = (5.0, 20.0)  # ΔE of a tint: from visible at a glance to different colours
-FACE_DETAIL = 100.0  # variance of a face's Laplacian at which the portrait reward is 0.5
+FACE_DETAIL = 20.0  # detail of a face at which the portrait reward is at most 0.5
+FACE_NOISE = 2.5  # levels of noise that a photograph may have; more lowers the reward, by 1/e for as many again
+FACE_GRID = 1.25  # blockiness that a photograph may have; more lowers the reward in proportion
 
 
 def _ocr(request: Request, columns: Columns) -> float | None:
@@ -40,8 +42,16 @@ def _aesthetic(request: Request, columns: Columns) -> float | None:
 
 
 def _portrait(request: Request, columns: Columns) -> float | None:
-    """Detail of a frontal face, 0 without a face. The formula is ours: the report only names the reward."""
-    return 0.0 if columns["sharpness"] is None else columns["sharpness"] / (columns["sharpness"] + FACE_DETAIL)
+    """Detail of a frontal face, less for each damage that looks like detail; 0 without a face.
+
+    The formula is ours: the report only names the reward. Sharpness alone prefers a posterised, noisy or blocky face to
+    the photograph that it was made from, so flat areas, noise and JPEG's grid lower it.
+    """
+    if columns["detail"] is None:
+        return 0.0
+    detail = columns["detail"] / (columns["detail"] + FACE_DETAIL)
+    calm = math.exp(-max(0.0, columns["noise"] / FACE_NOISE - 1))
+    return detail * (1 - columns["flat"]) * calm * min(1.0, FACE_GRID / columns["blockiness"])
 
 
 def _consistency(request: Request, columns: Columns) -> float | None:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from flywheel.core.errors import UsageError
 from flywheel.core.scorer import Item
@@ -43,3 +43,27 @@ def test_the_ocr_reward_is_one_minus_edits_over_the_reference_length():
     scores = rewards.score([request(word), Request(Item(word.image, longer)), Request(Item(word.image, "a card"))])
     length = len(word.checks[0]["text"]) + 1
     assert [row["ocr"] for row in scores] == [1.0, pytest.approx(1 - 1 / length), None]
+
+
+def test_a_damaged_face_is_worth_less_than_the_photograph():
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut())
+    pixels, rng = np.asarray(photo), np.random.default_rng(0)
+    jpeg = io.BytesIO()
+    photo.save(jpeg, "JPEG", quality=10)
+    damaged = {
+        **{f"posterised to {bits} bits": ImageOps.posterize(photo, bits) for bits in (2, 3, 4)},
+        **{f"noise of {n}": np.clip(pixels + rng.normal(0, n, pixels.shape), 0, 255) for n in (5, 10, 25)},
+        **{f"blur of {r}": photo.filter(ImageFilter.GaussianBlur(r)) for r in (1, 2, 4)},
+        "JPEG quality 10": Image.open(jpeg).convert("RGB"),
+    }
+
+    def item(picture: object) -> Request:
+        out = io.BytesIO()
+        Image.fromarray(np.asarray(picture).astype(np.uint8)).save(out, "PNG")
+        return Request(Item(out.getvalue(), "a portrait"))
+
+    whole, *others = [row["portrait"] for row in Local(("portrait",)).score([*map(item, [photo, *damaged.values()])])]
+    assert whole > 0.6
+    assert {name: x for name, x in zip(damaged, others, strict=True) if x > 0.95 * whole} == {}
