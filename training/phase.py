@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from training.models.condition import Cached, ConditionEncoder, load_condition_e
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe
-from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, step_name
+from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, require_finite, step_name
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
 from training.vae.autoencoding import choose_autoencoder
 from training.validation import draw_held_out, validation_loss
@@ -196,11 +195,7 @@ def _step(phase: _Phase) -> dict[str, float | None]:
     rows, own_loss, skipped = _gradients(phase)
     loss = world.sum(own_loss)
     norm = full_tensor(torch.nn.utils.clip_grad_norm_(phase.model.parameters(), recipe.clip)).item()
-    if not math.isfinite(loss + norm):
-        raise UsageError(
-            f"step {step + 1}: loss {loss}, gradient norm {norm}: lower the learning rate or check the data "
-            "of this step; run again to resume from the last checkpoint"
-        )
+    require_finite(step + 1, loss, norm)
     rate = learning_rate(recipe, step, phase.steps)
     set_rate(phase.optimizer, rate)
     phase.optimizer.step()

@@ -81,6 +81,21 @@ def serve(
     uvicorn.run(service(_local(tuple(dict.fromkeys(reward)), scorers)), host=host, port=port, log_level="warning")
 
 
+@rl.command("rewards", epilog="Example: flywheel rl rewards --scorers scorers.toml")
+def rewards(scorers: ScorersOption = None, as_json: JsonOption = False) -> None:
+    """List the rewards: whether each can be computed here, or what to install or pull, and which verifiers watch it."""
+    from flywheel.remedies.rewards import REWARDS, unavailable
+    from training.rl.recipe import WATCHERS
+
+    missing = unavailable(_options(scorers))
+    rows = [
+        {"reward": name, "state": missing.get(name, "available"), "watchers": list(WATCHERS.get(name, ()))}
+        for name in REWARDS
+    ]
+    lines = [f"{r['reward']}: {r['state']}; watched by {' or '.join(r['watchers']) or 'nothing'}" for r in rows]
+    out(json.dumps(rows) if as_json else "\n".join(lines))
+
+
 @rl.command("train", epilog="Example: flywheel rl train -w w --output rl")
 def train(
     output: OutputOption,
@@ -111,6 +126,7 @@ def train(
     """
     from flywheel.core.progress import Progress
     from flywheel.remedies.prompts import hold_out
+    from flywheel.remedies.rewards import for_recipe
     from flywheel.signals.suite import load_suite
     from training.recipe_file import load
     from training.rewards import Service
@@ -127,7 +143,9 @@ def train(
     trained, watched = load_suite(prompts), load_suite(held_out) if held_out else None
     if watched is None:
         trained, watched = hold_out(trained, chosen.held_out)
-    names = tuple(dict.fromkeys([*chosen.rewards, *(chosen.proxy(n) for n in chosen.rewards), *(watch or ())]))
+    scored = Service(rewards) if rewards else for_recipe(chosen, _options(scorers), watch=watch or ())
+    for name in chosen.rewards:
+        say(f"reward {name}: watched by {chosen.proxy(name, scored.names) or 'no other verifier'}")
     progress = Progress()
     with progress.step(f"reinforcement learning ({chosen.name})"):
         final = train_rl(
@@ -135,7 +153,7 @@ def train(
             trained,
             watched,
             chosen,
-            Service(rewards) if rewards else _local(names, scorers),
+            scored,
             init=start,
             seed=seed,
             progress=lambda done, total, line: progress(done, total, _rewards_of(line)),
@@ -195,10 +213,15 @@ def distil(
 
 
 def _local(names: tuple[str, ...], scorers: Path | None) -> Local:
-    from flywheel.core.config import read_toml
     from flywheel.remedies.rewards import Local
 
-    return Local(names, read_toml(scorers) if scorers else {})
+    return Local(names, _options(scorers))
+
+
+def _options(scorers: Path | None) -> Mapping[str, Any]:
+    from flywheel.core.config import read_toml
+
+    return read_toml(scorers) if scorers else {}
 
 
 def _rewards_of(line: Mapping[str, Any]) -> str:
