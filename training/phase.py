@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,13 +187,15 @@ def _loader(plan: DataPlan, recipe: Recipe, autoencoder: Autoencoder, encoder: C
         resolution=recipe.resolution,
         latents=cached_latents(recipe, autoencoder),
         reference_pixels=encoder.reads_references,
+        caption_shares=recipe.caption_shares,
+        encode=encoder.encode,
     )
 
 
 def _step(phase: _Phase) -> dict[str, float | None]:
     """One optimiser step, and validation where it is due; returns the step's metrics."""
     recipe, world, step = phase.recipe, phase.world, phase.done
-    rows, own_loss, skipped = _gradients(phase)
+    rows, own_loss, skipped, kinds = _gradients(phase)
     loss = world.sum(own_loss)
     norm = full_tensor(torch.nn.utils.clip_grad_norm_(phase.model.parameters(), recipe.clip)).item()
     require_finite(step + 1, loss, norm)
@@ -210,19 +213,22 @@ def _step(phase: _Phase) -> dict[str, float | None]:
     }
     if due(recipe.validate_every, phase.done) or (recipe.validate_every and phase.done == phase.steps):
         line["validation_loss"] = validation_loss(phase.model, phase.loader, recipe, phase.seed, world)
+    for kind in recipe.caption_shares:
+        if count := int(world.sum(kinds[kind])):
+            line[f"captions_{kind}"] = count
     if recipe.on_error == "skip":
         line["skipped"] = int(world.sum(skipped))
     return line
 
 
-def _gradients(phase: _Phase) -> tuple[int, float, int]:
-    """Gradients of the next global batch: (its rows; its loss and its skipped rows, those of this process)."""
+def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
+    """Gradients of the next global batch: (its rows; its loss, its skipped rows and its captions by kind: those here)."""
     recipe, loader, world = phase.recipe, phase.loader, phase.world
     rows, parts = phase.batch
     phase.batch = own_batch(loader.plan, phase.done + 1, recipe, world)
     upcoming = [*parts[1:], *phase.batch[1][: phase.done + 1 < phase.steps]]
     phase.optimizer.zero_grad(set_to_none=True)
-    loss, skipped = 0.0, 0
+    loss, skipped, kinds = 0.0, 0, Counter[str]()
     for number, (part, counted) in enumerate(parts):
         micro = loader.gather(part)
         loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
@@ -231,7 +237,8 @@ def _gradients(phase: _Phase) -> tuple[int, float, int]:
         (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
         loss += share.item()
         skipped += sum(n < counted for n in micro.skipped)
-    return rows, loss, skipped
+        kinds.update(micro.kinds[:counted])
+    return rows, loss, skipped, kinds
 
 
 def _draw_samples(phase: _Phase) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
+from flywheel.core.schema import CAPTION_KINDS
 from training.recipe_file import named
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -27,6 +28,8 @@ class Recipe:
     batch: rows per global batch by resolution bucket [S].
     resolution: pixels trained at, by bucket (the tiny recipe trains smaller than its bucket).
     t2i_share: share of T2I rows, the rest is TI2I [S].
+    caption_shares: kind → share of the captions drawn for a picture that has several; of kinds that it lacks, the others
+        take the share [D].
     dropout: share of rows whose text is dropped, for guidance [S: 0.1].
     time_mean, time_std: of the logit-normal t [D].
     learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
@@ -63,6 +66,9 @@ class Recipe:
     autoencoder: str = "patch"
     condition: str = "minilm"
     text_tokens: int = 24
+    caption_shares: Mapping[str, float] = field(
+        default_factory=lambda: {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
+    )
     dropout: float = 0.1
     weight_decay: float = 0.001
     clip: float = 1.0
@@ -93,6 +99,10 @@ class Recipe:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
         if self.on_error not in ("raise", "skip"):
             raise UsageError(f"on_error is {self.on_error!r}: use raise or skip")
+        if unknown := sorted(set(self.caption_shares) - set(CAPTION_KINDS)):
+            raise UsageError(f"caption_shares: unknown kind {unknown[0]!r}: use {', '.join(CAPTION_KINDS)}")
+        if any(share < 0 for share in self.caption_shares.values()):
+            raise UsageError(f"caption_shares: shares must not be negative: {dict(self.caption_shares)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and TOML: mapping keys as strings."""
