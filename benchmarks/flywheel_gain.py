@@ -184,9 +184,9 @@ def one_seed(options: Options, seed: int) -> list[dict[str, Any]]:
 
 
 def failures(row: Mapping[str, Any]) -> np.ndarray:
-    """Number of failing (prompt, capability) pairs of the round's targets: of the incumbent, then of each arm."""
+    """Failures of the round's targets, in prompts (shares of pictures summed): of the incumbent, then of each arm."""
     counted = [row["results"][name] for name in ("incumbent", *ARMS)]
-    return np.array([sum(not ok for (_, c), ok in r.items() if c in row["targets"]) for r in counted], float)
+    return np.array([sum(1 - ok for (_, c), ok in r.items() if c in row["targets"]) for r in counted], float)
 
 
 def gain(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ WORLD = recipe(
     warmup=50,
     checkpoint_every=10_000,
     validate_every=10_000,
-    stages=(),
+    stages=("S1",),
 )
 
 
@@ -118,7 +118,7 @@ def overfit(manifest: Path, steps: int = 300) -> float:
     loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
     (micro,) = loader.batch(0)
     model, null, losses = build_model(recipe, encoder, seed=0), encoder.encode([""])[0], []
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.stages[0].learning_rate)
     for _ in range(steps):
         loss = batch_loss(model, micro, null, recipe, seed=0).mean()
         optimizer.zero_grad()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from curation.decide.explain import explain
 from curation.decide.judge import Judged, judge, verdicts
-from curation.decide.judging import HeldOut
+from curation.decide.judging import HeldOut, Look
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.shards import writer as shards
 from curation.sources import pool
+from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
@@ -51,6 +53,7 @@ def curate(
     *,
     held_out: frozenset[str] = frozenset(),
     exclude_prompts: frozenset[str] = frozenset(),
+    looks: frozenset[Look] = frozenset(),
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Curated:
@@ -58,15 +61,16 @@ def curate(
 
     held_out: ids of samples or images reserved for evaluation; they, their edit pairs and anything that resembles them
     never reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never reach one either.
+    looks: of evaluation pictures that need not be in the pool; what resembles one never reaches a shard either.
     Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished snapshot is only looked
     up. Errors: `UsageError` when nothing was ingested.
     """
     content = pool.shards(workspace)
     if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
-    scorers, reasons = configure(policy)
+    scorers, reasons = configure(policy, weights.obtain(policy.scorer_values(), progress))
     versions = {name: full_version(scorer) for name, scorer in scorers.items()}
-    withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts))
+    withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts), looks)
     snapshot = digest(
         _FORMAT,
         [(s.sha256, [p.name for p in s.captions]) for s in content],
@@ -75,14 +79,11 @@ def curate(
         versions,
         sorted(withheld.ids),
         sorted(withheld.prompts),
+        *sorted(withheld.looks),
     )[:16]
     record = workspace.snapshot(snapshot)
     if not record.exists():
-        options = {name: policy.scorers.get(name, {}) for name in scorers}
-        with ExitStack() as stack:
-            if scoring.pending(workspace, options):
-                stack.enter_context(cluster(workers))  # one Ray for scoring and sharding
-            scoring.score(workspace, options, progress=progress, workers=workers)
+        with scored(workspace, policy, progress=progress, workers=workers):
             while True:
                 judged = judge(workspace, policy, scorers, withheld)
                 try:
@@ -97,8 +98,25 @@ def curate(
     return _read(workspace, record)
 
 
-def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """(scorers that can run, reason why each of the others cannot), by name."""
+@contextmanager
+def scored(
+    workspace: Workspace, policy: Policy, *, progress: Progress | None = None, workers: int = 2
+) -> Iterator[None]:
+    """Score what is not scored yet; a `curate` inside the context uses the same Ray."""
+    scorers, _ = configure(policy, weights.obtain(policy.scorer_values(), progress))
+    options = {name: policy.scorers.get(name, {}) for name in scorers}
+    with cluster(workers) if scoring.pending(workspace, options) else nullcontext():
+        scoring.score(workspace, options, progress=progress, workers=workers)
+        yield
+
+
+def configure(
+    policy: Policy, unreachable: Mapping[object, str] = MappingProxyType({})
+) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """(scorers that can run, reason why each of the others cannot), by name.
+
+    unreachable: reason for each `weights:NAME` that could not be fetched.
+    """
     scorers: dict[str, Scorer] = {}
     reasons: dict[str, str] = {}
     for name in dict.fromkeys((*ALWAYS, *policy.scorer_names())):
@@ -109,7 +127,7 @@ def configure(policy: Policy) -> tuple[dict[str, Scorer], dict[str, str]]:
         try:
             scorers[name] = load(name, **options)
         except Unavailable as error:
-            reasons[name] = str(error)
+            reasons[name] = next((unreachable[v] for v in options.values() if v in unreachable), str(error))
     return scorers, reasons
 
 
@@ -139,8 +157,7 @@ def _commit(
     for name in ("decisions", "stages", "funnel", "quarantine"):
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
     write_json(folder / "policy.json", policy.record())
-    kept = {"held_out": sorted(held_out.ids), "prompts": sorted(held_out.prompts)}
-    write_json(folder / "evaluation.json", kept)
+    write_json(folder / "evaluation.json", held_out.record())
     write_json(
         workspace.snapshot(snapshot),
         {

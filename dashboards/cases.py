@@ -17,16 +17,34 @@ if TYPE_CHECKING:
     import duckdb
 
 
-# One row per prompt, capability and evaluated checkpoint. It fails if any of its checks fails; the evidence is that of
-# the check furthest below its threshold.
+# One row per prompt, capability and evaluated checkpoint. A picture fails if any of its checks fails, a prompt if half
+# of its pictures do. Shown is a picture that agrees with the prompt's outcome, the first one if it does, with the
+# evidence of its check furthest below the threshold.
 _JUDGED = """
-SELECT prompt_id, capability, checkpoint, any_value(round) AS round, any_value(arm) AS arm, any_value(prompt) AS prompt,
-       bool_and(passed) AS passed, any_value(image) AS image,
-       arg_min(evidence, score - threshold) AS evidence, arg_min(verifier, score - threshold) AS verifier,
-       arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
-FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint
+WITH pictures AS (
+    SELECT prompt_id, capability, checkpoint, image, any_value(round) AS round, any_value(arm) AS arm,
+           any_value(prompt) AS prompt, bool_and(passed) AS passed,
+           arg_min(evidence, score - threshold) AS evidence, arg_min(verifier, score - threshold) AS verifier,
+           arg_min(score, score - threshold) AS score, arg_min(threshold, score - threshold) AS threshold
+    FROM signals WHERE passed IS NOT NULL {where} GROUP BY prompt_id, capability, checkpoint, image
+),
+outcomes AS (
+    SELECT *, avg(passed::INT) OVER prompts > 0.5 AS outcome, count(*) OVER prompts AS pictures,
+           count(*) FILTER (passed) OVER prompts AS pictures_passed
+    FROM pictures WINDOW prompts AS (PARTITION BY prompt_id, capability, checkpoint)
+)
+SELECT * EXCLUDE (passed, outcome), outcome AS passed FROM outcomes
+QUALIFY row_number() OVER (
+    PARTITION BY prompt_id, capability, checkpoint ORDER BY outcomes.passed <> outcome, length(image), image
+) = 1
 """
 _ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
+_FAILED_ON_CHECKPOINT = """
+SELECT prompt_id, capability FROM (
+    SELECT prompt_id, capability, image, bool_and(passed) AS passed
+    FROM signals WHERE checkpoint = ? AND passed IS NOT NULL GROUP BY ALL
+) GROUP BY ALL HAVING avg(passed::INT) <= 0.5
+"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +59,11 @@ class CaseFilter:
 
     def where(self) -> tuple[str, list[Any]]:
         """SQL condition and its parameters."""
-        failed = "(SELECT prompt_id, capability FROM signals WHERE checkpoint = ? AND NOT passed)"
         wanted = {
             "capability = ?": self.capability,
             "coalesce(track, 'unrouted') = ?": self.track,
             "status = ?": self.status,
-            f"(prompt_id, capability) IN {failed}": self.checkpoint,
+            f"(prompt_id, capability) IN ({_FAILED_ON_CHECKPOINT})": self.checkpoint,
         }
         parts: list[tuple[str, str | int]] = [(condition, value) for condition, value in wanted.items() if value]
         if self.round is not None:
@@ -145,12 +162,12 @@ def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
-    """One case with its history; None for an unknown id.
+    """One case with its history; None for an unknown id. `status` is null if no checkpoint that failed it was promoted.
 
     `events`, oldest first; `probes` with their images; `tests`, every evaluation of its prompt; `reviews` of samples
     retrieved for it; `remedies`, the remedy samples of its capability in the rounds that worked on it.
     """
-    matches = rows(con, "SELECT * FROM cases WHERE case_id = ?", [case_id])
+    matches = rows(con, "SELECT * FROM cases WHERE case_id = ?", [case_id]) or _tested(con, case_id)
     if not matches:
         return None
     case = matches[0]
@@ -171,6 +188,15 @@ def load_case(workspace: Workspace, con: duckdb.DuckDBPyConnection, case_id: str
         "reviews": _reviews(con, case_id),
         "remedies": remedies,
     }
+
+
+def _tested(con: duckdb.DuckDBPyConnection, case_id: str) -> list[Row]:
+    """The prompt and capability of an evaluation whose failure would be this case."""
+    sql = """SELECT ? AS case_id, prompt_id, capability, any_value(prompt) AS prompt, NULL AS track, NULL AS status,
+                    NULL AS fixed_in
+             FROM (SELECT * FROM signals WHERE kind = 'evaluation' AND passed IS NOT NULL)
+             WHERE case_id(prompt_id, capability) = ? GROUP BY prompt_id, capability"""
+    return rows(con, sql, [case_id, case_id])
 
 
 def _test_order(test: Row) -> tuple[int, str, str]:
@@ -202,15 +228,19 @@ def _reviews(con: duckdb.DuckDBPyConnection, case_id: str) -> list[Row]:
 def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str], *, limit: int) -> list[Row]:
     """Images and evidence of cases before (incumbent) and after (candidate), spread over capabilities, targeted first.
 
-    Left out are cases that are in no ledger: a rejected candidate opens no cases.
+    `status` and `track` are null where the ledger has no such case: a candidate that is not promoted opens none.
     """
     judged = _JUDGED.format(where="AND prompt_id IN (SELECT prompt_id FROM chosen)")
     pairs = rows(
         con,
-        f"""WITH chosen AS (
-            SELECT *, row_number() OVER (PARTITION BY capability ORDER BY prompt_id) AS place,
-                   NOT list_contains(?::VARCHAR[], capability) AS untargeted
-            FROM cases WHERE case_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY place, untargeted, capability LIMIT ?
+        f"""WITH tested AS (
+            SELECT prompt_id, capability, any_value(prompt) AS prompt, case_id(prompt_id, capability) AS case_id
+            FROM signals WHERE checkpoint = ? AND passed IS NOT NULL GROUP BY prompt_id, capability
+        ), chosen AS (
+            SELECT t.*, c.track, c.status, row_number() OVER (PARTITION BY t.capability ORDER BY t.prompt_id) AS place,
+                   NOT list_contains(?::VARCHAR[], t.capability) AS untargeted
+            FROM tested t LEFT JOIN cases c USING (case_id)
+            WHERE case_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY place, untargeted, t.capability LIMIT ?
         ), judged AS ({judged})
         SELECT c.case_id, c.capability, c.track, c.status, c.prompt_id, c.prompt,
                b.image AS before_image, b.evidence AS before_evidence, b.verifier AS before_verifier,
@@ -219,7 +249,7 @@ def changed(con: duckdb.DuckDBPyConnection, round_: Round, ids: Collection[str],
         LEFT JOIN judged b ON b.prompt_id = c.prompt_id AND b.capability = c.capability AND b.checkpoint = ?
         LEFT JOIN judged a ON a.prompt_id = c.prompt_id AND a.capability = c.capability AND a.checkpoint = ?
         ORDER BY place, untargeted, c.capability""",
-        [round_.targets, sorted(ids), limit, round_.incumbent, round_.checkpoint],
+        [round_.checkpoint, round_.targets, sorted(ids), limit, round_.incumbent, round_.checkpoint],
     )
     return [r | {name: evidence(r[name]) for name in ("before_evidence", "after_evidence")} for r in pairs]
 

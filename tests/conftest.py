@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ import pytest
 
 from benchmarks import faulty_s3
 
+# No test fetches weights, or reads those that this machine may have; what asks for them is refused at once.
+os.environ["FLYWHEEL_WEIGHTS_MIRROR"] = "http://127.0.0.1:9"
+os.environ["FLYWHEEL_WEIGHTS"] = "/nonexistent/weights"
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 

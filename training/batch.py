@@ -44,11 +44,11 @@ def trained_size(plan: DataPlan, row: Row, resolution: Mapping[int, int]) -> tup
     return height * pixels // row.bucket, width * pixels // row.bucket
 
 
-def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int) -> Tensor:
-    """Flow-matching loss per row [B]. Noise, t and text dropout depend only on (seed, bucket, slot)."""
+def batch_loss(model: MMDiT, micro: MicroBatch, null: Tensor, recipe: Recipe, seed: int, stage: str = "") -> Tensor:
+    """Flow-matching loss per row [B]. Noise, t and text dropout depend only on (seed, stage, bucket, slot)."""
     noise, normal, states = torch.empty_like(micro.latents), torch.empty(len(micro.rows)), list(micro.states)
     for i, row in enumerate(micro.rows):
-        rng = generator(seed, "step", row.bucket, row.slot)
+        rng = generator(seed, "step", stage, row.bucket, row.slot)
         if rng.random() < recipe.dropout:
             states[i] = micro.nulls[i] if micro.nulls else null
         normal[i] = rng.standard_normal()

@@ -225,7 +225,7 @@ class Metrics:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in line.items():
-                if name != "step" and value is not None:
+                if name not in ("step", "stage") and value is not None:
                     self._board.add_scalar(name, value, line["step"])
             self._board.flush()
 

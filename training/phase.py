@@ -1,4 +1,6 @@
-"""One training loop for every phase: flow matching on shards. An interrupted run resumes to the same bits."""
+"""One training loop for every recipe: flow matching on shards, stage by stage. An interrupted run resumes to the same
+bits, in the stage and at the step where it was.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,20 @@ from flywheel.core.storage import located
 from training import checkpoint as checkpoints
 from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint, Metrics
+from training.curriculum import Curriculum, Turn, plan_settings, schedule
 from training.data.latents import Latents, encoded
 from training.data.loader import Loader, Prepared
-from training.data.plan import DataPlan, MixSource, PlanSettings, plan_digest
+from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
 from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
-from training.recipes import Recipe
+from training.recipes import Recipe, Stage
 from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, require_finite, step_name
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
-from training.vae.autoencoding import choose_autoencoder
+from training.vae.autoencoding import choose_autoencoder, fitting_plan
 from training.validation import draw_held_out, validation_loss
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,10 @@ def train(
     progress: Progress | None = None,
     tensorboard: bool = False,
 ) -> Checkpoint:
-    """Train to `steps` (default: the recipe's) and return the final checkpoint; a finished run returns at once.
+    """Train `steps` (default: the recipe's) and return the final checkpoint; a finished run returns at once.
+
+    The recipe's stages divide the steps as `training.curriculum.schedule` says; weights, optimiser and EMA go on from
+    one to the next.
 
     `init`: a checkpoint to start from (its EMA weights, autoencoder and model shape), with a fresh optimiser.
     Resumes from the last checkpoint in `out_dir`. Several processes, started by torchrun or Ray Train with the same
@@ -59,8 +65,7 @@ def train(
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     parent = Checkpoint(fetched(init)) if init is not None else None
-    settings = plan_settings(recipe, seed)
-    run = digest(plan_digest(mix, **settings), recipe.method(), steps, parent and parent.fingerprint)
+    run = digest(mix_digest(mix), recipe.method(), steps, seed, parent and parent.fingerprint)
     final = finished(out_dir, run)
     if final is not None:
         return final
@@ -84,14 +89,17 @@ def train(
 # The loop -----------------------------------------------------------------------------------------------------------
 @dataclass
 class _Phase:
-    """A phase being trained. `done`, `samples` and `batch` (of the next step) change, and the tensors in `state`."""
+    """A run being trained. `done`, `samples`, `turn` with its `loader`, and `batch` (of the next step) change, and the
+    tensors in `state`.
+    """
 
     out_dir: Path
+    mix: Sequence[MixSource]
     recipe: Recipe
+    curriculum: Curriculum
     seed: int
     steps: int
     world: World
-    loader: Loader
     autoencoder: Autoencoder
     encoder: Cached
     null: Tensor
@@ -102,22 +110,13 @@ class _Phase:
     described: dict[str, Any]
     done: int
     samples: int
+    turn: Turn
+    loader: Loader
     batch: tuple[int, list[Part]]
 
     def config(self) -> dict[str, Any]:
         """A checkpoint's configuration after the steps done."""
-        return {**self.described, "step": self.done, "samples_seen": self.samples}
-
-
-def plan_settings(recipe: Recipe, seed: int) -> PlanSettings:
-    """What decides the order of all batches, beside the data."""
-    return {
-        "batch": recipe.batch,
-        "t2i_share": recipe.t2i_share,
-        "seed": seed,
-        "stages": tuple(recipe.stages),
-        "window": recipe.window,
-    }
+        return {**self.described, "step": self.done, "stage": self.turn.stage.name, "samples_seen": self.samples}
 
 
 def _set_up(
@@ -131,16 +130,19 @@ def _set_up(
     seed: int,
     steps: int,
 ) -> _Phase:
-    """The phase at its start, or as the last checkpoint in `out_dir` left it."""
+    """The run at its start, or as the last checkpoint in `out_dir` left it."""
     if world.first:
         checkpoints.sweep(out_dir)
     world.wait()
-    plan = DataPlan(mix, **plan_settings(recipe, seed), on_error=recipe.on_error)
-    for note in plan.notes if world.first else ():
-        log.warning(note)
+    curriculum = schedule(recipe, mix, steps)
+    if recipe.on_error == "raise":  # now, not when a later stage begins
+        for source in mix:
+            read_manifest(source.manifest, [turn.stage.name for turn in curriculum.turns])
     last = last_checkpoint(out_dir, run)
     encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
-    autoencoder = choose_autoencoder(plan, recipe, last or parent, out_dir, world).to(world.device)
+    autoencoder = choose_autoencoder(
+        lambda: fitting_plan(mix, recipe, seed), recipe, last or parent, out_dir, world
+    ).to(world.device)
     model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
     ema = copies(dict(model.named_parameters()))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
@@ -159,13 +161,16 @@ def _set_up(
         "schedule": recipe.schedule,
         "init": parent and parent.fingerprint,
     }
+    turn = curriculum.at(done)
+    loader = _loader(mix, turn, recipe, seed, autoencoder, encoder, world)
     return _Phase(
         out_dir=out_dir,
+        mix=mix,
         recipe=recipe,
+        curriculum=curriculum,
         seed=seed,
         steps=steps,
         world=world,
-        loader=_loader(plan, recipe, autoencoder, encoder),
         autoencoder=autoencoder,
         encoder=encoder,
         null=encoder.encode([""])[0],
@@ -176,11 +181,25 @@ def _set_up(
         described=described,
         done=done,
         samples=last.config["samples_seen"] if last else 0,
-        batch=own_batch(plan, done, recipe, world),
+        turn=turn,
+        loader=loader,
+        batch=own_batch(loader.plan, done - turn.start, recipe, world),
     )
 
 
-def _loader(plan: DataPlan, recipe: Recipe, autoencoder: Autoencoder, encoder: Cached) -> Loader:
+def _loader(
+    mix: Sequence[MixSource],
+    turn: Turn,
+    recipe: Recipe,
+    seed: int,
+    autoencoder: Autoencoder,
+    encoder: Cached,
+    world: World,
+) -> Loader:
+    """The loader of a stage's rows."""
+    plan = DataPlan(mix, **plan_settings(recipe, turn.stage, seed), on_error=recipe.on_error)
+    for note in plan.notes if world.first else ():
+        log.warning("%s: %s", turn.stage.name, note)
     return Loader(
         plan,
         prepare_with(autoencoder, encoder),
@@ -192,20 +211,32 @@ def _loader(plan: DataPlan, recipe: Recipe, autoencoder: Autoencoder, encoder: C
     )
 
 
-def _step(phase: _Phase) -> dict[str, float | None]:
+def _begin_turn(phase: _Phase) -> None:
+    """Go on with the next stage."""
+    phase.turn = phase.curriculum.at(phase.done)
+    phase.loader = _loader(
+        phase.mix, phase.turn, phase.recipe, phase.seed, phase.autoencoder, phase.encoder, phase.world
+    )
+    phase.batch = own_batch(phase.loader.plan, 0, phase.recipe, phase.world)
+
+
+def _step(phase: _Phase) -> dict[str, float | str | None]:
     """One optimiser step, and validation where it is due; returns the step's metrics."""
+    if phase.done == phase.turn.end:
+        _begin_turn(phase)
     recipe, world, step = phase.recipe, phase.world, phase.done
     rows, own_loss, skipped, kinds = _gradients(phase)
     loss = world.sum(own_loss)
     norm = full_tensor(torch.nn.utils.clip_grad_norm_(phase.model.parameters(), recipe.clip)).item()
     require_finite(step + 1, loss, norm)
-    rate = learning_rate(recipe, step, phase.steps)
+    rate = learning_rate(recipe, phase.turn.stage, step, phase.steps)
     set_rate(phase.optimizer, rate)
     phase.optimizer.step()
     move_ema(phase.ema, dict(phase.model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
     phase.done, phase.samples = step + 1, phase.samples + rows
-    line: dict[str, float | None] = {
+    line: dict[str, float | str | None] = {
         "step": phase.done,
+        "stage": phase.turn.stage.name,
         "loss": loss,
         "grad_norm": norm,
         "lr": rate,
@@ -222,18 +253,19 @@ def _step(phase: _Phase) -> dict[str, float | None]:
 
 
 def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
-    """Gradients of the next global batch: (its rows; its loss, its skipped rows and its captions by kind: those here)."""
-    recipe, loader, world = phase.recipe, phase.loader, phase.world
+    """Gradients of the next global batch: (its rows; its loss, its skipped rows, its captions by kind: those here)."""
+    recipe, loader, world, following = phase.recipe, phase.loader, phase.world, phase.done + 1
     rows, parts = phase.batch
-    phase.batch = own_batch(loader.plan, phase.done + 1, recipe, world)
-    upcoming = [*parts[1:], *phase.batch[1][: phase.done + 1 < phase.steps]]
+    if following < phase.turn.end:
+        phase.batch = own_batch(loader.plan, following - phase.turn.start, recipe, world)
+    upcoming = [*parts[1:], *phase.batch[1][: following < phase.turn.end]]
     phase.optimizer.zero_grad(set_to_none=True)
-    loss, skipped, kinds = 0.0, 0, Counter[str]()
+    loss, skipped, kinds, stage = 0.0, 0, Counter[str](), phase.turn.stage.name
     for number, (part, counted) in enumerate(parts):
         micro = loader.gather(part)
         loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
         with computing(recipe, world.device):
-            share = batch_loss(phase.model, micro, phase.null, recipe, phase.seed)[:counted].sum() / rows
+            share = batch_loss(phase.model, micro, phase.null, recipe, phase.seed, stage)[:counted].sum() / rows
         (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
         loss += share.item()
         skipped += sum(n < counted for n in micro.skipped)
@@ -272,10 +304,10 @@ def cached_latents(recipe: Recipe, autoencoder: Autoencoder) -> Latents | None:
     return Latents(located(recipe.latents), autoencoder.fingerprint, recipe.resolution, recipe.latents_dtype)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear warm-up, then linear to `final_learning_rate` of the full rate at the last step."""
+def learning_rate(recipe: Recipe, stage: Stage, step: int, steps: int) -> float:
+    """The stage's rate, after the run's linear warm-up; by the run's last step, `final_learning_rate` of it."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    return recipe.learning_rate * warm * falling(recipe.final_learning_rate, step, steps)
+    return stage.learning_rate * warm * falling(recipe.final_learning_rate, step, steps)
 
 
 def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:

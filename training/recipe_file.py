@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="DataclassInstance")
 
 
-def named(known: Mapping[str, R], name: str, changes: Mapping[str, Any]) -> R:
-    """A recipe of `known`, with changes; lists become tuples. Errors: `UsageError` for unknown names and values."""
+def known_recipe(known: Mapping[str, R], name: str) -> R:
+    """The recipe of that name. Errors: `UsageError`."""
     if name not in known:
         raise UsageError(f"unknown recipe {name!r}: use one of {', '.join(known)}, or give a .toml file")
-    unknown = sorted(set(changes) - {f.name for f in fields(known[name])})
+    return known[name]
+
+
+def named(known: Mapping[str, R], name: str, changes: Mapping[str, Any]) -> R:
+    """A recipe of `known`, with changes; lists become tuples. Errors: `UsageError` for unknown names and values."""
+    chosen = known_recipe(known, name)
+    unknown = sorted(set(changes) - {f.name for f in fields(chosen)})
     if unknown:
         raise UsageError(f"recipe {name} has no {', '.join(unknown)}")
-    return replace(known[name], **{key: _frozen(value) for key, value in changes.items()})
+    return replace(chosen, **{key: _frozen(value) for key, value in changes.items()})
 
 
 def load(name: str, known: Mapping[str, R]) -> R:

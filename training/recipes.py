@@ -1,17 +1,16 @@
-"""Training phases as data: pre-training, continual pre-training and SFT of the report, and the tiny CPU recipe."""
+"""Recipes as data: the report's curriculum of six stages (Table 2), its phases, and the tiny CPU recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from flywheel.core.schema import CAPTION_KINDS
-from training.recipe_file import named
+from flywheel.core.schema import CAPTION_KINDS, STAGES
+from training.recipe_file import known_recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
@@ -20,19 +19,43 @@ MACHINE = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage: it trains on the rows that curation admitted to the stage of the same name, in every bucket of theirs.
+
+    t2i_share: share of T2I rows, the rest is TI2I.
+    """
+
+    name: str
+    steps: int
+    t2i_share: float
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if self.name not in STAGES:
+            raise UsageError(f"unknown stage {self.name!r}: use {', '.join(STAGES)}")
+        if not 0 <= self.t2i_share <= 1:
+            raise UsageError(f"{self.name}: t2i_share is {self.t2i_share}: give a share between 0 and 1")
+        if self.steps < 0:
+            raise UsageError(f"{self.name}: {self.steps} steps: give 0 or more")
+
+
+_STAGE_SETTINGS = tuple(f.name for f in fields(Stage) if f.name != "name")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One phase. [S] report (Table 2), [D] our decision where nothing public says it.
+    """A curriculum. [S] report (Table 2), [D] our decision where nothing public says it.
 
-    stages: curation stages whose shards it reads [D: S1-S3, S4-S5, S6].
-    batch: rows per global batch by resolution bucket [S].
-    resolution: pixels trained at, by bucket (the tiny recipe trains smaller than its bucket).
-    t2i_share: share of T2I rows, the rest is TI2I [S].
-    caption_shares: kind → share of the captions drawn for a picture that has several; of kinds that it lacks, the others
-        take the share [D].
+    stages: in the order of training. Weights, optimiser and EMA go on from one to the next.
+    batch: rows per global batch by resolution bucket [S]; rows of other buckets are not read.
+    resolution: pixels trained at, by bucket (the tiny recipe trains smaller than its buckets).
+    caption_shares: kind → share of the captions drawn for a picture that has several; missing kinds fall to the
+        others [D].
     dropout: share of rows whose text is dropped, for guidance [S: 0.1].
     time_mean, time_std: of the logit-normal t [D].
-    learning_rate [S], warmup steps [D], final_learning_rate: share of it reached linearly at the end [D: 1].
+    warmup: steps at the start of the run [D]; final_learning_rate: share of each stage's rate reached linearly at the
+        end of the run [D: 1].
     weight_decay, clip: AdamW's and the gradient norm's [S: 0.001, 1.0]; betas, ema [D].
     model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
     autoencoder: "patch" (fitted on the data), "tiny-vae" (trained on the data first), or a VAE by folder, pipeline
@@ -54,11 +77,8 @@ class Recipe:
     """
 
     name: str
-    stages: tuple[str, ...]
-    steps: int
+    stages: tuple[Stage, ...]
     batch: Mapping[int, int]
-    t2i_share: float
-    learning_rate: float
     resolution: Mapping[int, int]
     model: str
     channels: int
@@ -99,10 +119,22 @@ class Recipe:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
         if self.on_error not in ("raise", "skip"):
             raise UsageError(f"on_error is {self.on_error!r}: use raise or skip")
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"recipe {self.name} has the stages {', '.join(names) or '(none)'}: name each once")
         if unknown := sorted(set(self.caption_shares) - set(CAPTION_KINDS)):
             raise UsageError(f"caption_shares: unknown kind {unknown[0]!r}: use {', '.join(CAPTION_KINDS)}")
         if any(share < 0 for share in self.caption_shares.values()):
             raise UsageError(f"caption_shares: shares must not be negative: {dict(self.caption_shares)}")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def reads(self, stages: Collection[str], bucket: int) -> bool:
+        """Does it train on rows that curation admitted to any of these stages, in this bucket?"""
+        return bucket in self.batch and any(stage.name in stages for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and TOML: mapping keys as strings."""
@@ -116,12 +148,65 @@ class Recipe:
         return {k: v for k, v in self.to_dict().items() if k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
-        """The recipe with changed values."""
-        return replace(self, **changes)
+        """The recipe with changed values. Errors: `UsageError`.
+
+        stages: names of those to keep. steps: of all stages together, which keep their proportions. t2i_share and
+        learning_rate: of every stage. A stage's name: changes to that stage.
+
+        >>> recipe("tiny").change(stages=("S1", "S2"), steps=100, S2={"t2i_share": 0.5}).stages[1].t2i_share
+        0.5
+        """
+        stages, values = self.stages, dict(changes)
+        if isinstance(chosen := values.pop("stages", None), Sequence):
+            stages = tuple(_chosen(self, name) if isinstance(name, str) else name for name in chosen)
+        for name in ("t2i_share", "learning_rate"):
+            if name in values:
+                wanted = {name: values.pop(name)}
+                stages = tuple(replace(s, **wanted) for s in stages)
+        for stage in [s for s in stages if s.name in values]:
+            wanted = values.pop(stage.name)
+            _require_known(f"stage {stage.name} of recipe {self.name}", wanted, _STAGE_SETTINGS)
+            stages = tuple(replace(s, **wanted) if s is stage else s for s in stages)
+        if (steps := values.pop("steps", None)) is not None:
+            shares = divided(steps, [s.steps for s in stages])
+            stages = tuple(replace(s, steps=n) for s, n in zip(stages, shares, strict=True))
+        _require_known(f"recipe {self.name}", values, [f.name for f in fields(Recipe)])
+        return replace(self, stages=stages, **values)
 
 
-_qwen = partial(
-    Recipe,
+def divided(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to the weights that sum to `total`; all equal for weights of 0."""
+    weights = weights if sum(weights) else [1] * len(weights)
+    ends = [(2 * total * sum(weights[:n]) + sum(weights)) // (2 * sum(weights)) for n in range(len(weights) + 1)]
+    return [end - start for start, end in zip(ends, ends[1:])]
+
+
+def _chosen(recipe: Recipe, name: str) -> Stage:
+    found = next((s for s in recipe.stages if s.name == name), None)
+    if found is None:
+        raise UsageError(f"recipe {recipe.name} has no stage {name!r}: use {', '.join(s.name for s in recipe.stages)}")
+    return found
+
+
+def _require_known(owner: str, values: Mapping[str, Any], known: Iterable[str]) -> None:
+    if unknown := sorted(values.keys() - set(known)):
+        raise UsageError(f"{owner} has no {', '.join(unknown)}")
+
+
+# [S], Table 2: batches, ratios (0.9 : 0.1 and 0.7 : 0.3), rates, and the steps of S1–S3, S4–S5 and S6 together. S1 is
+# T2I alone [S, figure 6]. The steps of single stages [D].
+_CURRICULUM = Recipe(
+    name="qwen-image-2",
+    stages=(
+        Stage("S1", 300_000, t2i_share=1.0, learning_rate=1e-4),
+        Stage("S2", 200_000, t2i_share=0.9, learning_rate=1e-4),
+        Stage("S3", 200_000, t2i_share=0.9, learning_rate=1e-4),
+        Stage("S4", 150_000, t2i_share=0.7, learning_rate=2e-5),
+        Stage("S5", 100_000, t2i_share=0.7, learning_rate=2e-5),
+        Stage("S6", 10_000, t2i_share=0.7, learning_rate=1e-5),
+    ),
+    batch={256: 32_000, 512: 16_000, 1024: 8_000, 2048: 4_000},
+    resolution={256: 256, 512: 512, 1024: 1024, 2048: 2048},
     model="qwen-image-2.1",
     channels=64,
     factor=16,
@@ -135,41 +220,23 @@ _qwen = partial(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "pretrain": _qwen(
-        name="pretrain",
-        stages=("S1", "S2", "S3"),
-        steps=700_000,
-        batch={256: 32_000, 512: 16_000},
-        resolution={256: 256, 512: 512},
-        t2i_share=0.9,
-        learning_rate=1e-4,
-    ),
-    "continual": _qwen(
-        name="continual",
-        stages=("S4", "S5"),
-        steps=250_000,
-        batch={512: 16_000, 1024: 8_000, 2048: 4_000},
-        resolution={512: 512, 1024: 1024, 2048: 2048},
-        t2i_share=0.7,
-        learning_rate=2e-5,
-    ),
-    "sft": _qwen(
-        name="sft",
-        stages=("S6",),
-        steps=10_000,
-        batch={512: 16_000, 1024: 8_000, 2048: 4_000},
-        resolution={512: 512, 1024: 1024, 2048: 2048},
-        t2i_share=0.7,
-        learning_rate=1e-5,
-    ),
+    "qwen-image-2": _CURRICULUM,
+    "pretrain": _CURRICULUM.change(name="pretrain", stages=("S1", "S2", "S3")),
+    "continual": _CURRICULUM.change(name="continual", stages=("S4", "S5")),
+    "sft": _CURRICULUM.change(name="sft", stages=("S6",)),
+    # The same rates in proportion, every bucket at 64 pixels.
     "tiny": Recipe(
         name="tiny",
-        stages=("S1", "S2", "S3"),
-        steps=1000,
-        batch={256: 16},
-        resolution={256: 64},
-        t2i_share=0.9,
-        learning_rate=2e-3,
+        stages=(
+            Stage("S1", 300, t2i_share=1.0, learning_rate=2e-3),
+            Stage("S2", 250, t2i_share=0.9, learning_rate=2e-3),
+            Stage("S3", 250, t2i_share=0.9, learning_rate=2e-3),
+            Stage("S4", 80, t2i_share=0.7, learning_rate=4e-4),
+            Stage("S5", 80, t2i_share=0.7, learning_rate=4e-4),
+            Stage("S6", 40, t2i_share=0.7, learning_rate=2e-4),
+        ),
+        batch={256: 16, 512: 16, 1024: 16, 2048: 16},
+        resolution={256: 64, 512: 64, 1024: 64, 2048: 64},
         model="tiny",
         channels=48,
         factor=8,
@@ -182,8 +249,8 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
-    """A named recipe, with changes. Errors: `UsageError` for unknown names."""
-    return named(RECIPES, name, changes)
+    """A named recipe, with changes (see `Recipe.change`). Errors: `UsageError` for unknown names and values."""
+    return known_recipe(RECIPES, name).change(**changes)
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
@@ -199,8 +266,8 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     if base is not None:
         return recipe(base, **values)
     try:
-        return Recipe(**values)
-    except TypeError as error:
+        return Recipe(**values | {"stages": tuple(Stage(**stage) for stage in values["stages"])})
+    except (TypeError, KeyError) as error:
         raise UsageError(f"not a recipe: {error}") from error
 
 

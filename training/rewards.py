@@ -44,7 +44,9 @@ def numbers(rows: Sequence[Scores], names: Sequence[str], pictures: int) -> list
     Errors: `UsageError` naming the reward if there are more or fewer rows, or a value that is not one number.
     """
     if len(rows) != pictures:
-        raise UsageError(f"the rewards gave {len(rows)} rows for {pictures} pictures: give one row per picture, in order")
+        raise UsageError(
+            f"the rewards gave {len(rows)} rows for {pictures} pictures: give one row per picture, in order"
+        )
     return [[_number(name, row.get(name)) for name in names] for row in rows]
 
 

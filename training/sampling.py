@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ class Sampler:
         return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
 
     def guidance(self, cfg: float | None) -> float:
-        """`cfg` if given, else the checkpoint's own guidance (1 for a distilled student), else 3."""
+        """`cfg`, or the checkpoint's own guidance (1 for a distilled student), or 3. Errors: `UsageError` for NaN."""
+        if cfg is not None and not math.isfinite(cfg):
+            raise UsageError(f"cfg {cfg}: give a finite guidance weight; 1 is no guidance")
         return float(self.config.get("cfg", GUIDANCE)) if cfg is None else cfg
 
     @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next

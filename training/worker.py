@@ -103,7 +103,7 @@ def _failure(worker: subprocess.Popen[str]) -> Exception:
 
 
 def progress_of(run: TrainingRun) -> tuple[int, str]:
-    """(steps done, last loss) from the tail of the run's metrics."""
+    """(steps done, last loss with its stage) from the tail of the run's metrics."""
     path = Path(run.out_dir, "metrics.jsonl")
     if not path.exists():
         return 0, "–"
@@ -113,7 +113,7 @@ def progress_of(run: TrainingRun) -> tuple[int, str]:
     for line in reversed(lines):
         try:
             metrics = json.loads(line)
-            return metrics["step"], f"{metrics['loss']:.3f}"
+            return metrics["step"], f"{metrics['loss']:.3f} ({metrics.get('stage', '–')})"
         except ValueError:
             continue  # a line still being written, or one cut off at its start
     return 0, "–"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.decide import contamination, likeness
+from curation.decide import contamination, likeness, withheld
 from curation.decide.dedup import resolve
 from curation.decide.judging import HeldOut, Judging, open_judging
 from curation.policy import sql
@@ -133,10 +133,9 @@ def _load(judging: Judging) -> None:
 def _held_out_conditions(judging: Judging) -> dict[str, str]:
     """SQL conditions of the two checks that keep held-out data out of training."""
     held, known = "false", "false"
-    if judging.held_out.ids:
-        ids = pa.array(sorted(judging.held_out.ids), pa.string())
-        judging.connection.register("held_ids", pa.table({"id": ids}))
-        held = "(sample_id IN (FROM held_ids) OR image_id IN (FROM held_ids))"
+    if judging.held_out.pictures:
+        judging.connection.register("withheld", pa.table({"n": withheld.load(judging)}))
+        held = "n IN (FROM withheld)"
     if judging.held_out.prompts:
         judging.connection.register("contaminated", pa.table({"n": contamination.load(judging)}))
         known = "n IN (FROM contaminated)"

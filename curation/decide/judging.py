@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,40 @@ if TYPE_CHECKING:
     import duckdb
 
 
+class Look(NamedTuple):
+    """What a picture looks like: perceptual hash and colour thumbnail, as the `pixels` scorer computes them."""
+
+    phash: int
+    thumbnail: bytes
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """What training must never see: ids of held-out samples or images, and evaluation prompts in normal form."""
+    """What training must never see.
+
+    ids: of held-out samples or images. prompts: of the evaluation, in normal form. looks: of evaluation pictures that
+    may be in the pool under another id. What looks like a held-out picture is held out too.
+    """
 
     ids: frozenset[str] = frozenset()
     prompts: frozenset[str] = frozenset()
+    looks: frozenset[Look] = frozenset()
+
+    @property
+    def pictures(self) -> bool:
+        """Whether any picture is held out."""
+        return bool(self.ids or self.looks)
+
+    def record(self) -> dict[str, list[Any]]:
+        """Plain values for JSON; `from_record` reads them."""
+        looks = [[x.phash, x.thumbnail.hex()] for x in sorted(self.looks)]
+        return {"held_out": sorted(self.ids), "prompts": sorted(self.prompts)} | ({"looks": looks} if looks else {})
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> HeldOut:
+        """What `record` wrote."""
+        looks = frozenset(Look(phash, bytes.fromhex(thumbnail)) for phash, thumbnail in record.get("looks", ()))
+        return cls(frozenset(record["held_out"]), frozenset(record["prompts"]), looks)
 
 
 @dataclass(frozen=True)
@@ -60,7 +88,7 @@ def open_judging(
 
     Errors: `UsageError` where a score file is missing.
     """
-    policy = sql.with_evaluation_checks(policy, held_out=bool(held_out.ids), prompts=bool(held_out.prompts))
+    policy = sql.with_evaluation_checks(policy, held_out=held_out.pictures, prompts=bool(held_out.prompts))
     columns = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
     with _opened(workspace, scorers) as (connection, files):
         yield Judging(connection, workspace, scorers, files, policy, held_out, columns)

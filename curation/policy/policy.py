@@ -126,6 +126,10 @@ class Policy:
         used = [f.column.partition(".")[0] for s in self.stages for f in s.filters if f.column]
         return tuple(dict.fromkeys(used))
 
+    def scorer_values(self) -> list[Any]:
+        """The values of all options of the scorers that its filters read."""
+        return [v for name in self.scorer_names() for v in self.scorers.get(name, {}).values()]
+
     def replace(self, path: str, value: float) -> Policy:
         """The policy with one number changed, as in `replace("S4.aesthetic.min", 5.0)`. Errors: `UsageError`."""
         stage, filter_, key = self._locate(path)

@@ -44,8 +44,7 @@ def basis(workspace: Workspace, snapshot: str | None, policy: str | None = None)
     folder = workspace.path("snapshots", snapshot)
     if not (folder / "policy.json").exists():
         raise UsageError(f"snapshot {snapshot} was written before policies were kept with it: curate the pool again")
-    kept = read_json(folder / "evaluation.json")
-    held_out = HeldOut(frozenset(kept["held_out"]), frozenset(kept["prompts"]))
+    held_out = HeldOut.from_record(read_json(folder / "evaluation.json"))
     return Basis(load_policy(policy) if policy else Policy.from_record(read_json(folder / "policy.json")), held_out)
 
 

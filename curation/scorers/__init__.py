@@ -31,6 +31,8 @@ SCORERS = names("flywheel.scorers") | {
     "category": "curation.scorers.category:Category",
     "nsfw": "curation.scorers.nsfw:Nsfw",
     "quality": "curation.scorers.quality:Quality",
+    "imagenet": "curation.scorers.imagenet:ImageNet",
+    "change": "curation.scorers.change:Change",
 }
 
 

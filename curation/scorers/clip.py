@@ -14,10 +14,11 @@ import pyarrow as pa
 from curation.scorers import Unavailable
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, file_digest
+from flywheel.core.files import digest
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item
 from flywheel.core.torchvision_shim import declare_operators
+from flywheel.core.weights import Unreachable, local_path, sha256_of
 
 # Positive and negative prompts of each zero-shot classifier; the score is the probability mass on the positive ones.
 _HEADS = {
@@ -35,14 +36,21 @@ _HEADS = {
     ),
 }
 
+# Options of a `Clip()` that is given none.
+DEFAULT = {
+    "model": "ViT-B-32-quickgelu",
+    "pretrained": "weights:clip-vit-b-32",
+    "aesthetic_head": "weights:aesthetic-vit-b-32",
+}
 _LOCAL = "local-dir:"  # open_clip's prefix for an architecture whose configuration is in a folder
 
 
 class Clip:
-    """`model`: an open_clip architecture; `pretrained`: a checkpoint file or a hub tag that open_clip lists.
+    """`model`: an open_clip architecture; `pretrained`: a checkpoint file, or a tag of open_clip's hub.
 
     `aesthetic_head`: a file with the `weight` and `bias` of a linear layer on the normalised embedding (LAION's form).
-    Errors: `Unavailable` without weights (random weights are never used), `UsageError` for an unknown model.
+    A file may be `weights:NAME`, one that `flywheel weights list` shows. Without options: `DEFAULT`. Errors:
+    `Unavailable` without weights (random weights are never used), `UsageError` for an unknown model.
     """
 
     name = "clip"
@@ -56,14 +64,18 @@ class Clip:
         column("embedding", pa.list_(pa.float32()), "normalised image embedding"),
     )
 
-    def __init__(self, *, model: str = "", pretrained: str = "", aesthetic_head: str = "") -> None:
+    def __init__(
+        self, *, model: str | None = None, pretrained: str | None = None, aesthetic_head: str | None = None
+    ) -> None:
+        if (model, pretrained, aesthetic_head) == (None, None, None):
+            model, pretrained, aesthetic_head = DEFAULT.values()
         if not model or not pretrained:
             raise Unavailable("clip is not configured: set model and pretrained in [scorers.clip]")
-        self.weights = Weights(model, str(_checkpoint(model, pretrained)), aesthetic_head)
-        if aesthetic_head and not Path(aesthetic_head).is_file():
-            raise Unavailable(f"aesthetic head {aesthetic_head} does not exist")
+        checkpoint = str(_checkpoint(model, pretrained))
+        head = _aesthetic_head(aesthetic_head) if aesthetic_head else ""
+        self.weights = Weights(model, checkpoint, head)
         config = f"{model.removeprefix(_LOCAL)}/open_clip_config.json" if model.startswith(_LOCAL) else ""
-        files = [file_digest(Path(p)) for p in (self.weights.checkpoint, aesthetic_head, config) if p]
+        files = [sha256_of(Path(p)) for p in (checkpoint, head, config) if p]
         self.version = f"2-{Path(model.removeprefix(_LOCAL)).name}-{digest(files, _HEADS)[:12]}"
         self.fields = tuple(f for f in Clip.fields if f.name != "aesthetic" or aesthetic_head)
 
@@ -97,17 +109,31 @@ class Weights:
     aesthetic_head: str
 
 
+def _pinned(value: str) -> Path:
+    """Path of a file, or of `weights:NAME`. Errors: `Unavailable` for weights that are not on this machine."""
+    try:
+        return local_path(value)
+    except Unreachable as error:
+        raise Unavailable(str(error)) from error
+
+
+def _aesthetic_head(value: str) -> str:
+    if not (path := _pinned(value)).is_file():
+        raise Unavailable(f"aesthetic head {value} does not exist")
+    return str(path)
+
+
 def _checkpoint(model: str, pretrained: str) -> Path:
     """Path of the checkpoint file, downloaded if `pretrained` is a hub tag."""
-    if Path(pretrained).is_file():
-        return Path(pretrained)
+    if (path := _pinned(pretrained)).is_file():
+        return path
     declare_operators()
     import open_clip
 
     if model not in open_clip.list_models():
         raise UsageError(f"[scorers.clip] model {model!r} is unknown to open_clip: see open_clip.list_models()")
     if pretrained not in open_clip.list_pretrained_tags_by_model(model):
-        raise Unavailable(f"clip checkpoint {pretrained!r} is neither a file nor a hub tag of {model}")
+        raise Unavailable(f"clip checkpoint {pretrained!r} is neither a file, weights:NAME, nor a hub tag of {model}")
     source = open_clip.get_pretrained_cfg(model, pretrained)
     try:
         return Path(open_clip.download_pretrained(source))

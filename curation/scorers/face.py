@@ -33,7 +33,7 @@ class Face:
         column("count", pa.int32(), "frontal faces"),
         column("largest", pa.float64(), "side of the largest over the picture's short side, 0 to 1; null without one"),
         column("sharpness", pa.float64(), "variance of the Laplacian of the largest at 96 pixels; null without one"),
-        column("detail", pa.float64(), "the same after a blur of 1 pixel, which noise hardly changes; null without one"),
+        column("detail", pa.float64(), "the same after a blur of 1 pixel, which hides noise; null without one"),
         column("noise", pa.float64(), "levels of noise in the calmest tenth of the largest; null without one"),
         column("flat", pa.float64(), "share of equal neighbours in the largest, 0 to 1: many in a posterised one; null "
                                      "without one"),

@@ -6,13 +6,14 @@ import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from curation.synthesis.canvas import encode
 from curation.synthesis.sample import Sample
-from flywheel.core.image import decode
+from flywheel.core.image import decode, decode_working
 
 MAX_SIDE = 1024  # pixels: longest side of a pair's pictures
 _REAL = ("turn the picture into a photograph",)
@@ -190,12 +191,11 @@ STYLES = (
 )
 
 
-def photo_edits(
-    image: bytes, *, seed: str, operations: Sequence[Operation] = OPERATIONS, min_identity: float = 0.7
-) -> Iterator[Sample]:
+def photo_edits(image: bytes, *, seed: str, operations: Sequence[Operation] = OPERATIONS) -> Iterator[Sample]:
     """Each operation on an encoded picture, and its inverse, as ti2i samples. Errors: `BadImage`.
 
-    Equal bytes and seed give equal samples. The entry check is that the subject survives the edit (`min_identity`).
+    Equal bytes and seed give equal samples. The check of each measures that its change is there, and nothing else is
+    changed. An operation that changes nothing visible (gray, of a gray picture) gives no sample.
     """
     before = decode(image)
     before.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
@@ -203,6 +203,16 @@ def photo_edits(
     plain = encode(before)
     for op in operations:
         edited = encode(op.apply(before))
-        checks = ({"verifier": "identity", "capability": "editing", "min": min_identity},)
-        yield Sample(edited, rng.choice(op.forward), "ti2i", (plain,), checks, f"photo-{op.name}")
-        yield Sample(plain, rng.choice(op.backward), "ti2i", (edited,), checks, f"photo-{op.name}-inverse")
+        instructions = rng.choice(op.forward), rng.choice(op.backward)
+        checks = _checks(plain, edited), _checks(edited, plain)
+        if all(checks):
+            yield Sample(edited, instructions[0], "ti2i", (plain,), checks[0], f"photo-{op.name}")
+            yield Sample(plain, instructions[1], "ti2i", (edited,), checks[1], f"photo-{op.name}-inverse")
+
+
+def _checks(reference: bytes, result: bytes) -> tuple[dict[str, Any], ...]:
+    """The check that the edit of two encoded pictures must pass; none if it changes nothing visible."""
+    from curation.scorers.change import asked
+
+    ranges = asked(decode_working(reference), decode_working(result))
+    return ({"verifier": "change", "capability": "editing", "ranges": ranges},) if ranges else ()

@@ -27,7 +27,7 @@ from flywheel.core.image import BadImage
 
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
 EDIT_KINDS = (*KINDS, *OPERATION_SETS)
-_FORMAT = 1  # increase it when the same job would give other samples
+_FORMAT = 2  # increase it when the same job would give other samples
 _PART = 8  # candidates per part
 _PATIENCE = 100  # refused candidates beyond those that passed, at which the job gives up
 
@@ -113,9 +113,10 @@ class EditJob:
             yield from masked_edits(kind, first.read(), first.caption, second.read(), second.caption, rng)
         else:
             operation = rng.choice(OPERATION_SETS[kind])
-            floor = 0.5 if kind == "style" else 0.7  # a drawing keeps the subject, not all of its tones
-            seed = str(rng.getrandbits(64))
-            yield from photo_edits(first.read(), seed=seed, operations=(operation,), min_identity=floor)
+            pair = list(photo_edits(first.read(), seed=str(rng.getrandbits(64)), operations=(operation,)))
+            if not pair:
+                raise Unsuitable(f"photo-{operation.name}: the edit changes nothing visible")
+            yield from pair
 
 
 SynthesisJob = TextJob | EditJob

@@ -20,6 +20,7 @@ TEXT_SIMILARITY = 0.85  # one wrong letter in six fails, so words of up to six l
 IDENTITY_SIMILARITY = 0.75  # between a blurred mascot (0.90) and a plain disc of its colour (0.65)
 UNCHANGED_SIMILARITY = 0.8
 MAX_CHANGED_AREA = 0.6
+OBJECT_PROBABILITY = 0.01  # of the named class: 98 % of photographs reach it, 0.3 % of photographs of something else
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def verify(
     """Judge each item by its checks; outcomes in the order of the checks.
 
     Each scorer runs once, only on the items whose checks need it. `scorers` replaces scorers by name and is the only
-    way to configure one (`{"clip": load("clip", …)}`). Errors: `UsageError` for an unknown or incomplete check.
+    way to configure one (`{"clip": load("clip", …)}`). A check whose scorer lacks its weights is not applied. Errors:
+    `UsageError` for an unknown or incomplete check.
 
     >>> import flywheel as fw
     >>> from pathlib import Path
@@ -60,7 +62,9 @@ def verify(
     columns: list[dict[str, Any]] = [{} for _ in items]
     for name, rows in needed.items():
         scorer = _scorer(name, scorers or {})
-        if scorer is None:
+        if isinstance(scorer, str):
+            for i in rows:
+                columns[i][name] = scorer
             continue
         for i, values in zip(rows, scorer.score([items[i] for i in rows])):
             columns[i][name] = values
@@ -83,14 +87,18 @@ def passed(outcomes: Sequence[Outcome]) -> bool:
     return bool(applied) and all(applied)
 
 
-def _scorer(name: str, configured: Mapping[str, Scorer]) -> Scorer | None:
+def _scorer(name: str, configured: Mapping[str, Scorer]) -> Scorer | str:
+    """The scorer, or the reason why there is none."""
+    from curation.scorers import Unavailable, load
+
     if name in configured:
         return configured[name]
-    if name in ("clip", "detector"):
-        return None  # their weights have to be chosen explicitly
-    from curation.scorers import load
-
-    return load(name)
+    if name == "detector":
+        return f"the {name} scorer is not configured"  # none ships with the package
+    try:
+        return load(name)
+    except Unavailable as error:
+        return str(error)
 
 
 def _require_valid(check: Check) -> None:
@@ -107,13 +115,12 @@ def _require_valid(check: Check) -> None:
 
 
 def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
-    """Judge one check. `scores`: scorer → its columns, or the exception it raised for this item."""
+    """Judge one check. `scores`: scorer → its columns, the exception it raised for this item, or why it did not run."""
     verifier = verifiers()[check["verifier"]]
     name, capability = check["verifier"], check["capability"]
-    values = scores.get(verifier.scorer)
-    if values is None:
-        why = f"the {verifier.scorer} scorer is not configured"
-        return Outcome(name, capability, None, None, None, {"not_applied": why})
+    values = scores[verifier.scorer]
+    if isinstance(values, str):
+        return Outcome(name, capability, None, None, None, {"not_applied": values})
     if isinstance(values, Exception):
         return Outcome(name, capability, False, 0.0, None, {"error": str(values)})
     judgement = verifier.judge(check, values)
@@ -131,6 +138,30 @@ def _text(check: Check, columns: Columns) -> Judgement | None:
         return None
     score = text_similarity(columns["text"], check["text"])
     return score, check.get("min", TEXT_SIMILARITY), {"expected": check["text"], "seen": columns["text"]}
+
+
+def _object(check: Check, columns: Columns) -> Judgement | None:
+    from curation.scorers.imagenet import labels
+
+    if not check["classes"]:
+        return None
+    seen = dict(zip(columns["classes"], columns["probabilities"]))
+    score = float(sum(seen.get(c, 0.0) for c in check["classes"]))
+    evidence = {
+        "expected": check.get("object") or [labels()[c][0] for c in check["classes"]],
+        "seen": {labels()[c][0]: round(p, 3) for c, p in list(seen.items())[:3]},
+    }
+    return score, check.get("min", OBJECT_PROBABILITY), evidence
+
+
+def _change(check: Check, columns: Columns) -> Judgement | None:
+    """The measure that is farthest from its range decides: 1 in its middle, 0.5 at its edge, towards 0 beyond it."""
+    values = _ranged(check, columns)
+    if not values or None in values.values():
+        return None
+    excess = {k: abs(values[k] - (low + high) / 2) / ((high - low) / 2) for k, (low, high) in check["ranges"].items()}
+    worst = max(excess, key=lambda k: excess[k])
+    return 1 / (1 + excess[worst]), 0.5, {"expected": {worst: check["ranges"][worst]}, "seen": values}
 
 
 def _identity(check: Check, columns: Columns) -> Judgement | None:
@@ -152,14 +183,19 @@ def _unchanged(check: Check, columns: Columns) -> Judgement | None:
 
 
 def _photo(check: Check, columns: Columns) -> Judgement | None:
-    ranges = check["ranges"]
-    if not ranges:
+    values = _ranged(check, columns)
+    if not values:
         return None
-    if unknown := ranges.keys() - columns.keys():
-        raise UsageError(f"a photo check names {min(unknown)!r}: choose from {', '.join(sorted(columns))}")
-    values = {k: columns[k] for k in ranges}
-    inside = [low <= values[k] <= high for k, (low, high) in ranges.items()]
-    return sum(inside) / len(inside), 1.0, {"expected": dict(ranges), "seen": values}
+    inside = [low <= values[k] <= high for k, (low, high) in check["ranges"].items()]
+    return sum(inside) / len(inside), 1.0, {"expected": dict(check["ranges"]), "seen": values}
+
+
+def _ranged(check: Check, columns: Columns) -> dict[str, Any]:
+    """Values of the columns that the check has ranges for. Errors: `UsageError` for a column that is none."""
+    if unknown := check["ranges"].keys() - columns.keys():
+        known = ", ".join(sorted(columns))
+        raise UsageError(f"a {check['verifier']} check names {min(unknown)!r}: choose from {known}")
+    return {k: columns[k] for k in check["ranges"]}
 
 
 def _alignment(check: Check, columns: Columns) -> Judgement | None:
@@ -188,6 +224,8 @@ _BUILT_IN = {
     "identity": Verifier("similarity", (), _identity),
     "unchanged": Verifier("similarity", (), _unchanged),
     "photo": Verifier("pixels", ("ranges",), _photo),
+    "imagenet": Verifier("imagenet", ("classes",), _object),
+    "change": Verifier("change", ("ranges",), _change),
     "alignment": Verifier("clip", (), _alignment),
     "written": Verifier("ocr", ("texts",), benchmark_rules.written),
     "words": Verifier("ocr", ("texts",), benchmark_rules.words),

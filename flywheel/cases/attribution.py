@@ -109,7 +109,8 @@ def probe(
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
     plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
     better: dict[tuple[str, str], list[bool]] = {}
-    tries = [(prompts, f"seed-{k}", seed + k, plain) for k in range(1, settings.seeds + 1)]
+    last = seed + evaluation.pictures - 1  # the seed of the evaluation's last picture
+    tries = [(prompts, f"seed-{k}", last + k, plain) for k in range(1, settings.seeds + 1)]
     tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
     for suite, name, number, verdicts in tries:
         images = sample_suite(suite, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)

@@ -14,7 +14,7 @@ from typing import Any
 from flywheel.cases.fold import connect
 from flywheel.core.files import digest
 from flywheel.core.workspace import Workspace
-from flywheel.signals.results import Results
+from flywheel.signals.results import Results, passes, results
 
 
 def case_id(prompt_id: str, capability: str) -> str:
@@ -69,9 +69,11 @@ def event(
 
 def detect(signals: Iterable[Mapping[str, Any]], known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
     """`detected` events for the candidate's failures that are not cases yet; the failed checks are the evidence."""
+    signals = [s for s in signals if s["round"] == round_ and s["arm"] == "candidate"]
+    shares = results(signals, round_, "candidate")
     failed: dict[str, list[Mapping[str, Any]]] = {}
     for s in signals:
-        if s["round"] == round_ and s["arm"] == "candidate" and s["passed"] is False:
+        if s["passed"] is False and not passes(shares[s["prompt_id"], s["capability"]]):
             failed.setdefault(case_id(s["prompt_id"], s["capability"]), []).append(s)
     shown = ("signal_id", "verifier", "score", "threshold", "evidence", "image")
     return [
@@ -86,12 +88,12 @@ def detect(signals: Iterable[Mapping[str, Any]], known: Mapping[str, Case], roun
     ]
 
 
-def retest(results: Results, known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
+def retest(tested: Results, known: Mapping[str, Case], round_: int) -> list[dict[str, Any]]:
     """`passed` or `failed` events for known cases whose prompt was sampled again; cases that stay closed get none."""
     events = []
-    for (prompt_id, capability), passed in results.items():
-        case = known.get(case_id(prompt_id, capability))
+    for (prompt_id, capability), share in tested.items():
+        case, passed = known.get(case_id(prompt_id, capability)), passes(share)
         if case and case.round < round_ and (case.is_open or not passed):
-            evidence = {"capability": capability, "passed": passed}
+            evidence = {"capability": capability, "passed": passed, "share": share}
             events.append(event(case, round_, "passed" if passed else "failed", evidence))
     return events

@@ -66,13 +66,13 @@ SELECT case_id, round, capability, track, status, prompt_id, prompt, fixed_in,
 FROM (<states>)
 """
 
-# `flywheel.cases.events.case_id` in SQL: the digest of JSON as Python writes it. DuckDB writes these nine control
-# characters with upper-case digits (\u001F), Python with lower-case ones (\u001f). An escaped backslash hides behind
-# chr(1) meanwhile, which JSON text never contains, so that `\\u001F` stays as it is.
+# Defines `flywheel.cases.events.case_id` in SQL: the digest of JSON as Python writes it. DuckDB writes these nine
+# control characters with upper-case digits (\u001F), Python with lower-case ones (\u001f). An escaped backslash hides
+# behind chr(1) meanwhile, which JSON text never contains, so that `\\u001F` stays as it is.
 _json = r"replace(json_array(prompt_id, capability)::VARCHAR, '\\', chr(1))"
 for _code in (0x0B, 0x0E, 0x0F, *range(0x1A, 0x20)):
     _json = rf"replace({_json}, '\u{_code:04X}', '\u{_code:04x}')"
-_CASE_ID = rf"""
+CASE_ID = rf"""
 CREATE TEMP MACRO case_id(prompt_id, capability) AS substr(sha256(replace({_json}, chr(1), '\\')), 1, 16)
 """
 
@@ -81,7 +81,7 @@ def connect(workspace: Workspace, ledgers: Iterable[str] = ()) -> duckdb.DuckDBP
     """A DuckDB connection with the view `cases`, the macro `case_id`, and a view of each ledger in `ledgers`."""
     con = lens.connect(workspace, ledgers)
     sql, _ = select(workspace, *lens.ledger(workspace, "case_events"))
-    con.execute(_CASE_ID)
+    con.execute(CASE_ID)
     con.execute(f"CREATE VIEW cases AS {sql}")
     return con
 

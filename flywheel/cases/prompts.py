@@ -1,4 +1,4 @@
-"""The prompts of cases, ready to be sampled and judged; and for a case that nothing can judge, what a person is asked."""
+"""The prompts of cases, to be sampled and judged; for a case that nothing can judge, what a person is asked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PICTURES = 8  # pictures that a person is shown
 
 # What the signals of a prompt say about it. Evaluation of rounds is left out: the suite itself knows its prompts.
 _TOLD = """
-SELECT prompt_id, max(task) AS task, arg_max(evidence->>'$.references', "at") FILTER ((evidence->>'$.references') IS NOT NULL)
-           AS "references"
+SELECT prompt_id, max(task) AS task,
+       arg_max(evidence->>'$.references', "at") FILTER ((evidence->>'$.references') IS NOT NULL) AS "references"
 FROM signals JOIN wanted USING (prompt_id)
 WHERE NOT (kind = 'evaluation' AND round IS NOT NULL) GROUP BY prompt_id
 """

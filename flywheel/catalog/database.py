@@ -57,13 +57,14 @@ class Answer:
 def connect(
     workspace: Workspace, names: Iterable[str] = views.ALL, *, sealed: bool = False
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB connection with the views `names`, and the views that they read.
+    """An in-memory DuckDB connection with the views `names`, the views that they read, and the macro `case_id`.
 
     A view without files is empty. Extensions are never downloaded. sealed: no statement can read any other file, write
     a file, use more than a gigabyte of memory or change a setting. All views open in a tenth of a second; open a new
     connection per question, so that no view is stale.
     """
     con = lens.connect(workspace)
+    con.execute(fold.CASE_ID)
     wanted = set(names)
     wanted |= {name for view in wanted for name in _READS.get(view, ())}
     read: list[str] = []

@@ -19,7 +19,7 @@ from flywheel.core.records import BASE, Manifest, RoundPlan
 from flywheel.core.storage import located, quoted, readable
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Item, Queue
-from flywheel.signals.results import load_results
+from flywheel.signals.results import load_results, passes
 
 SHORTEST = 4  # characters of an id
 
@@ -33,11 +33,19 @@ def why(workspace: Workspace, name: str) -> dict[str, Any]:
         return why_checkpoint(workspace, checkpoint)
     if len(name) < SHORTEST:
         raise UsageError(f"{name!r}: give at least {SHORTEST} characters of an id, or a path")
-    starting = f"select case_id from cases where starts_with(case_id, {quoted(name)}) order by round, case_id"
-    cases = [row["case_id"] for row in catalog.query(workspace, starting)]
+    cases = _cases(workspace, name)
     if len(cases) > 1:
-        raise UsageError(f"{len(cases)} cases start with {name!r}: give more characters, such as {cases[0]}")
+        raise UsageError(f"{len(cases)} cases start with {name!r}: give more characters, such as {cases[0]['case_id']}")
     return why_case(workspace, cases[0]) if cases else why_sample(workspace, name)
+
+
+def _cases(workspace: Workspace, start: str) -> list[dict[str, Any]]:
+    """Cases whose id starts so; else prompts of evaluations whose failure would be such a case, with `status` null."""
+    starts = f"starts_with(case_id, {quoted(start)}) order by case_id"
+    tested = "select distinct case_id(prompt_id, capability) as case_id, prompt_id, capability, prompt, null as status"
+    return catalog.query(workspace, f"select * from cases where {starts}") or catalog.query(
+        workspace, f"select * from ({tested} from signals where kind = 'evaluation') where {starts}"
+    )
 
 
 def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -60,14 +68,16 @@ def why_sample(workspace: Workspace, name: str) -> dict[str, Any]:
     return {"kind": "sample", "curation": curated, "remedies": remedies, "shards": shards, "checkpoints": checkpoints}
 
 
-def why_case(workspace: Workspace, case: str) -> dict[str, Any]:
-    """What was done about a case and whether it helped: its events with evidence, its data, every re-test."""
-    row = catalog.query(workspace, f"select * from cases where case_id = '{case}'")[0]
-    events = [e for e in Ledger(workspace, "case_events").rows() if e["case_id"] == case]
+def why_case(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What was done about a case and whether it helped: its events with evidence, its data, every re-test.
+
+    row: its row of the view `cases`.
+    """
+    events = [e for e in Ledger(workspace, "case_events").rows() if e["case_id"] == row["case_id"]]
     rounds = Ledger(workspace, "rounds").rows()
     key = (row["prompt_id"], row["capability"])
     tests = [
-        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": results[key]}
+        {"round": r["round"], "checkpoint": r["checkpoint"], "verdict": r["verdict"], "passed": passes(results[key])}
         for r in rounds
         if key in (results := load_results(workspace, r["round"], "candidate"))
     ]
@@ -183,7 +193,4 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     base = read_json(workspace.snapshot(plan.snapshot))["manifest"]
     read = {m.round or plan.round for m in plan.mix if m.slice != BASE}
     remedies = {str(workspace.round(n).remedy_manifest.relative_to(workspace.root)) for n in read}
-    return any(
-        s["manifest"] in {base, *remedies} and s["bucket"] in recipe.batch and set(s["stages"]) & set(recipe.stages)
-        for s in shards
-    )
+    return any(s["manifest"] in {base, *remedies} and recipe.reads(s["stages"], s["bucket"]) for s in shards)

@@ -49,8 +49,8 @@ def print_summary(summary: dict[str, Any]) -> None:
 def print_curated(curated: Curated, funnel: list[dict[str, Any]]) -> None:
     """Print the rows per filter, the filters that were not applied, the counts, and the path of the shards."""
     print_rows(funnel, as_json=False)
-    if curated.not_configured:
-        say(f"not configured: {', '.join(curated.not_configured)}")
+    for line in curated.not_configured:
+        say(f"not applied: {line}")
     say(f"{COUNTS.format(**asdict(curated))}; shards: {curated.manifest}")
 
 

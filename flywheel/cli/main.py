@@ -25,6 +25,7 @@ from flywheel.cli import (
     signals,
     streams,
     training,
+    weights,
 )
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
@@ -52,7 +53,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for verbs in (
-    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl, operations),
+    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl),
+    *(weights, operations),
 ):
     app.add_typer(verbs.app)
 

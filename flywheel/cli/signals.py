@@ -274,5 +274,6 @@ def ratings(
         if coefficients and not as_json:
             say(f"{name}, style: " + ", ".join(f"{k} {v:+.3f}" for k, v in coefficients.items()))
     if not as_json:
-        rows = [r | {k: f"{r[k]:.1f}" for k in ("rating", "low", "high")} for r in rows]
+        scale = ("rating", "low", "high")
+        rows = [r | {k: None if r[k] is None else f"{r[k]:.1f}" for k in scale} for r in rows]
     print_rows(rows, as_json)

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from training.recipes import Recipe
 
 app = typer.Typer()
-train = typer.Typer(help="Train one phase on shards, or an autoencoder on images.", invoke_without_command=True)
+train = typer.Typer(help="Train a recipe on shards, or an autoencoder on images.", invoke_without_command=True)
 app.add_typer(train, name="train")
 
-HELP = """Train one phase on curation shards. After a crash or stop, the same command resumes.
+HELP = """Train a recipe on curation shards, stage by stage. After a crash or stop, the same command resumes.
 
-A recipe is pretrain, continual, sft or tiny, or a TOML file: `base = "tiny"` and the settings that differ, such as
-`batch = { 64 = 16 }`, `micro_tokens = 16384`, `activation_checkpointing = true`, `sample_every = 500`,
-`latents = "folder"` (see flywheel latents) or `on_error = "skip"`.
+A recipe is qwen-image-2 (the stages S1 to S6), its parts pretrain (S1–S3), continual (S4, S5) and sft (S6), or tiny, or
+a TOML file: `base = "tiny"` and the settings that differ, such as `stages = ["S1", "S2"]`, `steps = 500` (of all
+stages together), `S4 = { steps = 50, t2i_share = 0.7 }`, `batch = { 64 = 16 }`, `micro_tokens = 16384`,
+`activation_checkpointing = true`, `sample_every = 500`, `latents = "folder"` (see flywheel latents) or
+`on_error = "skip"`.
 
 Several processes can train one model; FSDP2 shards its weights. Their number may change when training resumes:
 
@@ -54,7 +56,7 @@ def phase(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one phase on curation shards."""
+    """Train a recipe on curation shards."""
     if context.invoked_subcommand:
         return
     if not shards or output is None:
@@ -63,6 +65,8 @@ def phase(
         raise UsageError(f"--init {init} is not a folder: pass a checkpoint folder")
     from flywheel.core.progress import Progress
     from training.checkpoint import read_metrics
+    from training.curriculum import schedule
+    from training.data.plan import MixSource
     from training.worker import TrainingRun, train_run
 
     chosen = _recipe(recipe)
@@ -75,6 +79,8 @@ def phase(
         init=str(located(init).resolve()) if init else None,
     )
     progress = Progress()
+    for line in schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
+        progress.say(line)
     if ray:
         from flywheel.core.cluster import cluster
         from training.ray_train import train_on_ray
@@ -84,7 +90,7 @@ def phase(
     else:
 
         def report(done: int, total: int, line: Mapping[str, Any]) -> None:
-            progress(done, total, f"loss {line['loss']:.3f}")
+            progress(done, total, f"loss {line['loss']:.3f} ({line['stage']})")
 
         with progress.step(f"training {chosen.name}"):
             checkpoint = train_run(run, progress=report, tensorboard=tensorboard)
@@ -103,7 +109,7 @@ def _print_phase(
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         "fingerprint": checkpoint.fingerprint,
-        **{k: last.get(k) for k in ("loss", "validation_loss", "samples")},
+        **{k: last.get(k) for k in ("stage", "loss", "validation_loss", "samples")},
         **({} if skipped is None else {"skipped": skipped}),
         "metrics": str(metrics),
     }
@@ -162,10 +168,11 @@ def latents(
             "checkpoint that training starts from or resumes"
         )
     encoder = open_autoencoder(autoencoder or chosen.autoencoder)
-    wanted = [s for path in shards for s in read_manifest(path, chosen.stages) if s.bucket in chosen.batch]
+    stages = [stage.name for stage in chosen.stages]
+    wanted = [s for path in shards for s in read_manifest(path, stages) if s.bucket in chosen.batch]
     if not wanted:
         raise UsageError(
-            f"no shards of {', '.join(chosen.stages) or 'any stage'} and buckets {', '.join(map(str, chosen.batch))}: "
+            f"no shards of {', '.join(stages)} and buckets {', '.join(map(str, chosen.batch))}: "
             "pass another recipe or manifest"
         )
     files = Latents(output, encoder.fingerprint, chosen.resolution, chosen.latents_dtype)

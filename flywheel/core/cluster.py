@@ -7,8 +7,9 @@ at the same path.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flywheel.core.errors import UsageError
 
 _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and training workers import
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
+_TRIES = 3  # Ray gives up after 30 seconds, which a busy machine needs
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
 
@@ -24,7 +26,8 @@ _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names,
 def cluster(workers: int = 2) -> Iterator[None]:
     """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
-    Errors: `UsageError` when Ray does not start, or is lost while in use.
+    A local Ray that does not start in time is tried again. Errors: `UsageError` when Ray does not start, or is lost
+    while in use.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -42,11 +45,9 @@ def cluster(workers: int = 2) -> Iterator[None]:
         options |= {"object_store_memory": _OBJECT_STORE}
         # Otherwise the driver waits for its first workers to register, forever if one of them dies before it does.
         options |= {"_system_config": {"prestart_worker_first_driver": False}}
-    try:
-        ray.init(**options)
-    except Exception as error:  # Ray raises whatever its processes raised
-        ray.shutdown()
-        raise UsageError(f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})") from error
+    tries = _TRIES if "address" in options else 1
+    while not _started(options, last=tries == 1):
+        tries -= 1
     try:
         yield
     except RayTaskError:  # an error in a task's own code
@@ -56,6 +57,27 @@ def cluster(workers: int = 2) -> Iterator[None]:
         raise UsageError(f"Ray was lost: run again, finished work is kept ({reason})") from error
     finally:
         ray.shutdown()
+
+
+def _started(options: Mapping[str, Any], *, last: bool) -> bool:
+    """Start Ray; whether it did. Leaves no process behind if not. Errors: `UsageError` at the last try."""
+    import psutil
+    import ray
+
+    before = set(psutil.Process().children(recursive=True))
+    try:
+        ray.init(**options)
+        return True
+    except Exception as error:  # Ray raises whatever its processes raised
+        ray.shutdown()
+        for process in set(psutil.Process().children(recursive=True)) - before:
+            with suppress(psutil.Error):
+                process.kill()
+        why = f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})"
+        if last:
+            raise UsageError(why) from error
+        print(f"Ray did not start, trying again ({error})", file=sys.stderr)
+        return False
 
 
 def _code() -> list[str]:

@@ -1,4 +1,4 @@
-"""The one normal form of text: two prompts are the same prompt where their normal forms are equal."""
+"""Normal forms: two prompts, or two names, are the same where their normal forms are equal."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def normalise(prompt: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", prompt).casefold().replace("“", '"').replace("”", '"')
     return " ".join(_WORD.findall(folded))
+
+
+def person(name: str) -> str:
+    """A person's name in NFKC and case folded, single spaces, without invisible characters: "Ada " is "ada"."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(c for c in folded if unicodedata.category(c) != "Cf").split())

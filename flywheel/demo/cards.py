@@ -125,17 +125,34 @@ def group_caption(card: ShapeGroup, rng: random.Random) -> str:
 
 
 def single_checks(card: Single) -> tuple[dict[str, Any], ...]:
-    """Object, colour and position of the shape."""
+    """The shape, alone; its colour and place; the background."""
     return (
         {"verifier": "object", "capability": "object", "shape": card.shape},
+        {"verifier": "count", "capability": "object", "shape": card.shape, "count": 1},
         {"verifier": "color", "capability": "color", "shape": card.shape, "color": card.color},
+        background_check(card.background),
         {"verifier": "position", "capability": "position", "shape": card.shape, "position": card.position},
     )
 
 
 def group_checks(card: ShapeGroup) -> tuple[dict[str, Any], ...]:
-    """Number of equal shapes."""
-    return ({"verifier": "count", "capability": "count", "shape": card.shape, "count": card.count},)
+    """Number of shapes in the stated colour; the colour; the background."""
+    return (
+        {
+            "verifier": "count",
+            "capability": "count",
+            "shape": card.shape,
+            "color": card.color,
+            "count": card.count,
+        },
+        {"verifier": "color", "capability": "color", "shape": card.shape, "color": card.color},
+        background_check(card.background),
+    )
+
+
+def background_check(color: str, capability: str = "color") -> dict[str, Any]:
+    """The colour of the card itself."""
+    return {"verifier": "background", "capability": capability, "color": color}
 
 
 def single_meaning(card: Single) -> tuple[Meaning | None, ...]:

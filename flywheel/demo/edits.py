@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from curation.synthesis.sample import Recipe, Sample
-from flywheel.demo.cards import Single, draw_single, single_meaning
+from flywheel.demo.cards import Single, background_check, draw_single, single_meaning
 from flywheel.demo.mascot import SIDES, Scene, draw_scene
 from flywheel.demo.meaning import POSITIONS, SHAPES, Meaning, meaning
 from flywheel.demo.palette import BACKGROUNDS, INKS
-from flywheel.demo.word_cards import WORDS, Word, draw_word, word_meaning
+from flywheel.demo.word_cards import WORDS, Word, draw_word, ink_check, word_meaning
 
 _TOWARDS = {
     "left": "to the left",
@@ -83,20 +83,29 @@ def render_move(edit: Edit[Single], rng: random.Random) -> Sample:
     checks = (
         {"verifier": "position", "capability": "editing", "shape": edit.after.shape, "position": edit.after.position},
         {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color},
+        background_check(edit.after.background, "editing"),
     )
     return _pair(edit, draw_single, move_text(edit, rng), checks, "move", rng)
 
 
 def render_reword(edit: Edit[Word], rng: random.Random) -> Sample:
     """Another word in the same ink."""
-    checks = ({"verifier": "text", "capability": "text_editing", "text": edit.after.word},)
+    checks = (
+        {"verifier": "text", "capability": "text_editing", "text": edit.after.word},
+        ink_check(edit.after.color, "text_editing"),
+        background_check(edit.after.background, "text_editing"),
+    )
     return _pair(edit, draw_word, reword_text(edit, rng), checks, "replace-word", rng)
 
 
 def keep_checks(edit: Edit[Scene]) -> tuple[dict[str, Any], ...]:
-    """The mascot is still there, and the shape has its new colour: a copy of the reference must not pass."""
+    """The mascot and the background stay, and the shape has its new colour: a copy of the reference must not pass."""
     recoloured = {"verifier": "color", "capability": "editing", "shape": edit.after.shape, "color": edit.after.color}
-    return ({"verifier": "identity", "capability": "identity"}, recoloured)
+    return (
+        {"verifier": "identity", "capability": "identity"},
+        recoloured,
+        background_check(edit.after.background, "editing"),
+    )
 
 
 def render_keep(edit: Edit[Scene], rng: random.Random) -> Sample:

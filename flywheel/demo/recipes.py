@@ -8,7 +8,7 @@ from flywheel.demo.word_cards import word_cards
 
 RECIPES = {
     "object": (single_cards,),
-    "color": (single_cards,),
+    "color": (single_cards, group_cards, word_cards),
     "position": (single_cards,),
     "count": (group_cards,),
     "typography": (word_cards,),

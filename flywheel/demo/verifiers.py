@@ -21,6 +21,11 @@ def _color(check: Check, columns: Columns) -> Judgement:
     return float(color == check["color"]), 1.0, {"expected": check["color"], "seen": color}
 
 
+def _background(check: Check, columns: Columns) -> Judgement:
+    ground = columns["background"]
+    return float(ground == check["color"]), 1.0, {"expected": check["color"], "seen": ground}
+
+
 def _position(check: Check, columns: Columns) -> Judgement:
     subject = _subject(check, columns)
     place = nearest_anchor(subject["x"], subject["y"]) if subject else None
@@ -50,5 +55,6 @@ def nearest_anchor(x: float, y: float) -> str:
 
 OBJECT = Verifier("objects", ("shape",), _object)
 COLOR = Verifier("objects", ("color",), _color)
+BACKGROUND = Verifier("objects", ("color",), _background)
 COUNT = Verifier("objects", ("count",), _count)
 POSITION = Verifier("objects", ("position",), _position, {"position": tuple(ANCHORS)})

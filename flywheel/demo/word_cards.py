@@ -8,7 +8,7 @@ from typing import Any
 
 from curation.synthesis.canvas import Canvas, font_path, tint
 from curation.synthesis.sample import Recipe, Sample
-from flywheel.demo.cards import article
+from flywheel.demo.cards import article, background_check
 from flywheel.demo.meaning import Meaning, meaning
 from flywheel.demo.palette import BACKGROUNDS, INKS, SIZES
 
@@ -49,8 +49,17 @@ def word_caption(card: Word, rng: random.Random) -> str:
 
 
 def word_checks(card: Word) -> tuple[dict[str, Any], ...]:
-    """The text of the card, letter by letter."""
-    return ({"verifier": "text", "capability": "typography", "text": card.word},)
+    """The text of the card, letter by letter; its ink; the background."""
+    return (
+        {"verifier": "text", "capability": "typography", "text": card.word},
+        ink_check(card.color),
+        background_check(card.background),
+    )
+
+
+def ink_check(color: str, capability: str = "color") -> dict[str, Any]:
+    """The colour of the letters: that of the largest."""
+    return {"verifier": "color", "capability": capability, "color": color}
 
 
 def word_meaning(card: Word) -> tuple[Meaning | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
@@ -30,11 +31,14 @@ class Evaluation:
     side: int  # pixels
     steps: int
     cfg: float
+    pictures: int = 2  # per prompt, each from a seed of its own
     held_out: int = 32  # pool suite: pictures kept from training
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise UsageError("evaluation.pictures: give at least 1")
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
@@ -183,6 +187,8 @@ def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:
     unknown = values.keys() - {f.name for f in fields(kind)}
     if unknown:
         raise UsageError(f"preset {preset}: unknown key {key}.{min(unknown)}")
+    if bad := [k for k, v in values.items() if isinstance(v, float) and math.isnan(v)]:
+        raise UsageError(f"preset {preset}: {key}.{bad[0]} = nan is not a number")
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:

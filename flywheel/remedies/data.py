@@ -23,6 +23,7 @@ from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.augment import augment
+from flywheel.remedies.buckets import Buckets, first_fitted, refitted, trained
 from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import Hit, captions, nearest, pictures, rows_of
@@ -94,9 +95,9 @@ class BasePool:
     preset: Preset
 
     @cached_property
-    def side(self) -> int:
-        """The smallest bucket, pixels: remedies are made in it."""
-        return min(f.bucket for f in Manifest.read(self.manifest).files)
+    def buckets(self) -> Buckets:
+        """The buckets that the pool fills and the recipe reads."""
+        return trained(self.manifest, self.preset.training.recipe)
 
     @cached_property
     def index(self) -> CaptionIndex:
@@ -144,6 +145,7 @@ def collect(
             rows += proposed
             refused += [row | {"round": plan.round} for row in dropped]
         write_json(folder / "scarcity.json", scarcity)
+        write_json(folder / "buckets.json", pool.buckets)
         write_parquet(folder / "refused.parquet", pa.Table.from_pylist(refused, schema=GENERATED))
         write_parquet(path, pa.Table.from_pylist(rows, schema=CANDIDATE))
     return [
@@ -158,13 +160,15 @@ def shard(
 ) -> dict[str, dict[str, int]]:
     """Write the accepted candidates as shards with their manifest, and a table of all samples, refused ones too.
 
+    A candidate is written in its own bucket and in every smaller one: all stages train on it.
+
     reviewed: decided items by (capability, sample_id). Returns {capability: {"retrieved", "generated", "refused",
     "rejected": samples}}. Finished work is read, not redone.
     """
     counts_path = folder / "counts.json"
     if counts_path.exists():
         return read_json(counts_path)
-    held_out = HeldOut(p.text for p in suite)
+    held_out, buckets = HeldOut(p.text for p in suite), _buckets(folder)
     counts = {m.slice: dict.fromkeys(("retrieved", "generated", "refused", "rejected"), 0) for m in plan.requests}
     table = pq.read_table(readable(folder / "refused.parquet")).to_pylist()
     for r in table:
@@ -182,9 +186,11 @@ def shard(
         else:
             table.append(entry)
             counts[row["slice"]]["retrieved" if row["recipe"] == "retrieved" else "generated"] += 1
-            layout = Layout(row["bucket"], row["width"], row["height"], row["task"], len(row["references"]))
-            shards.setdefault(layout, []).append({k: row[k] for k in SHARD.names} | {"caption": item.caption})
-    _write_shards(folder, shards, plan)
+            for bucket in [b for b in buckets if b <= row["bucket"]]:
+                fitted = refitted(row, bucket)
+                layout = Layout(bucket, fitted["width"], fitted["height"], row["task"], len(row["references"]))
+                shards.setdefault(layout, []).append(fitted | {"caption": item.caption})
+    _write_shards(folder, shards, plan, buckets)
     write_parquet(folder / "generated.parquet", pa.Table.from_pylist(table, schema=GENERATED))
     write_json(counts_path, counts)
     return counts
@@ -231,17 +237,20 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
             yield Refused(_entry(sample.caption, identity, request.capability, sample.recipe) | _contaminated(near))
         elif identity not in known:
             known.add(identity)
-            row = _fitted(sample, identity, pool.side)
-            yield row | _proposal(request, pool, sample.recipe, doubt, {"cases": len(request.cases)})
+            row = first_fitted(sample, identity, pool.buckets)
+            yield row | _proposal(request, sample.recipe, doubt, {"cases": len(request.cases)})
     if not passed:  # no generator serves the capability: vary the retrieved samples
         for row in augment(list(kept.values()), seed=str(request.seed)):
             varied = {**row, "sample_id": _identity(row)}
-            yield varied | _proposal(request, pool, "augmented", 0.5, {"of": row["sample_id"]})
+            yield varied | _proposal(request, "augmented", 0.5, {"of": row["sample_id"]})
 
 
 def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Row | Refused]:
     """Samples of the pool near the cases: up to half of the request; all that say a held-out prompt are refused."""
-    rows = rows_of(pool.manifest, [h.sample_id for h in hits], pool.side)
+    rows: dict[str, Row] = {}
+    for bucket in reversed(pool.buckets):  # each sample where it is largest
+        missing = [h.sample_id for h in hits if h.sample_id not in rows]
+        rows |= {k: r | {"bucket": bucket} for k, r in rows_of(pool.manifest, missing, bucket).items()}
     limit = pool.preset.plan.retrieval_similarity
     kept = 0
     for hit in (h for h in hits if h.sample_id in rows):
@@ -253,7 +262,7 @@ def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterato
             kept += 1
             doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - limit))
             why = {"similarity": round(hit.similarity, 4), "case": hit.case_id}
-            yield row | _proposal(request, pool, "retrieved", doubt, why)
+            yield row | _proposal(request, "retrieved", doubt, why)
 
 
 def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
@@ -266,7 +275,7 @@ def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int)
     from curation.verify.checks import passed, verify
 
     if request.capability == PICTURE_EDITING:
-        for identity, image in pictures(pool.manifest, pool.side, first):
+        for identity, image in pictures(pool.manifest, min(pool.buckets), first):
             edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
                 yield sample if passed(outcomes) else _refused(request, sample, outcomes)
@@ -307,33 +316,17 @@ def _identity(row: Mapping[str, Any]) -> str:
     return hashlib.sha256("\n".join([*parts, row["caption"]]).encode()).hexdigest()
 
 
-def _fitted(sample: Sample, identity: str, side: int) -> Row:
-    """The sample as a shard row of the bucket `side`."""
-    from curation.shards.layout import layout
-    from curation.shards.writer import fit
-    from flywheel.core.image import open_image, upright_size
-
-    source_width, source_height = upright_size(open_image(sample.image))
-    width, height = layout(source_width, source_height, side)
-    kind = "instruction" if sample.references else sample.kind
-    return {
-        "sample_id": identity,
-        "task": sample.task,
-        "caption": sample.caption,
-        "image": fit(sample.image, width, height),
-        "references": [fit(r, width, height) for r in sample.references],
-        "stream": "synthetic",
-        "width": width,
-        "height": height,
-        "source_width": source_width,
-        "source_height": source_height,
-        "captions": [{"kind": kind, "text": sample.caption, "origin": "source"}],
-    }
+def _buckets(folder: Path) -> Buckets:
+    """`BasePool.buckets` when the candidates were made; earlier versions made them in one bucket, for all stages."""
+    path = folder / "buckets.json"
+    if path.exists():
+        return {int(bucket): tuple(stages) for bucket, stages in read_json(path).items()}
+    return {row["bucket"]: STAGES for row in _read_candidates(folder, columns=("bucket",))}
 
 
-def _proposal(request: Request, pool: BasePool, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Row:
+def _proposal(request: Request, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Row:
     """The columns that make a shard row a candidate."""
-    columns = {"slice": request.capability, "bucket": pool.side, "recipe": recipe, "priority": priority}
+    columns = {"slice": request.capability, "recipe": recipe, "priority": priority}
     return columns | {"evidence": json.dumps(evidence)}
 
 
@@ -355,7 +348,7 @@ def _contaminated(near: tuple[str, float]) -> Row:
     return {"outcome": "dropped", "filter": EVALUATION_PROMPT, "score": near[1], "threshold": NEAR}
 
 
-def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundPlan) -> None:
+def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundPlan, buckets: Buckets) -> None:
     files = []
     for layout, rows in sorted(shards.items()):
         for slice_ in sorted({r["slice"] for r in rows}):
@@ -369,7 +362,7 @@ def _write_shards(folder: Path, shards: Mapping[Layout, list[Row]], plan: RoundP
                     sha256=file_digest(path),
                     bytes=path.stat().st_size,
                     rows=len(part),
-                    stages=STAGES,  # for all: remedies have entry checks instead of filters
+                    stages=buckets[layout.bucket],  # remedies have entry checks instead of a stage's filters
                     slice=slice_,
                     **layout._asdict(),
                 )

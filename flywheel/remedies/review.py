@@ -16,6 +16,7 @@ from typing import Any
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.text import person
 from flywheel.core.workspace import Workspace
 
 AUTO = "auto-approve"
@@ -41,6 +42,10 @@ class Slot:
     until: datetime | None = None  # when a claim expires
     caption: str | None = None  # as edited
     at: datetime | None = None
+
+    def by(self, reviewer: str) -> bool:
+        """Is it this person's, however they spell their name?"""
+        return self.reviewer is not None and person(self.reviewer) == person(reviewer)
 
     def held(self, now: datetime) -> bool:
         """Is it claimed, and has the claim not expired?"""
@@ -170,12 +175,14 @@ class Queue:
     def next(self, reviewer: str) -> Item | None:
         """Claim the most uncertain item that this reviewer can review; returns a claim that they already hold again.
 
-        None if there is nothing to review. Two reviewers never hold the same slot, and nobody reviews an item twice.
+        None if there is nothing to review. Two reviewers never hold the same slot, and nobody reviews an item twice,
+        also under another spelling of their name; the first spelling is recorded.
         """
         _require_name(reviewer)
         while True:
             now = datetime.now(UTC)
             items = self.items()
+            reviewer = _first_spelling(reviewer, items.values())
             if mine := held_by(reviewer, items.values()):
                 return mine
             open_ = [(x, n) for x in items.values() if (n := _free_slot(x, reviewer, now)) is not None]
@@ -194,11 +201,11 @@ class Queue:
         """
         _require_name(reviewer)
         item = self.find(name)
-        slot = next((n for n, s in enumerate(item.slots) if s.reviewer == reviewer and s.kind == "claimed"), None)
+        slot = next((n for n, s in enumerate(item.slots) if s.by(reviewer) and s.kind == "claimed"), None)
         if slot is None:
             raise UsageError(f"{reviewer} holds no claim on {item.item}: claim an item with `flywheel review next`")
         evidence = {"reason": reason} if reason else {}
-        expired = not item.slots[slot].held(datetime.now(UTC))
+        reviewer, expired = item.slots[slot].reviewer or reviewer, not item.slots[slot].held(datetime.now(UTC))
         if expired or not self._take(item, slot, kind, reviewer, evidence, caption):
             raise UsageError(f"the claim on {item.item} has run out: claim an item again with `flywheel review next`")
         return self.items()[item.item]
@@ -266,16 +273,23 @@ def status(items: Iterable[Item]) -> list[dict[str, Any]]:
 def held_by(reviewer: str, items: Iterable[Item]) -> Item | None:
     """The item that a reviewer has claimed and not yet decided."""
     now = datetime.now(UTC)
-    return next((x for x in items for s in x.slots if s.reviewer == reviewer and s.held(now)), None)
+    return next((x for x in items for s in x.slots if s.by(reviewer) and s.held(now)), None)
 
 
 def _free_slot(item: Item, reviewer: str, now: datetime) -> int | None:
     """A slot of the item that this reviewer can claim; None if there is none."""
-    if any(s.reviewer == reviewer and s.kind in DECIDED for s in item.slots):
+    if any(s.by(reviewer) and s.kind in DECIDED for s in item.slots):
         return None
     return next((n for n, s in enumerate(item.slots) if s.kind not in DECIDED and not s.held(now)), None)
 
 
+def _first_spelling(reviewer: str, items: Iterable[Item]) -> str:
+    """The name as this person has written it first, or as it is now, without needless spaces."""
+    spellings = ((s.at, s.reviewer) for x in items for s in x.slots if s.by(reviewer))
+    known = min(((at, name) for at, name in spellings if at and name), default=None)
+    return known[1] if known else " ".join(reviewer.split())
+
+
 def _require_name(reviewer: str) -> None:
-    if not reviewer.strip() or reviewer in (AUTO, DEADLINE):
+    if person(reviewer) in ("", AUTO, DEADLINE):
         raise UsageError(f"--reviewer {reviewer!r}: give the name of a person")

@@ -109,13 +109,13 @@ def estimate(
     plan: RoundPlan,
     known: Mapping[str, Mapping[str, float]],
     *,
-    prompts: int,
+    images: int,
     review_seconds: float,
     reviews: int,
 ) -> dict[str, Any]:
     """The estimated cost of a plan: samples, optimiser steps, images, CPU- and GPU-hours, review minutes.
 
-    known: `rates`; prompts: size of the suite; reviews: per sample, 0 for unattended runs. Hours are None while a step
+    known: `rates`; images: of one evaluation; reviews: per sample, 0 for unattended runs. Hours are None while a step
     has no measured rate; `unmeasured` lists those steps.
     """
     arms = 2 if plan.targets else 1
@@ -123,7 +123,7 @@ def estimate(
     units = {
         "collect": samples,
         "train": plan.steps * arms,
-        "evaluate": prompts * arms,
+        "evaluate": images * arms,
         "route": plan.cases_open,
     }
     needed = {step: n for step, n in units.items() if n}
@@ -135,7 +135,7 @@ def estimate(
     return {
         "samples": samples,
         "optimiser_steps": units["train"],
-        "images": prompts * arms,
+        "images": images * arms,
         "cpu_hours": hours["cpu"],
         "gpu_hours": hours["gpu"],
         "wall_hours": hours["wall"],

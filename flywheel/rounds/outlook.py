@@ -20,7 +20,7 @@ from flywheel.remedies.review import status as review_status
 from flywheel.rounds import lease, steps
 from flywheel.rounds.costs import estimate, rates
 from flywheel.rounds.promotion import load_history
-from flywheel.signals.results import failure_rates, load_results
+from flywheel.signals.results import failure_rates, load_results, passes
 
 _PINNED = ("snapshot", "policy", "code", "preset", "recipe", "steps", "seed", "suites", "incumbent", "targets")
 
@@ -55,7 +55,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
     cost = estimate(
         plan,
         rates(Ledger(workspace, "costs").rows()),
-        prompts=len(context.suite),
+        images=context.images,
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
@@ -98,7 +98,7 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
     cases = load_cases(workspace)
 
     def changed(before: bool) -> list[dict[str, Any]]:
-        keys = {case_id(*k): k for k in shared if results[0][k] is before and results[1][k] is not before}
+        keys = {case_id(*k): k for k in shared if passes(results[0][k]) is before is not passes(results[1][k])}
         return [
             {"case": c, "capability": k[1], "prompt_id": k[0], "track": cases[c].track if c in cases else None}
             for c, k in keys.items()

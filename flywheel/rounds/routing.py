@@ -23,7 +23,6 @@ from flywheel.signals.evaluation import Verifiers, evaluate
 from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
 
-
 CASES = "cases"  # arm of an evaluation: the prompts of cases that the suite does not judge
 PATIENCE = 3  # rounds of experiments after which a case that is still unsure goes to a person
 
@@ -99,7 +98,9 @@ def route(
         for_people = _for_people(workspace, unrouted, events, asked.unjudged)
         evidence = questions(workspace, for_people, unrouted)
         rows = [e for e in events if e["case_id"] not in for_people]
-        rows += [event(c, round_, "routed", evidence[i], track="human") for c in unrouted if (i := c.case_id) in evidence]
+        rows += [
+            event(c, round_, "routed", evidence[i], track="human") for c in unrouted if (i := c.case_id) in evidence
+        ]
         ledger.append(rows, key=f"route/{round_}")
 
 
@@ -113,8 +114,8 @@ def _for_people(
 ) -> dict[str, str]:
     """{id of a case that experiments cannot bring further: why}.
 
-    Without a check, that is a case that stored evidence does not route, or whose remedy no re-test can follow; with one,
-    a case that stays unsure, for example because its judge never answers.
+    Without a check, that is a case that stored evidence does not route, or whose remedy no re-test can follow; with
+    one, a case that stays unsure, for example because its judge never answers.
     """
     tracks = {e["case_id"]: e["track"] for e in events}
     tried = Counter(row["case_id"] for row in Ledger(workspace, "probes").rows())

@@ -177,7 +177,7 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
     arms = ("candidate", "control") if plan.targets else ("candidate",)
     trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan.steps * len(arms))
     for arm, checkpoint in trained.items():
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, checkpoint, units=len(context.suite))
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, checkpoint, units=context.images)
     step("gate", steps.gate, plan, trained["candidate"])
     step("route", steps.route, plan, units=int)
 

@@ -32,7 +32,7 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
 from flywheel.signals import evaluation, pool_suite
-from flywheel.signals.results import failure_rates, load_results
+from flywheel.signals.results import failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Context:
     def suite(self) -> list[Prompt]:
         """The held-out prompts; none before `hold_out` has written them."""
         return load_suite(self.workspace.suite) if self.workspace.suite.exists() else []
+
+    @property
+    def images(self) -> int:
+        """Number of pictures that one evaluation draws."""
+        return len(self.suite) * self.preset.evaluation.pictures
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""
@@ -278,7 +283,11 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     if (now.checkpoint if now else None) != plan.incumbent:
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
         verdict = gates.Verdict("HOLD", why, verdict.lines)
-    changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
+    changed = [
+        (case_id(*k), passes(share))
+        for k, share in sorted(new.items())
+        if old is not None and passes(old[k]) != passes(share)
+    ]
     result = RoundResult(
         round=number,
         verdict=verdict.verdict,

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from flywheel.core.lens import connect
+from flywheel.core.text import person
 from flywheel.core.workspace import Workspace
 
 _PAIRS = """
@@ -72,7 +73,7 @@ def _pair(
 ) -> Pair | None:
     """The first of all pairs after the SQL clause `which`, or None."""
     first, second = sorted(checkpoints)
-    parameters = {"judge": judge, "first": first, "second": second, **(values or {})}
+    parameters = {"judge": person(judge), "first": first, "second": second, **(values or {})}
     with closing(connect(workspace, ["signals", "battles"])) as con:
         rows = con.execute(f"FROM ({_PAIRS}) {which}", parameters).fetchall()
     if not rows:

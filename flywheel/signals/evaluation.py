@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -26,6 +27,7 @@ from flywheel.signals.suite import JUDGED, Prompt
 if TYPE_CHECKING:
     from curation.verify.checks import Outcome
     from flywheel.signals.judge import Judge
+    from training.sampling import Sampler
 
 BATCH = 32  # images sampled together
 OnProgress = Callable[..., None]  # called as progress(done, total, note)
@@ -42,21 +44,43 @@ def evaluate(
     seed: int,
     progress: OnProgress | None = None,
 ) -> Results:
-    """Pass or fail of every (prompt, capability); read from the ledger if this evaluation was already recorded."""
+    """Share of pictures that pass, per (prompt, capability); read from the ledger if it was already recorded.
+
+    Each prompt is sampled `settings.pictures` times: picture k from seed + k, in the folder `seed-<k>` from k = 1 on.
+    """
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
-        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
-        outcomes = judge_images(suite, images, by=Verifiers.of(workspace, settings))
-        name = str(checkpoint.relative_to(workspace.root))
-        rows = [
-            signal(round_, arm, name, p, o, f"samples/{folder.name}/{picture_name(p.prompt_id)}")
-            for p, of_prompt in zip(suite, outcomes)
-            for o in of_prompt
-        ]
+        name, by, load = str(checkpoint.relative_to(workspace.root)), Verifiers.of(workspace, settings), _loader()
+        rows: list[dict[str, Any]] = []
+        for k in range(settings.pictures):
+            drawn = folder / f"seed-{k}" if k else folder
+            images = sample_suite(
+                suite,
+                checkpoint,
+                drawn,
+                settings=settings,
+                seed=seed + k,
+                progress=progress and _part(progress, k * len(suite), settings.pictures * len(suite)),
+                load=load,
+            )
+            for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
+                path = str((drawn / picture_name(prompt.prompt_id)).relative_to(workspace.root))
+                rows += [signal(round_, arm, name, prompt, o, path, k) for o in outcomes]
         ledger.append(rows, key=key)
     return load_results(workspace, round_, arm)
+
+
+def _loader() -> Callable[[Path], Sampler]:
+    """Loads a checkpoint when it is first asked for, and keeps it."""
+    from training.sampling import Sampler
+
+    return functools.cache(Sampler)
+
+
+def _part(progress: OnProgress, before: int, total: int) -> OnProgress:
+    return lambda done, _, note: progress(before + done, total, note)
 
 
 def sample_suite(
@@ -67,16 +91,16 @@ def sample_suite(
     settings: Evaluation,
     seed: int,
     progress: OnProgress | None = None,
+    load: Callable[[Path], Sampler] | None = None,
 ) -> list[bytes]:
     """One PNG per prompt, in the order of the suite. Prompts with equally many references are sampled in batches.
 
-    Batches that are in `folder` already are not sampled again.
+    Batches that are in `folder` already are not sampled again. load: loads the checkpoint, for callers that sample it
+    several times.
     """
     from PIL import Image
 
-    from training.sampling import Sampler
-
-    sampler = None
+    load = load or _loader()
     ordered = sorted(suite, key=lambda p: len(p.references))
     done = 0
     for _, group in itertools.groupby(ordered, key=lambda p: len(p.references)):
@@ -85,8 +109,7 @@ def sample_suite(
             if all((folder / picture_name(p.prompt_id)).exists() for p in batch):
                 continue
             # Always whole batches: the size of a batch changes the last bits of its images.
-            sampler = sampler or Sampler(checkpoint)
-            samples = sampler.sample(
+            samples = load(checkpoint).sample(
                 [p.text for p in batch],
                 [[np.asarray(decode(r)) for r in p.reference_bytes()] for p in batch],
                 size=(settings.side, settings.side),
@@ -166,12 +189,19 @@ def _batches(prompts: list[Prompt]) -> list[list[Prompt]]:
 
 
 def signal(
-    round_: int | None, arm: str | None, checkpoint: str, prompt: Prompt, outcome: Outcome, image: str | None
+    round_: int | None,
+    arm: str | None,
+    checkpoint: str,
+    prompt: Prompt,
+    outcome: Outcome,
+    image: str | None,
+    picture: int = 0,
 ) -> dict[str, Any]:
-    """One outcome as a row of the signals ledger."""
-    question = [outcome.evidence["question"]] if "question" in outcome.evidence else []
+    """One outcome as a row of the signals ledger. picture: number of the prompt's picture, from 0."""
+    parts = [outcome.evidence["question"]] if "question" in outcome.evidence else []
+    parts += [picture] if picture else []
     return {
-        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *question)[:32],
+        "signal_id": digest(checkpoint, prompt.prompt_id, outcome.verifier, outcome.capability, *parts)[:32],
         "round": round_,
         "arm": arm,
         "checkpoint": checkpoint,

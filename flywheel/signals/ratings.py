@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Battles:
         """Battles from ledger rows. Errors: `UsageError` if battles have different covariates."""
         models = tuple(sorted({r[k] for r in rows for k in ("model_a", "model_b")}))
         index = {m: n for n, m in enumerate(models)}
-        pairs = np.array([[index[r["model_a"]], index[r["model_b"]]] for r in rows]).reshape(-1, 2)
+        pairs = np.array([[index[r["model_a"]], index[r["model_b"]]] for r in rows], dtype=int).reshape(-1, 2)
         outcomes = np.array([OUTCOMES[r["winner"]] for r in rows])
         names, values = _styles(rows) if styles else ((), np.zeros((len(rows), 0)))
         return cls(models, pairs, outcomes, names, values)
@@ -43,21 +43,24 @@ class Battles:
 
 @dataclass(frozen=True)
 class Rating:
-    """One model's rating with its 95 % interval, and its number of battles."""
+    """One model's rating with its 95 % interval, and its battles; null where there is no finite rating, and why."""
 
     model: str
-    rating: float
-    low: float
-    high: float
+    rating: float | None
+    low: float | None
+    high: float | None
     battles: int
+    unrated: str = ""
 
 
 def rate(battles: Battles, *, rounds: int = 200, seed: int = 0) -> tuple[list[Rating], dict[str, float]]:
     """Ratings, best first, and the style coefficients (log-odds per standard deviation).
 
-    Errors: `UsageError` if a model never won or never lost against the rest, because no finite rating exists then.
+    A model that never won, never lost or never met the rest has no finite rating: it comes last, and the rest is rated
+    without its battles. Errors: `UsageError` if no two models can be compared.
     """
-    _require_connected(battles)
+    counts = dict(zip(battles.models, np.bincount(battles.pairs.ravel(), minlength=len(battles.models)).tolist()))
+    battles, left_out = _comparable(battles)
     rows, weights = _distinct(battles)
     penalty = STYLE_PENALTY if battles.covariates else 0.0
     fitted = _fit(battles, rows, weights[None], penalty)[0]
@@ -67,12 +70,13 @@ def rate(battles: Battles, *, rounds: int = 200, seed: int = 0) -> tuple[list[Ra
     n = len(battles.models)
     low, high = np.quantile(_scaled(boot[:, :n]), [0.025, 0.975], axis=0)
     ratings = _scaled(fitted[:n])
-    counts = np.bincount(battles.pairs.ravel(), minlength=n)
+    order = np.argsort(-ratings, kind="stable")
     rated = [
-        Rating(model, float(rating), float(from_), float(to), int(count))
-        for model, rating, from_, to, count in zip(battles.models, ratings, low, high, counts)
+        Rating(battles.models[i], float(ratings[i]), float(low[i]), float(high[i]), counts[battles.models[i]])
+        for i in order
     ]
-    return sorted(rated, key=lambda r: -r.rating), dict(zip(battles.covariates, map(float, fitted[n:])))
+    unrated = [Rating(model, None, None, None, counts[model], why) for model, why in left_out.items()]
+    return [*rated, *unrated], dict(zip(battles.covariates, map(float, fitted[n:])))
 
 
 def _scaled(strengths: np.ndarray) -> np.ndarray:
@@ -114,21 +118,42 @@ def _fit(battles: Battles, rows: np.ndarray, weights: np.ndarray, penalty: float
     return beta
 
 
-def _require_connected(battles: Battles) -> None:
+def _comparable(battles: Battles) -> tuple[Battles, dict[str, str]]:
+    """The battles of the largest group of models that can be compared, and why each other model is not in it.
+
+    Each model of the group won and lost, directly or through others, against each other one. Errors: `UsageError` if
+    there is no such group of two.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    a, b = battles.pairs.T
-    scored = (np.concatenate([a[battles.outcomes > 0], b[battles.outcomes < 1]]),) + (
-        np.concatenate([b[battles.outcomes > 0], a[battles.outcomes < 1]]),
-    )
+    (a, b), outcomes = battles.pairs.T, battles.outcomes
+    winners = np.concatenate([a[outcomes > 0], b[outcomes < 1]])
+    losers = np.concatenate([b[outcomes > 0], a[outcomes < 1]])
     n = len(battles.models)
-    graph = coo_array((np.ones(len(scored[0])), scored), shape=(n, n))
-    count, labels = connected_components(graph, directed=True, connection="strong")
-    if count > 1:
-        smallest = np.bincount(labels).argmin()
-        names = ", ".join(m for m, label in zip(battles.models, labels) if label == smallest)
-        raise UsageError(f"no finite rating: {names} always won, always lost or never met the rest; add battles")
+    graph = coo_array((np.ones(len(winners)), (winners, losers)), shape=(n, n))
+    _, group = connected_components(graph, directed=True, connection="strong")
+    inside = np.bincount(group[a][group[a] == group[b]], minlength=n)  # battles of each group
+    if not inside.any():
+        raise UsageError("no finite rating: of any two models one always won or they never met; add battles")
+    sizes = np.bincount(group, minlength=n)
+    best = max(range(n), key=lambda g: (sizes[g], inside[g]))
+    rated = group == best
+    left_out = {}
+    for m in np.flatnonzero(~rated):
+        won, lost = rated[losers[winners == m]].any(), rated[winners[losers == m]].any()
+        left_out[battles.models[m]] = "always won" if won else "always lost" if lost else "never met the rest"
+    place = np.cumsum(rated) - 1
+    chosen = rated[a] & rated[b]
+    models = tuple(m for m, kept in zip(battles.models, rated) if kept)
+    kept = replace(
+        battles,
+        models=models,
+        pairs=place[battles.pairs[chosen]],
+        outcomes=outcomes[chosen],
+        styles=battles.styles[chosen],
+    )
+    return kept, left_out
 
 
 def _styles(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], np.ndarray]:

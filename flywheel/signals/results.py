@@ -1,4 +1,4 @@
-"""From signals to results: pass or fail per prompt and capability, and failure rates."""
+"""From signals to results: the share of pictures that pass, per prompt and capability, and failure rates."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 from flywheel.core.lens import connect
 from flywheel.core.workspace import Workspace
 
-Results = Mapping[tuple[str, str], bool]  # (prompt_id, capability) → passed
+Results = Mapping[tuple[str, str], float]  # (prompt_id, capability) → share of its pictures that pass, in [0, 1]
 
 
 def results(signals: Iterable[Mapping[str, Any]], round_: int, arm: str) -> Results:
-    """A capability passes on a prompt if all its checks there pass; checks that were not applied do not count."""
-    out: dict[tuple[str, str], bool] = {}
+    """A picture passes if all of the capability's checks on it pass; checks that were not applied do not count."""
+    pictures: dict[tuple[str, str], dict[str | None, bool]] = {}
     for s in signals:
         if s["kind"] == "evaluation" and s["round"] == round_ and s["arm"] == arm and s["passed"] is not None:
-            pair = (s["prompt_id"], s["capability"])
-            out[pair] = out.get(pair, True) and s["passed"]
-    return out
+            drawn = pictures.setdefault((s["prompt_id"], s["capability"]), {})
+            drawn[s["image"]] = drawn.get(s["image"], True) and s["passed"]
+    return {pair: sum(drawn.values()) / len(drawn) for pair, drawn in pictures.items()}
+
+
+def passes(share: float) -> bool:
+    """Whether a prompt of which this share of pictures passes counts as passed: more than half must."""
+    return share > 0.5
 
 
 def load_signals(workspace: Workspace, round_: int, arm: str) -> list[dict[str, Any]]:
@@ -41,8 +46,8 @@ def load_results(workspace: Workspace, round_: int, arm: str) -> Results:
 
 
 def failure_rates(results_: Results) -> dict[str, float]:
-    """Share of each capability's prompts that fail, in [0, 1]."""
-    totals: dict[str, list[int]] = {}
-    for (_, capability), passed in results_.items():
-        totals.setdefault(capability, []).append(0 if passed else 1)
+    """Share of each capability's pictures that fail, in [0, 1]; every prompt weighs the same."""
+    totals: dict[str, list[float]] = {}
+    for (_, capability), share in results_.items():
+        totals.setdefault(capability, []).append(1 - share)
     return {c: sum(v) / len(v) for c, v in sorted(totals.items())}

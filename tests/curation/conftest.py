@@ -7,10 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from curation.policy.reader import load_policy
+from curation.run import curate
 from curation.sources.ingest import ingest
 from flywheel.core.workspace import Workspace
 from tests.curation.balanced import KINDS
 from tests.curation.corpus import encoded, texture, write_folder
+from tests.curation.world import expected_ends, world
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +26,15 @@ def pictured(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Ite
     workspace = Workspace(root / "w")
     ingest(workspace, source)
     yield SimpleNamespace(workspace=workspace, root=root)
+
+
+@pytest.fixture(scope="session")
+def curated(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Iterator[SimpleNamespace]:
+    """A curated workspace, its source and what was expected of it; tests leave both as they are."""
+    root = tmp_path_factory.mktemp("curated")
+    files, captions = world()
+    source = write_folder(root / "src", files, captions)
+    workspace = Workspace(root / "w")
+    ingest(workspace, source)
+    result = curate(workspace, load_policy("demo"))
+    yield SimpleNamespace(workspace=workspace, source=source, result=result, files=files, expected=expected_ends())

@@ -2,15 +2,21 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from dashboards.app import PAGE
+from dashboards.report import render
+from dashboards.routes.browse import CARDS
 from flywheel.catalog.database import query
+from flywheel.catalog.lineage import why
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.dashboards.visits import Page, opened, some_case
+from tests.dashboards.workspace import reject
 
 
 @pytest.mark.parametrize(
@@ -79,3 +85,23 @@ def test_a_case_that_a_user_found_shows_what_the_user_said(empty: Workspace) -> 
 def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
     html = client.get("/cases?checkpoint=checkpoints/round-0002-candidate").text
     assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html
+
+
+def test_what_a_rejected_round_broke_comes_first_and_every_id_opens(workspace: Workspace, tmp_path: Path) -> None:
+    copy = Workspace(shutil.copytree(workspace.root, tmp_path / "w"))
+    result = reject(copy)
+    known = {r["case_id"] for r in query(copy, "SELECT case_id FROM cases")}
+    broken = result["broken"]
+    assert result["verdict"] == "REJECT" and broken and not set(broken) <= known
+    client = opened(copy)
+    for page in (Page(client.get("/rounds/3").text), Page(render(copy))):
+        assert 0 < page.text.index(f"Broken: {len(broken)} cases") < page.text.index("Fixed: ")
+    page = Page(client.get("/rounds/3").text)
+    cards = {a["id"].removeprefix("case-") for t, a in page.elements if t == "article" and "id" in a}
+    assert len(cards & set(broken)) == min(len(broken), CARDS)
+    assert [t for t, a in page.elements if t == "img" and a.get("alt") == "candidate’s output"]
+    unknown = next(c for c in broken if c not in known)
+    case = Page(client.get(f"/cases/{unknown}").text)
+    assert "round 3, candidate" in case.text and "no checkpoint that fails it was promoted" in case.text
+    assert [t["passed"] for t in why(copy, unknown)["tests"]] == [True, True, False]
+    assert client.get("/cases/0123456789abcdef").status_code == 404

@@ -69,7 +69,7 @@ def test_first_screen_says_what_the_round_did(page: Page) -> None:
     assert "Round 2 cut failures in typography and count by" in page.text
     assert "Round 1: PROMOTE" in page.text
     assert "Round 2: PROMOTE" in page.text
-    assert "24 cases fixed, 2 broken: PROMOTE" in page.text
+    assert "2 cases broken, 24 fixed: PROMOTE" in page.text
 
 
 def test_counts_add_up_in_words(page: Page) -> None:

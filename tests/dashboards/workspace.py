@@ -70,6 +70,14 @@ def build(root: Path) -> Workspace:
     return workspace
 
 
+def reject(workspace: Workspace) -> dict[str, Any]:
+    """A third round, as poor as the first on other prompts, which opens no cases; returns its result."""
+    _evaluate(workspace, 3, "candidate", 0)
+    signals = Ledger(workspace, "signals").rows()
+    new, old = results(signals, 3, "candidate"), results(signals, 2, "candidate")
+    return _round(workspace, 3, new, old, {}, incumbent="checkpoints/round-0002-candidate")
+
+
 def prompt_of(capability: str, i: int) -> str:
     """Text of one held-out prompt; the first one of typography is hostile."""
     if capability == "typography":
@@ -180,7 +188,8 @@ def _evaluate(workspace: Workspace, number: int, arm: str, column: int) -> None:
     rows = []
     for capability, rates in RATES.items():
         order = random.Random(capability).sample(range(PROMPTS), PROMPTS)
-        failing = set(order[: round(rates[column] * PROMPTS)])
+        failed = round(rates[column] * PROMPTS)
+        failing = set(order[-failed:] if number == 3 else order[:failed])
         if capability == "color" and number == 2:
             failing = {order[-1], *list(failing)[1:]}  # one case breaks that used to pass
         for i in range(PROMPTS):
@@ -246,8 +255,15 @@ def _metrics(workspace: Workspace, number: int, arm: str) -> None:
     write_bytes(workspace.path("checkpoints", f"round-{number:04d}-{arm}", "metrics.jsonl"), text.encode())
 
 
-def _round(workspace: Workspace, number: int, new: dict, old: dict | None, control: dict) -> None:
-    incumbent = "checkpoints/round-0001-candidate" if old else None
+def _round(
+    workspace: Workspace,
+    number: int,
+    new: dict,
+    old: dict | None,
+    control: dict,
+    incumbent: str | None = "checkpoints/round-0001-candidate",
+) -> dict[str, Any]:
+    incumbent = incumbent if old else None
     targets = TARGETS if old else []
     verdict = judge(new, old, targets=targets)
     changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
@@ -277,6 +293,7 @@ def _round(workspace: Workspace, number: int, new: dict, old: dict | None, contr
     write_json(workspace.round(number).result, result)
     row = {k: result[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
     Ledger(workspace, "rounds").append([row | {"result": json.dumps(result)}], key=f"round/{number}")
+    return result
 
 
 def _cases(workspace: Workspace, number: int, new: dict) -> None:

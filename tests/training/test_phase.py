@@ -41,7 +41,7 @@ train(Path(sys.argv[1]), [MixSource(manifest=Path(sys.argv[2]))], TINY, seed=5, 
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
     out = tmp_path / "out"
-    for step in (1, 5):  # before the first checkpoint, then between two later ones
+    for step in (1, 5):  # before the first checkpoint, then in the second stage, just after a checkpoint at its start
         command = [sys.executable, "-c", KILLED, str(out), str(snapshot), str(step)]
         child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
         assert child.returncode == -signal.SIGKILL, child.stderr
@@ -75,7 +75,10 @@ def test_metrics_and_kept_checkpoints(trained):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["step"] for line in lines if line.get("validation_loss")] == [3, 6, 7]
     assert lines[-1]["samples"] == STEPS * 8
-    assert lines[0]["lr"] == TINY.learning_rate / 2 and lines[1]["lr"] == TINY.learning_rate
+    rate = TINY.stages[0].learning_rate
+    assert lines[0]["lr"] == rate / 2 and lines[1]["lr"] == rate
+    assert [line["stage"] for line in lines] == ["S1"] * 4 + ["S2"] * 3
+    assert float(trained.tensors("optimizer")["step.image_out.weight"]) == STEPS  # the optimiser goes on in S2
     assert sorted(p.name for p in trained.path.parent.glob("step-*")) == ["step-00000004", "step-00000006"]
 
 

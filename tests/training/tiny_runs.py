@@ -15,7 +15,7 @@ STEPS = 7
 
 TINY = recipe(
     "tiny", batch={64: 8}, resolution={64: 32}, channels=16, text_tokens=16, checkpoint_every=2, validate_every=3,
-    warmup=2, stages=("S1",),
+    warmup=2, stages=("S1", "S2"),
 )  # fmt: skip
 
 

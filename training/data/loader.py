@@ -136,9 +136,7 @@ class Loader:
             kinds,
         )
 
-    def _drawn(
-        self, rows: Sequence[Row], places: Sequence[tuple[Prepared, int]]
-    ) -> tuple[list[Tensor], Sequence[str]]:
+    def _drawn(self, rows: Sequence[Row], places: Sequence[tuple[Prepared, int]]) -> tuple[list[Tensor], Sequence[str]]:
         """Text state and kind of the caption that each row trains with now."""
         states = [group.states[i] for group, i in places]
         if not self.caption_shares or not all(group.choices for group, _ in places):

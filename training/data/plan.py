@@ -34,13 +34,11 @@ class ShardError(UsageError):
 class MixSource:
     """One entry of a training mix: rows of a shard manifest (local, or s3://…), and their share of the batches.
 
-    `stages`: files of any of these stages; empty: the recipe's. `slice`: only rows of this slice, `base` or a
-    capability.
+    `slice`: only rows of this slice, `base` or a capability.
     """
 
     manifest: Path | str
     share: float = 1.0
-    stages: tuple[str, ...] = ()
     slice: str | None = None
 
 
@@ -191,7 +189,7 @@ class DataPlan:
         self._held_out: list[tuple[int, int, int]] = []
         cells: dict[tuple[int, str, int], list[UsableRows]] = {}
         for number, source in enumerate(mix):
-            for shard in read_manifest(source.manifest, source.stages or tuple(stages), check=on_error == "raise"):
+            for shard in read_manifest(source.manifest, stages, check=on_error == "raise"):
                 if shard.bucket in self.batch_rows:
                     self.shards.append(shard)
                     groups = cells.setdefault((shard.bucket, shard.task, number), [])
@@ -200,16 +198,16 @@ class DataPlan:
                     self._note(f"bucket {shard.bucket} of {source.manifest} is not read: no batch size for it")
         filled = {key: groups for key, groups in cells.items() if sum(len(g.rows) for g in groups)}
         if not filled:
-            wanted = sorted({s for source in mix for s in (source.stages or stages)}) or ["any stage"]
             raise UsageError(
-                f"no training rows for {', '.join(wanted)} and buckets {', '.join(map(str, self.batch_rows))} in "
-                f"{', '.join(str(s.manifest) for s in mix)}: admit more data or name other stages"
+                f"no training rows for {', '.join(stages) or 'any stage'} and buckets "
+                f"{', '.join(map(str, self.batch_rows))} in {', '.join(str(s.manifest) for s in mix)}: "
+                "admit more data or train other stages"
             )
         self._cells = {
             key: Cell(
                 groups,
                 [self.shards[g.shard].shape for g in groups],
-                (seed, key[0], key[1], key[2]),
+                (seed, *stages, *key),
                 window,
                 self.batch_rows[key[0]],
             )
@@ -308,17 +306,34 @@ class DataPlan:
 
 
 def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:
-    """Digest of a plan: the manifests' digests and all settings; reads no shard."""
+    """Digest of a plan: the mix and all settings; reads no shard."""
+    plain = sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in settings.items())
+    return digest(mix_digest(mix), plain)
+
+
+def mix_digest(mix: Sequence[MixSource]) -> str:
+    """Digest of a mix: the manifests' digests, shares and slices. Errors: `ShardError`, `UsageError`."""
     sources = []
     for source in mix:
         try:
             sha256 = hashlib.sha256(files.read(located(source.manifest))).hexdigest()
         except OSError as error:
             raise ShardError(f"no shard manifest at {source.manifest} ({error}): build the shards first") from error
-        sources.append([sha256, source.share, source.stages, source.slice])
+        sources.append([sha256, source.share, source.slice])
     if not sources:
         raise UsageError("the training mix is empty: name at least one shard manifest")
-    return digest(sources, sorted((k, sorted(v.items()) if isinstance(v, Mapping) else v) for k, v in settings.items()))
+    return digest(sources)
+
+
+def read_listing(manifest: Path | str) -> Manifest:
+    """The manifest as it lists its files. Errors: `ShardError`."""
+    path = located(manifest)
+    try:
+        return Manifest.of(json.loads(files.read(path)), path)
+    except FileNotFoundError as error:
+        raise ShardError(f"no shard manifest at {path}: build the shards first") from error
+    except (ValueError, UsageError) as error:
+        raise ShardError(f"{path} is not a shard manifest ({error}): build the shards again") from error
 
 
 def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bool = True) -> list[Shard]:
@@ -327,13 +342,7 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     `check`: raise for missing files and files of another size. Rows are drawn by weight if all of `stages` are
     balanced.
     """
-    path = located(manifest)
-    try:
-        listing = Manifest.of(json.loads(files.read(path)), path)
-    except FileNotFoundError as error:
-        raise ShardError(f"no shard manifest at {path}: build the shards first") from error
-    except (ValueError, UsageError) as error:
-        raise ShardError(f"{path} is not a shard manifest ({error}): build the shards again") from error
+    path, listing = located(manifest), read_listing(manifest)
     entries = [file for file in listing.files if not stages or set(stages) & set(file.stages)]
     weighed = bool(stages) and set(stages) <= set(listing.balanced)
     least = min((file.least_weight or 0.0 for file in entries), default=0.0) if weighed else 0.0

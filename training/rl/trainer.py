@@ -245,7 +245,8 @@ class _Trainer:
             }
             if not len(scored) or float(scored.std(correction=0)) < 1e-12:
                 state = f"the same, {float(scored[0]):g}, for" if len(scored) else "not a number for any of"
-                log.warning("step %d: reward %s is %s all %d pictures", self.done + 1, name, state, values[..., i].numel())
+                count = values[..., i].numel()
+                log.warning("step %d: reward %s is %s all %d pictures", self.done + 1, name, state, count)
         return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
 
     # Optimisation ---------------------------------------------------------------------------------------------------
@@ -371,10 +372,11 @@ def _require(
         raise UsageError("there are no prompts to train on: give at least one")
     if shared := {p.text for p in prompts} & {p.text for p in held_out}:
         raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
-    missing = {*recipe.rewards, *(recipe.proxies[n] for n in recipe.rewards if n in recipe.proxies)} - set(rewards.names)
+    named = {*recipe.rewards, *(proxy for reward, proxy in recipe.proxies.items() if reward in recipe.rewards)}
+    missing = named - set(rewards.names)
     if missing or not recipe.rewards:
-        named = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
-        raise UsageError(f"{named}: configured are {', '.join(rewards.names) or 'none'}")
+        why = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
+        raise UsageError(f"{why}: configured are {', '.join(rewards.names) or 'none'}")
     kinds = {category(p) for p in prompts}
     if idle := sorted(k for k in kinds if not any(recipe.weight(k, n) for n in recipe.rewards)):
         raise UsageError(f"no reward has a weight for {idle[0]} prompts: add it, or {'*'!r}, to the recipe's weights")

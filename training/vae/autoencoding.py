@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from training.checkpoint import Checkpoint
 from training.data.loader import Loader
-from training.data.plan import DataPlan, ShardError
+from training.data.plan import DataPlan, MixSource, ShardError, read_listing
 from training.data.row_group import RowGroup, to_uint8, to_unit
 from training.distributed import World
 from training.models.autoencoder import Autoencoder, PatchAutoencoder, fit
@@ -22,10 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def choose_autoencoder(
-    plan: DataPlan, recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
+    plan: Callable[[], DataPlan], recipe: Recipe, start: Checkpoint | None, out_dir: Path, world: World | None = None
 ) -> Autoencoder:
     """The interrupted run's or the parent's; without either, the VAE that the recipe names or one made from the data.
 
+    plan: returns the rows that it is made from; called only then.
     Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
     """
     if start is None:
@@ -48,16 +50,33 @@ def choose_autoencoder(
     return autoencoder
 
 
-def _first_autoencoder(plan: DataPlan, recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
+def fitting_plan(mix: Sequence[MixSource], recipe: Recipe, seed: int) -> DataPlan:
+    """The rows of all stages in the smallest bucket: every picture stays in the buckets that it fills."""
+    stages = tuple(stage.name for stage in recipe.stages)
+    files = [file for source in mix for file in read_listing(source.manifest).files]
+    smallest = min(file.bucket for file in files if recipe.reads(file.stages, file.bucket))
+    return DataPlan(
+        mix,
+        batch={smallest: recipe.batch[smallest]},
+        t2i_share=0.5,
+        seed=seed,
+        stages=stages,
+        window=recipe.window,
+        on_error=recipe.on_error,
+    )
+
+
+def _first_autoencoder(plan: Callable[[], DataPlan], recipe: Recipe, out_dir: Path, world: World) -> Autoencoder:
     if recipe.autoencoder == "patch":
-        return fit_autoencoder(plan, recipe)
+        return fit_autoencoder(plan(), recipe)
     if recipe.autoencoder != "tiny-vae":
         return VAE.open(recipe.autoencoder)
     from training.vae.training import VAE_RECIPES, train_vae
 
     if world.first:
-        pictures = [to_uint8(x) for x in sample_images(plan, recipe)]
-        train_vae(out_dir / "vae", pictures, VAE_RECIPES["tiny"].change(channels=recipe.channels), seed=plan.seed)
+        rows = plan()
+        pictures = [to_uint8(x) for x in sample_images(rows, recipe)]
+        train_vae(out_dir / "vae", pictures, VAE_RECIPES["tiny"].change(channels=recipe.channels), seed=rows.seed)
     world.wait()
     return VAE.open(str(out_dir / "vae" / "final"))
 

@@ -36,7 +36,7 @@ def test_clip_scores_with_the_weights_it_was_given(tiny_clip: Path) -> None:
 
 def test_clip_without_weights_is_unavailable() -> None:
     assert not is_configured("clip", {}) and not is_configured("clip", {"model": "ViT-B-32", "pretrained": ""})
-    with pytest.raises(Unavailable, match="neither a file nor a hub tag"):
+    with pytest.raises(Unavailable, match="neither a file, weights:NAME, nor a hub tag"):
         load("clip", model="ViT-B-32", pretrained="/no/such/checkpoint.bin")
     with pytest.raises(UsageError, match="unknown to open_clip"):
         load("clip", model="ViT-of-nowhere", pretrained="openai")

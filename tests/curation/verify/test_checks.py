@@ -53,7 +53,7 @@ def test_photo_judges_pixel_statistics_inside_ranges():
 
 def test_alignment_without_a_model_is_not_applied_and_never_passes():
     (outcome,) = judged(png(np.zeros((32, 32, 3))), {"verifier": "alignment", "capability": "alignment"})
-    assert outcome.passed is None and "not configured" in outcome.evidence["not_applied"]
+    assert outcome.passed is None and "weights not reachable" in outcome.evidence["not_applied"]
 
 
 class Counting:

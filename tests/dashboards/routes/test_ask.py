@@ -6,27 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.browser import served
-from curation.policy.reader import load_policy
-from curation.run import curate
-from curation.sources.ingest import ingest
-from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
-from tests.curation.corpus import encoded, texture, write_folder
 from tests.dashboards.visits import opened
-
-
-@pytest.fixture(scope="module")
-def curated(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Workspace:
-    """Six pictures, one of them small, through the demo's policy."""
-    folder = tmp_path_factory.mktemp("curated")
-    files = {f"{n}.png": encoded(texture(n, 128 if n else 80, 128 if n else 80)) for n in range(6)}
-    workspace = Workspace(folder / "w")
-    ingest(workspace, write_folder(folder / "src", files, {n: f"a picture of {n}" for n in files}))
-    result = curate(workspace, load_policy("demo"))
-    counts = {k: getattr(result, k) for k in ("input", "admitted", "dropped", "quarantined")}
-    row = {"snapshot": result.snapshot, "policy": "demo", "manifest": result.manifest}
-    Ledger(workspace, "snapshots").append([row | counts], key="s")
-    return workspace
 
 
 def test_a_question_in_sql(workspace: Workspace) -> None:

@@ -128,3 +128,24 @@ with cluster(2):
         finally:
             if driver.poll() is None:
                 os.killpg(driver.pid, signal.SIGKILL)
+
+
+def test_a_ray_that_starts_too_slowly_is_tried_again_and_leaves_nothing_behind():
+    program = """
+import psutil, ray
+from flywheel.core.cluster import cluster, run_all
+start, tries = ray.init, []
+def slow(**options):
+    start(**options)
+    tries.append(options)
+    if len(tries) == 1:
+        raise Exception("The current node timed out during startup.")
+ray.init = slow
+with cluster(1):
+    raylets = [p for p in psutil.Process().children(recursive=True) if p.name() == "raylet"]
+    assert len(raylets) == 1 and list(run_all(abs, [(-1,)])) == [(0, 1)]
+assert len(tries) == 2
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Ray did not start, trying again" in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.core.text import normalise
+from flywheel.core.text import normalise, person
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,8 @@ def test_a_normal_form_has_single_spaces_and_no_order_of_its_own(text: str):
     normal = normalise(text)
     assert normal == " ".join(normal.split())
     assert normalise(f" {text}!") == normal
+
+
+def test_a_person_has_one_name_however_it_is_spelled():
+    assert {person(n) for n in ("ada", "Ada", " ADA\t", "ａｄａ", "a\u200bda")} == {"ada"}
+    assert person("Ada  de Vries") == "ada de vries" != person("Adade Vries")

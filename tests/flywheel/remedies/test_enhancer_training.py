@@ -13,7 +13,6 @@ from flywheel.remedies.enhancer import answer, load_enhancer
 from flywheel.remedies.enhancer_data import write
 from flywheel.signals.suite import Prompt, write_rows
 from tests.flywheel.remedies.wordings import FINE
-from tests.flywheel.rounds.test_sample import checkpoint  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +81,13 @@ def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
     assert better("a cat") == better("a cat")
 
 
-def test_pictures_of_a_frozen_checkpoint_are_a_reward(checkpoint: Path, tmp_path: Path):  # noqa: F811
+def test_pictures_of_a_frozen_checkpoint_are_a_reward(one_step: Path, tmp_path: Path):
     from flywheel.remedies.enhancer_training import Drawn
 
     checks = [{"verifier": "object", "capability": "object", "shape": s} for s in ("circle", "star")]
     row = {"prompt_id": "a", "prompt": "a red circle on the left, soft light", "task": "t2i", "checks": checks}
     edit = row | {"prompt_id": "b", "task": "ti2i", "references": ["r.png"]}
-    drawn = Drawn(checkpoint, write_rows(tmp_path / "prompts.jsonl", [row, edit]), side=32)
+    drawn = Drawn(one_step, write_rows(tmp_path / "prompts.jsonl", [row, edit]), side=32)
     (asked,) = drawn.rows()  # an edit cannot be drawn without its reference
     assert asked["short"] != row["prompt"] and json.loads(asked["checks"]) == checks
     answers = [answer("r", row["prompt"]), "no reasoning", answer("r", "x")]

@@ -6,25 +6,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from typer.testing import CliRunner
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_parquet
 from flywheel.core.workspace import Workspace
-from flywheel.remedies import data
 from flywheel.remedies.review import AUTO, DEADLINE, Queue, fold, status
-
-
-def row(n: int, priority: float = 0.5) -> dict:
-    return {
-        "capability": "count",
-        "sample_id": f"{n:064x}",
-        "caption": f"caption {n}",
-        "priority": priority,
-        "evidence": {"recipe": "retrieved"},
-    }
+from tests.flywheel.remedies.queued import row
 
 
 @pytest.fixture
@@ -102,6 +89,16 @@ def test_more_than_half_of_several_people_must_accept(workspace: Workspace, vote
     assert queue.items().popitem()[1].outcome == outcome
 
 
+@pytest.mark.parametrize("spelling", ["Ada", " ada ", "ＡＤＡ", "ada\u200b"])
+def test_one_person_in_two_spellings_reviews_an_item_once(workspace: Workspace, spelling: str):
+    queue = queue_of(workspace, 1, reviews=2)
+    item = queue.next("ada")
+    assert queue.next(spelling) == queue.next("ada")  # the same claim
+    decided = queue.decide(item.item, "accepted", spelling)
+    assert {s.reviewer for s in decided.slots if s.reviewer} == {"ada"}
+    assert queue.next(spelling) is None and queue.next("adam") is not None
+
+
 def test_edits_count_and_the_last_one_wins(workspace: Workspace):
     queue = queue_of(workspace, 1, reviews=2)
     assert queue.decide(queue.next("ada").item, "accepted", "ada", caption="two cats").caption == "two cats"
@@ -142,33 +139,3 @@ def test_the_order_of_events_does_not_matter(workspace: Workspace):
     assert fold(rows[::-1]) == fold(rows) and any(
         s.held(datetime.now(UTC) + timedelta(minutes=29)) for x in fold(rows).values() for s in x.slots
     )
-
-
-def test_a_reviewer_works_through_the_command(workspace: Workspace):
-    from flywheel.cli.main import app
-
-    rows = [row(n, n / 3) for n in range(3)]
-    table = [{"sample_id": r["sample_id"], "slice": "count", "image": b"png", "references": [b"ref"]} for r in rows]
-    path = workspace.round(2).remedies / "candidates.parquet"
-    write_parquet(path, pa.Table.from_pylist(table, schema=data.CANDIDATE))
-    Queue(workspace).add(2, rows)
-
-    def review(*arguments: str, ok: bool = True) -> dict:
-        reviewer = [] if arguments[0] == "status" else ["--reviewer", "ada"]
-        out = CliRunner().invoke(app, ["review", *arguments, *reviewer, "-w", str(workspace.root), "--json"])
-        if not ok:
-            raise out.exception
-        assert out.exit_code == 0, out.output
-        return json.loads(out.stdout)
-
-    reviewed = []
-    for verb, *more in (["accept"], ["edit", "two red cats"], ["reject", "--reason", "blurred"]):
-        item = review("next")
-        assert Path(item["image"]).read_bytes() == b"png" and Path(item["references"][0]).read_bytes() == b"ref"
-        reviewed.append(review(verb, item["item"][:8], *more))
-    assert [s["outcome"] for s in reviewed] == ["accepted", "accepted", "rejected"]
-    assert reviewed[1]["caption"] == "two red cats"
-    assert review("next") is None
-    assert [(r["accepted"], r["rejected"]) for r in review("status")] == [(2, 1)]
-    with pytest.raises(UsageError, match="holds no claim"):
-        review("accept", reviewed[0]["item"], ok=False)

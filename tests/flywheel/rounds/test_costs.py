@@ -27,11 +27,11 @@ def test_costs_are_measured_once_and_give_the_next_rounds_estimate(tmp_path: Pat
     assert costs[0]["cpu_seconds"] > 0 and costs[0]["gpu_seconds"] == 0
     plan = round_plan(2, entry("base", 0.5), entry("count", 0.5, samples=40), targets=("count",))
     known = rates(costs) | {"collect": {"cpu": 1, "gpu": 0, "wall": 1}}
-    cost = estimate(plan, known, prompts=30, review_seconds=15, reviews=2)
+    cost = estimate(plan, known, images=30, review_seconds=15, reviews=2)
     assert (cost["samples"], cost["optimiser_steps"], cost["images"], cost["review_minutes"]) == (40, 100, 60, 20)
     assert cost["cpu_hours"] is None and cost["unmeasured"] == ["evaluate"]
     known["evaluate"] = {"cpu": 2, "gpu": 0, "wall": 2}
-    cost = estimate(plan, known, prompts=30, review_seconds=15, reviews=2)
+    cost = estimate(plan, known, images=30, review_seconds=15, reviews=2)
     assert cost["cpu_hours"] == pytest.approx((40 + 120 + 100 * known["train"]["cpu"]) / 3600)
 
 

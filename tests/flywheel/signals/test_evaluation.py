@@ -30,7 +30,7 @@ def test_a_preset_names_the_detector_and_without_one_nothing_is_judged(tmp_path:
     named = replace(settings, scorers={"detector": {"scorer": f"{__name__}:Detector"}})
     judged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, named))
     assert [o[0].passed for o in judged] == [True, False, False, False]
-    with pytest.raises(UsageError, match="evaluation.scorers: clip is not configured"):
+    with pytest.raises(UsageError, match="evaluation.scorers: weights not reachable"):
         Verifiers.of(workspace, replace(settings, scorers={"clip": {}}))
     with pytest.raises(UsageError, match="give url, model"):
         Verifiers.of(workspace, replace(settings, judge={"address": "http://x/v1"}))

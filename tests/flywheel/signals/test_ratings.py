@@ -60,7 +60,29 @@ def test_bootstrap_intervals_cover_the_truth_and_shrink_with_battles():
     assert rate(Battles.of(world(300, seed=3)), rounds=200)[0] == few  # same seed, same intervals
 
 
-def test_a_model_that_never_lost_has_no_finite_rating():
-    rows = [r | {"winner": "model_a" if r["model_a"] == "m4" else "model_b"} for r in world(200) if "m4" in str(r)]
+@pytest.mark.parametrize(
+    ("winner", "why"), [("new", "always won"), ("m0", "always lost"), ("tie", ""), (None, "never met the rest")]
+)
+def test_a_model_with_one_battle_leaves_the_other_ratings_alone(winner: str | None, why: str):
+    rows = world(600)
+    others = {r.model: r for r in rate(Battles.of(rows))[0]}
+    sides = {"model_a": "new", "model_b": "m0" if winner else "newer"}
+    won = next((k for k, v in sides.items() if v == winner), "tie" if winner == "tie" else "model_a")
+    ratings, _ = rate(Battles.of([*rows, rows[0] | sides | {"winner": won}]))
+    new = next(r for r in ratings if r.model == "new")
+    assert new.battles == 1 and new.unrated == why
+    if why:
+        kept = [r for r in ratings if not r.unrated]
+        assert new.rating is None and ratings[len(kept)].unrated  # unrated models come last
+        assert [r.rating for r in kept] == [others[r.model].rating for r in kept] and len(kept) == len(others)
+
+
+def test_two_models_of_which_one_always_won_have_no_rating():
+    rows = [r | {"winner": "model_a"} for r in world(200) if (r["model_a"], r["model_b"]) == ("m3", "m4")]
     with pytest.raises(UsageError, match="always won"):
         rate(Battles.of(rows))
+
+
+def test_no_battles_have_no_ratings():
+    with pytest.raises(UsageError, match="no finite rating"):
+        rate(Battles.of([]))

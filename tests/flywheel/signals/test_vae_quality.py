@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from curation.synthesis.pages import pages
 from flywheel.core.errors import UsageError
 from flywheel.signals.vae_quality import evaluate, load_photographs
-from tests.flywheel.cli.command import flywheel, wrong
 from tests.training.tiny_models import tiny_qwen_vae
 from training.data.row_group import to_unit
 from training.models.autoencoder import fit
@@ -38,16 +34,6 @@ def checkpoint(photographs, tmp_path_factory):
     return folder
 
 
-def test_pages_are_full_of_text_and_a_function_of_the_seed():
-    one, again, other = (list(pages(2, seed=seed, side=128)) for seed in (0, 0, 1))
-    assert [p.tobytes() for p in one] == [p.tobytes() for p in again]
-    assert one[0].tobytes() not in (one[1].tobytes(), other[0].tobytes())
-    for page in pages(4, seed=3):
-        edges = np.abs(np.diff(np.asarray(page.convert("L"), dtype=int), axis=1)) > 30
-        assert page.size == (256, 256) and edges.mean() > 0.04
-        assert all(edges[top : top + 64].any() for top in range(0, 256, 64))
-
-
 def test_photographs_are_cut_square_and_what_is_left_out_is_said(photographs):
     loaded = load_photographs(photographs, side=64)
     assert loaded.images.shape == (3, 3, 64, 64)
@@ -69,10 +55,3 @@ def test_one_row_per_autoencoder(photographs, checkpoint, tmp_path):
     assert 1 > patch["photographs_ssim"] > patch["text_ssim"] > 0
     with pytest.raises(UsageError, match="needs a multiple of 16"):
         evaluate([str(tmp_path / "pipeline")], pictures, side=72)
-
-
-def test_the_command(photographs, checkpoint, tmp_path):
-    out = flywheel("evaluate", "vae", checkpoint, "--photographs", photographs, "--side", 64, "--count", 2, "--json")
-    (row,) = json.loads(out.stdout)
-    assert row["model"] == str(checkpoint) and row["photographs_psnr"] > 25
-    assert "is not a folder" in wrong("evaluate", "vae", checkpoint, "--photographs", tmp_path / "none")

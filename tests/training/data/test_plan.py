@@ -150,8 +150,8 @@ def test_stages_and_slice_select_rows(tmp_path):
     ]
     manifest = write_snapshot(tmp_path, files)
     assert plan_of(manifest, stages=("S6",)).rows == 10
-    assert plan_of(manifest, stages=("S6",), mix=[MixSource(manifest=manifest, stages=("S1",))]).rows == 69
-    counted = plan_of(manifest, mix=[MixSource(manifest=manifest, stages=("S1",), slice="count")])
+    assert plan_of(manifest, stages=("S1",)).rows == 69
+    counted = plan_of(manifest, stages=("S1",), mix=[MixSource(manifest=manifest, slice="count")])
     loader = Loader(counted, pixels_only, resolution={})
     assert counted.rows == 35
     assert all(loader.read(r.shard, r.group).sample_ids for r in flat(counted.batch(0)))

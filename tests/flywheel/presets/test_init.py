@@ -34,6 +34,7 @@ def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path):
         ('base = "huge"', "unknown preset 'huge'"),
         ("polcy = 1", "unknown key polcy"),
         ("[training]\nsteps = 3", "unknown key training.steps"),
+        ("[evaluation]\ncfg = nan", "evaluation.cfg = nan is not a number"),
         ("[evaluation]\nsuite = 'none'", "unknown suite 'none'"),
         ("policy = ", "mine.toml"),
     ],

@@ -1,0 +1,31 @@
+"""Shards of the pool, and the names of their score files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from curation.sources.ingest import ingest
+from curation.sources.pool import READS_CAPTIONS, manifest, quarantined_at_ingest, score_key, shards
+from flywheel.core.workspace import Workspace
+from tests.curation.corpus import textures, write_folder
+
+
+def test_shards_come_oldest_batch_first_with_their_digest(workspace: Workspace, tmp_path: Path) -> None:
+    assert shards(workspace) == quarantined_at_ingest(workspace) == []
+    files = list(textures(3).items())
+    ingest(workspace, write_folder(tmp_path / "b", dict(files[:2]) | {"broken.jpg": b""}))
+    ingest(workspace, write_folder(tmp_path / "a", dict(files[2:])))
+    ingest(workspace, write_folder(tmp_path / "c", {"empty.png": b""}))
+    found = shards(workspace)
+    assert [s.rows for s in found] == [2, 1], "a batch without a usable row has no shard"
+    assert [s.sha256 for s in found] == [hashlib.sha256(s.path.read_bytes()).hexdigest() for s in found]
+    assert [s.key.rpartition("-")[0] for s in found] == [b.name for b in workspace.batches()[:2]]
+    reasons = {Path(r["source_uri"]).name: r["reason"] for r in quarantined_at_ingest(workspace)}
+    assert reasons == {"broken.jpg": "zero bytes", "empty.png": "zero bytes"}
+    assert sum(manifest(b)["quarantined"] for b in workspace.batches()) == 2
+
+
+def test_only_what_reads_captions_is_scored_again_when_captions_arrive() -> None:
+    assert score_key("b-0", "", "text") == score_key("b-0", "c1", "pixels") == "b-0"
+    assert {score_key("b-0", "c1", name) for name in READS_CAPTIONS} == {"b-0+c1"}

@@ -1,0 +1,83 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flywheel.cli.console import print_differences, print_explanation, print_rows, print_summary
+
+ROUND = {
+    "round": 2,
+    "verdict": "PROMOTE",
+    "failure_rate": {"color": 0.25, "count": 0.5},
+    "control_failure_rate": {"color": 0.5},
+    "targets": ["color"],
+    "fixed": ["c1", "c2"],
+    "broken": [],
+}
+
+
+def test_rows_are_a_table_or_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"name": "été", "n": None}, {"name": "b", "n": 2}], True)
+    assert json.loads(capsys.readouterr().out) == [{"name": "été", "n": None}, {"name": "b", "n": 2}]
+    print_rows([{"name": "été", "n": None}, {"name": "b", "n": 2}], False)
+    shown = capsys.readouterr().out
+    assert "été" in shown and "None" not in shown
+    print_rows([], False)
+    assert capsys.readouterr() == ("", "no rows\n")
+    print_rows([], True)
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    first = ROUND | {
+        "round": 1,
+        "failure_rate": {"color": 0.75},
+        "control_failure_rate": {},
+        "targets": [],
+        "fixed": [],
+    }
+    counts = {"input": 9, "admitted": 6, "dropped": 2, "quarantined": 1}
+    paths = {"report": "r.html", "shards": "m.json", "checkpoints": ("c1", "c2"), "sql": "flywheel sql"}
+    print_summary({"rounds": [first, ROUND], "seconds": 61.2, "peak_rss_bytes": 3 * 2**30, **counts, **paths})
+    shown = capsys.readouterr().out
+    second = shown[shown.index("Round 2") :]
+    assert "Round 1: PROMOTE" in shown and "color (targeted)" in second
+    assert "75%" in second and "25%" in second and "fixed 2: c1 c2" in second
+    assert "9 input = 6 admitted + 2 dropped + 1 quarantined" in shown
+    assert "checkpoints  c1 c2" in shown and "61 s, peak memory 3.0 GiB" in shown
+
+
+def test_differences_name_changes_and_only_stages_that_moved(capsys: pytest.CaptureFixture[str]) -> None:
+    total = {"before": 9, "after": 7, "enters": 0, "leaves": 2}
+    still = {"stage": "S1", "enters": 0, "leaves": 0, "entering": [], "leaving": []}
+    moved = {"stage": "S2", "enters": 0, "leaves": 2, "entering": [], "leaving": ["a" * 64, "b" * 64]}
+    answer = {"changes": [{"line": "S2.size.min", "before": 64, "after": 96}], "not_configured": {"clip": "no weights"}}
+    answer |= {"admitted": total, "stages": [still, moved], "funnel": [{"filter": "size", "dropped": 2}]}
+    print_differences(answer)
+    out, said = capsys.readouterr()
+    assert "S2.size.min: 64 → 96" in out and "admitted: 9 → 7, 0 enter, 2 leave" in out
+    assert "S2" in out and "S1" not in out and "a" * 12 in out and "a" * 13 not in out
+    assert said == "not applied: clip (no weights)\n"
+    print_differences(answer | {"stages": [still]})
+    assert "size" not in capsys.readouterr().out.partition("admitted")[2]
+
+
+def test_an_explanation_shows_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {"stage": "S1", "bucket": 64, "passed": False, "filter": "size", "score": 30.0, "threshold": 64.0}
+    row = {"source_uri": "/p/[red].png", "sample_id": "5f", "outcome": "dropped", "stage_reached": "S1", "task": "t2i"}
+    row |= {"filter": "size", "score": 30.0, "threshold": 64.0, "survivor": None, "survivor_uri": None, "width": 40}
+    row |= {
+        "height": 30,
+        "caption": "",
+        "stages": [stage, stage | {"passed": True}],
+        "scores": {"a.b": 0.12345, "c": None},
+    }
+    print_explanation({"quarantine": [{"source_uri": "/p/x.png", "reason": "zero bytes"}], "rows": [row]})
+    shown = capsys.readouterr().out
+    assert "/p/[red].png" in shown and "quarantined: zero bytes" in shown and "(none)" in shown
+    assert "dropped, reached S1 by size 30, threshold 64" in shown
+    assert "S1 at 64: stopped by size (30, threshold 64)" in shown and "S1 at 64: passed" in shown
+    assert "a.b 0.1235" in shown and "c " not in shown.splitlines()[-1]

@@ -1,0 +1,42 @@
+"""The verbs that draw with a checkpoint and measure an autoencoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.flywheel.cli.command import flywheel, wrong
+
+
+def test_a_picture_is_drawn(one_step, tmp_path):
+    out = flywheel(
+        "sample", "a disc", "--checkpoint", one_step, "--size", "32x16", "--steps", 1, "--output", tmp_path, "--json"
+    )
+    summary = json.loads(out.stdout)
+    assert Image.open(summary["images"][0]).size == (32, 16) and Image.open(summary["grid"]).size[0] > 32
+    rules = ("--enhance", "rules", "--steps", 1, "--output", tmp_path)
+    said = flywheel("sample", "pls draw me 2 discs", "--checkpoint", one_step, "--size", "32x32", *rules)
+    assert "drawing: " in said.stderr and "pls" not in said.stderr and str(tmp_path) in said.stdout
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(3):
+        small = Image.fromarray(np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        small.resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    Image.new("RGB", (40, 90)).save(folder / "small.png")
+    return folder
+
+
+def test_an_autoencoder_is_measured(photographs, one_step, tmp_path):
+    asked = ("evaluate", "vae", one_step, "--photographs", photographs, "--side", 64, "--count", 4)
+    out = flywheel(*asked, "--json")
+    (row,) = json.loads(out.stdout)
+    assert row["model"] == str(one_step) and row["photographs_psnr"] > 10 and row["photographs_images"] == 3
+    assert "left out: small.png: 40x90 is smaller than 64" in out.stderr
+    assert "PSNR" in flywheel(*asked).stdout
+    assert "is not a folder" in wrong("evaluate", "vae", one_step, "--photographs", tmp_path / "none")

@@ -1,0 +1,66 @@
+"""Tests mirror the packages: each module has a test file of its name, and each test file names a module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("flywheel", "curation", "training", "dashboards", "flows")
+# Modules that other files test.
+TESTED_ELSEWHERE = {
+    "flywheel/cli/__main__.py": "tests/flywheel/cli/test_main.py starts it",
+    "flywheel/signals/pool_suite.py": "tests/test_docs.py: the suite of the tutorial",
+    "flywheel/signals/results.py": "tests/flywheel/rounds/test_run.py judges with them",
+}
+# Test files about what no single module does.
+ABOUT_MORE = {
+    "tests/test_docs.py": "the documentation",
+    "tests/test_mirror.py": "the tests",
+    "tests/benchmarks/test_measure.py": "the benchmarks, which are no package",
+    "tests/benchmarks/test_pixels.py": "the odd pictures of a benchmark",
+    "tests/benchmarks/test_truth.py": "the truth benchmark",
+    "tests/curation/sources/test_odd_rows.py": "rows that all kinds of source may meet",
+    "tests/dashboards/test_browser.py": "all pages in a real browser",
+    "tests/flywheel/core/test_paths.py": "names of folders, through all layers",
+    "tests/flywheel/rounds/test_run_on_s3.py": "a whole run whose workspace is on S3",
+}
+
+
+def file_of(module: str) -> str:
+    """Where the tests of a module are: those of a package's `__init__.py` in `test_init.py`."""
+    path = Path(module)
+    return f"tests/{path.parent.as_posix()}/test_{path.stem.strip('_')}.py"
+
+
+def modules() -> list[str]:
+    """Modules that define a function or a class."""
+    found = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            if any(isinstance(node, kinds) for node in ast.parse(path.read_text()).body):
+                found.append(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def test_every_module_has_its_tests() -> None:
+    untested = {m: file_of(m) for m in modules() if m not in TESTED_ELSEWHERE and not (ROOT / file_of(m)).exists()}
+    assert untested == {}, "write these files"
+
+
+def test_every_test_file_names_a_module() -> None:
+    known = {file_of(p.relative_to(ROOT).as_posix()) for package in PACKAGES for p in (ROOT / package).rglob("*.py")}
+    files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")}
+    assert files - known - ABOUT_MORE.keys() == set(), "rename these files, or say in ABOUT_MORE what they are about"
+
+
+def test_the_lists_name_files_that_exist() -> None:
+    listed = {*TESTED_ELSEWHERE, *ABOUT_MORE}
+    assert {name for name in listed if not (ROOT / name).exists()} == set()
+
+
+def test_every_folder_of_tests_is_a_package() -> None:
+    """Otherwise two files of one name are one module to pytest."""
+    folders = {p.parent for p in (ROOT / "tests").rglob("test_*.py")}
+    assert {str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").exists()} == set()
