@@ -22,16 +22,17 @@ def print_summary(summary: dict[str, Any]) -> None:
 
     console = Console()
     for r in summary["rounds"]:
-        control = r["control_failure_rate"]
+        control, hidden = r["control_failure_rate"], r["hidden_failure_rate"]
         before: dict[str, float] = next(
             (p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {}
         )
         table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
-        for name in ("capability", "before", "failure rate", "control"):
+        for name in ("capability", "before", "failure rate", "control", "hidden prompts"):
             table.add_column(name, justify="left" if name == "capability" else "right")
         for capability, rate in r["failure_rate"].items():
             name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
-            table.add_row(name, *(_share(x) for x in (before.get(capability), rate, control.get(capability))))
+            rates = (before.get(capability), rate, control.get(capability), hidden.get(capability))
+            table.add_row(name, *map(_share, rates))
         console.print(table)
         if r["fixed"] or r["broken"]:
             console.print(f"  fixed {len(r['fixed'])}: {' '.join(r['fixed'])}", highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -156,7 +156,8 @@ class GateLine:
 class RoundResult:
     """The result of a round: the gate's verdict, failure rates by capability, and the changed cases.
 
-    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids.
+    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids. hidden_…: of the
+    candidate on the prompts that nothing chases (`flywheel.signals.hidden`).
     """
 
     round: int
@@ -173,6 +174,8 @@ class RoundResult:
     gate: tuple[GateLine, ...]
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
+    hidden_failure_rate: Mapping[str, float] = field(default_factory=dict)
+    hidden_prompts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -37,12 +37,16 @@ Step = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSummary:
-    """A round's verdict, failure rates by capability (shares in [0, 1]), gate lines and changed cases."""
+    """A round's verdict, failure rates by capability (shares in [0, 1]), gate lines and changed cases.
+
+    hidden_failure_rate: on the prompts that nothing chases; far above `failure_rate`, the suite is fitted.
+    """
 
     round: int
     verdict: str
     failure_rate: Mapping[str, float]
     control_failure_rate: Mapping[str, float]
+    hidden_failure_rate: Mapping[str, float]
     targets: tuple[str, ...]
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
@@ -238,6 +242,7 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
         verdict=verdict,
         failure_rate=failure_rates(load_results(workspace, number, "candidate")),
         control_failure_rate=failure_rates(load_results(workspace, number, "control")),
+        hidden_failure_rate=result.hidden_failure_rate,
         targets=result.targets,
         fixed=result.fixed,
         broken=result.broken,

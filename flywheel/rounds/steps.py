@@ -31,9 +31,9 @@ from flywheel.rounds import promotion, routing
 from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import make_plan
-from flywheel.signals import evaluation, pool_suite
+from flywheel.signals import evaluation, hidden, pool_suite
 from flywheel.signals.results import failure_rates, load_results, passes
-from flywheel.signals.suite import Prompt, copy_suite, load_suite
+from flywheel.signals.suite import Prompt, copy_suite
 
 if TYPE_CHECKING:
     from curation.run import Curated
@@ -50,13 +50,27 @@ class Context:
 
     @cached_property
     def suite(self) -> list[Prompt]:
-        """The held-out prompts; none before `hold_out` has written them."""
-        return load_suite(self.workspace.suite) if self.workspace.suite.exists() else []
+        """The held-out prompts that rounds chase; none before `hold_out` has written them."""
+        return self._parts[0]
+
+    @cached_property
+    def hidden(self) -> list[Prompt]:
+        """The held-out prompts that are only judged (`flywheel.signals.hidden`)."""
+        return self._parts[1]
+
+    @property
+    def held_out(self) -> list[Prompt]:
+        """All of them: none is trained on."""
+        return [*self.suite, *self.hidden]
+
+    @cached_property
+    def _parts(self) -> tuple[list[Prompt], list[Prompt]]:
+        return hidden.split(self.workspace)
 
     @property
     def images(self) -> int:
         """Number of pictures that one evaluation draws."""
-        return len(self.suite) * self.preset.evaluation.pictures
+        return len(self.held_out) * self.preset.evaluation.pictures
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""
@@ -90,7 +104,10 @@ def hold_out(run: Context) -> None:
         copy_suite(Path(settings.suite), path)
     elif not path.exists():
         plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
-    run.progress.say(f"{len(run.suite)} held-out prompts")
+    if not run.rows("rounds"):
+        hidden.write(run.workspace, settings.hidden, run.job.seed)
+    rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
+    run.progress.say(f"{len(run.suite)} held-out prompts{rest}")
 
 
 def curate(run: Context) -> Curated:
@@ -103,7 +120,7 @@ def curate(run: Context) -> Curated:
         run.workspace,
         load_policy(policy),
         held_out=frozenset(read_json(held_out)) if held_out.exists() else frozenset(),
-        exclude_prompts=frozenset(p.text for p in run.suite),
+        exclude_prompts=frozenset(p.text for p in run.held_out),
         progress=run.progress,
         workers=run.job.workers,
     )
@@ -145,7 +162,7 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 def collect(run: Context, plan: RoundPlan) -> None:
     """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
-    pool = data.BasePool(run.manifest(plan), run.suite, run.preset)
+    pool = data.BasePool(run.manifest(plan), run.held_out, run.preset)
     folder = run.workspace.round(number).remedies
     rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
@@ -180,7 +197,7 @@ def shard(run: Context, plan: RoundPlan) -> None:
     number = plan.round
     items = Queue(run.workspace).items(number).values()
     by_sample = {(x.capability, x.sample_id): x for x in items}
-    counts = data.shard(run.workspace.round(number).remedies, plan, run.suite, by_sample)
+    counts = data.shard(run.workspace.round(number).remedies, plan, run.held_out, by_sample)
     served = _served(run, plan)
     reviewed = [event(c, number, "reviewed", _review_of(items, c.capability)) for c in served]
     remedied = [event(c, number, "remedied", counts[c.capability]) for c in served]
@@ -262,6 +279,19 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
         progress=run.progress,
     )
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
+    if run.hidden and arm == "candidate":
+        unseen = evaluation.evaluate(
+            run.workspace,
+            run.hidden,
+            checkpoint,
+            round_=plan.round,
+            arm=hidden.ARM,
+            settings=run.preset.evaluation,
+            seed=plan.seed,
+            progress=run.progress,
+        )
+        shown = ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(unseen).items())
+        run.progress.say(f"of the hidden prompts: {shown}")
     folder = run.workspace.round(plan.round).samples(arm)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
@@ -275,6 +305,7 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
     new, old = load_results(run.workspace, number, "candidate"), None
+    unseen = load_results(run.workspace, number, hidden.ARM)
     if plan.incumbent:
         promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
         old = load_results(run.workspace, promoted, "candidate")
@@ -299,6 +330,8 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
         failure_rate=failure_rates(new),
         incumbent_failure_rate=failure_rates(old or {}),
         control_failure_rate=failure_rates(load_results(run.workspace, number, "control")),
+        hidden_failure_rate=failure_rates(unseen),
+        hidden_prompts={c: sum(k[1] == c for k in unseen) for c in sorted({k[1] for k in unseen})},
         prompts={c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
         gate=verdict.lines,
         fixed=tuple(c for c, passed in changed if passed),
