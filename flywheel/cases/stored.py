@@ -133,7 +133,8 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str], hidden: list[str])
     con.execute(
         f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
-          AND prompt_id NOT IN (SELECT prompt_id FROM hidden) AND md5_number_lower(signal_id) NOT IN ({gathered}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
+          AND prompt_id NOT IN (SELECT prompt_id FROM hidden)
+          AND md5_number_lower(signal_id) NOT IN ({gathered}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
 
