@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +119,11 @@ class Local:
             raise UsageError("; ".join(f"reward {name} is {why}" for name, why in missing.items()))
         needed = dict.fromkeys(_OF_SCORERS[n][0] for n in self.names if n != INSTRUCTION)
         self._scorers: dict[str, Scorer] = {name: load(name, **self.options.get(name, {})) for name in needed}
-        self._configured = {name: load(name, **o) for name, o in self.options.items() if name not in needed}
+        self._configured: dict[str, Scorer] = {}
+        for name, options in self.options.items():
+            if name not in needed:
+                with suppress(Unavailable):  # checks that need it are then not applied
+                    self._configured[name] = load(name, **options)
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """See `training.rewards.Rewards`."""
