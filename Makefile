@@ -9,9 +9,9 @@ WORKSPACE ?= demo-workspace
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
-# Two files of tests at a time: most of them wait for processes of their own.
+# Two files of tests at a time; `tests/conftest.py` says which ones stay together and which come first.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2
 
 # The inner loop: style, types, the import contract, and the tests that start nothing.
 quick: $(VENV)/.dev lint

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import faulty_s3
 
+HERE = Path(__file__).parent
 # No test fetches weights, or reads those that this machine may have; what asks for them is refused at once.
 os.environ["FLYWHEEL_WEIGHTS_MIRROR"] = "http://127.0.0.1:9"
 os.environ["FLYWHEEL_WEIGHTS"] = "/nonexistent/weights"
@@ -19,7 +23,7 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 
 # What takes more than the inner loop has: fixtures that start something, and folders whose tests train, draw or wait.
-SLOW_FIXTURES = {"ray_session", "s3", "s3_server", "server", "server_process", "finished", "copied", "checkpoint"}
+SLOW_FIXTURES = {"ray_session", "s3", "s3_server", "server", "server_process", "micro_run", "copied", "one_step"}
 SLOW_FOLDERS = (
     "flows", "training", "dashboards", "benchmarks", "curation/scorers", "curation/synthesis", "curation/test_run.py",
     "curation/sources/test_ingest.py", "flywheel/cli", "flywheel/operate", "flywheel/rounds/test_run", "test_docs.py",
@@ -31,13 +35,48 @@ SLOW_FOLDERS = (
 )  # fmt: skip
 
 
+# What is costly to make is made once where all files that use it run in one process.
+SHARED = {
+    "a finished run": re.compile(r"\b(micro_run|copied):"),
+    "Ray": re.compile(r"\bray_session\b|\b(curated|pictured):"),
+    "Prefect": re.compile(r"\b(server|recorded): dict\b|\bserver_process:"),
+}
+# What takes longest starts first, so that no process is left alone with it.
+FIRST = ("a finished run", "test_docs.py", "Prefect", "Ray", "training/test_distributed.py", "flywheel/rounds/test_run")
+
+
+@cache
+def unit(place: str) -> str:
+    """What a test file is run together with: a name of `SHARED`, or its own path below this folder."""
+    text = (HERE / place).read_text()
+    return next((name for name, used in SHARED.items() if used.search(text)), place)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `make quick` leaves out."""
-    root = Path(__file__).parent
+    """Mark as slow what `make quick` leaves out, and start with what takes longest."""
+
+    def order(item: pytest.Item) -> int:
+        mine = unit(item.path.relative_to(HERE).as_posix())
+        return next((n for n, first in enumerate(FIRST) if mine.startswith(first)), len(FIRST))
+
     for item in items:
-        place = item.path.relative_to(root).as_posix()
+        place = item.path.relative_to(HERE).as_posix()
         if place.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    items.sort(key=order)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out whole units (`unit`) in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid.partition("::")[0].removeprefix("tests/"))
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from curation.sources.captions import KINDS
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.schema import CAPTIONS
 from flywheel.core.storage import readable
+from flywheel.core.text import clean
 from flywheel.core.workspace import Workspace
 
 SOURCE = "source"  # origin of captions that came with the picture
@@ -54,14 +55,16 @@ def text_key(paths: Iterable[Path]) -> str:
 def with_written(rows: Iterable[Mapping[str, Any]], paths: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
     """Pool rows with the text condition as `caption` and all captions with their origin as `captions`, own ones first.
 
-    `paths`: side-cars of the rows' shard. Edit pairs keep their instruction.
+    Both are cleaned; `given` is the condition before that. `paths`: side-cars of the rows' shard. Edit pairs keep their
+    instruction.
     """
     by_sample = _read(paths)
     for row in rows:
         own = [c | {"origin": SOURCE} for c in row["captions"]]
         written = by_sample.get(row["sample_id"], []) if row["task"] == "t2i" else []
-        texts = [{k: c[k] for k in ("kind", "text", "origin")} for c in written]
-        yield dict(row) | {"caption": _condition(row["caption"], written), "captions": own + texts}
+        texts = [{"kind": c["kind"], "text": clean(c["text"]), "origin": c["origin"]} for c in (*own, *written)]
+        given = _condition(row["caption"], written)
+        yield dict(row) | {"caption": clean(given), "given": given, "captions": texts}
 
 
 def _condition(own: str, written: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Sound rows: those that pass the stage where they enter, and the policy's filters of quality at whatever resolution."""
+"""Sound rows: those that pass the stage where they enter, and the filters of quality at whatever resolution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def sound_rows(workspace: Workspace, policy: Policy) -> tuple[pa.Table, int]:
     with open_judging(workspace, policy, scorers, HeldOut()) as judging:
         judging.connection.register("cells", cells)
         category = '"category.name"' if "category.name" in judging.columns else "CAST(NULL AS VARCHAR)"
-        good = " AND ".join(["true", *(f"({_holds(f)})" for f in quality_filters(policy) if f.score in judging.columns)])
+        known = [f for f in quality_filters(policy) if f.score in judging.columns]
+        good = " AND ".join(["true", *(f"({_holds(f)})" for f in known)])
         rows = judging.query(
             f"""SELECT {", ".join(_COLUMNS)}, {category} AS category, {good} AS good
             FROM (FROM every JOIN cells USING (n) WHERE {_enters(policy)})
@@ -48,7 +49,7 @@ def quality_filters(policy: Policy) -> list[Filter]:
 def _enters(policy: Policy) -> str:
     """Condition of the rows that pass the stage of their stream, in its smallest bucket."""
     passed = [
-        f"(stream = {sql.quoted(stream)} AND \"{sql.cell(stage.name, stage.resolutions[0])}\" = 0)"
+        f'(stream = {sql.quoted(stream)} AND "{sql.cell(stage.name, stage.resolutions[0])}" = 0)'
         for stage in policy.stages
         for stream in stage.enters
     ]

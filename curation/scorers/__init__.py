@@ -28,6 +28,7 @@ SCORERS = names("flywheel.scorers") | {
     "caption": "curation.scorers.caption:Caption",
     "face": "curation.scorers.face:Face",
     "exposure": "curation.scorers.exposure:Exposure",
+    "structure": "curation.scorers.structure:Structure",
     "category": "curation.scorers.category:Category",
     "nsfw": "curation.scorers.nsfw:Nsfw",
     "quality": "curation.scorers.quality:Quality",

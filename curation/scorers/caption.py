@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from curation.scorers.language import language, main_script, present, scripts
-from curation.scorers.ocr import quoted_text
+from curation.scorers.quotes import quoted_text, unquoted
+from curation.scorers.text import tokens
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
+from flywheel.core.text import clean, faults
 
+_SENTENCE = re.compile(r"[.!?。！？;；\n|•]+\s*")
+_PIECE = re.compile(r"[.!?。！？;；\n|•,，:：]+\s+|[。！？，；|•\n]")
+# What a captioning model says in place of a caption: sentences that begin so.
 _REFUSAL = re.compile(
-    r"\b(i'?m|i am) (sorry|unable|not able)\b|\b(i|we) (cannot|can'?t|could not|couldn'?t|am unable to|won'?t)"
-    r" (help|assist|describe|provide|see|view|identify|process|comply|fulfil|generate|create)"
-    r"|\bas an? (ai|artificial intelligence|language|large language|vision)\b"
-    r"|\b(against|violates?) (my|our|the) \w* ?polic"
-    r"|\bunable to (view|see|process|describe|load|access|provide)\b"
-    r"|\bplease (upload|provide) (the|an|a) (image|picture)"
-    r"|抱歉.{0,12}(无法|不能)|(我|系统)(无法|不能)(查看|描述|提供|识别|协助)|作为(一个)?(人工智能|语言模型|AI)",
+    r"(?:(?:unfortunately|sorry|apologies|however|but)\W+)*(?:"
+    r"(?:i'?m|i am|we are|we're) (?:very |so |really )?(?:sorry|afraid)\b.*"
+    r"\b(?:can'?t|cannot|unable|not able|won'?t)\b"
+    r"|(?:i|we) (?:apologi[sz]e|regret)\b"
+    r"|(?:i|we)(?:'m| am|'re| are)? (?:cannot|can'?t|could not|couldn'?t|unable to|not able to|won'?t|will not)"
+    r" (?:help|assist|describe|provide|see|view|identify|process|comply|fulfil|generate|create|access|analy[sz]e)\b"
+    r"|(?:i|we) (?:do not|don'?t) have (?:access|the ability|enough|any)\b"
+    r"|as an? (?:ai|artificial intelligence|large language|language|vision)(?: language)?"
+    r"(?: (?:model|assistant|system)\b|,)"
+    r"|unable to (?:view|see|process|describe|load|access|provide)\b"
+    r"|please (?:upload|provide|send) (?:the|an|a) (?:image|picture|photo)"
+    r"|(?:this|the|your) (?:request|image|picture|content|prompt) (?:violates|goes against|is against)\b"
+    r"|(?:the|this) (?:image|picture|photo) (?:cannot|can'?t|could not|couldn'?t) be"
+    r" (?:displayed|shown|loaded|described)"
+    r"|(?:很|非常)?抱歉.{0,12}(?:无法|不能)|(?:我|系统)(?:无法|不能)(?:查看|描述|提供|识别|协助)"
+    r"|作为(?:一个|一名)?(?:人工智能|语言模型|AI)(?:助手|模型)?[，,])",
     re.IGNORECASE,
 )
+# Text of a web site: pieces of a caption that begin so, or are nothing else.
 _BOILERPLATE = re.compile(
-    r"\b(all rights reserved|click (here|to)|subscribe (to|now)|sign up|log ?in to|add to cart|buy now|free shipping"
-    r"|image (may contain|not available|result for)|no (description|caption|alt text)|photo (by|courtesy)\b.{0,40}$"
-    r"|stock (photo|image|illustration|vector)|royalty[- ]free|lorem ipsum|untitled( document)?$|cookie policy"
-    r"|terms of (use|service))\b|^(img|dsc|dscn|image|photo|picture|screenshot|untitled)[ _-]?\d*(\.\w{3,4})?$"
-    r"|^\S+\.(jpe?g|png|gif|webp|bmp|tiff?)$",
+    r"(?:all rights reserved|click (?:here|to)|subscribe (?:to|now)|sign up (?:for|to|now|today|here|free)|sign up$"
+    r"|log ?in to|add to cart|buy now$|free shipping|image (?:may contain|not available|results? for)"
+    r"|no (?:description|caption|alt text)|photo (?:by|courtesy(?: of)?)(?! the\b| an?\b)"
+    r"|stock (?:photo|image|illustration|vector)s?(?! of\b| with\b)"
+    r"|royalty[- ]free|lorem ipsum dolor|untitled(?: document)?$|cookie policy|terms of (?:use|service)"
+    r"|visit (?:us|our|https?:|www\.))\b",
     re.IGNORECASE,
 )
-_URL = re.compile(r"https?://\S+|\bwww\.\S+|\b[\w-]+\.(com|org|net|io|cn|de|co\.uk)(/\S*)?\b", re.IGNORECASE)
-_MARKUP = re.compile(r"<\s*/?\s*(a|b|br|div|img|p|span|table|td|tr|script|li|ul)\b[^>]*>|&(amp|nbsp|quot|#\d+);", re.I)
-_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|「[^」]*」|『[^』]*』|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)")
+_FILE_NAME = re.compile(
+    r"(img|dsc|dscn|image|photo|picture|screenshot|untitled)[ _-]?\d*(\.\w{3,4})?|\S+\.(jpe?g|png|gif|webp|bmp|tiff?)",
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(r"https?://\S+|\bwww\.\S+", re.IGNORECASE)
+_DOMAIN = re.compile(r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|cn|de|co\.uk)\b(?:/\S*)?", re.IGNORECASE)
+_MARKUP = re.compile(r"<\s*/?\s*(a|b|br|div|img|p|span|table|td|tr|script|li|ul)\b[^>]*>", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
 
 _STRUCTURED = re.compile(
@@ -53,21 +74,26 @@ _KNOWLEDGE = re.compile(
     re.IGNORECASE,
 )
 
-REPEATED = 0.5  # share of repeated three-word sequences from which a caption counts as a loop
+REPEATED = 0.5  # share of repeated three-word sequences, or of stuck words, from which a caption counts as a loop
+MOST = 0.5  # share of its words in refusals, site text or addresses from which a caption is nothing else
 _LONG = 12  # words: repetition is measured from this length on
-_RUN = 4  # equal words in a row that make a loop in captions of any length
+_RUN = 4  # equal words in a row that are stuck
 
 
 class Caption:
     """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are treated the same."""
 
     name = "caption"
-    version = "2"
+    version = "3"
     fields = (
-        column("refusal", pa.bool_(), "a captioning model declines to describe"),
+        column("entities", pa.int32(), "HTML entities in the text as it was given; they are decoded"),
+        column("controls", pa.int32(), "control characters in the text as it was given; they are removed"),
+        column("refusal", pa.bool_(), "a captioning model declines to describe: half of the words or more"),
         column("boilerplate", pa.bool_(), "site text, file name or markup in place of a description"),
         column("urls", pa.int32(), "web addresses in it"),
-        column("repeated", pa.float64(), "share of three-word sequences that occurred before, 0 to 1; 1: a stuck word"),
+        column(
+            "repeated", pa.float64(), "share of three-word sequences that occurred before, or of stuck words, 0 to 1"
+        ),
         column("invalid", pa.bool_(), "one of: refusal, boilerplate, a URL, no letter, a loop; false for an empty one"),
         column("script", pa.string(), "script of most letters: LATIN, CJK, CYRILLIC, …; null without a letter"),
         column("scripts", pa.int32(), "scripts with at least a tenth of the letters"),
@@ -77,42 +103,51 @@ class Caption:
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item."""
-        return per_item(items, lambda item: describe(item.caption))
+        return per_item(items, lambda item: describe(item.given or item.caption))
 
 
-def describe(caption: str) -> dict[str, Any]:
-    """Every column of one caption."""
-    text = " ".join(caption.split())
-    unquoted = _QUOTED.sub('""', text)  # quoted text stands in the picture and may be anything
-    refusal = bool(_REFUSAL.search(unquoted))
-    boilerplate = bool(_BOILERPLATE.search(unquoted) or _MARKUP.search(unquoted))
-    urls, repeats, letters = len(_URL.findall(unquoted)), repeated(text), scripts(text)
+def describe(given: str) -> dict[str, Any]:
+    """Every column of one caption as it was given."""
+    text = " ".join(clean(given).split())
+    plain = unquoted(text)  # quoted text stands in the picture and may be anything
+    refusal = _share(_SENTENCE.split(plain), _REFUSAL) >= MOST
+    site = _share(_PIECE.split(plain), _BOILERPLATE) >= MOST
+    boilerplate = bool(site or _MARKUP.search(plain) or _FILE_NAME.fullmatch(plain))
+    addresses, domains = _ADDRESS.findall(plain), _DOMAIN.findall(_ADDRESS.sub("", plain))
+    repeats, letters = repeated(text), scripts(text)
     wordless = bool(text) and not letters
+    elsewhere = bool(addresses) or len(domains) >= MOST * max(1, len(plain.split()))
+    entities, controls = faults(given)
     return {
+        "entities": entities,
+        "controls": controls,
         "refusal": refusal,
         "boilerplate": boilerplate,
-        "urls": urls,
+        "urls": len(addresses) + len(domains),
         "repeated": repeats,
-        "invalid": refusal or boilerplate or urls > 0 or wordless or repeats > REPEATED,
+        "invalid": refusal or boilerplate or elsewhere or wordless or repeats > REPEATED,
         "script": main_script(letters),
         "scripts": present(letters),
-        "language": language(unquoted),
+        "language": language(plain),
         "kind": kind(text) if text else None,
     }
 
 
+def _share(parts: Sequence[str], pattern: re.Pattern[str]) -> float:
+    """Share of the words that are in parts which begin with the pattern."""
+    words = [(len(tokens(part)), bool(pattern.match(part.strip()))) for part in parts]
+    return sum(n for n, begins in words if begins) / max(1, sum(n for n, _ in words))
+
+
 def repeated(text: str) -> float:
-    """Share of three-word sequences that occurred before, 0 to 1; 1 if a word occurs four times in a row."""
+    """The larger share, 0 to 1, of three-word sequences that occurred before and of words that are stuck."""
     words = [w.lower() for w in _WORD.findall(text)]
-    run = 1
-    for before, word in zip(words, words[1:]):
-        run = run + 1 if word == before else 1
-        if run >= _RUN:
-            return 1.0
+    runs = [len(list(run)) for _, run in groupby(words)]
+    stuck = sum(n for n in runs if n >= _RUN) / max(1, len(words))
     if len(words) < _LONG:
-        return 0.0
+        return stuck
     sequences = list(zip(words, words[1:], words[2:]))
-    return 1.0 - len(set(sequences)) / len(sequences)
+    return max(stuck, 1.0 - len(set(sequences)) / len(sequences))
 
 
 def kind(text: str) -> str:

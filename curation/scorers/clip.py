@@ -36,12 +36,8 @@ _HEADS = {
     ),
 }
 
-# Options of a `Clip()` that is given none.
-DEFAULT = {
-    "model": "ViT-B-32-quickgelu",
-    "pretrained": "weights:clip-vit-b-32",
-    "aesthetic_head": "weights:aesthetic-vit-b-32",
-}
+# Model, checkpoint and aesthetic head of a `Clip()` without options.
+DEFAULT = ("ViT-B-32-quickgelu", "weights:clip-vit-b-32", "weights:aesthetic-vit-b-32")
 _LOCAL = "local-dir:"  # open_clip's prefix for an architecture whose configuration is in a folder
 
 
@@ -68,7 +64,7 @@ class Clip:
         self, *, model: str | None = None, pretrained: str | None = None, aesthetic_head: str | None = None
     ) -> None:
         if (model, pretrained, aesthetic_head) == (None, None, None):
-            model, pretrained, aesthetic_head = DEFAULT.values()
+            model, pretrained, aesthetic_head = DEFAULT
         if not model or not pretrained:
             raise Unavailable("clip is not configured: set model and pretrained in [scorers.clip]")
         checkpoint = str(_checkpoint(model, pretrained))
@@ -98,6 +94,10 @@ class Clip:
             for number, image, text in zip(owners, images, texts):
                 rows[number] = network.columns(image, text if items[number].caption else None)
         return rows
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Normalised embeddings of texts, float32 [N, D], in the space of the pictures."""
+        return _network(self.weights).encode_texts(texts)
 
 
 @dataclass(frozen=True)

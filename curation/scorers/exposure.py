@@ -1,4 +1,4 @@
-"""Measure exposure and bars along the edges on the shared decode."""
+"""Measure whether light was there, whether too much was, and bars along the edges."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation.scorers.structure import soft
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
-_TAIL = 0.02  # share of the pixels that may be brighter than `lights`, or darker than `shadows`
+_WHITE = 250  # level from which a channel counts as clipped
+_INK = 100  # level below which something is dark: over-exposure leaves no such pixel
+_PALEST = 178  # level above which what is left is too pale to be ink
+_TRACE = 0.0003  # share of the pixels that may be darker without being ink
+_TONE = 17  # levels: width of one tone; marks drawn in one colour fall in it, remains of a photograph do not
+_CORE = 5  # pixels: side of the square whose darkest level stands for the core of a stroke
+_OWN = 0.5  # share of the marks that is of one tone where they are thin …
+_LARGE = 4.0  # … and by how much more of it larger marks need, per share of the area
 _LEVEL = 12  # levels: largest range of luma inside a line of a bar
 _DEEP = 8  # pixels past a bar at which the picture is compared, beyond encoding artefacts at the boundary
 _DIFFERENT = 24  # levels by which a pixel of the picture differs from the bar
@@ -19,13 +27,18 @@ _ALONG = 0.5  # least share of a line that differs from the bar; below it, the p
 
 
 class Exposure:
-    """Ends of the brightness range, and the area of bars (letterboxes, frames)."""
+    """Brightest light, the area that over-exposure burnt, and the area of bars (letterboxes, frames)."""
 
     name = "exposure"
-    version = "1"
+    version = "2"
     fields = (
-        column("lights", pa.int32(), "luma that 2 % of the pixels exceed, 0 to 255; low in black frames, not at night"),
-        column("shadows", pa.int32(), "luma that 98 % of the pixels exceed, 0 to 255; high where all is washed out"),
+        column("peak", pa.int32(), "brightest level of any channel, 0 to 255; low in black frames, not at night"),
+        column(
+            "burnt",
+            pa.float64(),
+            "share of the area that is clipped to white where nothing dark is left, 0 to 1; "
+            "0 for marks of one tone on white",
+        ),
         column("bars", pa.float64(), "share of the area in plain bars beside a picture that fills the rest, 0 to 1"),
     )
 
@@ -37,13 +50,38 @@ class Exposure:
 def _one(item: Item) -> dict[str, Any]:
     import cv2
 
-    luma = cv2.cvtColor(item.pixels, cv2.COLOR_RGB2GRAY)
-    below = np.cumsum(np.bincount(luma.ravel(), minlength=256)) / luma.size
     return {
-        "lights": int(np.searchsorted(below, 1 - _TAIL)),
-        "shadows": int(np.searchsorted(below, _TAIL)),
-        "bars": bars(luma),
+        "peak": int(soft(item.pixels).max()),
+        "burnt": burnt(item),
+        "bars": bars(cv2.cvtColor(item.pixels, cv2.COLOR_RGB2GRAY)),
     }
+
+
+def burnt(item: Item) -> float:
+    """Share of clipped pixels, 0 to 1; 0 where the picture holds anything dark, or marks drawn in one tone.
+
+    Thin lines fade in the working decode: a picture that looks burnt there is judged at native resolution.
+    """
+    darkest, clipped = _ends(item.pixels.min(axis=2))
+    if darkest < _INK or not clipped:
+        return 0.0
+    levels = np.asarray(item.upright).min(axis=2)
+    darkest, clipped = _ends(levels)
+    return 0.0 if darkest < _INK or (darkest < _PALEST and _drawn(levels, 1 - clipped)) else clipped
+
+
+def _ends(levels: np.ndarray) -> tuple[int, float]:
+    """(darkest level but for a trace, share of clipped pixels) of the lowest channel, uint8 [H, W]."""
+    below = np.cumsum(np.bincount(levels.ravel(), minlength=256)) / levels.size
+    return int(np.searchsorted(below, _TRACE, "right")), float(1 - below[_WHITE - 1])
+
+
+def _drawn(levels: np.ndarray, area: float) -> bool:
+    """Whether the marks, which cover this share of the area, are mostly of one tone in the core of their strokes."""
+    import cv2
+
+    marks = np.bincount(cv2.erode(levels, np.ones((_CORE, _CORE), np.uint8)).ravel(), minlength=256)[:_WHITE]
+    return float(np.convolve(marks, np.ones(_TONE, int)).max()) >= (_OWN + _LARGE * area) * int(marks.sum())
 
 
 def bars(luma: np.ndarray) -> float:

@@ -1,14 +1,12 @@
 """Read the text in a picture with PaddleOCR (PP-OCRv6 small, onnxruntime) and compare it with the caption's quotes.
 
-`quoted_text` and `text_similarity` are pure functions that verifiers and rewards use too.
+`quoted_text` and `text_similarity` are functions that verifiers and rewards use too.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +18,9 @@ from PIL import Image
 
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
+from curation.scorers.quotes import comparable as comparable
+from curation.scorers.quotes import quoted_text as quoted_text
+from curation.scorers.quotes import text_similarity as text_similarity
 from flywheel.core.errors import UsageError
 from flywheel.core.image import turned
 from flywheel.core.schema import column
@@ -30,33 +31,6 @@ MAX_SIDE = 2560  # pixels: largest long side that is read; larger pictures are r
 _TALL = 1.5  # height over width from which the engine treats a box as a rotated line
 _SURE = 0.85  # confidence that only upright text reaches (measured: upright at least 0.96, rotated at most 0.84)
 _ENOUGH = 10.0  # sure characters needed to turn a picture: one rotated label is not enough
-_QUOTES = re.compile(
-    r'"([^"\n]*)"|“([^”\n]+)”|‘([^\n]+?)’(?!\w)|「([^」\n]+)」|『([^』\n]+)』'
-    r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w))+)'(?!\w)"  # an apostrophe inside a word neither opens nor closes
-)
-
-
-def quoted_text(caption: str) -> str | None:
-    """Text in quotation marks in a caption, several quotes joined by a space; None without a quote."""
-    parts = [next(filter(None, match.groups()), "").strip() for match in _QUOTES.finditer(caption)]
-    text = " ".join(p for p in parts if comparable(p))
-    return text or None
-
-
-def comparable(text: str) -> str:
-    """The characters that text comparison uses: letters, digits and combining marks of any script, NFKC, case folded.
-
-    Punctuation and spaces are ignored: OCR sometimes reads flat shapes as "■" or "–", and spacing is layout.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
-
-
-def text_similarity(read: str, wanted: str) -> float:
-    """Normalised edit similarity in [0, 1]: 1 − Levenshtein distance / longer length, over `comparable` characters."""
-    from rapidfuzz.distance import Levenshtein
-
-    return float(Levenshtein.normalized_similarity(comparable(read), comparable(wanted)))
 
 
 @dataclass(frozen=True)
@@ -231,7 +205,7 @@ class Ocr:
     def __init__(self, *, only_quoted: bool = False, turns: bool = False) -> None:
         self.only_quoted, self.turns = only_quoted, turns
         options = ("-quoted" if only_quoted else "") + ("-turns" if turns else "")
-        self.version = f"2-rapidocr{wheel_version()}{options}"
+        self.version = f"3-rapidocr{wheel_version()}{options}"
         self.fields = tuple(f for f in Ocr.fields if turns or not f.name.startswith("turn"))
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:

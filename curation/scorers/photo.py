@@ -76,7 +76,7 @@ def seams(luma: np.ndarray) -> float:
 
 
 def _stand_out(luma: np.ndarray) -> np.ndarray:
-    """Share of the rows where the step into column x + 2 exceeds both steps beside it, for each x; of tall ones, a part."""
+    """Share of the rows where the step into column x + 2 exceeds both steps beside it, by x; tall ones in part."""
     steps = np.abs(np.diff(luma[:: -(-len(luma) // _PART)].astype(np.int16), axis=1))
     return (steps[:, 1:-1] > np.maximum(steps[:, :-2], steps[:, 2:]) + _CLEAR).mean(axis=0)
 

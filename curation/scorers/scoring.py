@@ -223,6 +223,7 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
                 caption=r["caption"],
                 task=r["task"],
                 references=tuple(images[i] for i in r["reference_ids"] if i in images),
+                given=r["given"],
             )
             for r in group
         ]

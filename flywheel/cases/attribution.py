@@ -94,6 +94,7 @@ def probe(
     folder: Path,
     *,
     enhance: Callable[[str], str | None],
+    drawn: Callable[[str], str | None] = lambda prompt: None,
     density: Callable[[Sequence[str]], Sequence[float]],
     evaluation: Evaluation,
     settings: Attribution,
@@ -103,17 +104,19 @@ def probe(
 ) -> list[dict[str, Any]]:
     """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
+    enhance: the enhancer on trial, which gives a better prompt or None; drawn: the one that the system has already.
     Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
-    enhanced = {p.prompt_id: text for p in prompts if (text := enhance(p.text))}
+    own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
+    enhanced = {p.prompt_id: text for p, now in zip(prompts, own) if (text := enhance(p.text)) and text != now.text}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
     plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
     better: dict[tuple[str, str], list[bool]] = {}
     last = seed + evaluation.pictures - 1  # the seed of the evaluation's last picture
-    tries = [(prompts, f"seed-{k}", last + k, plain) for k in range(1, settings.seeds + 1)]
-    tries += [(rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
-    for suite, name, number, verdicts in tries:
-        images = sample_suite(suite, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
+    tries = [(own, prompts, f"seed-{k}", last + k, plain) for k in range(1, settings.seeds + 1)]
+    tries += [(rewritten, rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
+    for shown, suite, name, number, verdicts in tries:
+        images = sample_suite(shown, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
         for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
             applied = [o for o in outcomes if o.passed is not None]
             for capability in dict.fromkeys(o.capability for o in applied):

@@ -1,4 +1,4 @@
-"""The prompts of cases, to be sampled and judged; for a case that nothing can judge, what a person is asked."""
+"""The prompts of cases, ready to be sampled and judged; and what a person is asked where nothing can judge a case."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ WITH sampled AS (
 ),
 keyed AS (
     SELECT sampled.*, suite.prompt_id IS NOT NULL AS held,
-           coalesce(nullif(normalise(sampled.prompt), ''), sampled.prompt) || CASE sampled.task WHEN 't2i' THEN ''
+           coalesce(nullif(normalise(sampled.prompt), ''), sampled.prompt) || CASE
+               WHEN sampled.task = 't2i' THEN ''
                ELSE chr(10) || coalesce(shown.pictures, sampled.prompt_id) END AS key
     FROM sampled LEFT JOIN suite USING (prompt_id) LEFT JOIN shown USING (prompt_id)
 )

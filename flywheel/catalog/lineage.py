@@ -82,10 +82,9 @@ def why_case(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
         if key in (results := load_results(workspace, r["round"], "candidate"))
     ]
     done = []
-    for n in sorted({e["round"] for e in events if e["kind"] == "remedied"}):
-        counts = read_json(workspace.round(n).remedy_counts).get(row["capability"], {})
-        passed = next((t["passed"] for t in tests if t["round"] == n), None)
-        done.append({"round": n, "data": counts, "helped": passed})
+    for e in sorted((e for e in events if e["kind"] == "remedied"), key=lambda e: e["round"]):
+        passed = next((t["passed"] for t in tests if t["round"] == e["round"]), None)
+        done.append({"round": e["round"], "track": e["track"], "data": json.loads(e["evidence"]), "helped": passed})
     return {
         "kind": "case",
         **row,
@@ -99,44 +98,66 @@ def why_case(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def why_checkpoint(workspace: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
-    """How a checkpoint came about: plan with all pins, data, training run, gate, decisions, cost, parents."""
-    number = row["round"]
-    result = json.loads(row["result"])
+    """How a checkpoint came about: plan with all pins, data, training run, system, gate, decisions, cost, parents.
+
+    row: of the rounds ledger, whose candidate it is; or with `path`, another checkpoint of that round.
+    """
+    number, path = row["round"], row.get("path", row["checkpoint"])
+    result, plan = json.loads(row["result"]), RoundPlan.read(workspace.round(number).plan)
     counts = workspace.round(number).remedy_counts
     costs = catalog.query(workspace, f"select * from round_costs where round = {number}")
     decisions = [d for d in Ledger(workspace, "promotions").rows() if d["round"] == number]
-    by_path = {r["checkpoint"]: r for r in Ledger(workspace, "rounds").rows()}
-    parents, parent = [], row["incumbent"]
-    while parent:
-        parents.append({"checkpoint": parent, "round": by_path[parent]["round"]})
-        parent = by_path[parent]["incumbent"]
-    config = workspace.path(row["checkpoint"], "config.json")
+    config = workspace.path(path, "config.json")
     return {
         "kind": "checkpoint",
-        "checkpoint": row["checkpoint"],
+        "checkpoint": path,
         "round": number,
+        "candidate": row["checkpoint"],
         "verdict": row["verdict"],
         "reason": result.get("reason"),
+        "system": result.get("system"),
+        "student": result.get("student"),
         "decisions": [{k: d[k] for k in ("kind", "by", "why", "at")} for d in decisions],
-        "plan": RoundPlan.read(workspace.round(number).plan).as_dict(),
+        "plan": plan.as_dict(),
         "data": read_json(counts) if counts.exists() else {},
         "training": {k: v for k, v in read_json(config).items() if k != "recipe"} if config.exists() else None,
         "gate": result["gate"],
         "fixed": result["fixed"],
         "broken": result["broken"],
         "cost": costs[0] if costs else None,
-        "parents": parents,
+        "parents": _parents(workspace, row, plan),
     }
 
 
+def _parents(workspace: Workspace, row: Mapping[str, Any], plan: RoundPlan) -> list[dict[str, Any]]:
+    """The incumbents that a round's candidate goes back to, the latest first."""
+    rounds, parents = Ledger(workspace, "rounds").rows(), []
+    while row["incumbent"]:
+        number = plan.incumbent_round
+        row = next(r for r in rounds if r["round"] == number or (not number and r["checkpoint"] == plan.incumbent))
+        plan = RoundPlan.read(workspace.round(row["round"]).plan)
+        parents.append({"checkpoint": row["checkpoint"], "round": row["round"]})
+    return parents
+
+
 def _checkpoint(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    """The round whose candidate is at this path: absolute or in the workspace, with or without its last part."""
-    wanted, root = str(located(name)).rstrip("/"), str(workspace.root)
+    """The round of the checkpoint at this path: absolute or in the workspace, with or without its last part.
+
+    With `path`, where it is not the candidate but another checkpoint of the round: control, student, before RL.
+    """
+    wanted = str(located(name)).rstrip("/").removeprefix(f"{workspace.root}/")
     for row in Ledger(workspace, "rounds").rows():
         path = Path(row["checkpoint"])
         names = {p.as_posix() for p in (path, path.parent)} | {path.parent.name}
-        if wanted.removeprefix(f"{root}/") in names:
+        if wanted in names:
             return row
+        ours = [
+            p for p in workspace.path("checkpoints").glob(f"{workspace.round(row['round']).name}-*/*") if p.is_dir()
+        ]
+        for other in map(workspace.relative, ours):
+            folder = Path(other).parent
+            if wanted in (other, folder.as_posix(), folder.name):
+                return row | {"path": other}
     return None
 
 
@@ -189,6 +210,8 @@ def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[di
     from training.recipes import from_dict
 
     plan = RoundPlan.read(workspace.round(round_["round"]).plan)
+    if not plan.steps:
+        return False
     recipe = from_dict(plan.recipe)
     base = read_json(workspace.snapshot(plan.snapshot))["manifest"]
     read = {m.round or plan.round for m in plan.mix if m.slice != BASE}

@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 COUNTS = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined"
 
 
+# Columns of the arms that a round may have beside its candidate and its control.
+_ARMS = {"data": "without RL", "student": "student"}
+
+
+def effects(round_: Mapping[str, Any]) -> list[str]:
+    """What RL and distillation did to the suite's table, in a sentence each; RL and distillation have no control."""
+    rates, others, lines = round_["failure_rate"], round_["other_failure_rates"], []
+    if before := others.get("data"):
+        changed = [f"{c} {_share(before[c])} → {_share(x)}" for c, x in rates.items() if x != before.get(c, x)]
+        lines.append(f"RL, on the candidate alone: {', '.join(changed) or 'no failure rate changed'}")
+    if student := others.get("student"):
+        changed = [f"{c} {_share(rates[c])} → {_share(x)}" for c, x in student.items() if x != rates.get(c, x)]
+        judged = "worse than its teacher" if round_["student"]["verdict"] == "REJECT" else "not shown to be worse"
+        lines.append(f"student: {judged}; {', '.join(changed) or 'no failure rate changed'}")
+    return lines
+
+
 def print_summary(summary: dict[str, Any]) -> None:
     """Print a table per round, the counts, and the paths of the results."""
     from rich.console import Console
@@ -27,13 +44,16 @@ def print_summary(summary: dict[str, Any]) -> None:
             (p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {}
         )
         table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
-        for name in ("capability", "before", "failure rate", "control", "hidden prompts"):
+        others = {_ARMS[arm]: rates for arm, rates in r["other_failure_rates"].items()}
+        for name in ("capability", "before", "failure rate", "hidden prompts", "control", *others):
             table.add_column(name, justify="left" if name == "capability" else "right")
         for capability, rate in r["failure_rate"].items():
             name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
-            rates = (before.get(capability), rate, control.get(capability), hidden.get(capability))
+            rates = (before.get(capability), rate, *(o.get(capability) for o in (hidden, control, *others.values())))
             table.add_row(name, *map(_share, rates))
         console.print(table)
+        for line in effects(r):
+            console.print(f"  {line}", highlight=False)
         if r["fixed"] or r["broken"]:
             console.print(f"  fixed {len(r['fixed'])}: {' '.join(r['fixed'])}", highlight=False)
             console.print(f"  broke {len(r['broken'])}: {' '.join(r['broken'])}", highlight=False)

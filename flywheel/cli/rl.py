@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,6 @@ from flywheel.cli.console import out, say
 from flywheel.cli.options import JsonOption, SeedOption, WorkspaceOption, checkpoint_or_promoted
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
-
-if TYPE_CHECKING:
-    from flywheel.remedies.rewards import Local
 
 app = typer.Typer()
 rl = typer.Typer(help="Reinforcement learning: prompts, reward service, training.", no_args_is_help=True)
@@ -76,9 +72,10 @@ def serve(
     """Serve rewards over HTTP for `flywheel rl train --rewards URL`."""
     import uvicorn
 
+    from flywheel.remedies.reinforce import local_rewards
     from flywheel.remedies.reward_service import service
 
-    uvicorn.run(service(_local(tuple(dict.fromkeys(reward)), scorers)), host=host, port=port, log_level="warning")
+    uvicorn.run(service(local_rewards(reward, _options(scorers))), host=host, port=port, log_level="warning")
 
 
 @rl.command("rewards", epilog="Example: flywheel rl rewards --scorers scorers.toml")
@@ -125,13 +122,10 @@ def train(
     weights and recipe are those that a round of the workspace wrote for its open RL cases.
     """
     from flywheel.core.progress import Progress
-    from flywheel.remedies.prompts import hold_out
-    from flywheel.remedies.rewards import for_recipe
-    from flywheel.signals.suite import load_suite
+    from flywheel.remedies.reinforce import reinforce, reward_line
     from training.recipe_file import load
     from training.rewards import Service
     from training.rl.recipe import RL_RECIPES
-    from training.rl.trainer import train as train_rl
 
     start = checkpoint_or_promoted(checkpoint, None if checkpoint else workspace)
     if prompts is None:
@@ -139,24 +133,19 @@ def train(
         prompts, recipe = remedy / "prompts.jsonl", recipe or str(remedy / "recipe.toml")
     elif round_ is not None:
         raise UsageError("--round selects the RL remedy to take the prompts from: leave out --prompts")
-    chosen = load(recipe or "rl-tiny", RL_RECIPES)
-    trained, watched = load_suite(prompts), load_suite(held_out) if held_out else None
-    if watched is None:
-        trained, watched = hold_out(trained, chosen.held_out)
-    scored = Service(rewards) if rewards else for_recipe(chosen, _options(scorers), watch=watch or ())
-    for name in chosen.rewards:
-        say(f"reward {name}: watched by {chosen.proxy(name, scored.names) or 'no other verifier'}")
-    progress = Progress()
+    chosen, progress = load(recipe or "rl-tiny", RL_RECIPES), Progress()
     with progress.step(f"reinforcement learning ({chosen.name})"):
-        final = train_rl(
+        final = reinforce(
             output,
-            trained,
-            watched,
+            prompts,
             chosen,
-            scored,
             init=start,
             seed=seed,
-            progress=lambda done, total, line: progress(done, total, _rewards_of(line)),
+            held_out=held_out,
+            watch=watch or (),
+            rewards=Service(rewards) if rewards else None,
+            scorers=_options(scorers),
+            progress=lambda done, total, line: progress(done, total, reward_line(line)),
         )
     _finish(final.path, final.step, as_json)
 
@@ -212,20 +201,10 @@ def distil(
     _finish(final.path, final.step, as_json)
 
 
-def _local(names: tuple[str, ...], scorers: Path | None) -> Local:
-    from flywheel.remedies.rewards import Local
-
-    return Local(names, _options(scorers))
-
-
 def _options(scorers: Path | None) -> Mapping[str, Any]:
     from flywheel.core.config import read_toml
 
     return read_toml(scorers) if scorers else {}
-
-
-def _rewards_of(line: Mapping[str, Any]) -> str:
-    return ", ".join(f"{n} {r['mean']:.3f}" for n, r in line["rewards"].items() if r["mean"] is not None)
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:

@@ -27,7 +27,7 @@ def plan(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost without pinning it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Plan the next round: quotas for the open cases, reasons and cost. Pins the plan and all it depends on."""
+    """Plan the next round: what each track gets, for which open cases, why, and its cost. Pins all it depends on."""
     from flywheel.rounds.outlook import plan_next
 
     outlook = plan_next(Workspace(workspace, create=False), pin=not dry_run)
@@ -43,14 +43,25 @@ def plan(
         [{k: m.get(k) for k in ("slice", "round", "share", "samples", "cases", "reason")} for m in planned["mix"]],
         False,
     )
-    hours = {k: cost[f"{k}_hours"] for k in ("cpu", "gpu", "wall")}
-    spent = ", ".join(f"{v:.2f} {k}-hours" for k, v in hours.items() if v is not None) or "hours unknown"
+    print_rows([_planned_step(s) for s in outlook["steps"]], False)
     out(
-        f"cost: {cost['samples']} samples, {cost['optimiser_steps']} optimiser steps, {cost['images']} images, {spent},"
+        f"cost: {cost['samples']} samples, {cost['optimiser_steps']} optimiser steps, {cost['images']} images, "
+        f"{_spent(cost)},"
         f" {cost['review_minutes']:.0f} minutes of review"
     )
     if cost["unmeasured"]:
         say(f"hours not measured yet: {', '.join(cost['unmeasured'])}; the first round that has them measures them")
+
+
+def _planned_step(step: dict[str, Any]) -> dict[str, Any]:
+    amounts = [f"{step[k]} {k}" for k in ("samples", "prompts", "updates") if step.get(k)]
+    shown = {"track": step["track"] or "all", "kind": step["kind"], "amount": ", ".join(amounts) or "–"}
+    return shown | {"cases": step["cases"], "cost": _spent(step["cost"]), "reason": step["reason"]}
+
+
+def _spent(cost: dict[str, Any]) -> str:
+    hours = {k: cost[f"{k}_hours"] for k in ("cpu", "gpu", "wall")}
+    return ", ".join(f"{v:.2f} {k}-hours" for k, v in hours.items() if v is not None) or "hours unknown"
 
 
 @round_.command(epilog="Example: flywheel round run -w w")
@@ -62,15 +73,36 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the next round to its verdict, or resume an interrupted one, with the settings of the last run."""
+    _run_next(Workspace(workspace, create=False), auto_approve, prefect=prefect, wait=wait, as_json=as_json)
+
+
+@round_.command(epilog='Example: flywheel round submit rl/final --by ada --why "RL on hands" -w w')
+def submit(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, from any training.")],
+    by: Annotated[str, typer.Option(help="Who submits it; recorded in the plan.")],
+    why: WhyOption,
+    workspace: WorkspaceOption,
+    prefect: PrefectOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a checkpoint the candidate of the next round: evaluated and gated like one that a round trained."""
+    from flywheel.rounds.submit import submit as make_candidate
+
+    opened = Workspace(workspace, create=False)
+    plan = make_candidate(opened, checkpoint, by=by, why=why)
+    say(f"{checkpoint} is the candidate of round {plan.round}")
+    _run_next(opened, False, prefect=prefect, wait=True, as_json=as_json)
+
+
+def _run_next(workspace: Workspace, auto_approve: bool, *, prefect: bool, wait: bool, as_json: bool) -> None:
     from dataclasses import replace
 
     from flywheel.cli.runs import run_job
     from flywheel.rounds.lease import last_job
     from flywheel.rounds.outlook import next_round
 
-    opened = Workspace(workspace, create=False)
-    job = last_job(opened)
-    wanted = replace(job, rounds=next_round(opened), auto_approve=job.auto_approve or auto_approve)
+    job = last_job(workspace)
+    wanted = replace(job, rounds=next_round(workspace), auto_approve=job.auto_approve or auto_approve)
     run_job(wanted, prefect=prefect, wait=wait, as_json=as_json)
 
 
@@ -83,7 +115,7 @@ def status(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     if as_json:
         out(json.dumps(state, ensure_ascii=False, default=str))
         return
-    for name in ("running", "last_step", "incumbent", "promoted", "next_round", "planned", "cases"):
+    for name in ("running", "last_step", "incumbent", "system", "promoted", "next_round", "planned", "cases"):
         out(f"{name:>11}  {_text(state[name])}")
     for name in ("review", "rounds"):
         if state[name]:

@@ -1,4 +1,4 @@
-"""Records stored in JSON files: shard manifests, plans and results of rounds. Each has one reader and one writer."""
+"""Records stored in JSON files: shard manifests, systems, plans and results of rounds; one reader and writer each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json, write_json
+from flywheel.core.files import digest, read_json, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,6 +66,46 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class System:
+    """What draws the picture of a prompt, and what the gate judges: a checkpoint, an enhancer and sampling settings.
+
+    checkpoint: workspace path; weights: its fingerprint. enhancer: {backend, model, key_variable, sha256}, which every
+    prompt goes through; None: prompts are drawn as written. side: pixels; steps, cfg: None: the checkpoint's own.
+    schedule: its time grid. student: workspace path of a checkpoint that draws the same in few steps; student_weights:
+    its fingerprint. Whatever a system of an older workspace does not record is None.
+    """
+
+    checkpoint: str
+    weights: str | None = None
+    enhancer: Mapping[str, str] | None = None
+    side: int | None = None
+    steps: int | None = None
+    cfg: float | None = None
+    schedule: str | None = None
+    student: str | None = None
+    student_weights: str | None = None
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the content: equal weights, enhancers and settings make equal systems, wherever they are."""
+        content = {k: v for k, v in asdict(self).items() if k not in ("checkpoint", "student")}
+        return digest(content if self.weights else asdict(self))[:16]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The system in `path`. Errors: `UsageError` for a file that holds something else."""
+        return _record(cls, _json(path), path, lambda v: {k: part for k, part in v.items() if k != "id"})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the id."""
+        return {"id": self.id, **asdict(self)}
+
+    def write(self, path: Path) -> None:
+        """Write the system to `path` atomically."""
+        write_json(path, self.as_dict())
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixEntry:
     """A slice's share of a round's training batches, with the reason.
 
@@ -100,11 +140,43 @@ class Pins:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundPlan(Pins):
-    """What a round trains on, for how long and why.
+class Remedy:
+    """What a round does for the open cases of one track; a remedy that does nothing says why.
 
-    recipe: name and changes of a training recipe; steps: optimiser steps; targets: capabilities; cases: ids of the
-    cases that it serves; waiting: {track: open cases that data does not serve}.
+    track: of its cases; None serves all. kind: data | grpo | sft | review | distil. samples: new training samples, or
+    pictures to look at; prompts: to draw for; updates: optimiser steps; cases: open cases that it serves, case_ids:
+    which; targets: their capabilities.
+    """
+
+    track: str | None = None
+    kind: str
+    reason: str
+    cases: int = 0
+    samples: int | None = None
+    prompts: int | None = None
+    updates: int | None = None
+    targets: tuple[str, ...] = ()
+    case_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A checkpoint that a person made the candidate of a round: its workspace path, where it came from, who and why."""
+
+    checkpoint: str
+    source: str
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan(Pins):
+    """What a round does, for how long and why.
+
+    recipe: name and changes of a training recipe; steps: optimiser steps of the data phase, 0 if it is empty; targets:
+    capabilities; cases: ids of the cases that it serves; waiting: {track: open cases that nothing serves}; remedies: by
+    track, in the order in which they run; incumbent_round: the round that made the incumbent; submitted: the candidate,
+    where the round trains nothing.
     """
 
     round: int
@@ -115,20 +187,35 @@ class RoundPlan(Pins):
     cases_open: int
     waiting: Mapping[str, int]
     mix: tuple[MixEntry, ...]
+    remedies: tuple[Remedy, ...] = ()
+    incumbent_round: int | None = None
+    submitted: Submission | None = None
 
     @property
     def requests(self) -> tuple[MixEntry, ...]:
         """The entries that ask for new samples; the others are the base pool and remedies of earlier rounds."""
         return tuple(m for m in self.mix if m.samples is not None)
 
+    def remedy(self, track: str | None, kind: str) -> Remedy:
+        """The remedy of a track and kind; an empty one in plans that were pinned before there were any."""
+        mine = (r for r in self.remedies if (r.track, r.kind) == (track, kind))
+        return next(mine, Remedy(track=track, kind=kind, reason="not planned"))
+
+    def updates(self, track: str | None, kind: str) -> int:
+        """Optimiser steps of a remedy; 0 if it is empty."""
+        return self.remedy(track, kind).updates or 0
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """The plan in `path`. Errors: `UsageError` for a file that holds something else."""
-        return _record(cls, _json(path), path, lambda v: v | {"mix": tuple(_mix_entry(m) for m in v["mix"])})
+        return _record(cls, _json(path), path, _plan_parts)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"mix": [_without_none(m) for m in self.mix]}
+        return asdict(self) | {
+            "mix": [_without_none(m) for m in self.mix],
+            "remedies": [_without_none(r) for r in self.remedies],
+        }
 
     def write(self, path: Path) -> None:
         """Write the plan to `path` atomically."""
@@ -156,8 +243,9 @@ class GateLine:
 class RoundResult:
     """The result of a round: the gate's verdict, failure rates by capability, and the changed cases.
 
-    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids. hidden_…: of the
-    candidate on the prompts that nothing chases (`flywheel.signals.hidden`).
+    Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids; system: the
+    candidate, as `System.as_dict`; student: {verdict, reason, failure_rate} against its teacher, None without one.
+    hidden_…: of the candidate on the prompts that nothing chases (`flywheel.signals.hidden`).
     """
 
     round: int
@@ -176,6 +264,8 @@ class RoundResult:
     broken: tuple[str, ...]
     hidden_failure_rate: Mapping[str, float] = field(default_factory=dict)
     hidden_prompts: Mapping[str, int] = field(default_factory=dict)
+    system: Mapping[str, Any] | None = None
+    student: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -210,6 +300,15 @@ def _record(cls: type[Record], value: Any, where: object, parts: Callable[[Any],
     except (TypeError, KeyError, AttributeError) as error:
         names = ", ".join(f.name for f in fields(cls))
         raise UsageError(f"{where} is not a {cls.__name__} ({error!r}); it needs {names}: restore the file") from error
+
+
+def _plan_parts(value: Mapping[str, Any]) -> dict[str, Any]:
+    submitted = value.get("submitted")
+    return dict(value) | {
+        "mix": tuple(_mix_entry(m) for m in value["mix"]),
+        "remedies": tuple(Remedy(**_tuples(r)) for r in value.get("remedies", ())),
+        "submitted": Submission(**submitted) if submitted else None,
+    }
 
 
 def _shard_file(value: Mapping[str, Any]) -> ShardFile:

@@ -34,6 +34,7 @@ class Item:
     caption: str = ""
     task: str = "t2i"
     references: tuple[bytes, ...] = ()
+    given: str = ""  # the caption before `flywheel.core.text.clean`, where it is known
 
     @cached_property
     def header(self) -> Image.Image:

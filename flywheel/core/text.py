@@ -1,10 +1,13 @@
-"""Normal forms: two prompts, or two names, are the same where their normal forms are equal."""
+"""Text as it is meant, and normal forms: two prompts, or names, are the same where their normal forms are equal."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _WORD = re.compile(r'[\w"]+')
 
 
@@ -21,3 +24,18 @@ def person(name: str) -> str:
     """A person's name in NFKC and case folded, single spaces, without invisible characters: "Ada " is "ada"."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return " ".join("".join(c for c in folded if unicodedata.category(c) != "Cf").split())
+
+
+def clean(text: str) -> str:
+    """The text with HTML entities decoded, twice encoded ones too, and control characters removed.
+
+    Line ends and tabs stay, and so do joiners, which scripts and emoji need.
+    """
+    for _ in range(2):
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def faults(text: str) -> tuple[int, int]:
+    """Numbers of (HTML entities, control characters) that `clean` decodes and removes."""
+    return sum(html.unescape(e) != e for e in _ENTITY.findall(text)), len(_CONTROL.findall(text))

@@ -84,6 +84,10 @@ class Workspace:
         """A path below the root; nothing is created."""
         return self.root.joinpath(*parts)
 
+    def relative(self, path: Path) -> str:
+        """A path below the root as records keep it; a path elsewhere stays whole."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
     def round(self, number: int) -> RoundPlaces:
         """The files and folders of one round."""
         return RoundPlaces(self.root, number)
@@ -97,6 +101,11 @@ class Workspace:
     def held_out(self) -> Path:
         """Ids of the pictures that are kept out of training."""
         return self.path("suite", "held_out.json")
+
+    @property
+    def vectors(self) -> Path:
+        """Vectors of the pool's captions and pictures, by embedder; may be deleted at any time."""
+        return self.path("derived", "vectors")
 
     @property
     def report(self) -> Path:
@@ -189,6 +198,15 @@ class RoundPlaces:
     def checkpoint(self, arm: str) -> Path:
         """Folder of an arm's training run."""
         return self.root / "checkpoints" / self.arm(arm)
+
+    def system(self, arm: str) -> Path:
+        """What an arm draws with."""
+        return self.checkpoint(arm) / "system.json"
+
+    @property
+    def enhancer(self) -> Path:
+        """Folder of the prompt enhancer that the round trained."""
+        return self.root / "enhancers" / self.name
 
     def samples(self, arm: str) -> Path:
         """Folder of an arm's pictures of the held-out suite."""

@@ -72,8 +72,9 @@ class Plan:
     min_cases: int  # a capability with fewer open cases is not served
     samples: int  # remedy samples of one round, over all targets
     kept_share: float = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
-    retrieval_similarity: float = 0.6  # cosine between prompt and caption
-    tracks: tuple[str, ...] = ("pretraining", "rl")  # tracks that data serves; RL cases too until an RL recipe is set
+    retrieval_similarity: float = 0.6  # least cosine between prompt and caption
+    picture_similarity: float = 0.8  # least cosine between pictures
+    picture_text_similarity: float = 0.28  # least cosine between prompt and picture, where a CLIP is configured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +94,14 @@ class Review:
 
 @dataclass(frozen=True, kw_only=True)
 class Rewards:
-    """The rule that turns RL cases into reward weights and a prompt mix; see `flywheel.remedies.reward_policy`."""
+    """The RL run of a round, and the rule that turns RL cases into its reward weights and prompt mix.
 
-    recipe: str = "rl-tiny"  # RL recipe whose weights are replaced
-    prompts: int = 256  # prompts of the next RL run
+    See `flywheel.remedies.reward_policy`.
+    """
+
+    recipe: str | Mapping[str, Any] = "rl-tiny"  # RL recipe; as a table, `base` names it and further keys change it
+    updates: int = 0  # optimiser steps of a round's RL run; 0: RL cases wait, and the plan says so
+    prompts: int = 256  # prompts of the RL run
     floor: float = 0.2  # share of prompts and weight that is split evenly, so that no capability is forgotten
     focus: float = 0.6  # weight of a category's own rewards in its vector
     damping: float = 0.5  # factor for a reward whose rise made another capability worse
@@ -104,12 +109,31 @@ class Rewards:
 
 @dataclass(frozen=True, kw_only=True)
 class Enhancer:
-    """The prompt enhancer that attribution and sampling use."""
+    """The prompt enhancer: attribution tries it, systems may draw through it, rounds train it if it is a causal LM."""
 
     backend: str = "rules"  # rules | the folder or hub tag of a causal LM | http(s)://…/v1
     model: str = ""  # model of an endpoint
     key_variable: str = ""  # environment variable that holds the endpoint's key
+    draw: bool = False  # candidates draw through it from the first round; else once a round has trained one
     examples: int = 512  # reverse-engineered training examples per round
+    sft_steps: int = 100  # optimiser steps of a round's SFT of a causal LM; 0: it is not trained
+    grpo_steps: int = 20  # optimiser steps of the GRPO that follows
+    batch: int = 8  # rows per step; in GRPO, the rewrites of one prompt
+    lora: int = 16  # rank of the LoRA adapters; 0 trains all weights
+
+    @property
+    def trainable(self) -> bool:
+        """True for a causal LM: rules have no weights, and an endpoint's are elsewhere."""
+        return self.backend != "rules" and not self.backend.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distil:
+    """The few-step student of a round's candidate."""
+
+    recipe: str | Mapping[str, Any] = "dmd-tiny"  # as a table, `base` names it and further keys change it
+    updates: int = 0  # student updates; 0: rounds distil no student
+    prompts: int = 128  # captions of the pool to distil on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +165,7 @@ class Preset:
     review: Review
     rewards: Rewards
     enhancer: Enhancer
+    distil: Distil
     gate: Gate
 
 
@@ -152,8 +177,16 @@ _SECTIONS = {
     "review": Review,
     "rewards": Rewards,
     "enhancer": Enhancer,
+    "distil": Distil,
     "gate": Gate,
 }
+
+
+def recipe_of(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(base, changes) of a recipe that a preset names, alone or with changes."""
+    if isinstance(given, str):
+        return given, {}
+    return given["base"], {k: v for k, v in given.items() if k != "base"}
 
 
 def built_in() -> list[str]:

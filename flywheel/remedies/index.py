@@ -26,6 +26,7 @@ RECALL = 0.98  # of the 100 nearest, measured on vectors of the pool, that the v
 _TRAINING = 64  # vectors per list from which the centres are learned
 _TUNING = 256  # vectors on which recall is measured
 _CHUNK = 65_536  # vectors added at a time
+_SEPARATOR = "/"  # between a sample id and the digest of its content, in the files that keep vectors
 Embed = Callable[[Sequence[Any]], np.ndarray]
 
 
@@ -109,13 +110,13 @@ class VectorIndex:
         """Index rows of (sample_id, content).
 
         embed: embeds contents; None: MiniLM, for texts. folder: keeps the vectors of the embedder `name`, so that only
-        new samples are embedded.
+        samples that are new, or whose content is, are embedded.
         """
         embed = embed or embed_texts
         if folder is None:
             vectors = embed([content for _, content in rows])
             return cls(tuple(i for i, _ in rows), build(vectors), embed)
-        known = dict(rows)
+        known = {f"{i}{_SEPARATOR}{digest(content)[:16]}": content for i, content in rows}
         place = folder / name
         parts = list(_parts(place))
         stored = {i for ids, _ in parts for i in ids}
@@ -125,7 +126,7 @@ class VectorIndex:
             parts.append(([i for i, _ in batch], embed([c for _, c in batch])))
             _keep(place, *parts[-1])
         kept = [(ids, vectors, np.array([i in known for i in ids], dtype=bool)) for ids, vectors in parts]
-        ids = tuple(i for names, _, wanted in kept for i, ok in zip(names, wanted) if ok)
+        ids = tuple(i.split(_SEPARATOR)[0] for names, _, wanted in kept for i, ok in zip(names, wanted) if ok)
         return cls(ids, build([vectors[wanted] for _, vectors, wanted in kept]), embed)
 
     def search(self, queries: Sequence[Any], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,28 +177,6 @@ def embed_texts(texts: Sequence[str]) -> np.ndarray:
 
     encoder = cast(MiniLM, load_condition_encoder("minilm"))
     return np.ascontiguousarray(encoder.embed(list(texts)), dtype=np.float32)
-
-
-def image_embedder(model: str, pretrained: str) -> Embed:
-    """An embedder of encoded images: the CLIP of curation's scorer. Errors: `UsageError` without its weights."""
-    from curation.scorers import Unavailable, load
-    from flywheel.core.errors import UsageError
-    from flywheel.core.scorer import Item
-
-    try:
-        clip = load("clip", model=model, pretrained=pretrained)
-    except Unavailable as error:
-        raise UsageError(f"images cannot be indexed: {error}") from error
-
-    def embed(images: Sequence[bytes]) -> np.ndarray:
-        vectors = []
-        for row in clip.score([Item(image=i) for i in images]):
-            if isinstance(row, Exception):
-                raise row
-            vectors.append(row["embedding"])
-        return np.array(vectors, dtype=np.float32)
-
-    return embed
 
 
 def _parts(place: Path) -> Iterable[tuple[list[str], np.ndarray]]:

@@ -13,9 +13,11 @@ from typing import Any
 from curation.synthesis import draw, generators
 from flywheel.cases.events import Case
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_bytes
+from flywheel.core.files import digest, write_bytes
+from flywheel.core.records import Manifest
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.held_out import HeldOut
+from flywheel.remedies.retrieval import captions, rows_of
 from flywheel.signals.suite import Prompt, write_rows
 
 
@@ -115,3 +117,28 @@ def write_prompts(
         counts[capability] = len(prompts)
     write_rows(path, rows)
     return counts
+
+
+def pool_prompts(manifest: Path, path: Path, count: int, held_out: HeldOut, *, seed: int) -> Path:
+    """Write up to `count` prompts of the pool without checks as a suite file: half are edits, if there are as many.
+
+    Samples are chosen by a keyed hash of their id, in the smallest bucket; reference pictures are written beside the
+    file. No prompt says or nearly says a held-out one.
+    """
+    side = min(f.bucket for f in Manifest.read(manifest).files)
+    named = {"t2i": captions(manifest, side, "t2i"), "ti2i": captions(manifest, side, "ti2i")}
+    edits = min(count // 2, len(named["ti2i"]))
+    rows: list[dict[str, Any]] = []
+    for task, wanted in (("ti2i", edits), ("t2i", count - edits)):
+        texts = dict(named[task])
+        order = sorted(texts, key=lambda i: digest(seed, "distil", i))
+        chosen = list(itertools.islice((i for i in order if texts[i] and not held_out.near(texts[i])), wanted))
+        pictures = rows_of(manifest, chosen, side) if task == "ti2i" else {}
+        for identity in chosen:
+            shown = pictures[identity]["references"] if pictures else []
+            names = [f"references/{identity[:16]}-{number}.png" for number in range(len(shown))]
+            for name, reference in zip(names, shown):
+                write_bytes(path.parent / name, reference)
+            row = {"prompt_id": f"pool-{identity[:16]}", "prompt": texts[identity], "task": task}
+            rows.append(row | {"references": names, "checks": []})
+    return write_rows(path, rows)

@@ -13,6 +13,7 @@ this rule is ours. With V rewards, K capabilities, C open RL cases, and the sett
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from flywheel.cases.events import Case
 from flywheel.core.files import file_digest, write_bytes, write_json
-from flywheel.presets import Rewards
+from flywheel.presets import Rewards, recipe_of
 from flywheel.remedies.held_out import HeldOut
 from flywheel.signals.suite import Prompt, write_rows
 
@@ -86,7 +87,7 @@ def write(
     folder: Path,
     rule: Mapping[str, Any],
     *,
-    base: str,
+    recipe: str | Mapping[str, Any],
     pins: Mapping[str, Any],
     suite: Sequence[Prompt],
     retrieved: Callable[[str, int], Sequence[str]],
@@ -94,7 +95,7 @@ def write(
 ) -> Path:
     """Write the inputs of an RL run; returns the path of `rewards.json`: the rule's outcome, `pins`, and file digests.
 
-    Beside it are `recipe.toml` (the recipe `base` with weights by category) and `prompts.jsonl` (in the suite's form,
+    Beside it are `recipe.toml` (the preset's recipe with weights by category) and `prompts.jsonl` (in the suite's form,
     checks of the prompt's own capability first). retrieved(capability, count): captions of the pool near the cases, for
     capabilities without a generator. No prompt says or nearly says an evaluation prompt. Finished work is kept.
     """
@@ -108,10 +109,10 @@ def write(
             log.append(f"{capability}: {len(prompts)} of {count} prompts found: no more whose picture can be judged")
         rows += prompts
     suite_file = write_rows(folder / "prompts.jsonl", rows)
-    recipe = folder / "recipe.toml"
-    write_bytes(recipe, recipe_toml(base, rule).encode())
+    recipe_file = folder / "recipe.toml"
+    write_bytes(recipe_file, recipe_toml(recipe, rule).encode())
     named = {"prompts": suite_file.name, "prompts_sha256": file_digest(suite_file)}
-    named |= {"recipe": recipe.name, "recipe_sha256": file_digest(recipe)}
+    named |= {"recipe": recipe_file.name, "recipe_sha256": file_digest(recipe_file)}
     write_json(path, {**pins, **rule, **named, "log": log})
     return path
 
@@ -138,12 +139,19 @@ def _prompts(
             yield prompt_row(capability, number, caption, "t2i", checks)
 
 
-def recipe_toml(base: str, rule: Mapping[str, Any]) -> str:
-    """The weights as an RL recipe file: one table per category, and one for all others."""
-    lines = [f'base = "{base}"', ""]
+def recipe_toml(recipe: str | Mapping[str, Any], rule: Mapping[str, Any]) -> str:
+    """The recipe with the weights as a file: one table per category, and one for all others."""
+    base, changes = recipe_of(recipe)
+    lines = [f'base = "{base}"', *(f"{k} = {_toml(v)}" for k, v in changes.items()), ""]
     for category, weights in {EVERY: rule["weights"], **rule["categories"]}.items():
         lines += [f'[weights."{category}"]', *(f"{reward} = {weight:.6f}" for reward, weight in weights.items()), ""]
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value)
 
 
 def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Remedies for the tracks that data does not serve: inputs of an RL run, and of the prompt enhancer's training."""
+"""Inputs of the tracks that data does not serve: an RL run's rewards and prompts, the enhancer's training set."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from flywheel.signals.results import load_signals
 
 
 def advise(run: Context, plan: RoundPlan) -> None:
-    """Write the inputs of the next RL run and of the enhancer's next training, for the open cases on their tracks.
+    """Write the inputs of the round's RL run and enhancer training, for the cases that the plan serves by them.
 
-    Finished work is left as it is.
+    Where the plan leaves one out, they are for all open cases on its track: to train by hand. Finished work is kept.
     """
     folder = run.workspace.round(plan.round).remedies
-    cases = [c for c in load_cases(run.workspace).values() if c.is_open]
-    rl = [c for c in cases if c.track == "rl"]
-    prompts = [c for c in cases if c.track == "prompt_enhancement"]
+    known_cases = load_cases(run.workspace)
+
+    def cases_of(track: str, kind: str) -> list[Case]:
+        served = [known_cases[c] for c in plan.remedy(track, kind).case_ids]
+        return served or [c for c in known_cases.values() if c.is_open and c.track == track]
+
+    rl, prompts = cases_of("rl", "grpo"), cases_of("prompt_enhancement", "sft")
     known = captions(run.manifest(plan)) if rl or prompts else []
     if rl and not (folder / "rl" / "rewards.json").exists():
         _advise_rl(run, plan, rl, known)
@@ -61,7 +65,9 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
         regressed=[line.check for line in result.gate if line.outcome == "regression"],
     )
     texts = dict(known)
-    index = cache(lambda: CaptionIndex.build(known))  # needed only for capabilities without a generator
+    index = cache(
+        lambda: CaptionIndex.build(known, folder=run.workspace.vectors)
+    )  # needed only for capabilities without a generator
 
     def retrieved(capability: str, count: int) -> list[str]:
         own = [c for c in cases if c.capability == capability]
@@ -71,7 +77,7 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
     reward_policy.write(
         run.workspace.round(plan.round).remedies / "rl",
         rule,
-        base=run.preset.rewards.recipe,
+        recipe=run.preset.rewards.recipe,
         pins={k: getattr(plan, k) for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")},
         suite=run.held_out,
         retrieved=retrieved,

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import psutil
 
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
-from flywheel.core.records import RoundPlan
+from flywheel.core.records import Remedy, RoundPlan
 from flywheel.core.workspace import Workspace
 
 Units = int | Callable[[Any], int]
@@ -118,29 +119,59 @@ def estimate(
     known: `rates`; images: of one evaluation; reviews: per sample, 0 for unattended runs. Hours are None while a step
     has no measured rate; `unmeasured` lists those steps.
     """
-    arms = 2 if plan.targets else 1
+    trained = 2 if plan.requests else 1
+    drawn = trained + bool(plan.steps and plan.updates("rl", "grpo")) + bool(plan.updates(None, "distil"))
     samples = sum(m.samples or 0 for m in plan.mix)
     units = {
+        **{step: n for remedy in plan.remedies for step, n in units_of(remedy).items()},
         "collect": samples,
-        "train": plan.steps * arms,
-        "evaluate": images * arms,
+        "train": plan.steps * trained,
+        "evaluate": images * drawn,
         "route": plan.cases_open,
     }
-    needed = {step: n for step, n in units.items() if n}
-    unmeasured = sorted(needed.keys() - known.keys())
-    hours = {
-        key: None if unmeasured else sum(n * known[step][key] for step, n in needed.items()) / 3600
-        for key in ("cpu", "gpu", "wall")
-    }
+    unmeasured = sorted(step for step, n in units.items() if n and step not in known)
     return {
         "samples": samples,
         "optimiser_steps": units["train"],
-        "images": images * arms,
-        "cpu_hours": hours["cpu"],
-        "gpu_hours": hours["gpu"],
-        "wall_hours": hours["wall"],
+        "images": images * drawn,
+        **_hours(units, known),
         "review_minutes": samples * reviews * review_seconds / 60,
         "unmeasured": unmeasured,
+    }
+
+
+def listed(plan: RoundPlan, known: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The plan's steps by track, in their order, each with its reason and its hours at the measured rates."""
+    rows = []
+    for remedy in plan.remedies:
+        values = {k: v for k, v in asdict(remedy).items() if v is not None and k != "case_ids"}
+        units = units_of(remedy)
+        if "train" in units and plan.requests:
+            units["train"] *= 2  # the control trains as long
+        rows.append({"track": remedy.track, **values, "cost": _hours(units, known)})
+    return rows
+
+
+def units_of(remedy: Remedy) -> dict[str, int]:
+    """{step of the run: units that the remedy gives it}."""
+    updates = remedy.updates or 0
+    names = {
+        ("pretraining", "data"): {"collect": remedy.samples or 0, "train": updates},
+        ("rl", "grpo"): {"reinforce": updates},
+        ("prompt_enhancement", "sft"): {"fine_tune": updates},
+        ("prompt_enhancement", "grpo"): {"reinforce_enhancer": updates},
+        (None, "distil"): {"distil": updates},
+    }
+    return names.get((remedy.track, remedy.kind), {})
+
+
+def _hours(units: Mapping[str, int], known: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """{"cpu_hours", "gpu_hours", "wall_hours"} of these units; None while a step has no measured rate."""
+    needed = {step: n for step, n in units.items() if n}
+    measured = needed.keys() <= known.keys()
+    return {
+        f"{key}_hours": sum(n * known[step][key] for step, n in needed.items()) / 3600 if measured else None
+        for key in ("cpu", "gpu", "wall")
     }
 
 

@@ -17,8 +17,8 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
-from flywheel.rounds import lease, steps
-from flywheel.rounds.costs import estimate, rates
+from flywheel.rounds import lease, steps, systems
+from flywheel.rounds.costs import estimate, listed, rates
 from flywheel.rounds.promotion import load_history
 from flywheel.signals.results import failure_rates, load_results, passes
 
@@ -33,7 +33,9 @@ def next_round(workspace: Workspace) -> int:
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "cost", "pinned"}: the next round's plan, and its cost at the measured rates. `pin`: write the plan.
+    """{"plan", "steps", "cost", "pinned"}: the next round's plan, its steps by track, and its cost at measured rates.
+
+    pin: write the plan.
 
     Errors: `UsageError` before the first curation, and if a plan has to be written while a run is working.
     """
@@ -50,16 +52,16 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
             plan = steps.plan(context, number, snapshot)
     else:
         plan = steps.propose(context, number, snapshot)
-    review = context.preset.review
+    review, known = context.preset.review, rates(Ledger(workspace, "costs").rows())
     unattended = job.auto_approve or review.auto_approve
     cost = estimate(
         plan,
-        rates(Ledger(workspace, "costs").rows()),
+        known,
         images=context.images,
         review_seconds=review.seconds,
         reviews=0 if unattended else review.reviews,
     )
-    return {"plan": plan.as_dict(), "cost": cost, "pinned": path.exists()}
+    return {"plan": plan.as_dict(), "steps": listed(plan, known), "cost": cost, "pinned": path.exists()}
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "running": run and {k: run[k] for k in ("host", "pid", "at")},
         "last_step": {k: costs[-1][k] for k in ("round", "step", "at")} if costs else None,
         "incumbent": history[-1].checkpoint if history else None,
+        "system": systems.read(workspace, history[-1].round).as_dict() if history else None,
         "promoted": [p.round for p in history],
         "next_round": number,
         "planned": workspace.round(number).plan.exists(),

@@ -1,14 +1,30 @@
-"""The plan of a round: routed cases become data quotas, each with its reason. Pure."""
+"""The plan of a round: a case's track decides its remedy, and each remedy gets its quota and its reason. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from flywheel.cases.events import Case
-from flywheel.core.records import BASE, MixEntry, Pins, RoundPlan
+from flywheel.core.records import BASE, MixEntry, Pins, Remedy, RoundPlan
 from flywheel.presets import Preset
+
+LEAST = 0.25  # weight of a case where the pool is just sparse enough for more data; where it is empty, 1
+ASKED = "look at the pictures, then reject the check or the case, or send it to another track"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the plan depends on beside cases and settings.
+
+    density: {case id: percentile of the pool's own density around its prompt}; judged: capabilities for which prompts
+    with checks can be made; unseen: the snapshot has data that the incumbent was not trained on.
+    """
+
+    density: Mapping[str, float] = field(default_factory=dict)
+    judged: Collection[str] = ()
+    unseen: bool = False
 
 
 def make_plan(
@@ -18,52 +34,187 @@ def make_plan(
     *,
     round_: int,
     preset: Preset,
+    known: Known = Known(),
+    incumbent_round: int | None = None,
 ) -> RoundPlan:
-    """What the round trains on, for how long and why, given the open cases.
+    """What the round does, for how long and why, given the open cases.
 
     earlier: plans of the promoted rounds that lead to the incumbent. Their remedy data keeps `kept_share` of the rows,
     in proportion to the shares that it had, so that a round does not forget earlier repairs. Of the rest, the
-    capabilities with most open cases on the served tracks share `remedy_share` in proportion to their cases, and the
-    base pool gets what is left.
+    pre-training capabilities with most cases in sparse parts of the pool share `remedy_share` in proportion to their
+    scarcity, and the base pool gets what is left.
     """
-    settings, incumbent = preset.plan, pins.incumbent
-    served = [c for c in cases if c.track in settings.tracks]
-    waiting = Counter(c.track or "unrouted" for c in cases if c.track not in settings.tracks)
-    ranked = sorted(Counter(c.capability for c in served).items(), key=lambda item: (-item[1], item[0]))
-    targets = [(c, n) for c, n in ranked if n >= settings.min_cases][: settings.max_targets] if incumbent else []
-    remedies = [(p.round, m) for p in earlier for m in p.requests]
-    before = sum(m.share for _, m in remedies)
-    kept = [
-        MixEntry(
-            slice=m.slice,
-            round=number,
-            share=round(settings.kept_share * m.share / before, 6),
-            reason=f"keeps what round {number} repaired",
-        )
-        for number, m in remedies
-    ]
-    total, free = sum(n for _, n in targets), 1 - sum(m.share for m in kept)
-    routed = sorted(Counter((c.capability, c.track) for c in served).items())
-    mix = [
-        MixEntry(
-            slice=capability,
-            share=round(free * settings.remedy_share * n / total, 6),
-            samples=round(settings.samples * n / total),
-            cases=n,
-            reason=f"{n} open cases: " + ", ".join(f"{m} routed to {t}" for (c, t), m in routed if c == capability),
-        )
-        for capability, n in targets
-    ]
-    base = round(1 - sum(m.share for m in [*kept, *mix]), 6)
-    why = "keeps what the model can do" if mix else "no open case on a served track: the whole pool"
+    of = {track: [c for c in cases if c.track == track] for track in {c.track for c in cases}}
+    trained = pins.incumbent is not None
+    rl = _rl(of.get("rl", []), preset, known, trained)
+    sft, grpo = _enhancer(of.get("prompt_enhancement", []), preset, trained)
+    human = of.get("human", [])
+    asked = f"{len(human)} open cases: {ASKED}" if human else "no open case needs a person"
+    review = _serving(Remedy(track="human", kind="review", samples=len(human), reason=asked), human)
+    others = bool(rl.updates or sft.updates)
+    mix, data = _data(of.get("pretraining", []), earlier, preset, known, trained, others=others)
+    remedies = (data, rl, sft, grpo, review, _distil(preset))
+    served = {c for r in (data, rl, sft) for c in r.case_ids}
+    waiting = Counter(c.track or "unrouted" for c in cases if c.case_id not in served)
     return RoundPlan(
         **{f.name: getattr(pins, f.name) for f in fields(Pins)},
         round=round_,
         recipe=dict(preset.training.recipe),
-        steps=preset.training.round_steps if incumbent else preset.training.base_steps,
-        targets=tuple(c for c, _ in targets),
-        cases=tuple(sorted(c.case_id for c in served if c.capability in dict(targets))),
+        steps=data.updates or 0,
+        targets=tuple(dict.fromkeys(t for r in (data, rl, sft) for t in r.targets)),
+        cases=tuple(sorted(served)),
         cases_open=len(cases),
         waiting=dict(sorted(waiting.items())),
-        mix=(MixEntry(slice=BASE, share=base, reason=why), *kept, *mix),
+        mix=mix,
+        remedies=remedies,
+        incumbent_round=incumbent_round,
     )
+
+
+def _data(
+    cases: Sequence[Case],
+    earlier: Sequence[RoundPlan],
+    preset: Preset,
+    known: Known,
+    trained: bool,
+    *,
+    others: bool,
+) -> tuple[tuple[MixEntry, ...], Remedy]:
+    """The mix of the data phase, and the remedy of the pre-training track; others: another remedy trains."""
+    settings = preset.plan
+    scarcity: dict[str, float] = {}
+    for c in cases:
+        near = known.density.get(c.case_id, 0.0)
+        weight = max(LEAST, 1 - near / preset.attribution.sparse_percentile)
+        scarcity[c.capability] = scarcity.get(c.capability, 0.0) + weight
+    targets = _targets(cases, preset, scarcity) if trained else []
+    if trained and not targets and not known.unseen and others:
+        why = f"{_few(cases, preset)}, and the incumbent has seen the whole pool: the data phase is empty"
+        return (), Remedy(track="pretraining", kind="data", samples=0, updates=0, reason=why)
+    kept = _kept(earlier, settings.kept_share)
+    total, free = sum(scarcity[c] for c in targets), 1 - sum(m.share for m in kept)
+    mix = []
+    for capability in targets:
+        own = [c for c in cases if c.capability == capability]
+        densities = [known.density[c.case_id] for c in own if c.case_id in known.density]
+        mean = sum(densities) / max(1, len(densities))
+        dense = f", where the pool's density is at percentile {mean:.0f}" if densities else ""
+        mix.append(
+            MixEntry(
+                slice=capability,
+                share=round(free * settings.remedy_share * scarcity[capability] / total, 6),
+                samples=round(settings.samples * scarcity[capability] / total),
+                cases=len(own),
+                reason=f"{len(own)} open cases: {len(own)} routed to pretraining{dense}",
+            )
+        )
+    base = round(1 - sum(m.share for m in [*kept, *mix]), 6)
+    why = "keeps what the model can do" if mix else "no open case on the pre-training track: the whole pool"
+    steps = preset.training.round_steps if trained else preset.training.base_steps
+    served = [c for c in cases if c.capability in targets]
+    reason = "; ".join(f"{m.slice}: {m.reason}" for m in mix) or (
+        f"{_few(cases, preset)}: trains on the whole pool" if trained else "no incumbent yet: trains the first one"
+    )
+    remedy = Remedy(
+        track="pretraining",
+        kind="data",
+        samples=sum(m.samples or 0 for m in mix),
+        updates=steps,
+        targets=tuple(targets),
+        reason=reason,
+    )
+    return (MixEntry(slice=BASE, share=base, reason=why), *kept, *mix), _serving(remedy, served)
+
+
+def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
+    """The remedies of earlier promoted rounds, which share `share`."""
+    remedies = [(p.round, m) for p in earlier for m in p.requests]
+    before = sum(m.share for _, m in remedies)
+    return [
+        MixEntry(
+            slice=m.slice,
+            round=number,
+            share=round(share * m.share / before, 6),
+            reason=f"keeps what round {number} repaired",
+        )
+        for number, m in remedies
+    ]
+
+
+def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> Remedy:
+    """The remedy of the RL track."""
+    empty = Remedy(track="rl", kind="grpo", prompts=0, updates=0, reason="")
+    able = [c for c in cases if c.capability in known.judged]
+    targets = _targets(able, preset)
+    if not trained:
+        return replace(empty, reason="no incumbent yet: there is no case to serve")
+    if not cases:
+        return replace(empty, reason="no open case on the track")
+    if not preset.rewards.updates:
+        return replace(empty, reason=f"left out by the preset (rewards.updates = 0): {len(cases)} open cases wait")
+    if not able:
+        names = ", ".join(sorted({c.capability for c in cases}))
+        return replace(empty, reason=f"not available: no prompts whose pictures can be judged for {names}")
+    if not targets:
+        return replace(empty, reason=_few(able, preset))
+    served = [c for c in able if c.capability in targets]
+    counts = Counter(c.capability for c in served)
+    why = "; ".join(f"{t}: {counts[t]} open cases that some seeds pass" for t in targets)
+    prompts, updates = preset.rewards.prompts, preset.rewards.updates
+    return _serving(replace(empty, prompts=prompts, updates=updates, targets=tuple(targets), reason=why), served)
+
+
+def _enhancer(cases: Sequence[Case], preset: Preset, trained: bool) -> tuple[Remedy, Remedy]:
+    """SFT, then GRPO of the enhancer: the remedies of the prompt-enhancement track."""
+    settings, waiting = preset.enhancer, f"{len(cases)} open cases wait"
+    sft = Remedy(track="prompt_enhancement", kind="sft", prompts=0, updates=0, reason="")
+    why = ""
+    if not trained:
+        why = "no incumbent yet: there is no case to serve"
+    elif not cases:
+        why = "no open case on the track"
+    elif not settings.trainable:
+        through = "to pass through it" if settings.draw else "and pass through it only with enhancer.draw"
+        why = f"not available: no enhancer model, the backend is {settings.backend}; {waiting} {through}"
+    elif not settings.sft_steps:
+        why = f"left out by the preset (enhancer.sft_steps = 0): {waiting}"
+    if why:
+        return replace(sft, reason=why), replace(sft, kind="grpo", reason=why)
+    about = f"{len(cases)} open cases that pass with a better prompt"
+    targets = tuple(sorted({c.capability for c in cases}))
+    sft = _serving(replace(sft, prompts=settings.examples, updates=settings.sft_steps, targets=targets), cases)
+    after = f"{about}: rewards the rewrites of the model that SFT has trained"
+    none = "left out by the preset (enhancer.grpo_steps = 0)"
+    grpo = replace(
+        sft,
+        kind="grpo",
+        prompts=settings.examples if settings.grpo_steps else 0,
+        updates=settings.grpo_steps,
+        reason=after if settings.grpo_steps else none,
+    )
+    return replace(sft, reason=f"{about}: trains {settings.backend}"), grpo
+
+
+def _distil(preset: Preset) -> Remedy:
+    settings = preset.distil
+    if not settings.updates:
+        return Remedy(kind="distil", updates=0, reason="left out by the preset (distil.updates = 0)")
+    why = "the preset asks for a student, judged against the candidate that it is distilled from"
+    return Remedy(kind="distil", prompts=settings.prompts, updates=settings.updates, reason=why)
+
+
+def _targets(cases: Sequence[Case], preset: Preset, weight: Mapping[str, float] | None = None) -> list[str]:
+    """Capabilities with enough cases, those with most weight (default: cases) first, as many as a round serves."""
+    counts = Counter(c.capability for c in cases)
+    ranked = sorted(counts, key=lambda c: (-(weight or counts)[c], c))
+    return [c for c in ranked if counts[c] >= preset.plan.min_cases][: preset.plan.max_targets]
+
+
+def _few(cases: Sequence[Case], preset: Preset) -> str:
+    few = f"no capability has {preset.plan.min_cases} open cases on the track, which has {len(cases)}"
+    return few if cases else "no open case on the track"
+
+
+def _serving(remedy: Remedy, cases: Sequence[Case]) -> Remedy:
+    """The remedy with the cases that it serves."""
+    return replace(remedy, cases=len(cases), case_ids=tuple(sorted(c.case_id for c in cases)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from flywheel.cases.attribution import affordable, batches, probe
@@ -15,10 +14,12 @@ from flywheel.cases.prompts import case_prompts, questions
 from flywheel.cases.stored import gather, routed
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
+from flywheel.rounds import systems
 from flywheel.signals.evaluation import Verifiers, evaluate
 from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
@@ -30,23 +31,30 @@ PATIENCE = 3  # rounds of experiments after which a case that is still unsure go
 def evaluate_cases(
     workspace: Workspace,
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     *,
     round_: int,
     preset: Preset,
     seed: int,
     progress: Callable[..., None] | None = None,
 ) -> None:
-    """Sample and judge the prompts of open, routed cases that the suite does not judge, with the promoted candidate.
+    """Sample and judge the prompts of open, routed cases that the suite does not judge, with the promoted system.
 
     The gate never reads these results. The budget of attribution bounds their number, those opened first come first.
     """
     cases = [c for c in load_cases(workspace).values() if c.is_open and c.track not in (None, "unsure")]
     prompts = case_prompts(workspace, cases, suite, preset.evaluation).prompts[: preset.attribution.budget or None]
     if prompts:
-        settings = preset.evaluation
         evaluate(
-            workspace, prompts, checkpoint, round_=round_, arm=CASES, settings=settings, seed=seed, progress=progress
+            workspace,
+            prompts,
+            workspace.path(system.checkpoint),
+            round_=round_,
+            arm=CASES,
+            settings=systems.evaluation(system, preset.evaluation),
+            rewritten=systems.rewritten(workspace, system, prompts, workspace.round(round_).samples(CASES)),
+            seed=seed,
+            progress=progress,
         )
 
 
@@ -65,7 +73,7 @@ def record_detected(workspace: Workspace, round_: int) -> None:
 def route(
     workspace: Workspace,
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -75,7 +83,7 @@ def route(
 ) -> None:
     """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
 
-    captions: returns (sample_id, caption) of the pool; called only if prompts are probed.
+    system: draws the probes; captions: returns (sample_id, caption) of the pool, called only if prompts are probed.
     """
     ledger = Ledger(workspace, "case_events")
     if not ledger.has(f"route/{round_}"):
@@ -86,7 +94,7 @@ def route(
             workspace,
             [c for c in unrouted if c.track in (None, "unsure")],
             asked.with_suite(suite),
-            checkpoint,
+            system,
             captions,
             round_=round_,
             preset=preset,
@@ -98,9 +106,8 @@ def route(
         for_people = _for_people(workspace, unrouted, events, asked.unjudged)
         evidence = questions(workspace, for_people, unrouted)
         rows = [e for e in events if e["case_id"] not in for_people]
-        rows += [
-            event(c, round_, "routed", evidence[i], track="human") for c in unrouted if (i := c.case_id) in evidence
-        ]
+        asked_of = [c for c in unrouted if c.case_id in evidence]
+        rows += [event(c, round_, "routed", evidence[c.case_id], track="human") for c in asked_of]
         ledger.append(rows, key=f"route/{round_}")
 
 
@@ -134,7 +141,7 @@ def experiment(
     workspace: Workspace,
     cases: Sequence[Case],
     suite: Sequence[Prompt],
-    checkpoint: Path,
+    system: System,
     captions: Callable[[], Sequence[tuple[str, str]]],
     *,
     round_: int,
@@ -160,22 +167,24 @@ def experiment(
         if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
     }
     if pending:
-        index, by = CaptionIndex.build(captions()), Verifiers.of(workspace, preset.evaluation)
+        index, by = CaptionIndex.build(captions(), folder=workspace.vectors), Verifiers.of(workspace, preset.evaluation)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
+        drawn = systems.rewriter(workspace, system)
     folder = workspace.round(round_).probes
     shared = {
         "round": round_,
-        "checkpoint": str(checkpoint.relative_to(workspace.root)),
+        "checkpoint": system.checkpoint,
         "folder": str(folder.relative_to(workspace.root)),
     }
     for key, batch in pending.items():
         rows = probe(
             batch,
-            checkpoint,
+            workspace.path(system.checkpoint),
             folder,
             enhance=enhance,
+            drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
-            evaluation=preset.evaluation,
+            evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
             by=by,

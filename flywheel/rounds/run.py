@@ -1,4 +1,5 @@
-"""A run on one page: ingest → suite → curate → rounds of (plan → remedy → train → evaluate → gate → route).
+"""A run on one page: ingest → suite → curate → rounds of (plan → data → RL → enhancer → distil → evaluate → gate →
+route).
 
 Every step is idempotent and skips finished work: to resume a killed run, run it again.
 """
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress
-from flywheel.core.records import GateLine, RoundResult
+from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
-from flywheel.rounds import steps
+from flywheel.rounds import steps, systems, tracks
 from flywheel.rounds.advice import advise
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
@@ -39,11 +40,14 @@ Step = Callable[..., Any]
 class RoundSummary:
     """A round's verdict, failure rates by capability (shares in [0, 1]), gate lines and changed cases.
 
+    system: what the gate judged; other_failure_rates: of the further arms: `data`, the candidate before its RL, and
+    `student`, which was distilled from it; student: the gate's judgement of the student.
     hidden_failure_rate: on the prompts that nothing chases; far above `failure_rate`, the suite is fitted.
     """
 
     round: int
     verdict: str
+    system: Mapping[str, Any]
     failure_rate: Mapping[str, float]
     control_failure_rate: Mapping[str, float]
     hidden_failure_rate: Mapping[str, float]
@@ -51,6 +55,8 @@ class RoundSummary:
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
     gate: tuple[GateLine, ...]
+    other_failure_rates: Mapping[str, Mapping[str, float]]
+    student: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,24 +172,52 @@ def validate(job: Job) -> None:
 
 
 def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> None:
-    """One round: plan for the open cases, remedy, train and evaluate the candidate, gate, route the failures."""
+    """One round: plan for the open cases, remedy them track by track, evaluate the candidate, gate, route the failures.
+
+    Every phase may be empty: the plan says why. A submitted candidate is only evaluated and gated.
+    """
 
     def step(label: str, function: Step, *args: Any, units: Units = 0) -> Any:
         return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
 
     plan = step("plan", steps.plan, number, snapshot)
-    if plan.targets:
+    arms = {"candidate": context.workspace.path(plan.submitted.checkpoint)} if plan.submitted else {}
+    student: Path | None = None
+    enhancer: Path | None = None
+    if not plan.submitted:
+        if plan.incumbent:
+            arms["candidate"] = context.workspace.path(plan.incumbent)
+            step("advise", advise, plan)
+        arms |= data_phase(context, plan, step)
+    if updates := plan.updates("rl", "grpo"):
+        before = arms["candidate"]
+        arms["candidate"] = step("reinforce", tracks.reinforce, plan, before, units=updates)
+        if plan.steps and arms["candidate"] != before:
+            arms["data"] = before  # what the data phase alone would have given
+    if updates := plan.updates("prompt_enhancement", "sft"):
+        enhancer = step("fine-tune the enhancer", tracks.fine_tune, plan, units=updates)
+    if enhancer and (updates := plan.updates("prompt_enhancement", "grpo")):
+        inputs = (plan, enhancer, arms["candidate"])
+        enhancer = step("reinforce the enhancer", tracks.reinforce_enhancer, *inputs, units=updates)
+    if updates := plan.updates(None, "distil"):
+        student = step("distil", tracks.distil, plan, arms["candidate"], units=updates)
+    drawn = step("assemble", tracks.assemble, plan, arms, enhancer, student)
+    for arm, system in drawn.items():
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=context.images)
+    step("gate", steps.gate, plan, drawn["candidate"])
+    step("route", steps.route, plan, units=int)
+
+
+def data_phase(context: steps.Context, plan: RoundPlan, step: Step) -> dict[str, Path]:
+    """Collect and review the plan's samples, then train; returns {arm: checkpoint}, nothing if the phase is empty."""
+    if plan.requests:
         step("collect", steps.collect, plan, units=sum(m.samples or 0 for m in plan.mix))
         step("review", steps.review, plan)
         step("shard", steps.shard, plan)
-    if plan.incumbent:
-        step("advise", advise, plan)
-    arms = ("candidate", "control") if plan.targets else ("candidate",)
-    trained = step(f"train {' and '.join(arms)}", steps.train, plan, units=plan.steps * len(arms))
-    for arm, checkpoint in trained.items():
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, checkpoint, units=context.images)
-    step("gate", steps.gate, plan, trained["candidate"])
-    step("route", steps.route, plan, units=int)
+    if not plan.steps:
+        return {}
+    arms = ("candidate", "control") if plan.requests else ("candidate",)
+    return step(f"train {' and '.join(arms)}", steps.train, plan, units=plan.steps * len(arms))
 
 
 def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
@@ -237,9 +271,11 @@ def summarise(workspace: Workspace, seconds: float) -> Summary:
 
 def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSummary:
     result = RoundResult.read(workspace.round(number).result)
+    others = {arm: failure_rates(load_results(workspace, number, arm)) for arm in ("data", "student")}
     return RoundSummary(
         round=number,
         verdict=verdict,
+        system=result.system or systems.read(workspace, number).as_dict(),
         failure_rate=failure_rates(load_results(workspace, number, "candidate")),
         control_failure_rate=failure_rates(load_results(workspace, number, "control")),
         hidden_failure_rate=result.hidden_failure_rate,
@@ -247,4 +283,6 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
         fixed=result.fixed,
         broken=result.broken,
         gate=result.gate,
+        other_failure_rates={arm: rates for arm, rates in others.items() if rates},
+        student=result.student,
     )

@@ -1,4 +1,4 @@
-"""Sample pictures of one prompt from a checkpoint, one per seed: PNG files and a grid of them."""
+"""Sample pictures of one prompt from a system or a checkpoint, one per seed: PNG files and a grid of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, write_bytes
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 
 
@@ -18,6 +19,15 @@ def promoted_checkpoint(workspace: Workspace) -> Path:
     from flywheel.rounds.promotion import require_incumbent
 
     return workspace.path(require_incumbent(workspace).checkpoint)
+
+
+def promoted_system(workspace: Workspace, *, student: bool = False) -> System:
+    """The system in service, or its student. Errors: `UsageError` if there is none."""
+    from flywheel.rounds import systems
+    from flywheel.rounds.promotion import require_incumbent
+
+    system = systems.read(workspace, require_incumbent(workspace).round)
+    return systems.student_of(workspace, system) if student else system
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flywheel.cases.events import Case, case_id, event, load_cases
+from flywheel.cases.fold import connect
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.image import decode
@@ -19,7 +21,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
-from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult
+from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
@@ -27,12 +29,12 @@ from flywheel.remedies import data
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
 from flywheel.rounds import gate as gates
-from flywheel.rounds import promotion, routing
+from flywheel.rounds import promotion, routing, systems
 from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
-from flywheel.rounds.plan import make_plan
+from flywheel.rounds.plan import Known, make_plan
 from flywheel.signals import evaluation, hidden, pool_suite
-from flywheel.signals.results import failure_rates, load_results, passes
+from flywheel.signals.results import Results, failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite
 
 if TYPE_CHECKING:
@@ -140,11 +142,32 @@ def curate(run: Context) -> Curated:
 
 def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
     """The plan of the round for the cases that are open now; nothing is written."""
-    promoted = promotion.incumbent(run.workspace)
+    promoted, history = promotion.incumbent(run.workspace), promotion.load_history(run.workspace)
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]
     pinned = pins(run.workspace, snapshot, promoted.checkpoint if promoted else None, run.preset, run.job.seed)
-    earlier = [RoundPlan.read(run.workspace.round(p.round).plan) for p in promotion.load_history(run.workspace)]
-    return make_plan(cases, pinned, earlier, round_=number, preset=run.preset)
+    earlier = [RoundPlan.read(run.workspace.round(p.round).plan) for p in history]
+    return make_plan(
+        cases,
+        pinned,
+        earlier,
+        round_=number,
+        preset=run.preset,
+        known=_known(run, cases, earlier[-1] if earlier else None, snapshot),
+        incumbent_round=promoted.round if promoted else None,
+    )
+
+
+def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, snapshot: str) -> Known:
+    """What a plan needs to know of the pool; incumbent: the plan of the promoted round."""
+    from curation.scorers.ocr import quoted_text
+    from curation.synthesis import generators
+
+    latest = 'SELECT case_id, arg_max(density, "at") FROM probes WHERE density IS NOT NULL GROUP BY case_id'
+    with closing(connect(run.workspace, ("probes",))) as con:
+        density = dict(con.execute(latest).fetchall())
+    written = {c.capability for c in cases if c.track == "rl" and quoted_text(c.prompt)}
+    unseen = incumbent is None or incumbent.submitted is not None or incumbent.snapshot != snapshot
+    return Known(density=density, judged={*generators(), *written}, unseen=unseen)
 
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
@@ -162,7 +185,7 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 def collect(run: Context, plan: RoundPlan) -> None:
     """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
-    pool = data.BasePool(run.manifest(plan), run.held_out, run.preset)
+    pool = data.BasePool(run.manifest(plan), run.held_out, run.preset, run.workspace.vectors)
     folder = run.workspace.round(number).remedies
     rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
@@ -205,8 +228,9 @@ def shard(run: Context, plan: RoundPlan) -> None:
 
 
 def _served(run: Context, plan: RoundPlan) -> list[Case]:
+    """The cases that the plan serves with data: all of them, in plans from before there were other remedies."""
     cases = load_cases(run.workspace)
-    return [cases[c] for c in plan.cases]
+    return [cases[c] for c in (plan.remedy("pretraining", "data").case_ids if plan.remedies else plan.cases)]
 
 
 def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
@@ -218,12 +242,13 @@ def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
 def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     """Train the candidate on the plan's mix, and the control as long without the round's remedies.
 
-    Returns {arm: checkpoint}. A plan without targets has no control: it would equal the candidate.
+    Returns {arm: checkpoint}. Without remedies there is no control: it would equal the candidate. RL and distillation
+    act on the candidate alone, so that a round's gain over its control is that of all its remedies.
     """
     from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
-    if plan.targets:
+    if plan.requests:
         control = tuple(m for m in plan.mix if m not in plan.requests)
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
@@ -261,45 +286,54 @@ def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
     return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
-def evaluate(run: Context, plan: RoundPlan, arm: str, checkpoint: Path) -> None:
-    """Sample the held-out suite with the checkpoint, judge the pictures, and draw a grid of some of them."""
+def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
+    """Draw the held-out suite with a system, judge the pictures, and draw a grid of some of them."""
     import torch
 
     from training.sampling import grid
 
     torch.set_num_threads(run.preset.threads)
+    folder = run.workspace.round(plan.round).samples(arm)
     results = evaluation.evaluate(
         run.workspace,
         run.suite,
-        checkpoint,
+        run.workspace.path(system.checkpoint),
         round_=plan.round,
         arm=arm,
-        settings=run.preset.evaluation,
+        settings=systems.evaluation(system, run.preset.evaluation),
+        rewritten=systems.rewritten(run.workspace, system, run.suite, folder),
         seed=plan.seed,
         progress=run.progress,
     )
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
-    if run.hidden and arm == "candidate":
-        unseen = evaluation.evaluate(
-            run.workspace,
-            run.hidden,
-            checkpoint,
-            round_=plan.round,
-            arm=hidden.ARM,
-            settings=run.preset.evaluation,
-            seed=plan.seed,
-            progress=run.progress,
-        )
-        shown = ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(unseen).items())
-        run.progress.say(f"of the hidden prompts: {shown}")
-    folder = run.workspace.round(plan.round).samples(arm)
+    if arm == "candidate" and run.hidden:
+        _evaluate_hidden(run, plan, system)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
         images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
 
 
-def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
+def _evaluate_hidden(run: Context, plan: RoundPlan, system: System) -> None:
+    """Draw and judge the hidden prompts as well; nothing but what people read depends on it."""
+    rates = evaluation.evaluate(
+        run.workspace,
+        run.hidden,
+        run.workspace.path(system.checkpoint),
+        round_=plan.round,
+        arm=hidden.ARM,
+        settings=systems.evaluation(system, run.preset.evaluation),
+        rewritten=systems.rewritten(
+            run.workspace, system, run.hidden, run.workspace.round(plan.round).samples(hidden.ARM)
+        ),
+        seed=plan.seed,
+        progress=run.progress,
+    )
+    shown = ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(rates).items())
+    run.progress.say(f"of the hidden prompts: {shown}")
+
+
+def gate(run: Context, plan: RoundPlan, system: System) -> None:
     """Compare the candidate with the incumbent, write the round's result and record the verdict."""
     number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
@@ -307,11 +341,10 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
     new, old = load_results(run.workspace, number, "candidate"), None
     unseen = load_results(run.workspace, number, hidden.ARM)
     if plan.incumbent:
-        promoted = next(r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
-        old = load_results(run.workspace, promoted, "candidate")
+        old = load_results(run.workspace, incumbent_round(run, plan), "candidate")
     verdict = gates.judge(new, old, targets=plan.targets, policy=run.preset.gate)
     now = promotion.incumbent(run.workspace)
-    if (now.checkpoint if now else None) != plan.incumbent:
+    if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
         verdict = gates.Verdict("HOLD", why, verdict.lines)
     changed = [
@@ -323,7 +356,7 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
         round=number,
         verdict=verdict.verdict,
         reason=verdict.reason,
-        checkpoint=str(checkpoint.relative_to(run.workspace.root)),
+        checkpoint=system.checkpoint,
         incumbent=plan.incumbent,
         snapshot=plan.snapshot,
         targets=plan.targets,
@@ -336,11 +369,28 @@ def gate(run: Context, plan: RoundPlan, checkpoint: Path) -> None:
         gate=verdict.lines,
         fixed=tuple(c for c, passed in changed if passed),
         broken=tuple(c for c, passed in changed if not passed),
+        system=system.as_dict(),
+        student=_student_verdict(run, number, new),
     )
     result.write(run.workspace.round(number).result)
     row = result.as_dict()
     columns = {k: row[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
     run.append("rounds", [columns | {"result": json.dumps(row, ensure_ascii=False)}], key=f"round/{number}")
+
+
+def incumbent_round(run: Context, plan: RoundPlan) -> int:
+    """The round that made the plan's incumbent; plans of earlier versions name its checkpoint alone."""
+    known = (r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
+    return plan.incumbent_round or next(known)
+
+
+def _student_verdict(run: Context, number: int, teacher: Results) -> dict[str, Any] | None:
+    """The gate's judgement of the student against the candidate that it was distilled from; None without a student."""
+    student = load_results(run.workspace, number, "student")
+    if not student:
+        return None
+    verdict = gates.judge(student, teacher, policy=run.preset.gate)
+    return {"verdict": verdict.verdict, "reason": verdict.reason, "failure_rate": failure_rates(student)}
 
 
 def route(run: Context, plan: RoundPlan) -> int:
@@ -354,7 +404,7 @@ def route(run: Context, plan: RoundPlan) -> int:
         routing.evaluate_cases(
             run.workspace,
             run.suite,
-            run.workspace.path(row["checkpoint"]),
+            systems.read(run.workspace, number),
             round_=number,
             preset=run.preset,
             seed=plan.seed,
@@ -365,7 +415,7 @@ def route(run: Context, plan: RoundPlan) -> int:
     routing.route(
         run.workspace,
         run.suite,
-        run.workspace.path(promotion.require_incumbent(run.workspace).checkpoint),
+        systems.read(run.workspace, promotion.require_incumbent(run.workspace).round),
         lambda: captions(run.manifest(plan)),
         round_=number,
         preset=run.preset,

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,22 +42,25 @@ def evaluate(
     arm: str,
     settings: Evaluation,
     seed: int,
+    rewritten: Mapping[str, str] = {},
     progress: OnProgress | None = None,
 ) -> Results:
     """Share of pictures that pass, per (prompt, capability); read from the ledger if it was already recorded.
 
     Each prompt is sampled `settings.pictures` times: picture k from seed + k, in the folder `seed-<k>` from k = 1 on.
+    rewritten: {prompt_id: text that is drawn in place of the prompt}; the picture is judged by the prompt as written.
     """
     ledger = Ledger(workspace, "signals")
     key = f"evaluation/{workspace.round(round_).arm(arm)}"
     if not ledger.has(key):
         folder = workspace.round(round_).samples(arm)
         name, by, load = str(checkpoint.relative_to(workspace.root)), Verifiers.of(workspace, settings), _loader()
+        shown = [replace(p, text=rewritten.get(p.prompt_id, p.text)) for p in suite]
         rows: list[dict[str, Any]] = []
         for k in range(settings.pictures):
             drawn = folder / f"seed-{k}" if k else folder
             images = sample_suite(
-                suite,
+                shown,
                 checkpoint,
                 drawn,
                 settings=settings,

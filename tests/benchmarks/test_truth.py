@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.emptiness import emptiness
+from benchmarks.graphics import scenes
 from benchmarks.truth import rates, threshold
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,14 @@ def test_threshold_is_in_the_widest_gap_that_keeps_the_precision() -> None:
 
 
 def test_without_photographs_it_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.truth", "--photos", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.truth", "--photos", str(tmp_path), "--limit", "1"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(out.stdout.splitlines()[-1]) == {} and "skipped" in out.stderr
+
+
+def test_empty_frames_fall_and_pictures_with_little_in_them_stay() -> None:
+    sound, empty = ("logo", "moon", "line_drawing"), ("blank", "faint_noise", "black", "burnt")
+    result = emptiness(scenes(2), "qwen-image-2", 4, kinds=(*sound, *empty))
+    assert result.pictures == 6 and result.by_kind.keys() == {*sound, *empty}
+    assert result.by_policy == (1.0, 1.0)
+    assert result.bounds["exposure.peak"] > 10 and result.bounds["structure.coherence"] < 0.5

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 from flywheel.core.errors import UsageError
+from tests.training.rl_parts import killed_at
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
 from training.batch import batch_loss
 from training.checkpoint import Checkpoint, read_metrics
@@ -22,29 +21,11 @@ from training.phase import build_model, prepare_with
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tests.training.tiny_runs import STEPS, TINY
-from training.data.plan import MixSource
-from training.phase import train
-
-def die(step, steps, line):
-    if step == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-train(Path(sys.argv[1]), [MixSource(manifest=Path(sys.argv[2]))], TINY, seed=5, steps=STEPS, progress=die)
-"""
-
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
     out = tmp_path / "out"
     for step in (1, 5):  # before the first checkpoint, then in the second stage, just after a checkpoint at its start
-        command = [sys.executable, "-c", KILLED, str(out), str(snapshot), str(step)]
-        child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert killed_at(step, partial(run, out, snapshot)) == -signal.SIGKILL
         assert not (out / "final").exists()
     assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
     (out / ".step-00000006.tmp").mkdir()  # what a kill in the middle of writing leaves behind

@@ -25,6 +25,9 @@ from tests.curation.scorers.examples import row_of
         ("lovely chairs on www.chairs.example", "urls"),
         ("cat cat cat cat", "repeated"),
         ("a man in a hat and " * 8, "repeated"),
+        ("A picture. Sorry, I can't help with that request, as it shows a person.", "refusal"),
+        ("Sign up for our newsletter", "boilerplate"),
+        ("amazon.com", "urls"),
         ("!!! 1234 ---", "script"),
     ],
 )
@@ -47,6 +50,14 @@ def test_captions_that_describe_nothing(caption: str, why: str) -> None:
         ("写着「你好」的牌子", "text", "CJK"),
         ("красный круг на столе", "general", "CYRILLIC"),
         ("make the red square blue", "general", "LATIN"),
+        ("the city imagined as a vision of tomorrow, in glass and light", "general", "LATIN"),
+        ("a humanoid robot dressed as an artificial intelligence from old films", "general", "LATIN"),
+        ("a wooden sign up on the hill above the village", "general", "LATIN"),
+        ("a delivery van of amazon.com parked in the rain", "general", "LATIN"),
+        ("a very very very very tall tower in the evening sun", "general", "LATIN"),
+        ("a teddy bear holding a heart that reads I am sorry", "text", "LATIN"),
+        ("we don't see the face of the woman in the door", "general", "LATIN"),
+        ("Tom &amp; Jerry on a sofa", "general", "LATIN"),
     ],
 )
 def test_kind_and_script_of_sound_captions(caption: str, kind: str, script: str) -> None:
@@ -66,3 +77,9 @@ def test_language_of_a_caption_is_not_that_of_the_words_in_the_picture() -> None
         [Item(b"", 'a sign in front of the house that says "Willkommen zu Hause, liebe Gäste"')]
     )
     assert row["language"] == "en"
+
+
+def test_entities_and_control_characters_are_counted_and_do_not_decide() -> None:
+    row = row_of("caption", Item(b"", 'a sign "Fish & Chips"', given="a\x00 sign &quot;Fish &amp;amp; Chips&quot;"))
+    assert (row["entities"], row["controls"], row["kind"], row["invalid"]) == (3, 1, "text", False)
+    assert row_of("caption", Item(b"", "R&D; at AT&T"))["entities"] == 0

@@ -1,27 +1,40 @@
-"""Exposure and bars of pictures made dark, washed out or framed."""
+"""Exposure and bars of pictures made dark, over-exposed or framed."""
 
 from __future__ import annotations
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded
 from tests.curation.scorers.examples import row_of, scene
 
 
-def test_black_frames_and_washed_out_pictures_but_not_night_and_plain_ground() -> None:
+def test_black_frames_but_not_night_nor_coloured_words_on_black() -> None:
     day = scene(10, 256)
     black = day.point(lambda v: v // 12)
-    washed = day.point(lambda v: min(255, 128 + v * 4))
     night = black.copy()
     night.paste(day.crop((100, 100, 150, 150)), (100, 100))  # one lit window
-    on_white = Image.new("RGB", (256, 256), "white")
-    on_white.paste(day.crop((0, 0, 140, 140)), (58, 58))
-    pictures = {"day": day, "black": black, "washed": washed, "night": night, "on_white": on_white}
-    light = {name: row_of("exposure", Item(encoded(p))) for name, p in pictures.items()}
-    assert light["black"]["lights"] < 30 < 60 < min(light["day"]["lights"], light["night"]["lights"])
-    assert light["washed"]["shadows"] > 126 > 110 > max(light["day"]["shadows"], light["on_white"]["shadows"])
+    blue = Image.new("RGB", (256, 256))
+    ImageDraw.Draw(blue).text((40, 100), "open", fill=(0, 0, 255), font_size=60)  # luma 29
+    peak = {n: row_of("exposure", Item(encoded(p)))["peak"] for n, p in
+            {"day": day, "black": black, "night": night, "blue": blue}.items()}  # fmt: skip
+    assert peak["black"] < 30 < 100 < min(peak["day"], peak["night"], peak["blue"])
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_burnt_pictures_but_not_what_is_drawn_on_white(form: str) -> None:
+    day, white = scene(10, 256), Image.new("RGB", (1024, 768), "white")
+    burnt = row_of("exposure", Item(encoded(day.point(lambda v: min(255, 128 + v * 6)), form)))["burnt"]
+    assert burnt > 0.3
+    on_white, word, grey, lines = (white.copy() for _ in range(4))
+    on_white.paste(day, (300, 300))
+    ImageDraw.Draw(word).text((100, 300), "Annual Report", fill="black", font_size=40)
+    ImageDraw.Draw(grey).text((100, 300), "Annual Report", fill=(150, 150, 150), font_size=60)
+    for n in range(9):
+        ImageDraw.Draw(lines).line([90, 80 * n, 900, 700 - 60 * n], fill="black")
+    for sound in (day, white, on_white, word, grey, lines):
+        assert row_of("exposure", Item(encoded(sound, form)))["burnt"] <= (1 if sound is white else 0)
 
 
 def test_bars_are_not_plain_ground() -> None:

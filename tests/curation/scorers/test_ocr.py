@@ -24,6 +24,11 @@ from tests.curation.scorers.examples import row_of
         ("“Hola” and ‘x’", "Hola x"),
         ("写着「你好」的牌子", "你好"),
         ('an empty "" quote and "!!"', None),
+        ('a 27" screen beside a 24" one', None),
+        ('the 12" record "LOVE" in a 5\'10" frame', "LOVE"),
+        ('写着"开放"的门', "开放"),
+        ("«Привет» и „Welt“, » Rue « et ‹ x ›", "Привет Welt Rue x"),
+        ("《红楼梦》与『鬼滅』〈刃〉", "红楼梦 鬼滅 刃"),
     ],
 )
 def test_quoted_text(caption: str, quoted: str | None) -> None:

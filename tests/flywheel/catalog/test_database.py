@@ -84,6 +84,7 @@ def test_what_is_recorded_while_the_fold_is_kept_is_not_lost(workspace: Workspac
     assert [r["prompt_id"] for r in catalog.query(workspace, "select prompt_id from cases order by all")] == list("abc")
 
 
+@pytest.mark.slow
 def test_asked_from_standard_input(workspace: Workspace):
     asked = "select 1 as one;\nselect nope;\n.no_such\n.queries\nselect 2\n as two"
     command = [sys.executable, "-m", "flywheel.cli", "sql", "-w", str(workspace.root), "--json"]

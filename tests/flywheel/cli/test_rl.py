@@ -83,7 +83,7 @@ def test_a_rounds_rl_remedy_is_followed_with_one_command(tmp_path, start):
     assert {c: n for c, n in rule["mix"].items() if n > 2}.keys() <= {"object", "count"}
     for number in (1, 2):
         folder = workspace.path("remedies", f"round-{number:04d}", "rl")
-        write(folder, rule, base="rl-tiny", pins={}, suite=suite, retrieved=lambda *_: (), seed=number)
+        write(folder, rule, recipe="rl-tiny", pins={}, suite=suite, retrieved=lambda *_: (), seed=number)
         recipe = folder / "recipe.toml"
         recipe.write_text(SMALL + "held_out = 2\n" + recipe.read_text().split("\n", 1)[1])
     trained = call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--output", tmp_path / "rl")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from flywheel.core.memory import PeakMemory
 
 MIB = 2**20
@@ -23,6 +25,7 @@ def test_the_peak_outlives_what_was_freed() -> None:
     assert start == 0 and memory.peak > after.peak + 40 * MIB
 
 
+@pytest.mark.slow
 def test_children_count() -> None:
     with PeakMemory(every=60) as alone:
         pass

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.core.text import normalise, person
+from flywheel.core.text import clean, faults, normalise, person
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,18 @@ def test_a_normal_form_has_single_spaces_and_no_order_of_its_own(text: str):
 def test_a_person_has_one_name_however_it_is_spelled():
     assert {person(n) for n in ("ada", "Ada", " ADA\t", "ａｄａ", "a\u200bda")} == {"ada"}
     assert person("Ada  de Vries") == "ada de vries" != person("Adade Vries")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant", "wrong"),
+    [
+        ("Tom &amp; Jerry &quot;x&quot;", 'Tom & Jerry "x"', (3, 0)),
+        ("twice &amp;lt;3 &#x4f60;&#22909;", "twice <3 你好", (3, 0)),
+        ("R&D; AT&T &nosuch;", "R&D; AT&T &nosuch;", (0, 0)),
+        ("a\x00b\u202ec\ufeff\r\nd\te", "abc\nd\te", (0, 3)),
+        ("नमस्ते می\u200cخواهم 👨\u200d👩", "नमस्ते می\u200cخواهم 👨\u200d👩", (0, 0)),
+    ],
+)
+def test_text_is_cleaned_of_entities_and_control_characters(text: str, meant: str, wrong: tuple[int, int]):
+    assert (clean(text), faults(text)) == (meant, wrong)
+    assert clean(meant) == meant

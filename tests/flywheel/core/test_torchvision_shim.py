@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from flywheel.core.torchvision_shim import declare_operators
 
 
+@pytest.mark.slow
 def test_the_operators_are_declared_and_may_be_declared_again() -> None:
     declare_operators()
     declare_operators()
@@ -17,6 +19,7 @@ def test_the_operators_are_declared_and_may_be_declared_again() -> None:
     assert torchvision.__version__
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     code = "import sys, flywheel.core.torchvision_shim; print('torch' in sys.modules or 'torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -18,7 +18,7 @@ from flywheel.operate.fsck import fsck
 from flywheel.rounds.outlook import plan_next, status
 from flywheel.rounds.promotion import decide, incumbent
 from tests.flywheel.format_1 import downgrade
-from tests.flywheel.micro import run
+from tests.flywheel.micro import go_on
 
 
 def test_a_workspace_is_created_opened_and_swept(tmp_path: Path):
@@ -110,7 +110,7 @@ def test_a_pinned_plan_marks_a_workspace_of_format_1(older: Path):
 
 def test_a_workspace_of_format_1_is_continued(older: Path, micro_world: Path, micro_run: tuple[Path, dict]):
     shards = {p: p.read_bytes() for kind in ("shards", "remedies") for p in (older / kind).rglob("*.parquet")}
-    summary = run(micro_world, older, "--rounds", "3")
+    summary = go_on(micro_world, older, "--rounds", "3")
     assert [r["round"] for r in summary["rounds"]] == [1, 2, 3] and summary["snapshot"] == micro_run[1]["snapshot"]
     assert {k: summary["rounds"][0][k] for k in ("verdict", "targets")} == {"verdict": "PROMOTE", "targets": []}
     assert all(p.read_bytes() == content for p, content in shards.items())

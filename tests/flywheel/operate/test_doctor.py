@@ -68,7 +68,7 @@ def test_the_doctor_loads_what_a_run_loads(tmp_path: Path, without_libgl: dict[s
 def test_a_package_that_does_not_load_costs_no_row(tmp_path: Path, without_libgl: dict[str, str]):
     pictures = textures(12)
     source = write_folder(tmp_path / "source", pictures, dict.fromkeys(pictures, "a texture"))
-    given = ("--source", source, "--captions", source / "captions.jsonl", "--workspace", tmp_path / "w")
+    given = ("--source", source, "--captions", source / "captions.jsonl", "--workspace", tmp_path / "w", "--workers", 1)
     done = flywheel("curate", *given, env=without_libgl)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     said = done.stderr.splitlines()[-1]

@@ -34,6 +34,7 @@ def claim_all(root: str, reviewer: str, out: str) -> None:
     Path(out).write_text(json.dumps(mine))
 
 
+@pytest.mark.slow
 def test_several_processes_never_get_the_same_item(workspace: Workspace, tmp_path: Path):
     queue = queue_of(workspace, 8)
     spawn = multiprocessing.get_context("spawn")

@@ -65,7 +65,13 @@ def test_rl_prompts_are_a_suite_with_checks_and_none_is_an_evaluation_prompt(tmp
     rule["categories"] = {"identity": {"consistency": 0.75, "ocr": 0.25}}
     near = ['a sign with the word "BREAD"', SUITE[1].text, "no text at all"]
     path = reward_policy.write(
-        tmp_path, rule, base="rl-tiny", pins={"round": 3}, suite=SUITE, retrieved=lambda capability, n: near[:n], seed=0
+        tmp_path,
+        rule,
+        recipe={"base": "rl-tiny", "window": [0, 1], "proxies": {"ocr": "alignment"}},
+        pins={"round": 3},
+        suite=SUITE,
+        retrieved=lambda capability, n: near[:n],
+        seed=0,
     )
     written = json.loads(path.read_text())
     prompts = load_suite(tmp_path / written["prompts"])
@@ -73,6 +79,7 @@ def test_rl_prompts_are_a_suite_with_checks_and_none_is_an_evaluation_prompt(tmp
     assert near_evaluation([p.text for p in prompts]) == [] and all(p.checks for p in prompts)
     assert all(r.is_file() for p in prompts for r in p.references)
     recipe = tomllib.loads((tmp_path / written["recipe"]).read_text())
-    assert recipe == {"base": "rl-tiny", "weights": {"*": {"ocr": 1.0}, **rule["categories"]}}
+    changes = {"window": [0, 1], "proxies": {"ocr": "alignment"}}
+    assert recipe == {"base": "rl-tiny", **changes, "weights": {"*": {"ocr": 1.0}, **rule["categories"]}}
     assert all(p.checks[0]["capability"] == p.category for p in prompts)
     assert written["round"] == 3 and "poetry: 1 of 4 prompts found" in written["log"][-1]

@@ -13,6 +13,7 @@ from tests.training.rl_parts import serving
 from training.rewards import RewardsLost, Service, decode, encode
 
 
+@pytest.mark.slow
 def test_the_service_gives_the_same_scores_and_is_asked_again_when_it_stumbles(requests, local):
     app, stumbles = service(local), iter([503, 502])
 

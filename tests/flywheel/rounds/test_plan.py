@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from flywheel.presets import load_preset
-from flywheel.rounds.plan import make_plan
+from dataclasses import replace
+
+import pytest
+
+from flywheel.core.records import RoundPlan
+from flywheel.presets import Distil, Enhancer, Preset, Rewards, load_preset
+from flywheel.rounds.plan import Known, make_plan
 from tests.flywheel.cases.builders import detected, signal
 from tests.flywheel.plans import entry, pins, round_plan
 
@@ -44,3 +49,57 @@ def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():
     assert make_plan(cases, pins(), round_=1, preset=preset).targets == ()
     later = make_plan(cases, pins("a"), round_=2, preset=preset)
     assert later.targets == () and later.waiting == {"human": 9}
+
+
+def served(preset: Preset, track: str, known: Known = Known(judged={"count"}), **changes: object) -> RoundPlan:
+    """The plan of a round with ten open cases of one capability on one track."""
+    cases = detected([signal(f"p{i}", "count", False) for i in range(10)], track=track)
+    return make_plan(list(cases.values()), pins("a", **changes), round_=2, preset=preset, known=known)
+
+
+TRAINING = replace(load_preset("demo"), rewards=Rewards(updates=5, prompts=7), enhancer=Enhancer(backend="a/model"))
+
+
+def test_a_cases_track_decides_its_remedy():
+    data, rl, better = (served(TRAINING, t) for t in ("pretraining", "rl", "prompt_enhancement"))
+    assert [m.slice for m in data.mix] == ["base", "count"] and data.steps == TRAINING.training.round_steps
+    assert data.remedy("pretraining", "data").samples == TRAINING.plan.samples
+    assert not data.updates("rl", "grpo") and "no open case" in data.remedy("rl", "grpo").reason
+    assert (rl.mix, rl.steps, rl.remedy("rl", "grpo").prompts, rl.updates("rl", "grpo")) == ((), 0, 7, 5)
+    assert "data phase is empty" in rl.remedy("pretraining", "data").reason
+    assert better.steps == 0 and better.updates("prompt_enhancement", "sft") == TRAINING.enhancer.sft_steps
+    assert better.updates("prompt_enhancement", "grpo") == TRAINING.enhancer.grpo_steps
+    for plan in (data, rl, better):
+        assert plan.targets == ("count",) and len(plan.cases) == 10 and plan.waiting == {}
+        assert all(r.reason for r in plan.remedies) and sum(bool(r.case_ids) for r in plan.remedies) in (1, 2)
+
+
+def test_a_remedy_that_is_not_available_says_why_and_its_cases_wait():
+    quick = load_preset("quick")
+    rules = served(replace(quick, enhancer=Enhancer(sft_steps=9)), "prompt_enhancement")
+    assert rules.waiting == {"prompt_enhancement": 10} and rules.targets == ()
+    assert "not available: no enhancer model" in rules.remedy("prompt_enhancement", "sft").reason
+    without = served(replace(quick, rewards=Rewards(updates=0)), "rl")
+    assert "left out by the preset" in without.remedy("rl", "grpo").reason and without.waiting == {"rl": 10}
+    unjudged = served(TRAINING, "rl", Known(judged={"typography"}))
+    assert "not available: no prompts" in unjudged.remedy("rl", "grpo").reason and unjudged.waiting == {"rl": 10}
+    assert "left out" in served(replace(quick, distil=Distil(updates=0)), "rl").remedy(None, "distil").reason
+    assert served(replace(quick, distil=Distil(updates=3)), "rl").updates(None, "distil") == 3
+
+
+def test_new_data_is_trained_on_even_if_only_rl_has_cases():
+    plan = served(TRAINING, "rl", Known(judged={"count"}, unseen=True))
+    assert plan.steps == TRAINING.training.round_steps and [m.slice for m in plan.mix] == ["base"]
+    assert plan.updates("rl", "grpo") == 5 and plan.requests == ()
+
+
+def test_scarcity_decides_the_quota():
+    cases = detected([signal(f"{c}{i}", c, False) for c in ("count", "text") for i in range(10)], track="pretraining")
+    sparse = {i: 0.0 if c.capability == "text" else 24.0 for i, c in cases.items()}
+    plan = make_plan(list(cases.values()), pins("a"), round_=2, preset=load_preset("demo"), known=Known(density=sparse))
+    text, count = plan.requests
+    assert (text.slice, count.slice) == ("text", "count")
+    assert text.samples == pytest.approx(4 * count.samples, abs=4) and text.share == pytest.approx(
+        4 * count.share, 1e-3
+    )
+    assert "density is at percentile 24" in count.reason

@@ -13,6 +13,7 @@ import pytest
 from flywheel.cases.events import detect, load_cases
 from flywheel.core.files import write_bytes
 from flywheel.core.ledger import Ledger
+from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution, load_preset
 from flywheel.rounds.routing import evaluate_cases, experiment, record_retest, route
@@ -47,9 +48,9 @@ def test_a_budget_is_spent_on_what_was_tried_least_and_the_rest_is_unsure(world:
     workspace, checkpoint = world
     preset = load_preset("quick")
     settings = Attribution(seeds=2, enhanced_seeds=1, budget=6)  # two prompts a round
-    evaluation = replace(preset.evaluation, side=32, steps=1)
-    preset = replace(preset, attribution=settings, evaluation=evaluation)
-    arguments = (SUITE, checkpoint, lambda: CAPTIONS)
+    preset = replace(preset, attribution=settings)
+    system = System(checkpoint=workspace.relative(checkpoint), side=32, steps=1, cfg=3.0)
+    arguments = (SUITE, system, lambda: CAPTIONS)
 
     def probed() -> dict[str, list[int]]:
         rows = Ledger(workspace, "probes").rows()
@@ -74,7 +75,7 @@ def test_a_case_that_nothing_can_judge_goes_to_a_person_with_the_question(tmp_pa
     workspace = Workspace(tmp_path / "w")
     rows = detect([signal("user-1", "count", False)], {}, 1)
     Ledger(workspace, "case_events").append(rows, key="detect/1")
-    route(workspace, SUITE, workspace.path("none"), list, round_=1, preset=load_preset("quick"), seed=0)
+    route(workspace, SUITE, System(checkpoint="none"), list, round_=1, preset=load_preset("quick"), seed=0)
     (case,) = load_cases(workspace).values()
     assert case.track == "human" and not Ledger(workspace, "probes").rows()
     evidence = json.loads(Ledger(workspace, "case_events").rows()[-1]["evidence"])

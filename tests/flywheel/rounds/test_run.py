@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from flywheel.core.workspace import Workspace
-from tests.flywheel.micro import command, run, sql
+from tests.flywheel.micro import command, go_on, run, sql
 
 
 def files(workspace: Path, *folders: str) -> dict[str, str]:
@@ -120,7 +120,7 @@ def test_new_pictures_start_the_next_round_from_the_promoted_checkpoint(
     try:
         with open(captions, "a") as f:
             f.write("\n".join(lines) + "\n")
-        later = run(micro_world, copied.root)
+        later = go_on(micro_world, copied.root)
     finally:  # the source is the session's
         captions.write_bytes(content)
         os.utime(captions, ns=(state.st_atime_ns, state.st_mtime_ns))

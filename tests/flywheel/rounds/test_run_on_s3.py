@@ -60,6 +60,8 @@ def run(folder: Path, workspace: str, cache: Path) -> dict:
         "--json",
         "--rounds",
         "1",
+        "--workers",
+        "1",
     ]
     command = [sys.executable, "-m", "flywheel.cli", *map(str, arguments), "--no-prefect"]
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}

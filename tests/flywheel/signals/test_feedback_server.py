@@ -77,6 +77,7 @@ def serve(workspace: Workspace) -> tuple[subprocess.Popen, str]:
     return server, url
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed(workspace: Workspace):
     acknowledged: set[str] = set()
     sent: set[str] = set()

@@ -1,0 +1,275 @@
+"""Candidates of the pre-training remedy: samples of the pool near the cases, then generated ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from flywheel.cases.events import Case
+from flywheel.core.schema import SHARD, column
+from flywheel.presets import Preset
+from flywheel.remedies.augment import augment
+from flywheel.remedies.buckets import Buckets, first_fitted, trained
+from flywheel.remedies.held_out import NEAR, HeldOut
+from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.picture_index import PictureIndex
+from flywheel.remedies.picture_index import build as index_pictures
+from flywheel.remedies.retrieval import Hit, alike, alternate, captions, nearest, pictures, rows_of
+from flywheel.signals.pool_suite import PICTURE_EDITING
+from flywheel.signals.suite import Prompt
+
+if TYPE_CHECKING:
+    from curation.synthesis import Sample
+    from curation.verify.checks import Outcome
+
+Row = dict[str, Any]
+SHOWN = 16  # pictures near the cases' captions that are looked for others like them
+EVALUATION_PROMPT = "evaluation_prompt"  # name of the decontamination filter
+
+GENERATED = pa.schema(
+    [
+        column("sample_id", pa.string(), "SHA-256 of the image bytes, references and instruction"),
+        column("round", pa.int32(), "round that asked for it"),
+        column("capability", pa.string(), "capability that it serves"),
+        column("recipe", pa.string(), "'retrieved', 'augmented', or the generator that made it"),
+        column("caption", pa.large_string(), "text condition"),
+        column("outcome", pa.string(), "admitted | dropped"),
+        column("filter", pa.string(), "entry check, 'evaluation_prompt' or 'review': what dropped it"),
+        column("score", pa.float64(), "the check's value"),
+        column("threshold", pa.float64(), "value needed to enter"),
+    ]
+)
+
+CANDIDATE = pa.schema(
+    [
+        *SHARD,
+        column("bucket", pa.int32(), "resolution bucket, pixels"),
+        column("recipe", pa.string(), "as in GENERATED"),
+        column("priority", pa.float64(), "uncertainty in [0, 1]: what a reviewer should see first"),
+        column("evidence", pa.large_string(), "JSON: why it is a candidate"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan asks of one capability: `samples` new ones for its `cases`."""
+
+    capability: str
+    samples: int
+    cases: tuple[Case, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class BasePool:
+    """The base pool of a round, as its remedies read it; the caption index is built on first use.
+
+    manifest: of the snapshot's shards; suite: the held-out prompts, which no remedy may say; vectors: folder that keeps
+    the vectors of captions and pictures; None: samples are retrieved by their captions alone, embedded anew.
+    """
+
+    manifest: Path
+    suite: Sequence[Prompt]
+    preset: Preset
+    vectors: Path | None = None
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """The buckets that the pool fills and the recipe reads."""
+        return trained(self.manifest, self.preset.training.recipe)
+
+    @cached_property
+    def index(self) -> CaptionIndex:
+        """Vectors of every caption."""
+        return CaptionIndex.build(captions(self.manifest), folder=self.vectors)
+
+    @cached_property
+    def pictures(self) -> PictureIndex | None:
+        """Vectors of every picture, as the smallest bucket shows it; None if no vectors are kept."""
+        if self.vectors is None:
+            return None
+        return index_pictures(self.manifest, min(self.buckets), self.vectors, self.preset.evaluation.scorers)
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Finds texts near a held-out prompt."""
+        return HeldOut(p.text for p in self.suite)
+
+    def scarcity(self, request: Request) -> dict[str, dict[str, float]]:
+        """How dense the pool is around the request's cases; empty without cases."""
+        if not request.cases:
+            return {}
+        prompts = {request.capability: sorted({c.prompt for c in request.cases})}
+        limits = self.preset.attribution
+        return self.index.scarcity(prompts, neighbours=limits.neighbours, sparse=limits.sparse_percentile)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A sample that did not become a candidate: a row of `GENERATED`."""
+
+    row: Row
+
+
+def take(request: Request, pool: BasePool, progress: Callable[..., None] | None) -> tuple[list[Row], list[Row]]:
+    """(up to `request.samples` candidates, rows of the samples that were refused before the last of them)."""
+    rows: list[Row] = []
+    refused: list[Row] = []
+    stream = candidates(request, pool)
+    while len(rows) < request.samples and (entry := next(stream, None)):
+        if isinstance(entry, Refused):
+            refused.append(entry.row)
+            continue
+        rows.append(entry)
+        if progress:
+            progress(len(rows), request.samples, f"samples for {request.capability}")
+    return rows, refused
+
+
+def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
+    """Candidates for a request, with the refused samples among them: retrieved ones, up to half, then generated ones.
+
+    No candidate says or nearly says a held-out prompt. The stream may be endless: stop reading at `request.samples`.
+    """
+    hits = _near(request, pool)
+    kept: dict[str, Row] = {}
+    for entry in _retrieved(request, pool, hits):
+        if not isinstance(entry, Refused):
+            kept[entry["sample_id"]] = entry
+        yield entry
+    known = set(kept)
+    passed = refused = 0
+    for sample in _samples(request, pool, [h.sample_id for h in hits], request.samples - len(kept)):
+        if isinstance(sample, Refused):
+            refused += 1
+            yield sample
+            continue
+        passed += 1
+        doubt = refused / (passed + refused)  # samples of a recipe that often fails its checks need review first
+        identity = sample_id(sample)
+        if near := pool.held_out.near(sample.caption):
+            refused += 1
+            said = generated_row(sample.caption, identity, request.capability, sample.recipe)
+            yield Refused(said | contaminated(near))
+        elif identity not in known:
+            known.add(identity)
+            row = first_fitted(sample, identity, pool.buckets)
+            yield row | _proposal(request, sample.recipe, doubt, {"cases": len(request.cases)})
+    if not passed:  # no generator serves the capability: vary the retrieved samples
+        for row in augment(list(kept.values()), seed=str(request.seed)):
+            varied = {**row, "sample_id": _identity(row)}
+            yield varied | _proposal(request, "augmented", 0.5, {"of": row["sample_id"]})
+
+
+def _near(request: Request, pool: BasePool) -> list[Hit]:
+    """Samples whose captions are near the cases, in turn with those whose pictures are.
+
+    Pictures are compared with the references of the cases' prompts, and with what their captions' neighbours show.
+    """
+    settings = pool.preset.plan
+    said = nearest(pool.index, request.cases, settings.retrieval_similarity)
+    if pool.pictures is None:
+        return said
+    references = {p.prompt_id: p.reference_bytes() for p in pool.suite if p.references}
+    shown = [(c.case_id, r) for c in request.cases for r in references.get(c.prompt_id, ())]
+    rows = rows_of(pool.manifest, [h.sample_id for h in said[:SHOWN]], min(pool.buckets))
+    shown += [(h.case_id, rows[h.sample_id]["image"]) for h in said[:SHOWN] if h.sample_id in rows]
+    limits = {"similarity": settings.picture_similarity, "text_similarity": settings.picture_text_similarity}
+    return alternate(said, alike(pool.pictures, request.cases, shown, **limits))
+
+
+def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Row | Refused]:
+    """Samples of the pool near the cases: up to half of the request; all that say a held-out prompt are refused."""
+    rows: dict[str, Row] = {}
+    for bucket in sorted(pool.buckets, reverse=True):  # each sample where it is largest
+        missing = [h.sample_id for h in hits if h.sample_id not in rows]
+        rows |= {k: r | {"bucket": bucket} for k, r in rows_of(pool.manifest, missing, bucket).items()}
+    limit = pool.preset.plan.retrieval_similarity
+    kept = 0
+    for hit in (h for h in hits if h.sample_id in rows):
+        row = rows[hit.sample_id]
+        if near := pool.held_out.near(row["caption"]):
+            entry = generated_row(row["caption"], hit.sample_id, request.capability, "retrieved")
+            yield Refused(entry | contaminated(near))
+        elif kept < request.samples // 2:
+            kept += 1
+            least = limit if hit.by == "caption" else pool.preset.plan.picture_similarity
+            doubt = min(1.0, (1 - hit.similarity) / max(1e-6, 1 - least))
+            why = {"similarity": round(hit.similarity, 4), "case": hit.case_id, "by": hit.by}
+            yield row | _proposal(request, "retrieved", doubt, why)
+
+
+def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
+    """Fresh samples that passed their entry checks, and the refused ones among them; nothing without a generator.
+
+    first: ids of the pool's pictures that edits start from first.
+    """
+    from curation.synthesis import capabilities, synthesise
+    from curation.synthesis.photos import photo_edits
+    from curation.verify.checks import passed, verify
+
+    if request.capability == PICTURE_EDITING:
+        for identity, image in pictures(pool.manifest, tuple(pool.buckets), first):
+            edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
+            for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
+                yield sample if passed(outcomes) else _refused(request, sample, outcomes)
+    elif request.capability in capabilities():
+        refused: list[Refused] = []
+        generated = synthesise(
+            request.capability,
+            count,
+            seed=request.seed,
+            exclude=frozenset(pool.held_out.prompts),
+            on_refused=lambda sample, outcomes: refused.append(_refused(request, sample, outcomes)),
+        )
+        for sample in generated:
+            yield from refused
+            refused.clear()
+            yield sample
+        yield from refused
+
+
+def _refused(request: Request, sample: Sample, outcomes: Sequence[Outcome]) -> Refused:
+    failed = next(o for o in outcomes if not o.passed)
+    return Refused(
+        generated_row(sample.caption, sample_id(sample), request.capability, sample.recipe)
+        | {"outcome": "dropped", "filter": failed.verifier, "score": failed.score, "threshold": failed.threshold}
+    )
+
+
+def sample_id(sample: Sample) -> str:
+    """The id that the pool would give the sample: a digest of its content."""
+    from curation.sources.ingest import pair_id
+
+    target, *references = (hashlib.sha256(b).hexdigest() for b in (sample.image, *sample.references))
+    return pair_id(target, references, sample.caption) if sample.task == "ti2i" else target
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    parts = [hashlib.sha256(b).hexdigest() for b in (row["image"], *row["references"])]
+    return hashlib.sha256("\n".join([*parts, row["caption"]]).encode()).hexdigest()
+
+
+def _proposal(request: Request, recipe: str, priority: float, evidence: Mapping[str, Any]) -> Row:
+    """The columns that make a shard row a candidate."""
+    columns = {"slice": request.capability, "recipe": recipe, "priority": priority}
+    return columns | {"evidence": json.dumps(evidence)}
+
+
+def generated_row(caption: str, identity: str, capability: str, recipe: str) -> Row:
+    """An admitted row of `GENERATED`."""
+    row = {"sample_id": identity, "capability": capability, "recipe": recipe, "caption": caption}
+    return row | {"outcome": "admitted"}
+
+
+def contaminated(near: tuple[str, float]) -> Row:
+    """What `GENERATED` says of a sample that says or nearly says a held-out prompt."""
+    return {"outcome": "dropped", "filter": EVALUATION_PROMPT, "score": near[1], "threshold": NEAR}
