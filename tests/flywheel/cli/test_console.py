@@ -13,6 +13,8 @@ ROUND = {
     "verdict": "PROMOTE",
     "failure_rate": {"color": 0.25, "count": 0.5},
     "control_failure_rate": {"color": 0.5},
+    "hidden_failure_rate": {"color": 0.4},
+    "other_failure_rates": {},
     "targets": ["color"],
     "fixed": ["c1", "c2"],
     "broken": [],
@@ -45,7 +47,7 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
     shown = capsys.readouterr().out
     second = shown[shown.index("Round 2") :]
     assert "Round 1: PROMOTE" in shown and "color (targeted)" in second
-    assert "75%" in second and "25%" in second and "fixed 2: c1 c2" in second
+    assert "75%" in second and "25%" in second and "40%" in second and "fixed 2: c1 c2" in second
     assert "9 input = 6 admitted + 2 dropped + 1 quarantined" in shown
     assert "checkpoints  c1 c2" in shown and "61 s, peak memory 3.0 GiB" in shown
 
