@@ -129,7 +129,7 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
     number, workspace = plan.round, context.workspace
     folder = workspace.path("untargeted", f"round-{number:04d}")
     untargeted_plan = replace(plan, mix=(*kept, *mix))
-    base = data.BasePool(context.manifest(plan), context.suite, context.preset)
+    base = data.BasePool(context.manifest(plan), context.held_out, context.preset)
     rows = data.collect(folder, untargeted_plan, [], base)
     accepted = Slot(1, "accepted", "auto-approve")
     items = {
@@ -138,7 +138,7 @@ def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
         )
         for r in rows
     }
-    data.shard(folder, untargeted_plan, context.suite, items)
+    data.shard(folder, untargeted_plan, context.held_out, items)
     sources = steps.sources(context, replace(plan, mix=kept))
     sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
     arm = TrainingRun(

@@ -32,13 +32,17 @@ class Rate:
 
 @dataclass(frozen=True)
 class CapabilityRates:
-    """Failure rates of one capability in one round, by evaluated arm, and its line of the gate."""
+    """Failure rates of one capability in one round, by evaluated arm, and its line of the gate.
+
+    unseen: the candidate's rate on the hidden prompts; None if there are none.
+    """
 
     capability: str
     prompts: int
     rates: dict[str, Rate]
     targeted: bool
     gate: Row | None
+    unseen: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,19 @@ class Round:
             n = int(prompts.get(name) or 0)
             shares = {arm: (self.result.get(key) or {}).get(name) for arm, key in _RATES.items()}
             rates = {arm: wilson(share, n) for arm, share in shares.items() if share is not None}
-            out.append(CapabilityRates(name, n, rates, name in self.targets, gate.get(name)))
+            out.append(CapabilityRates(name, n, rates, name in self.targets, gate.get(name), self._unseen(name)))
         return sorted(out, key=lambda c: (not c.targeted, c.capability))
+
+    @property
+    def has_unseen(self) -> bool:
+        """Whether hidden prompts were judged."""
+        return bool(self.result.get("hidden_failure_rate"))
+
+    def _unseen(self, capability: str) -> Rate | None:
+        share = (self.result.get("hidden_failure_rate") or {}).get(capability)
+        return (
+            None if share is None else wilson(share, int((self.result.get("hidden_prompts") or {}).get(capability, 0)))
+        )
 
     @property
     def arms(self) -> list[str]:

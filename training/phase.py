@@ -5,8 +5,8 @@ bits, in the stage and at the step where it was.
 from __future__ import annotations
 
 import logging
-import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from training.models.condition import Cached, ConditionEncoder, load_condition_e
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe, Stage
-from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, step_name
+from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, require_finite, step_name
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
 from training.vae.autoencoding import choose_autoencoder, fitting_plan
 from training.validation import draw_held_out, validation_loss
@@ -207,6 +207,8 @@ def _loader(
         unit=recipe.factor,
         latents=cached_latents(recipe, autoencoder),
         reference_pixels=encoder.reads_references,
+        caption_shares=recipe.caption_shares,
+        encode=encoder.encode,
     )
 
 
@@ -224,14 +226,10 @@ def _step(phase: _Phase) -> dict[str, float | str | None]:
     if phase.done == phase.turn.end:
         _begin_turn(phase)
     recipe, world, step = phase.recipe, phase.world, phase.done
-    rows, own_loss, skipped = _gradients(phase)
+    rows, own_loss, skipped, kinds = _gradients(phase)
     loss = world.sum(own_loss)
     norm = full_tensor(torch.nn.utils.clip_grad_norm_(phase.model.parameters(), recipe.clip)).item()
-    if not math.isfinite(loss + norm):
-        raise UsageError(
-            f"step {step + 1}: loss {loss}, gradient norm {norm}: lower the learning rate or check the data "
-            "of this step; run again to resume from the last checkpoint"
-        )
+    require_finite(step + 1, loss, norm)
     rate = learning_rate(recipe, phase.turn.stage, step, phase.steps)
     set_rate(phase.optimizer, rate)
     phase.optimizer.step()
@@ -247,20 +245,23 @@ def _step(phase: _Phase) -> dict[str, float | str | None]:
     }
     if due(recipe.validate_every, phase.done) or (recipe.validate_every and phase.done == phase.steps):
         line["validation_loss"] = validation_loss(phase.model, phase.loader, recipe, phase.seed, world)
+    for kind in recipe.caption_shares:
+        if count := int(world.sum(kinds[kind])):
+            line[f"captions_{kind}"] = count
     if recipe.on_error == "skip":
         line["skipped"] = int(world.sum(skipped))
     return line
 
 
-def _gradients(phase: _Phase) -> tuple[int, float, int]:
-    """Gradients of the next global batch: (its rows; its loss and its skipped rows, those of this process)."""
+def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
+    """Gradients of the next global batch: (its rows; its loss, its skipped rows, its captions by kind: those here)."""
     recipe, loader, world, following = phase.recipe, phase.loader, phase.world, phase.done + 1
     rows, parts = phase.batch
     if following < phase.turn.end:
         phase.batch = own_batch(loader.plan, following - phase.turn.start, recipe, world)
     upcoming = [*parts[1:], *phase.batch[1][: following < phase.turn.end]]
     phase.optimizer.zero_grad(set_to_none=True)
-    loss, skipped, stage = 0.0, 0, phase.turn.stage.name
+    loss, skipped, kinds, stage = 0.0, 0, Counter[str](), phase.turn.stage.name
     for number, (part, counted) in enumerate(parts):
         micro = loader.gather(part)
         loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
@@ -269,7 +270,8 @@ def _gradients(phase: _Phase) -> tuple[int, float, int]:
         (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
         loss += share.item()
         skipped += sum(n < counted for n in micro.skipped)
-    return rows, loss, skipped
+        kinds.update(micro.kinds[:counted])
+    return rows, loss, skipped, kinds
 
 
 def _draw_samples(phase: _Phase) -> None:

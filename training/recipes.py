@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from flywheel.core.schema import STAGES
+from flywheel.core.schema import CAPTION_KINDS, STAGES
 from training.recipe_file import known_recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -50,6 +50,8 @@ class Recipe:
     stages: in the order of training. Weights, optimiser and EMA go on from one to the next.
     batch: rows per global batch by resolution bucket [S]; rows of other buckets are not read.
     resolution: pixels trained at, by bucket (the tiny recipe trains smaller than its buckets).
+    caption_shares: kind → share of the captions drawn for a picture that has several; missing kinds fall to the
+        others [D].
     dropout: share of rows whose text is dropped, for guidance [S: 0.1].
     time_mean, time_std: of the logit-normal t [D].
     warmup: steps at the start of the run [D]; final_learning_rate: share of each stage's rate reached linearly at the
@@ -84,6 +86,9 @@ class Recipe:
     autoencoder: str = "patch"
     condition: str = "minilm"
     text_tokens: int = 24
+    caption_shares: Mapping[str, float] = field(
+        default_factory=lambda: {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
+    )
     dropout: float = 0.1
     weight_decay: float = 0.001
     clip: float = 1.0
@@ -117,6 +122,10 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"recipe {self.name} has the stages {', '.join(names) or '(none)'}: name each once")
+        if unknown := sorted(set(self.caption_shares) - set(CAPTION_KINDS)):
+            raise UsageError(f"caption_shares: unknown kind {unknown[0]!r}: use {', '.join(CAPTION_KINDS)}")
+        if any(share < 0 for share in self.caption_shares.values()):
+            raise UsageError(f"caption_shares: shares must not be negative: {dict(self.caption_shares)}")
 
     @property
     def steps(self) -> int:

@@ -38,6 +38,27 @@ class Rewards(Protocol):
         ...
 
 
+def numbers(rows: Sequence[Scores], names: Sequence[str], pictures: int) -> list[list[float]]:
+    """Scores of `pictures` pictures as numbers [pictures][names]; NaN where there is none.
+
+    Errors: `UsageError` naming the reward if there are more or fewer rows, or a value that is not one number.
+    """
+    if len(rows) != pictures:
+        raise UsageError(
+            f"the rewards gave {len(rows)} rows for {pictures} pictures: give one row per picture, in order"
+        )
+    return [[_number(name, row.get(name)) for name in names] for row in rows]
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return as_number(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"reward {name!r} gave {type(value).__name__} {str(value)[:80]!r} for a picture: give one number, or None"
+        ) from error
+
+
 class RewardsLost(UsageError):
     """Scoring is unavailable: training stops with a checkpoint, and resumes when it is run again."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from training import checkpoint as checkpoints
@@ -66,6 +69,22 @@ def take_steps(
         if due(checkpoint_every, trainer.done) and trainer.done < steps:
             save(step_name(trainer.done))
             checkpoints.prune(out_dir, keep=2)
+
+
+_DIVERGED = "lower the learning rate or check the data of this step; run again to resume from the last checkpoint"
+
+
+def require_finite(step: int, loss: float, norm: float) -> None:
+    """Before an update. Errors: `UsageError` if the loss or the gradient norm of step number `step` is not finite."""
+    if not math.isfinite(loss + norm):
+        raise UsageError(f"step {step}: loss {loss}, gradient norm {norm}: {_DIVERGED}")
+
+
+def require_finite_tensors(step: int, what: str, tensors: Mapping[str, Tensor]) -> None:
+    """Before they are stored or shown. Errors: `UsageError` if a value is not finite; `what`: its name there."""
+    bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise UsageError(f"step {step}: {what} are not finite ({bad[0]}): {_DIVERGED}")
 
 
 def due(every: int, done: int) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.schema import CAPTION_KINDS
 
-KINDS = ("general", "text", "knowledge", "structured", "instruction")
+KINDS = (*CAPTION_KINDS, "instruction")
 STREAMS = ("t2i", "ti2i", "synthetic")
 
 

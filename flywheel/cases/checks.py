@@ -42,7 +42,7 @@ def checks_for(
         prompt=prompt, capability=capability, references=len(references), settings=settings, said=said.strip()
     )
     makers = (*MAKERS, *plugins("flywheel.checks").values())
-    return tuple({"capability": capability} | check for make in makers for check in make(subject))
+    return tuple(check | {"capability": capability} for make in makers for check in make(subject))
 
 
 def quoted(subject: Subject) -> Iterable[Check]:
@@ -51,6 +51,14 @@ def quoted(subject: Subject) -> Iterable[Check]:
 
     text = quoted_text(subject.prompt) if subject.capability in TEXT else None
     return [{"verifier": "text", "text": text}] if text else []
+
+
+def things(subject: Subject) -> Iterable[Check]:
+    """Each thing that the prompt names by a class of ImageNet is in the picture."""
+    from curation.verify.objects import object_checks
+
+    judged = subject.capability == "object" and not subject.references
+    return object_checks(subject.prompt) if judged else []
 
 
 def same_subject(subject: Subject) -> Iterable[Check]:
@@ -82,4 +90,4 @@ def asked(subject: Subject) -> Iterable[Check]:
     return [{"verifier": "question", "question": (fault if subject.said else WHOLE[1]) + DESCRIPTION + subject.prompt}]
 
 
-MAKERS: tuple[Maker, ...] = (quoted, same_subject, same_rest, aligned, asked)
+MAKERS: tuple[Maker, ...] = (quoted, things, same_subject, same_rest, aligned, asked)

@@ -21,7 +21,7 @@ from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution
 from flywheel.signals.feedback import one_at_a_time
-from flywheel.signals.suite import load_suite
+from flywheel.signals.hidden import split
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,7 +102,7 @@ def gather(workspace: Workspace, *, round_: int | None = None, taxonomy: Taxonom
     folder, ledger = workspace.path("cases", "gathered"), Ledger(workspace, "case_events")
     with one_at_a_time(workspace), closing(connect(workspace, ("signals", "probes", "rounds"))) as con:
         done = [str(p) for p in sorted(folder.glob("*.parquet")) if ledger.has(f"gather/{p.stem}")]
-        if not _pending(con, done):
+        if not _pending(con, done, [p.prompt_id for p in split(workspace)[1]]):
             return {}
         number = round_ if round_ is not None else _round(con)
         batch = uuid.uuid4().hex
@@ -127,11 +127,14 @@ WHERE task = 'ti2i' AND (evidence->>'$.references') IS NOT NULL GROUP BY prompt_
 _UNTOLD = "SELECT signal_id AS id, verifier, task, prompt, evidence FROM pending WHERE capability IS NULL"
 
 
-def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
+def _pending(con: duckdb.DuckDBPyConnection, done: list[str], hidden: list[str]) -> int:
+    """Number of the rows of the new table `pending`; what is said of hidden prompts is never followed."""
+    con.register("hidden", pa.table({"prompt_id": pa.array(hidden, pa.string())}))
     gathered = f"SELECT signal FROM {read_parquet(done)}" if done else "SELECT 0::UBIGINT AS signal WHERE false"
     con.execute(
         f"""CREATE TEMP TABLE pending AS SELECT * FROM signals
         WHERE passed = false AND NOT (kind = 'evaluation' AND round IS NOT NULL)
+          AND prompt_id NOT IN (SELECT prompt_id FROM hidden)
           AND md5_number_lower(signal_id) NOT IN ({gathered}) QUALIFY row_number() OVER (PARTITION BY signal_id) = 1"""
     )
     return con.execute("SELECT count(*) FROM pending").fetchall()[0][0]
@@ -140,7 +143,7 @@ def _pending(con: duckdb.DuckDBPyConnection, done: list[str]) -> int:
 def _name_prompts(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     from duckdb.func import PythonUDFType
 
-    suite = load_suite(workspace.suite) if workspace.suite.exists() else []
+    suite, _ = split(workspace)
     rows = [{"prompt_id": p.prompt_id, "prompt": p.text, "task": p.task} for p in suite]
     con.register("suite", pa.Table.from_pylist(rows, schema=_SUITE))
     pictures = {p.prompt_id: list(p.references) for p in suite if p.references}

@@ -39,17 +39,17 @@ def print_summary(summary: dict[str, Any]) -> None:
 
     console = Console()
     for r in summary["rounds"]:
-        control = r["control_failure_rate"]
+        control, hidden = r["control_failure_rate"], r["hidden_failure_rate"]
         before: dict[str, float] = next(
             (p["failure_rate"] for p in summary["rounds"] if p["round"] == r["round"] - 1), {}
         )
         table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
         others = {_ARMS[arm]: rates for arm, rates in r["other_failure_rates"].items()}
-        for name in ("capability", "before", "failure rate", "control", *others):
+        for name in ("capability", "before", "failure rate", "hidden prompts", "control", *others):
             table.add_column(name, justify="left" if name == "capability" else "right")
         for capability, rate in r["failure_rate"].items():
             name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
-            rates = (before.get(capability), rate, *(o.get(capability) for o in (control, *others.values())))
+            rates = (before.get(capability), rate, *(o.get(capability) for o in (hidden, control, *others.values())))
             table.add_row(name, *map(_share, rates))
         console.print(table)
         for line in effects(r):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,13 +73,25 @@ def serve(
     """Serve rewards over HTTP for `flywheel rl train --rewards URL`."""
     import uvicorn
 
-    from flywheel.core.config import read_toml
     from flywheel.remedies.reinforce import local_rewards
     from flywheel.remedies.reward_service import service
 
-    uvicorn.run(
-        service(local_rewards(reward, read_toml(scorers) if scorers else {})), host=host, port=port, log_level="warning"
-    )
+    uvicorn.run(service(local_rewards(reward, _options(scorers))), host=host, port=port, log_level="warning")
+
+
+@rl.command("rewards", epilog="Example: flywheel rl rewards --scorers scorers.toml")
+def rewards(scorers: ScorersOption = None, as_json: JsonOption = False) -> None:
+    """List the rewards: whether each can be computed here, or what to install or pull, and which verifiers watch it."""
+    from flywheel.remedies.rewards import REWARDS, unavailable
+    from training.rl.recipe import WATCHERS
+
+    missing = unavailable(_options(scorers))
+    rows = [
+        {"reward": name, "state": missing.get(name, "available"), "watchers": list(WATCHERS.get(name, ()))}
+        for name in REWARDS
+    ]
+    lines = [f"{r['reward']}: {r['state']}; watched by {' or '.join(r['watchers']) or 'nothing'}" for r in rows]
+    out(json.dumps(rows) if as_json else "\n".join(lines))
 
 
 @rl.command("train", epilog="Example: flywheel rl train -w w --output rl")
@@ -109,7 +122,6 @@ def train(
     Roll-outs are guided; the objective uses the conditional branch alone. Without --prompts, the prompts, reward
     weights and recipe are those that a round of the workspace wrote for its open RL cases.
     """
-    from flywheel.core.config import read_toml
     from flywheel.core.progress import Progress
     from flywheel.remedies.reinforce import reinforce, reward_line
     from training.recipe_file import load
@@ -133,7 +145,7 @@ def train(
             held_out=held_out,
             watch=watch or (),
             rewards=Service(rewards) if rewards else None,
-            scorers=read_toml(scorers) if scorers else {},
+            scorers=_options(scorers),
             progress=lambda done, total, line: progress(done, total, reward_line(line)),
         )
     _finish(final.path, final.step, as_json)
@@ -188,6 +200,12 @@ def distil(
             progress=lambda done, total, line: progress(done, total, f"fake loss {line['fake_loss']:.3f}"),
         )
     _finish(final.path, final.step, as_json)
+
+
+def _options(scorers: Path | None) -> Mapping[str, Any]:
+    from flywheel.core.config import read_toml
+
+    return read_toml(scorers) if scorers else {}
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:

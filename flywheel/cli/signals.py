@@ -158,7 +158,9 @@ def mine(
 def judge(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, also of a training that is still running.")],
     workspace: WorkspaceOption,
-    suite: Annotated[Path | None, typer.Option(help="Suite to draw. Default: the workspace's held-out suite.")] = None,
+    suite: Annotated[
+        Path | None, typer.Option(help="Suite to draw. Default: the workspace's, without its hidden prompts.")
+    ] = None,
     preset: PresetOption = "tiny",
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     seed: SeedOption = 0,
@@ -167,17 +169,18 @@ def judge(
     """Draw a suite with a checkpoint, judge the images, and mine bad cases from the judgements."""
     from flywheel.core.progress import Progress
     from flywheel.presets import load_preset
+    from flywheel.signals.hidden import split
     from flywheel.signals.mining import Mining, mine_file
     from flywheel.signals.pinned import load_any
     from flywheel.signals.self_evaluation import self_evaluate
 
     opened = Workspace(workspace, create=False)
-    path = given_file(suite or opened.suite, "a suite file with --suite")
+    drawn = load_any(given_file(suite, "a suite file with --suite")) if suite else split(opened)[0]
+    if not drawn:
+        raise UsageError(f"{opened.root} has no held-out suite yet: give a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
-        judged = self_evaluate(
-            opened, checkpoint, load_any(path), numbers, load_preset(preset).evaluation, progress=progress
-        )
+        judged = self_evaluate(opened, checkpoint, drawn, numbers, load_preset(preset).evaluation, progress=progress)
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -256,6 +256,7 @@ class RoundResult:
 
     Rates are shares in [0, 1] of the checks; prompts: {capability: checks}; fixed, broken: case ids; system: the
     candidate, as `System.as_dict`; student: {verdict, reason, failure_rate} against its teacher, None without one.
+    hidden_…: of the candidate on the prompts that nothing chases (`flywheel.signals.hidden`).
     """
 
     round: int
@@ -272,6 +273,8 @@ class RoundResult:
     gate: tuple[GateLine, ...]
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
+    hidden_failure_rate: Mapping[str, float] = field(default_factory=dict)
+    hidden_prompts: Mapping[str, int] = field(default_factory=dict)
     system: Mapping[str, Any] | None = None
     student: Mapping[str, Any] | None = None
 

@@ -12,6 +12,7 @@ ROW_GROUP = 64  # rows per Parquet row group of a shard
 TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
 # Kinds of case events; within a round, later kinds win. `seen` (more signals of a case) never changes the status.
 CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
+CAPTION_KINDS = ("general", "text", "knowledge", "structured")  # of a picture; an edit has an instruction
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
 DECISIONS = ("promote", "reject", "rollback")
 REVIEW_EVENTS = ("queued", "claimed", "accepted", "rejected")

@@ -38,6 +38,7 @@ class Evaluation:
     cfg: float
     pictures: int = 2  # per prompt, each from a seed of its own
     held_out: int = 32  # pool suite: pictures kept from training
+    hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
     judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
@@ -47,6 +48,10 @@ class Evaluation:
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
+        if isinstance(self.hidden, str) and not self.hidden.endswith(".jsonl"):
+            raise UsageError(f"evaluation.hidden is {self.hidden!r}: give a share or a .jsonl file")
+        if not isinstance(self.hidden, str) and not 0 <= self.hidden <= 0.5:
+            raise UsageError(f"evaluation.hidden is {self.hidden}: give a share from 0 to 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)

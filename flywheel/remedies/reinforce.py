@@ -35,17 +35,19 @@ def reinforce(
     held_out: prompts that are only measured; default: some of the prompts, kept apart. watch: further rewards to
     measure. rewards: a service of them; default: computed here, by scorers with these options. Errors: `UsageError`.
     """
+    from flywheel.remedies.rewards import for_recipe
     from training.rl.trainer import train
 
     trained, watched = load_suite(prompts), load_suite(held_out) if held_out else None
     if watched is None:
         trained, watched = hold_out(trained, recipe.held_out)
+    scored = rewards or for_recipe(recipe, scorers or {}, watch=watch)
     return train(
         output,
         trained,
         watched,
         recipe,
-        rewards or local_rewards((*recipe.rewards, *(recipe.proxy(n) for n in recipe.rewards), *watch), scorers or {}),
+        scored,
         init=init,
         seed=seed,
         progress=progress,

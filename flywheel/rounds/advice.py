@@ -44,7 +44,7 @@ def advise(run: Context, plan: RoundPlan) -> None:
             folder / "enhancer",
             prompts,
             [text for _, text in known],
-            run.suite,
+            run.held_out,
             {e["case_id"]: json.loads(e["evidence"]).get("enhanced") for e in routed},
             count=run.preset.enhancer.examples,
             seed=plan.seed + plan.round,
@@ -89,7 +89,7 @@ def _advise_rl(run: Context, plan: RoundPlan, cases: Sequence[Case], known: Sequ
         rule,
         recipe=run.preset.rewards.recipe,
         pins={k: getattr(plan, k) for k in ("round", "incumbent", "checkpoint", "snapshot", "code", "seed")},
-        suite=run.suite,
+        suite=run.held_out,
         retrieved=retrieved,
         seed=plan.seed,
     )

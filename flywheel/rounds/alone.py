@@ -72,7 +72,8 @@ def reinforce_enhancer(workspace: Workspace, preset: str, model: Path, *, seed: 
     from flywheel.remedies.enhancer_training import reinforce as train
 
     settings, examples = _trainable(preset), _examples(workspace)
-    options = {"steps": settings.grpo_steps, "batch": settings.batch, "lora": settings.lora, "seed": seed}
+    options: dict[str, Any] = {"steps": settings.grpo_steps, "batch": settings.batch, "lora": settings.lora}
+    options["seed"] = seed
     folder = _enhancer_folder(workspace, "grpo", settings, examples, options)
     return whole_folder(folder, lambda unfinished: train(str(fetched(model)), fetched(examples), unfinished, **options))
 

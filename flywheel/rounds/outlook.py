@@ -34,8 +34,8 @@ def next_round(workspace: Workspace) -> int:
 
 
 def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
-    """{"plan", "steps", "stages", "stages_left_out", "cost", "pinned", "detectable"}: the next round's plan, its steps by
-    track, the stages of its data phase, and its cost at measured rates.
+    """{"plan", "steps", "stages", "stages_left_out", "cost", "pinned", "detectable"}: the next round's plan, its steps
+    by track, the stages of its data phase, and its cost at measured rates.
 
 
     pin: write the plan; detectable: what the suite can show about the candidate (`flywheel.rounds.power.Outlook`).

@@ -43,6 +43,7 @@ class RoundSummary:
 
     system: what the gate judged; other_failure_rates: of the further arms: `data`, the candidate before its RL, and
     `student`, which was distilled from it; student: the gate's judgement of the student.
+    hidden_failure_rate: on the prompts that nothing chases; far above `failure_rate`, the suite is fitted.
     """
 
     round: int
@@ -50,6 +51,7 @@ class RoundSummary:
     system: Mapping[str, Any]
     failure_rate: Mapping[str, float]
     control_failure_rate: Mapping[str, float]
+    hidden_failure_rate: Mapping[str, float]
     targets: tuple[str, ...]
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
@@ -279,6 +281,7 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
         system=result.system or systems.read(workspace, number).as_dict(),
         failure_rate=failure_rates(load_results(workspace, number, "candidate")),
         control_failure_rate=failure_rates(load_results(workspace, number, "control")),
+        hidden_failure_rate=result.hidden_failure_rate,
         targets=result.targets,
         fixed=result.fixed,
         broken=result.broken,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def unread(workspace: Workspace) -> list[Unread]:
     ]
 
 
-def funnel_rows(workspace: Workspace) -> list[Mapping[str, Any]]:
+def funnel_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """`unread` as rows of the funnel: filter `training`, which drops nothing."""
     return [
         {"stage": u.stage, "bucket": u.bucket, "filter": "training", "status": f"not read: {u.reason}"}

@@ -34,7 +34,7 @@ from flywheel.rounds.job import Job
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
 from flywheel.rounds.stages import curriculum_of
-from flywheel.signals import evaluation, pinned, pool_suite
+from flywheel.signals import evaluation, hidden, pinned, pool_suite
 from flywheel.signals.calibration import fidelity, load_separations
 from flywheel.signals.results import Results, failure_rates, load_results, passes
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
@@ -61,8 +61,22 @@ class Context:
 
     @cached_property
     def suite(self) -> list[Prompt]:
-        """The held-out prompts; none before `hold_out` has written them."""
-        return pinned.load_own(self.workspace)
+        """The held-out prompts that rounds chase; none before `hold_out` has written them."""
+        return self._parts[0]
+
+    @cached_property
+    def hidden(self) -> list[Prompt]:
+        """The held-out prompts that are only judged (`flywheel.signals.hidden`)."""
+        return self._parts[1]
+
+    @property
+    def held_out(self) -> list[Prompt]:
+        """All of them: none is trained on."""
+        return [*self.suite, *self.hidden]
+
+    @cached_property
+    def _parts(self) -> tuple[list[Prompt], list[Prompt]]:
+        return hidden.split(self.workspace)
 
     @property
     def policy_name(self) -> str:
@@ -78,8 +92,8 @@ class Context:
 
     @property
     def images(self) -> int:
-        """Number of pictures that the evaluation of a candidate or a control draws."""
-        return len(self.suite) * self.preset.evaluation.pictures
+        """Number of pictures that one evaluation draws."""
+        return len(self.held_out) * self.preset.evaluation.pictures
 
     def rows(self, ledger: str) -> list[dict[str, Any]]:
         """Every row of a ledger, oldest first."""
@@ -127,8 +141,11 @@ def hold_out(run: Context) -> None:
             copy_suite(Path(settings.suite), path)
         else:
             plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
+    if not run.rows("rounds") and not pinned.is_pinned(workspace):
+        hidden.write(workspace, settings.hidden, run.job.seed)
     pinned.pin(workspace)
-    run.progress.say(f"{len(run.suite)} held-out prompts")
+    rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
+    run.progress.say(f"{len(run.suite)} held-out prompts{rest}")
     for check in load_separations(path):
         run.progress.say(check.sentence)
 
@@ -148,7 +165,7 @@ def curate(run: Context) -> Curated:
         run.policy,
         held_out=held_out.ids,
         looks=held_out.looks,
-        exclude_prompts=frozenset(p.text for p in run.suite),
+        exclude_prompts=frozenset(p.text for p in run.held_out),
         progress=run.progress,
         workers=run.job.workers,
         step=stage,
@@ -218,7 +235,7 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
 def collect(run: Context, plan: RoundPlan) -> None:
     """Retrieve and generate the samples that the plan asks for, and queue them for review."""
     number = plan.round
-    pool = data.BasePool(run.manifest(plan), run.suite, run.preset, run.workspace.vectors)
+    pool = data.BasePool(run.manifest(plan), run.held_out, run.preset, run.workspace.vectors)
     folder = run.workspace.round(number).remedies
     rows = data.collect(folder, plan, _served(run, plan), pool, run.progress)
     settings = run.preset.review
@@ -253,7 +270,7 @@ def shard(run: Context, plan: RoundPlan) -> None:
     number = plan.round
     items = Queue(run.workspace).items(number).values()
     by_sample = {(x.capability, x.sample_id): x for x in items}
-    counts = data.shard(run.workspace.round(number).remedies, plan, run.suite, by_sample)
+    counts = data.shard(run.workspace.round(number).remedies, plan, run.held_out, by_sample)
     served = _served(run, plan)
     reviewed = [event(c, number, "reviewed", _review_of(items, c.capability)) for c in served]
     remedied = [event(c, number, "remedied", counts[c.capability]) for c in served]
@@ -344,6 +361,8 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
         progress=run.progress,
     )
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
+    if arm == "candidate" and run.hidden:
+        _evaluate_hidden(run, plan, system)
     if not (folder / "grid.png").exists():
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
         images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
@@ -360,12 +379,32 @@ def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int,
     return earlier.get(number) or load_results(run.workspace, number, "candidate"), earlier
 
 
+def _evaluate_hidden(run: Context, plan: RoundPlan, system: System) -> None:
+    """Draw and judge the hidden prompts as well; nothing but what people read depends on it."""
+    rates = evaluation.evaluate(
+        run.workspace,
+        run.hidden,
+        run.workspace.path(system.checkpoint),
+        round_=plan.round,
+        arm=hidden.ARM,
+        settings=systems.evaluation(system, run.preset.evaluation),
+        rewritten=systems.rewritten(
+            run.workspace, system, run.hidden, run.workspace.round(plan.round).samples(hidden.ARM)
+        ),
+        seed=plan.seed,
+        progress=run.progress,
+    )
+    shown = ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(rates).items())
+    run.progress.say(f"of the hidden prompts: {shown}")
+
+
 def gate(run: Context, plan: RoundPlan, system: System) -> None:
     """Compare the candidate with the incumbent, write the round's result and record the verdict."""
     number = plan.round
     if Ledger(run.workspace, "rounds").has(f"round/{number}"):
         return
     new = load_results(run.workspace, number, "candidate")
+    unseen = load_results(run.workspace, number, hidden.ARM)
     old, earlier = references(run, plan)
     verdict = gates.judge(
         new,
@@ -395,6 +434,8 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
         failure_rate=failure_rates(new),
         incumbent_failure_rate=failure_rates(old or {}),
         control_failure_rate=failure_rates(load_results(run.workspace, number, "control")),
+        hidden_failure_rate=failure_rates(unseen),
+        hidden_prompts={c: sum(k[1] == c for k in unseen) for c in sorted({k[1] for k in unseen})},
         prompts={c: sum(k[1] == c for k in new) for c in sorted({k[1] for k in new})},
         gate=verdict.lines,
         fixed=tuple(c for c, passed in changed if passed),

@@ -32,6 +32,7 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     from training.checkpoint import read_metrics
     from training.recipe_file import load
     from training.rl.recipe import RL_RECIPES
+    from training.rl.trainer import NothingToLearn
 
     remedy, planned = run.workspace.round(plan.round).remedies / "rl", plan.remedy("rl", "grpo")
     prompts = remedy / "prompts.jsonl"
@@ -41,15 +42,19 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     torch.set_num_threads(run.preset.threads)
     recipe = replace(load(str(fetched(remedy / "recipe.toml")), RL_RECIPES), steps=plan.updates("rl", "grpo"))
     folder = run.workspace.round(plan.round).checkpoint("candidate-rl")
-    final = rl.reinforce(
-        fetched(folder),
-        prompts,
-        recipe,
-        init=checkpoint,
-        seed=plan.seed + plan.round,
-        scorers=scorer_options(run.preset.evaluation.scorers),
-        progress=_progress(run, folder, rl.reward_line),
-    )
+    try:
+        final = rl.reinforce(
+            fetched(folder),
+            prompts,
+            recipe,
+            init=checkpoint,
+            seed=plan.seed + plan.round,
+            scorers=scorer_options(run.preset.evaluation.scorers),
+            progress=_progress(run, folder, rl.reward_line),
+        )
+    except NothingToLearn as error:
+        run.progress.say(f"the candidate is not reinforced: {error}")
+        return checkpoint
     publish(folder)
     first = next((line for line in read_metrics(final.path.parent / "metrics.jsonl") if "held_out" in line), None)
     changes = _changes(first["held_out"] if first else {}, final.config.get("held_out", {}))
@@ -89,7 +94,7 @@ def reinforce_enhancer(run: Context, plan: RoundPlan, model: Path, checkpoint: P
     prompts = remedy / "prompts.jsonl"
     if able and not prompts.exists():
         each = max(1, settings.examples // (8 * len(able)))
-        write_prompts(prompts, able, each, seed=seed, exclude=frozenset(p.text for p in run.suite))
+        write_prompts(prompts, able, each, seed=seed, exclude=frozenset(p.text for p in run.held_out))
     drawn = Drawn(checkpoint, prompts, seed=seed, side=run.preset.evaluation.side) if able else None
 
     def write(folder: Path) -> None:
@@ -114,7 +119,7 @@ def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     planned, places = plan.remedy(None, "distil"), run.workspace.round(plan.round)
     prompts = places.remedies / "distil" / "prompts.jsonl"
     if not prompts.exists():
-        held_out = HeldOut(p.text for p in run.suite)
+        held_out = HeldOut(p.text for p in run.held_out)
         pool_prompts(run.manifest(plan), prompts, planned.prompts or 0, held_out, seed=plan.seed)
     base, changes = recipe_of(run.preset.distil.recipe)
     recipe = named(DMD_RECIPES, base, {**changes, "steps": plan.updates(None, "distil")})
@@ -169,7 +174,7 @@ def _enhancer_start(run: Context, plan: RoundPlan) -> str:
     return str(fetched(own)) if own and (own / "config.json").exists() else run.preset.enhancer.backend
 
 
-def whole_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+def whole_folder(folder: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a folder that appears whole or not at all; a finished one is kept."""
     if not (folder / "config.json").exists():
         final = mirror(folder)

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from flywheel.core.files import replacing
 from flywheel.core.storage import located, remote
 from training.data import files
 from training.data.plan import Shard, ShardError, trained_size
-from training.data.row_group import RowGroup, read_row_group, to_unit
+from training.data.row_group import RowGroup, read_row_group, row_choices, to_unit
 from training.models.autoencoder import Autoencoder
 
 _NO_IMAGES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
@@ -134,7 +135,8 @@ def encoded(group: RowGroup, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
 def _read(file: pa.RecordBatchFileReader, index: int) -> RowGroup:
     batch, metadata = file.get_batch(index), file.schema.metadata
     dtype, shape = DTYPES[metadata[b"dtype"].decode()], [int(v) for v in metadata[b"shape"].split(b",")]
-    names, captions, column, *references = batch.columns
+    names, captions, column = (batch.column(name) for name in ("sample_id", "caption", "latent"))
+    references = [batch.column("references")] if "references" in batch.schema.names else []
     latents = _tensor(column, dtype, (len(batch), *shape))
     nulls = [i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid] if column.null_count else []
     return RowGroup(
@@ -145,6 +147,7 @@ def _read(file: pa.RecordBatchFileReader, index: int) -> RowGroup:
         latents,
         _tensor(references[0], dtype, (len(batch), -1, *shape)) if references else latents[:, None][:, :0],
         dict.fromkeys(nulls, "its latents are null"),
+        row_choices(batch),
     )
 
 
@@ -164,6 +167,8 @@ def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool)
                     "caption": pa.array(group.captions),
                     "latent": _binary(targets, DTYPES[latents.dtype], group.broken),
                 }
+                if (captions := _captions(source, index)) is not None:
+                    columns["captions"] = captions
                 if references.shape[1]:
                     columns["references"] = _binary(references, DTYPES[latents.dtype], group.broken)
                 metadata = {**latents.key(shard), "shape": ",".join(map(str, targets.shape[1:]))}
@@ -174,6 +179,13 @@ def _write(shard: Shard, autoencoder: Autoencoder, latents: Latents, skip: bool)
             if writer is not None:
                 writer.close()
     return broken
+
+
+def _captions(shard: pq.ParquetFile, index: int) -> pa.Array | None:
+    """Every caption of a row group's rows; None in a shard without the column."""
+    if "captions" not in shard.schema_arrow.names:
+        return None
+    return shard.read_row_group(index, columns=["captions"])["captions"].combine_chunks()
 
 
 def _binary(x: Tensor, dtype: torch.dtype, nulls: Mapping[int, str]) -> pa.Array:

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from flywheel.core.files import file_digest
 from flywheel.core.storage import remote
 from training.data import files
+from training.data.captions import Caption, draw
 from training.data.latents import Latents
 from training.data.plan import DataPlan, Row, ShardError, require_size, trained_size
 from training.data.row_group import RowGroup, read_row_group
@@ -30,6 +31,7 @@ class Prepared:
 
     `nulls`: states without the caption if they depend on the row (the encoder reads references), else empty.
     `lead`: text tokens before each reference, as the encoder lays them out; empty when all references come first.
+    `choices`: as in `RowGroup`; the loader adds them.
     """
 
     latents: Tensor
@@ -37,6 +39,7 @@ class Prepared:
     states: list[Tensor]
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
+    choices: Sequence[Sequence[Caption]] = ()
 
     @property
     def bytes(self) -> int:
@@ -48,7 +51,8 @@ class Prepared:
 class MicroBatch:
     """Rows of one layout, gathered from prepared row groups; `rows` says where each came from.
 
-    `skipped`: positions of rows that could not be read and were replaced.
+    `skipped`: positions of rows that could not be read and were replaced. `kinds`: of the captions that were drawn;
+    empty if there was nothing to draw.
     """
 
     rows: list[Row]
@@ -58,6 +62,7 @@ class MicroBatch:
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
     skipped: Sequence[int] = ()
+    kinds: Sequence[str] = ()
 
 
 class Loader:
@@ -66,6 +71,8 @@ class Loader:
     `resolution`, `unit`: see `trained_size`; stored images are area-resized to that.
     `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
     condition encoders that read them. `cache_bytes` bounds the prepared row groups kept in memory.
+    `caption_shares`: kind → share, of captions of pictures that have several; `encode`: texts → their states. A row's
+    caption is drawn anew each time that it comes, as a function of (seed, bucket, slot).
     Errors: `ShardError`; under a plan with `on_error="skip"` unreadable rows are replaced by neighbours of the same
     layout, logged, and listed in `skipped` by (shard, row group, row).
     """
@@ -80,9 +87,12 @@ class Loader:
         cache_bytes: int = 256 << 20,
         latents: Latents | None = None,
         reference_pixels: bool = True,
+        caption_shares: Mapping[str, float] | None = None,
+        encode: Callable[[Sequence[str]], list[Tensor]] | None = None,
     ) -> None:
         self.plan, self.prepare, self.resolution, self.cache_bytes = plan, prepare, resolution, cache_bytes
         self.unit, self.latents, self.reference_pixels = unit, latents, reference_pixels
+        self.caption_shares, self.encode = dict(caption_shares or {}), encode
         self.skipped: dict[tuple[int, int, int], str] = {}
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
@@ -113,17 +123,35 @@ class Loader:
         """Rows of one layout as tensors."""
         places = self._places(rows)
         first = places[0][0]
+        states, kinds = self._drawn(rows, places)
         return MicroBatch(
             list(rows),
             torch.stack([group.latents[i] for group, i in places]),
             torch.stack([group.references[i] for group, i in places])
             if first.references.shape[1]
             else first.references.new_zeros(len(rows), *first.references.shape[1:]),
-            [group.states[i] for group, i in places],
+            states,
             [group.nulls[i] for group, i in places if group.nulls],
             first.lead,
             [n for n, row in enumerate(rows) if row[:3] in self.skipped] if self.skipped else (),
+            kinds,
         )
+
+    def _drawn(self, rows: Sequence[Row], places: Sequence[tuple[Prepared, int]]) -> tuple[list[Tensor], Sequence[str]]:
+        """Text state and kind of the caption that each row trains with now."""
+        states = [group.states[i] for group, i in places]
+        if not self.caption_shares or not all(group.choices for group, _ in places):
+            return states, ()
+        options = [group.choices[i] for group, i in places]
+        chosen = [
+            draw(o, self.caption_shares, self.plan.seed, "caption", row.bucket, row.slot)
+            for o, row in zip(options, rows, strict=True)
+        ]
+        other = [n for n, (o, caption) in enumerate(zip(options, chosen, strict=True)) if caption.text != o[0].text]
+        if other and self.encode is not None:
+            for n, state in zip(other, self.encode([chosen[n].text for n in other]), strict=True):
+                states[n] = state
+        return states, [caption.kind for caption in chosen]
 
     def read(self, shard: int, group: int) -> RowGroup:
         """Read and decode one row group."""
@@ -157,7 +185,7 @@ class Loader:
             return None
         for row, why in rows.broken.items():
             self._skip(shard, group, row, why)
-        prepared = self.prepare(rows)
+        prepared = replace(self.prepare(rows), choices=rows.choices)
         self._cache[key] = prepared
         self._held += prepared.bytes
         while self._held > self.cache_bytes and len(self._cache) > 1:

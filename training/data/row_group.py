@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 
+from flywheel.core.schema import CAPTION_KINDS
 from training.data import files
+from training.data.captions import Caption, choices
 from training.data.plan import Shard, ShardError
 
 
@@ -21,6 +24,7 @@ from training.data.plan import Shard, ShardError
 class RowGroup:
     """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
 
+    `choices`: per row, the captions that may train, its text condition first; empty if there is nothing to choose from.
     `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] if they were cached, not to be written to;
     `images` is empty then. `broken`: rows that cannot be read, with the reason; each is replaced by the next readable
     row.
@@ -33,6 +37,7 @@ class RowGroup:
     latents: Tensor | None = None
     reference_latents: Tensor | None = None
     broken: Mapping[int, str] = field(default_factory=dict)
+    choices: Sequence[Sequence[Caption]] = ()
 
 
 def read_row_group(
@@ -88,8 +93,9 @@ def _decoded(
     height, width, count = shard.shape
     decodes = ("image", "references") if targets else ("references",)
     try:
-        columns = ["sample_id", "caption", *decodes]
-        table = opened().read_row_group(index, columns=columns, use_threads=False)
+        file = opened()
+        columns = ["sample_id", "caption", *decodes, *(["captions"] if "captions" in file.schema_arrow.names else [])]
+        table = file.read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     size = trained[::-1]
@@ -112,7 +118,16 @@ def _decoded(
         torch.from_numpy(images),
         torch.from_numpy(references),
         broken=broken,
+        choices=row_choices(table),
     )
+
+
+def row_choices(table: pa.Table | pa.RecordBatch) -> list[tuple[Caption, ...]]:
+    """`RowGroup.choices` of a table with the columns caption and captions."""
+    if "captions" not in table.schema.names:
+        return []
+    pairs = zip(table.column("caption").to_pylist(), table.column("captions").to_pylist(), strict=True)
+    return [choices(caption, captions, CAPTION_KINDS) for caption, captions in pairs]
 
 
 def _decode(data: bytes, stored: tuple[int, int], size: tuple[int, int]) -> np.ndarray:

@@ -26,7 +26,7 @@ from training.losses.flow_matching import Velocity, flow_matching_loss, logit_no
 from training.models.mmdit import MMDiT
 from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
-from training.run import Progress, finished, last_checkpoint, take_steps
+from training.run import Progress, finished, last_checkpoint, require_finite, require_finite_tensors, take_steps
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
@@ -44,7 +44,7 @@ def train(
 
     Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
     1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
-    run's folder, unusable prompts, or teachers that do not fit the student.
+    run's folder, unusable prompts, teachers that do not fit the student, or a loss or update that is not finite.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
@@ -59,8 +59,10 @@ def train(
     config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
 
     def save(name: str) -> Checkpoint:
-        step_config = {**config, "step": trainer.done}
-        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.reader.autoencoder, step_config)
+        step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
+        for role in ("model", "fake"):
+            require_finite_tensors(trainer.done, "weights", tensors[role])
+        return checkpoints.write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
 
     take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
     return save(checkpoints.FINAL)
@@ -144,9 +146,10 @@ class _Trainer:
             part = loss_of(batch).sum() / rows
             part.backward()
             total += part.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip))
+        require_finite(self.done + 1, total, norm)
         optimizer.step()
-        return total, float(norm)
+        return total, norm
 
     def _fake_loss(self, batch: _Batch) -> Tensor:
         """Flow matching on the student's samples, conditional only: the student has no guidance."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +14,17 @@ from training.recipe_file import named
 ALGORITHMS = ("grpo", "guard", "nft")
 GUIDANCE = ("hybrid", "objective", "none")
 EVERY = "*"
+
+# Which verifier watches a reward on held-out prompts, in order of preference: never the reward itself, whose own score
+# rises while it is gamed. The first one that is available and not trained on is taken. [D]
+WATCHERS: Mapping[str, tuple[str, ...]] = {
+    "ocr": ("alignment", "natural"),
+    "alignment": ("instruction", "natural"),
+    "aesthetic": ("alignment", "natural"),
+    "portrait": ("alignment", "natural"),
+    "consistency": ("instruction", "natural"),
+    "instruction": ("alignment", "natural"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +39,9 @@ class RLRecipe:
     DiffusionNFT instead noises the finished picture to `count` evenly spaced times.
     prompts, group: prompts per step, pictures per prompt. inner_steps: optimiser steps on one step's roll-outs.
     clip: range of the ratio below and above 1. kl: weight of the velocity KL to the reference.
-    min_range: a reward whose range in a group is smaller is not used there.
-    proxies: reward → reward that watches it on held-out prompts; default: itself.
+    min_range: a reward whose range in a group is smaller is not used there. flat_steps: the run stops after as many
+    steps in a row without a group to learn from; 0: never.
+    proxies: reward → another verifier that watches it on held-out prompts; default: as in `WATCHERS`.
     check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
     a proxy must fall to count. mix_floor: smallest part of its base share that a prompt category keeps [D].
     learning_rate: without warm-up, falling linearly to its `final_learning_rate` share.
@@ -56,6 +68,7 @@ class RLRecipe:
     inner_steps: int = 2
     kl: float = 0.01
     min_range: float = 0.01
+    flat_steps: int = 10
     proxies: Mapping[str, str] = field(default_factory=dict)
     check_every: int = 10
     held_out: int = 32
@@ -82,6 +95,8 @@ class RLRecipe:
                 f"window {self.window} does not fit {self.sampling_steps} steps: the last one, which adds no noise, "
                 "cannot be trained"
             )
+        if itself := sorted(r for r, proxy in self.proxies.items() if r == proxy):
+            raise UsageError(f"proxies: {itself[0]!r} cannot watch itself: name another verifier")
         if self.group < 2:
             raise UsageError(f"group {self.group}: an advantage needs at least two pictures of a prompt")
 
@@ -94,9 +109,14 @@ class RLRecipe:
         """Rewards that are trained on."""
         return tuple(sorted({name for row in self.weights.values() for name, weight in row.items() if weight}))
 
-    def proxy(self, reward: str) -> str:
-        """The reward that watches `reward` on held-out prompts."""
-        return self.proxies.get(reward, reward)
+    def watchers(self, reward: str) -> tuple[str, ...]:
+        """Verifiers that may watch `reward` on held-out prompts, the preferred ones first."""
+        wanted = (self.proxies[reward],) if reward in self.proxies else WATCHERS.get(reward, ())
+        return tuple(sorted((n for n in wanted if n != reward), key=lambda n: n in self.rewards))
+
+    def proxy(self, reward: str, available: Collection[str]) -> str | None:
+        """The verifier that watches `reward` on held-out prompts; None if none of its watchers is available."""
+        return next((n for n in self.watchers(reward) if n in available), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -128,7 +148,6 @@ RL_RECIPES = {
             "portrait": {"aesthetic": 0.5, "alignment": 0.5, "portrait": 1.0},
             "typography": {"ocr": 1.0, "aesthetic": 0.25},
         },
-        proxies={"ocr": "alignment"},
     ),
     "rl-tiny": RLRecipe(
         name="rl-tiny",

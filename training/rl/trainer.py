@@ -5,6 +5,7 @@ An interrupted run resumes to the same bits, because every draw is a function of
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -23,14 +24,28 @@ from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
-from training.rewards import Request, Rewards, RewardsLost, Scores, as_number
+from training.rewards import Request, Rewards, RewardsLost, Scores, as_number, numbers
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
 from training.rl.rollout import PromptGroup, objective_velocity, roll_out
-from training.run import Progress, finished, last_checkpoint, step_name, take_steps
+from training.run import (
+    Progress,
+    finished,
+    last_checkpoint,
+    require_finite,
+    require_finite_tensors,
+    step_name,
+    take_steps,
+)
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
+
+log = logging.getLogger(__name__)
+
+
+class NothingToLearn(UsageError):
+    """No reward tells the pictures of a prompt apart: the run stops with a checkpoint."""
 
 
 def train(
@@ -47,8 +62,9 @@ def train(
     """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
 
     `prompts` are trained on, `held_out` only monitored; `rewards` scores both. Resumes from the last checkpoint in
-    `out_dir`. Errors: `UsageError` for another run's folder or unusable prompts, rewards and recipes; `RewardsLost`,
-    after a checkpoint, when scoring is unavailable.
+    `out_dir`. Errors: `UsageError` for another run's folder, unusable prompts, rewards and recipes, or a loss or update
+    that is not finite; after a checkpoint `RewardsLost` when scoring is unavailable, and `NothingToLearn` after
+    `recipe.flat_steps` steps without a group to learn from.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     _require(prompts, held_out, recipe, rewards)
@@ -70,11 +86,17 @@ def train(
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
         config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
-        return checkpoints.write(out_dir / name, trainer.tensors(), trainer.sampler.autoencoder, config)
+        tensors = trainer.tensors()
+        for part in ("model", "ema"):
+            require_finite_tensors(trainer.done, "weights", tensors[part])
+        return checkpoints.write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
 
     try:
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
         _, closing = trainer.check()
+    except NothingToLearn:
+        save(step_name(trainer.done))
+        raise
     except RewardsLost as error:
         if trainer.done:
             save(step_name(trainer.done))
@@ -115,7 +137,11 @@ class _Trainer:
         self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
         named = self.policy.trainable
         self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
-        self.balance, self.done = Balance(), 0
+        self.balance, self.done, self.flat = Balance(), 0, 0  # flat: steps in a row without a group to learn from
+        self.proxies = {name: recipe.proxy(name, rewards.names) for name in recipe.rewards}
+        for name, proxy in self.proxies.items():
+            if proxy is None:
+                log.warning("no other verifier watches reward %s: name one in the recipe's proxies", name)
         self.since_check: dict[str, list[float]] = {name: [] for name in recipe.rewards}
         if last is None:
             self.ema = copies(named)
@@ -125,10 +151,10 @@ class _Trainer:
             load_moments(self.optimizer, named, last.tensors("optimizer"))
             state = last.config["rl_state"]
             self.balance, self.since_check = Balance.from_dict(state["balance"]), state["since_check"]
-            self.done = last.step
+            self.done, self.flat = last.step, state["flat"]
 
     def state(self) -> dict[str, Any]:
-        return {"balance": self.balance.to_dict(), "since_check": self.since_check}
+        return {"balance": self.balance.to_dict(), "since_check": self.since_check, "flat": self.flat}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         with self.policy.holding(self.ema):
@@ -144,6 +170,7 @@ class _Trainer:
     def one_step(self) -> dict[str, Any]:
         """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
         recipe, step, balance = self.recipe, self.done, self.balance
+        self._require_range()
         checked: dict[str, Any] = {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()
@@ -154,19 +181,26 @@ class _Trainer:
             [[recipe.weight(category(p), n) * balance.factor(n) for n in recipe.rewards] for p in drawn],
             dtype=torch.float64,
         )
-        values = torch.tensor(
-            [[[as_number(row.get(n)) for n in recipe.rewards] for row in rows] for rows in scores], dtype=torch.float64
-        )
+        values = torch.tensor([numbers(rows, recipe.rewards, recipe.group) for rows in scores], dtype=torch.float64)
         advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
         line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance)}
         line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
         kept = advantages.kept.tolist()
+        self.flat = 0 if any(kept) else self.flat + 1
         self.balance = observe(balance, [(category(p), k) for p, k in zip(drawn, kept, strict=True)])
         for i, name in enumerate(recipe.rewards):
             new = [v for v in values[:, :, i].nanmean(1).tolist() if math.isfinite(v)]
             self.since_check[name] = new if checked else self.since_check[name] + new
         self.done = step + 1
         return line
+
+    def _require_range(self) -> None:
+        if self.recipe.flat_steps and self.flat >= self.recipe.flat_steps:
+            raise NothingToLearn(
+                f"in {self.flat} steps in a row, no reward told the pictures of a prompt apart by "
+                f"{self.recipe.min_range} or more: there is nothing to learn. Train on prompts of which some pictures "
+                "pass and some fail, or give another reward"
+            )
 
     # Roll-outs ------------------------------------------------------------------------------------------------------
     def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[list[Scores]]]:
@@ -181,6 +215,7 @@ class _Trainer:
                 noise = torch.stack([torch.stack(row) for row in noises])
                 conditions = self.reader.read(prompt)
                 group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
+                require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
                 groups.append(group)
                 futures.append(self._submit(pool, [prompt] * recipe.group, self.reader.pictures(group.latents)))
             return groups, [f.result() for f in futures]
@@ -208,6 +243,10 @@ class _Trainer:
                 "groups": int(advantages.used[:, i].sum()),
                 "unscored": int(values[:, :, i].isnan().sum()),
             }
+            if not len(scored) or float(scored.std(correction=0)) < 1e-12:
+                state = f"the same, {float(scored[0]):g}, for" if len(scored) else "not a number for any of"
+                count = values[..., i].numel()
+                log.warning("step %d: reward %s is %s all %d pictures", self.done + 1, name, state, count)
         return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
 
     # Optimisation ---------------------------------------------------------------------------------------------------
@@ -232,6 +271,7 @@ class _Trainer:
                     kls.append(kl)
             norms.append(float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), recipe.gradient_clip)))
             losses.append(loss)
+            require_finite(self.done + 1, loss, norms[-1])
             self.optimizer.step()
             move_ema(self.ema, self.policy.trainable, recipe.ema)
         line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}
@@ -292,9 +332,9 @@ class _Trainer:
             plain = rows if guided == 1.0 else self._held_out_scores(1.0)
         proxies = {}
         for name in recipe.rewards:
-            values = {
-                p.prompt_id: as_number(row.get(recipe.proxy(name))) for p, row in zip(self.watched, rows, strict=True)
-            }
+            proxy = self.proxies[name]
+            scored = numbers(rows, [proxy], len(self.watched)) if proxy else []
+            values = {p.prompt_id: value for p, (value,) in zip(self.watched, scored)}
             proxies[name] = {k: v for k, v in values.items() if math.isfinite(v)}
         means = {n: statistics.fmean(v) if v else None for n, v in self.since_check.items()}
         balance, decided = check(self.balance, means, proxies, recipe.tolerance)
@@ -302,6 +342,7 @@ class _Trainer:
             "held_out": {n: _mean(row.get(n) for row in rows) for n in self.rewards.names},
             "held_out_without_cfg": {n: _mean(row.get(n) for row in plain) for n in self.rewards.names},
             "balance": decided,
+            "watched_by": self.proxies,
         }
 
     def _held_out_scores(self, cfg: float) -> list[Scores]:
@@ -310,6 +351,7 @@ class _Trainer:
         shown = [[picture(p, i) for i in range(len(p.references))] for p in self.watched]
         steps = self.recipe.sampling_steps
         latents = self.sampler.latents([p.text for p in self.watched], shown, noise=noise, steps=steps, cfg=cfg)
+        require_finite_tensors(self.done, "pictures", {"of the held-out prompts": latents})
         with ThreadPoolExecutor(self.rewards.workers) as pool:
             futures = [
                 self._submit(pool, self.watched[i : i + 16], self.reader.pictures(latents[i : i + 16]))
@@ -330,10 +372,11 @@ def _require(
         raise UsageError("there are no prompts to train on: give at least one")
     if shared := {p.text for p in prompts} & {p.text for p in held_out}:
         raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
-    missing = ({*recipe.rewards} | {recipe.proxy(n) for n in recipe.rewards}) - set(rewards.names)
+    named = {*recipe.rewards, *(proxy for reward, proxy in recipe.proxies.items() if reward in recipe.rewards)}
+    missing = named - set(rewards.names)
     if missing or not recipe.rewards:
-        named = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
-        raise UsageError(f"{named}: configured are {', '.join(rewards.names) or 'none'}")
+        why = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
+        raise UsageError(f"{why}: configured are {', '.join(rewards.names) or 'none'}")
     kinds = {category(p) for p in prompts}
     if idle := sorted(k for k in kinds if not any(recipe.weight(k, n) for n in recipe.rewards)):
         raise UsageError(f"no reward has a weight for {idle[0]} prompts: add it, or {'*'!r}, to the recipe's weights")

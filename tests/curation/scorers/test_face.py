@@ -36,5 +36,6 @@ def test_faces_are_counted_and_measured() -> None:
     two.paste(portrait(), (0, 0))
     two.paste(portrait(), (400, 0))
     assert row_of("face", Item(encoded(two)))["count"] == 2
-    assert row_of("face", Item(encoded(scene(6)))) == {"count": 0, "largest": None, "sharpness": None}
+    nobody = row_of("face", Item(encoded(scene(6))))
+    assert nobody.pop("count") == 0 and set(nobody.values()) == {None}
     assert isinstance(load("face").score([Item(b"")])[0], BadImage)

@@ -13,7 +13,7 @@ ROUND = {
     "verdict": "PROMOTE",
     "failure_rate": {"color": 0.25, "count": 0.5},
     "control_failure_rate": {"color": 0.5},
-    "other_failure_rates": {},
+    "hidden_failure_rate": {"color": 0.4},
     "targets": ["color"],
     "fixed": ["c1", "c2"],
     "broken": [],
@@ -49,7 +49,7 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
     shown = capsys.readouterr().out
     second = shown[shown.index("Round 2") :]
     assert "Round 1: PROMOTE" in shown and "color (targeted)" in second
-    assert "75%" in second and "25%" in second and "fixed 2: c1 c2" in second
+    assert "75%" in second and "25%" in second and "40%" in second and "fixed 2: c1 c2" in second
     assert "RL, on the candidate alone: color 50% → 25%" in shown
     assert "student: worse than its teacher; count 50% → 100%" in shown
     assert "9 input = 6 admitted + 2 dropped + 1 quarantined" in shown

@@ -90,7 +90,8 @@ def test_a_rounds_rl_remedy_is_followed_with_one_command(tmp_path, start):
     config = read_json(Path(trained["checkpoint"]) / "config.json")
     assert config["rl"]["weights"].keys() == {"*", *rule["categories"]} and config["rl"]["steps"] == 1
     (line,) = read_metrics(tmp_path / "rl" / "metrics.jsonl")
-    assert {"instruction"} <= line["held_out"].keys() == line["rewards"].keys()
+    assert line["held_out"].keys() == line["rewards"].keys() | {"natural"}
+    assert line["watched_by"] == dict.fromkeys(line["rewards"], "natural")  # CLIP's weights are not here
     with pytest.raises(UsageError, match="has no RL remedy of round 3: a round writes one"):
         call("rl", "train", "-w", workspace.root, "--checkpoint", start.path, "--round", 3, "--output", tmp_path / "x")
     with pytest.raises(UsageError, match="give --prompts FILE, or --workspace W"):

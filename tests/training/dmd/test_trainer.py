@@ -140,3 +140,10 @@ def test_what_cannot_be_distilled_is_named(tmp_path, start, cards, finished):
             replace(TINY, **change)
     with pytest.raises(UsageError, match="has no sigma"):
         dmd_recipe("dmd-tiny", sigma=1)
+
+
+def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start, cards):
+    wild = replace(TINY, learning_rate=1e8, fake_learning_rate=1e8, steps=3)
+    with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):
+        train(tmp_path, cards, wild, init=start.path)
+    assert not (tmp_path / "final").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from tests.training.tiny_runs import contents
 from training.checkpoint import read_metrics
 from training.rewards import RewardsLost, Service
 from training.rl.recipe import rl_recipe
-from training.rl.trainer import train
+from training.rl.trainer import NothingToLearn, train
 from training.sampling import Sampler
 
 
@@ -131,9 +131,53 @@ def test_what_cannot_be_trained_is_named(tmp_path, start, cards, finished):
     with pytest.raises(UsageError, match="prompt p1: reference .*torn.png cannot be read"):
         once(prompts=([torn], []))
     faults = {"the last one, which adds no noise": {"window": (2, 2)}, "at least two pictures": {"group": 1}}
+    faults |= {"'red' cannot watch itself": {"proxies": {"red": "red"}}}
     faults |= {"use one of grpo, guard, nft": {"algorithm": "ppo"}}
     for message, change in faults.items():
         with pytest.raises(UsageError, match=message):
             replace(TINY, **change)
     with pytest.raises(UsageError, match="unknown recipe 'x'"):
         rl_recipe("x")
+
+
+@dataclass
+class Faulty(Redness):
+    """`red` is `value` for every picture; with `rows`, that many rows are missing."""
+
+    value: object = 0.5
+    rows: int = 0
+
+    def score(self, requests):
+        scores = [row | {"red": self.value} for row in super().score(requests)]
+        return scores[: len(scores) - self.rows]
+
+
+ONLY_RED = {"weights": {"*": {"red": 1.0}}, "proxies": {}, "steps": 5, "min_range": 0.01, "flat_steps": 2}
+
+
+@pytest.mark.parametrize(("value", "named"), [(0.5, "the same, 0.5, for"), (math.nan, "not a number for any of")])
+def test_a_reward_without_a_range_stops_the_run_and_is_named(tmp_path, start, cards, caplog, value, named):
+    recipe = replace(TINY, **ONLY_RED)
+    for _ in range(2):  # run again, it says so at once
+        with pytest.raises(NothingToLearn, match="in 2 steps in a row, no reward told .* apart by 0.01"):
+            train(tmp_path, *cards, recipe, Faulty(value=value), init=start.path)
+    assert [p.name for p in tmp_path.glob("step-*")][-1] == "step-00000002"
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2 and not (tmp_path / "final").exists()
+    assert f"step 1: reward red is {named} all 12 pictures" in caplog.text
+    assert "no other verifier watches reward red" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [({"value": [0.1, 0.2]}, "reward 'red' gave list"), ({"rows": 1}, "gave 3 rows for 4 pictures")],
+)
+def test_a_reward_of_another_shape_is_named(tmp_path, start, cards, fault, message):
+    with pytest.raises(UsageError, match=message):
+        train(tmp_path, *cards, replace(TINY, **ONLY_RED, held_out=0), Faulty(**fault), init=start.path)
+
+
+def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start, cards):
+    wild = replace(TINY, lora_rank=0, kl=1e9, learning_rate=1e8)
+    with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):
+        train(tmp_path, *cards, wild, Redness(), init=start.path)
+    assert not (tmp_path / "final").exists()

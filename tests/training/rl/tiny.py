@@ -15,6 +15,7 @@ TINY = RLRecipe(
     name="test", steps=3, weights={"*": {"red": 1.0, "dark": 0.5}, "editing": {"red": 1.0}}, side=32, prompts=3,
     group=4, learning_rate=1e-3, clip=(1e-3, 1e-3), sampling_steps=4, window=(0, 2), lora_rank=4, check_every=2,
     held_out=3, checkpoint_every=1, min_range=0.0, final_learning_rate=0.5,
+    proxies={"red": "dark", "dark": "red"},
 )  # fmt: skip
 
 
