@@ -48,7 +48,7 @@ def _p_at_least(values: Floats, counts: Floats, bound: float) -> Floats:
     away = np.append(values, 1.0) - bound
     counts = np.concatenate([counts, np.ones((*counts.shape[:-1], 1))], axis=-1)
     x, weights = _nodes()
-    u = x / np.sqrt(np.maximum(counts @ away**2, 1e-300))[..., None]
+    u = x / np.sqrt(np.maximum(counts @ away**2, 1e-30))[..., None]
     angle, decay = np.zeros(u.shape), np.zeros(u.shape)
     for v in np.flatnonzero(away):
         count = counts[..., v, None]
