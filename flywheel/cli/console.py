@@ -46,7 +46,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         table = Table(title=f"Round {r['round']}: {r['verdict']}", title_justify="left")
         others = {_ARMS[arm]: rates for arm, rates in r["other_failure_rates"].items()}
         for name in ("capability", "before", "failure rate", "hidden prompts", "control", *others):
-            table.add_column(name, justify="left" if name == "capability" else "right")
+            first = name == "capability"
+            table.add_column(name, justify="left" if first else "right", no_wrap=first)
         for capability, rate in r["failure_rate"].items():
             name = f"[bold]{capability}[/] (targeted)" if capability in r["targets"] else capability
             rates = (before.get(capability), rate, *(o.get(capability) for o in (hidden, control, *others.values())))

@@ -47,6 +47,11 @@ def remote(path: Path | str) -> TypeGuard[RemotePath]:
     return str(path).startswith(_SCHEME)
 
 
+def interrupted(error: BaseException) -> bool:
+    """Whether S3 broke off an answer that Arrow was reading, which Arrow does not ask for again."""
+    return "Failed to flush response stream" in str(error)
+
+
 def readable(path: Path | str) -> Any:
     """What Arrow can read one file from: the path, or the object opened for range requests.
 

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
 from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
-from flywheel.core.storage import located
+from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.rounds import steps, systems, tracks
@@ -141,8 +143,11 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
         workspace.sweep()
 
         def do(label: str, function: Step, *args: Any, round_: int = 0, units: Units = 0) -> Any:
-            with context.progress.step(label):
-                return meter.measure(round_, label, function.__name__, lambda: step(label, function, *args), units)
+            again = Retrying(retry=retry_if_exception(interrupted), stop=stop_after_attempt(3), reraise=True)
+            with context.progress.step(label):  # every step finds what an attempt before it has finished
+                return meter.measure(
+                    round_, label, function.__name__, lambda: again(step, label, function, *args), units
+                )
 
         yield context, do
 

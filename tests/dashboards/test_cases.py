@@ -16,7 +16,7 @@ from flywheel.catalog.lineage import why
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.dashboards.visits import Page, opened, some_case
-from tests.dashboards.workspace import reject
+from tests.dashboards.workspace import hold
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClie
     assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html
 
 
-def test_what_a_rejected_round_broke_comes_first_and_every_id_opens(workspace: Workspace, tmp_path: Path) -> None:
+def test_what_a_held_round_broke_comes_first_and_every_id_opens(workspace: Workspace, tmp_path: Path) -> None:
     copy = Workspace(shutil.copytree(workspace.root, tmp_path / "w"))
-    result = reject(copy)
+    result = hold(copy)
     known = {r["case_id"] for r in query(copy, "SELECT case_id FROM cases")}
     broken = result["broken"]
-    assert result["verdict"] == "REJECT" and broken and not set(broken) <= known
+    assert result["verdict"] != "PROMOTE" and broken and not set(broken) <= known
     client = opened(copy)
     for page in (Page(client.get("/rounds/3").text), Page(render(copy))):
         assert 0 < page.text.index(f"Broken: {len(broken)} cases") < page.text.index("Fixed: ")

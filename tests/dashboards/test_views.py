@@ -30,8 +30,8 @@ def test_a_round_has_its_own_cases_remedies_curves_and_grids(workspace: Workspac
 
 def test_data_is_empty_before_the_first_curation(empty: Workspace, workspace: Workspace) -> None:
     with closing(connect(empty)) as con:
-        assert data(con) == {"funnel": [], "off": [], "drops": [], "quarantine": []}
+        assert data(empty, con) == {"funnel": [], "off": [], "unread": [], "drops": [], "quarantine": []}
         assert overview(empty, con)["prompts"] == 0
     with closing(connect(workspace)) as con:
-        seen = data(con)
+        seen = data(workspace, con)
     assert len(seen["funnel"]) == 4 and seen["off"] and len(seen["drops"]) == len(seen["quarantine"]) == 3

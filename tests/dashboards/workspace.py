@@ -16,6 +16,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.records import BASE, MixEntry
 from flywheel.core.schema import POOL
 from flywheel.core.workspace import Workspace
+from flywheel.presets import Gate
 from flywheel.remedies.review import Queue
 from flywheel.rounds.gate import judge
 from flywheel.signals.results import failure_rates, results
@@ -70,7 +71,7 @@ def build(root: Path) -> Workspace:
     return workspace
 
 
-def reject(workspace: Workspace) -> dict[str, Any]:
+def hold(workspace: Workspace) -> dict[str, Any]:
     """A third round, as poor as the first on other prompts, which opens no cases; returns its result."""
     _evaluate(workspace, 3, "candidate", 0)
     signals = Ledger(workspace, "signals").rows()
@@ -265,7 +266,7 @@ def _round(
 ) -> dict[str, Any]:
     incumbent = incumbent if old else None
     targets = TARGETS if old else []
-    verdict = judge(new, old, targets=targets)
+    verdict = judge(new, old, targets=targets, policy=Gate(margin=0.3))  # 24 prompts rule out no smaller loss
     changed = [(case_id(*k), passed) for k, passed in sorted(new.items()) if old is not None and old[k] != passed]
     result = {
         "round": number,

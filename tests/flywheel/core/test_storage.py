@@ -20,7 +20,7 @@ from flywheel.catalog import database as catalog
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json, replacing, write_bytes, write_json, write_parquet
 from flywheel.core.ledger import Ledger
-from flywheel.core.storage import located, readable
+from flywheel.core.storage import interrupted, located, readable
 from flywheel.core.workspace import Workspace
 from flywheel.operate import doctor
 from flywheel.operate.fsck import fsck
@@ -176,3 +176,8 @@ def test_a_network_that_fails_loses_nothing(s3: str, s3_server: tuple[str, int],
         assert sorted(pq.read_table(readable(f)).num_rows for f in files) == [1, 2]
         assert catalog.query(workspace, "select count(*) as n from case_events") == [{"n": 2}]
         assert sum(faults[f] for f in FAULTS) > 2
+
+
+def test_an_answer_that_broke_off_is_told_from_other_errors():
+    broken = OSError("AWS Error INTERNAL_FAILURE during GetObject operation: Failed to flush response stream (eof: 0)")
+    assert interrupted(broken) and not interrupted(OSError("AWS Error ACCESS_DENIED during GetObject operation"))

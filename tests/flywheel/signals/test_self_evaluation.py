@@ -37,4 +37,4 @@ def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(one_ste
     other = self_evaluate(workspace, one_step, asked, range(2), load_preset(str(preset)).evaluation)
     assert read_judgements(other).num_rows == 6 and len(list(workspace.path("judgements").iterdir())) == 2
     assert "is not a checkpoint" in wrong("signals", "judge", tmp_path, "-w", workspace.root, "--suite", few)
-    assert "pass a suite file with --suite" in wrong("signals", "judge", one_step, "-w", workspace.root)
+    assert "give a suite file with --suite" in wrong("signals", "judge", one_step, "-w", workspace.root)
