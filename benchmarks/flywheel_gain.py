@@ -50,6 +50,7 @@ from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import Item, Slot
 from flywheel.rounds import steps
+from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
 from flywheel.signals import evaluation
@@ -86,7 +87,7 @@ def preset_file(options: Options, name: str, base_steps: int) -> Path:
     return path
 
 
-def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: int, without: str = "") -> steps.Context:
+def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: int, without: str = "") -> Context:
     """Run until `rounds` rounds are finished; `without`: prefix of files that are removed from the source."""
     folder = options.folder / f"{name}-{seed}"
     source = folder / "source"
@@ -105,11 +106,11 @@ def finish(options: Options, name: str, *, seed: int, rounds: int, base_steps: i
     preset = str(preset_file(options, name, base_steps))
     job = Job(str(folder / "w"), str(source), preset=preset, seed=seed, rounds=rounds)
     run(job, progress=Progress())
-    return steps.Context(Workspace(job.workspace), job, load_preset(preset), Progress())
+    return Context(Workspace(job.workspace), job, load_preset(preset), Progress())
 
 
 # Gain ----------------------------------------------------------------------------------------------------------------
-def untargeted(context: steps.Context, plan: RoundPlan) -> Results:
+def untargeted(context: Context, plan: RoundPlan) -> Results:
     """Results of the arm with as many new samples as the candidate, in the proportions of the demo's pool."""
     from training.worker import TrainingRun, train_all
 
@@ -262,12 +263,12 @@ def planted(options: Options, seed: int) -> list[tuple[str, str, str]]:
     return out + [("prompt garbled", "prompt_enhancement", t) for t in garbled(young)]
 
 
-def tracks(context: steps.Context, capabilities: Sequence[str]) -> list[str]:
+def tracks(context: Context, capabilities: Sequence[str]) -> list[str]:
     """Tracks of a workspace's cases of these capabilities."""
     return [c.track or "unrouted" for c in load_cases(context.workspace).values() if c.capability in capabilities]
 
 
-def garbled(context: steps.Context) -> list[str]:
+def garbled(context: Context) -> list[str]:
     """Tracks of the prompts that pass unchanged and fail once garbled."""
     workspace, preset = context.workspace, context.preset
     row = context.rows("rounds")[0]
@@ -289,7 +290,7 @@ def garbled(context: steps.Context) -> list[str]:
 
 
 def probed(
-    context: steps.Context,
+    context: Context,
     preset: Preset,
     prompts: Sequence[Any],
     failing: Mapping[str, set[str]],

@@ -17,7 +17,7 @@ from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.reinforce import missing_rewards
 from flywheel.remedies.retrieval import captions, nearest
 from flywheel.rounds import promotion
-from flywheel.rounds.steps import Context
+from flywheel.rounds.context import Context
 from flywheel.rounds.tracks import scorer_options
 from flywheel.signals.results import load_signals
 

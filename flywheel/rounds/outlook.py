@@ -18,6 +18,7 @@ from flywheel.presets import load_preset
 from flywheel.remedies.review import Queue
 from flywheel.remedies.review import status as review_status
 from flywheel.rounds import lease, power, steps, systems
+from flywheel.rounds.context import Context
 from flywheel.rounds.costs import estimate, listed, rates
 from flywheel.rounds.promotion import load_history
 from flywheel.rounds.stages import curriculum_of
@@ -44,7 +45,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
     job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
     if snapshot is None:
         raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
-    context = steps.Context(workspace, job, load_preset(job.preset), Progress())
+    context = Context(workspace, job, load_preset(job.preset), Progress())
     path = workspace.round(number).plan
     if path.exists():
         plan = RoundPlan.read(path)
@@ -76,7 +77,7 @@ def plan_next(workspace: Workspace, *, pin: bool) -> dict[str, Any]:
     }
 
 
-def _detectable(context: steps.Context, plan: RoundPlan) -> power.Outlook:
+def _detectable(context: Context, plan: RoundPlan) -> power.Outlook:
     """What the suite can show; nothing without an incumbent, as its first candidate is promoted."""
     incumbent, earlier = steps.references(context, plan)
     if incumbent is None:

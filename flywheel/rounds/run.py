@@ -22,8 +22,9 @@ from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
-from flywheel.rounds import steps, systems, tracks
+from flywheel.rounds import pool, steps, systems, tracks
 from flywheel.rounds.advice import advise
+from flywheel.rounds.context import Context
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
@@ -133,11 +134,11 @@ def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = Non
 
 
 @contextmanager
-def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[steps.Context, Step]]:
+def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[Context, Step]]:
     """Hold the workspace; yields the context of all steps, and a function that runs a step and records its cost."""
     workspace = Workspace(job.workspace)
     with hold(workspace, job) as number:
-        context = steps.Context(workspace, job, load_preset(job.preset), progress or Progress(), step)
+        context = Context(workspace, job, load_preset(job.preset), progress or Progress(), step)
         meter = Meter(workspace, number)
         workspace.upgrade()
         workspace.sweep()
@@ -152,20 +153,20 @@ def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[step
         yield context, do
 
 
-def fill_pool(context: steps.Context, do: Step, *, for_rounds: bool = True) -> Curated:
+def fill_pool(context: Context, do: Step, *, for_rounds: bool = True) -> Curated:
     """Ingest the source, write the held-out suite, curate.
 
     A suite that is made from the pool is for rounds alone: it keeps pictures out of the shards. It is drawn from rows
     that are scored and pass the policy, before any of them is sharded.
     """
     from_pool = context.preset.evaluation.suite == "pool"
-    do("ingest", steps.ingest, context)
+    do("ingest", pool.ingest, context)
     with ExitStack() as stack:
         if from_pool and for_rounds and not context.workspace.suite.exists():
-            do("score", steps.score, context, stack)
+            do("score", pool.score, context, stack)
         if for_rounds or not from_pool:
-            do("held-out suite", steps.hold_out, context)
-        return do("curate", steps.curate, context, units=lambda curated: curated.input)
+            do("held-out suite", pool.hold_out, context)
+        return do("curate", pool.curate, context, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
@@ -178,7 +179,7 @@ def validate(job: Job) -> None:
     open_source(Path(job.source), Path(job.captions) if job.captions else None).inputs()
 
 
-def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> None:
+def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
     """One round: plan for the open cases, remedy them track by track, evaluate the candidate, gate, route the failures.
 
     Every phase may be empty: the plan says why. A submitted candidate is only evaluated and gated.
@@ -216,7 +217,7 @@ def one_round(context: steps.Context, number: int, snapshot: str, do: Step) -> N
     step("route", steps.route, plan, units=int)
 
 
-def data_phase(context: steps.Context, plan: RoundPlan, step: Step) -> dict[str, Path]:
+def data_phase(context: Context, plan: RoundPlan, step: Step) -> dict[str, Path]:
     """Collect and review the plan's samples, then train; returns {arm: checkpoint}, nothing if the phase is empty."""
     if plan.requests:
         step("collect", steps.collect, plan, units=sum(m.samples or 0 for m in plan.mix))

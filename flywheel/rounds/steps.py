@@ -1,12 +1,11 @@
-"""The steps of a run: thin, idempotent calls into the packages, in the order of `flywheel.rounds.run`."""
+"""The steps of a round: thin, idempotent calls into the packages, in the order of `flywheel.rounds.run`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,174 +13,27 @@ import numpy as np
 
 from flywheel.cases.events import Case, case_id, event, load_cases
 from flywheel.cases.fold import connect
-from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json
 from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
-from flywheel.core.plugins import plugins
-from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
-from flywheel.core.storage import located
-from flywheel.core.workspace import Workspace
-from flywheel.presets import Preset
 from flywheel.remedies import data
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
 from flywheel.rounds import gate as gates
 from flywheel.rounds import promotion, routing, systems
-from flywheel.rounds.job import Job
+from flywheel.rounds.context import Context
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
 from flywheel.rounds.stages import curriculum_of
-from flywheel.signals import evaluation, hidden, pinned, pool_suite
-from flywheel.signals.calibration import fidelity, load_separations
+from flywheel.signals import evaluation, hidden
+from flywheel.signals.calibration import fidelity
 from flywheel.signals.results import Results, failure_rates, load_results, passes
-from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 if TYPE_CHECKING:
-    from curation.policy.policy import Policy
-    from curation.run import Curated, StageReport
+    pass
 
 ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
-
-
-@dataclass(frozen=True)
-class Context:
-    """The workspace, the request, its preset and the progress display: shared by all steps of a run.
-
-    step: calls a part of a step that an orchestrator records by itself, as `plain_step` does.
-    """
-
-    workspace: Workspace
-    job: Job
-    preset: Preset
-    progress: Progress
-    step: Callable[..., Any] = plain_step
-
-    @cached_property
-    def suite(self) -> list[Prompt]:
-        """The held-out prompts that rounds chase; none before `hold_out` has written them."""
-        return self._parts[0]
-
-    @cached_property
-    def hidden(self) -> list[Prompt]:
-        """The held-out prompts that are only judged (`flywheel.signals.hidden`)."""
-        return self._parts[1]
-
-    @property
-    def held_out(self) -> list[Prompt]:
-        """All of them: none is trained on."""
-        return [*self.suite, *self.hidden]
-
-    @cached_property
-    def _parts(self) -> tuple[list[Prompt], list[Prompt]]:
-        return hidden.split(self.workspace)
-
-    @property
-    def policy_name(self) -> str:
-        """Name or path of the curation policy."""
-        return self.job.policy or self.preset.policy
-
-    @cached_property
-    def policy(self) -> Policy:
-        """The curation policy."""
-        from curation.policy.reader import load_policy
-
-        return load_policy(self.policy_name)
-
-    @property
-    def images(self) -> int:
-        """Number of pictures that one evaluation draws."""
-        return len(self.held_out) * self.preset.evaluation.pictures
-
-    def rows(self, ledger: str) -> list[dict[str, Any]]:
-        """Every row of a ledger, oldest first."""
-        return Ledger(self.workspace, ledger).rows()
-
-    def append(self, ledger: str, rows: list[dict[str, Any]], *, key: str) -> None:
-        """Append to a ledger, once per key."""
-        Ledger(self.workspace, ledger).append(rows, key=key)
-
-    def manifest(self, plan: RoundPlan) -> Path:
-        """Shard manifest of the snapshot that the plan pins; newer data enters the next round."""
-        record = read_json(self.workspace.snapshot(plan.snapshot))
-        return self.workspace.path(record["manifest"])
-
-
-def ingest(run: Context) -> None:
-    """Read new inputs of the source into the pool."""
-    from curation.sources.ingest import ingest as ingest_source
-
-    captions = Path(run.job.captions) if run.job.captions else None
-    inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
-    run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
-
-
-def score(run: Context, stack: ExitStack) -> None:
-    """Score what is not scored yet; Ray stays up for later steps until `stack` closes."""
-    from curation.run import scored
-
-    stack.enter_context(scored(run.workspace, run.policy, progress=run.progress, workers=run.job.workers))
-
-
-def hold_out(run: Context) -> None:
-    """Write and pin the held-out suite once; it never changes, so that every round re-tests the same cases.
-
-    A suite from the pool needs its scores: it is drawn from rows that the policy lets pass.
-    """
-    workspace, settings = run.workspace, run.preset.evaluation
-    path = workspace.suite
-    if not path.exists() and not pinned.is_pinned(workspace):
-        if settings.suite == "pool":
-            pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
-        elif settings.suite.endswith(".jsonl"):
-            references = {r for p in load_suite(Path(settings.suite)) for r in p.reference_bytes()}
-            pinned.write_held_out(workspace, references=references)
-            copy_suite(Path(settings.suite), path)
-        else:
-            plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
-    if not run.rows("rounds") and not pinned.is_pinned(workspace):
-        hidden.write(workspace, settings.hidden, run.job.seed)
-    pinned.pin(workspace)
-    rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
-    run.progress.say(f"{len(run.suite)} held-out prompts{rest}")
-    for check in load_separations(path):
-        run.progress.say(check.sentence)
-
-
-def curate(run: Context) -> Curated:
-    """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard."""
-    from curation.run import curate as curate_pool
-
-    def stage(*work: Any) -> StageReport:
-        report = run.step(*work)
-        run.progress.say(report.line)
-        return report
-
-    held_out = pinned.held_out(run.workspace)
-    curated = curate_pool(
-        run.workspace,
-        run.policy,
-        held_out=held_out.ids,
-        looks=held_out.looks,
-        exclude_prompts=frozenset(p.text for p in run.held_out),
-        progress=run.progress,
-        workers=run.job.workers,
-        step=stage,
-    )
-    counts = {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
-    run.progress.say(
-        "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts)
-    )
-    for line in curated.not_configured:
-        run.progress.say(f"not applied: {line}")
-    manifest = str(located(curated.manifest).relative_to(run.workspace.root))
-    row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
-    run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
-    if not curated.admitted:
-        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filters dropped them")
-    return curated
 
 
 def propose(run: Context, number: int, snapshot: str) -> RoundPlan:

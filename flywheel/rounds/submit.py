@@ -18,7 +18,8 @@ from flywheel.core.records import Remedy, RoundPlan, Submission
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation, load_preset
-from flywheel.rounds import lease, promotion, steps
+from flywheel.rounds import lease, pool, promotion, steps
+from flywheel.rounds.context import Context
 from flywheel.rounds.outlook import next_round
 
 
@@ -40,9 +41,9 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
         workspace.upgrade()
         if path.exists():
             raise UsageError(f"round {number} is planned already: finish it with `flywheel round run`, then submit")
-        context = steps.Context(workspace, job, preset, Progress())
+        context = Context(workspace, job, preset, Progress())
         if not workspace.suite.exists():
-            steps.hold_out(context)
+            pool.hold_out(context)
         promotion.settle(workspace)
         copy = _copy(checkpoint, workspace.round(number).checkpoint("candidate") / "submitted")
         made = Submission(checkpoint=workspace.relative(copy), source=str(checkpoint), by=by, why=why)
@@ -86,7 +87,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _plan(context: steps.Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:
+def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:
     """The plan of a round that only judges: its cases wait."""
     proposed = steps.propose(context, number, snapshot)
     waiting = Counter(c.track or "unrouted" for c in load_cases(context.workspace).values() if c.is_open)

@@ -18,7 +18,8 @@ from flywheel.core.records import Remedy, RoundPlan, System
 from flywheel.presets import recipe_of
 from flywheel.remedies.held_out import HeldOut
 from flywheel.rounds import systems
-from flywheel.rounds.steps import Context, incumbent_round
+from flywheel.rounds.context import Context
+from flywheel.rounds.steps import incumbent_round
 
 
 def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:

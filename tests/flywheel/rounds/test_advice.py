@@ -14,6 +14,7 @@ from flywheel.presets import load_preset
 from flywheel.remedies.enhancer_data import load_examples
 from flywheel.rounds import steps
 from flywheel.rounds.advice import advise
+from flywheel.rounds.context import Context
 from flywheel.rounds.lease import last_job
 from flywheel.rounds.outlook import next_round
 from flywheel.rounds.promotion import incumbent
@@ -26,7 +27,7 @@ def test_the_other_tracks_get_their_next_training_sets(copied: Workspace):
     rows = [event(c, 2, "routed", {"enhanced": None}, track=t) for c, t in zip(cases, tracks)]
     Ledger(copied, "case_events").append([r | {"event_id": f"t{n}"} for n, r in enumerate(rows)], key="test")
     job = last_job(copied)
-    context = steps.Context(copied, job, load_preset(job.preset), Progress())
+    context = Context(copied, job, load_preset(job.preset), Progress())
     advise(context, steps.plan(context, next_round(copied), latest_snapshot(copied)))
     folder, asked = copied.path("remedies", "round-0003"), {p.text for p in context.suite}
     rule, prompts = read_json(folder / "rl" / "rewards.json"), load_suite(folder / "rl" / "prompts.jsonl")

@@ -18,6 +18,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import Review, load_preset
 from flywheel.remedies.review import Queue
 from flywheel.rounds import steps
+from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import last_job
 from flywheel.rounds.outlook import next_round
@@ -30,7 +31,7 @@ from tests.flywheel.rounds.verdicts import finished_rounds
 def test_without_auto_approval_a_round_waits_for_people_and_trains_on_what_they_accept(copied: Workspace):
     job, number = last_job(copied), next_round(copied)
     preset = replace(load_preset(job.preset), review=Review(auto_approve=False))
-    context = steps.Context(copied, job, preset, Progress())
+    context = Context(copied, job, preset, Progress())
     plan = steps.plan(context, number, latest_snapshot(copied))
     steps.collect(context, plan)
     with pytest.raises(UsageError, match="wait for review until .* UTC: `flywheel review next"):
@@ -56,9 +57,7 @@ def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_pa
     rows = [signal(p, "count", True, round=3) for p in "ab"]
     Ledger(workspace, "signals").append(rows, key="evaluation/3")
     decide(workspace, "rollback", 1, by="ada", why="users complain")
-    context = steps.Context(
-        workspace, Job(workspace=str(workspace.root), source="/none"), load_preset("demo"), Progress()
-    )
+    context = Context(workspace, Job(workspace=str(workspace.root), source="/none"), load_preset("demo"), Progress())
     plan = round_plan(3, incumbent="checkpoints/2")
     steps.gate(context, plan, System(checkpoint="checkpoints/3"))
     row = Ledger(workspace, "rounds").rows()[-1]

@@ -17,10 +17,10 @@ from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
 from flywheel.presets import Distil, Enhancer, Preset, Rewards, load_preset
+from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
 from flywheel.rounds.routing import record_detected
-from flywheel.rounds.steps import Context
 from flywheel.signals.suite import load_suite, write_rows
 from tests.flywheel.cases.test_events import signal
 from tests.flywheel.plans import round_plan

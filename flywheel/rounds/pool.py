@@ -1,0 +1,93 @@
+"""The steps that fill the pool, in order: thin, idempotent calls into `curation` and `signals`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flywheel.core.errors import UsageError
+from flywheel.core.plugins import plugins
+from flywheel.core.storage import located
+from flywheel.rounds.context import Context
+from flywheel.signals import hidden, pinned, pool_suite
+from flywheel.signals.calibration import load_separations
+from flywheel.signals.suite import copy_suite, load_suite
+
+if TYPE_CHECKING:
+    from curation.run import Curated, StageReport
+
+
+def ingest(run: Context) -> None:
+    """Read new inputs of the source into the pool."""
+    from curation.sources.ingest import ingest as ingest_source
+
+    captions = Path(run.job.captions) if run.job.captions else None
+    inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
+    run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
+
+
+def score(run: Context, stack: ExitStack) -> None:
+    """Score what is not scored yet; Ray stays up for later steps until `stack` closes."""
+    from curation.run import scored
+
+    stack.enter_context(scored(run.workspace, run.policy, progress=run.progress, workers=run.job.workers))
+
+
+def hold_out(run: Context) -> None:
+    """Write and pin the held-out suite once; it never changes, so that every round re-tests the same cases.
+
+    A suite from the pool needs its scores: it is drawn from rows that the policy lets pass.
+    """
+    workspace, settings = run.workspace, run.preset.evaluation
+    path = workspace.suite
+    if not path.exists() and not pinned.is_pinned(workspace):
+        if settings.suite == "pool":
+            pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
+        elif settings.suite.endswith(".jsonl"):
+            references = {r for p in load_suite(Path(settings.suite)) for r in p.reference_bytes()}
+            pinned.write_held_out(workspace, references=references)
+            copy_suite(Path(settings.suite), path)
+        else:
+            plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
+    if not run.rows("rounds") and not pinned.is_pinned(workspace):
+        hidden.write(workspace, settings.hidden, run.job.seed)
+    pinned.pin(workspace)
+    rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
+    run.progress.say(f"{len(run.suite)} held-out prompts{rest}")
+    for check in load_separations(path):
+        run.progress.say(check.sentence)
+
+
+def curate(run: Context) -> Curated:
+    """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard."""
+    from curation.run import curate as curate_pool
+
+    def stage(*work: Any) -> StageReport:
+        report = run.step(*work)
+        run.progress.say(report.line)
+        return report
+
+    held_out = pinned.held_out(run.workspace)
+    curated = curate_pool(
+        run.workspace,
+        run.policy,
+        held_out=held_out.ids,
+        looks=held_out.looks,
+        exclude_prompts=frozenset(p.text for p in run.held_out),
+        progress=run.progress,
+        workers=run.job.workers,
+        step=stage,
+    )
+    counts = {k: getattr(curated, k) for k in ("input", "admitted", "dropped", "quarantined")}
+    run.progress.say(
+        "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts)
+    )
+    for line in curated.not_configured:
+        run.progress.say(f"not applied: {line}")
+    manifest = str(located(curated.manifest).relative_to(run.workspace.root))
+    row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
+    run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
+    if not curated.admitted:
+        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filters dropped them")
+    return curated
