@@ -16,6 +16,7 @@ from curation.policy.policy import (
     COMPARED,
     GROUPS,
     NUMBERS,
+    RIGHTS_KEYS,
     Filter,
     Policy,
     Stage,
@@ -120,7 +121,8 @@ class Reader:
         else:
             self._check_options(at, table, streams, enters)
         groups = {k: tuple(table[k].items()) for k in GROUPS if k in table}
-        filter_ = Filter(name, **(table | groups | {"streams": tuple(streams)}))
+        lists = {k: tuple(table[k]) for k in ("allow", "deny") if k in table}
+        filter_ = Filter(name, **(table | groups | lists | {"streams": tuple(streams)}))
         if fault := range_fault(filter_):
             raise self._fault((*at, "min"), fault)
         return filter_
@@ -134,10 +136,19 @@ class Reader:
         for key in (k for k in (*needed, *optional) if k in needed or k in table):
             if key == "per":
                 self._require_group(at, table.get(key))
+            elif key in ("of", "unknown"):
+                choices = RIGHTS_KEYS if key == "of" else ("keep", "drop")
+                if table.get(key) not in choices:
+                    raise self._fault((*at, key), f"{key} is not one of {', '.join(choices)}")
+            elif key in ("allow", "deny"):
+                if not _is_list(table[key], str) or not table[key] or not all(v.strip() for v in table[key]):
+                    raise self._fault((*at, key), f'{key} is not a list of texts, such as ["CC0-1.0", "CC-BY-*"]')
             elif key in GROUPS:
                 self._require_groups((*at, key), table[key], *GROUPS[key])
             elif fault := number_fault(key, table.get(key), *NUMBERS[key]):
                 raise self._fault((*at, key), fault)
+        if check == "rights" and not {"allow", "deny", "unknown"} & table.keys():
+            raise self._fault(at, "a rights check needs allow, deny or unknown: it would drop nothing")
         if sum(table.get("quotas", {}).values()) > 1:
             raise self._fault((*at, "quotas"), "quotas are shares of all draws: their sum is over 1")
         if check == "readable" or check in COMPARED:

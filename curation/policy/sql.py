@@ -5,6 +5,7 @@ The column `"S4@1024"` is NULL where the row does not enter, 0 where it passes, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,7 +70,8 @@ def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     filters = [f for s in policy.stages for f in s.filters]
     scores = [f.score for f in filters if f.score and f.score in configured]
     keys = [f.per for f in filters if f.per and f.per != "stream" and acts(f, configured)]
-    return list(dict.fromkeys([*scores, *keys]))
+    rights = [f.of for f in filters if f.of]
+    return list(dict.fromkeys([*scores, *keys, *rights]))
 
 
 def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
@@ -165,11 +167,28 @@ def _violates(stage: Stage, filter_: Filter) -> str:
         return f'"{survivor_column(stage, filter_)}.survivor" IS NOT NULL'
     if filter_.check in (HELD_OUT, DECONTAMINATION):
         return f'"{filter_.check}"'
+    if filter_.check == "rights":
+        return _refused(filter_)
     if filter_.check:
         return "false"  # unreadable rows are already quarantined; balance runs after the other filters
     bounds = [(filter_.min, "<"), (filter_.max, ">")]
     tests = [f"coalesce({value(filter_)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
     return f"({' OR '.join(tests)})"
+
+
+def _refused(filter_: Filter) -> str:
+    """Condition of a rights check: the row states something that may not pass, or nothing where that may not."""
+    stated = f'lower(trim("{filter_.of}"))'
+
+    def is_one_of(values: Collection[str]) -> str:
+        escaped = (re.sub(r"([\\\\%_])", r"\\\1", v.strip().lower()).replace("*", "%") for v in values)
+        tests = [f"{stated} LIKE {quoted(v)} ESCAPE '\\'" for v in escaped]
+        return f"({' OR '.join(tests)})"
+
+    tests = [f"NOT {is_one_of(filter_.allow)}"] if filter_.allow else []
+    tests += [is_one_of(filter_.deny)] if filter_.deny else []
+    unknown = str(not filter_.keeps_unknown).lower()
+    return f"""CASE WHEN "{filter_.of}" IS NULL THEN {unknown} ELSE {" OR ".join(tests) or "false"} END"""
 
 
 def value(filter_: Filter) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
+from curation.sources.rights import Rights
 from flywheel.core.files import digest, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
@@ -42,6 +43,7 @@ _PLAN = pa.schema(
         ("captions", _TEXTS),
         ("references", pa.list_(pa.string())),
         ("mask", pa.string()),
+        ("rights", pa.list_(pa.string())),  # as the fields of `Rights`
         ("fault", pa.string()),
         ("chunk", pa.int32()),
     ]
@@ -126,6 +128,7 @@ def _read_plan(batch: Path) -> list[tuple[int, Input]]:
                 | {
                     "captions": tuple((c["kind"], c["text"]) for c in row["captions"]),
                     "references": tuple(row["references"]),
+                    "rights": Rights(*row.get("rights") or ()),
                 }
             ),
         )
@@ -253,6 +256,7 @@ class _Reader:
             "image_id": image_id,
             "stream": item.stream,
             "mask": self._mask(item, (width, height)) if item.mask else None,
+            **item.rights._asdict(),
         }
 
     def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:

@@ -28,6 +28,13 @@ def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> 
     return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
 
 
+# What a source says about who may use a picture; columns of the pool and of training shards.
+RIGHTS = (
+    column("license", pa.string(), "licence that the source states, as written; null: it states none"),
+    column("source_url", pa.string(), "where the picture was published, as the source states; null: not stated"),
+    column("consent", pa.string(), "consent that the source states, as written: yes, no, …; null: not stated"),
+)
+
 # Bulk tables (immutable Parquet) ------------------------------------------------------------------------------------
 POOL = pa.schema(
     [
@@ -52,6 +59,7 @@ POOL = pa.schema(
         ),
         column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
         column("mask", pa.large_binary(), "ti2i: gray picture, white where the edit changed it; null: unknown"),
+        *RIGHTS,
     ]
 )
 
@@ -106,6 +114,7 @@ SHARD = pa.schema(
         ),
         column("weight", pa.float64(), "how often a stage with balance draws the row, others being 1; null: 1"),
         column("mask", pa.large_binary(), "ti2i: gray PNG, white where the edit changed it; null: unknown"),
+        *RIGHTS,
     ]
 )
 
