@@ -16,6 +16,7 @@ from flywheel.cases import fold
 from flywheel.catalog import views
 from flywheel.core import lens
 from flywheel.core.errors import UsageError
+from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import read_json, replacing
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
@@ -143,6 +144,7 @@ def export(workspace: Workspace, path: Path) -> Path:
     >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
     True
     """
+    remember(workspace, TABLES, path, {})
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
     with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:

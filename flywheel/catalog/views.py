@@ -76,6 +76,8 @@ LEDGER_MEANINGS = {
     "promotions": "promotions, rejections and roll-backs by a person",
     "reviews": "what happened to each item of the review queue",
     "runs": "which process ran the workspace, and when",
+    "exports": "where shards and tables were exported to",
+    "erasures": "pictures that were erased: who asked, why, and which checkpoints had seen them",
     "costs": "cost of each finished step",
 }
 

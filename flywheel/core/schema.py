@@ -248,6 +248,30 @@ LEDGERS: dict[str, pa.Schema] = {
             column("at", pa.timestamp("us", "UTC"), "when it happened"),
         ]
     ),
+    "exports": pa.schema(
+        [
+            column("export_id", pa.string(), "digest of kind, place and request: an export is recorded once"),
+            column("kind", pa.string(), "shards | tables"),
+            column("place", pa.string(), "folder or file that was written: absolute, or in the workspace"),
+            column("host", pa.string(), "machine that wrote it"),
+            column("request", pa.large_string(), "JSON: what was asked for"),
+            column("at", pa.timestamp("us", "UTC"), "when it was begun"),
+        ]
+    ),
+    "erasures": pa.schema(
+        [
+            column("erasure_id", pa.string(), "digest of picture and erasure: one is recorded once"),
+            column("erasure", pa.string(), "the call of `flywheel erase` that erased it"),
+            column("image_id", pa.string(), "SHA-256 of the picture's bytes, which no ingest takes again"),
+            column("sample_ids", pa.list_(pa.string()), "rows of the pool that had it as picture or as reference"),
+            column("blobs", pa.list_(pa.string()), "SHA-256 of everything that was made of it: no file may have them"),
+            column("asked", pa.large_string(), "what was asked for: id, file or address"),
+            column("by", pa.string(), "who asked for it"),
+            column("why", pa.large_string(), "the reason given"),
+            column("checkpoints", pa.list_(pa.string()), "workspace paths of the checkpoints that were trained on it"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded, before anything was removed"),
+        ]
+    ),
     "costs": pa.schema(
         [
             column("cost_id", pa.string(), "digest of run, round and step: a cost is recorded once"),
