@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from curation.export import card, croissant
 from curation.export.formats import FORMATS, PartFile, files_of
-from curation.export.request import Part, Request, chosen, folder_of, parts
+from curation.export.request import Part, Request, Span, chosen, folder_of, parts
 from curation.export.rows import Tally, samples
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import SHARDS, remember
@@ -57,10 +57,9 @@ def export_shards(
     Errors: `UsageError` if the folder holds anything else, such as an export of another request.
     """
     folder = folder.absolute()
-    claim(folder, wanted)
     remember(workspace, SHARDS, folder, asdict(wanted))
-    work, planned = folder / _WORK, list(parts(wanted, manifest))
-    references = max((f.references for f in chosen(wanted, manifest)), default=0)
+    planned, references = claim(folder, wanted, manifest)
+    work = folder / _WORK
     source, written = folder_of(workspace, wanted), 0
     for done, part in enumerate(planned, 1):
         if not _record(work, part).exists():
@@ -91,17 +90,19 @@ def export_shards(
     described = [f for f in files if Path(f.path).match(form.glob)]
     write_json(folder / "croissant.json", croissant.metadata(exported, described))
     write_bytes(folder / "README.md", card.text(exported, workspace).encode())
-    value = asdict(exported) | {"id": wanted.id, "parts": records}
+    value = asdict(exported) | {"id": wanted.id, "parts": records, "references": references}
     write_json(folder / RECORD, {k: v for k, v in value.items() if k not in ("folder", "written")})
     shutil.rmtree(work)
     return exported
 
 
-def claim(folder: Path, wanted: Request) -> None:
-    """Make the folder one of this request. Errors: `UsageError` if it holds anything else."""
+def claim(folder: Path, wanted: Request, manifest: Manifest) -> tuple[list[Part], int]:
+    """Make the folder one of this request; returns its parts and the most references of a row, as planned at first.
+
+    Errors: `UsageError` if it holds anything else.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file: pass a new or an empty folder")
-    mine = {"id": wanted.id, "request": asdict(wanted)}
     begun, finished = folder / _WORK / "request.json", folder / RECORD
     known = next((read_json(p) for p in (finished, begun) if p.exists()), None)
     if known is None:
@@ -111,10 +112,61 @@ def claim(folder: Path, wanted: Request) -> None:
         raise UsageError(
             f"--output {folder} holds another export ({_told(known['request'])}): pass a new folder, or those options"
         )
-    if finished.exists() and not begun.exists():
-        for record in read_json(finished)["parts"]:
-            write_json(folder / _WORK / f"{record['part']:05d}.json", record)
-    write_json(begun, mine)
+    if begun.exists():
+        plan = read_json(begun)
+    elif finished.exists():
+        plan = _reopened(folder)
+    else:
+        spans = [p.spans for p in parts(wanted, manifest)]
+        references = max((f.references for f in chosen(wanted, manifest)), default=0)
+        plan = {"id": wanted.id, "request": asdict(wanted), "parts": spans, "references": references}
+        write_json(begun, plan)
+    cut = [Part(n, tuple(Span(*span) for span in spans)) for n, spans in enumerate(plan["parts"])]
+    return cut, plan["references"]
+
+
+def again(workspace: Workspace, folder: Path, changed: Collection[str], progress: Progress | None = None) -> int:
+    """Write the parts of an export again that read one of the changed shard files; returns how many.
+
+    changed: workspace paths of shard files. A folder that holds no export any more, or no such part, is left alone.
+    """
+    begun, finished = folder / _WORK / "request.json", folder / RECORD
+    if not begun.exists() and not finished.exists():
+        return 0
+    plan = read_json(begun) if begun.exists() else _reopened(folder)
+    wanted = Request(**plan["request"])
+    places = {workspace.relative(folder_of(workspace, wanted) / span[0]) for part in plan["parts"] for span in part}
+    if not places & set(changed):
+        if finished.exists():
+            shutil.rmtree(folder / _WORK)
+        return 0
+    finished.unlink(missing_ok=True)
+    for number, spans in enumerate(plan["parts"]):
+        if any(workspace.relative(folder_of(workspace, wanted) / span[0]) in changed for span in spans):
+            _forget(folder, number)
+    manifest = Manifest.read(workspace.shard_manifest(wanted.snapshot))
+    return export_shards(workspace, wanted, manifest, folder, progress).written
+
+
+def _forget(folder: Path, number: int) -> None:
+    """Remove what was written of a part, finished or not."""
+    record = folder / _WORK / f"{number:05d}.json"
+    for file in read_json(record)["files"] if record.exists() else ():
+        (folder / file["path"]).unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
+    shutil.rmtree(folder / _WORK / f"{number:05d}", ignore_errors=True)
+    shutil.rmtree(folder / "train" / f"{number:05d}", ignore_errors=True)
+
+
+def _reopened(folder: Path) -> dict[str, Any]:
+    """The plan of a finished export, after its parts are listed as unfinished work again."""
+    record = read_json(folder / RECORD)
+    for part in record["parts"]:
+        write_json(folder / _WORK / f"{part['part']:05d}.json", part)
+    plan = {"id": record["id"], "request": record["request"], "references": record["references"]}
+    plan["parts"] = [part["spans"] for part in record["parts"]]
+    write_json(folder / _WORK / "request.json", plan)
+    return plan
 
 
 def _told(request: dict[str, Any]) -> str:

@@ -63,8 +63,10 @@ def suffix(picture: bytes) -> str:
 def samples(folder: Path, part: Part, captions: str, tally: Tally) -> Iterator[Sample]:
     """The samples of a part, counted in `tally`. folder: where its spans start."""
     for span in part.spans:
+        if not (folder / span.path).exists():  # all its rows were erased since the parts were cut
+            continue
         with pq.ParquetFile(readable(folder / span.path)) as file:
-            for group in range(span.first, span.last):
+            for group in range(span.first, min(span.last, file.num_row_groups)):
                 for row in file.read_row_group(group).to_pylist():
                     text = _text(row, captions)
                     if text is None:
