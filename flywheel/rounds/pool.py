@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core.erased import require_finished
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import plugins
 from flywheel.core.storage import located
@@ -22,6 +23,7 @@ def ingest(run: Context) -> None:
     """Read new inputs of the source into the pool."""
     from curation.sources.ingest import ingest as ingest_source
 
+    require_finished(run.workspace)
     captions = Path(run.job.captions) if run.job.captions else None
     inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
     run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
