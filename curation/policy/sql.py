@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from flywheel.core.workspace import Workspace
 
-HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
+HELD_OUT, DECONTAMINATION, CAPTIONED, NO_STAGE = "held_out", "decontamination", "captioned", "no_stage"
+_TOKENS = "text.token_length"  # null for a row without a caption
 
 
 class Details(NamedTuple):
@@ -48,9 +49,13 @@ def survivor_column(stage: Stage, filter_: Filter) -> str:
     return f"{stage.name}.{filter_.name}"
 
 
-def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool) -> Policy:
-    """The policy with the checks that keep held-out data out of training, placed first wherever a stream enters."""
-    checks = [n for n, wanted in ((HELD_OUT, held_out), (DECONTAMINATION, prompts)) if wanted]
+def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool, captioned: bool = False) -> Policy:
+    """The policy with the checks that keep held-out data out of training, placed first wherever a stream enters.
+
+    captioned: and rows without a caption.
+    """
+    wanted_by = ((HELD_OUT, held_out), (DECONTAMINATION, prompts), (CAPTIONED, captioned))
+    checks = [name for name, wanted in wanted_by if wanted]
     stages = []
     for stage in policy.stages:
         added = tuple(Filter(n, check=n, streams=stage.enters) for n in checks) if stage.enters else ()
@@ -71,7 +76,8 @@ def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     scores = [f.score for f in filters if f.score and f.score in configured]
     keys = [f.per for f in filters if f.per and f.per != "stream" and acts(f, configured)]
     rights = [f.of for f in filters if f.of]
-    return list(dict.fromkeys([*scores, *keys, *rights]))
+    captions = [_TOKENS] if any(f.check == CAPTIONED for f in filters) else []
+    return list(dict.fromkeys([*scores, *keys, *rights, *captions]))
 
 
 def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
@@ -167,6 +173,8 @@ def _violates(stage: Stage, filter_: Filter) -> str:
         return f'"{survivor_column(stage, filter_)}.survivor" IS NOT NULL'
     if filter_.check in (HELD_OUT, DECONTAMINATION):
         return f'"{filter_.check}"'
+    if filter_.check == CAPTIONED:
+        return f'"{_TOKENS}" IS NULL'
     if filter_.check == "rights":
         return _refused(filter_)
     if filter_.check:

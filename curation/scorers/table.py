@@ -111,9 +111,14 @@ def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _decides(scorer: Scorer, field: pa.Field) -> bool:
     """Whether a decision can use the column; long text, boxes and embeddings stay in the score files."""
+    return names_scores(field) or f"{scorer.name}.{field.name}" in _TEXTS
+
+
+def names_scores(field: pa.Field) -> bool:
+    """Whether the column is a number or a word, which a policy and a query can name."""
     kind = field.type
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return number or pa.types.is_string(kind) or f"{scorer.name}.{field.name}" in _TEXTS
+    return number or pa.types.is_string(kind)
 
 
 def _is_word(field: pa.Field) -> bool:

@@ -81,7 +81,7 @@ def ingest(
     inputs = opened.inputs()
     unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
     written = [_fill(workspace, b, opened, progress) for b in unfinished]
-    known = _known_inputs(workspace)
+    known = known_inputs(workspace)
     finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
     fresh = [i for i in inputs if i.key not in known]
     if fresh:
@@ -148,7 +148,8 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
     return not (batch / "manifest.json").exists() and _header(batch)["path"] == str(source.path)
 
 
-def _known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
+def known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
+    """Keys of the inputs of finished batches."""
     return {item.key for batch in workspace.batches() for _, item in _read_plan(batch)}
 
 

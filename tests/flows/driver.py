@@ -39,7 +39,7 @@ SUMMARY = {
 
 # A flow of three steps: a large argument and result, a plain one, and one that fails by the user's fault.
 DRIVER = """
-import json, sys, time
+import io, json, sys, time
 from pathlib import Path
 from flows.artifacts import publish
 from flows.round import task_step
@@ -59,7 +59,7 @@ with api(home) as url:
     def talk():
         shown.say("half of them")
 
-    shown = Progress(sys.stderr)
+    shown = Progress(io.StringIO())
     TERMINAL.set(Terminal(shown, {}))
 
     @flow(name="three-steps")
