@@ -167,7 +167,7 @@ def fill_pool(context: Context, do: Step, *, for_rounds: bool = True) -> Curated
             do("score", pool.score, context, stack)
         if for_rounds or not from_pool:
             do("held-out suite", pool.hold_out, context)
-        return do("curate", pool.curate, context, units=lambda curated: curated.input)
+        return do("curate", pool.curate, context, for_rounds, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
