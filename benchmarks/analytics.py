@@ -153,7 +153,8 @@ def decide(workspace: Workspace, rng: np.random.Generator, count: int) -> None:
                           "outcome": np.where(dropped, "dropped", "admitted").tolist(), "filter": reasons.tolist(),
                           "score": rng.random(count), "threshold": np.full(count, 0.5),
                           "survivor": pa.nulls(count, pa.string()),
-                          "survivor_uri": pa.nulls(count, pa.string())})  # fmt: skip
+                          "survivor_uri": pa.nulls(count, pa.string()), "shard": ["00001-synthetic-00000"] * count,
+                          "row": np.arange(count, dtype=np.int32)})  # fmt: skip
     snapshot = "0" * 16
     folder = workspace.path("snapshots", snapshot)
     write_parquet(folder / "decisions.parquet", decisions)

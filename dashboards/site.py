@@ -28,11 +28,13 @@ PAGES = (
     ("Review", "/review"),
     ("Arena", "/arena"),
     ("Data", "/funnel"),
+    ("Samples", "/samples"),
     ("What if", "/what-if"),
     ("Training", "/training"),
     ("Why", "/why"),
     ("SQL", "/sql"),
 )
+SHOT = 384  # pixels of a picture on a page, long side; the viewer opens it whole
 FIELDS = 64  # at most, of a form
 
 
@@ -114,8 +116,8 @@ def integer(text: str) -> int:
 
 
 def _address(workspace: Workspace) -> Image:
-    def address(name: str | None, side: int = 0) -> str | None:
-        return f"/files/{quote(name)}" if name and picture(workspace, name) else None
+    def address(name: str | None, side: int = SHOT) -> str | None:
+        return f"/files/{quote(name)}?side={side}" if name and picture(workspace, name) else None
 
     return address
 

@@ -50,6 +50,14 @@ def shards(workspace: Workspace) -> list[Shard]:
     ]
 
 
+def shard_file(workspace: Workspace, key: str) -> Path | None:
+    """The file of a shard by its key; None if there is none."""
+    name, _, number = key.rpartition("-")
+    batches = {b.name: b for b in workspace.batches()}
+    listed = manifest(batches[name])["shards"] if name in batches else []
+    return next((batches[name] / s["path"] for s in listed if Path(s["path"]).stem == number), None)
+
+
 def manifest(batch: Path) -> dict[str, Any]:
     """The manifest of a finished batch."""
     return read_json(batch / "manifest.json")

@@ -6,16 +6,17 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from dashboards import cases, training, views
-from dashboards.images import picture
+from dashboards import cases, samples, training, views
+from dashboards.images import picture, shrink
 from dashboards.rounds import counts
 from dashboards.rows import rows
 from dashboards.site import Site, integer
 from flywheel.core.mirror import fetched
 
 CARDS = 48  # fixed cases, and broken cases, on a round's page
+KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
 SHOWN_RUNS = 3  # training runs shown by default
 
 
@@ -24,6 +25,7 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
     _add_rounds(app, site)
     _add_cases(app, site, page_size)
     _add_data(app, site)
+    _add_samples(app, site, page_size)
 
 
 def _add_rounds(app: FastAPI, site: Site) -> None:
@@ -120,8 +122,63 @@ def _add_data(app: FastAPI, site: Site) -> None:
         )
 
     @app.get("/files/{name:path}")
-    def file(name: str) -> FileResponse:
+    def file(name: str, side: str = "") -> Response:
         path = picture(workspace, name)
         if path is None:
             raise HTTPException(404, "There is no such image.")
-        return FileResponse(fetched(path), headers={"Cache-Control": "private, max-age=3600"})  # artefacts never change
+        if side:
+            content, kind = shrink(fetched(path), _side(side))
+            return Response(content, media_type=kind, headers=KEPT)
+        return FileResponse(fetched(path), headers=KEPT)
+
+
+def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
+    workspace = site.workspace
+
+    @app.get("/samples")
+    def sample_list(
+        request: Request, outcome: str = "", stage: str = "", filter: str = "", text: str = "", page: str = "1"
+    ) -> HTMLResponse:
+        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip()}
+        number = max(1, integer(page))
+        with site.catalog("decisions", "samples") as con:
+            wanted = samples.SampleFilter(**chosen)
+            total, listed = samples.list_samples(con, wanted, limit=page_size, offset=(number - 1) * page_size)
+            facets = samples.facets(con)
+
+        def page_link(n: int) -> str:
+            return "/samples?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
+
+        return site.show(
+            request,
+            "samples.html",
+            "/samples",
+            samples=listed,
+            total=total,
+            facets=facets,
+            chosen=chosen,
+            page=number,
+            pages=-(-total // page_size),
+            page_link=page_link,
+        )
+
+    @app.get("/samples/{sample_id}")
+    def sample_page(request: Request, sample_id: str) -> HTMLResponse:
+        sample = samples.load_sample(workspace, sample_id)
+        if sample is None:
+            raise HTTPException(404, f"There is no decided sample {sample_id}.")
+        return site.show(request, "sample.html", "/samples", sample=sample)
+
+    @app.get("/pictures/{shard}/{row}")
+    def sample_picture(shard: str, row: str, side: str = "192") -> Response:
+        found = samples.sample_picture(workspace, shard, integer(row), _side(side))
+        if found is None:
+            raise HTTPException(404, "There is no such image.")
+        return Response(found[0], media_type=found[1], headers=KEPT)
+
+
+def _side(text: str) -> int:
+    """The long side of a thumbnail. Errors: 404 for a size that no page uses."""
+    if (side := integer(text)) not in samples.SIDES:
+        raise HTTPException(404, f"Choose a side of {', '.join(map(str, samples.SIDES))} pixels.")
+    return side

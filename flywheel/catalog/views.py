@@ -42,6 +42,8 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
                 column("threshold", pa.float64(), "the bound that the score missed"),
                 column("survivor", pa.string(), "sample that it duplicates"),
                 column("survivor_uri", pa.string(), "where that sample came from"),
+                column("shard", pa.string(), "shard of the pool that holds it"),
+                column("row", pa.int32(), "its row there, from 0"),
             ]
         ),
     ),

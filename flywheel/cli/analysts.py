@@ -117,7 +117,8 @@ def cases(
 
     rows = query(Workspace(workspace, create=False), "select * from cases order by capability, case_id")
     wanted = {"capability": capability, "status": status}
-    print_rows([r for r in rows if all(v in (None, r[k]) for k, v in wanted.items())], as_json)
+    chosen = [r for r in rows if all(v in (None, r[k]) for k, v in wanted.items())]
+    print_rows(chosen, as_json, shown=("case_id", "capability", "track", "status", "prompt"))
 
 
 @app.command(epilog="Example: flywheel rounds -w w")
@@ -125,8 +126,9 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """List rounds and their verdicts."""
     from flywheel.catalog.database import query
 
-    columns = 'round, verdict, checkpoint, incumbent, snapshot, "at"'
-    print_rows(query(Workspace(workspace, create=False), f"select {columns} from rounds order by round"), as_json)
+    columns = "round, verdict, checkpoint, incumbent, snapshot, result->>'$.reason' as reason, \"at\""
+    rows = query(Workspace(workspace, create=False), f"select {columns} from rounds order by round")
+    print_rows(rows, as_json, shown=("round", "verdict", "reason"))
 
 
 @app.command(epilog="Example: flywheel report -w w")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -157,20 +157,28 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
-def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print a table, or one JSON list."""
+def print_rows(rows: list[dict[str, Any]], as_json: bool, *, shown: Sequence[str] = ()) -> None:
+    """Print a table, or one JSON list.
+
+    shown: the columns that people see; the last one takes the width that is left, cut to one line. Default: all,
+    wrapped.
+    """
     if as_json:
         out(json.dumps(rows, ensure_ascii=False, default=str))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if not rows:
         say("no rows")
         return
-    table = Table(*rows[0])
+    table = Table(*(() if shown else rows[0]), expand=bool(shown))
+    for name in shown:
+        last = name == shown[-1]
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
+        table.add_row(*("" if (v := row[name]) is None else escape(str(v)) for name in shown or row))
     Console().print(table)
 
 

@@ -24,6 +24,8 @@ from tests.dashboards.workspace import HOSTILE
         "/rounds/1",
         "/rounds/2",
         "/funnel",
+        "/samples",
+        "/samples?outcome=dropped&filter=entropy",
         "/cases?capability=count&page=1",
         "/sql?ready=open_cases",
         "/what-if",
@@ -39,7 +41,7 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
     assert not [t for t, _ in page.elements if t == "iframe"]
     assert all(a.get("src", "").startswith("/static/") for t, a in page.elements if t == "script")
     sources = [a[k] for t, a in page.elements for k in ("src", "href") if k in a and t in {"img", "link"}]
-    assert all(s.startswith(("/files/", "/static/", "data:")) for s in sources)
+    assert all(s.startswith(("/files/", "/pictures/", "/static/", "data:")) for s in sources)
     assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 

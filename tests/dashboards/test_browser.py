@@ -12,7 +12,7 @@ from flywheel.remedies.review import Queue
 from tests.dashboards.workspace import PROBED, build, candidates
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
-         "/arena?judge=ada", "/funnel", "/training", "/what-if", "/why?id=typography-8",
+         "/arena?judge=ada", "/funnel", "/samples?outcome=dropped", "/training", "/what-if", "/why?id=typography-8",
          "/sql?q=select+*+from+cases")  # fmt: skip
 
 
@@ -105,4 +105,27 @@ def test_a_filter_answers_in_place_and_stays_in_the_address(browser: Any, addres
     page.wait_for_url("**checkpoint=checkpoints*")
     page.get_by_label("status").select_option("closed")
     page.get_by_text("No case matches").wait_for()  # what the newest fails is not closed
+    page.close()
+
+
+def test_pictures_open_whole_and_lead_to_their_neighbours(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/cases?capability=typography")
+    first = page.locator(".card .shot img").first
+    first.focus()
+    page.keyboard.press("Enter")
+    viewer = page.locator("dialog.viewer")
+    viewer.wait_for()
+    width = "() => document.querySelector('dialog.viewer img').getBoundingClientRect().width"
+    before = page.evaluate(width)
+    assert "side=" not in viewer.locator("img").get_attribute("src"), "the whole picture, not the thumbnail"
+    page.keyboard.press("+")
+    assert page.evaluate(width) > before
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    page.goto(f"{address}/samples")
+    page.locator(".card .shot img").nth(1).click()
+    viewer.wait_for()
+    page.get_by_role("button", name="Close").click()
+    assert not viewer.is_visible()
     page.close()

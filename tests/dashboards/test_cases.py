@@ -57,7 +57,7 @@ def test_case_page_shows_probes_with_pictures_reviews_and_remedy(client: TestCli
     page = Page(client.get(f"/cases/{case['case_id']}").text)
     assert "1 of 2 further seeds pass" in page.text
     shown = [a["src"] for t, a in page.elements if t == "img" and "/probes/" in a["src"]]
-    assert shown == [f"/files/probes/round-0001/seed-{k}/typography-001.png" for k in (1, 2)]
+    assert shown == [f"/files/probes/round-0001/seed-{k}/typography-001.png?side=384" for k in (1, 2)]
     assert "claimed ada" in page.text and "rejected ada wrong word" in page.text
     assert re.search(r"round 2 retrieved 20 \d+ ", page.text)
 

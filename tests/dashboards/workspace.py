@@ -14,7 +14,7 @@ from flywheel.cases.events import case_id
 from flywheel.core.files import write_bytes, write_json, write_parquet
 from flywheel.core.ledger import Ledger
 from flywheel.core.records import BASE, MixEntry
-from flywheel.core.schema import POOL
+from flywheel.core.schema import POOL, QUARANTINE
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Gate
 from flywheel.remedies.review import Queue
@@ -97,9 +97,18 @@ def _data(workspace: Workspace) -> None:
     write_parquet(folder / "quarantine.parquet", pa.Table.from_pylist(broken))
     write_parquet(folder / "funnel.parquet", pa.Table.from_pylist(_funnel()))
     write_parquet(workspace.path("remedies", "round-0002", "generated.parquet"), pa.Table.from_pylist(_generated()))
+    write_parquet(workspace.path("pool", "batch", "quarantine.parquet"), QUARANTINE.empty_table())
+    write_json(workspace.snapshot(SNAPSHOT), {"batches": ["batch"], "pool": [], "scorers": {}})
     counts = {"input": 312, "admitted": 225, "dropped": 75, "quarantined": 12}
     row = {"snapshot": SNAPSHOT, "policy": "demo", "manifest": "shards/manifest.json"} | counts
     Ledger(workspace, "snapshots").append([row], key="snapshot")
+
+
+def tiny(i: int) -> bytes:
+    """A picture of one colour, PNG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 8), COLORS[i % len(COLORS)]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _pool(workspace: Workspace, names: list[str]) -> None:
@@ -109,7 +118,7 @@ def _pool(workspace: Workspace, names: list[str]) -> None:
             "source_uri": name,
             "source": "cards" if i % 3 else "photos",
             "task": "t2i",
-            "image": b"x",
+            "image": tiny(i),
             "width": 256,
             "height": 256,
             "caption": HOSTILE if i == 0 else f"card {i}",
@@ -118,7 +127,7 @@ def _pool(workspace: Workspace, names: list[str]) -> None:
     ]
     table = pa.Table.from_pylist(pool, schema=POOL)
     write_parquet(workspace.path("pool", "batch", "00000.parquet"), table)
-    write_json(workspace.path("pool", "batch", "manifest.json"), {"shards": [{"path": "00000.parquet", "rows": 300}]})
+    write_json(workspace.path("pool", "batch", "manifest.json"), {"shards": [{"path": "00000.parquet", "rows": 300, "sha256": "0"}]})
 
 
 def _decisions(names: list[str]) -> list[dict[str, Any]]:
@@ -139,6 +148,8 @@ def _decisions(names: list[str]) -> list[dict[str, Any]]:
                 "threshold": threshold,
                 "survivor": survivor,
                 "survivor_uri": survivor and f"/pool/{survivor}.jpg",
+                "shard": "batch-00000",
+                "row": i,
             }
         )
     return rows

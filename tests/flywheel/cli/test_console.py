@@ -35,6 +35,19 @@ def test_rows_are_a_table_or_one_line_of_json(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "[]\n"
 
 
+def test_rows_for_people_fit_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"case_id": "0123456789abcdef", "track": None, "image": "samples/x.png", "prompt": "[red] card " * 200}]
+    print_rows(rows, False, shown=("case_id", "track", "prompt"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) == 5
+    assert "0123456789abcdef" in lines[3] and "[red] card" in lines[3] and "…" in lines[3]
+    print_rows(rows, True, shown=("case_id",))
+    assert json.loads(capsys.readouterr().out) == rows
+
+
 def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest.CaptureFixture[str]) -> None:
     first = ROUND | {
         "round": 1,

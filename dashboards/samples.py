@@ -1,0 +1,121 @@
+"""The data browser: samples of the pool with what curation decided, and everything about one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dashboards.images import thumbnail
+from dashboards.rows import Row, rows
+from flywheel.core.errors import UsageError
+from flywheel.core.image import BadImage
+from flywheel.core.lens import latest_snapshot
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+SIDES = (96, 192, 384, 1024)  # pixels of thumbnails, long side
+_COLUMNS = "sample_id, source_uri, outcome, stage_reached, filter, score, threshold, survivor, shard, row"
+_SHARDS = 4  # whose pictures stay in memory: those of one page lie close together
+
+
+@dataclass(frozen=True)
+class SampleFilter:
+    """Which samples to list; empty: all. text: in the caption or the source address, in any letter case."""
+
+    outcome: str = ""
+    stage: str = ""
+    filter: str = ""
+    text: str = ""
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition on `decisions`, and its parameters."""
+        columns = {"outcome": self.outcome, "stage_reached": self.stage, "filter": self.filter}
+        parts = [f"{name} = ?" for name, value in columns.items() if value]
+        values: list[Any] = [value for value in columns.values() if value]
+        if self.text:
+            parts.append(
+                "(contains(lower(source_uri), lower(?)) OR sample_id IN "
+                "(SELECT sample_id FROM samples WHERE contains(lower(caption), lower(?))))"
+            )
+            values += [self.text, self.text]
+        return " AND ".join(["true", *parts]), values
+
+
+def list_samples(
+    con: duckdb.DuckDBPyConnection, wanted: SampleFilter, *, limit: int, offset: int
+) -> tuple[int, list[Row]]:
+    """(number of matching samples, one page of them with captions).
+
+    Dropped samples of one filter are listed from the one nearest to its threshold; all others by id.
+    """
+    where, values = wanted.where()
+    ((total,),) = con.execute(f"SELECT count(*) FROM decisions WHERE {where}", values).fetchall()
+    order = "abs(score - threshold) NULLS LAST, sample_id" if wanted.filter else "sample_id"
+    page = rows(
+        con,
+        f"SELECT {_COLUMNS} FROM decisions WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+        [*values, limit, offset],
+    )
+    ids = [r["sample_id"] for r in page]
+    captions: Mapping[str, str] = dict(
+        con.execute(
+            "SELECT sample_id, any_value(caption) FROM samples WHERE sample_id IN (SELECT unnest(?)) GROUP BY 1", [ids]
+        ).fetchall()
+        if ids
+        else ()
+    )
+    return total, [r | {"caption": captions.get(r["sample_id"]) or ""} for r in page]
+
+
+def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
+    """Values of each filter with their counts."""
+    columns = {"outcome": "outcome", "stage": "stage_reached", "filter": "filter"}
+    return {
+        name: rows(
+            con,
+            f"SELECT {column} AS value, count(*) AS n FROM decisions WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
+        )
+        for name, column in columns.items()
+    }
+
+
+def load_sample(workspace: Workspace, sample: str) -> dict[str, Any] | None:
+    """What `flywheel explain` tells of a sample id; None if there is none."""
+    from curation.run import explain
+
+    try:
+        told = explain(workspace, latest_snapshot(workspace), sample)
+    except UsageError:
+        return None
+    found: list[dict[str, Any]] = [r for r in told["rows"] if r["sample_id"] == sample]
+    return found[0] if found else None
+
+
+def sample_picture(workspace: Workspace, shard: str, row: int, side: int) -> tuple[bytes, str] | None:
+    """Bytes and media type of a picture of the pool, with long side ≤ `side`; None if there is none."""
+    from curation.sources.pool import shard_file
+
+    path = shard_file(workspace, shard)
+    if path is None:
+        return None
+    local = readable(path)
+    pictures = _pictures(local, Path(local).stat().st_mtime_ns)
+    try:
+        return thumbnail(pictures[row], side) if row < len(pictures) else None
+    except BadImage:
+        return None
+
+
+@lru_cache(maxsize=_SHARDS)
+def _pictures(path: str, changed: int) -> list[bytes]:
+    """All pictures of a shard. changed: its time of change, because erasing a picture rewrites its shard."""
+    import pyarrow.parquet as pq
+
+    pictures: list[bytes] = pq.read_table(path, columns=["image"])["image"].to_pylist()
+    return pictures

@@ -1,0 +1,76 @@
+"""The data browser: pages of samples, their pictures, and one sample as `flywheel explain` tells it."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+
+import pytest
+from PIL import Image
+
+from dashboards.samples import SampleFilter, facets, list_samples
+from flywheel.catalog.database import connect
+from flywheel.core.workspace import Workspace
+from tests.dashboards.visits import Page, opened
+from tests.dashboards.workspace import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def con(workspace: Workspace):
+    with closing(connect(workspace, ("decisions", "samples"))) as opened:
+        yield opened
+
+
+def test_pages_cover_every_matching_sample_once(con):
+    total, first = list_samples(con, SampleFilter(), limit=200, offset=0)
+    _, rest = list_samples(con, SampleFilter(), limit=200, offset=200)
+    assert total == 300 and len({r["sample_id"] for r in first + rest}) == 300
+    assert first[0]["caption"] == HOSTILE and first[5]["caption"] == "card 5"
+    assert list_samples(con, SampleFilter(outcome="admitted"), limit=1, offset=0)[0] == 225
+    assert list_samples(con, SampleFilter(stage="S1", filter="entropy"), limit=1, offset=0)[0] == 15
+    assert list_samples(con, SampleFilter(text="CARDS/0007"), limit=9, offset=0)[1][0]["source_uri"] == "cards/0007.png"
+    assert list_samples(con, SampleFilter(text="Card 299"), limit=9, offset=0)[0] == 1
+    assert list_samples(con, SampleFilter(text="100%_"), limit=9, offset=0) == (0, [])
+    counts = {r["value"]: r["n"] for r in facets(con)["filter"]}
+    assert counts == {"entropy": 15, "exact_duplicate": 20, "resolution": 40}
+
+
+def test_dropped_samples_come_from_the_nearest_to_the_threshold(con):
+    _, page = list_samples(con, SampleFilter(filter="resolution"), limit=40, offset=0)
+    gaps = [abs(r["score"] - r["threshold"]) for r in page]
+    assert gaps == sorted(gaps) and len(page) == 40
+
+
+def test_the_pages_show_pictures_and_lead_to_one_sample(curated: Workspace):
+    visitor = opened(curated)
+    page = Page(visitor.get("/samples?outcome=admitted").text)
+    images = [a["src"] for t, a in page.elements if t == "img"]
+    assert images and all(a.get("alt") for t, a in page.elements if t == "img")
+    shown = visitor.get(images[0])
+    assert shown.headers["content-type"].startswith("image/") and "max-age" in shown.headers["cache-control"]
+    assert max(Image.open(io.BytesIO(shown.content)).size) <= 192
+    link = next(a["href"] for t, a in page.elements if t == "a" and (a.get("href") or "").startswith("/samples/"))
+    sample = Page(visitor.get(link).text)
+    assert "Admitted" in sample.text and "a picture of" in sample.text and "pixels.entropy" in sample.text
+    small = visitor.get("/samples?outcome=dropped")
+    assert "threshold" in small.text and small.text.count("<article") == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/samples/none", "/pictures/batch-00000/999", "/pictures/none-00000/1", "/pictures/batch-00000/1?side=193",
+     "/pictures/batch-00000/x", "/pictures/..%2F..-x/0", "/samples?page=x"],
+)  # fmt: skip
+def test_what_is_not_there_is_not_found(workspace: Workspace, path: str):
+    assert opened(workspace).get(path).status_code == 404
+
+
+def test_hostile_captions_are_text(workspace: Workspace):
+    page = opened(workspace).get("/samples").text
+    assert "<script>alert" not in page and "&lt;script&gt;" in page
+    assert opened(workspace).get("/samples?text=%3Cscript%3E").text.count("<article") == 1
+
+
+def test_an_empty_workspace_says_what_to_do(empty: Workspace):
+    page = opened(empty).get("/samples")
+    assert page.status_code == 200 and "flywheel curate" in page.text
