@@ -111,8 +111,7 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise UsageError("give exactly one SELECT statement: queries only read")
-        names = [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
-        con = connect(workspace, names, sealed=seconds is not None)
+        con = connect(workspace, names_in(sql), sealed=seconds is not None)
         if seconds is not None:
             timer = threading.Timer(seconds, con.interrupt)
             timer.start()
@@ -129,6 +128,21 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
             timer.cancel()
         if con is not None:
             con.close()
+
+
+def names_in(sql: str) -> list[str]:
+    """Views that a query may read."""
+    return [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
+
+
+def pictures(workspace: Workspace, sample_ids: Iterable[str]) -> dict[str, bytes]:
+    """{sample_id: encoded picture} of those that are in the pool."""
+    files, wanted = _files(workspace, "samples"), sorted(set(sample_ids))
+    if not files or not wanted:
+        return {}
+    with closing(lens.connect(workspace)) as con:
+        select = f"SELECT sample_id, image FROM {read_parquet(files)} WHERE sample_id IN (SELECT unnest(?))"
+        return dict(con.execute(select, [wanted]).fetchall())
 
 
 def documentation() -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ class Training:
     base_steps: int  # first round, all stages together
     round_steps: int  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
+    start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
 
     def recipe_of(self, *, later: bool) -> dict[str, Any]:
         """The recipe of the first round, or of a later one."""
