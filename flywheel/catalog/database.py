@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,6 +248,8 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return _decisions(files), files
     if name == "scores" and files:
         return _scores(schema, files), files
+    if name == "shard_rows" and files:  # shards of earlier versions have fewer columns
+        return _present(schema, files, pq.read_schema(readable(files[0])).names), files
     return lens.select(schema, files), files
 
 
@@ -261,13 +263,16 @@ def _decisions(files: Sequence[str]) -> str:
     return f"SELECT parse_path(filename)[-2] AS snapshot, {columns} FROM {source}"
 
 
+def _present(schema: pa.Schema, files: Sequence[str], there: Collection[str]) -> str:
+    """The columns of the schema that the files have, with null for the others."""
+    null = {f.name: f"NULL::{lens.duck(f.type)} AS" for f in schema if f.name not in there}
+    columns = ", ".join(f'{null.get(f.name, "")} "{f.name}"' for f in schema)
+    return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
+
+
 def _scores(schema: pa.Schema, files: Sequence[str]) -> str:
-    """The columns that the files have, with null for the others; those of plug-in scorers follow the built-in ones."""
+    """The scores in the files; those of plug-in scorers follow the built-in ones."""
     there = dict.fromkeys(name for file in files for name in pq.read_schema(readable(file)).names)
-    known = [f'"{f.name}"' if f.name in there else f'NULL::{lens.duck(f.type)} AS "{f.name}"' for f in schema]
-    more = [
-        f'"{n}"'
-        for n in there
-        if n not in schema.names and "." in n and n not in ("text.normalized", "pixels.thumbnail")
-    ]
-    return f"SELECT {', '.join([*known, *more])} FROM {read_parquet(files, union_by_name='true')}"
+    hidden = {*schema.names, "text.normalized", "pixels.thumbnail"}
+    more = "".join(f', "{name}"' for name in there if "." in name and name not in hidden)
+    return _present(schema, files, there).replace(" FROM ", f"{more} FROM ", 1)

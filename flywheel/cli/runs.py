@@ -157,7 +157,11 @@ def print_estimate(
     out(f"write: at most {found.write_bytes:,} bytes of pool and shards")
     money = "" if cost is None else f", {cost:.2f} at {price:g} a core-hour"
     spent = f"{duration(found.cpu_seconds)} of CPU, {duration(found.wall_seconds)} on {workers} workers{money}"
-    out(f"about {spent} (measured on {found.measured} pictures)" if found.measured else "nothing to compute")
+    out(
+        f"about {spent} beside the start of the workers (measured on {found.measured} pictures)"
+        if found.measured
+        else "nothing to compute"
+    )
     for line in found.not_configured:
         say(f"not applied: {line}")
     if found.uncaptioned:

@@ -100,7 +100,7 @@ class Progress:
 def duration(seconds: float) -> str:
     """A time span for people: 40 s, 5 min, 3.2 h."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

@@ -61,6 +61,8 @@ def test_a_wrong_key_or_address_ends_the_run(workspace: Workspace, server: Serve
 
 
 def test_a_dead_endpoint_and_an_empty_pool(workspace: Workspace, server: Server, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UsageError, match="none of [0-9]+ pictures got an answer from http://127.0.0.1:9/v1"):
+        run(workspace, captioner(server, url="http://127.0.0.1:9/v1", attempts=1))
     monkeypatch.setattr("curation.captioning.recaption._IN_A_ROW", 2)
     with pytest.raises(UsageError, match="no answer from the endpoint"):
         run(workspace, captioner(server, url="http://127.0.0.1:9/v1", attempts=2))

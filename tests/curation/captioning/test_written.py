@@ -19,11 +19,11 @@ def test_curation_judges_and_shards_the_caption_that_fills_a_gap(
     workspace: Workspace, server: Server, ray_session: None
 ) -> None:
     policy = load_policy("demo")
-    before = curate(workspace, policy)
+    before = curate(workspace, policy, captioned=True)
     scores = tree(workspace.path("scores"))
     run(workspace, captioner(server))
     run(workspace, captioner(server, model="other"), use="add")
-    after = curate(workspace, policy)
+    after = curate(workspace, policy, captioned=True)
     assert after.snapshot != before.snapshot
     assert after.admitted == before.admitted + 3
     assert {k: v for k, v in tree(workspace.path("scores")).items() if k in scores} == scores

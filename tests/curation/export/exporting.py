@@ -36,7 +36,10 @@ def snapshot(root: Path) -> Workspace:
     counts = {"input": 500, "admitted": 450}
     write_json(workspace.snapshot(SNAPSHOT), {"policy": "mine", "policy_sha256": "f00", "counts": counts})
     funnel = {"stage": ["S2"], "bucket": [64], "filter": ["entropy|x"], "status": ["applied"]}
-    write_parquet(workspace.snapshot(SNAPSHOT, "funnel"), pa.table(funnel | {"entered": [500], "dropped": [50]}))
+    write_parquet(
+        workspace.snapshot(SNAPSHOT, "funnel"),
+        pa.table(funnel | {"entered": [500], "dropped": [50], "quarantined": [0]}),
+    )
     return workspace
 
 

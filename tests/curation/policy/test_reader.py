@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from curation.policy import reader
 from curation.policy.policy import Policy
 from curation.policy.reader import load_policy
 from flywheel.core.errors import UsageError
+from tests.broken import broken
 
 GOOD = """\
 [S1]
@@ -191,3 +193,41 @@ def test_half_a_rights_check_is_refused_with_its_line(tmp_path: Path, options: s
     with pytest.raises(UsageError, match=fault) as error:
         load_policy(path)
     assert f"line {line}" in str(error.value)
+
+
+def test_a_policy_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    base = load_policy("qwen-image-2")
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "qwen-image-2"\n')
+    assert load_policy(path).sha256 == base.sha256 and load_policy(path).name == "mine"
+    path.write_text('base = "qwen-image-2"\n[S4.filters.aesthetic]\nmin = 5.5\n')
+    assert load_policy(path).sha256 == base.replace("S4.aesthetic.min", 5.5).sha256
+    path.write_text(
+        'base = "qwen-image-2"\n[S6.filters.licence]\ncheck = "rights"\nof = "license"\nallow = ["CC0-1.0"]\n'
+    )
+    last = load_policy(path).stages[-1].filters
+    assert [f.name for f in last[-2:]] == ["licence", "balance"] and len(last) == len(base.stages[-1].filters) + 1
+    (tmp_path / "team.toml").write_text('base = "demo"\n[S1.filters.resolution]\nmin = 20\n')
+    path.write_text('base = "team.toml"\n[S1.filters.entropy]\nmin = 1.0\n')
+    changed = load_policy("demo").replace("S1.resolution.min", 20).replace("S1.entropy.min", 1.0)
+    assert load_policy(path).sha256 == changed.sha256
+
+
+@pytest.mark.parametrize("base", ['"huge"', '"mine.toml"', '"gone.toml"', "3", '["demo"]'])
+def test_a_base_that_is_no_other_policy_is_told_with_its_line(tmp_path: Path, base: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"# mine\nbase = {base}\n")
+    with pytest.raises(UsageError, match="mine.toml, line 2: base"):
+        load_policy(path)
+
+
+def test_a_half_written_policy_is_a_sentence(tmp_path: Path) -> None:
+    path, refused = tmp_path / "mine.toml", 0
+    for text in broken((Path(reader.__file__).parent / "demo.toml").read_text(), step=3):
+        path.write_text(text)
+        try:
+            load_policy(path)
+        except UsageError as error:
+            assert "mine.toml" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 300

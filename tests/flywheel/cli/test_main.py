@@ -1,8 +1,13 @@
 """Wrong usage ends in one sentence and exit code 2; help is quick and imports nothing heavy."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from flywheel.core.workspace import Workspace
 from tests.flywheel.cli.command import flywheel
 
 
@@ -22,3 +27,19 @@ def test_a_full_disk_is_one_sentence():
         out = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert out.returncode == 2 and out.stderr.startswith("error: the disk is full ([Errno 28] No space left on device)")
     assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize("place", ["first", "last", "joined"])
+def test_the_log_format_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+    """One JSON object a line on stderr, and stdout as always."""
+    verb = ["fsck", "-w", str(tmp_path / "w"), "--json"]
+    Workspace(tmp_path / "w")
+    monkeypatch.setenv("FLYWHEEL_LOG_FORMAT", "text")  # the command sets it for what it starts
+    option = ["--log-format", "json"] if place != "joined" else ["--log-format=json"]
+    done = flywheel(*([*option, *verb] if place == "first" else [*verb, *option]))
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [e["event"] for e in events] == ["begin", "end"] and {e["step"] for e in events} == {"verify"}
+    assert json.loads(done.stdout)["sound"]
+    monkeypatch.setenv("FLYWHEEL_LOG_FORMAT", "text")
+    assert flywheel(*verb).stderr.startswith("[")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.workspace import FORMAT
-from tests.flywheel.cli.command import wrong
+from tests.curation.corpus import encoded, texture, write_folder
+from tests.flywheel.cli.command import flywheel, wrong
 
 
 def test_missing_and_empty_folder(tmp_path: Path):
@@ -45,3 +46,54 @@ def test_workspace_of_a_newer_version(tmp_path: Path, pictures: Path):
 
 def test_a_folder_with_other_files_is_no_workspace(pictures: Path):
     assert "not empty" in wrong("run", "--source", pictures, "--workspace", pictures)
+
+
+def photographs(folder: Path, count: int, captions: int) -> Path:
+    """Textured pictures, the first ones with a caption."""
+    files = {f"{n}.png": encoded(texture(n, 320, 300)) for n in range(count)}
+    return write_folder(folder, files, {f"{n}.png": f"a picture of {n} things" for n in range(captions)})
+
+
+def test_pictures_without_captions_are_curated(tmp_path: Path, ray_session: None):
+    source = photographs(tmp_path / "src", 4, 0)
+    asked = ("curate", "--source", source, "--policy", "demo", "-w", tmp_path / "w")
+    done = flywheel(*asked, "--json")
+    assert done.returncode == 0, done.stderr
+    curated = json.loads(done.stdout)
+    assert (curated["admitted"], curated["uncaptioned"]) == (4, 4)
+    assert "4 pictures have no caption: they are curated" in done.stderr and "`flywheel caption`" in done.stderr
+
+
+def test_fewer_than_ten_captioned_pictures_are_enough(tmp_path: Path, ray_session: None):
+    source = photographs(tmp_path / "src", 3, 2)
+    curated = json.loads(
+        flywheel("curate", "--source", source, "--policy", "demo", "-w", tmp_path / "w", "--json").stdout
+    )
+    assert (curated["admitted"], curated["uncaptioned"]) == (3, 1)
+    assert not (tmp_path / "w" / "suite").exists()
+
+
+def test_a_round_trains_on_no_picture_without_a_caption(tmp_path: Path, ray_session: None):
+    from curation.policy.reader import load_policy
+    from curation.run import curate
+    from curation.sources.ingest import ingest
+    from flywheel.core.workspace import Workspace
+
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, photographs(tmp_path / "src", 3, 2))
+    loose, strict = (curate(workspace, load_policy("demo"), captioned=c) for c in (False, True))
+    assert (loose.admitted, strict.admitted) == (3, 2) and loose.snapshot != strict.snapshot
+    assert next(r for r in strict.funnel if r["filter"] == "captioned")["dropped"] == 1
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path):
+    source = photographs(tmp_path / "src", 3, 2)
+    asked = ("curate", "--source", source, "--policy", "demo", "-w", tmp_path / "w", "--dry-run", "--price", "0.05")
+    told = flywheel(*asked)
+    assert told.returncode == 0, told.stderr
+    for part in ("read: 3 new of 3 inputs", "score: 3 pictures by header", "write: at most", "at 0.05 a core-hour"):
+        assert part in told.stdout
+    assert "1 pictures have no caption" in told.stderr
+    found = json.loads(flywheel(*asked, "--json").stdout)
+    assert found["cpu_seconds"] > 0 and found["cost"] >= 0
+    assert not (tmp_path / "w").exists()

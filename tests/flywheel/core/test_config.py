@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.core.config import read_toml
+from flywheel.core.config import Lines, merged, read_toml
 from flywheel.core.errors import UsageError
 
 
@@ -24,3 +24,39 @@ def test_what_cannot_be_read_names_the_file(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(UsageError, match=f"a.toml.*{told}"):
         read_toml(path)
+
+
+TEXT = """\
+base = "x"
+
+[a]
+one = 1
+"quoted" = 2
+
+[a.b.c]
+deep = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("base",), 1),
+        (("a", "one"), 4),
+        (("a", "quoted"), 5),
+        (("a", "missing"), 3),
+        (("a", "b", "c", "deep"), 8),
+        (("a", "b", "c", "missing", "more"), 7),
+        (("z",), None),
+        ((), None),
+    ],
+)
+def test_lines_of_keys_and_of_what_is_nearest(path: tuple[str, ...], line: int | None) -> None:
+    assert Lines(TEXT).at(path) == line
+    assert Lines("[q.r]\n").at(("q",)) == 1  # a table that only its parts name
+
+
+def test_changes_reach_every_depth() -> None:
+    base = {"a": {"b": {"x": 1, "y": 2}, "c": 3}, "d": 4}
+    assert merged(base, {"a": {"b": {"y": 5}, "e": 6}}) == {"a": {"b": {"x": 1, "y": 5}, "c": 3, "e": 6}, "d": 4}
+    assert merged(base, {"a": 7}) == {"a": 7, "d": 4} and base["a"]["b"]["y"] == 2

@@ -1,0 +1,49 @@
+"""What curating would cost, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curation.estimate import SAMPLE, estimate
+from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
+from tests.curation import one_stage
+from tests.curation.corpus import encoded, texture, tree, write_folder
+
+RULE = '[S1.filters.entropy]\nscore = "pixels.entropy"\nmin = 1\n'
+
+
+def folder(root: Path, count: int) -> Path:
+    files = {f"{n:02d}.png": encoded(texture(n, 80, 60)) for n in range(count)} | {"empty.png": b""}
+    return write_folder(root, files, {"00.png": "a picture"})
+
+
+def test_it_counts_measures_and_writes_nothing(tmp_path: Path) -> None:
+    source, rule = folder(tmp_path / "src", 20), one_stage.policy(tmp_path, RULE)
+    found = estimate(None, source, None, rule, workers=4)
+    assert (found.inputs, found.new, found.refused, found.to_score) == (21, 21, 0, 21)
+    assert found.uncaptioned == 20 and found.read_bytes == sum(p.stat().st_size for p in source.glob("*.png"))
+    assert found.measured == SAMPLE and set(found.scorers) == {"header", "pixels", "text"}
+    assert found.cpu_seconds > 0 and found.wall_seconds == pytest.approx(found.cpu_seconds / 4, abs=0.1)
+    assert found.write_bytes > found.read_bytes
+
+
+def test_only_what_is_new_or_not_scored_yet_counts(tmp_path: Path) -> None:
+    source, rule = folder(tmp_path / "src", 4), one_stage.policy(tmp_path, RULE)
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, source)
+    before = tree(workspace.root)
+    found = estimate(workspace, source, None, rule)
+    assert (found.new, found.to_score, found.read_bytes) == (0, 4, 0) and found.measured == 4
+    one_stage.scored(workspace, rule)
+    done = estimate(workspace, source, None, rule)
+    assert (done.to_score, done.cpu_seconds, done.write_bytes) == (0, 0, 0)
+    assert before.items() <= tree(workspace.root).items()
+
+
+def test_a_wrong_source_is_told_as_by_ingest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        estimate(None, tmp_path / "nowhere", None, one_stage.policy(tmp_path, RULE))
