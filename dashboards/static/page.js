@@ -54,7 +54,11 @@ viewer.addEventListener("keydown", (event) => {
 });
 for (const image of document.querySelectorAll(".card .shot img, .bench .shot img, .sheets img")) {
   image.tabIndex = 0;
-  image.addEventListener("keydown", (event) => event.key === "Enter" && view(image));
+  image.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // else the same key presses the button that has the focus next
+    view(image);
+  });
 }
 
 // A key presses the button, or focuses the field, whose data-key names it; Escape leaves a field.

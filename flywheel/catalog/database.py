@@ -218,7 +218,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return [str(manifest.parent / f.path) for f in Manifest.read(manifest).files]
     known: list[str] = []
     if name == "quarantine":  # of batches that no snapshot has judged yet, too
-        judged = set(read_json(workspace.snapshot(current)).get("batches", ())) if current else set()
+        record = workspace.snapshot(current) if current else None
+        judged = set(read_json(record).get("batches", ())) if record and record.exists() else set()
         batches = workspace.batches()
         known = [str(b / "quarantine.parquet") for b in batches if b.name not in judged and (judged or not current)]
     if current is None:
