@@ -28,6 +28,7 @@ ABOUT_MORE = {
     "tests/benchmarks/test_truth.py": "the truth benchmark",
     "tests/curation/sources/test_odd_rows.py": "rows that all kinds of source may meet",
     "tests/dashboards/test_browser.py": "all pages in a real browser",
+    "tests/flywheel/operate/test_erase_remedies.py": "erasing from remedies, S3 and finished runs",
     "tests/flywheel/core/test_paths.py": "names of folders, through all layers",
     "tests/flywheel/rounds/test_run_on_s3.py": "a whole run whose workspace is on S3",
 }

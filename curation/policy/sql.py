@@ -76,7 +76,7 @@ def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     scores = [f.score for f in filters if f.score and f.score in configured]
     keys = [f.per for f in filters if f.per and f.per != "stream" and acts(f, configured)]
     rights = [f.of for f in filters if f.of]
-    captions = [_TOKENS] if any(f.check == CAPTIONED for f in filters) else []
+    captions = [_TOKENS] if _TOKENS in configured or any(f.check == CAPTIONED for f in filters) else []
     return list(dict.fromkeys([*scores, *keys, *rights, *captions]))
 
 
@@ -94,11 +94,16 @@ def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") 
 
 
 def candidates(stage: Stage, filter_: Filter, configured: Collection[str]) -> tuple[str, str]:
-    """Conditions of a duplicate check: (the row reaches it, the row passes the later filters of the stage)."""
+    """Conditions of a duplicate check: (the row reaches it; it passes the later filters of the stage, with a caption).
+
+    Of two duplicates the one that meets the second condition stays.
+    """
     place = stage.filters.index(filter_)
     reaches = [_in("stream", filter_.streams or stage.enters)]
     reaches += [f"NOT {_fails(stage, f)}" for f in stage.filters[:place] if acts(f, configured)]
     sound = [f"NOT {_fails(stage, f)}" for f in stage.filters[place + 1 :] if f.score and acts(f, configured)]
+    if _TOKENS in configured:
+        sound.append(f'"{_TOKENS}" IS NOT NULL')
     return " AND ".join(reaches), " AND ".join(["true", *sound])
 
 

@@ -18,6 +18,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
+from flywheel.operate.content import banned_cells
 from flywheel.operate.victims import loose_files, parquet_files
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ERROR, NOTE = "error", "note"  # a note is harmless, such as what a killed run leaves and the next one removes
 
-_IDS = ("sample_id", "image_id", "reference_ids")
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 # Key columns of a ledger: no two rows may agree in all of them. Other ledgers: the first column.
@@ -318,7 +318,7 @@ def _erased(check: _Check) -> None:
         return
     again = "run `flywheel erase` for it again, or remove the file"
     for path in parquet_files(check.workspace):
-        for found in _banned_cells(path, ids, blobs):
+        for found in banned_cells(path, ids, blobs):
             check.fault(path, found, again)
     for path in loose_files(check.workspace):
         if path.parent.name == "erasures":
@@ -335,53 +335,13 @@ def _erased(check: _Check) -> None:
             _exported(check, place, ids, blobs)
 
 
-def _banned_cells(path: Path, ids: frozenset[str], blobs: frozenset[str]) -> list[str]:
-    """What of erased pictures a Parquet file holds, a row group in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    found: dict[str, int] = {}
-    try:
-        with pq.ParquetFile(readable(path)) as file:
-            schema = file.schema_arrow
-            columns = [f.name for f in schema if f.name in _IDS or _has_bytes(f.type)]
-            for group in range(file.num_row_groups) if columns else ():
-                table = file.read_row_group(group, columns=columns)
-                for name in columns:
-                    values, kind = table[name].combine_chunks(), schema.field(name).type
-                    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-                        values = values.flatten()
-                    if pa.types.is_struct(values.type):
-                        values = values.field("bytes")
-                    if name in _IDS and not _has_bytes(kind):
-                        hits = sum(str(v).partition("/")[0] in ids for v in values.to_pylist() if v)
-                    else:
-                        hits = sum(hashlib.sha256(v.as_buffer()).hexdigest() in blobs for v in values if v.is_valid)
-                    if hits:
-                        found[name] = found.get(name, 0) + hits
-    except (OSError, pa.ArrowException):
-        return []  # another check reports it
-    return [f"holds {count} erased pictures in its column {name}" for name, count in found.items()]
-
-
-def _has_bytes(kind: pa.DataType) -> bool:
-    """Whether cells of this type may hold pictures."""
-    import pyarrow as pa
-
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _has_bytes(kind.value_type)
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
 def _exported(check: _Check, folder: Path, ids: frozenset[str], blobs: frozenset[str]) -> None:
     """Check an export that was made here: pictures in its files, members of its archives, rows of its shards."""
     again = "run `flywheel erase` for it again, or remove the export"
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         check.opened(path)
         if path.suffix == ".parquet":
-            problems = _banned_cells(path, ids, blobs)
+            problems = banned_cells(path, ids, blobs)
         elif path.suffix == ".tar":
             with tarfile.open(path) as archive:
                 contents = [(m.name, f.read()) for m in archive if (f := archive.extractfile(m))]

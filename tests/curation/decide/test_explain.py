@@ -12,6 +12,7 @@ import pytest
 from curation.decide.explain import UNDECIDED, explain
 from curation.sources.ingest import ingest
 from flywheel.catalog.database import query
+from flywheel.catalog.queries import ready
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
@@ -65,3 +66,11 @@ def test_what_was_ingested_after_the_last_snapshot_is_known_too(curated: SimpleN
     ingest(workspace, write_folder(tmp_path / "more", files, {"new.png": "new"}))
     assert explain(workspace, curated.result.snapshot, "new.png")["rows"][0]["outcome"] == UNDECIDED
     assert query(workspace, "select count(*) as n from quarantine")[0]["n"] == before + 1
+    decided = "select count(*) as n from all_decisions where snapshot = "
+    kept = curated.result.admitted + curated.result.dropped
+    assert query(workspace, f"{decided}'{curated.result.snapshot}'")[0]["n"] == kept
+    assert query(workspace, "select sum(rows) as n from (" + ready()["drop_reasons_over_time"].sql + ")")[0]["n"] == (
+        curated.result.dropped
+    )
+    shards = query(workspace, "select count(distinct sample_id) as n, min(caption) as text from shard_rows")
+    assert 0 < shards[0]["n"] <= curated.result.admitted

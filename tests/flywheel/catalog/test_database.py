@@ -8,6 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from curation.decide.judge import judge
+from curation.run import configure
+from curation.sources.ingest import ingest
 from flywheel.cases import fold as case_fold
 from flywheel.cases.events import detect, event, load_cases, retest
 from flywheel.catalog import database as catalog
@@ -16,7 +19,11 @@ from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from tests.curation import one_stage
+from tests.curation.corpus import encoded, texture, write_folder
 from tests.flywheel.cases.builders import signal
+
+ENTROPY = '[S1.filters.entropy]\nscore = "pixels.entropy"\nmin = 1\n'
 
 
 @pytest.fixture
@@ -152,3 +159,18 @@ def test_a_strangers_question_is_answered(workspace: Workspace):
     Ledger(workspace, "case_events").append(detect([signal("z", "count", False)], {}, 1), key="e")
     answer = catalog.ask(workspace, "select prompt_id from cases order by all", rows=3, seconds=30)
     assert (answer.columns, answer.rows, answer.more) == (["prompt_id"], [("a",), ("b",), ("c",)], True)
+
+
+def test_scores_have_every_column_and_rights_stay_with_the_rows(tmp_path: Path):
+    workspace, rule = Workspace(tmp_path / "w"), one_stage.policy(tmp_path, ENTROPY)
+    files = {f"{n}.png": encoded(texture(n, 60, 60)) for n in range(3)}
+    ingest(workspace, write_folder(tmp_path / "src", files, {"0.png": {"caption": "a b", "license": "CC0-1.0"}}))
+    assert catalog.query(workspace, "select * from scores") == []
+    one_stage.scored(workspace, rule)
+    judge(workspace, rule, configure(rule)[0])
+    rows = catalog.query(workspace, "select * from scores order by source_uri")
+    assert [r["license"] for r in rows] == ["CC0-1.0", None, None]
+    assert [r["text.token_length"] for r in rows] == [2, None, None]
+    assert all(r["pixels.entropy"] > 1 and r["header.short_edge"] == 60 for r in rows) and rows[0]["ocr.turn"] is None
+    assert {f.name for f in catalog.views.BULK["scores"][1]} <= rows[0].keys()
+    assert catalog.export(workspace, tmp_path / "a.duckdb").exists()

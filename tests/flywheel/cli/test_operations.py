@@ -5,8 +5,11 @@ from pathlib import Path
 
 from click.testing import Result
 
+from curation.sources.ingest import ingest
 from flywheel.cli.main import app
-from tests.flywheel.cli.command import wrong
+from flywheel.core.workspace import Workspace
+from tests.curation.corpus import encoded, texture, write_folder
+from tests.flywheel.cli.command import flywheel, wrong
 
 
 def test_curation_alone_and_maintenance(tmp_path: Path, ray_session: None):
@@ -38,3 +41,26 @@ def test_curation_alone_and_maintenance(tmp_path: Path, ray_session: None):
     spoilt = ask("maintain", "-w", tmp_path / "w")
     assert spoilt.exit_code == 1 and "NOT SOUND" in spoilt.stderr
     assert "no workspace" in wrong("maintain", "-w", tmp_path / "none")
+
+
+def test_erase_by_file_of_names(tmp_path: Path):
+    workspace, files = Workspace(tmp_path / "w"), {f"{n}.png": encoded(texture(n)) for n in range(3)}
+    source = write_folder(tmp_path / "src", files, {})
+    ingest(workspace, source)
+    names = tmp_path / "names.txt"
+    names.write_text(f"{source / '0.png'}\n\n1.png\n")
+    asked = ("erase", "--from", names, "--by", "ada", "--why", "asked", "-w", tmp_path / "w")
+    told = flywheel(*asked)
+    assert told.returncode == 0, told.stderr
+    assert "erased 2 pictures: 2 rows of the pool" in told.stdout and "files of sources still hold them" in told.stderr
+    assert "no picture of the pool is meant" in wrong(*asked)
+    assert "names nothing" in wrong("erase", "--from", _empty(tmp_path), "-w", tmp_path / "w")
+    assert "--by NAME --why TEXT" in wrong("erase", "2.png", "-w", tmp_path / "w")
+    (found,) = json.loads(flywheel("erase", "2.png", "--by", "a", "--why", "b", "-w", tmp_path / "w", "--json").stdout)
+    assert found["rows"] == 1 and found["checkpoints"] == []
+    assert flywheel("fsck", "-w", tmp_path / "w").returncode == 0
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty.txt").write_text("\n")
+    return folder / "empty.txt"

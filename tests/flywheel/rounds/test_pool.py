@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from flywheel.core.errors import UsageError
+from flywheel.core.files import write_json
 from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.demo.photographs import crops
@@ -40,3 +44,12 @@ def test_references_of_the_chased_and_of_the_hidden_suite_are_held_out(tmp_path:
     one = pinned.held_out(alone).looks
     assert len(one) == 1 and one < held.looks and len(held.looks) == 2
     assert [p.prompt_id for p in context.suite] == ["chased"] and [p.prompt_id for p in context.hidden] == ["unseen"]
+
+
+def test_nothing_is_ingested_while_an_erasure_is_unfinished(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    write_json(workspace.path("erasures", "1.json"), {"id": "1", "finished": False})
+    job = Job(workspace=str(workspace.root), source=str(tmp_path), preset="tiny")
+    with pytest.raises(UsageError, match="an erasure was interrupted: run `flywheel erase -w"):
+        pool.ingest(Context(workspace, job, load_preset("tiny"), Progress()))
+    assert not workspace.path("pool").exists()
