@@ -1,0 +1,94 @@
+"""The pictures of URL lists as a source: what was fetched into the workspace, and why the rest was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.sources import BadInput, Input, Source
+from curation.sources.files import File
+from curation.sources.urls import FETCHED
+from curation.sources.urls.lists import URL_NAMES, url_columns
+from curation.sources.urls.store import Store, batches_of
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import readable
+
+
+@dataclass(frozen=True)
+class UrlList:
+    """One input per URL, which is its address; the captions of all its rows are kept.
+
+    URLs that were refused, or that failed, are inputs with a fault. store: the workspace's, None before it is known.
+    """
+
+    address: str
+    lists: tuple[File, ...]
+    store: Store | None = None
+    kind: str = "url list"
+
+    def check(self) -> None:
+        """Errors: `UsageError` if the first list has no column of URLs."""
+        if not url_columns(self.lists[0]):
+            names = ", ".join(URL_NAMES[:3])
+            raise UsageError(f"source {self.lists[0].uri} cannot be read, or has no column of URLs, such as {names}")
+
+    def inputs(self) -> list[Input]:
+        """Every URL that has an answer, in the order of the lists. Errors: `UsageError` for a list without URLs."""
+        store = self._store
+        columns = "r.uri, r.captions, l.status, l.reason, l.size"
+        query = f"select {columns} from ({store.rows(self.lists)}) r join latest l using (uri) order by r.place"
+        rows = []
+        with store.connect() as con:
+            for page in batches_of(con, query):
+                for uri, captions, status, reason, size in page:
+                    texts = tuple(("general", t) for t in dict.fromkeys(captions or ()))
+                    fault = None if status == FETCHED else f"{status}: {reason}"
+                    rows.append(Input(uri, size, captions=texts, fault=fault))
+        if not rows:
+            raise UsageError(f"source {self.address} holds no URLs that were asked for: run `flywheel fetch` first")
+        return rows
+
+    def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
+        """The fetched bytes of each URL; a row group of answers is in memory at a time."""
+        places = self._places([i.uri for i in inputs])
+        opened, group, images = "", -1, pa.chunked_array([], pa.large_binary())
+        for item in inputs:
+            place = places.get(item.uri)
+            if place is None:
+                yield BadInput("changed while it was being ingested: ingest the source again")
+                continue
+            file, row = place
+            if file != opened:
+                parquet, opened, group = pq.ParquetFile(readable(file)), file, -1
+                size = parquet.metadata.row_group(0).num_rows
+            if row // size != group:
+                group = row // size
+                images = parquet.read_row_group(group, columns=["image"]).column(0)
+            yield images[row % size].as_py()
+
+    def read_mask(self, item: Input) -> None:
+        """A URL has no mask."""
+
+    @property
+    def _store(self) -> Store:
+        if self.store is None:
+            raise UsageError(f"source {self.address} is a list of URLs: fetch it into a workspace first")
+        return self.store
+
+    def _places(self, uris: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """URL → (file, row) of its picture."""
+        query = f"select l.uri, l.file, l.row from latest l join wanted using (uri) where l.status = '{FETCHED}'"
+        with self._store.connect() as con:
+            con.register("wanted", pa.table({"uri": pa.array(uris, pa.string())}))
+            return {uri: (file, row) for page in batches_of(con, query) for uri, file, row in page}
+
+
+def lists_of(source: Source) -> tuple[File, ...]:
+    """The URL lists of a source, also of a mix."""
+    if isinstance(source, UrlList):
+        return source.lists
+    layout = getattr(source, "layout", None)
+    return layout.lists if layout else ()
