@@ -73,18 +73,10 @@ def _copy(checkpoint: Path, place: Path) -> Path:
     unfinished = target.with_name(f".{target.name}.tmp")
     for leftover in (unfinished, target):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, unfinished, copy_function=_link)
+    shutil.copytree(source, unfinished)
     os.replace(unfinished, target)
     publish(place)
     return place
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file, which never changes, or copy it to another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:
