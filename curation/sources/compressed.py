@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from curation.sources.files import File, open_file, spooled
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_BLOCK = 1024 * 1024
+_BLOCK = 64 * 1024  # at damage, what was read of a block is lost
 _MOST_TIMES = 100  # pictures hardly shrink: what grows more than this, beyond a gigabyte, is a decompression bomb
 _FREE_BYTES = 1024**3
 
@@ -37,7 +37,7 @@ def open_archive(file: File, faults: list[str]) -> BinaryIO:
         faults[:] = _decompress(kind, opened, file.size, place)
 
     with opened:
-        return open(spooled(file, write), "rb")
+        return open(spooled(file, kind, write), "rb")
 
 
 def _decompress(kind: str, raw: BinaryIO, size: int, place: Path) -> list[str]:

@@ -8,7 +8,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,6 +68,13 @@ def is_remote(address: str) -> bool:
     return _SCHEME.match(address) is not None
 
 
+def missing(address: str) -> bool:
+    """True for a path on this machine where nothing is, unless it is a glob."""
+    if address.startswith(HUB) or is_remote(address):
+        return False
+    return not os.path.lexists(absolute(address)) and not _MAGIC.search(address)
+
+
 def find(address: str) -> Iterator[File]:
     """The files at an absolute address, in order: a file, all files below a folder or prefix, or those of a glob.
 
@@ -92,11 +100,9 @@ def open_file(file: File) -> BinaryIO:
     if not is_remote(file.uri):
         return open(file.uri, "rb")
     system, path = file_system(file.uri)
-    opened = asked(lambda: system.open(path, "rb"))
-    if opened.seekable():
-        return opened
-    opened.close()
-    return open(copied(file), "rb")
+    if file.uri.startswith("http") and not asked(lambda: system.info(path)).get("partial"):
+        return open(copied(file), "rb")
+    return asked(lambda: system.open(path, "rb"))
 
 
 def read(files: Sequence[File]) -> Iterator[bytes | BadInput]:
@@ -122,12 +128,12 @@ def copied(file: File) -> Path:
             while block := source.read(_BLOCK):
                 out.write(block)
 
-    return spooled(file, lambda place: asked(lambda: _written(place, write)))
+    return spooled(file, "copy", lambda place: asked(lambda: _written(place, write)))
 
 
-def spooled(file: File, write: Callable[[Path], object]) -> Path:
-    """What `write` writes to the path it is given, made once per version of a file; only the latest few are kept."""
-    return _spool().place(digest(file.uri, file.size, file.mtime_ns), write)
+def spooled(file: File, form: str, write: Callable[[Path], object]) -> Path:
+    """What `write` writes to the path it is given: made once per form and version of a file; only a few are kept."""
+    return _spool().place(digest(form, file.uri, file.size, file.mtime_ns), write)
 
 
 def reason(error: BaseException) -> str:
@@ -283,16 +289,21 @@ def _listing(system: Any, path: str) -> tuple[dict[str, Mapping[str, Any]], str]
         files = {p: info for p, info in found.items() if info["type"] == "file"}
         for folder in folders:
             files |= system.find(folder, detail=True)
-        return _real(files), _fixed(path)
+        return {p: files[p] for p in _real(files)}, _fixed(path)
     info = system.info(path)
+    if path.startswith("http") and info["type"] == "directory":  # an index says neither sizes nor versions
+        places = [p for p in _real(system.find(path)) if p.startswith(path)]
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            return dict(zip(places, pool.map(system.info, places))), path.rstrip("/")
     if info["type"] == "file" and not path.endswith("/"):
         return {path: info}, path
-    return _real(system.find(path, detail=True)), path.rstrip("/")
+    found = system.find(path, detail=True)
+    return {p: found[p] for p in _real(found)}, path.rstrip("/")
 
 
-def _real(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _real(found: Iterable[str]) -> list[str]:
     """Without the empty objects that mark folders, and the sort links of an HTML index."""
-    return {p: info for p, info in found.items() if not p.endswith("/") and not ("://" in p and urlsplit(p).query)}
+    return [p for p in found if not p.endswith("/") and not ("://" in p and urlsplit(p).query)]
 
 
 def _last(place: str) -> str:

@@ -82,6 +82,8 @@ class Folder:
 
     def check(self) -> None:
         """Errors: `UsageError` that a user can fix before anything is read."""
+        if not self.listed:
+            raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
         if self.captions or any(self._is_list(f) for f in self.listed):
             self.inputs()
 

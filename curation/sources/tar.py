@@ -126,7 +126,8 @@ class Tar:
                     try:
                         member = archive.next()
                     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-                        yield self._refused("", f"the archive is damaged after its last readable member: {error}")
+                        why = "; ".join([str(error), *self._faults])
+                        yield self._refused("", f"the archive is damaged after its last readable member: {why}")
                         return
                     end = whole if member is None else member.offset
                     lost = _content_between(raw, expected, end)

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from curation.sources.urls import Fetching
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import names
@@ -185,6 +186,7 @@ class Preset:
     enhancer: Enhancer
     distil: Distil
     gate: Gate
+    fetch: Fetching = Fetching()
 
 
 _SECTIONS = {
@@ -197,6 +199,7 @@ _SECTIONS = {
     "enhancer": Enhancer,
     "distil": Distil,
     "gate": Gate,
+    "fetch": Fetching,
 }
 
 
