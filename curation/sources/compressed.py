@@ -22,10 +22,11 @@ def compression(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def open_archive(file: File, faults: list[str]) -> BinaryIO:
+def open_archive(file: File, faults: list[str], most: int | None = None) -> BinaryIO:
     """Open for random access, decompressed. Errors: `OSError`.
 
-    faults: gets a sentence if the compressed data is damaged; what comes before the damage can be read.
+    faults: gets a sentence if the compressed data is damaged; what comes before the damage can be read. most: bytes of
+    compressed data after which to stop.
     """
     opened = open_file(file)
     kind = compression(opened.read(6))
@@ -34,13 +35,13 @@ def open_archive(file: File, faults: list[str]) -> BinaryIO:
         return opened
 
     def write(place: Path) -> None:
-        faults[:] = _decompress(kind, opened, file.size, place)
+        faults[:] = _decompress(kind, opened, file.size, place, most)
 
     with opened:
-        return open(spooled(file, kind, write), "rb")
+        return open(spooled(file, f"{kind}:{most}", write), "rb")
 
 
-def _decompress(kind: str, raw: BinaryIO, size: int, place: Path) -> list[str]:
+def _decompress(kind: str, raw: BinaryIO, size: int, place: Path, most: int | None) -> list[str]:
     """Write the decompressed bytes; returns what is wrong with the rest."""
     import pyarrow as pa
 
@@ -49,6 +50,8 @@ def _decompress(kind: str, raw: BinaryIO, size: int, place: Path) -> list[str]:
             with _reader(kind, raw) as source:
                 while block := source.read(_BLOCK):
                     out.write(block)
+                    if most is not None and out.tell() >= most:
+                        return []
                     if out.tell() > max(_FREE_BYTES, _MOST_TIMES * size):
                         return [f"the archive grows more than {_MOST_TIMES}-fold: read up to there"]
         except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:

@@ -31,6 +31,7 @@ _TAGS = ("ETag", "etag", "oid", "blob_id", "Content-MD5", "content_md5", "md5Has
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "Last-Modified", "created")
 _TOGETHER = 32  # remote files that are read at once
 _TOGETHER_BYTES = 64 * 1024 * 1024
+_PAGE = 1000  # objects that S3 lists at once
 _ATTEMPTS = 4  # of a request to a remote file system
 _SPOOLED = 2  # local copies of files that cannot be read in place
 _BLOCK = 1024 * 1024
@@ -75,12 +76,13 @@ def missing(address: str) -> bool:
     return not os.path.lexists(absolute(address)) and not _MAGIC.search(address)
 
 
-def find(address: str) -> Iterator[File]:
+def find(address: str, most: int | None = None) -> Iterator[File]:
     """The files at an absolute address, in order: a file, all files below a folder or prefix, or those of a glob.
 
-    Hidden files (name starts with a dot) are left out. Errors: `UsageError` if there is nothing, or it cannot be read.
+    Hidden files (name starts with a dot) are left out. most: about how many are wanted; S3 is not asked for all then.
+    Errors: `UsageError` if there is nothing, or it cannot be read.
     """
-    yield from _find_remote(address) if is_remote(address) else _find_local(address)
+    yield from _find_remote(address, most) if is_remote(address) else _find_local(address)
 
 
 def state(uri: str) -> File:
@@ -264,11 +266,11 @@ def _read_local(item: File) -> bytes | BadInput:
 
 
 # Remote --------------------------------------------------------------------------------------------------------------
-def _find_remote(address: str) -> Iterator[File]:
+def _find_remote(address: str, most: int | None) -> Iterator[File]:
     system, path = file_system(address)
     system.invalidate_cache()
     try:
-        found, root = asked(lambda: _listing(system, path))
+        found, root = asked(lambda: _listing(system, path, most))
     except OSError as error:
         raise UsageError(f"source {address} cannot be read: {reason(error)}") from error
     if not found:
@@ -281,7 +283,7 @@ def _find_remote(address: str) -> Iterator[File]:
             yield _informed(place if "://" in place else f"{scheme}://{place.lstrip('/')}", name, info)
 
 
-def _listing(system: Any, path: str) -> tuple[dict[str, Mapping[str, Any]], str]:
+def _listing(system: Any, path: str, most: int | None) -> tuple[dict[str, Mapping[str, Any]], str]:
     """Path → what the file system says of each file, and the part of their paths that is not their name."""
     if _MAGIC.search(path.partition("?")[0] if path.startswith("http") else path):
         found = system.glob(path, detail=True)
@@ -297,8 +299,23 @@ def _listing(system: Any, path: str) -> tuple[dict[str, Mapping[str, Any]], str]
             return dict(zip(places, pool.map(system.info, places))), path.rstrip("/")
     if info["type"] == "file" and not path.endswith("/"):
         return {path: info}, path
-    found = system.find(path, detail=True)
+    found = _some(system, path, most) if most and hasattr(system, "call_s3") else system.find(path, detail=True)
     return {p: found[p] for p in _real(found)}, path.rstrip("/")
+
+
+def _some(system: Any, path: str, most: int) -> dict[str, Mapping[str, Any]]:
+    """The first objects below a prefix of S3: a whole listing takes a request per thousand."""
+    bucket, _, prefix = path.partition("/")
+    found: dict[str, Mapping[str, Any]] = {}
+    more: dict[str, str] = {}
+    while len(found) < most:
+        wanted = {"Prefix": prefix.rstrip("/") + "/" * bool(prefix), "MaxKeys": min(most, _PAGE)}
+        page = system.call_s3("list_objects_v2", Bucket=bucket, **wanted, **more)
+        found |= {f"{bucket}/{o['Key']}": o | {"size": o["Size"]} for o in page.get("Contents", ())}
+        if not page.get("IsTruncated"):
+            break
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+    return found
 
 
 def _real(found: Iterable[str]) -> list[str]:

@@ -58,7 +58,7 @@ class Folder:
 
         Errors: `UsageError` where no file is left, and for captions of which most lines cannot be used.
         """
-        by_name = {f.name: f for f in self.listed if not self._is_list(f) and not companion(f.name)}
+        by_name = {f.name: f for f in self.listed if not self.is_list(f) and not companion(f.name)}
         notes: dict[str, list[Annotation]] = {}
         odd: list[Input] = []
         for found in self._lines(by_name):
@@ -84,7 +84,7 @@ class Folder:
         """Errors: `UsageError` that a user can fix before anything is read."""
         if not self.listed:
             raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
-        if self.captions or any(self._is_list(f) for f in self.listed):
+        if self.captions or any(self.is_list(f) for f in self.listed):
             self.inputs()
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
@@ -104,7 +104,8 @@ class Folder:
         """Whether the folder holds a file with this address."""
         return uri.partition("#line=")[0] in self._by_uri
 
-    def _is_list(self, file: File) -> bool:
+    def is_list(self, file: File) -> bool:
+        """Whether a file lists captions of others."""
         return (
             file.name == CAPTIONS
             or posixpath.basename(file.name) in METADATA

@@ -143,6 +143,6 @@ def opened(address: str | Path, captions: Path | None = None, store: Store | Non
     return Mix(place, layout, captions, store)
 
 
-def listed(place: str) -> Iterator[File]:
-    """The files at an absolute address, or of a data set on the hub. Errors: `UsageError`."""
-    return hub.find_hub(place) if place.startswith(files.HUB) else files.find(place)
+def listed(place: str, most: int | None = None) -> Iterator[File]:
+    """The files at an absolute address, or of a data set on the hub; most: as of `find`. Errors: `UsageError`."""
+    return hub.find_hub(place) if place.startswith(files.HUB) else files.find(place, most)

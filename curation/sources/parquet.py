@@ -63,17 +63,20 @@ class Parquet:
 
     def inputs(self) -> list[Input]:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
-        changed = self.file.mtime_ns
-        rows: list[Input] = []
-        for number, row in enumerate(self._rows()):
-            if isinstance(row, BadInput):
-                rows.append(Input(f"{self.file.uri}#{number}", 0, changed, number * _SLOTS, fault=str(row)))
-                continue
-            pictures, texts = row
-            rows += self._inputs(number, [self._size(p) for p in pictures], texts, changed)
+        rows = list(self.listed())
         if not rows:
             raise UsageError(f"source {self.file.uri} holds no rows")
         return rows
+
+    def listed(self) -> Iterator[Input]:
+        """As `inputs`, one at a time."""
+        changed = self.file.mtime_ns
+        for number, row in enumerate(self._rows()):
+            if isinstance(row, BadInput):
+                yield Input(f"{self.file.uri}#{number}", 0, changed, number * _SLOTS, fault=str(row))
+            else:
+                pictures, texts = row
+                yield from self._inputs(number, [self._size(p) for p in pictures], texts, changed)
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Bytes of these pictures: ascending rows are read in one pass, and row groups without any are skipped."""

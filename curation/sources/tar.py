@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, BinaryIO
 
 from curation.sources import MAX_BYTES, BadInput, Input
@@ -25,6 +26,7 @@ _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor cap
 _PICTURE_SUFFIXES = (
     "", "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "heic", "heif", "jxl", "mpo",
 )  # fmt: skip
+_HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
 _BLOCK = 512  # bytes: members start at multiples of it
 _MAX_CAPTION = 1024 * 1024  # bytes
 
@@ -39,6 +41,7 @@ class Tar:
 
     file: File
     kind: str = "tar"
+    head: bool = False  # only the first members, for a look at it
     _faults: list[str] = field(default_factory=list, compare=False, repr=False)  # of the compression
 
     @property
@@ -49,7 +52,7 @@ class Tar:
     def check(self) -> None:
         """Errors: `UsageError` if it cannot be opened."""
         try:
-            with self._open():
+            with self.open():
                 pass
         except OSError as error:
             raise UsageError(f"source {self.file.uri} cannot be read: {reason(error)}") from error
@@ -76,7 +79,7 @@ class Tar:
         images: dict[str, Input] = {}
         texts: dict[str, dict[str, bytes]] = {}
         refused: list[Input] = []
-        for entry in self._members():
+        for entry in islice(self._members(), HEAD_MEMBERS if self.head else None):
             if isinstance(entry, Input):
                 refused.append(entry)
             elif isinstance(entry, tuple):
@@ -99,7 +102,7 @@ class Tar:
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each member's bytes by its offset."""
-        with self._open() as file:
+        with self.open() as file:
             for item in inputs:
                 file.seek(item.position)
                 data = file.read(item.size)
@@ -117,8 +120,8 @@ class Tar:
         """
         try:
             with (
-                self._open() as file,
-                self._open() as raw,
+                self.open() as file,
+                self.open() as raw,
                 tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive,
             ):
                 whole, expected = raw.seek(0, os.SEEK_END), 0
@@ -168,7 +171,7 @@ class Tar:
         if suffix in _LABEL_SUFFIXES:
             return None
         if suffix not in _CAPTION_SUFFIXES:
-            return member if suffix.rpartition(".")[2] in _PICTURE_SUFFIXES else None
+            return member if self.reads(suffix) else None
         if member.size > _MAX_CAPTION:
             return self._refused(name, f"caption member of {member.size} bytes is over {_MAX_CAPTION}")
         file = archive.extractfile(member)
@@ -196,9 +199,14 @@ class Tar:
             image, task=note.task, stream=note.stream, captions=note.captions, references=references, mask=mask
         )
 
-    def _open(self) -> BinaryIO:
+    def open(self) -> BinaryIO:
         """The archive, uncompressed. Errors: `OSError`."""
-        return open_archive(self.file, self._faults)
+        return open_archive(self.file, self._faults, _HEAD_BYTES if self.head else None)
+
+    @staticmethod
+    def reads(suffix: str) -> bool:
+        """Whether members with this suffix are pictures or captions."""
+        return suffix in _CAPTION_SUFFIXES or suffix.rpartition(".")[2] in _PICTURE_SUFFIXES
 
     def _uri(self, name: str) -> str:
         return f"{self.file.uri}::{name}"
