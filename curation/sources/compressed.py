@@ -51,7 +51,7 @@ def _decompress(kind: str, raw: BinaryIO, size: int, place: Path, most: int | No
                 while block := source.read(_BLOCK):
                     out.write(block)
                     if most is not None and out.tell() >= most:
-                        return []
+                        return ""
                     if out.tell() > max(_FREE_BYTES, _MOST_TIMES * size):
                         return [f"the archive grows more than {_MOST_TIMES}-fold: read up to there"]
         except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:

@@ -71,7 +71,7 @@ def survey(address: str | Path, captions: Path | None = None, *, rows: int = 3, 
     found: list[File] = []
     whole = True
     for file in listed(place, FILES + 1):
-        if len(found) >= FILES or time.monotonic() > stop:
+        if len(found) >= FILES or (found and time.monotonic() > stop):
             whole = False
             break
         found.append(file)
