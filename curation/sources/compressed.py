@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from curation.sources.files import File, open_file, spooled
+from curation.sources.files import NOTE, File, open_file, spooled
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _BLOCK = 64 * 1024  # at damage, what was read of a block is lost
@@ -35,14 +35,16 @@ def open_archive(file: File, faults: list[str], most: int | None = None) -> Bina
         return opened
 
     def write(place: Path) -> None:
-        faults[:] = _decompress(kind, opened, file.size, place, most)
+        place.with_suffix(NOTE).write_text(_decompress(kind, opened, file.size, place, most))
 
     with opened:
-        return open(spooled(file, f"{kind}:{most}", write), "rb")
+        place = spooled(file, f"{kind}:{most}", write)
+    faults[:] = filter(None, [place.with_suffix(NOTE).read_text()])
+    return open(place, "rb")
 
 
-def _decompress(kind: str, raw: BinaryIO, size: int, place: Path, most: int | None) -> list[str]:
-    """Write the decompressed bytes; returns what is wrong with the rest."""
+def _decompress(kind: str, raw: BinaryIO, size: int, place: Path, most: int | None) -> str:
+    """Write the decompressed bytes; returns what is wrong with the rest, or nothing."""
     import pyarrow as pa
 
     with open(place, "wb") as out:
@@ -53,10 +55,10 @@ def _decompress(kind: str, raw: BinaryIO, size: int, place: Path, most: int | No
                     if most is not None and out.tell() >= most:
                         return ""
                     if out.tell() > max(_FREE_BYTES, _MOST_TIMES * size):
-                        return [f"the archive grows more than {_MOST_TIMES}-fold: read up to there"]
+                        return f"the archive grows more than {_MOST_TIMES}-fold: read up to there"
         except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-            return [f"the compressed data ends or is damaged after {out.tell()} bytes: {error}"]
-    return []
+            return f"the compressed data ends or is damaged after {out.tell()} bytes: {error}"
+    return ""
 
 
 def _reader(kind: str, raw: BinaryIO) -> BinaryIO:

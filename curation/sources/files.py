@@ -35,6 +35,7 @@ _PAGE = 1000  # objects that S3 lists at once
 _ATTEMPTS = 4  # of a request to a remote file system
 _SPOOLED = 2  # local copies of files that cannot be read in place
 _BLOCK = 1024 * 1024
+NOTE = ".note"  # suffix of what the writer of a copy has to say about it
 
 T = TypeVar("T")
 
@@ -407,6 +408,7 @@ class _Spool:
             os.replace(part, place)
             for old in self._kept[: len(self._kept) - _SPOOLED + 1]:
                 old.unlink(missing_ok=True)  # a reader that has it open keeps it
+                old.with_suffix(NOTE).unlink(missing_ok=True)
             self._kept = [*self._kept[-_SPOOLED + 1 :], place]
         return place
 
