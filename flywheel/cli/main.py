@@ -15,6 +15,7 @@ from flywheel.cli import (
     analysts,
     curation,
     enhancer,
+    fetch,
     inspect,
     models,
     operations,
@@ -53,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for verbs in (
-    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl),
+    *(runs, curation, inspect, fetch, streams, signals, review, rounds, enhancer, analysts, models, training, rl),
     *(weights, operations),
 ):
     app.add_typer(verbs.app)
