@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from curation.sources.rights import Rights
+
 if TYPE_CHECKING:
     from curation.sources.urls.store import Store
 
@@ -30,6 +32,7 @@ class Input:
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text), primary first
     references: tuple[str, ...] = ()  # URIs inside the same source
     mask: str = ""  # URI inside the same source of a picture that is not an input itself
+    rights: Rights = Rights()
     fault: str | None = None  # quarantine reason, if it was already unusable when listed
 
     @property

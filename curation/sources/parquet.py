@@ -21,6 +21,7 @@ from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation
 from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, MASK_NAMES, REFERENCE_NAMES, first
 from curation.sources.files import File, is_remote, open_file, read, state
+from curation.sources.rights import columns_of
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable, remote
 
@@ -38,7 +39,7 @@ class Columns:
     mask: str | None
     caption: str | None
     instruction: str | None
-    more: tuple[str, ...]  # captions, stream: as in a captions JSONL
+    more: tuple[str, ...]  # captions, stream and rights: as in a captions JSONL
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,13 @@ class Parquet:
         else:
             mask = f"{first.uri}/mask" if note.references and self.columns.mask else ""
             yield replace(
-                first, task=note.task, stream=note.stream, captions=note.captions, references=note.references, mask=mask
+                first,
+                task=note.task,
+                stream=note.stream,
+                captions=note.captions,
+                references=note.references,
+                mask=mask,
+                rights=note.rights,
             )
         yield from references
 
@@ -201,7 +208,8 @@ class Parquet:
                 f" it has {', '.join(schema.names)}"
             )
         texts = {f.name for f in schema if _is_text(f.type)}
-        more = tuple(n for n in ("captions", "stream") if n in schema.names)
+        rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
+        more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
         return Columns(image, references, mask, first(CAPTION_NAMES, texts), first(INSTRUCTION_NAMES, texts), more)
 
 
@@ -255,6 +263,11 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in CAPTION_NAMES)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_word(kind: pa.DataType) -> bool:
+    """Text or yes and no, one per row."""
+    return pa.types.is_boolean(kind) or (_is_text(kind) and not _is_list(kind) and not pa.types.is_struct(kind))
 
 
 def text_rows(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:

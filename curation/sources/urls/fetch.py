@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from curation.sources.urls.hosts import Hosts, Manners
 from curation.sources.urls.journal import Journal
 from curation.sources.urls.store import ANSWERS, Store
 from flywheel.core.cluster import cluster, run_all
+from flywheel.core.erased import REASON, erased_images
 from flywheel.core.files import digest, replacing
 from flywheel.core.mirror import mirror
 from flywheel.core.storage import located, readable
@@ -67,11 +69,11 @@ def fetch(
     """
     store = Store(workspace)
     counts: Counter[str] = Counter()
-    _run(_unfinished(store), settings, workers, progress)  # before the plan: it asks for what has no answer
+    _run(workspace, _unfinished(store), settings, workers, progress)  # before the plan: it asks for what has no answer
     before = store.answers()
     plan = _plan(store, lists, settings, retry=retry)
     if plan is not None:
-        _run(_unfinished(store), settings, workers, progress)
+        _run(workspace, _unfinished(store), settings, workers, progress)
     new = [p for p in store.answers() if p not in before]
     for place in new:
         statuses = pq.read_table(readable(place), columns=["status"]).column("status")
@@ -127,16 +129,23 @@ def _unfinished(store: Store) -> list[tuple[str, int, int]]:
     return parts
 
 
-def _run(parts: Sequence[tuple[str, int, int]], settings: Fetching, workers: int, progress: Progress | None) -> None:
+def _run(
+    workspace: Workspace,
+    parts: Sequence[tuple[str, int, int]],
+    settings: Fetching,
+    workers: int,
+    progress: Progress | None,
+) -> None:
     """Fetch the parts on Ray."""
     if not parts:
         return
     import ray
 
+    erased = erased_images(workspace)
     done, total = 0, sum(rows for _, _, rows in parts)
     with cluster(workers):
         hosts = ray.remote(num_cpus=0)(Hosts).remote(settings.per_host, settings.timeout + _LEASE)
-        calls = [(batch, number, settings, hosts) for batch, number, _ in parts]
+        calls = [(batch, number, settings, hosts, erased) for batch, number, _ in parts]
         for index, result in run_all(fetch_part, calls):
             if isinstance(result, Exception):
                 raise result
@@ -146,8 +155,11 @@ def _run(parts: Sequence[tuple[str, int, int]], settings: Fetching, workers: int
 
 
 # One part ------------------------------------------------------------------------------------------------------------
-def fetch_part(batch: str, number: int, settings: Fetching, hosts: Any) -> None:
-    """Fetch one part of a plan and write its answers; those that an earlier try has written down are kept."""
+def fetch_part(batch: str, number: int, settings: Fetching, hosts: Any, erased: frozenset[str] = frozenset()) -> None:
+    """Fetch one part of a plan and write its answers; those that an earlier try has written down are kept.
+
+    erased: SHA-256 of pictures that are not kept.
+    """
     folder = located(batch)
     place = folder / f"{number:05d}.parquet"
     table = pq.ParquetFile(readable(folder / "plan.parquet")).read_row_group(number)
@@ -161,7 +173,7 @@ def fetch_part(batch: str, number: int, settings: Fetching, hosts: Any) -> None:
         with closing(Journal(notes)) as journal:
             todo = [r["uri"] for r in rows if r["fault"] is None and r["uri"] not in journal.places]
             asyncio.run(_fetch_all(todo, settings, Manners(hosts), journal))
-            _write(place, rows, journal)
+            _write(place, rows, journal, erased)
         notes.unlink()
 
 
@@ -189,18 +201,20 @@ def _host(url: str) -> str:
         return ""
 
 
-def _write(place: Path, rows: Sequence[Mapping[str, Any]], journal: Journal) -> None:
+def _write(place: Path, rows: Sequence[Mapping[str, Any]], journal: Journal, erased: frozenset[str]) -> None:
     with (
         replacing(place) as tmp,
         pq.ParquetWriter(tmp, ANSWERS, compression="none", use_dictionary=False, write_statistics=["uri"]) as writer,
     ):
         for start in range(0, len(rows), _ROW_GROUP):
-            answers = [_answer(row, journal) for row in rows[start : start + _ROW_GROUP]]
+            answers = [_answer(row, journal, erased) for row in rows[start : start + _ROW_GROUP]]
             writer.write_table(pa.Table.from_pylist(answers, schema=ANSWERS))
 
 
-def _answer(row: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+def _answer(row: Mapping[str, Any], journal: Journal, erased: frozenset[str]) -> dict[str, Any]:
     outcome = Outcome(REFUSED, row["fault"]) if row["fault"] is not None else journal.read(row["uri"])
+    if outcome.image and hashlib.sha256(outcome.image).hexdigest() in erased:
+        outcome = Outcome(REFUSED, REASON)
     kept = {k: row[k] for k in ("uri", "license", "consent")}
     size = len(outcome.image or b"") if outcome.status == FETCHED else 0
     return {**vars(outcome), "directives": list(outcome.directives), "size": size, **kept}

@@ -16,6 +16,7 @@ from curation.sources.captions import parsed
 from curation.sources.columns import CAPTION_NAMES, first
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
+from curation.sources.rights import NAMES
 from flywheel.core.errors import UsageError
 
 LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", ".gz", ".zst"))
@@ -23,8 +24,6 @@ URL_NAMES = (
     "url", "image_url", "img_url", "image_link", "photo_image_url", "contenturl", "jpg_url", "original_url", "link",
 )  # fmt: skip
 TEXT_NAMES = (*CAPTION_NAMES, "alt_text", "alt", "top_caption", "description", "title")
-LICENSE_NAMES = ("license", "licence", "license_name", "license_url", "licence_url")
-CONSENT_NAMES = ("consent",)
 
 _PAGE = 10_000  # rows in memory at a time
 _HEAD = 64 * 1024  # bytes from which the columns of a text file are told
@@ -156,7 +155,7 @@ def _named(names: Iterable[str]) -> UrlColumns | None:
     if url is None:
         return None
     rest = [n for n in there if n != url]
-    return UrlColumns(url, first(TEXT_NAMES, rest), first(LICENSE_NAMES, rest), first(CONSENT_NAMES, rest), there)
+    return UrlColumns(url, first(TEXT_NAMES, rest), first(NAMES["license"], rest), first(NAMES["consent"], rest), there)
 
 
 def _of_json(head: bytes) -> UrlColumns | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source
 from curation.sources.files import File
+from curation.sources.rights import Rights
 from curation.sources.urls import FETCHED
 from curation.sources.urls.lists import URL_NAMES, url_columns
 from curation.sources.urls.store import Store, batches_of
@@ -38,15 +41,16 @@ class UrlList:
     def inputs(self) -> list[Input]:
         """Every URL that has an answer, in the order of the lists. Errors: `UsageError` for a list without URLs."""
         store = self._store
-        columns = "r.uri, r.captions, l.status, l.reason, l.size"
+        columns = "r.uri, r.captions, r.license, r.consent, l.status, l.reason, l.size"
         query = f"select {columns} from ({store.rows(self.lists)}) r join latest l using (uri) order by r.place"
         rows = []
         with store.connect() as con:
             for page in batches_of(con, query):
-                for uri, captions, status, reason, size in page:
+                for uri, captions, licence, consent, status, reason, size in page:
                     texts = tuple(("general", t) for t in dict.fromkeys(captions or ()))
                     fault = None if status == FETCHED else f"{status}: {reason}"
-                    rows.append(Input(uri, size, captions=texts, fault=fault))
+                    rights = Rights(licence, uri, consent)
+                    rows.append(Input(uri, size, captions=texts, rights=rights, fault=fault))
         if not rows:
             raise UsageError(f"source {self.address} holds no URLs that were asked for: run `flywheel fetch` first")
         return rows
@@ -55,6 +59,7 @@ class UrlList:
         """The fetched bytes of each URL; a row group of answers is in memory at a time."""
         places = self._places([i.uri for i in inputs])
         opened, group, images = "", -1, pa.chunked_array([], pa.large_binary())
+        ends: list[int] = []  # of each row group, in rows; an erasure makes some shorter
         for item in inputs:
             place = places.get(item.uri)
             if place is None:
@@ -63,11 +68,12 @@ class UrlList:
             file, row = place
             if file != opened:
                 parquet, opened, group = pq.ParquetFile(readable(file)), file, -1
-                size = parquet.metadata.row_group(0).num_rows
-            if row // size != group:
-                group = row // size
+                sizes = (parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups))
+                ends = list(accumulate(sizes))
+            if bisect_right(ends, row) != group:
+                group = bisect_right(ends, row)
                 images = parquet.read_row_group(group, columns=["image"]).column(0)
-            yield images[row % size].as_py()
+            yield images[row - (ends[group - 1] if group else 0)].as_py()
 
     def read_mask(self, item: Input) -> None:
         """A URL has no mask."""

@@ -21,6 +21,8 @@ from curation.sources.urls.fetch import Fetched, fetch
 from curation.sources.urls.store import Store
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
+from flywheel.operate.erase import erase
+from flywheel.operate.fsck import fsck
 from tests.curation.sources.pooled import reasons, rows
 from tests.curation.sources.urls.server import Behaviour, picture, serving
 
@@ -187,3 +189,22 @@ def wait_for(behaviour: Behaviour, pictures: int) -> None:
     while sum(c for path, c in behaviour.asked.items() if path.startswith("/ok/")) < pictures:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_an_erased_picture_is_gone_and_does_not_come_back(
+    workspace: Workspace, tmp_path: Path, server: str, behaviour: Behaviour, ray_session: None
+) -> None:
+    urls = [f"{server}/ok/{n}.png" for n in range(3)]
+    path = write_csv(tmp_path / "list.csv", urls)
+    assert ingest(workspace, path, fetching=QUICK).new == 3
+    erase(workspace, [urls[1]], by="ada", why="asked to")
+    gone = picture("1.png")
+    assert [p for p in workspace.root.rglob("*") if p.is_file() and gone in p.read_bytes()] == []
+    assert [f for f in fsck(workspace).findings if "erased" in f.problem] == []
+    write_csv(path, [*urls, f"{server}/ok/3.png"])  # another version of the list
+    ingest(workspace, path, fetching=QUICK)
+    assert {r["image"] for r in rows(workspace)} == {picture(f"{n}.png") for n in (0, 2, 3)}
+    assert {r["source_url"] for r in rows(workspace)} == {urls[0], urls[2], f"{server}/ok/3.png"}
+    assert {r["license"] for r in rows(workspace)} == {"cc-by"}
+    assert [p for p in workspace.root.rglob("*") if p.is_file() and gone in p.read_bytes()] == []
+    assert [f for f in fsck(workspace).findings if "erased" in f.problem] == []
