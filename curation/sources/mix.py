@@ -36,7 +36,7 @@ class Mix:
     kind: str = "mix"
 
     def check(self) -> None:
-        """Errors: `UsageError` for the captions, for the first container of each kind, or where there is nothing."""
+        """Errors: `UsageError` for the captions, or where there is nothing."""
         if not any((self.layout.pictures, self.layout.containers, self.layout.lists)):
             raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
         if self._folder:

@@ -9,7 +9,6 @@ from flywheel.core.errors import UsageError
 AGENT = "image-flywheel/0.2"
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "none")  # directives that are honoured by default
 FETCHED, REFUSED, FAILED = "fetched", "refused", "failed"
-ENDS = (FETCHED, REFUSED, FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.files import File
-from curation.sources.urls import ENDS, FAILED, FETCHED, REFUSED, Fetching, Outcome
+from curation.sources.urls import FAILED, FETCHED, REFUSED, Fetching, Outcome
 from curation.sources.urls.client import Client
 from curation.sources.urls.hosts import Hosts, Manners
 from curation.sources.urls.journal import Journal
@@ -68,20 +68,17 @@ def fetch(
     cannot be read, or when Ray does not start.
     """
     store = Store(workspace)
-    counts: Counter[str] = Counter()
+    before = {str(p) for p in store.answers()}
     _run(workspace, _unfinished(store), settings, workers, progress)  # before the plan: it asks for what has no answer
-    before = store.answers()
-    plan = _plan(store, lists, settings, retry=retry)
-    if plan is not None:
+    if _plan(store, lists, settings, retry=retry) is not None:
         _run(workspace, _unfinished(store), settings, workers, progress)
-    new = [p for p in store.answers() if p not in before]
-    for place in new:
-        statuses = pq.read_table(readable(place), columns=["status"]).column("status")
-        counts.update({entry["values"]: entry["counts"] for entry in statuses.value_counts().to_pylist()})
-    total = sum(pq.read_metadata(readable(p)).num_rows for p in new)
+    query = f"""select l.status, l.file, count(*) from ({store.rows(lists)}) r join latest l using (uri)
+        group by all"""
+    counts: Counter[str] = Counter()
     with store.connect() as con:
-        listed = con.execute(f"select count(*) from ({store.rows(lists)})").fetchone()[0]
-    return Fetched(**{end: counts[end] for end in ENDS}, known=listed - total)
+        for status, file, urls in con.execute(query).fetchall():
+            counts["known" if file in before else status] += urls
+    return Fetched(**counts)
 
 
 def _plan(store: Store, lists: Sequence[File], settings: Fetching, *, retry: bool) -> Path | None:
