@@ -25,7 +25,7 @@ from curation.sources.urls.client import Client
 from curation.sources.urls.hosts import Hosts, Manners
 from curation.sources.urls.journal import Journal
 from curation.sources.urls.store import ANSWERS, Store
-from flywheel.core.cluster import cluster, run_all
+from flywheel.core.cluster import cluster, run_all, shared
 from flywheel.core.erased import REASON, erased_images
 from flywheel.core.files import digest, replacing
 from flywheel.core.mirror import mirror
@@ -136,12 +136,9 @@ def _run(
     """Fetch the parts on Ray."""
     if not parts:
         return
-    import ray
-
     erased = erased_images(workspace)
     done, total = 0, sum(rows for _, _, rows in parts)
-    with cluster(workers):
-        hosts = ray.remote(num_cpus=0)(Hosts).remote(settings.per_host, settings.timeout + _LEASE)
+    with cluster(workers), shared(Hosts, settings.per_host, settings.timeout + _LEASE) as hosts:
         calls = [(batch, number, settings, hosts, erased) for batch, number, _ in parts]
         for index, result in run_all(fetch_part, calls):
             if isinstance(result, Exception):

@@ -69,10 +69,10 @@ class Hosts:
 
 
 class Manners:
-    """`Hosts` of this process, or of a Ray actor that all tasks share, as coroutines."""
+    """`Hosts` of this process, or those that `cluster.shared` gives to all tasks, as coroutines."""
 
     def __init__(self, hosts: Any) -> None:
-        self._hosts, self._remote = hosts, not isinstance(hosts, Hosts)
+        self._hosts, self._remote = hosts, hasattr(hosts.take, "remote")
 
     async def enter(self, host: str, delay: float) -> None:
         """Wait for a slot of the host; `leave` must follow."""

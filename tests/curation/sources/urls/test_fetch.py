@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +20,9 @@ from curation.sources.ingest import ingest
 from curation.sources.urls import Fetching
 from curation.sources.urls.fetch import Fetched, fetch
 from curation.sources.urls.store import Store
+from flywheel.core import cluster
 from flywheel.core.errors import UsageError
+from flywheel.core.local_workers import LocalWorkers
 from flywheel.core.workspace import Workspace
 from flywheel.operate.erase import erase
 from flywheel.operate.fsck import fsck
@@ -128,6 +131,19 @@ def test_a_mix_with_a_list(workspace: Workspace, tmp_path: Path, server: str, ra
     write_csv(folder / "list.csv", [f"{server}/ok/a.png"])
     assert ingest(workspace, folder, fetching=QUICK).new == 2
     assert {r["image"] for r in rows(workspace)} == {picture("own"), picture("a.png")}
+
+
+def test_local_processes_in_the_place_of_ray_share_the_limits_of_hosts(
+    workspace: Workspace, tmp_path: Path, server: str, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behaviour.hold = 0.05
+    path = write_csv(tmp_path / "list.csv", [f"{server}/ok/{n}.png" for n in range(40)])
+    monkeypatch.setattr(cluster, "_local", workers := LocalWorkers(2))
+    try:
+        found = fetch(workspace, [state(str(path))], replace(QUICK, per_host=1))
+    finally:
+        workers.close()
+    assert found == Fetched(fetched=40) and behaviour.most_at_once == 1
 
 
 def test_a_workspace_on_s3(s3: str, tmp_path: Path, server: str, ray_session: None) -> None:
