@@ -9,7 +9,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from curation.sources.files import NOTE, File, open_file, spooled
+from curation.sources.copies import NOTE, spooled
+from curation.sources.files import File, open_file
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _BLOCK = 64 * 1024  # at damage, what was read of a block is lost

@@ -7,21 +7,19 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from curation.sources import MAX_BYTES, BadInput
+from curation.sources.copies import spooled
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest
 from flywheel.core.storage import file_system
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])")  # one slash: `Path` collapsed it
@@ -33,9 +31,7 @@ _TOGETHER = 32  # remote files that are read at once
 _TOGETHER_BYTES = 64 * 1024 * 1024
 _PAGE = 1000  # objects that S3 lists at once
 _ATTEMPTS = 4  # of a request to a remote file system
-_SPOOLED = 2  # local copies of files that cannot be read in place
 _BLOCK = 1024 * 1024
-NOTE = ".note"  # suffix of what the writer of a copy has to say about it
 
 T = TypeVar("T")
 
@@ -126,17 +122,12 @@ def copied(file: File) -> Path:
     system, path = file_system(file.uri)
     options = {"block_size": 0} if file.uri.startswith("http") else {}  # of HTTP, 0 asks for a plain stream
 
-    def write(out: BinaryIO) -> None:
-        with system.open(path, "rb", **options) as source:
+    def write(place: Path) -> None:
+        with open(place, "wb") as out, system.open(path, "rb", **options) as source:
             while block := source.read(_BLOCK):
                 out.write(block)
 
-    return spooled(file, "copy", lambda place: asked(lambda: _written(place, write)))
-
-
-def spooled(file: File, form: str, write: Callable[[Path], object]) -> Path:
-    """What `write` writes to the path it is given: made once per form and version of a file; only a few are kept."""
-    return _spool().place(digest(form, file.uri, file.size, file.mtime_ns), write)
+    return spooled(file, "copy", lambda place: asked(lambda: write(place)))
 
 
 def reason(error: BaseException) -> str:
@@ -389,35 +380,3 @@ def _whole(file: File, content: bytes | BadInput) -> bytes | BadInput:
     if file.size and len(content) != file.size:
         return BadInput("changed while it was being ingested: ingest the source again")
     return content
-
-
-# Copies --------------------------------------------------------------------------------------------------------------
-class _Spool:
-    """A temporary folder of the latest few copies."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="flywheel-source-")
-        self._kept: list[Path] = []
-
-    def place(self, key: str, write: Callable[[Path], object]) -> Path:
-        """Path of a copy, which is written if it is not there; the oldest make room for it."""
-        place = Path(self._folder.name, key)
-        if place not in self._kept:
-            part = place.with_suffix(".part")
-            write(part)
-            os.replace(part, place)
-            for old in self._kept[: len(self._kept) - _SPOOLED + 1]:
-                old.unlink(missing_ok=True)  # a reader that has it open keeps it
-                old.with_suffix(NOTE).unlink(missing_ok=True)
-            self._kept = [*self._kept[-_SPOOLED + 1 :], place]
-        return place
-
-
-@lru_cache(maxsize=1)
-def _spool() -> _Spool:
-    return _Spool()
-
-
-def _written(place: Path, write: Callable[[BinaryIO], None]) -> None:
-    with open(place, "wb") as out:
-        write(out)

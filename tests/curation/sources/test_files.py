@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from curation.sources import BadInput
-from curation.sources.files import File, absolute, asked, find, is_remote, missing, open_file, read, spooled, state
+from curation.sources.files import absolute, asked, find, is_remote, missing, open_file, read, state
 from flywheel.core.errors import UsageError
 from tests.curation.corpus import write_folder
 
@@ -95,17 +95,3 @@ def test_servers_that_fail_are_asked_again_and_files_are_not_to_blame() -> None:
 
     with pytest.raises(UsageError, match="run again, finished work is kept .*reset by peer"):
         asked(down)
-
-
-def test_copies_are_made_once_and_few_are_kept(tmp_path: Path) -> None:
-    made: list[str] = []
-
-    def write(place: Path) -> None:
-        made.append(place.name)
-        place.write_bytes(b"x")
-
-    one = spooled(File("u1", "", 1, 1), "copy", write)
-    assert spooled(File("u1", "", 1, 1), "copy", write) == one and len(made) == 1
-    assert spooled(File("u1", "", 1, 2), "copy", write) != one  # another version
-    spooled(File("u2", "", 1, 1), "copy", write)
-    assert len(made) == 3 and len(list(one.parent.iterdir())) == 2 and not one.exists()
