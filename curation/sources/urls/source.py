@@ -81,7 +81,7 @@ class UrlList:
     @property
     def _store(self) -> Store:
         if self.store is None:
-            raise UsageError(f"source {self.address} is a list of URLs: fetch it into a workspace first")
+            raise UsageError(f"source {self.address} is a list of URLs: run `flywheel fetch` first")
         return self.store
 
     def _places(self, uris: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -41,7 +41,7 @@ def test_inputs_and_their_bytes_in_any_order(tmp_path: Path) -> None:
 
 def test_a_list_needs_a_workspace(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("url\nhttp://h/1\n")
-    with pytest.raises(UsageError, match="fetch it into a workspace first"):
+    with pytest.raises(UsageError, match="is a list of URLs: run `flywheel fetch` first"):
         open_source(tmp_path / "list.csv").inputs()
     with pytest.raises(UsageError, match="run `flywheel fetch` first"):
         open_source(tmp_path / "list.csv", store=Store(Workspace(tmp_path / "w"))).inputs()
