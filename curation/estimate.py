@@ -16,8 +16,9 @@ from curation.run import configure
 from curation.scorers import load, scoring
 from curation.shards.layout import layout
 from curation.shards.writer import fit
-from curation.sources import BadInput, Input, open_source, pool
+from curation.sources import BadInput, Input, Source, open_source, pool
 from curation.sources.ingest import known_inputs
+from curation.sources.urls.store import Store
 from flywheel.core import weights
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.scorer import Item
@@ -50,18 +51,24 @@ class Estimate:
 
 
 def estimate(
-    workspace: Workspace | None, source: Path, captions: Path | None, policy: Policy, *, workers: int = 2
+    workspace: Workspace | None,
+    sources: Sequence[str | Path],
+    captions: Path | None,
+    policy: Policy,
+    *,
+    workers: int = 2,
 ) -> Estimate:
     """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
-    opened = open_source(source, captions)
-    inputs = opened.inputs()
+    store = Store(workspace) if workspace else None
     known = known_inputs(workspace) if workspace else set()
-    fresh = [i for i in inputs if i.key not in known]
+    listed = [(source, source.inputs()) for source in (open_source(s, captions, store) for s in sources)]
+    news = [(source, [i for i in inputs if i.key not in known]) for source, inputs in listed]
+    inputs, fresh = ([i for _, group in pairs for i in group] for pairs in (listed, news))
     usable = [i for i in fresh if i.fault is None]
     scorers, reasons = configure(policy, weights.obtain(policy.scorer_values()))
     options = {name: dict(policy.scorers.get(name, {})) for name in scorers}
     waiting = sum(s.rows for s, _ in scoring.pending(workspace, options)) if workspace else 0
-    pictures = _sample(opened, usable) or (_pooled(workspace) if workspace and waiting else [])
+    pictures = _sample(news) or (_pooled(workspace) if workspace and waiting else [])
     buckets = sorted({b for s in policy.stages for b in s.resolutions})
     seconds, written = _measured(pictures, options, buckets)
     rows = len(usable) + waiting
@@ -82,11 +89,12 @@ def estimate(
     )
 
 
-def _sample(source: Any, inputs: Sequence[Input]) -> list[tuple[bytes, str]]:
-    """Up to `SAMPLE` readable pictures, evenly spread over the source, with their captions."""
-    step = max(1, len(inputs) // SAMPLE)
-    chosen = [i for i in inputs[::step] if i.task == "t2i"][:SAMPLE]
-    contents = zip(chosen, source.read(chosen))
+def _sample(sources: Sequence[tuple[Source, Sequence[Input]]]) -> list[tuple[bytes, str]]:
+    """Up to `SAMPLE` readable pictures, evenly spread over the sources, with their captions."""
+    usable = [(source, i) for source, inputs in sources for i in inputs if i.fault is None]
+    step = max(1, len(usable) // SAMPLE)
+    chosen = [(source, i) for source, i in usable[::step] if i.task == "t2i"][:SAMPLE]
+    contents = [(i, content) for source, i in chosen for content in source.read([i])]
     return [(c, i.caption) for i, c in contents if not isinstance(c, BadInput) and _opens(c)]
 
 

@@ -47,6 +47,7 @@ FOREVER = 10 * 365 * 24 * 3600  # seconds: reviews have their own deadline, and 
 Count = Annotated[int, Field(ge=1)]
 # A deployment made without the environment variable still holds the placeholder.
 Place = Annotated[str, Field(pattern=r"^[^{\s]", description="Folder; must not be a template")]
+Sources = Place | tuple[Place, ...]
 
 
 def notify(flow: Any, flow_run: Any, state: Any) -> None:
@@ -79,15 +80,16 @@ def retried(name: str, function: Callable[..., Any], *args: Any) -> Any:
 @flow(name="flywheel-curate", on_failure=[notify], persist_result=False)
 def curate(
     workspace: Place,
-    source: Place,
+    source: Sources,
     captions: str | None = None,
     policy: str | None = None,
     preset: str = "tiny",
     seed: int = 0,
     workers: Count = 2,
+    retry: bool = False,
 ) -> None:
     """Ingest new images of the source, then score, filter and shard them."""
-    job = Job(workspace, source, captions, policy, preset, seed, workers=workers)
+    job = Job(workspace, source, captions, policy, preset, seed, workers=workers, retry=retry)
     runs.validate(job)
     with one_at_a_time(Workspace(workspace)):
         curated = runs.curate(job, step=retried, progress=Shown())
@@ -119,7 +121,7 @@ def route(workspace: Place, preset: str = "tiny") -> None:
 @flow(name=ROUND, on_failure=[notify], persist_result=False)
 def round_(
     workspace: Place,
-    source: Place,
+    source: Sources,
     captions: str | None = None,
     policy: str | None = None,
     preset: str = "tiny",
@@ -127,6 +129,7 @@ def round_(
     workers: Count = 2,
     auto_approve: bool = False,
     rounds: Count | None = None,
+    retry: bool = False,
 ) -> Any:
     """Run on the source as it is now until `rounds` rounds are finished; by default, one more than there are.
 
@@ -139,7 +142,7 @@ def round_(
     try:
         with nullcontext() if terminal else one_at_a_time(opened):
             number = rounds or next_round(opened)
-            job = Job(workspace, source, captions, policy, preset, seed, number, workers, auto_approve)
+            job = Job(workspace, source, captions, policy, preset, seed, number, workers, auto_approve, retry)
             runs.validate(job)
             summary = runs.run(job, step=step, progress=shown.progress, publish=shown.publish)
             publish(summary.as_dict())

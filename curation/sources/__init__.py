@@ -1,14 +1,16 @@
-"""Sources of samples: a folder, a WebDataset tar, or Parquet with embedded bytes; one module each."""
+"""Sources of samples: folders of pictures, tars, Parquet, zips and URL lists, one module each, and mixes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from curation.sources.rights import Rights
-from flywheel.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from curation.sources.urls.store import Store
 
 MAX_BYTES = 256 * 1024 * 1024  # per input: a larger file is not a single picture
 
@@ -49,12 +51,16 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """folder, tar or parquet."""
+        """folder, tar, parquet, zip, url list or mix."""
         ...
 
     @property
-    def path(self) -> Path:
-        """Absolute path."""
+    def address(self) -> str:
+        """Absolute path or URL, as the user gave it."""
+        ...
+
+    def check(self) -> None:
+        """A look at the beginning. Errors: `UsageError` for faults that the user can fix before anything is read."""
         ...
 
     def inputs(self) -> list[Input]:
@@ -70,20 +76,11 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, captions: Path | None = None) -> Source:
-    """The source at `path`. Errors: `UsageError` if it is missing or of an unknown kind."""
-    from curation.sources.folder import Folder
-    from curation.sources.parquet import Parquet
-    from curation.sources.tar import Tar
+def open_source(address: str | Path, captions: Path | None = None, store: Store | None = None) -> Source:
+    """The source at a path, glob or URL; store: where the pictures of URL lists are.
 
-    path = path.expanduser().absolute()
-    if not path.exists():
-        raise UsageError(f"source {path} does not exist: give a folder of images, a .tar or a .parquet file")
-    if path.is_dir():
-        return Folder(path, captions)
-    suffix = path.suffix.lower()
-    if suffix not in (".tar", ".parquet"):
-        raise UsageError(f"source {path} is neither a folder nor a .tar or .parquet file")
-    if captions:
-        raise UsageError(f"--captions is for folders; {path.name} contains its own captions")
-    return Tar(path) if suffix == ".tar" else Parquet(path)
+    Errors: `UsageError` if it is missing, empty or of no known kind.
+    """
+    from curation.sources.mix import opened
+
+    return opened(address, captions, store)

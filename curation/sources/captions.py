@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from curation.sources.rights import Rights, rights_of
-from flywheel.core.errors import UsageError
 from flywheel.core.schema import CAPTION_KINDS
 
 KINDS = (*CAPTION_KINDS, "instruction")
@@ -97,18 +96,14 @@ class OddLine:
     fault: str
 
 
-def read_captions(path: Path) -> Iterator[tuple[int, str, Annotation] | OddLine]:
+def read_captions(content: bytes) -> Iterator[tuple[int, str, Annotation] | OddLine]:
     """(line number, file name, annotation) of each line of a captions JSONL; a line that is wrong costs itself.
 
-    Lines end at a newline only. Errors: `UsageError` for a file that cannot be read.
+    Lines end at a newline only.
     """
-    try:
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _line(number, line)
-    except OSError as error:
-        raise UsageError(f"captions file {path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if line.strip():
+            yield _line(number, line)
 
 
 def _line(number: int, line: bytes) -> tuple[int, str, Annotation] | OddLine:

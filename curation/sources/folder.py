@@ -1,113 +1,231 @@
-"""A folder of images, including its subfolders, with an optional captions JSONL."""
+"""Pictures that are files: of a folder, a bucket's prefix, a glob or a zip, with captions beside them or in a list."""
 
 from __future__ import annotations
 
-import os
-import stat
-import unicodedata
-from collections.abc import Iterator, Sequence
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
-from curation.sources import MAX_BYTES, BadInput, Input
+from curation.sources import MAX_BYTES, BadInput, Input, files
 from curation.sources.captions import Annotation, OddLine, read_captions
+from curation.sources.files import File
 from curation.sources.rights import merged
+from curation.sources.sidecars import (
+    CAPTIONS,
+    METADATA,
+    Noted,
+    OddNote,
+    alike,
+    attached,
+    inside,
+    metadata,
+    renamed,
+    side_car,
+)
 from flywheel.core.errors import UsageError
 
-CAPTIONS = "captions.jsonl"
 MOST_ODD = 0.9  # share of a captions file's lines that may be unusable: above it, the file is refused as a whole
+# What tools write beside pictures, and people beside data sets.
+COMPANIONS = frozenset((
+    "readme", "readme.md", "readme.txt", "license", "license.md", "license.txt", "licence", "licence.md", "licence.txt",
+    "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_success", "_metadata",
+    "_common_metadata", "thumbs.db", "desktop.ini",
+))  # fmt: skip
+_TOGETHER = 64  # side-cars that are read at once
+
+Read = Callable[[Sequence[File]], Iterator[bytes | BadInput]]
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Every file below `path` is an input, except hidden ones (name starts with a dot) and the captions file.
+    """Every file is an input, except side-cars, lists of captions, masks and `COMPANIONS`.
 
-    A file that the captions file does not mention is a row without a caption. A line with `references` makes its file
-    the target of an edit pair; several lines of one file without references add captions to one row. A file that is
-    named only as a `mask` is not an input itself.
+    A file without a caption is a row without one. Captions come from `captions.jsonl` or --captions, then from
+    `metadata.jsonl` or `metadata.csv` of any folder, then from a .json, .txt or .caption beside the picture; all are
+    kept. A line with `references` makes its file the target of an edit pair; several lines of one file without
+    references add captions to one row. A file that is named only as a `mask` is not an input itself.
     """
 
-    path: Path
+    address: str
+    listed: tuple[File, ...]
     captions: Path | None = None
+    read_files: Read = files.read
     kind: str = "folder"
 
     def inputs(self) -> list[Input]:
-        """Files in path order, then lines of the captions file that cannot be used.
+        """Files in order, then lines of captions and metadata files that cannot be used.
 
-        Errors: `UsageError` for an empty folder, and for captions of which most lines cannot be used.
+        Errors: `UsageError` where no file is left, and for captions of which most lines cannot be used.
         """
-        captions = self._captions_file()
-        skipped = {os.path.realpath(p) for p in (captions, self.path / CAPTIONS) if p}
-        files = {i.uri: i for i in _walk(self.path, skipped)}
-        if not files:
-            raise UsageError(f"source {self.path} holds no files: give a folder with images in it")
-        notes, odd = self._annotations(captions, files) if captions else ({}, [])
+        by_name = {f.name: f for f in self.listed if not self.is_list(f) and not companion(f.name)}
+        notes: dict[str, list[Annotation]] = {}
+        odd: list[Input] = []
+        for found in self._lines(by_name):
+            if isinstance(found, Noted):
+                notes.setdefault(found.name, []).append(found.note)
+            else:
+                odd.append(self._odd(found))
+        beside = attached(list(by_name))
+        used = {text for texts in beside.values() for text in texts}
+        faults = self._side_cars(by_name, beside, notes)
         masks = {n.mask for group in notes.values() for n in group} - notes.keys()
-        rows = [row for uri, file in files.items() if uri not in masks for row in _rows(file, notes.get(uri, []))]
+        rows = [
+            row
+            for name, file in by_name.items()
+            if name not in masks and name not in used
+            for row in _rows(_input(file, faults.get(name)), notes.get(name, []), by_name)
+        ]
+        if not rows and not odd:
+            raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
         return rows + odd
+
+    def check(self) -> None:
+        """Errors: `UsageError` that a user can fix before anything is read."""
+        if not self.listed:
+            raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
+        if self.captions or any(self.is_list(f) for f in self.listed):
+            self.inputs()
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each file's bytes, read once; `BadInput` if the file changed since it was listed."""
-        for item in inputs:
-            yield _read(item)
+        return self.read_files([File(i.uri, "", i.size, i.mtime_ns) for i in inputs])
 
     def read_mask(self, item: Input) -> bytes | BadInput:
         """The bytes of the mask's file."""
-        try:
-            if fault := _fault(os.stat(item.mask)):  # opening a pipe would wait for its writer
-                return BadInput(f"mask {item.mask} is unusable: {fault}")
-            return Path(item.mask).read_bytes()
-        except OSError as error:
-            return BadInput(f"mask {item.mask} is unreadable: {error.strerror}")
+        file = self._by_uri.get(item.mask)
+        if file is None or file.fault:
+            why = file.fault if file else "it is not in the source any more"
+            return BadInput(f"mask {item.mask} is unusable: {why}")
+        content = next(self.read_files([file]))
+        return BadInput(f"mask {item.mask} is {content}") if isinstance(content, BadInput) else content
 
-    def _captions_file(self) -> Path | None:
+    def lists(self, uri: str) -> bool:
+        """Whether the folder holds a file with this address."""
+        return uri.partition("#line=")[0] in self._by_uri
+
+    def is_list(self, file: File) -> bool:
+        """Whether a file lists captions of others."""
+        return (
+            file.name == CAPTIONS
+            or posixpath.basename(file.name) in METADATA
+            or (self.captions is not None and file.uri == files.absolute(self.captions))
+        )
+
+    def _odd(self, odd: OddNote) -> Input:
+        file = self._by_uri.get(odd.file) or files.state(odd.file)
+        return Input(f"{odd.file}#line={odd.line.number}", mtime_ns=file.mtime_ns, fault=_of_line(odd.line))
+
+    @cached_property
+    def _by_uri(self) -> dict[str, File]:
+        return {f.uri: f for f in self.listed}
+
+    def _lines(self, by_name: dict[str, File]) -> Iterator[Noted | OddNote]:
+        """What the captions file and the metadata files say; a line that names a missing file is odd."""
+        present = {alike(name): name for name in by_name}
+        for place, lines in self._lists():
+            read = [_placed(line, place, present, self.address) for line in lines]
+            odd = [line for line in read if isinstance(line, OddNote)]
+            if len(odd) > MOST_ODD * len(read):
+                raise UsageError(
+                    f"{place}: {len(odd)} of {len(read)} lines cannot be used; {_of_line(odd[0].line)}; file names are"
+                    " relative to the source folder, or to the folder of the metadata file"
+                )
+            yield from read
+
+    def _lists(self) -> Iterator[tuple[str, Iterator[Noted | OddNote]]]:
+        """(address, lines) of the captions file and of each metadata file."""
+        captions = next((f for f in self.listed if f.name == CAPTIONS), None)
         if self.captions:
             path = self.captions.expanduser().absolute()
             if not path.is_file():
                 raise UsageError(f"captions file {path} does not exist")
-            return path
-        inside = self.path / CAPTIONS
-        return inside if inside.is_file() else None
+            yield str(path), self._captions(path.read_bytes(), str(path))
+        elif captions:
+            yield captions.uri, self._captions(self._content(captions), captions.uri)
+        for file in self.listed:
+            if posixpath.basename(file.name) in METADATA:
+                yield file.uri, metadata(file.name, self._content(file))
 
-    def _annotations(self, captions: Path, files: dict[str, Input]) -> tuple[dict[str, list[Annotation]], list[Input]]:
-        """Annotations by file, and an input for each line that cannot be used: its fault names the line."""
-        notes: dict[str, list[Annotation]] = {}
-        odd: list[OddLine] = []
-        lines = list(read_captions(captions))
-        alike = {_alike(uri): uri for uri in files}
-        for line in lines:
+    def _content(self, file: File) -> bytes:
+        content = BadInput(file.fault) if file.fault else next(self.read_files([file]))
+        if isinstance(content, BadInput):
+            raise UsageError(f"captions file {file.uri} cannot be read: {content}")
+        return content
+
+    def _captions(self, content: bytes, place: str) -> Iterator[Noted | OddNote]:
+        root = self.address.rstrip("/") + "/"
+        for line in read_captions(content):
             if isinstance(line, OddLine):
-                odd.append(line)
-                continue
-            number, name, note = line
-            named = (name, *note.references, *filter(None, [note.mask]))
-            places = {n: os.path.normpath(self.path / n) for n in named}
-            uris = {n: place if place in files else alike.get(_alike(place)) for n, place in places.items()}
-            if missing := [n for n, uri in uris.items() if uri is None]:
-                odd.append(OddLine(number, f"names {missing[0]!r}, which is not in {self.path}"))
-                continue
-            files_of = {n: uri for n, uri in uris.items() if uri}
-            references = tuple(files_of[r] for r in note.references)
-            annotated = replace(note, references=references, mask=files_of.get(note.mask, ""))
-            notes.setdefault(files_of[name], []).append(annotated)
-        if len(odd) > MOST_ODD * len(lines):
-            raise UsageError(
-                f"{captions}: {len(odd)} of {len(lines)} lines cannot be used; line {odd[0].number}: {odd[0].fault};"
-                " file names are relative to the source folder"
-            )
-        changed = captions.stat().st_mtime_ns
-        return notes, [
-            Input(f"{captions}#line={line.number}", mtime_ns=changed, fault=f"line {line.number}: {line.fault}")
-            for line in odd
-        ]
+                yield OddNote(place, line)
+            else:
+                number, name, note = line
+                yield Noted(number, inside("", name.removeprefix(root)), renamed(note, lambda n: inside("", n)))
+
+    def _side_cars(
+        self, by_name: dict[str, File], beside: dict[str, list[str]], notes: dict[str, list[Annotation]]
+    ) -> dict[str, str]:
+        """Add what side-cars say to `notes`; returns the faults of those that cannot be used, by picture."""
+        faults: dict[str, str] = {}
+        pictures = list(beside)
+        for start in range(0, len(pictures), _TOGETHER):
+            group = [(name, text) for name in pictures[start : start + _TOGETHER] for text in beside[name]]
+            contents: dict[str, dict[str, bytes]] = {}
+            for (name, text), content in zip(group, self.read_files([by_name[text] for _, text in group])):
+                if isinstance(content, BadInput):
+                    faults[name] = f"caption file {text}: {content}"
+                else:
+                    contents.setdefault(name, {})[posixpath.splitext(text)[1].lower()] = content
+            for name, texts in contents.items():
+                try:
+                    note = renamed(side_car(texts), partial(inside, posixpath.dirname(name)))
+                    if missing := [n for n in _named(note) if n not in by_name]:
+                        raise ValueError(f"names {missing[0]!r}, which is not in {self.address}")
+                    notes.setdefault(name, []).append(note)
+                except ValueError as error:
+                    faults[name] = f"unreadable caption file {beside[name][0]}: {error}"
+        return faults
 
 
-def _alike(uri: str) -> str:
-    """Equal for paths that differ only in Unicode form and in the direction of slashes."""
-    return unicodedata.normalize("NFC", uri.replace("\\", "/"))
+def folder_at(address: str | Path, captions: Path | None = None) -> Folder:
+    """The folder of all files at an address. Errors: `UsageError`."""
+    place = files.absolute(address)
+    return Folder(place, tuple(files.find(place)), captions)
 
 
-def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
+def companion(name: str) -> bool:
+    """True for a file that describes a data set and is never a picture."""
+    base = posixpath.basename(name).lower()
+    return base in COMPANIONS or base.endswith("_stats.json")
+
+
+def _named(note: Annotation) -> list[str]:
+    return [*note.references, *filter(None, [note.mask])]
+
+
+def _placed(line: Noted | OddNote, place: str, present: dict[str, str], source: str) -> Noted | OddNote:
+    """The line with names as the listing has them, or odd if one is missing."""
+    if isinstance(line, OddNote):
+        return OddNote(place, line.line)
+    named = [line.name, *_named(line.note)]
+    found = {name: present.get(alike(name)) for name in named}
+    if missing := [name for name, there in found.items() if there is None]:
+        return OddNote(place, OddLine(line.line, f"names {missing[0]!r}, which is not in {source}"))
+    return replace(line, name=found[line.name] or "", note=renamed(line.note, lambda n: found[n] or ""))
+
+
+def _of_line(odd: OddLine) -> str:
+    return f"line {odd.number}: {odd.fault}"
+
+
+def _input(file: File, fault: str | None) -> Input:
+    if file.size > MAX_BYTES:
+        fault = f"too large: {file.size} bytes is over {MAX_BYTES}"
+    return Input(file.uri, file.size, file.mtime_ns, fault=file.fault or fault)
+
+
+def _rows(file: Input, notes: list[Annotation], by_name: dict[str, File]) -> list[Input]:
     """One row for the file itself, unless it is only the target of pairs, and one row per distinct pair."""
     plain = [n for n in notes if not n.references]
     pairs = list(dict.fromkeys(n for n in notes if n.references))
@@ -120,56 +238,6 @@ def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
         replace(
             file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references, mask=n.mask, rights=n.rights
         )
-        for n in pairs
+        for n in (renamed(n, lambda name: by_name[name].uri) for n in pairs)
     ]
     return rows
-
-
-def _walk(folder: Path, skipped: set[str]) -> Iterator[Input]:
-    """Every file below a folder, in path order, however deep."""
-    waiting: list[os.DirEntry[str] | Path] = [folder]
-    while waiting:
-        entry = waiting.pop()
-        if isinstance(entry, Path) or entry.is_dir(follow_symlinks=False):
-            try:
-                inside = sorted(os.scandir(entry), key=lambda e: os.fsencode(e.name), reverse=True)
-            except OSError as error:
-                yield Input(uri=os.fspath(entry), fault=f"unreadable folder: {error.strerror}")
-            else:
-                waiting += [e for e in inside if not e.name.startswith(".")]
-        elif os.path.realpath(entry.path) not in skipped:
-            yield _listed(entry)
-
-
-def _listed(entry: os.DirEntry[str]) -> Input:
-    try:
-        entry.path.encode()
-    except UnicodeEncodeError:
-        uri = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-        return Input(uri=uri, fault="file name is not UTF-8: rename it")
-    try:
-        state = entry.stat()
-    except OSError as error:
-        return Input(uri=entry.path, fault=f"unreadable: {error.strerror}")
-    return Input(entry.path, state.st_size, state.st_mtime_ns, fault=_fault(state))
-
-
-def _fault(state: os.stat_result) -> str | None:
-    if stat.S_ISDIR(state.st_mode):
-        return "link to a folder: not followed"
-    if not stat.S_ISREG(state.st_mode):
-        return "not a regular file"
-    if state.st_size > MAX_BYTES:
-        return f"too large: {state.st_size} bytes is over {MAX_BYTES}"
-    return None
-
-
-def _read(item: Input) -> bytes | BadInput:
-    try:
-        with open(item.uri, "rb") as file:
-            state = os.fstat(file.fileno())
-            if (state.st_size, state.st_mtime_ns) != (item.size, item.mtime_ns):
-                return BadInput("changed while it was being ingested: ingest the source again")
-            return file.read()
-    except OSError as error:
-        return BadInput(f"unreadable: {error.strerror}")

@@ -7,19 +7,23 @@ the manifest last. Run again after a kill, ingest finishes the same chunks, with
 from __future__ import annotations
 
 import hashlib
-import stat
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
+from curation.sources.files import state
 from curation.sources.rights import Rights
+from curation.sources.urls import Fetching
+from curation.sources.urls.source import lists_of
+from curation.sources.urls.store import Store
 from flywheel.core.erased import REASON, erased_images
 from flywheel.core.files import digest, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
@@ -29,6 +33,8 @@ from flywheel.core.workspace import Workspace
 
 SHARD_ROWS = 64
 SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
+
+_WILD = re.compile(r"[*?\[]")
 
 Progress = Callable[[int, int, str], None]
 
@@ -64,20 +70,28 @@ class Ingested:
 
 def ingest(
     workspace: Workspace,
-    source: Path,
+    source: str | Path,
     captions: Path | None = None,
     *,
     name: str | None = None,
     progress: Progress | None = None,
+    fetching: Fetching = Fetching(),
+    retry: bool = False,
+    workers: int = 2,
 ) -> Ingested:
-    """Add new inputs of `source` (folder, .tar or .parquet) to the pool.
+    """Add new inputs of `source` (a path, glob or URL; see docs/how-to.md) to the pool.
 
     An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; the
-    captions of known inputs are not read again. Errors: `UsageError` for a missing or empty source and for captions
-    that name unknown files.
+    captions of known inputs are not read again. The URLs of lists are fetched first, by as many Ray tasks as `workers`;
+    retry: also those that failed before. Errors: `UsageError` for a missing or empty source and for captions that name
+    unknown files.
     """
-    opened = open_source(source, captions)
-    label = name or opened.path.stem or opened.path.name
+    opened = open_source(source, captions, Store(workspace))
+    label = name or label_of(opened.address)
+    if lists := lists_of(opened):
+        from curation.sources.urls.fetch import fetch
+
+        fetch(workspace, lists, fetching, retry=retry, workers=workers, progress=progress)
     inputs = opened.inputs()
     unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
     written = [_fill(workspace, b, opened, progress) for b in unfinished]
@@ -101,6 +115,14 @@ def ingest(
     )
 
 
+def label_of(address: str) -> str:
+    """The name of a source in the pool: the last part of its address, without suffix or wildcard."""
+    path = address.partition("?")[0].rstrip("/")
+    parts = [part for part in path.split("/") if part and not _WILD.search(part)]
+    last = parts[-1] if parts else path
+    return PurePosixPath(last).stem or last
+
+
 # Plan ----------------------------------------------------------------------------------------------------------------
 def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequence[Input]) -> Path:
     rows, chunk, count, size = [], 0, 0, 0
@@ -110,7 +132,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequen
         row = vars(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
         rows.append(row)
         count, size = count + 1, size + item.size
-    header = {"name": label, "kind": source.kind, "path": str(source.path)}
+    header = {"name": label, "kind": source.kind, "path": source.address}
     number = sum(1 for _ in workspace.path("pool").glob("*/plan.parquet")) + 1
     batch = workspace.path("pool", f"{number:05d}-{digest(header, rows)[:8]}")
     table = pa.Table.from_pylist(rows, schema=_PLAN).replace_schema_metadata(header)
@@ -145,7 +167,7 @@ def _header(batch: Path) -> dict[str, str]:
 def _is_unfinished(batch: Path, source: Source) -> bool:
     if not (batch / "plan.parquet").exists():
         return False
-    return not (batch / "manifest.json").exists() and _header(batch)["path"] == str(source.path)
+    return not (batch / "manifest.json").exists() and _header(batch)["path"] == source.address
 
 
 def known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
@@ -301,9 +323,5 @@ def pair_id(target: str, references: Sequence[str], instruction: str) -> str:
 
 def _stat(uri: str) -> Input:
     """A reference that an earlier batch of the same folder listed."""
-    try:
-        state = Path(uri).stat()
-    except OSError as error:
-        return Input(uri, fault=f"unreadable: {error.strerror}")
-    fault = None if stat.S_ISREG(state.st_mode) else "not a regular file"
-    return Input(uri, state.st_size, state.st_mtime_ns, fault=fault)
+    file = state(uri)
+    return Input(uri, file.size, file.mtime_ns, fault=file.fault)

@@ -5,13 +5,13 @@ Edit pairs have their reference images in a second column, one image or a list o
 
 from __future__ import annotations
 
+import posixpath
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,26 +19,19 @@ import pyarrow.parquet as pq
 
 from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation
+from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, MASK_NAMES, REFERENCE_NAMES, first
+from curation.sources.files import File, is_remote, open_file, read, state
 from curation.sources.rights import columns_of
 from flywheel.core.errors import UsageError
+from flywheel.core.storage import readable, remote
 
-_IMAGE_NAMES = (
-    "image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes",
-    "edited_image", "edited_img", "target_image", "target_img", "target", "output_image",
-)  # fmt: skip
-_REFERENCE_NAMES = (
-    "references", "reference_images", "reference_image", "source_image", "source_img", "src_img", "original_image",
-    "input_image", "input_images",
-)  # fmt: skip
-_MASK_NAMES = ("mask", "mask_image", "mask_img")
-_CAPTION_NAMES = ("caption", "text", "prompt", "txt", "json")
-_INSTRUCTION_NAMES = ("instruction", "edit_instruction", "edit_prompt", *_CAPTION_NAMES)
 _BATCH = 64  # rows in memory at a time
+Picture = bytes | str | None  # embedded, or the name of a file
 _SLOTS = 256  # pictures of one row: its own, then its references; the mask is the last
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """Names of the columns that are read."""
 
     image: str
@@ -57,22 +50,34 @@ class Parquet:
     the columns `captions` and `stream` have the same meaning as in a captions JSONL.
     """
 
-    path: Path
+    file: File
     kind: str = "parquet"
+
+    @property
+    def address(self) -> str:
+        """Path or URL of the file."""
+        return self.file.uri
+
+    def check(self) -> None:
+        """Errors: `UsageError` when the file is unreadable or has no image column."""
+        _ = self.columns
 
     def inputs(self) -> list[Input]:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
-        changed = self.path.stat().st_mtime_ns
-        rows: list[Input] = []
+        rows = list(self.listed())
+        if not rows:
+            raise UsageError(f"source {self.file.uri} holds no rows")
+        return rows
+
+    def listed(self) -> Iterator[Input]:
+        """As `inputs`, one at a time."""
+        changed = self.file.mtime_ns
         for number, row in enumerate(self._rows()):
             if isinstance(row, BadInput):
-                rows.append(Input(f"{self.path}#{number}", 0, changed, number * _SLOTS, fault=str(row)))
-                continue
-            pictures, texts = row
-            rows += self._inputs(number, [-1 if p is None else len(p) for p in pictures], texts, changed)
-        if not rows:
-            raise UsageError(f"source {self.path} holds no rows")
-        return rows
+                yield Input(f"{self.file.uri}#{number}", 0, changed, number * _SLOTS, fault=str(row))
+            else:
+                pictures, texts = row
+                yield from self._inputs(number, [self._size(p) for p in pictures], texts, changed)
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Bytes of these pictures: ascending rows are read in one pass, and row groups without any are skipped."""
@@ -82,16 +87,41 @@ class Parquet:
             if pictures is None or slot >= len(pictures):
                 yield BadInput("changed while it was being ingested: ingest the source again")
             else:
-                picture = pictures[slot]
-                yield BadInput("no embedded bytes in this row") if picture is None else picture
+                yield self._content(pictures[slot])
 
     def read_mask(self, item: Input) -> bytes | BadInput | None:
         """The bytes in the mask column of the input's row."""
         masks = self._masks.pictures(item.position // _SLOTS)
-        return masks[0] if masks else BadInput("changed while it was being ingested: ingest the source again")
+        if not masks:
+            return BadInput("changed while it was being ingested: ingest the source again")
+        return None if masks[0] is None else self._content(masks[0])
+
+    def _content(self, picture: Picture) -> bytes | BadInput:
+        """The bytes in a row, or of the file that it names instead."""
+        if isinstance(picture, bytes):
+            return picture
+        if picture is None:
+            return BadInput("no embedded bytes in this row")
+        file = self._beside(picture)
+        if file.fault:
+            return BadInput(f"no embedded bytes in this row, and its file {picture!r} is {file.fault}")
+        return next(read([file]))
+
+    def _beside(self, name: str) -> File:
+        """The file with this name below the folder of the Parquet file."""
+        folder = posixpath.dirname(self.file.uri)
+        place = posixpath.normpath(name)
+        if "://" in name or posixpath.isabs(place) or place.startswith(".."):
+            return File(name, name, fault="not below the folder of the Parquet file")
+        return state(f"{folder}/{place}")
+
+    def _size(self, picture: Picture) -> int:
+        if isinstance(picture, str):
+            return self._beside(picture).size
+        return -1 if picture is None else len(picture)
 
     def _inputs(self, number: int, sizes: list[int], texts: dict[str, Any], changed: int) -> Iterator[Input]:
-        uris = [f"{self.path}#{number}" + (f"/{slot}" if slot else "") for slot in range(len(sizes))]
+        uris = [f"{self.file.uri}#{number}" + (f"/{slot}" if slot else "") for slot in range(len(sizes))]
         places = [number * _SLOTS + slot for slot in range(len(sizes))]
         first, *references = (
             replace(Input(u, max(s, 0), changed, p), fault=_fault(s)) for u, s, p in zip(uris, sizes, places)
@@ -104,7 +134,7 @@ class Parquet:
         except ValueError as error:
             yield replace(first, fault=first.fault or f"unreadable caption: {error}")
         else:
-            mask = f"{first.uri}/mask" if note.references and self._columns.mask else ""
+            mask = f"{first.uri}/mask" if note.references and self.columns.mask else ""
             yield replace(
                 first,
                 task=note.task,
@@ -117,7 +147,7 @@ class Parquet:
         yield from references
 
     def _annotation(self, texts: dict[str, Any], references: list[str]) -> Annotation:
-        columns = self._columns
+        columns = self.columns
         text = texts.get((columns.instruction if references else columns.caption) or "")
         if isinstance(text, BadInput):
             raise ValueError(str(text))
@@ -133,17 +163,17 @@ class Parquet:
             return annotation(row)
         return annotation(row | ({"caption": text} if text else {}))
 
-    def _rows(self) -> Iterator[tuple[list[bytes | None], dict[str, Any]] | BadInput]:
+    def _rows(self) -> Iterator[tuple[list[Picture], dict[str, Any]] | BadInput]:
         """(own picture and references, texts by column) of each row, or why its row group cannot be read."""
-        columns = self._columns
+        columns = self.columns
         texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
         pictures = [c for c in (columns.image, columns.references) if c]
-        with _open(self.path) as file:
+        with open_parquet(self.file) as file:
             for group in range(file.num_row_groups):
                 size, done = file.metadata.row_group(group).num_rows, 0
                 try:
                     for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[*pictures, *texts]):
-                        for row in zip(_pictures(batch, *pictures), _texts(batch, texts)):
+                        for row in zip(_pictures(batch, *pictures), text_rows(batch, texts)):
                             done += 1
                             yield row
                 except (pa.ArrowException, OSError) as error:
@@ -153,49 +183,49 @@ class Parquet:
 
     @cached_property
     def _cursor(self) -> _Cursor:
-        return _Cursor(self.path, self._columns.image, self._columns.references)
+        return _Cursor(self.file, self.columns.image, self.columns.references)
 
     @cached_property
     def _masks(self) -> _Cursor:
-        return _Cursor(self.path, self._columns.mask or "", None)
+        return _Cursor(self.file, self.columns.mask or "", None)
 
     @cached_property
-    def _columns(self) -> _Columns:
-        with _open(self.path) as file:
+    def columns(self) -> Columns:
+        with open_parquet(self.file) as file:
             schema = file.schema_arrow
         if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
-            raise UsageError(f"source {self.path} has several columns named {twice[0]!r}: rename all but one")
+            raise UsageError(f"source {self.file.uri} has several columns named {twice[0]!r}: rename all but one")
         pictures = {f.name for f in schema if _is_image(f.type)}
         lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
-        references = _first(_REFERENCE_NAMES, pictures | lists)
-        mask = _first(_MASK_NAMES, pictures)
-        image = _first(_IMAGE_NAMES, pictures) or next(
+        references = first(REFERENCE_NAMES, pictures | lists)
+        mask = first(MASK_NAMES, pictures)
+        image = first(IMAGE_NAMES, pictures) or next(
             (n for n in schema.names if n in pictures and n not in (references, mask)), None
         )
         if image is None:
             raise UsageError(
-                f"source {self.path} has no image column (binary, or a struct with bytes);"
+                f"source {self.file.uri} has no image column (binary, or a struct with bytes);"
                 f" it has {', '.join(schema.names)}"
             )
         texts = {f.name for f in schema if _is_text(f.type)}
         rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
         more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
-        return _Columns(image, references, mask, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
+        return Columns(image, references, mask, first(CAPTION_NAMES, texts), first(INSTRUCTION_NAMES, texts), more)
 
 
 class _Cursor:
     """Random access to the pictures of a row; rows in ascending order take one pass through the file."""
 
-    def __init__(self, path: Path, *columns: str | None) -> None:
-        self._path, self._columns = path, [c for c in columns if c]
-        with _open(path) as file:
+    def __init__(self, place: File, *columns: str | None) -> None:
+        self._file, self._columns = place, [c for c in columns if c]
+        with open_parquet(place) as file:
             sizes = (file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))
             self._stops = list(accumulate(sizes))  # end of each row group, in rows
         self._group = -1
         self._start = self._end = 0  # rows of the current batch
-        self._batch: list[list[bytes | None]] = []
+        self._batch: list[list[Picture]] = []
 
-    def pictures(self, row: int) -> list[bytes | None] | None:
+    def pictures(self, row: int) -> list[Picture] | None:
         """Own picture and references; None if the file has no such row."""
         group = bisect_right(self._stops, row)
         if group == len(self._stops):
@@ -208,23 +238,20 @@ class _Cursor:
             self._start, self._end = self._end, self._end + len(self._batch)
         return self._batch[row - self._start]
 
-    def _read(self, group: int) -> Iterator[list[list[bytes | None]]]:
-        with _open(self._path) as file:
+    def _read(self, group: int) -> Iterator[list[list[Picture]]]:
+        with open_parquet(self._file) as file:
             for batch in file.iter_batches(_BATCH, row_groups=[group], columns=self._columns):
                 yield _pictures(batch, *self._columns)
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_parquet(file: File) -> pq.ParquetFile:
+    """Open a file of a source. Errors: `UsageError`."""
     try:
-        return pq.ParquetFile(path)
+        if is_remote(file.uri) and not remote(file.uri):
+            return pq.ParquetFile(open_file(file))
+        return pq.ParquetFile(readable(file.uri))
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"source {path} is not a readable Parquet file: {error}") from error
-
-
-def _first(names: Sequence[str], there: set[str]) -> str | None:
-    """The first of the names that a column has, in any letter case."""
-    lower = {n.lower(): n for n in sorted(there)}
-    return next((lower[n] for n in names if n in lower), None)
+        raise UsageError(f"source {file.uri} is not a readable Parquet file: {error}") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -234,7 +261,7 @@ def _is_text(kind: pa.DataType) -> bool:
     if _is_list(kind):
         return _is_text(kind.value_type) and not _is_list(kind.value_type)
     if pa.types.is_struct(kind):
-        return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in _CAPTION_NAMES)
+        return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in CAPTION_NAMES)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -243,7 +270,7 @@ def _is_word(kind: pa.DataType) -> bool:
     return pa.types.is_boolean(kind) or (_is_text(kind) and not _is_list(kind) and not pa.types.is_struct(kind))
 
 
-def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def text_rows(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Per row, the values of the text columns; `BadInput` in place of one that is not UTF-8."""
     columns = [_values(batch.column(name)) for name in names]
     for row in range(batch.num_rows):
@@ -255,7 +282,7 @@ def _values(column: pa.Array) -> list[Any]:
         values = column.to_pylist()
     except UnicodeDecodeError:
         values = [_value(column, n) for n in range(len(column))]
-    return [next((v[n] for n in _CAPTION_NAMES if v.get(n)), None) if isinstance(v, dict) else v for v in values]
+    return [next((v[n] for n in CAPTION_NAMES if v.get(n)), None) if isinstance(v, dict) else v for v in values]
 
 
 def _value(column: pa.Array, number: int) -> Any:
@@ -263,6 +290,13 @@ def _value(column: pa.Array, number: int) -> Any:
         return column[number].as_py()
     except UnicodeDecodeError as error:
         return BadInput(f"text is not UTF-8: {error.reason} at byte {error.start}")
+
+
+def has_pictures(schema: pa.Schema) -> bool:
+    """Whether a column holds pictures by its name or its form; other bytes may be hashes."""
+    kinds = {f.name: f.type.value_type if _is_list(f.type) else f.type for f in schema}
+    pictures = {name for name, kind in kinds.items() if _is_image(kind)}
+    return first(IMAGE_NAMES, pictures) is not None or any(pa.types.is_struct(kinds[n]) for n in pictures)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -275,7 +309,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
-def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[bytes | None]]:
+def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[Picture]]:
     """Per row, its own picture and its references; a null reference column means no reference, a null in a list one."""
     own = [_content(v) for v in batch.column(image).to_pylist()]
     if references is None:
@@ -287,8 +321,10 @@ def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) 
     return out
 
 
-def _content(value: Any) -> bytes | None:
-    return value["bytes"] if isinstance(value, dict) else value
+def _content(value: Any) -> Picture:
+    if not isinstance(value, dict):
+        return value
+    return value["bytes"] if value["bytes"] is not None else value.get("path")
 
 
 def _fault(size: int) -> str | None:

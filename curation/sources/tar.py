@@ -1,17 +1,24 @@
-"""A WebDataset tar: members that share the name up to the first dot are one sample, image beside .txt or .json."""
+"""A WebDataset tar, compressed or not: members with the same name up to the first dot are one sample.
+
+An image is beside a .txt or .json.
+"""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from itertools import islice
 from typing import Any, BinaryIO
 
 from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation, parsed
+from curation.sources.columns import TEXT_NAMES
+from curation.sources.compressed import open_archive
+from curation.sources.files import File, reason
 from flywheel.core.errors import UsageError
 
 _CAPTION_SUFFIXES = ("json", "txt")  # json first: it can hold more
@@ -19,27 +26,42 @@ _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor cap
 _PICTURE_SUFFIXES = (
     "", "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "heic", "heif", "jxl", "mpo",
 )  # fmt: skip
-_TEXT_NAMES = ("prompt", "text", "txt")  # keys of a .json that downloaders write the caption under
+_HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
 _BLOCK = 512  # bytes: members start at multiples of it
 _MAX_CAPTION = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
 class Tar:
-    """Images of an uncompressed tar, read in place.
+    """Images of a tar: read in place, or from a temporary copy if it is compressed or its server has no ranges.
 
     Links, devices and paths that leave the archive are quarantined, each as an input. A .json member may name other
     members as `references` and `mask`.
     """
 
-    path: Path
+    file: File
     kind: str = "tar"
+    head: bool = False  # only the first members, for a look at it
+    _faults: list[str] = field(default_factory=list, compare=False, repr=False)  # of the compression
+
+    @property
+    def address(self) -> str:
+        """Path or URL of the archive."""
+        return self.file.uri
+
+    def check(self) -> None:
+        """Errors: `UsageError` if it cannot be opened."""
+        try:
+            with self.open():
+                pass
+        except OSError as error:
+            raise UsageError(f"source {self.file.uri} cannot be read: {reason(error)}") from error
 
     def inputs(self) -> list[Input]:
-        """Members in archive order. Errors: `UsageError` for an unreadable, compressed or empty archive."""
+        """Members in archive order. Errors: `UsageError` for an unreadable or empty archive."""
         images, texts, refused = self._listing
         if not images and not refused:
-            raise UsageError(f"source {self.path} holds no images")
+            raise UsageError(f"source {self.file.uri} holds no images")
         rows = [self._annotated(name, image, texts, images) for name, image in images.items()]
         masks = {row.mask for row in rows}
         rows = [row for row in rows if row.uri not in masks]
@@ -57,7 +79,7 @@ class Tar:
         images: dict[str, Input] = {}
         texts: dict[str, dict[str, bytes]] = {}
         refused: list[Input] = []
-        for entry in self._members():
+        for entry in islice(self._members(), HEAD_MEMBERS if self.head else None):
             if isinstance(entry, Input):
                 refused.append(entry)
             elif isinstance(entry, tuple):
@@ -80,7 +102,7 @@ class Tar:
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each member's bytes by its offset."""
-        with open(self.path, "rb") as file:
+        with self.open() as file:
             for item in inputs:
                 file.seek(item.position)
                 data = file.read(item.size)
@@ -97,21 +119,27 @@ class Tar:
         Archives that were joined are read on behind the end marker of the first.
         """
         try:
-            with tarfile.open(self.path, "r:", ignore_zeros=True) as archive, open(self.path, "rb") as raw:
-                expected = 0
+            with (
+                self.open() as file,
+                self.open() as raw,
+                tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive,
+            ):
+                whole, expected = raw.seek(0, os.SEEK_END), 0
                 while True:
                     try:
                         member = archive.next()
                     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-                        yield self._refused("", f"the archive is damaged after its last readable member: {error}")
+                        why = "; ".join([str(error), *self._faults])
+                        yield self._refused("", f"the archive is damaged after its last readable member: {why}")
                         return
-                    end = self.path.stat().st_size if member is None else member.offset
+                    end = whole if member is None else member.offset
                     lost = _content_between(raw, expected, end)
                     if lost and member is None and not expected:
-                        raise UsageError(f"source {self.path} is not a readable uncompressed tar: no member was found")
+                        raise UsageError(f"source {self.file.uri} is not a readable tar: no member was found")
                     if lost:
                         yield self._refused("", f"{lost} bytes at offset {expected} are not a readable member")
                     if member is None:
+                        yield from (self._refused("", fault) for fault in self._faults)
                         return
                     if member.size < 0:
                         yield self._refused(_shown(member.name), "the member's header has a negative size")
@@ -120,7 +148,7 @@ class Tar:
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
         except (tarfile.TarError, OSError) as error:
-            raise UsageError(f"source {self.path} is not a readable uncompressed tar: {error}") from error
+            raise UsageError(f"source {self.file.uri} is not a readable tar: {error}") from error
 
     def _entry(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo
@@ -143,7 +171,7 @@ class Tar:
         if suffix in _LABEL_SUFFIXES:
             return None
         if suffix not in _CAPTION_SUFFIXES:
-            return member if suffix.rpartition(".")[2] in _PICTURE_SUFFIXES else None
+            return member if self.reads(suffix) else None
         if member.size > _MAX_CAPTION:
             return self._refused(name, f"caption member of {member.size} bytes is over {_MAX_CAPTION}")
         file = archive.extractfile(member)
@@ -151,7 +179,7 @@ class Tar:
 
     def _image(self, member: tarfile.TarInfo) -> Input:
         fault = f"too large: {member.size} bytes is over {MAX_BYTES}" if member.size > MAX_BYTES else None
-        return Input(self._uri(member.name), member.size, self.path.stat().st_mtime_ns, member.offset_data, fault=fault)
+        return Input(self._uri(member.name), member.size, self.file.mtime_ns, member.offset_data, fault=fault)
 
     def _annotated(
         self, name: str, image: Input, texts: dict[str, dict[str, bytes]], images: dict[str, Input]
@@ -177,11 +205,20 @@ class Tar:
             rights=note.rights,
         )
 
+    def open(self) -> BinaryIO:
+        """The archive, uncompressed. Errors: `OSError`."""
+        return open_archive(self.file, self._faults, _HEAD_BYTES if self.head else None)
+
+    @staticmethod
+    def reads(suffix: str) -> bool:
+        """Whether members with this suffix are pictures or captions."""
+        return suffix in _CAPTION_SUFFIXES or suffix.rpartition(".")[2] in _PICTURE_SUFFIXES
+
     def _uri(self, name: str) -> str:
-        return f"{self.path}::{name}"
+        return f"{self.file.uri}::{name}"
 
     def _refused(self, name: str, reason: str) -> Input:
-        return Input(self._uri(name), mtime_ns=self.path.stat().st_mtime_ns, fault=reason)
+        return Input(self._uri(name), mtime_ns=self.file.mtime_ns, fault=reason)
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -195,7 +232,7 @@ def _annotation(members: dict[str, bytes]) -> Annotation:
     """The annotation of a sample's caption members; a .json that holds no text leaves the caption to the .txt."""
     row = _row(members)
     if not row.get("caption") and not row.get("captions"):
-        text = next((row[name] for name in _TEXT_NAMES if isinstance(row.get(name), str)), None)
+        text = next((row[name] for name in TEXT_NAMES if isinstance(row.get(name), str)), None)
         if text is None and "txt" in members:
             text = members["txt"].decode("utf-8-sig").strip()
         if text is not None:

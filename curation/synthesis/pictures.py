@@ -32,11 +32,11 @@ class Picture:
 
 def in_folder(folder: Path, captions: Path | None = None) -> list[Picture]:
     """Readable files of a folder in path order. Errors: `UsageError`, as for a source."""
-    from curation.sources.folder import Folder
+    from curation.sources.folder import folder_at
 
     if not folder.is_dir():
         raise UsageError(f"--photos {folder} is not a folder: pass a folder of photographs")
-    listed = Folder(folder.absolute(), captions).inputs()
+    listed = folder_at(folder, captions).inputs()
     return [Picture(i.uri, None, i.caption) for i in listed if i.fault is None and not i.references]
 
 

@@ -1,4 +1,4 @@
-"""The verb that shows what the engine sees in one file."""
+"""The verb that shows what the engine sees in one file, or in a source."""
 
 from __future__ import annotations
 
@@ -11,24 +11,39 @@ from typing import Annotated, Any
 import typer
 
 from flywheel.cli.console import out
-from flywheel.cli.options import JsonOption
+from flywheel.cli.options import CaptionsOption, JsonOption
 from flywheel.core.errors import UsageError
 
 app = typer.Typer()
 
 
-@app.command(epilog='Example: flywheel inspect photo.tif --pixels seen.png --caption "a red boat"')
+@app.command(epilog="Example: flywheel inspect s3://bucket/laion/ --rows 5")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Image file.")],
+    source: Annotated[str, typer.Argument(help="Image file, or a source as for `curate --source`.")],
     pixels: Annotated[Path | None, typer.Option(help="Write the decoded picture to this PNG file.")] = None,
     caption: Annotated[str | None, typer.Option(help="Also show what the text rules make of this caption.")] = None,
+    captions: CaptionsOption = None,
+    rows: Annotated[int, typer.Option(min=0, help="First rows of each kind to show, of a source.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how an image file is read: format, size, orientation, depth, transparency, profile, frames and damage.
+    """Show how an image file is read, or what a source would bring in. Changes nothing.
 
-    Scorers, evaluation and training see the picture that --pixels writes: upright, 8-bit sRGB, transparency on white.
-    Exit code 2 if the file is refused or damaged.
+    Of an image file: format, size, orientation, depth, transparency, profile, frames and damage. Scorers, evaluation
+    and training see the picture that --pixels writes: upright, 8-bit sRGB, transparency on white. Exit code 2 if the
+    file is refused or damaged.
+
+    Of a source, within seconds: its files by kind, the columns that are read and why, counts, the first rows, and what
+    is not understood.
     """
+    from curation.sources.survey import is_picture
+
+    if pixels or caption is not None or is_picture(source):
+        _inspect_picture(Path(source), pixels, caption, as_json=as_json)
+    else:
+        _inspect_source(source, captions, rows, as_json=as_json)
+
+
+def _inspect_picture(file: Path, pixels: Path | None, caption: str | None, *, as_json: bool) -> None:
     from flywheel.core.image import BadImage, decode, describe
 
     try:
@@ -46,6 +61,41 @@ def inspect(
     _print({"file": str(file), **answer}, as_json=as_json)
     if answer["damage"]:
         raise typer.Exit(2)
+
+
+def _inspect_source(source: str, captions: Path | None, rows: int, *, as_json: bool) -> None:
+    from curation.sources.survey import shortened, survey
+
+    found = survey(source, captions, rows=rows)
+    if as_json:
+        out(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    found = shortened(found)
+    out(f"{found.address}: {'' if found.whole else 'at least '}{found.files} files, {_size(found.bytes)}")
+    for part in found.parts:
+        counted = f"{'at least ' if part.at_least else ''}{part.rows} rows"
+        out(f"\n{part.kind}: {part.files} files, {_size(part.bytes)}, {counted}")
+        if part.notes:
+            out(f"  {part.notes}")
+        for role, name, why in part.columns:
+            out(f"  {role}: column {name!r}, {why}")
+        if part.ignored:
+            out(f"  not read: {', '.join(part.ignored)}")
+        for row in part.first:
+            out("  " + "  ".join(f"{name}={value}" for name, value in row.items()))
+    for title, entries in (("not understood", found.not_understood), ("left out", found.left_out)):
+        if entries:
+            out(f"\n{title}:")
+        for name, why in entries:
+            out(f"  {name}: {why}" if why else f"  {name}")
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    value, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}" if units[0] != "bytes" else f"{count} bytes"
 
 
 def _write(picture: Any, path: Path) -> None:

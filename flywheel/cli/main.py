@@ -16,6 +16,7 @@ from flywheel.cli import (
     curation,
     enhancer,
     exports,
+    fetch,
     inspect,
     models,
     operations,
@@ -70,8 +71,8 @@ def everywhere(
 
 
 for verbs in (
-    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, exports, models, training, rl),
-    *(weights, operations),
+    *(runs, curation, inspect, fetch, streams, signals, review, rounds, enhancer, analysts, exports, models, training),
+    *(rl, weights, operations),
 ):
     app.add_typer(verbs.app)
 

@@ -17,6 +17,7 @@ from flywheel.cli.options import (
     JsonOption,
     PolicyOption,
     PresetOption,
+    SourceOption,
     WorkersOption,
     WorkspaceOption,
 )
@@ -73,7 +74,7 @@ def unlock(
 
 @app.command(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
 def serve(
-    source: Annotated[Path, typer.Option(help="Folder, .tar or .parquet file that receives new images.")],
+    source: SourceOption,
     workspace: WorkspaceOption,
     captions: CaptionsOption = None,
     policy: PolicyOption = None,
@@ -91,13 +92,12 @@ def serve(
     Every schedule is a cron expression; an empty one turns its flow off.
     """
     from flows.deployments import serve as serve_flows
-    from flywheel.rounds.job import Job
+    from flywheel.cli.runs import job_of
     from flywheel.rounds.run import validate
 
-    root = str(Workspace(workspace).root)
-    listed = str(captions.resolve()) if captions else None
-    job = Job(root, str(source.resolve()), listed, policy, preset, workers=workers)
+    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
     validate(job)
+    root = job.workspace
     schedules = {"curate": curate, "collect-signals": collect, "route": route, "round": round_, "review": review}
     schedules |= {"maintenance": maintenance}
     active = {name: cron for name, cron in schedules.items() if cron}

@@ -14,7 +14,14 @@ WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder or s3://bucket/prefix for all data and results.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-SourceOption = Annotated[Path, typer.Option(help="Folder of images, WebDataset .tar, or Parquet with embedded images.")]
+SourceOption = Annotated[
+    list[str],
+    typer.Option(
+        help="Folder, file or glob of images, tars, Parquet, zips or URL lists; also s3://, gs://, az://, hf://, https://"
+        " or datasets:OWNER/NAME. Repeatable."
+    ),
+]
+RetryOption = Annotated[bool, typer.Option("--retry", help="Also fetch URLs of lists again that failed before.")]
 CaptionsOption = Annotated[Path | None, typer.Option(help="JSON Lines file: file, caption, and references for edits.")]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Run until this many rounds are finished.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from flywheel.cli.options import (
     PolicyOption,
     PrefectOption,
     PresetOption,
+    RetryOption,
     RoundsOption,
     SeedOption,
     SourceOption,
@@ -75,6 +77,7 @@ def run(
     seed: SeedOption = 0,
     workers: WorkersOption = 2,
     auto_approve: ApproveOption = False,
+    retry: RetryOption = False,
     wait: WaitOption = True,
     prefect: PrefectOption = True,
     as_json: JsonOption = False,
@@ -83,7 +86,7 @@ def run(
 
     Run the same command again to resume after a crash. Ask for more --rounds to continue, with new data or without.
     """
-    settings = {"policy": policy, "preset": preset, "seed": seed, "workers": workers}
+    settings = {"policy": policy, "preset": preset, "seed": seed, "workers": workers, "retry": retry}
     job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **settings)
     run_job(job, prefect=prefect, wait=wait, as_json=as_json)
 
@@ -96,6 +99,7 @@ def curate(
     policy: PolicyOption = None,
     preset: PresetOption = "tiny",
     workers: WorkersOption = 2,
+    retry: RetryOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be read, scored and written, with time and cost.")
     ] = False,
@@ -117,7 +121,7 @@ def curate(
     if dry_run:
         print_estimate(workspace, source, captions, policy, preset, workers, price, as_json)
         return
-    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
+    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers, retry=retry)
     validate(job)
     curated = curate_job(job, progress=Progress())
     if as_json:
@@ -129,7 +133,7 @@ def curate(
 
 def print_estimate(
     workspace: Path,
-    source: Path,
+    sources: Sequence[str],
     captions: Path | None,
     policy: str | None,
     preset: str,
@@ -147,7 +151,7 @@ def print_estimate(
     there = (located(workspace) / "workspace.json").exists()
     opened = Workspace(workspace, create=False) if there else None
     rules = load_policy(policy or load_preset(preset).policy)
-    found = estimate(opened, source, captions, rules, workers=workers)
+    found = estimate(opened, sources, captions, rules, workers=workers)
     cost = None if price is None else round(price * found.cpu_seconds / 3600, 2)
     if as_json:
         out(json.dumps(asdict(found) | {"cost": cost}, ensure_ascii=False))
@@ -168,16 +172,19 @@ def print_estimate(
         say(f"{found.uncaptioned} pictures have no caption: they are curated; `flywheel caption` writes captions")
 
 
-def job_of(workspace: Path, source: Path, captions: Path | None, **settings: Any) -> Job:
+def job_of(workspace: Path, sources: Sequence[str], captions: Path | None, **settings: Any) -> Job:
     """The job, with absolute paths. Errors: `UsageError` for missing inputs."""
+    from curation.sources.files import absolute, missing
     from flywheel.rounds.job import Job
 
-    if not source.exists():
-        raise UsageError(f"--source {source} does not exist: pass a folder of images, a .tar or a .parquet file")
+    for source in sources:
+        if missing(source):
+            raise UsageError(f"--source {source} does not exist: pass a file, a folder, a glob or a URL")
     if captions and not captions.is_file():
         raise UsageError(f"--captions {captions} is not a file: pass a JSON Lines file")
-    paths = str(source.resolve()), str(captions.resolve()) if captions else None
-    return Job(str(Workspace(workspace).root), *paths, **settings)
+    places = tuple(map(absolute, sources))
+    listed = str(captions.resolve()) if captions else None
+    return Job(str(Workspace(workspace).root), places[0] if len(places) == 1 else places, listed, **settings)
 
 
 def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> None:

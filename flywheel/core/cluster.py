@@ -16,7 +16,7 @@ from typing import Any
 
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.local_workers import LocalWorkers
+from flywheel.core.local_workers import LocalWorkers, shared_object
 
 _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and training workers import
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
@@ -153,6 +153,22 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
             yield index, error
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, UsageError) else error.as_instanceof_cause() from None
+
+
+@contextmanager
+def shared(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """`kind(*arguments)` for all tasks of a `cluster` to call: give what it yields to them as an argument.
+
+    It is an actor of Ray, whose methods are called by `method.remote(…)`; or, where local processes take Ray's place,
+    an object whose methods are called as usual.
+    """
+    if _local is not None:
+        with shared_object(kind, *arguments) as proxy:
+            yield proxy
+        return
+    import ray
+
+    yield ray.remote(num_cpus=0)(kind).remote(*arguments)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

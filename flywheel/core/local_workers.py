@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.managers import BaseManager
 from typing import Any
 
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
@@ -52,6 +54,28 @@ class LocalWorkers:
         """End the processes."""
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
+
+
+class _Shared(BaseManager):
+    """A process with one object that all workers call."""
+
+
+def _make(kind: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return kind(*arguments)
+
+
+_Shared.register("make", _make)
+
+
+@contextmanager
+def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """`kind(*arguments)` in a process of its own: what it yields can be an argument of calls, and has its methods."""
+    manager = _Shared(ctx=get_context("spawn"))
+    manager.start(initializer=_begin)
+    try:
+        yield manager.make(kind, arguments)  # type: ignore[attr-defined]
+    finally:
+        manager.shutdown()
 
 
 def _pool() -> ProcessPoolExecutor:

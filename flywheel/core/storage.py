@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from flywheel.core.errors import UsageError
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _SCHEME = "s3://"
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
 _FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
@@ -45,6 +48,24 @@ def located(address: str | os.PathLike[str]) -> Path:
 def remote(path: Path | str) -> TypeGuard[RemotePath]:
     """True for a path on object storage, which `located` returns as a `UPath`."""
     return str(path).startswith(_SCHEME)
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address (path, s3://, gs://, az://, hf://, http(s)://, …), and the path in it.
+
+    Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme, or
+    one whose package is not installed.
+    """
+    from fsspec.core import url_to_fs
+
+    scheme = address.partition("://")[0] if "://" in address else ""
+    options = _options() if scheme == "s3" else {}
+    try:
+        return url_to_fs(address, **options)
+    except (ImportError, ValueError) as error:
+        package = _PACKAGES.get(scheme)
+        advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
+        raise UsageError(f"{address} cannot be opened: {advice} ({error})") from error
 
 
 def interrupted(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from curation.sources.urls import Fetching
 from flywheel.core.config import Lines, read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import names
@@ -188,6 +189,7 @@ class Preset:
     enhancer: Enhancer
     distil: Distil
     gate: Gate
+    fetch: Fetching = Fetching()
 
 
 _ALONE = {"policy": str, "threads": int}
@@ -209,6 +211,7 @@ _SECTIONS = {
     "enhancer": Enhancer,
     "distil": Distil,
     "gate": Gate,
+    "fetch": Fetching,
 }
 
 

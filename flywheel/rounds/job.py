@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of a run; all paths absolute.
+    """The arguments of a run; all paths absolute. source: one or several paths, globs or URLs.
 
     >>> import flywheel as fw
     >>> fw.Job(workspace="/data/w", source="/data/photos").rounds
@@ -15,7 +15,7 @@ class Job:
     """
 
     workspace: str
-    source: str
+    source: str | tuple[str, ...]
     captions: str | None = None
     policy: str | None = None  # None: the policy of the preset
     preset: str = "tiny"
@@ -23,3 +23,13 @@ class Job:
     rounds: int = 2
     workers: int = 2
     auto_approve: bool = False  # accept all samples without review, recorded as such; a preset can also ask for it
+    retry: bool = False  # ask again for the URLs of lists that failed before
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str):
+            object.__setattr__(self, "source", tuple(self.source))  # JSON has only lists
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source."""
+        return (self.source,) if isinstance(self.source, str) else self.source

@@ -21,13 +21,25 @@ if TYPE_CHECKING:
 
 
 def ingest(run: Context) -> None:
-    """Read new inputs of the source into the pool."""
+    """Read new inputs of the sources into the pool; URLs of lists are fetched first."""
     from curation.sources.ingest import ingest as ingest_source
 
     require_finished(run.workspace)
-    captions = Path(run.job.captions) if run.job.captions else None
-    inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
-    run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
+    job = run.job
+    captions = Path(job.captions) if job.captions else None
+    for source in job.sources:
+        inputs = ingest_source(
+            run.workspace,
+            source,
+            captions,
+            progress=run.progress,
+            fetching=run.preset.fetch,
+            retry=job.retry,
+            workers=job.workers,
+        )
+        place = f"{source}: " if len(job.sources) > 1 else ""
+        counts = f"{inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined"
+        run.progress.say(f"{place}{inputs.found} inputs: {counts}")
 
 
 def score(run: Context, stack: ExitStack) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
+from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress, plain_step
@@ -177,7 +178,10 @@ def validate(job: Job) -> None:
 
     preset = load_preset(job.preset)
     load_policy(job.policy or preset.policy)
-    open_source(Path(job.source), Path(job.captions) if job.captions else None).inputs()
+    if job.captions and len(job.sources) > 1:
+        raise UsageError("--captions is for one source: put captions.jsonl into each folder instead")
+    for source in job.sources:
+        open_source(source, Path(job.captions) if job.captions else None).check()
 
 
 def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
@@ -242,10 +246,10 @@ def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
 
 def marker(job: Job) -> Path:
     """Path of the file that exists once this job is finished on exactly these input files."""
-    source = Path(job.source)
-    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
-    captions = [Path(job.captions)] if job.captions else []
-    listing = [(str(p), s.st_size, s.st_mtime_ns) for p in [*files, *captions] if (s := p.stat())]
+    from curation.sources.mix import listed
+
+    given = [*job.sources, *([job.captions] if job.captions else [])]
+    listing = [(f.uri, f.size, f.mtime_ns) for place in given for f in listed(place)]
     policy = Path(job.policy).read_text("utf-8") if job.policy and Path(job.policy).is_file() else job.policy
     preset = asdict(load_preset(job.preset))
     key = digest(listing, policy, preset, job.seed, job.rounds)
@@ -255,7 +259,7 @@ def marker(job: Job) -> Path:
 def finished(job: Job) -> Summary | None:
     """The summary of a finished job, without starting anything; None if there is work to do."""
     began = time.monotonic()
-    if not (located(job.workspace) / "workspace.json").exists() or not Path(job.source).exists():
+    if not (located(job.workspace) / "workspace.json").exists() or job.retry:
         return None
     return summarise(Workspace(job.workspace), time.monotonic() - began) if marker(job).exists() else None
 

@@ -15,7 +15,7 @@ from tests.curation.corpus import textures, write_folder
 def test_missing_and_empty_sources(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"x")
-    for path, message in (("nowhere", "does not exist"), ("empty", "holds no files"), ("a.zip", "neither a folder")):
+    for path, message in (("nowhere", "does not exist"), ("empty", "holds no files"), ("a.zip", "not a readable zip")):
         with pytest.raises(UsageError, match=message):
             ingest(workspace, tmp_path / path)
     with pytest.raises(UsageError, match="captions file .* does not exist"):

@@ -1,4 +1,4 @@
-"""`flywheel inspect`: what the engine sees in one file."""
+"""`flywheel inspect`: what the engine sees in one file, and in a source."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from flywheel.cli.main import app
 from flywheel.core.image import decode
+from tests.curation.sources.kinds import write_kinds
 from tests.flywheel.cli.command import wrong
 from tests.flywheel.core.pictures import SIZE, exif, saved, scene
 
@@ -56,7 +57,35 @@ def test_damaged_and_refused_files_end_with_exit_code_2(tmp_path: Path):
 
 
 def test_a_file_that_is_missing_and_a_place_that_cannot_be_written(tmp_path: Path):
-    assert "cannot be read" in wrong("inspect", tmp_path / "none.png")
+    assert "does not exist: pass a file" in wrong("inspect", tmp_path / "none.png")
+    assert "cannot be read" in wrong("inspect", tmp_path / "none.png", "--pixels", tmp_path / "b.png")
     file = tmp_path / "a.png"
     file.write_bytes(saved(scene(), "PNG"))
     assert "cannot be written" in wrong("inspect", file, "--pixels", tmp_path / "nowhere" / "b.png")
+
+
+def test_a_source(tmp_path: Path):
+    """Kinds, columns with the reason, counts, first rows, and what is not understood; for people and as JSON."""
+    write_kinds(tmp_path / "in")
+    (tmp_path / "in" / "notes.xyz").write_text("not a picture")
+    answer = ask(tmp_path / "in", "--json")
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    parts = {p["kind"]: p for p in found["parts"]}
+    assert set(parts) == {"folder", "tar", "parquet", "zip"} and found["whole"] is True
+    assert parts["parquet"]["rows"] == 12 and ["image", "image", "by its name"] in parts["parquet"]["columns"]
+    assert parts["parquet"]["first"][0]["picture"].startswith("PNG 48x40")
+    assert any(name == "tars/00000.parquet" for name, _ in found["left_out"])
+    plain = ask(tmp_path / "in", "--rows", 1).stdout
+    assert "parquet: 4 files" in plain and "image: column 'image', by its name" in plain and "left out:" in plain
+    assert plain.count("picture=") == 4
+    urls = tmp_path / "list.csv"
+    urls.write_text("URL,TEXT,sim\nhttp://h.org/a,x,1\n")
+    plain = ask(urls).stdout
+    assert "url: column 'URL', by its name" in plain and "not read: sim" in plain and "h.org (1)" in plain
+    assert "holds no files" in wrong("inspect", make(tmp_path / "empty"))
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

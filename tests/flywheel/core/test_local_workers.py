@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flywheel.core.local_workers import LocalWorkers
+from flywheel.core.local_workers import LocalWorkers, shared_object
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -49,6 +49,25 @@ def test_each_call_has_its_result_and_an_error_is_raised(workers: LocalWorkers):
     with pytest.raises(ValueError, match="three"):
         list(workers.run_all(doubled, [(3,)]))
     assert list(workers.run_all(os.getenv, [("OMP_NUM_THREADS",)])) == [(0, "1")]
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def add(self, n: int) -> int:
+        self.count += n
+        return self.count
+
+
+def added(counter: Counter, n: int) -> int:
+    return counter.add(n)
+
+
+def test_workers_share_an_object(workers: LocalWorkers):
+    with shared_object(Counter, 10) as counter:
+        dict(workers.run_all(added, [(counter, n) for n in range(5)]))
+        assert counter.add(0) == 20
 
 
 def test_a_process_that_dies_costs_its_own_call_after_a_second_try(workers: LocalWorkers, tmp_path: Path):

@@ -1,0 +1,49 @@
+"""Temporary local copies of files that cannot be read in place; only the latest few are kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flywheel.core.files import digest
+
+if TYPE_CHECKING:
+    from curation.sources.files import File
+
+_SPOOLED = 2  # copies that are kept
+NOTE = ".note"  # suffix of what the writer of a copy has to say about it
+
+
+def spooled(file: File, form: str, write: Callable[[Path], object]) -> Path:
+    """What `write` writes to the path it is given: made once per form and version of a file."""
+    return _spool().place(digest(form, file.uri, file.size, file.mtime_ns), write)
+
+
+class _Spool:
+    """A temporary folder of the latest few copies."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="flywheel-source-")
+        self._kept: list[Path] = []
+
+    def place(self, key: str, write: Callable[[Path], object]) -> Path:
+        """Path of a copy, which is written if it is not there; the oldest make room for it."""
+        place = Path(self._folder.name, key)
+        if place not in self._kept:
+            part = place.with_suffix(".part")
+            write(part)
+            os.replace(part, place)
+            for old in self._kept[: len(self._kept) - _SPOOLED + 1]:
+                old.unlink(missing_ok=True)  # a reader that has it open keeps it
+                old.with_suffix(NOTE).unlink(missing_ok=True)
+            self._kept = [*self._kept[-_SPOOLED + 1 :], place]
+        return place
+
+
+@lru_cache(maxsize=1)
+def _spool() -> _Spool:
+    return _Spool()

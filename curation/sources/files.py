@@ -1,0 +1,382 @@
+"""Files of a source: found by path, glob or prefix, on this machine or at any address that fsspec opens."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from curation.sources import MAX_BYTES, BadInput
+from curation.sources.copies import spooled
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import file_system
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])")  # one slash: `Path` collapsed it
+HUB = "datasets:"  # before the id of a data set on the Hugging Face hub
+_MAGIC = re.compile(r"[*?\[]")
+_TAGS = ("ETag", "etag", "oid", "blob_id", "Content-MD5", "content_md5", "md5Hash", "crc32c")
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "Last-Modified", "created")
+_TOGETHER = 32  # remote files that are read at once
+_TOGETHER_BYTES = 64 * 1024 * 1024
+_PAGE = 1000  # objects that S3 lists at once
+_ATTEMPTS = 4  # of a request to a remote file system
+_BLOCK = 1024 * 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a source, as it was listed.
+
+    name: path below the source, with slashes. mtime_ns: time of the last change; of a remote file, a number made from
+    its tag or time, which changes with its content. size: bytes; 0 where the server does not say.
+    """
+
+    uri: str
+    name: str
+    size: int = 0
+    mtime_ns: int = 0
+    fault: str | None = None
+
+
+def absolute(address: str | os.PathLike[str]) -> str:
+    """The address as it is recorded: an absolute path, a URL, or the id of a data set."""
+    text = os.fspath(address)
+    if text.startswith(HUB):
+        return text
+    if found := _SCHEME.match(text):
+        return f"{found[1]}://{text[found.end() :]}"
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def is_remote(address: str) -> bool:
+    """True for anything but a path on this machine."""
+    return _SCHEME.match(address) is not None
+
+
+def missing(address: str) -> bool:
+    """True for a path on this machine where nothing is, unless it is a glob."""
+    if address.startswith(HUB) or is_remote(address):
+        return False
+    return not os.path.lexists(absolute(address)) and not _MAGIC.search(address)
+
+
+def find(address: str, most: int | None = None) -> Iterator[File]:
+    """The files at an absolute address, in order: a file, all files below a folder or prefix, or those of a glob.
+
+    Hidden files (name starts with a dot) are left out. most: about how many are wanted; S3 is not asked for all then.
+    Errors: `UsageError` if there is nothing, or it cannot be read.
+    """
+    yield from _find_remote(address, most) if is_remote(address) else _find_local(address)
+
+
+def state(uri: str) -> File:
+    """One file as it is now; its fault says why it cannot be read."""
+    name = uri.rpartition("/")[2]
+    try:
+        if not is_remote(uri):
+            return _stated(uri, name, os.stat(uri))
+        system, path = file_system(uri)
+        return _informed(uri, name, asked(lambda: system.info(path)))
+    except OSError as error:
+        return File(uri, name, fault=f"unreadable: {error.strerror or error}")
+
+
+def open_file(file: File) -> BinaryIO:
+    """Open a file for random access; one that its server cannot read in parts is copied first. Errors: `OSError`."""
+    if not is_remote(file.uri):
+        return open(file.uri, "rb")
+    system, path = file_system(file.uri)
+    if file.uri.startswith("http") and not asked(lambda: system.info(path)).get("partial"):
+        return open(copied(file), "rb")
+    return asked(lambda: system.open(path, "rb"))
+
+
+def read(files: Sequence[File]) -> Iterator[bytes | BadInput]:
+    """The bytes of each file in order, or why there are none; remote ones are read several at a time.
+
+    Errors: `UsageError` if a server does not answer: the files are not to blame.
+    """
+    for remote, group in groupby(files, lambda f: is_remote(f.uri)):
+        if remote:
+            for part in _parts(list(group)):
+                yield from _read_remote(part)
+        else:
+            yield from map(_read_local, group)
+
+
+def copied(file: File) -> Path:
+    """A local copy of a remote file, kept until others replace it. Errors: `OSError`."""
+    system, path = file_system(file.uri)
+    options = {"block_size": 0} if file.uri.startswith("http") else {}  # of HTTP, 0 asks for a plain stream
+
+    def write(place: Path) -> None:
+        with open(place, "wb") as out, system.open(path, "rb", **options) as source:
+            while block := source.read(_BLOCK):
+                out.write(block)
+
+    return spooled(file, "copy", lambda place: asked(lambda: write(place)))
+
+
+def reason(error: BaseException) -> str:
+    """An error of a file system in a few words."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0][:300]
+
+
+def asked(request: Callable[[], T]) -> T:
+    """The answer of a remote file system; a request that fails is repeated unless the file is missing or forbidden.
+
+    Errors: `OSError` for the file; `UsageError` where the server is to blame.
+    """
+    from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+
+    final = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError, UsageError)
+    retrying = Retrying(
+        retry=retry_if_not_exception_type(final),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        reraise=True,
+    )
+    try:
+        return retrying(_translated, request)
+    except final:
+        raise
+    except Exception as error:  # each file system raises errors of its own
+        raise UsageError(
+            f"the source's server does not answer as it should: run again, finished work is kept ({reason(error)})"
+        ) from error
+
+
+def _translated(request: Callable[[], T]) -> T:
+    """Call; refusals by status become `OSError`."""
+    try:
+        return request()
+    except Exception as error:
+        status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise PermissionError(f"the server refuses access ({status})") from error
+        if status in (404, 410):
+            raise FileNotFoundError(f"not found ({status})") from error
+        raise
+
+
+# Local ---------------------------------------------------------------------------------------------------------------
+def _find_local(path: str) -> Iterator[File]:
+    if os.path.isdir(path):
+        yield from _walk(path, "")
+    elif os.path.lexists(path):
+        yield _named(path, os.path.basename(path))
+    elif _MAGIC.search(path):
+        yield from _find_glob(path)
+    else:
+        raise UsageError(f"source {path} does not exist: pass a file, a folder, a glob or an address")
+
+
+def _find_glob(pattern: str) -> Iterator[File]:
+    root = _fixed(pattern)
+    seen = False
+    for path in sorted(glob.iglob(pattern, recursive=True), key=os.fsencode):
+        name = os.path.relpath(path, root)
+        if os.path.isdir(path):
+            if "**" not in pattern:  # otherwise the pattern lists what is below by itself
+                yield from _walk(path, name + "/")
+                seen = True
+        else:
+            yield _named(path, name)
+            seen = True
+    if not seen:
+        raise UsageError(f"source {pattern}: no file matches")
+
+
+def _fixed(pattern: str) -> str:
+    """The folder before the first part with a wildcard."""
+    parts = pattern.split("/")
+    first = next(n for n, part in enumerate(parts) if _MAGIC.search(part))
+    return "/".join(parts[:first]) or "/"
+
+
+def _walk(folder: str, below: str) -> Iterator[File]:
+    """Every file below a folder, in path order, however deep."""
+    waiting: list[tuple[os.DirEntry[str] | Path, str]] = [(Path(folder), below)]
+    while waiting:
+        entry, name = waiting.pop()
+        if isinstance(entry, Path) or entry.is_dir(follow_symlinks=False):
+            prefix = name if isinstance(entry, Path) else name + "/"
+            try:
+                inside = sorted(os.scandir(entry), key=lambda e: os.fsencode(e.name), reverse=True)
+            except OSError as error:
+                yield File(os.fspath(entry), name.rstrip("/"), fault=f"unreadable folder: {error.strerror}")
+            else:
+                waiting += [(e, prefix + e.name) for e in inside if not e.name.startswith(".")]
+        else:
+            yield _named(entry.path, name)
+
+
+def _named(path: str, name: str) -> File:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        uri, name = (os.fsencode(p).decode("utf-8", "backslashreplace") for p in (path, name))
+        return File(uri, name, fault="file name is not UTF-8: rename it")
+    try:
+        return _stated(path, name, os.stat(path))
+    except OSError as error:
+        return File(path, name, fault=f"unreadable: {error.strerror}")
+
+
+def _stated(path: str, name: str, found: os.stat_result) -> File:
+    fault = None
+    if stat.S_ISDIR(found.st_mode):
+        fault = "link to a folder: not followed"
+    elif not stat.S_ISREG(found.st_mode):
+        fault = "not a regular file"
+    return File(path, name, found.st_size, found.st_mtime_ns, fault)
+
+
+def _read_local(item: File) -> bytes | BadInput:
+    try:
+        with open(item.uri, "rb") as file:
+            now = os.fstat(file.fileno())
+            if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
+                return BadInput("changed while it was being ingested: ingest the source again")
+            return file.read()
+    except OSError as error:
+        return BadInput(f"unreadable: {error.strerror}")
+
+
+# Remote --------------------------------------------------------------------------------------------------------------
+def _find_remote(address: str, most: int | None) -> Iterator[File]:
+    system, path = file_system(address)
+    system.invalidate_cache()
+    try:
+        found, root = asked(lambda: _listing(system, path, most))
+    except OSError as error:
+        raise UsageError(f"source {address} cannot be read: {reason(error)}") from error
+    if not found:
+        raise UsageError(f"source {address} holds no files")
+    scheme = address.partition("://")[0]
+    for place, info in sorted(found.items()):
+        name = unquote(place[len(root) :]) if scheme.startswith("http") else place[len(root) :]
+        name = name.lstrip("/") or _last(place)
+        if not any(part.startswith(".") for part in name.split("/")):
+            yield _informed(place if "://" in place else f"{scheme}://{place.lstrip('/')}", name, info)
+
+
+def _listing(system: Any, path: str, most: int | None) -> tuple[dict[str, Mapping[str, Any]], str]:
+    """Path → what the file system says of each file, and the part of their paths that is not their name."""
+    if _MAGIC.search(path.partition("?")[0] if path.startswith("http") else path):
+        found = system.glob(path, detail=True)
+        folders = [p for p, info in found.items() if info["type"] == "directory" and "**" not in path]
+        files = {p: info for p, info in found.items() if info["type"] == "file"}
+        for folder in folders:
+            files |= system.find(folder, detail=True)
+        return {p: files[p] for p in _real(files)}, _fixed(path)
+    info = system.info(path)
+    if path.startswith("http") and info["type"] == "directory":  # an index says neither sizes nor versions
+        places = [p for p in _real(system.find(path)) if p.startswith(path)]
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            return dict(zip(places, pool.map(system.info, places))), path.rstrip("/")
+    if info["type"] == "file" and not path.endswith("/"):
+        return {path: info}, path
+    found = _some(system, path, most) if most and hasattr(system, "call_s3") else system.find(path, detail=True)
+    return {p: found[p] for p in _real(found)}, path.rstrip("/")
+
+
+def _some(system: Any, path: str, most: int) -> dict[str, Mapping[str, Any]]:
+    """The first objects below a prefix of S3: a whole listing takes a request per thousand."""
+    bucket, _, prefix = path.partition("/")
+    found: dict[str, Mapping[str, Any]] = {}
+    more: dict[str, str] = {}
+    while len(found) < most:
+        wanted = {"Prefix": prefix.rstrip("/") + "/" * bool(prefix), "MaxKeys": min(most, _PAGE)}
+        page = system.call_s3("list_objects_v2", Bucket=bucket, **wanted, **more)
+        found |= {f"{bucket}/{o['Key']}": o | {"size": o["Size"]} for o in page.get("Contents", ())}
+        if not page.get("IsTruncated"):
+            break
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+    return found
+
+
+def _real(found: Iterable[str]) -> list[str]:
+    """Without the empty objects that mark folders, and the sort links of an HTML index."""
+    return [p for p in found if not p.endswith("/") and not ("://" in p and urlsplit(p).query)]
+
+
+def _last(place: str) -> str:
+    return unquote(urlsplit(place).path.rpartition("/")[2]) if "://" in place else place.rpartition("/")[2]
+
+
+def _informed(uri: str, name: str, info: Mapping[str, Any]) -> File:
+    return File(uri, name, info.get("size") or 0, _version(info))
+
+
+def _version(info: Mapping[str, Any]) -> int:
+    """A number that changes when the file does; 0 where its server says nothing about it."""
+    if tag := next((str(info[k]) for k in _TAGS if info.get(k)), ""):
+        return int(hashlib.sha256(tag.encode()).hexdigest()[:15], 16)
+    time = next((info[k] for k in _TIMES if info.get(k)), None)
+    if isinstance(time, datetime):
+        return int(time.timestamp() * 1e9)
+    if isinstance(time, int | float):
+        return int(time * 1e9)
+    return int(hashlib.sha256(str(time).encode()).hexdigest()[:15], 16) if time else 0
+
+
+def _parts(files: Sequence[File]) -> Iterator[list[File]]:
+    """Files that are read together: of one file system, few, and not too large."""
+    part: list[File] = []
+    size = 0
+    for file in files:
+        if part and (len(part) == _TOGETHER or size + file.size > _TOGETHER_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(file)
+        size += file.size
+    if part:
+        yield part
+
+
+def _read_remote(files: Sequence[File]) -> Iterator[bytes | BadInput]:
+    system, _ = file_system(files[0].uri)
+    paths = [file_system(f.uri)[1] for f in files]
+    together: dict[str, Any] = {}
+    if system.async_impl and len(paths) > 1 and all(0 < f.size <= MAX_BYTES for f in files):
+        with suppress(Exception):  # each is asked for again below, with its own error
+            together = system.cat(paths, on_error="omit")
+    for file, path in zip(files, paths):
+        content = together.get(path)
+        yield _whole(file, content if isinstance(content, bytes) else _read_one(system, path))
+
+
+def _read_one(system: Any, path: str) -> bytes | BadInput:
+    def limited() -> bytes:
+        with system.open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    try:
+        return asked(limited)
+    except OSError as error:
+        return BadInput(f"unreadable: {reason(error)}")
+
+
+def _whole(file: File, content: bytes | BadInput) -> bytes | BadInput:
+    if isinstance(content, BadInput):
+        return content
+    if len(content) > MAX_BYTES:
+        return BadInput(f"too large: over {MAX_BYTES} bytes")
+    if file.size and len(content) != file.size:
+        return BadInput("changed while it was being ingested: ingest the source again")
+    return content

@@ -1,0 +1,155 @@
+"""Annotations of the files of a folder: side-cars beside a picture, metadata files of image folders, captions JSONL."""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from curation.sources.captions import Annotation, OddLine, annotation, parsed
+from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, REFERENCE_NAMES, TEXT_NAMES
+
+CAPTIONS = "captions.jsonl"
+METADATA = ("metadata.jsonl", "metadata.csv")
+SUFFIXES = (".json", ".txt", ".caption")  # of side-cars; json first: it can hold more
+_MAX_CAPTION = 1024 * 1024  # bytes of a side-car
+_FILE = "file_name"
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What one line of a captions or metadata file says of one file; names are paths below the source."""
+
+    line: int
+    name: str
+    note: Annotation
+
+
+@dataclass(frozen=True)
+class OddNote:
+    """A line of the captions or metadata file with this name that cannot be used."""
+
+    file: str
+    line: OddLine
+
+
+def attached(names: Sequence[str]) -> dict[str, list[str]]:
+    """Name of a picture → names of the side-cars beside it: same name, with another suffix or one more."""
+    texts = {n: suffix for n in names if (suffix := posixpath.splitext(n)[1].lower()) in SUFFIXES}
+    by_stem: dict[str, list[str]] = {}
+    for text in sorted(texts, key=lambda n: SUFFIXES.index(texts[n])):
+        by_stem.setdefault(posixpath.splitext(text)[0], []).append(text)
+    if not by_stem:
+        return {}
+    found = {}
+    for name in names:
+        if name not in texts and (beside := by_stem.get(posixpath.splitext(name)[0], []) + by_stem.get(name, [])):
+            found[name] = beside
+    return found
+
+
+def side_car(contents: Mapping[str, bytes]) -> Annotation:
+    """The annotation in a picture's side-cars, by suffix; a .json that holds no text leaves it to the other.
+
+    Errors: `ValueError`.
+    """
+    for suffix, content in contents.items():
+        if len(content) > _MAX_CAPTION:
+            raise ValueError(f"{suffix} of {len(content)} bytes is over {_MAX_CAPTION}")
+    row = parsed(contents[".json"].decode("utf-8-sig")) if ".json" in contents else {}
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    if not row.get("caption") and not row.get("captions"):
+        text = next((row[name] for name in TEXT_NAMES if isinstance(row.get(name), str)), None)
+        plain = next((contents[s] for s in SUFFIXES[1:] if s in contents), None)
+        if text is None and plain is not None:
+            text = plain.decode("utf-8-sig").strip()
+        if text is not None:
+            row = row | {"caption": text}
+    return annotation(row)
+
+
+def metadata(name: str, content: bytes) -> Iterator[Noted | OddNote]:
+    """Lines of a `metadata.jsonl` or `metadata.csv`, whose file names are relative to its folder.
+
+    A row has `file_name`, or for edit pairs a column such as `edited_image_file_name` beside one such as
+    `original_image_file_name`.
+    """
+    folder = posixpath.dirname(name)
+    for number, row in _table(name, content):
+        if isinstance(row, str):
+            yield OddNote(name, OddLine(number, row))
+            continue
+        try:
+            file, note = _row(row)
+            yield Noted(number, inside(folder, file), renamed(note, lambda n: inside(folder, n)))
+        except ValueError as error:
+            yield OddNote(name, OddLine(number, str(error)))
+
+
+def inside(folder: str, name: str) -> str:
+    """The name below the source of a file that a line in `folder` names."""
+    return posixpath.normpath(posixpath.join(folder, name))
+
+
+def renamed(note: Annotation, rename: Callable[[str], str]) -> Annotation:
+    """The annotation with its references and mask renamed."""
+    return replace(note, references=tuple(map(rename, note.references)), mask=rename(note.mask) if note.mask else "")
+
+
+def alike(name: str) -> str:
+    """Equal for names that differ only in Unicode form and in the direction of slashes."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
+def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(line number, row, or why it cannot be read)."""
+    if name.endswith(".csv"):
+        yield from _csv(content)
+        return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            try:
+                row = parsed(line.decode("utf-8-sig"))
+                yield number, row if isinstance(row, dict) else "not a JSON object"
+            except ValueError as error:
+                yield number, str(error)
+
+
+def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    text = content.decode("utf-8-sig", "surrogateescape")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = iter(reader)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield reader.line_num, f"not a CSV line: {error}"
+            continue
+        if row is None:
+            return
+        if None in row or None in row.values():
+            yield reader.line_num, "has more or fewer fields than the header"
+        else:
+            yield reader.line_num, {k: v for k, v in row.items() if v != ""}
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
+    """(file, annotation) of a metadata row. Errors: `ValueError`."""
+    files = {k.removesuffix(f"_{_FILE}"): v for k, v in row.items() if k.endswith(f"_{_FILE}") and v}
+    file = row.get(_FILE) or next((files[n] for n in IMAGE_NAMES if n in files), None)
+    if not isinstance(file, str) or not file:
+        raise ValueError(f'no "{_FILE}" with a file name')
+    values = dict(row)
+    reference = next((files[n] for n in REFERENCE_NAMES if n in files), None)
+    if reference and "references" not in values:
+        values["references"] = reference if isinstance(reference, list) else [reference]
+    if "caption" not in values and "captions" not in values:
+        names = ("instruction", "edit_instruction", "edit_prompt", *CAPTION_NAMES) if reference else CAPTION_NAMES
+        text = next((row[n] for n in names if isinstance(row.get(n), str)), None)
+        values |= {} if text is None else {"caption": text}
+    return file, annotation(values)

@@ -1,0 +1,277 @@
+"""Lists of URLs: Parquet, CSV, TSV, JSON Lines or plain text, with the column names of the well-known data sets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from curation.sources import BadInput
+from curation.sources.captions import parsed
+from curation.sources.columns import CAPTION_NAMES, first
+from curation.sources.compressed import open_archive
+from curation.sources.files import File
+from curation.sources.rights import NAMES
+from flywheel.core.errors import UsageError
+
+LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", ".gz", ".zst"))
+URL_NAMES = (
+    "url", "image_url", "img_url", "image_link", "photo_image_url", "contenturl", "jpg_url", "original_url", "link",
+)  # fmt: skip
+TEXT_NAMES = (*CAPTION_NAMES, "alt_text", "alt", "top_caption", "description", "title")
+
+_PAGE = 10_000  # rows in memory at a time
+_HEAD = 64 * 1024  # bytes from which the columns of a text file are told
+_LONGEST_URL = 8192
+
+ROWS = pa.schema(
+    [
+        ("uri", pa.string()),  # the URL, or list#row where there is none
+        ("row", pa.int64()),
+        ("captions", pa.list_(pa.large_string())),
+        ("license", pa.string()),
+        ("consent", pa.string()),
+        ("fault", pa.string()),  # why there is nothing to fetch
+    ]
+)
+
+
+@dataclass(frozen=True)
+class UrlColumns:
+    """Names of the columns that are read. header: False where the file has none and the columns were told apart."""
+
+    url: str
+    caption: str | None
+    license: str | None
+    consent: str | None
+    names: tuple[str, ...]
+    header: bool = True
+
+    @property
+    def read(self) -> list[str]:
+        """Columns that are read, each once."""
+        return list(dict.fromkeys(c for c in (self.url, self.caption, self.license, self.consent) if c))
+
+
+def url_columns(file: File) -> UrlColumns | None:
+    """The columns of a list; None if the file has no column of URLs, or holds pictures itself."""
+    if file.fault:
+        return None
+    try:
+        if is_parquet(file.name):
+            return _of_schema(file)
+        head = _head(file)
+    except (OSError, UsageError):
+        return None  # its fault is said when it is read
+    if _plain(file.name) == "txt":
+        return UrlColumns("url", "caption", None, None, ("url", "caption"), header=False)
+    if _plain(file.name) in ("jsonl", "ndjson"):
+        return _of_json(head)
+    return _of_csv(head, _delimiter(file.name))
+
+
+def is_text_list(file: File) -> bool:
+    """True for a text file whose first line begins with a URL."""
+    try:
+        return _head(file).lstrip(b"\xef\xbb\xbf \t\r\n")[:8].lower().startswith((b"http://", b"https://"))
+    except (OSError, UsageError):
+        return False
+
+
+def is_parquet(name: str) -> bool:
+    """True for a name that says Parquet."""
+    return name.lower().endswith((".parquet", ".parq", ".pq"))
+
+
+def pages(file: File) -> Iterator[pa.RecordBatch]:
+    """The rows of a list, some thousands at a time, as `ROWS`; a row without a usable URL has a fault.
+
+    Errors: `UsageError` if the file cannot be read or has no column of URLs.
+    """
+    columns = url_columns(file)
+    if columns is None:
+        raise UsageError(f"source {file.uri} has no column of URLs, such as {', '.join(URL_NAMES[:3])}")
+    rows = _parquet_rows(file, columns) if is_parquet(file.name) else _text_rows(file, columns)
+    page: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        page.append(_normal(file.uri, number, row, columns))
+        if len(page) == _PAGE:
+            yield pa.RecordBatch.from_pylist(page, ROWS)
+            page = []
+    yield pa.RecordBatch.from_pylist(page, ROWS)
+
+
+def _normal(place: str, number: int, row: Mapping[str, Any] | BadInput, columns: UrlColumns) -> dict[str, Any]:
+    empty = {"uri": f"{place}#{number}", "row": number, "captions": [], "license": None, "consent": None}
+    if isinstance(row, BadInput):
+        return empty | {"fault": str(row)}
+    url = row.get(columns.url)
+    texts = row.get(columns.caption) if columns.caption else None
+    captions = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str) and t]
+    rights = {k: _text(row.get(c)) if (c := getattr(columns, k)) else None for k in ("license", "consent")}
+    if not all(_is_text(t) for t in (*captions, *filter(None, rights.values()))):
+        return empty | {"fault": "a text of this row is not valid Unicode"}
+    if not isinstance(url, str) or not url.strip():
+        return empty | rights | {"captions": captions, "fault": "no URL in this row"}
+    url = url.strip()
+    if len(url) > _LONGEST_URL or not _is_text(url):
+        return empty | rights | {"captions": captions, "fault": "its URL is too long or not valid Unicode"}
+    return empty | rights | {"uri": url, "captions": captions, "fault": None}
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# Columns -------------------------------------------------------------------------------------------------------------
+def _of_schema(file: File) -> UrlColumns | None:
+    from curation.sources.parquet import has_pictures, open_parquet
+
+    with open_parquet(file) as opened:
+        schema = opened.schema_arrow
+    return None if has_pictures(schema) else _named(schema.names)
+
+
+def _named(names: Iterable[str]) -> UrlColumns | None:
+    there = tuple(names)
+    url = first(URL_NAMES, there)
+    if url is None:
+        return None
+    rest = [n for n in there if n != url]
+    return UrlColumns(url, first(TEXT_NAMES, rest), first(NAMES["license"], rest), first(NAMES["consent"], rest), there)
+
+
+def _of_json(head: bytes) -> UrlColumns | None:
+    for line in head.split(b"\n"):
+        try:
+            row = parsed(line.decode("utf-8-sig"))
+        except ValueError:
+            continue
+        if isinstance(row, dict) and (columns := _named(row)):
+            return columns
+    return None
+
+
+def _of_csv(head: bytes, delimiter: str) -> UrlColumns | None:
+    text = head.decode("utf-8-sig", "replace")
+    try:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return None
+    urls = [n for n, field in enumerate(names) if field.lower().startswith(("http://", "https://"))]
+    if not urls:
+        return _named(names)
+    others = [n for n in range(len(names)) if n != urls[0]]
+    caption = max(others, key=lambda n: len(names[n]), default=None)
+    columns = tuple(f"column {n + 1}" for n in range(len(names)))
+    return UrlColumns(
+        columns[urls[0]], None if caption is None else columns[caption], None, None, columns, header=False
+    )
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+def _parquet_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any] | BadInput]:
+    from curation.sources.parquet import open_parquet, text_rows
+
+    with open_parquet(file) as opened:
+        for group in range(opened.num_row_groups):
+            size, done = opened.metadata.row_group(group).num_rows, 0
+            try:
+                for batch in opened.iter_batches(_PAGE, row_groups=[group], columns=columns.read):
+                    for row in text_rows(batch, columns.read):
+                        done += 1
+                        bad = next((v for v in row.values() if isinstance(v, BadInput)), None)
+                        yield bad or row
+            except (pa.ArrowException, OSError) as error:
+                fault = f"row group {group} cannot be read: {str(error).splitlines()[0]}"
+                for _ in range(size - done):
+                    yield BadInput(fault)
+
+
+def _text_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any] | BadInput]:
+    faults: list[str] = []
+    try:
+        with open_archive(file, faults) as opened:
+            kind = _plain(file.name)
+            if kind == "txt":
+                yield from _lines(opened)
+            elif kind in ("jsonl", "ndjson"):
+                yield from _json_rows(opened)
+            else:
+                yield from _csv_rows(opened, columns, _delimiter(file.name))
+    except OSError as error:
+        raise UsageError(f"source {file.uri} cannot be read: {error}") from error
+    yield from map(BadInput, faults)
+
+
+def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
+    for line in opened:
+        try:
+            text = line.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            yield BadInput(f"not UTF-8 text: {error.reason} at byte {error.start}")
+            continue
+        if text and not text.startswith("#"):
+            url, _, caption = text.partition("\t") if "\t" in text else text.partition(" ")
+            yield {"url": url, "caption": caption.strip()}
+
+
+def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
+    for line in opened:
+        if not line.strip():
+            continue
+        try:
+            row = parsed(line.decode("utf-8-sig"))
+            yield row if isinstance(row, dict) else BadInput("not a JSON object")
+        except ValueError as error:
+            yield BadInput(f"not a JSON line: {error}")
+
+
+def _csv_rows(opened: BinaryIO, columns: UrlColumns, delimiter: str) -> Iterator[Mapping[str, Any] | BadInput]:
+    text = io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(text, delimiter=delimiter)
+    if columns.header:
+        next(reader, None)
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield BadInput(f"line {reader.line_num} is not CSV: {error}")
+            continue
+        if fields is None:
+            return
+        if fields and len(fields) != len(columns.names):
+            yield BadInput(f"line {reader.line_num} has {len(fields)} fields, the list {len(columns.names)}")
+        elif fields:
+            yield dict(zip(columns.names, fields))
+
+
+def _head(file: File) -> bytes:
+    with open_archive(file, []) as opened:
+        return opened.read(_HEAD)
+
+
+def _plain(name: str) -> str:
+    """Suffix of a name without that of a compression."""
+    return name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+
+
+def _delimiter(name: str) -> str:
+    return "\t" if _plain(name) == "tsv" else ","

@@ -1,0 +1,60 @@
+"""What files are, by their names and, where these say nothing, by their first bytes."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.sources.files import find
+from curation.sources.layout import Layout, arranged, kind_of
+from tests.curation.corpus import write_folder
+from tests.curation.sources.kinds import tar_members, write_kinds, zipped
+from tests.curation.sources.pooled import write_tar
+
+
+def names(layout: Layout, kind: str) -> list[str]:
+    return [f.name for f in getattr(layout, kind)]
+
+
+def test_kinds_by_name() -> None:
+    kinds = {"tar": "a.tar b.TAR.GZ c.tgz d.tar.zst", "parquet": "a.parquet b.pq", "zip": "a.zip",
+             "list": "a.csv b.tsv.gz c.jsonl", "captions": "captions.jsonl x/metadata.csv metadata.jsonl",
+             "picture": "a.jpg b.txt c.gz noname captions.txt"}  # fmt: skip
+    assert {n: kind_of(n) for group in kinds.values() for n in group.split()} == {
+        n: kind for kind, group in kinds.items() for n in group.split()
+    }
+
+
+def test_a_single_file_of_any_name(tmp_path: Path) -> None:
+    write_tar(tmp_path / "tar", tar_members())
+    (tmp_path / "zip").write_bytes(zipped({"a": b"x"}))
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "parquet")
+    (tmp_path / "photo").write_bytes(b"\xff\xd8")
+    for kind in ("tar", "zip", "parquet"):
+        assert names(arranged(find(str(tmp_path / kind))), f"{kind}s") == [kind]
+    assert names(arranged(find(str(tmp_path / "photo"))), "pictures") == ["photo"]
+    assert tarfile.is_tarfile(tmp_path / "tar")
+
+
+def test_what_only_describes_is_left_out(tmp_path: Path) -> None:
+    layout = arranged(find(str(write_kinds(tmp_path)["tars"])))
+    assert names(layout, "tars") == ["00000.tar", "00001.tar"] and layout.containers == layout.tars
+    assert dict(layout.left_out) == {
+        "00000.parquet": "describes 00000.tar", "00000_stats.json": "describes the data set",
+        "00001.parquet": "describes 00001.tar", "00001_stats.json": "describes the data set",
+    }  # fmt: skip
+
+
+def test_lists_of_urls(tmp_path: Path) -> None:
+    files = {"a.csv": b"url,text\nhttp://h/x,y\n", "b.csv": b"x,y\n1,2\n", "notes.txt": b"https://h/x\n", "p.png": b"x"}
+    folder = write_folder(tmp_path / "s", files)
+    pq.write_table(pa.table({"URL": ["http://h/x"], "hash": [b"12"]}), folder / "c.parquet")
+    layout = arranged(find(str(folder)))
+    assert names(layout, "lists") == ["a.csv", "c.parquet"]
+    assert names(layout, "pictures") == ["b.csv", "notes.txt", "p.png"]  # beside pictures, a text is no list
+    assert layout.pictures[0].fault == "a table without a column of URLs or pictures"
+    assert names(arranged(find(str(folder / "notes.txt"))), "lists") == ["notes.txt"]
+    assert names(arranged(find(str(folder / "b.csv"))), "pictures") == ["b.csv"]
