@@ -127,7 +127,10 @@ def _pool(workspace: Workspace, names: list[str]) -> None:
     ]
     table = pa.Table.from_pylist(pool, schema=POOL)
     write_parquet(workspace.path("pool", "batch", "00000.parquet"), table)
-    write_json(workspace.path("pool", "batch", "manifest.json"), {"shards": [{"path": "00000.parquet", "rows": 300, "sha256": "0"}]})
+    write_json(
+        workspace.path("pool", "batch", "manifest.json"),
+        {"shards": [{"path": "00000.parquet", "rows": 300, "sha256": "0"}]},
+    )
 
 
 def _decisions(names: list[str]) -> list[dict[str, Any]]:
