@@ -31,7 +31,7 @@ SLOW_FOLDERS = (
     "flywheel/core/test_environment.py", "flywheel/core/test_paths.py", "flywheel/remedies/test_enhancer_training.py",
     "flywheel/remedies/test_index.py", "flywheel/remedies/test_rewards.py", "flywheel/test_init.py",
     "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
-    "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py",
+    "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py", "flywheel/rounds/test_pictures.py",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from flywheel.core.files import given_file
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-suite = typer.Typer(help="Import, show, judge and score prompt suites.", no_args_is_help=True)
+suite = typer.Typer(help="Import, show and score prompt suites.", no_args_is_help=True)
 signals = typer.Typer(
     help="Collect failure signals (mining, user feedback) and route them into cases.", no_args_is_help=True
 )
@@ -63,28 +63,17 @@ def show(file: Annotated[Path, typer.Argument(help="Suite file.")], as_json: Jso
         say("no check of this suite was calibrated: only a suite that is made from a pool has true pictures")
 
 
-@suite.command("judge", epilog="Example: flywheel suite judge w/suite/suite.jsonl --pictures drawn/ --json")
+@suite.command("judge", hidden=True)
 def judge_suite(
     file: Annotated[Path, typer.Argument(help="Suite file, also that of a workspace: w/suite/suite.jsonl.")],
     pictures: Annotated[Path, typer.Option(help="Folder of pictures named <prompt_id>.png or .jpg.")],
     preset: PresetOption = "tiny",
     as_json: JsonOption = False,
 ) -> None:
-    """Judge pictures by the suite's own checks: one row per prompt and check. Recorded outputs: `flywheel suite score`.
+    """Former name of `flywheel evaluate pictures` without a workspace."""
+    from flywheel.cli.models import judge_only
 
-    `passed` is null where a check could not be applied: the reason says why, for example that there is no picture.
-    """
-    from flywheel.presets import load_preset
-    from flywheel.signals.evaluation import Verifiers
-    from flywheel.signals.judged_pictures import judge_folder
-    from flywheel.signals.pinned import load_any
-
-    if not pictures.is_dir():
-        raise UsageError(f"--pictures {pictures} is not a folder: pass a folder of pictures named <prompt_id>.png")
-    rows = judge_folder(load_any(file), pictures, by=Verifiers.of(None, load_preset(preset).evaluation))
-    print_rows(rows, as_json)
-    counts = [sum(r["passed"] is x for r in rows) for x in (True, False, None)]
-    say("{} passed, {} failed, {} not judged".format(*counts))
+    judge_only(pictures, file, preset, as_json)
 
 
 @suite.command(epilog="Example: flywheel suite score suite.jsonl outputs.jsonl -w w --checkpoint ours-v2")
@@ -101,7 +90,9 @@ def score(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score recorded outputs of any model by the benchmark's own rule. Pictures: `flywheel suite judge`."""
+    """Score recorded outputs of any model by the benchmark's own rule.
+
+    For pictures, see `flywheel evaluate pictures`."""
     from flywheel.signals.benchmarks import judge_outputs, record, result
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
