@@ -25,7 +25,9 @@ app.add_typer(evaluate, name="evaluate")
 @app.command(epilog='Example: flywheel sample "a red circle on the left" -w w --count 4 --output pictures')
 def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw, or how to edit the references.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder to draw with.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a checkpoint or a diffusers pipeline, or hub tag, to draw with.")
+    ] = None,
     workspace: Annotated[
         Path | None, typer.Option("--workspace", "-w", help="Workspace whose system in service to draw with.")
     ] = None,
@@ -42,6 +44,7 @@ def sample(
     cfg: Annotated[
         float | None, typer.Option(help="Guidance weight; 1 is no guidance. Default: the system's or the checkpoint's.")
     ] = None,
+    negative: Annotated[str | None, typer.Option(help="What to avoid in the picture.")] = None,
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option(help="Number of images, with this seed and the following ones.")] = 1,
     enhance: Annotated[
@@ -53,8 +56,9 @@ def sample(
     output: Annotated[Path, typer.Option(help="Folder for the images and their grid.")] = Path("samples"),
     as_json: JsonOption = False,
 ) -> None:
-    """Draw images with a checkpoint, or with the system in service. The same seed gives the same image."""
+    """Draw images with a generator, or with the system in service. The same seed gives the same image."""
     from flywheel.core.workspace import Workspace
+    from flywheel.generators import describe, open_generator
     from flywheel.presets import Enhancer
     from flywheel.remedies.enhancer import load_enhancer
     from flywheel.rounds import systems
@@ -65,6 +69,7 @@ def sample(
     opened = Workspace(workspace, create=False) if workspace else None
     system = promoted_system(opened, student=student) if opened else None
     start = opened.path(system.checkpoint) if opened and system else Path(str(checkpoint))
+    generator = open_generator(describe(start))
     rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
     if opened and system and not enhance:
         rewrite = systems.rewriter(opened, system)
@@ -73,13 +78,15 @@ def sample(
         say(f"drawing: {prompt}")
     side = system.side if system else None
     pictures = sample_pictures(
-        start,
+        generator,
+        str(start),
         prompt,
         output=output,
         references=ref or (),
         size=parse_size(size) if size else (side, side) if side else None,
         steps=steps or (system.steps if system else None),
         cfg=cfg if cfg is not None or system is None else system.cfg,
+        negative=negative,
         seed=seed,
         count=count,
     )

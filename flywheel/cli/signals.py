@@ -147,7 +147,10 @@ def mine(
     epilog="Example: flywheel signals judge w/checkpoints/round-0002-candidate/step-00000400 -w w --seeds 4"
 )
 def judge(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, also of a training that is still running.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint folder, also of a running training; or folder or hub tag of a pipeline."),
+    ],
     workspace: WorkspaceOption,
     suite: Annotated[
         Path | None, typer.Option(help="Suite to draw. Default: the workspace's, without its hidden prompts.")
@@ -157,8 +160,9 @@ def judge(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a suite with a checkpoint, judge the images, and mine bad cases from the judgements."""
+    """Draw a suite with any generator, judge the images, and mine bad cases from the judgements."""
     from flywheel.core.progress import Progress
+    from flywheel.generators import describe, open_generator
     from flywheel.presets import load_preset
     from flywheel.signals.hidden import split
     from flywheel.signals.mining import Mining, mine_file
@@ -171,7 +175,8 @@ def judge(
         raise UsageError(f"{opened.root} has no held-out suite yet: give a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
-        judged = self_evaluate(opened, checkpoint, drawn, numbers, load_preset(preset).evaluation, progress=progress)
+        generator, settings = open_generator(describe(checkpoint)), load_preset(preset).evaluation
+        judged = self_evaluate(opened, generator, str(checkpoint), drawn, numbers, settings, progress=progress)
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)
 

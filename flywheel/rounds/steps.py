@@ -201,10 +201,12 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
     settings = systems.evaluation(system, run.preset.evaluation)
     if arm not in ARMS:
         settings = replace(settings, pictures=1)  # no gate decides on it: enough to show what a step did
+    generator = systems.generator(run.workspace, system)
     results = evaluation.evaluate(
         run.workspace,
         run.suite,
-        run.workspace.path(system.checkpoint),
+        generator,
+        system.checkpoint,
         round_=plan.round,
         arm=arm,
         settings=settings,
@@ -216,9 +218,11 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
     if arm == "candidate" and run.hidden:
         _evaluate_hidden(run, plan, system)
     if not (folder / "grid.png").exists():
-        shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
-        images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
-        grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
+        drawn = [(p.text, path) for p in run.suite if (path := folder / evaluation.picture_name(p.prompt_id)).exists()]
+        shown = drawn[:: max(1, len(drawn) // 48)][:48]
+        size = (settings.side, settings.side)
+        images = [np.asarray(decode(path.read_bytes()).resize(size)) for _, path in shown]
+        grid(np.stack(images), [text for text, _ in shown], folder / "grid.png")
 
 
 def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int, Results]]:
@@ -236,7 +240,8 @@ def _evaluate_hidden(run: Context, plan: RoundPlan, system: System) -> None:
     rates = evaluation.evaluate(
         run.workspace,
         run.hidden,
-        run.workspace.path(system.checkpoint),
+        systems.generator(run.workspace, system),
+        system.checkpoint,
         round_=plan.round,
         arm=hidden.ARM,
         settings=systems.evaluation(system, run.preset.evaluation),
