@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from flywheel.core.config import read_toml
@@ -26,6 +27,38 @@ class Training:
     def recipe_of(self, *, later: bool) -> dict[str, Any]:
         """The recipe of the first round, or of a later one."""
         return {**self.recipe, "stages": list(self.round_stages)} if later and self.round_stages else dict(self.recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What trains a round's data phase: our own loop, or a command of your own.
+
+    command: split as a shell would, but run without one; each of `PLACEHOLDERS` in braces is replaced. It must leave a
+    generator in {output}. After a kill, the next run starts it again with the same folders, so that a script that saves
+    its state there resumes.
+    """
+
+    command: str = ""  # empty: our own loop
+    data: str = "manifest"  # what {data} is: manifest | images | webdataset
+    samples: int = 0  # rows that are exported as images or webdataset; 0: as many as the mix has
+    control: bool = True  # also train the control, without the round's remedies
+
+    PLACEHOLDERS = ("data", "incumbent", "output", "steps", "seed", "arm")
+
+    def __post_init__(self) -> None:
+        if self.data not in ("manifest", "images", "webdataset"):
+            raise UsageError(f"trainer.data is {self.data!r}: choose manifest, images or webdataset")
+        try:
+            used = {name for _, name, _, _ in Formatter().parse(self.command) if name is not None}
+        except ValueError as error:
+            raise UsageError(f"trainer.command: {error}; write a brace of your own twice") from error
+        if unknown := used - set(self.PLACEHOLDERS):
+            raise UsageError(
+                f"trainer.command: {{{min(unknown)}}} is unknown; choose among {', '.join(self.PLACEHOLDERS)}, and "
+                "write a brace of your own twice"
+            )
+        if self.command and "output" not in used:
+            raise UsageError("trainer.command has no {output}: the command must leave the trained generator there")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +218,8 @@ class Preset:
     enhancer: Enhancer
     distil: Distil
     gate: Gate
+    trainer: Trainer = Trainer()
+    generator: Mapping[str, Any] = field(default_factory=dict)  # of the first round: see flywheel.generators; {}: ours
 
 
 _SECTIONS = {
@@ -197,6 +232,7 @@ _SECTIONS = {
     "enhancer": Enhancer,
     "distil": Distil,
     "gate": Gate,
+    "trainer": Trainer,
 }
 
 
@@ -228,9 +264,13 @@ def load_preset(name: str) -> Preset:
         raise UsageError(f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    if unknown := data.keys() - {"policy", "threads"}:
+    if unknown := data.keys() - {"policy", "threads", "generator"}:
         raise UsageError(f"preset {name}: unknown key {min(unknown)}")
-    return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
+    generator = data.get("generator", {})
+    if not isinstance(generator, dict) or (generator and "kind" not in generator):
+        raise UsageError(f"preset {name}: [generator] needs a kind, such as diffusers or endpoint")
+    given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
+    return Preset(name=path.stem if path else name, **given, **sections)
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
+from flywheel.generators import open_generator
 from flywheel.presets import load_preset
-from flywheel.rounds import pool, steps, systems, tracks
+from flywheel.rounds import pool, steps, systems, taken_in, tracks
 from flywheel.rounds.advice import advise
 from flywheel.rounds.context import Context
 from flywheel.rounds.costs import Meter, Units
@@ -176,6 +177,8 @@ def validate(job: Job) -> None:
 
     preset = load_preset(job.preset)
     load_policy(job.policy or preset.policy)
+    if preset.generator:
+        open_generator(preset.generator)
     open_source(Path(job.source), Path(job.captions) if job.captions else None).inputs()
 
 
@@ -196,6 +199,8 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
         if plan.incumbent:
             arms["candidate"] = context.workspace.path(plan.incumbent)
             step("advise", advise, plan)
+        if not plan.incumbent and not plan.steps:
+            arms["candidate"] = step("take in the generator", taken_in.take_in, plan)
         arms |= data_phase(context, plan, step)
     if updates := plan.updates("rl", "grpo"):
         before = arms["candidate"]
@@ -211,8 +216,7 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
         student = step("distil", tracks.distil, plan, arms["candidate"], units=updates)
     drawn = step("assemble", tracks.assemble, plan, arms, enhancer, student)
     for arm, system in drawn.items():
-        images = context.images if arm in steps.ARMS else len(context.suite)
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=images)
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=int)
     step("gate", steps.gate, plan, drawn["candidate"])
     step("route", steps.route, plan, units=int)
 

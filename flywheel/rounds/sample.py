@@ -78,8 +78,15 @@ def sample_pictures(
     name = f"{_slug(prompt)}-{request[:8]}"
     images, files = [], []
     for each in range(seed, seed + count):  # one by one: the batch size changes the last bits
-        settings = {"size": size, "steps": steps, "guidance": cfg, "negative": negative}
-        (image,) = generator.draw([prompt], seeds=[each], references=[pictures], **settings)
+        (image,) = generator.draw(
+            [prompt],
+            seeds=[each],
+            size=size,
+            references=[pictures],
+            negative=negative,
+            steps=steps,
+            guidance=cfg,
+        )
         if isinstance(image, Undrawn):
             raise UsageError(f"{model} did not draw this: {image.reason}")
         files.append(output / f"{name}-seed{each}.png")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
+from flywheel.generators import describe
 from flywheel.remedies import data
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
+from flywheel.rounds import external, promotion, routing, systems
 from flywheel.rounds import gate as gates
-from flywheel.rounds import promotion, routing, systems
 from flywheel.rounds.context import Context
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
@@ -29,9 +30,6 @@ from flywheel.rounds.stages import curriculum_of
 from flywheel.signals import evaluation, hidden
 from flywheel.signals.calibration import fidelity
 from flywheel.signals.results import Results, failure_rates, load_results, passes
-
-if TYPE_CHECKING:
-    pass
 
 ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
 
@@ -55,7 +53,7 @@ def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
 
 def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, snapshot: str) -> Known:
     """What a plan needs to know of the pool; incumbent: the plan of the promoted round."""
-    from curation.scorers.ocr import quoted_text
+    from curation.scorers.quotes import quoted_text
     from curation.synthesis import generators
 
     latest = 'SELECT case_id, arg_max(density, "at") FROM probes WHERE density IS NOT NULL GROUP BY case_id'
@@ -63,7 +61,9 @@ def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, sna
         density = dict(con.execute(latest).fetchall())
     written = {c.capability for c in cases if c.track == "rl" and quoted_text(c.prompt)}
     unseen = incumbent is None or incumbent.submitted is not None or incumbent.snapshot != snapshot
-    return Known(density=density, judged={*generators(), *written}, unseen=unseen)
+    promoted = promotion.incumbent(run.workspace)
+    kind = describe(run.workspace.path(promoted.checkpoint))["kind"] if promoted else "checkpoint"
+    return Known(density=density, judged={*generators(), *written}, unseen=unseen, generator=kind)
 
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
@@ -150,10 +150,12 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
-    if plan.requests:
+    if plan.requests and run.preset.trainer.control:
         control = tuple(m for m in plan.mix if m not in plan.requests)
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
+    if "command" in plan.recipe:
+        return {arm: external.train(run, plan, arm, mix) for arm, mix in mixes.items()}
     runs = [
         TrainingRun(
             out_dir=str(fetched(folders[arm])),
@@ -190,8 +192,11 @@ def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
     return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
-def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
-    """Draw the held-out suite with a system, judge the pictures, and draw a grid of some of them."""
+def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
+    """Draw the held-out suite with a system, judge the pictures, and draw a grid of some of them.
+
+    Returns the number of pictures.
+    """
     import torch
 
     from training.sampling import grid
@@ -223,6 +228,8 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
         size = (settings.side, settings.side)
         images = [np.asarray(decode(path.read_bytes()).resize(size)) for _, path in shown]
         grid(np.stack(images), [text for text, _ in shown], folder / "grid.png")
+    hidden_too = run.preset.evaluation.pictures * len(run.hidden) if arm == "candidate" else 0
+    return settings.pictures * len(run.suite) + hidden_too
 
 
 def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int, Results]]:
@@ -263,6 +270,7 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     new = load_results(run.workspace, number, "candidate")
     unseen = load_results(run.workspace, number, hidden.ARM)
     old, earlier = references(run, plan)
+    new, old, unjudged = _shared(new, old)
     verdict = gates.judge(
         new,
         old,
@@ -271,6 +279,9 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
         policy=run.preset.gate,
         pictures=run.preset.evaluation.pictures,
     )
+    if unjudged and verdict.verdict == "PROMOTE":
+        why = f"{unjudged} checks of the incumbent have no verdict on the candidate: look at them, then promote by hand"
+        verdict = gates.Verdict("HOLD", f"{why} ({verdict.reason})", verdict.lines)
     now = promotion.incumbent(run.workspace)
     if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
@@ -304,6 +315,17 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     row = result.as_dict()
     columns = {k: row[k] for k in ("round", "verdict", "checkpoint", "incumbent", "snapshot")}
     run.append("rounds", [columns | {"result": json.dumps(row, ensure_ascii=False)}], key=f"round/{number}")
+
+
+def _shared(new: Results, old: Results | None) -> tuple[Results, Results | None, int]:
+    """The results on the prompts that both were judged on, and how many only the incumbent was judged on.
+
+    A generator may refuse a prompt, and a judge may not answer.
+    """
+    if old is None:
+        return new, None, 0
+    keys = new.keys() & old.keys()
+    return {k: new[k] for k in new if k in keys}, {k: old[k] for k in old if k in keys}, len(old) - len(keys)
 
 
 def incumbent_round(run: Context, plan: RoundPlan) -> int:

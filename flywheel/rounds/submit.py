@@ -1,33 +1,33 @@
-"""A submitted candidate: a checkpoint made by hand, by RL or by distillation, evaluated and gated as a round's own."""
+"""A submitted candidate: a generator made by hand, by RL or by distillation, evaluated and gated as a round's own."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from flywheel.cases.events import load_cases
-from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
-from flywheel.core.mirror import fetched, mirror, publish
+from flywheel.core.mirror import mirror
 from flywheel.core.progress import Progress
 from flywheel.core.records import Remedy, RoundPlan, Submission
-from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
-from flywheel.presets import Evaluation, load_preset
+from flywheel.generators import describe
+from flywheel.presets import load_preset
 from flywheel.rounds import lease, pool, promotion, steps
 from flywheel.rounds.context import Context
 from flywheel.rounds.outlook import next_round
+from flywheel.rounds.taken_in import keep, require_drawing
 
 
 def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> RoundPlan:
-    """Make a checkpoint the candidate of the next round, and pin that round's plan; running the round judges it.
+    """Make a generator the candidate of the next round, and pin that round's plan; running the round judges it.
 
-    The checkpoint is copied into the workspace. Errors: `UsageError` for a folder that is not a whole checkpoint, a
-    missing name or reason, a workspace without a snapshot, and a next round that has begun or is planned.
+    checkpoint: folder of a checkpoint, of a pipeline or with a `generator.json`, copied into the workspace; or a hub
+    tag. Errors: `UsageError` for one that cannot draw, a missing name or reason, a workspace without a snapshot, and a
+    next round that has begun or is planned.
     """
     if not by.strip() or not why.strip():
         raise UsageError("give the submitter and the reason: --by NAME --why TEXT")
@@ -35,7 +35,8 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
     if snapshot is None:
         raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
     preset = load_preset(job.preset)
-    checkpoint = _require_checkpoint(located(checkpoint), preset.evaluation)
+    table = describe(checkpoint)
+    require_drawing(table, preset.evaluation, "submit a checkpoint that training wrote, or another generator")
     path = workspace.round(number).plan
     with lease.hold(workspace, job):
         workspace.upgrade()
@@ -45,46 +46,14 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
         if not workspace.suite.exists():
             pool.hold_out(context)
         promotion.settle(workspace)
-        copy = _copy(checkpoint, workspace.round(number).checkpoint("candidate") / "submitted")
-        made = Submission(checkpoint=workspace.relative(copy), source=str(checkpoint), by=by, why=why)
+        place = workspace.round(number).checkpoint("candidate") / "submitted"
+        shutil.rmtree(mirror(place), ignore_errors=True)  # of an interrupted submission
+        copy = keep(place, table)
+        source = str(table.get("model") or checkpoint)
+        made = Submission(checkpoint=workspace.relative(copy), source=source, by=by, why=why)
         plan = _plan(context, number, snapshot, made)
         plan.write(path)
     return plan
-
-
-def _require_checkpoint(given: Path, settings: Evaluation) -> Path:
-    """The folder of a checkpoint that can be sampled. Errors: `UsageError`."""
-    from training.sampling import Sampler
-
-    folder = given / "final" if (given / "final" / "config.json").exists() else given
-    try:
-        Sampler(folder).sample(["a test"], size=(settings.side, settings.side), steps=1)
-    except UsageError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged checkpoint raises
-        raise_environment_error(error)
-        raise UsageError(f"{folder} cannot draw ({error}): submit a checkpoint that training wrote") from error
-    return folder
-
-
-def _copy(checkpoint: Path, place: Path) -> Path:
-    """Copy a checkpoint into the workspace; what an interrupted submission left there is replaced."""
-    source, target = fetched(checkpoint), mirror(place)
-    unfinished = target.with_name(f".{target.name}.tmp")
-    for leftover in (unfinished, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, unfinished, copy_function=_link)
-    os.replace(unfinished, target)
-    publish(place)
-    return place
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file, which never changes, or copy it to another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:

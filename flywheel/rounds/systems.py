@@ -73,11 +73,6 @@ def generator(workspace: Workspace, system: System) -> Generator:
     return generators.open_generator(generators.describe(workspace.path(system.checkpoint)))
 
 
-def ours(folder: Path) -> bool:
-    """Whether a generator's folder holds a checkpoint of ours, which rounds can train, reinforce and distil."""
-    return generators.describe(folder)["kind"] == "checkpoint"
-
-
 def student_of(workspace: Workspace, system: System) -> System:
     """The system with its student as the checkpoint, at the student's own steps. Errors: `UsageError` without one."""
     from training.checkpoint import Checkpoint
