@@ -62,13 +62,14 @@ class PipelineGenerator:
         from diffusers.utils import logging
 
         logging.disable_progress_bar()
+        _quiet()
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = getattr(torch, self.dtype or ("float32" if device == "cpu" else "bfloat16"), None)
         if not isinstance(dtype, torch.dtype):
             raise UsageError(f"generator.dtype {self.dtype!r}: give a type of torch, such as bfloat16")
         try:
             opened: Any = DiffusionPipeline.from_pretrained(
-                _local(self.model), torch_dtype=dtype, **({"revision": self.revision} if self.revision else {})
+                _local(self.model), dtype=dtype, **({"revision": self.revision} if self.revision else {})
             )
             if self.lora:
                 opened.load_lora_weights(_local(self.lora))
@@ -167,6 +168,13 @@ class PipelineGenerator:
             Undrawn(f"the safety checker of {kind} blanked the picture") if hidden else _pixels(picture)
             for picture, hidden in zip(result.images, blanked, strict=True)
         ]
+
+
+def _quiet() -> None:
+    """No bars while transformers loads the text encoder."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _guidance_argument(known: Mapping[str, inspect.Parameter]) -> str | None:

@@ -72,7 +72,9 @@ class Evaluation:
     pictures: int = 2  # per prompt, each from a seed of its own
     held_out: int = 32  # pool suite: pictures kept from training
     hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
-    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
+    judge: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # VLM judge: url, model, key_variable; or kind: a plug-in; {}: none
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from flywheel.core.files import digest, write_bytes
 from flywheel.core.generator import Generator, Pixels, Undrawn, png
 from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
+from flywheel.core.plugins import plugins
 from flywheel.core.scorer import Item, Scorer
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
@@ -157,26 +158,35 @@ class Verifiers:
     def of(cls, workspace: Workspace | None, settings: Evaluation) -> Verifiers:
         """Those that the preset configures; the judge's answers are cached in the workspace. Errors: `UsageError`."""
         from curation.scorers import Unavailable, load
-        from flywheel.core.endpoint import Endpoint
-        from flywheel.signals.judge import Judge
 
         try:
             scorers = {
                 name: load(options.get("scorer", name), **{k: v for k, v in options.items() if k != "scorer"})
                 for name, options in settings.scorers.items()
             }
-            judge = (
-                Judge(Endpoint(**settings.judge, cache=workspace.path("judge") if workspace else None))
-                if settings.judge
-                else None
-            )
+            judge = _judge_of(settings.judge, workspace.path("judge") if workspace else None)
         except Unavailable as error:
             raise UsageError(f"preset, evaluation.scorers: {error}") from error
         except TypeError as error:
             raise UsageError(
-                f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable"
+                f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable, or a kind"
             ) from error
         return cls(scorers, judge)
+
+
+def _judge_of(settings: Mapping[str, Any], cache: Path | None) -> Judge | None:
+    """The judge that a preset configures: an endpoint, or with `kind` a plug-in. Errors: `TypeError`, `UsageError`."""
+    from flywheel.core.endpoint import Endpoint
+    from flywheel.signals.judge import Judge, OwnJudge
+
+    if not settings:
+        return None
+    if "kind" not in settings:
+        return Judge(Endpoint(**settings, cache=cache))
+    known, kind = plugins("flywheel.judges"), settings["kind"]
+    if kind not in known:
+        raise UsageError(f"preset, evaluation.judge: no package declares the judge {kind!r} (flywheel.judges)")
+    return OwnJudge(known[kind](**{k: v for k, v in settings.items() if k != "kind"}))
 
 
 def judge_images(
