@@ -1,4 +1,4 @@
-"""The package of `docs/plug-in.md`, installed for a test: its Python blocks are one module, its ini block its metadata."""
+"""The package of `docs/plug-in.md`, installed for a test: its Python blocks as one module, and its entry points."""
 
 from __future__ import annotations
 

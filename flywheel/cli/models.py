@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 evaluate = typer.Typer(help="Judge pictures of any model, or measure parts of one.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
+model = typer.Typer(help="Import open weights, export checkpoints.", no_args_is_help=True)
+app.add_typer(model, name="model")
 
 
 @app.command(epilog='Example: flywheel sample "a red circle on the left" -w w --count 4 --output pictures')
@@ -93,6 +95,45 @@ def sample(
     if system:
         pictures["system"] = system.id
     out(json.dumps(pictures, ensure_ascii=False) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
+
+
+@model.command("import", epilog="Example: flywheel model import Qwen/Qwen-Image-2.1 --output start")
+def import_model(
+    name: Annotated[str, typer.Argument(help="Folder or hub tag of a QwenImage21Pipeline.")],
+    output: Annotated[Path, typer.Option(help="Folder of the checkpoint. It must not exist yet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Import open weights as a checkpoint, in their own precision, one tensor at a time.
+
+    Name the folder in the [generator] table of a preset, and a run's first round takes it in.
+    """
+    from training.importing import import_pipeline
+
+    checkpoint = import_pipeline(name, output)
+    encoder = checkpoint.config["condition"]["encoder"]
+    result = {"checkpoint": str(checkpoint.path), "fingerprint": checkpoint.fingerprint, "condition": encoder}
+    if as_json:
+        out(json.dumps(result))
+        return
+    table = f'[generator]\nkind = "checkpoint"\nmodel = {str(output.resolve())!r}'
+    out(f"{output}\nin a preset:\n{table}\n[training.recipe]\ncondition = {encoder!r}\ntext_tokens = 0")
+
+
+@model.command("export", epilog="Example: flywheel model export -w w --output pipeline")
+def export_model(
+    output: Annotated[Path, typer.Option(help="Folder of the pipeline. It must not exist yet.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Workspace whose checkpoint in service to export.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a checkpoint of 2.1's parts as a pipeline that diffusers opens: the inverse of an import."""
+    from flywheel.cli.options import checkpoint_or_promoted
+    from training.export import export_pipeline
+
+    folder = export_pipeline(checkpoint_or_promoted(checkpoint, workspace), output)
+    out(json.dumps({"pipeline": str(folder)}) if as_json else str(folder))
 
 
 @evaluate.command("pictures", epilog="Example: flywheel evaluate pictures drawn/ --suite s.jsonl --system v2 -w w")

@@ -49,8 +49,10 @@ def make_plan(
     """
     of = {track: [c for c in cases if c.track == track] for track in {c.track for c in cases}}
     trained = pins.incumbent is not None
-    foreign = known.generator if trained and known.generator != "checkpoint" else ""
-    rl = _rl(of.get("rl", []), preset, known, trained)
+    start = known.generator if trained else str(preset.generator.get("kind", "checkpoint"))
+    foreign = f"the incumbent is of kind {start}" if start != "checkpoint" else ""
+    foreign = foreign or ("trainer.command makes the candidate" if preset.trainer.command else "")
+    rl = _rl(of.get("rl", []), preset, known, trained, foreign)
     sft, grpo = _enhancer(of.get("prompt_enhancement", []), preset, trained)
     human = of.get("human", [])
     asked = f"{len(human)} open cases: {ASKED}" if human else "no open case needs a person"
@@ -178,8 +180,8 @@ def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
     ]
 
 
-def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> Remedy:
-    """The remedy of the RL track: one run for all its capabilities, as their prompts are mixed."""
+def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool, foreign: str) -> Remedy:
+    """The remedy of the RL track: one run for all its capabilities; foreign: why nothing here can reinforce."""
     empty = Remedy(track="rl", kind="grpo", prompts=0, updates=0, reason="")
     able = [c for c in cases if c.capability in known.judged]
     if not trained:
@@ -188,8 +190,8 @@ def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> R
         return replace(empty, reason="no open case on the track")
     if not preset.rewards.updates:
         return replace(empty, reason=f"left out by the preset (rewards.updates = 0): {len(cases)} open cases wait")
-    if known.generator != "checkpoint":
-        why = f"not available: RL trains checkpoints, the incumbent is of kind {known.generator}"
+    if foreign:
+        why = f"not available: RL trains checkpoints, {foreign}"
         return replace(empty, reason=f"{why}; {len(cases)} open cases wait")
     if not able:
         names = ", ".join(sorted({c.capability for c in cases}))
@@ -237,7 +239,7 @@ def _enhancer(cases: Sequence[Case], preset: Preset, trained: bool) -> tuple[Rem
 def _distil(preset: Preset, foreign: str) -> Remedy:
     settings = preset.distil
     if settings.updates and foreign:
-        why = f"not available: distillation starts from checkpoints, the incumbent is of kind {foreign}"
+        why = f"not available: distillation starts from checkpoints, {foreign}"
         return Remedy(kind="distil", updates=0, reason=why)
     if not settings.updates:
         return Remedy(kind="distil", updates=0, reason="left out by the preset (distil.updates = 0)")

@@ -65,6 +65,9 @@ def _row(color: str, n: int) -> dict[str, Any]:
         "image": png(Image.fromarray(card(color, n))),
         "references": [],
         "slice": "base",
+        "stream": "t2i",
+        **dict.fromkeys(("width", "height", "source_width", "source_height"), SIDE),
+        "captions": [{"kind": "general", "text": pool_caption(color, n), "origin": "source"}],
     }
 
 

@@ -90,7 +90,8 @@ def test_a_killed_command_is_started_again_with_the_same_folders(tmp_path: Path,
     trainer = painter(tmp_path / "slow.py", control=False)
     color_world.go(made, color_world.preset(PAINTER, trainer=trainer), 1)
     code = (
-        "import sys; from pathlib import Path; from flywheel.presets import Trainer; from flywheel.core.workspace import Workspace\n"
+        "from flywheel.presets import Trainer\n"
+        "from flywheel.core.workspace import Workspace\n"
         "from tests.flywheel.rounds import color_world\n"
         "from curation.scorers import SCORERS\n"
         "SCORERS['mean_color'] = 'my_plugins:MeanColor'\n"
