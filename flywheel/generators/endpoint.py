@@ -9,7 +9,7 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flywheel.core.endpoint import Malformed, Rejected, Server, Unanswered
+from flywheel.core.endpoint import Answer, Malformed, Rejected, Server, Unanswered
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.generator import Pixels, Undrawn, png
@@ -102,7 +102,6 @@ class EndpointGenerator(Server):
             sent = {"data": {k: _text(v) for k, v in body.items()}, "files": files}
         else:
             sent = {"json": body}
-        self._limit.wait()
         try:
             return self.request(
                 "images/edits" if references else "images/generations", lambda r: self._picture(r, size), **sent
@@ -131,6 +130,11 @@ class EndpointGenerator(Server):
                 "a size that the model draws (evaluation.side of the preset)"
             )
         return picture
+
+    def _once(self, path: str, read: Callable[[Any], Answer], body: Mapping[str, Any]) -> Answer:
+        _ = self._client  # made now, so that what waits below starts when it may
+        self._limit.wait()  # attempts count, not pictures
+        return super()._once(path, read, body)
 
     @cached_property
     def _limit(self) -> _Limit:
