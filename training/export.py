@@ -16,6 +16,7 @@ from training.checkpoint import Checkpoint
 from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.mmdit import MMDiTConfig
+from training.models.pretrained import locate
 from training.models.qwen3vl import Qwen3VL
 from training.models.vae import VAE
 
@@ -34,8 +35,18 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary)
+    if "imported" in checkpoint.config:
+        _keep_encoder(checkpoint.config["condition"]["encoder"], temporary)
     os.replace(temporary, folder)
     return folder
+
+
+def _keep_encoder(encoder: str, folder: Path) -> None:
+    """Put the files of an import's text encoder and processor in place of those that transformers wrote anew."""
+    for part in ("text_encoder", "processor"):
+        source = locate(encoder.removeprefix("qwen3-vl:"), part)
+        shutil.rmtree(folder / part)
+        shutil.copytree(source, folder / part)
 
 
 def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:

@@ -111,6 +111,15 @@ class EndpointGenerator(Server):
         except Unanswered as error:
             return Undrawn(str(error), again=True)
 
+    @property
+    def cost(self) -> float:
+        """What the pictures that this object has drawn cost, in the currency of `price`."""
+        return self.price * len(self._bought)
+
+    @cached_property
+    def _bought(self) -> list[None]:
+        return []  # appending is atomic
+
     def _picture(self, response: Any, size: tuple[int, int]) -> Pixels:
         """The picture of a response. Errors: `Malformed` if there is none, or one of another size."""
         try:
@@ -124,6 +133,7 @@ class EndpointGenerator(Server):
             raise Malformed(f"the picture cannot be read: {error}") from error
         except Exception as error:  # noqa: BLE001 - whatever a wrong answer leads to
             raise Malformed(f"the answer has no picture: {type(error).__name__}: {error}") from error
+        self._bought.append(None)
         if picture.shape[:2] != size:
             raise Rejected(  # the next one would cost as much and have the same size
                 f"the picture has {picture.shape[1]}x{picture.shape[0]} pixels instead of {size[1]}x{size[0]}: ask for "

@@ -219,6 +219,8 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
         seed=plan.seed,
         progress=run.progress,
     )
+    if (cost := getattr(generator, "cost", 0.0)) and (price := getattr(generator, "price", 0.0)):
+        run.progress.say(f"{round(cost / price)} pictures were drawn for {cost:.2f}, at {price} each")
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
     if arm == "candidate" and run.hidden:
         _evaluate_hidden(run, plan, system)
@@ -339,7 +341,8 @@ def _student_verdict(run: Context, number: int, teacher: Results) -> dict[str, A
     student = load_results(run.workspace, number, "student")
     if not student:
         return None
-    verdict = gates.judge(student, teacher, policy=run.preset.gate)
+    student, shared, _ = _shared(student, teacher)
+    verdict = gates.judge(student, shared, policy=run.preset.gate)
     return {"verdict": verdict.verdict, "reason": verdict.reason, "failure_rate": failure_rates(student)}
 
 

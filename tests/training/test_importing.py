@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flywheel.core.errors import UsageError
+from flywheel.core.torchvision_shim import declare_operators
 from tests.flywheel.cli.command import flywheel
 from tests.training.test_export import SIDE, drawn, opened
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
@@ -22,6 +23,7 @@ def tiny_pipeline(
     folder: Path, *, dtype: torch.dtype = torch.float32, shard: str = "10GB", **scheduler: object
 ) -> Path:
     """A `QwenImage21Pipeline` of random tiny parts, as diffusers saves it."""
+    declare_operators()
     from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline
     from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21Transformer2DModel
 
@@ -65,17 +67,10 @@ def test_the_import_draws_what_diffusers_draws(tmp_path: Path):
     assert len(list((source / "transformer").glob("*.safetensors"))) > 3
     sampler, pipeline = Sampler(import_pipeline(str(source), tmp_path / "start")), opened(source)
     noise = sampler.noise("a red disc", (SIDE, SIDE), seed=4)[None]
-    mine = sampler.latents(["a red disc at the left"], noise=noise, steps=4, cfg=1.0)
-    theirs = drawn(pipeline, noise, "a red disc at the left", num_inference_steps=4, height=SIDE, width=SIDE)
-    assert (mine - noise).std() > 0.1 and (mine - theirs).abs().max() < 1e-6 * max(1.0, float(theirs.abs().max()))
-    (state,) = sampler.encoder.encode(["a red disc at the left"])
-    tokens = noise.flatten(2).transpose(1, 2)
-    with torch.no_grad():
-        one = sampler.latents(["a red disc at the left"], noise=noise, steps=1, cfg=1.0)
-        other = drawn(pipeline, noise, "a red disc at the left", num_inference_steps=1, height=SIDE, width=SIDE)
-    assert (
-        (one - other).abs().max() < 1e-6 * max(1.0, float(other.abs().max())) and len(state) and tokens.shape[1] == 16
-    )
+    for steps in (2, 5):  # in one step, diffusers' stretched grid divides by zero
+        mine = sampler.latents(["a red disc at the left"], noise=noise, steps=steps, cfg=1.0)
+        theirs = drawn(pipeline, noise, "a red disc at the left", num_inference_steps=steps, height=SIDE, width=SIDE)
+        assert (mine - noise).std() > 0.1 and (mine - theirs).abs().max() < 1e-6
 
 
 def test_what_cannot_be_imported_is_named(tmp_path: Path):

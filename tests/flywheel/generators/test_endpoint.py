@@ -81,6 +81,9 @@ def test_what_a_server_refuses_costs_its_own_row(server: Server):
     assert isinstance(refused, Undrawn) and "content policy" in refused.reason and not refused.again
     assert isinstance(large, Undrawn) and "24x24 pixels instead of 16x16" in large.reason
     assert len(server.asked) == 3  # neither is worth another bill
+    priced = at(server, price=0.04)
+    list(priced.draw(["a red card"] * 5, seeds=range(5), **SIZE))
+    assert priced.cost == 0.04 * 5
     server.faults = [(401, b"")]
     with pytest.raises(UsageError, match="check url, model and key"):
         list(at(server).draw(["a red card"], seeds=[0], **SIZE))

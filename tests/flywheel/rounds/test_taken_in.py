@@ -33,7 +33,7 @@ def test_an_endpoint_goes_through_two_rounds_and_is_repaired_by_the_enhancer(tmp
     with serving(lambda prompt: "please" not in prompt) as server:
         table = {"kind": "endpoint", "url": server.url, "model": "theirs", "longest_wait": 0.05}
         server.faults = [(500, b"x"), (429, b"x"), (200, b"no JSON")]
-        first = color_world.go(made, color_world.preset(table), 1)
+        first = color_world.go(made, color_world.preset(table | {"price": 0.5}), 1)
         assert first.verdict == "PROMOTE" and first.failure_rate == {"shade": 1.0, "tint": 0.0, "tone": 0.0}
         assert color_world.tracks(made) == {"shade": "prompt_enhancement"}
         assert first.system["generator"] == {"kind": "endpoint", "model": "theirs"}
