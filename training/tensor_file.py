@@ -55,7 +55,7 @@ class TensorFile:
             raise ValueError(f"{name} {tuple(tensor.shape)} {tensor.dtype} is not the next tensor, {self._left[:1]}")
         self._left.pop(0)
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        self._file.write(memoryview(flat.numpy()))
+        self._file.write(flat.numpy().data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

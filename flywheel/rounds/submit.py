@@ -1,25 +1,33 @@
-"""A submitted candidate: a generator made by hand, by RL or by distillation, evaluated and gated as a round's own."""
+"""A submitted candidate: a generator made elsewhere, evaluated and gated as a round's own.
+
+A person submits one by hand; the first round submits the one that the preset starts from.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flywheel.cases.events import load_cases
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import mirror
+from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
 from flywheel.core.records import Remedy, RoundPlan, Submission
 from flywheel.core.workspace import Workspace
 from flywheel.generators import describe
-from flywheel.presets import load_preset
+from flywheel.presets import Evaluation, load_preset
 from flywheel.rounds import lease, pool, promotion, steps
 from flywheel.rounds.context import Context
 from flywheel.rounds.outlook import next_round
 from flywheel.rounds.taken_in import keep, require_drawing
+
+_ADVICE = "submit a checkpoint that training wrote, or another generator"
 
 
 def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> RoundPlan:
@@ -35,24 +43,59 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
     if snapshot is None:
         raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
     preset = load_preset(job.preset)
-    table = describe(checkpoint)
-    require_drawing(table, preset.evaluation, "submit a checkpoint that training wrote, or another generator")
-    path = workspace.round(number).plan
+    table = _drawable(checkpoint, preset.evaluation)
     with lease.hold(workspace, job):
         workspace.upgrade()
-        if path.exists():
+        if workspace.round(number).plan.exists():
             raise UsageError(f"round {number} is planned already: finish it with `flywheel round run`, then submit")
         context = Context(workspace, job, preset, Progress())
         if not workspace.suite.exists():
             pool.hold_out(context)
         promotion.settle(workspace)
-        place = workspace.round(number).checkpoint("candidate") / "submitted"
-        shutil.rmtree(mirror(place), ignore_errors=True)  # of an interrupted submission
-        copy = keep(place, table)
-        source = str(table.get("model") or checkpoint)
-        made = Submission(checkpoint=workspace.relative(copy), source=source, by=by, why=why)
-        plan = _plan(context, number, snapshot, made)
-        plan.write(path)
+        return _pin(context, number, snapshot, table, by=by, why=why)
+
+
+def start(run: Context, number: int, snapshot: str) -> None:
+    """Make the generator that the preset starts from the candidate of this round, the first one.
+
+    A plug-in may have no checkpoint for the job's seed; then the round trains from nothing. Errors: `UsageError` if it
+    cannot draw.
+    """
+    if run.workspace.round(number).plan.exists():
+        return
+    if run.preset.generator:
+        table = dict(run.preset.generator)
+        if table["kind"] == "recorded":
+            table.setdefault("suite", str(run.workspace.suite))
+        require_drawing(table, run.preset.evaluation, _ADVICE)
+    else:
+        named, known = run.preset.training.start, plugins("flywheel.checkpoints")
+        checkpoint = known[named](seed=run.job.seed) if named in known else Path(named)
+        if checkpoint is None:
+            run.progress.say(
+                f"{named}: no checkpoint for a world of seed {run.job.seed}, so this one trains from nothing"
+            )
+            return
+        table = _drawable(checkpoint, run.preset.evaluation)
+    _pin(run, number, snapshot, table, by=f"preset {run.preset.name}", why="all rounds start from it")
+
+
+def _drawable(checkpoint: Path, settings: Evaluation) -> dict[str, Any]:
+    """The table of a generator that was given by its folder or tag. Errors: `UsageError` if it cannot draw."""
+    table = describe(checkpoint)
+    require_drawing(table, settings, _ADVICE)
+    return table
+
+
+def _pin(run: Context, number: int, snapshot: str, table: Mapping[str, Any], *, by: str, why: str) -> RoundPlan:
+    """Copy the generator into the workspace and write the plan of the round that judges it."""
+    place = run.workspace.round(number).checkpoint("candidate") / "submitted"
+    shutil.rmtree(mirror(place), ignore_errors=True)  # of an interrupted submission
+    copy = keep(place, table)
+    source = str(table.get("model") or table.get("folder") or table["kind"])
+    made = Submission(checkpoint=run.workspace.relative(copy), source=source, by=by, why=why)
+    plan = _plan(run, number, snapshot, made)
+    plan.write(run.workspace.round(number).plan)
     return plan
 
 

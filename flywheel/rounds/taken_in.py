@@ -13,22 +13,12 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import write_json
 from flywheel.core.generator import Undrawn
 from flywheel.core.mirror import fetched, mirror, publish
-from flywheel.core.records import RoundPlan
 from flywheel.core.storage import located
 from flywheel.generators import DESCRIBED, open_generator
 from flywheel.generators.pipeline import is_local
 from flywheel.presets import Evaluation
-from flywheel.rounds.context import Context
 
 _COPIED = ("model", "lora")  # what a generator's table names by a local path, and the workspace keeps
-
-
-def take_in(run: Context, plan: RoundPlan) -> Path:
-    """The preset's generator as the candidate of the first round; returns its folder."""
-    table = dict(run.preset.generator)
-    if table.get("kind") == "recorded":
-        table.setdefault("suite", str(run.workspace.suite))
-    return keep(run.workspace.round(plan.round).checkpoint("candidate") / "given", table)
 
 
 def keep(place: Path, table: Mapping[str, Any]) -> Path:
