@@ -105,7 +105,7 @@ def import_model(
 ) -> None:
     """Import open weights as a checkpoint, in their own precision, one tensor at a time.
 
-    Name the folder in the [generator] table of a preset, and a run's first round takes it in.
+    Name the folder as `start` in the [training] section of a preset: the first round judges it, later ones repair it.
     """
     from training.importing import import_pipeline
 
@@ -115,8 +115,8 @@ def import_model(
     if as_json:
         out(json.dumps(result))
         return
-    table = f'[generator]\nkind = "checkpoint"\nmodel = {str(output.resolve())!r}'
-    out(f"{output}\nin a preset:\n{table}\n[training.recipe]\ncondition = {encoder!r}\ntext_tokens = 0")
+    start = f"[training]\nstart = {str(output.resolve())!r}"
+    out(f"{output}\nin a preset:\n{start}\n[training.recipe]\ncondition = {encoder!r}\ntext_tokens = 0")
 
 
 @model.command("export", epilog="Example: flywheel model export -w w --output pipeline")

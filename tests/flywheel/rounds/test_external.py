@@ -57,8 +57,13 @@ def test_a_pipeline_is_repaired_over_two_rounds_by_a_training_script(red_pipelin
     install(tmp_path, monkeypatch)
     made = color_world.workspace(tmp_path / "w")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started = tmp_path / "finetune.py"  # as it is, beside whichever torchvision is here
+    started.write_text(
+        "import runpy\nfrom flywheel.core.torchvision_shim import declare_operators\ndeclare_operators()\n"
+        f"runpy.run_path({str(FINETUNE)!r}, run_name='__main__')\n"
+    )
     command = (
-        f"{sys.executable} {FINETUNE} --data {{data}} --model {{incumbent}} --output {{output}} --steps {{steps}} "
+        f"{sys.executable} '{started}' --data {{data}} --model {{incumbent}} --output {{output}} --steps {{steps}} "
         "--seed {seed} --learning-rate 4e-3"
     )
     table = {"kind": "diffusers", "model": str(red_pipeline)}
