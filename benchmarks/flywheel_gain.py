@@ -39,10 +39,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 from flywheel.cases.attribution import attribute, probe
 from flywheel.cases.events import load_cases
 from flywheel.core.files import write_bytes, write_json
+from flywheel.core.generator import Generator
 from flywheel.core.progress import Progress
 from flywheel.core.records import MixEntry, RoundPlan, RoundResult
 from flywheel.core.workspace import Workspace
 from flywheel.demo.world import AMOUNTS, write_world
+from flywheel.generators import describe, open_generator
 from flywheel.presets import Preset, load_preset
 from flywheel.remedies import data
 from flywheel.remedies.enhancer import enhance
@@ -154,7 +156,8 @@ def untargeted(context: Context, plan: RoundPlan) -> Results:
     return evaluation.evaluate(
         workspace,
         context.suite,
-        checkpoint,
+        open_generator(describe(checkpoint)),
+        workspace.relative(checkpoint),
         round_=number,
         arm="untargeted",
         settings=context.preset.evaluation,
@@ -272,11 +275,11 @@ def garbled(context: Context) -> list[str]:
     """Tracks of the prompts that pass unchanged and fail once garbled."""
     workspace, preset = context.workspace, context.preset
     row = context.rows("rounds")[0]
-    checkpoint = workspace.path(row["checkpoint"])
+    generator = open_generator(describe(workspace.path(row["checkpoint"])))
     passed = load_results(workspace, 1, "candidate")
     suite = [replace(p, text=garble(p.text)) for p in context.suite]
     images = evaluation.sample_suite(
-        suite, checkpoint, workspace.path("garbled", "images"), settings=preset.evaluation, seed=context.job.seed
+        suite, generator, workspace.path("garbled", "images"), settings=preset.evaluation, seed=context.job.seed
     )
     failing: dict[str, set[str]] = {}
     for p, outcomes in zip(suite, evaluation.judge_images(suite, images)):
@@ -286,7 +289,7 @@ def garbled(context: Context) -> list[str]:
     if not failing:
         return []
     plan = RoundPlan.read(context.workspace.round(1).plan)
-    return probed(context, preset, [p for p in suite if p.prompt_id in failing], failing, checkpoint, plan)
+    return probed(context, preset, [p for p in suite if p.prompt_id in failing], failing, generator, plan)
 
 
 def probed(
@@ -294,14 +297,14 @@ def probed(
     preset: Preset,
     prompts: Sequence[Any],
     failing: Mapping[str, set[str]],
-    checkpoint: Path,
+    generator: Generator,
     plan: RoundPlan,
 ) -> list[str]:
     """Tracks by experiment, as routing determines them."""
     index = CaptionIndex.build(captions(context.manifest(plan)))
     rows = probe(
         prompts,
-        checkpoint,
+        generator,
         context.workspace.path("garbled", "probes"),
         enhance=enhance,
         density=lambda texts: index.density(texts, preset.attribution.neighbours).tolist(),

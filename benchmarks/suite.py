@@ -1,7 +1,7 @@
 """Does a suite tell pictures that do what its prompts ask from pictures that do not?
 
 Judges the true pictures that a pool's suite keeps, and every null made from them, by the suite's own checks, as
-`flywheel suite judge` does. Prints the share of prompts that pass, by task; the last line is JSON.
+`flywheel evaluate pictures` does. Prints the share of prompts that pass, by task; the last line is JSON.
 
     python -m benchmarks.suite w            # a workspace after `flywheel run` with evaluation.suite = "pool"
 """

@@ -23,7 +23,17 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 
 # What takes more than the inner loop has: fixtures that start something, and folders whose tests train, draw or wait.
-SLOW_FIXTURES = {"ray_session", "s3", "s3_server", "server", "server_process", "micro_run", "copied", "one_step"}
+SLOW_FIXTURES = {
+    "ray_session",
+    "s3",
+    "s3_server",
+    "server",
+    "server_process",
+    "micro_run",
+    "copied",
+    "one_step",
+    "red_pipeline",
+}
 SLOW_FOLDERS = (
     "flows", "training", "dashboards", "benchmarks", "curation/scorers", "curation/synthesis", "curation/test_run.py",
     "curation/sources/test_ingest.py", "flywheel/cli", "flywheel/operate", "flywheel/rounds/test_run", "test_docs.py",
@@ -31,13 +41,15 @@ SLOW_FOLDERS = (
     "flywheel/core/test_environment.py", "flywheel/core/test_paths.py", "flywheel/remedies/test_enhancer_training.py",
     "flywheel/remedies/test_index.py", "flywheel/remedies/test_rewards.py", "flywheel/test_init.py",
     "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
-    "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py",
+    "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py", "flywheel/rounds/test_pictures.py",
+    "flywheel/rounds/test_taken_in.py", "flywheel/rounds/test_external.py", "flywheel/generators", "test_plug_in.py",
 )  # fmt: skip
 
 
 # What is costly to make is made once where all files that use it run in one process.
 SHARED = {
     "a finished run": re.compile(r"\b(micro_run|copied):"),
+    "a tiny pipeline": re.compile(r"\bred_pipeline\b"),
     "Ray": re.compile(r"\bray_session\b|\b(curated|pictured):"),
     "Prefect": re.compile(r"\b(server|recorded): dict\b|\bserver_process:"),
 }

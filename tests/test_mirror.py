@@ -23,6 +23,7 @@ UNTESTED = {
 ABOUT_MORE = {
     "tests/test_docs.py": "the documentation",
     "tests/test_mirror.py": "the tests",
+    "tests/test_plug_in.py": "the examples of docs/plug-in.md",
     "tests/benchmarks/test_measure.py": "the benchmarks, which are no package",
     "tests/benchmarks/test_pixels.py": "the odd pictures of a benchmark",
     "tests/benchmarks/test_truth.py": "the truth benchmark",

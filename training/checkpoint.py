@@ -145,7 +145,7 @@ def write(
             write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
         if autoencoder is not None:
             autoencoder.save(temporary / "autoencoder.safetensors")
-        _seal(temporary, path, config)
+        seal(temporary, path, config)
     return Checkpoint(path)
 
 
@@ -169,12 +169,12 @@ def write_together(
     save(_flat(tensors), checkpoint_id=temporary / SHARES)
     if world.first:
         autoencoder.save(temporary / "autoencoder.safetensors")
-        _seal(temporary, path, config)
+        seal(temporary, path, config)
     world.wait()
     return Checkpoint(path)
 
 
-def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
+def seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
     files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from training import schedules
 from training.checkpoint import Checkpoint
 from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
+from training.models.mmdit import MMDiTConfig
+from training.models.pretrained import locate
 from training.models.qwen3vl import Qwen3VL
 from training.models.vae import VAE
 
@@ -32,23 +35,34 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary)
+    if "imported" in checkpoint.config:
+        _keep_encoder(checkpoint.config["condition"]["encoder"], temporary)
     os.replace(temporary, folder)
     return folder
+
+
+def _keep_encoder(encoder: str, folder: Path) -> None:
+    """Put the files of an import's text encoder and processor in place of those that transformers wrote anew."""
+    for part in ("text_encoder", "processor"):
+        source = locate(encoder.removeprefix("qwen3-vl:"), part)
+        shutil.rmtree(folder / part)
+        shutil.copytree(source, folder / part)
 
 
 def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
     """Build the pipeline in memory. Errors: see `export_pipeline`."""
     declare_operators()
+    from accelerate import init_empty_weights
     from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline
     from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21Transformer2DModel
 
-    model, condition = checkpoint.model(weights), checkpoint.config["condition"]
+    condition, config = checkpoint.config["condition"], MMDiTConfig.from_dict(checkpoint.config["model"])
     autoencoder, encoder = checkpoint.autoencoder(), load_condition_encoder(condition["encoder"])
     vae = autoencoder.model if isinstance(autoencoder, VAE) else None
     qwen = encoder if isinstance(encoder, Qwen3VL) else None
     misfits = []
     try:
-        shape = diffusers_config(model.config)
+        shape = diffusers_config(config)
     except ValueError as error:
         misfits.append(f"its transformer ({error})")
     if type(vae).__name__ != "AutoencoderKLQwenImage21":
@@ -61,11 +75,15 @@ def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
         misfits.append(f"its captions, padded to {condition['tokens']} tokens (the pipeline does not pad)")
     if misfits or qwen is None:
         raise UsageError(f"{checkpoint.path} does not fit QwenImage21Pipeline: {'; '.join(misfits)}")
-    transformer = QwenImage21Transformer2DModel(**shape)
-    transformer.load_state_dict(to_diffusers(model.state_dict(), model.config), strict=True)
-    settings, sigmas = _scheduler(checkpoint.config)
+    with init_empty_weights(include_buffers=False):
+        transformer = QwenImage21Transformer2DModel(**shape)
+    # In the stored precision, and without a copy beside the converted tensors.
+    transformer.load_state_dict(to_diffusers(checkpoint.tensors(weights), config), strict=True, assign=True)
+    settings, sigmas = scheduler_of(checkpoint.config)
+    imported = checkpoint.config.get("imported", {}).get("scheduler", {})
+    known = {k: v for k, v in imported.items() if not k.startswith("_")}
     return QwenImage21Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**settings),
+        scheduler=FlowMatchEulerDiscreteScheduler(**known | settings),
         vae=vae,
         text_encoder=qwen.model,
         processor=qwen.processor,
@@ -74,7 +92,7 @@ def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
     )
 
 
-def _scheduler(config: dict[str, Any]) -> tuple[dict[str, Any], list[float] | None]:
+def scheduler_of(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[float] | None]:
     """Settings of diffusers' scheduler, and the pipeline's time grid without its final 0.
 
     The checkpoint's own grid and the uniform one must not be shifted again.

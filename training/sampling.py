@@ -92,13 +92,18 @@ class Sampler:
         size: tuple[int, int] = (64, 64),
         steps: int | None = None,
         cfg: float | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        negative: str = "",
     ) -> np.ndarray:
-        """See `sample`. Errors: `UsageError` for a size or number of references that does not fit."""
+        """See `sample`. seed: of all prompts, or one per prompt; negative: what guidance leads away from.
+
+        Errors: `UsageError` for a size or number of references that does not fit.
+        """
         self._check(prompts, references, size)
-        noise = torch.stack([self.noise(prompt, size, seed) for prompt in prompts])
+        seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
+        noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
-        for rows, latents in self._batches(prompts, references, noise, steps, cfg):
+        for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative):
             out[rows] = to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy()
         return out
 
@@ -143,6 +148,7 @@ class Sampler:
         noise: Tensor,
         steps: int | None,
         cfg: float | None,
+        negative: str = "",
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield rows of one layout with their latents."""
         cfg = self.guidance(cfg)
@@ -156,10 +162,10 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                yield rows, self._denoise(noise[rows], [states[i] for i in rows], length, shown, steps, cfg)
+                yield rows, self._denoise(noise[rows], [states[i] for i in rows], length, shown, steps, cfg, negative)
 
     def _denoise(
-        self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float
+        self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float, negative: str
     ) -> Tensor:
         """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once."""
         count = shown.shape[1]
@@ -171,11 +177,13 @@ class Sampler:
         unconditional = None
         if cfg != 1.0:
             if count and self.encoder.reads_references:
-                nulls = self.encoder.encode([""] * len(x), list(shown))
+                nulls = self.encoder.encode([negative] * len(x), list(shown))
             else:
-                nulls = [self.encoder.encode([""])[0]] * (len(x) if count else 1)
+                nulls = [self.encoder.encode([negative])[0]] * (len(x) if count else 1)
             # Without a fixed length, both branches keep their own, as in the open 2.1 pipeline.
-            null_length = length if self.text_tokens else max(map(len, nulls))
+            null_length = max(map(len, nulls))
+            if self.text_tokens:
+                null_length = max(length, padded_length(null_length, self.text_tokens))
             unconditional = self._prefill(nulls, null_length, tokens, count, x)
         times = self.times(steps, x.shape[-2] * x.shape[-1])
         for t, following in zip(times[:-1], times[1:], strict=True):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel.core.generator import Generator
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
 from flywheel.signals.suite import Prompt
@@ -90,7 +91,7 @@ def batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
 
 def probe(
     prompts: Sequence[Prompt],
-    checkpoint: Path,
+    generator: Generator,
     folder: Path,
     *,
     enhance: Callable[[str], str | None],
@@ -116,7 +117,7 @@ def probe(
     tries = [(own, prompts, f"seed-{k}", last + k, plain) for k in range(1, settings.seeds + 1)]
     tries += [(rewritten, rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
     for shown, suite, name, number, verdicts in tries:
-        images = sample_suite(shown, checkpoint, folder / name, settings=evaluation, seed=number, progress=progress)
+        images = sample_suite(shown, generator, folder / name, settings=evaluation, seed=number, progress=progress)
         for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
             applied = [o for o in outcomes if o.passed is not None]
             for capability in dict.fromkeys(o.capability for o in applied):

@@ -83,13 +83,17 @@ def grpo(
     """Train by GRPO, rewarded by rules on the text and, optionally, by checks on images drawn from it."""
     from flywheel.core.errors import UsageError
     from flywheel.remedies.enhancer_training import Drawn, reinforce
-    from flywheel.rounds.sample import promoted_checkpoint
+    from flywheel.rounds.sample import promoted_system
 
     if (workspace is None) != (prompts is None):
         raise UsageError("pass --workspace and --prompts together: one draws the images, the other has their checks")
     drawn = None
     if workspace and prompts:
-        drawn = Drawn(promoted_checkpoint(Workspace(workspace, create=False)), prompts, seed=seed)
+        opened = Workspace(workspace, create=False)
+        system = promoted_system(opened)
+        if system.side is None:
+            raise UsageError("the system in service does not say at which size it draws: run a round first")
+        drawn = Drawn(opened.path(system.checkpoint), prompts, system.side, seed=seed)
     result = reinforce(model, data, output, drawn=drawn, steps=steps, batch=batch, lora=lora, seed=seed)
     out(
         json.dumps(result)

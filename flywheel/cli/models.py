@@ -1,26 +1,35 @@
-"""Verbs that draw with a checkpoint and measure parts of a model."""
+"""Verbs that draw with a model, judge pictures of any model, and measure parts of one."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flywheel.cli.console import out, print_rows, say
-from flywheel.cli.options import JsonOption, SeedOption
+from flywheel.cli.options import JsonOption, PresetOption, SeedOption
 from flywheel.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from flywheel.signals.drawn_elsewhere import Drawn
+    from flywheel.signals.suite import Prompt
+
 app = typer.Typer()
-evaluate = typer.Typer(help="Measure parts of a model.", no_args_is_help=True)
+evaluate = typer.Typer(help="Judge pictures of any model, or measure parts of one.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
+model = typer.Typer(help="Import open weights, export checkpoints.", no_args_is_help=True)
+app.add_typer(model, name="model")
 
 
 @app.command(epilog='Example: flywheel sample "a red circle on the left" -w w --count 4 --output pictures')
 def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw, or how to edit the references.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder to draw with.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a checkpoint or a diffusers pipeline, or hub tag, to draw with.")
+    ] = None,
     workspace: Annotated[
         Path | None, typer.Option("--workspace", "-w", help="Workspace whose system in service to draw with.")
     ] = None,
@@ -37,6 +46,7 @@ def sample(
     cfg: Annotated[
         float | None, typer.Option(help="Guidance weight; 1 is no guidance. Default: the system's or the checkpoint's.")
     ] = None,
+    negative: Annotated[str | None, typer.Option(help="What to avoid in the picture.")] = None,
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option(help="Number of images, with this seed and the following ones.")] = 1,
     enhance: Annotated[
@@ -48,8 +58,9 @@ def sample(
     output: Annotated[Path, typer.Option(help="Folder for the images and their grid.")] = Path("samples"),
     as_json: JsonOption = False,
 ) -> None:
-    """Draw images with a checkpoint, or with the system in service. The same seed gives the same image."""
+    """Draw images with a generator, or with the system in service. The same seed gives the same image."""
     from flywheel.core.workspace import Workspace
+    from flywheel.generators import describe, open_generator
     from flywheel.presets import Enhancer
     from flywheel.remedies.enhancer import load_enhancer
     from flywheel.rounds import systems
@@ -60,6 +71,7 @@ def sample(
     opened = Workspace(workspace, create=False) if workspace else None
     system = promoted_system(opened, student=student) if opened else None
     start = opened.path(system.checkpoint) if opened and system else Path(str(checkpoint))
+    generator = open_generator(describe(start))
     rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
     if opened and system and not enhance:
         rewrite = systems.rewriter(opened, system)
@@ -68,19 +80,142 @@ def sample(
         say(f"drawing: {prompt}")
     side = system.side if system else None
     pictures = sample_pictures(
-        start,
+        generator,
+        str(start),
         prompt,
         output=output,
         references=ref or (),
         size=parse_size(size) if size else (side, side) if side else None,
         steps=steps or (system.steps if system else None),
         cfg=cfg if cfg is not None or system is None else system.cfg,
+        negative=negative,
         seed=seed,
         count=count,
     )
     if system:
         pictures["system"] = system.id
     out(json.dumps(pictures, ensure_ascii=False) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
+
+
+@model.command("import", epilog="Example: flywheel model import Qwen/Qwen-Image-2.1 --output start")
+def import_model(
+    name: Annotated[str, typer.Argument(help="Folder or hub tag of a QwenImage21Pipeline.")],
+    output: Annotated[Path, typer.Option(help="Folder of the checkpoint. It must not exist yet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Import open weights as a checkpoint, in their own precision, one tensor at a time.
+
+    Name the folder as `start` in the [training] section of a preset: the first round judges it, later ones repair it.
+    """
+    from training.importing import import_pipeline
+
+    checkpoint = import_pipeline(name, output)
+    encoder = checkpoint.config["condition"]["encoder"]
+    result = {"checkpoint": str(checkpoint.path), "fingerprint": checkpoint.fingerprint, "condition": encoder}
+    if as_json:
+        out(json.dumps(result))
+        return
+    start = f"[training]\nstart = {str(output.resolve())!r}"
+    out(f"{output}\nin a preset:\n{start}\n[training.recipe]\ncondition = {encoder!r}\ntext_tokens = 0")
+
+
+@model.command("export", epilog="Example: flywheel model export -w w --output pipeline")
+def export_model(
+    output: Annotated[Path, typer.Option(help="Folder of the pipeline. It must not exist yet.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Workspace whose checkpoint in service to export.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a checkpoint of 2.1's parts as a pipeline that diffusers opens: the inverse of an import."""
+    from flywheel.cli.options import checkpoint_or_promoted
+    from training.export import export_pipeline
+
+    folder = export_pipeline(checkpoint_or_promoted(checkpoint, workspace), output)
+    out(json.dumps({"pipeline": str(folder)}) if as_json else str(folder))
+
+
+@evaluate.command("pictures", epilog="Example: flywheel evaluate pictures drawn/ --suite s.jsonl --system v2 -w w")
+def evaluate_pictures(
+    pictures: Annotated[
+        Path, typer.Argument(help="Folder of pictures named <prompt_id>.png, or of one such folder per seed: 0/, 1/, …")
+    ],
+    suite: Annotated[Path, typer.Option(help="Suite file, also that of a workspace: w/suite/suite.jsonl.")],
+    system: Annotated[str, typer.Option(help="Name of the model behind the pictures; required with -w.")] = "",
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Record signals, open cases and route them here.")
+    ] = None,
+    preset: PresetOption = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge pictures that any model drew, by the suite's own checks: one row per prompt and check.
+
+    `passed` is null where a check could not be applied: the reason says why, for example that there is no picture. With
+    a workspace, failures become cases; pictures of further seeds route them, and what is missing for that is listed.
+    """
+    if workspace is None:
+        if system:
+            raise UsageError("--system names the model in a workspace: give -w W as well, or leave it out")
+        judge_only(pictures, suite, preset, as_json)
+        return
+    if not system.strip():
+        raise UsageError("-w needs --system NAME: signals and cases name the model behind the pictures")
+    from flywheel.core.workspace import Workspace
+    from flywheel.presets import load_preset
+    from flywheel.rounds.pictures import evaluate_pictures as evaluate
+    from flywheel.signals.drawn_elsewhere import Drawn
+    from flywheel.signals.pinned import load_any
+
+    drawn, prompts = Drawn.of(pictures), load_any(suite)
+    _say_left_out(drawn, prompts)
+    found = evaluate(Workspace(workspace), prompts, drawn, system.strip(), load_preset(preset))
+    rows = [row for judged in found.judged for row in judged.rows()]
+    counts = dict(zip(("passed", "failed", "not_judged"), _count(rows)))
+    kept = {"signals": found.signals, "events": found.events, "tracks": found.tracks, "needed": found.needed}
+    if as_json:
+        out(json.dumps({**counts, **kept, "needed_list": found.needed_list, "rows": rows}, ensure_ascii=False))
+    else:
+        print_rows([r for r in rows if not r["passed"]], False)
+    say(_counted(rows) + f"; {found.signals} new signals")
+    for name, numbers in (("cases", found.events), ("routed", found.tracks)):
+        say(f"{name}: " + (", ".join(f"{n} {kind}" for kind, n in numbers.items()) or "none new"))
+    for sentence in found.say:
+        say(sentence)
+
+
+def judge_only(pictures: Path, suite: Path, preset: str, as_json: bool) -> None:
+    """Judge a folder of pictures of one seed, and print the rows; nothing is recorded."""
+    from flywheel.presets import load_preset
+    from flywheel.signals.drawn_elsewhere import Drawn
+    from flywheel.signals.evaluation import Verifiers
+    from flywheel.signals.judged_pictures import judge_folder
+    from flywheel.signals.pinned import load_any
+
+    drawn, prompts = Drawn.of(pictures), load_any(suite)
+    _say_left_out(drawn, prompts)
+    by = Verifiers.of(None, load_preset(preset).evaluation)
+    rows = judge_folder(prompts, next(iter(drawn.seeds.values())), by=by)
+    print_rows(rows, as_json)
+    say(_counted(rows))
+
+
+def _say_left_out(drawn: Drawn, suite: Sequence[Prompt]) -> None:
+    """Name what in the folder is not judged."""
+    for names, what in (
+        (drawn.unknown(suite), "pictures belong to no prompt of the suite"),
+        (drawn.others, "folders name no seed"),
+    ):
+        if names:
+            say(f"left out: {len(names)} {what}, such as {names[0]}")
+
+
+def _count(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [sum(r["passed"] is x for r in rows) for x in (True, False, None)]
+
+
+def _counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "{} passed, {} failed, {} not judged".format(*_count(rows))
 
 
 @evaluate.command("vae", epilog="Example: flywheel evaluate vae Qwen/Qwen-Image-2.1 --photographs p")

@@ -16,7 +16,7 @@ from flywheel.core.files import given_file
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
-suite = typer.Typer(help="Import, show, judge and score prompt suites.", no_args_is_help=True)
+suite = typer.Typer(help="Import, show and score prompt suites.", no_args_is_help=True)
 signals = typer.Typer(
     help="Collect failure signals (mining, user feedback) and route them into cases.", no_args_is_help=True
 )
@@ -63,28 +63,17 @@ def show(file: Annotated[Path, typer.Argument(help="Suite file.")], as_json: Jso
         say("no check of this suite was calibrated: only a suite that is made from a pool has true pictures")
 
 
-@suite.command("judge", epilog="Example: flywheel suite judge w/suite/suite.jsonl --pictures drawn/ --json")
+@suite.command("judge", hidden=True)
 def judge_suite(
     file: Annotated[Path, typer.Argument(help="Suite file, also that of a workspace: w/suite/suite.jsonl.")],
     pictures: Annotated[Path, typer.Option(help="Folder of pictures named <prompt_id>.png or .jpg.")],
     preset: PresetOption = "tiny",
     as_json: JsonOption = False,
 ) -> None:
-    """Judge pictures by the suite's own checks: one row per prompt and check. Recorded outputs: `flywheel suite score`.
+    """Former name of `flywheel evaluate pictures` without a workspace."""
+    from flywheel.cli.models import judge_only
 
-    `passed` is null where a check could not be applied: the reason says why, for example that there is no picture.
-    """
-    from flywheel.presets import load_preset
-    from flywheel.signals.evaluation import Verifiers
-    from flywheel.signals.judged_pictures import judge_folder
-    from flywheel.signals.pinned import load_any
-
-    if not pictures.is_dir():
-        raise UsageError(f"--pictures {pictures} is not a folder: pass a folder of pictures named <prompt_id>.png")
-    rows = judge_folder(load_any(file), pictures, by=Verifiers.of(None, load_preset(preset).evaluation))
-    print_rows(rows, as_json)
-    counts = [sum(r["passed"] is x for r in rows) for x in (True, False, None)]
-    say("{} passed, {} failed, {} not judged".format(*counts))
+    judge_only(pictures, file, preset, as_json)
 
 
 @suite.command(epilog="Example: flywheel suite score suite.jsonl outputs.jsonl -w w --checkpoint ours-v2")
@@ -101,7 +90,9 @@ def score(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Score recorded outputs of any model by the benchmark's own rule. Pictures: `flywheel suite judge`."""
+    """Score recorded outputs of any model by the benchmark's own rule.
+
+    For pictures, see `flywheel evaluate pictures`."""
     from flywheel.signals.benchmarks import judge_outputs, record, result
     from flywheel.signals.feedback import read_rows
     from flywheel.signals.suite import load_suite
@@ -156,7 +147,10 @@ def mine(
     epilog="Example: flywheel signals judge w/checkpoints/round-0002-candidate/step-00000400 -w w --seeds 4"
 )
 def judge(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, also of a training that is still running.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint folder, also of a running training; or folder or hub tag of a pipeline."),
+    ],
     workspace: WorkspaceOption,
     suite: Annotated[
         Path | None, typer.Option(help="Suite to draw. Default: the workspace's, without its hidden prompts.")
@@ -166,8 +160,9 @@ def judge(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a suite with a checkpoint, judge the images, and mine bad cases from the judgements."""
+    """Draw a suite with any generator, judge the images, and mine bad cases from the judgements."""
     from flywheel.core.progress import Progress
+    from flywheel.generators import describe, open_generator
     from flywheel.presets import load_preset
     from flywheel.signals.hidden import split
     from flywheel.signals.mining import Mining, mine_file
@@ -180,7 +175,8 @@ def judge(
         raise UsageError(f"{opened.root} has no held-out suite yet: give a suite file with --suite")
     progress, numbers = Progress(), range(seed, seed + seeds)
     with progress.step("judge"):
-        judged = self_evaluate(opened, checkpoint, drawn, numbers, load_preset(preset).evaluation, progress=progress)
+        generator, settings = open_generator(describe(checkpoint)), load_preset(preset).evaluation
+        judged = self_evaluate(opened, generator, str(checkpoint), drawn, numbers, settings, progress=progress)
     say(f"judgements: {judged}")
     _print(mine_file(opened, judged, Mining()), as_json)
 

@@ -1,15 +1,15 @@
-"""JSON answers from any OpenAI-compatible chat endpoint: checked against a schema, retried, cached by content."""
+"""OpenAI-compatible endpoints: requests are retried with back-off; chat answers are checked by a schema, and cached."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, read_json, write_json
@@ -32,17 +32,16 @@ class _Retry(Exception):
         self.after = after  # seconds that the server asked to wait
 
 
-class _Malformed(_Retry):
-    pass
+class Malformed(_Retry):
+    """The answer has not the form that was asked for; the next one may."""
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """`url` up to and including `/v1`. `key_variable` names the environment variable that holds the API key.
-
-    Answers are cached in the folder `cache` by the content of the question, so that nothing is asked twice; None turns
-    this off.
-    """
+class Server:
+    """`url` up to and including `/v1`. `key_variable` names the environment variable that holds the API key."""
 
     url: str
     model: str
@@ -50,7 +49,6 @@ class Endpoint:
     timeout: float = 120.0  # seconds per attempt
     attempts: int = 5
     longest_wait: float = 30.0  # seconds between two attempts
-    cache: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")) or not self.model:
@@ -66,17 +64,15 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.Client(base_url=self.url.rstrip("/") + "/", headers=headers, timeout=self.timeout)
 
-    def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
-        """The model's JSON answer, valid under the JSON `schema`. Thread-safe.
+    def request(self, path: str, read: Callable[[Any], Answer], **body: Any) -> Answer:
+        """POST to `path` (`body`: as of `httpx.Client.post`) and `read` the response. Thread-safe.
 
-        Errors: `UsageError` when the endpoint refuses key, model or address; `Unanswered` when retries run out;
-        `Rejected` when the question or its answers are the cause.
+        `read` raises `Malformed` for an answer that is worth another attempt. Errors: `UsageError` when the endpoint
+        refuses key, model or address; `Unanswered` when retries run out; `Rejected` when the request or its answers are
+        the cause.
         """
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-        path = self.cache / f"{digest(self.model, messages, schema)}.json" if self.cache else None
-        if path and path.exists():
-            return read_json(path)
         backoff = wait_exponential_jitter(initial=min(0.5, self.longest_wait), max=self.longest_wait)
 
         def wait(state: Any) -> float:
@@ -87,31 +83,49 @@ class Endpoint:
             retry=retry_if_exception_type(_Retry), stop=stop_after_attempt(self.attempts), wait=wait, reraise=False
         )
         try:
-            answer = retrying(self._once, messages, schema)
+            return retrying(self._once, path, read, body)
         except RetryError as error:
             why = error.last_attempt.exception()
-            kind = Rejected if isinstance(why, _Malformed) else Unanswered
+            kind = Rejected if isinstance(why, Malformed) else Unanswered
             raise kind(f"{self.url} gave no usable answer in {self.attempts} attempts: {why}") from error
-        if path:
-            write_json(path, answer)
-        return answer
 
-    def _once(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
+    def _once(self, path: str, read: Callable[[Any], Answer], body: Mapping[str, Any]) -> Answer:
         import httpx
 
-        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-        body = {"model": self.model, "messages": messages, "temperature": 0, "seed": 0, "response_format": form}
         try:
-            response = self._client.post("chat/completions", json=body)
+            response = self._client.post(path, **body)
         except httpx.HTTPError as error:
             raise _Retry(f"{type(error).__name__}: {error}") from error
         if response.status_code in REFUSED:
             raise UsageError(f"{self.url} refuses the request (HTTP {response.status_code}): check url, model and key")
         if response.status_code in RETRIED:
             raise _Retry(f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After")))
-        if response.status_code >= 400:  # this question is the cause: asking again cannot help
+        if response.status_code >= 400:  # this request is the cause: asking again cannot help
             raise Rejected(f"{self.url} rejects the question (HTTP {response.status_code}): {response.text[:200]}")
-        return _checked(response.text, schema)
+        return read(response)
+
+
+@dataclass(frozen=True)
+class Endpoint(Server):
+    """JSON answers from a chat model.
+
+    Answers are cached in the folder `cache` by the content of the question, so that nothing is asked twice; None turns
+    this off.
+    """
+
+    cache: Path | None = field(default=None, compare=False)
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> Any:
+        """The model's JSON answer, valid under the JSON `schema`. Thread-safe. Errors: as `request`."""
+        path = self.cache / f"{digest(self.model, messages, schema)}.json" if self.cache else None
+        if path and path.exists():
+            return read_json(path)
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        body = {"model": self.model, "messages": messages, "temperature": 0, "seed": 0, "response_format": form}
+        answer = self.request("chat/completions", lambda response: _checked(response.text, schema), json=body)
+        if path:
+            write_json(path, answer)
+        return answer
 
 
 def _seconds(header: str | None) -> float:
@@ -129,9 +143,9 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
         answer = json.loads(content.removeprefix("```json").removeprefix("```").removesuffix("```"))
         jsonschema.validate(answer, schema)
     except jsonschema.ValidationError as error:
-        raise _Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
+        raise Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Malformed(f"the answer is not JSON: {type(error).__name__}: {error}") from error
+        raise Malformed(f"the answer is not JSON: {type(error).__name__}: {error}") from error
     return answer
 
 

@@ -67,12 +67,13 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """What draws the picture of a prompt, and what the gate judges: a checkpoint, an enhancer and sampling settings.
+    """What draws the picture of a prompt, and what the gate judges: a generator, an enhancer and sampling settings.
 
-    checkpoint: workspace path; weights: its fingerprint. enhancer: {backend, model, key_variable, sha256}, which every
-    prompt goes through; None: prompts are drawn as written. side: pixels; steps, cfg: None: the checkpoint's own.
-    schedule: its time grid. student: workspace path of a checkpoint that draws the same in few steps; student_weights:
-    its fingerprint. Whatever a system of an older workspace does not record is None.
+    checkpoint: workspace path of the generator's folder; weights: its fingerprint; generator: its kind, and the model
+    that it was made from (see `flywheel.generators`), None for a checkpoint of ours. enhancer: {backend, model,
+    key_variable, sha256}, which every prompt goes through; None: prompts are drawn as written. side: pixels; steps,
+    cfg: None: the generator's own. schedule: its time grid. student: workspace path of a checkpoint that draws the same
+    in few steps; student_weights: its fingerprint. Whatever a system of an older workspace does not record is None.
     """
 
     checkpoint: str
@@ -84,12 +85,16 @@ class System:
     schedule: str | None = None
     student: str | None = None
     student_weights: str | None = None
+    generator: Mapping[str, str] | None = None
 
     @property
     def id(self) -> str:
         """16 hex digits of the content: equal weights, enhancers and settings make equal systems, wherever they are."""
-        content = {k: v for k, v in asdict(self).items() if k not in ("checkpoint", "student")}
-        return digest(content if self.weights else asdict(self))[:16]
+        known = asdict(self)
+        if self.generator is None:  # as in systems from before there were other generators
+            del known["generator"]
+        content = {k: v for k, v in known.items() if k not in ("checkpoint", "student")}
+        return digest(content if self.weights else known)[:16]
 
     @classmethod
     def read(cls, path: Path) -> Self:

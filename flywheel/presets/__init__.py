@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
+from string import Formatter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,38 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What trains a round's data phase: our own loop, or a command of your own.
+
+    command: split as a shell would, but run without one; each of `PLACEHOLDERS` in braces is replaced. It must leave a
+    generator in {output}. After a kill, the next run starts it again with the same folders, so that a script that saves
+    its state there resumes.
+    """
+
+    command: str = ""  # empty: our own loop
+    data: str = "manifest"  # what {data} is: manifest | images | webdataset
+    samples: int = 0  # rows that are exported as images or webdataset; 0: as many as the mix has
+    control: bool = True  # also train the control, without the round's remedies
+
+    PLACEHOLDERS = ("data", "incumbent", "output", "steps", "seed", "arm")
+
+    def __post_init__(self) -> None:
+        if self.data not in ("manifest", "images", "webdataset"):
+            raise UsageError(f"trainer.data is {self.data!r}: choose manifest, images or webdataset")
+        try:
+            used = {name for _, name, _, _ in Formatter().parse(self.command) if name is not None}
+        except ValueError as error:
+            raise UsageError(f"trainer.command: {error}; write a brace of your own twice") from error
+        if unknown := used - set(self.PLACEHOLDERS):
+            raise UsageError(
+                f"trainer.command: {{{min(unknown)}}} is unknown; choose among {', '.join(self.PLACEHOLDERS)}, and "
+                "write a brace of your own twice"
+            )
+        if self.command and "output" not in used:
+            raise UsageError("trainer.command has no {output}: the command must leave the trained generator there")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """How the suite is sampled and judged."""
 
@@ -43,7 +76,9 @@ class Evaluation:
     pictures: int = 2  # per prompt, each from a seed of its own
     held_out: int = 32  # pool suite: pictures kept from training
     hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
-    judge: Mapping[str, Any] = field(default_factory=dict)  # VLM judge: url, model, key_variable; empty: no judge
+    judge: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # VLM judge: url, model, key_variable; or kind: a plug-in; {}: none
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
@@ -190,6 +225,8 @@ class Preset:
     distil: Distil
     gate: Gate
     fetch: Fetching = Fetching()
+    trainer: Trainer = Trainer()
+    generator: Mapping[str, Any] = field(default_factory=dict)  # of the first round: see flywheel.generators; {}: ours
 
 
 _ALONE = {"policy": str, "threads": int}
@@ -212,6 +249,7 @@ _SECTIONS = {
     "distil": Distil,
     "gate": Gate,
     "fetch": Fetching,
+    "trainer": Trainer,
 }
 
 
@@ -245,16 +283,20 @@ def load_preset(name: str) -> Preset:
             ("base",), f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file"
         )
     for key in data:
-        if key not in (*_SECTIONS, *_ALONE):
-            raise at.fault((key,), f"unknown key {key}: choose from {', '.join((*_ALONE, *_SECTIONS))}")
-        if key in _SECTIONS and not isinstance(data[key], dict):
+        if key not in (*_SECTIONS, *_ALONE, "generator"):
+            raise at.fault((key,), f"unknown key {key}: choose from {', '.join((*_ALONE, *_SECTIONS, 'generator'))}")
+        if key in (*_SECTIONS, "generator") and not isinstance(data[key], dict):
             raise at.fault((key,), f"{key} is not a table: write [{key}]")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     for key, kind in _ALONE.items():
         if not _fits(data.get(key, kind()), kind) or data.get(key, 1) in ("", 0):
             raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}")
+    generator = data.get("generator", {})
+    if generator and "kind" not in generator:
+        raise at.fault(("generator",), "[generator] needs a kind, such as diffusers or endpoint")
     sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
+    given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
+    return Preset(name=path.stem if path else name, **given, **sections)
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

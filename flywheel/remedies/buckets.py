@@ -18,14 +18,15 @@ Buckets = Mapping[int, tuple[str, ...]]
 """{bucket in pixels: stages that train on it}, smallest first."""
 
 
-def trained(manifest: Path, recipe: Mapping[str, Any]) -> Buckets:
-    """Those that the snapshot's shards fill and the recipe reads; the smallest one if it reads none."""
+def trained(manifest: Path, recipe: Mapping[str, Any] | None) -> Buckets:
+    """Those that the shards fill and the recipe reads, the smallest one if it reads none; without a recipe, all."""
     from training.recipes import from_dict
 
-    chosen, stages = from_dict(recipe), dict[int, set[str]]()
+    stages = dict[int, set[str]]()
     for file in Manifest.read(manifest).files:
         stages.setdefault(file.bucket, set()).update(file.stages)
-    read = [b for b in sorted(stages) if chosen.reads(stages[b], b)] or [min(stages)]
+    chosen = from_dict(recipe) if recipe is not None else None
+    read = [b for b in sorted(stages) if chosen is None or chosen.reads(stages[b], b)] or [min(stages)]
     return {b: tuple(s for s in STAGES if s in stages[b]) for b in read}
 
 

@@ -83,8 +83,8 @@ class BasePool:
 
     @cached_property
     def buckets(self) -> Buckets:
-        """The buckets that the pool fills and the recipe reads."""
-        return trained(self.manifest, self.preset.training.recipe)
+        """The buckets that the pool fills and the recipe reads; a command reads all of them."""
+        return trained(self.manifest, None if self.preset.trainer.command else self.preset.training.recipe)
 
     @cached_property
     def index(self) -> CaptionIndex:

@@ -12,6 +12,8 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import given_file
+from flywheel.core.generator import Generator, Undrawn, png
+from flywheel.generators import describe, open_generator
 from flywheel.remedies.enhancer import NEW_TOKENS, answer, messages, open_model, parse
 from flywheel.remedies.enhancer_data import Example, degrade, load_examples, quotations
 from flywheel.signals.suite import load_suite
@@ -56,21 +58,19 @@ def fine_tune(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Reward: a frozen checkpoint draws the rewritten prompt, and the checks of the original prompt judge the picture.
+    """Reward: a frozen generator draws the rewritten prompt, and the checks of the original prompt judge the picture.
 
     prompts: prompts.jsonl of the RL remedy; its text-to-image prompts are degraded to what a user would write.
     """
 
     checkpoint: Path
     prompts: Path
+    side: int  # pixels
     seed: int = 0
-    side: int | None = None  # pixels; None: the largest square trained at
 
     @cached_property
-    def _sampler(self) -> Any:
-        from training.sampling import Sampler
-
-        return Sampler(self.checkpoint)
+    def _generator(self) -> Generator:
+        return open_generator(describe(self.checkpoint))
 
     def rows(self) -> list[dict[str, Any]]:
         """Short prompt and checks (JSON) of every prompt without references: {"short", "checks"}."""
@@ -80,25 +80,20 @@ class Drawn:
 
     def __call__(self, completions: Sequence[Any], checks: Sequence[str], **_: Any) -> list[float | None]:
         """Share of the checks that the picture of each answer passes; None if no check could be applied."""
-        import io
-
-        from PIL import Image
-
         from curation.verify.checks import verify
         from flywheel.core.scorer import Item
 
         texts = [parse(_text(c))[1] or "-" for c in completions]
-        side = self.side or max(self._sampler.checkpoint.config["recipe"]["resolution"].values())
         wanted = [n for n, c in enumerate(checks) if c]
         rewards: list[float | None] = [None] * len(texts)
         if not wanted:
             return rewards
-        drawn = self._sampler.sample([texts[n] for n in wanted], size=(side, side), seed=self.seed)
-        items = []
-        for n, picture in zip(wanted, drawn):
-            buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, "PNG")
-            items.append(Item(image=buffer.getvalue(), caption=texts[n], task="t2i", references=()))
+        drawn = self._generator.draw(
+            [texts[n] for n in wanted], seeds=[self.seed] * len(wanted), size=(self.side, self.side)
+        )
+        there = [(n, x) for n, x in zip(wanted, drawn) if not isinstance(x, Undrawn)]
+        items = [Item(image=png(x), caption=texts[n], task="t2i", references=()) for n, x in there]
+        wanted = [n for n, _ in there]
         for n, outcomes in zip(wanted, verify(items, [json.loads(checks[n]) for n in wanted])):
             applied = [o.passed for o in outcomes if o.passed is not None]
             rewards[n] = sum(applied) / len(applied) if applied else None

@@ -157,7 +157,7 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
 def _different_systems(workspace: Workspace, a: int, b: int) -> list[dict[str, Any]]:
     """What differs between the systems of two rounds, beside their checkpoints."""
     first, second = (systems.read(workspace, n).as_dict() for n in (a, b))
-    names = ("enhancer", "side", "steps", "cfg", "schedule", "student")
+    names = ("generator", "enhancer", "side", "steps", "cfg", "schedule", "student")
     return [{"what": f"system {k}", "a": first[k], "b": second[k]} for k in names if first[k] != second[k]]
 
 

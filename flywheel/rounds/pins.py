@@ -10,6 +10,7 @@ from pathlib import Path
 from flywheel.core.files import digest, file_digest, read_json
 from flywheel.core.records import Pins
 from flywheel.core.workspace import Workspace
+from flywheel.generators import describe, open_generator
 from flywheel.presets import Preset
 
 _PACKAGES = ("flywheel", "curation", "training")
@@ -24,6 +25,14 @@ def code_version() -> str:
     return f"{metadata.version('image-flywheel')}+{content[:12]}"
 
 
+def _weights(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights, or the fingerprint of another generator."""
+    description = describe(folder)
+    if description["kind"] == "checkpoint":
+        return file_digest(folder / "ema.safetensors")
+    return open_generator(description).fingerprint
+
+
 def pins(workspace: Workspace, snapshot: str, incumbent: str | None, preset: Preset, seed: int) -> Pins:
     """The inputs of a round, each with its digest."""
     record = read_json(workspace.snapshot(snapshot))
@@ -35,7 +44,7 @@ def pins(workspace: Workspace, snapshot: str, incumbent: str | None, preset: Pre
         snapshot=snapshot,
         policy={"name": record["policy"], "sha256": record["policy_sha256"]},
         incumbent=incumbent,
-        checkpoint=file_digest(workspace.path(incumbent, "ema.safetensors")) if incumbent else None,
+        checkpoint=_weights(workspace.path(incumbent)) if incumbent else None,
         code=code_version(),
         preset={"name": preset.name, "sha256": digest(asdict(preset))},
         suites=suites,

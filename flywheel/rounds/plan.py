@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from flywheel.cases.events import Case
 from flywheel.core.records import BASE, MixEntry, Pins, Remedy, RoundPlan
@@ -19,12 +20,14 @@ class Known:
     """What the plan depends on beside cases and settings.
 
     density: {case id: percentile of the pool's own density around its prompt}; judged: capabilities for which prompts
-    with checks can be made; unseen: the snapshot has data that the incumbent was not trained on.
+    with checks can be made; unseen: the snapshot has data that the incumbent was not trained on; generator: kind of the
+    incumbent, which only as a checkpoint can be reinforced and distilled here.
     """
 
     density: Mapping[str, float] = field(default_factory=dict)
     judged: Collection[str] = ()
     unseen: bool = False
+    generator: str = "checkpoint"
 
 
 def make_plan(
@@ -46,20 +49,23 @@ def make_plan(
     """
     of = {track: [c for c in cases if c.track == track] for track in {c.track for c in cases}}
     trained = pins.incumbent is not None
-    rl = _rl(of.get("rl", []), preset, known, trained)
+    start = known.generator if trained else str(preset.generator.get("kind", "checkpoint"))
+    foreign = f"the incumbent is of kind {start}" if start != "checkpoint" else ""
+    foreign = foreign or ("trainer.command makes the candidate" if preset.trainer.command else "")
+    rl = _rl(of.get("rl", []), preset, known, trained, foreign)
     sft, grpo = _enhancer(of.get("prompt_enhancement", []), preset, trained)
     human = of.get("human", [])
     asked = f"{len(human)} open cases: {ASKED}" if human else "no open case needs a person"
     review = _serving(Remedy(track="human", kind="review", samples=len(human), reason=asked), human)
     others = bool(rl.updates or sft.updates)
-    mix, data = _data(of.get("pretraining", []), earlier, preset, known, trained, others=others)
-    remedies = (data, rl, sft, grpo, review, _distil(preset))
+    mix, data = _data_or_none(of.get("pretraining", []), earlier, preset, known, trained, others=others)
+    remedies = (data, rl, sft, grpo, review, _distil(preset, foreign))
     served = {c for r in (data, rl, sft) for c in r.case_ids}
     waiting = Counter(c.track or "unrouted" for c in cases if c.case_id not in served)
     return RoundPlan(
         **{f.name: getattr(pins, f.name) for f in fields(Pins)},
         round=round_,
-        recipe=preset.training.recipe_of(later=trained),
+        recipe=_recipe(preset, trained),
         steps=data.updates or 0,
         targets=tuple(dict.fromkeys(t for r in (data, rl, sft) for t in r.targets)),
         cases=tuple(sorted(served)),
@@ -69,6 +75,39 @@ def make_plan(
         remedies=remedies,
         incumbent_round=incumbent_round,
     )
+
+
+def _recipe(preset: Preset, trained: bool) -> dict[str, Any]:
+    """What trains the data phase: a recipe of ours, or a command."""
+    trainer = preset.trainer
+    if trainer.command:
+        return {"command": trainer.command, "data": trainer.data, "samples": trainer.samples}
+    return preset.training.recipe_of(later=trained)
+
+
+def _data_or_none(
+    cases: Sequence[Case],
+    earlier: Sequence[RoundPlan],
+    preset: Preset,
+    known: Known,
+    trained: bool,
+    *,
+    others: bool,
+) -> tuple[tuple[MixEntry, ...], Remedy]:
+    """As `_data`; an empty phase where the first candidate is given, or nothing here can train the incumbent."""
+    empty = Remedy(track="pretraining", kind="data", samples=0, updates=0, reason="")
+    if not trained and preset.generator:
+        return (), replace(empty, reason=f"the preset gives the first generator ({_named(preset)}): judged as it is")
+    if trained and known.generator != "checkpoint" and not preset.trainer.command:
+        waiting = f"; {len(cases)} open cases wait" if cases else ""
+        why = f"not available: nothing here trains a generator of kind {known.generator}: set trainer.command"
+        return (), replace(empty, reason=why + waiting)
+    return _data(cases, earlier, preset, known, trained, others=others)
+
+
+def _named(preset: Preset) -> str:
+    about = preset.generator
+    return " ".join(str(about[k]) for k in ("kind", "model", "folder") if about.get(k))
 
 
 def _data(
@@ -141,8 +180,8 @@ def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
     ]
 
 
-def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> Remedy:
-    """The remedy of the RL track: one run for all its capabilities, as their prompts are mixed."""
+def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool, foreign: str) -> Remedy:
+    """The remedy of the RL track: one run for all its capabilities; foreign: why nothing here can reinforce."""
     empty = Remedy(track="rl", kind="grpo", prompts=0, updates=0, reason="")
     able = [c for c in cases if c.capability in known.judged]
     if not trained:
@@ -151,6 +190,9 @@ def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool) -> R
         return replace(empty, reason="no open case on the track")
     if not preset.rewards.updates:
         return replace(empty, reason=f"left out by the preset (rewards.updates = 0): {len(cases)} open cases wait")
+    if foreign:
+        why = f"not available: RL trains checkpoints, {foreign}"
+        return replace(empty, reason=f"{why}; {len(cases)} open cases wait")
     if not able:
         names = ", ".join(sorted({c.capability for c in cases}))
         return replace(empty, reason=f"not available: no prompts whose pictures can be judged for {names}")
@@ -194,8 +236,11 @@ def _enhancer(cases: Sequence[Case], preset: Preset, trained: bool) -> tuple[Rem
     return replace(sft, reason=f"{about}: trains {settings.backend}"), grpo
 
 
-def _distil(preset: Preset) -> Remedy:
+def _distil(preset: Preset, foreign: str) -> Remedy:
     settings = preset.distil
+    if settings.updates and foreign:
+        why = f"not available: distillation starts from checkpoints, {foreign}"
+        return Remedy(kind="distil", updates=0, reason=why)
     if not settings.updates:
         return Remedy(kind="distil", updates=0, reason="left out by the preset (distil.updates = 0)")
     why = "the preset asks for a student, judged against the candidate that it is distilled from"

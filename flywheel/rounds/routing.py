@@ -48,11 +48,13 @@ def evaluate_cases(
         evaluate(
             workspace,
             prompts,
-            workspace.path(system.checkpoint),
+            systems.generator(workspace, system),
+            system.checkpoint,
             round_=round_,
             arm=CASES,
             settings=systems.evaluation(system, preset.evaluation),
             rewritten=systems.rewritten(workspace, system, prompts, workspace.round(round_).samples(CASES)),
+            must_draw=False,
             seed=seed,
             progress=progress,
         )
@@ -169,7 +171,7 @@ def experiment(
     if pending:
         index, by = CaptionIndex.build(captions(), folder=workspace.vectors), Verifiers.of(workspace, preset.evaluation)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
-        drawn = systems.rewriter(workspace, system)
+        drawn, generator = systems.rewriter(workspace, system), systems.generator(workspace, system)
     folder = workspace.round(round_).probes
     shared = {
         "round": round_,
@@ -179,7 +181,7 @@ def experiment(
     for key, batch in pending.items():
         rows = probe(
             batch,
-            workspace.path(system.checkpoint),
+            generator,
             folder,
             enhance=enhance,
             drawn=drawn,

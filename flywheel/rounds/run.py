@@ -22,6 +22,7 @@ from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
+from flywheel.generators import open_generator
 from flywheel.presets import load_preset
 from flywheel.rounds import pool, steps, submit, systems, tracks
 from flywheel.rounds.advice import advise
@@ -182,6 +183,8 @@ def validate(job: Job) -> None:
         raise UsageError("--captions is for one source: put captions.jsonl into each folder instead")
     for source in job.sources:
         open_source(source, Path(job.captions) if job.captions else None).check()
+    if preset.generator:
+        open_generator(preset.generator)
 
 
 def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
@@ -193,7 +196,7 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
     def step(label: str, function: Step, *args: Any, units: Units = 0) -> Any:
         return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
 
-    if number == 1 and context.preset.training.start:
+    if number == 1 and (context.preset.generator or context.preset.training.start):
         step("start", submit.start, number, snapshot)
     plan = step("plan", steps.plan, number, snapshot)
     arms = {"candidate": context.workspace.path(plan.submitted.checkpoint)} if plan.submitted else {}

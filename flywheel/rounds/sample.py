@@ -1,8 +1,7 @@
-"""Sample pictures of one prompt from a system or a checkpoint, one per seed: PNG files and a grid of them."""
+"""Sample pictures of one prompt from any generator, one per seed: PNG files and a grid of them."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, write_bytes
+from flywheel.core.generator import Generator, Undrawn, png
 from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
+from flywheel.generators.checkpoint import CheckpointGenerator
 
 
 def promoted_checkpoint(workspace: Workspace) -> Path:
@@ -39,7 +40,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def sample_pictures(
-    checkpoint: Path,
+    generator: Generator,
+    model: str,
     prompt: str,
     *,
     output: Path,
@@ -47,14 +49,16 @@ def sample_pictures(
     size: tuple[int, int] | None = None,
     steps: int | None = None,
     cfg: float | None = None,
+    negative: str | None = None,
     seed: int = 0,
     count: int = 1,
 ) -> dict[str, Any]:
     """Write `count` pictures, of seeds `seed` … `seed + count − 1`, and a grid of them into the folder `output`.
 
-    size: (height, width), pixels; default: the largest square trained at. The same checkpoint, request and seed give
-    the same picture, whatever the count. File names contain a digest of the request, so that requests do not overwrite
-    each other. Returns the request with the paths of its files. Errors: `UsageError`.
+    model: name of the generator in the answer. size: (height, width), pixels; default: the largest square that a
+    checkpoint was trained at. The same generator, request and seed give the same picture, whatever the count. File
+    names contain a digest of the request, so that requests do not overwrite each other. Returns the request with the
+    paths of its files. Errors: `UsageError`.
     """
     if count < 1:
         raise UsageError(f"--count {count}: ask for at least one picture")
@@ -64,20 +68,29 @@ def sample_pictures(
 
     import numpy as np
 
-    from training.sampling import Sampler, grid
+    from training.sampling import grid
 
-    sampler = Sampler(checkpoint)
-    size = size or (max(sampler.checkpoint.config["recipe"]["resolution"].values()),) * 2
-    cfg = sampler.guidance(cfg)
-    request = digest(
-        sampler.checkpoint.fingerprint, prompt, [file_digest(path) for path in references], size, steps, cfg
-    )
+    size, own = size or _own_size(generator), _own_settings(generator, steps, cfg, size)
+    cfg = own.get("cfg", cfg)
+    request = digest(generator.fingerprint, prompt, [file_digest(p) for p in references], size, steps, cfg)
+    if negative:
+        request = digest(request, negative)
     name = f"{_slug(prompt)}-{request[:8]}"
     images, files = [], []
     for each in range(seed, seed + count):  # one by one: the batch size changes the last bits
-        (image,) = sampler.sample([prompt], [pictures], size=size, steps=steps, cfg=cfg, seed=each)
+        (image,) = generator.draw(
+            [prompt],
+            seeds=[each],
+            size=size,
+            references=[pictures],
+            negative=negative,
+            steps=steps,
+            guidance=cfg,
+        )
+        if isinstance(image, Undrawn):
+            raise UsageError(f"{model} did not draw this: {image.reason}")
         files.append(output / f"{name}-seed{each}.png")
-        write_bytes(files[-1], _png(image))
+        write_bytes(files[-1], png(image))
         images.append(image)
     captions = [f"seed {each}" for each in range(seed, seed + count)]
     sheet = output / f"{name}-seed{seed}-{seed + count - 1}-grid.png"
@@ -85,15 +98,32 @@ def sample_pictures(
     return {
         "prompt": prompt,
         "references": [str(path) for path in references],
-        "checkpoint": str(checkpoint),
-        "step": sampler.checkpoint.step,
+        "checkpoint": model,
         "size": f"{size[1]}x{size[0]}",
-        "steps": len(sampler.times(steps, (size[0] * size[1]) // sampler.autoencoder.factor**2)) - 1,
+        "steps": steps,
         "cfg": cfg,
+        **own,
         "seeds": list(range(seed, seed + count)),
         "images": [str(path) for path in files],
         "grid": str(sheet),
     }
+
+
+def _own_size(generator: Generator) -> tuple[int, int]:
+    if not isinstance(generator, CheckpointGenerator):
+        raise UsageError("give --size WIDTHxHEIGHT: only a checkpoint knows the size that it was trained at")
+    return (generator.largest,) * 2
+
+
+def _own_settings(
+    generator: Generator, steps: int | None, cfg: float | None, size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Step, denoising steps and guidance of a checkpoint, which says what is not given; nothing of others."""
+    if not isinstance(generator, CheckpointGenerator):
+        return {}
+    sampler, (height, width) = generator.sampler, size or _own_size(generator)
+    times = sampler.times(steps, (height * width) // sampler.autoencoder.factor**2)
+    return {"step": sampler.checkpoint.step, "steps": len(times) - 1, "cfg": sampler.guidance(cfg)}
 
 
 def _read(path: Path) -> Any:
@@ -105,14 +135,6 @@ def _read(path: Path) -> Any:
         return np.asarray(decode(path.read_bytes()))
     except (OSError, BadImage) as error:
         raise UsageError(f"--ref {path} cannot be read: {error}") from error
-
-
-def _png(image: Any) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _slug(prompt: str) -> str:

@@ -33,9 +33,9 @@ class Unread:
 def curriculum_of(workspace: Workspace, plan: RoundPlan) -> Curriculum:
     """The stages of a round's data phase, none if that is empty.
 
-    They are those of the base pool: remedies join the stages that train in their buckets.
+    They are those of the base pool: remedies join the stages that train in their buckets. A command has none.
     """
-    if not plan.steps:
+    if not plan.steps or "command" in plan.recipe:
         return Curriculum((), ())
     return _scheduled(_manifest(workspace, plan.snapshot), from_dict(plan.recipe), plan.steps)
 
@@ -46,8 +46,10 @@ def unread(workspace: Workspace) -> list[Unread]:
     if snapshot is None or not Ledger(workspace, "runs").rows():
         return []
     try:
-        training = load_preset(lease.last_job(workspace).preset).training
-        recipe = from_dict(training.recipe)
+        preset = load_preset(lease.last_job(workspace).preset)
+        training, recipe = preset.training, from_dict(preset.training.recipe)
+        if preset.trainer.command or preset.generator:  # what those read cannot be told from here
+            return []
     except UsageError:  # a preset of another version, or of a plug-in that is not installed here
         return []
     manifest = _manifest(workspace, snapshot)

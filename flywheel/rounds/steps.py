@@ -17,11 +17,12 @@ from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
+from flywheel.generators import describe
 from flywheel.remedies import data
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
+from flywheel.rounds import external, promotion, routing, systems
 from flywheel.rounds import gate as gates
-from flywheel.rounds import promotion, routing, systems
 from flywheel.rounds.context import Context
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
@@ -60,7 +61,9 @@ def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, sna
         density = dict(con.execute(latest).fetchall())
     written = {c.capability for c in cases if c.track == "rl" and quoted_text(c.prompt)}
     unseen = incumbent is None or incumbent.submitted is not None or incumbent.snapshot != snapshot
-    return Known(density=density, judged={*generators(), *written}, unseen=unseen)
+    promoted = promotion.incumbent(run.workspace)
+    kind = describe(run.workspace.path(promoted.checkpoint))["kind"] if promoted else "checkpoint"
+    return Known(density=density, judged={*generators(), *written}, unseen=unseen, generator=kind)
 
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
@@ -147,10 +150,12 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
-    if plan.requests:
+    if plan.requests and run.preset.trainer.control:
         control = tuple(m for m in plan.mix if m not in plan.requests)
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
+    if "command" in plan.recipe:
+        return {arm: external.train(run, plan, arm, mix) for arm, mix in mixes.items()}
     runs = [
         TrainingRun(
             out_dir=str(fetched(folders[arm])),
@@ -201,10 +206,12 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
     settings = systems.evaluation(system, run.preset.evaluation)
     if arm not in ARMS:
         settings = replace(settings, pictures=1)  # no gate decides on it: enough to show what a step did
+    generator = systems.generator(run.workspace, system)
     results = evaluation.evaluate(
         run.workspace,
         run.suite,
-        run.workspace.path(system.checkpoint),
+        generator,
+        system.checkpoint,
         round_=plan.round,
         arm=arm,
         settings=settings,
@@ -212,13 +219,17 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
         seed=plan.seed,
         progress=run.progress,
     )
+    if (cost := getattr(generator, "cost", 0.0)) and (price := getattr(generator, "price", 0.0)):
+        run.progress.say(f"{round(cost / price)} pictures were drawn for {cost:.2f}, at {price} each")
     run.progress.say("failure rate: " + ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(results).items()))
     if arm == "candidate" and run.hidden:
         _evaluate_hidden(run, plan, system)
     if not (folder / "grid.png").exists():
-        shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
-        images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
-        grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
+        drawn = [(p.text, path) for p in run.suite if (path := folder / evaluation.picture_name(p.prompt_id)).exists()]
+        shown = drawn[:: max(1, len(drawn) // 48)][:48]
+        size = (settings.side, settings.side)
+        images = [np.asarray(decode(path.read_bytes()).resize(size)) for _, path in shown]
+        grid(np.stack(images), [text for text, _ in shown], folder / "grid.png")
     hidden_too = run.preset.evaluation.pictures * len(run.hidden) if arm == "candidate" else 0
     return settings.pictures * len(run.suite) + hidden_too
 
@@ -238,7 +249,8 @@ def _evaluate_hidden(run: Context, plan: RoundPlan, system: System) -> None:
     rates = evaluation.evaluate(
         run.workspace,
         run.hidden,
-        run.workspace.path(system.checkpoint),
+        systems.generator(run.workspace, system),
+        system.checkpoint,
         round_=plan.round,
         arm=hidden.ARM,
         settings=systems.evaluation(system, run.preset.evaluation),
@@ -260,6 +272,7 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     new = load_results(run.workspace, number, "candidate")
     unseen = load_results(run.workspace, number, hidden.ARM)
     old, earlier = references(run, plan)
+    new, old, unjudged = _shared(new, old)
     verdict = gates.judge(
         new,
         old,
@@ -268,6 +281,9 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
         policy=run.preset.gate,
         pictures=run.preset.evaluation.pictures,
     )
+    if unjudged and verdict.verdict == "PROMOTE":
+        why = f"{unjudged} checks of the incumbent have no verdict on the candidate: look at them, then promote by hand"
+        verdict = gates.Verdict("HOLD", f"{why} ({verdict.reason})", verdict.lines)
     now = promotion.incumbent(run.workspace)
     if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
@@ -303,6 +319,17 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     run.append("rounds", [columns | {"result": json.dumps(row, ensure_ascii=False)}], key=f"round/{number}")
 
 
+def _shared(new: Results, old: Results | None) -> tuple[Results, Results | None, int]:
+    """The results on the prompts that both were judged on, and how many only the incumbent was judged on.
+
+    A generator may refuse a prompt, and a judge may not answer.
+    """
+    if old is None:
+        return new, None, 0
+    keys = new.keys() & old.keys()
+    return {k: new[k] for k in new if k in keys}, {k: old[k] for k in old if k in keys}, len(old) - len(keys)
+
+
 def incumbent_round(run: Context, plan: RoundPlan) -> int:
     """The round that made the plan's incumbent; plans of earlier versions name its checkpoint alone."""
     known = (r["round"] for r in run.rows("rounds") if r["checkpoint"] == plan.incumbent)
@@ -314,7 +341,8 @@ def _student_verdict(run: Context, number: int, teacher: Results) -> dict[str, A
     student = load_results(run.workspace, number, "student")
     if not student:
         return None
-    verdict = gates.judge(student, teacher, policy=run.preset.gate)
+    student, shared, _ = _shared(student, teacher)
+    verdict = gates.judge(student, shared, policy=run.preset.gate)
     return {"verdict": verdict.verdict, "reason": verdict.reason, "failure_rate": failure_rates(student)}
 
 

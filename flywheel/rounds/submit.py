@@ -1,37 +1,41 @@
-"""A submitted candidate: a checkpoint made elsewhere, evaluated and gated as a round's own.
+"""A submitted candidate: a generator made elsewhere, evaluated and gated as a round's own.
 
-A person submits one by hand; the first round submits the checkpoint that the preset starts from.
+A person submits one by hand; the first round submits the one that the preset starts from.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flywheel.cases.events import load_cases
-from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
-from flywheel.core.mirror import fetched, mirror, publish
+from flywheel.core.mirror import mirror
 from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
 from flywheel.core.records import Remedy, RoundPlan, Submission
-from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
+from flywheel.generators import describe
 from flywheel.presets import Evaluation, load_preset
 from flywheel.rounds import lease, pool, promotion, steps
 from flywheel.rounds.context import Context
 from flywheel.rounds.outlook import next_round
+from flywheel.rounds.taken_in import keep, require_drawing
+
+_ADVICE = "submit a checkpoint that training wrote, or another generator"
 
 
 def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> RoundPlan:
-    """Make a checkpoint the candidate of the next round, and pin that round's plan; running the round judges it.
+    """Make a generator the candidate of the next round, and pin that round's plan; running the round judges it.
 
-    The checkpoint is copied into the workspace. Errors: `UsageError` for a folder that is not a whole checkpoint, a
-    missing name or reason, a workspace without a snapshot, and a next round that has begun or is planned.
+    checkpoint: folder of a checkpoint, of a pipeline or with a `generator.json`, copied into the workspace; or a hub
+    tag. Errors: `UsageError` for one that cannot draw, a missing name or reason, a workspace without a snapshot, and a
+    next round that has begun or is planned.
     """
     if not by.strip() or not why.strip():
         raise UsageError("give the submitter and the reason: --by NAME --why TEXT")
@@ -39,7 +43,7 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
     if snapshot is None:
         raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
     preset = load_preset(job.preset)
-    checkpoint = _require_checkpoint(located(checkpoint), preset.evaluation)
+    table = _drawable(checkpoint, preset.evaluation)
     with lease.hold(workspace, job):
         workspace.upgrade()
         if workspace.round(number).plan.exists():
@@ -48,60 +52,51 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
         if not workspace.suite.exists():
             pool.hold_out(context)
         promotion.settle(workspace)
-        return _pin(context, number, snapshot, checkpoint, by=by, why=why)
+        return _pin(context, number, snapshot, table, by=by, why=why)
 
 
 def start(run: Context, number: int, snapshot: str) -> None:
-    """Make the checkpoint that the preset starts from the candidate of this round, the first one.
+    """Make the generator that the preset starts from the candidate of this round, the first one.
 
-    A plug-in may have none for the job's seed; then the round trains from nothing. Errors: `UsageError` if it is not a
-    whole checkpoint.
+    A plug-in may have no checkpoint for the job's seed; then the round trains from nothing. Errors: `UsageError` if it
+    cannot draw.
     """
     if run.workspace.round(number).plan.exists():
         return
-    named, known = run.preset.training.start, plugins("flywheel.checkpoints")
-    checkpoint = known[named](seed=run.job.seed) if named in known else Path(named)
-    if checkpoint is None:
-        run.progress.say(f"{named}: no checkpoint for a world of seed {run.job.seed}, so this one trains from nothing")
-        return
-    checkpoint = _require_checkpoint(located(checkpoint), run.preset.evaluation)
-    _pin(run, number, snapshot, checkpoint, by=f"preset {run.preset.name}", why="all rounds start from it")
+    if run.preset.generator:
+        table = dict(run.preset.generator)
+        if table["kind"] == "recorded":
+            table.setdefault("suite", str(run.workspace.suite))
+        require_drawing(table, run.preset.evaluation, _ADVICE)
+    else:
+        named, known = run.preset.training.start, plugins("flywheel.checkpoints")
+        checkpoint = known[named](seed=run.job.seed) if named in known else Path(named)
+        if checkpoint is None:
+            run.progress.say(
+                f"{named}: no checkpoint for a world of seed {run.job.seed}, so this one trains from nothing"
+            )
+            return
+        table = _drawable(checkpoint, run.preset.evaluation)
+    _pin(run, number, snapshot, table, by=f"preset {run.preset.name}", why="all rounds start from it")
 
 
-def _pin(run: Context, number: int, snapshot: str, checkpoint: Path, *, by: str, why: str) -> RoundPlan:
-    """Copy the checkpoint into the workspace and write the plan of the round that judges it."""
-    copy = _copy(checkpoint, run.workspace.round(number).checkpoint("candidate") / "submitted")
-    made = Submission(checkpoint=run.workspace.relative(copy), source=str(checkpoint), by=by, why=why)
+def _drawable(checkpoint: Path, settings: Evaluation) -> dict[str, Any]:
+    """The table of a generator that was given by its folder or tag. Errors: `UsageError` if it cannot draw."""
+    table = describe(checkpoint)
+    require_drawing(table, settings, _ADVICE)
+    return table
+
+
+def _pin(run: Context, number: int, snapshot: str, table: Mapping[str, Any], *, by: str, why: str) -> RoundPlan:
+    """Copy the generator into the workspace and write the plan of the round that judges it."""
+    place = run.workspace.round(number).checkpoint("candidate") / "submitted"
+    shutil.rmtree(mirror(place), ignore_errors=True)  # of an interrupted submission
+    copy = keep(place, table)
+    source = str(table.get("model") or table.get("folder") or table["kind"])
+    made = Submission(checkpoint=run.workspace.relative(copy), source=source, by=by, why=why)
     plan = _plan(run, number, snapshot, made)
     plan.write(run.workspace.round(number).plan)
     return plan
-
-
-def _require_checkpoint(given: Path, settings: Evaluation) -> Path:
-    """The folder of a checkpoint that can be sampled. Errors: `UsageError`."""
-    from training.sampling import Sampler
-
-    folder = given / "final" if (given / "final" / "config.json").exists() else given
-    try:
-        Sampler(folder).sample(["a test"], size=(settings.side, settings.side), steps=1)
-    except UsageError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged checkpoint raises
-        raise_environment_error(error)
-        raise UsageError(f"{folder} cannot draw ({error}): submit a checkpoint that training wrote") from error
-    return folder
-
-
-def _copy(checkpoint: Path, place: Path) -> Path:
-    """Copy a checkpoint into the workspace; what an interrupted submission left there is replaced."""
-    source, target = fetched(checkpoint), mirror(place)
-    unfinished = target.with_name(f".{target.name}.tmp")
-    for leftover in (unfinished, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, unfinished)
-    os.replace(unfinished, target)
-    publish(place)
-    return place
 
 
 def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from flywheel import generators
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest, read_json, write_json
+from flywheel.core.generator import Generator
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import fetched, publish
 from flywheel.core.records import System
@@ -27,12 +30,23 @@ def compose(
     enhancer: Mapping[str, str] | None = None,
     student: Path | None = None,
 ) -> System:
-    """The system of a checkpoint: sampled as `settings` say, or as a distilled checkpoint itself says.
+    """The system of a generator's folder: sampled as `settings` say, or as a distilled checkpoint itself says.
 
-    Errors: `UsageError` if a folder is not a checkpoint.
+    Errors: `UsageError` if the folder holds no generator.
     """
     from training.checkpoint import Checkpoint
 
+    if (kind := generators.describe(checkpoint))["kind"] != "checkpoint":
+        return System(
+            checkpoint=workspace.relative(checkpoint),
+            weights=generators.open_generator(kind).fingerprint,
+            enhancer=enhancer,
+            side=settings.side,
+            steps=settings.steps,
+            cfg=settings.cfg,
+            schedule="own",
+            generator={"kind": kind["kind"], "model": _model(workspace, kind)},
+        )
     weights, few = Checkpoint(fetched(checkpoint)), Checkpoint(fetched(student)) if student else None
     steps, cfg = _own(weights.config) or (settings.steps, settings.cfg)
     return System(
@@ -46,6 +60,17 @@ def compose(
         student=workspace.relative(student) if student else None,
         student_weights=few.fingerprint if few else None,
     )
+
+
+def _model(workspace: Workspace, kind: Mapping[str, Any]) -> str:
+    """What a generator of another kind draws with, for people: a workspace path, a hub tag, a model's name."""
+    named = str(kind.get("model") or kind.get("folder") or "")
+    return workspace.relative(Path(named)) if named.startswith("/") else named
+
+
+def generator(workspace: Workspace, system: System) -> Generator:
+    """The generator that the system draws with. Errors: `UsageError` if its folder holds none."""
+    return generators.open_generator(generators.describe(workspace.path(system.checkpoint)))
 
 
 def student_of(workspace: Workspace, system: System) -> System:

@@ -96,7 +96,7 @@ def reinforce_enhancer(run: Context, plan: RoundPlan, model: Path, checkpoint: P
     if able and not prompts.exists():
         each = max(1, settings.examples // (8 * len(able)))
         write_prompts(prompts, able, each, seed=seed, exclude=frozenset(p.text for p in run.held_out))
-    drawn = Drawn(checkpoint, prompts, seed=seed, side=run.preset.evaluation.side) if able else None
+    drawn = Drawn(checkpoint, prompts, run.preset.evaluation.side, seed=seed) if able else None
 
     def write(folder: Path) -> None:
         options = {"steps": planned.updates or 0, "batch": settings.batch, "lora": settings.lora, "seed": seed}

@@ -92,6 +92,25 @@ class Judge:
             return None, str(error)
 
 
+@dataclass(frozen=True)
+class OwnJudge(Judge):
+    """A judge of your own: an object with the methods `answer` and `rate` in place of the endpoint's.
+
+    answer(image, questions) returns {place of a question: "yes" | "no"}; rate(instruction, references, image) the four
+    ratings of `RATE`, from 0 to 10. One that raises `flywheel.core.endpoint.Unanswered` costs that picture's checks.
+    """
+
+    endpoint: Any
+
+    def answer(self, image: bytes, questions: Sequence[str]) -> dict[int, str]:
+        """See `Judge.answer`."""
+        return dict(self.endpoint.answer(image, questions))
+
+    def rate(self, prompt: Prompt, image: bytes) -> dict[str, float]:
+        """See `Judge.rate`."""
+        return dict(self.endpoint.rate(prompt.text, prompt.reference_bytes(), image))
+
+
 def judge_with(judge: Judge | None, suite: Sequence[Prompt], images: Sequence[bytes]) -> list[dict[int, Outcome]]:
     """The outcomes of the judged checks; without a judge they are not applied, and their evidence says why."""
     if judge is not None:

@@ -2,60 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flywheel.core.image import BadImage, decode
-from flywheel.signals.evaluation import Verifiers, judge_images
+from flywheel.signals.evaluation import Verifiers, judge_images, picture_name
 from flywheel.signals.suite import Prompt
 
-ENDINGS = (".png", ".jpg", ".jpeg")
+if TYPE_CHECKING:
+    from curation.verify.checks import Outcome
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_BATCH = 64  # pictures in memory
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A prompt, its picture, and the outcome of each of its checks; without a usable picture none, and the reason."""
+
+    prompt: Prompt
+    picture: Path | None
+    outcomes: tuple[Outcome, ...] = ()
+    reason: str = ""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per check: {prompt_id, capability, check, passed | None, score | None, reason}."""
+        if self.picture is None:
+            return [self._row(c["capability"], c["verifier"], None, None, self.reason) for c in self.prompt.checks]
+        return [self._row(o.capability, o.verifier, o.passed, o.score, _why(o)) for o in self.outcomes]
+
+    def _row(
+        self, capability: str, check: str, passed: bool | None, score: float | None, reason: str
+    ) -> dict[str, Any]:
+        keys = ("prompt_id", "capability", "check", "passed", "score", "reason")
+        return dict(zip(keys, (self.prompt.prompt_id, capability, check, passed, score, reason)))
 
 
 def judge_folder(suite: Sequence[Prompt], folder: Path, *, by: Verifiers | None = None) -> list[dict[str, Any]]:
-    """One row per prompt and check: {prompt_id, capability, check, passed | None, score | None, reason}.
+    """The rows of `Judged` of every prompt.
 
-    The picture of a prompt is `<prompt_id>.png`, `.jpg` or `.jpeg` in the folder. A missing or unreadable one costs the
+    The picture of a prompt is `<prompt_id>` with one of `ENDINGS` in the folder. A missing or unreadable one costs the
     rows of its own prompt: their `passed` is None, and `reason` says why.
     """
-    found = {p.prompt_id: _picture(p, folder) for p in suite}
-    there = [p for p in suite if isinstance(found[p.prompt_id], bytes)]
-    images = [image for p in there if isinstance(image := found[p.prompt_id], bytes)]
-    outcomes = {p.prompt_id: o for p, o in zip(there, judge_images(there, images, by=by))}
-    rows = []
-    for prompt in suite:
-        if prompt.prompt_id in outcomes:
-            for o in outcomes[prompt.prompt_id]:
-                reason = "" if o.passed is not None else str(o.evidence.get("not_applied", "it could not be applied"))
-                rows.append(_row(prompt.prompt_id, o.capability, o.verifier, o.passed, o.score, reason))
-        else:
-            for check in prompt.checks:
-                rows.append(_unjudged(prompt, check, str(found[prompt.prompt_id])))
-    return rows
+    pairs = [(p, find(p, folder) or _missing(p, folder)) for p in suite]
+    return [row for judged in judge_pictures(pairs, by=by) for row in judged.rows()]
 
 
-def _picture(prompt: Prompt, folder: Path) -> bytes | str:
-    """The picture's bytes, or why there are none."""
+def judge_pictures(pairs: Iterable[tuple[Prompt, Path | str]], *, by: Verifiers | None = None) -> Iterator[Judged]:
+    """Judge the picture of each prompt, in order, a bounded number at a time; instead of a path, why there is none."""
+    rest = iter(pairs)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        read = [(prompt, picture, _bytes(prompt, picture)) for prompt, picture in batch]
+        usable = [(prompt, image) for prompt, _, image in read if isinstance(image, bytes)]
+        outcomes = iter(judge_images([p for p, _ in usable], [image for _, image in usable], by=by))
+        for prompt, picture, image in read:
+            if isinstance(image, bytes) and isinstance(picture, Path):
+                yield Judged(prompt, picture, tuple(next(outcomes)))
+            else:
+                yield Judged(prompt, None, reason=str(image))
+
+
+def find(prompt: Prompt, folder: Path) -> Path | None:
+    """The picture of a prompt in a folder; ids that are no file name stand as in `picture_name`."""
+    stem = picture_name(prompt.prompt_id).removesuffix(".png")
+    return next((p for e in ENDINGS if (p := folder / f"{stem}{e}").is_file()), None)
+
+
+def _missing(prompt: Prompt, folder: Path) -> str:
+    return f"there is no picture {prompt.prompt_id}.png or .jpg in {folder}"
+
+
+def _bytes(prompt: Prompt, picture: Path | str) -> bytes | str:
+    """The picture's bytes, or why it cannot be judged."""
     if missing := [r for r in prompt.references if not r.is_file()]:
         return f"the reference {missing[0]} is missing"
-    path = next((p for e in ENDINGS if (p := folder / f"{prompt.prompt_id}{e}").is_file()), None)
-    if path is None:
-        return f"there is no picture {prompt.prompt_id}.png or .jpg in {folder}"
-    image = path.read_bytes()
+    if isinstance(picture, str):
+        return picture
     try:
+        image = picture.read_bytes()
         decode(image)
-    except BadImage as error:
-        return f"{path.name} cannot be read: {error}"
+    except (OSError, BadImage) as error:
+        return f"{picture.name} cannot be read: {error}"
     return image
 
 
-def _unjudged(prompt: Prompt, check: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    return _row(prompt.prompt_id, check["capability"], check["verifier"], None, None, reason)
-
-
-def _row(
-    prompt_id: str, capability: str, check: str, passed: bool | None, score: float | None, reason: str
-) -> dict[str, Any]:
-    keys = ("prompt_id", "capability", "check", "passed", "score", "reason")
-    return dict(zip(keys, (prompt_id, capability, check, passed, score, reason)))
+def _why(outcome: Outcome) -> str:
+    """Why a check was not applied; empty if it was."""
+    return "" if outcome.passed is not None else str(outcome.evidence.get("not_applied", "it could not be applied"))

@@ -1,4 +1,4 @@
-"""Self-evaluation: sample the suite from a checkpoint with many seeds, for example during training, and judge it."""
+"""Self-evaluation: draw the suite with many seeds, for example from a checkpoint during training, and judge it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel.core.files import digest, write_parquet
-from flywheel.core.mirror import fetched
+from flywheel.core.generator import Generator, Undrawn
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
 from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, picture_name, sample_suite
@@ -30,23 +30,21 @@ SCHEMA = pa.schema(
 
 def self_evaluate(
     workspace: Workspace,
-    checkpoint: Path,
+    generator: Generator,
+    model: str,
     suite: Sequence[Prompt],
     seeds: Sequence[int],
     settings: Evaluation,
     *,
     progress: OnProgress | None = None,
 ) -> Path:
-    """Write judgements of the suite sampled with every seed, as `flywheel.signals.mining` reads them; returns the file.
+    """Write judgements of the suite drawn with every seed, as `flywheel.signals.mining` reads them; returns the file.
 
-    The file is named by checkpoint, suite, seeds and settings: a finished one is kept, a killed call resumes.
-    Errors: `UsageError` if the folder is not a checkpoint.
+    model: name of the generator in the judgements. The file is named by generator, suite, seeds and settings: a
+    finished one is kept, a killed call resumes. A picture that the generator refuses has no judgement.
     """
-    from training.checkpoint import Checkpoint
-
     prompts = [(p.prompt_id, p.text, [hashlib.sha256(r).hexdigest() for r in p.reference_bytes()]) for p in suite]
-    weights = Checkpoint(fetched(checkpoint)).fingerprint
-    name = digest(weights, prompts, settings.side, settings.steps, settings.cfg)[:16]
+    name = digest(generator.fingerprint, prompts, settings.side, settings.steps, settings.cfg)[:16]
     judged_by = [[p.checks for p in suite], dict(settings.judge), dict(settings.scorers)]
     path = workspace.path("judgements", f"{digest(name, judged_by, list(seeds))[:16]}.parquet")
     if path.exists():
@@ -54,10 +52,12 @@ def self_evaluate(
     by, rows = Verifiers.of(workspace, settings), list[dict[str, Any]]()
     for seed in seeds:
         folder = workspace.path("samples", f"self-{name}", f"seed-{seed}")
-        images = sample_suite(suite, checkpoint, folder, settings=settings, seed=seed, progress=progress)
-        for prompt, outcomes in zip(suite, judge_images(suite, images, by=by)):
+        images = sample_suite(suite, generator, folder, settings=settings, seed=seed, progress=progress)
+        for prompt, picture, outcomes in zip(suite, images, judge_images(suite, images, by=by)):
+            if isinstance(picture, Undrawn):
+                continue
             image = str((folder / picture_name(prompt.prompt_id)).relative_to(workspace.root))
-            sample: dict[str, Any] = {"checkpoint": str(checkpoint), "seed": seed, "image": image}
+            sample: dict[str, Any] = {"checkpoint": model, "seed": seed, "image": image}
             sample |= {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task}
             keys = ("capability", "verifier", "score", "threshold")
             rows += [sample | {k: getattr(o, k) for k in keys} for o in outcomes]

@@ -35,6 +35,20 @@ def copied(micro_run: tuple[Path, dict], tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
+def red_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny diffusers pipeline that draws red cards, whatever it is asked for."""
+    import torch
+
+    from tests.flywheel.generators.tiny_pipeline import knowing
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = knowing(["red"], tmp_path_factory.mktemp("pipeline") / "red", steps=60)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def one_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after one step: for how it is used, not for what it draws."""
     import torch

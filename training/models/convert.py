@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,21 +84,32 @@ def to_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, 
 
 def from_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:
     """The inverse of `to_diffusers`."""
-    out = {ours: state[theirs] for ours, theirs in _PLAIN.items()}
+    return {ours: make([state[name] for name in theirs]) for ours, (theirs, make) in sources_of(config).items()}
+
+
+def sources_of(config: MMDiTConfig) -> dict[str, tuple[tuple[str, ...], Callable[[Sequence[Tensor]], Tensor]]]:
+    """{our name: (diffusers' names, function of their tensors)}, so that weights can be converted one by one."""
+    e = config.head_dim
+    out: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Tensor]], Tensor]]] = {
+        ours: ((theirs,), _same) for ours, theirs in _PLAIN.items()
+    }
     for i in range(config.depth):
         ours, theirs = f"blocks.{i}.", f"transformer_blocks.{i}."
-        q = _deinterleave(state[theirs + "attn.to_q.weight"], config.head_dim)
-        k = _deinterleave(state[theirs + "attn.to_k.weight"], config.head_dim)
-        gate_up = [state[theirs + "img_mlp.gate_layer.weight"], state[theirs + "img_mlp.proj.weight"]]
+        qkv = tuple(f"{theirs}attn.to_{x}.weight" for x in "qkv")
+        norms = {"query_norm": f"{theirs}attn.norm_q.weight", "key_norm": f"{theirs}attn.norm_k.weight"}
+        gate_up = (theirs + "img_mlp.gate_layer.weight", theirs + "img_mlp.proj.weight")
         out |= {
-            ours + "qkv.weight": torch.cat([q, k, state[theirs + "attn.to_v.weight"]]),
-            ours + "query_norm": _deinterleave(state[theirs + "attn.norm_q.weight"], config.head_dim),
-            ours + "key_norm": _deinterleave(state[theirs + "attn.norm_k.weight"], config.head_dim),
-            ours + "attention_out.weight": state[theirs + "attn.to_out.0.weight"],
-            ours + "gate_up.weight": torch.cat(gate_up),
-            ours + "down.weight": state[theirs + "img_mlp.out.weight"],
+            ours + "qkv.weight": (qkv, lambda x: torch.cat([_deinterleave(x[0], e), _deinterleave(x[1], e), x[2]])),
+            **{ours + k: ((name,), lambda x: _deinterleave(x[0], e)) for k, name in norms.items()},
+            ours + "attention_out.weight": ((theirs + "attn.to_out.0.weight",), _same),
+            ours + "gate_up.weight": (gate_up, lambda x: torch.cat(list(x))),
+            ours + "down.weight": ((theirs + "img_mlp.out.weight",), _same),
         }
     return out
+
+
+def _same(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0]
 
 
 def _interleave(rows: Tensor, head_dim: int) -> Tensor:

@@ -32,6 +32,30 @@ def locate(name: str, part: str) -> Path:
     return model_folder
 
 
+def fetch_pipeline(name: str) -> Path:
+    """The local folder of a whole pipeline: a folder with `model_index.json`, or a hub tag, downloaded once.
+
+    Errors: `UsageError`.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise UsageError(f"{name} is neither a folder nor a hub tag (owner/name): give the folder of a pipeline")
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UsageError(
+                f"{name} cannot be downloaded from the hub ({reason}): check the tag and the connection, or download it"
+                " and give its folder"
+            ) from error
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"{name} has no model_index.json: give the folder of a whole diffusers pipeline")
+    return folder
+
+
 def _download(tag: str, part: str) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError

@@ -87,7 +87,7 @@ def test_pictures_of_a_frozen_checkpoint_are_a_reward(one_step: Path, tmp_path: 
     checks = [{"verifier": "object", "capability": "object", "shape": s} for s in ("circle", "star")]
     row = {"prompt_id": "a", "prompt": "a red circle on the left, soft light", "task": "t2i", "checks": checks}
     edit = row | {"prompt_id": "b", "task": "ti2i", "references": ["r.png"]}
-    drawn = Drawn(one_step, write_rows(tmp_path / "prompts.jsonl", [row, edit]), side=32)
+    drawn = Drawn(one_step, write_rows(tmp_path / "prompts.jsonl", [row, edit]), 32)
     (asked,) = drawn.rows()  # an edit cannot be drawn without its reference
     assert asked["short"] != row["prompt"] and json.loads(asked["checks"]) == checks
     answers = [answer("r", row["prompt"]), "no reasoning", answer("r", "x")]

@@ -9,13 +9,20 @@ from PIL import Image
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from flywheel.generators import describe, open_generator
 from flywheel.rounds.sample import parse_size, promoted_checkpoint, sample_pictures
 from tests.flywheel.cli.command import wrong
 
 
 def test_a_picture_is_a_function_of_the_request(one_step, tmp_path):
     def draw(output: str, **request):
-        summary = sample_pictures(one_step, "A red disc!", output=tmp_path / output, **({"steps": 2} | request))
+        summary = sample_pictures(
+            open_generator(describe(one_step)),
+            str(one_step),
+            "A red disc!",
+            output=tmp_path / output,
+            **({"steps": 2} | request),
+        )
         return [open(path, "rb").read() for path in summary["images"]], summary
 
     two, summary = draw("a", seed=3, count=2)
@@ -61,8 +68,10 @@ def test_what_is_wrong_is_named(one_step, tmp_path):
     ]
     for request, message in requests:
         with pytest.raises(UsageError, match=message):
-            sample_pictures(one_step, "a disc", **({"output": tmp_path / "out"} | request))
+            sample_pictures(
+                open_generator(describe(one_step)), str(one_step), "a disc", **({"output": tmp_path / "out"} | request)
+            )
     with pytest.raises(UsageError, match="is not a checkpoint"):
-        sample_pictures(tmp_path, "a disc", output=tmp_path / "out")
+        sample_pictures(open_generator(describe(tmp_path)), str(tmp_path), "a disc", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "either --checkpoint DIR or --workspace W" in wrong("sample", "a disc")

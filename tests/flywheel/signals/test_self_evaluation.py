@@ -10,6 +10,7 @@ from importlib import resources
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
+from flywheel.generators import describe, open_generator
 from flywheel.presets import load_preset
 from flywheel.signals.mining import read_judgements
 from flywheel.signals.self_evaluation import self_evaluate
@@ -34,7 +35,9 @@ def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(one_ste
     assert json.loads(flywheel(*verb, "--json").stdout) == {}, "nothing is new the second time"
     assert len(Ledger(workspace, "signals").rows()) == len(signals)
     asked = [replace(p, checks=p.checks[:1]) for p in load_suite(few)]  # other checks are another judgement
-    other = self_evaluate(workspace, one_step, asked, range(2), load_preset(str(preset)).evaluation)
+    generator = open_generator(describe(one_step))
+    settings = load_preset(str(preset)).evaluation
+    other = self_evaluate(workspace, generator, str(one_step), asked, range(2), settings)
     assert read_judgements(other).num_rows == 6 and len(list(workspace.path("judgements").iterdir())) == 2
     assert "is not a checkpoint" in wrong("signals", "judge", tmp_path, "-w", workspace.root, "--suite", few)
     assert "give a suite file with --suite" in wrong("signals", "judge", one_step, "-w", workspace.root)
