@@ -7,7 +7,6 @@ format of torch.distributed.checkpoint. Any number of processes can resume from 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, file_digest, read_json, write_bytes, write_json
+from flywheel.core.files import (
+    digest,
+    discard_folder,
+    file_digest,
+    read_json,
+    rename_folder,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +64,8 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
         config = self.config  # first, for its error about a folder that is not a checkpoint
-        weights = [self.path / "ema.safetensors"] if self.shares is None else sorted(self.shares.iterdir())
+        shares = sorted(p for p in self.shares.iterdir() if p.is_file()) if self.shares else []
+        weights = shares or [self.path / "ema.safetensors"]
         files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
         return digest(*files, config["model"], config["condition"])
 
@@ -177,9 +186,10 @@ def write_together(
 def _seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    paths = {name: p for name, p in paths.items() if hashes.FOLDER not in p.parts}
     files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
     write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
-    os.replace(temporary, path)
+    rename_folder(temporary, path)
 
 
 def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -194,17 +204,14 @@ def steps(out_dir: Path) -> list[Checkpoint]:
 def sweep(out_dir: Path) -> None:
     """Create the folder, and remove leftovers of killed writers from it."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
+    for leftover in [*out_dir.glob(".*.tmp")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def prune(out_dir: Path, keep: int) -> None:
     """Remove all but the last `keep` intermediate checkpoints."""
     for old in steps(out_dir)[: -keep or None]:
-        doomed = old.path.with_name(f".{old.path.name}.old")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(old.path, doomed)  # a half-removed folder must not look like a checkpoint
-        shutil.rmtree(doomed)
+        discard_folder(old.path)
 
 
 class Metrics:
@@ -216,13 +223,14 @@ class Metrics:
     def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
         self.path = out_dir / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
-        write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        content = "".join(json.dumps(line) + "\n" for line in kept).encode()
+        write_bytes(self.path, content)
+        self._file = hashes.Growing(self.path, content)
         self._board = _board(out_dir / "tensorboard", resume_step) if tensorboard else None
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._file.append((json.dumps(line) + "\n").encode())
         if self._board is not None:
             for name, value in line.items():
                 if name not in ("step", "stage") and value is not None:
@@ -233,6 +241,7 @@ class Metrics:
 def _board(folder: Path, resume_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
+    hashes.living(folder)
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import rename_folder
 from flywheel.core.mirror import fetched
 from flywheel.core.torchvision_shim import declare_operators
 from training import schedules
@@ -32,7 +32,7 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary)
-    os.replace(temporary, folder)
+    rename_folder(temporary, folder)
     return folder
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
-from flywheel.core.files import digest, file_digest, write_json, write_parquet
+from flywheel.core.files import digest, discard_folder, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
-from flywheel.core.storage import readable, remove
+from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
 SHARD_ROWS = 64
@@ -194,7 +194,7 @@ def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
     counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
     value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
     write_json(batch / "manifest.json", value)
-    remove(batch / "partial")
+    discard_folder(batch / "partial")
     return value
 
 

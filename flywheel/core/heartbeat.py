@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json, write_json
+from flywheel.core.files import discard, read_json, write_bytes
 from flywheel.core.storage import read_tagged, remote
 
 BEAT_SECONDS = 5.0
@@ -33,6 +34,7 @@ def beating(path: Path) -> Iterator[Callable[[], None]]:
     long that it was taken for dead, and must record nothing more.
     """
     token, done = uuid.uuid4().hex, threading.Event()
+    hashes.note(path, hashes.LIVING)
     _write(path, token, 0)
 
     def check() -> None:
@@ -62,7 +64,7 @@ def beating(path: Path) -> Iterator[Callable[[], None]]:
         thread.join()
         current = _read(path)
         if current is not None and current.get("token") == token:
-            path.unlink(missing_ok=True)
+            discard(path)
 
 
 def is_beating(path: Path, *, silent: float | None = None) -> bool:
@@ -93,7 +95,8 @@ def _changes(path: Path, first: Mapping[str, Any], silent: float) -> bool:
 
 
 def _write(path: Path, token: str, beat: int) -> None:
-    write_json(path, _identity(os.getpid()) | {"token": token, "beat": beat})
+    data = json.dumps(_identity(os.getpid()) | {"token": token, "beat": beat}).encode()
+    write_bytes(path, data, recorded=False)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
 from flywheel.core.storage import located, remote, require_bucket
 
 # Version of the layout; raised when an older version could misread a newer workspace.
 # 2: the slice of a shard row and of a plan's mix is named `slice`; in format 1 it is named `track`.
-FORMAT = 2
-_MARKER = "workspace.json"
+# 3: every file has a recorded hash; an older version writes files without one.
+FORMAT = 3
+_MARKER = hashes.MARKER
 _ROUND = "round-"
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
 
@@ -54,6 +56,7 @@ class Workspace:
             if used and not marker.exists():  # checked again: another process may have created it
                 raise UsageError(f"--workspace {root} is not empty and not a workspace: pass a new or an empty folder")
             write_json(marker, {"format": FORMAT})
+            hashes.record(marker)
         self.format = self._read_format(marker)
         self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace
 

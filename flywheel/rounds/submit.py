@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from flywheel.cases.events import load_cases
+from flywheel.core import hashes
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
+from flywheel.core.files import discard_folder, rename_folder
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched, mirror, publish
 from flywheel.core.progress import Progress
@@ -72,9 +74,9 @@ def _copy(checkpoint: Path, place: Path) -> Path:
     source, target = fetched(checkpoint), mirror(place)
     unfinished = target.with_name(f".{target.name}.tmp")
     for leftover in (unfinished, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, unfinished, copy_function=_link)
-    os.replace(unfinished, target)
+        discard_folder(leftover)
+    shutil.copytree(source, unfinished, copy_function=_link, ignore=shutil.ignore_patterns(hashes.FOLDER))
+    rename_folder(unfinished, target)
     publish(place)
     return place
 
