@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FINAL = "final"
 SHARES = "shares"
+_AGAIN = "restore it from a copy, or remove the checkpoint's folder and run the command again"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Step, run, seed, recipe, model and condition. Errors: `UsageError` if the folder is not a checkpoint."""
+        """Step, run, seed, recipe, model and condition.
+
+        Errors: `UsageError` if the folder is not a checkpoint, or the file has changed since it was written.
+        """
+        hashes.verify(self.path / "config.json", _AGAIN)
         try:
             config = read_json(self.path / "config.json")
         except (OSError, ValueError) as error:
@@ -75,10 +80,20 @@ class Checkpoint:
         folder = self.path / SHARES
         return folder if folder.is_dir() else None
 
+    def verify(self, *names: str) -> None:
+        """Check files of the checkpoint against the hashes in its configuration, each once in a process.
+
+        names: of files, or of a folder for all files in it. Errors: `UsageError` that names the first that differs.
+        """
+        for name, entry in self.config.get("files", {}).items():
+            if name in names or name.partition("/")[0] in names:
+                _verify(self.path / name, entry["bytes"], entry["sha256"])
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """One of `model`, `ema`, `optimizer`."""
         from safetensors.torch import load_file
 
+        self.verify(f"{name}.safetensors", SHARES)
         if self.shares is None:
             return load_file(self.path / f"{name}.safetensors")
         import torch
@@ -106,6 +121,7 @@ class Checkpoint:
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.tensor import DTensor, distribute_tensor
 
+        self.verify(*(f"{part}.safetensors" for part in state), SHARES)
         try:
             if self.shares is not None:
                 load(_flat(state), checkpoint_id=self.shares)
@@ -134,7 +150,23 @@ class Checkpoint:
         """The autoencoder whose latents the model works on."""
         from training.models.autoencoder import load_autoencoder
 
+        self.verify("autoencoder.safetensors")
         return load_autoencoder(self.path / "autoencoder.safetensors")
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing from its checkpoint: {_AGAIN}") from error
+    if (path, state.st_mtime_ns, state.st_size) in _verified:
+        return
+    if state.st_size != size or file_digest(path) != sha256:
+        raise UsageError(f"{path} has changed since it was written (its sha256 differs): {_AGAIN}")
+    _verified.add((path, state.st_mtime_ns, state.st_size))
+
+
+_verified: set[tuple[Path, int, int]] = set()  # files, with the time and size they had
 
 
 def write(

@@ -170,7 +170,8 @@ class Ledger:
 
         if not self.exists():
             if (torn := self.path / _commit_name(0)).exists():  # of a first append that was interrupted
-                discard(torn)
+                hashes.write(self.path, [hashes.Entry(_commit_name(0), hashes.REMOVED)])
+                torn.unlink(missing_ok=True)
             options = delta_options(self.path)
             with suppress(CommitFailedError):  # another writer created it at the same moment
                 DeltaTable.create(
@@ -197,7 +198,7 @@ class Ledger:
         entries = []
         while (path := self.path / _commit_name(version)).exists():
             names = [_commit_name(version)]
-            if version % _SUMMARY_EVERY == 0:
+            if (version + 1) % _SUMMARY_EVERY == 0:
                 names += [_commit_name(version, "checkpoint.parquet"), f"{LOG}/_last_checkpoint"]
             entries += [
                 hashes.Entry(name, hashes.FILE, *hashes.content(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,8 +142,13 @@ class Workspace:
 
     def sweep(self) -> int:
         """Remove temporary files of killed writers; returns how many. Call it only while holding the workspace."""
-        stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()] if not remote(self.root) else []
+        stale = list(self.root.rglob(".*.tmp")) if not remote(self.root) else []
         for p in stale:
+            if p.is_dir():
+                shutil.rmtree(p, ignore_errors=True)
+                continue
+            final = p.with_name(p.name.split(".", 1)[1].rsplit(".", 2)[0])  # of .NAME.UNIQUE.tmp
+            hashes.undo(final, hashes.Entry(final.name, hashes.FILE, *hashes.content(p)))
             p.unlink(missing_ok=True)
         return len(stale)
 

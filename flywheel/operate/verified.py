@@ -6,6 +6,7 @@ recorded is named.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
@@ -122,7 +123,8 @@ def _judge(check: Check, path: Path, entry: Entry | None, older: tuple[Entry, ..
     try:
         content = _content(path, entry)
     except FileNotFoundError:
-        if entry is not None and entry.kind in _WHOLE:
+        unfinished = any(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))  # reported as such
+        if entry is not None and entry.kind in _WHOLE and not unfinished:
             _missing(check, path)
         return
     except OSError as error:
@@ -133,7 +135,7 @@ def _judge(check: Check, path: Path, entry: Entry | None, older: tuple[Entry, ..
             _unrecorded(check, path)
     elif entry.kind == hashes.LIVING or _fits(content, entry) or _tagged(path, content):
         return
-    elif any(e.kind in _WHOLE and _fits(_content(path, e), e) for e in older):
+    elif any(e.kind in _WHOLE and e.size == content.size and _fits(_content(path, e), e) for e in older[-1:]):
         check.fault(path, "is as it was before its last change, which was interrupted", "nothing to do", NOTE)
     elif entry.kind == hashes.REMOVED:
         check.fault(path, "there, though it was removed", f"{_COPY} or remove it")
