@@ -101,6 +101,7 @@ def measure(workspace: Path, count: int, seed: int) -> dict[str, object]:
         root = Path(folder, "w")
         shutil.copytree(workspace, root)
         clean, failure = findings(root)
+        before = {f.path for f in clean}
         if failure or any(f.severity == ERROR for f in clean):
             raise UsageError(f"{workspace} is not sound before any damage: {failure or clean}")
         for chosen in passes(root, count, rng):
@@ -114,6 +115,7 @@ def measure(workspace: Path, count: int, seed: int) -> dict[str, object]:
                 seconds.append(time.monotonic() - began)
                 raised += [failure] if failure else []
                 by_path = {f.path: f.severity for f in sorted(named, key=lambda f: f.severity, reverse=True)}
+                by_path = {path: severity for path, severity in by_path.items() if path not in before}
                 for damage in damages:
                     damage.mend()
                     name = str(damage.path.relative_to(root))

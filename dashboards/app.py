@@ -63,6 +63,8 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
 
     def refusal(request: Request) -> Response | None:
         """The refusal of a request; None if it may proceed."""
+        if not access.same_site(request, costly=request.url.path in ask.COSTLY):
+            return failed(request, HTTPException(403, "Another site sent this request: open the address yourself."))
         if request.method not in ("GET", "HEAD"):
             if not access.same_origin(request):
                 return failed(request, HTTPException(403, "Another site sent this form."))

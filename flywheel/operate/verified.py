@@ -163,10 +163,10 @@ def _missing(check: Check, path: Path) -> None:
 
 def _unrecorded(check: Check, path: Path) -> None:
     ledger = path.relative_to(check.workspace.root).parts[0] == "ledger"
-    if ledger and path.suffix == ".parquet":
+    if ledger and path.suffix == ".parquet" and not path.parent.name.startswith("_"):
         problem = "no record of it: the ledger's records are older than this file, as after an incomplete restore"
         check.fault(path, problem, _advice(check, path))
-    elif not (ledger and path.parent.name.startswith("_")):  # commits are chained: see `ledgers`
+    elif not (ledger and path.suffix == ".json"):  # commits are chained: `verify_ledgers` checks them
         problem = "no record of its hash: another program put it here, or a version before records did"
         check.fault(path, problem, "nothing reads what flywheel did not write: remove it if you do not know it", NOTE)
 
