@@ -18,16 +18,22 @@ from flywheel.core import jpeg
 from flywheel.core.color import png_profile, profile_name, to_srgb
 from flywheel.core.container import name_of, readable_metadata
 from flywheel.core.errors import BadImage as BadImage
+from flywheel.core.memory import Allowance
 from flywheel.core.samples import TURNS, rgb
 
 VERSION = "3"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
 MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
+MAX_BYTES = 512 << 20  # of memory that a decode may take
 WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
 GROUND = (255, 255, 255)  # what transparent pixels show
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JXL", "HEIF")
 INVALID = -1  # a stored orientation that is not a number
 
+# Bytes per pixel that a whole decode takes at its peak, measured; the first that applies.
+_COSTS = {"plain JPEG": 9, "WEBP": 23, "I": 39, "F": 39}
+_COST = 15  # of all others
 _JPEGS = ("JPEG", "MPO")
+_TOO_MUCH = f"too large: decoding it takes over {MAX_BYTES >> 20} MiB"
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
 _ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
 
@@ -68,9 +74,11 @@ def open_image(data: bytes) -> Image.Image:
     if kind not in FORMATS:
         raise BadImage(f"{kind} files are not accepted: convert the picture to JPEG, PNG, WebP or TIFF")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Allowance(MAX_BYTES):
             warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
             image = _opened(kind, data)
+    except MemoryError as error:
+        raise BadImage(_TOO_MUCH) from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
     except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
@@ -81,7 +89,14 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    if image.width * image.height * _cost(image) > MAX_BYTES:
+        raise BadImage(f"too large: {image.width}x{image.height} would take over {MAX_BYTES >> 20} MiB to decode")
     return image
+
+
+def _cost(image: Image.Image) -> int:
+    kinds = ("plain JPEG" if is_plain_jpeg(image) else "", image.format or "", image.mode)
+    return next((_COSTS[kind] for kind in kinds if kind in _COSTS), _COST)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -107,7 +122,11 @@ def decode_at_least(image: Image.Image, data: bytes, side: int) -> np.ndarray:
     """
     if not is_plain_jpeg(image):
         return np.asarray(_decoded(image, data)[0])
-    pixels = jpeg.decoded(image, data, side)
+    try:
+        with Allowance(MAX_BYTES):
+            pixels = jpeg.decoded(image, data, side)
+    except MemoryError as error:
+        raise BadImage(_TOO_MUCH) from error
     if profile := image.info.get("icc_profile"):
         pixels = np.asarray(to_srgb(Image.fromarray(pixels), profile))
     return _turned(pixels, exif_orientation(image))
@@ -196,7 +215,7 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     orientation = 1 if image.format == "TIFF" else exif_orientation(image)  # PIL turns TIFF itself
     size = upright_size(image)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Allowance(MAX_BYTES):
             warnings.simplefilter("ignore")
             if is_plain_jpeg(image):
                 picture, frame = Image.fromarray(jpeg.decoded(image, data)), 0
@@ -208,6 +227,8 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
                 picture, frame = _first_not_blank(image)
     except (BadImage, ImportError):
         raise
+    except MemoryError as error:
+        raise BadImage(_TOO_MUCH) from error
     except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
         raise BadImage(f"truncated or corrupt: {error}") from error
     if orientation in TURNS:

@@ -51,34 +51,54 @@ class _Content:
 
 
 def verify_files(check: Check) -> None:
-    """Compare every file with its record; name those that are missing, and those that nobody recorded."""
+    """Compare every file with its record; name those that are missing, and those that nobody recorded.
+
+    What differs is looked at again a moment later, because a run may just have written it.
+    """
     root = check.workspace.root
     older = [*root.glob("workspace.format-*.json")]
     if older and not (root / hashes.FOLDER).exists():
         check.fault(root, "written before files had hashes: only manifests are verified", "nothing to do", NOTE)
         return
+    suspects: list[_Suspects] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        _folder(check, pool, check.workspace.root, {})
+        _folder(check, pool, root, {}, suspects)
+    if suspects:
+        time.sleep(_SECOND_LOOK)
+    for suspect in suspects:
+        again = hashes.read(suspect.folder)
+        for name in suspect.names:
+            entry = again.newest.get(name, suspect.above.get(name))
+            _judge(check, suspect.folder / name, entry, again.older.get(name, ()))
 
 
-def _folder(check: Check, pool: ThreadPoolExecutor, folder: Path, above: Mapping[str, Entry]) -> None:
+@dataclass(frozen=True)
+class _Suspects:
+    """Names in a folder that differ from their records; above: what folders above recorded about them."""
+
+    folder: Path
+    above: Mapping[str, Entry]
+    names: list[str]
+
+
+def _folder(
+    check: Check, pool: ThreadPoolExecutor, folder: Path, above: Mapping[str, Entry], suspects: list[_Suspects]
+) -> None:
     """One folder and those below it. above: what folders above recorded about this one, names relative to it."""
     records = hashes.read(folder)
     itself = records.newest.get(hashes.SELF)
     if itself and itself.kind == hashes.LIVING:
         return
+    log = folder / hashes.FOLDER / hashes.LOG
     if records.damaged:
-        log = folder / hashes.FOLDER / hashes.LOG
         check.fault(log, f"{records.damaged} of its records are damaged", _COPY)
     known = {**above, **records.newest}
     files, folders = _listed(folder)
     if not records.exist and not above:
-        log = folder / hashes.FOLDER / hashes.LOG
         check.fault(log, "missing: the files of its folder cannot be verified", _COPY)
-    _files(check, pool, folder, known, files)
-    for name, entry in known.items():
-        if entry.kind == hashes.FOLDERS and name.rstrip("/") not in folders and name != hashes.SELF:
-            _missing(check, folder / name.rstrip("/"))
+    differ = _differing(check, pool, folder, known, files)
+    gone = [n for n, e in known.items() if e.kind == hashes.FOLDERS and n[:-1] not in folders and n != hashes.SELF]
+    unknown = []
     nested: dict[str, dict[str, Entry]] = {}
     for name, entry in known.items():
         first, slash, rest = name.partition("/")
@@ -87,39 +107,43 @@ def _folder(check: Check, pool: ThreadPoolExecutor, folder: Path, above: Mapping
     for name in folders:
         below = nested.get(name, {})
         if below or (folder / name / hashes.FOLDER).exists() or f"{name}/" in known:
-            _folder(check, pool, folder / name, below)
+            _folder(check, pool, folder / name, below, suspects)
         elif known and not name.startswith(".") and any((folder / name).iterdir()):
-            _unrecorded(check, folder / name)
+            unknown.append(name)
+    if names := [*differ, *gone, *unknown]:
+        suspects.append(_Suspects(folder, {n: known[n] for n in names if n in above}, names))
 
 
-def _files(
+def _differing(
     check: Check, pool: ThreadPoolExecutor, folder: Path, known: Mapping[str, Entry], files: list[str]
-) -> None:
+) -> list[str]:
+    """Names of the files of a folder that differ from their records, lack one, or are missing."""
     differ = []
     for path, content in _contents(pool, [folder / name for name in files], known):
         check.opened()
         entry = known.get(path.name)
         if entry is None:
             if known and content.size and not path.name.startswith(".") and not _tagged(path, content):
-                differ.append(path)
+                differ.append(path.name)
         elif entry.kind != hashes.LIVING and not _fits(content, entry):
-            differ.append(path)
+            differ.append(path.name)
     present = set(files)
-    differ += [folder / n for n, e in known.items() if e.kind in _WHOLE and "/" not in n and n not in present]
-    if not differ:
-        return
-    time.sleep(_SECOND_LOOK)
-    again = hashes.read(folder)
-    newest = {**known, **again.newest}
-    for path in differ:
-        _judge(check, path, newest.get(path.name), again.older.get(path.name, ()))
+    return differ + [n for n, e in known.items() if e.kind in _WHOLE and "/" not in n and n not in present]
 
 
 _WHOLE = (hashes.FILE, hashes.GROWING)
 
 
 def _judge(check: Check, path: Path, entry: Entry | None, older: tuple[Entry, ...]) -> None:
-    """Report a file that differs from its record, lacks one, or is missing."""
+    """Report a file that differs from its record, lacks one, or is missing; or such a folder."""
+    if entry is not None and entry.kind == hashes.FOLDERS:
+        if not path.is_dir():
+            _missing(check, path)
+        return
+    if path.is_dir():
+        if not (path / hashes.FOLDER).exists():
+            _unrecorded(check, path)
+        return
     try:
         content = _content(path, entry)
     except FileNotFoundError:

@@ -107,9 +107,10 @@ def test_an_address_that_others_reach_needs_a_token():
         limits_of("0.0.0.0", "", variable="VARIABLE", body_bytes=1)
     with pytest.raises(UsageError, match="the token in VARIABLE needs at least 16"):
         limits_of("127.0.0.1", "short", variable="VARIABLE", body_bytes=1)
-    assert limits_of("127.0.0.1", "", variable="V", body_bytes=1).hosts and not limits_of(
-        "::", TOKEN, variable="V", body_bytes=1
-    ).hosts
+    assert (
+        limits_of("127.0.0.1", "", variable="V", body_bytes=1).hosts
+        and not limits_of("::", TOKEN, variable="V", body_bytes=1).hosts
+    )
 
 
 def test_the_name_in_a_host_header():
