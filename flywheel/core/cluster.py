@@ -72,12 +72,18 @@ def _started(options: Mapping[str, Any], *, last: bool) -> bool:
         ray.shutdown()
         for process in set(psutil.Process().children(recursive=True)) - before:
             with suppress(psutil.Error):
-                process.kill()
+                if _is_of_ray(process.cmdline()):
+                    process.kill()
         why = f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})"
         if last:
             raise UsageError(why) from error
         print(f"Ray did not start, trying again ({error})", file=sys.stderr)
         return False
+
+
+def _is_of_ray(command: list[str]) -> bool:
+    """Whether a process belongs to Ray: other threads of this program may have started processes meanwhile."""
+    return any(part.startswith("ray::") or "/ray/" in part for part in command)
 
 
 def _code() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import plugins
 from flywheel.core.storage import located
+from flywheel.core.workspace import Workspace
 from flywheel.rounds.context import Context
 from flywheel.signals import hidden, pinned, pool_suite
 from flywheel.signals.calibration import load_separations
@@ -45,18 +46,24 @@ def hold_out(run: Context) -> None:
         if settings.suite == "pool":
             pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
         elif settings.suite.endswith(".jsonl"):
-            references = {r for p in load_suite(Path(settings.suite)) for r in p.reference_bytes()}
-            pinned.write_held_out(workspace, references=references)
+            _hold_out_references(workspace, settings.suite)
             copy_suite(Path(settings.suite), path)
         else:
             plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
     if not run.rows("rounds") and not pinned.is_pinned(workspace):
+        if isinstance(settings.hidden, str):
+            _hold_out_references(workspace, settings.hidden)
         hidden.write(workspace, settings.hidden, run.job.seed)
     pinned.pin(workspace)
     rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
     run.progress.say(f"{len(run.suite)} held-out prompts{rest}")
     for check in load_separations(path):
         run.progress.say(check.sentence)
+
+
+def _hold_out_references(workspace: Workspace, suite: str) -> None:
+    """Keep the references of a suite file, and what looks like them, out of every shard."""
+    pinned.write_held_out(workspace, references={r for p in load_suite(Path(suite)) for r in p.reference_bytes()})
 
 
 def curate(run: Context) -> Curated:

@@ -211,8 +211,7 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
         student = step("distil", tracks.distil, plan, arms["candidate"], units=updates)
     drawn = step("assemble", tracks.assemble, plan, arms, enhancer, student)
     for arm, system in drawn.items():
-        images = context.images if arm in steps.ARMS else len(context.suite)
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=images)
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=int)
     step("gate", steps.gate, plan, drawn["candidate"])
     step("route", steps.route, plan, units=int)
 

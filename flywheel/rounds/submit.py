@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -75,18 +74,10 @@ def _copy(checkpoint: Path, place: Path) -> Path:
     unfinished = target.with_name(f".{target.name}.tmp")
     for leftover in (unfinished, target):
         discard_folder(leftover)
-    shutil.copytree(source, unfinished, copy_function=_link, ignore=shutil.ignore_patterns(hashes.FOLDER))
+    shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(hashes.FOLDER))
     rename_folder(unfinished, target)
     publish(place)
     return place
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file, which never changes, or copy it to another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:
