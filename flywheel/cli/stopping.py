@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psutil
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-_TIDY_SECONDS = 3.0  # for closing what is open; then our processes are killed
+_TIDY_SECONDS = 2.5  # for closing what is open; then our processes are killed
 _LAST_SECONDS = 1.0  # after that, until this process ends itself
 
 

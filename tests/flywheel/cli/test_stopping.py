@@ -18,8 +18,8 @@ from tests.flywheel.micro import PRESET
 WAYS = {
     "curate": ("curate --source {source} -w {work} --policy demo --workers 2", "ray::"),
     "run": ("run --source {source} -w {work} --preset {preset} --workers 2 --no-prefect", "ray::"),
-    "synthesise": ("synthesise --output {work} --capability counting --count 4000 --workers 2", "ray::"),
-    "run with Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "flows.server_process"),
+    "synthesise": ("synthesise text --style slide --output {work} --count 4000 --workers 2", "ray::"),
+    "Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "flows.server_process"),
 }
 
 
@@ -54,7 +54,7 @@ def commands(processes: list[psutil.Process]) -> str:
         ("curate", signal.SIGINT, True),
         ("synthesise", signal.SIGTERM, False),
         ("run", signal.SIGINT, False),
-        ("run with Prefect", signal.SIGTERM, True),
+        ("Prefect", signal.SIGTERM, True),
     ],
 )
 def test_a_signal_ends_the_command_and_all_that_it_started(
