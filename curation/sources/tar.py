@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,30 @@ _PICTURE_SUFFIXES = (
 _TEXT_NAMES = ("prompt", "text", "txt")  # keys of a .json that downloaders write the caption under
 _BLOCK = 512  # bytes: members start at multiples of it
 _MAX_CAPTION = 1024 * 1024  # bytes
+_DIGITS = re.compile(rb"\d{300}")  # more than the name of a file has
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is checked first, because tarfile of older patch levels of Python loops on some.
+
+    Negative sizes make it read the same header for ever (CVE-2025-8194), long runs of digits in an extended header
+    take quadratic time (CVE-2024-6232). Nothing is ever extracted, so faults of extraction do not concern us.
+    """
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.InvalidHeaderError("a negative size")
+        rounded: int = super()._block(count)  # type: ignore[misc]
+        return rounded
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        file: Any = archive.fileobj
+        start = file.tell()
+        if self.size > _MAX_CAPTION or _DIGITS.search(file.read(max(0, self.size))):
+            raise tarfile.InvalidHeaderError("an extended header that is too long")
+        file.seek(start)
+        member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        return member
 
 
 @dataclass(frozen=True)
@@ -97,12 +122,12 @@ class Tar:
         Archives that were joined are read on behind the end marker of the first.
         """
         try:
-            with tarfile.open(self.path, "r:", ignore_zeros=True) as archive, open(self.path, "rb") as raw:
+            with tarfile.open(self.path, "r:", ignore_zeros=True, tarinfo=_Member) as archive, open(self.path, "rb") as raw:
                 expected = 0
                 while True:
                     try:
                         member = archive.next()
-                    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+                    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
                         yield self._refused("", f"the archive is damaged after its last readable member: {error}")
                         return
                     end = self.path.stat().st_size if member is None else member.offset
@@ -119,7 +144,7 @@ class Tar:
                     expected = member.offset_data + (-(-member.size // _BLOCK) * _BLOCK if member.isreg() else 0)
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, RecursionError) as error:
             raise UsageError(f"source {self.path} is not a readable uncompressed tar: {error}") from error
 
     def _entry(
