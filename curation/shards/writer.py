@@ -26,7 +26,7 @@ from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing
 from flywheel.core.image import BadImage, decode, fitted, open_image, turned, upright_size
 from flywheel.core.records import Manifest, ShardFile
-from flywheel.core.schema import ROW_GROUP, SHARD
+from flywheel.core.schema import RIGHTS, ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
@@ -36,6 +36,7 @@ _JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
 _COLUMNS = (
     "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
+    *(f.name for f in RIGHTS),
 )  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
@@ -241,7 +242,8 @@ def _shard_rows(
 ) -> Iterator[dict[str, Any]]:
     """Training rows; rows that fail are left out and added to `faults`."""
     for shard, numbers in content:
-        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools have no mask
+        there = pq.read_schema(readable(shard.path)).names  # older pools have no mask or rights
+        columns = [c for c in _COLUMNS if c in there]
         rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
         for number, row in zip(numbers, with_written(rows, shard.captions)):
@@ -268,6 +270,7 @@ def _shard_row(
         "source_width": sides[0],
         "source_height": sides[1],
         "weight": weight,
+        **{f.name: row.get(f.name) for f in RIGHTS},
     }
 
 

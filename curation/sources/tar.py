@@ -122,7 +122,10 @@ class Tar:
         Archives that were joined are read on behind the end marker of the first.
         """
         try:
-            with tarfile.open(self.path, "r:", ignore_zeros=True, tarinfo=_Member) as archive, open(self.path, "rb") as raw:
+            with (
+                tarfile.open(self.path, "r:", ignore_zeros=True, tarinfo=_Member) as archive,
+                open(self.path, "rb") as raw,
+            ):
                 expected = 0
                 while True:
                     try:
@@ -193,7 +196,13 @@ class Tar:
         uris = tuple(images[n].uri for n in names)
         references, mask = uris[: len(note.references)], uris[-1] if note.mask else ""
         return replace(
-            image, task=note.task, stream=note.stream, captions=note.captions, references=references, mask=mask
+            image,
+            task=note.task,
+            stream=note.stream,
+            captions=note.captions,
+            references=references,
+            mask=mask,
+            rights=note.rights,
         )
 
     def _uri(self, name: str) -> str:

@@ -11,6 +11,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.operate.commits import verify_ledgers
+from flywheel.operate.erasures import verify_erasures
 from flywheel.operate.findings import NOTE, Check, Report
 from flywheel.operate.verified import verify_files
 
@@ -18,7 +19,8 @@ from flywheel.operate.verified import verify_files
 def fsck(workspace: Workspace, *, progress: Callable[..., None] | None = None) -> Report:
     """Verify all files of a workspace. `progress` is called as `progress(files, None, note)` after each one."""
     check = Check(workspace, progress)
-    for part in (_leftovers, verify_files, _pool, _scores, _snapshots, _shards, _checkpoints, verify_ledgers, _rounds):
+    tables = (_pool, _scores, _snapshots, _shards)
+    for part in (_leftovers, verify_files, *tables, _checkpoints, verify_ledgers, _rounds, verify_erasures):
         check.each([workspace.root], lambda _: part(check))  # noqa: B023 - called at once
     return Report(check.files, tuple(check.findings))
 
