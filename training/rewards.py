@@ -101,7 +101,7 @@ class Service:
         rows = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UsageError(
-                f"reward service {self.url} answered in another shape than {{\"scores\": [{{name: number}}, …]}}: check"
+                f'reward service {self.url} answered in another shape than {{"scores": [{{name: number}}, …]}}: check'
                 " the URL and its version"
             )
         if len(rows) != len(requests):
