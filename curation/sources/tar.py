@@ -35,7 +35,7 @@ class _Member(tarfile.TarInfo):
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.InvalidHeaderError("a negative size")
+            raise tarfile.InvalidHeaderError("a negative size")  # type: ignore[attr-defined]
         rounded: int = super()._block(count)  # type: ignore[misc]
         return rounded
 
@@ -43,7 +43,7 @@ class _Member(tarfile.TarInfo):
         file: Any = archive.fileobj
         start = file.tell()
         if self.size > _MAX_CAPTION or _DIGITS.search(file.read(max(0, self.size))):
-            raise tarfile.InvalidHeaderError("an extended header that is too long")
+            raise tarfile.InvalidHeaderError("an extended header is too long")  # type: ignore[attr-defined]
         file.seek(start)
         member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
         return member

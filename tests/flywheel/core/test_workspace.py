@@ -124,3 +124,15 @@ def test_a_workspace_of_format_1_is_continued(older: Path, micro_world: Path, mi
     assert read_json(older / "workspace.json") == {"format": FORMAT}
     assert read_json(older / "workspace.format-1.json") == {"format": 1}
     assert fsck(Workspace(older)).findings == ()
+
+
+def test_a_copy_elsewhere_is_sound_and_goes_on(copied: Workspace, micro_world: Path, tmp_path: Path):
+    """Copied, then renamed: preset and policy come along, and nothing is done again."""
+    moved = copied.root.rename(tmp_path / "moved, O'Brien #2")
+    workspace = Workspace(moved, create=False)
+    assert fsck(workspace).findings == ()
+    shards = {p: p.stat().st_mtime_ns for p in moved.rglob("[!.]*.parquet") if "ledger" not in p.parts}
+    summary = go_on(micro_world, moved)
+    assert [r["round"] for r in summary["rounds"]] == [1, 2] and summary["workspace"] == str(moved)
+    assert {p: p.stat().st_mtime_ns for p in shards} == shards
+    assert fsck(workspace).sound and incumbent(workspace) is not None
