@@ -34,7 +34,7 @@ def add(app: FastAPI, site: Site) -> None:
     async def what_if_page(request: Request) -> HTMLResponse:
         asked = dict(request.query_params)
         page, fault = await answered(request, questions.thresholds, asked)
-        empty = {"policy": "", "sliders": [], "answer": None, "fault": fault}
+        empty: dict[str, Any] = {"policy": "", "sliders": [], "answer": None, "fault": fault}
         return site.show(request, "what_if.html", "/what-if", asked=asked, **(page or empty))
 
     @app.get("/why")
