@@ -18,7 +18,6 @@ from flywheel.core import jpeg
 from flywheel.core.color import png_profile, profile_name, to_srgb
 from flywheel.core.container import name_of, readable_metadata
 from flywheel.core.errors import BadImage as BadImage
-from flywheel.core.memory import Allowance
 from flywheel.core.samples import TURNS, rgb
 
 VERSION = "3"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
@@ -33,7 +32,6 @@ INVALID = -1  # a stored orientation that is not a number
 _COSTS = {"plain JPEG": 9, "WEBP": 23, "I": 39, "F": 39}
 _COST = 15  # of all others
 _JPEGS = ("JPEG", "MPO")
-_TOO_MUCH = f"too large: decoding it takes over {MAX_BYTES >> 20} MiB"
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
 _ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
 
@@ -74,11 +72,9 @@ def open_image(data: bytes) -> Image.Image:
     if kind not in FORMATS:
         raise BadImage(f"{kind} files are not accepted: convert the picture to JPEG, PNG, WebP or TIFF")
     try:
-        with warnings.catch_warnings(), Allowance(MAX_BYTES):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large images; the limit below is ours
             image = _opened(kind, data)
-    except MemoryError as error:
-        raise BadImage(_TOO_MUCH) from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
     except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
@@ -89,9 +85,13 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    _require_room(image)
+    return image
+
+
+def _require_room(image: Image.Image) -> None:
     if image.width * image.height * _cost(image) > MAX_BYTES:
         raise BadImage(f"too large: {image.width}x{image.height} would take over {MAX_BYTES >> 20} MiB to decode")
-    return image
 
 
 def _cost(image: Image.Image) -> int:
@@ -122,11 +122,7 @@ def decode_at_least(image: Image.Image, data: bytes, side: int) -> np.ndarray:
     """
     if not is_plain_jpeg(image):
         return np.asarray(_decoded(image, data)[0])
-    try:
-        with Allowance(MAX_BYTES):
-            pixels = jpeg.decoded(image, data, side)
-    except MemoryError as error:
-        raise BadImage(_TOO_MUCH) from error
+    pixels = jpeg.decoded(image, data, side)
     if profile := image.info.get("icc_profile"):
         pixels = np.asarray(to_srgb(Image.fromarray(pixels), profile))
     return _turned(pixels, exif_orientation(image))
@@ -215,7 +211,7 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
     orientation = 1 if image.format == "TIFF" else exif_orientation(image)  # PIL turns TIFF itself
     size = upright_size(image)
     try:
-        with warnings.catch_warnings(), Allowance(MAX_BYTES):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if is_plain_jpeg(image):
                 picture, frame = Image.fromarray(jpeg.decoded(image, data)), 0
@@ -227,8 +223,6 @@ def _decoded(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
                 picture, frame = _first_not_blank(image)
     except (BadImage, ImportError):
         raise
-    except MemoryError as error:
-        raise BadImage(_TOO_MUCH) from error
     except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes; all of it is one bad image
         raise BadImage(f"truncated or corrupt: {error}") from error
     if orientation in TURNS:
@@ -248,6 +242,7 @@ def _first_not_blank(image: Image.Image) -> tuple[Image.Image, int]:
     first = first.copy()  # it may be the opened image itself, which shows another frame soon
     for number in range(1, min(_frames(image), _FRAMES)):
         image.seek(number)
+        _require_room(image)  # a frame may be larger than those before it
         frame = rgb(image, GROUND)
         if not _is_blank(frame):
             return frame, number
