@@ -149,8 +149,11 @@ def test_what_would_take_too_much_is_refused_before_it_is_decoded():
 
 
 def test_a_frame_that_is_larger_than_those_before_it_is_refused():
-    first, second = Image.new("P", (8, 8)), Image.new("P", (8, 8))
-    data = saved(first, "GIF", save_all=True, append_images=[second.point(lambda v: 1)])
-    at = data.rindex(b"\x2c\x00\x00\x00\x00") + 5
-    with pytest.raises(BadImage, match="would take over 512 MiB to decode|8x8"):
-        decode(data[:at] + struct.pack("<HH", 13_000, 13_000) + data[at + 4 :])
+    first = Image.new("P", (8, 8))
+    first.putpalette([0, 0, 0, 255, 255, 255])
+    second = first.point(lambda v: 1)
+    data = saved(first, "GIF", save_all=True, append_images=[second], optimize=False)
+    assert decode(data).size == (8, 8)
+    for at in (data.index(b"\x2c\x00\x00\x00\x00"), data.rindex(b"\x2c\x00\x00\x00\x00")):
+        with pytest.raises(BadImage, match="too large: 13000x13000"):
+            decode(data[: at + 5] + struct.pack("<HH", 13_000, 13_000) + data[at + 9 :])
