@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off --no-compile
 WORKSPACE ?= demo-workspace
 
-.PHONY: base install demo test quick lint graph audit lock
+.PHONY: base install demo test quick lint graph audit sbom lock
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
@@ -29,6 +29,10 @@ graph: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(PIP) pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# The bill of materials of the pinned versions, as CycloneDX.
+sbom: $(VENV)/.dev
+	$(BIN)/python requirements/sbom.py > sbom.cdx.json
 
 # What `flywheel curate` needs; then what the demo needs too; `make test` adds the extras that are left, and its tools.
 base: $(VENV)/.base

@@ -20,10 +20,9 @@ from curation.sources import pool
 from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
+from flywheel.core.files import digest, discard_folder, file_digest, read_json, write_json, write_parquet
 from flywheel.core.progress import plain_step
 from flywheel.core.scorer import Scorer, full_version
-from flywheel.core.storage import remove
 from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 
@@ -138,7 +137,7 @@ def curate(
                 if not faults:
                     break
                 # Judge again without these rows: one of their duplicates may now be admitted.
-                remove(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
+                discard_folder(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
                 scoring.mark_unusable(workspace, scorers["pixels"], faults)
         manifest = shards.write_manifest(workspace, snapshot, policy, files)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons, uncaptioned)

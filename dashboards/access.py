@@ -62,6 +62,7 @@ class Access:
     people: Mapping[str, Person] = field(default_factory=dict)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     cookie: str = field(default_factory=lambda: f"flywheel_{secrets.token_hex(4)}")  # ports share cookies
+    ended: dict[str, int] = field(default_factory=dict, repr=False)  # signatures of ended sessions → when they expire
 
     @property
     def open(self) -> bool:
@@ -87,6 +88,16 @@ class Access:
         text = f"{name.encode().hex()}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_hex(8)}"
         return f"{text}.{self._sign(text)}"
 
+    def end(self, request: HTTPConnection) -> None:
+        """End the session of a request: its cookie is worth nothing any more, whoever has a copy."""
+        if not self.has_session(request):
+            return
+        now = int(time.time())
+        text, _, signature = request.cookies[self.cookie].rpartition(".")
+        for old in [s for s, until in self.ended.items() if until < now]:
+            del self.ended[old]
+        self.ended[signature] = int(text.split(".")[1])
+
     def form_token(self, cookie: str) -> str:
         """The token that a form of this session must carry."""
         return self._sign(f"form {cookie}")
@@ -106,6 +117,16 @@ class Access:
         origin = request.headers.get("Origin")
         return origin is None or urlsplit(origin).netloc == request.headers.get("Host")
 
+    def same_site(self, request: HTTPConnection, *, costly: bool) -> bool:
+        """False if the browser says that another site sent this request.
+
+        A link may lead here from anywhere, but not to a `costly` page: each visit would run a query.
+        """
+        if request.headers.get("Sec-Fetch-Site") not in ("cross-site", "same-site"):
+            return True
+        followed = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
+        return not costly and request.scope.get("method") == "GET" and followed == ("navigate", "document")
+
     def has_session(self, request: HTTPConnection) -> bool:
         """True if the cookie is one of ours and has not expired."""
         return self._session(request) is not None
@@ -115,6 +136,8 @@ class Access:
         if not _equal(self._sign(text), signature):
             return None
         name, until, _ = text.split(".")
+        if signature in self.ended:
+            return None
         return bytes.fromhex(name).decode() if int(until) > time.time() else None
 
     def _bearer(self, request: HTTPConnection) -> str:

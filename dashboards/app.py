@@ -5,6 +5,7 @@ Reviews, votes and decisions call the same functions as the command. The role re
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from typing import Any
@@ -63,6 +64,8 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
 
     def refusal(request: Request) -> Response | None:
         """The refusal of a request; None if it may proceed."""
+        if not access.same_site(request, costly=request.url.path in ask.COSTLY):
+            return failed(request, HTTPException(403, "Another site sent this request: open the address yourself."))
         if request.method not in ("GET", "HEAD"):
             if not access.same_origin(request):
                 return failed(request, HTTPException(403, "Another site sent this form."))
@@ -80,6 +83,13 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     @app.exception_handler(UsageError)
     def misused(request: Request, error: UsageError) -> HTMLResponse:
         return site.show(request, "error.html", status=422, message=f"{error}.")
+
+    @app.exception_handler(OSError)
+    def unwritable(request: Request, error: OSError) -> HTMLResponse:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise error
+        message = "This workspace is read-only: nothing was recorded."
+        return site.show(request, "error.html", status=409, message=message)
 
     if access.open:  # another host name that resolves to this machine is another site's (DNS rebinding)
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)

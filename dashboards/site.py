@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +15,7 @@ from jinja2 import Environment
 from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
 from dashboards.page import Image, environment
+from dashboards.turns import Turns
 from flywheel.catalog import views
 from flywheel.catalog.database import connect
 from flywheel.core.workspace import Workspace
@@ -45,6 +46,7 @@ class Site:
     workspace: Workspace
     access: Access
     env: Environment
+    turns: Turns = field(default_factory=Turns)
 
     @classmethod
     def of(cls, workspace: Workspace, access: Access) -> Site:

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import ValidationError
 
 from flows.schedules import CRON, JOB, SCHEDULES, SOURCE, WORKSPACE, Schedule
 from flywheel.core.errors import UsageError
@@ -44,11 +47,13 @@ definitions:
 _COMMENTS = {"captions": "a JSON Lines file: file, caption, references", "policy": "null: the preset's policy"}
 
 
-def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON) -> None:
+def serve(
+    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON, zone: str = "UTC"
+) -> None:
     """Register the deployments and start runs when they are due, until interrupted; then pause their schedules.
 
-    At most two runs at a time, so that signals are collected while a round trains.
-    Errors: `UsageError` when no server answers at PREFECT_API_URL.
+    At most two runs at a time, so that signals are collected while a round trains. zone: as of `deployments`.
+    Errors: `UsageError` when no server answers at PREFECT_API_URL, and as of `deployments`.
     """
     import prefect
 
@@ -57,17 +62,20 @@ def serve(workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str,
     if not (url := os.environ.get("PREFECT_API_URL")):
         raise UsageError("schedules need a Prefect server: run `prefect server start` and set PREFECT_API_URL to it")
     reach(url)
-    prefect.serve(*deployments(workspace, parameters, schedules), limit=2, print_starting_message=False)
+    prefect.serve(*deployments(workspace, parameters, schedules, zone), limit=2, print_starting_message=False)
 
 
 def deployments(
-    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON
+    workspace: str, parameters: Mapping[str, Any], schedules: Mapping[str, str | float] = CRON, zone: str = "UTC"
 ) -> list[RunnerDeployment]:
     """One deployment for each flow in `schedules` (name → cron text, or seconds between runs), for one workspace.
 
     Flows whose schedule is not active get one without a schedule, for people to start. `parameters` replace the
-    table's wherever a flow takes them.
+    table's wherever a flow takes them. zone: time zone of the cron texts, as in `Europe/Berlin`: a run at 2:00 stays at
+    2:00 there when the clocks change; where that hour is skipped it comes right after, where it is repeated, once.
+    Errors: `UsageError` for an unknown zone or a cron text that is none.
     """
+    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
 
     table = {schedule.name: schedule for schedule in SCHEDULES}
@@ -81,11 +89,21 @@ def deployments(
             parameters={k: values.get(k, default) for k, default in table[name].parameters.items()},
             tags=tags(table[name]),
             concurrency_limit=1,
-            cron=when if isinstance(when, str) else None,
+            schedule=_cron(CronSchedule, name, when, zone) if isinstance(when, str) else None,
             interval=None if isinstance(when, str) else when,
         )
         for name, when in {**by_hand, **schedules}.items()
     ]
+
+
+def _cron(kind: Any, name: str, when: str, zone: str) -> Any:
+    try:
+        ZoneInfo(zone)
+        return kind(cron=when, timezone=zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if isinstance(error, ValidationError):
+            raise UsageError(f"--{name} {when!r} is not a cron expression, such as '0 2 * * *'") from error
+        raise UsageError(f"--zone {zone!r} is not a time zone, such as Europe/Berlin or UTC") from error
 
 
 def flow(schedule: Schedule) -> Flow[..., Any]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,9 +107,11 @@ def embedded_server(home: Path) -> Iterator[str]:
         address = next(iter(server.stdout or ()), b"").decode().strip()  # printed when it answers; empty if it ended
         if not address:
             raise RuntimeError(f"the embedded Prefect server did not start: read {log}, or run with --no-prefect")
+        hashes.living(home)
         yield address
     finally:
         _stop(server)
+        hashes.seal(home, again=True)
 
 
 def probe() -> str:

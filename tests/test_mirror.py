@@ -10,6 +10,8 @@ PACKAGES = ("flywheel", "curation", "training", "dashboards", "flows")
 # Modules that other files test.
 TESTED_ELSEWHERE = {
     "flywheel/cli/__main__.py": "tests/flywheel/cli/test_main.py starts it",
+    "flywheel/operate/erasures.py": "tests/flywheel/operate/test_erase.py proves erasures by it",
+    "flywheel/operate/findings.py": "tests/flywheel/operate/test_fsck.py and test_verified.py make some",
     "flywheel/rounds/context.py": "tests/flywheel/rounds/test_steps.py and test_advice.py make one",
     "flywheel/rounds/pool.py": "tests/flywheel/rounds/test_run.py and test_steps.py run it",
 }
@@ -30,6 +32,8 @@ ABOUT_MORE = {
     "tests/curation/sources/test_odd_rows.py": "rows that all kinds of source may meet",
     "tests/dashboards/test_browser.py": "all pages in a real browser",
     "tests/flywheel/operate/test_erase_remedies.py": "erasing from remedies, S3 and finished runs",
+    "tests/flywheel/cli/test_read_only.py": "all verbs, where nothing can be written",
+    "tests/flywheel/core/test_decode_memory.py": "memory of a decode, over all formats",
     "tests/flywheel/core/test_paths.py": "names of folders, through all layers",
     "tests/flywheel/rounds/test_run_on_s3.py": "a whole run whose workspace is on S3",
 }

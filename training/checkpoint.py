@@ -7,7 +7,6 @@ format of torch.distributed.checkpoint. Any number of processes can resume from 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, file_digest, read_json, write_bytes, write_json
+from flywheel.core.files import (
+    digest,
+    discard_folder,
+    file_digest,
+    read_json,
+    rename_folder,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FINAL = "final"
 SHARES = "shares"
+_AGAIN = "restore it from a copy, or remove the checkpoint's folder and run the command again"
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Step, run, seed, recipe, model and condition. Errors: `UsageError` if the folder is not a checkpoint."""
+        """Step, run, seed, recipe, model and condition.
+
+        Errors: `UsageError` if the folder is not a checkpoint, or the file has changed since it was written.
+        """
+        hashes.verify(self.path / "config.json", _AGAIN)
         try:
             config = read_json(self.path / "config.json")
         except (OSError, ValueError) as error:
@@ -56,7 +69,8 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
         config = self.config  # first, for its error about a folder that is not a checkpoint
-        weights = [self.path / "ema.safetensors"] if self.shares is None else sorted(self.shares.iterdir())
+        shares = sorted(p for p in self.shares.iterdir() if p.is_file()) if self.shares else []
+        weights = shares or [self.path / "ema.safetensors"]
         files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
         return digest(*files, config["model"], config["condition"])
 
@@ -66,10 +80,20 @@ class Checkpoint:
         folder = self.path / SHARES
         return folder if folder.is_dir() else None
 
+    def verify(self, *names: str) -> None:
+        """Check files of the checkpoint against the hashes in its configuration, each once in a process.
+
+        names: of files, or of a folder for all files in it. Errors: `UsageError` that names the first that differs.
+        """
+        for name, entry in self.config.get("files", {}).items():
+            if name in names or name.partition("/")[0] in names:
+                _verify(self.path / name, entry["bytes"], entry["sha256"])
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """One of `model`, `ema`, `optimizer`."""
         from safetensors.torch import load_file
 
+        self.verify(f"{name}.safetensors", SHARES)
         if self.shares is None:
             return load_file(self.path / f"{name}.safetensors")
         import torch
@@ -97,6 +121,7 @@ class Checkpoint:
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.tensor import DTensor, distribute_tensor
 
+        self.verify(*(f"{part}.safetensors" for part in state), SHARES)
         try:
             if self.shares is not None:
                 load(_flat(state), checkpoint_id=self.shares)
@@ -125,7 +150,23 @@ class Checkpoint:
         """The autoencoder whose latents the model works on."""
         from training.models.autoencoder import load_autoencoder
 
+        self.verify("autoencoder.safetensors")
         return load_autoencoder(self.path / "autoencoder.safetensors")
+
+
+def _verify(path: Path, size: int, sha256: str) -> None:
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing from its checkpoint: {_AGAIN}") from error
+    if (path, state.st_mtime_ns, state.st_size) in _verified:
+        return
+    if state.st_size != size or file_digest(path) != sha256:
+        raise UsageError(f"{path} has changed since it was written (its sha256 differs): {_AGAIN}")
+    _verified.add((path, state.st_mtime_ns, state.st_size))
+
+
+_verified: set[tuple[Path, int, int]] = set()  # files, with the time and size they had
 
 
 def write(
@@ -177,9 +218,10 @@ def write_together(
 def seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
     """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+    paths = {name: p for name, p in paths.items() if hashes.FOLDER not in p.parts}
     files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
     write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
-    os.replace(temporary, path)
+    rename_folder(temporary, path)
 
 
 def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -194,17 +236,14 @@ def steps(out_dir: Path) -> list[Checkpoint]:
 def sweep(out_dir: Path) -> None:
     """Create the folder, and remove leftovers of killed writers from it."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in [*out_dir.glob(".*.tmp"), *out_dir.glob(".*.old")]:
+    for leftover in [*out_dir.glob(".*.tmp")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def prune(out_dir: Path, keep: int) -> None:
     """Remove all but the last `keep` intermediate checkpoints."""
     for old in steps(out_dir)[: -keep or None]:
-        doomed = old.path.with_name(f".{old.path.name}.old")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(old.path, doomed)  # a half-removed folder must not look like a checkpoint
-        shutil.rmtree(doomed)
+        discard_folder(old.path)
 
 
 class Metrics:
@@ -216,13 +255,14 @@ class Metrics:
     def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
         self.path = out_dir / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
-        write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        content = "".join(json.dumps(line) + "\n" for line in kept).encode()
+        write_bytes(self.path, content)
+        self._file = hashes.Growing(self.path, content)
         self._board = _board(out_dir / "tensorboard", resume_step) if tensorboard else None
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._file.append((json.dumps(line) + "\n").encode())
         if self._board is not None:
             for name, value in line.items():
                 if name not in ("step", "stage") and value is not None:
@@ -233,6 +273,7 @@ class Metrics:
 def _board(folder: Path, resume_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
+    hashes.living(folder)
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 

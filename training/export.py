@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import rename_folder
 from flywheel.core.mirror import fetched
 from flywheel.core.torchvision_shim import declare_operators
 from training import schedules
@@ -37,7 +37,7 @@ def export_pipeline(checkpoint: Checkpoint | Path, folder: Path, *, weights: str
     pipeline.save_pretrained(temporary)
     if "imported" in checkpoint.config:
         _keep_encoder(checkpoint.config["condition"]["encoder"], temporary)
-    os.replace(temporary, folder)
+    rename_folder(temporary, folder)
     return folder
 
 

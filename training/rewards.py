@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,6 +64,7 @@ class RewardsLost(UsageError):
     """Scoring is unavailable: training stops with a checkpoint, and resumes when it is run again."""
 
 
+TOKEN_VARIABLE = "FLYWHEEL_REWARDS_TOKEN"  # environment variable of service and client
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 
@@ -75,7 +77,7 @@ class Service:
     """Rewards of a service at `url` (`flywheel rl serve`): POST /score as JSON, pictures as base64.
 
     Failed connections and status codes in `RETRIED` are tried again, after waits that double. Errors: `RewardsLost`
-    after the last attempt, `UsageError` for an invalid answer.
+    after the last attempt, `UsageError` for an invalid answer. The token in FLYWHEEL_REWARDS_TOKEN is sent along.
     """
 
     url: str
@@ -87,13 +89,26 @@ class Service:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Rewards that the service gives; requested once."""
-        return tuple(self.ask("GET", "rewards")["rewards"])
+        answer = self.ask("GET", "rewards")
+        names = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+            raise UsageError(f"{self.url} is not a reward service: it lists no rewards; check the URL")
+        return tuple(names)
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """See `Rewards`."""
-        rows = self.ask("POST", "score", {"requests": [encode(r) for r in requests]})["scores"]
-        if len(rows) != len(requests) or any(set(row) != set(self.names) for row in rows):
+        answer = self.ask("POST", "score", {"requests": [encode(r) for r in requests]})
+        rows = answer.get("scores") if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UsageError(
+                f'reward service {self.url} answered in another shape than {{"scores": [{{name: number}}, …]}}: check'
+                " the URL and its version"
+            )
+        if len(rows) != len(requests):
             raise UsageError(f"reward service {self.url} answered {len(rows)} rows for {len(requests)} pictures")
+        for row in rows:
+            if different := set(row) ^ set(self.names):
+                raise UsageError(f"reward service {self.url} gave other rewards than it lists: {min(different)!r}")
         return rows
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -128,14 +143,16 @@ class Service:
             raise UsageError(f"reward service {self.url} answered HTTP {answer.status_code}: {answer.text[:300]}")
         try:
             return answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{self.url} is not a reward service: its answer is not JSON; check the URL") from error
 
     @cached_property
     def _client(self) -> Any:
         import httpx
 
-        return httpx.Client(base_url=self.url.rstrip("/") + "/", timeout=self.timeout)
+        token = os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url.rstrip("/") + "/", headers=headers, timeout=self.timeout)
 
 
 def encode(request: Request) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from curation.captioning.written import with_written
 from curation.scorers import load
 from curation.sources import pool
 from flywheel.core.cluster import cluster, run_all
-from flywheel.core.files import write_parquet
+from flywheel.core.files import discard, write_parquet
 from flywheel.core.image import BadImage
 from flywheel.core.schema import SCORE_KEYS
 from flywheel.core.scorer import Item, Scorer, full_version
@@ -136,7 +136,7 @@ def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[st
         if not reasons:
             continue
         for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
-            derived.unlink()  # first: after a kill in between, no table may be left that is older than its scores
+            discard(derived)  # first: after a kill in between, no table may be left that is older than its scores
         path = score_path(workspace, scorer, shard)
         table = pq.read_table(readable(path))
         errors = [reasons.get(n, error) for n, error in enumerate(table["error"].to_pylist())]

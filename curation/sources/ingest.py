@@ -25,10 +25,10 @@ from curation.sources.urls import Fetching
 from curation.sources.urls.source import lists_of
 from curation.sources.urls.store import Store
 from flywheel.core.erased import REASON, erased_images
-from flywheel.core.files import digest, file_digest, write_json, write_parquet
+from flywheel.core.files import digest, discard_folder, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
-from flywheel.core.storage import readable, remove
+from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
 SHARD_ROWS = 64
@@ -221,7 +221,7 @@ def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
     counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
     value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
     write_json(batch / "manifest.json", value)
-    remove(batch / "partial")
+    discard_folder(batch / "partial")
     return value
 
 

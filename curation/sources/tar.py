@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,30 @@ _PICTURE_SUFFIXES = (
 _HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
 _BLOCK = 512  # bytes: members start at multiples of it
 _MAX_CAPTION = 1024 * 1024  # bytes
+_DIGITS = re.compile(rb"\d{300}")  # more than the name of a file has
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is checked first, because tarfile of older patch levels of Python loops on some.
+
+    Negative sizes make it read the same header for ever (CVE-2025-8194), long runs of digits in an extended header
+    take quadratic time (CVE-2024-6232). Nothing is ever extracted, so faults of extraction do not concern us.
+    """
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.InvalidHeaderError("a negative size")  # type: ignore[attr-defined]
+        rounded: int = super()._block(count)  # type: ignore[misc]
+        return rounded
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        file: Any = archive.fileobj
+        start = file.tell()
+        if self.size > _MAX_CAPTION or _DIGITS.search(file.read(max(0, self.size))):
+            raise tarfile.InvalidHeaderError("an extended header is too long")  # type: ignore[attr-defined]
+        file.seek(start)
+        member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        return member
 
 
 @dataclass(frozen=True)
@@ -122,13 +147,13 @@ class Tar:
             with (
                 self.open() as file,
                 self.open() as raw,
-                tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive,
+                tarfile.open(fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Member) as archive,
             ):
                 whole, expected = raw.seek(0, os.SEEK_END), 0
                 while True:
                     try:
                         member = archive.next()
-                    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+                    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
                         why = "; ".join([str(error), *self._faults])
                         yield self._refused("", f"the archive is damaged after its last readable member: {why}")
                         return
@@ -147,7 +172,7 @@ class Tar:
                     expected = member.offset_data + (-(-member.size // _BLOCK) * _BLOCK if member.isreg() else 0)
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, RecursionError) as error:
             raise UsageError(f"source {self.file.uri} is not a readable tar: {error}") from error
 
     def _entry(

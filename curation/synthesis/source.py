@@ -22,7 +22,7 @@ from curation.synthesis.photos import OPERATIONS, RESTORATIONS, STYLES, photo_ed
 from curation.synthesis.pictures import Picture
 from curation.synthesis.sample import Recipe, Sample, Unsuitable
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, read_json, write_bytes, write_json
+from flywheel.core.files import digest, read_json, rename, write_bytes, write_json
 from flywheel.core.image import BadImage
 
 OPERATION_SETS = {"tone": OPERATIONS, "restoration": RESTORATIONS, "style": STYLES}
@@ -251,7 +251,7 @@ def _publish(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         for name in (row["file"], *row.get("references", ()), *filter(None, [row.get("mask")])):
             if not (folder / name).exists():
-                (folder / ".parts" / name).rename(folder / name)
+                rename(folder / ".parts" / name, folder / name)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     write_bytes(folder / "captions.jsonl", ("\n".join(lines) + "\n").encode())
 

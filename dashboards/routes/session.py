@@ -38,6 +38,7 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.post("/logout")
     def leave(request: Request, _: dict[str, str] = Depends(site.form("read"))) -> Response:
+        site.access.end(request)
         response = RedirectResponse("/", 303)
         response.delete_cookie(site.access.cookie)
         return response

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.core import lens, mirror
-from flywheel.core.files import digest, replacing
+from flywheel.core.files import digest, discard, replacing
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
@@ -113,7 +113,7 @@ def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection, events: str, file
         with replacing(path) as tmp:
             pq.write_table(table, tmp, compression="zstd", row_group_size=_ROW_GROUP)
         for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
-            old.unlink(missing_ok=True)
+            discard(old)
     return path
 
 

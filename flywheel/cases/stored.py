@@ -14,7 +14,7 @@ import pyarrow as pa
 from flywheel.cases.attribution import attribution_sql
 from flywheel.cases.capability import Taxonomy, load_taxonomy
 from flywheel.cases.fold import connect
-from flywheel.core.files import digest, file_digest, write_parquet
+from flywheel.core.files import digest, discard, file_digest, write_parquet
 from flywheel.core.ledger import Ledger
 from flywheel.core.storage import read_parquet
 from flywheel.core.text import normalise
@@ -172,7 +172,7 @@ def _round(con: duckdb.DuckDBPyConnection) -> int:
 def _drop_unfinished(folder: Path, ledger: Ledger) -> None:
     for path in folder.glob("*.parquet"):
         if not ledger.has(f"gather/{path.stem}"):
-            path.unlink(missing_ok=True)
+            discard(path)
 
 
 def route_stored(workspace: Workspace, settings: Attribution, *, round_: int | None = None) -> dict[str, int]:

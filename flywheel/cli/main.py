@@ -29,6 +29,7 @@ from flywheel.cli import (
     training,
     weights,
 )
+from flywheel.cli.stopping import Group, stoppable
 from flywheel.core import progress
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
@@ -43,12 +44,17 @@ _LOST = (
     "Connection was closed before we received a valid response",
     "The provided token has expired",
 )
+_READ_ONLY = (os.strerror(errno.EROFS),)
+_REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
 _FAULTS = (
     (_FULL, "the disk is full ({}): free some space, then run the same command again; finished work is kept"),
     (_LOST, "S3 stopped answering ({}): when it is back, run the same command again; finished work is kept"),
+    (_READ_ONLY, "this workspace is read-only ({}): reading commands work; for this one, make it writable or copy it"),
+    (_REFUSED, "permission denied ({}): make it readable and, for commands that write, writable for your user"),
 )
 
 app = typer.Typer(
+    cls=Group,
     help="Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate.",
     no_args_is_help=True,
     add_completion=False,
@@ -82,7 +88,8 @@ def main() -> None:
     try:
         sys.argv[1:] = _log_format_first(sys.argv[1:])
         _require_local_output(sys.argv[1:])
-        app()
+        with stoppable():
+            app()
     except UsageError as error:
         _end(str(error))
     except Exception as error:

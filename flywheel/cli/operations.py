@@ -86,6 +86,7 @@ def serve(
     round_: Annotated[str, typer.Option("--round", help="When to run the next round.")] = CRON["round"],
     review: Annotated[str, typer.Option(help="When to resume rounds whose review is finished.")] = CRON["review"],
     maintenance: Annotated[str, typer.Option(help="When to compact, export and verify.")] = CRON["maintenance"],
+    zone: Annotated[str, typer.Option(help="Time zone of the schedules, such as Europe/Berlin.")] = "UTC",
 ) -> None:
     """Run the flows by schedule, on the Prefect server at PREFECT_API_URL. Failures are posted to FLYWHEEL_WEBHOOK.
 
@@ -101,8 +102,8 @@ def serve(
     schedules = {"curate": curate, "collect-signals": collect, "route": route, "round": round_, "review": review}
     schedules |= {"maintenance": maintenance}
     active = {name: cron for name, cron in schedules.items() if cron}
-    say(f"serving {', '.join(active)} for {root} (Ctrl-C pauses the schedules and exits)")
-    serve_flows(root, asdict(job), active)
+    say(f"serving {', '.join(active)} for {root}, times in {zone} (Ctrl-C pauses the schedules and exits)")
+    serve_flows(root, asdict(job), active, zone)
 
 
 @app.command(epilog='Example: flywheel erase 3f2a photos/ada.jpg --by ada --why "asked by its author" -w w')

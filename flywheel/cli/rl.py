@@ -69,13 +69,20 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
 ) -> None:
-    """Serve rewards over HTTP for `flywheel rl train --rewards URL`."""
+    """Serve rewards over HTTP for `flywheel rl train --rewards URL`.
+
+    Any address but loopback needs a token in FLYWHEEL_REWARDS_TOKEN, here and where training runs.
+    """
+    import os
+
     import uvicorn
 
     from flywheel.remedies.reinforce import local_rewards
-    from flywheel.remedies.reward_service import service
+    from flywheel.remedies.reward_service import listening
+    from training.rewards import TOKEN_VARIABLE
 
-    uvicorn.run(service(local_rewards(reward, _options(scorers))), host=host, port=port, log_level="warning")
+    app = listening(local_rewards(reward, _options(scorers)), host, os.environ.get(TOKEN_VARIABLE, ""))
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 @rl.command("rewards", epilog="Example: flywheel rl rewards --scorers scorers.toml")

@@ -7,7 +7,9 @@ at the same path. Where no cluster was named and Ray does not start, processes o
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +22,7 @@ from flywheel.core.local_workers import LocalWorkers, shared_object
 
 _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and training workers import
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
+_STOP_SECONDS = 1.0  # until processes of a Ray that was shut down are killed
 _TRIES = 2  # Ray gives up after 30 seconds, which a busy machine needs
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
@@ -62,7 +65,45 @@ def cluster(workers: int = 2, *, ray_only: bool = False) -> Iterator[None]:
         reason = str(error).partition(". ")[0]
         raise UsageError(f"Ray was lost: run again, finished work is kept ({reason})") from error
     finally:
-        ray.shutdown()
+        _stop()
+
+
+def _stop() -> None:
+    """Disconnect from Ray, and end a local one for good: its agents outlive it by up to half a minute."""
+    import psutil
+    import ray
+
+    mine = [p for p in psutil.Process().children(recursive=True) if _is_of_ray(_command(p))]
+    ray.shutdown()
+    _, alive = psutil.wait_procs(mine, timeout=_STOP_SECONDS)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _handle(handler: Any) -> None:
+    """Handle SIGTERM as before: Ray sets a handler of its own."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _kill_new(before: set[Any]) -> None:
+    """Kill the processes that a Ray which did not start has left."""
+    import psutil
+
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        with suppress(psutil.Error):
+            if _is_of_ray(_command(process)):
+                process.kill()
+
+
+def _command(process: Any) -> list[str]:
+    import psutil
+
+    with suppress(psutil.Error):
+        command: list[str] = process.cmdline()
+        return command
+    return []
 
 
 @contextmanager
@@ -97,15 +138,19 @@ def _try_to_start(options: Mapping[str, Any]) -> Exception | None:
     import ray
 
     before = set(psutil.Process().children(recursive=True))
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+        _handle(handler)
         return None
+    except SystemExit:  # of Ray's own handler: this process was told to end
+        _kill_new(before)
+        _handle(handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     except Exception as error:  # noqa: BLE001 - Ray raises whatever its processes raised
         ray.shutdown()
-        for process in set(psutil.Process().children(recursive=True)) - before:
-            with suppress(psutil.Error):
-                if _is_of_ray(process.cmdline()):
-                    process.kill()
+        _kill_new(before)
         return error
 
 

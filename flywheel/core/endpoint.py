@@ -144,7 +144,7 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
         jsonschema.validate(answer, schema)
     except jsonschema.ValidationError as error:
         raise Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise Malformed(f"the answer is not JSON: {type(error).__name__}: {error}") from error
     return answer
 

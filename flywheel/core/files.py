@@ -1,4 +1,6 @@
-"""Atomic writes and digests: a file is written under a temporary name, then renamed.
+"""Atomic writes, removals and digests: a file is written under a temporary name, then renamed.
+
+Every file of a workspace is written and removed by these functions, which record it (`flywheel.core.hashes`).
 
 For S3 a file is written locally, then uploaded: readers see the whole object or none.
 """
@@ -8,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located, remote
 
@@ -40,15 +44,17 @@ def given_file(address: Path, wanted: str) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, recorded: bool = True) -> Iterator[Path]:
     """Yield a temporary local path; the file becomes `path` if the block ends without error.
 
-    Readers see the whole file or none.
+    Readers see the whole file or none. In a workspace, its hash is recorded.
+
+    recorded: False for a file that is known to change (`hashes.LIVING`).
     """
     if remote(path):
         with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
             yield (tmp := Path(folder, path.name))
-            path.fs.put_file(str(tmp), str(path))
+            hashes.upload(tmp, path, recorded=recorded)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -56,14 +62,57 @@ def replacing(path: Path) -> Iterator[Path]:
         yield tmp
         with open(tmp, "rb") as f:  # the bytes reach the disk before the name
             os.fsync(f.fileno())
-        os.replace(tmp, path)
+        entry = hashes.record(path, tmp) if recorded else None
+        try:
+            os.replace(tmp, path)
+        except OSError:
+            hashes.undo(path, entry)
+            raise
     finally:
         tmp.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def rename_folder(unfinished: Path, final: Path) -> None:
+    """Give a finished folder its name; the records of its files move with it.
+
+    Files that another library wrote there are recorded now.
+    """
+    hashes.seal(unfinished)
+    hashes.entered(final)
+    os.replace(unfinished, final)
+
+
+def rename(path: Path, final: Path) -> None:
+    """Move a file that was written under another name."""
+    hashes.record(final, path)
+    hashes.note(path, hashes.REMOVED)
+    os.replace(path, final)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it exists."""
+    if path.exists():
+        hashes.note(path, hashes.REMOVED)
+        with suppress(FileNotFoundError):
+            path.fs.rm_file(str(path)) if remote(path) else path.unlink()
+
+
+def discard_folder(folder: Path) -> None:
+    """Remove a folder and everything in it; does nothing if it does not exist."""
+    if remote(folder):
+        with suppress(FileNotFoundError):
+            folder.fs.rm(str(folder), recursive=True)
+            hashes.removed_folder(folder)
+    elif folder.is_dir():
+        hashes.removed_folder(folder)
+        doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+        os.replace(folder, doomed)  # a half-removed folder must not look like a whole one
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes, *, recorded: bool = True) -> None:
     """Write `data` to `path` atomically."""
-    with replacing(path) as tmp:
+    with replacing(path, recorded=recorded) as tmp:
         tmp.write_bytes(data)
 
 

@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json, write_json
-from flywheel.core.storage import read_tagged, remote
+from flywheel.core.files import discard, write_bytes
+from flywheel.core.storage import read_tagged, remote, replace
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 45.0  # without a beat, a holder counts as dead
@@ -33,6 +34,7 @@ def beating(path: Path) -> Iterator[Callable[[], None]]:
     long that it was taken for dead, and must record nothing more.
     """
     token, done = uuid.uuid4().hex, threading.Event()
+    hashes.note(path, hashes.LIVING)
     _write(path, token, 0)
 
     def check() -> None:
@@ -48,10 +50,8 @@ def beating(path: Path) -> Iterator[Callable[[], None]]:
         while not done.wait(BEAT_SECONDS):
             beat += 1
             with suppress(OSError):  # the next beat will do
-                current = _read(path)
-                if current is None or current.get("token") != token:
+                if not _renew(path, token, beat):
                     return
-                _write(path, token, beat)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -62,7 +62,7 @@ def beating(path: Path) -> Iterator[Callable[[], None]]:
         thread.join()
         current = _read(path)
         if current is not None and current.get("token") == token:
-            path.unlink(missing_ok=True)
+            discard(path)
 
 
 def is_beating(path: Path, *, silent: float | None = None) -> bool:
@@ -93,20 +93,50 @@ def _changes(path: Path, first: Mapping[str, Any], silent: float) -> bool:
 
 
 def _write(path: Path, token: str, beat: int) -> None:
-    write_json(path, _identity(os.getpid()) | {"token": token, "beat": beat})
+    write_bytes(path, _content(token, beat), recorded=False)
+
+
+def _renew(path: Path, token: str, beat: int) -> bool:
+    """Write the next beat; False if another process has taken the file. On S3 by compare-and-swap: a holder that stood
+    still between reading and writing cannot overwrite the one that took over meanwhile.
+    """
+    if remote(path):
+        try:
+            data, tag = read_tagged(path)
+        except FileNotFoundError:
+            return False
+        if (_parsed(data) or {}).get("token") != token:
+            return False
+        replace(path, _content(token, beat), tag)  # where it fails, the next beat says who holds it
+        return True
+    current = _read(path)
+    if current is None or current.get("token") != token:
+        return False
+    _write(path, token, beat)
+    return True
+
+
+def _content(token: str, beat: int) -> bytes:
+    return json.dumps(_identity(os.getpid()) | {"token": token, "beat": beat}).encode()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """What the file holds; None where there is none, or what is there is not a heartbeat."""
     try:  # from S3 in one request: the holder may write it between two
-        value = json.loads(read_tagged(path)[0]) if remote(path) else read_json(path)
+        data = read_tagged(path)[0] if remote(path) else path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError:
         if remote(path):
             raise  # the storage does not answer: that says nothing of the holder
         return None
-    except json.JSONDecodeError:
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and {"token", "pid", "ticks"} <= value.keys() else None
 

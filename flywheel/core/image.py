@@ -22,11 +22,15 @@ from flywheel.core.samples import TURNS, rgb
 
 VERSION = "3"  # of the decode: raised whenever a picture could be seen otherwise, so that scores are computed again
 MAX_PIXELS = 100_000_000  # decompression-bomb limit per image
+MAX_BYTES = 512 << 20  # of memory that a decode may take
 WORKING_SIDE = 512  # long side, pixels, at which pixel statistics are defined
 GROUND = (255, 255, 255)  # what transparent pixels show
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JXL", "HEIF")
 INVALID = -1  # a stored orientation that is not a number
 
+# Bytes per pixel that a whole decode takes at its peak, measured; the first that applies.
+_COSTS = {"plain JPEG": 9, "WEBP": 23, "I": 39, "F": 39}
+_COST = 15  # of all others
 _JPEGS = ("JPEG", "MPO")
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
 _ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
@@ -81,7 +85,18 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImage(f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
+    _require_room(image)
     return image
+
+
+def _require_room(image: Image.Image) -> None:
+    if image.width * image.height * _cost(image) > MAX_BYTES:
+        raise BadImage(f"too large: {image.width}x{image.height} would take over {MAX_BYTES >> 20} MiB to decode")
+
+
+def _cost(image: Image.Image) -> int:
+    kinds = ("plain JPEG" if is_plain_jpeg(image) else "", image.format or "", image.mode)
+    return next((_COSTS[kind] for kind in kinds if kind in _COSTS), _COST)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -227,6 +242,7 @@ def _first_not_blank(image: Image.Image) -> tuple[Image.Image, int]:
     first = first.copy()  # it may be the opened image itself, which shows another frame soon
     for number in range(1, min(_frames(image), _FRAMES)):
         image.seek(number)
+        _require_room(image)  # a frame may be larger than those before it
         frame = rgb(image, GROUND)
         if not _is_blank(frame):
             return frame, number

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel.core.files import digest, write_bytes
+from flywheel.core import hashes
+from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import delta_address, delta_options
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
+LOG = "_delta_log"
+PREVIOUS = "previous"  # in a commit: version and SHA-256 of the one before it
+_SUMMARY_EVERY = 20  # versions
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
 # Ledgers are the audit trail: their log is kept for ten years.
-_CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": "20"}
+_CONFIG = {"delta.logRetentionDuration": "interval 3650 days", "delta.checkpointInterval": str(_SUMMARY_EVERY)}
 
 
 class Ledger:
@@ -60,17 +64,19 @@ class Ledger:
         if self._workspace.fence:
             self._workspace.fence()
         mine = secrets.randbits(62)
-        properties = CommitProperties(app_transactions=[Transaction(key, mine)], max_commit_retries=1000)
+        properties = CommitProperties(self._chained(table), 1000, [Transaction(key, mine)])
         try:
             table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
             winner = self._delta().transaction_version(key)
-            if winner == mine:
-                return True  # committed: the answer was lost, and the repeated request refused
-            self.path.joinpath(part.path).unlink(missing_ok=True)
+            if winner == mine:  # committed: the answer was lost, and the repeated request refused
+                self._record_commits(table.version() + 1)
+                return True
+            discard(self.path / part.path)
             if winner is not None:
                 return False  # another writer won this key
             raise
+        self._record_commits(table.version() + 1)
         return True
 
     def compact(self) -> int:
@@ -96,7 +102,7 @@ class Ledger:
             parts.append(part)
         # One compaction at a time: two of the same files would double their rows.
         turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
-        properties = CommitProperties(app_transactions=[turn], max_commit_retries=1000)
+        properties = CommitProperties(self._chained(table), 1000, [turn])
         try:
             table.create_write_transaction([*removed, *parts], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
@@ -104,9 +110,10 @@ class Ledger:
             if any(f.endswith(parts[0].path) for f in now.file_uris()):
                 return len(removed)  # committed: the answer was lost
             for part in parts:
-                self.path.joinpath(part.path).unlink(missing_ok=True)
+                discard(self.path / part.path)
             if now.transaction_version("compact") != turn.version:
                 raise
+        self._record_commits(table.version() + 1)
         return len(removed)
 
     def redact(self, change: Callable[[pa.Table], pa.Table]) -> int:
@@ -132,9 +139,10 @@ class Ledger:
             removed.append(RemoveAction(file["path"], False, part.modification_time, file["size_bytes"]))
             parts.append(part)
         if parts:
-            properties = CommitProperties(max_commit_retries=0)
+            properties = CommitProperties(self._chained(table), max_commit_retries=0)
             actions: list[AddAction | RemoveAction] = [*removed, *parts]
             table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+            self._record_commits(table.version() + 1)
             for old in removed:
                 mirror(self.path / old.path).unlink(missing_ok=True)
         self.vacuum(hours=0)
@@ -144,7 +152,13 @@ class Ledger:
         """Delete files that no version of the last `hours` needs; returns how many."""
         if not self.exists():
             return 0
-        return len(self._delta().vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False))
+        table = self._delta()
+        replaced = table.vacuum(retention_hours=hours, dry_run=True, enforce_retention_duration=False)
+        hashes.write(self.path, [hashes.Entry(name, hashes.REMOVED) for name in replaced])
+        version = table.version()
+        removed = table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+        self._record_commits(version + 1)
+        return len(removed)
 
     def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
         """Write the rows of one key to a file whose name ends in its SHA-256, so that anyone can verify it."""
@@ -164,8 +178,8 @@ class Ledger:
         return self.exists() and self._delta().transaction_version(key) is not None
 
     def exists(self) -> bool:
-        """True if anything was ever appended."""
-        return (self.path / "_delta_log").is_dir()
+        """True if anything was ever appended; a first append that was interrupted does not count."""
+        return bool(self._commit(0))
 
     def files(self) -> list[str]:
         """Absolute paths of the Parquet files of the latest version, in a stable order."""
@@ -186,12 +200,46 @@ class Ledger:
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
 
-        options = delta_options(self.path)
-        with suppress(CommitFailedError):  # another writer created it at the same moment
-            DeltaTable.create(
-                delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
-            )
+        if not self.exists():
+            if (torn := self.path / _commit_name(0)).exists():  # of a first append that was interrupted
+                hashes.write(self.path, [hashes.Entry(_commit_name(0), hashes.REMOVED)])
+                torn.unlink(missing_ok=True)
+            options = delta_options(self.path)
+            with suppress(CommitFailedError):  # another writer created it at the same moment
+                DeltaTable.create(
+                    delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+                )
+            self._record_commits(0)
         return self._delta()
+
+    def _commit(self, version: int) -> bytes:
+        """Content of a commit; empty if there is none, or only its beginning."""
+        try:
+            data = (self.path / _commit_name(version)).read_bytes()
+        except FileNotFoundError:
+            return b""
+        return data if _whole(data) else b""
+
+    def _chained(self, table: DeltaTable) -> dict[str, str]:
+        """What a commit says about the one before it, so that neither can change unnoticed."""
+        previous = self._commit(table.version())
+        return {PREVIOUS: f"{table.version()}:{hashlib.sha256(previous).hexdigest()}"}
+
+    def _record_commits(self, version: int) -> None:
+        """Record the hashes of the commits from a version on, and of Delta's summaries of them."""
+        entries = []
+        while (path := self.path / _commit_name(version)).exists():
+            names = [_commit_name(version)]
+            if (version + 1) % _SUMMARY_EVERY == 0:
+                names += [_commit_name(version, "checkpoint.parquet"), f"{LOG}/_last_checkpoint"]
+            entries += [
+                hashes.Entry(name, hashes.FILE, *hashes.content(path))
+                for name in names
+                if (path := self.path / name).exists()
+            ]
+            version += 1
+        if entries:
+            hashes.write(self.path, entries)
 
     def _delta(self) -> DeltaTable:
         from deltalake import DeltaTable
@@ -207,6 +255,18 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
         return self.table().to_pylist()
+
+
+def _commit_name(version: int, kind: str = "json") -> str:
+    return f"{LOG}/{version:020d}.{kind}"
+
+
+def _whole(commit: bytes) -> bool:
+    """Whether every line of a commit is JSON."""
+    try:
+        return bool([json.loads(line) for line in commit.splitlines()])
+    except ValueError:
+        return False
 
 
 def _groups(table: DeltaTable) -> list[dict[str, int]]:

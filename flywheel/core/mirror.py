@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core import hashes
+from flywheel.core.files import discard
 from flywheel.core.storage import endpoint, located, remote
 
 if TYPE_CHECKING:
@@ -79,11 +81,11 @@ def publish(place: str | os.PathLike[str]) -> None:
         return
     files, objects = _files(copy), _objects(path)
     for name in sorted(objects.keys() - files, key=_json_last, reverse=True):
-        path.fs.rm_file(objects[name]["name"])
+        discard(path / name)
     changed = [n for n in sorted(files, key=_json_last) if n not in objects or not _same(copy / n, objects[n])]
     for name in changed:
         with suppress(FileNotFoundError):  # an intermediate checkpoint that was pruned just now
-            path.fs.put_file(str(copy / name), str(path / name))
+            hashes.upload(copy / name, path / name)
     if changed:
         objects = _objects(path)
         for name in changed:
@@ -109,11 +111,12 @@ class Publisher:
 def _objects(path: RemotePath) -> dict[str, Mapping[str, Any]]:
     """Name below `path` → size and time of each object; the name is empty if `path` is an object itself.
 
-    Some tools mark a folder by an object of its name and a slash: these are left out.
+    Some tools mark a folder by an object of its name and a slash: these are left out, and so are records of hashes.
     """
     listing = path.fs.find(str(path), detail=True)
     start = len(path.path.rstrip("/"))
-    return {name[start:].lstrip("/"): info for name, info in listing.items() if not name.endswith("/")}
+    names = {name[start:].lstrip("/"): info for name, info in listing.items() if not name.endswith("/")}
+    return {name: info for name, info in names.items() if hashes.FOLDER not in name.split("/")}
 
 
 def _files(copy: Path) -> set[str]:

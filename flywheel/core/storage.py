@@ -9,9 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -106,15 +104,6 @@ def replace(path: RemotePath, data: bytes, tag: str) -> bool:
             return False
         raise
     return True
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder and everything in it; does nothing if it does not exist."""
-    if remote(folder):
-        with suppress(FileNotFoundError):
-            folder.fs.rm(str(folder), recursive=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def arrow() -> Any:

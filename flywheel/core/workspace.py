@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
 from flywheel.core.storage import located, remote, require_bucket
 
 # Version of the layout; raised when an older version could misread a newer workspace.
 # 2: the slice of a shard row and of a plan's mix is named `slice`; in format 1 it is named `track`.
-FORMAT = 2
-_MARKER = "workspace.json"
+# 3: every file has a recorded hash; an older version writes files without one.
+FORMAT = 3
+_MARKER = hashes.MARKER
 _ROUND = "round-"
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
 
@@ -54,6 +57,7 @@ class Workspace:
             if used and not marker.exists():  # checked again: another process may have created it
                 raise UsageError(f"--workspace {root} is not empty and not a workspace: pass a new or an empty folder")
             write_json(marker, {"format": FORMAT})
+            hashes.record(marker)
         self.format = self._read_format(marker)
         self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace
 
@@ -138,8 +142,13 @@ class Workspace:
 
     def sweep(self) -> int:
         """Remove temporary files of killed writers; returns how many. Call it only while holding the workspace."""
-        stale = [p for p in self.root.rglob(".*.tmp") if p.is_file()] if not remote(self.root) else []
+        stale = list(self.root.rglob(".*.tmp")) if not remote(self.root) else []
         for p in stale:
+            if p.is_dir():
+                shutil.rmtree(p, ignore_errors=True)
+                continue
+            final = p.with_name(p.name.split(".", 1)[1].rsplit(".", 2)[0])  # of .NAME.UNIQUE.tmp
+            hashes.undo(final, hashes.Entry(final.name, hashes.FILE, *hashes.content(p)))
             p.unlink(missing_ok=True)
         return len(stale)
 

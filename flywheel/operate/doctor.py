@@ -17,8 +17,8 @@ from pathlib import Path
 
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_bytes
-from flywheel.core.storage import create, remote, remove
+from flywheel.core.files import discard_folder, write_bytes
+from flywheel.core.storage import create, remote
 from flywheel.core.workspace import Workspace, require_storage
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
@@ -209,7 +209,7 @@ def _probing(root: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove(folder)
+        discard_folder(folder)
 
 
 def _rename(folder: Path) -> str:

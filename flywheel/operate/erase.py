@@ -27,7 +27,7 @@ from flywheel.catalog.lineage import checkpoints_of
 from flywheel.core.erased import unfinished
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import SHARDS, TABLES, remembered
-from flywheel.core.files import digest, file_digest, read_json, write_json
+from flywheel.core.files import digest, discard, file_digest, read_json, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import mirror
 from flywheel.core.records import Manifest, ShardFile
@@ -251,7 +251,7 @@ def _drop_derived(workspace: Workspace, journal: Mapping[str, Any]) -> None:
     sums = set(journal["files"].values())
     drop += [p for p in workspace.root.rglob("*.arrow") if p.stem in sums]  # latents of a shard, named by its hash
     for path in drop:
-        path.unlink(missing_ok=True)
+        discard(path)
 
 
 # Manifests -----------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def _relist_shards(workspace: Workspace, journal: Mapping[str, Any]) -> None:
             Manifest(files=tuple(f for f in files if f.rows), **value).write(path)
         for file in files:
             if not file.rows:
-                (path.parent / file.path).unlink(missing_ok=True)
+                discard(path.parent / file.path)
 
 
 def _relisted(workspace: Workspace, folder: Path, file: ShardFile, journal: Mapping[str, Any]) -> ShardFile:
@@ -328,11 +328,11 @@ def _drop_pictures(workspace: Workspace, journal: Mapping[str, Any]) -> None:
     for folder in workspace.remedies():
         for item in journal["items"]:
             for path in folder.glob(f"review/{item}*.png"):
-                path.unlink()
+                discard(path)
     blobs = {b for found in journal["blobs"].values() for b in found} | set(journal["images"])
     for path in loose_files(workspace):
         if file_digest(path) in blobs:
-            path.unlink()
+            discard(path)
 
 
 def _redact_ledgers(workspace: Workspace, journal: Mapping[str, Any]) -> None:
@@ -375,7 +375,7 @@ def _exports(workspace: Workspace, journal: Mapping[str, Any]) -> tuple[list[str
                 if shards or kind == TABLES:
                     unreached.append(f"{place} on {host}")
             elif kind == TABLES:
-                place.unlink()
+                discard(place)
                 reached.append(str(place))
             elif shards and _export_again(workspace, place, shards):
                 reached.append(str(place))

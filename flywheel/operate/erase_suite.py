@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.decide.judging import HeldOut, Look
-from flywheel.core.files import file_digest, read_json, text_lines, write_bytes, write_json
+from flywheel.core.files import discard, file_digest, read_json, text_lines, write_bytes, write_json
 from flywheel.core.workspace import Workspace
 from flywheel.operate.victims import Victims, alike, look_of, looks_of
 from flywheel.signals import pinned
@@ -45,7 +45,7 @@ def erase(workspace: Workspace, journal: Mapping[str, Any]) -> None:
             for path in workspace.path(folder).rglob("*.png"):
                 named = {path.name, *path.relative_to(workspace.root).parts}
                 if path.name == "grid.png" or any({picture_name(p), p} & named for p in gone):
-                    path.unlink()
+                    discard(path)
     if pinned.is_pinned(workspace):
         _pin_again(workspace, journal)
 
@@ -79,7 +79,7 @@ def _drop_prompts(workspace: Workspace, gone: set[str]) -> None:
     for row in (r for r in rows if r["prompt_id"] in gone):
         paths = [workspace.suite.parent / r for r in row.get("references", ()) if r not in kept]
         for path in (*paths, _true_picture(workspace, row["prompt_id"])):
-            path.unlink(missing_ok=True)
+            discard(path)
     for path in files:
         lines = [line for line in text_lines(path) if json.loads(line)["prompt_id"] not in gone]
         write_bytes(path, "".join(f"{line}\n" for line in lines).encode())

@@ -18,6 +18,7 @@ from curation.decide.judging import Look
 from curation.sources import MAX_BYTES
 from flywheel.core import lens
 from flywheel.core.errors import UsageError
+from flywheel.core.hashes import FOLDER
 from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
@@ -161,7 +162,7 @@ def parquet_files(workspace: Workspace) -> Iterator[Path]:
 def loose_files(workspace: Workspace) -> Iterator[Path]:
     """Files that may be a picture as a whole: not Parquet, whose cells are checked one by one, nor larger than one."""
     for path in sorted(p for p in workspace.root.rglob("*") if p.is_file() and p.suffix != ".parquet"):
-        if path.stat().st_size <= MAX_BYTES and "_delta_log" not in path.parts:
+        if path.stat().st_size <= MAX_BYTES and not {"_delta_log", FOLDER} & set(path.parts):
             yield path
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_json
+from flywheel.core.files import rename_folder, write_json
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.records import RoundPlan
 from flywheel.core.supervised import last_lines
@@ -43,10 +44,11 @@ def train(run: Context, plan: RoundPlan, arm: str, mix: Sequence[Mapping[str, An
             "seed": str(plan.seed + plan.round),
             "arm": arm,
         }
+        hashes.note(local / "train.log", hashes.LIVING)
         _call(run, plan.recipe["command"], values, local / "train.log", Publisher([folder]), arm)
         table = _left(run, plan, work, local / "final")
         require_drawing(table, run.preset.evaluation, f"see {local / 'train.log'} for what trainer.command did")
-        os.replace(work, local / "final")
+        rename_folder(work, local / "final")
         for leftover in (data, local / ".incumbent"):
             shutil.rmtree(leftover, ignore_errors=True)
     publish(folder)

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import file_digest, given_file, write_bytes
+from flywheel.core.files import discard, file_digest, given_file, write_bytes
 from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
@@ -79,7 +79,7 @@ def unlock(workspace: Workspace, *, by: str, why: str) -> dict[str, Any]:
     if row is None:
         raise UsageError("no run holds this workspace: there is nothing to unlock")
     note = json.dumps({"unlocked_by": by, "why": why}, ensure_ascii=False)
-    _heartbeat(workspace).unlink(missing_ok=True)
+    discard(_heartbeat(workspace))
     columns = {k: row[k] for k in ("version", "host", "pid", "started")}
     ledger.append([columns | {"kind": "released", "job": note}], key=f"run/{row['version']}/released")
     return row

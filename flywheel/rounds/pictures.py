@@ -16,7 +16,7 @@ from typing import Any
 from flywheel.cases.attribution import affordable
 from flywheel.cases.events import Case, load_cases
 from flywheel.cases.stored import gather, route_stored
-from flywheel.core.files import digest, file_digest, read_json, write_bytes
+from flywheel.core.files import digest, discard, file_digest, read_json, write_bytes
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import connect, latest_snapshot
 from flywheel.core.text import normalise
@@ -260,7 +260,7 @@ def _needed(
     """(list of the missing pictures, their number, a sentence); within attribution's budget, as in a round."""
     path = workspace.path("needed", f"{digest(system)[:8]}.jsonl")
     if not missing:
-        path.unlink(missing_ok=True)
+        discard(path)
         return None, 0, []
     enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
     seeds = {m.prompt.prompt_id: m.seeds for m in missing}

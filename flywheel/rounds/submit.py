@@ -5,7 +5,6 @@ A person submits one by hand; the first round submits the one that the preset st
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from flywheel.cases.events import load_cases
 from flywheel.core.errors import UsageError
+from flywheel.core.files import discard_folder
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import mirror
 from flywheel.core.plugins import plugins
@@ -90,7 +90,7 @@ def _drawable(checkpoint: Path, settings: Evaluation) -> dict[str, Any]:
 def _pin(run: Context, number: int, snapshot: str, table: Mapping[str, Any], *, by: str, why: str) -> RoundPlan:
     """Copy the generator into the workspace and write the plan of the round that judges it."""
     place = run.workspace.round(number).checkpoint("candidate") / "submitted"
-    shutil.rmtree(mirror(place), ignore_errors=True)  # of an interrupted submission
+    discard_folder(mirror(place))  # of an interrupted submission
     copy = keep(place, table)
     source = str(table.get("model") or table.get("folder") or table["kind"])
     made = Submission(checkpoint=run.workspace.relative(copy), source=source, by=by, why=why)

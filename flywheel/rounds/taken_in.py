@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flywheel.core import hashes
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_json
+from flywheel.core.files import rename_folder, write_json
 from flywheel.core.generator import Undrawn
 from flywheel.core.mirror import fetched, mirror, publish
 from flywheel.core.storage import located
@@ -28,7 +28,7 @@ def keep(place: Path, table: Mapping[str, Any]) -> Path:
 
     def write(folder: Path) -> None:
         if plain and is_local(str(table["model"])):
-            shutil.copytree(fetched(table["model"]), folder)
+            _copy_tree(fetched(table["model"]), folder)
             return
         folder.mkdir(parents=True)
         kept = dict(table)
@@ -36,10 +36,15 @@ def keep(place: Path, table: Mapping[str, Any]) -> Path:
             if (value := str(kept.get(name, ""))) and is_local(value) and located(value).exists():
                 source = fetched(value)
                 kept[name] = name if source.is_dir() else f"{name}-{source.name}"
-                (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / kept[name])
+                (_copy_tree if source.is_dir() else shutil.copy2)(source, folder / kept[name])
         write_json(folder / DESCRIBED, kept)
 
     return whole(place, write)
+
+
+def _copy_tree(source: Path, folder: Path) -> None:
+    """Copy a folder without the records of hashes that it may have where it is now."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(hashes.FOLDER))
 
 
 def whole(place: Path, write: Callable[[Path], object]) -> Path:
@@ -50,7 +55,7 @@ def whole(place: Path, write: Callable[[Path], object]) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         write(unfinished)
-        os.replace(unfinished, final)
+        rename_folder(unfinished, final)
     publish(place)
     return place
 

@@ -5,7 +5,6 @@ Each finds its own finished work and resumes unfinished work, so that a killed r
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.cases.events import event, load_cases
+from flywheel.core.files import rename_folder
 from flywheel.core.mirror import Publisher, fetched, mirror, publish
 from flywheel.core.records import Remedy, RoundPlan, System
 from flywheel.presets import recipe_of
@@ -182,7 +182,7 @@ def whole_folder(folder: Path, write: Callable[[Path], object]) -> Path:
         unfinished = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         write(unfinished)
-        os.replace(unfinished, final)
+        rename_folder(unfinished, final)
         publish(folder)
     return folder
 

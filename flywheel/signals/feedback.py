@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from flywheel.core.lens import connect
 from flywheel.core.lock import locked
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
+
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(minutes=10)  # by which a sender's clock may be ahead
 
 
 class Feedback(BaseModel):
@@ -41,6 +44,15 @@ class Feedback(BaseModel):
     image: str | None = None
     references: list[str] = Field(default_factory=list, max_length=16)
     at: datetime | None = None
+
+    @field_validator("at")
+    @classmethod
+    def _plausible(cls, at: datetime | None) -> datetime | None:
+        if at is not None:
+            moment = at if at.tzinfo else at.replace(tzinfo=UTC)
+            if moment < _EARLIEST or moment > datetime.now(UTC) + _AHEAD:
+                raise ValueError(f"{at.isoformat()} is before {_EARLIEST.year} or in the future: check the clock")
+        return at
 
     @field_validator("references")
     @classmethod

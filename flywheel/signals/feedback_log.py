@@ -19,7 +19,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flywheel.core.files import write_bytes
+from flywheel.core import hashes
+from flywheel.core.files import discard, write_bytes
 from flywheel.core.mirror import mirror
 from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Feedback, known_ids, record, signal_id, why
@@ -31,6 +32,7 @@ class Segment:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl"
+        hashes.note(self.path, hashes.LIVING)
         self._file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         directory = os.open(folder, os.O_RDONLY)
@@ -149,5 +151,5 @@ def fold(workspace: Workspace) -> int:
             if bad:
                 write_bytes(workspace.path("feedback", "quarantine", path.name), b"\n".join(bad) + b"\n")
             recorded += record(workspace, events, key=f"feedback/log/{path.stem}")[0]
-            path.unlink(missing_ok=True)
+            discard(path)
     return recorded

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from dataclasses import replace
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from flywheel.core.errors import UsageError
+from flywheel.core.guard import Guard, limits_of, parse_json
 from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback import Feedback, why
 from flywheel.signals.feedback_log import FeedbackLog
 
 MAX_EVENTS = 1000  # per request
 MAX_BYTES = 4 << 20
-MIN_TOKEN = 16  # characters
+TOKEN_VARIABLE = "FLYWHEEL_FEEDBACK_TOKEN"
 
 
-def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) -> FastAPI:
+def create_app(
+    workspace: Workspace, token: str, *, host: str = "127.0.0.1", fold_seconds: float = 10.0, body_seconds: float = 30.0
+) -> FastAPI:
     """The application. Errors: `UsageError` for a token short enough to be guessed."""
-    if len(token) < MIN_TOKEN:
-        raise UsageError(f"the feedback token needs at least {MIN_TOKEN} characters")
-    expected = f"Bearer {token}".encode()
+    if not token:
+        raise UsageError(f"set the environment variable {TOKEN_VARIABLE} to the token that clients send")
+    limits = limits_of(host, token, variable=TOKEN_VARIABLE, body_bytes=MAX_BYTES)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,14 +48,10 @@ def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) 
 
     @app.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
-        if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected):
-            return _refuse(401, "give the token as Authorization: Bearer TOKEN")
-        if int(request.headers.get("Content-Length") or MAX_BYTES + 1) > MAX_BYTES:
-            return _refuse(413, f"send at most {MAX_BYTES} bytes, with a Content-Length")
         try:
-            body: Any = await request.json()
-        except ValueError:
-            return _refuse(422, "the body is not JSON: send one event, or a list of events")
+            body = parse_json(await request.body())
+        except ValueError as error:
+            return _refuse(422, f"{error}: send one event, or a list of events")
         rows = body if isinstance(body, list) else [body]
         if len(rows) > MAX_EVENTS:
             return _refuse(413, f"send at most {MAX_EVENTS} events at once")
@@ -70,6 +68,7 @@ def create_app(workspace: Workspace, token: str, *, fold_seconds: float = 10.0) 
         answer = {"accepted": new, "duplicates": len(events) - new, "rejected": rejected}
         return JSONResponse(answer, 422 if rejected and not events else 200)
 
+    app.add_middleware(Guard, limits=replace(limits, body_seconds=body_seconds))
     return app
 
 
@@ -83,7 +82,7 @@ def serve(workspace: Workspace, token: str, *, host: str, port: int) -> None:
 
     import uvicorn
 
-    app = create_app(workspace, token)
+    app = create_app(workspace, token, host=host)
     try:
         listener = socket.create_server((host, port))
     except OSError as error:

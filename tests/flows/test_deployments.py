@@ -1,11 +1,14 @@
 """The table, `prefect.yaml` and `serve` agree; on a real server with a real worker, a round sleeps and is resumed."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -13,6 +16,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.deployments import deployments, flow, prefect_yaml
 from flows.schedules import SCHEDULES, WORKSPACE
+from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
 from flywheel.rounds.job import Job
@@ -71,6 +75,26 @@ def test_serve_gives_each_flow_its_own_parameters_of_the_job(tmp_path: Path):
     assert served["curate-w"].parameters["source"] == "/data/photos"
     assert served["distil-w"].schedules == [] and len(served["curate-w"].schedules) == 1
     assert served["enhancer-w"].parameters == {"workspace": root, "preset": "demo"}
+
+
+def test_a_schedule_keeps_its_hour_when_the_clocks_change(tmp_path: Path):
+    """In Berlin, 2:30 is skipped on 29 March 2026 and comes twice on 25 October; three times a day stays three."""
+    made = deployments(str(tmp_path / "w"), {}, {"curate": "30 2 * * *"}, "Europe/Berlin")
+    (wanted,) = [d.schedules[0].schedule for d in made if d.schedules]
+    from prefect.server.schemas.schedules import CronSchedule  # what the server makes of it
+
+    wanted = CronSchedule(cron=wanted.cron, timezone=wanted.timezone)
+    for start, days in ((datetime(2026, 3, 27, 12), 4), (datetime(2026, 10, 23, 12), 4)):
+        dates = asyncio.run(wanted.get_dates(days, start=start.replace(tzinfo=UTC)))
+        local = [d.astimezone(ZoneInfo("Europe/Berlin")) for d in dates]
+        assert [d.date().day for d in local] == [start.day + n for n in range(1, days + 1)]  # once a day
+        assert {(d.hour, d.minute) for d in local if d.day not in (29, 25)} == {(2, 30)}
+
+
+@pytest.mark.parametrize(("cron", "zone", "told"), [("0 2 * *", "UTC", "--curate"), ("0 2 * * *", "Mars/X", "--zone")])
+def test_a_schedule_that_cannot_be_is_one_sentence(tmp_path: Path, cron: str, zone: str, told: str):
+    with pytest.raises(UsageError, match=f"^{told}"):
+        deployments(str(tmp_path / "w"), {}, {"curate": cron}, zone)
 
 
 def deploy_all(server: dict[str, str], tmp_path: Path, workspace: Workspace) -> dict[str, str]:

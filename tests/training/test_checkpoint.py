@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
+from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 from tests.training.tiny_runs import run, without_clock
 from training import checkpoint as checkpoints
+from training.sampling import Sampler
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, snapshot):
@@ -24,3 +28,29 @@ def test_a_checkpoint_lists_its_own_files_and_not_those_of_the_run_whose_setting
     child = checkpoints.write(tmp_path / "child", weights, None, {**trained.config, "step": 1})
     assert child.config["files"].keys() == {"model.safetensors"} and child.config["step"] == 1
     assert child.config["files"]["model.safetensors"]["sha256"] == file_digest(child.path / "model.safetensors")
+
+
+def test_a_changed_checkpoint_is_not_loaded(tmp_path, trained):
+    """Every way to load one: to sample, to resume, and to look at."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.path, copy)
+    Sampler(copy).sample(["a"], size=(32, 32), steps=1)
+    for name in ("ema.safetensors", "autoencoder.safetensors", "model.safetensors", "optimizer.safetensors"):
+        data = bytearray((copy / name).read_bytes())
+        data[-1] ^= 1  # a weight, which any reader takes
+        (copy / name).write_bytes(bytes(data))
+        part = name.partition(".")[0]
+        with pytest.raises(UsageError, match=f"{name} has changed since it was written .*: restore it from a copy"):
+            changed = checkpoints.Checkpoint(copy)
+            changed.autoencoder() if part == "autoencoder" else changed.tensors(part)
+        if part in ("ema", "autoencoder"):
+            with pytest.raises(UsageError, match=f"{name} has changed"):
+                Sampler(copy)
+        if part in ("model", "optimizer"):
+            with pytest.raises(UsageError, match=f"{name} has changed"):
+                checkpoints.Checkpoint(copy).restore({part: {}})
+        data[-1] ^= 1
+        (copy / name).write_bytes(bytes(data))
+    (copy / "ema.safetensors").unlink()
+    with pytest.raises(UsageError, match="ema.safetensors is missing from its checkpoint"):
+        checkpoints.Checkpoint(copy).model()

@@ -7,7 +7,6 @@ works on 2×2 pixel blocks, which saves most of the time on a CPU. The result op
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest
+from flywheel.core.files import digest, rename_folder, write_bytes
 from flywheel.core.torchvision_shim import declare_operators
 from training import checkpoint as checkpoints
 from training.checkpoint import Metrics
@@ -150,7 +149,7 @@ def train_vae(
         return final
 
     checkpoints.sweep(out_dir)
-    marker.write_text(run)
+    write_bytes(marker, run.encode())
     device = choose_device()
     model, features = _initial_model(recipe, seed).to(device), Features().to(device)
     ema = copies(dict(model.named_parameters()))
@@ -248,7 +247,7 @@ def _finish(out_dir: Path, pictures: Sequence[Tensor], recipe: VAERecipe, ema: d
     temporary = out_dir / ".final.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     vae.save_pretrained(temporary)
-    os.replace(temporary, out_dir / "final")
+    rename_folder(temporary, out_dir / "final")
     return out_dir / "final"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -62,3 +64,42 @@ def test_a_damaged_tar_keeps_what_can_be_read(workspace: Workspace, tmp_path: Pa
     (tmp_path / "t.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(UsageError, match="not a readable tar"):
         ingest(workspace, tmp_path / "t.tar")
+
+
+def header(name: str, size: int, kind: bytes) -> bytes:
+    """A tar header; a negative size is written as GNU tar writes large numbers."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, max(0, size)
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size < 0:
+        block[124:136] = b"\xff" * 4 + size.to_bytes(8, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(header("x.png", -512 * n, kind) for kind in (tarfile.REGTYPE, b"L", b"x", b"g", b"S", b"Z") for n in (1, 3)),
+        header("x", 200_512, tarfile.XHDTYPE) + b"1" * 200_704,
+        header("x", 2 << 20, tarfile.XHDTYPE) + b"1 a=b\n" * 350_000 + bytes(512 - 350_000 * 6 % 512),
+        header("x", 5, b"L") + b"name\0" + bytes(507),
+        b"".join(header("x", 5, b"L") + b"name\0" + bytes(507) for _ in range(3000)),
+    ],
+    ids=range(16),
+)
+def test_headers_that_older_versions_of_python_loop_on(tmp_path: Path, content: bytes) -> None:
+    """Such a member costs itself; it takes no time, and what stands before it is read."""
+    write_tar(tmp_path / "s.tar", {"a.png": encoded(texture(1))})
+    whole = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(whole[: whole.rindex(b"IEND") // 512 * 512 + 1024] + content + bytes(1024))
+    script = """
+import signal, sys
+signal.alarm(20)
+from pathlib import Path
+from curation.sources.tar import Tar
+print([i.uri.rpartition("::")[2] for i in Tar(Path(sys.argv[1])).inputs() if not i.fault])
+"""
+    out = subprocess.run([sys.executable, "-c", script, str(tmp_path / "s.tar")], capture_output=True, text=True)
+    assert out.returncode == 0 and out.stdout.strip() == "['a.png']", out.stderr[-2000:]

@@ -21,6 +21,21 @@ def test_a_question_in_sql(workspace: Workspace) -> None:
     assert "1,000 rows; there are more" in many
 
 
+def test_another_site_cannot_ask(workspace: Workspace) -> None:
+    """Without a token, any page that a visitor opens elsewhere could make this machine work."""
+    client = opened(workspace)
+    link = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    for site in ("cross-site", "same-site"):
+        for path in ("/sql?q=select+1", "/what-if", "/why?id=x"):
+            for more in ({}, link):
+                assert client.get(path, headers={"Sec-Fetch-Site": site} | more).status_code == 403
+        assert client.get("/cases", headers={"Sec-Fetch-Site": site}).status_code == 403
+        assert client.get("/cases", headers={"Sec-Fetch-Site": site} | link).status_code == 200
+        assert client.get("/cases", headers={"Sec-Fetch-Site": site} | link | {"Sec-Fetch-Dest": "iframe"}).is_error
+    for own in ("same-origin", "none"):
+        assert client.get("/sql?q=select+1", headers={"Sec-Fetch-Site": own}).status_code == 200
+
+
 def test_what_another_threshold_would_admit(curated: Workspace) -> None:
     client = opened(curated)
     page = client.get("/what-if").text

@@ -35,7 +35,13 @@ def test_signing_out_needs_our_form_and_ends_the_session(workspace: Workspace, a
     visitor = opened(workspace, access)
     page = visitor.post("/login", data={"token": TOKENS["read"]})
     assert visitor.post("/logout", data={"csrf": "0" * 64}).status_code == 403
+    copy = dict(visitor.cookies.items())
     assert "Sign in" in visitor.post("/logout", data={"csrf": hidden(page.text, "csrf")}).text
+    thief = opened(workspace, access)
+    thief.cookies.update(copy)
+    assert "Sign in" in thief.get("/cases").text  # a copy of the cookie is worth nothing any more
+    again = visitor.post("/login", data={"token": TOKENS["read"]})
+    assert "reader (read)" in Page(again.text).text
 
 
 def test_only_paths_of_this_site_are_gone_back_to(workspace: Workspace, access: Access) -> None:

@@ -1,6 +1,9 @@
 """What is wrong with the installation is told from what is wrong with a row, and said in one sentence."""
 
+import json
 import re
+import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -105,3 +108,13 @@ def test_the_hashed_versions_are_those_of_the_constraints():
     wanted = [config["options"]["install_requires"], *config["options.extras_require"].values()]
     direct = {name(re.match(r"[\w.-]+", line)[0]) for t in wanted for line in t.split("\n") if line.strip()}
     assert direct - {name(k) for k in hashed} - {"torch", "torchvision", "image-flywheel"} == set()
+
+
+def test_the_bill_of_materials_lists_every_pin_with_its_hashes():
+    command = [sys.executable, str(ROOT / "requirements" / "sbom.py")]
+    texts = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    bill = json.loads(texts[0])
+    pins = re.findall(r"^([\w.-]+)(?:\[.*\])?==", (ROOT / "constraints.txt").read_text(), re.M)
+    assert texts[0] == texts[1] and bill["bomFormat"] == "CycloneDX" and len(bill["components"]) == len(pins)
+    unhashed = {c["name"] for c in bill["components"] if "externalReferences" not in c}
+    assert unhashed <= {"torch", "torchvision"}  # whose build is the user's choice

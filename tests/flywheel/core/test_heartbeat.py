@@ -13,6 +13,7 @@ from flywheel.core import heartbeat
 from flywheel.core.errors import UsageError
 from flywheel.core.files import write_json
 from flywheel.core.heartbeat import beating, is_beating
+from flywheel.core.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,28 @@ def test_a_holder_that_was_taken_over_must_stop_and_leaves_the_others_file(path:
 def test_what_is_no_heartbeat_holds_nothing(path: Path, text: str) -> None:
     path.write_text(text)
     assert not is_beating(path)
+
+
+def test_on_s3_a_holder_that_stood_still_cannot_overwrite_the_next(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads its own beat, another takes over, and only then does it write."""
+    workspace = Workspace(f"{s3}/w")
+    path = workspace.path("runs", "heartbeat.json")
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600)
+    with beating(path) as check:
+        assert heartbeat._renew(path, json.loads(path.read_bytes())["token"], 1)
+        mine = json.loads(path.read_bytes())["token"]
+        read = heartbeat.read_tagged
+
+        def stand_still(place: Path) -> tuple[bytes, str]:
+            answer = read(place)
+            monkeypatch.setattr(heartbeat, "read_tagged", read)
+            path.write_bytes(json.dumps(json.loads(answer[0]) | {"token": "the next run"}).encode())
+            return answer
+
+        monkeypatch.setattr(heartbeat, "read_tagged", stand_still)
+        heartbeat._renew(path, mine, 2)
+        assert json.loads(path.read_bytes())["token"] == "the next run"
+        assert not heartbeat._renew(path, mine, 3)
+        with pytest.raises(UsageError, match="another run took over"):
+            check()
+    assert json.loads(path.read_bytes())["token"] == "the next run"

@@ -49,7 +49,7 @@ def test_files_are_those_of_a_folder(s3: str, tmp_path: Path):
         assert read_json(again.path("a", "b", "m.json")) == {"x": 1}
         assert pq.read_table(readable(again.path("a", "t.parquet")), columns=["n"]) == table
         assert file_digest(again.path("a", "t.parquet")) == file_digest(tmp_path / "w" / "a" / "t.parquet")
-        names = sorted(str(p.relative_to(again.root)) for p in again.root.rglob("*") if p.is_file())
+        names = sorted(str(p.relative_to(again.root)) for p in again.root.rglob("[!.]*.*") if p.is_file())
         assert names == ["a/b/m.json", "a/t.parquet", "workspace.json"]
     assert located(Path(f"{s3}/deep/w")) == workspace.root  # a command line makes it a Path
 

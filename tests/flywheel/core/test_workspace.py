@@ -32,7 +32,7 @@ def test_a_workspace_is_created_opened_and_swept(tmp_path: Path):
     write_bytes(opened.path("pool", "b", "manifest.json"), b"{}")
     opened.path("pool", ".a.json.0.tmp").write_bytes(b"half")
     assert opened.sweep() == 1 and opened.sweep() == 0
-    assert sorted(p.name for p in root.rglob("*") if p.is_file()) == ["manifest.json", "workspace.json"]
+    assert sorted(p.name for p in root.rglob("[!.]*.json")) == ["manifest.json", "workspace.json"]
 
 
 def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path):
@@ -88,7 +88,7 @@ def older(copied: Workspace) -> Path:
 
 
 def test_a_workspace_of_format_1_is_queried(older: Path):
-    before = {p: p.read_bytes() for p in older.rglob("*") if p.is_file() and "derived" not in p.parts}
+    before = {p: p.read_bytes() for p in older.rglob("[!.]*.*") if p.is_file() and "derived" not in p.parts}
     workspace = Workspace(older)
     assert status(workspace)["next_round"] == 3 and status(workspace)["promoted"] == [1, 2]
     (sample,) = query(workspace, "select sample_id, capability from generated where outcome = 'admitted' limit 1")
@@ -99,7 +99,7 @@ def test_a_workspace_of_format_1_is_queried(older: Path):
     plan = plan_next(workspace, pin=False)["plan"]
     second = RoundPlan.read(older / "rounds" / "round-0002" / "plan.json")
     assert [(m["slice"], m["round"]) for m in plan["mix"] if "round" in m] == [(m.slice, 2) for m in second.requests]
-    after = {p: p.read_bytes() for p in older.rglob("*") if p.is_file() and "derived" not in p.parts}
+    after = {p: p.read_bytes() for p in older.rglob("[!.]*.*") if p.is_file() and "derived" not in p.parts}
     assert after == before and Workspace(older).format == 1
 
 
@@ -124,3 +124,15 @@ def test_a_workspace_of_format_1_is_continued(older: Path, micro_world: Path, mi
     assert read_json(older / "workspace.json") == {"format": FORMAT}
     assert read_json(older / "workspace.format-1.json") == {"format": 1}
     assert fsck(Workspace(older)).findings == ()
+
+
+def test_a_copy_elsewhere_is_sound_and_goes_on(copied: Workspace, micro_world: Path, tmp_path: Path):
+    """Copied, then renamed: preset and policy come along, and nothing is done again."""
+    moved = copied.root.rename(tmp_path / "moved, O'Brien #2")
+    workspace = Workspace(moved, create=False)
+    assert fsck(workspace).findings == ()
+    shards = {p: p.stat().st_mtime_ns for p in moved.rglob("[!.]*.parquet") if "ledger" not in p.parts}
+    summary = go_on(micro_world, moved)
+    assert [r["round"] for r in summary["rounds"]] == [1, 2] and summary["workspace"] == str(moved)
+    assert {p: p.stat().st_mtime_ns for p in shards} == shards
+    assert fsck(workspace).sound and incumbent(workspace) is not None

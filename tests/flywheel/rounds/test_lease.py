@@ -12,8 +12,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
+from benchmarks.faults import clock_library
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
@@ -88,9 +90,12 @@ except UsageError as error:
 """
 
 
-def start(workspace: Workspace, what: str, *, silent: float = 2, inside: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    workspace: Workspace, what: str, *, silent: float = 2, inside: tuple[str, ...] = (), **environment: str
+) -> subprocess.Popen[str]:
     line = [*inside, sys.executable, "-c", HOLD, str(workspace.root), what, str(silent)]
-    return subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(line, cwd=ROOT, **pipes, text=True, env=os.environ | environment)
 
 
 def said(process: subprocess.Popen[str]) -> str:
@@ -113,6 +118,55 @@ def test_a_living_run_is_not_taken_over_from_another_container(tmp_path: Path, i
     first.stdin.write("go on\n")
     first.stdin.flush()
     assert said(first) == "RECORDED 1"
+
+
+@namespaces
+def test_two_containers_of_one_host_name_in_which_both_are_process_1(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+
+    def container(what: str, silent: float) -> subprocess.Popen[str]:
+        inside = ("unshare", "--uts", "bash", "-c", 'hostname box; exec unshare --pid --fork --mount-proc "$@"', "bash")
+        return start(workspace, what, silent=silent, inside=inside)
+
+    first = container("stay", 20)
+    assert said(first) == "HOLDS 1"
+    row, beat = Ledger(workspace, "runs").rows()[0], json.loads((workspace.root / "runs/heartbeat.json").read_text())
+    assert row["host"] == "box" and beat["pid"] == 1
+    assert said(container("go", 20)).startswith("refused: another run is working")
+    for process in psutil.Process(first.pid).children(recursive=True):  # the whole container, as the kernel does
+        process.kill()
+    assert said(container("go", 2)) == "HOLDS 2"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_steps_of_a_clock_neither_free_nor_block_a_workspace(tmp_path: Path, hours: int):
+    """The holder's clock jumps while it works, and that of the next run is off."""
+    library = clock_library(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler")
+    workspace, offset = Workspace(tmp_path / "w"), tmp_path / "clock"
+
+    def step(seconds: int) -> None:
+        offset.touch()
+        with offset.open("r+b") as opened:  # in place: the library maps it
+            opened.write(seconds.to_bytes(8, sys.byteorder, signed=True))
+
+    step(0)
+    shifted = {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
+    first = start(workspace, "stay", silent=20, **shifted)
+    assert said(first) == "HOLDS 1"
+    step(hours * 3600)
+    elsewhere = ("unshare", "--pid", "--fork", "--mount-proc") if os.geteuid() == 0 else ()
+    for clock in ({}, shifted):
+        assert said(start(workspace, "go", silent=20, inside=elsewhere, **clock)).startswith("refused: another run")
+    first.stdin.write("go on\n")
+    first.stdin.flush()
+    assert said(first) == "RECORDED 1" and first.wait() == 0
+    assert said(start(workspace, "die", **shifted)) == "HOLDS 2"
+    step(-hours * 3600)
+    next_one = start(workspace, "go", inside=elsewhere, **shifted)
+    assert [said(next_one), said(next_one)] == ["HOLDS 3", "RECORDED 3"]
+    assert lease.running(workspace) is None
 
 
 @namespaces

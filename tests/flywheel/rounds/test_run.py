@@ -23,7 +23,7 @@ def files(workspace: Path, *folders: str) -> dict[str, str]:
     return {
         str(p.relative_to(workspace)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in paths
-        if p.name != "metrics.jsonl"
+        if p.name != "metrics.jsonl" and ".hashes" not in p.parts
     }
 
 

@@ -27,7 +27,7 @@ from tests.training.conftest import one_thread, snapshot, start, trained  # noqa
 def digests(workspace: Workspace) -> dict[str, str]:
     """{path: SHA-256} of what a round leaves, but for training's log of speeds."""
     paths = [p for f in ("checkpoints", "samples", "remedies", "enhancers") for p in workspace.path(f).rglob("*")]
-    files = [p for p in paths if p.is_file() and p.name != "metrics.jsonl"]
+    files = [p for p in paths if p.is_file() and p.name != "metrics.jsonl" and ".hashes" not in p.parts]
     return {workspace.relative(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

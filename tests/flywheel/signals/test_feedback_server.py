@@ -38,6 +38,7 @@ def client(workspace: Workspace) -> Iterator[httpx.Client]:
     from fastapi.testclient import TestClient
 
     with TestClient(create_app(workspace, TOKEN)) as session:
+        session.base_url = "http://127.0.0.1"
         session.headers["Authorization"] = f"Bearer {TOKEN}"
         yield session
 
@@ -54,6 +55,21 @@ def test_the_endpoint_accepts_rejects_and_tells_duplicates(client: httpx.Client,
     assert client.post("/feedback", json=event, headers={"Authorization": "Bearer wrong"}).status_code == 401
     client.__exit__(None, None, None)  # stopping folds what is in the log
     assert len(rows(workspace)) == 2
+    client.__enter__()
+
+
+def test_odd_requests_are_refused_and_cost_nothing(client: httpx.Client, workspace: Workspace):
+    event = {"event_id": "1", "prompt": "a cat", "thumbs": "down"}
+    for content in (b"[" * 100_000, b'{"a":' * 100_000, b"[NaN]", b"\xff", b'["\\ud800"]', b"5", b'"text"', b"null"):
+        assert client.post("/feedback", content=content).status_code == 422
+    for at in ("1970-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2999-01-01T00:00:00"):
+        answer = client.post("/feedback", json=event | {"at": at})
+        assert answer.status_code == 422 and "future" in answer.json()["rejected"][0]["reason"]
+    assert client.post("/feedback", json=event, headers={"Host": "evil.example"}).status_code == 400
+    assert client.post("/feedback", json=event, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/feedback", json=event | {"at": "2026-01-01T00:00:00Z"}).status_code == 200
+    client.__exit__(None, None, None)
+    assert len(rows(workspace)) == 1
     client.__enter__()
 
 

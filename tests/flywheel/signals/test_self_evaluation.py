@@ -27,7 +27,7 @@ def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(one_ste
     preset.write_text(re.sub(r"(?m)^steps = .*$", "steps = 1", re.sub(r"(?m)^side = .*$", "side = 32", text)))
     verb = ("signals", "judge", one_step, "-w", workspace.root, "--suite", few, "--preset", preset, "--seeds", "2")
     counts = json.loads(flywheel(*verb, "--json").stdout)
-    judged = read_judgements(next(workspace.path("judgements").iterdir())).to_pylist()
+    judged = read_judgements(next(workspace.path("judgements").glob("[!.]*"))).to_pylist()
     assert {r["seed"] for r in judged} == {0, 1} and len({r["prompt_id"] for r in judged}) == 3
     assert all(workspace.path(r["image"]).exists() for r in judged)
     signals = Ledger(workspace, "signals").rows()
@@ -38,6 +38,6 @@ def test_a_checkpoint_judges_its_own_pictures_and_the_bad_ones_are_mined(one_ste
     generator = open_generator(describe(one_step))
     settings = load_preset(str(preset)).evaluation
     other = self_evaluate(workspace, generator, str(one_step), asked, range(2), settings)
-    assert read_judgements(other).num_rows == 6 and len(list(workspace.path("judgements").iterdir())) == 2
+    assert read_judgements(other).num_rows == 6 and len(list(workspace.path("judgements").glob("[!.]*"))) == 2
     assert "is not a checkpoint" in wrong("signals", "judge", tmp_path, "-w", workspace.root, "--suite", few)
     assert "give a suite file with --suite" in wrong("signals", "judge", one_step, "-w", workspace.root)

@@ -1,0 +1,315 @@
+"""Hashes of a workspace's files: every writer records what it writes, so that `flywheel fsck` can verify every byte.
+
+The records of a folder's files are lines of `.hashes/log` in that folder. A record is written before its file appears,
+so that a killed writer leaves no file without one. On S3, where nothing can be appended to, each record is an object of
+its own in `.hashes/`, written after its file, whose metadata holds the hash as well. Folders outside a workspace get no
+records.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flywheel.core.errors import UsageError
+from flywheel.core.storage import remote
+
+if TYPE_CHECKING:
+    from flywheel.core.storage import RemotePath
+
+FOLDER = ".hashes"
+MARKER = "workspace.json"  # marks the root of a workspace
+LOG = "log"
+SELF = "./"  # a record about the folder itself
+_TAG = "sha256"  # in the metadata of an object
+_KEPT = 3  # records per name that are looked at: the newest, and those before a write that did not end
+_LONG = 1 << 20  # bytes of a log that `compact` rewrites
+FILE, FOLDERS, GROWING, LIVING, REMOVED, UNDONE = "file", "folder", "growing", "living", "removed", "undone"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a writer recorded about one name in a folder.
+
+    kind: `file` has these bytes; `folder` has records of its own; `growing` begins with these bytes; `living` changes
+    without records until the next one; `removed` and `undone` (a write that was given up) have none.
+    """
+
+    name: str  # relative to the folder, with "/" for a file below it
+    kind: str
+    size: int = 0  # bytes
+    sha256: str = ""
+    at: int = 0  # ns
+
+    def line(self) -> bytes:
+        """The record as a line that begins with its checksum."""
+        text = json.dumps([self.name, self.kind, self.size, self.sha256, self.at or time.time_ns()]).encode()
+        return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Every record of a folder: the newest per name, older ones, and how many lines were unreadable."""
+
+    newest: dict[str, Entry]
+    older: dict[str, tuple[Entry, ...]]
+    damaged: int
+    exist: bool
+
+
+def content(path: Path) -> tuple[int, str]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        value = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), value
+
+
+def _in_workspace(folder: Path) -> bool:
+    place = str(folder)
+    if place not in _inside and any((above / MARKER).exists() for above in (folder, *folder.parents)):
+        _inside.add(place)
+    return place in _inside
+
+
+_inside: set[str] = set()  # folders in workspaces: asking S3 for markers takes a request per level
+_entered: set[str] = set()  # folders on S3 that have records
+
+
+def record(path: Path, source: Path | None = None, *, kind: str = FILE) -> Entry | None:
+    """Record the content of a file that is about to appear at `path`; None outside a workspace.
+
+    source: where these bytes are now; the file itself by default.
+    """
+    if not covered(path):
+        return None
+    entry = Entry(path.name, kind, *content(source or path))
+    write(path.parent, [entry])
+    return entry
+
+
+def upload(source: Path, path: RemotePath, *, recorded: bool = True) -> None:
+    """Write a local file to S3, with its hash."""
+    if not recorded or not covered(path):
+        path.fs.put_file(str(source), str(path))
+        return
+    entry = Entry(path.name, FILE, *content(source))
+    path.fs.put_file(str(source), str(path), Metadata={_TAG: entry.sha256})
+    write(path.parent, [entry])
+
+
+def tagged(path: Path) -> str:
+    """The hash that an object's own metadata holds; empty for a local file, and where it holds none."""
+    return path.fs.metadata(str(path)).get(_TAG, "") if remote(path) else ""
+
+
+def note(path: Path, kind: str) -> None:
+    """Record a change that has no content: a file that lives, or that is removed."""
+    if covered(path):
+        write(path.parent, [Entry(path.name, kind)])
+
+
+def living(folder: Path) -> None:
+    """Record that the content of a folder changes without records, until it is sealed."""
+    if _in_workspace(folder):
+        write(folder, [Entry(SELF, LIVING)])
+
+
+def seal(folder: Path, *, again: bool = False) -> None:
+    """Record every file of a local folder that another library wrote.
+
+    again: also those that have a record, because the folder was living.
+    """
+    if remote(folder) or not _in_workspace(folder):
+        return
+    for place, _, names in os.walk(folder):
+        if FOLDER in Path(place).parts:
+            continue
+        known = read(Path(place)).newest if not again else {}
+        paths = [Path(place, name) for name in sorted(names) if name not in known]
+        entries = [Entry(path.name, FILE, *content(path)) for path in paths]
+        if entries:
+            write(Path(place), entries)
+    if again:
+        gone = [name for name, e in read(folder).newest.items() if e.kind == FILE and not (folder / name).exists()]
+        write(folder, [*(Entry(name, REMOVED) for name in gone), Entry(SELF, FOLDERS)])
+
+
+class Growing:
+    """A file that is appended to; each record covers it up to its end."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path, self._size, self._hash = path, len(content), hashlib.sha256(content)
+
+    def append(self, data: bytes) -> None:
+        """Record and add bytes."""
+        self._hash.update(data)
+        self._size += len(data)
+        if covered(self.path):
+            write(self.path.parent, [Entry(self.path.name, GROWING, self._size, self._hash.hexdigest())])
+        with self.path.open("ab") as file:
+            file.write(data)
+
+
+def undo(path: Path, entry: Entry | None) -> None:
+    """Take back a record of a file that did not appear."""
+    if entry is not None:
+        with suppress(OSError):  # a full disk: fsck then names the file as missing
+            write(path.parent, [Entry(entry.name, UNDONE, entry.size, entry.sha256)])
+
+
+def entered(folder: Path) -> None:
+    """Record in its parent that a folder is there, for one that is renamed into place with its records."""
+    if covered(folder):
+        write(folder.parent, [Entry(f"{folder.name}/", FOLDERS)])
+
+
+def removed_folder(folder: Path) -> None:
+    """Record in its parent that a folder is removed."""
+    if covered(folder) and not folder.name.startswith("."):
+        write(folder.parent, [Entry(f"{folder.name}/", REMOVED)])
+
+
+def covered(path: Path) -> bool:
+    """Whether files at this path have records."""
+    return FOLDER not in path.parts and _in_workspace(path.parent)
+
+
+def write(folder: Path, entries: Iterable[Entry]) -> None:
+    """Append records of a folder's files."""
+    data = b"".join(entry.line() for entry in entries)
+    if remote(folder):
+        _enter(folder)
+        place = folder / FOLDER / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        place.fs.pipe_file(str(place), data)
+        return
+    log = folder / FOLDER / LOG
+    while not _append(log, data):
+        _enter(folder)
+
+
+def _append(log: Path, data: bytes) -> bool:
+    """Append to a log all or nothing; False if its folder is missing, or the log was just compacted."""
+    try:
+        descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        state = os.fstat(descriptor)
+        if state.st_ino != log.stat().st_ino:
+            return False
+        if state.st_size and os.pread(descriptor, 1, state.st_size - 1) != b"\n":
+            data = b"\n" + data  # after a torn line
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+        except OSError:
+            os.ftruncate(descriptor, state.st_size)
+            raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _enter(folder: Path) -> None:
+    """Create a folder's place for records, and record the folder in its parent's."""
+    if str(folder) in _entered and remote(folder):
+        return
+    if remote(folder):
+        new = not folder.fs.find(str(folder / FOLDER), maxdepth=1)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / FOLDER).mkdir()
+            new = True
+        except FileExistsError:
+            new = False
+    _entered.add(str(folder))
+    if new and not folder.name.startswith(".") and covered(folder):
+        write(folder.parent, [Entry(f"{folder.name}/", FOLDERS)])
+
+
+def read(folder: Path) -> Records:
+    """The records of a folder's files."""
+    entries, damaged, exist = [], 0, False
+    for data in _logs(folder):
+        exist = True
+        for line in data.split(b"\n"):
+            if line:
+                entry = _parsed(line)
+                entries += [entry] if entry else []
+                damaged += entry is None
+        damaged += not data.endswith(b"\n")
+    stacks: dict[str, list[Entry]] = {}
+    for entry in entries:
+        stack = stacks.setdefault(entry.name, [])
+        if entry.kind != UNDONE:
+            stack.append(entry)
+            del stack[:-_KEPT]
+        elif stack and (stack[-1].size, stack[-1].sha256) == (entry.size, entry.sha256):
+            stack.pop()
+    filled = {name: stack for name, stack in stacks.items() if stack}
+    return Records({k: v[-1] for k, v in filled.items()}, {k: tuple(v[:-1]) for k, v in filled.items()}, damaged, exist)
+
+
+def _logs(folder: Path) -> Iterator[bytes]:
+    place = folder / FOLDER
+    if remote(place):
+        names = sorted(place.fs.find(str(place)))
+        contents = place.fs.cat(names) if names else {}
+        yield from (contents[name] for name in names)
+        return
+    if place.is_dir():
+        for path in sorted(place.iterdir()):
+            if not path.name.startswith("."):
+                yield path.read_bytes()
+
+
+def _parsed(line: bytes) -> Entry | None:
+    checksum, _, text = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text) or checksum != b"%08x" % zlib.crc32(text):
+            return None
+        name, kind, size, sha256, at = json.loads(text)
+        return Entry(str(name), str(kind), int(size), str(sha256), int(at))
+    except (ValueError, TypeError):
+        return None
+
+
+def verify(path: Path, advice: str) -> None:
+    """Check a file against its record, if it has one. Errors: `UsageError` with the advice if they differ."""
+    if not covered(path):
+        return
+    records = read(path.parent)
+    known = [e for e in (records.newest.get(path.name), *records.older.get(path.name, ())) if e and e.kind == FILE]
+    if known and content(path) not in {(e.size, e.sha256) for e in known}:
+        raise UsageError(f"{path} has changed since it was written (its sha256 differs): {advice}")
+
+
+def compact(folder: Path) -> bool:
+    """Rewrite a long log with the newest two records of each name; True if it was. Writers may go on."""
+    log = folder / FOLDER / LOG
+    if remote(folder) or not log.is_file() or log.stat().st_size < _LONG:
+        return False
+    with log.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        records = read(folder)
+        kept = [e for name, e in records.newest.items() for e in (*records.older[name][-1:], e)]
+        data = b"".join(entry.line() for entry in kept)
+        if records.damaged or 2 * len(data) > log.stat().st_size:
+            return False
+        tmp = log.with_name(f".{LOG}.tmp")
+        tmp.write_bytes(data)
+        os.replace(tmp, log)
+    return True

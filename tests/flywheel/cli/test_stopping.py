@@ -1,0 +1,104 @@
+"""Ctrl-C and SIGTERM while Ray or training works: a sentence, the exit code of the signal, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flywheel.demo.world import write_world
+from tests.flywheel.micro import PRESET
+
+WAYS = {
+    "curate": ("curate --source {source} -w {work} --policy demo --workers 2", "ray::"),
+    "run": ("run --source {source} -w {work} --preset {preset} --workers 2 --no-prefect", "ray::"),
+    "synthesise": ("synthesise text --style slide --output {work} --count 4000 --workers 2", "ray::"),
+    "Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "flows.server_process"),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "source"
+    write_world(folder, seed=0, size="quick")
+    return folder
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def commands(processes: list[psutil.Process]) -> str:
+    lines = []
+    for process in processes:
+        try:
+            lines.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "signum", "group"),
+    [
+        ("curate", signal.SIGINT, True),
+        ("synthesise", signal.SIGTERM, False),
+        ("run", signal.SIGINT, False),
+        ("Prefect", signal.SIGTERM, True),
+    ],
+)
+def test_a_signal_ends_the_command_and_all_that_it_started(
+    source: Path, tmp_path: Path, way: str, signum: signal.Signals, group: bool
+):
+    """group: to every process of the terminal, as Ctrl-C goes; else to the command alone, as from a supervisor."""
+    line, awaited = WAYS[way]
+    arguments = line.format(source=source, work=tmp_path / "w", preset=PRESET).split()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "flywheel.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process, seen = psutil.Process(command.pid), set[psutil.Process]()
+    deadline = time.monotonic() + 240
+    while awaited not in commands(descendants(process)):
+        seen |= set(descendants(process))
+        assert command.poll() is None and time.monotonic() < deadline, command.stderr.read()
+        time.sleep(0.1)
+    seen |= set(descendants(process))
+    (os.killpg if group else os.kill)(command.pid, signum)
+    began = time.monotonic()
+    errors = command.communicate()[1]
+    assert command.returncode == 128 + signum and "Traceback" not in errors
+    assert "stopped by" in errors.splitlines()[-1] and "the same command resumes" in errors.splitlines()[-1]
+    time.sleep(max(0.0, 5 - (time.monotonic() - began)))
+    assert seen and not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_signal_before_anything_is_started(tmp_path: Path):
+    script = "import os, signal; from flywheel.cli import main as m; m._require_local_output = lambda a: None\n"
+    script += "import sys, flywheel.cli.analysts as a, typer\n"
+    script += "m.app.command('wait')(lambda: os.kill(os.getpid(), int(os.environ['SIGNUM'])))\n"
+    script += "sys.argv = ['flywheel', 'wait']; m.main()"
+    for signum, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):
+        environment = os.environ | {"SIGNUM": str(int(signum))}
+        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert out.returncode == 128 + signum and out.stderr.startswith(f"stopped by {name}: finished work is kept")
+        ignored = subprocess.run(
+            ["sh", "-c", f'trap "" {int(signum)}; exec "$@"', "sh", sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert ignored.returncode == 0 and not ignored.stderr  # as under nohup
