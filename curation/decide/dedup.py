@@ -111,7 +111,7 @@ def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.
 # Equal signatures ----------------------------------------------------------------------------------------------------
 def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """First row with exactly the same signature, for each row: a thousand blank pictures cost as much as one."""
-    key = _mixed(_folded(colours) ^ _mixed(hashes) ^ groups.view(np.uint64) * _MIX)
+    key = mixed(_folded(colours) ^ mixed(hashes) ^ groups.view(np.uint64) * _MIX)
     packed, bits = _packed(key, np.arange(len(hashes)))
     rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
     leader = np.arange(len(hashes))
@@ -158,10 +158,10 @@ def _near(
     """
     radius = min(hamming, HASH_BITS - 1)
     parts = []
-    for mask in _masks(bands(len(unique), radius), radius):
-        key = _mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
+    for mask in masks(bands(len(unique), radius), radius):
+        key = mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
         here = _beside_new(key, unique, since)
-        for a, b in _meeting(key[here], unique[here]):
+        for a, b in meeting(key[here], unique[here]):
             new = b >= since
             parts.append(_verified(a[new], b[new], hashes, colours, groups, hamming, colour))
     if not parts:
@@ -191,21 +191,21 @@ def bands(count: int, radius: int) -> int:
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
 
 
-def _masks(count: int, radius: int) -> Iterator[np.uint64]:
-    """Every choice of count − radius out of `count` bands, as a mask of their bits."""
-    edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int).tolist()
-    single = [((1 << high) - 1) & ~((1 << low) - 1) for low, high in zip(edges[:-1], edges[1:])]
+def masks(count: int, radius: int, *, low: int = 0, high: int = HASH_BITS) -> Iterator[np.uint64]:
+    """Every choice of count − radius out of `count` bands of the bits from `low` to `high`, as a mask of their bits."""
+    edges = np.linspace(low, high, count + 1).round().astype(int).tolist()
+    single = [((1 << end) - 1) & ~((1 << start) - 1) for start, end in zip(edges[:-1], edges[1:])]
     for chosen in combinations(single, count - radius):
         yield np.uint64(sum(chosen))
 
 
-def _meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … in sorted order."""
+def meeting(key: np.ndarray, rows: np.ndarray, *, most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … (up to `most`) when sorted."""
     packed, bits = _packed(key, np.arange(len(rows)))
     high = packed >> np.uint64(bits)
     active = np.flatnonzero(high[1:] == high[:-1])
     step = 1
-    while len(active):
+    while len(active) and (most is None or step <= most):
         low = np.uint64((1 << bits) - 1)
         for start in range(0, len(active), _CHECKED):
             part = active[start : start + _CHECKED]
@@ -229,7 +229,7 @@ def _verified(
     return np.stack([a[same], b[same], apart[same]], axis=1)
 
 
-def _mixed(key: np.ndarray) -> np.ndarray:
+def mixed(key: np.ndarray) -> np.ndarray:
     """A permutation of 64-bit numbers whose high bits depend on every bit."""
     key = (key ^ (key >> np.uint64(32))) * _MIX
     return (key ^ (key >> np.uint64(29))) * _MIX
