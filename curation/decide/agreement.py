@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -100,25 +101,39 @@ class Agreement:
         return self.share >= _ALIGNED and not self.differs
 
 
-def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreement:
-    """Lay the second picture on the first and compare. colours: chroma must agree too, unless one picture is gray."""
+class Rules(NamedTuple):
+    """Whether chroma must agree, and whether marks that only one picture holds count."""
+
+    colours: bool
+    any_mark: bool
+
+
+def agreement(first: Sketch, second: Sketch, *, colours: bool = False, strict: bool = False) -> Agreement:
+    """Lay the second picture on the first and compare.
+
+    colours: chroma must agree too, unless one picture is gray. strict: marks that only one holds count in photographs
+    too, because something says that they are text.
+    """
     side = min(first.side, second.side)
     first, second = first.at(side), second.at(side)
+    rules = Rules(colours, strict or flat(first.luma) >= FLAT)
     found, whole = _transform(first, second), _stretched(first, second)
-    best = _compared(first, second, whole, colours, 0)
+    best = _compared(first, second, whole, rules, 0)
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
         return best
     if found is not None:
-        best = max(best, _compared(first, second, found, colours, _SPECKS), key=_rank)
+        best = max(best, _compared(first, second, found, rules, _SPECKS), key=_rank)
     if (found is not None or best.share > _OTHER) and not best.holds:
         improved = _improved(first, second, whole if found is None else found)
         if improved is not None:
-            best = max(best, _compared(first, second, improved, colours, _SPECKS), key=_rank)
+            best = max(best, _compared(first, second, improved, rules, _SPECKS), key=_rank)
     return best
 
 
-def _rank(found: Agreement) -> tuple[bool, float]:
-    return not found.differs, found.share
+def _rank(found: Agreement) -> tuple[bool, bool, float]:
+    """Of several alignments, one on which the pictures agree is right; without one, a difference that was seen counts."""
+    agrees = found.share > _OTHER
+    return agrees, found.differs != agrees, found.share
 
 
 # Alignment -----------------------------------------------------------------------------------------------------------
@@ -195,7 +210,7 @@ def _improved(first: Sketch, second: Sketch, start: np.ndarray) -> np.ndarray | 
 
 
 # Comparison ----------------------------------------------------------------------------------------------------------
-def _compared(first: Sketch, second: Sketch, found: np.ndarray, colours: bool, specks: float) -> Agreement:
+def _compared(first: Sketch, second: Sketch, found: np.ndarray, rules: Rules, specks: float) -> Agreement:
     """specks: share of the picture that may differ, as it does at edges where the alignment is not exact."""
     none = Agreement(0.0, False)
     import cv2
@@ -217,10 +232,9 @@ def _compared(first: Sketch, second: Sketch, found: np.ndarray, colours: bool, s
     if counts.sum() < _ENOUGH * inside.sum() or not counts.any():
         return Agreement(1.0, False) if not counts.any() else _plain(similarity, counts, inside)
     share = max(0.0, float(np.quantile(similarity[counts], _QUANTILE)))
-    if colours and not _same_colours(first, second, found, there):
+    if rules.colours and not _same_colours(first, second, found, there):
         return none
-    plain = flat(first.luma) >= FLAT
-    return Agreement(share, _differs(a - b, similarity, mine, yours, inside, plain, specks * inside.size))
+    return Agreement(share, _differs(a - b, similarity, mine, yours, inside, rules.any_mark, specks * inside.size))
 
 
 def _plain(similarity: np.ndarray, counts: np.ndarray, inside: np.ndarray) -> Agreement:
@@ -254,12 +268,12 @@ def _differs(
     mine: np.ndarray,
     yours: np.ndarray,
     inside: np.ndarray,
-    plain: bool,
+    any_mark: bool,
     most: float,
 ) -> bool:
-    """Whether marks differ on more than `most` places. plain: on flat ground, else in a photograph."""
-    if plain:
-        return _region(inside & (np.maximum(mine, yours) > _CONTRAST) & (similarity < _OTHER)).sum() > most
+    """Whether marks differ on more than `most` places. any_mark: also those that only one picture holds."""
+    if any_mark:
+        return bool(_region(inside & (np.maximum(mine, yours) > _CONTRAST) & (similarity < _OTHER)).sum() > most)
     marks = _region(inside & (np.minimum(mine, yours) > _STROKES) & (similarity < _OTHER_MARK))
     if marks.sum() <= most or np.median(similarity[inside]) < _OTHER:  # not aligned well enough to tell
         return False

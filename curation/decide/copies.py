@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from curation.decide.dedup import masks, meeting, mixed
+from curation.decide.dedup import masks, meeting, mixed, nearest
 
 PARTNERS = 8  # pictures at most that each one is compared with
 _BITS, _BANDS, _APART = 40, 5, 2  # lowest frequencies that are looked up, their bands, and bands that may differ
@@ -32,7 +32,10 @@ def candidates(hashes: np.ndarray, pictures: np.ndarray, groups: np.ndarray, *, 
         pairs, places = np.unique(np.concatenate([pairs, *waiting]), return_inverse=True)
         known = np.concatenate([meetings, *(np.ones(len(w), np.int64) for w in waiting)])
         meetings = np.bincount(places.ravel(), known, len(pairs)).astype(np.int64)
-    return _most_often(np.stack(np.divmod(pairs, count), axis=1) if count else np.empty((0, 2), np.int64), meetings)
+    if not len(pairs):
+        return np.empty((0, 2), np.int64)
+    split = np.stack(np.divmod(pairs, count), axis=1)
+    return split[nearest(split, -meetings, PARTNERS)]
 
 
 def _meetings(hashes: np.ndarray, pictures: np.ndarray, groups: np.ndarray, since: int) -> Iterator[np.ndarray]:
@@ -56,15 +59,3 @@ def _in_parts(codes: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
             yield waiting
             waiting = []
     yield waiting
-
-
-def _most_often(pairs: np.ndarray, meetings: np.ndarray) -> np.ndarray:
-    """The pairs that are among the most frequent of either picture, ascending."""
-    best = np.zeros(len(pairs), bool)
-    for side in (0, 1):
-        order = np.lexsort((pairs[:, 1 - side], -meetings, pairs[:, side]))
-        mine = pairs[order, side]
-        starts = np.flatnonzero(np.r_[True, mine[1:] != mine[:-1]]) if len(mine) else np.empty(0, np.int64)
-        place = np.arange(len(mine)) - np.repeat(starts, np.diff(np.r_[starts, len(mine)]))
-        best[order[place < PARTNERS]] = True
-    return pairs[best]

@@ -148,8 +148,8 @@ def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
 
 
 def acts(filter_: Filter, configured: Collection[str]) -> bool:
-    """Whether the score column that it needs exists."""
-    return filter_.column is None or filter_.column in configured
+    """Whether the score columns that it needs exist."""
+    return all(column in configured for column in filter_.columns)
 
 
 def _fails(stage: Stage, filter_: Filter) -> str:
@@ -191,7 +191,7 @@ def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: 
             thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
         elif f.compares:
             scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
-            thresholds.append(f"WHEN {n} THEN {f.hamming if f.cosine is None else f.cosine}")
+            thresholds.append(f"WHEN {n} THEN {f.tolerance}")
         elif f.check == "balance":
             thresholds.append(f"WHEN {n} THEN {_cap(f)}")
     return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
