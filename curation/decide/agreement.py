@@ -131,7 +131,7 @@ def agreement(first: Sketch, second: Sketch, *, colours: bool = False, strict: b
 
 
 def _rank(found: Agreement) -> tuple[bool, bool, float]:
-    """Of several alignments, one on which the pictures agree is right; without one, a difference that was seen counts."""
+    """Of several alignments, one on which the pictures agree is right; without one, a difference seen on any counts."""
     agrees = found.share > _OTHER
     return agrees, found.differs != agrees, found.share
 

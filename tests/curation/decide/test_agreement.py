@@ -37,8 +37,14 @@ def test_slides_of_one_template_differ(size: int) -> None:
     assert same.share >= LEAST and not same.differs
 
 
+def _rough() -> Image.Image:
+    """A picture that is flat nowhere."""
+    grain = np.random.default_rng(0).integers(-60, 60, (96, 128, 1)).repeat(5, axis=0).repeat(5, axis=1)
+    return Image.fromarray(np.clip(np.asarray(scene(7)).astype(int) + grain, 0, 255).astype(np.uint8))
+
+
 def _titled(title: str) -> Image.Image:
-    image = scene(7)
+    image = _rough()
     ImageDraw.Draw(image).text((40, 60), title, fill="white", font_size=70, stroke_width=3, stroke_fill="black")
     return image
 
@@ -46,9 +52,9 @@ def _titled(title: str) -> Image.Image:
 def test_titles_on_one_photograph_differ_and_a_watermark_does_not() -> None:
     first, second = sketch(_titled("SPRING SALE")), sketch(_titled("NEW BOOKS"))
     assert agreement(first, second).differs
-    watermarked = agreement(sketch(scene(7)), first)
+    watermarked = agreement(sketch(_rough()), first)
     assert not watermarked.differs
-    assert agreement(sketch(scene(7)), first, strict=True).differs, "unless a caption says that it is text"
+    assert agreement(sketch(_rough()), first, strict=True).differs, "unless a caption says that it is text"
 
 
 def test_another_colour_is_another_picture() -> None:
@@ -61,7 +67,7 @@ def test_another_colour_is_another_picture() -> None:
 
 def test_a_part_is_not_the_picture() -> None:
     part = scene(11).crop((0, 0, 320, 240))
-    assert agreement(sketch(scene(11)), sketch(part)).share == 0
+    assert agreement(sketch(scene(11)), sketch(part)).share < LEAST / 2
 
 
 def test_blank_pictures_agree() -> None:
