@@ -45,7 +45,7 @@ def _rough() -> Image.Image:
 
 def _titled(title: str) -> Image.Image:
     image = _rough()
-    ImageDraw.Draw(image).text((40, 60), title, fill="white", font_size=70, stroke_width=3, stroke_fill="black")
+    ImageDraw.Draw(image).text((40, 60), title, fill="white", font_size=70)
     return image
 
 
