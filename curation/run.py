@@ -30,7 +30,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
-_FORMAT = 3  # raised when equal inputs would give other decisions or other shard bytes
+_FORMAT = 4  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 

@@ -73,7 +73,7 @@ class Sketch:
         for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
             mask = np.zeros((height + 2, width + 2), np.uint8)
             flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 255 << 8
-            area, *_ = cv2.floodFill(self.luma, mask, corner, 0, _SAME, _SAME, flags)
+            area, *_ = cv2.floodFill(self.luma, mask, corner, (0,), (_SAME,), (_SAME,), flags)
             if area <= _WEDGE * self.luma.size:
                 out[mask[1:-1, 1:-1] == 255] = 0
         return out
@@ -199,9 +199,10 @@ def _improved(first: Sketch, second: Sketch, start: np.ndarray) -> np.ndarray | 
     # Pixels are points in the middle of their area: a reduced one lies (scale − 1) / 2 further on.
     centre = (1 - begin[:, :2].sum(axis=1)) * (scale - 1) / 2
     begin[:, 2] = (begin[:, 2] - centre) / scale
-    lumas = [reduced(s.luma, _STEP_SIDE) for s in (first, second)] if scale > 1 else [first.luma, second.luma]
+    one, two = (reduced(s.luma, _STEP_SIDE) if scale > 1 else s.luma for s in (first, second))
+    everywhere = np.full(one.shape, 255, np.uint8)
     try:
-        _, found = cv2.findTransformECC(*lumas, begin, cv2.MOTION_AFFINE, criteria, None, 5)
+        _, found = cv2.findTransformECC(one, two, begin, cv2.MOTION_AFFINE, criteria, everywhere, 5)
     except cv2.error:  # no correlation left: not the same picture
         return None
     centre = (1 - found[:, :2].sum(axis=1)) * (scale - 1) / 2
@@ -219,15 +220,16 @@ def _compared(first: Sketch, second: Sketch, found: np.ndarray, rules: Rules, sp
     turned = abs(float(np.linalg.det(found[:, :2])))
     if not 0.05 < turned < 20:
         return none
-    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT}
-    there = cv2.warpAffine(second.filled, found, (width, height), **options) == 255
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    there = cv2.warpAffine(second.filled, found, (width, height), flags=flags) == 255
     there &= first.filled == 255
     if there.mean() < _OVERLAP or there.sum() * turned < _OVERLAP * second.luma.size:
         return none
-    other = cv2.warpAffine(second.luma, found, (width, height), **options)
+    other = cv2.warpAffine(second.luma, found, (width, height), flags=flags)
     a, b = first.luma.astype(np.float32), _levelled(other.astype(np.float32), first.luma, there)
     similarity, mine, yours = _similarity(a, b)
-    inside = cv2.erode(there.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8), borderValue=0) > 0
+    square = np.ones((_WINDOW, _WINDOW), np.uint8)
+    inside = cv2.erode(there.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     counts = inside & (np.maximum(mine, yours) > _CONTRAST)
     if counts.sum() < _ENOUGH * inside.sum() or not counts.any():
         return Agreement(1.0, False) if not counts.any() else _plain(similarity, counts, inside)

@@ -141,7 +141,7 @@ def landmarks(luma: np.ndarray) -> Landmarks:
 def _detector() -> Any:
     import cv2
 
-    return cv2.ORB_create(
+    return cv2.ORB.create(
         2 * LANDMARKS, scaleFactor=_STEP, nlevels=_LEVELS, edgeThreshold=_MARGIN, fastThreshold=_CORNER
     )
 
@@ -155,8 +155,8 @@ def _patches(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
     cos, sin = (f(places[:, 3]) * places[:, 2] for f in (np.cos, np.sin))
     x = places[:, 0, None, None] + cos[:, None, None] * along - sin[:, None, None] * across
     y = places[:, 1, None, None] + sin[:, None, None] * along + cos[:, None, None] * across
-    maps = (v.reshape(-1, _PATCH).astype(np.float32) for v in (x, y))
-    patches = cv2.remap(luma, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = (v.reshape(-1, _PATCH).astype(np.float32) for v in (x, y))
+    patches = cv2.remap(luma, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return patches.reshape(-1, _PATCH, _PATCH).astype(np.float32)
 
 
