@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from curation.captioning.written import with_written
+from curation.captioning.written import ROW, with_written
 from curation.decide.agreement import Agreement, Sketch, agreement
 from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
@@ -107,8 +107,7 @@ class Rows:
 
     def _read_texts(self, shard: int) -> list[Texts]:
         listed = self._shards[shard]
-        columns = ["sample_id", "task", "caption", "captions"]
-        rows = pq.read_table(readable(listed.path), columns=columns).to_pylist()
+        rows = pq.read_table(readable(listed.path), columns=list(ROW)).to_pylist()
         read = [None] * len(rows)
         if "ocr" in self._judging.scorers:
             read = self._scores(shard, "ocr", ["text"])["text"].to_pylist()

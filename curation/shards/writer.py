@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from curation.captioning.written import SOURCE, with_written
+from curation.captioning.written import ROW, SOURCE, with_written
 from curation.policy.policy import Policy
 from curation.scorers.scoring import References, fetch_images, image_index, reason
 from curation.shards.layout import layout
@@ -35,7 +35,7 @@ _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
 _COLUMNS = (
-    "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
+    *ROW, "image", "reference_ids", "stream", "width", "height", "mask",
 )  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
@@ -277,7 +277,7 @@ def _further_captions(equals: Mapping[int, Sequence[tuple[pool.Shard, int]]]) ->
     wanted = {shard.key: shard for rows in equals.values() for shard, _ in rows}
     tables = {}
     for key, shard in wanted.items():
-        rows = pq.read_table(readable(shard.path), columns=["sample_id", "task", "caption", "captions"]).to_pylist()
+        rows = pq.read_table(readable(shard.path), columns=list(ROW)).to_pylist()
         tables[key] = [row["captions"] for row in with_written(rows, shard.captions)]
     return {n: [c for shard, row in rows for c in tables[shard.key][row]] for n, rows in equals.items()}
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
+from curation.sources.corrections import Texts, corrections, take_up
 from flywheel.core.files import digest, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
@@ -29,6 +30,7 @@ SHARD_ROWS = 64
 SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
 
 Progress = Callable[[int, int, str], None]
+_Known = dict[tuple[str, str], Texts]  # (sample id, URI) → captions
 
 _TEXTS = pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())]))
 _PLAN = pa.schema(
@@ -50,13 +52,17 @@ _PLAN = pa.schema(
 
 @dataclass(frozen=True)
 class Ingested:
-    """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new."""
+    """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new.
+
+    captions: of the known, rows whose captions came later or were corrected.
+    """
 
     found: int
     new: int
     known: int
     quarantined: int
     batch: str | None
+    captions: int = 0
 
 
 def ingest(
@@ -69,9 +75,9 @@ def ingest(
 ) -> Ingested:
     """Add new inputs of `source` (folder, .tar or .parquet) to the pool.
 
-    An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; the
-    captions of known inputs are not read again. Errors: `UsageError` for a missing or empty source and for captions
-    that name unknown files.
+    An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; new
+    captions of known inputs are taken up, and their pictures are not read again. Errors: `UsageError` for a missing or
+    empty source and for captions that name unknown files.
     """
     opened = open_source(source, captions)
     label = name or opened.path.stem or opened.path.name
@@ -79,6 +85,7 @@ def ingest(
     unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
     written = [_fill(workspace, b, opened, progress) for b in unfinished]
     known = _known_inputs(workspace)
+    taken_up = take_up(workspace, corrections(workspace, ((i, known[i.key]) for i in inputs if i.key in known)))
     finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
     fresh = [i for i in inputs if i.key not in known]
     if fresh:
@@ -95,6 +102,7 @@ def ingest(
         known=len(inputs) - here + again,
         quarantined=quarantined,
         batch=written[-1]["batch"] if written else None,
+        captions=taken_up + sum(w["captions"] for w in written),
     )
 
 
@@ -144,8 +152,9 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
     return not (batch / "manifest.json").exists() and _header(batch)["path"] == str(source.path)
 
 
-def _known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
-    return {item.key for batch in workspace.batches() for _, item in _read_plan(batch)}
+def _known_inputs(workspace: Workspace) -> dict[tuple[str, int, int, str], Texts]:
+    """Key of every known input → its captions when it was planned."""
+    return {item.key: item.captions for batch in workspace.batches() for _, item in _read_plan(batch)}
 
 
 # Shards --------------------------------------------------------------------------------------------------------------
@@ -159,13 +168,16 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
     total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
     reader = _Reader(source, [i for items in chunks.values() for i in items])
     rows = reader.rows([i for items in todo.values() for i in items], label)
-    known = _pool_rows(workspace, {i.uri for items in todo.values() for i in items})
+    known = _pool_rows(workspace, {i.uri for items in chunks.values() for i in items})
+    again: dict[str, str] = {}  # URI → sample id of known rows
     for number, items in todo.items():
         good, bad = [], []
         for item, row in islice(rows, len(items)):
             if isinstance(row, BadInput):
                 bad.append({"source_uri": item.uri, "reason": str(row)})
-            elif (row["sample_id"], item.uri) not in known:
+            elif (row["sample_id"], item.uri) in known:
+                again[item.uri] = row["sample_id"]
+            else:
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
@@ -174,7 +186,20 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
         done += len(items)
         if progress:
             progress(done, total, "inputs")
-    return _finish(batch, sorted(chunks), total)
+    captions = _take_up(workspace, batch, chunks, known, again)
+    return _finish(batch, sorted(chunks), total) | {"captions": captions}
+
+
+def _take_up(
+    workspace: Workspace, batch: Path, chunks: dict[int, list[Input]], known: _Known, again: dict[str, str]
+) -> int:
+    """Take up the captions of the planned inputs that turned out to be known; of those of an earlier attempt too."""
+    if not known:
+        return 0
+    own = {uri for n in chunks for uri in pq.read_table(readable(_shard(batch, n)))["source_uri"].to_pylist()}
+    before = {uri: texts for (_, uri), texts in known.items() if uri not in own}
+    rows = [(i, before[i.uri]) for items in chunks.values() for i in items if i.uri in before]
+    return take_up(workspace, corrections(workspace, rows), again)
 
 
 def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
@@ -207,12 +232,14 @@ def _partial(batch: Path, chunk: int) -> Path:
     return batch / "partial" / f"{chunk:05d}.parquet"
 
 
-def _pool_rows(workspace: Workspace, uris: set[str]) -> set[tuple[str, str]]:
-    """(sample id, URI) of the rows in the pool that came from these URIs."""
-    rows: set[tuple[str, str]] = set()
+def _pool_rows(workspace: Workspace, uris: set[str]) -> _Known:
+    """(sample id, URI) → captions of the rows in the pool that came from these URIs."""
+    rows: _Known = {}
     for shard in pool.shards(workspace):
-        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri"])
-        rows |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
+        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri", "captions"])
+        for sample_id, uri, texts in zip(*(c.to_pylist() for c in table.columns)):
+            if uri in uris:
+                rows[sample_id, uri] = tuple((t["kind"], t["text"]) for t in texts)
     return rows
 
 

@@ -11,7 +11,7 @@ from flywheel.core.files import read_json
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers that read the caption
+READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def ingest(run: Context) -> None:
 
     captions = Path(run.job.captions) if run.job.captions else None
     inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
-    run.progress.say(f"{inputs.found} inputs: {inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined")
+    changed = f" ({inputs.captions} with new captions)" if inputs.captions else ""
+    counts = f"{inputs.new} new, {inputs.known} known{changed}, {inputs.quarantined} quarantined"
+    run.progress.say(f"{inputs.found} inputs: {counts}")
 
 
 def score(run: Context, stack: ExitStack) -> None:
