@@ -39,9 +39,11 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
     fourth = policy.stages[3].filters
     assert [(f.name, f.bucket) for f in fourth] == [
         ("resolution", 1024),
+        ("enlarged", 1024),
         ("image_quality", 1024),
         ("aesthetic", 1024),
         ("compression", 1024),
+        ("worn", 1024),
     ]
     entropy = next(f for f in policy.stages[0].filters if f.name == "entropy")
     assert entropy.min is not None and entropy.max is not None
@@ -55,7 +57,7 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
 def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
     # The demo's captions are all valid, its cards upright and without detail, and it has no time for a network.
     left_out = {"invalid_caption", "enlarged", "turned", "same_content", "nsfw"}
-    left_out |= {"blank", "noise", "black", "burnt", "copies"}  # cards are flat and small
+    left_out |= {"blank", "noise", "black", "burnt", "copies", "worn"}  # cards are flat and small
 
     def shape(policy: Policy) -> list:
         sides = [256, 512, 1024, 2048] if policy.name != "demo" else [64, 96, 128, 192]
