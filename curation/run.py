@@ -47,6 +47,7 @@ class Curated:
     quarantined: int
     funnel: tuple[dict[str, Any], ...]
     not_configured: tuple[str, ...]
+    uncaptioned: int = 0  # rows of the pool without a caption
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def curate(
     held_out: frozenset[str] = frozenset(),
     exclude_prompts: frozenset[str] = frozenset(),
     looks: frozenset[Look] = frozenset(),
+    captioned: bool = False,
     progress: Progress | None = None,
     workers: int = 2,
     step: Callable[..., Any] = plain_step,
@@ -98,6 +100,7 @@ def curate(
     held_out: ids of samples or images reserved for evaluation; they, their edit pairs and anything that resembles them
     never reach a shard. exclude_prompts: evaluation prompts; samples with such a caption never reach one either.
     looks: of evaluation pictures that need not be in the pool; what resembles one never reaches a shard either.
+    captioned: rows without a caption never reach one either; filters of captions let them pass.
     step: calls a stage's work as `step(stage, function, *arguments)`, which returns a `StageReport`.
     Equal pool, policy and scorer versions give the same snapshot id and equal bytes; a finished snapshot is only looked
     up. Errors: `UsageError` when nothing was ingested.
@@ -107,7 +110,8 @@ def curate(
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
     scorers, reasons = configure(policy, weights.obtain(policy.scorer_values(), progress))
     versions = {name: full_version(scorer) for name, scorer in scorers.items()}
-    withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts), looks)
+    uncaptioned = pool.uncaptioned(workspace)
+    withheld = HeldOut(held_out, frozenset(normalise(p) for p in exclude_prompts), looks, captioned and uncaptioned > 0)
     snapshot = digest(
         _FORMAT,
         [(s.sha256, [p.name for p in s.captions]) for s in content],
@@ -117,6 +121,7 @@ def curate(
         sorted(withheld.ids),
         sorted(withheld.prompts),
         *sorted(withheld.looks),
+        *(["captioned"] if withheld.captioned else []),
     )[:16]
     record = workspace.snapshot(snapshot)
     if not record.exists():
@@ -136,7 +141,7 @@ def curate(
                 remove(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
                 scoring.mark_unusable(workspace, scorers["pixels"], faults)
         manifest = shards.write_manifest(workspace, snapshot, policy, files)
-        _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons)
+        _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons, uncaptioned)
     return _read(workspace, record)
 
 
@@ -210,6 +215,7 @@ def _commit(
     manifest: Path,
     versions: Mapping[str, str],
     reasons: Mapping[str, str],
+    uncaptioned: int,
 ) -> None:
     """Write the snapshot's tables, then its record: a snapshot exists as soon as its record does."""
     counts = judged.counts
@@ -228,6 +234,8 @@ def _commit(
             "policy_sha256": policy.sha256,
             "scorers": dict(versions),
             "not_configured": dict(reasons),
+            "uncaptioned": uncaptioned,
+            "batches": [batch.name for batch in workspace.batches()],
             "pool": [
                 {"shard": s.key, "rows": s.rows, "sha256": s.sha256, "texts": s.texts} for s in pool.shards(workspace)
             ],
@@ -253,4 +261,5 @@ def _read(workspace: Workspace, record: Path) -> Curated:
         **value["counts"],
         funnel=tuple(value["funnel"]),
         not_configured=tuple(f"{name}: {reason}" for name, reason in value["not_configured"].items()),
+        uncaptioned=value.get("uncaptioned", 0),
     )

@@ -55,6 +55,11 @@ def shrink(path: Path, side: int) -> tuple[bytes, str]:
     data = path.read_bytes()
     if len(data) <= _SMALL and max(open_image(data).size) <= side:
         return data, TYPES[path.suffix.lower()]
+    return thumbnail(data, side)
+
+
+def thumbnail(data: bytes, side: int) -> tuple[bytes, str]:
+    """Bytes and media type of an image of any format with long side ≤ `side`: PNG or WebP. Errors: `BadImage`."""
     image = decode(data)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     png, webp = _encode(image, "PNG", optimize=True), _encode(image, "WEBP", quality=82)

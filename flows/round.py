@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from flywheel.core.mirror import mirror
 from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Waiting
+from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import Summary
 
@@ -57,10 +59,22 @@ def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publis
     return summary
 
 
+def run_log() -> logging.Logger:
+    """Writes to the logs of the current task run at the server, and nowhere else: the command shows its own lines."""
+    from prefect.logging.handlers import APILogHandler
+
+    log = logging.getLogger("flywheel.steps")
+    if not log.handlers:
+        log.addHandler(APILogHandler())
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log
+
+
 def task_step(
     name: str, function: Callable[..., Any], *args: Any, retry_delays: Sequence[float] = (), **kwargs: Any
 ) -> Any:
-    """Run one step as a task run of that name.
+    """Run one step as a task run of that name; what it says is in the task run's logs.
 
     The task has no parameters and no result, because Prefect walks through both, and they may be whole data sets. It
     has no cache either: a step finds its own finished work. `retry_delays`: seconds to wait before each retry; a
@@ -77,8 +91,12 @@ def task_step(
 
     results: list[Any] = []
 
+    terminal = TERMINAL.get()
+    progress = next((a.progress for a in args if isinstance(a, Context)), terminal and terminal.progress)
+
     def step() -> None:
-        results.append(function(*args, **kwargs))
+        with progress.heard_by(run_log().info) if progress else nullcontext():
+            results.append(function(*args, **kwargs))
         show(results[0])
 
     def may_succeed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

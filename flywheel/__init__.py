@@ -2,7 +2,7 @@
 
 >>> import flywheel as fw
 >>> len(fw.__all__)
-15
+16
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from curation.policy.policy import Policy
     from curation.policy.reader import load_policy
     from curation.verify.checks import verify
+    from dashboards.notebook import open_workspace as open
     from flywheel.catalog.database import export, query
     from flywheel.core.errors import UsageError
     from flywheel.core.image import decode
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from flywheel.rounds.job import Job
     from flywheel.rounds.run import curate, run
 
-# name → module, imported when the name is first used: `import flywheel` loads nothing else
+# name → module[:attribute], imported when the name is first used: `import flywheel` loads nothing else
 _PLACES = {
     "Item": "flywheel.core.scorer",
     "Job": "flywheel.rounds.job",
@@ -37,6 +38,7 @@ _PLACES = {
     "export": "flywheel.catalog.database",
     "load_policy": "curation.policy.reader",
     "load_preset": "flywheel.presets",
+    "open": "dashboards.notebook:open_workspace",
     "query": "flywheel.catalog.database",
     "run": "flywheel.rounds.run",
     "verify": "curation.verify.checks",
@@ -55,6 +57,7 @@ __all__ = [
     "export",
     "load_policy",
     "load_preset",
+    "open",
     "query",
     "run",
     "verify",
@@ -64,7 +67,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:

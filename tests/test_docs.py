@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import flywheel as fw
+from flywheel.catalog.database import query
+from tests.dashboards.workspace import build
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(sh|output)\n(.*?)^```$", re.M | re.S)
@@ -97,3 +101,17 @@ def test_the_reference_is_up_to_date(tmp_path: Path):
     subprocess.run([sys.executable, ROOT / "docs" / "reference" / "write.py", tmp_path], check=True, timeout=120)
     for made in tmp_path.iterdir():
         assert made.read_text() == (ROOT / "docs" / "reference" / made.name).read_text(), "run docs/reference/write.py"
+
+
+def test_sql_and_python_answer_each_of_an_analysts_questions_alike(tmp_path: Path):
+    workspace = build(tmp_path / "w")
+    w, parts = fw.open(workspace.root), (ROOT / "docs" / "questions.md").read_text().split("\n## ")[1:]
+    assert len(parts) == 10
+    empty = []
+    for part in parts:
+        sql, python = (re.search(rf"```{kind}\n(.+?)\n```", part, re.S).group(1) for kind in ("sql", "python"))
+        rows = query(workspace, sql)
+        assert eval(python, {"w": w}).rows() == rows, part
+        if not rows:
+            empty.append(part.splitlines()[0])
+    assert len(empty) <= 1, empty

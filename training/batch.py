@@ -54,7 +54,8 @@ def conditional_loss(
 ) -> Tensor:
     """Flow-matching loss per row [B] on the model's device, given noise, times and text states."""
     device = model.image_in.weight.device
-    text, valid = pad(states, padded_length(max(map(len, states)), text_tokens))
+    lengths = [padded_length(len(state), text_tokens) for state in states]
+    text, valid = pad(states, max(lengths))
     text, valid = text.to(device), None if valid is None else valid.to(device)
     references = micro.references.to(device)
     height, width = micro.latents.shape[-2:]
@@ -62,7 +63,9 @@ def conditional_loss(
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
 
     def velocity(x_t: Tensor, time: Tensor) -> Tensor:
-        out = model(as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid)
+        out = model(
+            as_tokens(x_t), time, text, layout, references_BRC=tokens, text_valid_BL=valid, text_lengths=lengths
+        )
         return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
 
     return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))

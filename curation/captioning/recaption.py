@@ -77,6 +77,11 @@ def caption_pool(
     result = Captioned()
     work = _missing(workspace, folder, use, limit, result)
     _Run(captioner, folder, {"kind": kind, "use": use}, result).all(work, concurrency, progress)
+    if result.unanswered and not result.captioned + result.refused:
+        raise UsageError(
+            f"none of {result.unanswered} pictures got an answer from {captioner.endpoint.url}: start the server, then"
+            " run this again"
+        )
     return result
 
 

@@ -16,24 +16,30 @@ from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
 _SHORTEST_PREFIX = 4
+UNDECIDED = "not decided yet"  # outcome of rows that were ingested, but not curated
 
 
 def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str, Any]:
     """Everything about the rows named by `sample`: a sample id, its first characters, or (the end of) a source URI.
 
-    Errors: `UsageError` when there is no snapshot, nothing matches, or a prefix is ambiguous.
+    What was ingested but not curated yet is `UNDECIDED`. Errors: `UsageError` when nothing matches, or a prefix is
+    ambiguous.
     """
-    if snapshot is None:
-        raise UsageError("nothing has been curated in this workspace yet: run `flywheel run` first")
-    folder = workspace.path("snapshots", snapshot)
-    quarantine = pq.read_table(readable(folder / "quarantine.parquet")).to_pylist()
-    refused = [r for r in quarantine if _names(sample, r["source_uri"])]
-    decisions = _matching(pq.read_table(readable(folder / "decisions.parquet")), sample)
+    refused = pool.quarantined_at_ingest(workspace)
+    decided = pa.table({"sample_id": pa.array([], pa.string()), "source_uri": pa.array([], pa.string())})
+    if snapshot is not None:
+        folder = workspace.path("snapshots", snapshot)
+        refused += pq.read_table(readable(folder / "quarantine.parquet")).to_pylist()
+        decided = pq.read_table(readable(folder / "decisions.parquet"))
+    refused = [dict(r) for r in dict.fromkeys(tuple(r.items()) for r in refused if _names(sample, r["source_uri"]))]
+    decisions = _matching(decided, sample)
     if not decisions and not refused:
-        raise UsageError(f"no sample of snapshot {snapshot} matches {sample!r}: give a sample id, its start, or a path")
+        return _undecided(workspace, snapshot, sample)
     ids = sorted({d["sample_id"] for d in decisions})
     if len(ids) > 1 and not any(_names(sample, d["source_uri"]) for d in decisions):
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
+    if snapshot is None or not decisions:
+        return {"snapshot": snapshot, "rows": [], "quarantine": refused}
     stages = pq.read_table(readable(folder / "stages.parquet"))
     record = read_json(workspace.snapshot(snapshot))
     return {
@@ -41,6 +47,19 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
         "rows": [d | _metadata(workspace, d) | _details(workspace, stages, record, d) for d in decisions],
         "quarantine": refused,
     }
+
+
+def _undecided(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str, Any]:
+    """The rows of the pool that it names, which no snapshot has judged yet. Errors: `UsageError` if there are none."""
+    columns = ["sample_id", "source_uri", "source", "task", "width", "height", "caption"]
+    tables = (pq.read_table(readable(s.path), columns=columns) for s in pool.shards(workspace))
+    rows = [row for table in tables for row in _matching(table, sample)]
+    if not rows:
+        where = f"snapshot {snapshot}" if snapshot else "the pool"
+        raise UsageError(f"no sample of {where} matches {sample!r}: give a sample id, its start, or a path")
+    stopped = {"outcome": UNDECIDED, "stage_reached": None, "filter": None, "score": None, "threshold": None}
+    nothing: dict[str, Any] = {"survivor": None, "survivor_uri": None, "stages": [], "scores": {}}
+    return {"snapshot": snapshot, "rows": [r | stopped | nothing for r in rows], "quarantine": []}
 
 
 def _matching(decisions: pa.Table, sample: str) -> list[dict[str, Any]]:

@@ -35,28 +35,32 @@ class HeldOut:
     """What training must never see.
 
     ids: of held-out samples or images. prompts: of the evaluation, in normal form. looks: of evaluation pictures that
-    may be in the pool under another id. What looks like a held-out picture is held out too.
+    may be in the pool under another id. What looks like a held-out picture is held out too. captioned: nor must it see
+    rows without a caption.
     """
 
     ids: frozenset[str] = frozenset()
     prompts: frozenset[str] = frozenset()
     looks: frozenset[Look] = frozenset()
+    captioned: bool = False
 
     @property
     def pictures(self) -> bool:
         """Whether any picture is held out."""
         return bool(self.ids or self.looks)
 
-    def record(self) -> dict[str, list[Any]]:
+    def record(self) -> dict[str, Any]:
         """Plain values for JSON; `from_record` reads them."""
         looks = [[x.phash, x.thumbnail.hex()] for x in sorted(self.looks)]
-        return {"held_out": sorted(self.ids), "prompts": sorted(self.prompts)} | ({"looks": looks} if looks else {})
+        more: dict[str, Any] = ({"looks": looks} if looks else {}) | ({"captioned": True} if self.captioned else {})
+        return {"held_out": sorted(self.ids), "prompts": sorted(self.prompts)} | more
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> HeldOut:
         """What `record` wrote."""
         looks = frozenset(Look(phash, bytes.fromhex(thumbnail)) for phash, thumbnail in record.get("looks", ()))
-        return cls(frozenset(record["held_out"]), frozenset(record["prompts"]), looks)
+        captioned = record.get("captioned", False)
+        return cls(frozenset(record["held_out"]), frozenset(record["prompts"]), looks, captioned)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def open_judging(
 
     Errors: `UsageError` where a score file is missing.
     """
-    policy = sql.with_evaluation_checks(policy, held_out=held_out.pictures, prompts=bool(held_out.prompts))
+    checks = {"held_out": held_out.pictures, "prompts": bool(held_out.prompts), "captioned": held_out.captioned}
+    policy = sql.with_evaluation_checks(policy, **checks)
     columns = frozenset(f"{s.name}.{f.name}" for s in scorers.values() for f in s.fields)
     with _opened(workspace, scorers) as (connection, files):
         yield Judging(connection, workspace, scorers, files, policy, held_out, columns)

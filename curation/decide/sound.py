@@ -23,7 +23,7 @@ def sound_rows(workspace: Workspace, policy: Policy) -> pa.Table:
     Pictures that shards turn are left out. No image is read. Errors: `UsageError` where a score file is missing.
     """
     scorers, _ = configure(policy)
-    cells = verdicts(workspace, policy, scorers).cells
+    cells = verdicts(workspace, policy, scorers, HeldOut(captioned=True)).cells
     with open_judging(workspace, policy, scorers, HeldOut()) as judging:
         judging.connection.register("cells", cells)
         category = '"category.name"' if "category.name" in judging.columns else "CAST(NULL AS VARCHAR)"

@@ -15,8 +15,10 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
+from flywheel.core.schema import RIGHTS
 
 BALANCE_KEYS = ("source", "task", "stream")
+RIGHTS_KEYS = tuple(f.name for f in RIGHTS)
 _UNLIMITED = math.inf
 
 # check → (required options, optional ones), besides `streams` and `bucket`
@@ -26,6 +28,7 @@ CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "copies": (("agreement",), ()),
     "similar": (("cosine",), ()),
     "balance": (("per", "cap"), ("caps", "quotas", "tail", "most")),
+    "rights": (("of",), ("allow", "deny", "unknown")),
 }
 # option → (whole number?, least, most)
 NUMBERS: Mapping[str, tuple[bool, float, float]] = {
@@ -51,7 +54,7 @@ class Filter:
     score: str | None = None  # <scorer>.<column>
     min: float | None = None
     max: float | None = None
-    check: str | None = None  # readable | duplicates | copies | similar | balance
+    check: str | None = None  # readable | duplicates | copies | similar | balance | rights
     hamming: int = 0
     colour: int = 0
     agreement: float | None = None  # share of the sketches that must agree; duplicates: None: they are not compared
@@ -62,6 +65,10 @@ class Filter:
     quotas: tuple[tuple[str, float], ...] = ()  # share of all draws that a group gets
     tail: float | None = None  # the other groups are drawn in proportion to rows ** tail; None: to their size
     most: float | None = None  # upper bound of a row's weight relative to uniform drawing
+    of: str | None = None  # license | source_url | consent
+    allow: tuple[str, ...] = ()  # values that pass, in any letter case, * for any text; (): all that are not denied
+    deny: tuple[str, ...] = ()  # values that do not
+    unknown: str | None = None  # keep | drop: rows that state none; None: drop where `allow` lists what passes
     bucket: int | None = None  # None: every bucket of the stage
     streams: tuple[str, ...] = ()  # (): every stream
 
@@ -99,6 +106,11 @@ class Filter:
     def weighs(self) -> bool:
         """Whether it sets how often a row is drawn."""
         return self.check == "balance" and bool(self.quotas or self.tail is not None)
+
+    @property
+    def keeps_unknown(self) -> bool:
+        """Whether a rights check lets rows pass that state nothing."""
+        return self.unknown == "keep" or (self.unknown is None and not self.allow)
 
     def applies_to(self, bucket: int) -> bool:
         """Whether it acts on this bucket of its stage."""
@@ -233,4 +245,5 @@ def _with(filter_: Filter, key: str, value: float) -> Filter:
 
 def _filter_from(record: Mapping[str, Any]) -> Filter:
     groups = {k: tuple((n, v) for n, v in record.get(k, ())) for k in GROUPS}
-    return Filter(**dict(record) | groups | {"streams": tuple(record["streams"])})
+    lists = {k: tuple(record.get(k, ())) for k in ("streams", "allow", "deny")}
+    return Filter(**dict(record) | groups | lists)

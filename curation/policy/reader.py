@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from curation.policy.policy import (
     COMPARED,
     GROUPS,
     NUMBERS,
+    RIGHTS_KEYS,
     Filter,
     Policy,
     Stage,
@@ -24,7 +24,7 @@ from curation.policy.policy import (
 )
 from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
-from flywheel.core.config import read_toml
+from flywheel.core.config import Lines, merged, read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import STAGES
 
@@ -47,7 +47,31 @@ def load_policy(source: str | Path) -> Policy:
             names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
             raise UsageError(f"policy {source} is neither a file nor a built-in policy ({names})")
         path = builtin
-    return Reader(path).policy(read_toml(path))
+    return Reader(path).policy(_based(path))
+
+
+def _based(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a policy over those of the policy that it names as its base.
+
+    A filter of the base is changed key by key; new ones act behind it, before its balance.
+    """
+    table = read_toml(path)
+    if (name := table.pop("base", None)) is None:
+        return table
+    where = f"policy {path}, line {Lines(path.read_text('utf-8')).at(('base',))}"
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: base is not the name of a policy")
+    base = path.parent / name if name.endswith(".toml") else _BUILTIN / f"{name}.toml"
+    if not base.is_file() or base.resolve() in (*seen, path.resolve()):
+        names = ", ".join(sorted(p.stem for p in _BUILTIN.glob("*.toml")))
+        raise UsageError(f"{where}: base {name!r} is neither a built-in policy ({names}) nor another .toml file")
+    whole = merged(_based(base, (*seen, path.resolve())), table)
+    for stage in whole.values():
+        filters = stage.get("filters") if isinstance(stage, dict) else None
+        if isinstance(filters, dict):
+            last = {k: f for k, f in filters.items() if isinstance(f, dict) and f.get("check") == "balance"}
+            stage["filters"] = {k: f for k, f in filters.items() if k not in last} | last
+    return whole
 
 
 class Reader:
@@ -55,7 +79,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = _locate(path.read_text("utf-8"))
+        self._lines = Lines(path.read_text("utf-8"))
 
     def policy(self, table: dict[str, Any]) -> Policy:
         scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})
@@ -120,7 +144,8 @@ class Reader:
         else:
             self._check_options(at, table, streams, enters)
         groups = {k: tuple(table[k].items()) for k in GROUPS if k in table}
-        filter_ = Filter(name, **(table | groups | {"streams": tuple(streams)}))
+        lists = {k: tuple(table[k]) for k in ("allow", "deny") if k in table}
+        filter_ = Filter(name, **(table | groups | lists | {"streams": tuple(streams)}))
         if fault := range_fault(filter_):
             raise self._fault((*at, "min"), fault)
         return filter_
@@ -134,10 +159,19 @@ class Reader:
         for key in (k for k in (*needed, *optional) if k in needed or k in table):
             if key == "per":
                 self._require_group(at, table.get(key))
+            elif key in ("of", "unknown"):
+                choices = RIGHTS_KEYS if key == "of" else ("keep", "drop")
+                if table.get(key) not in choices:
+                    raise self._fault((*at, key), f"{key} is not one of {', '.join(choices)}")
+            elif key in ("allow", "deny"):
+                if not _is_list(table[key], str) or not table[key] or not all(v.strip() for v in table[key]):
+                    raise self._fault((*at, key), f'{key} is not a list of texts, such as ["CC0-1.0", "CC-BY-*"]')
             elif key in GROUPS:
                 self._require_groups((*at, key), table[key], *GROUPS[key])
             elif fault := number_fault(key, table.get(key), *NUMBERS[key]):
                 raise self._fault((*at, key), fault)
+        if check == "rights" and not {"allow", "deny", "unknown"} & table.keys():
+            raise self._fault(at, "a rights check needs allow, deny or unknown: it would drop nothing")
         if sum(table.get("quotas", {}).values()) > 1:
             raise self._fault((*at, "quotas"), "quotas are shares of all draws: their sum is over 1")
         if check == "readable" or check in COMPARED:
@@ -185,7 +219,7 @@ class Reader:
                 raise self._fault((*at, key), f"unknown key {key!r}: {choices}")
 
     def _fault(self, at: tuple[str, ...], message: str) -> UsageError:
-        line = next((self._lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self._lines), None)
+        line = self._lines.at(at)
         where = f"{self._path}, line {line}" if line else str(self._path)
         return UsageError(f"policy {where}: {message}")
 
@@ -209,20 +243,3 @@ def _is_number(kind: Any) -> bool:
 
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
-
-
-def _locate(text: str) -> dict[tuple[str, ...], int]:
-    """Line number of every table header and every key below it, by dotted path; the TOML parser keeps no positions."""
-    table: tuple[str, ...] = ()
-    lines: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
-            table = _path(header[1])
-            lines.setdefault(table, number)
-        elif key := re.match(r"""\s*([\w."'-]+)\s*=""", line):
-            lines.setdefault((*table, *_path(key[1])), number)
-    return lines
-
-
-def _path(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

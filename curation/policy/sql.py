@@ -5,6 +5,7 @@ The column `"S4@1024"` is NULL where the row does not enter, 0 where it passes, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from flywheel.core.workspace import Workspace
 
-HELD_OUT, DECONTAMINATION, NO_STAGE = "held_out", "decontamination", "no_stage"
+HELD_OUT, DECONTAMINATION, CAPTIONED, NO_STAGE = "held_out", "decontamination", "captioned", "no_stage"
+_TOKENS = "text.token_length"  # null for a row without a caption
 
 
 class Details(NamedTuple):
@@ -47,9 +49,13 @@ def survivor_column(stage: Stage, filter_: Filter) -> str:
     return f"{stage.name}.{filter_.name}"
 
 
-def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool) -> Policy:
-    """The policy with the checks that keep held-out data out of training, placed first wherever a stream enters."""
-    checks = [n for n, wanted in ((HELD_OUT, held_out), (DECONTAMINATION, prompts)) if wanted]
+def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool, captioned: bool = False) -> Policy:
+    """The policy with the checks that keep held-out data out of training, placed first wherever a stream enters.
+
+    captioned: and rows without a caption.
+    """
+    wanted_by = ((HELD_OUT, held_out), (DECONTAMINATION, prompts), (CAPTIONED, captioned))
+    checks = [name for name, wanted in wanted_by if wanted]
     stages = []
     for stage in policy.stages:
         added = tuple(Filter(n, check=n, streams=stage.enters) for n in checks) if stage.enters else ()
@@ -69,7 +75,9 @@ def needed(policy: Policy, configured: Collection[str]) -> list[str]:
     filters = [f for s in policy.stages for f in s.filters]
     scores = [f.score for f in filters if f.score and f.score in configured]
     keys = [f.per for f in filters if f.per and f.per != "stream" and acts(f, configured)]
-    return list(dict.fromkeys([*scores, *keys]))
+    rights = [f.of for f in filters if f.of]
+    captions = [_TOKENS] if any(f.check == CAPTIONED for f in filters) else []
+    return list(dict.fromkeys([*scores, *keys, *rights, *captions]))
 
 
 def verdicts(policy: Policy, configured: Collection[str], rows: str = "scored") -> str:
@@ -165,11 +173,30 @@ def _violates(stage: Stage, filter_: Filter) -> str:
         return f'"{survivor_column(stage, filter_)}.survivor" IS NOT NULL'
     if filter_.check in (HELD_OUT, DECONTAMINATION):
         return f'"{filter_.check}"'
+    if filter_.check == CAPTIONED:
+        return f'"{_TOKENS}" IS NULL'
+    if filter_.check == "rights":
+        return _refused(filter_)
     if filter_.check:
         return "false"  # unreadable rows are already quarantined; balance runs after the other filters
     bounds = [(filter_.min, "<"), (filter_.max, ">")]
     tests = [f"coalesce({value(filter_)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
     return f"({' OR '.join(tests)})"
+
+
+def _refused(filter_: Filter) -> str:
+    """Condition of a rights check: the row states something that may not pass, or nothing where that may not."""
+    stated = f'lower(trim("{filter_.of}"))'
+
+    def is_one_of(values: Collection[str]) -> str:
+        escaped = (re.sub(r"([\\\\%_])", r"\\\1", v.strip().lower()).replace("*", "%") for v in values)
+        tests = [f"{stated} LIKE {quoted(v)} ESCAPE '\\'" for v in escaped]
+        return f"({' OR '.join(tests)})"
+
+    tests = [f"NOT {is_one_of(filter_.allow)}"] if filter_.allow else []
+    tests += [is_one_of(filter_.deny)] if filter_.deny else []
+    unknown = str(not filter_.keeps_unknown).lower()
+    return f"""CASE WHEN "{filter_.of}" IS NULL THEN {unknown} ELSE {" OR ".join(tests) or "false"} END"""
 
 
 def value(filter_: Filter) -> str:

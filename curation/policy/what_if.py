@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from curation.decide.judge import APPLIED, Verdicts, verdicts
 from curation.decide.judging import HeldOut, sample_ids
 from curation.policy import sql
-from curation.policy.policy import CHECKS, Filter, Policy
+from curation.policy.policy import CHECKS, GROUPS, Filter, Policy
 from curation.policy.reader import load_policy
 from curation.run import configure
 from flywheel.core.errors import UsageError
@@ -131,7 +131,8 @@ def lines(policy: Policy) -> list[dict[str, Any]]:
 def _options(filter_: Filter) -> str:
     needed, optional = CHECKS.get(filter_.check or "", ((), ()))
     options = {k: v for k in (*needed, *optional) if (v := getattr(filter_, k)) not in (None, ())}
-    return ", ".join(f"{k} {dict(v) if isinstance(v, tuple) else v}" for k, v in options.items())
+    groups = {k: dict(v) if k in GROUPS else " ".join(v) for k, v in options.items() if isinstance(v, tuple)}
+    return ", ".join(f"{k} {v}" for k, v in (options | groups).items())
 
 
 def _settings(policy: Policy) -> dict[str, Any]:

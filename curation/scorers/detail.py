@@ -33,7 +33,7 @@ class Detail:
         column("bandwidth", pa.float64(), "share of the frequency band that holds 95 % of the edge energy, 0 to 1; "
                                           "enlarging s times leaves at most about 1.3 / s; null without any edge"),
         column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
-        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the eight, of the "
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, of the "
                                            "less blocky axis; 1: no grid"),
     )  # fmt: skip
 

@@ -1,7 +1,4 @@
-"""Read the text in a picture with PaddleOCR (PP-OCRv6 small, onnxruntime) and compare it with the caption's quotes.
-
-`quoted_text` and `text_similarity` are functions that verifiers and rewards use too.
-"""
+"""Read the text in a picture with PaddleOCR (PP-OCRv6 small, onnxruntime) and compare it with the caption's quotes."""
 
 from __future__ import annotations
 
@@ -18,9 +15,7 @@ from PIL import Image
 
 from curation.scorers.language import language, main_script, present, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
-from curation.scorers.quotes import comparable as comparable
-from curation.scorers.quotes import quoted_text as quoted_text
-from curation.scorers.quotes import text_similarity as text_similarity
+from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from flywheel.core.errors import UsageError
 from flywheel.core.image import turned
 from flywheel.core.schema import column

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +19,15 @@ from curation.scorers.scoring import score_path
 from curation.sources import pool
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
-from flywheel.core.schema import POOL, column
+from flywheel.core.schema import POOL, RIGHTS, column
 from flywheel.core.scorer import Scorer, full_version
-from flywheel.core.storage import read_parquet
+from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
-_FORMAT = 2  # increase it when equal scores would give another table
+if TYPE_CHECKING:
+    import duckdb
+
+_FORMAT = 3  # increase it when equal scores would give another table
 _SHARDS = 256  # shards in memory together
 _ROW_GROUP = 122_880  # rows: DuckDB reads row groups in parallel
 
@@ -68,6 +71,7 @@ def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
             column("shard", pa.string(), "key of the pool shard"),
             column("row", pa.int32(), "row number inside the pool shard"),
             *(POOL.field(name) for name in _METADATA),
+            *RIGHTS,
             column("draw", pa.uint64(), "first 64 bits of the sample id: an order that no one chose"),
             column("reason", pa.string(), "why the row cannot be judged; null when it can"),
             *(f.with_name(f"{s.name}.{f.name}") for s in scorers.values() for f in s.fields if _decides(s, f)),
@@ -107,9 +111,14 @@ def _regrouped(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _decides(scorer: Scorer, field: pa.Field) -> bool:
     """Whether a decision can use the column; long text, boxes and embeddings stay in the score files."""
+    return names_scores(field) or f"{scorer.name}.{field.name}" in _TEXTS
+
+
+def names_scores(field: pa.Field) -> bool:
+    """Whether the column is a number or a word, which a policy and a query can name."""
     kind = field.type
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return number or pa.types.is_string(kind) or f"{scorer.name}.{field.name}" in _TEXTS
+    return number or pa.types.is_string(kind)
 
 
 def _is_word(field: pa.Field) -> bool:
@@ -127,14 +136,27 @@ def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping
     with sql.connect(workspace) as con:
         for start in range(0, len(shards), _SHARDS):
             part = shards[start : start + _SHARDS]
-            yield con.sql(_query(workspace, part, scorers)).to_arrow_table()
+            yield con.sql(_query(workspace, part, scorers, _rights(con, part))).to_arrow_table()
 
 
-def _query(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> str:
+def _rights(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> dict[str, str]:
+    """{column: its SQL} of what the rows state about rights; shards of older versions have no such columns."""
+    everywhere = all(f.name in pq.read_schema(readable(s.path)).names for s in (shards[0], shards[-1]) for f in RIGHTS)
+    there = {f.name for f in RIGHTS}
+    if not everywhere:
+        described = con.execute(f"DESCRIBE FROM {_read((s.path for s in shards), union_by_name='true')}").fetchall()
+        there &= {name for name, *_ in described}
+    return {f.name: f'"{f.name}"' if f.name in there else "CAST(NULL AS VARCHAR)" for f in RIGHTS}
+
+
+def _query(
+    workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer], rights: Mapping[str, str]
+) -> str:
     """SQL for the rows of some shards in pool order, joined by number: the shard's place in the list, and the row."""
     keys = ", ".join(sql.quoted(s.key) for s in shards)
-    metadata = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join(_METADATA)} FROM"
-    query = f"FROM ({metadata} {_read(s.path for s in shards)}) AS pool"
+    stated = [f'{expression} AS "{name}"' for name, expression in rights.items()]
+    metadata = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join([*_METADATA, *stated])} FROM"
+    query = f"FROM ({metadata} {_read((s.path for s in shards), union_by_name='true')}) AS pool"
     columns, errors = [], []
     for name, scorer in scorers.items():
         paths = _read(score_path(workspace, scorer, s) for s in shards)
@@ -145,10 +167,10 @@ def _query(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[
         columns += [f'"{name}.{f.name}"' for f in fields]
         errors.append(f'"{name}.error"')
     reason = f"coalesce({', '.join(errors)})" if errors else "NULL"
-    chosen = ", ".join([*_METADATA, f"CAST({reason} AS VARCHAR) AS reason", *columns])
+    chosen = ", ".join([*_METADATA, *rights, f"CAST({reason} AS VARCHAR) AS reason", *columns])
     shard = f"([{keys}])[CAST(shard_number AS BIGINT) + 1]"
     return f"SELECT {shard} AS shard, row, {chosen} {query} ORDER BY shard_number, row"
 
 
-def _read(paths: Iterable[Any]) -> str:
-    return read_parquet(map(str, paths), file_row_number="true")
+def _read(paths: Iterable[Any], **options: str) -> str:
+    return read_parquet(map(str, paths), file_row_number="true", **options)

@@ -26,7 +26,7 @@ class Text:
 
     name = "text"
     fields = (
-        column("token_length", pa.int32(), "tokens of the caption"),
+        column("token_length", pa.int32(), "tokens of the caption; null for a picture without one"),
         column("normalized", pa.large_string(), "caption in the form in which equal prompts are equal"),
     )
 
@@ -34,13 +34,15 @@ class Text:
         if tokenizer and not Path(tokenizer).is_file():
             raise UsageError(f"tokenizer {tokenizer} does not exist: pass the path of a tokenizer.json")
         self.tokenizer = tokenizer
-        self.version = f"1-{file_digest(Path(tokenizer))[:12]}" if tokenizer else "1"
+        self.version = f"2-{file_digest(Path(tokenizer))[:12]}" if tokenizer else "2"
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item."""
         return per_item(items, self._one)
 
     def _one(self, item: Item) -> dict[str, Any]:
+        if not item.caption.strip() and item.task == "t2i":  # an edit without an instruction is none
+            return {"token_length": None, "normalized": ""}
         count = len(_tokenizer(self.tokenizer).encode(item.caption).ids) if self.tokenizer else words(item.caption)
         return {"token_length": count, "normalized": normalise(item.caption)}
 

@@ -26,7 +26,7 @@ from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import file_digest, replacing
 from flywheel.core.image import BadImage, decode, fitted, open_image, turned, upright_size
 from flywheel.core.records import Manifest, ShardFile
-from flywheel.core.schema import ROW_GROUP, SHARD
+from flywheel.core.schema import RIGHTS, ROW_GROUP, SHARD
 from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
 
@@ -35,7 +35,7 @@ _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
 _COLUMNS = (
-    *ROW, "image", "reference_ids", "stream", "width", "height", "mask",
+    *ROW, "image", "reference_ids", "stream", "width", "height", "mask", *(f.name for f in RIGHTS),
 )  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
@@ -258,7 +258,8 @@ def _shard_rows(
 ) -> Iterator[dict[str, Any]]:
     """Training rows; rows that fail are left out and added to `faults`."""
     for shard, numbers in content:
-        columns = [c for c in _COLUMNS if c in pq.read_schema(readable(shard.path)).names]  # older pools have no mask
+        there = pq.read_schema(readable(shard.path)).names  # older pools have no mask or rights
+        columns = [c for c in _COLUMNS if c in there]
         rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
         more = _further_captions({n: equals[shard.key, n] for n in numbers if (shard.key, n) in equals})
@@ -305,6 +306,7 @@ def _shard_row(
         "source_width": sides[0],
         "source_height": sides[1],
         "weight": weight,
+        **{f.name: row.get(f.name) for f in RIGHTS},
     }
 
 

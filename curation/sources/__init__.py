@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from curation.sources.rights import Rights
 from flywheel.core.errors import UsageError
 
 MAX_BYTES = 256 * 1024 * 1024  # per input: a larger file is not a single picture
@@ -29,6 +30,7 @@ class Input:
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text), primary first
     references: tuple[str, ...] = ()  # URIs inside the same source
     mask: str = ""  # URI inside the same source of a picture that is not an input itself
+    rights: Rights = Rights()
     fault: str | None = None  # quarantine reason, if it was already unusable when listed
 
     @property

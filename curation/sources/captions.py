@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.sources.rights import Rights, rights_of
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import CAPTION_KINDS
 
@@ -17,12 +18,13 @@ STREAMS = ("t2i", "ti2i", "synthetic")
 
 @dataclass(frozen=True)
 class Annotation:
-    """A user's annotation of one image: texts with their kind (the first is primary), references, stream."""
+    """A user's annotation of one image: texts with their kind (the first is primary), references, stream, rights."""
 
     captions: tuple[tuple[str, str], ...] = ()  # (kind, text)
     references: tuple[str, ...] = ()  # names as the user wrote them; any reference makes the row an edit pair (ti2i)
     stream: str = "t2i"
     mask: str = ""  # name of a picture that is white where the edit may have changed the target
+    rights: Rights = Rights()
 
     @property
     def task(self) -> str:
@@ -31,7 +33,9 @@ class Annotation:
 
 
 def annotation(row: Any) -> Annotation:
-    """Read `{"caption": str}` or `{"captions": [{"kind", "text"}]}`, with optional `references`, `mask` and `stream`.
+    """Read `{"caption": str}` or `{"captions": [{"kind", "text"}]}`, with optional `references`, `mask`, `stream`.
+
+    Keys that state rights are those of `curation.sources.rights`.
 
     Errors: `ValueError` that names the key.
     """
@@ -48,7 +52,8 @@ def annotation(row: Any) -> Annotation:
     mask = row.get("mask") or ""
     if not isinstance(mask, str) or (mask and not references):
         raise ValueError('"mask" is not a file name, or there are no "references"')
-    return Annotation(_texts(row, "instruction" if references else "general"), tuple(references), stream, mask)
+    texts = _texts(row, "instruction" if references else "general")
+    return Annotation(texts, tuple(references), stream, mask, rights_of(row))
 
 
 def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, OddLine, read_captions
+from curation.sources.rights import merged
 from flywheel.core.errors import UsageError
 
 CAPTIONS = "captions.jsonl"
@@ -113,9 +114,12 @@ def _rows(file: Input, notes: list[Annotation]) -> list[Input]:
     rows = []
     if plain or not pairs:
         texts = tuple(dict.fromkeys(t for n in plain for t in n.captions))
-        rows.append(replace(file, captions=texts, stream=plain[0].stream if plain else "t2i"))
+        rights, stream = merged(n.rights for n in plain), plain[0].stream if plain else "t2i"
+        rows.append(replace(file, captions=texts, stream=stream, rights=rights))
     rows += [
-        replace(file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references, mask=n.mask)
+        replace(
+            file, task="ti2i", stream="ti2i", captions=n.captions, references=n.references, mask=n.mask, rights=n.rights
+        )
         for n in pairs
     ]
     return rows

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
 from curation.sources.corrections import Texts, corrections, take_up
+from curation.sources.rights import Rights
+from flywheel.core.erased import REASON, erased_images
 from flywheel.core.files import digest, file_digest, write_json, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE
@@ -44,6 +46,7 @@ _PLAN = pa.schema(
         ("captions", _TEXTS),
         ("references", pa.list_(pa.string())),
         ("mask", pa.string()),
+        ("rights", pa.list_(pa.string())),  # as the fields of `Rights`
         ("fault", pa.string()),
         ("chunk", pa.int32()),
     ]
@@ -84,7 +87,7 @@ def ingest(
     inputs = opened.inputs()
     unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
     written = [_fill(workspace, b, opened, progress) for b in unfinished]
-    known = _known_inputs(workspace)
+    known = known_inputs(workspace)
     taken_up = take_up(workspace, corrections(workspace, ((i, known[i.key]) for i in inputs if i.key in known)))
     finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
     fresh = [i for i in inputs if i.key not in known]
@@ -134,6 +137,7 @@ def _read_plan(batch: Path) -> list[tuple[int, Input]]:
                 | {
                     "captions": tuple((c["kind"], c["text"]) for c in row["captions"]),
                     "references": tuple(row["references"]),
+                    "rights": Rights(*row.get("rights") or ()),
                 }
             ),
         )
@@ -152,8 +156,8 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
     return not (batch / "manifest.json").exists() and _header(batch)["path"] == str(source.path)
 
 
-def _known_inputs(workspace: Workspace) -> dict[tuple[str, int, int, str], Texts]:
-    """Key of every known input → its captions when it was planned."""
+def known_inputs(workspace: Workspace) -> dict[tuple[str, int, int, str], Texts]:
+    """Key of every input of a finished batch → its captions when it was planned."""
     return {item.key: item.captions for batch in workspace.batches() for _, item in _read_plan(batch)}
 
 
@@ -166,7 +170,7 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
         chunks.setdefault(number, []).append(item)
     todo = {n: items for n, items in chunks.items() if not _shard(batch, n).exists()}
     total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
-    reader = _Reader(source, [i for items in chunks.values() for i in items])
+    reader = _Reader(source, [i for items in chunks.values() for i in items], erased_images(workspace))
     rows = reader.rows([i for items in todo.values() for i in items], label)
     known = _pool_rows(workspace, {i.uri for items in chunks.values() for i in items})
     again: dict[str, str] = {}  # URI → sample id of known rows
@@ -247,8 +251,8 @@ def _pool_rows(workspace: Workspace, uris: set[str]) -> _Known:
 class _Reader:
     """Turns inputs of one source into pool rows, one at a time."""
 
-    def __init__(self, source: Source, inputs: Sequence[Input]) -> None:
-        self._source = source
+    def __init__(self, source: Source, inputs: Sequence[Input], erased: frozenset[str] = frozenset()) -> None:
+        self._source, self._erased = source, erased
         self._listed = {i.uri: i for i in inputs}
         self._reference_id = lru_cache(maxsize=100_000)(self._hash_reference)
 
@@ -263,8 +267,10 @@ class _Reader:
                 yield item, BadInput(str(error))
 
     def _row(self, item: Input, data: bytes, label: str) -> dict[str, Any]:
-        width, height = upright_size(open_image(data))
         image_id = hashlib.sha256(data).hexdigest()
+        if image_id in self._erased:
+            raise BadInput(REASON)
+        width, height = upright_size(open_image(data))
         references = [self._reference_id(uri) for uri in item.references]
         return {
             "sample_id": pair_id(image_id, references, item.caption) if references else image_id,
@@ -280,6 +286,7 @@ class _Reader:
             "image_id": image_id,
             "stream": item.stream,
             "mask": self._mask(item, (width, height)) if item.mask else None,
+            **item.rights._asdict(),
         }
 
     def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
@@ -307,7 +314,10 @@ class _Reader:
             open_image(content)
         except (BadInput, BadImage) as error:
             raise BadInput(f"reference {uri} is unusable: {error}") from error
-        return hashlib.sha256(content).hexdigest()
+        image_id = hashlib.sha256(content).hexdigest()
+        if image_id in self._erased:
+            raise BadInput(f"reference {uri} is {REASON}")
+        return image_id
 
 
 def pair_id(target: str, references: Sequence[str], instruction: str) -> str:

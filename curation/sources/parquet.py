@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation
+from curation.sources.rights import columns_of
 from flywheel.core.errors import UsageError
 
 _IMAGE_NAMES = (
@@ -45,7 +46,7 @@ class _Columns:
     mask: str | None
     caption: str | None
     instruction: str | None
-    more: tuple[str, ...]  # captions, stream: as in a captions JSONL
+    more: tuple[str, ...]  # captions, stream and rights: as in a captions JSONL
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,13 @@ class Parquet:
         else:
             mask = f"{first.uri}/mask" if note.references and self._columns.mask else ""
             yield replace(
-                first, task=note.task, stream=note.stream, captions=note.captions, references=note.references, mask=mask
+                first,
+                task=note.task,
+                stream=note.stream,
+                captions=note.captions,
+                references=note.references,
+                mask=mask,
+                rights=note.rights,
             )
         yield from references
 
@@ -171,7 +178,8 @@ class Parquet:
                 f" it has {', '.join(schema.names)}"
             )
         texts = {f.name for f in schema if _is_text(f.type)}
-        more = tuple(n for n in ("captions", "stream") if n in schema.names)
+        rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
+        more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
         return _Columns(image, references, mask, _first(_CAPTION_NAMES, texts), _first(_INSTRUCTION_NAMES, texts), more)
 
 
@@ -228,6 +236,11 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in _CAPTION_NAMES)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_word(kind: pa.DataType) -> bool:
+    """Text or yes and no, one per row."""
+    return pa.types.is_boolean(kind) or (_is_text(kind) and not _is_list(kind) and not pa.types.is_struct(kind))
 
 
 def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from curation.captioning import written
+from flywheel.core import lens
 from flywheel.core.files import read_json
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
@@ -59,3 +60,18 @@ def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
     import pyarrow.parquet as pq
 
     return [row for b in workspace.batches() for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]
+
+
+def uncaptioned(workspace: Workspace) -> int:
+    """Number of pictures that have no caption of their own, and none that a model wrote for them."""
+    listed = shards(workspace)
+    if not listed:
+        return 0
+    written_for = [str(p) for s in listed for p in s.captions if p.parent.parent.name != "add"]
+    source = read_parquet([str(s.path) for s in listed], union_by_name="true")
+    sql = f"SELECT count(*) FROM {source} WHERE task = 't2i' AND trim(caption) = ''"
+    if written_for:
+        sql += f" AND sample_id NOT IN (SELECT sample_id FROM {read_parquet(written_for)} WHERE error IS NULL)"
+    with lens.connect(workspace) as con:
+        ((count,),) = con.execute(sql).fetchall()
+    return count

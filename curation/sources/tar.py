@@ -168,7 +168,13 @@ class Tar:
         uris = tuple(images[n].uri for n in names)
         references, mask = uris[: len(note.references)], uris[-1] if note.mask else ""
         return replace(
-            image, task=note.task, stream=note.stream, captions=note.captions, references=references, mask=mask
+            image,
+            task=note.task,
+            stream=note.stream,
+            captions=note.captions,
+            references=references,
+            mask=mask,
+            rights=note.rights,
         )
 
     def _uri(self, name: str) -> str:

@@ -132,7 +132,7 @@ def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
 
 
 def _text(check: Check, columns: Columns) -> Judgement | None:
-    from curation.scorers.ocr import comparable, text_similarity
+    from curation.scorers.quotes import comparable, text_similarity
 
     if not comparable(check["text"]):
         return None

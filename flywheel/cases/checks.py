@@ -47,7 +47,7 @@ def checks_for(
 
 def quoted(subject: Subject) -> Iterable[Check]:
     """The text that the prompt quotes can be read in the picture."""
-    from curation.scorers.ocr import quoted_text
+    from curation.scorers.quotes import quoted_text
 
     text = quoted_text(subject.prompt) if subject.capability in TEXT else None
     return [{"verifier": "text", "text": text}] if text else []

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+
 from flywheel.cases import fold
 from flywheel.catalog import views
 from flywheel.core import lens
 from flywheel.core.errors import UsageError
+from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import read_json, replacing
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
+from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import parquet_list, pattern, quoted
+from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -107,8 +111,7 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise UsageError("give exactly one SELECT statement: queries only read")
-        names = [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
-        con = connect(workspace, names, sealed=seconds is not None)
+        con = connect(workspace, names_in(sql), sealed=seconds is not None)
         if seconds is not None:
             timer = threading.Timer(seconds, con.interrupt)
             timer.start()
@@ -127,6 +130,21 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
             con.close()
 
 
+def names_in(sql: str) -> list[str]:
+    """Views that a query may read."""
+    return [n for n in views.ALL if re.search(rf"\b{n}\b", sql, re.IGNORECASE)]
+
+
+def pictures(workspace: Workspace, sample_ids: Iterable[str]) -> dict[str, bytes]:
+    """{sample_id: encoded picture} of those that are in the pool."""
+    files, wanted = _files(workspace, "samples"), sorted(set(sample_ids))
+    if not files or not wanted:
+        return {}
+    with closing(lens.connect(workspace)) as con:
+        select = f"SELECT sample_id, image FROM {read_parquet(files)} WHERE sample_id IN (SELECT unnest(?))"
+        return dict(con.execute(select, [wanted]).fetchall())
+
+
 def documentation() -> list[dict[str, str]]:
     """One row per view: its name, meaning and columns."""
     return [
@@ -143,6 +161,7 @@ def export(workspace: Workspace, path: Path) -> Path:
     >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
     True
     """
+    remember(workspace, TABLES, path, {})
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
     with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
@@ -188,11 +207,32 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return [str(p) for p in sorted(workspace.path("captions").glob("*/*/[!.]*.parquet"))]
     if name == "generated":
         return [str(p) for folder in workspace.remedies() if (p := folder / "generated.parquet").exists()]
+    if name == "all_decisions":
+        return [str(p) for r in workspace.snapshots() if (p := workspace.snapshot(r.stem, "decisions")).exists()]
+    if name == "scores":
+        return _newest_tables(workspace)
     current = latest_snapshot(workspace)
+    if name == "shard_rows":
+        if current is None or not (manifest := workspace.shard_manifest(current)).exists():
+            return []
+        return [str(manifest.parent / f.path) for f in Manifest.read(manifest).files]
+    known: list[str] = []
+    if name == "quarantine":  # of batches that no snapshot has judged yet, too
+        judged = set(read_json(workspace.snapshot(current)).get("batches", ())) if current else set()
+        batches = workspace.batches()
+        known = [str(b / "quarantine.parquet") for b in batches if b.name not in judged and (judged or not current)]
     if current is None:
-        return []
+        return known
     path = workspace.snapshot(current, name)
-    return [str(path)] if path.exists() else []
+    return [str(path), *known] if path.exists() else known
+
+
+def _newest_tables(workspace: Workspace) -> list[str]:
+    """The score table of each batch that was written last; tables of other policies and versions may lie beside it."""
+    newest: dict[str, Path] = {}
+    for path in sorted(workspace.path("tables").glob("*@*.parquet"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        newest[path.name.partition("@")[0]] = path
+    return [str(newest[batch.name]) for batch in workspace.batches() if batch.name in newest]
 
 
 def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
@@ -204,4 +244,30 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
     if name in LEDGERS:
         return lens.ledger(workspace, name)
     files = _files(workspace, name)
+    if name == "all_decisions":
+        return _decisions(files), files
+    if name == "scores" and files:
+        return _scores(schema, files), files
     return lens.select(schema, files), files
+
+
+def _decisions(files: Sequence[str]) -> str:
+    """The decisions of all snapshots, each with the id of its own."""
+    schema = views.BULK["all_decisions"][1]
+    if not files:
+        return lens.select(schema, files)
+    columns = ", ".join(f'"{f.name}"' for f in schema if f.name != "snapshot")
+    source = read_parquet(files, filename="true", union_by_name="true")
+    return f"SELECT parse_path(filename)[-2] AS snapshot, {columns} FROM {source}"
+
+
+def _scores(schema: pa.Schema, files: Sequence[str]) -> str:
+    """The columns that the files have, with null for the others; those of plug-in scorers follow the built-in ones."""
+    there = dict.fromkeys(name for file in files for name in pq.read_schema(readable(file)).names)
+    known = [f'"{f.name}"' if f.name in there else f'NULL::{lens.duck(f.type)} AS "{f.name}"' for f in schema]
+    more = [
+        f'"{n}"'
+        for n in there
+        if n not in schema.names and "." in n and n not in ("text.normalized", "pixels.thumbnail")
+    ]
+    return f"SELECT {', '.join([*known, *more])} FROM {read_parquet(files, union_by_name='true')}"

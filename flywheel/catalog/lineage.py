@@ -204,6 +204,13 @@ def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
     return shards
 
 
+def checkpoints_of(workspace: Workspace, ids: set[str]) -> list[str]:
+    """Workspace paths of the checkpoints of rounds that were trained on one of the samples, oldest first."""
+    shards = _shards(workspace, ids)
+    trained = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if _trained_on(workspace, r, shards)]
+    return list(dict.fromkeys(trained))
+
+
 def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[dict[str, Any]]) -> bool:
     """True if the round's recipe read one of the files."""
     from training.recipes import from_dict

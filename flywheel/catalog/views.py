@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from flywheel.core.schema import CAPTIONS, LEDGERS, POOL, QUARANTINE, column
+from flywheel.core.schema import CAPTIONS, LEDGERS, POOL, QUARANTINE, RIGHTS, SHARD, column
 
 
 def _of(schema: pa.Schema, *names: str) -> list[pa.Field]:
     return [schema.field(name) for name in names]
+
+
+def _scores() -> list[pa.Field]:
+    """A column `<scorer>.<column>` for each score of a built-in scorer that a policy can name."""
+    from curation.scorers import SCORERS, scorer_class
+    from curation.scorers.table import names_scores
+
+    return [
+        column(f"{name}.{field.name}", field.type, field.metadata[b"doc"].decode())
+        for name in sorted(SCORERS)
+        for field in scorer_class(name).fields
+        if names_scores(field)
+    ]
 
 
 # Views of bulk tables; views about a snapshot show the latest one.
@@ -31,6 +44,28 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
                 column("survivor_uri", pa.string(), "where that sample came from"),
             ]
         ),
+    ),
+    "all_decisions": (
+        "what every snapshot decided for each of its input rows",
+        pa.schema(
+            [
+                column("snapshot", pa.string(), "the snapshot"),
+                *_of(POOL, "sample_id", "source_uri"),
+                column("stage_reached", pa.string(), "last stage that the row passed or stopped in"),
+                column("outcome", pa.string(), "admitted | dropped"),
+                column("filter", pa.string(), "stage and filter that dropped it; null when admitted"),
+                column("score", pa.float64(), "its score there"),
+                column("threshold", pa.float64(), "the bound that the score missed"),
+            ]
+        ),
+    ),
+    "scores": (
+        "every score of each row of the pool, by its newest scorers; columns of scorers that never ran are null",
+        pa.schema([*_of(POOL, "sample_id", "source_uri", "source", "task", "stream"), *RIGHTS, *_scores()]),
+    ),
+    "shard_rows": (
+        "one row per row of the training shards of the latest snapshot, without its pictures",
+        pa.schema([f for f in SHARD if f.name not in ("image", "references", "mask", "captions")]),
     ),
     "quarantine": ("input rows that could not be read or scored", QUARANTINE),
     "funnel": (
@@ -76,6 +111,8 @@ LEDGER_MEANINGS = {
     "promotions": "promotions, rejections and roll-backs by a person",
     "reviews": "what happened to each item of the review queue",
     "runs": "which process ran the workspace, and when",
+    "exports": "where shards and tables were exported to",
+    "erasures": "pictures that were erased: who asked, why, and which checkpoints had seen them",
     "costs": "cost of each finished step",
 }
 

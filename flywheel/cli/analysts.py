@@ -138,21 +138,6 @@ def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     out(json.dumps({"report": str(path)}) if as_json else str(path))
 
 
-@app.command(epilog="Example: flywheel export -w w --output analysts.duckdb")
-def export(
-    workspace: WorkspaceOption,
-    output: Annotated[Path, typer.Option(help="DuckDB file to write. It must not exist yet.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Export all views as tables of one DuckDB file."""
-    from flywheel.catalog.database import export as export_tables
-
-    if output.exists():
-        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
-    path = export_tables(Workspace(workspace, create=False), output.resolve())
-    out(json.dumps({"export": str(path)}) if as_json else str(path))
-
-
 @app.command(epilog="Examples: flywheel dashboard -w w; flywheel dashboard -w w --host 0.0.0.0 --tokens tokens.toml")
 def dashboard(
     workspace: WorkspaceOption,

@@ -32,9 +32,41 @@ def effects(round_: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def shown(summary: Mapping[str, Any]) -> list[str]:
+    """What the last round with a remedy showed, in plain words; nothing if no round had one."""
+    rounds = {r["round"]: r for r in summary["rounds"]}
+    remedied = [r for r in rounds.values() if r["targets"] and r["control_failure_rate"] and r["round"] - 1 in rounds]
+    if not remedied:
+        return []
+    last = remedied[-1]
+    before, after, control = (
+        rounds[last["round"] - 1]["failure_rate"],
+        last["failure_rate"],
+        last["control_failure_rate"],
+    )
+    most = max(last["targets"], key=lambda c: control.get(c, 0.0) - after.get(c, 0.0))
+    return [
+        f"The failures of round {last['round'] - 1} asked for data in {', '.join(last['targets'])}; "
+        f"round {last['round']} trained on samples made for them.",
+        f"Failing pictures of {most}: {_share(before.get(most))} before, {_share(after.get(most))} after. "
+        f"Trained as long without that data: {_share(control.get(most))}.",
+        f"The gate decided {last['verdict']}: {last['reason']}.",
+    ]
+
+
+def next_commands(workspace: str) -> list[tuple[str, str]]:
+    """(command, what it shows) to go on with."""
+    return [
+        (f"flywheel dashboard -w {workspace}", "pictures, cases and rounds in the browser"),
+        (f"flywheel cases -w {workspace} --status routed", "what still fails, and why"),
+        ("flywheel run --source photos/ --captions captions.jsonl -w mine", "the same on your images"),
+    ]
+
+
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print a table per round, the counts, and the paths of the results."""
+    """Print a table per round, the counts, the paths of the results, what was shown and how to go on."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -66,6 +98,11 @@ def print_summary(summary: dict[str, Any]) -> None:
         )
     gib = summary["peak_rss_bytes"] / 2**30
     console.print(f"{'took':>11}  {summary['seconds']:.0f} s, peak memory {gib:.1f} GiB", highlight=False)
+    for line in shown(summary):
+        console.print(f"[bold]{escape(line)}[/]", highlight=False)
+    console.print("\nNext:", highlight=False)
+    for command, what in next_commands(summary["workspace"]):
+        console.print(f"  {escape(command)}  [dim]# {what}[/]", soft_wrap=True, highlight=False)
 
 
 def print_curated(curated: Curated, funnel: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from flywheel.cli import (
     analysts,
     curation,
     enhancer,
+    exports,
     inspect,
     models,
     operations,
@@ -27,6 +28,7 @@ from flywheel.cli import (
     training,
     weights,
 )
+from flywheel.core import progress
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
 
@@ -52,8 +54,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def everywhere(
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            envvar=progress.FORMAT, help="Progress on stderr: lines for people, or JSON lines for collectors."
+        ),
+    ] = "text",
+) -> None:
+    """Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate."""
+    os.environ[progress.FORMAT] = log_format
+
+
 for verbs in (
-    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, models, training, rl),
+    *(runs, curation, inspect, streams, signals, review, rounds, enhancer, analysts, exports, models, training, rl),
     *(weights, operations),
 ):
     app.add_typer(verbs.app)
@@ -62,6 +79,7 @@ for verbs in (
 def main() -> None:
     """Run the command. An error that the user can fix is one sentence and exit code 2."""
     try:
+        sys.argv[1:] = _log_format_first(sys.argv[1:])
         _require_local_output(sys.argv[1:])
         app()
     except UsageError as error:
@@ -73,6 +91,20 @@ def main() -> None:
             if line := _line(error, marks):
                 _end(sentence.format(line))
         raise
+
+
+def _log_format_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with --log-format before the verb: it may be written anywhere."""
+    first: list[str] = []
+    rest = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith("--log-format="):
+            first, rest = [argument], [a for n, a in enumerate(arguments) if n != place]
+        elif argument == "--log-format" and place + 1 < len(arguments):
+            first, rest = list(arguments[place : place + 2]), [*arguments[:place], *arguments[place + 2 :]]
+    return [*first, *rest]
 
 
 def _require_local_output(arguments: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from flywheel.cli.options import (
     WorkersOption,
     WorkspaceOption,
 )
+from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
@@ -102,6 +103,68 @@ def serve(
     active = {name: cron for name, cron in schedules.items() if cron}
     say(f"serving {', '.join(active)} for {root} (Ctrl-C pauses the schedules and exits)")
     serve_flows(root, asdict(job), active)
+
+
+@app.command(epilog='Example: flywheel erase 3f2a photos/ada.jpg --by ada --why "asked by its author" -w w')
+def erase(
+    workspace: WorkspaceOption,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Pictures: ids or their first characters, files, addresses.")
+    ] = None,
+    listed: Annotated[Path | None, typer.Option("--from", help="File with one id, file or address a line.")] = None,
+    by: Annotated[str, typer.Option(help="Your name; recorded in the ledger.")] = "",
+    why: Annotated[str, typer.Option(help="Reason; recorded in the ledger.")] = "",
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Also erase what curation took for their near-duplicates.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also erase pictures of the held-out suite: their prompts go.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase pictures: every file made of them is rewritten or removed, and no ingest takes them again.
+
+    Reaches pool, scores, captions, snapshots, training shards, remedies, suite, samples and exports made here; lists
+    the checkpoints that were trained on them. `flywheel fsck` proves that nothing is left. An interrupted erasure is
+    completed by any further `flywheel erase`, also without names.
+    """
+    from flywheel.core.progress import Progress
+    from flywheel.operate.erase import erase as erase_pictures
+
+    progress = Progress()
+    wanted = [*(names or ()), *(_lines(listed) if listed else ())]
+    with progress.step("erase"):
+        results = erase_pictures(
+            Workspace(workspace, create=False), wanted, by=by, why=why, force=force, duplicates=duplicates,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        out(json.dumps([asdict(r) for r in results], ensure_ascii=False))
+        return
+    for r in results:
+        out(f"erased {len(r.images)} pictures: {r.rows} rows of the pool, {r.samples} samples, {r.rewritten} files")
+        notes = {
+            "checkpoints were trained on them": r.checkpoints,
+            "prompts left the held-out suite": r.prompts,
+            "exports were written again or removed": r.exports,
+            "exports are out of reach: remove them there": r.unreached,
+            "near-duplicates stay (--duplicates erases them too)": r.near_duplicates,
+            "files of sources still hold them: remove them there": r.sources,
+        }
+        for note, things in notes.items():
+            if things:
+                say(f"{len(things)} {note}: {', '.join(things)}")
+    say("next: flywheel fsck proves that nothing is left; flywheel curate writes a snapshot without them")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from {path} cannot be read as UTF-8 text: {error}") from error
+    if not (names := [line.strip() for line in lines if line.strip()]):
+        raise UsageError(f"--from {path} names nothing: write one id, file or address a line")
+    return names
 
 
 @app.command(epilog="Example: flywheel fsck -w w")

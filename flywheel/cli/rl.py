@@ -54,12 +54,11 @@ def prompts(
     """
     from flywheel.cases.events import load_cases
     from flywheel.remedies.prompts import rl_capabilities, write_prompts
-    from flywheel.signals.pinned import load_any
+    from flywheel.signals.hidden import held_out
 
     opened = Workspace(workspace, create=False)
-    suite = load_any(opened.suite)
     named = capability or rl_capabilities(list(load_cases(opened).values()))
-    written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in suite))
+    written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in held_out(opened)))
     out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
 
 

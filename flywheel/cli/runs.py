@@ -96,9 +96,15 @@ def curate(
     policy: PolicyOption = None,
     preset: PresetOption = "tiny",
     workers: WorkersOption = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be read, scored and written, with time and cost.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Price of a core-hour, for the cost that --dry-run estimates.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ingest, score, filter and shard new data, without training.
+    """Ingest, score, filter and shard new data, without training. Pictures need no captions.
 
     Safe to run again after a crash or when data arrives.
     """
@@ -108,6 +114,9 @@ def curate(
     from flywheel.rounds.run import validate
     from flywheel.rounds.stages import funnel_rows
 
+    if dry_run:
+        print_estimate(workspace, source, captions, policy, preset, workers, price, as_json)
+        return
     job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
     validate(job)
     curated = curate_job(job, progress=Progress())
@@ -116,6 +125,43 @@ def curate(
     else:
         opened = Workspace(workspace)
         print_curated(curated, [*query(opened, "select * from funnel"), *funnel_rows(opened)])
+
+
+def print_estimate(
+    workspace: Path,
+    source: Path,
+    captions: Path | None,
+    policy: str | None,
+    preset: str,
+    workers: int,
+    price: float | None,
+    as_json: bool,
+) -> None:
+    """Print what curating would read, score and write; nothing is written."""
+    from curation.estimate import estimate
+    from curation.policy.reader import load_policy
+    from flywheel.core.progress import duration
+    from flywheel.core.storage import located
+    from flywheel.presets import load_preset
+
+    there = (located(workspace) / "workspace.json").exists()
+    opened = Workspace(workspace, create=False) if there else None
+    rules = load_policy(policy or load_preset(preset).policy)
+    found = estimate(opened, source, captions, rules, workers=workers)
+    cost = None if price is None else round(price * found.cpu_seconds / 3600, 2)
+    if as_json:
+        out(json.dumps(asdict(found) | {"cost": cost}, ensure_ascii=False))
+        return
+    out(f"read: {found.new} new of {found.inputs} inputs, {found.read_bytes:,} bytes; {found.refused} cannot be used")
+    out(f"score: {found.to_score} pictures by {', '.join(found.scorers)}")
+    out(f"write: at most {found.write_bytes:,} bytes of pool and shards")
+    money = "" if cost is None else f", {cost:.2f} at {price:g} a core-hour"
+    spent = f"{duration(found.cpu_seconds)} of CPU, {duration(found.wall_seconds)} on {workers} workers{money}"
+    out(f"about {spent} (measured on {found.measured} pictures)" if found.measured else "nothing to compute")
+    for line in found.not_configured:
+        say(f"not applied: {line}")
+    if found.uncaptioned:
+        say(f"{found.uncaptioned} pictures have no caption: they are curated; `flywheel caption` writes captions")
 
 
 def job_of(workspace: Path, source: Path, captions: Path | None, **settings: Any) -> Job:

@@ -55,7 +55,10 @@ def caption(
     concurrency: Annotated[int, typer.Option(min=1, help="Number of concurrent requests.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Caption the pool with a vision model. The source's captions are kept. Run it again for those still missing."""
+    """Caption the pool with a vision model. The source's captions are kept. Run it again for those still missing.
+
+    Exit code 1 if the endpoint left some without an answer, 2 if it answered none.
+    """
     from curation.captioning.captioner import PROMPTS, Captioner
     from curation.captioning.recaption import caption_pool
     from flywheel.core.endpoint import Endpoint
@@ -73,12 +76,14 @@ def caption(
     reasons = dict(result.reasons.most_common(5))
     if as_json:
         out(json.dumps(counts | {"prompt": captioner.version, "reasons": reasons}, ensure_ascii=False))
-        return
-    out(", ".join(f"{name} {count}" for name, count in counts.items()))
-    for reason, count in reasons.items():
-        say(f"refused {count}: {reason}")
-    if result.left:
-        say(f"{result.left} are left: run the same command again")
+    else:
+        out(", ".join(f"{name} {count}" for name, count in counts.items()))
+        for reason, count in reasons.items():
+            say(f"refused {count}: {reason}")
+        if result.left:
+            say(f"{result.left} are left: run the same command again")
+    if result.unanswered:
+        raise typer.Exit(1)
 
 
 synthesise = typer.Typer(

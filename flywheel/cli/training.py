@@ -85,7 +85,10 @@ def phase(
         from flywheel.core.cluster import cluster
         from training.ray_train import train_on_ray
 
-        with progress.step(f"training {chosen.name} on {ray} Ray workers"), cluster(max(ray, os.cpu_count() or 1)):
+        with (
+            progress.step(f"training {chosen.name} on {ray} Ray workers"),
+            cluster(max(ray, os.cpu_count() or 1), ray_only=True),
+        ):
             checkpoint = train_on_ray(run, workers=ray, gpus=gpus, tensorboard=tensorboard, progress=progress)
     else:
 

@@ -1,7 +1,7 @@
 """Ray: one plain task per shard. A local Ray is started when needed, and stopped by the caller that started it.
 
 Workers of a cluster receive this program's own code. Its nodes need the same dependencies, and must see the workspace
-at the same path.
+at the same path. Where no cluster was named and Ray does not start, processes of this machine do the same work.
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
+from flywheel.core.local_workers import LocalWorkers
 
 _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and training workers import
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
-_TRIES = 3  # Ray gives up after 30 seconds, which a busy machine needs
+_TRIES = 2  # Ray gives up after 30 seconds, which a busy machine needs
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
 
+_local: LocalWorkers | None = None  # in place of a Ray that does not start
+
+
 @contextmanager
-def cluster(workers: int = 2) -> Iterator[None]:
+def cluster(workers: int = 2, *, ray_only: bool = False) -> Iterator[None]:
     """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
-    A local Ray that does not start in time is tried again. Errors: `UsageError` when Ray does not start, or is lost
-    while in use.
+    A local Ray that does not start in time is tried again; then `workers` local processes take its place, unless
+    `ray_only`. Errors: `UsageError` when Ray does not start, or is lost while in use.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    if ray.is_initialized():
+    if ray.is_initialized() or _local is not None:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,9 +50,10 @@ def cluster(workers: int = 2) -> Iterator[None]:
         options |= {"object_store_memory": _OBJECT_STORE}
         # Otherwise the driver waits for its first workers to register, forever if one of them dies before it does.
         options |= {"_system_config": {"prestart_worker_first_driver": False}}
-    tries = _TRIES if "address" in options else 1
-    while not _started(options, last=tries == 1):
-        tries -= 1
+    if not _started(options, may_fail="address" in options and not ray_only):
+        with _processes(workers):
+            yield
+        return
     try:
         yield
     except RayTaskError:  # an error in a task's own code
@@ -59,25 +65,53 @@ def cluster(workers: int = 2) -> Iterator[None]:
         ray.shutdown()
 
 
-def _started(options: Mapping[str, Any], *, last: bool) -> bool:
-    """Start Ray; whether it did. Leaves no process behind if not. Errors: `UsageError` at the last try."""
+@contextmanager
+def _processes(workers: int) -> Iterator[None]:
+    """Local processes in the place of Ray."""
+    global _local
+    print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
+    _local = LocalWorkers(workers)
+    try:
+        yield
+    finally:
+        _local.close()
+        _local = None
+
+
+def _started(options: Mapping[str, Any], *, may_fail: bool) -> bool:
+    """Start Ray, if it is a local one in several tries; whether it did. Errors: `UsageError` unless it may fail."""
+    for tries_left in reversed(range(_TRIES if "address" in options else 1)):
+        error = _try_to_start(options)
+        if error is None:
+            return True
+        if tries_left:
+            print(f"Ray did not start, trying again ({error})", file=sys.stderr)
+    if may_fail:
+        return False
+    raise UsageError(f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})") from error
+
+
+def _try_to_start(options: Mapping[str, Any]) -> Exception | None:
+    """Start Ray; why it did not. Leaves no process behind then."""
     import psutil
     import ray
 
     before = set(psutil.Process().children(recursive=True))
     try:
         ray.init(**options)
-        return True
-    except Exception as error:  # Ray raises whatever its processes raised
+        return None
+    except Exception as error:  # noqa: BLE001 - Ray raises whatever its processes raised
         ray.shutdown()
         for process in set(psutil.Process().children(recursive=True)) - before:
             with suppress(psutil.Error):
-                process.kill()
-        why = f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})"
-        if last:
-            raise UsageError(why) from error
-        print(f"Ray did not start, trying again ({error})", file=sys.stderr)
-        return False
+                if _is_of_ray(process.cmdline()):
+                    process.kill()
+        return error
+
+
+def _is_of_ray(command: list[str]) -> bool:
+    """Whether a process belongs to Ray: other threads of this program may have started processes meanwhile."""
+    return any(part.startswith("ray::") or "/ray/" in part for part in command)
 
 
 def _code() -> list[str]:
@@ -91,6 +125,9 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
     A task whose worker process dies is retried once; if it dies again, the exception is its result. A task whose node
     dies moves to another node. Errors inside the function are raised here, as `UsageError` if a package fails to load.
     """
+    if _local is not None:
+        yield from _local.run_all(partial(_call, function), calls)
+        return
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 

@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel.core.files import digest, write_bytes
-from flywheel.core.mirror import kept
+from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import delta_address, delta_options
 from flywheel.core.workspace import Workspace
@@ -108,6 +108,37 @@ class Ledger:
             if now.transaction_version("compact") != turn.version:
                 raise
         return len(removed)
+
+    def redact(self, change: Callable[[pa.Table], pa.Table]) -> int:
+        """Replace the rows of files by what `change` makes of them, and delete the old files; returns how many.
+
+        For texts that must be erased: the events stay. Call it only while nothing else writes the ledger.
+        """
+        from deltalake import CommitProperties
+        from deltalake.transaction import RemoveAction
+
+        if not self.exists():
+            return 0
+        table = self._delta()
+        parts: list[AddAction] = []
+        removed: list[RemoveAction] = []
+        sizes = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
+        for number, file in enumerate(sizes):
+            rows = self._read([str(self.path / file["path"])])
+            changed = change(rows)
+            if changed.equals(rows):
+                continue
+            part = self._write(changed, f"redact/{table.version()}/{number}", data_change=False)
+            removed.append(RemoveAction(file["path"], False, part.modification_time, file["size_bytes"]))
+            parts.append(part)
+        if parts:
+            properties = CommitProperties(max_commit_retries=0)
+            actions: list[AddAction | RemoveAction] = [*removed, *parts]
+            table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+            for old in removed:
+                mirror(self.path / old.path).unlink(missing_ok=True)
+        self.vacuum(hours=0)
+        return len(parts)
 
     def vacuum(self, *, hours: int = 168) -> int:
         """Delete files that no version of the last `hours` needs; returns how many."""

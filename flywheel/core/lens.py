@@ -51,6 +51,7 @@ def duck(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"{duck(kind.value_type)}[]"
     names = {"string": "VARCHAR", "large_string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN"}
+    names |= {"uint64": "UBIGINT"}
     return names.get(str(kind), "DOUBLE" if str(kind) == "double" else "TIMESTAMPTZ")
 
 

@@ -28,6 +28,13 @@ def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = True) -> 
     return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
 
 
+# What a source says about who may use a picture; columns of the pool and of training shards.
+RIGHTS = (
+    column("license", pa.string(), "licence that the source states, as written; null: it states none"),
+    column("source_url", pa.string(), "where the picture was published, as the source states; null: not stated"),
+    column("consent", pa.string(), "consent that the source states, as written: yes, no, …; null: not stated"),
+)
+
 # Bulk tables (immutable Parquet) ------------------------------------------------------------------------------------
 POOL = pa.schema(
     [
@@ -52,6 +59,7 @@ POOL = pa.schema(
         ),
         column("stream", pa.string(), "t2i | ti2i | synthetic: the data stream whose stage the row enters at"),
         column("mask", pa.large_binary(), "ti2i: gray picture, white where the edit changed it; null: unknown"),
+        *RIGHTS,
     ]
 )
 
@@ -109,6 +117,7 @@ SHARD = pa.schema(
         ),
         column("weight", pa.float64(), "how often a stage with balance draws the row, others being 1; null: 1"),
         column("mask", pa.large_binary(), "ti2i: gray PNG, white where the edit changed it; null: unknown"),
+        *RIGHTS,
     ]
 )
 
@@ -240,6 +249,30 @@ LEDGERS: dict[str, pa.Schema] = {
             column("started", pa.float64(), "start of that process, seconds since the epoch: pids are used again"),
             column("job", pa.large_string(), "JSON: what the run was asked for"),
             column("at", pa.timestamp("us", "UTC"), "when it happened"),
+        ]
+    ),
+    "exports": pa.schema(
+        [
+            column("export_id", pa.string(), "digest of kind, place and request: an export is recorded once"),
+            column("kind", pa.string(), "shards | tables"),
+            column("place", pa.string(), "folder or file that was written: absolute, or in the workspace"),
+            column("host", pa.string(), "machine that wrote it"),
+            column("request", pa.large_string(), "JSON: what was asked for"),
+            column("at", pa.timestamp("us", "UTC"), "when it was begun"),
+        ]
+    ),
+    "erasures": pa.schema(
+        [
+            column("erasure_id", pa.string(), "digest of picture and erasure: one is recorded once"),
+            column("erasure", pa.string(), "the call of `flywheel erase` that erased it"),
+            column("image_id", pa.string(), "SHA-256 of the picture's bytes, which no ingest takes again"),
+            column("sample_ids", pa.list_(pa.string()), "rows of the pool that had it as picture or as reference"),
+            column("blobs", pa.list_(pa.string()), "SHA-256 of everything that was made of it: no file may have them"),
+            column("asked", pa.large_string(), "what was asked for: id, file or address"),
+            column("by", pa.string(), "who asked for it"),
+            column("why", pa.large_string(), "the reason given"),
+            column("checkpoints", pa.list_(pa.string()), "workspace paths of the checkpoints that were trained on it"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded, before anything was removed"),
         ]
     ),
     "costs": pa.schema(

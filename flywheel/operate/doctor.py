@@ -173,7 +173,7 @@ def start_ray() -> str:
 
     from flywheel.core.cluster import cluster
 
-    with cluster(1):
+    with cluster(1, ray_only=True):
         answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote())
         nodes = len(ray.nodes())
     return f"{nodes} node{'s' * (nodes > 1)}, process {answer} answered"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from flywheel.core.config import read_toml
+from flywheel.core.config import Lines, read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import names
+from flywheel.core.storage import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class Training:
     base_steps: int  # first round, all stages together
     round_steps: int  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
+    start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
 
     def recipe_of(self, *, later: bool) -> dict[str, Any]:
         """The recipe of the first round, or of a later one."""
@@ -187,6 +190,15 @@ class Preset:
     gate: Gate
 
 
+_ALONE = {"policy": str, "threads": int}
+_NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+    Mapping: "a table",
+}
 _SECTIONS = {
     "training": Training,
     "evaluation": Evaluation,
@@ -223,13 +235,22 @@ def load_preset(name: str) -> Preset:
     """
     path = Path(name) if name.endswith(".toml") else None
     data: dict[str, Any] = read_toml(path) if path else {"base": name}
+    at = _Places(name, Lines(located(path).read_text("utf-8")) if path else None)
     base = data.pop("base", "tiny")
     if base not in built_in():
-        raise UsageError(f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file")
+        raise at.fault(
+            ("base",), f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file"
+        )
+    for key in data:
+        if key not in (*_SECTIONS, *_ALONE):
+            raise at.fault((key,), f"unknown key {key}: choose from {', '.join((*_ALONE, *_SECTIONS))}")
+        if key in _SECTIONS and not isinstance(data[key], dict):
+            raise at.fault((key,), f"{key} is not a table: write [{key}]")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
-    sections = {key: _section(name, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
-    if unknown := data.keys() - {"policy", "threads"}:
-        raise UsageError(f"preset {name}: unknown key {min(unknown)}")
+    for key, kind in _ALONE.items():
+        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) in ("", 0):
+            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}")
+    sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
     return Preset(name=path.stem if path else name, policy=data["policy"], threads=data.get("threads", 1), **sections)
 
 
@@ -239,13 +260,55 @@ def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return base | changes | {k: base[k] | v for k, v in sections.items()}
 
 
-def _section(preset: str, key: str, kind: type, values: dict[str, Any]) -> Any:
-    unknown = values.keys() - {f.name for f in fields(kind)}
-    if unknown:
-        raise UsageError(f"preset {preset}: unknown key {key}.{min(unknown)}")
-    if bad := [k for k, v in values.items() if isinstance(v, float) and math.isnan(v)]:
-        raise UsageError(f"preset {preset}: {key}.{bad[0]} = nan is not a number")
+@dataclass(frozen=True)
+class _Places:
+    """The name of a preset and the lines of its file, for errors."""
+
+    name: str
+    lines: Lines | None
+
+    def fault(self, path: tuple[str, ...], message: str) -> UsageError:
+        """An error about the key at this path."""
+        line = self.lines.at(path) if self.lines else None
+        return UsageError(f"preset {self.name}{f', line {line}' if line else ''}: {message}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a TOML value is of a type, as far as it can be told."""
+    parts = get_args(hint)
+    origin = get_origin(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(v, parts[0]) for v in value)
+    if origin is not None or hint is Mapping:
+        return isinstance(value, Mapping) and all(_fits(v, parts[1]) for v in value.values() if len(parts) > 1)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _wanted(hint: Any) -> str:
+    """What a value of this type is called."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_wanted(part) for part in get_args(hint))
+    return _NAMES.get(get_origin(hint) or hint, "a value of another kind")
+
+
+def _section(at: _Places, key: str, kind: type, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise at.fault((key, name), f"unknown key {key}.{name}: choose from {', '.join(hints)}")
+        if not _fits(value, hints[name]):
+            raise at.fault((key, name), f"{key}.{name} = {value!r} is not {_wanted(hints[name])}")
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in missing if name not in values]:
+        raise at.fault((key,), f"[{key}] needs {', '.join(missing)}")
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
-        raise UsageError(f"preset {preset}, section [{key}]: {error}") from error
+    except UsageError as error:
+        named = next((k for k in values if f"{key}.{k}" in str(error) or k in str(error)), "")
+        raise at.fault((key, named), str(error)) from error

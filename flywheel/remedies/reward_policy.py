@@ -156,7 +156,7 @@ def _toml(value: Any) -> str:
 
 def text_checks(caption: str, capability: str) -> list[dict[str, Any]]:
     """A check that the caption's quoted text can be read in the picture; empty without quoted text."""
-    from curation.scorers.ocr import quoted_text
+    from curation.scorers.quotes import quoted_text
 
     text = quoted_text(caption)
     return [{"verifier": "text", "capability": capability, "text": text}] if text else []

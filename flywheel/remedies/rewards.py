@@ -29,7 +29,7 @@ def _ocr(request: Request, columns: Columns) -> float | None:
     """max(1 − edit distance / reference length, 0) over comparable characters; None if the prompt quotes no text."""
     from rapidfuzz.distance import Levenshtein
 
-    from curation.scorers.ocr import comparable, quoted_text
+    from curation.scorers.quotes import comparable, quoted_text
 
     wanted = comparable(quoted_text(request.item.caption) or "")
     if not wanted:
@@ -185,7 +185,7 @@ def instruction(requests: Sequence[Request], scorers: Mapping[str, Scorer]) -> l
 
 def _concerns(names: Sequence[str], request: Request) -> bool:
     """False for requests that would only be read for text and quote none: OCR is expensive."""
-    from curation.scorers.ocr import quoted_text
+    from curation.scorers.quotes import quoted_text
 
     return set(names) != {"ocr"} or quoted_text(request.item.caption) is not None
 

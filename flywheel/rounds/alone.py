@@ -21,6 +21,7 @@ from flywheel.presets import Enhancer, load_preset
 from flywheel.remedies.held_out import HeldOut
 from flywheel.rounds.promotion import require_incumbent
 from flywheel.rounds.tracks import scorer_options, whole_folder
+from flywheel.signals import hidden
 from flywheel.signals.suite import load_suite
 
 
@@ -94,7 +95,7 @@ def distil(workspace: Workspace, recipe: str, *, prompts: int, seed: int, progre
     suite = workspace.path("distil", folder.name, "prompts.jsonl")
     if not suite.exists():
         manifest = workspace.path(read_json(workspace.snapshot(str(snapshot)))["manifest"])
-        held_out = HeldOut(p.text for p in load_suite(workspace.suite))
+        held_out = HeldOut(p.text for p in hidden.held_out(workspace))
         pool_prompts(manifest, suite, prompts, held_out, seed=seed)
     note = _shown(progress, lambda line: f"fake loss {line['fake_loss']:.3f}")
     final = train(fetched(folder), load_suite(suite), chosen, init=init, seed=seed, progress=note)

@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.core.erased import require_finished
 from flywheel.core.errors import UsageError
 from flywheel.core.plugins import plugins
 from flywheel.core.storage import located
+from flywheel.core.workspace import Workspace
 from flywheel.rounds.context import Context
 from flywheel.signals import hidden, pinned, pool_suite
 from flywheel.signals.calibration import load_separations
@@ -22,6 +24,7 @@ def ingest(run: Context) -> None:
     """Read new inputs of the source into the pool."""
     from curation.sources.ingest import ingest as ingest_source
 
+    require_finished(run.workspace)
     captions = Path(run.job.captions) if run.job.captions else None
     inputs = ingest_source(run.workspace, Path(run.job.source), captions, progress=run.progress)
     changed = f" ({inputs.captions} with new captions)" if inputs.captions else ""
@@ -47,12 +50,13 @@ def hold_out(run: Context) -> None:
         if settings.suite == "pool":
             pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
         elif settings.suite.endswith(".jsonl"):
-            references = {r for p in load_suite(Path(settings.suite)) for r in p.reference_bytes()}
-            pinned.write_held_out(workspace, references=references)
+            _hold_out_references(workspace, settings.suite)
             copy_suite(Path(settings.suite), path)
         else:
             plugins("flywheel.suites")[settings.suite](path.parent, seed=run.job.seed)
     if not run.rows("rounds") and not pinned.is_pinned(workspace):
+        if isinstance(settings.hidden, str):
+            _hold_out_references(workspace, settings.hidden)
         hidden.write(workspace, settings.hidden, run.job.seed)
     pinned.pin(workspace)
     rest = f", and {len(run.hidden)} hidden ones" if run.hidden else ": too few to hide some of them"
@@ -61,8 +65,16 @@ def hold_out(run: Context) -> None:
         run.progress.say(check.sentence)
 
 
-def curate(run: Context) -> Curated:
-    """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard."""
+def _hold_out_references(workspace: Workspace, suite: str) -> None:
+    """Keep the references of a suite file, and what looks like them, out of every shard."""
+    pinned.write_held_out(workspace, references={r for p in load_suite(Path(suite)) for r in p.reference_bytes()})
+
+
+def curate(run: Context, captioned: bool = True) -> Curated:
+    """Score, filter and shard the pool under the policy; held-out pictures and prompts never enter a shard.
+
+    captioned: nor do rows without a caption, which teach no generator what a prompt means.
+    """
     from curation.run import curate as curate_pool
 
     def stage(*work: Any) -> StageReport:
@@ -77,6 +89,7 @@ def curate(run: Context) -> Curated:
         held_out=held_out.ids,
         looks=held_out.looks,
         exclude_prompts=frozenset(p.text for p in run.held_out),
+        captioned=captioned,
         progress=run.progress,
         workers=run.job.workers,
         step=stage,
@@ -85,11 +98,16 @@ def curate(run: Context) -> Curated:
     run.progress.say(
         "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined".format(**counts)
     )
+    if curated.uncaptioned:
+        fate = "they are left out of the round" if captioned else "they are curated, but no round trains on them"
+        advice = "`flywheel caption` writes captions for them"
+        run.progress.say(f"{curated.uncaptioned} pictures have no caption: {fate}; {advice}")
     for line in curated.not_configured:
         run.progress.say(f"not applied: {line}")
     manifest = str(located(curated.manifest).relative_to(run.workspace.root))
     row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
     if not curated.admitted:
-        raise UsageError("curation admitted no sample: `flywheel funnel` shows which filters dropped them")
+        none = f"; {curated.uncaptioned} have no caption: `flywheel caption` writes them" if curated.uncaptioned else ""
+        raise UsageError(f"curation admitted no sample: `flywheel funnel` shows which filters dropped them{none}")
     return curated

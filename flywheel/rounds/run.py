@@ -22,7 +22,7 @@ from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
-from flywheel.rounds import pool, steps, systems, tracks
+from flywheel.rounds import pool, steps, submit, systems, tracks
 from flywheel.rounds.advice import advise
 from flywheel.rounds.context import Context
 from flywheel.rounds.costs import Meter, Units
@@ -51,6 +51,7 @@ class RoundSummary:
 
     round: int
     verdict: str
+    reason: str
     system: Mapping[str, Any]
     failure_rate: Mapping[str, float]
     control_failure_rate: Mapping[str, float]
@@ -166,7 +167,7 @@ def fill_pool(context: Context, do: Step, *, for_rounds: bool = True) -> Curated
             do("score", pool.score, context, stack)
         if for_rounds or not from_pool:
             do("held-out suite", pool.hold_out, context)
-        return do("curate", pool.curate, context, units=lambda curated: curated.input)
+        return do("curate", pool.curate, context, for_rounds, units=lambda curated: curated.input)
 
 
 def validate(job: Job) -> None:
@@ -188,6 +189,8 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
     def step(label: str, function: Step, *args: Any, units: Units = 0) -> Any:
         return do(f"round {number}: {label}", function, context, *args, round_=number, units=units)
 
+    if number == 1 and context.preset.training.start:
+        step("start", submit.start, number, snapshot)
     plan = step("plan", steps.plan, number, snapshot)
     arms = {"candidate": context.workspace.path(plan.submitted.checkpoint)} if plan.submitted else {}
     student: Path | None = None
@@ -211,8 +214,7 @@ def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:
         student = step("distil", tracks.distil, plan, arms["candidate"], units=updates)
     drawn = step("assemble", tracks.assemble, plan, arms, enhancer, student)
     for arm, system in drawn.items():
-        images = context.images if arm in steps.ARMS else len(context.suite)
-        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=images)
+        step(f"evaluate {arm}", steps.evaluate, plan, arm, system, units=int)
     step("gate", steps.gate, plan, drawn["candidate"])
     step("route", steps.route, plan, units=int)
 
@@ -284,6 +286,7 @@ def _summarise_round(workspace: Workspace, number: int, verdict: str) -> RoundSu
     return RoundSummary(
         round=number,
         verdict=verdict,
+        reason=result.reason,
         system=result.system or systems.read(workspace, number).as_dict(),
         failure_rate=failure_rates(load_results(workspace, number, "candidate")),
         control_failure_rate=failure_rates(load_results(workspace, number, "control")),

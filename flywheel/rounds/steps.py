@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from flywheel.rounds.stages import curriculum_of
 from flywheel.signals import evaluation, hidden
 from flywheel.signals.calibration import fidelity
 from flywheel.signals.results import Results, failure_rates, load_results, passes
-
-if TYPE_CHECKING:
-    pass
 
 ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
 
@@ -55,7 +52,7 @@ def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
 
 def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, snapshot: str) -> Known:
     """What a plan needs to know of the pool; incumbent: the plan of the promoted round."""
-    from curation.scorers.ocr import quoted_text
+    from curation.scorers.quotes import quoted_text
     from curation.synthesis import generators
 
     latest = 'SELECT case_id, arg_max(density, "at") FROM probes WHERE density IS NOT NULL GROUP BY case_id'
@@ -190,8 +187,11 @@ def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
     return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
-def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
-    """Draw the held-out suite with a system, judge the pictures, and draw a grid of some of them."""
+def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
+    """Draw the held-out suite with a system, judge the pictures, and draw a grid of some of them.
+
+    Returns the number of pictures.
+    """
     import torch
 
     from training.sampling import grid
@@ -219,6 +219,8 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> None:
         shown = run.suite[:: max(1, len(run.suite) // 48)][:48]
         images = [np.asarray(decode((folder / evaluation.picture_name(p.prompt_id)).read_bytes())) for p in shown]
         grid(np.stack(images), [p.text for p in shown], folder / "grid.png")
+    hidden_too = run.preset.evaluation.pictures * len(run.hidden) if arm == "candidate" else 0
+    return settings.pictures * len(run.suite) + hidden_too
 
 
 def references(run: Context, plan: RoundPlan) -> tuple[Results | None, dict[int, Results]]:

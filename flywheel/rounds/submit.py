@@ -1,4 +1,7 @@
-"""A submitted candidate: a checkpoint made by hand, by RL or by distillation, evaluated and gated as a round's own."""
+"""A submitted candidate: a checkpoint made elsewhere, evaluated and gated as a round's own.
+
+A person submits one by hand; the first round submits the checkpoint that the preset starts from.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched, mirror, publish
+from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
 from flywheel.core.records import Remedy, RoundPlan, Submission
 from flywheel.core.storage import located
@@ -36,19 +40,40 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
         raise UsageError("this workspace has no snapshot yet: create one with `flywheel run` or `flywheel curate`")
     preset = load_preset(job.preset)
     checkpoint = _require_checkpoint(located(checkpoint), preset.evaluation)
-    path = workspace.round(number).plan
     with lease.hold(workspace, job):
         workspace.upgrade()
-        if path.exists():
+        if workspace.round(number).plan.exists():
             raise UsageError(f"round {number} is planned already: finish it with `flywheel round run`, then submit")
         context = Context(workspace, job, preset, Progress())
         if not workspace.suite.exists():
             pool.hold_out(context)
         promotion.settle(workspace)
-        copy = _copy(checkpoint, workspace.round(number).checkpoint("candidate") / "submitted")
-        made = Submission(checkpoint=workspace.relative(copy), source=str(checkpoint), by=by, why=why)
-        plan = _plan(context, number, snapshot, made)
-        plan.write(path)
+        return _pin(context, number, snapshot, checkpoint, by=by, why=why)
+
+
+def start(run: Context, number: int, snapshot: str) -> None:
+    """Make the checkpoint that the preset starts from the candidate of this round, the first one.
+
+    A plug-in may have none for the job's seed; then the round trains from nothing. Errors: `UsageError` if it is not a
+    whole checkpoint.
+    """
+    if run.workspace.round(number).plan.exists():
+        return
+    named, known = run.preset.training.start, plugins("flywheel.checkpoints")
+    checkpoint = known[named](seed=run.job.seed) if named in known else Path(named)
+    if checkpoint is None:
+        run.progress.say(f"{named}: no checkpoint for a world of seed {run.job.seed}, so this one trains from nothing")
+        return
+    checkpoint = _require_checkpoint(located(checkpoint), run.preset.evaluation)
+    _pin(run, number, snapshot, checkpoint, by=f"preset {run.preset.name}", why="all rounds start from it")
+
+
+def _pin(run: Context, number: int, snapshot: str, checkpoint: Path, *, by: str, why: str) -> RoundPlan:
+    """Copy the checkpoint into the workspace and write the plan of the round that judges it."""
+    copy = _copy(checkpoint, run.workspace.round(number).checkpoint("candidate") / "submitted")
+    made = Submission(checkpoint=run.workspace.relative(copy), source=str(checkpoint), by=by, why=why)
+    plan = _plan(run, number, snapshot, made)
+    plan.write(run.workspace.round(number).plan)
     return plan
 
 
@@ -73,18 +98,10 @@ def _copy(checkpoint: Path, place: Path) -> Path:
     unfinished = target.with_name(f".{target.name}.tmp")
     for leftover in (unfinished, target):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, unfinished, copy_function=_link)
+    shutil.copytree(source, unfinished)
     os.replace(unfinished, target)
     publish(place)
     return place
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file, which never changes, or copy it to another disk."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _plan(context: Context, number: int, snapshot: str, submitted: Submission) -> RoundPlan:

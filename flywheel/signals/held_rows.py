@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel.core.files import digest
 from flywheel.core.image import BadImage, decode, fitted
 from flywheel.core.storage import readable
 from flywheel.core.text import normalise
@@ -42,27 +44,33 @@ def drawn(workspace: Workspace, policy: Policy, count: int, *, side: int, seed: 
     from curation.decide.sound import sound_rows
 
     table = sound_rows(workspace, policy)
-    order = stratified(table.to_pylist(), seed)
-    read = _read(workspace, order[: 2 * count], side)  # twice as many: some do not decode, some captions repeat
+    order = stratified(table, 2 * count, seed)  # twice as many: some do not decode, some captions repeat
+    read = _read(workspace, order, side)
     rows: dict[str, Row] = {}
-    for entry in order[: 2 * count]:
+    for entry in order:
         row = read.get(entry["sample_id"])
         if row and normalise(row.caption) not in rows and len(rows) < count:
             rows[normalise(row.caption)] = row
     return list(rows.values()), table.num_rows
 
 
-def stratified(rows: Sequence[Mapping[str, Any]], seed: int) -> list[Mapping[str, Any]]:
-    """The rows so that any first part has each (task, category) in proportion; within one, by keyed hash."""
-    groups: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
-    for row in rows:
-        key = digest(seed, "held-out", row["sample_id"])
-        groups[row["task"], row["category"] or ""].append((key, row))
-    placed = []
-    for group in groups.values():
-        group.sort(key=lambda entry: entry[0])
-        placed += [((place + 0.5) / len(group), key, row) for place, (key, row) in enumerate(group)]
-    return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])]
+def stratified(rows: pa.Table, count: int, seed: int) -> list[dict[str, Any]]:
+    """The first `count` rows of an order of which any first part has each (task, category) in proportion.
+
+    Within a group the order is by keyed hash. Equal rows and seed give equal results, in whatever order the rows come.
+    """
+    with closing(duckdb.connect()) as connection:
+        connection.register("given", rows)
+        ordered = connection.sql(
+            """WITH keyed AS (SELECT *, md5(concat_ws('/', ?::VARCHAR, 'held-out', sample_id)) AS key FROM given),
+            placed AS (
+                SELECT *, (row_number() OVER kind - 0.5) / count(*) OVER (PARTITION BY task, category) AS place
+                FROM keyed WINDOW kind AS (PARTITION BY task, category ORDER BY key)
+            )
+            SELECT * EXCLUDE (key, place) FROM placed ORDER BY place, key LIMIT ?""",
+            params=[str(seed), count],
+        )
+        return ordered.to_arrow_table().to_pylist()
 
 
 def _read(workspace: Workspace, entries: Sequence[Mapping[str, Any]], side: int) -> dict[str, Row]:

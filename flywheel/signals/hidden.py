@@ -17,17 +17,22 @@ from flywheel.signals import pinned
 from flywheel.signals.suite import Prompt, copy_suite, load_suite
 
 ARM = "hidden"  # of an evaluation
-ENOUGH = 20  # prompts of the same capabilities; fewer are all chased: a part of them would tell nothing
+# Prompts of the same capabilities that must stay chased: with fewer, the gate could not rule out a loss of its default
+# margin even if no prompt broke, and no round would ever be promoted.
+LEFT = 29
 
 
 def choose(prompts: Sequence[Prompt], share: float, seed: int) -> list[str]:
-    """Ids of the hidden prompts: of each group of equal capabilities the `share` with the lowest keyed hash."""
+    """Ids of the hidden prompts: of each group of equal capabilities the `share` with the lowest keyed hash.
+
+    A group that would keep too few prompts for the gate is chased whole.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     for p in prompts:
         groups.setdefault(tuple(sorted({c["capability"] for c in p.checks})), []).append(p.prompt_id)
     hidden: list[str] = []
     for ids in groups.values():
-        if len(ids) >= ENOUGH:
+        if len(ids) - round(share * len(ids)) >= LEFT:
             hidden += sorted(ids, key=lambda i: digest("hidden", seed, i))[: round(share * len(ids))]
     return sorted(hidden)
 
@@ -58,6 +63,12 @@ def split(workspace: Workspace) -> tuple[list[Prompt], list[Prompt]]:
     prompts = pinned.load_own(workspace)
     hidden = [p for p in prompts if p.prompt_id in ids] + (load_suite(own) if own.exists() else [])
     return [p for p in prompts if p.prompt_id not in ids], hidden
+
+
+def held_out(workspace: Workspace) -> list[Prompt]:
+    """Every held-out prompt, chased or hidden: none may be trained on. Errors: as `pinned.load_own`."""
+    chased, hidden = split(workspace)
+    return [*chased, *hidden]
 
 
 def _listed(workspace: Workspace) -> Path:

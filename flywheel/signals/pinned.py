@@ -64,14 +64,15 @@ def load_any(path: Path) -> list[Prompt]:
 
 
 def write_held_out(workspace: Workspace, ids: Iterable[str] = (), references: Iterable[bytes] = ()) -> None:
-    """Write what no shard may have: rows with one of the ids of samples or images, and what looks like a reference."""
+    """Add to what no shard may have: rows with one of the ids of samples or images, and what looks like a reference."""
     from curation.decide.judging import HeldOut, Look
     from curation.scorers import load
     from flywheel.core.scorer import Item
 
     scores = load("pixels").score([Item(picture) for picture in references])
     looks = frozenset(Look(s["phash"], s["thumbnail"]) for s in scores if isinstance(s, dict))
-    write_json(workspace.held_out, HeldOut(frozenset(ids), looks=looks).record())
+    known = held_out(workspace)
+    write_json(workspace.held_out, HeldOut(known.ids | frozenset(ids), looks=known.looks | looks).record())
 
 
 def held_out(workspace: Workspace) -> HeldOut:

@@ -76,7 +76,7 @@ def expected_ends() -> dict[str, tuple[str, str | None]]:
     expected: dict[str, tuple[str, str | None]] = dict.fromkeys(textures(6), ("admitted", None))
     expected |= {
         **dict.fromkeys(("large.png", "red.png", "blue.png", "sun.png", "cat.png", "turned.jpg"), ("admitted", None)),
-        **dict.fromkeys(("edit.png", "poster.png"), ("admitted", None)),
+        **dict.fromkeys(("edit.png", "poster.png", "silent.png"), ("admitted", None)),
         "large.twin.png": ("dropped", "deduplication"),
         "large-near.jpg": ("dropped", "deduplication"),
         "edit-same-source.png": ("dropped", "deduplication"),
@@ -90,7 +90,6 @@ def expected_ends() -> dict[str, tuple[str, str | None]]:
         "tiny.png": ("dropped", "resolution"),
         "banner.png": ("dropped", "aspect_ratio"),
         "long.png": ("dropped", "token_length"),
-        "silent.png": ("dropped", "token_length"),
         **dict.fromkeys(("cut.jpg", "cut.png", "empty.jpg", "page.jpg", "bomb.png"), ("quarantined", None)),
         "edit-of-cut.png": ("quarantined", None),
     }

@@ -39,7 +39,7 @@ SUMMARY = {
 
 # A flow of three steps: a large argument and result, a plain one, and one that fails by the user's fault.
 DRIVER = """
-import json, sys, time
+import io, json, sys, time
 from pathlib import Path
 from flows.artifacts import publish
 from flows.round import task_step
@@ -53,8 +53,18 @@ with api(home) as url:
     from prefect import flow
     from prefect.client.orchestration import get_client
 
+    from flows.round import TERMINAL, Terminal
+    from flywheel.core.progress import Progress
+
+    def talk():
+        shown.say("half of them")
+
+    shown = Progress(io.StringIO())
+    TERMINAL.set(Terminal(shown, {}))
+
     @flow(name="three-steps")
     def three_steps():
+        task_step("talk", talk)
         big = [object() for _ in range(500_000)]
         began = time.monotonic()
         out["same"] = task_step("large", lambda values: values, big) is big
@@ -76,10 +86,16 @@ with api(home) as url:
     with get_client(sync_client=True) as client:
         for _ in range(50):  # task runs are recorded from events, a moment later
             runs = {r.name: r.state_name for r in client.read_task_runs()}
-            if len(runs) == 3 and "Running" not in runs.values():
+            if len(runs) == 4 and "Running" not in runs.values():
                 break
             time.sleep(0.1)
         out["tasks"] = runs
+        for _ in range(50):
+            if logs := [(entry.message, entry.task_run_id) for entry in client.read_logs() if "half" in entry.message]:
+                break
+            time.sleep(0.1)
+        named = {r.id: r.name for r in client.read_task_runs()}
+        out["logs"] = [(message, named.get(task)) for message, task in logs]
         out["flows"] = {client.read_flow(r.flow_id).name: r.state_name for r in client.read_flow_runs()}
         out["artifacts"] = sorted(a.key for a in client.read_artifacts() if a.key)
     out["url"] = url

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
+from tests.training.snapshots import card_rows, write_snapshot
+from tests.training.tiny_models import randomised
 from tests.training.tiny_runs import TINY
-from training.batch import rows_at_once
+from training.batch import batch_loss, rows_at_once
+from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
+from training.models.condition import Cached, load_condition_encoder
+from training.phase import build_model, prepare_with
+from training.vae.autoencoding import fit_autoencoder
 
 
 def test_a_layout_says_how_many_rows_go_at_once(snapshot):
@@ -15,3 +24,27 @@ def test_a_layout_says_how_many_rows_go_at_once(snapshot):
     assert rows_at_once(plan, by_references[1], recipe) == 2
     assert rows_at_once(plan, by_references[1], TINY.change(micro_tokens=1)) == 1
     assert rows_at_once(plan, by_references[1], TINY) == 0
+
+
+@pytest.mark.parametrize("text_tokens", [16, 0])
+def test_a_rows_loss_does_not_depend_on_the_captions_of_its_mates(tmp_path, text_tokens):
+    rows = card_rows(8)
+    for row in rows[::4]:
+        row["caption"] += (
+            " on a plain light card, a very simple flat drawing with nothing else in it, seen from the front"
+        )
+    recipe = TINY.change(text_tokens=text_tokens, dropout=0.0)
+    mix = [MixSource(manifest=write_snapshot(tmp_path, [{"rows": rows}]))]
+    plan, encoder = DataPlan(mix, batch={64: 8}, t2i_share=1.0, seed=0), Cached(load_condition_encoder())
+    loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
+    model, null, (batch,) = (
+        randomised(build_model(recipe, encoder, seed=0), std=0.1),
+        encoder.encode([""])[0],
+        plan.batch(0),
+    )
+    with torch.no_grad():
+        together = batch_loss(model, loader.gather(batch), null, recipe, 5)
+        alone = torch.cat([batch_loss(model, loader.gather([row]), null, recipe, 5) for row in batch])
+        short = batch_loss(model, loader.gather(batch), null, recipe.change(text_tokens=64), 5)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(together, short, rtol=1e-5)  # the place of the target does change a loss

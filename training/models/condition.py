@@ -204,8 +204,8 @@ def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:
 def padded_length(longest: int, text_tokens: int) -> int:
     """Length to pad to: `text_tokens`, or the next multiple of 8 if a caption is longer.
 
-    The target's positions depend on the padded length, so training and sampling must use the same rule. `text_tokens` 0
-    is the rule of the open 2.1 pipeline: pad only to the batch's longest caption.
+    The target stands after the padded length of its own caption, so training and sampling must use the same rule.
+    `text_tokens` 0 pads nothing but what a batch needs.
     """
     if not text_tokens:
         return longest

@@ -171,8 +171,8 @@ class _Heads(torch.autograd.Function):
         x, heads, width = qkv[:, :, :2], *qkv.shape[-2:]
         # Tables for every head that include the norms' weights: broadcasting a short last dimension is slow.
         weight = torch.stack([query_norm, key_norm]).to(x.dtype)  # [2, E]
-        cosines = (cos[:, None] * weight)[:, :, None].expand(-1, -1, heads, -1).contiguous()
-        sines = (sin[:, None] * _swapped(weight))[:, :, None].expand(-1, -1, heads, -1).contiguous()
+        cosines = _per_head(cos.unsqueeze(-2) * weight, heads)
+        sines = _per_head(sin.unsqueeze(-2) * _swapped(weight), heads)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         inverse = norm.square_().div_(width).add_(eps).rsqrt_().to(x.dtype)
         out = (x * cosines).addcmul_(_swapped(x), sines).mul_(inverse)
@@ -185,7 +185,7 @@ class _Heads(torch.autograd.Function):
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
         qkv, weight, cos, sin, inverse = ctx.saved_tensors
         heads, width = qkv.shape[-2:]
-        cos, sin = (table[:, None].expand(-1, heads, -1).contiguous() for table in (cos, sin))
+        cos, sin = _per_head(cos, heads), _per_head(sin, heads)
         out, weights = torch.empty_like(qkv), []
         out[:, :, 2] = dv
         for i, grad in enumerate((dq, dk)):
@@ -200,6 +200,11 @@ class _Heads(torch.autograd.Function):
         return out, *weights, None, None, None
 
 
+def _per_head(table: Tensor, heads: int) -> Tensor:
+    """[..., E] → [..., heads, E], in memory of its own."""
+    return table.unsqueeze(-2).expand(*table.shape[:-1], heads, -1).contiguous()
+
+
 def _swapped(x: Tensor) -> Tensor:
     """The two halves of the last dimension, exchanged."""
     return x.roll(x.shape[-1] // 2, -1)
@@ -210,8 +215,8 @@ def heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys, RMS-normed per head and rotated, and values: [B, S, H, E] each.
 
-    `rope`: cosines twice, and sines with the first half negated, [S, E] each: x·cos + (x, halves exchanged)·sin turns
-    the pairs (i, i + E/2).
+    `rope`: cosines twice, and sines with the first half negated, [S, E] or [B, S, E] each: x·cos + (x, halves
+    exchanged)·sin turns the pairs (i, i + E/2).
     """
     return _Heads.apply(qkv_BS3HE, query_norm, key_norm, *rope, eps)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.models.fused import Linear, beginnings, gated_add, heads, modulated_norm, swiglu
-from training.models.positions import Layout, grid_features, rotary, segment_bounds, target, tokens
+from training.models.positions import Layout, grid_features, rotary, segment_bounds, target, text_length, tokens
 
 Factors = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 """Modulation of a block: scales and gates of its two branches, one tensor [B, 1, D] for each part of the sequence."""
@@ -275,18 +275,20 @@ class MMDiT(nn.Module):
         *,
         references_BRC: Tensor | None = None,
         text_valid_BL: Tensor | None = None,
+        text_lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Velocity [B, N, C] of the target at time t in [0, 1] (1 is noise).
 
         `text_BLK`: all text states in layout order; `references_BRC`: all reference latents in layout order;
-        `text_valid_BL`: False at right padding, None where there is none.
+        `text_valid_BL`: False at right padding, None where there is none; `text_lengths`: text tokens after which each
+        row's target stands, so that it does not depend on the longest text of the batch. Default: those of the layout.
         """
         condition, valid = self._condition(text_BLK, layout, references_BRC, text_valid_BL)
         image = self._image(latents_BNC, target(layout))
         lengths: tuple[int, ...] = (condition.shape[1], image.shape[1])
         x = torch.cat([condition, image], dim=1)
         valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
-        rope = self._rope(layout, slice(None), x)
+        rope = self._rope(layout, slice(None), x) if text_lengths is None else self._ropes(layout, text_lengths, x)
         time = self.time_in(t_B)
         times = (self.time_in(t_B.new_zeros(1)) if self.config.condition_time == "zero" else time, time)
         shared = None if self.modulation is None else modulations(self.modulation, times)
@@ -353,12 +355,12 @@ class MMDiT(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Embedded prefix [B, P, D] in layout order, and its valid keys [B, P]."""
         prefix = layout[:-1]
-        text_length = sum(s for s in prefix if isinstance(s, int))
+        text_tokens = text_length(layout)
         reference_length = sum(tokens(s) for s in prefix if not isinstance(s, int))
         reference_tokens = 0 if references_BRC is None else references_BRC.shape[1]
-        if text_length != text_BLK.shape[1] or reference_length != reference_tokens:
+        if text_tokens != text_BLK.shape[1] or reference_length != reference_tokens:
             raise ValueError(
-                f"layout {layout} asks for {text_length} text and {reference_length} reference tokens, "
+                f"layout {layout} asks for {text_tokens} text and {reference_length} reference tokens, "
                 f"got {text_BLK.shape[1]} and {reference_tokens}"
             )
         runs = [s for s in prefix if isinstance(s, int)]
@@ -386,6 +388,20 @@ class MMDiT(nn.Module):
     def _rope(self, layout: Layout, part: slice, like: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = rotary(layout, self.config.rope_axes, self.config.rope_theta)
         return cos[part].to(like), sin[part].to(like)
+
+    def _ropes(self, layout: Layout, text_lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Tables [B, S, E], in which each row's target follows that row's text; [S, E] where all are equally long."""
+        longest, after = text_length(layout), len(layout) - 2  # the run of text before the target is the padded one
+        if all(length == longest for length in text_lengths):
+            return self._rope(layout, slice(None), like)
+        count, rows = tokens(layout[-1]), []
+        prefix = self._rope(layout, slice(0, -count), like)
+        for length in text_lengths:
+            own = layout[:after] + (cast(int, layout[after]) - (longest - length), layout[-1])
+            own_target = self._rope(own, slice(-count, None), like)
+            rows.append([torch.cat(parts) for parts in zip(prefix, own_target, strict=True)])
+        cos, sin = (torch.stack(tables) for tables in zip(*rows, strict=True))
+        return cos, sin
 
     def _output(self, x: Tensor, time: Tensor) -> Tensor:
         (scale,) = self.scale_out(time)

@@ -41,6 +41,11 @@ def positions(layout: Layout) -> Tensor:
     return torch.cat(parts)
 
 
+def text_length(layout: Layout) -> int:
+    """Number of text tokens."""
+    return sum(segment for segment in layout if isinstance(segment, int))
+
+
 def target(layout: Layout) -> tuple[int, int]:
     """(h, w) of the target image. Errors: `ValueError` for a layout that ends with text."""
     if isinstance(layout[-1], int):

@@ -175,3 +175,21 @@ def test_unknown_policy() -> None:
         load_policy("strict")
     with pytest.raises(UsageError, match="neither a file"):
         load_policy("/nowhere/mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "fault"),
+    [
+        ('deny = ["x"]', 9, "of is not one of license, source_url, consent"),
+        ('of = "license"', 9, "a rights check needs allow, deny or unknown"),
+        ('of = "license"\nallow = "CC0"', 12, "allow is not a list of texts"),
+        ('of = "license"\ndeny = []', 12, "deny is not a list of texts"),
+        ('of = "license"\nunknown = "maybe"', 12, "unknown is not one of keep, drop"),
+    ],
+)
+def test_half_a_rights_check_is_refused_with_its_line(tmp_path: Path, options: str, line: int, fault: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{GOOD}\n[S1.filters.licence]\ncheck = "rights"\n{options}\n')
+    with pytest.raises(UsageError, match=fault) as error:
+        load_policy(path)
+    assert f"line {line}" in str(error.value)

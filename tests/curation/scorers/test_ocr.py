@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from curation.scorers.ocr import Ocr, quoted_text, read_text, text_similarity
+from curation.scorers.ocr import Ocr, read_text
+from curation.scorers.quotes import quoted_text, text_similarity
 from curation.synthesis.canvas import font_path
 from flywheel.core.image import BadImage
 from flywheel.core.image import turned as turn_by

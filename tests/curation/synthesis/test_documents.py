@@ -8,7 +8,7 @@ import random
 import pytest
 from PIL import Image, ImageChops
 
-from curation.scorers.ocr import quoted_text
+from curation.scorers.quotes import quoted_text
 from curation.synthesis import layouts, scenes
 from curation.synthesis.documents import READ_BACK, STYLES, documents, scene_text
 from curation.synthesis.glyphs import FONTS, SCRIPTS

@@ -8,7 +8,8 @@ import random
 import pytest
 from PIL import Image
 
-from curation.scorers.ocr import read_text, text_similarity
+from curation.scorers.ocr import read_text
+from curation.scorers.quotes import text_similarity
 from curation.synthesis import (
     allowed,
     capabilities,

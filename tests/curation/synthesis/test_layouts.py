@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from curation.scorers.ocr import quoted_text
+from curation.scorers.quotes import quoted_text
 from curation.synthesis import layouts
 from curation.synthesis.glyphs import SCRIPTS
 from curation.synthesis.phrases import built_in, languages

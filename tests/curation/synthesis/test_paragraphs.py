@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from curation.scorers.ocr import quoted_text
+from curation.scorers.quotes import quoted_text
 from curation.scorers.text import words
 from curation.synthesis import paragraphs
 from curation.synthesis.phrases import built_in

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from curation.scorers.ocr import quoted_text
+from curation.scorers.quotes import quoted_text
 from curation.synthesis.documents import voices_of
 from curation.synthesis.glyphs import SCRIPTS, require_verifiable
 from curation.synthesis.phrases import built_in, from_lines, languages

@@ -11,6 +11,7 @@ from flywheel.cli.console import print_differences, print_explanation, print_row
 ROUND = {
     "round": 2,
     "verdict": "PROMOTE",
+    "reason": "better in color",
     "failure_rate": {"color": 0.25, "count": 0.5},
     "control_failure_rate": {"color": 0.5},
     "hidden_failure_rate": {"color": 0.4},
@@ -44,7 +45,13 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
         "other_failure_rates": {},
     }
     counts = {"input": 9, "admitted": 6, "dropped": 2, "quarantined": 1}
-    paths = {"report": "r.html", "shards": "m.json", "checkpoints": ("c1", "c2"), "sql": "flywheel sql"}
+    paths = {
+        "workspace": "w",
+        "report": "r.html",
+        "shards": "m.json",
+        "checkpoints": ("c1", "c2"),
+        "sql": "flywheel sql",
+    }
     print_summary({"rounds": [first, ROUND], "seconds": 61.2, "peak_rss_bytes": 3 * 2**30, **counts, **paths})
     shown = capsys.readouterr().out
     second = shown[shown.index("Round 2") :]
@@ -53,6 +60,10 @@ def test_a_summary_has_a_table_per_round_the_counts_and_the_paths(capsys: pytest
     assert "RL, on the candidate alone: color 50% → 25%" in shown
     assert "student: worse than its teacher; count 50% → 100%" in shown
     assert "9 input = 6 admitted + 2 dropped + 1 quarantined" in shown
+    assert "Failing pictures of color: 75% before, 25% after. Trained as long without that data: 50%." in " ".join(
+        shown.split()
+    )
+    assert "The gate decided PROMOTE: better in color." in shown and "flywheel dashboard -w w" in shown
     assert "checkpoints  c1 c2" in shown and "61 s, peak memory 3.0 GiB" in shown
 
 

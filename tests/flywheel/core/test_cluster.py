@@ -149,3 +149,29 @@ assert len(tries) == 2
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Ray did not start, trying again" in done.stderr
+
+
+def test_local_processes_take_over_from_a_ray_that_never_starts_where_no_cluster_was_named():
+    program = """
+import os, sys, ray
+from flywheel.core.cluster import cluster, run_all
+from flywheel.core.errors import UsageError
+def never(**options):
+    raise Exception("The current node timed out during startup.")
+if __name__ == "__main__":
+    ray.init = never
+    with cluster(2):
+        with cluster(2):
+            assert sorted(run_all(abs, [(-1,), (-2,)])) == [(0, 1), (1, 2)]
+    for named in (False, True):
+        if named:
+            os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
+        try:
+            with cluster(2, ray_only=not named):
+                raise AssertionError("this must not run")
+        except UsageError as error:
+            assert "Ray did not start" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "2 local processes do its work" in done.stderr

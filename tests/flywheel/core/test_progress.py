@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import time
 
 import pytest
 
@@ -51,3 +53,43 @@ def test_a_step_that_fails_is_not_said_to_have_ended() -> None:
     with pytest.raises(ValueError, match="broken"), Progress(stream).step("train"):
         raise ValueError("broken")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_a_bar_says_how_long_is_left_at_the_rate_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(stream, every=0)
+    with progress.step("score"):
+        for at, done in ((10, 500), (20, 550), (30, 600)):  # a resumed step: the first 500 took no time
+            now[0] = at
+            progress(done, 1000, "shards")
+        now[0] = 31
+        progress(1, 40, "files")  # another count of the same step: its own rate
+        now[0] = 3631
+        progress(2, 40, "files")
+    told = [line.rpartition(", ")[2] for line in stream.getvalue().splitlines() if line.endswith(" left")]
+    assert told == ["2 min left", "80 s left", "38.0 h left"]
+
+
+def test_json_lines_for_log_collectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_LOG_FORMAT", "json")
+    stream = Terminal()
+    progress = Progress(stream, every=0)
+    with progress.step("score"):
+        progress(1, 4, "shards")
+        progress.say("half")
+    rows = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [r["event"] for r in rows] == ["begin", "progress", "message", "end"]
+    assert {r["step"] for r in rows} == {"score"} and all("at" in r for r in rows)
+    assert (rows[1]["done"], rows[1]["total"], rows[1]["note"], rows[2]["text"]) == (1, 4, "shards", "half")
+    assert rows[3]["seconds"] >= 0 and "\x1b" not in stream.getvalue()
+
+
+def test_a_listener_hears_what_stays() -> None:
+    heard: list[str] = []
+    progress = Progress(io.StringIO(), every=0)
+    with progress.heard_by(heard.append), progress.step("score"):
+        progress(1, 4)
+        progress.say("half")
+    progress.say("later")
+    assert heard[0] == "half" and heard[1].startswith("score: ") and len(heard) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from flywheel.demo.photographs import crops
 from flywheel.presets import Evaluation
 from flywheel.signals import pinned, pool_suite
 from flywheel.signals.calibration import load_separations
-from flywheel.signals.held_rows import stratified
 from flywheel.signals.judged_pictures import judge_folder
 from flywheel.signals.nulls import damaged, encode
 from tests.curation.corpus import write_folder
@@ -23,18 +21,6 @@ from tests.curation.one_stage import policy, scored
 
 SHARP = '\n[S1.filters.image_quality]\nscore = "pixels.sharpness"\nmin = 80.0\nbucket = 64\n'
 SETTINGS = Evaluation(suite="pool", side=64, steps=1, cfg=1.0, held_out=4)
-
-
-def test_any_first_part_is_in_proportion():
-    rows = [
-        {"sample_id": f"{c}{n}", "task": "t2i", "category": c}
-        for c, k in (("a", 40), ("b", 20), ("c", 2))
-        for n in range(k)
-    ]
-    order = stratified(rows, seed=0)
-    assert sorted(r["sample_id"] for r in order) == sorted(r["sample_id"] for r in rows)
-    assert Counter(r["category"] for r in order[:6]) == {"a": 4, "b": 2}  # c keeps what it has
-    assert stratified(rows[::-1], seed=0) == order != stratified(rows, seed=1)
 
 
 def test_defects_are_never_held_out_and_nulls_never_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,126 @@
+"""What curating a source would read, score and write, and what that would cost: a few pictures are measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curation.policy.policy import Policy
+from curation.run import configure
+from curation.scorers import load, scoring
+from curation.shards.layout import layout
+from curation.shards.writer import fit
+from curation.sources import BadInput, Input, open_source, pool
+from curation.sources.ingest import known_inputs
+from flywheel.core import weights
+from flywheel.core.image import BadImage, open_image, upright_size
+from flywheel.core.scorer import Item
+from flywheel.core.storage import readable
+from flywheel.core.workspace import Workspace
+
+SAMPLE = 12  # pictures that are measured
+_ADMITTED = 1.0  # share of rows that are assumed to be admitted: the estimate is an upper bound
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate: numbers of inputs, rows and bytes; cpu_seconds of scoring and sharding; wall_seconds on `workers`.
+
+    read: bytes of new inputs; write: bytes of the pool and of all shards; measured: pictures that were measured.
+    """
+
+    inputs: int
+    new: int
+    refused: int
+    uncaptioned: int
+    read_bytes: int
+    to_score: int
+    scorers: tuple[str, ...]
+    not_configured: tuple[str, ...]
+    write_bytes: int
+    cpu_seconds: float
+    wall_seconds: float
+    measured: int
+
+
+def estimate(
+    workspace: Workspace | None, source: Path, captions: Path | None, policy: Policy, *, workers: int = 2
+) -> Estimate:
+    """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
+    opened = open_source(source, captions)
+    inputs = opened.inputs()
+    known = known_inputs(workspace) if workspace else {}
+    fresh = [i for i in inputs if i.key not in known]
+    usable = [i for i in fresh if i.fault is None]
+    scorers, reasons = configure(policy, weights.obtain(policy.scorer_values()))
+    options = {name: dict(policy.scorers.get(name, {})) for name in scorers}
+    waiting = sum(s.rows for s, _ in scoring.pending(workspace, options)) if workspace else 0
+    pictures = _sample(opened, usable) or (_pooled(workspace) if workspace and waiting else [])
+    buckets = sorted({b for s in policy.stages for b in s.resolutions})
+    seconds, written = _measured(pictures, options, buckets)
+    rows = len(usable) + waiting
+    cpu = rows * seconds
+    return Estimate(
+        inputs=len(inputs),
+        new=len(fresh),
+        refused=len(fresh) - len(usable),
+        uncaptioned=sum(not i.caption.strip() and i.task == "t2i" for i in usable),
+        read_bytes=sum(i.size for i in usable),
+        to_score=rows,
+        scorers=tuple(scorers),
+        not_configured=tuple(f"{name}: {why}" for name, why in reasons.items()),
+        write_bytes=round(sum(i.size for i in usable) + _ADMITTED * rows * written),
+        cpu_seconds=round(cpu, 1),
+        wall_seconds=round(cpu / workers, 1),
+        measured=len(pictures),
+    )
+
+
+def _sample(source: Any, inputs: Sequence[Input]) -> list[tuple[bytes, str]]:
+    """Up to `SAMPLE` readable pictures, evenly spread over the source, with their captions."""
+    step = max(1, len(inputs) // SAMPLE)
+    chosen = [i for i in inputs[::step] if i.task == "t2i"][:SAMPLE]
+    contents = zip(chosen, source.read(chosen))
+    return [(c, i.caption) for i, c in contents if not isinstance(c, BadInput) and _opens(c)]
+
+
+def _pooled(workspace: Workspace) -> list[tuple[bytes, str]]:
+    """The first pictures of the pool that are to be scored again."""
+    table = pq.read_table(readable(pool.shards(workspace)[0].path), columns=["image", "caption"]).slice(0, SAMPLE)
+    return [(r["image"], r["caption"]) for r in table.to_pylist()]
+
+
+def _opens(data: bytes) -> bool:
+    try:
+        open_image(data)
+    except BadImage:
+        return False
+    return True
+
+
+def _measured(
+    pictures: Sequence[tuple[bytes, str]], options: dict[str, dict[str, Any]], buckets: Sequence[int]
+) -> tuple[float, float]:
+    """(CPU-seconds, bytes of shards) per picture; the first picture loads the networks and is not counted."""
+    if not pictures:
+        return 0.0, 0.0
+    loaded = [load(name, **o) for name, o in options.items()]
+    seconds, sizes = [], []
+    for data, caption in (pictures[0], *pictures):
+        began, item = time.process_time(), Item(data, caption)
+        for scorer in loaded:
+            scorer.score([item])
+        try:
+            width, height = upright_size(open_image(data))
+            shards = [fit(data, *layout(width, height, b)) for b in buckets if b <= max(width, height)]
+        except BadImage:
+            shards = []
+        seconds.append(time.process_time() - began)
+        sizes.append(sum(map(len, shards)))
+    return median(seconds[1:]), sum(sizes[1:]) / len(pictures)

@@ -1,0 +1,1 @@
+"""Export: training shards for other trainers, in the formats that they read."""

@@ -1,0 +1,72 @@
+"""Worker processes of this machine, for when Ray does not start: the same calls, the same results."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
+
+
+class LocalWorkers:
+    """`count` processes. Each is a pool of its own, so that a process that dies names the call it died of."""
+
+    def __init__(self, count: int) -> None:
+        self._pools = [_pool() for _ in range(count)]
+
+    def run_all(
+        self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any | Exception]]:
+        """(index, result) of `function(*call)` for each call, in order of completion.
+
+        A call whose process dies is tried once more; if it dies again, the exception is its result. Errors inside the
+        function are raised here.
+        """
+        queue: Iterator[Call] = ((index, call, False) for index, call in enumerate(calls))
+        idle, again = list(range(len(self._pools))), list[Call]()
+        running: dict[Future[Any], tuple[int, Call]] = {}
+        while True:
+            while idle and (following := again.pop() if again else next(queue, None)) is not None:
+                place = idle.pop()
+                running[self._pools[place].submit(function, *following[1])] = (place, following)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                place, (index, arguments, died) = running.pop(future)
+                idle.append(place)
+                try:
+                    yield index, future.result()
+                except BrokenProcessPool as error:
+                    self._pools[place] = _pool()
+                    if died:
+                        yield index, error
+                    else:
+                        again.append((index, arguments, True))
+
+    def close(self) -> None:
+        """End the processes."""
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    """One process, which starts with its first call."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed program closes no pool."""
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)

@@ -1,0 +1,3 @@
+"""A curated pool to erase from."""
+
+from tests.curation.conftest import curated  # noqa: F401 - fixture
