@@ -60,8 +60,8 @@ def picture(rng: Rng, form: str | None = None) -> tuple[str, bytes]:
     return FORMATS[form], out.getvalue()
 
 
-def damaged(rng: Rng, data: bytes) -> bytes:
-    """The bytes after one to four random changes."""
+def damaged(rng: Rng, data: bytes, zeros: int = 2**20) -> bytes:
+    """The bytes after one to four random changes. zeros: at most so many bytes are zeroed at once."""
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 5))):
         if not out:
@@ -77,7 +77,7 @@ def damaged(rng: Rng, data: bytes) -> bytes:
         elif change == 3:
             out[at:at] = part
         elif change == 4:
-            out[at : at + len(part)] = bytes(len(part))
+            out[at : at + len(part)] = bytes(min(zeros, len(part))) + part[zeros:]
         elif change == 5:
             out[at : at + len(part)] = rng.bytes(len(part))
         elif change == 6:
@@ -124,7 +124,8 @@ def archive(rng: Rng, place: Path) -> Path:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     path = place.with_suffix(".tar")
-    path.write_bytes(damaged(rng, out.getvalue()))
+    # Zeroed blocks cannot be told from the padding between archives that were joined.
+    path.write_bytes(damaged(rng, out.getvalue(), zeros=400))
     return path
 
 

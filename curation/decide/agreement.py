@@ -1,8 +1,8 @@
 """Do two pictures agree once one is laid upon the other? Compared in their sketches, aligned by their landmarks.
 
 Structural similarity (Wang et al., 2004) is taken at every place. Two pictures agree as far as it reaches in four
-fifths of what has contrast. They do not agree where text differs: on flat ground, anything that only one of them holds;
-in a photograph, only marks that both hold and that differ, because a watermark is on one of them alone.
+fifths of what has contrast. They do not agree where marks differ, such as text: on flat ground any mark, in a
+photograph a strong one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ _STROKES = 250.0  # … and of one that may hold text on a photograph
 _ENOUGH = 0.02  # least share of places that count
 _QUANTILE = 0.2  # of the places may agree less
 _OTHER = 0.5  # similarity below which a place differs on flat ground …
-_OTHER_MARK = 0.35  # … and on a photograph
+_OTHER_STROKE = 0.35  # … and on a photograph
 _REGION = 5  # pixels: smallest side of a place that differs
 _SPECKS = 0.004  # share of the picture that may differ where one had to be turned, cropped or moved
-_BOTH = 0.3  # ratio of what one picture has and the other has: above it, both have marks of their own
 _CHROMA = 32  # levels in which colours of coloured copies may differ
 _GRAY = 8  # levels: chroma of a gray picture
 _ALIGNED = 0.9  # similarity from which the alignment is not improved
@@ -102,21 +101,19 @@ class Agreement:
 
 
 class Rules(NamedTuple):
-    """Whether chroma must agree, and whether marks that only one picture holds count."""
+    """Whether chroma must agree; what counts as a mark: least contrast, and similarity below which it differs."""
 
     colours: bool
-    any_mark: bool
+    contrast: float
+    other: float
 
 
-def agreement(first: Sketch, second: Sketch, *, colours: bool = False, strict: bool = False) -> Agreement:
-    """Lay the second picture on the first and compare.
-
-    colours: chroma must agree too, unless one picture is gray. strict: marks that only one holds count in photographs
-    too, because something says that they are text.
-    """
+def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreement:
+    """Lay the second picture on the first and compare. colours: chroma must agree too, unless one picture is gray."""
     side = min(first.side, second.side)
     first, second = first.at(side), second.at(side)
-    rules = Rules(colours, strict or flat(first.luma) >= FLAT)
+    plain = max(flat(s.luma) for s in (first, second)) >= FLAT
+    rules = Rules(colours, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
     found, whole = _transform(first, second), _stretched(first, second)
     best = _compared(first, second, whole, rules, 0)
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
@@ -236,7 +233,8 @@ def _compared(first: Sketch, second: Sketch, found: np.ndarray, rules: Rules, sp
     share = max(0.0, float(np.quantile(similarity[counts], _QUANTILE)))
     if rules.colours and not _same_colours(first, second, found, there):
         return none
-    return Agreement(share, _differs(a - b, similarity, mine, yours, inside, rules.any_mark, specks * inside.size))
+    marks = inside & (np.maximum(mine, yours) > rules.contrast) & (similarity < rules.other)
+    return Agreement(share, bool(_region(marks).sum() > specks * inside.size))
 
 
 def _plain(similarity: np.ndarray, counts: np.ndarray, inside: np.ndarray) -> Agreement:
@@ -262,25 +260,6 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
     return (2 * cov + _NOISE) / (va + vb + _NOISE), va, vb
-
-
-def _differs(
-    difference: np.ndarray,
-    similarity: np.ndarray,
-    mine: np.ndarray,
-    yours: np.ndarray,
-    inside: np.ndarray,
-    any_mark: bool,
-    most: float,
-) -> bool:
-    """Whether marks differ on more than `most` places. any_mark: also those that only one picture holds."""
-    if any_mark:
-        return bool(_region(inside & (np.maximum(mine, yours) > _CONTRAST) & (similarity < _OTHER)).sum() > most)
-    marks = _region(inside & (np.minimum(mine, yours) > _STROKES) & (similarity < _OTHER_MARK))
-    if marks.sum() <= most or np.median(similarity[inside]) < _OTHER:  # not aligned well enough to tell
-        return False
-    above, below = float(np.maximum(difference[marks], 0).sum()), float(np.maximum(-difference[marks], 0).sum())
-    return min(above, below) > _BOTH * max(above, below)
 
 
 def _region(places: np.ndarray) -> np.ndarray:

@@ -135,8 +135,7 @@ def _agreement(rows: Rows, first: int, second: int, colours: bool) -> Agreement:
     same = same_text(*texts)
     if same is False:
         return Agreement(0.0, True)
-    one_quotes = (texts[0].quoted is None) != (texts[1].quoted is None)
-    found = agreement(rows.sketch(first), rows.sketch(second), colours=colours, strict=one_quotes)
+    found = agreement(rows.sketch(first), rows.sketch(second), colours=colours)
     return Agreement(found.share, found.differs and not same)
 
 

@@ -24,8 +24,7 @@ _SIDE = 192  # pixels: long side in which landmarks are sought
 _PATCH = 16  # pixels: side of the square around a landmark that is hashed
 _LEVELS, _STEP, _MARGIN = 6, 1.2, 12  # sizes, ratio of two, pixels along the edges without landmarks
 _CORNER = 12  # levels by which a corner differs from its surroundings
-_SKETCH = 192  # pixels: long side of the sketch of a picture full of texture …
-_SKETCH_FINE = 384  # … and of one that is flat for the most part, as pictures with text are
+_SKETCH = 192  # pixels: long side of the sketch of a picture full of texture; others keep the working size, for text
 FLAT = 0.25  # share of flat cells from which on a picture is flat
 _CELL = 8  # pixels: side of a cell, and …
 _RANGE = 10  # … levels: largest range of luma in a flat one; also in a line of a frame
@@ -42,7 +41,7 @@ class Copies:
         column("hashes", pa.binary(), "64-bit hashes of at most 32 landmarks, little-endian, strongest first"),
         column("places", pa.binary(), "per landmark x, y, size (shares of the sketch's long side), degrees, mirrored: "
                                       "float16 [landmarks, 5]"),
-        column("sketch", pa.binary(), "the picture without its frame, as JPEG of at most 192 pixels a side; 384 where "
+        column("sketch", pa.binary(), "the picture without its frame, as JPEG of at most 192 pixels a side; 512 where "
                                       "much of it is flat"),
     )  # fmt: skip
 
@@ -63,9 +62,8 @@ class Landmarks:
 def _columns(rgb: np.ndarray) -> dict[str, Any]:
     import cv2
 
-    fine = reduced(rgb, _SKETCH_FINE)
-    top, bottom, left, right = frame(cv2.cvtColor(fine, cv2.COLOR_RGB2GRAY))
-    inside = fine[top:bottom, left:right]
+    top, bottom, left, right = frame(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+    inside = rgb[top:bottom, left:right]
     luma = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)
     small = reduced(luma, _SIDE)
     found = landmarks(small)
@@ -86,13 +84,21 @@ def _encoded(rgb: np.ndarray) -> bytes:
 
 
 def frame(luma: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of uint8 [H, W] without its lines of one tone; of all where less than half is left."""
+    """(top, bottom, left, right) of uint8 [H, W] without lines of one tone along both of two opposite edges.
+
+    Of all where less than half is left. The margin of a page along one edge is no frame.
+    """
     rows, columns = (np.ptp(luma, axis=axis) > _RANGE for axis in (1, 0))
     everything = 0, luma.shape[0], 0, luma.shape[1]
     if not rows.any() or not columns.any():
         return everything
     top, left = int(rows.argmax()), int(columns.argmax())
     bottom, right = len(rows) - int(rows[::-1].argmax()), len(columns) - int(columns[::-1].argmax())
+    tones = luma.mean(axis=1), luma.mean(axis=0)
+    if top == 0 or bottom == len(rows) or abs(tones[0][0] - tones[0][-1]) > _RANGE:
+        top, bottom = everything[:2]
+    if left == 0 or right == len(columns) or abs(tones[1][0] - tones[1][-1]) > _RANGE:
+        left, right = everything[2:]
     if (bottom - top) * (right - left) < _FRAME * luma.size:
         return everything
     height, width = luma.shape  # a line more where one is cut: it holds a part of the frame

@@ -112,6 +112,8 @@ class Tar:
                     if lost:
                         yield self._refused("", f"{lost} bytes at offset {expected} are not a readable member")
                     if member is None:
+                        if not lost and (end - expected < 2 * _BLOCK or end % _BLOCK):
+                            yield self._refused("", f"the archive has no end marker: it is cut off at offset {end}")
                         return
                     if member.size < 0:
                         yield self._refused(_shown(member.name), "the member's header has a negative size")

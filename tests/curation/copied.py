@@ -26,7 +26,7 @@ def scene(seed: int, width: int = 640, height: int = 480) -> Image.Image:
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
         angles = np.linspace(0, 2 * np.pi, int(rng.integers(3, 7)), endpoint=False) + rng.uniform(0, 2)
         draw.polygon([(x + side * np.cos(a), y + side * np.sin(a)) for a in angles], fill=colour)
-    noisy = np.asarray(image).astype(np.int16) + rng.integers(-6, 7, (height, width, 1))
+    noisy = np.asarray(image).astype(np.int16) + rng.integers(-25, 26, (height, width, 1))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 

@@ -15,7 +15,7 @@ from tests.curation.corpus import encoded
 def test_columns_are_small_and_a_broken_picture_costs_itself() -> None:
     good, broken = Copies().score([Item(encoded(scene(1))), Item(encoded(scene(1))[:900])])
     assert isinstance(good, dict) and isinstance(broken, BadImage)
-    assert len(good["hashes"]) == 32 * 8 and len(good["places"]) == 32 * 5 * 2 and len(good["sketch"]) < 12_000
+    assert len(good["hashes"]) == 32 * 8 and len(good["places"]) == 32 * 5 * 2 and len(good["sketch"]) < 20_000
     assert Copies().score([Item(encoded(scene(1)))]) == [good]
 
 
@@ -32,6 +32,8 @@ def test_a_frame_is_cut_off_unless_it_is_most_of_the_picture() -> None:
     assert frame(framed) == (61, 60 + 480 - 1, 61, 60 + 640 - 1)
     small = np.asarray(ImageOps.expand(scene(4, 160, 120), 200, (250, 250, 250)).convert("L"))
     assert frame(small) == (0, small.shape[0], 0, small.shape[1])
+    page = np.asarray(slide(["One", "two"]).convert("L"))
+    assert frame(page) == (0, page.shape[0], 0, page.shape[1])
     blank = np.full((40, 50), 7, np.uint8)
     assert frame(blank) == (0, 40, 0, 50)
 
