@@ -129,13 +129,6 @@ def lettered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 # Near-duplicates -----------------------------------------------------------------------------------------------------
-def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """1 to 2.5 % cut off each side: up to a tenth of the area."""
-    left, top, right, bottom = rng.uniform(0.01, 0.025, 4)
-    w, h = image.size
-    return image.crop((round(w * left), round(h * top), round(w * (1 - right)), round(h * (1 - bottom))))
-
-
 def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     share = rng.uniform(0.25, 0.8)
     return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
@@ -154,9 +147,6 @@ def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Gains of each channel within 10 %, saturation within 30 %."""
     gained = np.asarray(image, np.float32) * rng.uniform(0.9, 1.1, 3)
     return ImageEnhance.Color(Image.fromarray(np.clip(gained, 0, 255).astype(np.uint8))).enhance(rng.uniform(0.7, 1.3))
-
-
-DUPLICATES = {"cropped": cropped, "resized": resized, "watermarked": watermarked, "recoloured": recoloured}
 
 
 # Captions ------------------------------------------------------------------------------------------------------------

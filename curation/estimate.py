@@ -60,7 +60,7 @@ def estimate(
 ) -> Estimate:
     """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
     store = Store(workspace) if workspace else None
-    known = known_inputs(workspace) if workspace else set()
+    known = known_inputs(workspace) if workspace else {}
     listed = [(source, source.inputs()) for source in (open_source(s, captions, store) for s in sources)]
     news = [(source, [i for i in inputs if i.key not in known]) for source, inputs in listed]
     inputs, fresh = ([i for _, group in pairs for i in group] for pairs in (listed, news))

@@ -2,7 +2,8 @@
 
 `captions/<use>/<kind>@<model>-<prompt>/<pool shard>.<digest>.parquet`. The source's own captions are never changed.
 `use` of a set: `fill` makes it the text condition of pictures without a caption of their own, `replace` of all
-pictures, `add` of none: the captions are only added to the training shards.
+pictures, `add` of none: the captions are only added to the training shards. `source` holds what the source itself
+brought later (`curation.sources.corrections`): it takes the place of the captions that came with the picture.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from flywheel.core.storage import readable
 from flywheel.core.text import clean
 from flywheel.core.workspace import Workspace
 
-SOURCE = "source"  # origin of captions that came with the picture
+SOURCE = "source"  # origin of captions that came with the picture, and use of those that its source brought later
+ROW = ("sample_id", "source_uri", "task", "caption", "captions")  # columns of the pool that `with_written` needs
 
 
 def set_folder(workspace: Workspace, use: str, kind: str, model: str, prompt: str) -> Path:
@@ -55,16 +57,32 @@ def text_key(paths: Iterable[Path]) -> str:
 def with_written(rows: Iterable[Mapping[str, Any]], paths: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
     """Pool rows with the text condition as `caption` and all captions with their origin as `captions`, own ones first.
 
-    Both are cleaned; `given` is the condition before that. `paths`: side-cars of the rows' shard. Edit pairs keep their
-    instruction.
+    rows: with the columns `ROW`. paths: side-cars of the rows' shard. Texts are cleaned; `given` is the condition
+    before that. Edit pairs keep their instruction.
     """
-    by_sample = _read(paths)
+    by_sample, later = _read(paths), corrected(paths)
     for row in rows:
+        if texts := later.get(row["source_uri"]) if later else None:
+            row = dict(row) | {"caption": texts[0]["text"], "captions": texts}
         own = [c | {"origin": SOURCE} for c in row["captions"]]
         written = by_sample.get(row["sample_id"], []) if row["task"] == "t2i" else []
         texts = [{"kind": c["kind"], "text": clean(c["text"]), "origin": c["origin"]} for c in (*own, *written)]
         given = _condition(row["caption"], written)
         yield dict(row) | {"caption": clean(given), "given": given, "captions": texts}
+
+
+def corrected(paths: Iterable[str | Path]) -> dict[str, list[dict[str, str]]]:
+    """Source URI → {kind, text} of its captions as its source last brought them, from the side-cars of use `source`."""
+    latest: dict[str, tuple[str, list[dict[str, str]]]] = {}
+    for path in paths:
+        if Path(path).parent.parent.name == SOURCE:
+            for row in pq.read_table(readable(path)).to_pylist():
+                version, texts = latest.get(row["source_uri"], ("", []))
+                if row["prompt"] > version:
+                    version, texts = row["prompt"], []
+                texts.append({"kind": row["kind"], "text": row["caption"]})
+                latest[row["source_uri"]] = version, texts
+    return {uri: texts for uri, (_, texts) in latest.items()}
 
 
 def _condition(own: str, written: Sequence[Mapping[str, Any]]) -> str:
@@ -80,7 +98,7 @@ def _read(paths: Sequence[str | Path]) -> dict[str, list[dict[str, Any]]]:
     by_sample: dict[str, list[dict[str, Any]]] = {}
     for path in paths:
         for row in pq.read_table(readable(path)).to_pylist():
-            if row["error"] is None:
+            if row["error"] is None and row["use"] != SOURCE:
                 origin = f"{row['model']}@{row['prompt']}"
                 entry = {"kind": row["kind"], "text": row["caption"], "origin": origin, "use": row["use"]}
                 by_sample.setdefault(row["sample_id"], []).append(entry)

@@ -7,7 +7,7 @@ tolerances, and the best such row is named as its survivor. Rows are totally ord
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, log2
@@ -35,6 +35,13 @@ class Related:
     near: np.ndarray
     apart: np.ndarray
 
+    def kept(self, good: np.ndarray) -> Related:
+        """Without the near pairs that are not good, bool [M]."""
+        near = self.near[good]
+        twins = np.flatnonzero(self.rows != self.representatives)
+        rows = np.unique(np.concatenate([self.rows[twins], self.representatives[twins], near.ravel()]))
+        return Related(rows, self.representatives[np.searchsorted(self.rows, rows)], near, self.apart[good])
+
     @property
     def equal(self) -> float:
         """Value of `apart` for equal rows: 0 bits, or a cosine of 1."""
@@ -57,15 +64,23 @@ def preference(
 
 
 def related(
-    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, *, hamming: int, colour: int, since: int = 0
+    hashes: np.ndarray,
+    colours: np.ndarray,
+    groups: np.ndarray,
+    *,
+    hamming: int,
+    colour: int,
+    since: int = 0,
+    finer: np.ndarray | None = None,
 ) -> Related:
     """Which rows resemble which. Memory: about 100 bytes per row beyond the arguments.
 
     hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
     since: rows below it were compared before: `near` has only pairs with at least one row from `since` on.
+    finer: uint64 [N]; rows share a representative only if these are equal too.
     """
     groups = groups.astype(np.int64, copy=False)
-    leader = _collapse(hashes, colours, groups)
+    leader = _collapse(hashes, colours, groups, np.zeros(len(hashes), np.uint64) if finer is None else finer)
     unique = np.flatnonzero(leader == np.arange(len(leader)))
     near, apart = _near(hashes, colours, groups, unique, hamming, colour, since)
     twins = np.flatnonzero(leader != np.arange(len(leader)))
@@ -96,6 +111,24 @@ def resolve(pairs: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.nd
     return order[dropped], order[survivor[dropped]], distance[dropped]
 
 
+def nearest(pairs: np.ndarray, apart: np.ndarray, most: int) -> np.ndarray:
+    """Which pairs are among the `most` nearest of either row: bool [M]. Ties go to the smaller row."""
+    best = np.zeros(len(pairs), bool)
+    for side in (0, 1):
+        order = np.lexsort((pairs[:, 1 - side], apart, pairs[:, side]))
+        best[order[places_in_runs(pairs[order, side]) < most]] = True
+    return best
+
+
+def places_in_runs(values: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Place of each value in its run of equal values, from 0."""
+    values = np.asarray(values)
+    if not len(values):
+        return np.empty(0, np.int64)
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    return np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+
+
 def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Near pairs of which both classes are considered, as places (i < j) of their best rows, sorted."""
     if not len(classes) or not len(pairs.near):
@@ -109,16 +142,16 @@ def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.
 
 
 # Equal signatures ----------------------------------------------------------------------------------------------------
-def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, finer: np.ndarray) -> np.ndarray:
     """First row with exactly the same signature, for each row: a thousand blank pictures cost as much as one."""
-    key = _mixed(_folded(colours) ^ _mixed(hashes) ^ groups.view(np.uint64) * _MIX)
+    key = mixed(_folded(colours) ^ mixed(hashes ^ mixed(finer)) ^ groups.view(np.uint64) * _MIX)
     packed, bits = _packed(key, np.arange(len(hashes)))
     rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
     leader = np.arange(len(hashes))
     high = packed >> np.uint64(bits)
     meet = np.flatnonzero(high[1:] == high[:-1])
     a, b = rows[meet], rows[meet + 1]
-    same = (hashes[a] == hashes[b]) & (groups[a] == groups[b])
+    same = (hashes[a] == hashes[b]) & (groups[a] == groups[b]) & (finer[a] == finer[b])
     for start in range(0, len(a), _CHECKED):
         part = slice(start, start + _CHECKED)
         same[part] &= (colours[a[part]] == colours[b[part]]).all(axis=1)
@@ -158,10 +191,10 @@ def _near(
     """
     radius = min(hamming, HASH_BITS - 1)
     parts = []
-    for mask in _masks(bands(len(unique), radius), radius):
-        key = _mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
+    for mask in masks(bands(len(unique), radius), radius):
+        key = mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
         here = _beside_new(key, unique, since)
-        for a, b in _meeting(key[here], unique[here]):
+        for a, b in meeting(key[here], unique[here]):
             new = b >= since
             parts.append(_verified(a[new], b[new], hashes, colours, groups, hamming, colour))
     if not parts:
@@ -191,21 +224,21 @@ def bands(count: int, radius: int) -> int:
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
 
 
-def _masks(count: int, radius: int) -> Iterator[np.uint64]:
-    """Every choice of count − radius out of `count` bands, as a mask of their bits."""
-    edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int).tolist()
-    single = [((1 << high) - 1) & ~((1 << low) - 1) for low, high in zip(edges[:-1], edges[1:])]
+def masks(count: int, radius: int, *, low: int = 0, high: int = HASH_BITS) -> Iterator[np.uint64]:
+    """Every choice of count − radius out of `count` bands of the bits from `low` to `high`, as a mask of their bits."""
+    edges = np.linspace(low, high, count + 1).round().astype(int).tolist()
+    single = [((1 << end) - 1) & ~((1 << start) - 1) for start, end in zip(edges[:-1], edges[1:])]
     for chosen in combinations(single, count - radius):
         yield np.uint64(sum(chosen))
 
 
-def _meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … in sorted order."""
+def meeting(key: np.ndarray, rows: np.ndarray, *, most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … (up to `most`) when sorted."""
     packed, bits = _packed(key, np.arange(len(rows)))
     high = packed >> np.uint64(bits)
     active = np.flatnonzero(high[1:] == high[:-1])
     step = 1
-    while len(active):
+    while len(active) and (most is None or step <= most):
         low = np.uint64((1 << bits) - 1)
         for start in range(0, len(active), _CHECKED):
             part = active[start : start + _CHECKED]
@@ -229,7 +262,7 @@ def _verified(
     return np.stack([a[same], b[same], apart[same]], axis=1)
 
 
-def _mixed(key: np.ndarray) -> np.ndarray:
+def mixed(key: np.ndarray) -> np.ndarray:
     """A permutation of 64-bit numbers whose high bits depend on every bit."""
     key = (key ^ (key >> np.uint64(32))) * _MIX
     return (key ^ (key >> np.uint64(29))) * _MIX

@@ -74,6 +74,7 @@ def judge(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], h
     with open_judging(workspace, policy, scorers, held_out) as judging:
         rows = _rows_to_judge(judging)
         judging.connection.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(judging.policy, judging.columns, rows)}")
+        judging.connection.execute(f"CREATE TEMP TABLE further AS {sql.further(judging.policy, judging.columns)}")
         ingested = pool.quarantined_at_ingest(workspace)
         return Judged(
             decisions=judging.query(sql.decisions(judging.policy, judging.columns)),
@@ -155,16 +156,16 @@ def _with_survivors(judging: Judging) -> str:
             prefix = sql.survivor_column(stage, filter_)
             earlier = survivors.setdefault(filter_.check, [])
             judging.connection.register(f"dropped by {prefix}", _dropped(judging, stage, filter_, rows, earlier))
-            joined = f'n, survivor AS "{prefix}.survivor", distance AS "{prefix}.distance"'
-            rows = f'{rows} LEFT JOIN (SELECT {joined} FROM "dropped by {prefix}") USING (n)'
+            joined = ", ".join(f'{c} AS "{prefix}.{c}"' for c in ("survivor", "distance", "sound"))
+            rows = f'{rows} LEFT JOIN (SELECT n, {joined} FROM "dropped by {prefix}") USING (n)'
     return rows
 
 
-_DROPPED = pa.schema([("n", pa.int64()), ("survivor", pa.int64()), ("distance", pa.float64())])
+_DROPPED = pa.schema([("n", pa.int64()), ("survivor", pa.int64()), ("distance", pa.float64()), ("sound", pa.bool_())])
 
 
 def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivors: list[np.ndarray]) -> pa.Table:
-    """(n, survivor, distance) of the rows that a duplicate check drops; extends `survivors`."""
+    """(n, survivor, distance, sound) of the rows that a duplicate check drops; extends `survivors`."""
     alike = likeness.load(judging, filter_)
     related = alike.related
     reaches, sound = sql.candidates(stage, filter_, judging.columns)
@@ -176,7 +177,7 @@ def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivo
     ).fetchnumpy()
     judging.connection.unregister("related")
     if not len(here["n"]):
-        return pa.table({"n": [], "survivor": [], "distance": []}, schema=_DROPPED)
+        return _DROPPED.empty_table()
     n, place, sound_rows, fixed = (np.asarray(here[k]) for k in ("n", "place", "sound", "fixed"))
     for earlier in survivors:  # these always stay, and push other rows out
         more = np.setdiff1d(np.intersect1d(earlier, related.rows), n)
@@ -186,7 +187,8 @@ def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivo
     best = np.lexsort((alike.rank[place], ~sound_rows.astype(bool), ~fixed.astype(bool)))
     dropped, survivor, distance = resolve(related, n[best], fixed[best].astype(bool))
     survivors.append(np.setdiff1d(np.asarray(here["n"]), dropped))
-    return pa.table({"n": dropped, "survivor": survivor, "distance": distance}, schema=_DROPPED)
+    good = np.isin(dropped, n[sound_rows.astype(bool)])
+    return pa.table({"n": dropped, "survivor": survivor, "distance": distance, "sound": good}, schema=_DROPPED)
 
 
 # Answers -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ new batches only pairs with a new row are computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.decide.dedup import Related, preference, related
+from curation.decide.compare import Rows, agreements, other_texts
+from curation.decide.copies import candidates
+from curation.decide.dedup import Related, nearest, preference, related
 from curation.decide.judging import Judging
 from curation.decide.semantic import similar
 from curation.policy.policy import COMPARED, Filter
@@ -24,7 +26,8 @@ from curation.sources import pool
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import readable
 
-_FORMAT = 2  # raised when the same tables would give another file
+_PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
+_FORMAT = 3  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,14 @@ def load(judging: Judging, filter_: Filter) -> Likeness:
     """Likeness of all rows of the pool with the tolerances of `filter_`: read from its file, else computed."""
     path = _path(judging, filter_, len(judging.tables))
     if not path.exists():
-        vectors = _embeddings(judging) if filter_.check == "similar" else None
-        write_parquet(path, _to_table(_compute(judging, filter_, vectors, _known(judging, filter_))))
+        write_parquet(path, _to_table(_compute(judging, filter_, _known(judging, filter_))))
     return _from_table(pq.read_table(readable(path)))
 
 
 def _path(judging: Judging, filter_: Filter, count: int) -> Path:
     """File of the likeness of the first `count` score tables."""
-    tolerances = (filter_.cosine,) if filter_.check == "similar" else (filter_.hamming, filter_.colour)
-    key = digest(_FORMAT, [t.name for t in judging.tables[:count]], filter_.check, *tolerances)[:16]
+    tolerances = [filter_.hamming, filter_.colour, filter_.agreement, filter_.cosine]
+    key = digest(_FORMAT, [t.name for t in judging.tables[:count]], filter_.check, tolerances)[:16]
     return judging.workspace.path("tables", f"alike-{key}.parquet")
 
 
@@ -69,13 +71,14 @@ def _known(judging: Judging, filter_: Filter) -> _Known | None:
     return None
 
 
-def _compute(judging: Judging, filter_: Filter, vectors: np.ndarray | None, known: _Known | None) -> Likeness:
+def _compute(judging: Judging, filter_: Filter, known: _Known | None) -> Likeness:
     """Edit pairs are compared, references included, only where instruction and number of references are equal."""
     counts = judging.connection.sql(
         "SELECT len(reference_ids) AS k FROM every WHERE reason IS NULL GROUP BY 1 ORDER BY 1"
     ).fetchall()
     # The references of an old pair may have been added since: pairs, which are few, are always compared again.
-    parts = [_related(judging, filter_, vectors, count, known if count == 0 else None) for (count,) in counts]
+    search = _SEARCHES[filter_.check or ""](judging, filter_)
+    parts = [_related(judging, search, count, known if count == 0 else None) for (count,) in counts]
     merged = _merged(parts) if parts else _nothing(filter_)
     return Likeness(merged, _rank(judging, merged.rows))
 
@@ -91,37 +94,105 @@ def _merged(parts: Sequence[Related]) -> Related:
 
 def _nothing(filter_: Filter) -> Related:
     none = np.empty(0, np.int64)
-    return Related(none, none, none.reshape(0, 2), np.empty(0, float if filter_.check == "similar" else np.int64))
+    return Related(none, none, none.reshape(0, 2), np.empty(0, np.int64 if filter_.check == "duplicates" else float))
 
 
-def _related(
-    judging: Judging, filter_: Filter, vectors: np.ndarray | None, references: int, known: _Known | None
-) -> Related:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows with as many references each, of which those of one group are compared; numbers, groups: int64 [N]."""
+
+    numbers: np.ndarray
+    groups: np.ndarray
+    reference_ids: Sequence[Sequence[str]]
+    references: int
+    since: int
+
+
+_Search = Callable[[_Rows], Related]  # its rows are places in `numbers`
+
+
+def _related(judging: Judging, search: _Search, references: int, known: _Known | None) -> Related:
     """Likeness among the rows with this number of references."""
     group = "task" if not references else "task || ':' || \"text.normalized\""
-    column = COMPARED[filter_.check or ""]
-    compared = '"pixels.phash" AS hash, "pixels.thumbnail" AS thumbnail,' if column == "pixels.phash" else ""
-    rows = judging.query(
-        f"""SELECT n, {compared} {group} AS "group", reference_ids
+    table = judging.query(
+        f"""SELECT n, {group} AS "group", reference_ids
         FROM every WHERE reason IS NULL AND len(reference_ids) = {references} ORDER BY n"""
     )
-    groups = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    numbers, ids = rows["n"].to_numpy(), rows["reference_ids"].to_pylist() if references else []
+    groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    numbers, ids = table["n"].to_numpy(), table["reference_ids"].to_pylist() if references else []
     since = int(np.searchsorted(numbers, known.since)) if known else 0
-    if vectors is not None:
-        mine = vectors[numbers]
-        if references:
-            mine = np.concatenate([mine, vectors[_places(judging, ids)].reshape(len(ids), -1)], 1)
-            mine = mine / (references + 1) ** 0.5
-        pairs = similar(mine, groups, cosine=filter_.cosine or 0.0, since=since)
-    else:
-        colours = _bytes(rows["thumbnail"])
-        if references:
-            colours = np.concatenate([colours, _references(judging, ids, colours.shape[1])], 1)
-        hashes = rows["hash"].to_numpy().astype(np.uint64)
-        pairs = related(hashes, colours, groups, hamming=filter_.hamming, colour=filter_.colour, since=since)
+    pairs = search(_Rows(numbers, groups, ids, references, since))
     here = Related(numbers[pairs.rows], numbers[pairs.representatives], numbers[pairs.near], pairs.apart)
     return _merged([_of(known.related, numbers), here]) if known else here
+
+
+def _by_hash(judging: Judging, filter_: Filter) -> _Search:
+    """Equal and near perceptual hashes and thumbnails, whose sketches agree where the filter asks for it."""
+    compared = Rows(judging) if filter_.agreement is not None else None
+
+    def search(rows: _Rows) -> Related:
+        table = judging.query(
+            f"""SELECT "pixels.phash" AS hash, "pixels.thumbnail" AS thumbnail
+            FROM every WHERE reason IS NULL AND len(reference_ids) = {rows.references} ORDER BY n"""
+        )
+        colours = _bytes(table["thumbnail"])
+        if rows.references:
+            colours = np.concatenate([colours, _references(judging, rows.reference_ids, colours.shape[1])], 1)
+        found = related(
+            table["hash"].to_numpy().astype(np.uint64),
+            colours,
+            rows.groups,
+            hamming=filter_.hamming,
+            colour=filter_.colour,
+            since=rows.since,
+            finer=compared.digests(rows.numbers) if compared else None,
+        )
+        if compared is None:
+            return found
+        some = found.kept(nearest(found.near, found.apart, _PARTNERS))
+        _, differ = agreements(compared, rows.numbers[some.near], colours=False)
+        return some.kept(~differ)
+
+    return search
+
+
+def _by_landmarks(judging: Judging, filter_: Filter) -> _Search:
+    """Pictures whose landmarks meet and whose sketches agree, once they are laid on each other."""
+    compared = Rows(judging)
+
+    def search(rows: _Rows) -> Related:
+        if rows.references:  # of a mirrored pair, the references would have to be mirrored too
+            return _nothing(filter_)
+        hashes, owners = compared.landmarks(rows.numbers)
+        near = candidates(hashes, owners, rows.groups, since=rows.since)
+        shares, differ = agreements(compared, rows.numbers[near], colours=True)
+        kept = ~differ & (shares >= (filter_.agreement or 0.0))
+        rows_ = np.unique(near[kept])
+        return Related(rows_, rows_, near[kept], shares[kept])
+
+    return search
+
+
+def _by_embedding(judging: Judging, filter_: Filter) -> _Search:
+    """Pictures with similar embeddings that do not show different texts."""
+    vectors, compared = _embeddings(judging), Rows(judging)
+
+    def search(rows: _Rows) -> Related:
+        mine = vectors[rows.numbers]
+        if rows.references:
+            others = vectors[_places(judging, rows.reference_ids)].reshape(len(mine), -1)
+            mine = np.concatenate([mine, others], 1) / (rows.references + 1) ** 0.5
+        found = similar(mine, rows.groups, cosine=filter_.cosine or 0.0, since=rows.since)
+        return found.kept(~other_texts(compared, rows.numbers[found.near]))
+
+    return search
+
+
+_SEARCHES: Mapping[str, Callable[[Judging, Filter], _Search]] = {
+    "duplicates": _by_hash,
+    "copies": _by_landmarks,
+    "similar": _by_embedding,
+}
 
 
 def _of(known: Related, numbers: np.ndarray) -> Related:

@@ -12,7 +12,7 @@ from curation.run import configure
 from flywheel.core.workspace import Workspace
 
 # Columns that tell how good a picture is, whatever it shows. A later stage judges only its largest bucket by them.
-QUALITY = ("pixels.sharpness", "header.jpeg_quality", "clip.aesthetic", "quality.brisque", "detail.bandwidth")
+QUALITY = ("pixels.sharpness", "header.jpeg_quality", "clip.aesthetic", "quality.brisque", "detail.native_edge")
 _COLUMNS = ("shard", "row", "sample_id", "image_id", "task", "reference_ids")
 
 

@@ -24,7 +24,8 @@ _UNLIMITED = math.inf
 # check → (required options, optional ones), besides `streams` and `bucket`
 CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "readable": ((), ()),
-    "duplicates": (("hamming", "colour"), ()),
+    "duplicates": (("hamming", "colour"), ("agreement",)),
+    "copies": (("agreement",), ()),
     "similar": (("cosine",), ()),
     "balance": (("per", "cap"), ("caps", "quotas", "tail", "most")),
     "rights": (("of",), ("allow", "deny", "unknown")),
@@ -33,6 +34,7 @@ CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 NUMBERS: Mapping[str, tuple[bool, float, float]] = {
     "hamming": (True, 0, 64),
     "colour": (True, 0, 255),
+    "agreement": (False, 0, 1),
     "cosine": (False, 0, 1),
     "cap": (True, 0, _UNLIMITED),
     "tail": (False, 0, 1),
@@ -40,7 +42,8 @@ NUMBERS: Mapping[str, tuple[bool, float, float]] = {
 }
 GROUPS = {"caps": (True, _UNLIMITED), "quotas": (False, 1)}  # option by group → (whole number?, most)
 # check → score column it compares rows by
-COMPARED = {"duplicates": "pixels.phash", "similar": "clip.embedding"}
+COMPARED = {"duplicates": "pixels.phash", "copies": "copies.hashes", "similar": "clip.embedding"}
+SKETCH = "copies.sketch"  # score column in which two pictures are compared
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Filter:
     score: str | None = None  # <scorer>.<column>
     min: float | None = None
     max: float | None = None
-    check: str | None = None  # readable | duplicates | similar | balance | rights
+    check: str | None = None  # readable | duplicates | copies | similar | balance | rights
     hamming: int = 0
     colour: int = 0
+    agreement: float | None = None  # share of the sketches that must agree; duplicates: None: they are not compared
     cosine: float | None = None  # similarity from which two pictures count as the same
     per: str | None = None  # source | task | stream | <scorer>.<text column>
     cap: int = 0  # rows per group …
@@ -75,9 +79,20 @@ class Filter:
         return self.score or grouped or COMPARED.get(self.check or "")
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """All score columns that it reads."""
+        sketch = SKETCH if self.agreement is not None else None
+        return tuple(dict.fromkeys(c for c in (self.column, sketch) if c))
+
+    @property
     def compares(self) -> bool:
         """Whether it compares rows with other rows."""
         return self.check in COMPARED
+
+    @property
+    def tolerance(self) -> float | None:
+        """The number by which a check that compares rows drops one: bits, agreement or cosine."""
+        return {"duplicates": self.hamming, "copies": self.agreement, "similar": self.cosine}.get(self.check or "")
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -135,7 +150,7 @@ class Policy:
 
     def scorer_names(self) -> tuple[str, ...]:
         """Scorers that its filters read, in order of first use."""
-        used = [f.column.partition(".")[0] for s in self.stages for f in s.filters if f.column]
+        used = [c.partition(".")[0] for s in self.stages for f in s.filters for c in f.columns]
         return tuple(dict.fromkeys(used))
 
     def scorer_values(self) -> list[Any]:

@@ -161,8 +161,8 @@ def _entered(stage: Stage, bucket: int, previous: Stage | None) -> str:
 
 
 def acts(filter_: Filter, configured: Collection[str]) -> bool:
-    """Whether the score column that it needs exists."""
-    return filter_.column is None or filter_.column in configured
+    """Whether the score columns that it needs exist."""
+    return all(column in configured for column in filter_.columns)
 
 
 def _fails(stage: Stage, filter_: Filter) -> str:
@@ -223,7 +223,7 @@ def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: 
             thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
         elif f.compares:
             scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
-            thresholds.append(f"WHEN {n} THEN {f.hamming if f.cosine is None else f.cosine}")
+            thresholds.append(f"WHEN {n} THEN {f.tolerance}")
         elif f.check == "balance":
             thresholds.append(f"WHEN {n} THEN {_cap(f)}")
     return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
@@ -282,7 +282,8 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
     """Rows to shard: their place, the bucket, and the stages that train on them in it (names joined by spaces).
 
     `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
-    how often the balanced stages draw the row, relative to uniform drawing.
+    how often the balanced stages draw the row, relative to uniform drawing. `further`: places of its equals (see
+    `further`), whose captions describe it too.
     """
     selects = []
     for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
@@ -304,9 +305,28 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
     lying = f"{turn} % 180 <> 0"
     return f"""
         SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
-               task, len(reference_ids) AS "references", reference_ids, {turn} AS turn, weight
-        FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n)
+               task, len(reference_ids) AS "references", reference_ids, {turn} AS turn, weight,
+               coalesce(further, []) AS further
+        FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n) LEFT JOIN further USING (n)
         WHERE stages <> '' ORDER BY bucket, n"""
+
+
+def further(policy: Policy, configured: Collection[str]) -> str:
+    """(n, places of other rows) of each T2I row with equals: rows of the same image that only lost to it.
+
+    Equals would have passed the later filters of their stage by their own captions.
+    """
+    placed = [(s, f) for s in policy.stages for f in s.filters if f.check == "duplicates" and acts(f, configured)]
+    lost = [
+        f'SELECT n, "{p}.survivor" AS survivor FROM judged WHERE "{p}.survivor" IS NOT NULL AND "{p}.sound"'
+        for p in (survivor_column(s, f) for s, f in placed)
+    ]
+    if not lost:
+        lost = ["SELECT n, n AS survivor FROM judged WHERE false"]
+    return f"""
+        SELECT k.n, list({{'shard': e.shard, 'row': e.row}} ORDER BY e.n) AS further
+        FROM ({" UNION ALL ".join(lost)}) d JOIN every e ON e.n = d.n JOIN every k ON k.n = d.survivor
+        WHERE e.image_id = k.image_id AND k.task = 't2i' AND e.task = 't2i' GROUP BY k.n"""
 
 
 def _weights(stage: Stage, bucket: int, filter_: Filter) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SCORERS = names("flywheel.scorers") | {
     "header": "curation.scorers.header:Header",
     "pixels": "curation.scorers.pixels:Pixels",
+    "copies": "curation.scorers.copies:Copies",
     "text": "curation.scorers.text:Text",
     "ocr": "curation.scorers.ocr:Ocr",
     "clip": "curation.scorers.clip:Clip",

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers.background import to_lab
-from curation.scorers.pixels import blockiness
+from curation.scorers.detail import blockiness
 from flywheel.core.image import decode_working
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
@@ -50,7 +50,7 @@ class Change:
     """What differs between a ti2i sample and its first reference; without references every column is null."""
 
     name = "change"
-    version = "1"
+    version = "2"
     fields = (
         column("lightness", pa.float64(), "mean L* minus the reference's"),
         column("red_green", pa.float64(), "mean a* minus the reference's: positive is redder"),

@@ -1,4 +1,4 @@
-"""Measure how much detail the pixels hold, to find enlarged pictures. Works at native resolution, upright."""
+"""Find enlarged pictures by the detail that the pixels hold, and worn ones by their blocks, at native resolution."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _GRID = 4  # tiles are taken from a grid of at most 4 × 4 places …
 _TILES = 4  # … and the sharpest are used, because sky and bokeh do not show a picture's scale
 _BINS = 64  # frequency bins from 0 to Nyquist
 _ENERGY = 0.95  # share of the edge energy inside the bandwidth
+_BLOCK = 8  # pixels: JPEG's transform block
+_EDGE = 64  # levels: larger steps are edges of objects, not of blocks
+_UNSEEN = 2.0  # levels: steps that no eye sees in smooth dark areas
 
 
 class Detail:
-    """Bandwidth of a picture: low if it was enlarged.
+    """Bandwidth of a picture: low if it was enlarged. Blockiness: high if it was ever saved at a low quality.
 
     min_edge: pixels; pictures with a shorter short edge are not decoded, and every column is null.
     """
@@ -30,11 +33,13 @@ class Detail:
         column("bandwidth", pa.float64(), "share of the frequency band that holds 95 % of the edge energy, 0 to 1; "
                                           "enlarging s times leaves at most about 1.3 / s; null without any edge"),
         column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, of the "
+                                           "less blocky axis; 1: no grid"),
     )  # fmt: skip
 
     def __init__(self, *, min_edge: int = 0) -> None:
         self.min_edge = min_edge
-        self.version = f"2-{min_edge}" if min_edge else "2"
+        self.version = f"3-{min_edge}" if min_edge else "3"
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -49,7 +54,8 @@ class Detail:
 def _measure(item: Item) -> dict[str, Any]:
     luma = np.asarray(item.upright.convert("L"))
     share = bandwidth(luma)
-    return {"bandwidth": share, "native_edge": None if share is None else share * min(luma.shape)}
+    native = None if share is None else share * min(luma.shape)
+    return {"bandwidth": share, "native_edge": native, "blockiness": blockiness(luma)}
 
 
 def bandwidth(luma: np.ndarray) -> float | None:
@@ -79,3 +85,26 @@ def bandwidth(luma: np.ndarray) -> float | None:
     if total < 1e-6:
         return None
     return float((np.searchsorted(np.cumsum(energy) / total, _ENERGY) + 1) / _BINS)
+
+
+def blockiness(luma: np.ndarray) -> float:
+    """Mean step across the strongest of the 8 possible grids over the median of the 8; the lesser of both axes.
+
+    luma: uint8 [H, W] at native resolution, upright or not. Blocks show along both axes, frames and charts along one.
+    """
+    import cv2
+
+    return min(_grid(luma), _grid(cv2.transpose(luma)))
+
+
+def _grid(luma: np.ndarray) -> float:
+    """Blockiness of the steps between neighbouring rows."""
+    import cv2
+
+    if len(luma) <= 4 * _BLOCK:
+        return 1.0
+    # Capped, because the edge of a frame would count as a grid by itself.
+    _, steps = cv2.threshold(cv2.absdiff(luma[1:], luma[:-1]), _EDGE, 0, cv2.THRESH_TRUNC)
+    by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
+    median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
+    return (by_phase[-1] + _UNSEEN) / (median + _UNSEEN)

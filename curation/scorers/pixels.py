@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel.core.errors import UsageError
-from flywheel.core.image import WORKING_SIDE, is_plain_jpeg
+from flywheel.core.image import WORKING_SIDE
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 
@@ -23,8 +23,6 @@ THUMBNAIL = 8  # pixels: side of the colour thumbnail in which near-duplicates m
 _HASH_SIDE = 32  # pixels: side of the plane whose lowest 8 × 8 cosine frequencies give the perceptual hash
 _HASH_DECODE = 256  # pixels: least decoded long side if only hash and thumbnail are computed
 _GRAY_SPREAD = 6  # levels: a picture whose channels never differ by more is grayscale
-_BLOCK = 8  # pixels: JPEG's transform block
-_EDGE = 64  # levels: larger steps are edges of objects, not of blocks
 _CELL = 16  # pixels: cell of the texture statistic
 _FLAT = 4.0  # levels: largest deviation of luma in a cell without texture
 _FRAME = 10  # levels: largest range of luma in a line of a frame
@@ -48,9 +46,6 @@ class Pixels:
         column("grayscale", pa.bool_(), "the three channels are one"),
         column("border", pa.float64(), "share of the area in uniform lines along the edges, 0 to 1"),
         column("texture", pa.float64(), "share of 16 × 16 cells with texture, 0 to 1"),
-        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over steps elsewhere, at native "
-                                           "resolution; 1: no grid; null for a JPEG above the working resolution, "
-                                           "where `header.jpeg_quality` tells"),
         column("phash", pa.uint64(), "perceptual hash: signs of 64 cosine frequencies of luma against their median"),
         column("thumbnail", pa.binary(), "RGB, 8 × 8 area averages, 192 bytes"),
     )  # fmt: skip
@@ -63,7 +58,7 @@ class Pixels:
         names = STATISTICS if only is None else [n for n in STATISTICS if n in {*only, "phash", "thumbnail"}]
         self._wanted = {name: STATISTICS[name] for name in names}
         self._side = WORKING_SIDE if len(names) > 2 else _HASH_DECODE
-        self.version = f"3-{self._side}" + ("" if only is None else f"-{'+'.join(names)}")
+        self.version = f"4-{self._side}" + ("" if only is None else f"-{'+'.join(names)}")
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -198,39 +193,6 @@ def texture(luma: np.ndarray) -> float:
     return float((square - mean * mean > _FLAT**2).mean())
 
 
-def _blockiness(item: Item, luma: np.ndarray) -> float | None:
-    import cv2
-
-    if max(item.header.size) <= WORKING_SIDE:
-        return blockiness(luma)
-    if is_plain_jpeg(item.header):
-        return None
-    return blockiness(cv2.cvtColor(np.asarray(item.upright), cv2.COLOR_RGB2GRAY))
-
-
-def blockiness(luma: np.ndarray) -> float:
-    """Mean step across the strongest of the 8 possible grids over the median of the 8; the larger of both axes.
-
-    luma: uint8 [H, W] at native resolution, upright or not.
-    """
-    import cv2
-
-    return max(_grid(luma), _grid(cv2.transpose(luma)))
-
-
-def _grid(luma: np.ndarray) -> float:
-    """Blockiness of the steps between neighbouring rows."""
-    import cv2
-
-    if len(luma) <= 4 * _BLOCK:
-        return 1.0
-    # Capped, because the edge of a frame would count as a grid by itself.
-    _, steps = cv2.threshold(cv2.absdiff(luma[1:], luma[:-1]), _EDGE, 0, cv2.THRESH_TRUNC)
-    by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
-    median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
-    return by_phase[-1] / median if median > 0 else 1.0
-
-
 def perceptual_hash(rgb: np.ndarray) -> int:
     """64-bit pHash of uint8 [32, 32, 3]: bit i says whether frequency i of the lowest 8 × 8 exceeds their median."""
     import cv2
@@ -256,7 +218,6 @@ STATISTICS: dict[str, Callable[[_Planes], Any]] = {
     "grayscale": lambda p: bool(p.spread[0].max() <= _GRAY_SPREAD),
     "border": lambda p: border(p.luma),
     "texture": lambda p: texture(p.luma),
-    "blockiness": lambda p: _blockiness(p.item, p.luma),
     "phash": lambda p: perceptual_hash(p.miniature),
     "thumbnail": lambda p: thumbnail(p.miniature),
 }

@@ -32,6 +32,7 @@ References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
 
 _COLUMNS = (
     "sample_id",
+    "source_uri",
     "image",
     "width",
     "height",

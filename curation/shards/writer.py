@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from curation.captioning.written import with_written
+from curation.captioning.written import ROW, SOURCE, with_written
 from curation.policy.policy import Policy
 from curation.scorers.scoring import References, fetch_images, image_index, reason
 from curation.shards.layout import layout
@@ -35,14 +35,15 @@ _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
 _COLUMNS = (
-    "sample_id", "task", "caption", "captions", "image", "reference_ids", "stream", "width", "height", "mask",
-    *(f.name for f in RIGHTS),
+    *ROW, "image", "reference_ids", "stream", "width", "height", "mask", *(f.name for f in RIGHTS),
 )  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
 Content = list[tuple[pool.Shard, list[int]]]  # pool shard, ascending row numbers
-Faults = dict[tuple[str, int], str]  # (key of the pool shard, row) → why its picture cannot be fitted
-Marks = dict[tuple[str, int], tuple[int, float]]  # (key of the pool shard, row) → (turn, weight)
+Faults = dict[tuple[str, int], str]  # (key of a pool shard, row) → why its picture cannot be fitted
+Place = tuple[str, int]  # key of a pool shard, row
+Marks = dict[Place, tuple[int, float]]  # → (turn, weight)
+Equals = dict[Place, list[tuple[pool.Shard, int]]]  # → other rows of the same picture, whose captions it takes too
 
 
 class Unfit(Exception):
@@ -67,6 +68,12 @@ class Planned:
     content: Content
     marks: Marks
     places: References
+    equals: Equals
+
+    @property
+    def arguments(self) -> tuple[int, int, Content, Marks, References, Equals]:
+        """What the worker needs to make its rows."""
+        return self.width, self.height, self.content, self.marks, self.places, self.equals
 
     @property
     def rows(self) -> int:
@@ -85,7 +92,7 @@ def write_files(
     """Write the files that are missing: (how many; rows that cannot be written, whose files stay absent)."""
     folder = workspace.shard_manifest(snapshot).parent
     todo = [f for f in files if not (folder / f.path).exists()]
-    calls = [(str(folder / f.path), f.width, f.height, f.content, f.marks, f.places) for f in todo]
+    calls = [(str(folder / f.path), *f.arguments) for f in todo]
     faults: Faults = {}
     if calls:
         with cluster(workers):
@@ -143,7 +150,7 @@ def plan_files(workspace: Workspace, admitted: pa.Table) -> list[Planned]:
     """Files in a fixed order: one layout and one set of stages each, rows in pool order.
 
     `admitted`: shard, row, bucket, stages (names joined by spaces), width, height, task, references, reference_ids,
-    turn, weight.
+    turn, weight, further.
     """
     shards = {s.key: s for s in pool.shards(workspace)}
     size = lru_cache(maxsize=None)(layout)
@@ -171,6 +178,11 @@ def plan_files(workspace: Workspace, admitted: pa.Table) -> list[Planned]:
                     content=_by_shard(rows, shards),
                     marks={(r["shard"], r["row"]): (r["turn"], r["weight"]) for r in rows},
                     places={i: index[i] for r in rows for i in r["reference_ids"]},
+                    equals={
+                        (r["shard"], r["row"]): [(shards[f["shard"]], f["row"]) for f in r["further"]]
+                        for r in rows
+                        if r["further"]
+                    },
                 )
             )
     return files
@@ -187,10 +199,12 @@ def _by_shard(rows: Sequence[dict[str, Any]], shards: Mapping[str, pool.Shard]) 
     return [(shards[key], numbers) for key, numbers in grouped.items()]
 
 
-def _killers(path: str, width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
+def _killers(
+    path: str, width: int, height: int, content: Content, marks: Marks, places: References, equals: Equals
+) -> Faults:
     """Some row of this file kills the process that resizes it: try each alone to find out which."""
     rows = [(shard, number) for shard, numbers in content for number in numbers]
-    calls = [(width, height, [(shard, [number])], marks, places) for shard, number in rows]
+    calls = [(width, height, [(shard, [number])], marks, places, equals) for shard, number in rows]
     faults: Faults = {}
     for index, outcome in run_all(_try_rows, calls):
         shard, number = rows[index]
@@ -204,13 +218,15 @@ def _killers(path: str, width: int, height: int, content: Content, marks: Marks,
 
 
 # In the workers ------------------------------------------------------------------------------------------------------
-def _write_file(path: str, width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
+def _write_file(
+    path: str, width: int, height: int, content: Content, marks: Marks, places: References, equals: Equals
+) -> Faults:
     """Write one shard file, a row group at a time; returns the rows that cannot be written, if any."""
     faults: Faults = {}
     try:
         with replacing(located(path)) as tmp:
             with pq.ParquetWriter(tmp, SHARD, compression="zstd") as writer:
-                for group in _row_groups(_shard_rows(content, marks, places, width, height, faults)):
+                for group in _row_groups(_shard_rows(content, marks, places, equals, width, height, faults)):
                     writer.write_table(pa.Table.from_pylist(group, schema=SHARD), row_group_size=ROW_GROUP)
             if faults:
                 raise Unfit(faults)
@@ -219,9 +235,9 @@ def _write_file(path: str, width: int, height: int, content: Content, marks: Mar
     return faults
 
 
-def _try_rows(width: int, height: int, content: Content, marks: Marks, places: References) -> Faults:
+def _try_rows(width: int, height: int, content: Content, marks: Marks, places: References, equals: Equals) -> Faults:
     faults: Faults = {}
-    for _ in _shard_rows(content, marks, places, width, height, faults):
+    for _ in _shard_rows(content, marks, places, equals, width, height, faults):
         pass
     return faults
 
@@ -238,7 +254,7 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def _shard_rows(
-    content: Content, marks: Marks, places: References, width: int, height: int, faults: Faults
+    content: Content, marks: Marks, places: References, equals: Equals, width: int, height: int, faults: Faults
 ) -> Iterator[dict[str, Any]]:
     """Training rows; rows that fail are left out and added to `faults`."""
     for shard, numbers in content:
@@ -246,13 +262,33 @@ def _shard_rows(
         columns = [c for c in _COLUMNS if c in there]
         rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
         images = fetch_images({i: places[i] for r in rows for i in r["reference_ids"]})
+        more = _further_captions({n: equals[shard.key, n] for n in numbers if (shard.key, n) in equals})
         for number, row in zip(numbers, with_written(rows, shard.captions)):
             key = (shard.key, number)
+            row["captions"] = _joined(row["captions"], more.get(number, []))
             try:
                 yield _shard_row(row, images, *marks[key], width, height)
             except Exception as error:  # noqa: BLE001 - decoders raise anything; this row is dropped with its reason
                 raise_environment_error(error)
                 faults[key] = reason(error)
+
+
+def _further_captions(equals: Mapping[int, Sequence[tuple[pool.Shard, int]]]) -> dict[int, list[dict[str, str]]]:
+    """Row number → the captions of its equals, in their order; each pool shard is read once."""
+    wanted = {shard.key: shard for rows in equals.values() for shard, _ in rows}
+    tables = {}
+    for key, shard in wanted.items():
+        rows = pq.read_table(readable(shard.path), columns=list(ROW)).to_pylist()
+        tables[key] = [row["captions"] for row in with_written(rows, shard.captions)]
+    return {n: [c for shard, row in rows for c in tables[shard.key][row]] for n, rows in equals.items()}
+
+
+def _joined(own: Sequence[dict[str, str]], more: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """A row's captions and those of its equals, each text once, those of the source first."""
+    first: dict[tuple[str, str], dict[str, str]] = {}
+    for caption in (*own, *more):
+        first.setdefault((caption["kind"], caption["text"]), caption)
+    return sorted(first.values(), key=lambda c: c["origin"] != SOURCE)
 
 
 def _shard_row(
@@ -285,7 +321,9 @@ def _require_listed_size(row: Mapping[str, Any]) -> None:
 
 def _shard_file(folder: Path, file: Planned) -> ShardFile:
     path = folder / file.path
-    planned = {f.name: getattr(file, f.name) for f in fields(file) if f.name not in ("content", "marks", "places")}
+    planned = {
+        f.name: getattr(file, f.name) for f in fields(file) if f.name not in ("content", "marks", "places", "equals")
+    }
     return ShardFile(
         **planned,
         sha256=file_digest(path),

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources import BadInput, Input, Source, open_source, pool
+from curation.sources.corrections import Texts, corrections, take_up
 from curation.sources.files import state
 from curation.sources.rights import Rights
 from curation.sources.urls import Fetching
@@ -37,6 +38,7 @@ SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in me
 _WILD = re.compile(r"[*?\[]")
 
 Progress = Callable[[int, int, str], None]
+_Known = dict[tuple[str, str], Texts]  # (sample id, URI) → captions
 
 _TEXTS = pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())]))
 _PLAN = pa.schema(
@@ -59,13 +61,17 @@ _PLAN = pa.schema(
 
 @dataclass(frozen=True)
 class Ingested:
-    """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new."""
+    """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new.
+
+    captions: of the known, rows whose captions came later or were corrected.
+    """
 
     found: int
     new: int
     known: int
     quarantined: int
     batch: str | None
+    captions: int = 0
 
 
 def ingest(
@@ -81,10 +87,10 @@ def ingest(
 ) -> Ingested:
     """Add new inputs of `source` (a path, glob or URL; see docs/how-to.md) to the pool.
 
-    An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; the
-    captions of known inputs are not read again. The URLs of lists are fetched first, by as many Ray tasks as `workers`;
-    retry: also those that failed before. Errors: `UsageError` for a missing or empty source and for captions that name
-    unknown files.
+    An input is recognised by its URI, size and modification time, or by (sample id, URI) if only the time changed; new
+    captions of known inputs are taken up, and their pictures are not read again. The URLs of lists are fetched first,
+    by as many Ray tasks as `workers`; retry: also those that failed before. Errors: `UsageError` for a missing or empty
+    source and for captions that name unknown files.
     """
     opened = open_source(source, captions, Store(workspace))
     label = name or label_of(opened.address)
@@ -96,6 +102,7 @@ def ingest(
     unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
     written = [_fill(workspace, b, opened, progress) for b in unfinished]
     known = known_inputs(workspace)
+    taken_up = take_up(workspace, corrections(workspace, ((i, known[i.key]) for i in inputs if i.key in known)))
     finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
     fresh = [i for i in inputs if i.key not in known]
     if fresh:
@@ -112,6 +119,7 @@ def ingest(
         known=len(inputs) - here + again,
         quarantined=quarantined,
         batch=written[-1]["batch"] if written else None,
+        captions=taken_up + sum(w["captions"] for w in written),
     )
 
 
@@ -170,9 +178,9 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
     return not (batch / "manifest.json").exists() and _header(batch)["path"] == source.address
 
 
-def known_inputs(workspace: Workspace) -> set[tuple[str, int, int, str]]:
-    """Keys of the inputs of finished batches."""
-    return {item.key for batch in workspace.batches() for _, item in _read_plan(batch)}
+def known_inputs(workspace: Workspace) -> dict[tuple[str, int, int, str], Texts]:
+    """Key of every input of a finished batch → its captions when it was planned."""
+    return {item.key: item.captions for batch in workspace.batches() for _, item in _read_plan(batch)}
 
 
 # Shards --------------------------------------------------------------------------------------------------------------
@@ -186,13 +194,16 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
     total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
     reader = _Reader(source, [i for items in chunks.values() for i in items], erased_images(workspace))
     rows = reader.rows([i for items in todo.values() for i in items], label)
-    known = _pool_rows(workspace, {i.uri for items in todo.values() for i in items})
+    known = _pool_rows(workspace, {i.uri for items in chunks.values() for i in items})
+    again: dict[str, str] = {}  # URI → sample id of known rows
     for number, items in todo.items():
         good, bad = [], []
         for item, row in islice(rows, len(items)):
             if isinstance(row, BadInput):
                 bad.append({"source_uri": item.uri, "reason": str(row)})
-            elif (row["sample_id"], item.uri) not in known:
+            elif (row["sample_id"], item.uri) in known:
+                again[item.uri] = row["sample_id"]
+            else:
                 good.append(row)
         if bad:
             write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
@@ -201,7 +212,20 @@ def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress 
         done += len(items)
         if progress:
             progress(done, total, "inputs")
-    return _finish(batch, sorted(chunks), total)
+    captions = _take_up(workspace, batch, chunks, known, again)
+    return _finish(batch, sorted(chunks), total) | {"captions": captions}
+
+
+def _take_up(
+    workspace: Workspace, batch: Path, chunks: dict[int, list[Input]], known: _Known, again: dict[str, str]
+) -> int:
+    """Take up the captions of the planned inputs that turned out to be known; of those of an earlier attempt too."""
+    if not known:
+        return 0
+    own = {uri for n in chunks for uri in pq.read_table(readable(_shard(batch, n)))["source_uri"].to_pylist()}
+    before = {uri: texts for (_, uri), texts in known.items() if uri not in own}
+    rows = [(i, before[i.uri]) for items in chunks.values() for i in items if i.uri in before]
+    return take_up(workspace, corrections(workspace, rows), again)
 
 
 def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
@@ -234,12 +258,14 @@ def _partial(batch: Path, chunk: int) -> Path:
     return batch / "partial" / f"{chunk:05d}.parquet"
 
 
-def _pool_rows(workspace: Workspace, uris: set[str]) -> set[tuple[str, str]]:
-    """(sample id, URI) of the rows in the pool that came from these URIs."""
-    rows: set[tuple[str, str]] = set()
+def _pool_rows(workspace: Workspace, uris: set[str]) -> _Known:
+    """(sample id, URI) → captions of the rows in the pool that came from these URIs."""
+    rows: _Known = {}
     for shard in pool.shards(workspace):
-        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri"])
-        rows |= {(s, u) for s, u in zip(*(c.to_pylist() for c in table.columns)) if u in uris}
+        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri", "captions"])
+        for sample_id, uri, texts in zip(*(c.to_pylist() for c in table.columns)):
+            if uri in uris:
+                rows[sample_id, uri] = tuple((t["kind"], t["text"]) for t in texts)
     return rows
 
 

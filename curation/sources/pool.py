@@ -12,7 +12,7 @@ from flywheel.core.files import read_json
 from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
-READS_CAPTIONS = ("text", "caption", "ocr", "clip")  # scorers that read the caption
+READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
 
 
 @dataclass(frozen=True)

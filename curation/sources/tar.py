@@ -165,6 +165,8 @@ class Tar:
                         yield self._refused("", f"{lost} bytes at offset {expected} are not a readable member")
                     if member is None:
                         yield from (self._refused("", fault) for fault in self._faults)
+                        if not lost and not self._faults and (end - expected < 2 * _BLOCK or end % _BLOCK):
+                            yield self._refused("", f"the archive has no end marker: it is cut off at offset {end}")
                         return
                     if member.size < 0:
                         yield self._refused(_shown(member.name), "the member's header has a negative size")

@@ -45,13 +45,13 @@ def in_pool(workspace: Workspace, snapshot: str | None) -> list[Picture]:
 
     Errors: `UsageError` if there are none.
     """
-    from curation.captioning.written import with_written
+    from curation.captioning.written import ROW, with_written
     from curation.sources import pool
 
     admitted = _admitted(workspace, snapshot) if snapshot else None
     pictures = []
     for shard in pool.shards(workspace):
-        columns = ["sample_id", "task", "stream", "caption", "captions"]
+        columns = [*ROW, "stream"]
         rows = with_written(pq.read_table(readable(shard.path), columns=columns).to_pylist(), shard.captions)
         for number, row in enumerate(rows):
             if row["stream"] == "t2i" and (admitted is None or row["sample_id"] in admitted):

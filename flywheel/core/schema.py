@@ -81,16 +81,19 @@ SCORE_KEYS = (
 CAPTIONS = pa.schema(
     [
         column("sample_id", pa.string(), "sample that was described"),
-        column("use", pa.string(), "fill | add | replace: what the caption is for"),
+        column(
+            "use", pa.string(), "fill | add | replace: what the caption is for; source: brought later by the source"
+        ),
         column("kind", pa.string(), "general | text | knowledge | structured"),
         column("model", pa.string(), "model that was asked"),
-        column("prompt", pa.string(), "version of the prompt: digest of its text"),
+        column("prompt", pa.string(), "version of the prompt: digest of its text; source: number of the version"),
         column("caption", pa.large_string(), "the caption; null where the answer was refused"),
         column("objects", pa.list_(pa.string()), "things in the picture"),
         column("style", pa.string(), "photograph, slide, comic, …"),
         column("quoted", pa.list_(pa.large_string()), "texts in the picture, in reading order"),
         column("watermark", pa.bool_(), "is there a watermark"),
         column("error", pa.string(), "why the answer was refused; null where it was not"),
+        column("source_uri", pa.string(), "source: the row that it belongs to; else null"),
     ]
 )
 

@@ -38,7 +38,8 @@ def ingest(run: Context) -> None:
             workers=job.workers,
         )
         place = f"{source}: " if len(job.sources) > 1 else ""
-        counts = f"{inputs.new} new, {inputs.known} known, {inputs.quarantined} quarantined"
+        changed = f" ({inputs.captions} with new captions)" if inputs.captions else ""
+        counts = f"{inputs.new} new, {inputs.known} known{changed}, {inputs.quarantined} quarantined"
         run.progress.say(f"{place}{inputs.found} inputs: {counts}")
 
 

@@ -75,7 +75,7 @@ def stratified(rows: pa.Table, count: int, seed: int) -> list[dict[str, Any]]:
 
 def _read(workspace: Workspace, entries: Sequence[Mapping[str, Any]], side: int) -> dict[str, Row]:
     """{sample_id: row} of the entries with a caption and pictures that decode; each pool shard is read once."""
-    from curation.captioning.written import with_written
+    from curation.captioning.written import ROW, with_written
     from curation.scorers.scoring import fetch_images, image_index
     from curation.sources import pool
 
@@ -90,7 +90,7 @@ def _read(workspace: Workspace, entries: Sequence[Mapping[str, Any]], side: int)
         mine = by_shard.get(shard.key, {})
         if not mine:
             continue
-        columns = ["sample_id", "task", "caption", "captions", "image"]
+        columns = [*ROW, "image"]
         table = pq.read_table(readable(shard.path), columns=columns).take(sorted(mine)).to_pylist()
         for number, row in zip(sorted(mine), with_written(table, shard.captions)):
             if found := _row(row, mine[number], references, side):

@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.decide import likeness
-from curation.run import curate
+from curation.decide.judge import judge
+from curation.policy.policy import Policy
+from curation.run import configure, curate
 from curation.sources.ingest import ingest
 from flywheel.core.workspace import Workspace
+from tests.curation.copied import COPIES, scene, slide
 from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
 from tests.curation.one_stage import policy, scored
 
@@ -95,3 +98,45 @@ def test_pictures_that_show_the_same_by_their_embedding(growing: SimpleNamespace
     rows = pq.read_table(workspace.path("snapshots", result.snapshot, "decisions.parquet")).to_pylist()
     (row,) = [r for r in rows if r["source_uri"].endswith("twin-b.jpg")]
     assert row["score"] >= row["threshold"] == 0.9999
+
+
+def judged(workspace: Workspace, by_copy: Policy) -> dict[str, tuple[str | None, str | None]]:
+    """As `ends`, of a judgement that writes nothing."""
+    rows = judge(workspace, by_copy, configure(by_copy)[0]).decisions.to_pylist()
+    return {Path(r["source_uri"]).name: (r["filter"], r["survivor_uri"] and Path(r["survivor_uri"]).name) for r in rows}
+
+
+BY_COPY = (
+    '\n[S1.filters.dedup]\ncheck = "duplicates"\nhamming = 8\ncolour = 48\nagreement = 0.6\n'
+    '\n[S1.filters.copies]\ncheck = "copies"\nagreement = 0.6\n'
+)
+
+
+def test_copies_are_found_and_slides_of_one_template_stay(tmp_path: Path) -> None:
+    lines = [("Revenue grew by ten percent", "in the north"), ("Costs were lower", "as travel was cut"),
+             ("Four people were hired", "for the platform"), ("The office moves", "to the river")]  # fmt: skip
+    files = {f"slide-{n}.png": encoded(slide(pair)) for n, pair in enumerate(lines)}
+    captions = {f"slide-{n}.png": f'a slide that says "{a} {b}"' for n, (a, b) in enumerate(lines)}
+    files |= {f"{n}.png": encoded(scene(n)) for n in range(len(COPIES))}
+    files |= {f"{n}-{kind}.jpg": encoded(change(scene(n)), "JPEG", quality=85)
+              for n, (kind, change) in enumerate(COPIES.items())}  # fmt: skip
+    captions |= {name: "coloured shapes" for name in files if not name.startswith("slide")}
+    workspace, by_copy = Workspace(tmp_path / "w"), policy(tmp_path, BY_COPY)
+    ingest(workspace, write_folder(tmp_path / "src", files, captions))
+    ended = judged(scored(workspace, by_copy), by_copy)
+    assert all(ended[f"slide-{n}.png"] == (None, None) for n in range(len(lines)))
+    for n, kind in enumerate(COPIES):
+        stayed = [name for name in (f"{n}.png", f"{n}-{kind}.jpg") if ended[name] == (None, None)]
+        assert len(stayed) == 1, kind
+    by = {filter_ for filter_, _ in ended.values()}
+    assert by == {None, "dedup", "copies"}
+
+
+def test_slides_that_are_read_alike_are_one(tmp_path: Path) -> None:
+    """Without quotes in captions, pixels decide; the same slide saved again is a duplicate."""
+    first, other = slide(["Next review is on Monday"]), slide(["Next review is on Friday"])
+    files = {"a.png": encoded(first), "b.jpg": encoded(first, "JPEG", quality=60), "c.png": encoded(other)}
+    workspace, by_copy = Workspace(tmp_path / "w"), policy(tmp_path, BY_COPY)
+    ingest(workspace, write_folder(tmp_path / "src", files, dict.fromkeys(files, "a slide")))
+    ended = judged(scored(workspace, by_copy), by_copy)
+    assert ended["c.png"] == (None, None) and {ended["a.png"][0], ended["b.jpg"][0]} == {None, "dedup"}

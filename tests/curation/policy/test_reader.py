@@ -41,23 +41,27 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
     fourth = policy.stages[3].filters
     assert [(f.name, f.bucket) for f in fourth] == [
         ("resolution", 1024),
+        ("enlarged", 1024),
         ("image_quality", 1024),
         ("aesthetic", 1024),
         ("compression", 1024),
+        ("worn", 1024),
     ]
     entropy = next(f for f in policy.stages[0].filters if f.name == "entropy")
     assert entropy.min is not None and entropy.max is not None
     earlier = {f.name: f for s in policy.stages[:5] for f in s.filters}
     for stricter in policy.stages[5].filters[:-1]:  # S6: the earlier operators, stricter, then balance
         assert stricter.score == earlier[stricter.name].score
-        assert stricter.min > earlier[stricter.name].min
+        least, most = (getattr(earlier[stricter.name], bound) for bound in ("min", "max"))
+        assert stricter.min > least if stricter.min is not None else stricter.max < most
     assert policy.stages[5].filters[-1].check == "balance"
+    assert 0.65 < policy.number("S6.nsfw.max") < policy.number("S1.nsfw.max"), "sound photographs reach 0.65"
 
 
 def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
     # The demo's captions are all valid, its cards upright and without detail, and it has no time for a network.
     left_out = {"invalid_caption", "enlarged", "turned", "same_content", "nsfw"}
-    left_out |= {"blank", "noise", "black", "burnt"}  # cards are flat and small
+    left_out |= {"blank", "noise", "black", "burnt", "copies", "worn"}  # cards are flat and small
 
     def shape(policy: Policy) -> list:
         sides = [256, 512, 1024, 2048] if policy.name != "demo" else [64, 96, 128, 192]

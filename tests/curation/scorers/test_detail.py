@@ -1,17 +1,21 @@
-"""Bandwidth of native and of enlarged pictures."""
+"""Bandwidth of native and of enlarged pictures, and blocks of worn ones."""
 
 from __future__ import annotations
+
+import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from curation.scorers import load
-from curation.scorers.detail import bandwidth
+from curation.scorers.detail import bandwidth, blockiness
 from flywheel.core.image import BadImage
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded
 from tests.curation.scorers.examples import row_of, scene
+
+BLOCKY = 1.32  # the policy's
 
 
 @pytest.mark.parametrize("kernel", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
@@ -37,3 +41,26 @@ def test_small_pictures_are_not_decoded_where_only_large_ones_matter() -> None:
     (row,) = load("detail").score([Item(cut)])
     assert isinstance(row, BadImage)
     assert load("detail", min_edge=200).version != load("detail").version
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_blocks_outlive_the_quantisation_table(form: str) -> None:
+    """A JPEG of quality 12, saved again at 95 or as PNG; the grid is found where a crop has moved it."""
+    sharp = scene(2)
+    worn = Image.open(io.BytesIO(encoded(sharp, "JPEG", quality=12)))
+    again = {"quality": 95} if form == "JPEG" else {}
+    clean, blocky, cropped = (
+        row_of("detail", Item(encoded(p, form, **again)))["blockiness"]
+        for p in (sharp, worn, worn.crop((5, 3, worn.width, worn.height)))
+    )
+    assert clean < 1.2 < BLOCKY < min(blocky, cropped)
+
+
+def test_charts_and_gradients_are_not_blocky() -> None:
+    chart = np.full((480, 640), 250, np.uint8)
+    for bar in range(8):
+        chart[400 - 40 * bar :, 40 + 64 * bar : 80 + 64 * bar] = 60
+    dark = np.linspace(2, 30, 640)[None].repeat(480, axis=0) + np.random.default_rng(0).normal(0, 1, (480, 640))
+    saved = Image.open(io.BytesIO(encoded(Image.fromarray(dark.astype(np.uint8)), "JPEG", quality=90)))
+    assert blockiness(chart) < BLOCKY and blockiness(np.asarray(saved)) < BLOCKY
+    assert blockiness(np.zeros((20, 20), np.uint8)) == 1

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from curation.scorers import load
-from curation.scorers.pixels import blockiness, border
+from curation.scorers.pixels import border
 from flywheel.core.errors import UsageError
-from flywheel.core.image import BadImage, decode
+from flywheel.core.image import BadImage
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned
 from tests.curation.scorers.examples import row_of, scene
@@ -43,15 +41,6 @@ def test_truncated_pictures_raise_for_their_own_row() -> None:
     rows = load("pixels").score([Item(good), Item(jpeg[: len(jpeg) // 2]), Item(good[:-300]), Item(good)])
     assert [isinstance(r, BadImage) for r in rows] == [False, True, True, False]
     assert "truncated" in str(rows[1])
-
-
-def test_blockiness_outlives_the_quantisation_table() -> None:
-    sharp = scene(2)
-    worn = Image.open(io.BytesIO(encoded(sharp, "JPEG", quality=8)))
-    clean, blocky = (row_of("pixels", Item(encoded(p)))["blockiness"] for p in (sharp, worn))
-    assert clean < 1.1 < 1.25 < blocky
-    cropped = np.asarray(worn.convert("L"))[3:, 5:]  # the grid is found where a crop has moved it
-    assert blockiness(cropped) > 1.25
 
 
 def test_border_is_the_area_outside_the_picture() -> None:
@@ -101,27 +90,15 @@ def test_statistics_are_those_of_their_definition(seed: int) -> None:
     assert row["spatial_entropy"] == pytest.approx(max(entropy(np.minimum(s, 255)) for s in steps))
     cells = luma[:144, :192].reshape(9, 16, 12, 16)
     assert row["texture"] == pytest.approx((cells.std(axis=(1, 3)) > 4).mean())
-    rows, columns = (
-        [np.minimum(np.abs(np.diff(luma, axis=axis)), 64)[(np.s_[:],) * axis + (np.s_[p::8],)].mean() for p in range(8)]
-        for axis in (0, 1)
-    )
-    assert row["blockiness"] == pytest.approx(max(max(p) / np.median(p) for p in (rows, columns)))
     thumbnail = cv2.resize(rgb, (8, 8), interpolation=cv2.INTER_AREA)
     assert np.abs(np.frombuffer(row["thumbnail"], np.uint8).reshape(8, 8, 3) - thumbnail).max() <= 2
-
-
-def test_blockiness_is_read_at_native_resolution_or_not_at_all() -> None:
-    large = texture(6, 900, 600)
-    worn = decode(encoded(large, "JPEG", quality=15))
-    assert statistics(large)["blockiness"] < 1.1 < 1.25 < statistics(worn)["blockiness"]
-    assert statistics(worn, "JPEG")["blockiness"] is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2), (15, 900), (33, 33)])
 def test_pictures_of_any_shape_have_statistics(size: tuple[int, int]) -> None:
     row = statistics(Image.new("RGB", size, (9, 90, 200)))
     assert row["entropy"] == row["spatial_entropy"] == row["contrast"] == row["texture"] == 0
-    assert row["border"] == row["blockiness"] == 1 or max(size) > 512
+    assert row["border"] == 1
     assert len(row["thumbnail"]) == 192 and isinstance(row["phash"], int)
 
 

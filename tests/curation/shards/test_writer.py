@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -18,11 +19,13 @@ from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
 from flywheel.core.files import read_json
 from flywheel.core.image import BadImage, turned
+from flywheel.core.schema import CAPTION_KINDS
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 from tests.curation import crashing
 from tests.curation.corpus import encoded, texture, write_folder
 from tests.curation.one_stage import policy, scored
+from training.data.captions import choices
 
 
 def test_text_is_upright_in_the_shards(tmp_path: Path, ray_session: None) -> None:
@@ -87,3 +90,31 @@ def test_a_row_whose_picture_is_not_of_the_listed_size_is_refused(listed: tuple[
     else:
         with pytest.raises(BadImage, match="40x60 pixels, but the pool lists 60x40: ingest it again"):
             shards._shard_row(row, {}, 0, 1.0, 48, 32)
+
+
+def test_captions_of_one_picture_come_together(tmp_path: Path, ray_session: None) -> None:
+    """Whatever the source, and whenever they come; not those that their own filters drop, nor those of other tasks."""
+    picture, other = encoded(texture(1)), encoded(texture(2))
+    told = [f"coloured patches, told the {n} time" for n in ("first", "second", "third")]
+    rows = {"image": [picture] * 3 + [other], "caption": [*told, "another one"]}
+    pq.write_table(pa.table(rows), tmp_path / "five.parquet")
+    files = {"again.png": picture, "bad.png": picture}
+    captions = {"again.png": "told in a folder", "bad.png": "I'm sorry, but I can't assist with that request."}
+    stage = (
+        '\n[S1.filters.dedup]\ncheck = "duplicates"\nhamming = 4\ncolour = 16\n'
+        '\n[S1.filters.invalid_caption]\nscore = "caption.invalid"\nmax = 0\n'
+    )
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, tmp_path / "five.parquet")
+    ingest(workspace, write_folder(tmp_path / "src", files, captions))
+    joining = policy(tmp_path, stage)
+    result = curate(scored(workspace, joining), joining)
+    assert (result.input, result.admitted, result.dropped) == (6, 2, 4)
+    found = [r for f in Path(result.manifest).parent.rglob("*.parquet") for r in pq.read_table(f).to_pylist()]
+    (joined,) = [r for r in found if len(r["captions"]) > 1]
+    assert joined["caption"] in [*told, "told in a folder"] and joined["captions"][0]["text"] == joined["caption"]
+    assert {c["text"] for c in joined["captions"]} == {*told, "told in a folder"}
+    assert {c["kind"] for c in joined["captions"]} == {"general"}
+    assert [c.text for c in choices(joined["caption"], joined["captions"], CAPTION_KINDS)] == [
+        c["text"] for c in joined["captions"]
+    ]

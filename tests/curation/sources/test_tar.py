@@ -15,7 +15,7 @@ from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture
-from tests.curation.sources.pooled import rows, write_tar
+from tests.curation.sources.pooled import reasons, rows, write_tar
 
 
 def test_webdataset_tar(workspace: Workspace, tmp_path: Path) -> None:
@@ -103,3 +103,14 @@ print([i.uri.rpartition("::")[2] for i in Tar(Path(sys.argv[1])).inputs() if not
 """
     out = subprocess.run([sys.executable, "-c", script, str(tmp_path / "s.tar")], capture_output=True, text=True)
     assert out.returncode == 0 and out.stdout.strip() == "['a.png']", out.stderr[-2000:]
+
+
+def test_an_archive_cut_between_members_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", {f"{n}.png": encoded(texture(n)) for n in range(3)})
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1].offset
+    assert ingest(workspace, path).quarantined == 0
+    path.write_bytes(path.read_bytes()[:last])
+    found = ingest(Workspace(tmp_path / "cut"), path)
+    assert (found.new, found.quarantined) == (2, 1)
+    assert "end marker" in next(iter(reasons(Workspace(tmp_path / "cut")).values()))

@@ -1,0 +1,144 @@
+"""Compare pairs of pool rows that resemble each other: their sketches, and the text that they show.
+
+Sketches, captions and texts are read from the score files and the pool's shards, only of the rows in question. One pair
+takes 3 to 35 ms, by how well the two already lie on each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from curation.captioning.written import ROW, with_written
+from curation.decide.agreement import Agreement, Sketch, agreement
+from curation.decide.judging import Judging
+from curation.scorers.quotes import comparable, quoted_text, text_similarity
+from curation.scorers.scoring import score_path
+from curation.sources import pool
+from flywheel.core.storage import readable
+
+_SHARDS = 128  # pool shards whose sketches are in memory together
+_OTHER_TEXT = 0.9  # similarity of two texts that were read below which they differ; above it, pixels decide
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text that a caption quotes, and text that was read in the picture; None where nothing quotes or reads it."""
+
+    quoted: str | None = None
+    read: str | None = None
+
+
+def same_text(first: Texts, second: Texts) -> bool | None:
+    """Whether two pictures show the same text; None where it cannot be told."""
+    if first.read is not None and second.read is not None:
+        one, two = comparable(first.read), comparable(second.read)
+        if one == two:
+            return True if one else None
+        return False if text_similarity(one, two) < _OTHER_TEXT else None
+    if first.quoted and second.quoted:
+        one, two = comparable(first.quoted), comparable(second.quoted)
+        return None if one in two or two in one else False  # one may quote a part of the text
+    return None
+
+
+class Rows:
+    """What the comparison needs of the pool's rows, by their places in the pool."""
+
+    def __init__(self, judging: Judging) -> None:
+        self._judging = judging
+        self._shards = pool.shards(judging.workspace)
+        self._ends = list(accumulate(s.rows for s in self._shards))
+        self._looks = lru_cache(maxsize=_SHARDS)(self._read_looks)
+        self._texts = lru_cache(maxsize=_SHARDS)(self._read_texts)
+
+    def sketch(self, place: int) -> Sketch:
+        """The sketch of a row that was scored without an error."""
+        shard, row = self._at(place)
+        return self._looks(shard)(row)
+
+    def texts(self, place: int) -> Texts:
+        """The texts of a row."""
+        shard, row = self._at(place)
+        return self._texts(shard)[row]
+
+    def landmarks(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(hashes, number of the row in `places` that each belongs to) of the rows at these ascending places."""
+        hashes, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        start = 0
+        for number, end in enumerate(self._ends):
+            low, high = np.searchsorted(places, (start, end))
+            if high > low:
+                column = self._scores(number, "copies", ["hashes"])["hashes"].take(places[low:high] - start)
+                found = [np.frombuffer(v or b"", "<u8").astype(np.uint64) for v in column.to_pylist()]
+                hashes += found
+                owners.append(np.repeat(np.arange(low, high), [len(f) for f in found]))
+            start = end
+        return np.concatenate(hashes), np.concatenate(owners)
+
+    def digests(self, places: np.ndarray) -> np.ndarray:
+        """uint64, one per row at these ascending places: equal only for equal sketches."""
+        out, start = [np.empty(0, np.uint64)], 0
+        for number, end in enumerate(self._ends):
+            low, high = np.searchsorted(places, (start, end))
+            if high > low:
+                column = self._scores(number, "copies", ["sketch"])["sketch"].take(places[low:high] - start)
+                out.append(np.array([_digest(v) for v in column.to_pylist()], np.uint64))
+            start = end
+        return np.concatenate(out)
+
+    def _at(self, place: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._ends, place, side="right"))
+        return shard, place - (self._ends[shard] - self._shards[shard].rows)
+
+    def _scores(self, shard: int, scorer: str, columns: list[str]) -> Any:
+        path = score_path(self._judging.workspace, self._judging.scorers[scorer], self._shards[shard])
+        return pq.read_table(readable(path), columns=columns)
+
+    def _read_looks(self, shard: int) -> Any:
+        rows = self._scores(shard, "copies", ["hashes", "places", "sketch"]).to_pylist()
+        return lru_cache(maxsize=64)(lambda row: Sketch.from_columns(**rows[row]))
+
+    def _read_texts(self, shard: int) -> list[Texts]:
+        listed = self._shards[shard]
+        rows = pq.read_table(readable(listed.path), columns=list(ROW)).to_pylist()
+        read = [None] * len(rows)
+        if "ocr" in self._judging.scorers:
+            read = self._scores(shard, "ocr", ["text"])["text"].to_pylist()
+        return [Texts(_quoted(row), text) for row, text in zip(with_written(rows, listed.captions), read)]
+
+
+def _digest(sketch: bytes | None) -> int:
+    return int.from_bytes(blake2b(sketch or b"", digest_size=8).digest())
+
+
+def _quoted(row: dict[str, Any]) -> str | None:
+    """Text that the first of a row's captions with a quote quotes."""
+    captions = (row["caption"], *(c["text"] for c in row["captions"]))
+    return next((text for c in captions if (text := quoted_text(c))), None)
+
+
+def agreements(rows: Rows, pairs: np.ndarray, *, colours: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(share that agrees, float64 [M]; whether text or marks differ, bool [M]) of pairs of places, int64 [M, 2]."""
+    results = [_agreement(rows, a, b, colours) for a, b in pairs.tolist()]
+    return np.array([r.share for r in results], float), np.array([r.differs for r in results], bool)
+
+
+def _agreement(rows: Rows, first: int, second: int, colours: bool) -> Agreement:
+    texts = rows.texts(first), rows.texts(second)
+    same = same_text(*texts)
+    if same is False:
+        return Agreement(0.0, True)
+    found = agreement(rows.sketch(first), rows.sketch(second), colours=colours)
+    return Agreement(found.share, found.differs and not same)
+
+
+def other_texts(rows: Rows, pairs: np.ndarray) -> np.ndarray:
+    """Whether the texts of pairs of places differ: bool [M]."""
+    return np.array([same_text(rows.texts(a), rows.texts(b)) is False for a, b in pairs.tolist()], bool)

@@ -1,0 +1,41 @@
+"""Copies meet by their landmarks, and the pairs to compare stay few."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curation.decide.copies import PARTNERS, candidates
+from tests.curation.copied import COPIES, again, scene, sketch
+
+
+def _joined(hashes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate(hashes), np.repeat(np.arange(len(hashes)), [len(h) for h in hashes])
+
+
+def test_copies_of_every_kind_meet() -> None:
+    originals = [scene(seed) for seed in range(12)]
+    pictures = originals + [again(change(image)) for change in COPIES.values() for image in originals]
+    pairs = candidates(*_joined([sketch(p).hashes for p in pictures]), np.zeros(len(pictures), np.int64))
+    found = {(a, b) for a, b in pairs.tolist()}
+    met = [(n, n + len(originals) * k) in found for k in range(1, len(COPIES) + 1) for n in range(len(originals))]
+    assert np.mean(met) >= 0.95
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+
+
+def test_groups_stay_apart_and_known_pairs_are_not_returned() -> None:
+    hashes = [sketch(scene(seed)).hashes for seed in (1, 2, 1, 2)]
+    joined = _joined(hashes)
+    assert candidates(*joined, np.zeros(4, np.int64)).tolist() == [[0, 2], [1, 3]]
+    assert candidates(*joined, np.zeros(4, np.int64), since=3).tolist() == [[1, 3]]
+    assert candidates(*joined, np.array([0, 0, 1, 0])).tolist() == [[1, 3]]
+    assert candidates(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64)).shape == (0, 2)
+
+
+def test_a_landmark_that_all_pictures_have_stays_cheap() -> None:
+    rng = np.random.default_rng(0)
+    count, own = 3000, 8
+    hashes = rng.integers(0, 2**64, (count, own), dtype=np.uint64)
+    hashes[:, 0] = hashes[0, 0]  # a logo
+    hashes[-1] = hashes[0]
+    pairs = candidates(hashes.ravel(), np.repeat(np.arange(count), own), np.zeros(count, np.int64))
+    assert len(pairs) <= 2 * PARTNERS * count and [0, count - 1] in pairs.tolist()
