@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from flywheel.core.files import digest, write_json
+from flywheel.core.hashes import FOLDER
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
@@ -243,7 +244,8 @@ def rounds_to_run(workspace: Workspace, job: Job, snapshot: str) -> range:
 def marker(job: Job) -> Path:
     """Path of the file that exists once this job is finished on exactly these input files."""
     source = Path(job.source)
-    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    found = (p for p in source.rglob("*") if p.is_file() and FOLDER not in p.parts)
+    files = sorted(found) if source.is_dir() else [source]
     captions = [Path(job.captions)] if job.captions else []
     listing = [(str(p), s.st_size, s.st_mtime_ns) for p in [*files, *captions] if (s := p.stat())]
     policy = Path(job.policy).read_text("utf-8") if job.policy and Path(job.policy).is_file() else job.policy
