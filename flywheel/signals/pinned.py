@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json, write_json
+from flywheel.core.hashes import FOLDER
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.signals.suite import Prompt, load_suite
@@ -27,7 +28,7 @@ def pin(workspace: Workspace) -> None:
     record, folder = _record(workspace), workspace.suite.parent
     if record.exists():
         return
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and FOLDER not in p.parts)
     write_json(record, {"files": {p.relative_to(folder).as_posix(): file_digest(p) for p in files}})
 
 
