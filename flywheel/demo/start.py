@@ -14,7 +14,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 
 FOLDER = Path(__file__).parent / "checkpoint"
-SHA256 = "0"
+SHA256 = "daf635ae5a808685949b6821a8ae741e95a21b77d28443f57a72bde9f9fa23e5"
 SEED = 0  # of the world that it was trained on: only this world's held-out prompts are new to it
 
 

@@ -23,7 +23,7 @@ def folder(root: Path, count: int) -> Path:
 
 def test_it_counts_measures_and_writes_nothing(tmp_path: Path) -> None:
     source, rule = folder(tmp_path / "src", 20), one_stage.policy(tmp_path, RULE)
-    found = estimate(None, source, None, rule, workers=4)
+    found = estimate(None, [source], None, rule, workers=4)
     assert (found.inputs, found.new, found.refused, found.to_score) == (21, 21, 0, 21)
     assert found.uncaptioned == 20 and found.read_bytes == sum(p.stat().st_size for p in source.glob("*.png"))
     assert found.measured == SAMPLE and set(found.scorers) == {"header", "pixels", "text"}
@@ -36,14 +36,14 @@ def test_only_what_is_new_or_not_scored_yet_counts(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
     ingest(workspace, source)
     before = tree(workspace.root)
-    found = estimate(workspace, source, None, rule)
+    found = estimate(workspace, [source], None, rule)
     assert (found.new, found.to_score, found.read_bytes) == (0, 4, 0) and found.measured == 4
     one_stage.scored(workspace, rule)
-    done = estimate(workspace, source, None, rule)
+    done = estimate(workspace, [source], None, rule)
     assert (done.to_score, done.cpu_seconds, done.write_bytes) == (0, 0, 0)
     assert before.items() <= tree(workspace.root).items()
 
 
 def test_a_wrong_source_is_told_as_by_ingest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        estimate(None, tmp_path / "nowhere", None, one_stage.policy(tmp_path, RULE))
+        estimate(None, [tmp_path / "nowhere"], None, one_stage.policy(tmp_path, RULE))

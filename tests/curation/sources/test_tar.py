@@ -98,8 +98,8 @@ def test_headers_that_older_versions_of_python_loop_on(tmp_path: Path, content: 
 import signal, sys
 signal.alarm(20)
 from pathlib import Path
-from curation.sources.tar import Tar
-print([i.uri.rpartition("::")[2] for i in Tar(Path(sys.argv[1])).inputs() if not i.fault])
+from curation.sources import open_source
+print([i.uri.rpartition("::")[2] for i in open_source(Path(sys.argv[1])).inputs() if not i.fault])
 """
     out = subprocess.run([sys.executable, "-c", script, str(tmp_path / "s.tar")], capture_output=True, text=True)
     assert out.returncode == 0 and out.stdout.strip() == "['a.png']", out.stderr[-2000:]
