@@ -58,7 +58,7 @@ def test_what_cannot_be_judged_is_refused_before_a_round_is_planned(opened: Work
     (damaged / "ema.safetensors").write_bytes(b"no weights")
     for folder, by, message in (
         (tmp_path, "ada", "is not a checkpoint"),
-        (damaged, "ada", "cannot draw"),
+        (damaged, "ada", "has changed since it was written"),
         (trained.path, " ", "--by NAME"),
     ):
         with pytest.raises(UsageError, match=message):
