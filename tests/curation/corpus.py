@@ -77,8 +77,8 @@ def textures(count: int) -> dict[str, bytes]:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Path → SHA-256 of every file below `root`."""
-    paths = sorted(p for p in root.rglob("*") if p.is_file())
+    """Path → SHA-256 of every file below `root`, but the records of hashes."""
+    paths = sorted(p for p in root.rglob("*") if p.is_file() and ".hashes" not in p.parts)
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
