@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,6 +30,8 @@ def downgrade(workspace: Path) -> None:
         _rename_key(plan["mix"])
         write_json(path, plan)
     write_json(workspace / "workspace.json", {"format": 1})
+    for folder in list(workspace.rglob(".hashes")):  # format 1 recorded no hashes
+        shutil.rmtree(folder)
 
 
 def rename_column(path: Path) -> None:
