@@ -1,7 +1,6 @@
 """Compare pairs of pool rows that resemble each other: their sketches, and the text that they show.
 
-Sketches, captions and texts are read from the score files and the pool's shards, only of the rows in question. One pair
-takes 3 to 35 ms, by how well the two already lie on each other.
+Sketches, captions and texts are read from the score files and the pool's shards, only of the rows in question.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Copies: pictures whose landmarks agree, such as mirrored, framed, cropped, slightly turned and gray ones.
 
 Every landmark meets the landmarks that share three of the five bands of its hash's 40 lowest frequencies. Each picture
-is then compared with the few pictures that it meets most often, so the work per picture is bounded. Memory: 650 bytes a
-picture; time on one core: about 4 minutes a million pictures, plus 2 ms per pair that is compared.
+is then compared with the few pictures that it meets most often, so the number of comparisons per picture is bounded.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -67,21 +68,13 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         with site.catalog("cases", "case_events", "signals", "rounds") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
-
-        def page_link(n: int) -> str:
-            return "/cases?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
-
         return site.show(
             request,
             "cases.html",
             "/cases",
             cases=listed,
-            total=total,
             facets=facets,
-            chosen=chosen,
-            page=number,
-            pages=-(-total // page_size),
-            page_link=page_link,
+            **paged("/cases", chosen, total, number, page_size),
             references=cases.references(workspace),
         )
 
@@ -145,21 +138,13 @@ def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
             wanted = samples.SampleFilter(**chosen)
             total, listed = samples.list_samples(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = samples.facets(con)
-
-        def page_link(n: int) -> str:
-            return "/samples?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
-
         return site.show(
             request,
             "samples.html",
             "/samples",
             samples=listed,
-            total=total,
             facets=facets,
-            chosen=chosen,
-            page=number,
-            pages=-(-total // page_size),
-            page_link=page_link,
+            **paged("/samples", chosen, total, number, page_size),
         )
 
     @app.get("/samples/{sample_id}")
@@ -175,6 +160,15 @@ def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
         if found is None:
             raise HTTPException(404, "There is no such image.")
         return Response(found[0], media_type=found[1], headers=KEPT)
+
+
+def paged(place: str, chosen: Mapping[str, str], total: int, number: int, size: int) -> dict[str, Any]:
+    """What the templates of long lists show of page `number`: totals, the chosen filters and links to other pages."""
+
+    def page_link(n: int) -> str:
+        return f"{place}?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
+
+    return {"total": total, "chosen": chosen, "page": number, "pages": -(-total // size), "page_link": page_link}
 
 
 def _side(text: str) -> int:

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.fused import Linear, beginnings, gated_add, heads, modulated_norm, swiglu
-from training.models.positions import Layout, grid_features, rotary, segment_bounds, target, text_length, tokens
+from training.models.attention import attention, block_causal_attention
+from training.models.fused import Linear, gated_add, heads, modulated_norm, swiglu
+from training.models.positions import Layout, grid_features, rotary_by_row, target, text_length, tokens
 
 Factors = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 """Modulation of a block: scales and gates of its two branches, one tensor [B, 1, D] for each part of the sequence."""
@@ -201,35 +202,6 @@ def modulations(modulation: Modulation, times_BD: Sequence[Tensor]) -> Factors:
     return scale1, [g.tanh() for g in gate1], scale2, [g.tanh() for g in gate2]
 
 
-# Attention by segments ----------------------------------------------------------------------------------------------
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-    """Softmax attention of [B, S, H, E] tensors; `mask` broadcasts to [B, H, queries, keys]."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
-
-
-def block_causal_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, valid_BS: Tensor | None) -> Tensor:
-    """Attention under (query ≥ key or same image block) and key valid, one exact call per segment.
-
-    No dense S×S mask: an image block sees every key up to its own end; a text run needs a triangle only on itself.
-    Padding is on the right of a text run, so a leading run needs no mask: its valid queries never reach its padding.
-    """
-    bounds, outputs = segment_bounds(layout), []
-    ends = [end for _, end in bounds]
-    parts = zip(q.split([tokens(s) for s in layout], dim=1), beginnings(k, ends), beginnings(v, ends), strict=True)
-    for (start, end), segment, part in zip(bounds, layout, parts, strict=True):
-        is_text = isinstance(segment, int)
-        if is_text and start == 0:
-            outputs.append(attention(*part, causal=True))
-            continue
-        mask = None if valid_BS is None else valid_BS[:, None, None, :end]
-        if is_text:
-            triangle = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
-            mask = triangle if mask is None else mask & triangle
-        outputs.append(attention(*part, mask))
-    return torch.cat(outputs, dim=1)
-
-
 # Model --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Prefix:
@@ -288,7 +260,7 @@ class MMDiT(nn.Module):
         lengths: tuple[int, ...] = (condition.shape[1], image.shape[1])
         x = torch.cat([condition, image], dim=1)
         valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
-        rope = self._rope(layout, slice(None), x) if text_lengths is None else self._ropes(layout, text_lengths, x)
+        rope = self._rope(layout, slice(None), x, text_lengths)
         time = self.time_in(t_B)
         times = (self.time_in(t_B.new_zeros(1)) if self.config.condition_time == "zero" else time, time)
         shared = None if self.modulation is None else modulations(self.modulation, times)
@@ -385,23 +357,11 @@ class MMDiT(nn.Module):
             return x
         return x + self.config.grid * grid_features(*block, self.config.width).to(x)
 
-    def _rope(self, layout: Layout, part: slice, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = rotary(layout, self.config.rope_axes, self.config.rope_theta)
-        return cos[part].to(like), sin[part].to(like)
-
-    def _ropes(self, layout: Layout, text_lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Tables [B, S, E], in which each row's target follows that row's text; [S, E] where all are equally long."""
-        longest, after = text_length(layout), len(layout) - 2  # the run of text before the target is the padded one
-        if all(length == longest for length in text_lengths):
-            return self._rope(layout, slice(None), like)
-        count, rows = tokens(layout[-1]), []
-        prefix = self._rope(layout, slice(0, -count), like)
-        for length in text_lengths:
-            own = layout[:after] + (cast(int, layout[after]) - (longest - length), layout[-1])
-            own_target = self._rope(own, slice(-count, None), like)
-            rows.append([torch.cat(parts) for parts in zip(prefix, own_target, strict=True)])
-        cos, sin = (torch.stack(tables) for tables in zip(*rows, strict=True))
-        return cos, sin
+    def _rope(
+        self, layout: Layout, part: slice, like: Tensor, text_lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary_by_row(layout, text_lengths, self.config.rope_axes, self.config.rope_theta)
+        return cos[..., part, :].to(like), sin[..., part, :].to(like)
 
     def _output(self, x: Tensor, time: Tensor) -> Tensor:
         (scale,) = self.scale_out(time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -72,6 +73,27 @@ def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Te
     angle = torch.cat(angles, dim=1)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+def rotary_by_row(
+    layout: Layout, text_lengths: Sequence[int] | None, axes: tuple[int, int, int], theta: float
+) -> tuple[Tensor, Tensor]:
+    """As `rotary`, but each row's target follows that row's own text: [B, S, E], or [S, E] where all are equally long.
+
+    text_lengths: text tokens of each row, at most those of the layout; None: those of the layout.
+    """
+    longest, last_text = text_length(layout), len(layout) - 2  # the run of text before the target is the padded one
+    if text_lengths is None or all(length == longest for length in text_lengths):
+        return rotary(layout, axes, theta)
+    count, padded, tables = tokens(layout[-1]), layout[last_text], []
+    if not isinstance(padded, int):
+        raise ValueError(f"layout {layout} must have its text right before the target")
+    whole = rotary(layout, axes, theta)
+    for length in text_lengths:
+        own = rotary((*layout[:last_text], padded - (longest - length), layout[-1]), axes, theta)
+        tables.append([torch.cat([table[:-count], row[-count:]]) for table, row in zip(whole, own, strict=True)])
+    cos, sin = (torch.stack(parts) for parts in zip(*tables, strict=True))
+    return cos, sin
 
 
 @lru_cache(maxsize=64)
