@@ -77,7 +77,7 @@ def test_shares_are_a_checkpoint_like_any_other(pair, trained):
 def test_a_damaged_share_is_named(pair, tmp_path, snapshot):
     shutil.copytree(pair / "whole" / "step-00000004", tmp_path / "step-00000004")
     next((tmp_path / "step-00000004" / "shares").glob("__1*")).unlink()
-    with pytest.raises(UsageError, match="step-00000004 cannot be resumed"):
+    with pytest.raises(UsageError, match="__1_0.distcp is missing from its checkpoint: restore it"):
         run(tmp_path, snapshot)
 
 

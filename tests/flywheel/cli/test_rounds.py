@@ -45,4 +45,4 @@ def test_wrong_usage(workspace: Workspace, tmp_path: Path) -> None:
     assert "not among the promoted" in wrong("round", "rollback", "--to", 3, *BY, *w)
     assert "--by" in wrong("round", "promote", 3, "--by", " ", "--why", "x", *w)
     assert "no workspace" in wrong("round", "status", "-w", tmp_path / "none")
-    assert "nothing" in wrong("why", "no-such-id", *w)
+    assert "no sample of the pool matches 'no-such-id'" in wrong("why", "no-such-id", *w)

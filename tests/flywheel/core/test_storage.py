@@ -59,9 +59,12 @@ def test_two_processes_make_a_workspace_at_once(s3: str, tmp_path: Path, monkeyp
     for root in (tmp_path / "w", located(f"{s3}/w")):
         real = type(root).exists
 
-        def exists(path: Path, root: Path = root, real=real, **options: bool) -> bool:
+        made: list[Path] = []
+
+        def exists(path: Path, root: Path = root, real=real, made: list[Path] = made, **options: bool) -> bool:
             exists = real(path, **options)
-            if path.name == "workspace.json" and not exists:
+            if path.name == "workspace.json" and not exists and not made:
+                made.append(path)
                 write_json(root / "workspace.json", {"format": 1})
                 write_json(root / "pool" / "manifest.json", {})
             return exists

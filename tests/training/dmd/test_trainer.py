@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flywheel.core.errors import UsageError
+from flywheel.generators import describe, open_generator
 from flywheel.rounds.sample import sample_pictures
 from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
@@ -103,7 +104,9 @@ def test_teachers_weigh_in_by_step(tmp_path, start, cards, finished):
 def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finished):
     sampler = Sampler(finished)
     assert sampler.times(40, 16).tolist() == [1.0, 0.8, 0.4, 0.0] and sampler.guidance(None) == 1.0
-    report = sample_pictures(finished.path, "a red disc", output=tmp_path, size=(32, 32))
+    report = sample_pictures(
+        open_generator(describe(finished.path)), "student", "a red disc", output=tmp_path, size=(32, 32)
+    )
     assert (report["steps"], report["cfg"]) == (3, 1.0)
     pictures = [sampler.sample(["a red disc"], size=(32, 32), cfg=cfg) for cfg in (None, 1.0, 3.0)]
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
