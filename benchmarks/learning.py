@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
-from curation.shards.writer import fit
+from curation.shards.fit import fit
 from curation.verify.checks import passed, verify
 from flywheel.core.files import file_digest, read_json, write_json, write_parquet
 from flywheel.core.schema import ROW_GROUP, SHARD

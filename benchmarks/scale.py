@@ -60,10 +60,10 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
 
 def plan(folder: Path, rows: int) -> Iterator[str]:
     """Make a training plan over 256-pixel shards, and its first global batch."""
-    from curation.shards.writer import _FILE_PIXELS
+    from curation.shards.plan import average_rows
     from training.data.plan import DataPlan, MixSource
 
-    size = _FILE_PIXELS // 256**2
+    size = average_rows(256**2)
     shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
     shared |= {"stages": ["S1"]}
     files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
@@ -230,7 +230,7 @@ def rates(count: int) -> dict[str, float]:
 
 
 def _shard(pictures: list[bytes], bucket: int, sizes: list[int]) -> None:
-    from curation.shards.writer import fit
+    from curation.shards.fit import fit
 
     sizes += [len(fit(data, bucket, bucket)) for data in pictures]
 
@@ -243,7 +243,7 @@ def _each(function: Callable[[], Any], count: int) -> float:
 
 def stages(measured: dict[str, float]) -> dict[str, float]:
     """Print the cost of a billion images by job and by stage."""
-    from curation.shards.writer import _FILE_PIXELS
+    from curation.shards.plan import average_rows
     from curation.sources.ingest import SHARD_ROWS
 
     jobs = {k: v for k, v in measured.items() if k == "ingest" or k.startswith("score")}
@@ -255,7 +255,7 @@ def stages(measured: dict[str, float]) -> dict[str, float]:
     for stage, buckets in BUCKETS.items():
         spent = sum(measured[f"shard {b}"] for b in buckets) * STAGE / 3600
         size = sum(measured[f"bytes {b}"] for b in buckets) * STAGE / 1e12
-        number = sum(STAGE / max(64, _FILE_PIXELS // b**2) for b in buckets)
+        number = sum(STAGE / average_rows(b**2) for b in buckets)
         hours, terabytes, files = hours + spent, terabytes + size, files + number
         print(f"{stage:<28}{' '.join(map(str, buckets)):>16}{spent:>14,.0f}{size:>10,.1f}{number:>12,.0f}")
     return {"core_hours": round(hours), "terabytes": round(terabytes, 1), "files": round(files)}

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from curation.policy.policy import Policy
 from curation.run import configure
 from curation.scorers import load, scoring
+from curation.shards.fit import fit
 from curation.shards.layout import layout
-from curation.shards.writer import fit
 from curation.sources import BadInput, Input, Source, open_source, pool
 from curation.sources.ingest import known_inputs
 from curation.sources.urls.store import Store

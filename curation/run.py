@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,13 @@ from curation.decide.judging import HeldOut, Look
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.shards import writer as shards
+from curation.shards.plan import Plan, planned
+from curation.shards.rows import Faults
 from curation.sources import pool
 from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, discard_folder, file_digest, read_json, write_json, write_parquet
+from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
 from flywheel.core.progress import plain_step
 from flywheel.core.scorer import Scorer, full_version
 from flywheel.core.text import normalise
@@ -29,7 +31,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
-_FORMAT = 4  # raised when equal inputs would give other decisions or other shard bytes
+_FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,7 +64,7 @@ class StageReport:
     rows: Mapping[int, int]
     files: int
     written: int
-    faults: shards.Faults
+    faults: Faults
 
     @property
     def line(self) -> str:
@@ -125,21 +127,7 @@ def curate(
     record = workspace.snapshot(snapshot)
     if not record.exists():
         with scored(workspace, policy, progress=progress, workers=workers):
-            while True:
-                judged = judge(workspace, policy, scorers, withheld)
-                files = shards.plan_files(workspace, judged.admitted)
-
-                missing = [f for f in files if not workspace.shard_manifest(snapshot).parent.joinpath(f.path).exists()]
-                with cluster(workers) if missing else nullcontext():  # one Ray for all stages
-                    arguments = (workspace, snapshot, judged, files, progress, workers)
-                    reports = [step(s.name, curate_stage, s.name, *arguments) for s in policy.stages]
-                faults = {place: why for report in reports for place, why in report.faults.items()}
-                if not faults:
-                    break
-                # Judge again without these rows: one of their duplicates may now be admitted.
-                discard_folder(workspace.shard_manifest(snapshot).parent)  # first: its files are outdated
-                scoring.mark_unusable(workspace, scorers["pixels"], faults)
-        manifest = shards.write_manifest(workspace, snapshot, policy, files)
+            judged, manifest = _sharded(workspace, snapshot, policy, scorers, withheld, progress, workers, step)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons, uncaptioned)
     return _read(workspace, record)
 
@@ -156,22 +144,44 @@ def scored(
         yield
 
 
-def curate_stage(
-    stage: str,
+def _sharded(
     workspace: Workspace,
     snapshot: str,
-    judged: Judged,
-    files: Sequence[shards.Planned],
+    policy: Policy,
+    scorers: Mapping[str, Scorer],
+    withheld: HeldOut,
     progress: Progress | None,
     workers: int,
+    step: Callable[..., Any],
+) -> tuple[Judged, Path]:
+    """Judge the pool and write the shards of what it admits: the decisions, and the manifest's path."""
+    outdated: set[str] = set()
+    while True:
+        judged = judge(workspace, policy, scorers, withheld)
+        with planned(workspace, judged.admitted) as plan:
+            with cluster(workers) if plan.missing else nullcontext():  # one Ray for all stages
+                arguments = (workspace, judged, plan, progress, workers)
+                reports = [step(s.name, curate_stage, s.name, *arguments) for s in policy.stages]
+            faults = {place: why for report in reports for place, why in report.faults.items()}
+            if not faults:
+                manifest = shards.write_manifest(workspace, snapshot, policy, plan)
+                shards.discard_files(workspace, sorted(outdated))
+                return judged, manifest
+            outdated |= set(plan.missing)
+        # Judge again without these rows: one of their duplicates may now be admitted.
+        scoring.mark_unusable(workspace, scorers["pixels"], faults)
+
+
+def curate_stage(
+    stage: str, workspace: Workspace, judged: Judged, plan: Plan, progress: Progress | None, workers: int
 ) -> StageReport:
     """Write the shard files of the rows that enter training at this stage; later stages share them."""
-    own = [f for f in files if f.stages[0] == stage]
+    own = [f for f in plan.files if f.stages[0] == stage]
     rows: Counter[int] = Counter()
-    for file in files:
+    for file in plan.files:
         if stage in file.stages:
             rows[file.bucket] += file.rows
-    written, faults = shards.write_files(workspace, snapshot, own, progress=progress, workers=workers)
+    written, faults = shards.write_files(workspace, plan, own, progress=progress, workers=workers)
     funnel_ = tuple(r for r in judged.funnel.to_pylist() if r["stage"] == stage)
     return StageReport(stage, funnel_, dict(sorted(rows.items())), len(own), written, faults)
 

@@ -282,32 +282,36 @@ def admitted(policy: Policy, configured: Collection[str]) -> str:
     """Rows to shard: their place, the bucket, and the stages that train on them in it (names joined by spaces).
 
     `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
-    how often the balanced stages draw the row, relative to uniform drawing. `further`: places of its equals (see
-    `further`), whose captions describe it too.
+    how often the balanced stages draw the row, relative to uniform drawing; it follows from its group, `balance`.
+    `further`: places of its equals (see `further`), whose captions describe it too. `reference_places`: of its
+    references, in order. `mark`: a number that nobody chose, which stays with the row.
     """
     selects = []
     for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
         here = [s for s in policy.stages if bucket in s.resolutions]
         trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
         balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
-        weight, rows = "1e0", "judged"
+        weight, group, rows = "1e0", "CAST(NULL AS VARCHAR)", "judged"
         for stage, filter_ in balanced:
             if filter_.weighs:
-                weight, rows = (
-                    "coalesce(weight, 1e0)",
-                    f"judged LEFT JOIN ({_weights(stage, bucket, filter_)}) USING (n)",
-                )
-        selects.append(
-            f"SELECT n, {bucket} AS bucket, concat_ws(' ', {trained}) AS stages, {weight} AS weight FROM {rows}"
-        )
+                weight, group = "coalesce(weight, 1e0)", "balance"
+                rows = f"judged LEFT JOIN ({_weights(stage, bucket, filter_)}) USING (n)"
+        chosen = f"concat_ws(' ', {trained}) AS stages, {weight} AS weight, {group} AS balance"
+        selects.append(f"SELECT n, {bucket} AS bucket, {chosen} FROM {rows}")
     # Edit pairs are not turned: a turned target would no longer match its references.
     turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
     lying = f"{turn} % 180 <> 0"
+    references = """SELECT n, list({'image_id': image_id, 'shard': r.shard, 'row': r.row} ORDER BY place) AS places
+        FROM (SELECT n, unnest(reference_ids) AS image_id, generate_subscripts(reference_ids, 1) AS place FROM every)
+        JOIN (SELECT image_id, arg_min(shard, n) AS shard, arg_min(row, n) AS row FROM every
+              SEMI JOIN needed USING (image_id) GROUP BY 1) r USING (image_id) GROUP BY n"""
     return f"""
-        SELECT shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
-               task, len(reference_ids) AS "references", reference_ids, {turn} AS turn, weight,
-               coalesce(further, []) AS further
+        SELECT n, shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
+               task, len(reference_ids) AS "references", coalesce(places, []) AS reference_places, {turn} AS turn,
+               weight, balance, coalesce(further, []) AS further, sample_id, image_id, source_uri, content,
+               md5_number_lower(concat(sample_id, chr(31), source_uri)) AS mark
         FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n) LEFT JOIN further USING (n)
+        LEFT JOIN ({references}) USING (n)
         WHERE stages <> '' ORDER BY bucket, n"""
 
 
@@ -324,28 +328,29 @@ def further(policy: Policy, configured: Collection[str]) -> str:
     if not lost:
         lost = ["SELECT n, n AS survivor FROM judged WHERE false"]
     return f"""
-        SELECT k.n, list({{'shard': e.shard, 'row': e.row}} ORDER BY e.n) AS further
+        SELECT k.n, list({{'shard': e.shard, 'row': e.row, 'content': e.content}} ORDER BY e.n) AS further
         FROM ({" UNION ALL ".join(lost)}) d JOIN every e ON e.n = d.n JOIN every k ON k.n = d.survivor
         WHERE e.image_id = k.image_id AND k.task = 't2i' AND e.task = 't2i' GROUP BY k.n"""
 
 
 def _weights(stage: Stage, bucket: int, filter_: Filter) -> str:
-    """(n, weight) of the rows that pass a balanced cell: their group's target share of draws over its actual share.
+    """(n, balance, weight) of the rows that pass a balanced cell: `balance` is the row's group, '' where it has none.
 
+    The weight is the group's target share of draws over its actual share.
     Groups with a quota get that share; the others split the rest in proportion to rows ** tail.
     """
     quota = _by_group(filter_, filter_.quotas, "NULL")
     tail, most = (1.0 if filter_.tail is None else filter_.tail), ("'inf'" if filter_.most is None else filter_.most)
-    name = cell(stage.name, bucket)
+    name, group = cell(stage.name, bucket), f"coalesce(CAST(\"{filter_.per}\" AS VARCHAR), '')"
     return f"""
-        SELECT n, least(CAST({most} AS DOUBLE), total / rows * CASE
+        SELECT n, "group" AS balance, least(CAST({most} AS DOUBLE), total / rows * CASE
                    WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
                    ELSE quota END) AS weight
         FROM judged JOIN (
             SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
                    coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
-            FROM (SELECT "{filter_.per}" AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
-                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON "{filter_.per}" IS NOT DISTINCT FROM "group"
+            FROM (SELECT {group} AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
+                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON {group} = "group"
         WHERE "{name}" = 0"""
 
 

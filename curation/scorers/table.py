@@ -27,7 +27,7 @@ from flywheel.core.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-_FORMAT = 3  # increase it when equal scores would give another table
+_FORMAT = 4  # increase it when equal scores would give another table
 _SHARDS = 256  # shards in memory together
 _ROW_GROUP = 122_880  # rows: DuckDB reads row groups in parallel
 
@@ -73,6 +73,7 @@ def schema(scorers: Mapping[str, Scorer]) -> pa.Schema:
             *(POOL.field(name) for name in _METADATA),
             *RIGHTS,
             column("draw", pa.uint64(), "first 64 bits of the sample id: an order that no one chose"),
+            column("content", pa.uint64(), "digest of what a training row takes from the pool, beside the picture"),
             column("reason", pa.string(), "why the row cannot be judged; null when it can"),
             *(f.with_name(f"{s.name}.{f.name}") for s in scorers.values() for f in s.fields if _decides(s, f)),
         ]
@@ -136,25 +137,34 @@ def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping
     with sql.connect(workspace) as con:
         for start in range(0, len(shards), _SHARDS):
             part = shards[start : start + _SHARDS]
-            yield con.sql(_query(workspace, part, scorers, _rights(con, part))).to_arrow_table()
+            yield con.sql(_query(workspace, part, scorers, _later(con, part))).to_arrow_table()
 
 
-def _rights(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> dict[str, str]:
-    """{column: its SQL} of what the rows state about rights; shards of older versions have no such columns."""
-    everywhere = all(f.name in pq.read_schema(readable(s.path)).names for s in (shards[0], shards[-1]) for f in RIGHTS)
-    there = {f.name for f in RIGHTS}
-    if not everywhere:
+def _later(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> dict[str, str]:
+    """{column: its SQL} of what shards of older versions do not have: what a row states about rights, and its mask."""
+    names = (*(f.name for f in RIGHTS), "mask")
+    there = set(names)
+    if not all(there <= set(pq.read_schema(readable(s.path)).names) for s in (shards[0], shards[-1])):
         described = con.execute(f"DESCRIBE FROM {_read((s.path for s in shards), union_by_name='true')}").fetchall()
         there &= {name for name, *_ in described}
-    return {f.name: f'"{f.name}"' if f.name in there else "CAST(NULL AS VARCHAR)" for f in RIGHTS}
+    return {name: f'"{name}"' if name in there else "CAST(NULL AS VARCHAR)" for name in names}
+
+
+def _content(later: Mapping[str, str]) -> str:
+    """SQL of the digest of the columns of the pool that a training row takes over, beside its pictures."""
+    captions = "array_to_string([concat(c.kind, chr(30), c.text) for c in captions], chr(29))"
+    texts = ["sample_id", "task", "stream", "caption", captions, f"md5({later['mask']})"]
+    texts += [later[f.name] for f in RIGHTS]
+    return f"md5_number_lower(concat_ws(chr(31), {', '.join(f'coalesce({t}, chr(1))' for t in texts)}))"
 
 
 def _query(
-    workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer], rights: Mapping[str, str]
+    workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer], later: Mapping[str, str]
 ) -> str:
     """SQL for the rows of some shards in pool order, joined by number: the shard's place in the list, and the row."""
     keys = ", ".join(sql.quoted(s.key) for s in shards)
-    stated = [f'{expression} AS "{name}"' for name, expression in rights.items()]
+    rights = [f.name for f in RIGHTS]
+    stated = [*(f'{later[name]} AS "{name}"' for name in rights), f"{_content(later)} AS content"]
     metadata = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join([*_METADATA, *stated])} FROM"
     query = f"FROM ({metadata} {_read((s.path for s in shards), union_by_name='true')}) AS pool"
     columns, errors = [], []
@@ -167,7 +177,7 @@ def _query(
         columns += [f'"{name}.{f.name}"' for f in fields]
         errors.append(f'"{name}.error"')
     reason = f"coalesce({', '.join(errors)})" if errors else "NULL"
-    chosen = ", ".join([*_METADATA, *rights, f"CAST({reason} AS VARCHAR) AS reason", *columns])
+    chosen = ", ".join([*_METADATA, *rights, "content", f"CAST({reason} AS VARCHAR) AS reason", *columns])
     shard = f"([{keys}])[CAST(shard_number AS BIGINT) + 1]"
     return f"SELECT {shard} AS shard, row, {chosen} {query} ORDER BY shard_number, row"
 

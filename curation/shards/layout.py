@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
 
 
@@ -23,3 +25,10 @@ def layout(width: int, height: int, bucket: int) -> tuple[int, int]:
     """The layout whose aspect ratio is nearest to the picture's, in logarithm."""
     ratio = math.log(width / height)
     return min(layouts(bucket), key=lambda size: (abs(math.log(size[0] / size[1]) - ratio), size))
+
+
+def layouts_of(widths: np.ndarray, heights: np.ndarray, bucket: int) -> np.ndarray:
+    """`layout` of many pictures: int32 [n, 2]."""
+    choices = np.array(sorted(layouts(bucket)), np.int32)
+    distance = np.abs(np.log(choices[:, 0] / choices[:, 1])[None] - np.log(widths / heights)[:, None])
+    return choices[distance.argmin(1)]

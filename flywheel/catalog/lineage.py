@@ -195,10 +195,14 @@ def _review(item: Item) -> dict[str, Any]:
 def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
     """Every shard file that holds one of the samples."""
     shards = []
+    held: dict[Path, bool] = {}  # snapshots share files
     for manifest in workspace.shard_manifests() if ids else ():
         for f in Manifest.read(manifest).files:
-            table = pq.read_table(readable(manifest.parent / f.path), columns=["sample_id"])
-            if ids & set(table["sample_id"].to_pylist()):
+            path = manifest.parent / f.path
+            if path not in held:
+                table = pq.read_table(readable(path), columns=["sample_id"])
+                held[path] = bool(ids & set(table["sample_id"].to_pylist()))
+            if held[path]:
                 name = str(manifest.relative_to(workspace.root))
                 shards.append({"manifest": name, "file": f.path, "bucket": f.bucket, "stages": list(f.stages)})
     return shards

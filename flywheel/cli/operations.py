@@ -189,11 +189,11 @@ def fsck(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
 def maintain(
     workspace: WorkspaceOption,
     keep_hours: Annotated[
-        int, typer.Option(min=0, help="Age in hours after which replaced ledger files are deleted.")
+        int, typer.Option(min=0, help="Age in hours after which replaced ledger files and unlisted shards are deleted.")
     ] = 168,
     as_json: JsonOption = False,
 ) -> None:
-    """Compact and vacuum the ledgers, export the last round as DuckDB, verify every file. Exit code 1 on errors."""
+    """Compact the ledgers, drop shards no snapshot lists, export the last round, verify all. Exit code 1 on errors."""
     from flywheel.core.progress import Progress
     from flywheel.operate.maintenance import maintain as tidy
 
@@ -204,6 +204,8 @@ def maintain(
         out(json.dumps(report, ensure_ascii=False))
     else:
         print_rows([{"ledger": name, **counts} for name, counts in report["ledgers"].items()], as_json=False)
+        if report["shard_files"]:
+            say(f"{report['shard_files']} shard files removed that no snapshot lists")
         _print_findings(report)
         say(f"export: {report['export'] or 'none before the first round'}")
     if not report["sound"]:

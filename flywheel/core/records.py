@@ -41,11 +41,16 @@ class ShardFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The shards of a snapshot, or of a round's remedies. balanced: stages that draw rows by weight."""
+    """The shards of a snapshot, or of a round's remedies.
+
+    balanced: stages that draw rows by weight. weights: {bucket: {group of the row: its weight}}; rows without a group
+    have weight 1. Manifests of earlier versions have none, and their shards a column `weight`.
+    """
 
     snapshot: str
     files: tuple[ShardFile, ...]
     balanced: tuple[str, ...] = ()
+    weights: Mapping[str, Mapping[str, float]] | None = None
     policy: str | None = None
     policy_sha256: str | None = None
     round: int | None = None

@@ -115,8 +115,9 @@ SHARD = pa.schema(
             pa.list_(pa.struct([("kind", pa.string()), ("text", pa.large_string()), ("origin", pa.string())])),
             "every caption: its kind, and its origin: 'source', or model@prompt; those of the source first",
         ),
-        column("weight", pa.float64(), "how often a stage with balance draws the row, others being 1; null: 1"),
+        column("balance", pa.string(), "group by which the manifest weighs the row; null: weight 1"),
         column("mask", pa.large_binary(), "ti2i: gray PNG, white where the edit changed it; null: unknown"),
+        column("made_from", pa.uint64(), "what image, references and mask were encoded from; null: unknown"),
         *RIGHTS,
     ]
 )

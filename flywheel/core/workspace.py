@@ -17,7 +17,8 @@ from flywheel.core.storage import located, remote, require_bucket
 # Version of the layout; raised when an older version could misread a newer workspace.
 # 2: the slice of a shard row and of a plan's mix is named `slice`; in format 1 it is named `track`.
 # 3: every file has a recorded hash; an older version writes files without one.
-FORMAT = 3
+# 4: snapshots share shard files, listed in `shards/<snapshot>.json`; before, each had a folder of its own.
+FORMAT = 4
 _MARKER = hashes.MARKER
 _ROUND = "round-"
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
@@ -125,8 +126,9 @@ class Workspace:
         return sorted(self.path("snapshots").glob("*.json"))
 
     def shard_manifest(self, snapshot: str) -> Path:
-        """Manifest of a snapshot's training shards."""
-        return self.path("shards", snapshot, "manifest.json")
+        """Manifest of a snapshot's training shards; the paths of files in it start at its folder."""
+        own_folder = self.path("shards", snapshot, "manifest.json")  # of a version before snapshots shared files
+        return own_folder if own_folder.exists() else self.path("shards", f"{snapshot}.json")
 
     def batches(self) -> list[Path]:
         """Folders of the finished pool batches, oldest first: a batch is finished once its manifest exists."""
@@ -134,7 +136,8 @@ class Workspace:
 
     def shard_manifests(self) -> list[Path]:
         """Every manifest of training shards: of snapshots, then of remedies."""
-        return [p for kind in ("shards", "remedies") for p in sorted(self.path(kind).glob("*/manifest.json"))]
+        snapshots = sorted((*self.path("shards").glob("*.json"), *self.path("shards").glob("*/manifest.json")))
+        return [*snapshots, *sorted(self.path("remedies").glob("*/manifest.json"))]
 
     def remedies(self) -> list[Path]:
         """The remedy folders of all rounds, oldest round first."""

@@ -271,26 +271,23 @@ def _relist_pool(workspace: Workspace, journal: Mapping[str, Any]) -> None:
 
 
 def _relist_shards(workspace: Workspace, journal: Mapping[str, Any]) -> None:
+    empty: set[Path] = set()
     for path in workspace.shard_manifests():
         manifest = Manifest.read(path)
         files = [_relisted(workspace, path.parent, f, journal) for f in manifest.files]
         if tuple(files) != manifest.files:
             value = {k: v for k, v in vars(manifest).items() if k != "files"}
             Manifest(files=tuple(f for f in files if f.rows), **value).write(path)
-        for file in files:
-            if not file.rows:
-                discard(path.parent / file.path)
+        empty |= {path.parent / f.path for f in files if not f.rows}
+    for path in sorted(empty):  # last: several snapshots may share a file
+        discard(path)
 
 
 def _relisted(workspace: Workspace, folder: Path, file: ShardFile, journal: Mapping[str, Any]) -> ShardFile:
     path = folder / file.path
     if workspace.relative(path) not in journal["files"] or not path.exists():
         return file
-    rows = _rows(path)
-    value = vars(file) | {"rows": rows, "bytes": path.stat().st_size, "sha256": file_digest(path)}
-    if rows and file.least_weight is not None:
-        value["least_weight"] = pc.min(pq.read_table(readable(path), columns=["weight"])["weight"]).as_py()
-    return ShardFile(**value)
+    return ShardFile(**vars(file) | {"rows": _rows(path), "bytes": path.stat().st_size, "sha256": file_digest(path)})
 
 
 def _relist_snapshots(workspace: Workspace, journal: Mapping[str, Any]) -> None:

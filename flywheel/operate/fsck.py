@@ -42,7 +42,8 @@ def _pool(check: Check) -> None:
         manifest = check.json(path, again)
         if manifest is None:
             return
-        _unlisted(check, folder, {s["path"] for s in manifest["shards"]} | {"quarantine.parquet", "plan.parquet"})
+        names = {s["path"] for s in manifest["shards"]} | {"quarantine.parquet", "plan.parquet"}
+        _unlisted(check, folder, {check.workspace.relative(folder / name) for name in names})
         for shard in manifest["shards"]:
             if check.hashed(folder / shard["path"], shard, again):
                 _count(check, folder / shard["path"], shard["rows"], again)
@@ -125,23 +126,34 @@ def _snapshots(check: Check) -> None:
 def _shards(check: Check) -> None:
     again = "remove its manifest and run again: missing files are written again, with the same bytes"
 
+    root, seen = check.workspace.path("shards"), set[tuple[str, ...]]()
+    listed: dict[Path, set[str]] = {root: set()}  # folder → files below it that manifests list
+
     def shards(path: Path) -> None:
         manifest = check.json(path, again)
         if manifest is None:
             return
+        own = listed.setdefault(root if path.is_relative_to(root) else path.parent, set())
         for file in manifest["files"]:
+            own.add(check.workspace.relative(path.parent / file["path"]))
+            entry = (str(path.parent), file["path"], file["sha256"], str(file["bytes"]), str(file["rows"]))
+            if entry in seen:  # snapshots share files
+                continue
+            seen.add(entry)
             if check.hashed(path.parent / file["path"], file, again):
                 _count(check, path.parent / file["path"], file["rows"], again)
-        tables = {p.name for p in path.parent.glob("*.parquet")}
-        _unlisted(check, path.parent, {f["path"] for f in manifest["files"]} | tables)
 
     check.each(check.workspace.shard_manifests(), shards)
+    for folder, files in listed.items():
+        below = {check.workspace.relative(p) for p in folder.glob("*.parquet")}  # tables of a remedy
+        _unlisted(check, folder, files | below, "remove it, or let `flywheel maintain` do so: nothing reads it")
 
 
-def _unlisted(check: Check, folder: Path, listed: set[str]) -> None:
+def _unlisted(check: Check, folder: Path, listed: set[str], advice: str = "remove it: nothing reads it") -> None:
+    """Report Parquet files below a folder that are not listed; listed: workspace paths."""
     for path in sorted(folder.rglob("*.parquet")):
-        if str(path.relative_to(folder)) not in listed:
-            check.fault(path, "in no manifest", "remove it: nothing reads it", NOTE)
+        if check.workspace.relative(path) not in listed:
+            check.fault(path, "in no manifest", advice, NOTE)
 
 
 def _count(check: Check, path: Path, rows: int, advice: str) -> None:

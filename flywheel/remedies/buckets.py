@@ -37,8 +37,8 @@ def filled(buckets: Buckets, width: int, height: int) -> int:
 
 def first_fitted(sample: Sample, identity: str, buckets: Buckets) -> dict[str, Any]:
     """The sample as a shard row of the largest bucket that it fills."""
+    from curation.shards.fit import fit
     from curation.shards.layout import layout
-    from curation.shards.writer import fit
     from flywheel.core.image import open_image, upright_size
 
     source_width, source_height = upright_size(open_image(sample.image))
@@ -63,10 +63,10 @@ def first_fitted(sample: Sample, identity: str, buckets: Buckets) -> dict[str, A
 
 def refitted(row: Mapping[str, Any], bucket: int) -> dict[str, Any]:
     """A candidate as a shard row of its own bucket or of a smaller one."""
+    from curation.shards.fit import fit, fit_mask
     from curation.shards.layout import layout
-    from curation.shards.writer import fit, fit_mask
 
-    shard_row = {name: row[name] for name in SHARD.names}
+    shard_row = {name: row.get(name) for name in SHARD.names} | {"made_from": None}
     if bucket == row["bucket"]:
         return shard_row
     width, height = layout(row["width"], row["height"], bucket)

@@ -42,8 +42,9 @@ def drawn(workspace: Workspace, policy: Policy, **options: object) -> tuple[Coun
     manifest = Path(curate(workspace, policy, **options).manifest)
     rows: Counter[str] = Counter()
     weights: Counter[str] = Counter()
+    by_group = read_json(manifest)["weights"]
     for file in read_json(manifest)["files"]:
-        for row in pq.read_table(manifest.parent / file["path"], columns=["caption", "weight"]).to_pylist():
+        for row in pq.read_table(manifest.parent / file["path"], columns=["caption", "balance"]).to_pylist():
             rows[row["caption"].split()[1]] += 1
-            weights[row["caption"].split()[1]] += row["weight"]
+            weights[row["caption"].split()[1]] += by_group.get(str(file["bucket"]), {}).get(row["balance"], 1.0)
     return rows, {kind: weight / weights.total() for kind, weight in weights.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.shards import writer as shards
+from curation.shards import rows as shards
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 

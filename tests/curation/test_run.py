@@ -20,8 +20,8 @@ from PIL import Image
 from curation.policy.reader import load_policy
 from curation.policy.what_if import basis, what_if
 from curation.run import curate, funnel
+from curation.shards.fit import fit
 from curation.shards.layout import layouts
-from curation.shards.writer import fit
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
+import pyarrow as pa
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
@@ -47,7 +48,8 @@ class MixSource:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
 
-    `least_weight`: smallest row weight in all files read; 0 if the stages trained on draw rows evenly.
+    `least_weight`: smallest row weight in all files read; 0 if the stages trained on draw rows evenly. `weights`:
+    (group, weight) of the rows; None for a shard whose rows have a column `weight`.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Shard:
     task: str
     shape: tuple[int, int, int]
     least_weight: float = 0.0
+    weights: tuple[tuple[str, float], ...] | None = None
 
 
 def trained_size(shard: Shard, resolution: Mapping[int, int], unit: int) -> tuple[int, int]:
@@ -310,6 +313,7 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
             task=file.task,
             shape=(file.height, file.width, file.references),
             least_weight=least,
+            weights=None if listing.weights is None else tuple(listing.weights.get(str(file.bucket), {}).items()),
         )
         for file in entries
     ]
@@ -333,9 +337,19 @@ def _first_rows(count: int) -> np.ndarray:
 
 def _weights(shard: Shard) -> list[np.ndarray]:
     """Weights of rows per row group; a row without one has weight 1."""
+    name = "weight" if shard.weights is None else "balance"
     with files.parquet(shard.path) as file:
-        groups = (file.read_row_group(i, columns=["weight"])["weight"] for i in range(file.num_row_groups))
-        return [group.fill_null(1.0).to_numpy() for group in groups]
+        columns = (file.read_row_group(i, columns=[name])[name] for i in range(file.num_row_groups))
+        if shard.weights is None:
+            return [column.fill_null(1.0).to_numpy() for column in columns]
+        return [_weights_of(column, dict(shard.weights)) for column in columns]
+
+
+def _weights_of(groups: pa.ChunkedArray, weights: Mapping[str, float]) -> np.ndarray:
+    """Weights of rows of these groups."""
+    codes = groups.combine_chunks().dictionary_encode()
+    by_code = np.array([*(weights.get(g, 1.0) for g in codes.dictionary.to_pylist()), 1.0])
+    return by_code[codes.indices.fill_null(len(codes.dictionary)).to_numpy()]
 
 
 def _rows_of_slice(shard: Shard, slice_: str) -> list[np.ndarray]:

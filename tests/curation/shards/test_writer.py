@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ray import cloudpickle
 
 from curation.run import curate, explain
-from curation.shards import writer as shards
+from curation.shards import rows as shards
 from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
 from flywheel.core.files import read_json
@@ -83,13 +83,13 @@ def test_a_row_whose_picture_is_not_of_the_listed_size_is_refused(listed: tuple[
     """As a pool lists a turned TIFF that was ingested before orientation was read in one place."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    row = {"sample_id": "a", "task": "t2i", "caption": "a", "captions": [], "stream": "", "reference_ids": []}
-    row |= {"image": encoded(texture(1, 60, 40), "TIFF", exif=exif), "width": listed[0], "height": listed[1]}
+    row = {"image": encoded(texture(1, 60, 40), "TIFF", exif=exif), "width": listed[0], "height": listed[1]}
+    place = {"turn": 0, "reference_places": []}
     if listed == (40, 60):
-        assert shards._shard_row(row, {}, 0, 1.0, 32, 48)["source_height"] == 60
+        assert shards.encoded(row, {}, place, 32, 48)["image"]
     else:
         with pytest.raises(BadImage, match="40x60 pixels, but the pool lists 60x40: ingest it again"):
-            shards._shard_row(row, {}, 0, 1.0, 48, 32)
+            shards.encoded(row, {}, place, 48, 32)
 
 
 def test_captions_of_one_picture_come_together(tmp_path: Path, ray_session: None) -> None:

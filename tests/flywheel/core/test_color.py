@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from curation.shards.writer import fit
+from curation.shards.fit import fit
 from flywheel.core.color import matrix_profile, png_profile, profile_name
 from flywheel.core.image import decode, decode_working, describe
 from tests.curation.corpus import texture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from curation.shards.writer import fit
+from curation.shards.fit import fit
 from flywheel.core.image import (
     BadImage,
     decode,

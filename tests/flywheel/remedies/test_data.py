@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.shards.writer import fit
+from curation.shards.fit import fit
 from flywheel.cases.events import Case
 from flywheel.core.records import Manifest
 from flywheel.core.schema import SHARD
