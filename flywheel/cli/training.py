@@ -37,7 +37,7 @@ Several processes can train one model; FSDP2 shards its weights. Their number ma
 
   a Ray cluster (RAY_ADDRESS, or this machine): flywheel train --ray 8 --gpus --recipe …
 """
-EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/manifest.json --output run --steps 200"
+EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/SNAPSHOT.json --output run --steps 200"
 
 
 @train.callback(help=HELP, epilog=EPILOG)
@@ -148,7 +148,7 @@ def vae(
     out(json.dumps(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
 
 
-@app.command("latents", epilog="Example: flywheel latents --recipe r.toml --shards w/shards/manifest.json --output l")
+@app.command("latents", epilog="Example: flywheel latents --recipe r.toml --shards w/shards/SNAPSHOT.json --output l")
 def latents(
     shards: Annotated[list[Path], typer.Option(help="Shard manifest. Repeatable.")],
     output: Annotated[Path, typer.Option(help="Folder for the latents, one file per shard.")],

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 
 from flywheel.core.files import file_digest, read_json, write_json
 from flywheel.core.schema import ROW_GROUP
+from tests.flywheel import format_3
 
 
 def downgrade(workspace: Path) -> None:
-    """Rewrite a workspace of format 2 into format 1, in place: shards, remedies, manifests, plans, marker."""
+    """Rewrite a workspace of this version into format 1, in place: shards, remedies, manifests, plans, marker."""
+    format_3.downgrade(workspace)
     for path in [*workspace.glob("shards/*/manifest.json"), *workspace.glob("remedies/*/manifest.json")]:
         manifest = read_json(path)
         for file in manifest["files"]:

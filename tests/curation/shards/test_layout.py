@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from curation.shards.layout import layout, layouts
+import numpy as np
+
+from curation.shards.layout import layout, layouts, layouts_of
 
 
 def test_layouts() -> None:
@@ -15,3 +17,11 @@ def test_layouts() -> None:
             assert abs(width * height / bucket**2 - 1) < 0.2
     assert layout(1600, 900, 512) == layouts(512)[8]
     assert layout(100, 5000, 256) == layouts(256)[0]
+
+
+def test_layouts_of_many_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    widths, heights = rng.integers(20, 9000, 2000), rng.integers(20, 9000, 2000)
+    for bucket in (64, 256, 1024):
+        one_by_one = [layout(w, h, bucket) for w, h in zip(widths.tolist(), heights.tolist(), strict=True)]
+        assert layouts_of(widths, heights, bucket).tolist() == [list(size) for size in one_by_one]

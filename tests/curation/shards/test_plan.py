@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.captioning.written import set_folder, write_sidecar
+from curation.export.export import export_shards
+from curation.export.request import request
 from curation.run import curate
 from curation.shards.plan import average_rows
 from curation.sources import pool
@@ -17,14 +19,18 @@ from flywheel.core.files import discard, file_digest
 from flywheel.core.records import Manifest
 from flywheel.core.schema import CAPTIONS
 from flywheel.core.workspace import Workspace
+from flywheel.operate.erase import erase
 from flywheel.operate.fsck import fsck
 from flywheel.operate.maintenance import maintain
 from tests.curation.one_stage import policy
 from tests.curation.shards.serial import AVERAGE, Serial, add, curated, files
-from training.data.plan import read_manifest
+from tests.flywheel.format_3 import downgrade
+from training.data.plan import DataPlan, MixSource, PlanSettings, read_manifest
 
 SIZES = '\n[S1.filters.size]\nscore = "header.short_edge"\nmin = {0}\n'
 BALANCED = '\n[S1.filters.balance]\ncheck = "balance"\nper = "source"\ncap = 100\ntail = 0.5\n'
+
+PLAN: PlanSettings = {"batch": {64: 8}, "t2i_share": 1.0, "seed": 0, "stages": ("S1",), "window": 8}
 
 
 @pytest.fixture
@@ -186,3 +192,48 @@ def test_rows_say_what_their_pictures_were_made_from(tmp_path: Path, serial: Ser
     table = pa.concat_tables(pq.read_table(p, columns=["sample_id", "made_from"]) for p in files(result))
     assert len(set(table["made_from"].to_pylist())) == 4
     assert {f.sha256 for f in Manifest.read(Path(result.manifest)).files} == {file_digest(p) for p in files(result)}
+
+
+def test_erasing_reaches_a_file_that_snapshots_share(tmp_path: Path, serial: Serial) -> None:
+    workspace, every = Workspace(tmp_path / "w"), policy(tmp_path, "")
+    add(workspace, tmp_path / "a", range(30))
+    first = curated(workspace, every)
+    add(workspace, tmp_path / "b", range(30, 33))
+    second = curated(workspace, every)
+    rows = _rows(first.manifest)
+    shared = [path for path in files(first) if path in files(second)]
+    inside, rest = (set(pq.read_table(p)["sample_id"].to_pylist()) for p in sorted(shared)[:2])
+    gone = [*inside, min(rest)]  # one file goes as a whole, of another a row
+    erase(workspace, gone, by="ada", why="a test")
+    assert fsck(workspace).sound and not sorted(shared)[0].exists()
+    for result, count in ((first, 30), (second, 33)):
+        left = _rows(result.manifest)
+        assert len(left) == count - len(gone) and not left.keys() & set(gone) and left.keys() & rows.keys()
+    serial.encoded = 0
+    third = curated(workspace, every)
+    assert serial.encoded == 0 and len(_rows(third.manifest)) == 33 - len(gone) and fsck(workspace).sound
+
+
+def test_a_snapshot_with_a_folder_of_its_own_is_read_beside_new_ones(tmp_path: Path, serial: Serial) -> None:
+    """Workspaces of format 3: trained on, exported, verified, erased, and the pool is curated again."""
+    workspace, balanced = Workspace(tmp_path / "w"), policy(tmp_path, BALANCED)
+    for name, numbers in (("a", range(1, 24)), ("b", range(24, 30))):
+        add(workspace, tmp_path / name, numbers)
+    snapshot = curated(workspace, balanced).snapshot
+    before = DataPlan([MixSource(manifest=workspace.shard_manifest(snapshot))], **PLAN)
+    drawn = [row[1:] for batch in range(4) for rows in before.batch(batch) for row in rows]
+    downgrade(workspace.root)
+    workspace = Workspace(workspace.root)
+    manifest = workspace.shard_manifest(snapshot)
+    assert (workspace.format, manifest.name, fsck(workspace).sound) == (3, "manifest.json", True)
+    older = DataPlan([MixSource(manifest=manifest)], **PLAN)
+    assert [row[1:] for batch in range(4) for rows in older.batch(batch) for row in rows] == drawn
+    wanted, listed = request(workspace, format="parquet", snapshot=snapshot)
+    assert export_shards(workspace, wanted, listed, tmp_path / "out").rows == 29
+    gone = min(_rows(str(manifest)))
+    erase(workspace, [gone], by="ada", why="a test")
+    assert gone not in _rows(str(manifest)) and len(_rows(str(manifest))) == 28 and fsck(workspace).sound
+    serial.encoded = 0
+    again = curated(workspace, balanced)
+    assert again.snapshot != snapshot and Path(again.manifest) == workspace.path("shards", f"{again.snapshot}.json")
+    assert serial.encoded == 28 and len(_rows(str(manifest))) == 28 and fsck(workspace).sound

@@ -18,7 +18,7 @@ from curation.shards import rows as shards
 from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
 from flywheel.core.files import read_json
-from flywheel.core.image import BadImage, turned
+from flywheel.core.image import turned
 from flywheel.core.schema import CAPTION_KINDS
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
@@ -76,20 +76,6 @@ def test_a_picture_that_cannot_be_written_costs_its_row(tmp_path: Path, ray_sess
     files = sorted(Path(result.manifest).parent.rglob("*.parquet"))
     assert files and all(pq.read_metadata(f).num_rows == 4 for f in files)
     assert fsck(workspace).sound
-
-
-@pytest.mark.parametrize("listed", [(40, 60), (60, 40)])
-def test_a_row_whose_picture_is_not_of_the_listed_size_is_refused(listed: tuple[int, int]) -> None:
-    """As a pool lists a turned TIFF that was ingested before orientation was read in one place."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    row = {"image": encoded(texture(1, 60, 40), "TIFF", exif=exif), "width": listed[0], "height": listed[1]}
-    place = {"turn": 0, "reference_places": []}
-    if listed == (40, 60):
-        assert shards.encoded(row, {}, place, 32, 48)["image"]
-    else:
-        with pytest.raises(BadImage, match="40x60 pixels, but the pool lists 60x40: ingest it again"):
-            shards.encoded(row, {}, place, 48, 32)
 
 
 def test_captions_of_one_picture_come_together(tmp_path: Path, ray_session: None) -> None:

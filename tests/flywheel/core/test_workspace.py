@@ -62,10 +62,12 @@ def test_a_rounds_places(tmp_path: Path):
     assert places.checkpoint("candidate") == root / "checkpoints" / "round-0003-candidate"
     assert workspace.snapshot("s") == root / "snapshots" / "s.json"
     assert workspace.snapshot("s", "funnel") == root / "snapshots" / "s" / "funnel.parquet"
-    for path in (workspace.round(11).remedy_manifest, places.remedy_manifest, root / "shards" / "s" / "manifest.json"):
+    older = root / "shards" / "s" / "manifest.json"
+    for path in (workspace.round(11).remedy_manifest, places.remedy_manifest, older, root / "shards" / "t.json"):
         write_bytes(path, b"{}")
     assert [p.name for p in workspace.remedies()] == ["round-0003", "round-0011"]
-    assert [p.parent.name for p in workspace.shard_manifests()] == ["s", "round-0003", "round-0011"]
+    assert [p.parent.name for p in workspace.shard_manifests()] == ["s", "shards", "round-0003", "round-0011"]
+    assert (workspace.shard_manifest("s"), workspace.shard_manifest("t")) == (older, root / "shards" / "t.json")
 
 
 def test_an_older_workspace_is_marked_and_its_old_marker_kept(tmp_path: Path):
