@@ -17,7 +17,7 @@ from curation.scorers import load, scoring
 from curation.shards.fit import fit
 from curation.shards.layout import layout
 from curation.sources import BadInput, Input, Source, open_source, pool
-from curation.sources.ingest import known_inputs
+from curation.sources.listing import compared, input_of, listing
 from curation.sources.urls.store import Store
 from flywheel.core import weights
 from flywheel.core.image import BadImage, open_image, upright_size
@@ -60,10 +60,12 @@ def estimate(
 ) -> Estimate:
     """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
     store = Store(workspace) if workspace else None
-    known = known_inputs(workspace) if workspace else {}
-    listed = [(source, source.inputs()) for source in (open_source(s, captions, store) for s in sources)]
-    news = [(source, [i for i in inputs if i.key not in known]) for source, inputs in listed]
-    inputs, fresh = ([i for _, group in pairs for i in group] for pairs in (listed, news))
+    counts, news = list[int](), list[tuple[Source, list[Input]]]()
+    for source in (open_source(s, captions, store) for s in sources):
+        count, new = _listed(workspace, source)
+        counts.append(count)
+        news.append((source, new))
+    fresh = [i for _, group in news for i in group]
     usable = [i for i in fresh if i.fault is None]
     scorers, reasons = configure(policy, weights.obtain(policy.scorer_values()))
     options = {name: dict(policy.scorers.get(name, {})) for name in scorers}
@@ -74,7 +76,7 @@ def estimate(
     rows = len(usable) + waiting
     cpu = rows * seconds
     return Estimate(
-        inputs=len(inputs),
+        inputs=sum(counts),
         new=len(fresh),
         refused=len(fresh) - len(usable),
         uncaptioned=sum(not i.caption.strip() and i.task == "t2i" for i in usable),
@@ -87,6 +89,15 @@ def estimate(
         wall_seconds=round(cpu / workers, 1),
         measured=len(pictures),
     )
+
+
+def _listed(workspace: Workspace | None, source: Source) -> tuple[int, list[Input]]:
+    """(number of inputs, new inputs) of a source."""
+    if workspace is None:
+        inputs = source.inputs()
+        return len(inputs), inputs
+    with listing(source) as (path, count), compared(workspace, path, count) as found:
+        return count, [input_of(row) for batch in found.fresh_rows() for row in batch.to_pylist()]
 
 
 def _sample(sources: Sequence[tuple[Source, Sequence[Input]]]) -> list[tuple[bytes, str]]:

@@ -122,8 +122,9 @@ def fetch_images(places: References) -> dict[str, bytes]:
         by_shard.setdefault(path, []).append((row, image_id))
     data: dict[str, bytes] = {}
     for path, rows in by_shard.items():
-        images = pq.read_table(readable(path), columns=["image"])["image"]
-        data |= {image_id: images[row].as_py() for row, image_id in rows}
+        with pq.ParquetFile(readable(path)) as file:
+            images = pool.take(file, [row for row, _ in rows], ["image"])["image"].to_pylist()
+        data |= dict(zip((image_id for _, image_id in rows), images, strict=True))
     return data
 
 

@@ -179,9 +179,10 @@ def _by_shard(rows: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def _pool_rows(shard: pool.Shard, numbers: Sequence[int], copied: bool) -> Iterator[dict[str, Any]]:
     """Rows of a pool shard with all their captions; copied: without pictures."""
-    there = pq.read_schema(readable(shard.path)).names  # older pools have no mask or rights
-    columns = [c for c in _COLUMNS if c in there and not (copied and c in _PICTURES)]
-    rows = pq.read_table(readable(shard.path), columns=columns).take(numbers).to_pylist()
+    with pq.ParquetFile(readable(shard.path)) as file:
+        there = file.schema_arrow.names  # older pools have no mask or rights
+        columns = [c for c in _COLUMNS if c in there and not (copied and c in _PICTURES)]
+        rows = pool.take(file, numbers, columns).to_pylist()
     return with_written(rows, shard.captions)
 
 

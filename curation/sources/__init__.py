@@ -67,6 +67,14 @@ class Source(Protocol):
         """Every input in a stable order. Errors: `UsageError` for faults that the user can fix."""
         ...
 
+    def each(self) -> Iterator[Input]:
+        """As `inputs`, with those of one file in memory at a time."""
+        ...
+
+    def narrowed(self, inputs: Sequence[Input]) -> Source:
+        """The same source for another process that reads only these inputs."""
+        ...
+
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """The bytes of each of these inputs, in order, or why there are none. One at a time in memory."""
         ...

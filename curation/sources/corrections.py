@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from curation.captioning.written import SOURCE, corrected, write_sidecar
 from curation.sources import Input, pool
-from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
 Texts = tuple[tuple[str, str], ...]  # (kind, text), primary first
@@ -24,12 +21,17 @@ def corrections(workspace: Workspace, known: Iterable[tuple[Input, Texts]]) -> d
 
     An input that comes without captions keeps what it has: its captions file may merely not be there this time.
     """
-    taken = {uri: _texts(captions) for uri, captions in corrected(_versions(workspace)).items()}
+    taken = corrected_before(workspace)
     return {
         item.uri: item.captions
         for item, planned in known
         if item.task == "t2i" and item.captions and item.captions != taken.get(item.uri, planned)
     }
+
+
+def corrected_before(workspace: Workspace) -> dict[str, Texts]:
+    """URI → captions, where a source brought others before."""
+    return {uri: _texts(captions) for uri, captions in corrected(_versions(workspace)).items()}
 
 
 def take_up(workspace: Workspace, texts: Mapping[str, Texts], samples: Mapping[str, str] | None = None) -> int:
@@ -40,11 +42,9 @@ def take_up(workspace: Workspace, texts: Mapping[str, Texts], samples: Mapping[s
     if not texts:
         return 0
     samples, places = samples or {}, dict[str, tuple[pool.Shard, str]]()
-    for shard in pool.shards(workspace):
-        rows = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri", "task"]).to_pylist()
-        for sample_id, uri, task in (r.values() for r in rows):
-            if task == "t2i" and uri in texts and samples.get(uri, sample_id) == sample_id:
-                places[uri] = shard, sample_id
+    for row in pool.rows_of(workspace, texts, "sample_id", "task"):
+        if row["task"] == "t2i" and samples.get(row["source_uri"], row["sample_id"]) == row["sample_id"]:
+            places[row["source_uri"]] = row["shard"], row["sample_id"]
     version = f"{1 + max((int(p.name) for p in _folders(workspace)), default=0):05d}"
     by_shard: dict[str, list[dict[str, str]]] = {}
     for uri, (shard, sample_id) in places.items():

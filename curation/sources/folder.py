@@ -81,6 +81,15 @@ class Folder:
             raise UsageError(f"source {self.address} holds no files: give a folder with images in it")
         return rows + odd
 
+    def each(self) -> Iterator[Input]:
+        """As `inputs`: captions files name pictures in any order, so all names are in memory."""
+        yield from self.inputs()
+
+    def narrowed(self, inputs: Sequence[Input]) -> Folder:
+        """The folder with only the files that these inputs need."""
+        wanted = {uri for i in inputs for uri in (i.uri.partition("#line=")[0], i.mask, *i.references)}
+        return replace(self, listed=tuple(f for f in self.listed if f.uri in wanted))
+
     def check(self) -> None:
         """Errors: `UsageError` that a user can fix before anything is read."""
         if not self.listed:

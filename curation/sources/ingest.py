@@ -2,61 +2,48 @@
 
 A batch is written in a fixed order: its plan (every input, cut into chunks), one shard per chunk, the quarantine, and
 the manifest last. Run again after a kill, ingest finishes the same chunks, with the bytes of an undisturbed run.
+Listings and plans are tables (`curation.sources.listing`); many chunks are written by Ray (`curation.sources.chunks`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources import BadInput, Input, Source, open_source, pool
-from curation.sources.corrections import Texts, corrections, take_up
-from curation.sources.files import state
-from curation.sources.rights import Rights
+from curation.sources import Source, open_source, pool
+from curation.sources.chunks import Known, Run, pair_id, partial_path, shard_path, write_chunks
+from curation.sources.corrections import Texts, corrected_before, corrections, take_up
+from curation.sources.listing import PLAN, Listing, compared, known_addresses, listing, read_plan
 from curation.sources.urls import Fetching
 from curation.sources.urls.source import lists_of
 from curation.sources.urls.store import Store
-from flywheel.core.erased import REASON, erased_images
-from flywheel.core.files import digest, discard_folder, file_digest, write_json, write_parquet
-from flywheel.core.image import BadImage, open_image, upright_size
-from flywheel.core.schema import POOL, QUARANTINE
+from flywheel.core import hashes
+from flywheel.core.erased import erased_images
+from flywheel.core.files import digest, discard_folder, file_digest, replacing, write_json, write_parquet
+from flywheel.core.schema import QUARANTINE, ROW_GROUP
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
-SHARD_ROWS = 64
+__all__ = ["Ingested", "ingest", "label_of", "pair_id"]
+
+SHARD_ROWS = ROW_GROUP  # rows of a pool shard in a small batch
+_MOST_ROWS = 1024  # and in a large one: a shard is one task's work
+_SHARDS = 64  # a batch has at least so many before they grow
 SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
+_PLAN_GROUP = 8192  # rows of a plan that are read together
 
 _WILD = re.compile(r"[*?\[]")
 
 Progress = Callable[[int, int, str], None]
-_Known = dict[tuple[str, str], Texts]  # (sample id, URI) → captions
-
-_TEXTS = pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("text", pa.large_string())]))
-_PLAN = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("position", pa.int64()),
-        ("task", pa.string()),
-        ("stream", pa.string()),
-        ("captions", _TEXTS),
-        ("references", pa.list_(pa.string())),
-        ("mask", pa.string()),
-        ("rights", pa.list_(pa.string())),  # as the fields of `Rights`
-        ("fault", pa.string()),
-        ("chunk", pa.int32()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -98,25 +85,24 @@ def ingest(
         from curation.sources.urls.fetch import fetch
 
         fetch(workspace, lists, fetching, retry=retry, workers=workers, progress=progress)
-    inputs = opened.inputs()
-    unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
-    written = [_fill(workspace, b, opened, progress) for b in unfinished]
-    known = known_inputs(workspace)
-    taken_up = take_up(workspace, corrections(workspace, ((i, known[i.key]) for i in inputs if i.key in known)))
-    finished_now = {i.key for b in unfinished for _, i in _read_plan(b)}
-    fresh = [i for i in inputs if i.key not in known]
-    if fresh:
-        batch = _write_plan(workspace, opened, label, fresh)
-        written.append(_fill(workspace, batch, opened, progress))
-        finished_now |= {i.key for i in fresh}
-    here = sum(i.key in finished_now for i in inputs)
+    with listing(opened) as (path, count):
+        unfinished = [b for b in sorted(workspace.path("pool").glob("*")) if _is_unfinished(b, opened)]
+        written = [_fill(workspace, b, opened, progress, workers) for b in unfinished]
+        with compared(workspace, path, count) as listed:
+            told = listed.told_otherwise(corrected_before(workspace))
+            taken_up = take_up(workspace, corrections(workspace, told))
+            here, batch = listed.among(unfinished) + listed.fresh, None
+            if listed.fresh:
+                batch = _write_plan(workspace, opened, label, listed)
+        if batch:
+            written.append(_fill(workspace, batch, opened, progress, workers))
     new = sum(w["rows"] for w in written)
     quarantined = sum(w["quarantined"] for w in written)
     again = sum(w["known"] for w in written)
     return Ingested(
-        found=len(inputs) - here + new + quarantined + again,
+        found=count - here + new + quarantined + again,
         new=new,
-        known=len(inputs) - here + again,
+        known=count - here + again,
         quarantined=quarantined,
         batch=written[-1]["batch"] if written else None,
         captions=taken_up + sum(w["captions"] for w in written),
@@ -132,39 +118,38 @@ def label_of(address: str) -> str:
 
 
 # Plan ----------------------------------------------------------------------------------------------------------------
-def _write_plan(workspace: Workspace, source: Source, label: str, inputs: Sequence[Input]) -> Path:
-    rows, chunk, count, size = [], 0, 0, 0
-    for item in inputs:
-        if count and (count == SHARD_ROWS or size + item.size > SHARD_BYTES):
-            chunk, count, size = chunk + 1, 0, 0
-        row = vars(item) | {"captions": [{"kind": k, "text": t} for k, t in item.captions], "chunk": chunk}
-        rows.append(row)
-        count, size = count + 1, size + item.size
+def _write_plan(workspace: Workspace, source: Source, label: str, listed: Listing) -> Path:
+    """Plan a batch of all new inputs; returns its folder, which is named by the plan's content."""
     header = {"name": label, "kind": source.kind, "path": source.address}
     number = sum(1 for _ in workspace.path("pool").glob("*/plan.parquet")) + 1
-    batch = workspace.path("pool", f"{number:05d}-{digest(header, rows)[:8]}")
-    table = pa.Table.from_pylist(rows, schema=_PLAN).replace_schema_metadata(header)
-    write_parquet(batch / "plan.parquet", table)
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        plan = Path(scratch, "plan.parquet")
+        chunks = _chunks(listed.fresh_sizes())
+        with pq.ParquetWriter(plan, PLAN.with_metadata(header), compression="zstd", write_page_checksum=True) as writer:
+            done = 0
+            for rows in listed.fresh_rows():
+                chunk = pa.array(chunks[done : done + rows.num_rows], pa.int32())
+                table = pa.Table.from_arrays([*rows.columns, chunk], schema=PLAN.with_metadata(header))
+                writer.write_table(table, row_group_size=_PLAN_GROUP)
+                done += rows.num_rows
+        batch = workspace.path("pool", f"{number:05d}-{digest(header, file_digest(plan))[:8]}")
+        with replacing(batch / "plan.parquet") as tmp:
+            shutil.copyfile(plan, tmp)
     return batch
 
 
-def _read_plan(batch: Path) -> list[tuple[int, Input]]:
-    """(chunk, input) in plan order."""
-    rows = pq.read_table(readable(batch / "plan.parquet")).to_pylist()
-    return [
-        (
-            row.pop("chunk"),
-            Input(
-                **row
-                | {
-                    "captions": tuple((c["kind"], c["text"]) for c in row["captions"]),
-                    "references": tuple(row["references"]),
-                    "rights": Rights(*row.get("rights") or ()),
-                }
-            ),
-        )
-        for row in rows
-    ]
+def _chunks(sizes: np.ndarray) -> np.ndarray:
+    """The chunk of each input, int32: neighbours, up to a number of rows and bytes. sizes: bytes, int64."""
+    most = min(max(len(sizes) // (_SHARDS * SHARD_ROWS), 1) * SHARD_ROWS, _MOST_ROWS)
+    ends, start, chunk = np.cumsum(sizes), 0, 0
+    out = np.empty(len(sizes), np.int32)
+    while start < len(sizes):
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + SHARD_BYTES, side="right"))
+        end = min(start + most, max(start + 1, fitting))
+        out[start:end] = chunk
+        start, chunk = end, chunk + 1
+    return out
 
 
 def _header(batch: Path) -> dict[str, str]:
@@ -178,69 +163,46 @@ def _is_unfinished(batch: Path, source: Source) -> bool:
     return not (batch / "manifest.json").exists() and _header(batch)["path"] == source.address
 
 
-def known_inputs(workspace: Workspace) -> dict[tuple[str, int, int, str], Texts]:
-    """Key of every input of a finished batch → its captions when it was planned."""
-    return {item.key: item.captions for batch in workspace.batches() for _, item in _read_plan(batch)}
-
-
 # Shards --------------------------------------------------------------------------------------------------------------
-def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress | None) -> dict[str, Any]:
+def _fill(workspace: Workspace, batch: Path, source: Source, progress: Progress | None, workers: int) -> dict[str, Any]:
     """Write the missing shards of a planned batch; returns its manifest."""
-    label = _header(batch)["name"]
-    chunks: dict[int, list[Input]] = {}
-    for number, item in _read_plan(batch):
-        chunks.setdefault(number, []).append(item)
-    todo = {n: items for n, items in chunks.items() if not _shard(batch, n).exists()}
-    total, done = sum(map(len, chunks.values())), sum(len(v) for n, v in chunks.items() if n not in todo)
-    reader = _Reader(source, [i for items in chunks.values() for i in items], erased_images(workspace))
-    rows = reader.rows([i for items in todo.values() for i in items], label)
-    known = _pool_rows(workspace, {i.uri for items in chunks.values() for i in items})
-    again: dict[str, str] = {}  # URI → sample id of known rows
-    for number, items in todo.items():
-        good, bad = [], []
-        for item, row in islice(rows, len(items)):
-            if isinstance(row, BadInput):
-                bad.append({"source_uri": item.uri, "reason": str(row)})
-            elif (row["sample_id"], item.uri) in known:
-                again[item.uri] = row["sample_id"]
-            else:
-                good.append(row)
-        if bad:
-            write_parquet(_partial(batch, number), pa.Table.from_pylist(bad, schema=QUARANTINE))
-        table = pa.Table.from_pylist(good, schema=POOL)
-        write_parquet(_shard(batch, number), table, row_group_size=SHARD_ROWS, encoded=["image"])
-        done += len(items)
+    plan = pq.read_table(readable(batch / "plan.parquet"), columns=["chunk", "size"])
+    chunk = plan["chunk"].to_numpy()
+    inputs, sizes = np.bincount(chunk), np.bincount(chunk, plan["size"].to_numpy())
+    there = {path.name for path in batch.glob("[0-9]*.parquet")}
+    todo = [n for n in range(len(inputs)) if shard_path(batch, n).name not in there]
+    known: Known = _pool_rows(workspace, known_addresses(workspace, batch))
+    run = Run(str(batch), _header(batch)["name"], source, (), known, erased_images(workspace))
+    done, again = len(chunk) - int(inputs[todo].sum()), dict[str, str]()  # again: URI → sample id of known rows
+    for number, found in write_chunks(run, todo, sizes, inputs, workers):
+        again |= found
+        done += int(inputs[number])
         if progress:
-            progress(done, total, "inputs")
-    captions = _take_up(workspace, batch, chunks, known, again)
-    return _finish(batch, sorted(chunks), total) | {"captions": captions}
+            progress(done, len(chunk), "inputs")
+    captions = _take_up(workspace, batch, known, again)
+    return _finish(batch, len(inputs), len(chunk)) | {"captions": captions}
 
 
-def _take_up(
-    workspace: Workspace, batch: Path, chunks: dict[int, list[Input]], known: _Known, again: dict[str, str]
-) -> int:
+def _take_up(workspace: Workspace, batch: Path, known: Known, again: Mapping[str, str]) -> int:
     """Take up the captions of the planned inputs that turned out to be known; of those of an earlier attempt too."""
     if not known:
         return 0
-    own = {uri for n in chunks for uri in pq.read_table(readable(_shard(batch, n)))["source_uri"].to_pylist()}
+    shards = batch.glob("[0-9]*.parquet")
+    columns = (pq.read_table(readable(path), columns=["source_uri"])["source_uri"] for path in shards)
+    own = {uri for column in columns for uri in column.to_pylist()}
     before = {uri: texts for (_, uri), texts in known.items() if uri not in own}
-    rows = [(i, before[i.uri]) for items in chunks.values() for i in items if i.uri in before]
+    rows = [(i, before[i.uri]) for _, i in read_plan(batch, uris=before)]
     return take_up(workspace, corrections(workspace, rows), again)
 
 
-def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
-    parts = [pq.read_table(readable(p)) for n in chunks if (p := _partial(batch, n)).exists()]
+def _finish(batch: Path, chunks: int, total: int) -> dict[str, Any]:
+    paths = [partial_path(batch, n) for n in range(chunks)]
+    there = {path.name for path in (batch / "partial").glob("*.parquet")}
+    parts = [pq.read_table(readable(path)) for path in paths if path.name in there]
     bad = pa.concat_tables([QUARANTINE.empty_table(), *parts])
     write_parquet(batch / "quarantine.parquet", bad)
-    shards = [
-        {
-            "path": path.name,
-            "rows": pq.read_metadata(readable(path)).num_rows,
-            "bytes": path.stat().st_size,
-            "sha256": file_digest(path),
-        }
-        for path in (_shard(batch, n) for n in chunks)
-    ]
+    records = hashes.read(batch).newest
+    shards = [_entry(shard_path(batch, n), records) for n in range(chunks)]
     rows = sum(s["rows"] for s in shards)
     counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
     value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
@@ -249,105 +211,18 @@ def _finish(batch: Path, chunks: Sequence[int], total: int) -> dict[str, Any]:
     return value
 
 
-def _shard(batch: Path, chunk: int) -> Path:
-    return batch / f"{chunk:05d}.parquet"
+def _entry(path: Path, records: Mapping[str, hashes.Entry]) -> dict[str, Any]:
+    """The manifest's entry of a shard; its hash is the one that its writer recorded."""
+    record, rows = records.get(path.name), pq.read_metadata(readable(path)).num_rows
+    size = path.stat().st_size
+    whole = record is not None and record.kind == hashes.FILE and record.size == size
+    sha256 = record.sha256 if record is not None and whole else file_digest(path)
+    return {"path": path.name, "rows": rows, "bytes": size, "sha256": sha256}
 
 
-def _partial(batch: Path, chunk: int) -> Path:
-    """Quarantine of one chunk, written before its shard; merged into one file at the end."""
-    return batch / "partial" / f"{chunk:05d}.parquet"
-
-
-def _pool_rows(workspace: Workspace, uris: set[str]) -> _Known:
+def _pool_rows(workspace: Workspace, uris: Sequence[str]) -> dict[tuple[str, str], Texts]:
     """(sample id, URI) → captions of the rows in the pool that came from these URIs."""
-    rows: _Known = {}
-    for shard in pool.shards(workspace):
-        table = pq.read_table(readable(shard.path), columns=["sample_id", "source_uri", "captions"])
-        for sample_id, uri, texts in zip(*(c.to_pylist() for c in table.columns)):
-            if uri in uris:
-                rows[sample_id, uri] = tuple((t["kind"], t["text"]) for t in texts)
-    return rows
-
-
-# Rows ----------------------------------------------------------------------------------------------------------------
-class _Reader:
-    """Turns inputs of one source into pool rows, one at a time."""
-
-    def __init__(self, source: Source, inputs: Sequence[Input], erased: frozenset[str] = frozenset()) -> None:
-        self._source, self._erased = source, erased
-        self._listed = {i.uri: i for i in inputs}
-        self._reference_id = lru_cache(maxsize=100_000)(self._hash_reference)
-
-    def rows(self, inputs: Sequence[Input], label: str) -> Iterator[tuple[Input, dict[str, Any] | BadInput]]:
-        """(input, pool row or why there is none), in order."""
-        contents = self._source.read([i for i in inputs if i.fault is None])
-        for item in inputs:
-            content = BadInput(item.fault) if item.fault is not None else next(contents)
-            try:
-                yield item, content if isinstance(content, BadInput) else self._row(item, content, label)
-            except (BadInput, BadImage) as error:
-                yield item, BadInput(str(error))
-
-    def _row(self, item: Input, data: bytes, label: str) -> dict[str, Any]:
-        image_id = hashlib.sha256(data).hexdigest()
-        if image_id in self._erased:
-            raise BadInput(REASON)
-        width, height = upright_size(open_image(data))
-        references = [self._reference_id(uri) for uri in item.references]
-        return {
-            "sample_id": pair_id(image_id, references, item.caption) if references else image_id,
-            "source_uri": item.uri,
-            "source": label,
-            "task": item.task,
-            "image": data,
-            "width": width,
-            "height": height,
-            "caption": item.caption,
-            "captions": [{"kind": k, "text": t} for k, t in item.captions],
-            "reference_ids": references,
-            "image_id": image_id,
-            "stream": item.stream,
-            "mask": self._mask(item, (width, height)) if item.mask else None,
-            **item.rights._asdict(),
-        }
-
-    def _mask(self, item: Input, size: tuple[int, int]) -> bytes | None:
-        """Bytes of an edit's mask. Errors: `BadInput` if it is not a picture or not of the target's size."""
-        content = self._source.read_mask(item)
-        if isinstance(content, BadInput):
-            raise content
-        if content is None:
-            return None
-        try:
-            width, height = upright_size(open_image(content))
-        except BadImage as error:
-            raise BadInput(f"mask {item.mask} is unusable: {error}") from error
-        if (width, height) != size:
-            raise BadInput(f"mask {item.mask} is {width}x{height}, its picture {size[0]}x{size[1]}")
-        return content
-
-    def _hash_reference(self, uri: str) -> str:
-        """Image id of a reference. Errors: `BadInput` if it is not a readable image."""
-        item = self._listed.get(uri) or _stat(uri)
-        content = BadInput(item.fault) if item.fault else next(self._source.read([replace(item, task="t2i")]))
-        try:
-            if isinstance(content, BadInput):
-                raise content
-            open_image(content)
-        except (BadInput, BadImage) as error:
-            raise BadInput(f"reference {uri} is unusable: {error}") from error
-        image_id = hashlib.sha256(content).hexdigest()
-        if image_id in self._erased:
-            raise BadInput(f"reference {uri} is {REASON}")
-        return image_id
-
-
-def pair_id(target: str, references: Sequence[str], instruction: str) -> str:
-    """Sample id of an edit pair: SHA-256 of the target's id, the reference ids in order, and the instruction."""
-    return digest(target, list(references), instruction)
-
-
-def _stat(uri: str) -> Input:
-    """A reference that an earlier batch of the same folder listed."""
-    file = state(uri)
-    return Input(uri, file.size, file.mtime_ns, fault=file.fault)
+    return {
+        (row["sample_id"], row["source_uri"]): tuple((t["kind"], t["text"]) for t in row["captions"])
+        for row in pool.rows_of(workspace, uris, "sample_id", "captions")
+    }

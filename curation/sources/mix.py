@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,18 +44,36 @@ class Mix:
 
     def inputs(self) -> list[Input]:
         """Inputs part by part. Errors: `UsageError` where no part can be read."""
-        rows: list[Input] = []
-        faults: list[str] = []
+        return list(self.each())
+
+    def each(self) -> Iterator[Input]:
+        """As `inputs`, a container at a time."""
+        if self._folder:
+            yield from self._folder.each()
+        faults, readable = list[str](), False
         for file in self.layout.containers:
             try:
-                rows += self.container(file.uri).inputs()
+                for item in self.container(file.uri).each():
+                    readable = True
+                    yield item
             except UsageError as error:
                 faults.append(str(error))
-                rows.append(Input(file.uri, file.size, file.mtime_ns, fault=str(error)))
-        if faults and len(faults) == len(rows) and not self._folder and not self._urls:
+                yield Input(file.uri, file.size, file.mtime_ns, fault=str(error))
+        if faults and not readable and not self._folder and not self._urls:
             raise UsageError(f"source {self.address}: no file can be read; the first: {faults[0]}")
-        own = self._folder.inputs() if self._folder else []
-        return own + rows + (self._urls.inputs() if self._urls else [])
+        if self._urls:
+            yield from self._urls.each()
+
+    def narrowed(self, inputs: Sequence[Input]) -> Mix:
+        """The mix with only the files that these inputs need."""
+        wanted = {uri for i in inputs for uri in (i.uri, i.mask, *i.references)}
+        holders = {uri[:at] for uri in wanted for at in _separators(uri)}
+        tars, parquets, zips = (
+            tuple(f for f in group if f.uri in holders)
+            for group in (self.layout.tars, self.layout.parquets, self.layout.zips)
+        )
+        pictures = tuple(f for f in self.layout.pictures if f.uri in wanted)
+        return replace(self, layout=Layout(pictures, tars, parquets, zips, self.layout.lists))
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """The bytes of each input, from its part; the parts take turns in the order of the inputs."""
@@ -111,17 +129,23 @@ class Mix:
 
     def _part(self, uri: str) -> Source:
         """The part that holds an input."""
-        for separator in _SEPARATORS:
-            at = uri.find(separator)
-            while at >= 0:
-                if uri[:at] in self._files:
-                    return self.container(uri[:at])
-                at = uri.find(separator, at + 1)
+        for at in _separators(uri):
+            if uri[:at] in self._files:
+                return self.container(uri[:at])
         if self._folder and (self._urls is None or self._folder.lists(uri)):
             return self._folder
         if self._urls:
             return self._urls
         raise UsageError(f"source {self.address} has no part that holds {uri}")
+
+
+def _separators(uri: str) -> Iterator[int]:
+    """Where a container's address may end in the address of an input."""
+    for separator in _SEPARATORS:
+        at = uri.find(separator)
+        while at >= 0:
+            yield at
+            at = uri.find(separator, at + 1)
 
 
 def opened(address: str | Path, captions: Path | None = None, store: Store | None = None) -> Source:

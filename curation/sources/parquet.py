@@ -64,13 +64,19 @@ class Parquet:
 
     def inputs(self) -> list[Input]:
         """Rows in file order. Errors: `UsageError` when the file is unreadable, empty, or has no image column."""
-        rows = list(self.listed())
-        if not rows:
-            raise UsageError(f"source {self.file.uri} holds no rows")
-        return rows
+        return list(self.each())
 
-    def listed(self) -> Iterator[Input]:
+    def each(self) -> Iterator[Input]:
         """As `inputs`, one at a time."""
+        none = True
+        for item in self.first_inputs():
+            none = False
+            yield item
+        if none:
+            raise UsageError(f"source {self.file.uri} holds no rows")
+
+    def first_inputs(self) -> Iterator[Input]:
+        """As `each`, for a look at the file: one without rows is no error."""
         changed = self.file.mtime_ns
         for number, row in enumerate(self._rows()):
             if isinstance(row, BadInput):
@@ -78,6 +84,10 @@ class Parquet:
             else:
                 pictures, texts = row
                 yield from self._inputs(number, [self._size(p) for p in pictures], texts, changed)
+
+    def narrowed(self, inputs: Sequence[Input]) -> Parquet:
+        """The file, unopened."""
+        return Parquet(self.file, self.kind)
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Bytes of these pictures: ascending rows are read in one pass, and row groups without any are skipped."""

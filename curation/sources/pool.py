@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation.captioning import written
 from flywheel.core import lens
@@ -50,6 +55,35 @@ def shards(workspace: Workspace) -> list[Shard]:
     ]
 
 
+def rows_of(workspace: Workspace, uris: Iterable[str], *columns: str) -> Iterator[dict[str, Any]]:
+    """Rows that came from these inputs, in pool order: `shard`, `source_uri` and the columns asked for."""
+    listed, wanted = shards(workspace), list(uris)
+    if not listed or not wanted:
+        return
+    source = read_parquet((str(s.path) for s in listed), file_row_number="true", union_by_name="true")
+    chosen = ", ".join(("source_uri", *columns))
+    with lens.connect(workspace) as con:
+        con.register("wanted", pa.table({"source_uri": pa.array(wanted, pa.string())}))
+        query = f"""SELECT file_index, {chosen} FROM {source} SEMI JOIN wanted USING (source_uri)
+            ORDER BY file_index, file_row_number"""
+        for row in con.sql(query).to_arrow_table().to_pylist():
+            yield {"shard": listed[row.pop("file_index")], **row}
+
+
+def take(file: pq.ParquetFile, numbers: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Rows of a shard by number; row groups without any of them are not read."""
+    ends = np.cumsum([file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)], dtype=np.int64)
+    wanted = np.asarray(numbers, np.int64)
+    groups = np.unique(np.searchsorted(ends, wanted, side="right"))
+    read = file.read_row_groups(groups.tolist(), columns=list(columns), use_threads=False)
+    sizes = np.diff(ends, prepend=0)
+    skipped = ends - sizes  # rows before each group …
+    before = np.zeros(len(ends), np.int64)
+    before[groups] = np.cumsum(sizes[groups]) - sizes[groups]  # … in the file, and in what was read
+    group = np.searchsorted(ends, wanted, side="right")
+    return read.take(pa.array(wanted - skipped[group] + before[group]))
+
+
 def shard_file(workspace: Workspace, key: str) -> Path | None:
     """The file of a shard by its key; None if there is none."""
     name, _, number = key.rpartition("-")
@@ -65,8 +99,6 @@ def manifest(batch: Path) -> dict[str, Any]:
 
 def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
     """Inputs that ingest could not use: source_uri, reason."""
-    import pyarrow.parquet as pq
-
     return [row for b in workspace.batches() for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]
 
 

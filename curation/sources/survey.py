@@ -168,7 +168,7 @@ def _parquets(group: Sequence[File], rows: int, stop: float) -> Part:
     columns = tuple((role, name, _why(name, known, other)) for role, name, known, other in roles if name)
     read = {name for _, name, _ in columns}
     count, whole = _footers(group, stop)
-    first = _first(source, list(islice(source.listed(), rows)), rows)
+    first = _first(source, list(islice(source.first_inputs(), rows)), rows)
     size, ignored = sum(f.size for f in group), tuple(n for n in names if n not in read)
     return Part("parquet", len(group), size, count, not whole, columns, first, ignored)
 

@@ -98,6 +98,14 @@ class Tar:
         ]
         return rows + refused + orphans
 
+    def each(self) -> Iterator[Input]:
+        """As `inputs`: a sample's members may be anywhere, so those of one archive are in memory."""
+        yield from self.inputs()
+
+    def narrowed(self, inputs: Sequence[Input]) -> Tar:
+        """The archive, unopened."""
+        return Tar(self.file, self.kind)
+
     @cached_property
     def _listing(self) -> tuple[dict[str, Input], dict[str, dict[str, bytes]], list[Input]]:
         """Images by member name, caption members by sample key and suffix, and refused inputs."""

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
@@ -61,6 +62,9 @@ class Workspace:
             hashes.record(marker)
         self.format = self._read_format(marker)
         self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"fence": None}  # another process does not hold the workspace
 
     def _read_format(self, marker: Path) -> int:
         try:

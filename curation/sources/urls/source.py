@@ -40,20 +40,27 @@ class UrlList:
 
     def inputs(self) -> list[Input]:
         """Every URL that has an answer, in the order of the lists. Errors: `UsageError` for a list without URLs."""
-        store = self._store
+        return list(self.each())
+
+    def narrowed(self, inputs: Sequence[Input]) -> UrlList:
+        """The lists: the answers are in the workspace."""
+        return self
+
+    def each(self) -> Iterator[Input]:
+        """As `inputs`, a page at a time."""
+        store, none = self._store, True
         columns = "r.uri, r.captions, r.license, r.consent, l.status, l.reason, l.size"
         query = f"select {columns} from ({store.rows(self.lists)}) r join latest l using (uri) order by r.place"
-        rows = []
         with store.connect() as con:
             for page in batches_of(con, query):
                 for uri, captions, licence, consent, status, reason, size in page:
                     texts = tuple(("general", t) for t in dict.fromkeys(captions or ()))
                     fault = None if status == FETCHED else f"{status}: {reason}"
                     rights = Rights(licence, uri, consent)
-                    rows.append(Input(uri, size, captions=texts, rights=rights, fault=fault))
-        if not rows:
+                    none = False
+                    yield Input(uri, size, captions=texts, rights=rights, fault=fault)
+        if none:
             raise UsageError(f"source {self.address} holds no URLs that were asked for: run `flywheel fetch` first")
-        return rows
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """The fetched bytes of each URL; a row group of answers is in memory at a time."""

@@ -24,15 +24,15 @@ AVERAGE = 8  # rows per file
 
 
 class Serial:
-    """What replaces Ray; `encoded` counts the pictures that were encoded."""
+    """What replaces Ray. encoded: pictures that were encoded; average: rows per file; where files end is random."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.encoded = 0
+        self.encoded, self.average = 0, AVERAGE
         for module in (run, scoring, writer):
             patch.setattr(module, "cluster", lambda *_, **__: nullcontext())
         for module in (scoring, writer):
             patch.setattr(module, "run_all", _run_all)
-        patch.setattr(plan, "average_rows", lambda pixels: AVERAGE)
+        patch.setattr(plan, "average_rows", lambda pixels: self.average)
         patch.setattr(rows, "fit", self._fit)
 
     def _fit(self, *arguments: Any) -> bytes:

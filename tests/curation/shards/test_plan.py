@@ -102,7 +102,7 @@ def test_a_row_that_goes_changes_the_file_that_held_it(tmp_path: Path, serial: S
     left = before.keys() - files(after).keys()
     assert serial.encoded == 0 and gone not in _rows(after.manifest) and len(_rows(after.manifest)) == 89
     assert Path(after.manifest).parent / rows[gone][0][0] in left
-    assert len(left) <= 2, "its own file; and the next one, if the row ended its file"
+    assert len(left) <= 4, "its own file; the next one, if the row ended its file; of a long run, the rest"
     assert all(files(after)[p] == before[p] for p in files(after).keys() & before.keys())
 
 
@@ -126,7 +126,7 @@ def test_weights_and_files_are_apart(tmp_path: Path, serial: Serial) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_a_damaged_file_is_not_copied_from(tmp_path: Path, serial: Serial, damage: str) -> None:
-    workspace, every = Workspace(tmp_path / "w"), policy(tmp_path, "")
+    workspace, every, serial.average = Workspace(tmp_path / "w"), policy(tmp_path, ""), 10**9
     add(workspace, tmp_path / "a", range(1, 3))
     first = curated(workspace, every)
     (path,) = files(first)
@@ -159,15 +159,14 @@ def test_what_no_snapshot_lists_is_removed_in_maintenance(tmp_path: Path, serial
     workspace, every = Workspace(tmp_path / "w"), policy(tmp_path, "")
     add(workspace, tmp_path / "a", range(1, 3))
     first = curated(workspace, every)
-    add(workspace, tmp_path / "b", [4])
-    second = curated(workspace, every)
+    second = curate(workspace, every, held_out=frozenset([min(_rows(first.manifest))]))
     assert maintain(workspace, keep_hours=0)["shard_files"] == 0
-    old, new = files(first), files(second)
+    old, new = files(first).keys() - files(second).keys(), files(second)
     for path in (workspace.snapshot(first.snapshot), Path(first.manifest)):
         discard(path)
-    assert [f.problem for f in fsck(workspace).findings] == ["in no manifest"]
+    assert [f.problem for f in fsck(workspace).findings] == ["in no manifest"] * len(old) and old
     assert maintain(workspace)["shard_files"] == 0, "too young: a run may be about to list it"
-    assert maintain(workspace, keep_hours=0)["shard_files"] == 1
+    assert maintain(workspace, keep_hours=0)["shard_files"] == len(old)
     assert not any(p.exists() for p in old) and files(second) == new and not fsck(workspace).findings
 
 
@@ -196,9 +195,9 @@ def test_rows_say_what_their_pictures_were_made_from(tmp_path: Path, serial: Ser
 
 def test_erasing_reaches_a_file_that_snapshots_share(tmp_path: Path, serial: Serial) -> None:
     workspace, every = Workspace(tmp_path / "w"), policy(tmp_path, "")
-    add(workspace, tmp_path / "a", range(30))
+    add(workspace, tmp_path / "a", range(72))
     first = curated(workspace, every)
-    add(workspace, tmp_path / "b", range(30, 33))
+    add(workspace, tmp_path / "b", range(72, 75))
     second = curated(workspace, every)
     rows = _rows(first.manifest)
     shared = [path for path in files(first) if path in files(second)]
@@ -206,12 +205,12 @@ def test_erasing_reaches_a_file_that_snapshots_share(tmp_path: Path, serial: Ser
     gone = [*inside, min(rest)]  # one file goes as a whole, of another a row
     erase(workspace, gone, by="ada", why="a test")
     assert fsck(workspace).sound and not sorted(shared)[0].exists()
-    for result, count in ((first, 30), (second, 33)):
+    for result, count in ((first, 72), (second, 75)):
         left = _rows(result.manifest)
         assert len(left) == count - len(gone) and not left.keys() & set(gone) and left.keys() & rows.keys()
     serial.encoded = 0
     third = curated(workspace, every)
-    assert serial.encoded == 0 and len(_rows(third.manifest)) == 33 - len(gone) and fsck(workspace).sound
+    assert serial.encoded == 0 and len(_rows(third.manifest)) == 75 - len(gone) and fsck(workspace).sound
 
 
 def test_a_snapshot_with_a_folder_of_its_own_is_read_beside_new_ones(tmp_path: Path, serial: Serial) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from curation.sources.ingest import ingest
-from curation.sources.pool import READS_CAPTIONS, manifest, quarantined_at_ingest, score_key, shards
+from curation.sources.pool import READS_CAPTIONS, manifest, quarantined_at_ingest, rows_of, score_key, shards, take
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import textures, write_folder
 
@@ -29,3 +33,21 @@ def test_shards_come_oldest_batch_first_with_their_digest(workspace: Workspace, 
 def test_only_what_reads_captions_is_scored_again_when_captions_arrive() -> None:
     assert score_key("b-0", "", "text") == score_key("b-0", "c1", "pixels") == "b-0"
     assert {score_key("b-0", "c1", name) for name in READS_CAPTIONS} == {"b-0+c1"}
+
+
+def test_rows_are_taken_by_number_from_the_groups_that_hold_them(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(23), "b": range(23)}), tmp_path / "t.parquet", row_group_size=5)
+    rng = np.random.default_rng(0)
+    with pq.ParquetFile(tmp_path / "t.parquet") as file:
+        for _ in range(50):
+            numbers = rng.integers(0, 23, rng.integers(1, 9)).tolist()
+            assert take(file, numbers, ["b"]).to_pydict() == {"b": numbers}
+
+
+def test_rows_are_found_by_their_source(workspace: Workspace, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", textures(3))
+    ingest(workspace, folder)
+    wanted = [str(folder / "picture-002.jpg"), str(folder / "picture-000.jpg"), "/elsewhere"]
+    found = list(rows_of(workspace, wanted, "task"))
+    assert [(r["source_uri"], r["task"]) for r in found] == [(wanted[1], "t2i"), (wanted[0], "t2i")]
+    assert {r["shard"].key for r in found} == {shards(workspace)[0].key} and list(rows_of(workspace, [])) == []
