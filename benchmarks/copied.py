@@ -197,7 +197,7 @@ def _pool(folder: Path, files: Mapping[str, tuple[bytes, str]], policy: Policy) 
 
 def _merged(workspace: Workspace, policy: Policy) -> list[tuple[int, int]]:
     """(row, its survivor) of every dropped row, by the numbers of the rows in the source."""
-    decisions = judge(workspace, policy, configure(policy)[0]).decisions.to_pylist()
+    decisions = judge(workspace, policy, configure(policy)[0]).read("decisions").to_pylist()
     number = {d["source_uri"]: int(d["source_uri"].rpartition("#")[2]) for d in decisions}
     return [(number[d["source_uri"]], number[d["survivor_uri"]]) for d in decisions if d["survivor_uri"]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,7 +23,7 @@ from curation.sources import pool
 from flywheel.core import weights
 from flywheel.core.cluster import cluster
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, file_digest, read_json, write_json, write_parquet
+from flywheel.core.files import digest, file_digest, read_json, replacing, write_json, write_parquet
 from flywheel.core.progress import plain_step
 from flywheel.core.scorer import Scorer, full_version
 from flywheel.core.text import normalise
@@ -31,6 +32,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
+FEW = 64  # pictures whose scores, or shards, cost less than starting Ray
 _FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
@@ -139,7 +141,8 @@ def scored(
     """Score what is not scored yet; a `curate` inside the context uses the same Ray."""
     scorers, _ = configure(policy, weights.obtain(policy.scorer_values(), progress))
     options = {name: policy.scorers.get(name, {}) for name in scorers}
-    with cluster(workers) if scoring.pending(workspace, options) else nullcontext():
+    waiting = sum(shard.rows for shard, _ in scoring.pending(workspace, options))
+    with cluster(workers, few=waiting <= FEW) if waiting else nullcontext():
         scoring.score(workspace, options, progress=progress, workers=workers)
         yield
 
@@ -158,8 +161,8 @@ def _sharded(
     outdated: set[str] = set()
     while True:
         judged = judge(workspace, policy, scorers, withheld)
-        with planned(workspace, judged.admitted) as plan:
-            with cluster(workers) if plan.missing else nullcontext():  # one Ray for all stages
+        with planned(workspace, judged.path("admitted")) as plan:
+            with cluster(workers, few=plan.encodes <= FEW) if plan.missing else nullcontext():  # one for all stages
                 arguments = (workspace, judged, plan, progress, workers)
                 reports = [step(s.name, curate_stage, s.name, *arguments) for s in policy.stages]
             faults = {place: why for report in reports for place, why in report.faults.items()}
@@ -231,7 +234,10 @@ def _commit(
     if counts["input"] != _inputs(workspace):
         raise AssertionError(f"{_inputs(workspace)} inputs, but {counts}: rows were lost or doubled")
     folder = workspace.path("snapshots", snapshot)
-    for name in ("decisions", "stages", "funnel", "quarantine"):
+    for name in ("decisions", "stages"):
+        with replacing(folder / f"{name}.parquet") as tmp:
+            shutil.copyfile(judged.path(name), tmp)
+    for name in ("funnel", "quarantine"):
         write_parquet(folder / f"{name}.parquet", getattr(judged, name))
     write_json(folder / "policy.json", policy.record())
     write_json(folder / "evaluation.json", held_out.record())
@@ -251,7 +257,7 @@ def _commit(
             "manifest": str(manifest.relative_to(workspace.root)),
             "manifest_sha256": file_digest(manifest),
             "files": {path.name: file_digest(path) for path in sorted(folder.glob("[!.]*"))},
-            "counts": counts,
+            "counts": dict(counts),
             "funnel": judged.funnel.to_pylist(),
         },
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curation.decide import contamination, likeness, withheld
 from curation.decide.dedup import resolve
@@ -19,6 +21,7 @@ from curation.decide.judging import HeldOut, Judging, open_judging
 from curation.policy import sql
 from curation.policy.policy import Filter, Policy, Stage
 from curation.sources import pool
+from flywheel.core.files import stream_parquet
 from flywheel.core.schema import QUARANTINE
 from flywheel.core.scorer import Scorer
 from flywheel.core.workspace import Workspace
@@ -28,29 +31,25 @@ APPLIED, NOT_CONFIGURED = "applied", "not configured"
 
 @dataclass(frozen=True)
 class Judged:
-    """The outcome of a policy on a pool.
+    """The outcome of a policy on a pool: small tables, and large ones as files in `folder`, which goes with the record.
 
-    decisions: one row per usable input. stages: one row per (input, stage, bucket) entered. funnel: one row per
-    (stage, bucket, filter). quarantine: inputs that could not be read or scored. admitted: what to shard, by bucket.
+    Files: `decisions`, one row per usable input; `stages`, one row per (input, stage, bucket) entered; `admitted`, what
+    to shard, by bucket. funnel: one row per (stage, bucket, filter). quarantine: inputs that could not be read or
+    scored. counts: with input = admitted + dropped + quarantined.
     """
 
-    decisions: pa.Table
-    stages: pa.Table
+    folder: TemporaryDirectory[str]
     funnel: pa.Table
     quarantine: pa.Table
-    admitted: pa.Table
+    counts: Mapping[str, int]
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Counts with input = admitted + dropped + quarantined."""
-        admitted = pc.sum(pc.equal(self.decisions["outcome"], "admitted")).as_py() or 0
-        quarantined = self.quarantine.num_rows
-        return {
-            "input": self.decisions.num_rows + quarantined,
-            "admitted": admitted,
-            "dropped": self.decisions.num_rows - admitted,
-            "quarantined": quarantined,
-        }
+    def path(self, name: str) -> Path:
+        """A file."""
+        return Path(self.folder.name, f"{name}.parquet")
+
+    def read(self, name: str) -> pa.Table:
+        """A whole file in memory."""
+        return pq.read_table(self.path(name))
 
 
 @dataclass(frozen=True)
@@ -71,18 +70,19 @@ def judge(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], h
 
     Errors: `UsageError` where a score file is missing.
     """
+    folder = TemporaryDirectory(prefix="flywheel-")
     with open_judging(workspace, policy, scorers, held_out) as judging:
+        judging.connection.execute(f"SET temp_directory = {sql.quoted(folder.name)}")
         rows = _rows_to_judge(judging)
         judging.connection.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(judging.policy, judging.columns, rows)}")
         judging.connection.execute(f"CREATE TEMP TABLE further AS {sql.further(judging.policy, judging.columns)}")
         ingested = pool.quarantined_at_ingest(workspace)
-        return Judged(
-            decisions=judging.query(sql.decisions(judging.policy, judging.columns)),
-            stages=judging.query(sql.stages(judging.policy, judging.columns)),
-            funnel=_funnel(judging, len(ingested)),
-            quarantine=_quarantine(judging, ingested),
-            admitted=judging.query(sql.admitted(judging.policy, judging.columns)),
-        )
+        quarantine = _quarantine(judging, ingested)
+        judged = Judged(folder, _funnel(judging, len(ingested)), quarantine, _counts(judging, quarantine.num_rows))
+        for name, query in _FILES.items():
+            reader = judging.connection.sql(query(judging.policy, judging.columns)).to_arrow_reader(_BATCH)
+            stream_parquet(judged.path(name), reader.schema, reader)
+        return judged
 
 
 def verdicts(
@@ -192,6 +192,18 @@ def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivo
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
+_BATCH = 65_536  # rows in memory at a time
+_FILES = {"decisions": sql.decisions, "stages": sql.stages, "admitted": sql.admitted}
+
+
+def _counts(judging: Judging, quarantined: int) -> dict[str, int]:
+    passed = " OR ".join(f'"{sql.cell(stage.name, bucket)}" = 0' for stage, bucket, _ in sql.cells(judging.policy))
+    query = f"SELECT count(*), coalesce(count(*) FILTER ({passed or 'false'}), 0) FROM judged"
+    ((usable, admitted),) = judging.connection.execute(query).fetchall()
+    counts = {"admitted": admitted, "dropped": usable - admitted, "quarantined": quarantined}
+    return {"input": usable + quarantined} | counts
+
+
 def _quarantine(judging: Judging, ingested: Sequence[Mapping[str, str]]) -> pa.Table:
     unusable = judging.query("SELECT source_uri, reason FROM unusable ORDER BY n").to_pylist()
     return pa.Table.from_pylist([*ingested, *unusable], schema=QUARANTINE)

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.captioning import written
@@ -92,7 +94,8 @@ def write_table(path: Path, scorers: Mapping[str, Scorer], chunks: Iterable[pa.T
 
 def _complete(chunk: pa.Table, columns: pa.Schema) -> pa.Table:
     """The chunk with `draw`, and with the schema's columns, order and types."""
-    draws = [int(i[:16], 16) for i in chunk["sample_id"].to_pylist()]
+    heads = pc.utf8_slice_codeunits(chunk["sample_id"], 0, 16).to_pylist()
+    draws = np.frombuffer(bytes.fromhex("".join(heads)), ">u8").astype(np.uint64)
     return chunk.append_column("draw", pa.array(draws, pa.uint64())).select(columns.names).cast(columns)
 
 

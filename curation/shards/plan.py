@@ -32,7 +32,7 @@ from flywheel.core.workspace import Workspace
 
 FORMAT = 1  # raised when equal inputs would give another file
 _PIXELS = 256 * 1024 * 1024  # of a file, on average: 100 to 400 MB
-_ROWS = 1024  # of a file, on average, at most: a file is one task's work
+_ROWS = 512  # of a file, on average, at most: a file is one task's work
 _FULL = 2  # times the average
 
 _KEY = 'bucket, layout_width, layout_height, task, "references", stages'
@@ -66,12 +66,13 @@ class Planned:
 class Plan:
     """The shard files of a snapshot in a fixed order, and what is needed to write those that are missing.
 
-    missing: path → its row group of `spool`, a Parquet file. older: {path of a file that rows may be copied from: its
-    SHA-256}. weights: as in a manifest.
+    missing: path → its row group of `spool`, a Parquet file. encodes: rows of them whose pictures no file holds. older:
+    {path of a file that rows may be copied from: its SHA-256}. weights: as in a manifest.
     """
 
     files: tuple[Planned, ...]
     missing: Mapping[str, int]
+    encodes: int
     weights: Mapping[str, Mapping[str, float]]
     shards: Mapping[str, pool.Shard]
     spool: Path
@@ -94,15 +95,15 @@ class Plan:
 
 
 @contextmanager
-def planned(workspace: Workspace, admitted: pa.Table) -> Iterator[Plan]:
-    """The plan of admitted rows (`curation.policy.sql.admitted`).
+def planned(workspace: Workspace, admitted: Path) -> Iterator[Plan]:
+    """The plan of the admitted rows in a file (`curation.policy.sql.admitted`).
 
     Missing rows wait in a temporary file. Memory: DuckDB's, and one row for each file.
     """
     shards, folder = {s.key: s for s in pool.shards(workspace)}, workspace.path("shards")
     with tempfile.TemporaryDirectory(prefix="flywheel-") as scratch, sql.connect(workspace) as con:
         con.execute(f"SET temp_directory = {sql.quoted(scratch)}")
-        con.register("admitted", admitted)
+        con.execute(f"CREATE TEMP VIEW admitted AS FROM {read_parquet([str(admitted)])}")
         _place(con, shards)
         files = _files(con)
         buckets = sorted({f.bucket for f in files})
@@ -110,13 +111,12 @@ def planned(workspace: Workspace, admitted: pa.Table) -> Iterator[Plan]:
         missing = {f.path: n for n, f in enumerate(f for f in files if f.path not in there)}
         older = _older(workspace, files, missing)
         spool = Path(scratch, "rows.parquet")
-        if missing:
-            _spool(con, missing, older, spool)
+        encodes = _spool(con, missing, older, spool) if missing else 0
         query = "SELECT DISTINCT bucket, balance, weight FROM placed WHERE balance IS NOT NULL ORDER BY 1, 2"
         weights: dict[str, dict[str, float]] = {}
         for bucket, group, weight in con.execute(query).fetchall():
             weights.setdefault(str(bucket), {})[group] = weight
-        yield Plan(tuple(files), missing, weights, shards, spool, older)
+        yield Plan(tuple(files), missing, encodes, weights, shards, spool, older)
 
 
 def listed(folder: Path) -> dict[str, ShardFile]:
@@ -206,8 +206,11 @@ def _older(workspace: Workspace, files: Sequence[Planned], missing: Collection[s
     }
 
 
-def _spool(con: duckdb.DuckDBPyConnection, missing: Mapping[str, int], older: Mapping[str, str], spool: Path) -> None:
-    """Write the rows of the missing files, a row group for each, with the place of their pictures in older files."""
+def _spool(con: duckdb.DuckDBPyConnection, missing: Mapping[str, int], older: Mapping[str, str], spool: Path) -> int:
+    """Write the rows of the missing files, a row group for each, with the place of their pictures in older files.
+
+    Returns the number of rows whose pictures are in none.
+    """
     con.register("wanted", pa.table({"path": list(missing), "group": pa.array(list(missing.values()), pa.int64())}))
     copies = "SELECT NULL::VARCHAR AS sample_id, NULL::UBIGINT AS made_from, NULL AS older, NULL AS older_row"
     if older:
@@ -218,10 +221,12 @@ def _spool(con: duckdb.DuckDBPyConnection, missing: Mapping[str, int], older: Ma
     query = f"""SELECT "group", {_SPOOLED}, CAST(older AS VARCHAR) AS older, CAST(older_row AS BIGINT) AS older_row
         FROM placed JOIN paths USING (file) JOIN wanted USING (path)
         LEFT JOIN ({copies}) USING (sample_id, made_from) ORDER BY "group", n"""
-    reader = con.sql(query).to_arrow_reader(65_536)
+    reader, encodes = con.sql(query).to_arrow_reader(65_536), 0
     with pq.ParquetWriter(spool, reader.schema.remove(0)) as writer:
         for rows in _by_group(reader):
             writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+            encodes += rows["older"].null_count
+    return encodes
 
 
 def _by_group(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -31,17 +31,22 @@ _local: LocalWorkers | None = None  # in place of a Ray that does not start
 
 
 @contextmanager
-def cluster(workers: int = 2, *, ray_only: bool = False) -> Iterator[None]:
+def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> Iterator[None]:
     """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
     A local Ray that does not start in time is tried again; then `workers` local processes take its place, unless
-    `ray_only`. Errors: `UsageError` when Ray does not start, or is lost while in use.
+    `ray_only`. few: the work costs less than starting Ray, so they take it at once. Errors: `UsageError` when Ray does
+    not start, or is lost while in use.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     if ray.is_initialized() or _local is not None:
         yield
+        return
+    if few and not os.environ.get("RAY_ADDRESS"):
+        with _processes(workers):
+            yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -54,6 +59,7 @@ def cluster(workers: int = 2, *, ray_only: bool = False) -> Iterator[None]:
         # Otherwise the driver waits for its first workers to register, forever if one of them dies before it does.
         options |= {"_system_config": {"prestart_worker_first_driver": False}}
     if not _started(options, may_fail="address" in options and not ray_only):
+        print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
         with _processes(workers):
             yield
         return
@@ -110,7 +116,6 @@ def _command(process: Any) -> list[str]:
 def _processes(workers: int) -> Iterator[None]:
     """Local processes in the place of Ray."""
     global _local
-    print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
     _local = LocalWorkers(workers)
     try:
         yield

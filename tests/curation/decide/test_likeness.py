@@ -102,7 +102,7 @@ def test_pictures_that_show_the_same_by_their_embedding(growing: SimpleNamespace
 
 def judged(workspace: Workspace, by_copy: Policy) -> dict[str, tuple[str | None, str | None]]:
     """As `ends`, of a judgement that writes nothing."""
-    rows = judge(workspace, by_copy, configure(by_copy)[0]).decisions.to_pylist()
+    rows = judge(workspace, by_copy, configure(by_copy)[0]).read("decisions").to_pylist()
     return {Path(r["source_uri"]).name: (r["filter"], r["survivor_uri"] and Path(r["survivor_uri"]).name) for r in rows}
 
 

@@ -18,7 +18,7 @@ from tests.curation.one_stage import policy, scored
 
 def stopped(workspace: Workspace, rules: Policy, held: HeldOut) -> set[str]:
     """Files that the evaluation keeps from training."""
-    decisions = judge(workspace, rules, configure(rules)[0], held).decisions.to_pylist()
+    decisions = judge(workspace, rules, configure(rules)[0], held).read("decisions").to_pylist()
     return {Path(r["source_uri"]).name for r in decisions if r["filter"] == "held_out"}
 
 
@@ -41,7 +41,7 @@ def test_look_alikes_and_pairs_are_held_out(tmp_path: Path):
     assert isinstance(row, dict)
     by_look = HeldOut(looks=frozenset({Look(row["phash"], row["thumbnail"])}))
     assert stopped(workspace, rules, by_look) == {"large.png", "near.jpg", "pair.png"}
-    decisions = judge(workspace, rules, configure(rules)[0]).decisions.to_pylist()
+    decisions = judge(workspace, rules, configure(rules)[0]).read("decisions").to_pylist()
     held = next(r["sample_id"] for r in decisions if r["source_uri"].endswith("near.jpg"))
     assert stopped(workspace, rules, HeldOut(frozenset({held}))) == {"large.png", "near.jpg", "pair.png"}
     assert stopped(workspace, rules, HeldOut()) == set()

@@ -69,7 +69,7 @@ def test_a_policy_names_the_licences_that_may_train(tmp_path: Path, options: str
     ingest(workspace, source)
     rule = one_stage.policy(tmp_path, f'[S1.filters.licence]\ncheck = "rights"\nof = "license"\n{options}\n')
     one_stage.scored(workspace, rule)
-    decisions = judge(workspace, rule, configure(rule)[0]).decisions.to_pylist()
+    decisions = judge(workspace, rule, configure(rule)[0]).read("decisions").to_pylist()
     assert {Path(d["source_uri"]).stem for d in decisions if d["outcome"] == "admitted"} == kept
     assert {d["filter"] for d in decisions} <= {None, "licence"}
     assert Policy.from_record(json.loads(json.dumps(rule.record()))) == rule
