@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.captioning.written import with_written
 from curation.scorers import load
 from curation.sources import pool
-from flywheel.core.cluster import cluster, run_all
+from flywheel.core import lens
+from flywheel.core.cluster import Needs, cluster, run_all
 from flywheel.core.files import discard, write_parquet
 from flywheel.core.image import BadImage
 from flywheel.core.schema import SCORE_KEYS
-from flywheel.core.scorer import Item, Scorer, full_version
-from flywheel.core.storage import located, readable
+from flywheel.core.scorer import Item, Resources, Scorer, full_version, resources_of
+from flywheel.core.storage import located, read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 Progress = Callable[[int, int, str], None]
@@ -41,8 +44,7 @@ _COLUMNS = (
     "task",
     "reference_ids",
 )  # columns that are read
-_GROUP_ROWS = 16  # rows whose decoded pictures are in memory together …
-_GROUP_PIXELS = 32_000_000  # … with at most this many pixels
+_GROUP_PIXELS = 32_000_000  # at most, of rows whose decoded pictures are in memory together
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BLOCK = 32 * 1024 * 1024  # bytes: the largest value that mallopt accepts
 _KEPT_HEAP = 256 * 1024 * 1024  # bytes of freed memory that a worker process keeps
@@ -55,16 +57,37 @@ def score(
 
     A row whose scoring raises, or kills the worker process, gets its `error` set.
     """
-    todo = pending(workspace, scorers)
+    todo = [(s, part) for s, names in pending(workspace, scorers) for part in _alike(names)]
     if not todo:
         return
-    calls = [(s.path, names, _references(workspace, s.path), s.captions) for s, names in todo]
+    places = references_of(workspace, list(dict.fromkeys(s.path for s, _ in todo)))
+
+    def call(shard: pool.Shard, names: Pending) -> tuple[Path, Pending, References, tuple[Path, ...]]:
+        return shard.path, names, _mine(shard.path, places), shard.captions
+
     with cluster(workers):
-        for done, (index, failure) in enumerate(run_all(_score_shard, calls), 1):
+        calls = (call(*each) for each in todo)
+        for done, (index, failure) in enumerate(run_all(_score_shard, calls, needs=_needs), 1):
             if isinstance(failure, Exception):
-                _score_row_by_row(*calls[index])
+                _score_row_by_row(*call(*todo[index]))
             if progress:
                 progress(done, len(todo), "shards scored")
+
+
+def _alike(names: Pending) -> list[Pending]:
+    """The scorers in groups that need the same: each group is a task, with one decode of each picture."""
+    groups: dict[Resources, Pending] = {}
+    for name, work in names.items():
+        needed = replace(resources_of(_loaded(name, work[0])), batch=1)
+        groups.setdefault(needed, {})[name] = work
+    return list(groups.values())
+
+
+def _needs(call: tuple[Path, Pending, References, Sequence[Path]]) -> Needs:
+    """What the task of a call occupies."""
+    name, (options, _) = next(iter(call[1].items()))
+    needed = resources_of(_loaded(name, options))
+    return Needs(needed.cpus, needed.gpus, needed.memory)
 
 
 def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
@@ -93,26 +116,36 @@ def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[
     return todo
 
 
-def _references(workspace: Workspace, shard: Path) -> References:
-    """Places in the pool of the shard's reference images."""
-    column = pq.read_table(readable(shard), columns=["reference_ids"])["reference_ids"]
-    wanted = {i for ids in column.to_pylist() for i in ids}
-    return {k: v for k, v in image_index(workspace).items() if k in wanted} if wanted else {}
+def references_of(workspace: Workspace, paths: Sequence[Path]) -> References:
+    """Places in the pool of the reference images of these pool shards' rows."""
+    with lens.connect(workspace) as con:
+        source = read_parquet(map(str, paths), union_by_name="true")
+        asked = con.execute(f"SELECT DISTINCT unnest(reference_ids) FROM {source}").fetchall()
+    return image_places(workspace, [image_id for (image_id,) in asked])
 
 
-def image_index(workspace: Workspace) -> References:
-    """Image id → (path of a pool shard, row) for the whole pool."""
-    return _image_index(tuple((str(s.path)) for s in pool.shards(workspace)))
+def image_places(workspace: Workspace, ids: Sequence[str]) -> References:
+    """The first place in the pool of each of these images that it holds."""
+    shards = [str(s.path) for s in pool.shards(workspace)]
+    if not ids or not shards:
+        return {}
+    source = read_parquet(shards, file_row_number="true", union_by_name="true")
+    places = f"""SELECT image_id, file_index, file_row_number, (file_index, file_row_number) AS place
+        FROM {source} SEMI JOIN wanted USING (image_id)"""
+    first = "arg_min(file_index, place), arg_min(file_row_number, place)"
+    with lens.connect(workspace) as con:
+        con.register("wanted", pa.table({"image_id": pa.array(ids, pa.string())}))
+        rows = con.execute(f"SELECT image_id, {first} FROM ({places}) GROUP BY 1").fetchall()
+    return {image_id: (shards[file], row) for image_id, file, row in rows}
 
 
-@lru_cache(maxsize=1)
-def _image_index(shards: tuple[str, ...]) -> References:
-    index: References = {}
-    for path in shards:
-        ids = pq.read_table(readable(path), columns=["image_id"])["image_id"]
-        for row, image_id in enumerate(ids.to_pylist()):
-            index.setdefault(image_id, (path, row))
-    return index
+def _mine(path: Path, places: References) -> References:
+    """Those of a pool shard's reference images."""
+    if not places:
+        return {}
+    column = pq.read_table(readable(path), columns=["reference_ids"])["reference_ids"]
+    wanted = pc.unique(pc.list_flatten(column)).to_pylist()
+    return {i: places[i] for i in wanted if i in places}
 
 
 def fetch_images(places: References) -> dict[str, bytes]:
@@ -218,7 +251,8 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
     _settle()
     images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
     results: dict[str, list[Any]] = {name: [] for name in todo}
-    for group in _groups(rows):
+    batch = max(resources_of(_loaded(name, options)).batch for name, (options, _) in todo.items())
+    for group in _groups(rows, batch):
         items = [
             Item(
                 image=r["image"],
@@ -230,17 +264,20 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
             for r in group
         ]
         for name, (options, _) in todo.items():
-            results[name] += _loaded(name, options).score(items)
+            scorer = _loaded(name, options)
+            size = resources_of(scorer).batch
+            for start in range(0, len(items), size):
+                results[name] += scorer.score(items[start : start + size])
     return results
 
 
-def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Split rows into consecutive groups whose decoded pictures fit in memory."""
+def _groups(rows: Sequence[dict[str, Any]], batch: int) -> Iterator[list[dict[str, Any]]]:
+    """Split rows into consecutive groups of at most `batch`, whose decoded pictures fit in memory."""
     group: list[dict[str, Any]] = []
     pixels = 0
     for row in rows:
         size = row["width"] * row["height"]
-        if group and (len(group) == _GROUP_ROWS or pixels + size > _GROUP_PIXELS):
+        if group and (len(group) == batch or pixels + size > _GROUP_PIXELS):
             yield group
             group, pixels = [], 0
         group.append(row)

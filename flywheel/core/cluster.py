@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
@@ -25,6 +25,14 @@ _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of
 _STOP_SECONDS = 1.0  # until processes of a Ray that was shut down are killed
 _TRIES = 2  # Ray gives up after 30 seconds, which a busy machine needs
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
+
+
+class Needs(NamedTuple):
+    """What a task occupies while it runs; gpus only where the cluster has any."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0  # bytes
 
 
 _local: LocalWorkers | None = None  # in place of a Ray that does not start
@@ -169,8 +177,13 @@ def _code() -> list[str]:
     return [str(root / name) for name in _SHIPPED]
 
 
-def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any | Exception]]:
-    """(index, result) of `function(*call)` for each call, in order of completion.
+def run_all(
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Any, ...]],
+    *,
+    needs: Callable[[tuple[Any, ...]], Needs] = lambda _: Needs(),
+) -> Iterator[tuple[int, Any | Exception]]:
+    """(index, result) of `function(*call)` for each call, in order of completion. needs: of a call, for Ray's placing.
 
     A task whose worker process dies is retried once; if it dies again, the exception is its result. A task whose node
     dies moves to another node. Errors inside the function are raised here, as `UsageError` if a package fails to load.
@@ -181,14 +194,15 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    task = ray.remote(num_cpus=1, max_retries=1)(_call)
+    task, nodes = ray.remote(max_retries=1)(_call), [n["Resources"] for n in ray.nodes() if n["Alive"]]
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough to keep every worker busy
     running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost so far
     queue = enumerate(calls)
     while True:
         while len(running) < in_flight and (following := next(queue, None)) is not None:
             index, arguments = following
-            running[task.remote(function, *arguments)] = (index, arguments, 0)
+            options = _options(needs(arguments), nodes)
+            running[task.options(**options).remote(function, *arguments)] = (index, arguments, 0)
         if not running:
             return
         done, _ = ray.wait(list(running), num_returns=1)
@@ -198,11 +212,19 @@ def run_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> I
         except NodeDiedError:
             if lost == _NODES_LOST:
                 raise
-            running[task.remote(function, *arguments)] = (index, arguments, lost + 1)
+            options = _options(needs(arguments), nodes)
+            running[task.options(**options).remote(function, *arguments)] = (index, arguments, lost + 1)
         except (WorkerCrashedError, OutOfMemoryError) as error:
             yield index, error
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, UsageError) else error.as_instanceof_cause() from None
+
+
+def _options(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Ray's options of a task: never more than the largest node has, so that every task is placed at some time."""
+    most = {kind: max((n.get(kind, 0.0) for n in nodes), default=0.0) for kind in ("CPU", "GPU", "memory")}
+    options = {"num_cpus": min(needs.cpus, max(most["CPU"], 1.0)), "num_gpus": min(needs.gpus, most["GPU"])}
+    return options | ({"memory": min(needs.memory, int(most["memory"]))} if needs.memory else {})
 
 
 @contextmanager

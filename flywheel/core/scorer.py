@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flywheel.core.environment import raise_environment_error
+from flywheel.core.errors import UsageError
 from flywheel.core.image import VERSION, WORKING_SIDE, decode, decode_at_least, is_plain_jpeg, open_image, shrunk
 
 if TYPE_CHECKING:
@@ -58,6 +59,32 @@ class Item:
         """
         image = self.header if is_plain_jpeg(self.header) else open_image(self.image)  # loading changes others
         return decode_at_least(image, self.image, side)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a scorer needs while it runs: the attribute `resources` of its class; without one, a CPU and no GPU.
+
+    cpus, gpus: of a task, as Ray counts them; gpus may be a share of one, and are asked for only where there are any.
+    memory: bytes that Ray reserves, 0 for none. batch: rows that `score` gets at once, at most.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0 or self.gpus < 0 or self.memory < 0 or self.batch < 1:
+            raise ValueError(f"{self}: cpus must be above 0, gpus and memory at least 0, batch at least 1")
+
+
+def resources_of(scorer: object) -> Resources:
+    """What a scorer, or its class, says that it needs."""
+    found = getattr(scorer, "resources", Resources())
+    if not isinstance(found, Resources):
+        raise UsageError(f"{scorer} has resources {found!r}: give a flywheel.core.scorer.Resources")
+    return found
 
 
 class Scorer(Protocol):

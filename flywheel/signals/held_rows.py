@@ -76,15 +76,14 @@ def stratified(rows: pa.Table, count: int, seed: int) -> list[dict[str, Any]]:
 def _read(workspace: Workspace, entries: Sequence[Mapping[str, Any]], side: int) -> dict[str, Row]:
     """{sample_id: row} of the entries with a caption and pictures that decode; each pool shard is read once."""
     from curation.captioning.written import ROW, with_written
-    from curation.scorers.scoring import fetch_images, image_index
+    from curation.scorers.scoring import fetch_images, image_places
     from curation.sources import pool
 
     by_shard: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for entry in entries:
         by_shard[entry["shard"]][entry["row"]] = entry
-    wanted = {i for entry in entries for i in entry["reference_ids"]}
-    index = image_index(workspace) if wanted else {}
-    references = fetch_images({i: index[i] for i in wanted})
+    wanted = sorted({i for entry in entries for i in entry["reference_ids"]})
+    references = fetch_images(image_places(workspace, wanted))
     rows: dict[str, Row] = {}
     for shard in pool.shards(workspace):
         mine = by_shard.get(shard.key, {})

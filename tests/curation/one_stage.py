@@ -7,7 +7,7 @@ from pathlib import Path
 from curation.policy.policy import Policy
 from curation.policy.reader import load_policy
 from curation.run import configure
-from curation.scorers.scoring import _references, _score_shard, pending
+from curation.scorers.scoring import _score_shard, pending, references_of
 from flywheel.core.workspace import Workspace
 
 STAGE = """\
@@ -30,5 +30,5 @@ def scored(workspace: Workspace, policy: Policy) -> Workspace:
     """Scored in this process, in which other tests have loaded the networks already."""
     options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
     for shard, todo in pending(workspace, options):
-        _score_shard(shard.path, todo, _references(workspace, shard.path), shard.captions)
+        _score_shard(shard.path, todo, references_of(workspace, [shard.path]), shard.captions)
     return workspace

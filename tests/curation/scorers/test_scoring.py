@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.scorers.scoring import pending, score
+from curation.scorers.scoring import fetch_images, image_places, pending, references_of, score
+from curation.sources import pool
 from curation.sources.ingest import ingest
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, tree, write_folder
@@ -72,3 +73,29 @@ def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, reque
     # The other scorers keep that row: once the one that crashed is repaired, nothing else has to run again.
     headers = [r for p in workspace.path("scores").glob("header@*/*.parquet") for r in pq.read_table(p).to_pylist()]
     assert len(headers) == 7 and all(r["error"] is None and r["format"] == "JPEG" for r in headers)
+
+
+def test_a_scorer_gets_what_it_declares(tmp_path: Path, ray_session: None) -> None:
+    """It is a task of its own beside the others; a GPU is not waited for where there is none."""
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, write_folder(tmp_path / "src", textures(12)))
+    calls: list[tuple] = []
+    scorers = {"header": {}, "text": {}, "tests.curation.needing:Needing": {}}
+    score(workspace, scorers, progress=lambda *call: calls.append(call))
+    assert [call[:2] for call in calls] == [(1, 2), (2, 2)] and not pending(workspace, scorers)
+    (path,) = workspace.path("scores").glob("needing@*/*.parquet")
+    rows = pq.read_table(path).to_pylist()
+    assert [r["together"] for r in rows] == [5] * 10 + [2] * 2 and {r["cpus"] for r in rows} == {2.0}
+
+
+def test_references_are_found_where_they_first_came(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    first, second = encoded(texture(1)), encoded(texture(2))
+    pair = {"caption": "make it red", "references": ["a.png"]}
+    ingest(workspace, write_folder(tmp_path / "one", {"a.png": first}))
+    ingest(workspace, write_folder(tmp_path / "two", {"a.png": first, "b.png": second}, {"b.png": pair}))
+    one, two = pool.shards(workspace)
+    (image_id,) = (r for r in pq.read_table(one.path)["image_id"].to_pylist())
+    assert references_of(workspace, [two.path]) == {image_id: (str(one.path), 0)}
+    assert references_of(workspace, [one.path]) == image_places(workspace, []) == {}
+    assert fetch_images(references_of(workspace, [one.path, two.path])) == {image_id: first}

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import ray
 from PIL import Image, ImageDraw
+
+from flywheel.core import cluster as module
+from flywheel.core.cluster import Needs, _options, cluster, run_all
 
 ROOT = Path(__file__).resolve().parents[3]
 PICTURES, BROKEN = 96, 2
@@ -175,3 +179,18 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "2 local processes do its work" in done.stderr
+
+
+def test_a_task_never_asks_for_more_than_the_largest_node_has():
+    nodes = [{"CPU": 4.0, "memory": 1000.0}, {"CPU": 2.0, "GPU": 1.0, "memory": 500.0}]
+    assert _options(Needs(), nodes) == {"num_cpus": 1.0, "num_gpus": 0.0}
+    assert _options(Needs(8, 2, 800), nodes) == {"num_cpus": 4.0, "num_gpus": 1.0, "memory": 800}
+    assert _options(Needs(0.5, 0.25, 2000), nodes[:1]) == {"num_cpus": 0.5, "num_gpus": 0.0, "memory": 1000}
+
+
+def test_few_calls_are_made_by_local_processes(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests of this process may have started it
+    with cluster(2, few=True):
+        assert module._local is not None
+        assert sorted(run_all(divmod, [(7, 2), (9, 5)])) == [(0, (3, 1)), (1, (1, 4))]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from flywheel.core.errors import UsageError
 from flywheel.core.image import VERSION, WORKING_SIDE, BadImage
-from flywheel.core.scorer import Item, full_version, per_item
+from flywheel.core.scorer import Item, Resources, full_version, per_item, resources_of
 from tests.curation.corpus import encoded, texture, turned
 
 
@@ -37,3 +38,18 @@ def test_items_are_equal_by_what_they_show() -> None:
     assert Item(b"a", "b", references=(b"c",)) == Item(b"a", "b", references=(b"c",)) != Item(b"a", "b")
     with pytest.raises(AttributeError):
         Item(b"a").image = b"b"
+
+
+def test_a_scorer_says_what_it_needs() -> None:
+    class Large:
+        resources = Resources(cpus=0.5, gpus=0.25, memory=2**30, batch=64)
+
+    class Odd:
+        resources = {"gpus": 1}
+
+    assert resources_of(Large()) == resources_of(Large) == Large.resources and resources_of(object()) == Resources()
+    with pytest.raises(UsageError, match=r"give a flywheel.core.scorer.Resources"):
+        resources_of(Odd())
+    for wrong in ({"cpus": 0}, {"gpus": -1}, {"memory": -1}, {"batch": 0}):
+        with pytest.raises(ValueError, match="cpus must be above 0"):
+            Resources(**wrong)
