@@ -19,6 +19,8 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it permutes 64-bit n
 _CHECKED = 1 << 20  # candidate pairs whose colours are compared at once
 # Seconds, measured on one core: sorting one key once per comparison level, and checking one candidate pair.
 _SORT, _PAIR = 5e-9, 6e-8
+_FILTER = 1.5e-8  # and comparing one old row with the keys of all new ones
+_TABLE = 22  # bits of a key by which old rows are passed over that no new row can meet
 _EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies usually agree
 
 
@@ -72,20 +74,37 @@ def related(
     colour: int,
     since: int = 0,
     finer: np.ndarray | None = None,
+    twins: np.ndarray | None = None,
 ) -> Related:
     """Which rows resemble which. Memory: about 100 bytes per row beyond the arguments.
 
     hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
     since: rows below it were compared before: `near` has only pairs with at least one row from `since` on.
-    finer: uint64 [N]; rows share a representative only if these are equal too.
+    finer: uint64 [N]; rows share a representative only if these are equal too. twins: int64 [T, 2], rows below `since`
+    that another equals, and that one, if they are known: old rows are then not compared with each other again.
     """
     groups = groups.astype(np.int64, copy=False)
-    leader = _collapse(hashes, colours, groups, np.zeros(len(hashes), np.uint64) if finer is None else finer)
+    leader = np.arange(len(hashes))
+    here = leader
+    if twins is not None:
+        leader[twins[:, 0]] = twins[:, 1]
+        here = _beside_new(hashes, leader, since)
+    kinds = np.zeros(len(here), np.uint64) if finer is None else finer[here]
+    leader[here] = here[_collapse(hashes[here], colours[here], groups[here], kinds)]
     unique = np.flatnonzero(leader == np.arange(len(leader)))
     near, apart = _near(hashes, colours, groups, unique, hamming, colour, since)
-    twins = np.flatnonzero(leader != np.arange(len(leader)))
-    rows = np.unique(np.concatenate([twins, leader[twins], near.ravel()]))
+    others = np.flatnonzero(leader != np.arange(len(leader)))
+    rows = np.unique(np.concatenate([others, leader[others], near.ravel()]))
     return Related(rows, leader[rows], near, apart)
+
+
+def _beside_new(hashes: np.ndarray, leader: np.ndarray, since: int) -> np.ndarray:
+    """The new rows, and the old ones without a leader that have the hash of a new one; ascending."""
+    table, shift = np.zeros(1 << _TABLE, bool), np.uint64(64 - _TABLE)
+    table[(mixed(hashes[since:]) >> shift).astype(np.int64)] = True
+    old = np.flatnonzero(table[(mixed(hashes[:since]) >> shift).astype(np.int64)])
+    old = old[(leader[old] == old) & np.isin(hashes[old], hashes[since:])]
+    return np.concatenate([old, np.arange(since, len(hashes))])
 
 
 def resolve(pairs: Related, order: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,13 +209,12 @@ def _near(
     Two hashes within r bits agree in at least m − r of m bands of bits: rows that share such a choice are compared.
     """
     radius = min(hamming, HASH_BITS - 1)
-    parts = []
-    for mask in masks(bands(len(unique), radius), radius):
-        key = mixed((hashes[unique] & mask) ^ groups[unique].view(np.uint64) * _MIX)
-        here = _beside_new(key, unique, since)
-        for a, b in meeting(key[here], unique[here]):
-            new = b >= since
-            parts.append(_verified(a[new], b[new], hashes, colours, groups, hamming, colour))
+    parts, mine, group = [], hashes[unique], groups[unique].view(np.uint64) * _MIX
+    new = len(unique) - int(np.searchsorted(unique, since)) if since else None
+    for mask in masks(bands(len(unique), radius, new), radius) if new != 0 else ():
+        key = mixed((mine & mask) ^ group)
+        for a, b in meeting(key, unique) if new is None else _meeting_new(key, unique, new):
+            parts.append(_verified(a, b, hashes, colours, groups, hamming, colour))
     if not parts:
         return np.empty((0, 2), np.int64), np.empty(0, np.int64)
     pairs = np.concatenate(parts)
@@ -204,21 +222,40 @@ def _near(
     return pairs[first, :2], pairs[first, 2]
 
 
-def _beside_new(key: np.ndarray, rows: np.ndarray, since: int) -> np.ndarray | slice:
-    """Which of the (ascending) rows share a key with a row from `since` on: only those can form a new pair."""
-    if since == 0:
-        return slice(None)
-    wanted = np.unique(key[np.searchsorted(rows, since) :])
-    if not len(wanted):
-        return np.empty(0, np.int64)
-    return np.flatnonzero(wanted[np.minimum(np.searchsorted(wanted, key), len(wanted) - 1)] == key)
+def _meeting_new(key: np.ndarray, rows: np.ndarray, new: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (ascending) rows with equal keys, of which the second is one of the `new` last ones."""
+    order = len(rows) - new + np.argsort(key[-new:], kind="stable")
+    wanted = key[order]
+    shift = np.uint64(64 - _TABLE)
+    table = np.zeros(1 << _TABLE, bool)
+    table[(wanted >> shift).astype(np.int64)] = True
+    maybe = np.flatnonzero(table[(key >> shift).astype(np.int64)])
+    first = np.searchsorted(wanted, key[maybe], side="left")
+    counts = np.searchsorted(wanted, key[maybe], side="right") - first
+    maybe, first, counts = (values[counts > 0] for values in (maybe, first, counts))
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(maybe):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + _CHECKED, side="right")))
+        part = slice(start, end)
+        times = counts[part]
+        places = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times) + np.repeat(first[part], times)
+        a, b = rows[np.repeat(maybe[part], times)], rows[order[places]]
+        yield a[a < b], b[a < b]
+        start = end
 
 
-def bands(count: int, radius: int) -> int:
-    """Number of bands to cut a hash into: more bands mean more tables to sort, but far fewer pairs in each."""
+def bands(count: int, radius: int, new: int | None = None) -> int:
+    """Number of bands to cut a hash into: more bands mean more tables to sort, but far fewer pairs in each.
+
+    new: only so many rows are compared with the others.
+    """
 
     def seconds(m: int) -> float:
         shared = _EVENNESS * HASH_BITS * (m - radius) / m
+        if new is not None:
+            return comb(m, radius) * (_FILTER * count + _PAIR * count * new / 2**shared)
         return comb(m, radius) * (_SORT * count * log2(count + 1) + _PAIR * count**2 / 2 ** (shared + 1))
 
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)

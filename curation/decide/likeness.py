@@ -99,13 +99,17 @@ def _nothing(filter_: Filter) -> Related:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows with as many references each, of which those of one group are compared; numbers, groups: int64 [N]."""
+    """Rows with as many references each, of which those of one group are compared; numbers, groups: int64 [N].
+
+    since, twins: what was compared before (`curation.decide.dedup.related`).
+    """
 
     numbers: np.ndarray
     groups: np.ndarray
     reference_ids: Sequence[Sequence[str]]
     references: int
     since: int
+    twins: np.ndarray | None
 
 
 _Search = Callable[[_Rows], Related]  # its rows are places in `numbers`
@@ -121,9 +125,17 @@ def _related(judging: Judging, search: _Search, references: int, known: _Known |
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     numbers, ids = table["n"].to_numpy(), table["reference_ids"].to_pylist() if references else []
     since = int(np.searchsorted(numbers, known.since)) if known else 0
-    pairs = search(_Rows(numbers, groups, ids, references, since))
+    before = _of(known.related, numbers) if known else None
+    pairs = search(_Rows(numbers, groups, ids, references, since, _twins(before, numbers) if before else None))
     here = Related(numbers[pairs.rows], numbers[pairs.representatives], numbers[pairs.near], pairs.apart)
-    return _merged([_of(known.related, numbers), here]) if known else here
+    return _merged([before, here]) if before else here
+
+
+def _twins(known: Related, numbers: np.ndarray) -> np.ndarray:
+    """Rows that another equals, and that one: int64 [T, 2], as places in `numbers`."""
+    equal = known.rows != known.representatives
+    pairs = np.stack([known.rows[equal], known.representatives[equal]], axis=1)
+    return np.searchsorted(numbers, pairs)
 
 
 def _by_hash(judging: Judging, filter_: Filter) -> _Search:
@@ -146,6 +158,7 @@ def _by_hash(judging: Judging, filter_: Filter) -> _Search:
             colour=filter_.colour,
             since=rows.since,
             finer=compared.digests(rows.numbers) if compared else None,
+            twins=rows.twins,
         )
         if compared is None:
             return found

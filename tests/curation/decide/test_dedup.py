@@ -123,3 +123,26 @@ def test_what_is_known_and_what_is_new_make_the_whole(seed: int, old: int, new: 
     pairs = np.concatenate([known.near, added.near])
     assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, at_once.near.tolist()))
     assert set(known.rows) | set(added.rows) == set(at_once.rows)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_new_rows_give_the_pairs_that_comparing_all_gives(seed: int) -> None:
+    """Whatever the radius, from a few rows that all resemble each other to many that do not."""
+    rng = np.random.default_rng(seed)
+    count, hamming, colour = int(rng.integers(1, 200)), int(rng.integers(0, 12)), int(rng.integers(0, 3))
+    kinds = rng.integers(0, 2**64, max(1, count // 4), dtype=np.uint64)
+    hashes = kinds[rng.integers(0, len(kinds), count)]
+    for _ in range(int(rng.integers(0, 6))):
+        bits = np.uint64(1) << rng.integers(0, 64, count).astype(np.uint64)
+        hashes ^= np.where(rng.random(count) < 0.5, bits, np.uint64(0))
+    colours, groups = rng.integers(0, 3, (count, 4), dtype=np.uint8), rng.integers(0, 2, count)
+    since = int(rng.integers(0, count + 1))
+    every, old = (related(hashes[:n], colours[:n], groups[:n], hamming=hamming, colour=colour) for n in (count, since))
+    equal = old.rows != old.representatives
+    twins = np.stack([old.rows[equal], old.representatives[equal]], axis=1)
+    for known in (None, twins):
+        new = related(hashes, colours, groups, hamming=hamming, colour=colour, since=since, twins=known)
+        later = every.near[:, 1] >= since
+        assert np.array_equal(new.near, every.near[later]) and np.array_equal(new.apart, every.apart[later])
+        mine = {r: h for r, h in zip(new.rows.tolist(), new.representatives.tolist()) if r != h}
+        assert mine == {r: h for r, h in zip(every.rows.tolist(), every.representatives.tolist()) if r != h}
