@@ -235,7 +235,7 @@ def _clock(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
 
 def _shard(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
     workspace = Path(run.target.workspace)
-    newest = max(workspace.glob("shards/*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    newest = max(workspace.glob("shards/*.json"), key=lambda p: p.stat().st_mtime)
     path = rng.choice([newest.parent / f["path"] for f in json.loads(newest.read_text())["files"]])
     data = path.read_bytes()
     at = rng.randrange(len(data))

@@ -3,7 +3,8 @@
 python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--parts ledger rates]
 
 Structures are simulated with synthetic rows, each in its own process, at `--rows` and at a tenth of it: listing the
-pool and its unscored shards, a training plan and its first batch, the signals ledger (append, query, compaction), the
+pool and its unscored shards, listing and planning an ingest, a training plan and its first batch, the signals ledger
+(append, query, compaction), the
 fold of case events, near-duplicates. Their growth is extrapolated to a billion rows.
 Rates are CPU-seconds of one thread on photographs enlarged to one megapixel, converted to hours per stage.
 
@@ -56,6 +57,34 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
     pool.shards(workspace)
     yield "find what is unscored"
     scoring.pending(workspace, {"header": {}, "pixels": {}, "text": {}})
+
+
+def intake(folder: Path, rows: int) -> Iterator[str]:
+    """List a source of which the pool knows all inputs but a thousand, and plan the batch of those; then of all."""
+    from curation.sources import Input
+    from curation.sources.ingest import _write_plan
+    from curation.sources.listing import compared, listing
+
+    class Listed:
+        kind, address = "synthetic", "/synthetic"
+
+        def __init__(self, count: int) -> None:
+            self._count = count
+
+        def each(self) -> Iterator[Input]:
+            for n in range(self._count):
+                uri = f"s3://bucket/crawl/part-{n // 10_000:05d}.tar::{n:09d}.jpg"
+                yield Input(uri, 150_000 + n % 997, n // 10_000, n, captions=(("general", f"a picture of thing {n}"),))
+
+    workspace = Workspace(folder)
+    yield "list and plan all inputs"
+    with listing(Listed(rows)) as (path, count), compared(workspace, path, count) as found:  # type: ignore[arg-type]
+        batch = _write_plan(workspace, Listed(0), "synthetic", found)  # type: ignore[arg-type]
+    write_json(batch / "manifest.json", {"shards": [], "rows": 0, "quarantined": 0})
+    yield "list all and plan a thousand"
+    with listing(Listed(rows + 1000)) as (path, count), compared(workspace, path, count) as found:  # type: ignore[arg-type]
+        assert found.fresh == 1000
+        _write_plan(workspace, Listed(0), "synthetic", found)  # type: ignore[arg-type]
 
 
 def plan(folder: Path, rows: int) -> Iterator[str]:
@@ -153,7 +182,7 @@ def duplicates(folder: Path, rows: int) -> Iterator[str]:
 
 
 STRUCTURES: dict[str, Callable[[Path, int], Iterator[str]]] = {
-    f.__name__: f for f in (listing, plan, ledger, fold, duplicates)
+    f.__name__: f for f in (listing, intake, plan, ledger, fold, duplicates)
 }
 
 

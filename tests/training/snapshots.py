@@ -50,15 +50,18 @@ def card_rows(count: int, *, task: str = "t2i", size=(64, 64), slice_="base", se
     return rows
 
 
-def write_snapshot(folder: Path, files: list[dict], balanced: tuple[str, ...] = ()) -> Path:
+def write_snapshot(folder: Path, files: list[dict], balanced: tuple[str, ...] = (), *, older: bool = False) -> Path:
     """Write shards and their manifest; each of `files`: rows, task, bucket, size (width, height), stages.
 
-    `balanced`: stages that draw rows by their weight.
+    `balanced`: stages that draw rows by their weight. `older`: weights are in the shards, as in workspaces of format 3.
     """
-    entries = []
+    entries, weights = [], dict[str, dict[str, float]]()
+    schema = SHARD.append(pa.field("weight", pa.float64())) if older else SHARD
     for number, file in enumerate(files):
-        path = folder / f"{number:05d}.parquet"
-        write_parquet(path, pa.Table.from_pylist(file["rows"], schema=SHARD), row_group_size=64)
+        path, bucket = folder / f"{number:05d}.parquet", file.get("bucket", 64)
+        rows = [row | ({"balance": str(row["weight"])} if "weight" in row else {}) for row in file["rows"]]
+        weights.setdefault(str(bucket), {}).update({row["balance"]: row["weight"] for row in rows if "balance" in row})
+        write_parquet(path, pa.Table.from_pylist(rows, schema=schema), row_group_size=64)
         width, height = file.get("size", (64, 64))
         entries.append(
             {
@@ -67,7 +70,7 @@ def write_snapshot(folder: Path, files: list[dict], balanced: tuple[str, ...] = 
                 "bytes": path.stat().st_size,
                 "rows": len(file["rows"]),
                 "stages": file.get("stages", ["S1", "S2"]),
-                "bucket": file.get("bucket", 64),
+                "bucket": bucket,
                 "width": width,
                 "height": height,
                 "task": file["rows"][0]["task"],
@@ -76,5 +79,6 @@ def write_snapshot(folder: Path, files: list[dict], balanced: tuple[str, ...] = 
             }
         )
     manifest = folder / "manifest.json"
-    write_json(manifest, {"snapshot": "test", "policy": "test", "files": entries, "balanced": list(balanced)})
+    content = {"snapshot": "test", "policy": "test", "files": entries, "balanced": list(balanced)}
+    write_json(manifest, content | ({} if older else {"weights": weights}))
     return manifest

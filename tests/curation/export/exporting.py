@@ -49,7 +49,7 @@ def _complete(row: dict, number: int, size: tuple[int, int]) -> dict:
         captions.append({"kind": "knowledge", "text": f"known: {row['caption']}", "origin": "model@1"})
     sizes = {"width": size[0], "height": size[1], "source_width": 2000, "source_height": 1000}
     stated = {"license": LICENCES[number % 3], "source_url": f"https://a.example/{number}"}
-    return row | sizes | stated | {"stream": row["task"], "captions": captions, "weight": 1.0}
+    return row | sizes | stated | {"stream": row["task"], "captions": captions}
 
 
 def export(workspace: Workspace, format: str, folder: Path, **options: object) -> Exported:

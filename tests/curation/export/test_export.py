@@ -89,8 +89,8 @@ def test_a_folder_with_other_things_is_refused(workspace: Workspace, tmp_path: P
 
 def test_an_export_without_rows_is_an_error(workspace: Workspace, tmp_path: Path) -> None:
     copy = shutil.copytree(workspace.root, tmp_path / "w")
-    manifest = json.loads((copy / "shards" / "5eed" / "manifest.json").read_text())
+    manifest = json.loads((copy / "shards" / "5eed.json").read_text())
     manifest["files"] = [f for f in manifest["files"] if f["task"] == "t2i"]
-    (copy / "shards" / "5eed" / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "shards" / "5eed.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="no row of S2 at 64 has a caption of kind structured"):
         export(Workspace(copy), "hf", tmp_path / "out", captions="structured")

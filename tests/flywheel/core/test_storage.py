@@ -112,7 +112,7 @@ def test_curation_is_that_of_a_folder(s3: str, tmp_path: Path, ray_session: None
     assert results[0] == results[1] and results[0][2]
 
     assert fsck(workspace).findings == ()
-    shard, score = (sorted(workspace.root.glob(p))[0] for p in ("shards/*/*/*.parquet", "scores/header@*/*.parquet"))
+    shard, score = (sorted(workspace.root.glob(p))[0] for p in ("shards/*/*.parquet", "scores/header@*/*.parquet"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 1
     shard.write_bytes(content)

@@ -23,7 +23,7 @@ DAMAGES = {
     "pool/*/00000.parquet": flip,
     "scores/header@*/*.parquet": flip,
     "snapshots/*/decisions.parquet": flip,
-    "shards/*/*/*.parquet": Path.unlink,
+    "shards/*/*.parquet": Path.unlink,
     "remedies/*/*/*.parquet": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "checkpoints/*/final/ema.safetensors": flip,
     "ledger/case_events/*.parquet": flip,

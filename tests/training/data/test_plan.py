@@ -58,9 +58,10 @@ def test_slice_shares_are_exact_inside_each_task(tmp_path, snapshot):
     assert any("has no ti2i rows" in note for note in plan.notes)
 
 
-def test_a_balanced_stage_draws_rows_by_their_weight(tmp_path):
+@pytest.mark.parametrize("older", [False, True])
+def test_a_balanced_stage_draws_rows_by_their_weight(tmp_path, older):
     rows = [row | {"weight": 0.5 if n % 2 else 1.75} for n, row in enumerate(card_rows(256))]
-    manifest = write_snapshot(tmp_path, [{"rows": rows, "stages": ["S4", "S6"]}], balanced=("S6",))
+    manifest = write_snapshot(tmp_path, [{"rows": rows, "stages": ["S4", "S6"]}], balanced=("S6",), older=older)
 
     def drawn(stage):
         plan = plan_of(manifest, stages=(stage,), batch={64: 1})
