@@ -4,8 +4,7 @@ python benchmarks/scale.py [--rows 10000000] [--pictures 96] [--parts ledger rat
 
 Structures are simulated with synthetic rows, each in its own process, at `--rows` and at a tenth of it: listing the
 pool and its unscored shards, listing and planning an ingest, a training plan and its first batch, the signals ledger
-(append, query, compaction), the
-fold of case events, near-duplicates. Their growth is extrapolated to a billion rows.
+(append, query, compaction), the fold of case events, near-duplicates. Their growth is extrapolated to a billion rows.
 Rates are CPU-seconds of one thread on photographs enlarged to one megapixel, converted to hours per stage.
 
 The last line is one JSON object: <structure>_<rows>_s (CPU-seconds), _gib (peak memory), _grows (exponent), and
