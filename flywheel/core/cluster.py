@@ -129,7 +129,9 @@ def _started(options: Mapping[str, Any], *, may_fail: bool) -> bool:
             print(f"Ray did not start, trying again ({error})", file=sys.stderr)
     if may_fail:
         return False
-    raise UsageError(f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})") from error
+    raise UsageError(
+        f"Ray did not start: run again, or find the cause with `flywheel doctor` ({' '.join(str(error).split())})"
+    ) from error
 
 
 def _try_to_start(options: Mapping[str, Any]) -> Exception | None:

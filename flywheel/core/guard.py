@@ -142,7 +142,9 @@ def parse_json(data: bytes) -> Any:
 
     def finite(text: str) -> float:
         number = float(text)
-        return number if math.isfinite(number) else refuse(text[:40])  # type: ignore[func-returns-value]
+        if math.isinf(number):
+            refuse(text[:40])
+        return number
 
     try:
         value = json.loads(data, parse_constant=refuse, parse_float=finite)
