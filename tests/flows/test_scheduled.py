@@ -46,11 +46,11 @@ def test_a_server_that_restarts_in_the_middle_of_a_run_stops_neither_it_nor_the_
     def states() -> list[str]:
         return [r["state_type"] for r in runs(server.environment, "flywheel-maintenance")]
 
+    server.start()
+    command = [sys.executable, "-c", SERVE, str(workspace.root)]
+    process = subprocess.Popen(command, env=server.environment, cwd=ROOT)
     try:
-        server.start()
         with locked(workspace.path(".scheduled.lock")):
-            command = [sys.executable, "-c", SERVE, str(workspace.root)]
-            process = subprocess.Popen(command, env=server.environment, cwd=ROOT)
             wait(lambda: "RUNNING" in states())
             server.kill()
             server.start()
