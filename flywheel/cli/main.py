@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from flywheel.cli import (
     analysts,
@@ -30,6 +29,7 @@ from flywheel.cli import (
     training,
     weights,
 )
+from flywheel.cli.panels import PanelGroup
 from flywheel.cli.stopping import stoppable, stopped
 from flywheel.core import progress
 from flywheel.core.environment import environment_error
@@ -55,7 +55,7 @@ _FAULTS = (
 )
 
 
-class Group(TyperGroup):
+class Group(PanelGroup):
     """The command's verbs; a signal ends whichever runs."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,7 +71,6 @@ app = typer.Typer(
     cls=Group,
     help="Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
