@@ -155,6 +155,34 @@ nodes.shutdown()
     assert "Version mismatch" in done.stdout and done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
 
 
+def test_a_cluster_whose_head_is_killed_is_one_sentence():
+    program = """
+import os, time
+from ray.cluster_utils import Cluster
+import flywheel.core.cluster as c
+from flywheel.core.errors import UsageError
+c._ASK_SECONDS = 0.5
+small = {"object_store_memory": 80 << 20}
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+nodes.add_node(num_cpus=1, **small)
+os.environ["RAY_ADDRESS"] = nodes.address
+try:
+    with c.cluster():
+        for n, _ in c.run_all(lambda n: time.sleep(0.2), [(n,) for n in range(400)]):
+            if n == 3:
+                for processes in nodes.head_node.all_processes.values():
+                    for process in processes:
+                        process.process.kill()
+    raise AssertionError("this must not end well")
+except UsageError as error:
+    print(error)
+nodes.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Ray was lost" in done.stdout and done.stdout.count("\n") == 1, done.stdout
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount")
 def test_a_small_shared_memory_and_results_larger_than_the_object_store():
     program = """
