@@ -154,6 +154,11 @@ def delta_address(path: Path) -> str:
     return f"fs://{_alias(path.parent)}/{path.name}" if _TWICE_DECODED.search(str(path)) else path.as_uri()
 
 
+def has_whole_commits(path: Path) -> bool:
+    """Whether commits of a table at `path` appear whole: the `fs` scheme creates a file, then fills it."""
+    return remote(path) or not _TWICE_DECODED.search(str(path.absolute()))
+
+
 @lru_cache
 def _alias(folder: Path) -> Path:
     """A link to a folder, under a plain name, for as long as this process lives."""
