@@ -8,9 +8,9 @@ At the end, an undisturbed run finishes; then every input is looked up, and ledg
 also repeats the folder's rounds without faults and compares bytes.
 
 driver: SIGKILL of the command and all its processes. machine: the same, and the local copies of files on S3 are lost.
-worker, raylet: SIGKILL of one Ray process. server: SIGKILL of the Prefect server. disk: the disk fills up (needs the
-right to mount a tmpfs). clock: the wall clock jumps (needs a C compiler). shard: a bit flips. s3: requests fail, for
-seconds, or for longer than they are retried.
+worker, raylet: SIGKILL of one Ray process. node, head: a cluster of a head and two nodes loses a node, or its head.
+server: SIGKILL of the Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock: the wall clock
+jumps (needs a C compiler). shard: a bit flips. s3: requests fail, for seconds, or for longer than they are retried.
 
 The last line is one JSON object: faults, rows_lost, rows_doubled, unfinished (runs that ended neither well nor with a
 clear error), and sound (the verdict of `flywheel fsck`).
@@ -39,7 +39,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from benchmarks.faults import EXPECTED, FAULTS, LAST, STEPS, Command, Network, Target, clock_library, disturb
+from benchmarks.faults import (
+    EXPECTED,
+    FAULTS,
+    LAST,
+    STEPS,
+    Command,
+    Network,
+    Nodes,
+    Target,
+    clock_library,
+    disturb,
+)
 from benchmarks.faulty_s3 import environment, faulty, make_bucket, s3_server
 from curation.sources import open_source, pool
 from flywheel.core.files import file_digest
@@ -52,6 +63,7 @@ from flywheel.operate.fsck import fsck
 PRESET = Path(__file__).with_name("micro.toml")
 # Kinds of faults that exist for only one of the two workspaces.
 ONLY = {"s3": ("s3", "machine"), "folder": ("disk", "clock", "shard")}
+CLUSTER, LOCAL = {"node", "head"}, {"worker", "raylet"}  # faults of a run on two nodes, and of its own Ray
 UNCLEAR = ("hangs", "unclear error")
 DISK = 3 * 2**30  # bytes
 NEW = 6  # images that arrive after a completed run
@@ -105,9 +117,10 @@ def draw(kinds: Collection[str], hits: Counter[str], rng: random.Random) -> tupl
     if place == "s3" and not {"s3", "machine"} & set(kinds):
         place = "folder"
     excluded = {k for p, only in ONLY.items() if p != place for k in only}
+    excluded |= LOCAL if rare[0] in CLUSTER else CLUSTER
     possible = [k for k in rare if k not in excluded]
     # The Prefect server takes as long to start as a round takes, so it is rare. A run that survives is disturbed again.
-    often = {"server": 0.2, "worker": 0.3, "clock": 0.3, "s3": 0.5}
+    often = {"server": 0.2, "worker": 0.3, "node": 0.3, "clock": 0.3, "s3": 0.5}
     drawn = [k for k in possible for _ in range(1 if k == "server" else 3) if rng.random() < often.get(k, 0)]
     drawn += [k for k in possible if k in LAST][: rng.random() < 0.7]
     if rare[0] not in drawn:
@@ -218,8 +231,10 @@ def strike(used: Mapping[str, World], kinds: Collection[str], log: Log, rng: ran
     """Disturb one run; when it completes nevertheless, its world grows."""
     place, drawn = draw(kinds, Counter(h["fault"] for h in log.hits), rng)
     thrown = [k for k, _ in drawn]
-    run = Command(used[place].target, PRESET, prefect="server" in thrown, clock="clock" in thrown)
-    hits, end = disturb(run, drawn, rng)
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(contextlib.closing(Nodes())) if CLUSTER & {*thrown} else None
+        run = Command(used[place].target, PRESET, prefect="server" in thrown, clock="clock" in thrown, nodes=nodes)
+        hits, end = disturb(run, drawn, rng)
     log.add(place, run, hits, end)
     if end == "finished":
         used[place].grow()

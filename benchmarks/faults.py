@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -25,8 +26,16 @@ from flywheel.operate.fsck import fsck
 
 STEPS = ("ingest", "curate", "plan", "collect", "train", "evaluate", "gate", "route", "report")
 # Steps in which these faults find something to strike.
-EXPECTED = {"worker": ("curate",), "raylet": ("curate",), "shard": ("train",), "clock": STEPS[2:]}
-LIMIT = 600  # seconds: a longer run counts as hanging
+EXPECTED = {
+    "worker": ("curate",),
+    "raylet": ("curate",),
+    "node": ("curate",),
+    "head": ("curate",),
+    "shard": ("train",),
+    "clock": STEPS[2:],
+}
+LIMIT = 1800  # seconds: a longer run counts as hanging
+_STORE = 80 << 20  # bytes, of a node of a cluster
 _LATE = 2.0  # seconds after the start of a step within which a fault strikes
 _BURSTS = (3.0, 6.0, 12.0, LIMIT)  # seconds for which S3 fails; the command retries for about half a minute
 _ANNOUNCED = re.compile(r"^\[\d+:\d\d\] (?:round \d+: )?(.+) …$")
@@ -64,6 +73,35 @@ class Network:
         self._until = 0.0
 
 
+class Nodes:
+    """A Ray cluster on this machine: a head without CPUs, and two nodes of one CPU each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _STORE}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._add(), self._add()]
+        self.address: str = self._cluster.address
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, object_store_memory=_STORE)
+
+    def lose(self, rng: Rng) -> None:
+        """Kill one of the two nodes; another one joins."""
+        at = rng.randrange(len(self._nodes))
+        self._cluster.remove_node(self._nodes[at], allow_graceful=False)
+        self._nodes[at] = self._add()
+
+    def lose_head(self) -> None:
+        """Kill the head, which knows what the cluster does."""
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+
+    def close(self) -> None:
+        """End every process of the cluster."""
+        self._cluster.shutdown()
+
+
 @dataclass
 class Target:
     """What a run works on: source, workspace and scratch files, and the `network` of a workspace on S3."""
@@ -80,11 +118,21 @@ class Target:
 class Command:
     """`flywheel run` in its own process group; its messages are read as they come."""
 
-    def __init__(self, target: Target, preset: Path, *, prefect: bool = False, clock: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        preset: Path,
+        *,
+        prefect: bool = False,
+        clock: bool = False,
+        nodes: Nodes | None = None,
+    ) -> None:
         command = [sys.executable, "-m", "flywheel.cli", "run", "--source", str(target.source), "--json"]
         command += ["--workspace", target.workspace, "--preset", str(preset), "--rounds", str(target.rounds)]
         environment = {**os.environ, **target.environment}
-        self.target = target
+        self.target, self.nodes = target, nodes
+        if nodes:
+            environment["RAY_ADDRESS"] = nodes.address
         if clock:
             self.set_clock(0)
             environment |= {"LD_PRELOAD": str(target.clock), "CLOCK_OFFSET": str(target.scratch / "clock")}
@@ -219,6 +267,18 @@ def _kill_one(wanted: Callable[[str], bool]) -> Fault:
     return fault
 
 
+def _node(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    assert run.nodes
+    run.nodes.lose(rng)
+    return True
+
+
+def _head(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    assert run.nodes
+    run.nodes.lose_head()
+    return True
+
+
 def _disk(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
     workspace = Path(run.target.workspace)
     ballast = workspace.parent / "ballast"
@@ -266,10 +326,12 @@ FAULTS: dict[str, Fault] = {
     "machine": _machine,
     "worker": _kill_one(lambda line: line.startswith("ray::") and "Agent" not in line),
     "raylet": _kill_one(lambda line: line.split(" ")[0].endswith("/raylet")),
+    "node": _node,
+    "head": _head,
     "server": _kill_one(lambda line: "flows.server_process" in line),
     "disk": _disk,
     "clock": _clock,
     "shard": _shard,
     "s3": _s3,
 }
-LAST = ("driver", "machine", "raylet", "disk", "shard")  # a run does not survive these
+LAST = ("driver", "machine", "raylet", "head", "disk", "shard")  # a run does not survive these

@@ -6,7 +6,6 @@ Reviews, votes and decisions call the same functions as the command. The role re
 from __future__ import annotations
 
 import errno
-import socket
 import sys
 from typing import Any
 
@@ -21,6 +20,7 @@ from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
 from dashboards.routes import arena, ask, browse, operate, review, session
 from dashboards.site import Site
+from flywheel.core import serving
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -99,15 +99,10 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, access: Access | None = None) -> None:
     """Serve until interrupted. Port 0 chooses a free one. Errors: `UsageError` if it cannot, or must not, listen."""
     import python_multipart  # noqa: F401 - reads forms: if it is missing, fail now and not at the first vote
-    import uvicorn
 
     access = access or Access()
     require_reachable_safely(host, access)
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        reason = f"cannot listen on {host}:{port} ({error.strerror})"
-        raise UsageError(f"{reason}: choose another --host or --port") from error
+    listener = serving.listen(host, port)
     print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
     app = create_app(workspace, access)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    serving.serve(app, listener)

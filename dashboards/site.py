@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from urllib.parse import quote, urlencode
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from starlette.requests import ClientDisconnect
 
 from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
@@ -18,6 +20,7 @@ from dashboards.page import Image, environment
 from dashboards.turns import Turns
 from flywheel.catalog import views
 from flywheel.catalog.database import connect
+from flywheel.core.serving import BODY_SECONDS
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -101,13 +104,23 @@ class Site:
 
         async def fields(request: Request) -> dict[str, str]:
             allowed(request)
-            async with request.form(max_files=0, max_fields=FIELDS) as form:
-                values = {k: v for k, v in form.items() if isinstance(v, str)}
+            values = await read_form(request, FIELDS)
             if not self.access.genuine(request, values.get("csrf", "")):
                 raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
             return values
 
         return fields
+
+
+async def read_form(request: Request, most: int) -> dict[str, str]:
+    """The texts of a form with at most that many fields. Errors: 400 for a form that is none, 408 for one too slow."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS), request.form(max_files=0, max_fields=most) as form:
+            return {k: v for k, v in form.items() if isinstance(v, str)}
+    except TimeoutError as error:
+        raise HTTPException(408, f"Send the whole form within {BODY_SECONDS:g} s.") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "The form broke off.") from error
 
 
 def integer(text: str) -> int:

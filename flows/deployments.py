@@ -1,10 +1,11 @@
 """Deployments of the scheduled flows: for `flywheel serve`, and for the workers of a pool as `prefect.yaml`.
 
-`python -m flows.deployments > prefect.yaml` writes that file.
+`python -m flows.deployments [--zone ZONE] > prefect.yaml` writes that file.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ValidationError
 
-from flows.schedules import CRON, JOB, SCHEDULES, SOURCE, WORKSPACE, Schedule
+from flows.schedules import CRON, JOB, SCHEDULES, SOURCE, TAG, WORKSPACE, Schedule
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 _HEADER = f"""\
-# Deployments of every flow, for the workers of a process pool. Generated: `python -m flows.deployments > prefect.yaml`.
+# Deployments of every flow, for the workers of a process pool. Generated: `python -m flows.deployments > prefect.yaml`;
+# with `--zone Europe/Berlin`, times are those of that place, also when its clocks change.
 #
 #   export PREFECT_API_URL=http://127.0.0.1:4200/api FLYWHEEL_WORKSPACE=/data/w FLYWHEEL_SOURCE=/data/photos
 #   prefect work-pool create flywheel --type process
@@ -38,9 +40,6 @@ pull: []
 definitions:
   pool: &pool
     name: flywheel
-  limit: &limit
-    limit: 1
-    collision_strategy: ENQUEUE
   workspace: &workspace "{WORKSPACE}"
   job: &job
 """
@@ -88,7 +87,6 @@ def deployments(
             name=f"{name}-{root}",
             parameters={k: values.get(k, default) for k, default in table[name].parameters.items()},
             tags=tags(table[name]),
-            concurrency_limit=1,
             schedule=_cron(CronSchedule, name, when, zone) if isinstance(when, str) else None,
             interval=None if isinstance(when, str) else when,
         )
@@ -97,12 +95,18 @@ def deployments(
 
 
 def _cron(kind: Any, name: str, when: str, zone: str) -> Any:
+    require_zone(zone)
+    try:
+        return kind(cron=when, timezone=zone)
+    except ValidationError as error:
+        raise UsageError(f"--{name} {when!r} is not a cron expression, such as '0 2 * * *'") from error
+
+
+def require_zone(zone: str) -> None:
+    """Check the name of a time zone. Errors: `UsageError`."""
     try:
         ZoneInfo(zone)
-        return kind(cron=when, timezone=zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        if isinstance(error, ValidationError):
-            raise UsageError(f"--{name} {when!r} is not a cron expression, such as '0 2 * * *'") from error
         raise UsageError(f"--zone {zone!r} is not a time zone, such as Europe/Berlin or UTC") from error
 
 
@@ -114,25 +118,25 @@ def flow(schedule: Schedule) -> Flow[..., Any]:
 
 def tags(schedule: Schedule) -> list[str]:
     """Tags of a schedule's runs."""
-    return ["flywheel", schedule.name]
+    return [TAG, schedule.name]
 
 
-def prefect_yaml() -> str:
-    """The text of `prefect.yaml`."""
+def prefect_yaml(zone: str = "UTC") -> str:
+    """The text of `prefect.yaml`. zone: as of `deployments`. Errors: `UsageError` for an unknown zone."""
+    require_zone(zone)
     job = "".join(f"    {name}: {_value(value)}{_comment(name)}\n" for name, value in JOB.items())
-    return _HEADER + job + "\ndeployments:\n" + "\n".join(map(_deployment, SCHEDULES))
+    return _HEADER + job + "\ndeployments:\n" + "\n".join(_deployment(s, zone) for s in SCHEDULES)
 
 
-def _deployment(schedule: Schedule) -> str:
+def _deployment(schedule: Schedule, zone: str) -> str:
     parameters = ", ".join(f"{name}: {_value(value)}" for name, value in schedule.parameters.items())
     return f"""\
   - name: {schedule.name}
     description: {schedule.description}
     entrypoint: {schedule.entrypoint}
     work_pool: *pool
-    concurrency_limit: *limit
     tags: [{", ".join(tags(schedule))}]
-    schedules: [{{ cron: "{schedule.cron}"{"" if schedule.active else ", active: false"} }}]
+    schedules: [{{ cron: "{schedule.cron}", timezone: {zone}{"" if schedule.active else ", active: false"} }}]
     parameters: {"*job" if schedule.parameters is JOB else f"{{ {parameters} }}"}
 """
 
@@ -149,4 +153,9 @@ def _comment(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(prefect_yaml())
+    parser = argparse.ArgumentParser(description="Print prefect.yaml.")
+    parser.add_argument("--zone", default="UTC", help="time zone of the schedules, such as Europe/Berlin")
+    try:
+        sys.stdout.write(prefect_yaml(parser.parse_args().zone))
+    except UsageError as error:
+        sys.exit(f"error: {error}")

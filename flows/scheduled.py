@@ -1,22 +1,22 @@
 """The Prefect flows; `flows.schedules` says when each runs.
 
-Flows that change the pool or a round wait for each other, per workspace. A failed step is retried unless the user has
-to fix the cause. A failed run is posted to FLYWHEEL_WEBHOOK. A scheduled round that waits for reviewers is suspended:
-it occupies no worker and survives restarts, until the review flow finds the review finished and resumes it.
+Flows that change the pool or a round wait for each other, per workspace (`flows.turns`). A failed step is retried
+unless the user has to fix the cause. A failed run is posted to FLYWHEEL_WEBHOOK. A scheduled round that waits for
+reviewers is suspended: it occupies no worker and survives restarts, until the review flow finds the review finished and
+resumes it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
 from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -24,8 +24,8 @@ from pydantic import Field
 
 from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
 from flows.round import TERMINAL, Terminal, task_step
+from flows.turns import end_lost_runs, once_at_a_time, one_at_a_time
 from flywheel.cases.stored import gather, route_stored
-from flywheel.core.files import digest
 from flywheel.core.workspace import Workspace
 from flywheel.operate.maintenance import maintain
 from flywheel.presets import load_preset
@@ -62,22 +62,13 @@ def notify(flow: Any, flow_run: Any, state: Any) -> None:
             log.warning("cannot post to FLYWHEEL_WEBHOOK: %s", error)
 
 
-@contextmanager
-def one_at_a_time(workspace: Workspace) -> Iterator[None]:
-    """Wait until no other scheduled run works on this workspace."""
-    name = f"workspace-{digest(str(workspace.root))[:12]}"
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-    with concurrency(name, strict=True):
-        yield
-
-
 def retried(name: str, function: Callable[..., Any], *args: Any) -> Any:
     """Run a step as a task; retry errors that may pass, but not those that the user has to fix."""
     return task_step(name, function, *args, retry_delays=RETRIES)
 
 
 @flow(name="flywheel-curate", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def curate(
     workspace: Place,
     source: Sources,
@@ -99,6 +90,7 @@ def curate(
 
 
 @flow(name="flywheel-collect-signals", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def collect_signals(workspace: Place, model: str | None = None) -> None:
     """Import new files of the inbox: feedback, judgements, battles. Fails at the end if a file cannot be read."""
     files = retried("collect", lambda: collect(Workspace(workspace, create=False), model=model))
@@ -108,6 +100,7 @@ def collect_signals(workspace: Place, model: str | None = None) -> None:
 
 
 @flow(name="flywheel-route", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def route(workspace: Place, preset: str = "tiny") -> None:
     """Turn new signals into cases, and route the cases that have stored experiments. Calls no model."""
     opened, settings = Workspace(workspace, create=False), load_preset(preset).attribution
@@ -119,6 +112,7 @@ def route(workspace: Place, preset: str = "tiny") -> None:
 
 
 @flow(name=ROUND, on_failure=[notify], persist_result=False)
+@once_at_a_time
 def round_(
     workspace: Place,
     source: Sources,
@@ -162,8 +156,14 @@ def _scheduled() -> Terminal:
 
 
 @flow(name="flywheel-review", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def review(workspace: Place) -> None:
-    """Resume the round that waits for review, once the review is finished or its deadline has passed."""
+    """Resume the round that waits for review, once the review is finished or its deadline has passed.
+
+    Runs whose worker was killed are marked as crashed.
+    """
+    if lost := end_lost_runs(workspace):
+        log.warning("marked as crashed, because their process is gone: %s", ", ".join(lost))
     if not Queue(Workspace(workspace, create=False)).pending():
         for run in suspended(workspace):
             resume_flow_run(run.id)
@@ -190,6 +190,7 @@ def suspended(workspace: str) -> list[FlowRun]:
 
 
 @flow(name="flywheel-maintenance", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def maintenance(workspace: Place, keep_hours: Annotated[int, Field(ge=0)] = 168) -> None:
     """Compact and vacuum the ledgers, export the last round as DuckDB, verify every file."""
     opened = Workspace(workspace, create=False)

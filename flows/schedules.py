@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WORKSPACE, SOURCE = "{{ $FLYWHEEL_WORKSPACE }}", "{{ $FLYWHEEL_SOURCE }}"  # `prefect deploy` fills in the variables
+TAG = "flywheel"  # of every scheduled run
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from prefect import flow
 
 from flows.artifacts import Shown, markdown_artifact
 from flows.scheduled import Count, Place, notify, retried
+from flows.turns import once_at_a_time
 from flywheel.core.workspace import Workspace
 from flywheel.rounds import alone
 from flywheel.rounds.submit import submit
 
 
 @flow(name="flywheel-reinforce", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def reinforce(
     workspace: Place, preset: str = "tiny", steps: Count | None = None, seed: int = 0, candidate: bool = True
 ) -> None:
@@ -36,6 +38,7 @@ def reinforce(
 
 
 @flow(name="flywheel-enhancer", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def train_enhancer(workspace: Place, preset: str = "tiny", seed: int = 0) -> None:
     """SFT, then GRPO of the preset's prompt enhancer on the latest examples that a round has written."""
     opened = Workspace(workspace, create=False)
@@ -45,6 +48,7 @@ def train_enhancer(workspace: Place, preset: str = "tiny", seed: int = 0) -> Non
 
 
 @flow(name="flywheel-distil", on_failure=[notify], persist_result=False)
+@once_at_a_time
 def distil(workspace: Place, recipe: str = "dmd-tiny", prompts: Count = 128, seed: int = 0) -> None:
     """Distil the checkpoint in service to a student of a few steps, on captions of the latest snapshot."""
     opened = Workspace(workspace, create=False)

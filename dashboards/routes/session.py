@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from dashboards.site import Site
+from dashboards.site import Site, read_form
 
 
 def ask(request: Request) -> Response:
@@ -27,9 +27,9 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.post("/login")
     async def enter(request: Request) -> Response:
-        async with request.form(max_files=0, max_fields=8) as form:
-            token, wanted = str(form.get("token", "")), _local(str(form.get("next", "/")))
-        person = site.access.known(token.strip())
+        form = await read_form(request, 8)
+        wanted = _local(form.get("next", "/"))
+        person = site.access.known(form.get("token", "").strip())
         if person is None:
             return site.show(request, "login.html", status=403, next=wanted, wrong=True)
         response = RedirectResponse(wanted, 303)

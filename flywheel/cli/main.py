@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -29,7 +29,8 @@ from flywheel.cli import (
     training,
     weights,
 )
-from flywheel.cli.stopping import Group, stoppable
+from flywheel.cli.panels import PanelGroup
+from flywheel.cli.stopping import stoppable, stopped
 from flywheel.core import progress
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
@@ -52,6 +53,19 @@ _FAULTS = (
     (_READ_ONLY, "this workspace is read-only ({}): reading commands work; for this one, make it writable or copy it"),
     (_REFUSED, "permission denied ({}): make it readable and, for commands that write, writable for your user"),
 )
+
+
+class Group(PanelGroup):
+    """The command's verbs; a signal ends whichever runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        finally:
+            if code := stopped():
+                raise typer.Exit(code)
+
 
 app = typer.Typer(
     cls=Group,

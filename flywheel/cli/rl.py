@@ -75,14 +75,15 @@ def serve(
     """
     import os
 
-    import uvicorn
-
+    from flywheel.core import serving
     from flywheel.remedies.reinforce import local_rewards
     from flywheel.remedies.reward_service import listening
     from training.rewards import TOKEN_VARIABLE
 
     app = listening(local_rewards(reward, _options(scorers)), host, os.environ.get(TOKEN_VARIABLE, ""))
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    listener = serving.listen(host, port)
+    say(f"rewards at http://{host}:{listener.getsockname()[1]}")
+    serving.serve(app, listener)
 
 
 @rl.command("rewards", epilog="Example: flywheel rl rewards --scorers scorers.toml")

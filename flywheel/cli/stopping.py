@@ -10,11 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import typer
-
-from flywheel.cli.panels import PanelGroup
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import psutil
@@ -29,6 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signum = 0
+        self.told = False
         self.processes: list[psutil.Process] = []
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
@@ -70,9 +67,9 @@ class Stop:
 
     def _look(self) -> None:
         """Remember descendants: those whose parent ends first can no longer be found."""
-        import psutil
+        with suppress(Exception):  # whatever was interrupted, even the import of psutil itself
+            import psutil
 
-        with suppress(psutil.Error):
             found = psutil.Process().children(recursive=True)
             self.processes += [p for p in found if p not in self.processes]
 
@@ -88,39 +85,42 @@ class Stop:
         self.now()
 
 
-_stop = Stop()
+_stop: Stop | None = None  # of the block that runs
+
+
+def stopped() -> int:
+    """The exit code, after ending all processes and telling the user, if a signal stopped this program; else 0."""
+    if _stop is None or not _stop.signum:
+        return 0
+    code = _stop.end()
+    if not _stop.told:
+        _stop.told = True
+        print(_stop.sentence, file=sys.stderr, flush=True)
+    return code
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM inside the block; a signal that is ignored stays ignored, as under nohup."""
+    """End the program at SIGINT and SIGTERM inside the block; an ignored signal stays ignored, as under nohup."""
     global _stop
-    _stop = Stop()
+    if _stop is not None:
+        yield
+        return
+    _stop = stop = Stop()
     main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in _NAMES} if main else {}
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(signum, _stop)
+            signal.signal(signum, stop)
     try:
         yield
+    except BaseException:
+        if not stop.signum:
+            raise
     finally:
+        code = stopped()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-class Group(PanelGroup):
-    """The command's verbs; a signal ends whichever runs."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a verb."""
-        try:
-            result = super().invoke(ctx)
-        except BaseException:
-            if not _stop.signum:
-                raise
-            result = None
-        if _stop.signum:
-            code = _stop.end()
-            print(_stop.sentence, file=sys.stderr, flush=True)
-            raise typer.Exit(code)
-        return result
+        _stop = None
+    if code:
+        sys.exit(code)

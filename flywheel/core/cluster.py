@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,6 +26,8 @@ _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and train
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
 _STOP_SECONDS = 1.0  # until processes of a Ray that was shut down are killed
 _TRIES = 2  # Ray gives up after 30 seconds, which a busy machine needs
+_ASK_SECONDS = 5.0  # without a result, until the head is asked whether it lives
+_HEAD_TRIES = 4
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
 
@@ -142,7 +146,9 @@ def _started(options: Mapping[str, Any], *, may_fail: bool) -> bool:
             print(f"Ray did not start, trying again ({error})", file=sys.stderr)
     if may_fail:
         return False
-    raise UsageError(f"Ray did not start: run again, or find the cause with `flywheel doctor` ({error})") from error
+    raise UsageError(
+        f"Ray did not start: run again, or find the cause with `flywheel doctor` ({' '.join(str(error).split())})"
+    ) from error
 
 
 def _try_to_start(options: Mapping[str, Any]) -> Exception | None:
@@ -198,6 +204,7 @@ def run_all(
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough to keep every worker busy
     running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost so far
     queue = enumerate(calls)
+    waiting = 0.0  # seconds without a result
     while True:
         while len(running) < in_flight and (following := next(queue, None)) is not None:
             index, arguments = following
@@ -205,7 +212,10 @@ def run_all(
             running[task.options(**options).remote(function, *arguments)] = (index, arguments, 0)
         if not running:
             return
-        done, _ = ray.wait(list(running), num_returns=1)
+        done, _ = ray.wait(list(running), num_returns=1, timeout=_ASK_SECONDS)
+        _require_head(waiting := 0.0 if done else waiting + _ASK_SECONDS)
+        if not done:
+            continue
         index, arguments, lost = running.pop(done[0])
         try:
             yield index, ray.get(done[0])
@@ -225,6 +235,29 @@ def _options(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, fl
     most = {kind: max((n.get(kind, 0.0) for n in nodes), default=0.0) for kind in ("CPU", "GPU", "memory")}
     options = {"num_cpus": min(needs.cpus, max(most["CPU"], 1.0)), "num_gpus": min(needs.gpus, most["GPU"])}
     return options | ({"memory": min(needs.memory, int(most["memory"]))} if needs.memory else {})
+
+
+def _require_head(waiting: float) -> None:
+    """Check, after a while without a result, that the head answers. Errors: `UsageError`.
+
+    Ray itself ends this process, with an error of its own, when the head has been gone for a minute.
+    """
+    import ray
+
+    if not waiting:
+        return
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    for tries_left in reversed(range(_HEAD_TRIES)):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ASK_SECONDS).close()
+            return
+        except OSError as error:
+            if not tries_left:
+                raise UsageError(
+                    f"Ray was lost: its head at {address} does not answer ({error}): run again, finished work is kept"
+                ) from error
+            time.sleep(_ASK_SECONDS)
 
 
 @contextmanager

@@ -60,9 +60,11 @@ def replacing(path: Path, *, recorded: bool = True) -> Iterator[Path]:
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield tmp
+        entry = hashes.tag(path, tmp) if recorded else None
         with open(tmp, "rb") as f:  # the bytes reach the disk before the name
             os.fsync(f.fileno())
-        entry = hashes.record(path, tmp) if recorded else None
+        if entry:
+            hashes.write(path.parent, [entry])
         try:
             os.replace(tmp, path)
         except OSError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.serving import BODY_SECONDS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIN_TOKEN = 16  # characters
@@ -32,7 +34,7 @@ class Limits:
     token: str = ""
     hosts: tuple[str, ...] = LOOPBACK
     body_bytes: int = 4 << 20
-    body_seconds: float = 30.0
+    body_seconds: float = BODY_SECONDS
     open_paths: tuple[str, ...] = ("/health",)
 
 
@@ -131,15 +133,21 @@ async def _answer(send: Send, status: int, reason: str) -> None:
 def parse_json(data: bytes) -> Any:
     """The JSON value that a stranger sent. Errors: `ValueError` with one sentence.
 
-    Refused besides malformed JSON: NaN and infinities, values nested deeper than `MAX_DEPTH`, and halves of surrogate
-    pairs, which are no text.
+    Refused besides malformed JSON: NaN, infinities and numbers as large, values nested deeper than `MAX_DEPTH`, and
+    halves of surrogate pairs, which are no text.
     """
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not a JSON number")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            refuse(text[:40])
+        return number
+
     try:
-        value = json.loads(data, parse_constant=refuse)
+        value = json.loads(data, parse_constant=refuse, parse_float=finite)
         if b"\\ud" in data or b"\\uD" in data:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError as error:

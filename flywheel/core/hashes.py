@@ -33,6 +33,7 @@ MARKER = "workspace.json"  # marks the root of a workspace
 LOG = "log"
 SELF = "./"  # a record about the folder itself
 _TAG = "sha256"  # in the metadata of an object
+_ATTRIBUTE = "user.sha256"  # of a local file
 _KEPT = 3  # records per name that are looked at: the newest, and those before a write that did not end
 _LONG = 1 << 20  # bytes of a log that `compact` rewrites
 FILE, FOLDERS, GROWING, LIVING, REMOVED, UNDONE = "file", "folder", "growing", "living", "removed", "undone"
@@ -98,6 +99,20 @@ def record(path: Path, source: Path | None = None, *, kind: str = FILE) -> Entry
     return entry
 
 
+def tag(path: Path, source: Path) -> Entry | None:
+    """The record of a file that is about to appear at `path`, for `write`; None outside a workspace.
+
+    `source`, which has its bytes, gets the hash as an attribute: records are not synced, and a power cut may take the
+    newest ones, but an attribute reaches the disk with its file.
+    """
+    if not covered(path):
+        return None
+    entry = Entry(path.name, FILE, *content(source))
+    with suppress(OSError, AttributeError):  # a file system, or a system, without attributes
+        os.setxattr(source, _ATTRIBUTE, bytes.fromhex(entry.sha256))
+    return entry
+
+
 def upload(source: Path, path: RemotePath, *, recorded: bool = True) -> None:
     """Write a local file to S3, with its hash."""
     if not recorded or not covered(path):
@@ -109,8 +124,13 @@ def upload(source: Path, path: RemotePath, *, recorded: bool = True) -> None:
 
 
 def tagged(path: Path) -> str:
-    """The hash that an object's own metadata holds; empty for a local file, and where it holds none."""
-    return path.fs.metadata(str(path)).get(_TAG, "") if remote(path) else ""
+    """The hash that an object's own metadata, or a local file's attribute, holds; empty where there is none."""
+    if remote(path):
+        return str(path.fs.metadata(str(path)).get(_TAG, ""))
+    try:
+        return os.getxattr(path, _ATTRIBUTE).hex()
+    except (OSError, AttributeError):
+        return ""
 
 
 def note(path: Path, kind: str) -> None:

@@ -8,7 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from flywheel.core import hashes
 from flywheel.core.files import digest, discard, write_bytes
+from flywheel.core.lock import locked
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_address, delta_options
+from flywheel.core.storage import delta_address, delta_options, has_whole_commits
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Ledger:
 
         If `at` is missing it is the current time (UTC). Errors: `UsageError` if another run took over the workspace.
         """
+        with self._alone():
+            return self._append(rows, key)
+
+    def _append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, key: str) -> bool:
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
 
@@ -84,6 +89,10 @@ class Ledger:
 
         The old files stay until `vacuum`, for readers that have just listed them.
         """
+        with self._alone():
+            return self._compact()
+
+    def _compact(self) -> int:
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import RemoveAction
@@ -194,6 +203,12 @@ class Ledger:
     def table(self) -> pa.Table:
         """Every row, oldest first."""
         return self._read(self.files())
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Hold off other writers where a commit appears before it is whole; elsewhere they may work at once."""
+        if has_whole_commits(self.path):
+            return nullcontext()
+        return locked(self._workspace.path(f".{self.name}.lock"))
 
     def _created(self) -> DeltaTable:
         """The table; the first writer creates it."""

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from flywheel.core.storage import create, read_tagged, remote, replace
 
@@ -22,24 +22,41 @@ _POLL_SECONDS = 0.3
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock at `path`, then hold it.
+def locked(path: Path, *, seconds: float = float("inf")) -> Iterator[None]:
+    """Wait until no other process holds the lock at `path`, for at most so many seconds, then hold it.
 
-    Errors: `RuntimeError` at the end if this process stalled for so long that another one took over the lock.
+    Errors: `TimeoutError` if it is held for longer; `RuntimeError` at the end if this process stalled for so long that
+    another one took over the lock.
     """
+    until = time.monotonic() + seconds
     if remote(path):
-        with _held(path):
+        with _held(path, until):
             yield
         return
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _flocked(file, wait=seconds == float("inf")):
+            _wait(path, until)
         yield
 
 
+def _flocked(file: IO[str], *, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait(path: Path, until: float) -> None:
+    if time.monotonic() >= until:
+        raise TimeoutError(f"another process holds the lock {path}")
+    time.sleep(_POLL_SECONDS)
+
+
 @contextmanager
-def _held(path: RemotePath) -> Iterator[None]:
+def _held(path: RemotePath, until: float) -> Iterator[None]:
     me, done = uuid.uuid4().hex.encode(), threading.Event()
-    _take(path, me)
+    _take(path, me, until)
     renewal = threading.Thread(target=_renew, args=(path, me, done), daemon=True)
     renewal.start()
     try:
@@ -54,7 +71,7 @@ def _held(path: RemotePath) -> Iterator[None]:
         raise RuntimeError(f"another process took over the lock {path}: run again, finished work is not repeated")
 
 
-def _take(path: RemotePath, me: bytes) -> None:
+def _take(path: RemotePath, me: bytes, until: float) -> None:
     """Create the object, or replace one that nobody renews while we watch, by compare-and-swap."""
     last_tag, since = "", time.monotonic()
     while True:
@@ -69,7 +86,7 @@ def _take(path: RemotePath, me: bytes) -> None:
                 last_tag, since = tag, time.monotonic()
             elif time.monotonic() - since > _SILENT_SECONDS and replace(path, me, tag):
                 return
-        time.sleep(_POLL_SECONDS)
+        _wait(path, until)
 
 
 def _renew(path: RemotePath, me: bytes, done: threading.Event) -> None:

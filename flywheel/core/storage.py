@@ -6,9 +6,12 @@ file. The libraries repeat requests that fail or hang, with back-off.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _SCHEME = "s3://"
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
+_TWICE_DECODED = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
 _FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
@@ -143,7 +147,26 @@ def pattern(file: str) -> str:
 
 def delta_address(path: Path) -> str:
     """Address of a Delta table: a URL, in which every character of a folder's name is itself."""
-    return str(path) if remote(path) else path.absolute().as_uri()
+    if remote(path):
+        return str(path)
+    path = path.absolute()
+    # Delta's local file system decodes names twice, and resolves links first; its `fs` scheme follows links.
+    return f"fs://{_alias(path.parent)}/{path.name}" if _TWICE_DECODED.search(str(path)) else path.as_uri()
+
+
+def has_whole_commits(path: Path) -> bool:
+    """Whether commits of a table at `path` appear whole: the `fs` scheme creates a file, then fills it."""
+    return remote(path) or not _TWICE_DECODED.search(str(path.absolute()))
+
+
+@lru_cache
+def _alias(folder: Path) -> Path:
+    """A link to a folder, under a plain name, for as long as this process lives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="flywheel-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    (place / "alias").symlink_to(folder)
+    return place / "alias"
 
 
 def delta_options(path: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from flywheel.core.storage import located, remote, require_bucket
 FORMAT = 4
 _MARKER = hashes.MARKER
 _ROUND = "round-"
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")  # in the path of a workspace
 
 
 class Workspace:
@@ -40,11 +38,6 @@ class Workspace:
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
         self.root = located(root).expanduser().resolve()
-        if unusable := _UNUSABLE.search(str(self.root)):
-            raise UsageError(
-                f"--workspace {str(self.root)!r}: Delta Lake cannot open tables below a folder with {unusable[0]!r} in"
-                " its name: rename the folder, or choose another"
-            )
         if remote(self.root):
             require_storage(self.root)
         marker = self.root / _MARKER

@@ -21,6 +21,7 @@ from flywheel.core.storage import remote
 from flywheel.operate.findings import ERROR, NOTE, Check
 
 _COPY = "restore it from a copy"
+_NOTHING = "nothing to do"
 # What to do about a damaged file, by its folder below the root.
 _ADVICE = {
     "pool": "restore it from a copy, or remove the batch's folder and run again: the batch is ingested again",
@@ -59,7 +60,7 @@ def verify_files(check: Check) -> None:
     root = check.workspace.root
     older = check.workspace.format < HASHED or any(root.glob("workspace.format-*.json"))
     if older and not (root / hashes.FOLDER).exists():
-        check.fault(root, "written before files had hashes: only manifests are verified", "nothing to do", NOTE)
+        check.fault(root, "written before files had hashes: only manifests are verified", _NOTHING, NOTE)
         return
     suspects: list[_Suspects] = []
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -143,7 +144,7 @@ def _judge(check: Check, path: Path, entry: Entry | None, older: tuple[Entry, ..
         return
     if path.is_dir():
         if not (path / hashes.FOLDER).exists():
-            _unrecorded(check, path)
+            _unrecorded(check, path, None)
         return
     try:
         content = _content(path, entry)
@@ -157,11 +158,11 @@ def _judge(check: Check, path: Path, entry: Entry | None, older: tuple[Entry, ..
         return
     if entry is None:
         if not _tagged(path, content):
-            _unrecorded(check, path)
+            _unrecorded(check, path, content)
     elif entry.kind == hashes.LIVING or _fits(content, entry) or _tagged(path, content):
         return
     elif any(e.kind in _WHOLE and e.size == content.size and _fits(_content(path, e), e) for e in older[-1:]):
-        check.fault(path, "is as it was before its last change, which was interrupted", "nothing to do", NOTE)
+        check.fault(path, "is as it was before its last change, which was interrupted", _NOTHING, NOTE)
     elif entry.kind == hashes.REMOVED:
         check.fault(path, "there, though it was removed", f"{_COPY} or remove it")
     elif content.size != entry.size and entry.kind == hashes.FILE:
@@ -186,12 +187,18 @@ def _missing(check: Check, path: Path) -> None:
     check.fault(path, "missing, but its writer recorded it", _advice(check, path), NOTE if cache else ERROR)
 
 
-def _unrecorded(check: Check, path: Path) -> None:
+def _unrecorded(check: Check, path: Path, content: _Content | None) -> None:
     ledger = path.relative_to(check.workspace.root).parts[0] == "ledger"
-    if ledger and path.suffix == ".parquet" and not path.parent.name.startswith("_"):
+    tag = hashes.tagged(path) if content else ""
+    if content and tag and tag != content.sha256:
+        check.fault(path, "its content does not match the sha256 that its writer stored with it", _advice(check, path))
+    elif ledger and path.suffix == ".parquet" and not path.parent.name.startswith("_"):
         problem = "no record of it: the ledger's records are older than this file, as after an incomplete restore"
         check.fault(path, problem, _advice(check, path))
     elif not (ledger and path.suffix == ".json"):  # commits are chained: `verify_ledgers` checks them
+        if tag:
+            check.fault(path, "its record is lost, as after a power cut, but it is as it was written", _NOTHING, NOTE)
+            return
         problem = "no record of its hash: another program put it here, or a version before records did"
         check.fault(path, problem, "nothing reads what flywheel did not write: remove it if you do not know it", NOTE)
 

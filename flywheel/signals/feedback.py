@@ -40,8 +40,8 @@ class Feedback(BaseModel):
     rerolls: int = Field(0, ge=0, le=10_000)
     task: Literal["t2i", "ti2i"] = "t2i"
     prompt_id: str | None = Field(None, max_length=200)
-    checkpoint: str | None = None
-    image: str | None = None
+    checkpoint: str | None = Field(None, max_length=1_000)
+    image: str | None = Field(None, max_length=1_000)
     references: list[str] = Field(default_factory=list, max_length=16)
     at: datetime | None = None
 
@@ -54,12 +54,24 @@ class Feedback(BaseModel):
                 raise ValueError(f"{at.isoformat()} is before {_EARLIEST.year} or in the future: check the clock")
         return at
 
+    @field_validator("event_id", "prompt")
+    @classmethod
+    def _said(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("has nothing but spaces")
+        return text
+
     @field_validator("references")
     @classmethod
     def _inside(cls, paths: list[str]) -> list[str]:
         if outside := [p for p in paths if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts]:
-            raise ValueError(f"{outside[0]!r} is not a path inside the workspace")
+            raise ValueError(f"{outside[0][:100]!r} is not a path inside the workspace")
         return paths
+
+    @field_validator("image")
+    @classmethod
+    def _image_inside(cls, path: str | None) -> str | None:
+        return None if path is None else cls._inside([path])[0]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from flywheel.core import serving
 from flywheel.core.errors import UsageError
 from flywheel.core.guard import Guard, limits_of, parse_json
 from flywheel.core.workspace import Workspace
@@ -23,7 +24,12 @@ TOKEN_VARIABLE = "FLYWHEEL_FEEDBACK_TOKEN"
 
 
 def create_app(
-    workspace: Workspace, token: str, *, host: str = "127.0.0.1", fold_seconds: float = 10.0, body_seconds: float = 30.0
+    workspace: Workspace,
+    token: str,
+    *,
+    host: str = "127.0.0.1",
+    fold_seconds: float = 10.0,
+    body_seconds: float = serving.BODY_SECONDS,
 ) -> FastAPI:
     """The application. Errors: `UsageError` for a token short enough to be guessed."""
     if not token:
@@ -78,13 +84,5 @@ def _refuse(status: int, reason: str) -> JSONResponse:
 
 def serve(workspace: Workspace, token: str, *, host: str, port: int) -> None:
     """Serve until stopped. Errors: `UsageError` if the port is in use."""
-    import socket
-
-    import uvicorn
-
     app = create_app(workspace, token, host=host)
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error}; give another --port") from error
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    serving.serve(app, serving.listen(host, port))

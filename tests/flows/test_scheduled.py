@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 from flywheel.core.ledger import Ledger
+from flywheel.core.lock import locked
 from flywheel.core.workspace import Workspace
-from tests.flows.conftest import ROOT, post, runs, wait
+from tests.flows.conftest import ROOT, Server, post, runs, wait
 
 SERVE = """
 import sys
@@ -34,6 +35,31 @@ def test_a_scheduled_run_appears_and_finishes(server: dict[str, str], tmp_path: 
     assert len(Ledger(workspace, "snapshots").rows()) == 3
     kept = post(server, "artifacts/filter", {})
     assert {"flywheel-ledgers", "flywheel-fsck"} <= {a["key"] for a in kept}
+
+
+def test_a_server_that_restarts_in_the_middle_of_a_run_stops_neither_it_nor_the_next(tmp_path: Path):
+    """The run waits for a lock of the workspace meanwhile, which this test holds."""
+    (tmp_path / "home").mkdir()
+    server, workspace = Server(tmp_path / "home"), Workspace(tmp_path / "w")
+    Ledger(workspace, "snapshots").append([{"snapshot": "1"}], key="1")
+
+    def states() -> list[str]:
+        return [r["state_type"] for r in runs(server.environment, "flywheel-maintenance")]
+
+    server.start()
+    command = [sys.executable, "-c", SERVE, str(workspace.root)]
+    process = subprocess.Popen(command, env=server.environment, cwd=ROOT)
+    try:
+        with locked(workspace.path(".scheduled.lock")):
+            wait(lambda: "RUNNING" in states())
+            server.kill()
+            server.start()
+        wait(lambda: states().count("COMPLETED") >= 2)  # it, and one that became due later
+        assert {"FAILED", "CRASHED"}.isdisjoint(states())
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        server.kill()
 
 
 FAIL = """

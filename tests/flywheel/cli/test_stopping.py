@@ -86,9 +86,33 @@ def test_a_signal_ends_the_command_and_all_that_it_started(
     assert seen and not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+EARLY = """
+import os, sys
+module, signum = sys.argv[1], int(sys.argv[2])
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signum)
+sys.meta_path.insert(0, Interrupting())
+from flywheel.cli.__main__ import main
+sys.argv[1:] = ["doctor", "--help"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["flywheel.cli.main", "typer", "flywheel.cli.curation"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_command_is_being_imported(module: str, signum: signal.Signals):
+    out = subprocess.run([sys.executable, "-c", EARLY, module, str(int(signum))], capture_output=True, text=True)
+    assert out.returncode == 128 + signum and "Traceback" not in out.stderr, out.stderr
+    assert out.stderr.splitlines()[-1].startswith("stopped by ")
+
+
 def test_a_signal_before_anything_is_started(tmp_path: Path):
     script = "import os, signal; from flywheel.cli import main as m; m._require_local_output = lambda a: None\n"
     script += "import sys, flywheel.cli.analysts as a, typer\n"
+    script += "m.PanelGroup.get_command = m.PanelGroup.__mro__[1].get_command\n"  # a verb without a panel
     script += "m.app.command('wait')(lambda: os.kill(os.getpid(), int(os.environ['SIGNUM'])))\n"
     script += "sys.argv = ['flywheel', 'wait']; m.main()"
     for signum, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 import ray
 from PIL import Image, ImageDraw
 
@@ -132,6 +133,76 @@ with cluster(2):
         finally:
             if driver.poll() is None:
                 os.killpg(driver.pid, signal.SIGKILL)
+
+
+def test_a_cluster_of_another_version_is_one_sentence():
+    program = """
+import os, ray
+from ray.cluster_utils import Cluster
+from flywheel.core.cluster import cluster
+from flywheel.core.errors import UsageError
+head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+nodes = Cluster(initialize_head=True, head_node_args=head)
+os.environ["RAY_ADDRESS"], here = nodes.address, ray.__version__
+ray.__version__ = "2.1.0"  # what this program says it is
+try:
+    with cluster():
+        raise AssertionError("this must not run")
+except UsageError as error:
+    print(error)
+    assert here in str(error) and "2.1.0" in str(error)
+ray.__version__ = here
+nodes.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Version mismatch" in done.stdout and done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_cluster_whose_head_is_killed_is_one_sentence():
+    program = """
+import os, time
+from ray.cluster_utils import Cluster
+import flywheel.core.cluster as c
+from flywheel.core.errors import UsageError
+c._ASK_SECONDS = 0.5
+small = {"object_store_memory": 80 << 20}
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+nodes.add_node(num_cpus=1, **small)
+os.environ["RAY_ADDRESS"] = nodes.address
+try:
+    with c.cluster():
+        for n, _ in c.run_all(lambda n: time.sleep(0.2), [(n,) for n in range(400)]):
+            if n == 3:
+                for processes in nodes.head_node.all_processes.values():
+                    for process in processes:
+                        process.process.kill()
+    raise AssertionError("this must not end well")
+except UsageError as error:
+    print(error)
+nodes.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Ray was lost" in done.stdout and done.stdout.count("\n") == 1, done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount")
+def test_a_small_shared_memory_and_results_larger_than_the_object_store():
+    program = """
+import numpy as np
+from flywheel.core.cluster import _OBJECT_STORE, cluster, run_all
+count = _OBJECT_STORE // (60 << 20) + 2
+with cluster(2, ray_only=True):
+    kept = dict(run_all(lambda n: np.full(60 << 20, n, np.uint8), [(n,) for n in range(count)]))
+assert {n: int(kept[n][-1]) for n in range(count)} == {n: n for n in range(count)}
+"""
+    mount = 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr}")
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_a_ray_that_starts_too_slowly_is_tried_again_and_leaves_nothing_behind():

@@ -84,6 +84,8 @@ def test_a_slow_sender_is_let_go(address: str):
         (b"\xff", "not UTF-8"),
         (b'"\\ud800"', "not UTF-8"),
         (b"[NaN]", "NaN is not a JSON number"),
+        (b"[1e999]", "1e999 is not a JSON number"),
+        (b'{"a": -1.5E+400}', "is not a JSON number"),
         (b"[-Infinity]", "-Infinity is not a JSON number"),
         (b"[" * 100_000 + b"]" * 100_000, "nested deeper"),
         (b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), "nested deeper"),

@@ -39,6 +39,19 @@ def test_a_lock_is_held_by_one(s3: str):
     assert most == [1] * 9 and not path.exists()
 
 
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_lock_is_waited_for_only_so_long(place: str, tmp_path: Path, request: pytest.FixtureRequest):
+    path = tmp_path / ".lock" if place == "folder" else located(f"{request.getfixturevalue('s3')}/w/.lock")
+    with locked(path):
+        for seconds in (0.0, 0.5):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError, match="another process holds the lock"), locked(path, seconds=seconds):
+                raise AssertionError("this must not run")
+            assert time.monotonic() - began >= seconds
+    with locked(path, seconds=0.0):
+        pass
+
+
 def test_a_lock_outlives_its_holders_patience_only_while_it_is_renewed(s3: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "_SILENT_SECONDS", 2.0)
     monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)

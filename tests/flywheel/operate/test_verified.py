@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.core import hashes
 from flywheel.core.files import write_bytes, write_json
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
@@ -48,6 +49,33 @@ def test_what_nobody_recorded_is_named_and_caches_may_go(workspace: Workspace):
     shutil.rmtree(workspace.path("reports"))
     assert found(workspace) == dict.fromkeys(("notes.txt", "holiday", "derived/cache.parquet", "reports"), "note")
     assert fsck(workspace).sound
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_files_whose_records_a_power_cut_took(workspace: Workspace, torn: bool):
+    """The newest records never reached the disk; the files did, or only in part."""
+    log, file = workspace.path("novel", ".hashes", "log"), workspace.path("novel", "new.xyz")
+    before = log.read_bytes()
+    write_bytes(file, b"new content")
+    if not hashes.tagged(file):
+        pytest.skip("this file system keeps no attributes")
+    log.write_bytes(before)
+    if torn:
+        with file.open("r+b") as opened:
+            opened.truncate(4)
+    assert found(workspace) == {"novel/new.xyz": "error" if torn else "note"}
+    write_bytes(file, b"newer content")  # run again
+    assert found(workspace) == {}
+
+
+def test_a_file_as_it_was_before_is_not_excused_by_what_it_carries(workspace: Workspace):
+    file = workspace.path("novel", "kind.xyz")
+    for content in (b"second", b"third"):
+        old = shutil.copy2(file, file.with_name(".older"))
+        write_bytes(file, content)
+    write_bytes(file, b"fourth")
+    shutil.move(old, file)  # with the attribute of its content
+    assert found(workspace) == {"novel/kind.xyz": "error"}
 
 
 def test_lost_records_are_named(workspace: Workspace):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -11,6 +12,7 @@ from flywheel.presets import Enhancer
 from flywheel.remedies import enhancer
 from flywheel.remedies.enhancer import answer, load_enhancer
 from flywheel.remedies.enhancer_data import write
+from flywheel.rounds.tracks import whole_folder
 from flywheel.signals.suite import Prompt, write_rows
 from tests.flywheel.remedies.wordings import FINE
 
@@ -79,6 +81,45 @@ def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
     enhancer.NEW_TOKENS = 16
     better = load_enhancer(Enhancer(backend=str(tmp_path / "grpo")))
     assert better("a cat") == better("a cat")
+
+
+def test_killed_in_each_step_and_run_again_it_is_the_same_model(tiny: Path, tmp_path: Path):
+    """Killed when all is trained and nothing of it saved, which leaves the most behind."""
+    from flywheel.remedies import enhancer_training as training
+
+    write(tmp_path, [], FINE, [Prompt("p", "unrelated evaluation", "t2i", (), ())], {}, count=6, seed=0)
+    options = {"steps": 2, "batch": 2, "seed": 0}
+
+    def fine_tune(folder: Path) -> Path:
+        def train(unfinished: Path) -> object:
+            return training.fine_tune(str(tiny), tmp_path / "train.jsonl", unfinished, lora=0, **options)
+
+        return whole_folder(folder, train)
+
+    def reinforce(folder: Path) -> Path:
+        def train(unfinished: Path) -> object:
+            start, data = str(tmp_path / "whole-sft"), tmp_path / "train.jsonl"
+            return training.reinforce(start, data, unfinished, lora=4, new_tokens=8, **options)
+
+        return whole_folder(folder, train)
+
+    class Killed(BaseException):
+        """Nothing handles it: the disk is as after a SIGKILL."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    for step, name in ((fine_tune, "sft"), (reinforce, "grpo")):
+        whole, again = tmp_path / f"whole-{name}", tmp_path / f"again-{name}"
+        step(whole)
+        with patch.object(training, "_save", kill), pytest.raises(Killed):
+            step(again)
+        assert not again.exists() and (tmp_path / f".again-{name}.tmp").exists()
+        step(again)
+        files = sorted(p.name for p in whole.iterdir() if p.is_file())
+        assert files == sorted(p.name for p in again.iterdir() if p.is_file())
+        weights = [p for p in files if p.endswith(".safetensors")]
+        assert weights and all((whole / p).read_bytes() == (again / p).read_bytes() for p in weights)
 
 
 def test_pictures_of_a_frozen_checkpoint_are_a_reward(one_step: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
@@ -29,6 +30,23 @@ def test_what_an_event_says():
     assert passed(thumbs="up", rerolls=2) is True  # in the end it was right
     row = signal(Feedback(event_id="1", prompt="a cat", thumbs="down", reason="two cats"))
     assert json.loads(row["evidence"]) == {"event_id": "1", "thumbs": "down", "reason": "two cats"}
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ({"image": "/etc/passwd"}, "not a path inside the workspace"),
+        ({"image": "a/../../b.png"}, "not a path inside the workspace"),
+        ({"references": ["../b.png"]}, "not a path inside the workspace"),
+        ({"checkpoint": "x" * 10_000}, "at most 1000"),
+        ({"prompt": " \t\u3000"}, "nothing but spaces"),
+        ({"event_id": "  "}, "nothing but spaces"),
+    ],
+    ids=str,
+)
+def test_what_an_event_must_not_say(event: dict, why: str):
+    with pytest.raises(ValidationError, match=why):
+        Feedback(**{"event_id": "1", "prompt": "a cat"} | event)
 
 
 def test_a_file_counts_each_event_once_and_quarantines_bad_rows(workspace: Workspace, tmp_path: Path):
