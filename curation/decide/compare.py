@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from curation.captioning.written import ROW, with_written
-from curation.decide.agreement import Agreement, Sketch, agreement
+from curation.decide.agreement import Agreement, agreement
+from curation.decide.alignment import Sketch
 from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from curation.scorers.scoring import score_path
