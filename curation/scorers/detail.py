@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ _REGULAR = 0.8  # share of such lines that follow each other evenly in a picture
 _TONES, _TONE = 32, 1e-3  # least number of grey levels, each of such a share, of a photograph: codes have two
 _BLOCK = 8  # pixels: JPEG's transform block
 _EDGE = 64  # levels: larger steps are edges of objects, not of blocks
+_ONE_AXIS, _EVERYWHERE = 1.15, 0.1  # see `blockiness`
 _UNSEEN = 2.0  # levels: steps that no eye sees in smooth dark areas
 
 
@@ -37,8 +39,8 @@ class Detail:
                                           "enlarging s times leaves at most about 1.3 / s, or 1 / s by "
                                           "repeated pixels; null without any edge"),
         column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
-        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, of the "
-                                           "less blocky axis; 1: no grid"),
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, the "
+                                           "mean of both axes; 1: no grid"),
     )  # fmt: skip
 
     def __init__(self, *, min_edge: int = 0) -> None:
@@ -108,24 +110,42 @@ def _repeated(tile: np.ndarray) -> float:
     return float(distances.mean()) if even >= _REGULAR and tones.sum() >= _TONES else 1.0
 
 
-def blockiness(luma: np.ndarray) -> float:
-    """Mean step across the strongest of the 8 possible grids over the median of the 8; the lesser of both axes.
+class Grid(NamedTuple):
+    """Mean step across the strongest 8-pixel grid over that of the median grid, and the share of its places that step."""
 
-    luma: uint8 [H, W] at native resolution, upright or not. Blocks show along both axes, frames and charts along one.
+    ratio: float
+    everywhere: float
+
+
+def blockiness(luma: np.ndarray) -> float:
+    """Mean step across the strongest of the 8 possible grids over the median of the 8; geometric mean of both axes.
+
+    luma: uint8 [H, W] at native resolution, upright or not. Blocks show along both axes, and step nearly everywhere.
+    Frames show along one axis: the mean is at most `_ONE_AXIS` times the lesser. Charts step at few places: of those
+    the lesser counts.
     """
+    less, more = sorted(grids(luma))
+    if min(less.everywhere, more.everywhere) < _EVERYWHERE:
+        return less.ratio
+    return min(math.sqrt(less.ratio * more.ratio), _ONE_AXIS * less.ratio)
+
+
+def grids(luma: np.ndarray) -> tuple[Grid, Grid]:
+    """The grid between rows, and the one between columns."""
     import cv2
 
-    return min(_grid(luma), _grid(cv2.transpose(luma)))
+    return _grid(luma), _grid(cv2.transpose(luma))
 
 
-def _grid(luma: np.ndarray) -> float:
-    """Blockiness of the steps between neighbouring rows."""
+def _grid(luma: np.ndarray) -> Grid:
+    """The grid of the steps between neighbouring rows."""
     import cv2
 
     if len(luma) <= 4 * _BLOCK:
-        return 1.0
+        return Grid(1.0, 0.0)
     # Capped, because the edge of a frame would count as a grid by itself.
     _, steps = cv2.threshold(cv2.absdiff(luma[1:], luma[:-1]), _EDGE, 0, cv2.THRESH_TRUNC)
-    by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
+    means = [cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK)]
+    by_phase, strongest = sorted(means), steps[int(np.argmax(means)) :: _BLOCK]
     median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
-    return (by_phase[-1] + _UNSEEN) / (median + _UNSEEN)
+    return Grid((by_phase[-1] + _UNSEEN) / (median + _UNSEEN), float((strongest > 1).mean()))
