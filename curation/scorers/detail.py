@@ -111,7 +111,7 @@ def _repeated(tile: np.ndarray) -> float:
 
 
 class Grid(NamedTuple):
-    """Mean step across the strongest 8-pixel grid over that of the median grid, and the share of its places that step."""
+    """Mean step across the strongest 8-pixel grid over that of the median one; share of its places that step."""
 
     ratio: float
     everywhere: float
