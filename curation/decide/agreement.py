@@ -62,14 +62,12 @@ def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreem
     best = _compared(first, second, whole, rules, 0)
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
         return best
-    start = None if proposal is None else proposal.map
-    if start is not None:
-        best = max(best, _compared(first, second, start, rules, _SPECKS), key=_rank)
-    if not best.holds and (finer := exact(first, second, proposal)) is not None:
-        start = finer
-        best = max(best, _compared(first, second, finer, rules, _SPECKS), key=_rank)
-    if (start is not None or best.share > _OTHER) and not best.holds:
-        stepped = improved(first, second, whole if start is None else start)
+    if (finer := exact(first, second, proposal)) is not None:
+        return max(best, _compared(first, second, finer, rules, _SPECKS), key=_rank)
+    if proposal is not None:
+        best = max(best, _compared(first, second, proposal.map, rules, _SPECKS), key=_rank)
+    if (proposal is not None or best.share > _OTHER) and not best.holds:
+        stepped = improved(first, second, whole if proposal is None else proposal.map)
         if stepped is not None:
             best = max(best, _compared(first, second, stepped, rules, _SPECKS), key=_rank)
     return best
