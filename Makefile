@@ -4,6 +4,12 @@ BIN = $(VENV)/bin
 # Python compiles what is imported when it is first imported: a fifth of the size and most of the time of an install.
 PIP = $(BIN)/pip install --disable-pip-version-check --quiet --progress-bar off --no-compile
 WORKSPACE ?= demo-workspace
+# Many containers tell Python to keep no compiled code: each process would compile all that it imports, for a minute and
+# more. What make starts may keep it; what is started later finds it there.
+ifdef PYTHONDONTWRITEBYTECODE
+COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
+endif
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: base install demo test quick lint graph audit sbom lock
 demo: install
@@ -47,14 +53,17 @@ $(VENV)/.base: setup.cfg pyproject.toml constraints.txt requirements/base.txt re
 	$(PIP) --no-deps --require-hashes --force-reinstall -r requirements/opencv.txt
 	$(PIP) -c constraints.txt torch torchvision
 	$(PIP) --no-deps -e .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.base requirements/demo.txt
 	$(PIP) --no-deps --require-hashes -r requirements/demo.txt
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
 	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	$(COMPILE)
 	touch $@
 
 # After a change of setup.cfg or constraints.txt: needs `uv`, and an index that lists the hash of each file.

@@ -16,9 +16,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from training.models.mmdit import MMDiT
@@ -116,8 +113,14 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
                 setattr(block, name, partial(checkpoint, getattr(block, name), use_reentrant=False))
     if recipe.compile:
         model.compile()
-    if world.size == 1:
-        return model.to(world.device)
+    return _sharded(model, recipe, world) if world.size > 1 else model.to(world.device)
+
+
+def _sharded(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
+    # Imported here: FSDP2 takes seconds to import, more than a short run on one device trains.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
     # This warning is about changing a block's output in place, which nothing here does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
@@ -135,7 +138,8 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded; every process must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    whole = getattr(tensor, "full_tensor", None)  # only a DTensor has one
+    return whole() if whole else tensor
 
 
 def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:

@@ -177,12 +177,13 @@ def _engine() -> Any:
     os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
     import logging
 
-    from paddleocr import PaddleOCR
+    from curation.scorers.ocr_import import import_paddleocr
 
+    paddleocr = import_paddleocr()
     logging.getLogger("paddlex").setLevel(logging.WARNING)
     detection, recognition = model_folders()
     try:
-        return PaddleOCR(
+        return paddleocr.PaddleOCR(
             text_detection_model_name=DETECTION,
             text_detection_model_dir=str(detection),
             text_recognition_model_name=RECOGNITION,

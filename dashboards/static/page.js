@@ -32,7 +32,8 @@ function look(step) {
 }
 function magnify(factor) {
   zoom = Math.min(16, Math.max(0.25, zoom * factor));
-  whole.style.width = `${Math.round(Math.max(whole.naturalWidth, 64) * zoom)}px`;
+  whole.style.width = ""; // small pictures are shown larger than they are: this is what a step starts from
+  whole.style.width = `${Math.round(whole.getBoundingClientRect().width * zoom)}px`;
 }
 function view(image) {
   document.body.append(viewer);

@@ -57,7 +57,6 @@ app = typer.Typer(
     cls=Group,
     help="Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+
+from flywheel.cli.panels import PanelGroup
 
 if TYPE_CHECKING:
     import psutil
@@ -107,7 +108,7 @@ def stoppable() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-class Group(TyperGroup):
+class Group(PanelGroup):
     """The command's verbs; a signal ends whichever runs."""
 
     def invoke(self, ctx: Any) -> Any:

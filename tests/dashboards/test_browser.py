@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
+from benchmarks.accessibility import violations
 from benchmarks.browser import served
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
@@ -45,7 +47,8 @@ def address(shared: Workspace) -> Iterator[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 740})
-    page = context.new_page()
+    page, axe = context.new_page(), Axe()
+    rules = () if scheme == "light" else ("color-contrast",)
     messages: list[str] = []
     page.on("console", lambda message: messages.append(message.text))
     asked: list[str] = []
@@ -54,6 +57,7 @@ def test_pages_fit_a_phone_and_name_what_they_show(browser: Any, address: str, s
         page.goto(address + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, f"{path} is wider than a phone"
         assert page.evaluate(UNNAMED) == [] and page.evaluate(FAINT) == []
+        assert list(violations(page, axe, *rules)) == [], path
         assert [page.locator(x).count() for x in ("main", "h1", "header nav", "footer")] == [1, 1, 1, 1]
     assert messages == [], "no script may fail, nor the content-security policy refuse anything"
     assert all(url.startswith((address, "data:")) for url in asked)

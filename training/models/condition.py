@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flywheel.core.errors import UsageError
-from training.models.fused import faster
+from training.models.minilm import MiniLMLayers
 
 NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
@@ -120,18 +120,11 @@ class MiniLM:
     def __init__(self, folder: Path, *, max_tokens: int = 64) -> None:
         from tokenizers import Tokenizer
 
-        from flywheel.core.torchvision_shim import declare_operators
-
-        declare_operators()
-        from transformers import BertModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         self.fingerprint = f"all-MiniLM-L6-v2/first+last/{max_tokens}"
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.no_padding()
-        self.model = faster(BertModel.from_pretrained(folder, local_files_only=True).eval())
+        self.model = MiniLMLayers(folder)
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Token states, float32 [L_i, 768] each; an empty caption has start and end token. Ignores references."""
@@ -152,16 +145,14 @@ class MiniLM:
             return torch.zeros(0, self.dim // 2)
         return torch.nn.functional.normalize(torch.stack([last.mean(0) for _, last in self._layers(texts)]), dim=-1)
 
-    @torch.no_grad()
     def _layers(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """First and last layer's token states of each text, [L_i, 384] each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         layers: dict[int, tuple[Tensor, Tensor]] = {}
         for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
             rows = [i for i, row in enumerate(ids) if len(row) == length]
-            batch = torch.tensor([ids[i] for i in rows], device=self.model.device)
-            hidden = self.model(input_ids=batch, output_hidden_states=True).hidden_states
-            for i, first, last in zip(rows, hidden[1], hidden[-1], strict=True):
+            batch = torch.tensor([ids[i] for i in rows], device=self.model.places.weight.device)
+            for i, first, last in zip(rows, *self.model(batch), strict=True):
                 layers[i] = (first.cpu().clone(), last.cpu().clone())
         return [layers[i] for i in range(len(ids))]
 

@@ -7,16 +7,13 @@ temporary. Each function here equals its one-line formula; gradients are checked
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def _spans(lengths: Sequence[int]) -> list[slice]:
@@ -53,19 +50,6 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if not _ONEDNN or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or x.dim() < 2:
         return F.linear(x, weight)
     return _Linear.apply(x, weight)
-
-
-def faster(model: M) -> M:
-    """Make the linear layers of a frozen model use `linear`; returns the model."""
-    for layer in model.modules():
-        if type(layer) is nn.Linear:
-            layer.forward = partial(_apply, layer)  # type: ignore[method-assign]  # of this instance alone
-    return model
-
-
-def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
-    out = linear(x, layer.weight)
-    return out if layer.bias is None else out + layer.bias
 
 
 class Linear(nn.Linear):
