@@ -292,7 +292,7 @@ class _Gaps:
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
         self._whole = raw.seek(0, os.SEEK_END)
-        self._begin = 0  # of this archive, of several that were joined
+        self._begins = {0}  # of this archive, of several that were joined; bytes may stand before the first
         self.expected = 0  # offset of the next member, or of the end marker
 
     def before(self, member: tarfile.TarInfo | None, behind: int) -> str | None:
@@ -303,8 +303,10 @@ class _Gaps:
         start, end = self.expected, self._whole if member is None else member.offset
         fault = self._fault(start, end, last=member is None)
         if member is not None:
-            if fault is None and end > start:
-                self._begin = end
+            if start == 0:
+                self._begins.add(end)
+            elif fault is None and end > start:
+                self._begins = {end}
             self.expected = behind
         return fault
 
@@ -316,10 +318,12 @@ class _Gaps:
             return f"the archive has no end marker: it is cut off at offset {end}"
         if not zeros and not last:
             return None
-        filled = (end - self._begin) % _RECORD == 0 and _MARKER <= zeros < _MARKER + _RECORD
-        if filled or (zeros == _MARKER and (last or self._ends_bare)):
+        filled = any((end - begin) % _RECORD == 0 for begin in self._begins)
+        if (filled and _MARKER <= zeros < _MARKER + _RECORD) or (zeros == _MARKER and (last or self._ends_bare)):
             return None
-        return f"{zeros} bytes at offset {start} are zero, and no end of an archive: members that stood there are lost"
+        return (
+            f"{zeros} bytes at offset {start} are zero, unlike the end of an archive: members that stood there are lost"
+        )
 
     @cached_property
     def _ends_bare(self) -> bool:
