@@ -63,7 +63,9 @@ def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreem
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
         return best
     if (finer := exact(first, second, proposal)) is not None:
-        return max(best, _compared(first, second, finer, rules, _SPECKS), key=_rank)
+        best = max(best, _compared(first, second, finer, rules, _SPECKS), key=_rank)
+        if best.share > _OTHER:
+            return best
     if proposal is not None:
         best = max(best, _compared(first, second, proposal.map, rules, _SPECKS), key=_rank)
     if (proposal is not None or best.share > _OTHER) and not best.holds:
