@@ -211,7 +211,8 @@ def _case(number: int, seed: int, limit: int, keep: Path | None) -> tuple[str, s
         if end in FAULTS:
             print(f"source {number} of seed {seed} ({kind}): {end}", file=sys.stderr, flush=True)
             if keep:
-                (shutil.copytree if source.is_dir() else shutil.copy2)(source, keep / f"{number}-{source.name}")
+                kept = keep / f"{seed}-{number}-{source.name}"
+                shutil.copytree(source, kept, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, kept)
     return kind, end
 
 
