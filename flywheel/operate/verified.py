@@ -37,6 +37,7 @@ _ADVICE = {
     "ledger": "restore the ledger's folder from a copy: it is the only record of its events",
     ".prefect": "remove the folder `.prefect`: it holds only the history of Prefect's runs",
 }
+HASHED = 3  # the first format of workspaces whose files have hashes
 _CACHES = ("tables", "derived", "reports")  # may be deleted at any time
 _THREADS = 4
 _CHUNK = 256  # files hashed together
@@ -56,7 +57,7 @@ def verify_files(check: Check) -> None:
     What differs is looked at again a moment later, because a run may just have written it.
     """
     root = check.workspace.root
-    older = [*root.glob("workspace.format-*.json")]
+    older = check.workspace.format < HASHED or any(root.glob("workspace.format-*.json"))
     if older and not (root / hashes.FOLDER).exists():
         check.fault(root, "written before files had hashes: only manifests are verified", "nothing to do", NOTE)
         return
