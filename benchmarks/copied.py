@@ -32,6 +32,8 @@ WORDS = (
     "coffee", "2024", "2025", "report", "plan", "team", "sale", "open", "closed", "new", "old", "first", "second",
 )  # fmt: skip
 
+_TEXT_POOL = 100  # pairs
+
 
 # Copies --------------------------------------------------------------------------------------------------------------
 def mirrored(image: Image.Image, rng: Rng) -> Image.Image:
@@ -203,13 +205,16 @@ def _merged(workspace: Workspace, policy: Policy) -> list[tuple[int, int]]:
 
 
 def merged_texts(photos: Sequence[Image.Image], policy: str, count: int) -> tuple[int, list[str]]:
-    """(pairs that differ in their text, files of those of them that were merged)."""
+    """(pairs that differ in their text, files of those of them that were merged); a hundred pairs are one pool."""
     only = checks(policy)
     files = text_pairs(photos, count)
-    names = list(files)
-    with tempfile.TemporaryDirectory() as scratch:
-        merged = _merged(_pool(Path(scratch), files, only), only)
-    return count, [names[a] for a, b in merged if a // 2 == b // 2]
+    names, wrong = list(files), []
+    for start in range(0, len(names), 2 * _TEXT_POOL):
+        part = names[start : start + 2 * _TEXT_POOL]
+        with tempfile.TemporaryDirectory() as scratch:
+            merged = _merged(_pool(Path(scratch), {name: files[name] for name in part}, only), only)
+            wrong += [part[a] for a, b in merged if a // 2 == b // 2]
+    return count, wrong
 
 
 def copies(photos: Sequence[Image.Image], policy: str, kinds: Mapping[str, Change] = KINDS) -> Copied:

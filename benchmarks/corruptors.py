@@ -103,9 +103,21 @@ def framed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return out
 
 
-def enlarged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    kernel = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS][rng.integers(3)]
-    return image.resize((image.width * 4, image.height * 4), kernel)
+def _to_edge(image: Image.Image, edge: float, kernel: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    scale = edge / min(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), kernel)
+
+
+def enlarged(edge: int) -> Change:
+    """Enlarged to this short edge from 3 to 8 times fewer pixels a side, one time in five by repeating pixels."""
+    kinds = Image.Resampling
+    kernels = (kinds.BILINEAR, kinds.BICUBIC, kinds.LANCZOS, kinds.BICUBIC, kinds.NEAREST)
+
+    def change(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        small = _to_edge(image, min(min(image.size), edge / rng.uniform(3, 8)))
+        return _to_edge(small, edge, kernels[rng.integers(len(kernels))])
+
+    return change
 
 
 def worn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -217,6 +229,35 @@ def edits(photos: Sequence[Image.Image]) -> Plant:
         return Item(encoded(after), "edit it", "ti2i", (encoded(image),))
 
     return plant
+
+
+def joined(photos: Sequence[Image.Image]) -> Plant:
+    """Two photographs put together, both of them references."""
+
+    def plant(image: Image.Image, n: int) -> Item:
+        other = photos[(n + 11) % len(photos)]
+        after = _added(image, other) if n % 2 else _background(image, other)
+        references = (encoded(image), encoded(other))
+        return Item(encoded(after), "join them", "ti2i", references if n % 4 < 2 else references[::-1])
+
+    return plant
+
+
+def strangers(photos: Sequence[Image.Image]) -> Plant:
+    """Both references are other photographs."""
+
+    def plant(image: Image.Image, n: int) -> Item:
+        others = (encoded(photos[(n + k) % len(photos)]) for k in (7, 13))
+        return Item(encoded(image), "join them", "ti2i", tuple(others))
+
+    return plant
+
+
+def one_of_them(photos: Sequence[Image.Image]) -> Plant:
+    """The result is the second reference, encoded again."""
+    return lambda image, n: Item(
+        encoded(image, quality=80), "join them", "ti2i", (encoded(photos[(n + 7) % len(photos)]), encoded(image))
+    )
 
 
 def unedited(image: Image.Image, n: int) -> Item:

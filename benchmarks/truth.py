@@ -1,11 +1,12 @@
 """Precision and recall of each filter, on defects planted in real photographs.
 
-python -m benchmarks.truth [--photos DIR] [--limit 250] [--clip MODEL=CHECKPOINT]
+python -m benchmarks.truth [--photos DIR] [--limit 250] [--clip MODEL=CHECKPOINT] [--only PART]
 
 Each filter is tried on clean photographs and on as many with its defect. Its threshold is chosen on one half of the
 photographs (recall minus false alarms, at a precision of at least 0.98) and reported on the other half, beside the
 result of the shipped policy's threshold if the policy has such a filter. The last line is one JSON object
-{filter: {"precision", "recall"}}, with `copy_recall` by kind, `unlike_merged`, `text_merged` of `text_pairs`,
+{filter: {"precision", "recall"}}, with the sound photographs that the NSFW filter and, of those of 512 pixels and more,
+the first enlargement filter drop, `copy_recall` by kind, `unlike_merged`, `text_merged` of `text_pairs`,
 `graphics_kept` and `blank_caught`; a filter whose weights are missing is named
 above it and left out. Without photographs, drawn scenes stand in for them where that is possible.
 """
@@ -16,7 +17,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ DEFECTIVE = {
 PRECISION = 0.98  # least precision of a chosen threshold
 POLICY = "qwen-image-2"
 TEXT_PAIRS = 500
+PARTS = ("filters", "copies", "texts", "graphics")
 Rates = dict[str, float]
 
 
@@ -63,6 +65,8 @@ class Filter:
     defect: Plant
     clean: Plant
     bound: str | None = None  # path of the threshold in the shipped policy
+    unit: float = 1.0  # by which that threshold is divided
+    every: int = 1  # picture of which one is used
 
 
 PLAIN, PNG = picture(plant.same), picture(plant.same, form="PNG")
@@ -85,12 +89,18 @@ def filters(photos: Sequence[Image.Image]) -> list[Filter]:
         Filter("recompressed_png", "detail.blockiness", "high", picture(plant.worn, form="PNG"), PNG, "S4.worn.max"),
         Filter("recompressed_twice", "detail.blockiness", "high", picture(plant.worn, quality=95), PLAIN,
                "S4.worn.max"),
-        Filter("upscaled", "detail.bandwidth", "low", picture(plant.enlarged), PLAIN),
+        *(Filter(f"upscaled_{edge}", "detail.bandwidth", "low", picture(plant.enlarged(edge)), PLAIN,
+                 f"{stage}.enlarged.min", edge, every)
+          for stage, edge, every in (("S3", 512, 1), ("S4", 1024, 3), ("S5", 2048, 9))),
         Filter("letter_box", "exposure.bars", "high", picture(plant.framed), PLAIN),
         Filter("over_long", "text.token_length", "high", plant.over_long, plant.sound_caption, "S1.token_length.max"),
         Filter("refusal", "caption.invalid", "high", plant.refusal, plant.sound_caption, "S1.invalid_caption.max"),
         Filter("edit_unrelated", "similarity.related", "low", plant.unrelated(photos), edits, "S2.related.min"),
         Filter("edit_unedited", "similarity.largest_change", "low", plant.unedited, edits, "S2.changed.min"),
+        Filter("edits_unrelated", "similarity.related", "low", plant.strangers(photos), plant.joined(photos),
+               "S2.related.min"),
+        Filter("edits_unedited", "similarity.largest_change", "low", plant.one_of_them(photos), plant.joined(photos),
+               "S2.changed.min"),
         Filter("edit_misaligned", "similarity.aspect_change", "high", plant.misaligned, edits, "S2.aligned.max"),
     ]  # fmt: skip
 
@@ -103,29 +113,29 @@ class Scores:
         self, photos: Sequence[Image.Image], options: Mapping[str, Mapping[str, Any]], names: Sequence[str] = ()
     ) -> None:
         self.photos, self.options, self.names = photos, options, names
-        self._rows: dict[tuple[Plant, str], list[dict[str, Any] | Exception]] = {}
+        self._rows: dict[tuple[Plant, str, int], list[dict[str, Any] | Exception]] = {}
 
-    def rows(self, change: Plant, scorer: str) -> list[dict[str, Any] | Exception]:
+    def rows(self, change: Plant, scorer: str, every: int = 1) -> list[dict[str, Any] | Exception]:
         """One row per photograph."""
-        if (change, scorer) not in self._rows:
+        if (change, scorer, every) not in self._rows:
             loaded = load(scorer, **self.options.get(scorer, {}))
-            items = (change(photo, n) for n, photo in enumerate(self.photos))
-            self._rows[change, scorer] = [loaded.score([item])[0] for item in items]
-        return self._rows[change, scorer]
+            items = (change(photo, n) for n, photo in enumerate(self.photos[::every]))
+            self._rows[change, scorer, every] = [loaded.score([item])[0] for item in items]
+        return self._rows[change, scorer, every]
 
-    def scored(self, change: Plant, scorer: str) -> list[dict[str, Any]]:
+    def scored(self, change: Plant, scorer: str, every: int = 1) -> list[dict[str, Any]]:
         """One row per photograph; raises the fault of a photograph that cannot be scored."""
         scored = []
-        for row in self.rows(change, scorer):
+        for row in self.rows(change, scorer, every):
             if isinstance(row, Exception):
                 raise row
             scored.append(row)
         return scored
 
-    def values(self, change: Plant, score: str) -> np.ndarray:
+    def values(self, change: Plant, score: str, every: int = 1) -> np.ndarray:
         """Values of a score: float64 [N], NaN where it is null."""
         scorer, _, key = score.partition(".")
-        rows = self.scored(change, scorer)
+        rows = self.scored(change, scorer, every)
         return np.array([math.nan if r[key] is None else float(r[key]) for r in rows])
 
 
@@ -157,7 +167,9 @@ def rates(clean: Iterable[bool], defect: Iterable[bool]) -> Rates:
 def sides(filter_: Filter, scores: Scores) -> tuple[int, np.ndarray, np.ndarray]:
     """(sign, sign × scores of clean photographs, sign × scores with the defect); values above a bound are dropped."""
     sign = 1 if filter_.drops == "high" else -1
-    clean, defect = (sign * scores.values(p, filter_.score) for p in (filter_.clean, filter_.defect))
+    clean, defect = (
+        sign * scores.values(p, filter_.score, n) for p, n in ((filter_.clean, 1), (filter_.defect, filter_.every))
+    )
     clean[[name in DEFECTIVE.get(filter_.name, ()) for name in scores.names]] = math.nan
     return sign, clean, defect
 
@@ -177,8 +189,9 @@ def by_policy(filter_: Filter, scores: Scores) -> str:
     sign, clean, defect = sides(filter_, scores)
     if bound is None:
         return f"policy {filter_.bound}: open"
-    result = rates(clean > sign * bound, defect > sign * bound)
-    return f"policy {filter_.bound} {bound:g}: {result['precision']:.3f} {result['recall']:.3f}"
+    bound /= filter_.unit
+    result, wrong = rates(clean > sign * bound, defect > sign * bound), int((clean > sign * bound).sum())
+    return f"policy {filter_.bound} {bound:.4g}: {result['precision']:.3f} {result['recall']:.3f}, drops {wrong} sound"
 
 
 def broken(scores: Scores) -> dict[str, Rates]:
@@ -222,6 +235,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of photographs without defects")
     parser.add_argument("--limit", type=int, default=250, help="photographs to use")
     parser.add_argument("--clip", default="", help="MODEL=CHECKPOINT of open_clip: tries mismatched captions too")
+    parser.add_argument("--only", action="append", choices=PARTS, help="parts to run; default: all")
     arguments = parser.parse_args()
     paths = sorted(p for p in arguments.photos.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if len(paths) < 20:
@@ -229,10 +243,25 @@ def main() -> None:
         print(json.dumps(_drawn(scenes(20), arguments.limit)))
         return
     paths = paths[:: max(1, len(paths) // arguments.limit)][: arguments.limit]
-    model, _, checkpoint = arguments.clip.partition("=")
+    photos = [Image.open(p).convert("RGB") for p in paths]
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "filters": lambda: _filters(photos, paths, arguments.clip),
+        "copies": lambda: _copies(photos),
+        "texts": lambda: _texts(photos),
+        "graphics": lambda: _drawn(photos, arguments.limit),
+    }
+    results: dict[str, Any] = {}
+    for name in arguments.only or parts:
+        results |= parts[name]()
+    print(json.dumps(results))
+
+
+def _filters(photos: Sequence[Image.Image], paths: Sequence[Path], clip: str) -> dict[str, Any]:
+    """Rates of every filter with a threshold, and what else is counted on photographs; prints a line each."""
+    model, _, checkpoint = clip.partition("=")
     options = {"ocr": {"turns": True}, "clip": {"model": model, "pretrained": checkpoint}}
-    scores = Scores([Image.open(p).convert("RGB") for p in paths], options, [p.name for p in paths])
-    results: dict[str, Rates] = {}
+    scores = Scores(photos, options, [p.name for p in paths])
+    results: dict[str, Any] = {}
 
     def report(name: str, result: Rates, note: str) -> None:
         results[name] = result
@@ -240,36 +269,55 @@ def main() -> None:
 
     for name, result in broken(scores).items():
         report(name, result, "refused")
-    tried = filters(scores.photos)
+    tried = filters(photos)
     if model:
-        tried.append(_image_text(arguments.photos, paths))
+        tried.append(_image_text(paths))
     for filter_ in tried:
         result, bound = judge(filter_, scores)
         report(filter_.name, result, f"{filter_.score} {filter_.drops} of {bound:.4g}; {by_policy(filter_, scores)}")
     report("rotated_text", lying(scores), "corrected or discarded")
     if not model:
         print("image_text (mismatched captions)  not applied: clip has no weights, give --clip MODEL=CHECKPOINT")
-    print("nsfw: its recall is not measured, because no folder here holds such pictures; of the photographs it drops")
-    kept = by_policy(Filter("nsfw", "nsfw.probability", "high", PLAIN, PLAIN, "S1.nsfw.max"), scores)
-    print(f"{kept.rpartition(' ')[2]} ({kept.rpartition(': ')[0]})")
-    print(json.dumps({**results, **_copied(scores.photos), **_drawn(scores.photos, arguments.limit)}))
+    return {**results, **_nsfw(scores), "upscaled_dropped": _large(scores)}
 
 
-def _copied(photos: Sequence[Image.Image]) -> dict[str, Any]:
-    """Recall of copies by kind, different photographs and different texts that are merged; prints what falls."""
+def _nsfw(scores: Scores) -> dict[str, int]:
+    """Photographs that the policy's two bounds drop; prints them."""
+    probability = scores.values(PLAIN, "nsfw.probability")
+    counts = {f"nsfw_dropped_{stage}": int((probability > _bound(f"{stage}.nsfw.max")).sum()) for stage in ("S1", "S6")}
+    print("nsfw: recall is not measured, because no folder here holds such pictures; of the photographs drop", counts)
+    print(f"the highest: {', '.join(f'{p:.2f}' for p in np.sort(probability)[:-6:-1])}")
+    return counts
+
+
+def _large(scores: Scores) -> int:
+    """Photographs of at least 512 pixels that the first bound of enlargement drops."""
+    large = np.array([min(photo.size) >= 512 for photo in scores.photos])
+    falls = large & (scores.values(PLAIN, "detail.native_edge") < _bound("S3.enlarged.min"))
+    print(f"{int(falls.sum())} of {int(large.sum())} photographs of 512 pixels and more fall as enlarged")
+    return int(falls.sum())
+
+
+def _bound(path: str) -> float:
+    bound = load_policy(POLICY).number(path)
+    return math.inf if bound is None else bound
+
+
+def _copies(photos: Sequence[Image.Image]) -> dict[str, Any]:
+    """Recall of copies by kind, and different photographs that are merged."""
     found = copies(photos, POLICY)
     for kind, recall in found.copy_recall.items():
         policy = found.by_policy[kind]
         print(f"copies, {kind:<16}recall {recall:.3f}  agreement {found.agreement:.3f}; policy {policy:.3f}")
-    print(f"{found.unlike} of {found.pairs} pairs of different photographs are merged")
+    print(f"{found.unlike} of {found.pairs} pairs of different photographs are merged", flush=True)
+    return {"copy_recall": {k: round(v, 4) for k, v in found.copy_recall.items()}, "unlike_merged": found.unlike}
+
+
+def _texts(photos: Sequence[Image.Image]) -> dict[str, Any]:
+    """Pictures of different texts that are merged."""
     pairs, merged = merged_texts(photos, POLICY, TEXT_PAIRS)
-    print(f"{len(merged)} of {pairs} pairs that differ in their text are merged: {', '.join(merged[:9])}")
-    return {
-        "copy_recall": {k: round(v, 4) for k, v in found.copy_recall.items()},
-        "unlike_merged": found.unlike,
-        "text_merged": len(merged),
-        "text_pairs": pairs,
-    }
+    print(f"{len(merged)} of {pairs} pairs that differ in their text are merged: {', '.join(merged[:9])}", flush=True)
+    return {"text_merged": len(merged), "text_pairs": pairs}
 
 
 def _drawn(photos: Sequence[Image.Image], limit: int) -> dict[str, float]:
@@ -286,8 +334,8 @@ def _drawn(photos: Sequence[Image.Image], limit: int) -> dict[str, float]:
     return {"graphics_kept": round(result.graphics_kept, 4), "blank_caught": round(result.blank_caught, 4)}
 
 
-def _image_text(folder: Path, paths: Sequence[Path]) -> Filter:
-    rows = map(json.loads, (folder / "captions.jsonl").read_text("utf-8").splitlines())
+def _image_text(paths: Sequence[Path]) -> Filter:
+    rows = map(json.loads, (paths[0].parent / "captions.jsonl").read_text("utf-8").splitlines())
     by_file = {row["file"]: row["caption"] for row in rows}
     captions = [by_file[p.name] for p in paths]
 

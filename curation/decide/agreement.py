@@ -8,15 +8,13 @@ photograph a strong one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from curation.scorers.copies import FLAT, flat, reduced
+from curation.decide.alignment import Sketch, exact, improved, proposed, stretched
+from curation.scorers.copies import FLAT, flat
 
-_HAMMING = 16  # bits of 64 in which two hashes of one landmark may differ
-_NEAR = 0.04  # distance in which a landmark is found again, as a share of the long side
 _OVERLAP = 0.55  # least share of either picture that the other must show
 _WINDOW = 11  # pixels: side of the square that is compared at each place
 _NOISE = 40.0  # square levels: variance of what compression leaves
@@ -31,60 +29,6 @@ _SPECKS = 0.004  # share of the picture that may differ where one had to be turn
 _CHROMA = 32  # levels in which colours of coloured copies may differ
 _GRAY = 8  # levels: chroma of a gray picture
 _ALIGNED = 0.9  # similarity from which the alignment is not improved
-_STEPS, _STEP_SIDE = 25, 160  # steps of the improvement (ECC: Evangelidis and Psarakis, 2008), pixels that it works on
-_WEDGE, _SAME = 0.06, 4  # largest share of a corner that turning filled with one tone, and its levels
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """What is known of a picture: its sketch, uint8 [H, W, 3], and its landmarks (see `curation.scorers.copies`).
-
-    hashes: uint64 [K]. places: float32 [K, 5].
-    """
-
-    rgb: np.ndarray
-    hashes: np.ndarray
-    places: np.ndarray
-
-    @classmethod
-    def from_columns(cls, hashes: bytes, places: bytes, sketch: bytes) -> Sketch:
-        """A sketch from the columns of the scorer `copies`."""
-        import cv2
-
-        image = cv2.imdecode(np.frombuffer(sketch, np.uint8), cv2.IMREAD_COLOR)
-        found = np.frombuffer(places, "<f2").reshape(-1, 5).astype(np.float32)
-        return cls(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.frombuffer(hashes, "<u8"), found)
-
-    @cached_property
-    def luma(self) -> np.ndarray:
-        """uint8 [H, W]."""
-        import cv2
-
-        return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
-
-    @cached_property
-    def filled(self) -> np.ndarray:
-        """uint8 [H, W]: 255 but for corners that hold nothing, which turning leaves."""
-        import cv2
-
-        height, width = self.luma.shape
-        out = np.full((height, width), 255, np.uint8)
-        for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
-            mask = np.zeros((height + 2, width + 2), np.uint8)
-            flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 255 << 8
-            area, *_ = cv2.floodFill(self.luma, mask, corner, (0,), (_SAME,), (_SAME,), flags)
-            if area <= _WEDGE * self.luma.size:
-                out[mask[1:-1, 1:-1] == 255] = 0
-        return out
-
-    @property
-    def side(self) -> int:
-        """Long side, pixels."""
-        return max(self.rgb.shape[:2])
-
-    def at(self, side: int) -> Sketch:
-        """The sketch reduced to this long side."""
-        return self if side >= self.side else Sketch(reduced(self.rgb, side), self.hashes, self.places)
 
 
 @dataclass(frozen=True)
@@ -114,16 +58,20 @@ def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreem
     first, second = first.at(side), second.at(side)
     plain = max(flat(s.luma) for s in (first, second)) >= FLAT
     rules = Rules(colours, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
-    found, whole = _transform(first, second), _stretched(first, second)
+    whole, proposal = stretched(first, second), proposed(first, second)
     best = _compared(first, second, whole, rules, 0)
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
         return best
-    if found is not None:
-        best = max(best, _compared(first, second, found, rules, _SPECKS), key=_rank)
-    if (found is not None or best.share > _OTHER) and not best.holds:
-        improved = _improved(first, second, whole if found is None else found)
-        if improved is not None:
-            best = max(best, _compared(first, second, improved, rules, _SPECKS), key=_rank)
+    if (finer := exact(first, second, proposal)) is not None:
+        best = max(best, _compared(first, second, finer, rules, _SPECKS), key=_rank)
+        if best.share > _OTHER:
+            return best
+    if proposal is not None:
+        best = max(best, _compared(first, second, proposal.map, rules, _SPECKS), key=_rank)
+    if (proposal is not None or best.share > _OTHER) and not best.holds:
+        stepped = improved(first, second, whole if proposal is None else proposal.map)
+        if stepped is not None:
+            best = max(best, _compared(first, second, stepped, rules, _SPECKS), key=_rank)
     return best
 
 
@@ -131,80 +79,6 @@ def _rank(found: Agreement) -> tuple[bool, bool, float]:
     """Of several alignments, one on which the pictures agree is right; without one, a difference seen on any counts."""
     agrees = found.share > _OTHER
     return agrees, found.differs != agrees, found.share
-
-
-# Alignment -----------------------------------------------------------------------------------------------------------
-def _stretched(first: Sketch, second: Sketch) -> np.ndarray:
-    """Map of the whole first picture onto the whole second one: float64 [2, 3], pixels."""
-    (h, w), (height, width) = first.luma.shape, second.luma.shape
-    return np.array([[width / w, 0, 0], [0, height / h, 0]])
-
-
-def _transform(first: Sketch, second: Sketch) -> np.ndarray | None:
-    """Map of the first picture onto the second on which most landmarks agree; None without landmarks that agree.
-
-    Every pair of landmarks with about the same hash proposes one, since each knows its size and direction.
-    """
-    apart = np.bitwise_count(first.hashes[:, None] ^ second.hashes[None])
-    i, j = np.nonzero(apart <= _HAMMING)
-    if not len(i):
-        return None
-    a, b = first.places[i], second.places[j]
-    mirrored = a[:, 4] != b[:, 4]
-    flip = np.where(mirrored, -1.0, 1.0)
-    # A mirrored direction θ is π − θ; what is left is a rotation.
-    turn = np.radians(b[:, 3]) - np.where(mirrored, np.pi - np.radians(a[:, 3]), np.radians(a[:, 3]))
-    scale = b[:, 2] / a[:, 2]
-    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
-    x, y = a[:, 0] * flip, a[:, 1]
-    moved = b[:, :2] - np.stack([cos * x - sin * y, sin * x + cos * y], axis=1)
-    # Where each proposal puts each landmark: [proposals, landmarks].
-    px, py = a[None, :, 0] * flip[:, None], a[None, :, 1]
-    u = cos[:, None] * px - sin[:, None] * py + moved[:, :1]
-    v = sin[:, None] * px + cos[:, None] * py + moved[:, 1:]
-    near = np.hypot(u - b[None, :, 0], v - b[None, :, 1]) < _NEAR
-    near &= mirrored[:, None] == mirrored[None]
-    best = int(near.sum(axis=1).argmax())
-    proposal = np.array(
-        [[cos[best] * flip[best], -sin[best], moved[best, 0]], [sin[best] * flip[best], cos[best], moved[best, 1]]]
-    )
-    fitted = _fitted(a[near[best], :2], b[near[best], :2])
-    chosen = proposal if fitted is None else fitted
-    linear = chosen[:, :2] * (second.side / first.side)
-    shift = chosen[:, 2] * second.side + (linear.sum(axis=1) - 1) / 2  # shares are of edges, pixels of their middles
-    return np.concatenate([linear, shift[:, None]], axis=1)
-
-
-def _fitted(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """Affine map of points a [N, 2] onto b by least squares; None where they are too few or on a line."""
-    if len(a) < 4:
-        return None
-    spread = np.linalg.svd(a - a.mean(axis=0), compute_uv=False)
-    if spread[1] < 0.1:
-        return None
-    known = np.concatenate([a, np.ones((len(a), 1))], axis=1)
-    return np.linalg.lstsq(known, b, rcond=None)[0].T
-
-
-def _improved(first: Sketch, second: Sketch, start: np.ndarray) -> np.ndarray | None:
-    """The map after a few steps that increase the correlation of the two pictures; None where they diverge."""
-    import cv2
-
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _STEPS, 1e-4)
-    scale = max(1.0, first.side / _STEP_SIDE)
-    begin = np.array(start, np.float32, order="C")
-    # Pixels are points in the middle of their area: a reduced one lies (scale − 1) / 2 further on.
-    centre = (1 - begin[:, :2].sum(axis=1)) * (scale - 1) / 2
-    begin[:, 2] = (begin[:, 2] - centre) / scale
-    one, two = (reduced(s.luma, _STEP_SIDE) if scale > 1 else s.luma for s in (first, second))
-    everywhere = np.full(one.shape, 255, np.uint8)
-    try:
-        _, found = cv2.findTransformECC(one, two, begin, cv2.MOTION_AFFINE, criteria, everywhere, 5)
-    except cv2.error:  # no correlation left: not the same picture
-        return None
-    centre = (1 - found[:, :2].sum(axis=1)) * (scale - 1) / 2
-    found[:, 2] = found[:, 2] * scale + centre
-    return found.astype(np.float64)
 
 
 # Comparison ----------------------------------------------------------------------------------------------------------

@@ -15,14 +15,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from curation.captioning.written import ROW, with_written
-from curation.decide.agreement import Agreement, Sketch, agreement
+from curation.decide.agreement import Agreement, agreement
+from curation.decide.alignment import Sketch
 from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from curation.scorers.scoring import score_path
 from curation.sources import pool
 from flywheel.core.storage import readable
 
-_SHARDS = 128  # pool shards whose sketches are in memory together
+_SHARDS = 128  # pool shards whose sketches are in memory together, as they are stored …
+_SKETCHES = 512  # … and sketches that are decoded, of about a megabyte each
 _OTHER_TEXT = 0.9  # similarity of two texts that were read below which they differ; above it, pixels decide
 
 
@@ -55,12 +57,12 @@ class Rows:
         self._shards = pool.shards(judging.workspace)
         self._ends = list(accumulate(s.rows for s in self._shards))
         self._looks = lru_cache(maxsize=_SHARDS)(self._read_looks)
+        self._sketches = lru_cache(maxsize=_SKETCHES)(self._sketch)
         self._texts = lru_cache(maxsize=_SHARDS)(self._read_texts)
 
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
-        shard, row = self._at(place)
-        return self._looks(shard)(row)
+        return self._sketches(place)
 
     def texts(self, place: int) -> Texts:
         """The texts of a row."""
@@ -92,6 +94,10 @@ class Rows:
             start = end
         return np.concatenate(out)
 
+    def _sketch(self, place: int) -> Sketch:
+        shard, row = self._at(place)
+        return Sketch.from_columns(**self._looks(shard)[row])
+
     def _at(self, place: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, place, side="right"))
         return shard, place - (self._ends[shard] - self._shards[shard].rows)
@@ -100,9 +106,9 @@ class Rows:
         path = score_path(self._judging.workspace, self._judging.scorers[scorer], self._shards[shard])
         return pq.read_table(readable(path), columns=columns)
 
-    def _read_looks(self, shard: int) -> Any:
-        rows = self._scores(shard, "copies", ["hashes", "places", "sketch"]).to_pylist()
-        return lru_cache(maxsize=64)(lambda row: Sketch.from_columns(**rows[row]))
+    def _read_looks(self, shard: int) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._scores(shard, "copies", ["hashes", "places", "sketch"]).to_pylist()
+        return rows
 
     def _read_texts(self, shard: int) -> list[Texts]:
         listed = self._shards[shard]

@@ -128,7 +128,12 @@ def _load(judging: Judging) -> None:
     )
     columns = ["n", "stream", "draw", *(f'"{c}"' for c in sql.needed(judging.policy, judging.columns))]
     columns += [f"{condition} AS {name}" for name, condition in _held_out_conditions(judging).items()]
-    con.execute(f"CREATE TEMP TABLE scored AS SELECT {', '.join(columns)} FROM every ANTI JOIN unusable USING (n)")
+    rows = "every ANTI JOIN unusable USING (n)"
+    if judged := sql.of_references(judging.policy, judging.columns):
+        con.execute(f"CREATE TEMP TABLE of_references AS {judged}")
+        columns.append("of_references.* EXCLUDE (n)")
+        rows = "every LEFT JOIN of_references USING (n) ANTI JOIN unusable USING (n)"
+    con.execute(f"CREATE TEMP TABLE scored AS SELECT {', '.join(columns)} FROM {rows}")
 
 
 def _held_out_conditions(judging: Judging) -> dict[str, str]:

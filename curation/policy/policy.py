@@ -54,6 +54,7 @@ class Filter:
     score: str | None = None  # <scorer>.<column>
     min: float | None = None
     max: float | None = None
+    references: bool = False  # the score of each reference is judged too
     check: str | None = None  # readable | duplicates | copies | similar | balance | rights
     hamming: int = 0
     colour: int = 0

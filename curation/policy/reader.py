@@ -136,8 +136,10 @@ class Reader:
                 (*at, "bucket"), f"bucket {table['bucket']} is not one of the stage's resolutions {sides}"
             )
         if "score" in table:
-            self._only(at, table, ("score", "min", "max", "bucket", "streams"))
+            self._only(at, table, ("score", "min", "max", "references", "bucket", "streams"))
             self._require_column(at, table["score"])
+            if not isinstance(table.get("references", False), bool):
+                raise self._fault((*at, "references"), "references is neither true nor false")
             for key in ("min", "max"):
                 if key in table and number_fault(key, table[key], False, -sys.float_info.max, sys.float_info.max):
                     raise self._fault((*at, key), f"{key} is not a number")

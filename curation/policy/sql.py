@@ -184,8 +184,9 @@ def _violates(stage: Stage, filter_: Filter) -> str:
         return _refused(filter_)
     if filter_.check:
         return "false"  # unreadable rows are already quarantined; balance runs after the other filters
-    bounds = [(filter_.min, "<"), (filter_.max, ">")]
-    tests = [f"coalesce({value(filter_)} {sign} {bound}, false)" for bound, sign in bounds if bound is not None]
+    low, high = values(filter_)
+    bounds = [(low, "<", filter_.min), (high, ">", filter_.max)]
+    tests = [f"coalesce({score} {sign} {bound}, false)" for score, sign, bound in bounds if bound is not None]
     return f"({' OR '.join(tests)})"
 
 
@@ -204,9 +205,39 @@ def _refused(filter_: Filter) -> str:
     return f"""CASE WHEN "{filter_.of}" IS NULL THEN {unknown} ELSE {" OR ".join(tests) or "false"} END"""
 
 
-def value(filter_: Filter) -> str:
-    """The score that a filter reads, as DOUBLE."""
-    return f'CAST("{filter_.score}" AS DOUBLE)'
+def values(filter_: Filter) -> tuple[str, str]:
+    """The scores that a filter compares with its min and with its max, as DOUBLE.
+
+    They are the same unless it judges references too: then the least and the greatest of the row and its references.
+    """
+    own = f'CAST("{filter_.score}" AS DOUBLE)'
+    if not filter_.references:
+        return own, own
+    least, most = _extremes(filter_.score or "")
+    return f'least({own}, "{least}")', f'greatest({own}, "{most}")'
+
+
+def _extremes(score: str) -> tuple[str, str]:
+    """Columns of the least and the greatest value that a row's references have."""
+    return f"{score} of references, least", f"{score} of references, greatest"
+
+
+def of_references(policy: Policy, configured: Collection[str]) -> str | None:
+    """SELECT of the rows (n) with references and the extremes of the scores judged there too; None without any.
+
+    Reads the tables `needed` (n, image_id) and `every`.
+    """
+    judged = dict.fromkeys(f.score for s in policy.stages for f in s.filters if f.references and acts(f, configured))
+    if not judged:
+        return None
+    columns = ", ".join(
+        f'CAST({extreme}("{score}") AS DOUBLE) AS "{name}"'
+        for score in judged
+        for extreme, name in zip(("min", "max"), _extremes(score or ""))
+    )
+    scores = ", ".join(f'any_value("{score}") AS "{score}"' for score in judged)
+    pictures = f"SELECT image_id, {scores} FROM every SEMI JOIN needed USING (image_id) GROUP BY 1"
+    return f"SELECT n, {columns} FROM needed JOIN ({pictures}) USING (image_id) GROUP BY 1"
 
 
 def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: Collection[str]) -> Details:
@@ -218,8 +249,9 @@ def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: 
             continue
         names.append(f"WHEN {n} THEN {quoted(f.name)}")
         if f.score:
-            low = f"{value(f)} < {f.min}" if f.min is not None else "false"
-            scores.append(f"WHEN {n} THEN {value(f)}")
+            least, most = values(f)
+            low = f"{least} < {f.min}" if f.min is not None else "false"
+            scores.append(f"WHEN {n} THEN CASE WHEN {low} THEN {least} ELSE {most} END")
             thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
         elif f.compares:
             scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')

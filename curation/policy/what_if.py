@@ -131,6 +131,8 @@ def lines(policy: Policy) -> list[dict[str, Any]]:
 def _options(filter_: Filter) -> str:
     needed, optional = CHECKS.get(filter_.check or "", ((), ()))
     options = {k: v for k in (*needed, *optional) if (v := getattr(filter_, k)) not in (None, ())}
+    if filter_.references:
+        return "references too"
     groups = {k: dict(v) if k in GROUPS else " ".join(v) for k, v in options.items() if isinstance(v, tuple)}
     return ", ".join(f"{k} {v}" for k, v in (options | groups).items())
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.scorers.background import to_lab
-from curation.scorers.detail import blockiness
+from curation.scorers.detail import grids
 from flywheel.core.image import decode_working
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
@@ -153,7 +153,7 @@ def _chroma(lab: np.ndarray) -> float:
 def _blocks(rgb: np.ndarray) -> float:
     import cv2
 
-    return blockiness(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+    return min(grid.ratio for grid in grids(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)))
 
 
 def _ratio(before: np.ndarray, after: np.ndarray) -> float:

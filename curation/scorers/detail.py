@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,12 @@ _GRID = 4  # tiles are taken from a grid of at most 4 × 4 places …
 _TILES = 4  # … and the sharpest are used, because sky and bokeh do not show a picture's scale
 _BINS = 64  # frequency bins from 0 to Nyquist
 _ENERGY = 0.95  # share of the edge energy inside the bandwidth
+_REACH, _STEP = 17, 0.4  # lines around one, and the share of their largest step from which on a line is a new one
+_REGULAR = 0.8  # share of such lines that follow each other evenly in a picture whose pixels were repeated
+_TONES, _TONE = 32, 1e-3  # least number of grey levels, each of such a share, of a photograph: codes have two
 _BLOCK = 8  # pixels: JPEG's transform block
 _EDGE = 64  # levels: larger steps are edges of objects, not of blocks
+_ONE_AXIS, _EVERYWHERE = 1.15, 0.1  # see `blockiness`
 _UNSEEN = 2.0  # levels: steps that no eye sees in smooth dark areas
 
 
@@ -31,15 +36,16 @@ class Detail:
     name = "detail"
     fields = (
         column("bandwidth", pa.float64(), "share of the frequency band that holds 95 % of the edge energy, 0 to 1; "
-                                          "enlarging s times leaves at most about 1.3 / s; null without any edge"),
+                                          "enlarging s times leaves at most about 1.3 / s, or 1 / s by "
+                                          "repeated pixels; null without any edge"),
         column("native_edge", pa.float64(), "bandwidth × short edge, pixels: short edge that would hold this detail"),
-        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, of the "
-                                           "less blocky axis; 1: no grid"),
+        column("blockiness", pa.float64(), "steps across the strongest 8-pixel grid over the median of the 8, the "
+                                           "mean of both axes; 1: no grid"),
     )  # fmt: skip
 
     def __init__(self, *, min_edge: int = 0) -> None:
         self.min_edge = min_edge
-        self.version = f"3-{min_edge}" if min_edge else "3"
+        self.version = f"4-{min_edge}" if min_edge else "4"
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
         """One row per item; `BadImage` where the picture cannot be decoded to its end."""
@@ -63,7 +69,8 @@ def bandwidth(luma: np.ndarray) -> float | None:
 
     Edge energy is the power spectrum times the squared frequency. It is about constant over frequency for photographs
     at native scale, and vanishes above the original Nyquist frequency in enlarged ones. A frequency counts by the
-    greater of its two axes, because enlarging is separable.
+    greater of its two axes, because enlarging is separable. Repeated pixels have steps of any frequency: of those the
+    distance counts.
     """
     import cv2
 
@@ -73,6 +80,7 @@ def bandwidth(luma: np.ndarray) -> float | None:
     places = [np.unique(np.linspace(0, n - side, min(_GRID, -(-n // side))).astype(int)) for n in luma.shape]
     tiles = [luma[y : y + side, x : x + side].astype(np.float32) for y in places[0] for x in places[1]]
     tiles = sorted(tiles, key=lambda t: -float(cv2.meanStdDev(cv2.Laplacian(t, cv2.CV_32F))[1][0, 0]))[:_TILES]
+    times = float(np.median([min(_repeated(t), _repeated(t.T)) for t in tiles]))
     window = np.hanning(side).astype(np.float32)
     window = window[:, None] * window[None]
     power = reduce(np.add, [np.abs(np.fft.rfft2((t - t.mean()) * window)) ** 2 for t in tiles])
@@ -84,27 +92,60 @@ def bandwidth(luma: np.ndarray) -> float | None:
     total = energy.sum()
     if total < 1e-6:
         return None
-    return float((np.searchsorted(np.cumsum(energy) / total, _ENERGY) + 1) / _BINS)
+    share = float((np.searchsorted(np.cumsum(energy) / total, _ENERGY) + 1) / _BINS)
+    return min(share, 1 / times)
+
+
+def _repeated(tile: np.ndarray) -> float:
+    """How often each row of float32 [H, W] is repeated, on average; 1 where rows that are new come unevenly."""
+    import cv2
+
+    steps = np.abs(np.diff(tile, axis=0)).mean(axis=1)
+    largest = cv2.dilate(steps[:, None], np.ones((_REACH, 1), np.uint8)).ravel()
+    distances = np.diff(np.flatnonzero((steps >= _STEP * largest) & (steps > 1)))
+    if len(distances) < _BLOCK or np.median(distances) < 2:
+        return 1.0
+    even = (np.abs(distances - np.median(distances)) <= 1).mean()
+    tones = np.bincount(tile.astype(np.uint8).ravel()) >= _TONE * tile.size
+    return float(distances.mean()) if even >= _REGULAR and tones.sum() >= _TONES else 1.0
+
+
+class Grid(NamedTuple):
+    """Mean step across the strongest 8-pixel grid over that of the median one; share of its places that step."""
+
+    ratio: float
+    everywhere: float
 
 
 def blockiness(luma: np.ndarray) -> float:
-    """Mean step across the strongest of the 8 possible grids over the median of the 8; the lesser of both axes.
+    """Mean step across the strongest of the 8 possible grids over the median of the 8; geometric mean of both axes.
 
-    luma: uint8 [H, W] at native resolution, upright or not. Blocks show along both axes, frames and charts along one.
+    luma: uint8 [H, W] at native resolution, upright or not. Blocks show along both axes, and step nearly everywhere.
+    Frames show along one axis: the mean is at most `_ONE_AXIS` times the lesser. Charts step at few places: of those
+    the lesser counts.
     """
+    less, more = sorted(grids(luma))
+    if min(less.everywhere, more.everywhere) < _EVERYWHERE:
+        return less.ratio
+    return min(math.sqrt(less.ratio * more.ratio), _ONE_AXIS * less.ratio)
+
+
+def grids(luma: np.ndarray) -> tuple[Grid, Grid]:
+    """The grid between rows, and the one between columns."""
     import cv2
 
-    return min(_grid(luma), _grid(cv2.transpose(luma)))
+    return _grid(luma), _grid(cv2.transpose(luma))
 
 
-def _grid(luma: np.ndarray) -> float:
-    """Blockiness of the steps between neighbouring rows."""
+def _grid(luma: np.ndarray) -> Grid:
+    """The grid of the steps between neighbouring rows."""
     import cv2
 
     if len(luma) <= 4 * _BLOCK:
-        return 1.0
+        return Grid(1.0, 0.0)
     # Capped, because the edge of a frame would count as a grid by itself.
     _, steps = cv2.threshold(cv2.absdiff(luma[1:], luma[:-1]), _EDGE, 0, cv2.THRESH_TRUNC)
-    by_phase = sorted(cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK))
+    means = [cv2.mean(steps[phase::_BLOCK])[0] for phase in range(_BLOCK)]
+    by_phase, strongest = sorted(means), steps[int(np.argmax(means)) :: _BLOCK]
     median = (by_phase[_BLOCK // 2 - 1] + by_phase[_BLOCK // 2]) / 2
-    return (by_phase[-1] + _UNSEEN) / (median + _UNSEEN)
+    return Grid((by_phase[-1] + _UNSEEN) / (median + _UNSEEN), float((strongest > 1).mean()))

@@ -31,14 +31,14 @@ class Similarity:
     """Agreement of a ti2i sample with its references; without references every column is null."""
 
     name = "similarity"
-    version = "4"
+    version = "5"
     fields = (
         column("identity", pa.float64(), "correlation with the references' subject, 0 to 1; the least of several"),
         column("unchanged", pa.float64(), "SSIM with the first reference outside the changed area, 0 to 1"),
         column("changed_area", pa.float64(), "share of the picture that differs from the first reference, 0 to 1"),
-        column("related", pa.float64(), "agreement of edges with the one reference, 0 to 1; null with several"),
+        column("related", pa.float64(), "agreement of edges with a reference, 0 to 1; the greatest of several"),
         column("aspect_change", pa.float64(), "|ln| of aspect over that of the one reference; null with several"),
-        column("largest_change", pa.float64(), "mean ΔE of the 8 × 8 cell that differs most from the first reference"),
+        column("largest_change", pa.float64(), "mean ΔE of the 8 × 8 cell that differs most; the least of several"),
         column("color_shift", pa.float64(), "median ΔE of all pixels from the one reference; null with several"),
     )
 
@@ -54,15 +54,16 @@ def _one(item: Item) -> dict[str, Any]:
     references = [decode_working(r) for r in item.references]
     single = len(references) == 1  # of several references, only parts appear in the result
     similar, changed = unchanged(references[0], result)
-    difference = np.linalg.norm(working(references[0]) - working(result), axis=2)
+    differences = [np.linalg.norm(working(r) - working(result), axis=2) for r in references]
+    agreeing = [r for reference in references if (r := related(reference, result)) is not None]
     return {
         "identity": min(identity(r, result) for r in references),
         "unchanged": similar,
         "changed_area": changed,
-        "related": related(references[0], result) if single else None,
+        "related": max(agreeing, default=None),
         "aspect_change": abs(math.log(_aspect(result) / _aspect(references[0]))) if single else None,
-        "largest_change": largest_change(difference),
-        "color_shift": color_shift(difference) if single else None,
+        "largest_change": min(map(largest_change, differences)),
+        "color_shift": color_shift(differences[0]) if single else None,
     }
 
 

@@ -29,6 +29,7 @@ _PICTURE_SUFFIXES = (
 )  # fmt: skip
 _HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
 _BLOCK = 512  # bytes: members start at multiples of it
+_MARKER, _RECORD = 2 * _BLOCK, 20 * _BLOCK  # bytes: zeros at the end of an archive, and what most writers fill up to
 _MAX_CAPTION = 1024 * 1024  # bytes
 _DIGITS = re.compile(rb"\d{300}")  # more than the name of a file has
 
@@ -53,6 +54,7 @@ class _Member(tarfile.TarInfo):
             raise tarfile.InvalidHeaderError("an extended header is too long")  # type: ignore[attr-defined]
         file.seek(start)
         member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        member.offset = self.offset  # of the whole: tarfile forgets it for headers that concern all members
         return member
 
 
@@ -157,7 +159,7 @@ class Tar:
                 self.open() as raw,
                 tarfile.open(fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Member) as archive,
             ):
-                whole, expected = raw.seek(0, os.SEEK_END), 0
+                gaps = _Gaps(raw)
                 while True:
                     try:
                         member = archive.next()
@@ -165,21 +167,17 @@ class Tar:
                         why = "; ".join([str(error), *self._faults])
                         yield self._refused("", f"the archive is damaged after its last readable member: {why}")
                         return
-                    end = whole if member is None else member.offset
-                    lost = _content_between(raw, expected, end)
-                    if lost and member is None and not expected:
+                    if member is None and not gaps.expected:
                         raise UsageError(f"source {self.file.uri} is not a readable tar: no member was found")
-                    if lost:
-                        yield self._refused("", f"{lost} bytes at offset {expected} are not a readable member")
+                    lost = gaps.before(member, archive.offset)
+                    if lost and not (member is None and self._faults):
+                        yield self._refused("", lost)
                     if member is None:
                         yield from (self._refused("", fault) for fault in self._faults)
-                        if not lost and not self._faults and (end - expected < 2 * _BLOCK or end % _BLOCK):
-                            yield self._refused("", f"the archive has no end marker: it is cut off at offset {end}")
                         return
                     if member.size < 0:
                         yield self._refused(_shown(member.name), "the member's header has a negative size")
                         return
-                    expected = member.offset_data + (-(-member.size // _BLOCK) * _BLOCK if member.isreg() else 0)
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
         except (tarfile.TarError, OSError, RecursionError) as error:
@@ -292,15 +290,66 @@ def _named(members: dict[str, bytes]) -> list[str]:
         return []  # said when the sample is read
 
 
-def _content_between(raw: BinaryIO, start: int, end: int) -> int:
-    """Number of bytes between two offsets up to the last that is not zero: 0 for mere padding."""
-    raw.seek(start)
-    last, place = 0, start
-    while place < end and (part := raw.read(min(2**20, end - place))):
-        place += len(part)
-        if kept := part.rstrip(b"\0"):
-            last = place - len(part) + len(kept) - start
-    return last
+class _Gaps:
+    """What lies between the members of an archive: nothing, an end marker as its writer fills it up, or a loss.
+
+    Writers end an archive with two blocks of zeros, and either stop there or fill up the record of 20 blocks. Zeros of
+    another length stand where members were.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._whole = raw.seek(0, os.SEEK_END)
+        self._begins = {0}  # of this archive, of several that were joined; bytes may stand before the first
+        self.expected = 0  # offset of the next member, or of the end marker
+
+    def before(self, member: tarfile.TarInfo | None, behind: int) -> str | None:
+        """What is lost before this member, or before the end; None where nothing is. Members come in order.
+
+        behind: offset of what follows the member.
+        """
+        start, end = self.expected, self._whole if member is None else member.offset
+        fault = self._fault(start, end, last=member is None)
+        if member is not None:
+            if start == 0:
+                self._begins.add(end)
+            elif fault is None and end > start:
+                self._begins = {end}
+            self.expected = behind
+        return fault
+
+    def _fault(self, start: int, end: int, *, last: bool) -> str | None:
+        if lost := self._content(start, end):
+            return f"{lost} bytes at offset {start} are not a readable member"
+        zeros = end - start
+        if last and (zeros < _MARKER or end % _BLOCK):
+            return f"the archive has no end marker: it is cut off at offset {end}"
+        if not zeros and not last:
+            return None
+        filled = any((end - begin) % _RECORD == 0 for begin in self._begins)
+        if (filled and _MARKER <= zeros < _MARKER + _RECORD) or (zeros == _MARKER and (last or self._ends_bare)):
+            return None
+        return (
+            f"{zeros} bytes at offset {start} are zero, unlike the end of an archive: members that stood there are lost"
+        )
+
+    @cached_property
+    def _ends_bare(self) -> bool:
+        """Whether the last archive's end marker is not filled up: so the writer ends archives."""
+        return self._whole >= _MARKER + _BLOCK and (
+            self._content(self._whole - _MARKER - _BLOCK, self._whole - _MARKER) > 0
+            and self._content(self._whole - _MARKER, self._whole) == 0
+        )
+
+    def _content(self, start: int, end: int) -> int:
+        """Number of bytes between two offsets up to the last that is not zero: 0 for zeros alone."""
+        self._raw.seek(start)
+        last, place = 0, start
+        while place < end and (part := self._raw.read(min(2**20, end - place))):
+            place += len(part)
+            if kept := part.rstrip(b"\0"):
+                last = place - len(part) + len(kept) - start
+        return last
 
 
 def _shown(name: str) -> str:

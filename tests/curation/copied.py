@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from curation.decide.agreement import Sketch
+from curation.decide.alignment import Sketch
 from curation.scorers.copies import Copies
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded

@@ -58,6 +58,15 @@ def test_the_six_stages_in_the_order_of_the_report() -> None:
     assert 0.65 < policy.number("S6.nsfw.max") < policy.number("S1.nsfw.max"), "sound photographs reach 0.65"
 
 
+def test_edit_pairs_meet_the_filters_of_pictures_and_captions() -> None:
+    first, second = ({f.name: f for f in s.filters} for s in load_policy("qwen-image-2").stages[:2])
+    for name in ("nsfw", "entropy", "spatial_entropy", "noise", "black", "burnt", "invalid_caption"):
+        mine, theirs = second[name], first[name]
+        assert (mine.score, mine.min, mine.max, mine.streams) == (theirs.score, theirs.min, theirs.max, ("ti2i",))
+    assert 7 < second["blank"].min < first["blank"].min, "an edit may blur on purpose"
+    assert {name for name, f in second.items() if f.references} == {"nsfw", "blank", "noise"}
+
+
 def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
     # The demo's captions are all valid, its cards upright and without detail, and it has no time for a network.
     left_out = {"invalid_caption", "enlarged", "turned", "same_content", "nsfw"}
@@ -86,6 +95,7 @@ def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
         ("min = 256", "min = 256\nmax = 10", "line 7: min 256 is over max 10"),
         ("min = 256", "", "line 5: filter resolution has neither min nor max"),
         ("min = 256", 'min = "big"', "line 7: min is not a number"),
+        ("min = 256", 'min = 256\nreferences = "all"', "line 8: references is neither true nor false"),
         ("min = 256", "minimum = 256", "line 7: unknown key 'minimum'"),
         ("header.short_edge", "taste.score", "line 6: unknown scorer in 'taste.score'"),
         ("header.short_edge", "header.size", "line 6: header has no number 'size'"),

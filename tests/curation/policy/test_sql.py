@@ -76,6 +76,28 @@ def test_a_policy_names_the_licences_that_may_train(tmp_path: Path, options: str
     assert "of license" in lines(rule)[-1]["options"]
 
 
+def test_each_reference_is_judged_too_where_the_filter_says_so(tmp_path: Path) -> None:
+    """The least value counts against min, the greatest against max; rows without references are judged as before."""
+    pictures = {f"{side}.png": encoded(texture(side, side, side)) for side in (70, 80, 100, 120)}
+    edits = {"sound": [80], "small": [80, 70], "large": [120, 80], "first": [70, 80], "several": [80, 100, 80]}
+    named = {f"{n}.png": {"caption": "turn it", "references": [f"{r}.png" for r in of]} for n, of in edits.items()}
+    files = pictures | {f: encoded(texture(n, 90, 90)) for n, f in enumerate(named)}
+    source = write_folder(tmp_path / "src", files, named)
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, source)
+    ends = {}
+    for too in ("false", "true"):
+        text = '[S1.filters.size]\nscore = "header.short_edge"\nmin = 75\nmax = 110\nreferences = ' + too
+        rule = one_stage.policy(tmp_path, text + "\n")
+        one_stage.scored(workspace, rule)
+        decisions = judge(workspace, rule, configure(rule)[0]).decisions.to_pylist()
+        ends[too] = {Path(d["source_uri"]).stem: (d["score"], d["threshold"]) for d in decisions if d["filter"]}
+    alone = {"70": (70, 75), "120": (120, 110)}
+    assert ends == {"false": alone, "true": alone | {"small": (70, 75), "first": (70, 75), "large": (120, 110)}}
+    assert lines(rule)[-1]["options"] == "references too"
+    assert Policy.from_record(json.loads(json.dumps(rule.record()))) == rule
+
+
 def test_a_pool_of_an_older_version_states_no_rights(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
     ingest(workspace, write_folder(tmp_path / "src", {"a.png": encoded(texture(0, 40, 40))}, {"a.png": "a"}))

@@ -15,7 +15,7 @@ from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded
 from tests.curation.scorers.examples import row_of, scene
 
-BLOCKY = 1.32  # the policy's
+BLOCKY = 1.33  # the policy's
 
 
 @pytest.mark.parametrize("kernel", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
@@ -27,6 +27,22 @@ def test_enlarged_pictures_have_a_narrow_band(kernel: Image.Resampling) -> None:
     assert large["bandwidth"] < 0.35 and large["native_edge"] < 720
     twice = row_of("detail", Item(encoded(small.resize((1024, 1024), kernel), "JPEG", quality=92)))
     assert large["bandwidth"] < twice["bandwidth"] < native["bandwidth"]
+
+
+@pytest.mark.parametrize("times", [3.3, 4, 8])
+@pytest.mark.parametrize("quality", [75, 92])
+def test_repeated_pixels_hold_no_detail(times: float, quality: int) -> None:
+    size = round(640 / times), round(512 / times)
+    small = scene(3).resize(size, Image.Resampling.LANCZOS)
+    large = small.resize((640, 512), Image.Resampling.NEAREST)
+    assert row_of("detail", Item(encoded(large, "JPEG", quality=quality)))["bandwidth"] < 0.42
+
+
+def test_codes_are_made_of_squares() -> None:
+    """As sharp as they are large, unlike a photograph of a few pixels."""
+    code = np.random.default_rng(1).integers(0, 2, (30, 30), dtype=np.uint8).repeat(20, axis=0).repeat(20, axis=1)
+    for data in (encoded(Image.fromarray(code * 255)), encoded(Image.fromarray(code * 255), "JPEG", quality=92)):
+        assert row_of("detail", Item(data))["bandwidth"] > 0.6
 
 
 def test_bandwidth_of_nothing() -> None:

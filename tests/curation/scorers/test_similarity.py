@@ -57,7 +57,16 @@ def test_an_edit_is_related_to_its_reference_and_another_picture_is_not() -> Non
     assert edited(before, other)["related"] < 0.55
     assert edited(Image.new("RGB", (99, 99), "red"), before)["related"] is None  # no edges: nothing to agree in
     several = Item(encoded(before), "x", "ti2i", (encoded(other), encoded(before)))
-    assert row_of("similarity", several)["related"] is None
+    assert row_of("similarity", several)["related"] > 0.6, "the one that agrees most"
+    strangers = Item(encoded(before), "x", "ti2i", (encoded(other), encoded(scene(10, 320))))
+    assert row_of("similarity", strangers)["related"] < 0.55
+
+
+def test_a_result_that_is_one_of_its_references_has_not_changed() -> None:
+    before, other = scene(8, 320), scene(9, 320)
+    for references in ((before, other), (other, before)):
+        item = Item(encoded(before, "JPEG", quality=85), "x", "ti2i", tuple(map(encoded, references)))
+        assert row_of("similarity", item)["largest_change"] < 4.5
 
 
 def test_change_of_aspect() -> None:
