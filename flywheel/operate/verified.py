@@ -58,8 +58,7 @@ def verify_files(check: Check) -> None:
     What differs is looked at again a moment later, because a run may just have written it.
     """
     root = check.workspace.root
-    older = check.workspace.format < HASHED or any(root.glob("workspace.format-*.json"))
-    if older and not (root / hashes.FOLDER).exists():
+    if _from_before(check) and not (root / hashes.FOLDER).exists():
         check.fault(root, "written before files had hashes: only manifests are verified", _NOTHING, NOTE)
         return
     suspects: list[_Suspects] = []
@@ -187,12 +186,18 @@ def _missing(check: Check, path: Path) -> None:
     check.fault(path, "missing, but its writer recorded it", _advice(check, path), NOTE if cache else ERROR)
 
 
+def _from_before(check: Check) -> bool:
+    """Whether the workspace is from before files had hashes: some of its files may have no records."""
+    kept = [check.workspace.root / f"workspace.format-{number}.json" for number in range(1, HASHED)]  # by upgrades
+    return check.workspace.format < HASHED or any(path.exists() for path in kept)
+
+
 def _unrecorded(check: Check, path: Path, content: _Content | None) -> None:
     ledger = path.relative_to(check.workspace.root).parts[0] == "ledger"
     tag = hashes.tagged(path) if content else ""
     if content and tag and tag != content.sha256:
         check.fault(path, "its content does not match the sha256 that its writer stored with it", _advice(check, path))
-    elif ledger and path.suffix == ".parquet" and not path.parent.name.startswith("_"):
+    elif ledger and path.suffix == ".parquet" and not path.parent.name.startswith("_") and not _from_before(check):
         problem = "no record of it: the ledger's records are older than this file, as after an incomplete restore"
         check.fault(path, problem, _advice(check, path))
     elif not (ledger and path.suffix == ".json"):  # commits are chained: `verify_ledgers` checks them
