@@ -1,6 +1,6 @@
-"""The checkpoint that the quick demo starts from: a model of the demo's world that cannot write words or count yet.
+"""The checkpoint that the quick demo starts from: a model of the demo's world that hardly writes words or counts yet.
 
-It ships with the package. To make it again (about five minutes on two cores): `python -m flywheel.demo.start FOLDER`.
+It ships with the package. To make it again (about ten minutes on two cores): `python -m flywheel.demo.start FOLDER`.
 Training is the same from run to run, but not to the last bit on another processor: the hash tells a damaged file.
 """
 
@@ -14,7 +14,8 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 
 FOLDER = Path(__file__).parent / "checkpoint"
-SHA256 = "daf635ae5a808685949b6821a8ae741e95a21b77d28443f57a72bde9f9fa23e5"
+PRESET = Path(__file__).with_name("start.toml")
+SHA256 = "713e9f07a588d8f578e587880c857d0ea4f27b61dfa296896826fd6bb578b436"
 SEED = 0  # of the world that it was trained on: only this world's held-out prompts are new to it
 
 
@@ -32,7 +33,7 @@ def checkpoint(*, seed: int) -> Path | None:
 
 
 def make(folder: Path) -> Path:
-    """Train the demo's first round and write what it leaves to an empty folder; returns the folder.
+    """Train two rounds by `start.toml` and write what they leave to an empty folder; returns the folder.
 
     Only what is needed to draw and to train on is kept: EMA weights, autoencoder and configuration.
     """
@@ -44,8 +45,8 @@ def make(folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
         write_world(source, seed=SEED, size="full")
-        job = Job(str(Path(scratch) / "w"), str(source), preset="demo", seed=SEED, rounds=1)
-        trained = Checkpoint(Path(job.workspace) / run(job).rounds[0].system["checkpoint"])
+        job = Job(str(Path(scratch) / "w"), str(source), preset=str(PRESET), seed=SEED, rounds=2)
+        trained = Checkpoint(Path(job.workspace) / run(job).rounds[1].system["checkpoint"])
         config = {k: v for k, v in trained.config.items() if k not in ("format", "files")}
         write(folder, {"ema": trained.tensors("ema")}, trained.autoencoder(), config)
     return folder
