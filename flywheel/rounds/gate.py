@@ -147,6 +147,8 @@ def _line(capability: str, changes: Sequence[_Change], p: float, targeted: bool,
         needed = most(paired.prompts_needed(*c.tally, margin, alpha) for c in unproven)
     elif outcome == "tie" and targeted and now.after < now.before:
         needed = paired.prompts_needed(*now.tally, now.before - now.after, alpha / tests)
+    if needed:  # an estimate: what this suite did not tell, one of its size does not
+        needed = max(needed, len(now.differences) + 1)
     low, high = now.interval(alpha)
     best = changes[1] if len(changes) > 1 else None
     best_low, best_high = best.interval(alpha) if best else (None, None)

@@ -86,6 +86,15 @@ def test_a_small_gain_of_a_target_holds_and_says_what_would_show_it():
     assert judge(outcomes(count=([1] * 3 + [0] * 57) * more), outcomes(count=[0] * 60 * more)).verdict == "PROMOTE"
 
 
+@pytest.mark.parametrize("repaired", [5, 6, 7])
+def test_a_suite_that_did_not_tell_needs_to_be_larger(repaired: int):
+    others = {name: [1.0] * 10 for name in ("color", "count", "editing", "identity", "object", "position")}
+    old = outcomes(typography=[0] * 10, **others)
+    new = outcomes(typography=[0.5] * repaired + [0] * (10 - repaired), **others)
+    line = next(x for x in judge(new, old, targets=["typography"]).lines if x.check == "typography")
+    assert line.outcome in ("tie", "unclear") and (line.needed is None or line.needed > 10)
+
+
 def test_the_margin_decides_what_is_lost():
     old = outcomes(color=[1] * 400)
     new = outcomes(color=[0] * 30 + [1] * 370)
