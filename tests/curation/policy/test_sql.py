@@ -90,7 +90,7 @@ def test_each_reference_is_judged_too_where_the_filter_says_so(tmp_path: Path) -
         text = '[S1.filters.size]\nscore = "header.short_edge"\nmin = 75\nmax = 110\nreferences = ' + too
         rule = one_stage.policy(tmp_path, text + "\n")
         one_stage.scored(workspace, rule)
-        decisions = judge(workspace, rule, configure(rule)[0]).decisions.to_pylist()
+        decisions = judge(workspace, rule, configure(rule)[0]).read("decisions").to_pylist()
         ends[too] = {Path(d["source_uri"]).stem: (d["score"], d["threshold"]) for d in decisions if d["filter"]}
     alone = {"70": (70, 75), "120": (120, 110)}
     assert ends == {"false": alone, "true": alone | {"small": (70, 75), "first": (70, 75), "large": (120, 110)}}
