@@ -20,9 +20,12 @@ from tests.dashboards.visits import opened
 from tests.dashboards.workspace import build, candidates
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser; tests that need it are skipped on machines without one."""
+    """A real browser; tests that need it are skipped on machines without one.
+
+    Of one module: as long as it is there, its event loop runs in this thread, and no other can.
+    """
     play = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine")

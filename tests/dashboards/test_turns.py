@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import HTTPException
@@ -29,18 +28,12 @@ async def _crowd(people: list[str]) -> tuple[int, dict[str, int]]:
     return most, most_each
 
 
-def _asked(people: list[str]) -> tuple[int, dict[str, int]]:
-    """In a thread of its own: another test's browser may leave its event loop running in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _crowd(people)).result()
-
-
 def test_one_at_a_time_per_person_and_few_in_all():
-    most, each = _asked(["ada", "bob", "carl", "dora"] * 5)
+    most, each = asyncio.run(_crowd(["ada", "bob", "carl", "dora"] * 5))
     assert most == TOGETHER and set(each.values()) == {1}
 
 
 def test_a_person_cannot_fill_the_queue():
     with pytest.raises(HTTPException) as refused:
-        _asked(["ada"] * (WAITING + 2))
+        asyncio.run(_crowd(["ada"] * (WAITING + 2)))
     assert refused.value.status_code == 429
