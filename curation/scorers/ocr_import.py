@@ -1,7 +1,7 @@
 """Import PaddleOCR without what reading text never uses.
 
 PaddleX imports all of its models at once, and with them ModelScope, which imports torch, transformers and peft,
-scikit-learn, scikit-image and Matplotlib: 30 CPU-seconds per process, of which reading needs a fifth. While it is
+scikit-learn, scikit-image and Matplotlib: 15 CPU-seconds per process, of which reading needs a fifth. While it is
 imported, empty modules take their place; afterwards these names can be imported as usual.
 """
 
@@ -28,7 +28,10 @@ def import_paddleocr() -> ModuleType:
 
 @contextmanager
 def without(names: Sequence[str]) -> Iterator[None]:
-    """Empty modules for top-level packages that are not imported yet, and for whatever is imported from them."""
+    """Empty modules for top-level packages that are not imported yet, and for whatever is imported from them.
+
+    For the whole process: no other thread may import them meanwhile.
+    """
     finder = _Empty(tuple(name for name in names if name not in sys.modules))
     sys.meta_path.insert(0, finder)
     try:

@@ -66,10 +66,7 @@ class Listing:
 
     def fresh_rows(self) -> Iterator[pa.RecordBatch]:
         """The new inputs, in order, with the columns `LISTED`."""
-        chosen = ", ".join(f'l."{name}"' for name in LISTED.names)
-        query = (
-            f"SELECT {chosen} FROM listing l ANTI JOIN known k ON k.place = l.file_row_number ORDER BY file_row_number"
-        )
+        query = f"SELECT {_COLUMNS} FROM {_FRESH} ORDER BY file_row_number"
         for batch in self._con.sql(query).to_arrow_reader(ROWS):
             yield pa.RecordBatch.from_arrays(
                 [c.cast(f.type) for c, f in zip(batch.columns, LISTED, strict=True)], schema=LISTED

@@ -204,7 +204,6 @@ def run_all(
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))  # enough to keep every worker busy
     running: dict[Any, tuple[int, tuple[Any, ...], int]] = {}  # task → index, arguments, nodes lost so far
     queue = enumerate(calls)
-    waiting = 0.0  # seconds without a result
     while True:
         while len(running) < in_flight and (following := next(queue, None)) is not None:
             index, arguments = following
@@ -213,8 +212,8 @@ def run_all(
         if not running:
             return
         done, _ = ray.wait(list(running), num_returns=1, timeout=_ASK_SECONDS)
-        _require_head(waiting := 0.0 if done else waiting + _ASK_SECONDS)
         if not done:
+            _require_head()
             continue
         index, arguments, lost = running.pop(done[0])
         try:
@@ -237,15 +236,13 @@ def _options(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, fl
     return options | ({"memory": min(needs.memory, int(most["memory"]))} if needs.memory else {})
 
 
-def _require_head(waiting: float) -> None:
-    """Check, after a while without a result, that the head answers. Errors: `UsageError`.
+def _require_head() -> None:
+    """Check that the head answers. Errors: `UsageError`.
 
     Ray itself ends this process, with an error of its own, when the head has been gone for a minute.
     """
     import ray
 
-    if not waiting:
-        return
     address = ray.get_runtime_context().gcs_address
     host, _, port = address.rpartition(":")
     for tries_left in reversed(range(_HEAD_TRIES)):

@@ -1,6 +1,6 @@
 """The checkpoint that the quick demo starts from: a model of the demo's world that hardly writes words or counts yet.
 
-It ships with the package. To make it again (about ten minutes on two cores): `python -m flywheel.demo.start FOLDER`.
+It ships with the package. To make it again (twenty minutes on a busy machine): `python -m flywheel.demo.start FOLDER`.
 Training is the same from run to run, but not to the last bit on another processor: the hash tells a damaged file.
 """
 

@@ -22,6 +22,7 @@ from curation.policy.what_if import basis, what_if
 from curation.run import curate, funnel
 from curation.shards.fit import fit
 from curation.shards.layout import layouts
+from curation.shards.plan import listed
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json
@@ -35,7 +36,8 @@ def test_shards_are_what_the_manifest_says(curated: SimpleNamespace) -> None:
     manifest = read_json(Path(curated.result.manifest))
     folder = Path(curated.result.manifest).parent
     assert manifest["snapshot"] == curated.result.snapshot and manifest["policy"] == "demo"
-    assert len({f["path"] for f in manifest["files"]}) == len(manifest["files"])
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+    assert {f["path"] for f in manifest["files"]} <= there == set(listed(folder)), "other snapshots list the others"
     buckets: dict[tuple[str, str], set[str]] = {}
     for file in manifest["files"]:
         path = folder / file["path"]

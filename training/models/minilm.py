@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2's layers in PyTorch's own transformer encoder.
 
-Transformers has the same model (the tests compare both), but importing it takes every process ten CPU-seconds and more.
+Transformers has the same model (the tests compare both), but importing it takes every process six CPU-seconds.
 """
 
 from __future__ import annotations
