@@ -7,7 +7,7 @@ WORKSPACE ?= demo-workspace
 # Many containers tell Python to keep no compiled code: each process would compile all that it imports, for a minute and
 # more. What make starts may keep it; what is started later finds it there.
 ifdef PYTHONDONTWRITEBYTECODE
-COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
+COMPILE = $(BIN)/python -W ignore -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 endif
 unexport PYTHONDONTWRITEBYTECODE
 
