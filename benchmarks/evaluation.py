@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
@@ -44,7 +45,7 @@ def evaluate(folder: Path, workers: int, pictures: int, steps: int) -> str:
         open_generator(table),
         workspace=Workspace(folder / "w"),
         settings=settings,
-        workers=Workers(table, workers) if workers else None,
+        workers=Workers(partial(open_generator, table), workers) if workers else None,
     )
     seen = hashlib.sha256(repr(list(found)).encode())
     for path in sorted(folder.glob("seed-*/*.png")):

@@ -165,8 +165,8 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                start = noise[rows].to(self.model.image_in.weight.device)
-                yield rows, self._denoise(start, [states[i] for i in rows], length, shown, steps, cfg, negative)
+                x = noise[rows].to(self.model.image_in.weight.device)
+                yield rows, self._denoise(x, [states[i] for i in rows], length, shown, steps, cfg, negative)
 
     def _denoise(
         self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float, negative: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def workers(workspace: Workspace, system: System, count: int | None = None) -> W
         import torch
 
         count = torch.cuda.device_count()
-    return Workers(table, count) if count is None or count > 1 else None
+    return Workers(partial(generators.open_generator, table), count) if count is None or count > 1 else None
 
 
 def student_of(workspace: Workspace, system: System) -> System:

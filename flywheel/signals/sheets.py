@@ -6,11 +6,12 @@ The pictures are the same for any number of processes: whole batches go to them,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from flywheel.core.cluster import Needs, cluster, run_all
 from flywheel.core.generator import Generator, Undrawn
@@ -45,10 +46,11 @@ class Sheet:
 class Workers:
     """Processes that draw and judge.
 
-    table: describes the generator that each opens; count: of processes, None: as many as the cluster has room for.
+    opens: returns the generator of a process, and can be pickled; count: of processes, None: as many as the cluster
+    has room for.
     """
 
-    table: Mapping[str, Any]
+    opens: Callable[[], Generator]
     count: int | None
 
 
@@ -97,7 +99,7 @@ def _by_workers(
 ) -> Iterator[list[Judged]]:
     parts = [(n, places) for n, sheet in enumerate(sheets) for places in batched(sheet.shown)]
     found: list[list[Judged | None]] = [[None] * len(sheet.shown) for sheet in sheets]
-    shared = (json.dumps(dict(workers.table)), str(workspace.root), json.dumps(asdict(settings)))
+    shared = (pickle.dumps(workers.opens), str(workspace.root), json.dumps(asdict(settings)))
     calls = ((*shared, *_arguments(sheets[n], places)) for n, places in parts)
     done, total = 0, sum(len(s.shown) for s in sheets)
     with cluster(workers.count or 1):
@@ -119,16 +121,14 @@ def _arguments(sheet: Sheet, places: Sequence[int]) -> tuple[list[Prompt], list[
 
 
 def _in_worker(
-    table: str, root: str, settings: str, shown: list[Prompt], suite: list[Prompt], folder: str, seed: int
+    opens: bytes, root: str, settings: str, shown: list[Prompt], suite: list[Prompt], folder: str, seed: int
 ) -> list[Judged]:
-    generator, by, how = _opened(table, root, settings)
+    generator, by, how = _opened(opens, root, settings)
     return _here(Sheet(shown, suite, located(folder), seed), generator, by, how)
 
 
 @lru_cache(maxsize=1)
-def _opened(table: str, root: str, settings: str) -> tuple[Generator, Verifiers, Evaluation]:
+def _opened(opens: bytes, root: str, settings: str) -> tuple[Generator, Verifiers, Evaluation]:
     """Generator and verifiers, opened once per process."""
-    from flywheel.generators import open_generator
-
     how = Evaluation(**json.loads(settings))
-    return open_generator(json.loads(table)), Verifiers.of(Workspace(root, create=False), how), how
+    return pickle.loads(opens)(), Verifiers.of(Workspace(root, create=False), how), how

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_workers_draw_and_judge_what_this_process_does(one_step, suite, tmp_path
     workspace, shown, verdicts = Workspace(tmp_path / "w"), [], {}
     settings = replace(load_preset("tiny").evaluation, side=32, steps=1)
     table = describe(one_step)
-    for name, workers in (("here", None), ("there", Workers(table, 2))):
+    for name, workers in (("here", None), ("there", Workers(partial(open_generator, table), 2))):
         found = draw_and_judge(
             sheets(suite, tmp_path / name),
             open_generator(table),
@@ -57,7 +58,7 @@ def test_what_a_worker_cannot_open_is_said_as_here(suite, tmp_path, ray_session)
     workspace, settings = Workspace(tmp_path / "w"), load_preset("tiny").evaluation
     table = {"kind": "checkpoint", "model": str(tmp_path / "none")}
     said = []
-    for workers in (None, Workers(table, 2)):
+    for workers in (None, Workers(partial(open_generator, table), 2)):
         found = draw_and_judge(
             sheets(suite, tmp_path / "p"),
             open_generator(table),
