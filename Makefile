@@ -15,9 +15,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
-# Two files of tests at a time; `tests/conftest.py` says which ones stay together and which come first.
+# Three files of tests at a time, because many tests wait; `tests/conftest.py` says what stays together and what is first.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # The inner loop: style, types, the import contract, and the tests that start nothing.
 quick: $(VENV)/.dev lint
