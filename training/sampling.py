@@ -52,17 +52,20 @@ def sample(
 class Sampler:
     """A checkpoint loaded once for several calls.
 
+    Computes on `device`; noise, latents and pictures stay on the CPU, so that a seed means the same on all devices.
     Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
     its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
     encoder has changed since training.
     """
 
-    def __init__(self, checkpoint: Checkpoint | Path) -> None:
+    def __init__(self, checkpoint: Checkpoint | Path, device: torch.device | str = "cpu") -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
-        encoder = Cached(load_condition_encoder(condition["encoder"]), together=True)
-        self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
+        encoder, place = Cached(load_condition_encoder(condition["encoder"]), together=True), torch.device(device)
+        model, autoencoder = self.checkpoint.model("ema").to(place), self.checkpoint.autoencoder().to(place)
+        self._set(model, autoencoder, encoder.to(place), self.checkpoint.config)
+        self.device = place
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(
                 f"{condition['encoder']} is not the condition encoder that {self.checkpoint.path} was trained with: "
@@ -83,6 +86,7 @@ class Sampler:
     ) -> None:
         self.model, self.autoencoder, self.encoder, self.config = model.eval(), autoencoder, encoder, config
         self.text_tokens = config["condition"]["tokens"]
+        self.device = torch.device("cpu")
 
     def sample(
         self,
@@ -94,17 +98,26 @@ class Sampler:
         cfg: float | None = None,
         seed: int | Sequence[int] = 0,
         negative: str = "",
+        masks: Sequence[np.ndarray | None] | None = None,
     ) -> np.ndarray:
         """See `sample`. seed: of all prompts, or one per prompt; negative: what guidance leads away from.
 
-        Errors: `UsageError` for a size or number of references that does not fit.
+        masks: uint8 [h, w] per prompt, 255 where an edit may change its first reference, or None; all else keeps the
+        pixels of that picture, fitted to `size`. Errors: `UsageError` for a size, number of references or mask that
+        does not fit.
         """
         self._check(prompts, references, size)
+        regions = [None if mask is None else _region(mask, size) for mask in masks or [None] * len(prompts)]
+        self._check_masks(regions, prompts, references)
         seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
         noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
-        for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative):
+        for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative, regions):
             out[rows] = to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy()
+        for row, region in enumerate(regions):
+            if region is not None and references is not None:
+                kept = fitted(Image.fromarray(references[row][0]).convert("RGB"), *size[::-1])
+                out[row] = np.where(region[..., None], out[row], np.asarray(kept))
         return out
 
     def latents(
@@ -149,6 +162,7 @@ class Sampler:
         steps: int | None,
         cfg: float | None,
         negative: str = "",
+        regions: Sequence[np.ndarray | None] = (),
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield rows of one layout with their latents."""
         cfg = self.guidance(cfg)
@@ -162,16 +176,32 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                yield rows, self._denoise(noise[rows], [states[i] for i in rows], length, shown, steps, cfg, negative)
+                free = self._free([regions[i] for i in rows]) if any(regions[i] is not None for i in rows) else None
+                own = [states[i] for i in rows]
+                latents = self._denoise(noise[rows].to(self.device), own, length, shown, steps, cfg, negative, free)
+                yield rows, latents.cpu()
 
     def _denoise(
-        self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float, negative: str
+        self,
+        x: Tensor,
+        states: list[Tensor],
+        length: int,
+        shown: Tensor,
+        steps: int | None,
+        cfg: float,
+        negative: str,
+        free: Tensor | None = None,
     ) -> Tensor:
-        """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once."""
+        """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once.
+
+        free [B, 1, h, w]: 1 where latents may change; the others follow the first reference's, at the noise of each
+        step.
+        """
         count = shown.shape[1]
         tokens = None
         if count:
             latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2])
+            latents = latents.to(self.device)
             tokens = as_tokens(latents.transpose(1, 2).flatten(3))
         conditional = self._prefill(states, length, tokens, count, x)
         unconditional = None
@@ -185,17 +215,28 @@ class Sampler:
             if self.text_tokens:
                 null_length = max(length, padded_length(null_length, self.text_tokens))
             unconditional = self._prefill(nulls, null_length, tokens, count, x)
-        times = self.times(steps, x.shape[-2] * x.shape[-1])
+        times, noise = self.times(steps, x.shape[-2] * x.shape[-1]), x
         for t, following in zip(times[:-1], times[1:], strict=True):
             velocity = _velocity(self.model, x, float(t), conditional)
             if unconditional is not None:
                 base = _velocity(self.model, x, float(t), unconditional)
                 velocity = base + cfg * (velocity - base)
             x = x + float(following - t) * velocity
+            if free is not None:
+                kept = (1 - float(following)) * latents[:, 0] + float(following) * noise
+                x = free * x + (1 - free) * kept
         return x
+
+    def _free(self, regions: Sequence[np.ndarray | None]) -> Tensor:
+        """Latent pixels with any pixel that may change, [B, 1, h, w]; all of them where there is no region."""
+        shape = next(region.shape for region in regions if region is not None)
+        whole = np.stack([np.ones(shape, bool) if region is None else region for region in regions])
+        pixels = torch.from_numpy(whole).float()[:, None].to(self.device)
+        return torch.nn.functional.max_pool2d(pixels, self.autoencoder.factor)
 
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
+        text, valid = text.to(self.device), None if valid is None else valid.to(self.device)
         layout = sequence_layout(length, count, (x.shape[-2], x.shape[-1]), self.encoder.lead(count))
         return self.model.prefill(text, layout, tokens, valid)
 
@@ -207,6 +248,19 @@ class Sampler:
         if any(side % self.autoencoder.factor or side <= 0 for side in size):
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
 
+    def _check_masks(
+        self, regions: Sequence[np.ndarray | None], prompts: Sequence[str], references: Sequence | None
+    ) -> None:
+        if len(regions) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts but {len(regions)} masks: give one per prompt, or None")
+        if any(region is not None and not (references and references[row]) for row, region in enumerate(regions)):
+            raise UsageError("a mask without a reference: give the picture that it edits")
+
+
+def _region(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where an edit may change the picture: bool of `size`, fitted as references are."""
+    return np.asarray(fitted(Image.fromarray(mask).convert("L"), *size[::-1])) > 127
+
 
 def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
     """One prompt's references uint8 [R, 3, H, W], fitted to the target's size as shards fit them."""
@@ -217,7 +271,7 @@ def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
 
 
 def _velocity(model: MMDiT, x: Tensor, t: float, prefix: Prefix) -> Tensor:
-    out = model.decode(as_tokens(x), torch.full((len(x),), t), prefix)
+    out = model.decode(as_tokens(x), torch.full((len(x),), t, device=x.device), prefix)
     return out.transpose(1, 2).unflatten(2, x.shape[-2:])
 
 

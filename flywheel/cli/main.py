@@ -24,6 +24,7 @@ from flywheel.cli import (
     rl,
     rounds,
     runs,
+    serving,
     signals,
     streams,
     training,
@@ -91,7 +92,7 @@ def everywhere(
 
 for verbs in (
     *(runs, curation, inspect, fetch, streams, signals, review, rounds, enhancer, analysts, exports, models, training),
-    *(rl, weights, operations),
+    *(rl, weights, serving, operations),
 ):
     app.add_typer(verbs.app)
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.core.errors import UsageError
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.mirror import fetched
 
@@ -16,19 +15,24 @@ if TYPE_CHECKING:
 
 
 class CheckpointGenerator:
-    """The EMA weights of a checkpoint folder, loaded when the first picture is drawn."""
+    """The EMA weights of a checkpoint folder, loaded when the first picture is drawn.
+
+    device: "": a GPU if there is one.
+    """
 
     independent = False  # the size of a batch changes the last bits of its pictures
 
-    def __init__(self, model: str) -> None:
-        self.model = Path(model)
+    def __init__(self, model: str, device: str = "") -> None:
+        self.model, self.device = Path(model), device
 
     @cached_property
     def sampler(self) -> Sampler:
         """The loaded checkpoint. Errors: `UsageError` if the folder is not one."""
+        import torch
+
         from training.sampling import Sampler
 
-        return Sampler(fetched(self.model))
+        return Sampler(fetched(self.model), self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,9 +58,14 @@ class CheckpointGenerator:
         steps: int | None = None,
         guidance: float | None = None,
     ) -> Iterator[Pixels | Undrawn]:
-        """See `flywheel.core.generator.Generator`; masks are refused."""
-        if masks is not None and any(m is not None for m in masks):
-            raise UsageError(f"{self.model} is a checkpoint, which edits whole pictures: draw without masks")
+        """See `flywheel.core.generator.Generator`; outside of a mask, the first reference's pixels stay as they are."""
         yield from self.sampler.sample(
-            prompts, references, size=size, steps=steps, cfg=guidance, seed=list(seeds), negative=negative or ""
+            prompts,
+            references,
+            size=size,
+            steps=steps,
+            cfg=guidance,
+            seed=list(seeds),
+            negative=negative or "",
+            masks=masks,
         )

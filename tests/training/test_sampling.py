@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flywheel.core.errors import UsageError
@@ -76,3 +77,16 @@ def test_the_checkpoint_names_its_grid(trained, tmp_path):
     assert np.array_equal(draw(student, None), draw(uniform, 4))
     assert np.array_equal(draw(student, 20), draw(uniform, 4))
     assert not np.array_equal(draw(shifted, 4), draw(uniform, 4))
+
+
+def test_a_denoising_computes_on_the_samplers_device(trained):
+    """On the meta device, which refuses tensors of another one beside its own."""
+    sampler, meta = Sampler(trained), torch.device("meta")
+    sampler.device, sampler.model = meta, sampler.model.to(meta)
+    states = sampler.encoder.encode(["a red disc", "x"])
+    shown, noise = torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 16, 4, 4, device=meta)
+    whole = torch.ones(2, 1, 4, 4, device=meta)
+    with torch.no_grad():
+        for pictures, free in ((shown[:, :0], None), (shown, None), (shown, whole)):
+            out = sampler._denoise(noise, states, 16, pictures, 2, 2.0, "blur", free)
+            assert out.device == meta and out.shape == noise.shape
