@@ -44,7 +44,8 @@ def same_run(checkpoint: Checkpoint, run: str) -> Checkpoint:
     """The checkpoint, if `run` wrote it. Errors: `UsageError`."""
     if checkpoint.config["run"] != run:
         raise UsageError(
-            f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"
+            f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder,"
+            " and --extend to go on from that run"
         )
     return checkpoint
 

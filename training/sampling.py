@@ -162,7 +162,7 @@ class Sampler:
         steps: int | None,
         cfg: float | None,
         negative: str = "",
-        regions: Sequence[np.ndarray | None] = (),
+        regions: Sequence[np.ndarray | None] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield rows of one layout with their latents."""
         cfg = self.guidance(cfg)
@@ -176,7 +176,8 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                free = self._free([regions[i] for i in rows]) if any(regions[i] is not None for i in rows) else None
+                held = [regions[i] for i in rows] if regions is not None else []
+                free = self._free(held) if any(region is not None for region in held) else None
                 own = [states[i] for i in rows]
                 latents = self._denoise(noise[rows].to(self.device), own, length, shown, steps, cfg, negative, free)
                 yield rows, latents.cpu()

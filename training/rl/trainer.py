@@ -22,6 +22,7 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
+from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number, numbers
@@ -66,11 +67,11 @@ def train(
     that is not finite; after a checkpoint `RewardsLost` when scoring is unavailable, and `NothingToLearn` after
     `recipe.flat_steps` steps without a group to learn from.
     """
-    out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
+    out_dir, parent, lora = Path(out_dir), Checkpoint(fetched(init)), LoRA.of(recipe)
     _require(prompts, held_out, recipe, rewards)
     run = digest(
         "rl",
-        recipe.to_dict(),
+        identified(recipe.to_dict(), "lora_alpha", "lora_targets"),
         prompts_digest(prompts),
         prompts_digest(held_out),
         rewards.names,
@@ -86,6 +87,7 @@ def train(
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
         config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
+        config |= {"lora": lora and lora.to_dict()}
         tensors = trainer.tensors()
         for part in ("model", "ema"):
             require_finite_tensors(trainer.done, "weights", tensors[part])
@@ -124,7 +126,7 @@ class _Trainer:
         self.sampler = Sampler(parent)
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
-        self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
+        self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
             self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
         )
@@ -157,11 +159,9 @@ class _Trainer:
         return {"balance": self.balance.to_dict(), "since_check": self.since_check, "flat": self.flat}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        with self.policy.holding(self.ema):
-            ema = self.policy.merged()
         return {
             "model": self.policy.merged(),
-            "ema": ema,
+            "ema": self.policy.merged(self.ema),
             "trainable": copies(self.policy.trainable),
             "trainable_ema": self.ema,
             "optimizer": moments(self.optimizer, self.policy.trainable),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,25 @@ def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start,
     with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):
         train(tmp_path, cards, wild, init=start.path)
     assert not (tmp_path / "final").exists()
+
+
+def test_adapters_of_student_and_fake_alone_train_and_a_killed_run_resumes_to_the_same_bits(tmp_path, start, cards):
+    adapted = replace(TINY, lora_rank=3)
+
+    def once(folder, **more):
+        return train(tmp_path / folder, cards, adapted, init=start.path, seed=3, **more)
+
+    whole = once("whole")
+    assert killed_at(2, partial(once, "killed")) == -signal.SIGKILL
+    resumed = once("killed")
+    assert {p.name: p.read_bytes() for p in resumed.path.iterdir()} == {
+        p.name: p.read_bytes() for p in whole.path.iterdir()
+    }
+    before, after = start.tensors("ema"), whole.tensors("ema")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert after.keys() == before.keys()
+    assert moved == {f"blocks.{b}.{layer}.weight" for b in range(4) for layer in adapted.lora_targets}
+    assert whole.tensors("fake").keys() == whole.tensors("trainable").keys()
+    assert not torch.equal(whole.tensors("fake")["blocks.0.qkv.lora_A.default.weight"],
+                           whole.tensors("trainable")["blocks.0.qkv.lora_A.default.weight"])  # fmt: skip
+    assert whole.config["lora"]["rank"] == 3 and Sampler(whole).times(9, 16).tolist() == [1.0, 0.8, 0.4, 0.0]
