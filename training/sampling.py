@@ -20,6 +20,7 @@ from flywheel.core.storage import located
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.row_group import to_uint8, to_unit
+from training.distributed import choose_device
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
@@ -50,22 +51,21 @@ def sample(
 
 
 class Sampler:
-    """A checkpoint loaded once for several calls.
+    """A checkpoint loaded once for several calls, onto a GPU where there is one. Noise and latents are on the CPU.
 
-    Computes on `device`; noise, latents and pictures stay on the CPU, so that a seed means the same on all devices.
     Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
     its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
     encoder has changed since training.
     """
 
-    def __init__(self, checkpoint: Checkpoint | Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint | Path) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
-        encoder, place = Cached(load_condition_encoder(condition["encoder"]), together=True), torch.device(device)
-        model, autoencoder = self.checkpoint.model("ema").to(place), self.checkpoint.autoencoder().to(place)
-        self._set(model, autoencoder, encoder.to(place), self.checkpoint.config)
-        self.device = place
+        device = choose_device()
+        encoder = Cached(load_condition_encoder(condition["encoder"]).to(device), together=True)
+        model, autoencoder = self.checkpoint.model("ema").to(device), self.checkpoint.autoencoder().to(device)
+        self._set(model, autoencoder, encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(
                 f"{condition['encoder']} is not the condition encoder that {self.checkpoint.path} was trained with: "
@@ -86,7 +86,6 @@ class Sampler:
     ) -> None:
         self.model, self.autoencoder, self.encoder, self.config = model.eval(), autoencoder, encoder, config
         self.text_tokens = config["condition"]["tokens"]
-        self.device = torch.device("cpu")
 
     def sample(
         self,
@@ -113,7 +112,7 @@ class Sampler:
         noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
         for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative, regions):
-            out[rows] = to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy()
+            out[rows] = to_uint8(self.autoencoder.decode(latents.cpu())).permute(0, 2, 3, 1).numpy()
         for row, region in enumerate(regions):
             if region is not None and references is not None:
                 kept = fitted(Image.fromarray(references[row][0]).convert("RGB"), *size[::-1])
@@ -132,7 +131,7 @@ class Sampler:
         """Latents [N, C, h, w] denoised from `noise` of the same shape."""
         out = torch.zeros_like(noise)
         for rows, latents in self._batches(prompts, references, noise, steps, cfg):
-            out[rows] = latents
+            out[rows] = latents.to(out.device)
         return out
 
     def noise(self, prompt: str, size: tuple[int, int], seed: int) -> Tensor:
@@ -164,7 +163,7 @@ class Sampler:
         negative: str = "",
         regions: Sequence[np.ndarray | None] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield rows of one layout with their latents."""
+        """Yield rows of one layout with their latents, on the device of the model."""
         cfg = self.guidance(cfg)
         size = (noise.shape[-2] * self.autoencoder.factor, noise.shape[-1] * self.autoencoder.factor)
         pictures = [resized(row, size) for row in (references if references is not None else [()] * len(prompts))]
@@ -176,11 +175,10 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
+                x, own = noise[rows].to(self.model.image_in.weight.device), [states[i] for i in rows]
                 held = [regions[i] for i in rows] if regions is not None else []
-                free = self._free(held) if any(region is not None for region in held) else None
-                own = [states[i] for i in rows]
-                latents = self._denoise(noise[rows].to(self.device), own, length, shown, steps, cfg, negative, free)
-                yield rows, latents.cpu()
+                free = self._free(held).to(x.device) if any(region is not None for region in held) else None
+                yield rows, self._denoise(x, own, length, shown, steps, cfg, negative, free)
 
     def _denoise(
         self,
@@ -201,8 +199,7 @@ class Sampler:
         count = shown.shape[1]
         tokens = None
         if count:
-            latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2])
-            latents = latents.to(self.device)
+            latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2]).to(x.device)
             tokens = as_tokens(latents.transpose(1, 2).flatten(3))
         conditional = self._prefill(states, length, tokens, count, x)
         unconditional = None
@@ -232,14 +229,12 @@ class Sampler:
         """Latent pixels with any pixel that may change, [B, 1, h, w]; all of them where there is no region."""
         shape = next(region.shape for region in regions if region is not None)
         whole = np.stack([np.ones(shape, bool) if region is None else region for region in regions])
-        pixels = torch.from_numpy(whole).float()[:, None].to(self.device)
-        return torch.nn.functional.max_pool2d(pixels, self.autoencoder.factor)
+        return torch.nn.functional.max_pool2d(torch.from_numpy(whole).float()[:, None], self.autoencoder.factor)
 
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
-        text, valid = text.to(self.device), None if valid is None else valid.to(self.device)
         layout = sequence_layout(length, count, (x.shape[-2], x.shape[-1]), self.encoder.lead(count))
-        return self.model.prefill(text, layout, tokens, valid)
+        return self.model.prefill(text.to(x.device), layout, tokens, None if valid is None else valid.to(x.device))
 
     def _check(self, prompts: Sequence[str], references: Sequence | None, size: tuple[int, int]) -> None:
         if references is not None and len(references) != len(prompts):

@@ -15,24 +15,19 @@ if TYPE_CHECKING:
 
 
 class CheckpointGenerator:
-    """The EMA weights of a checkpoint folder, loaded when the first picture is drawn.
-
-    device: "": a GPU if there is one.
-    """
+    """The EMA weights of a checkpoint folder, loaded when the first picture is drawn."""
 
     independent = False  # the size of a batch changes the last bits of its pictures
 
-    def __init__(self, model: str, device: str = "") -> None:
-        self.model, self.device = Path(model), device
+    def __init__(self, model: str) -> None:
+        self.model = Path(model)
 
     @cached_property
     def sampler(self) -> Sampler:
         """The loaded checkpoint. Errors: `UsageError` if the folder is not one."""
-        import torch
-
         from training.sampling import Sampler
 
-        return Sampler(fetched(self.model), self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return Sampler(fetched(self.model))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -79,14 +79,14 @@ def test_the_checkpoint_names_its_grid(trained, tmp_path):
     assert not np.array_equal(draw(shifted, 4), draw(uniform, 4))
 
 
-def test_a_denoising_computes_on_the_samplers_device(trained):
-    """On the meta device, which refuses tensors of another one beside its own."""
-    sampler, meta = Sampler(trained), torch.device("meta")
-    sampler.device, sampler.model = meta, sampler.model.to(meta)
-    states = sampler.encoder.encode(["a red disc", "x"])
-    shown, noise = torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 16, 4, 4, device=meta)
-    whole = torch.ones(2, 1, 4, 4, device=meta)
-    with torch.no_grad():
-        for pictures, free in ((shown[:, :0], None), (shown, None), (shown, whole)):
-            out = sampler._denoise(noise, states, 16, pictures, 2, 2.0, "blur", free)
-            assert out.device == meta and out.shape == noise.shape
+def test_the_model_computes_on_its_own_device(trained):
+    """`meta` stands for a GPU: an operation on tensors of two devices fails there too."""
+    sampler, left = Sampler(trained), np.full((64, 64, 3), 10, np.uint8)
+    sampler.model.to("meta")
+    prompts = ["make the disc blue", "a red disc", "a green disc at the right, with nothing else beside it at all"]
+    noise = torch.stack([sampler.noise(p, (32, 32), 0) for p in prompts])
+    regions = [np.ones((32, 32), bool), None, None]
+    parts = list(sampler._batches(prompts, [[left], [], []], noise, 2, 3.0, "blurred", regions))
+    assert sorted(row for rows, _ in parts for row in rows) == [0, 1, 2]
+    assert {latents.device.type for _, latents in parts} == {"meta"}
+    assert {latents.shape[1:] for _, latents in parts} == {noise.shape[1:]}
