@@ -51,18 +51,18 @@ def sample(
 
 
 class Sampler:
-    """A checkpoint loaded once for several calls, onto a GPU where there is one. Noise and latents are on the CPU.
+    """A checkpoint loaded once for several calls, onto `device` or a GPU where there is one; noise is from the CPU.
 
     Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
     its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
     encoder has changed since training.
     """
 
-    def __init__(self, checkpoint: Checkpoint | Path) -> None:
+    def __init__(self, checkpoint: Checkpoint | Path, device: torch.device | None = None) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
-        device = choose_device()
+        device = device or choose_device()
         encoder = Cached(load_condition_encoder(condition["encoder"]).to(device), together=True)
         model, autoencoder = self.checkpoint.model("ema").to(device), self.checkpoint.autoencoder().to(device)
         self._set(model, autoencoder, encoder, self.checkpoint.config)

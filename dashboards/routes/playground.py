@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from dashboards.site import FIELDS, Site
+from dashboards.turns import Turns
 from flywheel.core.errors import UsageError
 from flywheel.core.serving import BODY_SECONDS
 from flywheel.generators.endpoint import EndpointGenerator
@@ -24,13 +25,14 @@ from flywheel.rounds.sample import parse_size, promoted_system
 HERE = "/playground"
 MAX_UPLOAD = 16 << 20  # bytes of a form with pictures
 PICTURES = 4  # to edit, at most
+TOGETHER = 16  # requests to the image server at a time; pages that ask questions have turns of their own
 MODEL = "flywheel"  # the name under which `flywheel serve images` knows the system in service
 TOKEN_VARIABLE = "FLYWHEEL_IMAGES_TOKEN"
 
 
 def add(app: FastAPI, site: Site, images: str) -> None:
     """Add the routes. images: URL of the image server up to and including /v1; empty: none."""
-    workspace = site.workspace
+    workspace, turns = site.workspace, Turns(asyncio.Semaphore(TOGETHER))
 
     def page(request: Request, fault: str = "", status: int = 200, **asked: Any) -> HTMLResponse:
         played = playground.load(workspace, asked.get("id", ""))
@@ -61,7 +63,7 @@ def add(app: FastAPI, site: Site, images: str) -> None:
         try:
             if not images:
                 raise UsageError("no image server is configured")
-            async with site.turns.turn(person.name):
+            async with turns.turn(person.name):
                 played = await run_in_threadpool(
                     playground.play,
                     workspace,

@@ -97,7 +97,7 @@ class _Trainer:
         last: Checkpoint | None,
     ) -> None:
         self.recipe, self.seed, self.done = recipe, seed, 0
-        sampler = Sampler(parent)
+        sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and teachers of this loop
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)

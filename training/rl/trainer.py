@@ -123,7 +123,7 @@ class _Trainer:
         held_out: Sequence[RolloutPrompt],
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
-        self.sampler = Sampler(parent)
+        self.sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and roll-outs of this loop
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)

@@ -117,6 +117,12 @@ def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finis
     assert len(calls) == 3
 
 
+def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
+    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
+    again = train(tmp_path, cards, TINY, init=start.path, seed=3)
+    assert again.fingerprint == finished.fingerprint
+
+
 def test_the_mixture_is_data(start, cards):
     for share, counts in ((1.0, {0: 4}), (0.5, {0: 2, 1: 2}), (0.25, {0: 1, 1: 3})):
         batches = job(start, cards, t2i_share=share)._batches("fake", 1)

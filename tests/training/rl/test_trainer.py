@@ -176,6 +176,12 @@ def test_a_reward_of_another_shape_is_named(tmp_path, start, cards, fault, messa
         train(tmp_path, *cards, replace(TINY, **ONLY_RED, held_out=0), Faulty(**fault), init=start.path)
 
 
+def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
+    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
+    assert Sampler(start).model.image_in.weight.device.type == "meta"
+    assert train(tmp_path, *cards, TINY, Redness(), init=start.path, seed=3).fingerprint == finished.fingerprint
+
+
 def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start, cards):
     wild = replace(TINY, lora_rank=0, kl=1e9, learning_rate=1e8)
     with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):
