@@ -54,7 +54,7 @@ def extension(folder: Path, recipe: Recipe, *, steps: int, seed: int, parent: Ch
     """
     checkpoint = last_of(folder)
     config, changed = checkpoint.config, dict[str, Any]()
-    if "stage" not in config:
+    if "stage" not in config or config.keys() & {"rl", "dmd"}:  # which keep what their start's configuration says
         raise UsageError(f"{checkpoint.path} is not of a training run on shards: only these are extended")
     if steps <= checkpoint.step:
         raise UsageError(f"{checkpoint.path} has {checkpoint.step} steps: give more, --steps counts from its start")

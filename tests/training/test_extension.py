@@ -10,6 +10,7 @@ import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, contents, run
+from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics
 from training.extension import recipe_of
 
@@ -89,6 +90,24 @@ def test_a_killed_extension_resumes(tmp_path, snapshot, short, long):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, snapshot, progress=stop, **arguments)
     assert weights(run(tmp_path, snapshot, **arguments)) == weights(long) and seen == [4, 5]
+
+
+def test_an_adapter_goes_on_too(tmp_path, snapshot, start):
+    lora = ONE.change(lora_rank=2)
+    arguments = {"recipe": lora, "init": start.path}
+    run(tmp_path / "short", snapshot, steps=2, **arguments)
+    long = run(tmp_path / "long", snapshot, steps=4, **arguments)
+    extended = run(tmp_path / "out", snapshot, steps=4, extend=tmp_path / "short", **arguments)
+    assert weights(extended) == weights(long)
+    with pytest.raises(UsageError, match="adapts another checkpoint: give the same --init"):
+        run(tmp_path / "x", snapshot, steps=4, extend=tmp_path / "short", recipe=lora, init=long.path)
+
+
+def test_a_run_by_reward_is_not_extended(tmp_path, snapshot, start, short):
+    folder = tmp_path / "rl"
+    checkpoints.write(folder / "final", {"ema": {}}, None, {**short.config, "rl": {}})
+    with pytest.raises(UsageError, match="is not of a training run on shards"):
+        run(tmp_path / "x", snapshot, recipe=ONE, steps=9, extend=folder)
 
 
 def test_what_is_no_extension_is_refused(tmp_path, snapshot, trained, short):
