@@ -90,6 +90,8 @@ def create_app(queue: Queue, served: Served, token: str, *, host: str = "127.0.0
         async with request.form(max_files=MAX_REFERENCES + 1, max_fields=_FIELDS) as form:
             texts = {k: v for k, v in form.multi_items() if isinstance(v, str)}
             files = [(k, v) for k, v in form.multi_items() if isinstance(v, UploadFile)]
+            if named := [k for k in texts if k in ("image", "image[]", "mask")]:
+                raise Refused(f"{named[0]}: send it as a file, not as text", param=named[0])
             if unknown := [k for k, _ in files if k not in ("image", "image[]", "mask")]:
                 raise Refused(f"unknown file {unknown[0]!r}: send image[] and mask", param=unknown[0])
             images = [await v.read() for k, v in files if k != "mask"]

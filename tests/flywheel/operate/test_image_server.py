@@ -128,6 +128,7 @@ def test_what_is_wrong_has_openais_shape_and_one_sentence(client: httpx.Client) 
         (client.post(edit, json=asked), 400, "multipart/form-data"),
         (client.post(edit, content=b"x", headers={"Content-Type": "multipart/form-data"}), 400, "boundary"),
         (client.post(edit, data=asked, files=files("file")), 400, "unknown file 'file'"),
+        (client.post(edit, data=asked | {"mask": "x"}, files=files("image")), 400, "mask: send it as a file"),
         (client.post(edit, data=asked, files=files("mask")), 400, "1 to 16 pictures"),
         (client.post(edit, data=asked, files=files("image", "mask", "mask")), 400, "mask: send one"),
         (client.post(edit, data=asked, files=files("image", "mask")), 400, "no transparent part"),

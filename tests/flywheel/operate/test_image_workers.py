@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -140,6 +142,16 @@ def test_a_worker_that_dies_costs_its_picture_and_comes_back(worker: Worker, wor
         worker.draw(Job(system, "a red circle"))
     assert raised.value.status == 503
     assert worker.draw(Job(system, "a red circle", steps=1)).png.startswith(b"\x89PNG")
+
+
+def test_each_gpu_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = (("", 0, [None]), ("", 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("GPU-a", 1, ["GPU-a"]))
+    for visible, count, names in known:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        assert gpus() == names
+    script = "import flywheel.operate.image_workers, flywheel.cli.main, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0  # a GPU is chosen before CUDA is there
 
 
 def test_an_artist_follows_a_promotion_and_rewrites_as_the_system_does(workspace: Workspace) -> None:
