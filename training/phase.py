@@ -36,7 +36,16 @@ from training.models.condition import Cached, ConditionEncoder, load_condition_e
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe, Stage
-from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, require_finite, step_name
+from training.run import (
+    Progress,
+    cpu_seconds,
+    due,
+    finished,
+    last_checkpoint,
+    require_finite,
+    require_finite_shares,
+    step_name,
+)
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, trained, training_state
 from training.vae.autoencoding import choose_autoencoder, fitting_plan
 from training.validation import draw_held_out, validation_loss
@@ -300,6 +309,7 @@ def _draw_samples(phase: _Phase) -> None:
 
 
 def _save(phase: _Phase) -> None:
+    require_finite_shares(phase.done, phase.state, phase.world)
     path = phase.out_dir / step_name(phase.done)
     checkpoints.write_together(path, phase.state, phase.autoencoder, phase.config(), phase.world)
     if phase.world.first:
@@ -308,6 +318,7 @@ def _save(phase: _Phase) -> None:
 
 def _finish(phase: _Phase) -> Checkpoint:
     path, world = phase.out_dir / checkpoints.FINAL, phase.world
+    require_finite_shares(phase.done, phase.state, world)
     tensors = {part: gathered(values, world) for part, values in phase.state.items()}
     if phase.described["lora"]:
         tensors |= {"model": merged(phase.model, world=world), "ema": merged(phase.model, phase.ema, world)}

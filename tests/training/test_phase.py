@@ -152,3 +152,12 @@ def test_an_adapter_needs_something_to_adapt(tmp_path, snapshot, start):
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, snapshot):
     with pytest.raises(UsageError, match="step 2: loss .* lower the learning rate"):
         run(tmp_path, snapshot, recipe=TINY.change(learning_rate=1e30, warmup=0))
+
+
+@pytest.mark.parametrize("steps", [1, 4])  # at the end, and at a checkpoint on the way
+def test_weights_that_are_no_numbers_are_never_sealed(tmp_path, snapshot, steps):
+    """The loss and its gradient were finite: it is the update that is not."""
+    recipe = TINY.change(learning_rate=1e39, warmup=0, checkpoint_every=1)
+    with pytest.raises(UsageError, match="step 1: weights are not finite .* lower the learning rate .*; run again"):
+        run(tmp_path, snapshot, recipe=recipe, steps=steps)
+    assert not list(tmp_path.glob("step-*")) and not (tmp_path / "final").exists()
