@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from flywheel.core.errors import UsageError
 from flywheel.core.guard import Guard, limits_of, parse_json
 from flywheel.core.records import System
 from flywheel.operate.image_requests import MAX_REFERENCES, Order, Refused, error_body, read_order
@@ -43,10 +44,10 @@ class Served:
         self._read, self.system, self._at = read, read(), time.monotonic()
 
     async def now(self) -> System:
-        """The system. Reading it costs a look into two ledgers, at most every `REFRESH_SECONDS`."""
+        """The system. It costs a look into two ledgers every `REFRESH_SECONDS`. Errors: `UsageError` if none is left."""
         if time.monotonic() - self._at > REFRESH_SECONDS:
-            self._at = time.monotonic()
             self.system = await run_in_threadpool(self._read)
+            self._at = time.monotonic()
         return self.system
 
 
@@ -170,6 +171,10 @@ def _say_errors(app: FastAPI, seconds: float) -> None:
     @app.exception_handler(Failed)
     async def failed(request: Request, error: Failed) -> JSONResponse:
         return say(error.status, error.message, {"Retry-After": "5"} if error.status == 503 else None)
+
+    @app.exception_handler(UsageError)
+    async def unserved(request: Request, error: UsageError) -> JSONResponse:
+        return say(503, str(error), {"Retry-After": "30"})
 
     @app.exception_handler(TimeoutError)
     async def late(request: Request, error: TimeoutError) -> JSONResponse:

@@ -157,10 +157,14 @@ class Held:
         self.go.set()
 
 
+def reading() -> System:
+    return System(checkpoint="c")
+
+
 def held(**options: object) -> tuple[Held, Queue, httpx.AsyncClient]:
     worker = Held()
     queue = Queue([worker], limit=1)
-    app = create_app(queue, Served(lambda: System(checkpoint="c")), "", **options)
+    app = create_app(queue, Served(lambda: reading()), "", **options)
     return worker, queue, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
 
@@ -233,3 +237,20 @@ def test_a_promotion_needs_no_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     served = Served(lambda: next(systems))
     monkeypatch.setattr(image_server, "REFRESH_SECONDS", 0.0)
     assert [asyncio.run(served.now()).checkpoint for _ in range(2)] == ["c", "d"]
+
+
+def test_without_a_system_in_service_any_more_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        worker, queue, client = held()
+        assert (await client.get("/v1/models")).status_code == 200
+        monkeypatch.setattr(image_server, "REFRESH_SECONDS", 0.0)
+        answer = await client.post("/v1/images/generations", json={"prompt": "x"})
+        assert answer.status_code == 503 and "no promoted checkpoint" in answer.json()["error"]["message"]
+
+    def read() -> System:
+        if image_server.REFRESH_SECONDS:
+            return System(checkpoint="c")
+        raise UsageError("w has no promoted checkpoint: finish a round")
+
+    monkeypatch.setattr("tests.flywheel.operate.test_image_server.reading", read)
+    asyncio.run(main())
