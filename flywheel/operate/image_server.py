@@ -44,7 +44,7 @@ class Served:
         self._read, self.system, self._at = read, read(), time.monotonic()
 
     async def now(self) -> System:
-        """The system. It costs a look into two ledgers every `REFRESH_SECONDS`. Errors: `UsageError` if none is left."""
+        """The system, read every `REFRESH_SECONDS` from two ledgers. Errors: `UsageError` if none is left."""
         if time.monotonic() - self._at > REFRESH_SECONDS:
             self.system = await run_in_threadpool(self._read)
             self._at = time.monotonic()
