@@ -6,7 +6,8 @@ belong to the stage that the run had reached, and to those after it. The other r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
 from training.curriculum import Curriculum, schedule
 from training.data.plan import MixSource
+from training.lora import DEFAULTS
 from training.recipes import Recipe, from_dict
 
 PACE = ("warmup", "final_learning_rate", "stages")  # what may differ; of stages, only their rates and steps
@@ -28,6 +30,11 @@ class Extension:
 
     checkpoint: Checkpoint
     changed: Mapping[str, Any]
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """What identifies the run that this one goes on from."""
+        return self.checkpoint.config["run"], self.checkpoint.fingerprint
 
     @property
     def lineage(self) -> list[dict[str, Any]]:
@@ -56,8 +63,7 @@ def extension(folder: Path, recipe: Recipe, *, steps: int, seed: int, parent: Ch
     config, changed = checkpoint.config, dict[str, Any]()
     if "stage" not in config or config.keys() & {"rl", "dmd"}:  # which keep what their start's configuration says
         raise UsageError(f"{checkpoint.path} is not of a training run on shards: only these are extended")
-    if steps <= checkpoint.step:
-        raise UsageError(f"{checkpoint.path} has {checkpoint.step} steps: give more, --steps counts from its start")
+    _require_more(checkpoint, steps)
     before, now = from_dict(config["recipe"]).method(), recipe.method()
     what = f"the run in {folder}"
     if other := [k for k in now if k not in (*PACE, "name") and before.get(k) != now[k]]:
@@ -80,6 +86,33 @@ def extension(folder: Path, recipe: Recipe, *, steps: int, seed: int, parent: Ch
         if old["learning_rate"] != new["learning_rate"]
     }
     return Extension(checkpoint, changed | ({"learning_rate": rates} if rates else {}))
+
+
+def loop_extension(
+    folder: Path, kind: str, values: Mapping[str, Any], pace: Collection[str], *, seed: int, parent: Checkpoint
+) -> Extension:
+    """The extension of a run by reward ("rl") or of a distillation ("dmd"), whose recipe is now `values`.
+
+    pace: settings that may differ. Errors: `UsageError` as for `extension`.
+    """
+    checkpoint = last_of(folder)
+    config, what = checkpoint.config, f"the run in {folder}"
+    if config.get("loop", kind if kind in config else "") != kind:  # its start's configuration is in it too
+        raise UsageError(f"{checkpoint.path} is not of such a run: only one of the same kind is extended")
+    _require_more(checkpoint, values["steps"])
+    before, now = (json.loads(json.dumps({**DEFAULTS, **recipe})) for recipe in (config[kind], values))
+    if other := [k for k in now if k not in (*pace, "name", "checkpoint_every") and before.get(k) != now[k]]:
+        raise UsageError(f"{what} has another {other[0]}: only {', '.join(pace)} can change; start a new run")
+    if config["seed"] != seed:
+        raise UsageError(f"{what} has seed {config['seed']}: give the same --seed")
+    if config["init"] != parent.fingerprint:
+        raise UsageError(f"{what} starts from another checkpoint: give the same one")
+    return Extension(checkpoint, {k: [before[k], now[k]] for k in pace if before[k] != now[k]})
+
+
+def _require_more(checkpoint: Checkpoint, steps: int) -> None:
+    if steps <= checkpoint.step:
+        raise UsageError(f"{checkpoint.path} has {checkpoint.step} steps: give more; they count from its start")
 
 
 def last_of(folder: Path) -> Checkpoint:

@@ -81,7 +81,7 @@ def train(
     out_dir, steps = Path(out_dir), steps or recipe.steps
     parent = Checkpoint(fetched(init)) if init is not None else None
     longer = extension(extend, recipe, steps=steps, seed=seed, parent=parent) if extend is not None else None
-    origin = (longer.checkpoint.config["run"], longer.checkpoint.fingerprint) if longer else ()
+    origin = longer.origin if longer else ()
     run = digest(mix_digest(mix), recipe.method(), steps, seed, parent and parent.fingerprint, *origin)
     final = finished(out_dir, run)
     if final is not None:

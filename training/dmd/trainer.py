@@ -22,6 +22,7 @@ from training import checkpoint as checkpoints
 from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
 from training.dmd.recipe import DMDRecipe
+from training.extension import loop_extension
 from training.lora import DEFAULTS, LoRA, identified
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
@@ -32,6 +33,8 @@ from training.run import Progress, finished, last_checkpoint, require_finite, re
 from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, put, set_rate, trained
 
+PACE = ("steps", "learning_rate", "fake_learning_rate", "final_learning_rate")  # what may differ in an extension
+
 
 def train(
     out_dir: Path,
@@ -40,9 +43,12 @@ def train(
     *,
     init: Path,
     seed: int = 0,
+    extend: Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Distil the recipe's teachers into a student that starts as `init`; returns its final checkpoint.
+
+    `extend`: a run, in a folder of its own, to go on from, to more `steps` or at other learning rates.
 
     Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
     1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
@@ -51,15 +57,22 @@ def train(
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
     recipe_values = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
-    run = digest("dmd", identified(recipe_values, *DEFAULTS), prompts_digest(prompts), seed, parent.fingerprint)
+    longer = None
+    if extend is not None:
+        longer = loop_extension(extend, "dmd", recipe_values, PACE, seed=seed, parent=parent)
+    origin = longer.origin if longer else ()
+    settings = identified(recipe_values, *DEFAULTS)
+    run = digest("dmd", settings, prompts_digest(prompts), seed, parent.fingerprint, *origin)
     final = finished(out_dir, run)
     if final is not None:
         return final
     checkpoints.sweep(out_dir)
-    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last_checkpoint(out_dir, run))
+    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last)
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
     config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
-    config |= {"lora": trainer.lora and trainer.lora.to_dict()}
+    adapted = trainer.lora and trainer.lora.to_dict()
+    config |= {"loop": "dmd", "lora": adapted, "lineage": longer.lineage if longer else []}
 
     def save(name: str) -> Checkpoint:
         step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()

@@ -22,6 +22,7 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
+from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
@@ -43,6 +44,7 @@ from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 log = logging.getLogger(__name__)
+PACE = ("steps", "learning_rate", "final_learning_rate")  # what may differ in a run that goes on from another
 
 
 class NothingToLearn(UsageError):
@@ -58,9 +60,12 @@ def train(
     *,
     init: Path,
     seed: int = 0,
+    extend: Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
+
+    `extend`: a run, in a folder of its own, to go on from, to more `steps` or at another learning rate.
 
     `prompts` are trained on, `held_out` only monitored; `rewards` scores both. Resumes from the last checkpoint in
     `out_dir`. Errors: `UsageError` for another run's folder, unusable prompts, rewards and recipes, or a loss or update
@@ -69,25 +74,30 @@ def train(
     """
     out_dir, parent, lora = Path(out_dir), Checkpoint(fetched(init)), LoRA.of(recipe)
     _require(prompts, held_out, recipe, rewards)
+    values, longer = recipe.to_dict(), None
+    if extend is not None:
+        longer = loop_extension(extend, "rl", values, PACE, seed=seed, parent=parent)
     run = digest(
         "rl",
-        identified(recipe.to_dict(), "lora_alpha", "lora_targets"),
+        identified(values, "lora_alpha", "lora_targets"),
         prompts_digest(prompts),
         prompts_digest(held_out),
         rewards.names,
         seed,
         parent.fingerprint,
+        *(longer.origin if longer else ()),
     )
     final = finished(out_dir, run)
     if final is not None:
         return final
     checkpoints.sweep(out_dir)
-    trainer = _Trainer(parent, recipe, rewards, seed, last_checkpoint(out_dir, run), prompts, held_out)
+    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out)
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
-        config |= {"lora": lora and lora.to_dict()}
+        config |= {"step": trainer.done, "rl": values, "rl_state": trainer.state(), **closing}
+        config |= {"loop": "rl", "lora": lora and lora.to_dict(), "lineage": longer.lineage if longer else []}
         tensors = trainer.tensors()
         for part in ("model", "ema"):
             require_finite_tensors(trainer.done, "weights", tensors[part])

@@ -117,6 +117,22 @@ def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finis
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, cards, finished, rank):
+    def once(folder, steps, **more):
+        recipe = replace(TINY, steps=steps, final_learning_rate=1.0, lora_rank=rank)
+        return train(tmp_path / folder, cards, recipe, init=start.path, seed=3, **more)
+
+    short, long = once("short", 1), once("long", 2)
+    longer = once("longer", 2, extend=short.path.parent)
+    for part in ("model", "ema", "fake", "model_optimizer", "fake_optimizer"):
+        one, two = long.tensors(part), longer.tensors(part)
+        assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+    assert [o["changed"] for o in longer.config["lineage"]] == [{"steps": [1, 2]}] and long.config["lineage"] == []
+    with pytest.raises(UsageError, match="has seed 3: give the same --seed"):
+        train(tmp_path / "x", cards, replace(TINY, steps=3), init=start.path, seed=4, extend=finished.path)
+
+
 def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
     monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
     again = train(tmp_path, cards, TINY, init=start.path, seed=3)
