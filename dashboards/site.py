@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ PAGES = (
     ("Failures", "/cases"),
     ("Review", "/review"),
     ("Arena", "/arena"),
+    ("Playground", "/playground"),
     ("Data", "/funnel"),
     ("Samples", "/samples"),
     ("What if", "/what-if"),
@@ -105,11 +106,15 @@ class Site:
         async def fields(request: Request) -> dict[str, str]:
             allowed(request)
             values = await read_form(request, FIELDS)
-            if not self.access.genuine(request, values.get("csrf", "")):
-                raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
+            self.require_genuine(request, values)
             return values
 
         return fields
+
+    def require_genuine(self, request: Request, values: Mapping[str, str]) -> None:
+        """Check that our own page sent the form. Errors: 403."""
+        if not self.access.genuine(request, values.get("csrf", "")):
+            raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
 
 
 async def read_form(request: Request, most: int) -> dict[str, str]:

@@ -27,6 +27,7 @@ from flywheel.cli import (
     rl,
     rounds,
     runs,
+    serving,
     signals,
     streams,
     training,
@@ -98,7 +99,7 @@ def everywhere(
 
 for verbs in (
     *(runs, curation, inspect, fetch, streams, signals, review, rounds, enhancer, analysts, exports, models, training),
-    *(rl, weights, operations, project),
+    *(rl, weights, serving, operations, project),
 ):
     app.add_typer(verbs.app)
 
