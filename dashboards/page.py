@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dashboards import charts
-from flywheel.catalog.views import meaning
 from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
@@ -44,7 +43,6 @@ def environment(*, image: Image, link: Link) -> Environment:
         "words": words,
         "listed": listed,
         "cell": cell,
-        "meaning": meaning,
     }
     env.tests["traceable"] = traceable
     return env
