@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, ask, browse, calibration, compare, operate, review, session
+from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, review, session
 from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
@@ -53,6 +53,7 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     calibration.add(app, site)
     review.add(app, site)
     arena.add(app, site)
+    books.add(app, site)
     operate.add(app, site)
 
     @app.get("/healthz")

@@ -35,6 +35,8 @@ def environment(*, image: Image, link: Link) -> Environment:
         "n": number,
         "pct": percent,
         "points": points,
+        "money": money,
+        "share": share,
         "day": day,
         "text": text,
         "seen": observed,
@@ -60,6 +62,16 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a whole percentage; the narrow space does not break."""
     return "–" if share is None else f"{100 * share:.0f}\u202f%"
+
+
+def share(value: float | None) -> str:
+    """A share in [0, 1] as a percentage with one digit, so that small ones can be told; the narrow space stays."""
+    return "–" if value is None else f"{100 * value:.1f}\u202f%"
+
+
+def money(amount: float | None) -> str:
+    """An amount in whole hundredths, small ones with three digits; a dash for None."""
+    return "–" if amount is None else f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.3g}"
 
 
 def points(share: float) -> str:

@@ -39,8 +39,11 @@ PAGES = (
     ("Calibration", "/calibration"),
     ("Data", "/funnel"),
     ("Samples", "/samples"),
+    ("Sources", "/sources"),
+    ("Coverage", "/coverage"),
     ("What if", "/what-if"),
     ("Training", "/training"),
+    ("Cost", "/cost"),
     ("Why", "/why"),
     ("SQL", "/sql"),
 )

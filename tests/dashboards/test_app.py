@@ -51,7 +51,8 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
 
 JSON = ["/", "/cases?status=closed", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada", "/arena?judge=ada",
         "/funnel", "/samples?outcome=dropped", "/training", "/what-if", "/why?id=typography-8",
-        "/sql?q=select+1+as+one", "/compare", "/calibration?verifier=count&reviewer=ada"]  # fmt: skip
+        "/sql?q=select+1+as+one", "/compare", "/calibration?verifier=count&reviewer=ada", "/cost?gpu=2",
+        "/sources", "/coverage"]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", JSON)

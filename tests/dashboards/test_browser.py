@@ -15,7 +15,8 @@ from tests.dashboards.workspace import PROBED, build, candidates
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
          "/arena?judge=ada", "/funnel", "/samples?outcome=dropped", "/training", "/what-if", "/why?id=typography-8",
-         "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada")  # fmt: skip
+         "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
+         "/cost?core=1", "/sources", "/coverage")  # fmt: skip
 
 
 UNNAMED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, img")]
