@@ -7,7 +7,7 @@ WORKSPACE ?= demo-workspace
 # Many containers tell Python to keep no compiled code: each process would compile all that it imports, for a minute and
 # more. What make starts may keep it; what is started later finds it there.
 ifdef PYTHONDONTWRITEBYTECODE
-COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
+COMPILE = $(BIN)/python -W ignore -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 endif
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -15,9 +15,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
-# Two files of tests at a time; `tests/conftest.py` says which ones stay together and which come first.
+# Three files of tests at a time, because many tests wait; `tests/conftest.py` says what stays together and what is first.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # The inner loop: style, types, the import contract, and the tests that start nothing.
 quick: $(VENV)/.dev lint

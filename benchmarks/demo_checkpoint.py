@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from flywheel.demo.suite import write_suite
-from flywheel.signals.evaluation import judge_images
+from flywheel.signals.judging import judge_images
 from flywheel.signals.suite import Prompt, load_suite
 from training.sampling import Sampler
 

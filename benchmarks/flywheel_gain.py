@@ -56,6 +56,8 @@ from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
 from flywheel.signals import evaluation
+from flywheel.signals.drawing import sample_suite
+from flywheel.signals.judging import judge_images
 from flywheel.signals.results import Results, load_results
 
 BOOTSTRAPS = 2000
@@ -278,11 +280,11 @@ def garbled(context: Context) -> list[str]:
     generator = open_generator(describe(workspace.path(row["checkpoint"])))
     passed = load_results(workspace, 1, "candidate")
     suite = [replace(p, text=garble(p.text)) for p in context.suite]
-    images = evaluation.sample_suite(
+    images = sample_suite(
         suite, generator, workspace.path("garbled", "images"), settings=preset.evaluation, seed=context.job.seed
     )
     failing: dict[str, set[str]] = {}
-    for p, outcomes in zip(suite, evaluation.judge_images(suite, images)):
+    for p, outcomes in zip(suite, judge_images(suite, images)):
         for o in outcomes:
             if o.passed is False and passed.get((p.prompt_id, o.capability)):
                 failing.setdefault(p.prompt_id, set()).add(o.capability)
@@ -306,6 +308,7 @@ def probed(
         prompts,
         generator,
         context.workspace.path("garbled", "probes"),
+        workspace=context.workspace,
         enhance=enhance,
         density=lambda texts: index.density(texts, preset.attribution.neighbours).tolist(),
         evaluation=preset.evaluation,

@@ -85,8 +85,8 @@ def estimate(
         scorers=tuple(scorers),
         not_configured=tuple(f"{name}: {why}" for name, why in reasons.items()),
         write_bytes=round(sum(i.size for i in usable) + _ADMITTED * rows * written),
-        cpu_seconds=round(cpu, 1),
-        wall_seconds=round(cpu / workers, 1),
+        cpu_seconds=round(cpu, 3),
+        wall_seconds=round(cpu / workers, 3),
         measured=len(pictures),
     )
 

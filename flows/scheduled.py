@@ -124,6 +124,7 @@ def round_(
     auto_approve: bool = False,
     rounds: Count | None = None,
     retry: bool = False,
+    draw_workers: Count | None = None,
 ) -> Any:
     """Run on the source as it is now until `rounds` rounds are finished; by default, one more than there are.
 
@@ -136,7 +137,8 @@ def round_(
     try:
         with nullcontext() if terminal else one_at_a_time(opened):
             number = rounds or next_round(opened)
-            job = Job(workspace, source, captions, policy, preset, seed, number, workers, auto_approve, retry)
+            more = (number, workers, auto_approve, retry, draw_workers)
+            job = Job(workspace, source, captions, policy, preset, seed, *more)
             runs.validate(job)
             summary = runs.run(job, step=step, progress=shown.progress, publish=shown.publish)
             publish(summary.as_dict())

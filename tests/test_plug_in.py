@@ -16,7 +16,7 @@ from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
 from flywheel.generators import open_generator
 from flywheel.presets import Evaluation, load_preset
-from flywheel.signals.evaluation import Verifiers, judge_images
+from flywheel.signals.judging import Verifiers, judge_images
 from flywheel.signals.suite import Prompt
 from tests.own_package import blocks, forget, install
 

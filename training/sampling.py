@@ -20,6 +20,7 @@ from flywheel.core.storage import located
 from training import schedules
 from training.checkpoint import Checkpoint
 from training.data.row_group import to_uint8, to_unit
+from training.distributed import choose_device
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
@@ -50,7 +51,7 @@ def sample(
 
 
 class Sampler:
-    """A checkpoint loaded once for several calls.
+    """A checkpoint loaded once for several calls, onto a GPU where there is one. Noise and latents are on the CPU.
 
     Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
     its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
@@ -61,8 +62,10 @@ class Sampler:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
-        encoder = Cached(load_condition_encoder(condition["encoder"]), together=True)
-        self._set(self.checkpoint.model("ema"), self.checkpoint.autoencoder(), encoder, self.checkpoint.config)
+        device = choose_device()
+        encoder = Cached(load_condition_encoder(condition["encoder"]).to(device), together=True)
+        model, autoencoder = self.checkpoint.model("ema").to(device), self.checkpoint.autoencoder().to(device)
+        self._set(model, autoencoder, encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:
             raise UsageError(
                 f"{condition['encoder']} is not the condition encoder that {self.checkpoint.path} was trained with: "
@@ -104,7 +107,7 @@ class Sampler:
         noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
         for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative):
-            out[rows] = to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy()
+            out[rows] = to_uint8(self.autoencoder.decode(latents.cpu())).permute(0, 2, 3, 1).numpy()
         return out
 
     def latents(
@@ -119,7 +122,7 @@ class Sampler:
         """Latents [N, C, h, w] denoised from `noise` of the same shape."""
         out = torch.zeros_like(noise)
         for rows, latents in self._batches(prompts, references, noise, steps, cfg):
-            out[rows] = latents
+            out[rows] = latents.to(out.device)
         return out
 
     def noise(self, prompt: str, size: tuple[int, int], seed: int) -> Tensor:
@@ -150,7 +153,7 @@ class Sampler:
         cfg: float | None,
         negative: str = "",
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield rows of one layout with their latents."""
+        """Yield rows of one layout with their latents, on the device of the model."""
         cfg = self.guidance(cfg)
         size = (noise.shape[-2] * self.autoencoder.factor, noise.shape[-1] * self.autoencoder.factor)
         pictures = [resized(row, size) for row in (references if references is not None else [()] * len(prompts))]
@@ -162,7 +165,8 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                yield rows, self._denoise(noise[rows], [states[i] for i in rows], length, shown, steps, cfg, negative)
+                x = noise[rows].to(self.model.image_in.weight.device)
+                yield rows, self._denoise(x, [states[i] for i in rows], length, shown, steps, cfg, negative)
 
     def _denoise(
         self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float, negative: str
@@ -172,7 +176,7 @@ class Sampler:
         tokens = None
         if count:
             latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2])
-            tokens = as_tokens(latents.transpose(1, 2).flatten(3))
+            tokens = as_tokens(latents.transpose(1, 2).flatten(3)).to(x.device)
         conditional = self._prefill(states, length, tokens, count, x)
         unconditional = None
         if cfg != 1.0:
@@ -197,7 +201,7 @@ class Sampler:
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
         layout = sequence_layout(length, count, (x.shape[-2], x.shape[-1]), self.encoder.lead(count))
-        return self.model.prefill(text, layout, tokens, valid)
+        return self.model.prefill(text.to(x.device), layout, tokens, None if valid is None else valid.to(x.device))
 
     def _check(self, prompts: Sequence[str], references: Sequence | None, size: tuple[int, int]) -> None:
         if references is not None and len(references) != len(prompts):
@@ -217,7 +221,7 @@ def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
 
 
 def _velocity(model: MMDiT, x: Tensor, t: float, prefix: Prefix) -> Tensor:
-    out = model.decode(as_tokens(x), torch.full((len(x),), t), prefix)
+    out = model.decode(as_tokens(x), torch.full((len(x),), t, device=x.device), prefix)
     return out.transpose(1, 2).unflatten(2, x.shape[-2:])
 
 

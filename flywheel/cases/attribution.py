@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel.core.generator import Generator
+from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution, Evaluation
-from flywheel.signals.evaluation import BATCH, Verifiers, judge_images, sample_suite
+from flywheel.signals.drawing import BATCH
+from flywheel.signals.sheets import Sheet, Workers, draw_and_judge
 from flywheel.signals.suite import Prompt
 
 # Evidence of a case → track and reason, in this order: the enhanced prompt passes → prompt_enhancement; some seeds
@@ -84,7 +86,7 @@ def affordable(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]
 
 def batches(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
     """Prompts whose experiments run and are recorded together: a killed round loses at most one batch."""
-    ordered = sorted(prompts, key=lambda p: len(p.references))  # `sample_suite` forms its batches in this order
+    ordered = sorted(prompts, key=lambda p: len(p.references))  # drawing forms its batches in this order
     for start in range(0, len(ordered), BATCH):
         yield ordered[start : start + BATCH]
 
@@ -94,18 +96,20 @@ def probe(
     generator: Generator,
     folder: Path,
     *,
+    workspace: Workspace,
     enhance: Callable[[str], str | None],
     drawn: Callable[[str], str | None] = lambda prompt: None,
     density: Callable[[Sequence[str]], Sequence[float]],
     evaluation: Evaluation,
     settings: Attribution,
     seed: int,
-    by: Verifiers | None = None,
+    workers: Workers | None = None,
     progress: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
     enhance: the enhancer on trial, which gives a better prompt or None; drawn: the one that the system has already.
+    workers: processes that draw and judge in place of this one.
     Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
     own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
@@ -114,11 +118,21 @@ def probe(
     plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
     better: dict[tuple[str, str], list[bool]] = {}
     last = seed + evaluation.pictures - 1  # the seed of the evaluation's last picture
-    tries = [(own, prompts, f"seed-{k}", last + k, plain) for k in range(1, settings.seeds + 1)]
-    tries += [(rewritten, rewritten, f"enhanced-{k}", seed + k, better) for k in range(settings.enhanced_seeds)]
-    for shown, suite, name, number, verdicts in tries:
-        images = sample_suite(shown, generator, folder / name, settings=evaluation, seed=number, progress=progress)
-        for p, outcomes in zip(suite, judge_images(suite, images, by=by)):
+    tries = [(Sheet(own, prompts, folder / f"seed-{k}", last + k), plain) for k in range(1, settings.seeds + 1)]
+    tries += [
+        (Sheet(rewritten, rewritten, folder / f"enhanced-{k}", seed + k), better)
+        for k in range(settings.enhanced_seeds)
+    ]
+    found = draw_and_judge(
+        [sheet for sheet, _ in tries],
+        generator,
+        workspace=workspace,
+        settings=evaluation,
+        workers=workers,
+        progress=progress,
+    )
+    for (sheet, verdicts), judged in zip(tries, found):
+        for p, (_, outcomes) in zip(sheet.suite, judged):
             applied = [o for o in outcomes if o.passed is not None]
             for capability in dict.fromkeys(o.capability for o in applied):
                 passed = all(o.passed for o in applied if o.capability == capability)

@@ -188,8 +188,8 @@ def judge_only(pictures: Path, suite: Path, preset: str, as_json: bool) -> None:
     """Judge a folder of pictures of one seed, and print the rows; nothing is recorded."""
     from flywheel.presets import load_preset
     from flywheel.signals.drawn_elsewhere import Drawn
-    from flywheel.signals.evaluation import Verifiers
     from flywheel.signals.judged_pictures import judge_folder
+    from flywheel.signals.judging import Verifiers
     from flywheel.signals.pinned import load_any
 
     drawn, prompts = Drawn.of(pictures), load_any(suite)

@@ -26,6 +26,14 @@ CaptionsOption = Annotated[Path | None, typer.Option(help="JSON Lines file: file
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Run until this many rounds are finished.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Number of Ray workers for curation.")]
+DrawWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of Ray workers that draw and judge pictures, each on a GPU or a core of its own. "
+        "Default: one per GPU where there are several.",
+    ),
+]
 PrefectOption = Annotated[bool, typer.Option("--prefect/--no-prefect", help="Record the steps as a Prefect flow run.")]
 ApproveOption = Annotated[
     bool, typer.Option("--auto-approve", help="Accept remedy samples without review; the ledger records this.")

@@ -14,6 +14,7 @@ from flywheel.cli.console import out, print_curated, print_summary, say
 from flywheel.cli.options import (
     ApproveOption,
     CaptionsOption,
+    DrawWorkersOption,
     JsonOption,
     PolicyOption,
     PrefectOption,
@@ -76,6 +77,7 @@ def run(
     rounds: RoundsOption = 2,
     seed: SeedOption = 0,
     workers: WorkersOption = 2,
+    draw_workers: DrawWorkersOption = None,
     auto_approve: ApproveOption = False,
     retry: RetryOption = False,
     wait: WaitOption = True,
@@ -87,7 +89,8 @@ def run(
     Run the same command again to resume after a crash. Ask for more --rounds to continue, with new data or without.
     """
     settings = {"policy": policy, "preset": preset, "seed": seed, "workers": workers, "retry": retry}
-    job = job_of(workspace, source, captions, rounds=rounds, auto_approve=auto_approve, **settings)
+    more = {"rounds": rounds, "auto_approve": auto_approve, "draw_workers": draw_workers}
+    job = job_of(workspace, source, captions, **settings, **more)
     run_job(job, prefect=prefect, wait=wait, as_json=as_json)
 
 

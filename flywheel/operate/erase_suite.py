@@ -12,7 +12,7 @@ from flywheel.core.files import discard, file_digest, read_json, text_lines, wri
 from flywheel.core.workspace import Workspace
 from flywheel.operate.victims import Victims, alike, look_of, looks_of
 from flywheel.signals import pinned
-from flywheel.signals.evaluation import picture_name
+from flywheel.signals.drawing import picture_name
 from flywheel.signals.suite import Prompt, load_suite
 
 _SHORT = 12  # first characters of a sample id that end the id of a prompt which was made from it

@@ -21,9 +21,10 @@ class Job:
     preset: str = "tiny"
     seed: int = 0
     rounds: int = 2
-    workers: int = 2
+    workers: int = 2  # that curate
     auto_approve: bool = False  # accept all samples without review, recorded as such; a preset can also ask for it
     retry: bool = False  # ask again for the URLs of lists that failed before
+    draw_workers: int | None = None  # that draw and judge pictures; None: one per GPU where there are several
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str):

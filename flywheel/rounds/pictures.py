@@ -25,10 +25,12 @@ from flywheel.presets import Attribution, Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.remedies.retrieval import captions
+from flywheel.signals.drawing import picture_name
 from flywheel.signals.drawn_elsewhere import Drawn, seed_ranges
-from flywheel.signals.evaluation import Verifiers, picture_name, signal
+from flywheel.signals.evaluation import signal
 from flywheel.signals.feedback import known_ids, one_at_a_time
 from flywheel.signals.judged_pictures import Judged, judge_pictures
+from flywheel.signals.judging import Verifiers
 from flywheel.signals.suite import Prompt, copy_reference, write_rows
 
 _STORED = "SELECT case_id, folder, density IS NOT NULL FROM probes WHERE checkpoint = ?"

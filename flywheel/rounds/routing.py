@@ -20,7 +20,7 @@ from flywheel.presets import Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
 from flywheel.rounds import systems
-from flywheel.signals.evaluation import Verifiers, evaluate
+from flywheel.signals.evaluation import evaluate
 from flywheel.signals.results import load_results, load_signals
 from flywheel.signals.suite import Prompt
 
@@ -36,6 +36,7 @@ def evaluate_cases(
     round_: int,
     preset: Preset,
     seed: int,
+    draw_workers: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> None:
     """Sample and judge the prompts of open, routed cases that the suite does not judge, with the promoted system.
@@ -56,6 +57,7 @@ def evaluate_cases(
             rewritten=systems.rewritten(workspace, system, prompts, workspace.round(round_).samples(CASES)),
             must_draw=False,
             seed=seed,
+            workers=systems.workers(workspace, system, draw_workers),
             progress=progress,
         )
 
@@ -81,6 +83,7 @@ def route(
     round_: int,
     preset: Preset,
     seed: int,
+    draw_workers: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> None:
     """Route every open case without a sure track, once per round; signals from outside of rounds become cases first.
@@ -101,6 +104,7 @@ def route(
             round_=round_,
             preset=preset,
             seed=seed,
+            draw_workers=draw_workers,
             progress=progress,
         )
         with closing(connect(workspace, ("probes", "signals"))) as con:
@@ -149,6 +153,7 @@ def experiment(
     round_: int,
     preset: Preset,
     seed: int,
+    draw_workers: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> None:
     """Probe the prompts of the cases, fewest seeds so far first, within the round's budget; store the probes.
@@ -169,7 +174,7 @@ def experiment(
         if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
     }
     if pending:
-        index, by = CaptionIndex.build(captions(), folder=workspace.vectors), Verifiers.of(workspace, preset.evaluation)
+        index = CaptionIndex.build(captions(), folder=workspace.vectors)
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
         drawn, generator = systems.rewriter(workspace, system), systems.generator(workspace, system)
     folder = workspace.round(round_).probes
@@ -183,13 +188,14 @@ def experiment(
             batch,
             generator,
             folder,
+            workspace=workspace,
             enhance=enhance,
             drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
             evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
-            by=by,
+            workers=systems.workers(workspace, system, draw_workers),
             progress=progress,
         )
         named = [

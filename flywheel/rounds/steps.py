@@ -29,6 +29,7 @@ from flywheel.rounds.plan import Known, make_plan
 from flywheel.rounds.stages import curriculum_of
 from flywheel.signals import evaluation, hidden, trust
 from flywheel.signals.calibration import fidelity
+from flywheel.signals.drawing import picture_name
 from flywheel.signals.results import Results, failure_rates, load_results, passes
 
 ARMS = ("candidate", "control")  # that the gate and the experiment compare; the others show what a step did
@@ -217,6 +218,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
         settings=settings,
         rewritten=systems.rewritten(run.workspace, system, run.suite, folder),
         seed=plan.seed,
+        workers=systems.workers(run.workspace, system, run.job.draw_workers),
         progress=run.progress,
     )
     if (cost := getattr(generator, "cost", 0.0)) and (price := getattr(generator, "price", 0.0)):
@@ -225,7 +227,7 @@ def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:
     if arm == "candidate" and run.hidden:
         _evaluate_hidden(run, plan, system)
     if not (folder / "grid.png").exists():
-        drawn = [(p.text, path) for p in run.suite if (path := folder / evaluation.picture_name(p.prompt_id)).exists()]
+        drawn = [(p.text, path) for p in run.suite if (path := folder / picture_name(p.prompt_id)).exists()]
         shown = drawn[:: max(1, len(drawn) // 48)][:48]
         size = (settings.side, settings.side)
         images = [np.asarray(decode(path.read_bytes()).resize(size)) for _, path in shown]
@@ -258,6 +260,7 @@ def _evaluate_hidden(run: Context, plan: RoundPlan, system: System) -> None:
             run.workspace, system, run.hidden, run.workspace.round(plan.round).samples(hidden.ARM)
         ),
         seed=plan.seed,
+        workers=systems.workers(run.workspace, system, run.job.draw_workers),
         progress=run.progress,
     )
     shown = ", ".join(f"{c} {x:.0%}" for c, x in failure_rates(rates).items())
@@ -363,6 +366,7 @@ def route(run: Context, plan: RoundPlan) -> int:
             round_=number,
             preset=run.preset,
             seed=plan.seed,
+            draw_workers=run.job.draw_workers,
             progress=run.progress,
         )
         routing.record_retest(run.workspace, number)
@@ -375,6 +379,7 @@ def route(run: Context, plan: RoundPlan) -> int:
         round_=number,
         preset=run.preset,
         seed=plan.seed,
+        draw_workers=run.job.draw_workers,
         progress=run.progress,
     )
     cases = [c for c in load_cases(run.workspace).values() if c.is_open]

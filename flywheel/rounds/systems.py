@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Enhancer, Evaluation, load_preset
 from flywheel.remedies.enhancer import load_enhancer
+from flywheel.signals.sheets import Workers
 from flywheel.signals.suite import Prompt
 
 _WEIGHTS = ("*.safetensors", "*.bin", "tokenizer*.json", "*config.json")
@@ -71,6 +74,22 @@ def _model(workspace: Workspace, kind: Mapping[str, Any]) -> str:
 def generator(workspace: Workspace, system: System) -> Generator:
     """The generator that the system draws with. Errors: `UsageError` if its folder holds none."""
     return generators.open_generator(generators.describe(workspace.path(system.checkpoint)))
+
+
+def workers(workspace: Workspace, system: System, count: int | None = None) -> Workers | None:
+    """The processes that draw with the system; None: this one does, as where a server draws.
+
+    count: of processes; None: one per GPU where there are several, or as many as the cluster at RAY_ADDRESS has room
+    for.
+    """
+    table = generators.describe(workspace.path(system.checkpoint))
+    if table["kind"] not in ("checkpoint", "diffusers"):
+        return None
+    if count is None and not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        count = torch.cuda.device_count()
+    return Workers(partial(generators.open_generator, table), count) if count is None or count > 1 else None
 
 
 def student_of(workspace: Workspace, system: System) -> System:

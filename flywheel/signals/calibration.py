@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from curation.verify.checks import passed
 from flywheel.core.files import read_json, write_json
 from flywheel.signals import nulls
-from flywheel.signals.evaluation import Verifiers, judge_images
+from flywheel.signals.judging import Verifiers, judge_images
 from flywheel.signals.nulls import Trial
 from flywheel.signals.suite import Prompt
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.core.errors import UsageError
-from flywheel.signals.evaluation import picture_name
+from flywheel.signals.drawing import picture_name
 from flywheel.signals.judged_pictures import ENDINGS, find
 from flywheel.signals.suite import Prompt
 

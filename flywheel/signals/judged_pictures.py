@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.core.image import BadImage, decode
-from flywheel.signals.evaluation import Verifiers, judge_images, picture_name
+from flywheel.signals.drawing import picture_name
+from flywheel.signals.judging import Verifiers, judge_images
 from flywheel.signals.suite import Prompt
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flywheel.core.scorer import Item
 from flywheel.signals import nulls
-from flywheel.signals.evaluation import Verifiers, judge_images
+from flywheel.signals.judging import Verifiers, judge_images
 from flywheel.signals.nulls import Trial
 
 TAIL = 0.02  # share of true pictures, and of nulls, that may lie beyond a limit where the two are apart

@@ -16,8 +16,8 @@ from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
 from flywheel.signals.calibration import Calibration, calibrate
-from flywheel.signals.evaluation import Verifiers
 from flywheel.signals.held_rows import Row, drawn, square
+from flywheel.signals.judging import Verifiers
 from flywheel.signals.limits import least_scores, photo_ranges
 from flywheel.signals.nulls import Trial
 from flywheel.signals.pinned import write_held_out

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel.core.files import digest, write_parquet
-from flywheel.core.generator import Generator, Undrawn
+from flywheel.core.generator import Generator
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import OnProgress, Verifiers, judge_images, picture_name, sample_suite
+from flywheel.signals.drawing import OnProgress, picture_name
+from flywheel.signals.sheets import Sheet, Workers, draw_and_judge
 from flywheel.signals.suite import Prompt
 
 SCHEMA = pa.schema(
@@ -36,6 +37,7 @@ def self_evaluate(
     seeds: Sequence[int],
     settings: Evaluation,
     *,
+    workers: Workers | None = None,
     progress: OnProgress | None = None,
 ) -> Path:
     """Write judgements of the suite drawn with every seed, as `flywheel.signals.mining` reads them; returns the file.
@@ -49,15 +51,17 @@ def self_evaluate(
     path = workspace.path("judgements", f"{digest(name, judged_by, list(seeds))[:16]}.parquet")
     if path.exists():
         return path
-    by, rows = Verifiers.of(workspace, settings), list[dict[str, Any]]()
-    for seed in seeds:
-        folder = workspace.path("samples", f"self-{name}", f"seed-{seed}")
-        images = sample_suite(suite, generator, folder, settings=settings, seed=seed, progress=progress)
-        for prompt, picture, outcomes in zip(suite, images, judge_images(suite, images, by=by)):
-            if isinstance(picture, Undrawn):
+    folder, rows = workspace.path("samples", f"self-{name}"), list[dict[str, Any]]()
+    sheets = [Sheet(suite, suite, folder / f"seed-{seed}", seed) for seed in seeds]
+    found = draw_and_judge(
+        sheets, generator, workspace=workspace, settings=settings, workers=workers, progress=progress
+    )
+    for sheet, judged in zip(sheets, found):
+        for prompt, (undrawn, outcomes) in zip(suite, judged):
+            if undrawn:
                 continue
-            image = str((folder / picture_name(prompt.prompt_id)).relative_to(workspace.root))
-            sample: dict[str, Any] = {"checkpoint": model, "seed": seed, "image": image}
+            image = str((sheet.folder / picture_name(prompt.prompt_id)).relative_to(workspace.root))
+            sample: dict[str, Any] = {"checkpoint": model, "seed": sheet.seed, "image": image}
             sample |= {"prompt_id": prompt.prompt_id, "prompt": prompt.text, "task": prompt.task}
             keys = ("capability", "verifier", "score", "threshold")
             rows += [sample | {k: getattr(o, k) for k in keys} for o in outcomes]

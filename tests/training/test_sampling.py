@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flywheel.core.errors import UsageError
@@ -76,3 +77,15 @@ def test_the_checkpoint_names_its_grid(trained, tmp_path):
     assert np.array_equal(draw(student, None), draw(uniform, 4))
     assert np.array_equal(draw(student, 20), draw(uniform, 4))
     assert not np.array_equal(draw(shifted, 4), draw(uniform, 4))
+
+
+def test_the_model_computes_on_its_own_device(trained):
+    """`meta` stands for a GPU: an operation on tensors of two devices fails there too."""
+    sampler, left = Sampler(trained), np.full((64, 64, 3), 10, np.uint8)
+    sampler.model.to("meta")
+    prompts = ["make the disc blue", "a red disc", "a green disc at the right, with nothing else beside it at all"]
+    noise = torch.stack([sampler.noise(p, (32, 32), 0) for p in prompts])
+    parts = list(sampler._batches(prompts, [[left], [], []], noise, 2, 3.0, "blurred"))
+    assert sorted(row for rows, _ in parts for row in rows) == [0, 1, 2]
+    assert {latents.device.type for _, latents in parts} == {"meta"}
+    assert {latents.shape[1:] for _, latents in parts} == {noise.shape[1:]}

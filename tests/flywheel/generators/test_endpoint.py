@@ -15,7 +15,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.generator import Undrawn
 from flywheel.generators.endpoint import EndpointGenerator
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import sample_suite
+from flywheel.signals.drawing import sample_suite
 from flywheel.signals.suite import Prompt
 from tests.flywheel.generators.image_server import Server, serving
 from tests.flywheel.generators.tiny_pipeline import card, nearest

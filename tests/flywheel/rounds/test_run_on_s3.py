@@ -75,7 +75,7 @@ def test_a_round_over_a_network_that_fails(s3: str, s3_server: tuple[str, int], 
     write_folder(tmp_path / "src", pictures, {name: f"picture {name}" for name in pictures if name != "broken.png"})
     (tmp_path / "suite.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
     (tmp_path / "micro.toml").write_text(PRESET.replace("SUITE", str(tmp_path / "suite.jsonl")))
-    with faulty(*s3_server, draw(0.02)) as (address, faults):
+    with faulty(*s3_server, draw(0.01)) as (address, faults):
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         summary = run(tmp_path, f"{s3}/w", tmp_path / "cache")
         assert sum(faults[f] for f in FAULTS) > 10

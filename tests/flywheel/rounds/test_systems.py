@@ -11,7 +11,17 @@ from flywheel.core.errors import UsageError
 from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Enhancer, load_preset
-from flywheel.rounds.systems import compose, enhancer_record, evaluation, read, rewriter, rewritten, student_of, write
+from flywheel.rounds.systems import (
+    compose,
+    enhancer_record,
+    evaluation,
+    read,
+    rewriter,
+    rewritten,
+    student_of,
+    workers,
+    write,
+)
 from flywheel.signals.suite import Prompt
 from tests.flywheel.rounds.verdicts import finished_rounds
 
@@ -65,3 +75,20 @@ def test_what_is_no_checkpoint_and_a_student_that_is_not_there(workspace: Worksp
         compose(workspace, tmp_path, SETTINGS)
     with pytest.raises(UsageError, match="has no student"):
         student_of(workspace, System(checkpoint="c"))
+
+
+def test_workers_draw_where_a_model_is_loaded_and_there_is_more_than_one(workspace: Workspace, monkeypatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ours = read(workspace, 1)
+    assert workers(workspace, ours) is None  # this machine has no GPU
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    several, asked = workers(workspace, ours), workers(workspace, ours, 2)
+    assert several and asked and (several.count, asked.count) == (4, 2)
+    assert workers(workspace, ours, 1) is None
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    cluster = workers(workspace, ours)
+    assert cluster and cluster.count is None
+    server = workspace.path("checkpoints", "server")
+    server.mkdir(parents=True)
+    (server / "generator.json").write_text('{"kind": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "m"}')
+    assert workers(workspace, replace(ours, checkpoint="checkpoints/server"), 2) is None

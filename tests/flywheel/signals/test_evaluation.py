@@ -1,4 +1,6 @@
-"""Verifiers come from the preset; without them their checks are not applied."""
+"""An evaluation is recorded once, and a prompt that is refused costs its own row."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,31 +8,47 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import UsageError
-from flywheel.core.scorer import Item
+from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
-from flywheel.signals.evaluation import Verifiers, judge_images
-from tests.flywheel.signals.test_benchmarks import GENEVAL, suite_of, thing
+from flywheel.signals.evaluation import evaluate
+from flywheel.signals.suite import Prompt
+from tests.flywheel.signals.plain_generator import PlainGenerator
+
+SETTINGS = Evaluation(suite="pool", side=16, steps=1, cfg=1.0, pictures=2)
+CHECK = {"verifier": "text", "capability": "typography", "text": "EXIT"}
 
 
-class Detector:
-    """A detector of one's own: every picture shows one cat."""
-
-    name, version, fields = "detector", "1", ()
-
-    def score(self, items: list[Item]) -> list[dict]:
-        return [{"detections": [thing("cat")]} for _ in items]
+def prompt(name: str, text: str) -> Prompt:
+    return Prompt(name, text, "t2i", (), (CHECK,))
 
 
-def test_a_preset_names_the_detector_and_without_one_nothing_is_judged(tmp_path: Path):
-    suite, workspace = suite_of(tmp_path, "geneval", GENEVAL), Workspace(tmp_path / "w")
-    settings = Evaluation(suite="demo", side=64, steps=1, cfg=1.0)
-    unjudged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, settings))
-    assert [o[0].passed for o in unjudged] == [None] * 4
-    named = replace(settings, scorers={"detector": {"scorer": f"{__name__}:Detector"}})
-    judged = judge_images(suite, [b""] * 4, by=Verifiers.of(workspace, named))
-    assert [o[0].passed for o in judged] == [True, False, False, False]
-    with pytest.raises(UsageError, match="evaluation.scorers: weights not reachable"):
-        Verifiers.of(workspace, replace(settings, scorers={"clip": {}}))
-    with pytest.raises(UsageError, match="give url, model"):
-        Verifiers.of(workspace, replace(settings, judge={"address": "http://x/v1"}))
+def test_each_picture_is_judged_once_and_a_refused_prompt_by_no_check(tmp_path: Path):
+    workspace, generator = Workspace(tmp_path / "w"), PlainGenerator()
+    suite = [prompt("a", 'a sign "EXIT"'), prompt("b", 'a forbidden sign "EXIT"')]
+    for _ in range(2):
+        results = evaluate(workspace, suite, generator, "m", round_=1, arm="candidate", settings=SETTINGS, seed=3)
+    assert results == {("a", "typography"): 0.0}  # of two pictures without text none passes
+    assert len(generator.asked) == 2, "the second time it is read from the ledger"
+    rows = Ledger(workspace, "signals").rows()
+    assert sorted((r["prompt_id"], r["passed"]) for r in rows) == [("a", False)] * 2 + [("b", None)] * 2
+    assert len({r["signal_id"] for r in rows}) == 4
+    shown = sorted(r["image"] for r in rows if r["image"])
+    assert len(shown) == 2 and "seed-1" in shown[1] and all((workspace.root / path).exists() for path in shown)
+
+
+def test_what_is_drawn_may_read_otherwise_than_what_is_judged(tmp_path: Path):
+    workspace, generator = Workspace(tmp_path / "w"), PlainGenerator()
+    how = {"round_": 1, "arm": "candidate", "settings": replace(SETTINGS, pictures=1), "seed": 0}
+    evaluate(workspace, [prompt("a", "a sign")], generator, "m", rewritten={"a": "a large, sharp sign"}, **how)
+    assert generator.asked == [["a large, sharp sign"]]
+    assert [r["prompt"] for r in Ledger(workspace, "signals").rows()] == ["a sign"]
+
+
+def test_a_generator_that_refuses_everything_ends_the_evaluation_and_nothing_is_recorded(tmp_path: Path):
+    workspace, suite = Workspace(tmp_path / "w"), [prompt("b", "a forbidden sign")]
+    how = {"round_": 1, "arm": "candidate", "settings": SETTINGS, "seed": 0}
+    with pytest.raises(UsageError, match="none of 1 pictures could be drawn: it is forbidden"):
+        evaluate(workspace, suite, PlainGenerator(), "m", **how)
+    assert not Ledger(workspace, "signals").rows()
+    assert evaluate(workspace, suite, PlainGenerator(), "m", must_draw=False, **how) == {}

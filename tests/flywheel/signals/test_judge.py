@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.endpoint import Endpoint, Unanswered
-from flywheel.signals.evaluation import Verifiers, judge_images
 from flywheel.signals.judge import Judge
+from flywheel.signals.judging import Verifiers, judge_images
 from flywheel.signals.suite import Prompt
 
 YES = {"answers": [{"id": 0, "answer": "yes"}, {"id": 1, "answer": "no"}]}
