@@ -15,6 +15,7 @@ from dashboards.rounds import ARMS, CapabilityRates
 from dashboards.training import Curve, Points
 
 _ROW = 15  # pixels per arm
+_HIGH = 30  # pixels of a histogram
 _DIAMOND = "M0-6 6 0 0 6-6 0z"
 
 
@@ -82,6 +83,23 @@ def share_bar(share: float, name: str = "kept") -> Markup:
     """A bar that fills `share` of the width."""
     width = 100 * min(1.0, max(0.0, share))
     return _svg([f'<rect class="{escape(name)}" width="{width:.3f}%" height="100%"/>'], None, "bar")
+
+
+def histogram(bins: Sequence[int], at: float, name: str) -> Markup:
+    """Bars of equal width, the square root of the largest as high as the drawing, and a line at a share of the width.
+
+    name: id of the line, which a slider moves.
+    """
+    top, width, place = max([*bins, 1]) ** 0.5, 100 / max(1, len(bins)), _x(min(1.0, max(0.0, at)))
+    heights = [_HIGH * n**0.5 / top for n in bins]
+    parts = [
+        f'<rect x="{i * width:.2f}%" y="{_HIGH - h:.1f}" width="{width * 0.86:.2f}%" height="{h:.1f}">'
+        f"<title>{n:,} rows</title></rect>"
+        for i, (n, h) in enumerate(zip(bins, heights))
+        if n
+    ]
+    parts.append(f'<line id="{escape(name)}" x1="{place}" x2="{place}" y1="0" y2="{_HIGH}"/>')
+    return _svg(parts, _HIGH, "histogram")
 
 
 def loss_plot(curves: Sequence[Curve]) -> LossPlot:

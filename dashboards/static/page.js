@@ -9,6 +9,8 @@ document.addEventListener("htmx:configRequest", (event) => {
 document.addEventListener("input", ({ target }) => {
   const shown = target.type === "range" && document.getElementById(`${target.id}-value`);
   if (shown) shown.textContent = Number(Number(target.value).toPrecision(4));
+  const line = target.type === "range" && document.getElementById(`${target.id}-line`);
+  if (line) for (const end of ["x1", "x2"]) line.setAttribute(end, `${(100 * (target.value - target.min)) / (target.max - target.min || 1)}%`);
 });
 
 // If the navigation does not fit, scroll to the entry of this page.

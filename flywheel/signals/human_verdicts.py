@@ -32,7 +32,8 @@ _SHOWN = ("signal_id", "image", "prompt_id", "prompt", "verifier", "capability")
 _NEXT = f"""
 SELECT {", ".join(_SHOWN)}, evidence
 FROM ({FRAME}) ANTI JOIN (
-    SELECT signal_id, image FROM human_verdicts WHERE blind OR list_contains($spellings::VARCHAR[], reviewer)
+    SELECT signal_id, image FROM human_verdicts
+    WHERE (blind AND passed IS NOT NULL) OR list_contains($spellings::VARCHAR[], reviewer)
 ) USING (signal_id, image)
 WHERE verifier = $verifier AND passed = $passed
 ORDER BY md5_number_lower(concat_ws(chr(10), $person, signal_id, image)) LIMIT 1
@@ -54,7 +55,7 @@ class Task:
 
 
 def next_task(workspace: Workspace, reviewer: str, verifier: str) -> Task | None:
-    """A picture of this verifier that nobody judged blind and this person did not judge at all; None if none is left.
+    """A picture of this verifier that nobody judged blind, nor this person at all; None if none is left.
 
     Passes and fails of the verifier come with equal chances, drawn by a digest of the person and the number of their
     verdicts: balanced, and no order tells which one comes next.

@@ -13,7 +13,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import connect
 from flywheel.core.workspace import Workspace
-from flywheel.signals.human_verdicts import Task, annotated, next_task, record
+from flywheel.signals.human_verdicts import _NEXT, Task, annotated, next_task, record
 from tests.flywheel.signals.judged import judged
 
 
@@ -62,6 +62,7 @@ def passed(task: Task) -> bool:
 def test_a_blind_verdict_counts_once_and_never_after_the_verifiers_was_seen(workspace: Workspace) -> None:
     task = next_task(workspace, "ada", "text")
     assert record(workspace, task.signal_id, task.image, None, "ada", blind=True)
+    assert left(workspace, "bob") == 10, "who cannot tell takes it from nobody else"
     assert not record(workspace, task.signal_id, task.image, True, "ADA ", blind=True)
     seen = next_task(workspace, "bob", "text")
     assert record(workspace, seen.signal_id, seen.image, False, "bob", blind=False, why=" too dark ")
@@ -70,6 +71,14 @@ def test_a_blind_verdict_counts_once_and_never_after_the_verifiers_was_seen(work
     rows = Ledger(workspace, "human_verdicts").rows()
     assert [(r["passed"], r["blind"], r["why"]) for r in rows] == [(None, True, ""), (False, False, "too dark")]
     assert (rows[1]["verifier"], rows[1]["capability"], rows[1]["prompt_id"]) == ("text", "texts", seen.prompt_id)
+
+
+def left(workspace: Workspace, who: str) -> int:
+    """How many pictures this person could still be shown."""
+    with closing(connect(workspace, ("signals", "human_verdicts"))) as con:
+        shown = {"verifier": "text", "person": who, "spellings": [who]}
+        found = [con.execute(_NEXT.replace("LIMIT 1", ""), shown | {"passed": p}).fetchall() for p in (True, False)]
+    return sum(map(len, found))
 
 
 def test_of_several_verdicts_of_one_person_the_last_is_shown(workspace: Workspace) -> None:
