@@ -6,7 +6,7 @@ serves phones and desktops. The same numbers are next to every chart as text; sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -85,20 +85,23 @@ def share_bar(share: float, name: str = "kept") -> Markup:
     return _svg([f'<rect class="{escape(name)}" width="{width:.3f}%" height="100%"/>'], None, "bar")
 
 
-def histogram(bins: Sequence[int], at: float, name: str) -> Markup:
-    """Bars of equal width, the square root of the largest as high as the drawing, and a line at a share of the width.
+def histogram(bins: Sequence[int], lines: Mapping[str, float], marks: Sequence[float] = ()) -> Markup:
+    """Bars of equal width, the square root of the largest as high as the drawing, with lines at shares of the width.
 
-    name: id of the line, which a slider moves.
+    lines: by id, for sliders to move; marks: dashed ones.
     """
-    top, width, place = max([*bins, 1]) ** 0.5, 100 / max(1, len(bins)), _x(min(1.0, max(0.0, at)))
+    top, width = max([*bins, 1]) ** 0.5, 100 / max(1, len(bins))
     heights = [_HIGH * n**0.5 / top for n in bins]
     parts = [
-        f'<rect x="{i * width:.2f}%" y="{_HIGH - h:.1f}" width="{width * 0.86:.2f}%" height="{h:.1f}">'
-        f"<title>{n:,} rows</title></rect>"
+        f"<g><title>{n:,} rows</title>"
+        f'<rect x="{i * width:.2f}%" y="{_HIGH - h:.1f}" width="{width * 0.86:.2f}%" height="{h:.1f}"/></g>'
         for i, (n, h) in enumerate(zip(bins, heights))
         if n
     ]
-    parts.append(f'<line id="{escape(name)}" x1="{place}" x2="{place}" y1="0" y2="{_HIGH}"/>')
+    named = [(f' id="{escape(name)}"', at) for name, at in lines.items()]
+    for label, at in [*((' class="mark"', at) for at in marks), *named]:
+        place = _x(min(1.0, max(0.0, at)))
+        parts.append(f'<line{label} x1="{place}" x2="{place}" y1="0" y2="{_HIGH}"/>')
     return _svg(parts, _HIGH, "histogram")
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from curation.policy.policy import Filter, Policy
+from curation.policy.policy import Filter
+from curation.policy.snapshots import policy_of
 from dashboards.rows import Row, rows
 from flywheel.catalog.database import connect
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.storage import read_parquet
@@ -186,10 +186,8 @@ def _kinds(
 
 def _balance(workspace: Workspace, snapshot: str, stage: str) -> Filter | None:
     """The filter by which the snapshot's policy balances the rows of a stage, if it does."""
-    path = workspace.path("snapshots", snapshot, "policy.json")
-    if not path.exists():
-        return None
-    stages = [s for s in Policy.from_record(read_json(path)).stages if s.name == stage]
+    policy = policy_of(workspace, snapshot)
+    stages = [s for s in policy.stages if s.name == stage] if policy else []
     return next((f for s in stages for f in s.filters if f.check == "balance"), None)
 
 

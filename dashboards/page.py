@@ -37,6 +37,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "points": points,
         "money": money,
         "share": share,
+        "place": lambda value, facet: facet.place(value),
         "day": day,
         "text": text,
         "seen": observed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -196,6 +197,17 @@ def integer(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(404, f"{text!r} is not a number.")
     return int(text)
+
+
+def decimal(text: str) -> float:
+    """A query value as a finite number. Errors: 404 for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HTTPException(404, f"{text!r} is not a number.")
+    return value
 
 
 def _address(workspace: Workspace) -> Image:

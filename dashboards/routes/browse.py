@@ -9,11 +9,13 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from dashboards import cases, samples, training, views
+from dashboards import cases, samples, scores, training, views
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
 from dashboards.rows import Row, rows
-from dashboards.site import Site, integer
+from dashboards.scores import ScoreFacet
+from dashboards.site import Site, decimal, integer
+from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched
 
 CARDS = 48  # fixed cases, and broken cases, on a round's page
@@ -64,11 +66,18 @@ class TrainingPage:
 
 @dataclass(frozen=True)
 class SamplesPage:
-    """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter."""
+    """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter.
+
+    scores: names of scores to choose by; score: the chosen one over the pool; least, most: ends of the listed range.
+    """
 
     samples: list[Row]
     facets: dict[str, list[Row]]
     paging: Paging
+    scores: list[str]
+    score: ScoreFacet | None
+    least: float | None
+    most: float | None
 
 
 @dataclass(frozen=True)
@@ -175,16 +184,35 @@ def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
 
     @site.page(app, "/samples", "samples.html", "/samples")
     def sample_list(
-        request: Request, outcome: str = "", stage: str = "", filter: str = "", text: str = "", page: str = "1"
+        request: Request,
+        outcome: str = "",
+        stage: str = "",
+        filter: str = "",
+        text: str = "",
+        score: str = "",
+        least: str = "",
+        most: str = "",
+        of: str = "",
+        page: str = "1",
     ) -> SamplesPage:
-        """Samples of the pool by outcome, last stage, filter that dropped them, or a text in caption or address."""
-        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip()}
-        number = max(1, integer(page))
-        with site.catalog("decisions", "samples") as con:
-            wanted = samples.SampleFilter(**chosen)
+        """Samples of the pool by outcome, last stage, filter that dropped them, a text, or a score and its range.
+
+        `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
+        """
+        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip(), "score": score}
+        number, snapshot = max(1, integer(page)), latest_snapshot(workspace)
+        ends = [decimal(end) if score and end and of in ("", score) else None for end in (least, most)]
+        with site.catalog("decisions", "samples", "scores") as con:
+            known = scores.offered(con)
+            if score and score not in known:
+                raise HTTPException(404, f"No sample has a score {score}.")
+            facet = scores.facet(workspace, con, snapshot, score) if score and snapshot else None
+            wanted = samples.SampleFilter(**chosen, least=ends[0], most=ends[1])
             total, listed = samples.list_samples(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = samples.facets(con)
-        return SamplesPage(listed, facets, Paging("/samples", chosen, total, number, page_size))
+        chosen |= {name: f"{end:.12g}" for name, end in zip(("least", "most"), ends) if end is not None}
+        paging = Paging("/samples", chosen, total, number, page_size)
+        return SamplesPage(listed, facets, paging, known, facet, *ends)
 
     @site.page(app, "/samples/{sample_id}", "sample.html", "/samples")
     def sample_page(request: Request, sample_id: str) -> SamplePage:

@@ -27,14 +27,15 @@ def test_bar_of_nothing_has_no_width() -> None:
 
 
 def test_a_histogram_has_a_bar_for_each_part_with_rows_and_a_line_that_stays_inside() -> None:
-    svg = histogram([4, 0, 1, 0], 0.25, "S1.entropy.min-line")
+    svg = histogram([4, 0, 1, 0], {"S1.entropy.min-line": 0.25}, [0.5])
     assert svg.count("<rect") == 2 and "4 rows" in svg and 'x="50.00%" y="15.0" width="21.50%" height="15.0"' in svg, (
         "half as high as the largest"
     )
     assert '<line id="S1.entropy.min-line" x1="25.00%"' in svg
-    assert 'x1="100.00%"' in histogram([], 7.0, "x") and 'x1="0.00%"' in histogram([0], float("nan"), "x")
+    assert '<line class="mark" x1="50.00%"' in svg
+    assert 'x1="100.00%"' in histogram([], {"x": 7.0}) and 'x1="0.00%"' in histogram([0], {"x": float("nan")})
 
 
 def test_drawings_escape_what_data_names() -> None:
-    assert "<b>" not in histogram([1], 0.5, '"><b>')
+    assert "<b>" not in histogram([1], {'"><b>': 0.5})
     assert "<b>" not in change_strip(0, 0, 0, '"><b>')
