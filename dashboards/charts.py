@@ -88,7 +88,7 @@ def share_bar(share: float, name: str = "kept") -> Markup:
 def histogram(bins: Sequence[int], lines: Mapping[str, float], marks: Sequence[float] = ()) -> Markup:
     """Bars of equal width, the square root of the largest as high as the drawing, with lines at shares of the width.
 
-    lines: by id, for sliders to move; marks: dashed ones.
+    lines: by id, for sliders to move; marks: dashed ones, left out where they are outside.
     """
     top, width = max([*bins, 1]) ** 0.5, 100 / max(1, len(bins))
     heights = [_HIGH * n**0.5 / top for n in bins]
@@ -99,7 +99,7 @@ def histogram(bins: Sequence[int], lines: Mapping[str, float], marks: Sequence[f
         if n
     ]
     named = [(f' id="{escape(name)}"', at) for name, at in lines.items()]
-    for label, at in [*((' class="mark"', at) for at in marks), *named]:
+    for label, at in [*((' class="mark"', at) for at in marks if 0 <= at <= 1), *named]:
         place = _x(min(1.0, max(0.0, at)))
         parts.append(f'<line{label} x1="{place}" x2="{place}" y1="0" y2="{_HIGH}"/>')
     return _svg(parts, _HIGH, "histogram")
