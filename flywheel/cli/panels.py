@@ -13,7 +13,7 @@ PANELS = {
         "export", "erase",
     ),
     "Failures and rounds": (
-        "suite", "evaluate", "signals", "arena", "cases", "review", "round", "rounds", "why",
+        "suite", "evaluate", "signals", "arena", "calibration", "cases", "review", "round", "rounds", "why",
     ),
     "Analysis": ("report", "dashboard", "sql", "queries", "tables"),
     "Models": ("sample", "model", "train", "latents", "rl", "distil", "enhancer", "weights"),
