@@ -70,7 +70,8 @@ def missing(address: str) -> bool:
     """True for a path on this machine where nothing is, unless it is a glob."""
     if address.startswith(HUB) or is_remote(address):
         return False
-    return not os.path.lexists(absolute(address)) and not _MAGIC.search(address)
+    path = absolute(address)
+    return not os.path.lexists(path) and _root(path) is None
 
 
 def find(address: str, most: int | None = None) -> Iterator[File]:
@@ -179,16 +180,25 @@ def _find_local(path: str) -> Iterator[File]:
         yield from _walk(path, "")
     elif os.path.lexists(path):
         yield _named(path, os.path.basename(path))
-    elif _MAGIC.search(path):
-        yield from _find_glob(path)
+    elif (root := _root(path)) is not None:
+        yield from _find_glob(path, root)
     else:
         raise UsageError(f"source {path} does not exist: pass a file, a folder, a glob or an address")
 
 
-def _find_glob(pattern: str) -> Iterator[File]:
-    root = _fixed(pattern)
+def _root(path: str) -> str | None:
+    """The folder before the first wildcard; None without one. A folder that exists is none, whatever its name."""
+    parts = path.split("/")
+    for n, part in enumerate(parts):
+        if _MAGIC.search(part) and not os.path.isdir("/".join(parts[: n + 1])):
+            return "/".join(parts[:n]) or "/"
+    return None
+
+
+def _find_glob(pattern: str, root: str) -> Iterator[File]:
+    below = pattern[len(root) :].lstrip("/")
     seen = False
-    for path in sorted(glob.iglob(pattern, recursive=True), key=os.fsencode):
+    for path in sorted(glob.iglob(f"{glob.escape(root)}/{below}", recursive=True), key=os.fsencode):
         name = os.path.relpath(path, root)
         if os.path.isdir(path):
             if "**" not in pattern:  # otherwise the pattern lists what is below by itself
@@ -202,7 +212,7 @@ def _find_glob(pattern: str) -> Iterator[File]:
 
 
 def _fixed(pattern: str) -> str:
-    """The folder before the first part with a wildcard."""
+    """The prefix before the first part with a wildcard."""
     parts = pattern.split("/")
     first = next(n for n, part in enumerate(parts) if _MAGIC.search(part))
     return "/".join(parts[:first]) or "/"

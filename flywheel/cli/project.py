@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,8 +56,13 @@ app = typer.Typer()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the project.")] = Path("."),
     workspace: Annotated[
-        str, typer.Option("--workspace", "-w", help="Folder or s3://bucket/prefix for all data and results.")
-    ] = "workspace",
+        str | None,
+        typer.Option(
+            "--workspace",
+            "-w",
+            help="Folder or s3://bucket/prefix for all data and results. Default: `workspace` in the project's folder.",
+        ),
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help="Where the images are. Repeatable.")] = None,
     captions: CaptionsOption = None,
     as_json: JsonOption = False,
@@ -66,20 +72,27 @@ def init(
     Commands in the folder of `flywheel.toml`, and below it, take from it what their command line does not say.
     """
     path, preset = folder / NAME, folder / "preset.toml"
-    if made := [p for p in (path, preset) if p.exists()]:
+    if made := [p for p in (path, preset) if os.path.lexists(p)]:
         raise UsageError(f"{made[0]} exists already: edit it, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    preset.write_text(_PRESET)
-    path.write_text(_project(workspace, source or [], captions))
+    if "" in (workspace, *(source or [])):
+        raise UsageError("--workspace and --source need a text that is not empty")
+    given = _project(
+        "workspace" if workspace is None else _seen_from(folder, workspace),
+        [_seen_from(folder, s) for s in source or []],
+        captions and _seen_from(folder, str(captions)),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        preset.write_text(_PRESET, "utf-8")
+        path.write_text(given, "utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror}): choose another folder") from error
     if as_json:
         out(json.dumps({"project": str(path), "preset": str(preset)}))
         return
     say(f"wrote {path} and {preset}: look through them, they explain what can be set")
-    say(
-        "next: flywheel inspect SOURCE, flywheel curate, flywheel run"
-        if not source
-        else "next: flywheel curate --dry-run"
-    )
+    place = "" if folder.resolve() == Path.cwd() else f", in {folder}"
+    say(f"next{place}: " + ("flywheel curate --dry-run" if source else "flywheel inspect SOURCE, flywheel curate"))
 
 
 def found(start: Path) -> Path | None:
@@ -111,8 +124,11 @@ def read(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: unknown key {key!r}: choose {', '.join(known)}")
         kinds = _TYPES.get(key, (str,))
         right = isinstance(value, kinds) and (isinstance(value, bool) == (bool in kinds))
-        if not right or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
+        texts = value if isinstance(value, list) else [value] if str in kinds else ["-"]
+        if not right or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"{path}: {key} is {value!r}: give {_kind(kinds)}")
+        if not texts or "" in texts:
+            raise UsageError(f"{path}: {key} is empty: fill it in, or put # before it")
         if key in _PLACES:
             values[key] = [_place(path, key, v) for v in value] if isinstance(value, list) else _place(path, key, value)
     if isinstance(values.get("source"), str):
@@ -128,9 +144,18 @@ def _kind(kinds: tuple[type, ...]) -> str:
 def _place(path: Path, key: str, value: str) -> str:
     """A path of the project, from anywhere; addresses, and names of built-in presets and policies, stay."""
     built_in = key in ("policy", "preset") and not value.endswith(".toml")
-    if built_in or "://" in value or value.startswith("datasets:"):
+    return value if built_in or _is_address(value) else str(path.parent.absolute() / os.path.expanduser(value))
+
+
+def _seen_from(folder: Path, value: str) -> str:
+    """A path of the command line as the project's folder sees it; addresses and absolute paths stay."""
+    if _is_address(value) or os.path.isabs(os.path.expanduser(value)):
         return value
-    return str(path.parent.absolute() / value)
+    return os.path.relpath(os.path.abspath(value), folder.absolute()) + ("/" if value.endswith("/") else "")
+
+
+def _is_address(value: str) -> bool:
+    return "://" in value or value.startswith("datasets:")
 
 
 def _given(command: Any, values: Mapping[str, Any], verb: str) -> dict[str, Any]:
@@ -144,10 +169,10 @@ def _given(command: Any, values: Mapping[str, Any], verb: str) -> dict[str, Any]
     }
 
 
-def _project(workspace: str, source: Sequence[str], captions: Path | None) -> str:
+def _project(workspace: str, source: Sequence[str], captions: str | None) -> str:
     """The text of a project file; json.dumps writes text as TOML does."""
     given = json.dumps(list(source), ensure_ascii=False) if source else '["photos/"]'
-    listed = json.dumps(str(captions or "photos/captions.jsonl"), ensure_ascii=False)
+    listed = json.dumps(captions or "photos/captions.jsonl", ensure_ascii=False)
     return f"""\
 # What the commands of this project share: they read it in this folder and below it, and what their command line says
 # goes first. Paths are relative to this file.

@@ -148,10 +148,14 @@ def print_estimate(
     from curation.estimate import estimate
     from curation.policy.reader import load_policy
     from flywheel.core.progress import duration
-    from flywheel.core.storage import located
+    from flywheel.core.storage import located, remote
+    from flywheel.core.workspace import require_storage
     from flywheel.presets import load_preset
 
-    there = (located(workspace) / "workspace.json").exists()
+    root = located(workspace)
+    if remote(root):
+        require_storage(root)
+    there = (root / "workspace.json").exists()
     opened = Workspace(workspace, create=False) if there else None
     rules = load_policy(policy or load_preset(preset).policy)
     found = estimate(opened, sources, captions, rules, workers=workers)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, read_json, write_json
-from flywheel.core.hashes import FOLDER
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.signals.suite import Prompt, load_suite
@@ -26,15 +26,25 @@ _REASON = "the evaluation of all rounds rests on it, and without it held-out pic
 def pin(workspace: Workspace) -> None:
     """Pin the suite as it is now. Does nothing if one is pinned."""
     record, folder = _record(workspace), workspace.suite.parent
-    if record.exists():
+    if is_pinned(workspace):
         return
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and FOLDER not in p.parts)
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and hashes.FOLDER not in p.parts
+    )
     write_json(record, {"files": {p.relative_to(folder).as_posix(): file_digest(p) for p in files}})
 
 
 def is_pinned(workspace: Workspace) -> bool:
-    """Whether the workspace has a suite that can no longer change."""
-    return _record(workspace).exists()
+    """Whether the workspace has a suite that can no longer change. Errors: `UsageError` if its pin is lost."""
+    record = _record(workspace)
+    if record.exists():
+        return True
+    # A pin is recorded before it appears, so that a killed first run has a record without a pin, but no plan yet.
+    if workspace.round(1).plan.exists():
+        entry = hashes.read(workspace.root).newest.get(record.name)
+        if entry and entry.kind == hashes.FILE:
+            raise UsageError(f"{record} is missing: restore it from a copy; {_REASON}")
+    return False
 
 
 def require_unchanged(workspace: Workspace) -> None:

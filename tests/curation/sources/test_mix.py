@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from curation.sources import open_source, pool
+from curation.sources.files import missing
 from curation.sources.ingest import Ingested, ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
@@ -100,6 +101,17 @@ def test_a_glob_takes_what_matches(workspace: Workspace, kinds: dict[str, Path])
     assert counted(ingest(workspace, str(kinds["parquets"] / "**" / "*.parquet"))) == (4, 0, 0)
     with pytest.raises(UsageError, match="no file matches"):
         ingest(workspace, f"{kinds['tars']}/*.nothing")
+
+
+def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(workspace: Workspace, tmp_path: Path) -> None:
+    home = tmp_path / "a [x] *?"
+    write_folder(home / "b", {f"{n}.png": encoded(texture(60 + n, 48, 40)) for n in range(3)})
+    assert counted(ingest(workspace, f"{home}/b/[01].*")) == (2, 0, 0)
+    assert not missing(f"{home}/b/[01].*") and missing(f"{home}/c")
+    with pytest.raises(UsageError, match="no file matches"):
+        ingest(workspace, f"{home}/b/*.nothing")
+    with pytest.raises(UsageError, match="does not exist"):
+        ingest(workspace, home / "c")
 
 
 def test_a_folder_of_everything(workspace: Workspace, tmp_path: Path) -> None:

@@ -56,9 +56,40 @@ def test_the_command_line_goes_first_and_captions_stay_with_their_source(tmp_pat
         assert "captions" not in defaults(command(), line, tmp_path)["run"]
 
 
+def test_paths_of_the_command_line_mean_what_they_mean_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = flywheel("init", "../new/p", "--source", "photos/", "--source", "s3://b/p", "-w", "w").stderr
+    assert "next, in ../new/p: flywheel curate --dry-run" in said
+    values = read(tmp_path / "new" / "p" / NAME)
+    here = tmp_path / "here"
+    assert [str(Path(values["source"][0]).resolve()), values["source"][1]] == [str(here / "photos"), "s3://b/p"]
+    assert Path(values["workspace"]).resolve() == here / "w"
+    flywheel("init", "other", "--source", str(here / "photos"))
+    values = read(here / "other" / NAME)
+    assert values["source"] == [str(here / "photos")] and values["workspace"] == str(here / "other" / "workspace")
+
+
+def test_where_nothing_can_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    assert "cannot write file/flywheel.toml" in wrong("init", "file")
+    assert "cannot write file/below/flywheel.toml" in wrong("init", "file/below")
+    assert "not empty" in wrong("init", "-w", "") and "not empty" in wrong("init", "--source", "")
+
+
+def test_the_home_folder_may_be_written_short(tmp_path: Path):
+    (tmp_path / NAME).write_text('workspace = "~/w"')
+    assert read(tmp_path / NAME)["workspace"] == str(Path.home() / "w")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('workspace = ""', "workspace is empty: fill it in"),
+        ("source = []", "source is empty: fill it in"),
+        ('source = ["a", ""]', "source is empty: fill it in"),
+        ("seed = 1.5", "seed is 1.5: give a whole number"),
         ('workspaces = "w"', "unknown key 'workspaces': choose workspace, source"),
         ("workers = true", "workers is True: give a whole number"),
         ('prefect = "no"', "prefect is 'no': give true or false"),

@@ -48,6 +48,11 @@ def test_a_folder_with_other_files_is_no_workspace(pictures: Path):
     assert "not empty" in wrong("run", "--source", pictures, "--workspace", pictures)
 
 
+def test_a_dry_run_refuses_a_bucket_as_a_run_does(tmp_path: Path, pictures: Path, s3: str):
+    asked = ("curate", "--source", pictures, "-w", f"{s3}-none/w")
+    assert wrong(*asked) == wrong(*asked, "--dry-run") and "there is no bucket" in wrong(*asked, "--dry-run")
+
+
 def photographs(folder: Path, count: int, captions: int) -> Path:
     """Textured pictures, the first ones with a caption."""
     files = {f"{n}.png": encoded(texture(n, 320, 300)) for n in range(count)}

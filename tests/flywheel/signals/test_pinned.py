@@ -56,6 +56,27 @@ def test_a_pinned_suite_is_never_pinned_again(workspace: Workspace):
         pinned.require_unchanged(workspace)
 
 
+def test_a_lost_pin_stops_the_command_once_a_round_rests_on_it(workspace: Workspace):
+    record = workspace.path("suite.json")
+    content = record.read_bytes()
+    record.unlink()
+    assert not pinned.is_pinned(workspace)  # of a first run that was killed before the pin appeared
+    write_json(workspace.round(1).plan, {})
+    for read in (pinned.is_pinned, pinned.pin, pinned.held_out, pinned.load_own):
+        with pytest.raises(UsageError, match="suite.json is missing: restore it"):
+            read(workspace)
+    record.write_bytes(content)
+    assert pinned.is_pinned(workspace)
+
+
+def test_rounds_of_a_version_without_pins_are_pinned_later(tmp_path: Path):
+    opened = Workspace(tmp_path / "w")
+    write_json(opened.round(1).plan, {})
+    assert not pinned.is_pinned(opened)
+    pinned.pin(opened)
+    assert pinned.is_pinned(opened)
+
+
 def test_the_list_of_an_earlier_version_is_read(tmp_path: Path):
     opened = Workspace(tmp_path / "w")
     assert not pinned.held_out(opened).pictures and pinned.load_own(opened) == []
