@@ -79,7 +79,7 @@ def init(
     given = _project(
         "workspace" if workspace is None else _seen_from(folder, workspace),
         [_seen_from(folder, s) for s in source or []],
-        captions and _seen_from(folder, str(captions)),
+        _seen_from(folder, str(captions)) if captions else None,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
