@@ -183,7 +183,8 @@ def queries(workspace: Workspace) -> dict[str, float]:
     return slowest
 
 
-PAGES = ("/", "/cases", "/rounds/1", "/review", "/arena", "/funnel", "/what-if", "/training", "/why", "/sql")
+PAGES = ("/", "/cases", "/rounds/1", "/review", "/arena", "/funnel", "/what-if", "/training", "/why", "/sql",
+         "/compare", "/calibration", "/cost", "/sources", "/coverage")  # fmt: skip
 
 
 def first_page(address: str) -> dict[str, float]:

@@ -47,7 +47,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.signals.feedback_log import fold
 
 PAGES = ("/", "/cases", "/review", "/arena", "/funnel", "/samples", "/what-if", "/training", "/why")
-PAGES += ("/sql?q=select+count(*)+from+samples",)
+PAGES += ("/sql?q=select+count(*)+from+samples", "/compare", "/calibration", "/cost", "/sources", "/coverage")
 SIDES = ("?side=96", "?side=384", "")
 BUSY = (429, 503)  # a costly page whose queue is full
 FLAT = 0.1  # growth of memory that counts as none

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -18,15 +19,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, ask, browse, operate, playground, review, session
-from dashboards.site import Site
+from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, playground, review, session
+from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
 PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes
-PUBLIC = ("/login", "/static/")  # served to strangers
+PUBLIC = ("/login", "/static/", "/healthz")  # served to strangers
 
 # Only our own files may run, whatever a prompt or a file name contains.
 HEADERS = {
@@ -53,15 +54,30 @@ def create_app(
     session.add(app, site)
     browse.add(app, site, page_size=page_size)
     ask.add(app, site)
+    compare.add(app, site, page_size=page_size)
+    calibration.add(app, site)
     review.add(app, site)
     arena.add(app, site)
+    books.add(app, site)
     operate.add(app, site)
     playground.add(app, site, images)
 
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """Whether the workspace can be read: 200 or 503, for probes; tells nothing else."""
+        try:
+            there = workspace.path("workspace.json").exists()
+        except OSError:
+            there = False
+        return JSONResponse({"status": "ok" if there else "the workspace cannot be read"}, 200 if there else 503)
+
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
+        began = time.perf_counter()
         request.state.person = access.person(request)
         response = refusal(request) or await call_next(request)
+        spent = {**getattr(request.state, "spent", {}), "total": time.perf_counter() - began}
+        response.headers["Server-Timing"] = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in spent.items())
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         if request.url.path.startswith("/static/"):
@@ -70,7 +86,7 @@ def create_app(
 
     def refusal(request: Request) -> Response | None:
         """The refusal of a request; None if it may proceed."""
-        if not access.same_site(request, costly=request.url.path in ask.COSTLY):
+        if not access.same_site(request, costly=request.url.path.removeprefix(API) in ask.COSTLY):
             return failed(request, HTTPException(403, "Another site sent this request: open the address yourself."))
         if request.method not in ("GET", "HEAD"):
             if not access.same_origin(request):
@@ -84,19 +100,18 @@ def create_app(
         return None
 
     @app.exception_handler(AnyHTTPException)
-    def failed(request: Request, error: AnyHTTPException) -> HTMLResponse:
-        return site.show(request, "error.html", status=error.status_code, message=str(error.detail))
+    def failed(request: Request, error: AnyHTTPException) -> Response:
+        return site.failure(request, error.status_code, str(error.detail))
 
     @app.exception_handler(UsageError)
-    def misused(request: Request, error: UsageError) -> HTMLResponse:
-        return site.show(request, "error.html", status=422, message=f"{error}.")
+    def misused(request: Request, error: UsageError) -> Response:
+        return site.failure(request, 422, f"{error}.")
 
     @app.exception_handler(OSError)
-    def unwritable(request: Request, error: OSError) -> HTMLResponse:
+    def unwritable(request: Request, error: OSError) -> Response:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise error
-        message = "This workspace is read-only: nothing was recorded."
-        return site.show(request, "error.html", status=409, message=message)
+        return site.failure(request, 409, "This workspace is read-only: nothing was recorded.")
 
     if access.open:  # another host name that resolves to this machine is another site's (DNS rebinding)
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)

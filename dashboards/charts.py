@@ -6,7 +6,7 @@ serves phones and desktops. The same numbers are next to every chart as text; sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -15,6 +15,7 @@ from dashboards.rounds import ARMS, CapabilityRates
 from dashboards.training import Curve, Points
 
 _ROW = 15  # pixels per arm
+_HIGH = 30  # pixels of a histogram
 _DIAMOND = "M0-6 6 0 0 6-6 0z"
 
 
@@ -82,6 +83,26 @@ def share_bar(share: float, name: str = "kept") -> Markup:
     """A bar that fills `share` of the width."""
     width = 100 * min(1.0, max(0.0, share))
     return _svg([f'<rect class="{escape(name)}" width="{width:.3f}%" height="100%"/>'], None, "bar")
+
+
+def histogram(bins: Sequence[int], lines: Mapping[str, float], marks: Sequence[float] = ()) -> Markup:
+    """Bars of equal width, the square root of the largest as high as the drawing, with lines at shares of the width.
+
+    lines: by id, for sliders to move; marks: dashed ones, left out where they are outside.
+    """
+    top, width = max([*bins, 1]) ** 0.5, 100 / max(1, len(bins))
+    heights = [_HIGH * n**0.5 / top for n in bins]
+    parts = [
+        f"<g><title>{n:,} rows</title>"
+        f'<rect x="{i * width:.2f}%" y="{_HIGH - h:.1f}" width="{width * 0.86:.2f}%" height="{h:.1f}"/></g>'
+        for i, (n, h) in enumerate(zip(bins, heights))
+        if n
+    ]
+    named = [(f' id="{escape(name)}"', at) for name, at in lines.items()]
+    for label, at in [*((' class="mark"', at) for at in marks if 0 <= at <= 1), *named]:
+        place = _x(min(1.0, max(0.0, at)))
+        parts.append(f'<line{label} x1="{place}" x2="{place}" y1="0" y2="{_HIGH}"/>')
+    return _svg(parts, _HIGH, "histogram")
 
 
 def loss_plot(curves: Sequence[Curve]) -> LossPlot:

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dashboards import charts
-from flywheel.catalog.views import meaning
 from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
@@ -36,6 +35,9 @@ def environment(*, image: Image, link: Link) -> Environment:
         "n": number,
         "pct": percent,
         "points": points,
+        "money": money,
+        "share": share,
+        "place": lambda value, facet: facet.place(value),
         "day": day,
         "text": text,
         "seen": observed,
@@ -44,7 +46,6 @@ def environment(*, image: Image, link: Link) -> Environment:
         "words": words,
         "listed": listed,
         "cell": cell,
-        "meaning": meaning,
     }
     env.tests["traceable"] = traceable
     return env
@@ -62,6 +63,16 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a whole percentage; the narrow space does not break."""
     return "–" if share is None else f"{100 * share:.0f}\u202f%"
+
+
+def share(value: float | None) -> str:
+    """A share in [0, 1] as a percentage with one digit, so that small ones can be told; the narrow space stays."""
+    return "–" if value is None else f"{100 * value:.1f}\u202f%"
+
+
+def money(amount: float | None) -> str:
+    """An amount in whole hundredths, small ones with three digits; a dash for None."""
+    return "–" if amount is None else f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.3g}"
 
 
 def points(share: float) -> str:

@@ -26,15 +26,15 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
     con = connect(workspace)
     try:
         page = overview(workspace, con)
-        rounds = page["rounds"]
+        rounds = page.rounds
         views = [round_view(workspace, con, r, cards=CARDS) for r in rounds[-DETAILED_ROUNDS:]]
         failures = cases.failures(con, rounds[-1], limit=FAILURES) if rounds else []
-        page |= data(workspace, con)
+        values = vars(page) | vars(data(workspace, con))
     finally:
         con.close()
     env = environment(image=InlineImages(workspace, IMAGE_BYTES), link=_anchor({v.round.number for v in views}))
     return env.get_template("report.html").render(
-        page,
+        values,
         title=title,
         style=Markup(STYLE.read_text("utf-8")),
         views=views,

@@ -26,18 +26,44 @@ _SHARDS = 4  # whose pictures stay in memory: those of one page lie close togeth
 
 @dataclass(frozen=True)
 class SampleFilter:
-    """Which samples to list; empty: all. text: in the caption or the source address, in any letter case."""
+    """Which samples to list; empty: all. text: in the caption or the source address, in any letter case.
+
+    score: name of a score that listed samples have; least, most: ends of its range, None: open.
+    """
 
     outcome: str = ""
     stage: str = ""
     filter: str = ""
     text: str = ""
+    score: str = ""
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def table(self) -> str:
+        """The decisions; with the samples' scores as `listed_score`, if they are chosen by one."""
+        if not self.score:
+            return "decisions"
+        name = self.score.replace('"', '""')
+        scored = f'SELECT sample_id, source_uri, "{name}"::DOUBLE AS listed_score FROM scores'
+        return f"(SELECT * FROM decisions JOIN ({scored}) USING (sample_id, source_uri) WHERE listed_score IS NOT NULL)"
+
+    @property
+    def order(self) -> str:
+        """By the score, or dropped samples of one filter from the one nearest to its threshold, or else by id."""
+        if self.score:
+            return "listed_score, sample_id"
+        return "abs(score - threshold) NULLS LAST, sample_id" if self.filter else "sample_id"
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `decisions`, and its parameters."""
         columns = {"outcome": self.outcome, "stage_reached": self.stage, "filter": self.filter}
         parts = [f"{name} = ?" for name, value in columns.items() if value]
         values: list[Any] = [value for value in columns.values() if value]
+        for bound, end in (("listed_score >= ?", self.least), ("listed_score <= ?", self.most)):
+            if self.score and end is not None:
+                parts.append(bound)
+                values.append(end)
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "
@@ -50,16 +76,13 @@ class SampleFilter:
 def list_samples(
     con: duckdb.DuckDBPyConnection, wanted: SampleFilter, *, limit: int, offset: int
 ) -> tuple[int, list[Row]]:
-    """(number of matching samples, one page of them with captions).
-
-    Dropped samples of one filter are listed from the one nearest to its threshold; all others by id.
-    """
+    """(number of matching samples, one page of them with captions, in the filter's order)."""
     where, values = wanted.where()
-    ((total,),) = con.execute(f"SELECT count(*) FROM decisions WHERE {where}", values).fetchall()
-    order = "abs(score - threshold) NULLS LAST, sample_id" if wanted.filter else "sample_id"
+    ((total,),) = con.execute(f"SELECT count(*) FROM {wanted.table} WHERE {where}", values).fetchall()
+    columns = f"{_COLUMNS}, {'listed_score' if wanted.score else 'NULL'} AS listed_score"
     page = rows(
         con,
-        f"SELECT {_COLUMNS} FROM decisions WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+        f"SELECT {columns} FROM {wanted.table} WHERE {where} ORDER BY {wanted.order} LIMIT ? OFFSET ?",
         [*values, limit, offset],
     )
     ids = [r["sample_id"] for r in page]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import HTTPException, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment
 from starlette.requests import ClientDisconnect
 
 from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
 from dashboards.page import Image, environment
+from dashboards.plain import plain
 from dashboards.turns import Turns
 from flywheel.catalog import views
 from flywheel.catalog.database import connect
@@ -29,16 +34,22 @@ if TYPE_CHECKING:
 PAGES = (
     ("Overview", "/"),
     ("Failures", "/cases"),
+    ("Compare", "/compare"),
     ("Review", "/review"),
     ("Arena", "/arena"),
     ("Playground", "/playground"),
+    ("Calibration", "/calibration"),
     ("Data", "/funnel"),
     ("Samples", "/samples"),
+    ("Sources", "/sources"),
+    ("Coverage", "/coverage"),
     ("What if", "/what-if"),
     ("Training", "/training"),
+    ("Cost", "/cost"),
     ("Why", "/why"),
     ("SQL", "/sql"),
 )
+API = "/api"  # before the path of each page: the same values as JSON
 SHOT = 384  # pixels of a picture on a page, long side; the viewer opens it whole
 FIELDS = 64  # at most, of a form
 
@@ -75,6 +86,32 @@ class Site:
         if fresh:
             self.set_session(response, request, fresh)
         return response
+
+    def page(self, app: FastAPI, path: str, template: str, here: str = "") -> Callable[[Callable[..., Any]], Any]:
+        """A decorator for the function of a page, which takes `request` and returns a dataclass of values.
+
+        The template shows them at `path`; `/api` before the path gives the same values as JSON.
+        """
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            app.get(path, response_model=None)(_answering(function, html))
+            app.get(API + path.rstrip("/"), response_model=None)(_answering(function, json))
+            return function
+
+        def html(request: Request, record: Any) -> Response:
+            values = {f.name: getattr(record, f.name) for f in fields(record)}
+            return self.show(request, template, here, **values)
+
+        def json(request: Request, record: Any) -> Response:
+            return JSONResponse(plain(record))
+
+        return register
+
+    def failure(self, request: Request, status: int, message: str) -> Response:
+        """What went wrong, as a page, or as JSON where that was asked for."""
+        if asks_json(request):
+            return JSONResponse({"error": message}, status)
+        return self.show(request, "error.html", status=status, message=message)
 
     def set_session(self, response: Response, request: Request, value: str) -> None:
         """Set the session cookie. Scripts cannot read it, and requests from other sites do not carry it."""
@@ -117,6 +154,38 @@ class Site:
             raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
 
 
+def asks_json(request: Request) -> bool:
+    """True for paths of the API."""
+    return request.url.path == API or request.url.path.startswith(f"{API}/")
+
+
+def _answering(function: Callable[..., Any], answer: Callable[[Request, Any], Response]) -> Callable[..., Any]:
+    """The function of a route that answers with what `function` returns; FastAPI reads the parameters of `function`."""
+
+    def timed(request: Request, record: Any, began: float) -> Response:
+        ready = time.perf_counter()
+        response = answer(request, record)
+        request.state.spent = {"data": ready - began, "page": time.perf_counter() - ready}
+        return response
+
+    if inspect.iscoroutinefunction(function):
+
+        async def respond(**values: Any) -> Response:
+            began = time.perf_counter()
+            return timed(values["request"], await function(**values), began)
+
+    else:
+
+        def respond(**values: Any) -> Response:  # type: ignore[misc]
+            began = time.perf_counter()
+            return timed(values["request"], function(**values), began)
+
+    respond = wraps(function)(respond)
+    signature = inspect.signature(function, eval_str=True)
+    respond.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)  # type: ignore[attr-defined]
+    return respond
+
+
 async def read_form(request: Request, most: int) -> dict[str, str]:
     """The texts of a form with at most that many fields. Errors: 400 for a form that is none, 408 for one too slow."""
     try:
@@ -133,6 +202,17 @@ def integer(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(404, f"{text!r} is not a number.")
     return int(text)
+
+
+def decimal(text: str) -> float:
+    """A query value as a finite number. Errors: 404 for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HTTPException(404, f"{text!r} is not a number.")
+    return value
 
 
 def _address(workspace: Workspace) -> Image:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dashboards import cases, funnel, training, trends
 from dashboards.rounds import Round, counts, load_rounds
 from dashboards.rows import Row, rows
 from flywheel.core.workspace import Workspace
-from flywheel.rounds.stages import unread
+from flywheel.rounds.stages import Unread, unread
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,22 +51,54 @@ def round_view(workspace: Workspace, con: duckdb.DuckDBPyConnection, round_: Rou
     )
 
 
-def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The first screen: rounds, counts, and the numbers of the loop."""
+@dataclass(frozen=True)
+class Overview:
+    """The first screen: rounds, counts of the latest snapshot, and the numbers of the loop.
+
+    trends: failure rates by capability and round, and the same as the data of a chart; tracks: cases by remedy track;
+    steps: optimiser steps of all plans; prompts: held-out prompts of the last round; remedies: admitted samples.
+    """
+
+    workspace: str
+    root: str
+    rounds: list[Round]
+    trends: dict[str, trends.Trend]
+    trend_chart: str
+    counts: Row | None
+    tracks: list[Row]
+    steps: int
+    prompts: int
+    remedies: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """The latest snapshot: its funnel, filters that are off, what is admitted and read by no stage, and all reasons."""
+
+    counts: Row | None
+    funnel: list[funnel.StagePass]
+    off: list[str]
+    unread: list[Unread]
+    drops: list[Row]
+    quarantine: list[Row]
+
+
+def overview(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Overview:
+    """The first screen as the files are now."""
     rounds = load_rounds(workspace, con)
     by_capability = trends.trends(rounds)
-    return {
-        "workspace": workspace.root.name,
-        "root": str(workspace.root),
-        "rounds": rounds,
-        "trends": by_capability,
-        "trend_chart": trends.chart(by_capability),
-        "counts": counts(con),
-        "tracks": cases.by_track(con),
-        "steps": sum(r.plan.steps for r in rounds if r.plan),
-        "prompts": _held_out_prompts(con),
-        "remedies": rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
-    }
+    return Overview(
+        workspace=workspace.root.name,
+        root=str(workspace.root),
+        rounds=rounds,
+        trends=by_capability,
+        trend_chart=trends.chart(by_capability),
+        counts=counts(con),
+        tracks=cases.by_track(con),
+        steps=sum(r.plan.steps for r in rounds if r.plan),
+        prompts=_held_out_prompts(con),
+        remedies=rows(con, "SELECT count(*) AS n FROM generated WHERE outcome = 'admitted'")[0]["n"],
+    )
 
 
 def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
@@ -75,13 +107,14 @@ def _held_out_prompts(con: duckdb.DuckDBPyConnection) -> int:
     return rows(con, f"SELECT count(DISTINCT prompt_id) AS n FROM signals WHERE {last}")[0]["n"]
 
 
-def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The funnel, what it admits and no stage of training reads, and the reasons of drops and quarantine."""
+def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Data:
+    """The data of the latest snapshot."""
     passes = funnel.load_funnel(con)
-    return {
-        "funnel": passes,
-        "off": funnel.not_configured(passes),
-        "unread": unread(workspace),
-        "drops": funnel.drop_reasons(con),
-        "quarantine": funnel.quarantine_reasons(con),
-    }
+    return Data(
+        counts=counts(con),
+        funnel=passes,
+        off=funnel.not_configured(passes),
+        unread=unread(workspace),
+        drops=funnel.drop_reasons(con),
+        quarantine=funnel.quarantine_reasons(con),
+    )

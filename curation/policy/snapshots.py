@@ -47,7 +47,7 @@ def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMP
         "before": a["snapshot"],
         "after": b["snapshot"],
         "counts": [{"count": c, "before": a["counts"][c], "after": b["counts"][c]} for c in _COUNTS],
-        "policy": changes(_policy(workspace, a), _policy(workspace, b)),
+        "policy": changes(*(_pinned(workspace, r["snapshot"]) for r in (a, b))),
         "scorers": _differing("scorer", a["scorers"], b["scorers"]),
         "pool": _differing("shard", *({s["shard"]: s["rows"] for s in r["pool"]} for r in (a, b))),
         "samples": _moved(workspace, a["snapshot"], b["snapshot"], examples),
@@ -55,8 +55,13 @@ def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMP
     }
 
 
-def _policy(workspace: Workspace, record: dict[str, Any]) -> Policy:
-    return Policy.from_record(read_json(workspace.path("snapshots", record["snapshot"], "policy.json")))
+def policy_of(workspace: Workspace, snapshot: str) -> Policy | None:
+    """The policy that a snapshot was made by; None if the snapshot does not record it."""
+    return _pinned(workspace, snapshot) if workspace.path("snapshots", snapshot, "policy.json").exists() else None
+
+
+def _pinned(workspace: Workspace, snapshot: str) -> Policy:
+    return Policy.from_record(read_json(workspace.path("snapshots", snapshot, "policy.json")))
 
 
 def _rows_of_files(workspace: Workspace, record: dict[str, Any]) -> dict[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.responses import FileResponse, RedirectResponse
 
 from dashboards.cases import references
 from dashboards.images import picture
@@ -19,38 +20,75 @@ from flywheel.core.mirror import fetched
 from flywheel.rounds.promotion import incumbent
 from flywheel.signals.arena import Battle, Winner, battles, vote
 from flywheel.signals.blind import Pair, contestants, find_pair, next_pair
-from flywheel.signals.ratings import rate
+from flywheel.signals.ratings import Battles, Rating, rate
 
 CHOICES: Mapping[str, Winner] = {"left": "model_a", "right": "model_b", "tie": "tie", "bad": "tie (bothbad)"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair of pictures as a judge sees it: nothing says which model drew which."""
+
+    battle_id: str
+    prompt_id: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class ArenaPage:
+    """The next pair of two checkpoints for a judge, the last vote, and the ratings of one capability.
+
+    known: checkpoints with pictures; references: of the pair; groups: capabilities with votes; unrated: why there are
+    no ratings.
+    """
+
+    judge: str
+    known: list[str]
+    one: str
+    other: str
+    pair: Shown | None
+    last: dict[str, Any] | None
+    may: bool
+    references: list[str]
+    capability: str
+    groups: list[str]
+    ratings: list[Rating]
+    unrated: str
+    votes: int
 
 
 def add(app: FastAPI, site: Site) -> None:
     """Add the routes."""
     workspace = site.workspace
 
-    @app.get("/arena")
+    @site.page(app, "/arena", "arena.html", "/arena")
     def arena_page(
         request: Request, judge: str = "", one: str = "", other: str = "", capability: str = "overall", last: str = ""
-    ) -> HTMLResponse:
+    ) -> ArenaPage:
+        """Ratings of checkpoints; for a judge, the next blind pair of checkpoints `one` and `other`."""
         name, may = reviewer_of(request.state.person, judge), request.state.person.may("review")
         known = contestants(workspace)
         one, other = one or (known[0] if known else ""), other or (known[-1] if len(known) > 1 else "")
         with site.catalog("battles") as con:
-            votes = rows(con, 'SELECT * FROM battles ORDER BY "at"')
+            cast = rows(con, 'SELECT * FROM battles ORDER BY "at"')
         ready = name and may and one in known and other in known and one != other
-        return site.show(
-            request,
-            "arena.html",
-            "/arena",
+        pair = next_pair(workspace, name, one, other) if ready else None
+        groups = battles(cast)
+        ratings, unrated = _ratings(groups.get(capability))
+        return ArenaPage(
             judge=name,
             known=known,
             one=one,
             other=other,
-            pair=next_pair(workspace, name, one, other) if ready else None,
-            last=next((b for b in votes if b["battle_id"] == last), None) if last else None,
+            pair=Shown(pair.battle_id, pair.prompt_id, pair.prompt) if pair else None,
+            last=next((b for b in cast if b["battle_id"] == last), None) if last else None,
             may=may,
-            references=references(workspace),
-            **_ratings(votes, capability),
+            references=list(references(workspace).get(pair.prompt_id, [])) if pair else [],
+            capability=capability,
+            groups=list(groups),
+            ratings=ratings,
+            unrated=unrated,
+            votes=len(groups[capability].pairs) if capability in groups else 0,
         )
 
     @app.get("/arena/pictures/{battle_id}/{side}")
@@ -84,13 +122,11 @@ def add(app: FastAPI, site: Site) -> None:
         return pair
 
 
-def _ratings(votes: list[dict[str, Any]], capability: str) -> dict[str, Any]:
-    """Ratings from the battles of one capability, or the reason why there are none."""
-    groups = battles(votes)
-    page: dict[str, Any] = {"capability": capability, "groups": list(groups), "ratings": [], "unrated": ""}
-    if capability in groups:
-        try:
-            page["ratings"] = rate(groups[capability])[0]
-        except UsageError as error:
-            page["unrated"] = str(error)
-    return page | {"votes": len(groups[capability].pairs) if capability in groups else 0}
+def _ratings(group: Battles | None) -> tuple[list[Rating], str]:
+    """Ratings from the battles of one capability, and the reason why there are none."""
+    if group is None:
+        return [], ""
+    try:
+        return rate(group)[0], ""
+    except UsageError as error:
+        return [], str(error)

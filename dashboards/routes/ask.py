@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from dashboards import questions
 from dashboards.questions import ROWS, SECONDS
 from dashboards.site import Site
+from dashboards.what_if import Slider
 from flywheel.catalog import queries
-from flywheel.catalog.views import ALL
+from flywheel.catalog.database import Answer
+from flywheel.catalog.queries import Query
+from flywheel.catalog.views import ALL, meaning
 from flywheel.core.errors import UsageError
 
 COSTLY = ("/what-if", "/why", "/sql")  # pages that no other site may send a visitor to
+
+
+@dataclass(frozen=True)
+class WhatIfPage:
+    """Thresholds of the policy, the asked ones, and what these would change; fault: why there is no answer."""
+
+    policy: str
+    sliders: Sequence[Slider]
+    asked: Mapping[str, str]
+    answer: Mapping[str, Any] | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class WhyPage:
+    """Where a sample, a case or a checkpoint comes from; fault: why there is no answer."""
+
+    asked: str
+    lineage: Mapping[str, Any] | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the catalog, with the meaning of each column."""
+
+    name: str
+    meaning: str
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SqlPage:
+    """The answer to a SELECT, of at most `rows` rows within `seconds`; fault: why there is none."""
+
+    asked: str
+    answer: Answer | None
+    fault: str | None
+    ready: list[Query]
+    views: list[View]
+    rows: int
+    seconds: float
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -30,23 +76,25 @@ def add(app: FastAPI, site: Site) -> None:
             except UsageError as error:
                 return None, str(error)
 
-    @app.get("/what-if")
-    async def what_if_page(request: Request) -> HTMLResponse:
+    @site.page(app, "/what-if", "what_if.html", "/what-if")
+    async def what_if_page(request: Request) -> WhatIfPage:
+        """What other thresholds would admit: `STAGE.FILTER.min` or `.max` as parameters, with their values."""
         asked = dict(request.query_params)
         page, fault = await answered(request, questions.thresholds, asked)
         empty: dict[str, Any] = {"policy": "", "sliders": [], "answer": None, "fault": fault}
-        return site.show(request, "what_if.html", "/what-if", asked=asked, **(page or empty))
+        return WhatIfPage(asked=asked, **(page or empty))
 
-    @app.get("/why")
-    async def why_page(request: Request, id: str = "") -> HTMLResponse:
+    @site.page(app, "/why", "why.html", "/why")
+    async def why_page(request: Request, id: str = "") -> WhyPage:
+        """The lineage of a sample, case or checkpoint, by its id or path."""
         lineage, fault = await answered(request, questions.lineage, id) if id else (None, None)
-        details = {k: v for k, v in (lineage or {}).items() if k != "kind"}
-        return site.show(request, "why.html", "/why", asked=id, lineage=lineage, details=details, fault=fault)
+        return WhyPage(id, lineage, fault)
 
-    @app.get("/sql")
-    async def sql_page(request: Request, q: str = "", ready: str = "") -> HTMLResponse:
+    @site.page(app, "/sql", "sql.html", "/sql")
+    async def sql_page(request: Request, q: str = "", ready: str = "") -> SqlPage:
+        """The rows of one SELECT `q`, or of a ready query by its name."""
         known = queries.ready()
         asked = q or (known[ready].sql.strip() if ready in known else "")
         answer, fault = await answered(request, questions.sql, asked) if asked else (None, None)
-        values: dict[str, Any] = {"ready": known.values(), "views": ALL, "rows": ROWS, "seconds": SECONDS}
-        return site.show(request, "sql.html", "/sql", asked=asked, answer=answer, fault=fault, **values)
+        views = [View(name, about, {f.name: meaning(f) for f in schema}) for name, (about, schema) in ALL.items()]
+        return SqlPage(asked, answer, fault, list(known.values()), views, ROWS, SECONDS)

@@ -3,22 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, Response
 
-from dashboards import cases, samples, training, views
+from dashboards import cases, samples, scores, training, views
 from dashboards.images import picture, shrink
-from dashboards.rounds import counts
-from dashboards.rows import rows
-from dashboards.site import Site, integer
+from dashboards.paging import Paging
+from dashboards.rows import Row, rows
+from dashboards.scores import ScoreFacet
+from dashboards.site import Site, decimal, integer
+from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched
 
 CARDS = 48  # fixed cases, and broken cases, on a round's page
 KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
 SHOWN_RUNS = 3  # training runs shown by default
+
+References = Mapping[str, list[str]]  # prompt id → workspace paths of its reference pictures
+
+
+@dataclass(frozen=True)
+class RoundPage:
+    """One round: its verdict, plan, changed cases, remedies and curves; decisions: of release owners."""
+
+    view: views.RoundView
+    decisions: list[Row]
+    references: References
+
+
+@dataclass(frozen=True)
+class CasesPage:
+    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter."""
+
+    cases: list[Row]
+    facets: dict[str, list[Row]]
+    paging: Paging
+    references: References
+
+
+@dataclass(frozen=True)
+class CasePage:
+    """One case with all its tests, probes, reviews, remedies and events."""
+
+    case: Row
+    references: References
+
+
+@dataclass(frozen=True)
+class TrainingPage:
+    """Curves of one metric of some training runs; names: of all runs; recorded: metrics of the chosen ones."""
+
+    names: list[str]
+    chosen: list[str]
+    metric: str
+    recorded: list[str]
+    runs: list[training.Run]
+    chart: str
+
+
+@dataclass(frozen=True)
+class SamplesPage:
+    """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter.
+
+    scores: names of scores to choose by; score: the chosen one over the pool; least, most: ends of the listed range.
+    """
+
+    samples: list[Row]
+    facets: dict[str, list[Row]]
+    paging: Paging
+    scores: list[str]
+    score: ScoreFacet | None
+    least: float | None
+    most: float | None
+
+
+@dataclass(frozen=True)
+class SamplePage:
+    """One sample of the pool: its decision, stages and scores."""
+
+    sample: dict[str, Any]
 
 
 def add(app: FastAPI, site: Site, *, page_size: int) -> None:
@@ -32,27 +98,28 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
 def _add_rounds(app: FastAPI, site: Site) -> None:
     workspace = site.workspace
 
-    @app.get("/")
-    def overview(request: Request) -> HTMLResponse:
+    @site.page(app, "/", "overview.html", "/")
+    def overview(request: Request) -> views.Overview:
+        """Rounds with their verdicts and rates, counts of the latest snapshot, cases by track."""
         with site.catalog("rounds", "snapshots", "cases", "signals", "generated") as con:
-            return site.show(request, "overview.html", "/", **views.overview(workspace, con))
+            return views.overview(workspace, con)
 
-    @app.get("/rounds/{number}")
-    def round_page(request: Request, number: str) -> HTMLResponse:
+    @site.page(app, "/rounds/{number}", "round.html")
+    def round_page(request: Request, number: str) -> RoundPage:
+        """One finished round, by its number."""
         with site.catalog("rounds", "promotions", "cases", "signals", "generated") as con:
             matches = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
             if not matches:
                 raise HTTPException(404, f"There is no finished round {number}.")
             view = views.round_view(workspace, con, matches[-1], cards=CARDS)
             decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [view.round.number])
-        references = cases.references(workspace)
-        return site.show(request, "round.html", view=view, decisions=decisions, references=references)
+        return RoundPage(view, decisions, cases.references(workspace))
 
 
 def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
     workspace = site.workspace
 
-    @app.get("/cases")
+    @site.page(app, "/cases", "cases.html", "/cases")
     def case_list(
         request: Request,
         capability: str = "",
@@ -61,58 +128,45 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         round: str = "",
         checkpoint: str = "",
         page: str = "1",
-    ) -> HTMLResponse:
+    ) -> CasesPage:
+        """Failure cases by capability, track, status or round, or those that a checkpoint fails."""
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
         wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
         number = max(1, integer(page))
         with site.catalog("cases", "case_events", "signals", "rounds") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
-        return site.show(
-            request,
-            "cases.html",
-            "/cases",
-            cases=listed,
-            facets=facets,
-            **paged("/cases", chosen, total, number, page_size),
-            references=cases.references(workspace),
-        )
+        paging = Paging("/cases", chosen, total, number, page_size)
+        return CasesPage(listed, facets, paging, cases.references(workspace))
 
-    @app.get("/cases/{case_id}")
-    def case_page(request: Request, case_id: str) -> HTMLResponse:
+    @site.page(app, "/cases/{case_id}", "case.html", "/cases")
+    def case_page(request: Request, case_id: str) -> CasePage:
+        """One case, by its id."""
         with site.catalog("cases", "case_events", "signals", "probes", "reviews", "generated") as con:
             case = cases.load_case(workspace, con, case_id)
         if case is None:
             raise HTTPException(404, f"There is no case {case_id}.")
-        return site.show(request, "case.html", "/cases", case=case, references=cases.references(workspace))
+        return CasePage(case, cases.references(workspace))
 
 
 def _add_data(app: FastAPI, site: Site) -> None:
     workspace = site.workspace
 
-    @app.get("/funnel")
-    def funnel_page(request: Request) -> HTMLResponse:
+    @site.page(app, "/funnel", "data.html", "/funnel")
+    def funnel_page(request: Request) -> views.Data:
+        """The funnel of the latest snapshot, and why rows were dropped or quarantined."""
         with site.catalog("snapshots", "funnel", "decisions", "quarantine") as con:
-            return site.show(request, "data.html", "/funnel", counts=counts(con), **views.data(workspace, con))
+            return views.data(workspace, con)
 
-    @app.get("/training")
+    @site.page(app, "/training", "training.html", "/training")
     def training_page(
         request: Request, metric: str = "loss", run: Annotated[list[str] | None, Query()] = None
-    ) -> HTMLResponse:
+    ) -> TrainingPage:
+        """One metric of training runs over their steps; `run` may come several times."""
         names = training.run_names(workspace)
         chosen = run or names[:SHOWN_RUNS]
         recorded, runs = training.load_runs(workspace, chosen, metric)
-        return site.show(
-            request,
-            "training.html",
-            "/training",
-            chart=training.chart(runs),
-            names=names,
-            chosen=chosen,
-            metric=metric,
-            recorded=recorded,
-            runs=runs,
-        )
+        return TrainingPage(names, chosen, metric, recorded, runs, training.chart(runs))
 
     @app.get("/files/{name:path}")
     def file(name: str, side: str = "") -> Response:
@@ -128,31 +182,45 @@ def _add_data(app: FastAPI, site: Site) -> None:
 def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
     workspace = site.workspace
 
-    @app.get("/samples")
+    @site.page(app, "/samples", "samples.html", "/samples")
     def sample_list(
-        request: Request, outcome: str = "", stage: str = "", filter: str = "", text: str = "", page: str = "1"
-    ) -> HTMLResponse:
-        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip()}
-        number = max(1, integer(page))
-        with site.catalog("decisions", "samples") as con:
-            wanted = samples.SampleFilter(**chosen)
+        request: Request,
+        outcome: str = "",
+        stage: str = "",
+        filter: str = "",
+        text: str = "",
+        score: str = "",
+        least: str = "",
+        most: str = "",
+        of: str = "",
+        page: str = "1",
+    ) -> SamplesPage:
+        """Samples of the pool by outcome, last stage, filter that dropped them, a text, or a score and its range.
+
+        `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
+        """
+        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip(), "score": score}
+        number, snapshot = max(1, integer(page)), latest_snapshot(workspace)
+        ends = [decimal(end) if score and end and of in ("", score) else None for end in (least, most)]
+        with site.catalog("decisions", "samples", "scores") as con:
+            known = scores.offered(con)
+            if score and score not in known:
+                raise HTTPException(404, f"No sample has a score {score}.")
+            facet = scores.facet(workspace, con, snapshot, score) if score and snapshot else None
+            wanted = samples.SampleFilter(**chosen, least=ends[0], most=ends[1])
             total, listed = samples.list_samples(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = samples.facets(con)
-        return site.show(
-            request,
-            "samples.html",
-            "/samples",
-            samples=listed,
-            facets=facets,
-            **paged("/samples", chosen, total, number, page_size),
-        )
+        chosen |= {name: f"{end:.12g}" for name, end in zip(("least", "most"), ends) if end is not None}
+        paging = Paging("/samples", chosen, total, number, page_size)
+        return SamplesPage(listed, facets, paging, known, facet, *ends)
 
-    @app.get("/samples/{sample_id}")
-    def sample_page(request: Request, sample_id: str) -> HTMLResponse:
+    @site.page(app, "/samples/{sample_id}", "sample.html", "/samples")
+    def sample_page(request: Request, sample_id: str) -> SamplePage:
+        """One sample of the pool, by its id."""
         sample = samples.load_sample(workspace, sample_id)
         if sample is None:
             raise HTTPException(404, f"There is no decided sample {sample_id}.")
-        return site.show(request, "sample.html", "/samples", sample=sample)
+        return SamplePage(sample)
 
     @app.get("/pictures/{shard}/{row}")
     def sample_picture(shard: str, row: str, side: str = "192") -> Response:
@@ -160,15 +228,6 @@ def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
         if found is None:
             raise HTTPException(404, "There is no such image.")
         return Response(found[0], media_type=found[1], headers=KEPT)
-
-
-def paged(place: str, chosen: Mapping[str, str], total: int, number: int, size: int) -> dict[str, Any]:
-    """What the templates of long lists show of page `number`: totals, the chosen filters and links to other pages."""
-
-    def page_link(n: int) -> str:
-        return f"{place}?" + urlencode({k: v for k, v in chosen.items() if v} | {"page": n})
-
-    return {"total": total, "chosen": chosen, "page": number, "pages": -(-total // size), "page_link": page_link}
 
 
 def _side(text: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 
 from dashboards.access import Person
 from dashboards.site import Site
@@ -17,25 +19,31 @@ from flywheel.remedies.review import Item, Queue, held_by, status
 HOUSEKEEPING = ("case", "reviews", "claim_minutes")  # in an item's evidence, but not about its quality
 
 
+@dataclass(frozen=True)
+class ReviewPage:
+    """The sample that a reviewer holds, with the workspace paths of its pictures, and the queue by round."""
+
+    reviewer: str
+    item: Item | None
+    pictures: list[str]
+    evidence: dict[str, Any]
+    queue: list[dict[str, Any]]
+    may: bool
+
+
 def add(app: FastAPI, site: Site) -> None:
     """Add the routes."""
     workspace = site.workspace
 
-    @app.get("/review")
-    def queue_page(request: Request, reviewer: str = "") -> HTMLResponse:
+    @site.page(app, "/review", "review.html", "/review")
+    def queue_page(request: Request, reviewer: str = "") -> ReviewPage:
+        """The review queue, and the sample that the reviewer holds."""
         name, items = reviewer_of(request.state.person, reviewer), Queue(workspace).items().values()
-        item = held_by(name, items) if name and request.state.person.may("review") else None
-        return site.show(
-            request,
-            "review.html",
-            "/review",
-            reviewer=name,
-            item=item,
-            pictures=_pictures(workspace, item) if item else [],
-            evidence={k: v for k, v in item.evidence.items() if k not in HOUSEKEEPING} if item else {},
-            queue=status(items),
-            may=request.state.person.may("review"),
-        )
+        may = request.state.person.may("review")
+        item = held_by(name, items) if name and may else None
+        pictures = _pictures(workspace, item) if item else []
+        shown = {k: v for k, v in item.evidence.items() if k not in HOUSEKEEPING} if item else {}
+        return ReviewPage(name, item, pictures, shown, status(items), may)
 
     @app.post("/review/claim")
     def claim(request: Request, form: dict[str, str] = Depends(site.form("review"))) -> Response:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
-from dashboards.site import Site, read_form
+from dashboards.site import Site, asks_json, read_form
 
 
 def ask(request: Request) -> Response:
     """Redirect a stranger to the sign-in page, which leads back here."""
+    if asks_json(request):
+        return JSONResponse({"error": "A token is required: send Authorization: Bearer TOKEN."}, 401)
     if request.method not in ("GET", "HEAD") or "Authorization" in request.headers:
         return Response("a token is required: sign in at /login, or send Authorization: Bearer TOKEN\n", 401)
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -9,36 +9,54 @@ document.addEventListener("htmx:configRequest", (event) => {
 document.addEventListener("input", ({ target }) => {
   const shown = target.type === "range" && document.getElementById(`${target.id}-value`);
   if (shown) shown.textContent = Number(Number(target.value).toPrecision(4));
+  const line = target.type === "range" && document.getElementById(`${target.id}-line`);
+  if (line) for (const end of ["x1", "x2"]) line.setAttribute(end, `${(100 * (target.value - target.min)) / (target.max - target.min || 1)}%`);
 });
 
 // If the navigation does not fit, scroll to the entry of this page.
 document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 
-// A picture of a card or a sheet opens whole: ← → to the others of the same card or page, + − to zoom, Escape to close.
+// A picture of a card or a sheet opens whole, one of a pair beside the other: ← → to those of the same card or page,
+// + − to zoom, Escape to close. The two of a pair are zoomed and scrolled as one.
 const viewer = document.createElement("dialog");
 viewer.className = "viewer";
 viewer.setAttribute("aria-label", "Picture");
-viewer.innerHTML = '<img alt=""><p></p><button type="button" aria-label="Close">Close</button>';
-const [whole, caption, close] = viewer.children;
+viewer.innerHTML = '<div class="panes"></div><p></p><button type="button" aria-label="Close">Close</button>';
+const [panes, caption, close] = viewer.children;
 let shown = [], at = 0, zoom = 1;
+function pane(image) {
+  const whole = document.createElement("img");
+  whole.src = image.getAttribute("src").replace(/\?side=\d+$/, image.src.includes("/pictures/") ? "?side=1024" : "");
+  whole.alt = image.alt;
+  whole.classList.toggle("tiny", image.classList.contains("tiny"));
+  const frame = document.createElement("div");
+  frame.tabIndex = 0; // so that keys can scroll it
+  frame.append(whole);
+  frame.addEventListener("scroll", () => {
+    for (const other of panes.children) if (other !== frame) other.scrollTo(frame.scrollLeft, frame.scrollTop);
+  });
+  return frame;
+}
 function look(step) {
   at = (at + step + shown.length) % shown.length;
   zoom = 1;
-  whole.src = shown[at].getAttribute("src").replace(/\?side=\d+$/, shown[at].src.includes("/pictures/") ? "?side=1024" : "");
-  whole.alt = shown[at].alt;
-  whole.style.width = "";
-  whole.classList.toggle("tiny", shown[at].classList.contains("tiny"));
-  caption.textContent = `${shown[at].alt} (${at + 1} of ${shown.length})`;
+  panes.replaceChildren(...shown[at].map(pane));
+  caption.textContent = `${shown[at].map((image) => image.alt).join(" | ")} (${at + 1} of ${shown.length})`;
 }
 function magnify(factor) {
   zoom = Math.min(16, Math.max(0.25, zoom * factor));
-  whole.style.width = ""; // small pictures are shown larger than they are: this is what a step starts from
-  whole.style.width = `${Math.round(whole.getBoundingClientRect().width * zoom)}px`;
+  for (const whole of panes.querySelectorAll("img")) {
+    whole.style.width = ""; // small pictures are shown larger than they are: this is what a step starts from
+    whole.style.width = `${Math.round(whole.getBoundingClientRect().width * zoom)}px`;
+  }
 }
 function view(image) {
   document.body.append(viewer);
-  shown = [...(image.closest(".shots, .sheets, .cards") ?? document).querySelectorAll("figure img")];
-  at = shown.indexOf(image);
+  const pairs = image.closest("[data-pair]") && [...document.querySelectorAll("[data-pair]")];
+  const around = image.closest(".shots, .sheets, .cards") ?? document;
+  shown = pairs ? pairs.map((pair) => [...pair.querySelectorAll("img")]) : [...around.querySelectorAll("figure img")].map((i) => [i]);
+  shown = shown.filter((group) => group.length);
+  at = shown.findIndex((group) => group.includes(image));
   look(0);
   viewer.showModal();
 }

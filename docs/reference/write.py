@@ -1,22 +1,64 @@
-"""Generate the reference: every verb of the command, every view with its columns, and the ready queries.
+"""Generate the reference: every verb of the command, every view with its columns, the ready queries, and the API.
 
 python docs/reference/write.py [FOLDER]
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dashboards.app import create_app
+from dashboards.site import API
+from flywheel.core.workspace import Workspace
 
 
 def main(folder: Path) -> None:
-    """Write cli.md and tables.md."""
+    """Write cli.md, tables.md and api.md."""
     typer = [sys.executable, "-m", "typer", "flywheel.cli.main", "utils", "docs", "--name", "flywheel"]
     plain = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
     (folder / "cli.md").write_bytes(subprocess.run(typer, check=True, stdout=subprocess.PIPE, env=plain).stdout)
     (folder / "tables.md").write_text(tables())
+    (folder / "api.md").write_text(api())
+
+
+ABOUT = """# API
+
+`flywheel dashboard` answers the address of each page with `/api` before it by the values that the page shows, as JSON:
+the same filters, roles and limits. Scripts send `Authorization: Bearer TOKEN`; without a valid token the answer is 401.
+What is wrong is `{"error": SENTENCE}` with status 403, 404, 422 or 429. Records are objects, times are in ISO 8601, and
+what is no finite number is `null`. Lists are paged: `page` counts from 1, and `paging` has the total and the size.
+
+`/healthz` needs no token: 200 while the workspace can be read, else 503. Every answer has a `Server-Timing` header:
+milliseconds to read the data, to make the page, and in total.
+
+```
+curl -H "Authorization: Bearer $TOKEN" "http://127.0.0.1:8050/api/cases?capability=typography&status=routed"
+```
+"""
+
+
+def api() -> str:
+    """Markdown of every page that is JSON too: its parameters, and the fields of its answer."""
+    with TemporaryDirectory() as folder:
+        routes = create_app(Workspace(Path(folder) / "w")).routes
+    lines = [ABOUT]
+    for route in sorted(routes, key=lambda r: getattr(r, "path", "")):
+        if getattr(route, "path", "").startswith(API):
+            function = route.endpoint.__wrapped__  # type: ignore[attr-defined]
+            signature = inspect.signature(function, eval_str=True)
+            lines += [f"## {route.path}", "", inspect.getdoc(function) or "", ""]  # type: ignore[attr-defined]
+            names = [f"`{n}`" for n in signature.parameters if n != "request"]
+            lines += [f"Parameters: {', '.join(names) if names else 'none'}.", ""]
+            record = signature.return_annotation
+            lines += [inspect.getdoc(record) or "", "", "| field | type |", "|---|---|"]
+            lines += [f"| `{f.name}` | {str(f.type).replace('|', '/')} |" for f in fields(record)] + [""]
+    return "\n".join(lines)
 
 
 def tables() -> str:

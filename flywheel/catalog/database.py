@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
+from flywheel.signals.trust import load_trust
 
 if TYPE_CHECKING:
     import duckdb
@@ -242,6 +243,8 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return fold.select(workspace, *lens.ledger(workspace, "case_events"))
     if name == "round_costs":
         return _ROUND_COSTS, []
+    if name == "calibration":
+        return _values(schema, [asdict(t) for t in load_trust(workspace)]), []
     if name in LEDGERS:
         return lens.ledger(workspace, name)
     files = _files(workspace, name)
@@ -252,6 +255,20 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
     if name == "shard_rows" and files:  # shards of earlier versions have fewer columns
         return _present(schema, files, pq.read_schema(readable(files[0])).names), files
     return lens.select(schema, files), files
+
+
+def _values(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The SELECT of a few rows that were computed."""
+    if not rows:
+        return lens.select(schema, [])
+    cells = ", ".join(f"({', '.join(_literal(row[f.name]) for f in schema)})" for row in rows)
+    columns = ", ".join(f'"{f.name}"::{lens.duck(f.type)} AS "{f.name}"' for f in schema)
+    names = ", ".join(f'"{f.name}"' for f in schema)
+    return f"SELECT {columns} FROM (VALUES {cells}) computed({names})"
+
+
+def _literal(value: str | float | None) -> str:
+    return "NULL" if value is None else quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _decisions(files: Sequence[str]) -> str:

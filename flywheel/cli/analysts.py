@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from flywheel.cli.console import out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flywheel.signals.trust import Trust
 
 app = typer.Typer()
 
@@ -129,6 +132,44 @@ def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     columns = "round, verdict, checkpoint, incumbent, snapshot, result->>'$.reason' as reason, \"at\""
     rows = query(Workspace(workspace, create=False), f"select {columns} from rounds order by round")
     print_rows(rows, as_json, shown=("round", "verdict", "reason"))
+
+
+@app.command(epilog="Example: flywheel calibration -w w")
+def calibration(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Show how often each verifier is right, by blind verdicts of people, and the failure rate that they would see.
+
+    People judge on the page Calibration of the dashboard. Intervals hold 95 %.
+    """
+    from dataclasses import asdict
+
+    from flywheel.signals.trust import load_trust
+
+    known = load_trust(Workspace(workspace, create=False))
+    if as_json:
+        print_rows([asdict(t) for t in known], as_json)
+        return
+    print_rows([_calibrated(t) for t in known], as_json)
+    for t in known:
+        if t.state != "trusted":
+            say(f"{t.state}: {t.sentence}")
+
+
+def _calibrated(trust: Trust) -> dict[str, str]:
+    """A row for people: shares with the ends of their intervals."""
+
+    def interval(value: float | None, low: float | None, high: float | None) -> str:
+        return "–" if value is None else f"{value:.0%} ({low:.0%} to {high:.0%})"
+
+    return {
+        "verifier": trust.verifier,
+        "state": trust.state,
+        "judged": f"{trust.passes} + {trust.fails}",
+        "TPR": interval(trust.tpr, trust.tpr_low, trust.tpr_high),
+        "TNR": interval(trust.tnr, trust.tnr_low, trust.tnr_high),
+        "kappa": "–" if trust.kappa is None else f"{trust.kappa:.2f}",
+        "failure rate": "–" if trust.failure_rate is None else f"{trust.failure_rate:.0%}",
+        "corrected": interval(trust.corrected, trust.corrected_low, trust.corrected_high),
+    }
 
 
 @app.command(epilog="Example: flywheel report -w w")

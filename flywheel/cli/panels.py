@@ -7,13 +7,13 @@ from typing import Any
 from typer.core import TyperGroup
 
 PANELS = {
-    "Start": ("demo", "run", "doctor"),
+    "Start": ("demo", "init", "run", "doctor"),
     "Data: what comes in, what is kept and why": (
         "curate", "inspect", "fetch", "caption", "synthesise", "funnel", "what-if", "explain", "policy", "snapshot",
         "export", "erase",
     ),
     "Failures and rounds": (
-        "suite", "evaluate", "signals", "arena", "cases", "review", "round", "rounds", "why",
+        "suite", "evaluate", "signals", "arena", "calibration", "cases", "review", "round", "rounds", "why",
     ),
     "Analysis": ("report", "dashboard", "sql", "queries", "tables"),
     "Models": ("sample", "model", "train", "latents", "rl", "distil", "enhancer", "weights"),

@@ -211,21 +211,26 @@ class Ledger:
         return locked(self._workspace.path(f".{self.name}.lock"))
 
     def _created(self) -> DeltaTable:
-        """The table; the first writer creates it."""
+        """The table; the first writer creates it, alone: two creations would be two commits without a chain."""
+        if not self.exists():
+            with locked(self._workspace.path(f".{self.name}.created.lock")):
+                if not self.exists():
+                    self._create()
+        return self._delta()
+
+    def _create(self) -> None:
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
 
-        if not self.exists():
-            if (torn := self.path / _commit_name(0)).exists():  # of a first append that was interrupted
-                hashes.write(self.path, [hashes.Entry(_commit_name(0), hashes.REMOVED)])
-                torn.unlink(missing_ok=True)
-            options = delta_options(self.path)
-            with suppress(CommitFailedError):  # another writer created it at the same moment
-                DeltaTable.create(
-                    delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
-                )
-            self._record_commits(0)
-        return self._delta()
+        if (torn := self.path / _commit_name(0)).exists():  # of a first append that was interrupted
+            hashes.write(self.path, [hashes.Entry(_commit_name(0), hashes.REMOVED)])
+            torn.unlink(missing_ok=True)
+        options = delta_options(self.path)
+        with suppress(CommitFailedError):  # the answer was lost, and the repeated request refused
+            DeltaTable.create(
+                delta_address(self.path), self.schema, mode="ignore", configuration=_CONFIG, storage_options=options
+            )
+        self._record_commits(0)
 
     def _commit(self, version: int) -> bytes:
         """Content of a commit; empty if there is none, or only its beginning."""

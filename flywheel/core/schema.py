@@ -202,6 +202,23 @@ LEDGERS: dict[str, pa.Schema] = {
             column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
         ]
     ),
+    "human_verdicts": pa.schema(
+        [
+            column("verdict_id", pa.string(), "digest of signal, picture, person and version: one is recorded once"),
+            column("signal_id", pa.string(), "verifier's verdict that a person judged as well"),
+            column("image", pa.string(), "workspace path of the judged picture"),
+            column("prompt_id", pa.string(), "its prompt"),
+            column("checkpoint", pa.string(), "checkpoint or model that made it"),
+            column("verifier", pa.string(), "check that judged it"),
+            column("capability", pa.string(), "what the check tests"),
+            column("machine", pa.bool_(), "did it pass, in the verifier's view"),
+            column("passed", pa.bool_(), "did it pass, in the person's view; null: the person could not tell"),
+            column("blind", pa.bool_(), "the person had not seen the verifier's verdict"),
+            column("reviewer", pa.string(), "who judged"),
+            column("why", pa.large_string(), "the reason given; empty without one"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
     "rounds": pa.schema(
         [
             column("round", pa.int32(), "number, from 1"),

@@ -27,7 +27,7 @@ from flywheel.rounds.context import Context
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
 from flywheel.rounds.stages import curriculum_of
-from flywheel.signals import evaluation, hidden
+from flywheel.signals import evaluation, hidden, trust
 from flywheel.signals.calibration import fidelity
 from flywheel.signals.drawing import picture_name
 from flywheel.signals.results import Results, failure_rates, load_results, passes
@@ -291,6 +291,8 @@ def gate(run: Context, plan: RoundPlan, system: System) -> None:
     if (now.round if now else None) != (incumbent_round(run, plan) if plan.incumbent else None):
         why = "the incumbent was changed while the round ran: promote this candidate by hand, or run the next round"
         verdict = gates.Verdict("HOLD", why, verdict.lines)
+    if verdict.lines and (doubt := trust.warning(run.workspace, number, plan.targets)):
+        verdict = replace(verdict, reason=f"{verdict.reason}; {doubt}")
     changed = [
         (case_id(*k), passes(share))
         for k, share in sorted(new.items())

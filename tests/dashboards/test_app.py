@@ -1,5 +1,6 @@
 """The dashboard over HTTP, in process."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from dashboards.access import Access, Person
 from dashboards.app import MAX_FORM, serve
+from flywheel.catalog.database import query
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from tests.dashboards.visits import Page, hidden, opened, some_case
-from tests.dashboards.workspace import HOSTILE
+from tests.dashboards.workspace import HOSTILE, PROBED
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,71 @@ def test_pages_answer_and_load_only_from_here(client: TestClient, path: str) -> 
     assert not [a for _, attributes in page.elements for a in attributes if a == "style" or a.startswith("on")]
 
 
-EMPTY = ["/", "/cases", "/funnel", "/sql?ready=failure_rate", "/what-if", "/why", "/training", "/review", "/arena"]
+JSON = ["/", "/cases?status=closed", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada", "/arena?judge=ada",
+        "/funnel", "/samples?outcome=dropped", "/training", "/what-if", "/why?id=typography-8",
+        "/sql?q=select+1+as+one", "/compare", "/calibration?verifier=count&reviewer=ada", "/cost?gpu=2",
+        "/sources", "/coverage"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", JSON)
+def test_each_page_is_json_too(client: TestClient, path: str) -> None:
+    answer = client.get(f"/api{path.removeprefix('/') and path}")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    assert isinstance(answer.json(), dict) and "csrf" not in answer.json()
+    for response in (answer, client.get(path)):
+        spent = re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"])
+        parts = {name: float(ms) for name, ms in spent}
+        assert list(parts) == ["data", "page", "total"] and parts["total"] >= parts["data"] >= 0
+
+
+def test_json_has_what_the_page_shows(client: TestClient, workspace: Workspace) -> None:
+    assert [r["number"] for r in client.get("/api").json()["rounds"]] == [1, 2]
+    listed = client.get("/api/cases?capability=typography&status=closed").json()
+    known = {
+        r["case_id"]
+        for r in query(workspace, "SELECT * FROM cases WHERE capability = 'typography' AND status = 'closed'")
+    }
+    assert {c["case_id"] for c in listed["cases"]} == known and listed["paging"]["total"] == len(known)
+    assert client.get("/api/sql?q=select+1+as+one").json()["answer"] == {
+        "columns": ["one"],
+        "rows": [[1]],
+        "more": False,
+    }
+    pair = client.get("/api/arena?judge=ada").json()["pair"]
+    assert pair.keys() == {"battle_id", "prompt_id", "prompt"}, "nothing tells which model drew which"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/api/cases/none", 404), ("/api/nowhere", 404), ("/api/cases?page=x", 404)]
+)
+def test_what_is_wrong_is_json_too(client: TestClient, path: str, status: int) -> None:
+    answer = client.get(path)
+    assert answer.status_code == status and answer.json()["error"]
+
+
+def test_a_probe_needs_no_token_and_learns_whether_the_workspace_can_be_read(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    visitor = opened(workspace, Access({"a" * 16: Person("ada", "read")}))
+    assert (visitor.get("/healthz").status_code, visitor.get("/healthz").json()) == (200, {"status": "ok"})
+    assert visitor.get("/api/cases").status_code == 401 and "token" in visitor.get("/api/cases").json()["error"]
+    assert visitor.get("/api/cases", headers={"Authorization": f"Bearer {'a' * 16}"}).json()["paging"]["total"] == 0
+    workspace.path("workspace.json").rename(tmp_path / "aside")
+    assert visitor.get("/healthz").status_code == 503 and str(tmp_path) not in visitor.get("/healthz").text
+
+
+EMPTY = [
+    "/compare",
+    "/calibration",
+    "/",
+    "/cases",
+    "/funnel",
+    "/sql?ready=failure_rate",
+    "/what-if",
+    "/why",
+    "/training",
+    "/review",
+    "/arena",
+]
 
 
 @pytest.mark.parametrize("path", EMPTY)

@@ -24,7 +24,8 @@ from tests.training.rl_parts import serving
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
          "/arena?judge=ada", "/playground", "/funnel", "/samples?outcome=dropped", "/training", "/what-if",
-         "/why?id=typography-8", "/sql?q=select+*+from+cases")  # fmt: skip
+         "/why?id=typography-8", "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
+         "/cost?core=1", "/sources", "/coverage")  # fmt: skip
 
 
 UNNAMED = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, img")]
@@ -173,3 +174,42 @@ def test_a_thumb_in_the_playground_becomes_a_case(browser: Any, tmp_path: Path) 
     cases = json.loads(flywheel("cases", "-w", workspace.root, "--json").stdout)
     assert sorted(c["capability"] for c in cases) == ["typography", "typography"]
     assert {c["prompt"] for c in cases} == {"a sign with the word “OPEN”"}
+
+
+def test_the_two_pictures_of_a_pair_open_side_by_side_and_move_as_one(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 900, "height": 700})
+    page.goto(f"{address}/compare")
+    page.locator("[data-pair] img").nth(3).click()  # the second picture of the second pair
+    viewer = page.locator("dialog.viewer")
+    viewer.wait_for()
+    assert viewer.locator("img").count() == 2
+    assert [("before" in a, "after" in a) for a in viewer.locator("img").evaluate_all("x => x.map((i) => i.alt)")] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
+    assert viewer.locator("p").inner_text().endswith(f"(2 of {page.locator('[data-pair]').count()})")
+    widths = "x => x.map((i) => i.getBoundingClientRect().width)"
+    before = viewer.locator("img").evaluate_all(widths)
+    for _ in range(5):
+        page.keyboard.press("+")
+    larger = viewer.locator("img").evaluate_all(widths)
+    assert larger[0] == larger[1] > 2 * before[0], "both are zoomed"
+    places = "x => x.map((d) => [d.scrollLeft, d.scrollTop])"
+    page.evaluate("document.querySelectorAll('.panes > div')[1].scrollTo(120, 60)")
+    page.wait_for_function("document.querySelector('.panes > div').scrollLeft > 0")
+    assert viewer.locator(".panes > div").evaluate_all(places) == [[120, 60], [120, 60]]
+    page.keyboard.press("ArrowRight")
+    assert viewer.locator("p").inner_text().split("(")[-1].startswith("3 of")
+    page.close()
+
+
+def test_a_reviewer_judges_blind_by_key(browser: Any, address: str, shared: Workspace) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/calibration?verifier=count&reviewer=ada")
+    for key in "pfu":
+        with page.expect_navigation():
+            page.keyboard.press(key)
+    rows = Ledger(shared, "human_verdicts").rows()
+    assert [(r["passed"], r["blind"], r["verifier"]) for r in rows] == [
+        (True, True, "count"), (False, True, "count"), (None, True, "count"),
+    ]  # fmt: skip
+    page.close()

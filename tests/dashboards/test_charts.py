@@ -1,6 +1,6 @@
 """Drawings."""
 
-from dashboards.charts import change_strip, loss_plot, rate_strip, stacked_bar
+from dashboards.charts import change_strip, histogram, loss_plot, rate_strip, stacked_bar
 from dashboards.rounds import CapabilityRates, Rate
 from dashboards.training import Curve
 
@@ -26,5 +26,16 @@ def test_bar_of_nothing_has_no_width() -> None:
     assert stacked_bar([("admitted", 0), ("dropped", 0)]).count('width="0.000%"') == 2
 
 
+def test_a_histogram_has_a_bar_for_each_part_with_rows_and_a_line_that_stays_inside() -> None:
+    svg = histogram([4, 0, 1, 0], {"S1.entropy.min-line": 0.25}, [0.5, -0.1, 1.1])
+    assert svg.count("<rect") == 2 and "4 rows" in svg and 'x="50.00%" y="15.0" width="21.50%" height="15.0"' in svg, (
+        "half as high as the largest"
+    )
+    assert '<line id="S1.entropy.min-line" x1="25.00%"' in svg
+    assert '<line class="mark" x1="50.00%"' in svg and svg.count('class="mark"') == 1
+    assert 'x1="100.00%"' in histogram([], {"x": 7.0}) and 'x1="0.00%"' in histogram([0], {"x": float("nan")})
+
+
 def test_drawings_escape_what_data_names() -> None:
+    assert "<b>" not in histogram([1], {'"><b>': 0.5})
     assert "<b>" not in change_strip(0, 0, 0, '"><b>')

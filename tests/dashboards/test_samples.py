@@ -72,3 +72,24 @@ def test_hostile_captions_are_text(workspace: Workspace):
 def test_an_empty_workspace_says_what_to_do(empty: Workspace):
     page = opened(empty).get("/samples")
     assert page.status_code == 200 and "flywheel curate" in page.text
+
+
+def test_samples_are_listed_by_a_score_within_its_range(curated: Workspace):
+    visitor = opened(curated)
+    path = "/api/samples?score=header.short_edge"
+    assert [s["listed_score"] for s in visitor.get(path).json()["samples"]] == [80.0] + [128.0] * 5
+    low = visitor.get(f"{path}&most=100").json()
+    assert (low["paging"]["total"], low["most"], low["least"]) == (1, 100.0, None)
+    assert visitor.get(f"{path}&least=100&most=100").json()["samples"] == []
+    assert visitor.get(f"{path}&least=100&of=pixels.entropy").json()["paging"]["total"] == 6, "of another score"
+    assert visitor.get(f"{path}&outcome=dropped").json()["samples"] == []
+    page = Page(visitor.get("/samples?score=header.short_edge&least=100").text)
+    assert page.open == [] and "5 samples" in page.text and "S1.resolution.min 64" in page.text
+    ranges = {a["name"]: a["value"] for t, a in page.elements if t == "input" and a.get("type") == "range"}
+    assert ranges == {"least": "100.0", "most": "128.0"}
+
+
+@pytest.mark.parametrize("asked", ["score=none", "score=header.format", "score=header.short_edge&least=x",
+                                   "score=header.short_edge&most=nan", 'score="; drop'])  # fmt: skip
+def test_what_is_no_score_or_no_number_is_not_found(curated: Workspace, asked: str):
+    assert opened(curated).get(f"/samples?{asked}").status_code == 404

@@ -22,6 +22,8 @@ def test_a_slider_has_the_range_of_its_score_and_of_its_threshold(curated: Works
     assert (size.value, size.low, size.high) == (64, 64, 128)  # pictures of 80 and 128 pixels
     assert not any(s.reads.startswith("clip.") for s in found.values()), "no weights, no scores"
     assert all(s.low <= s.value <= s.high for s in found.values())
+    assert all(sum(s.bins) == 6 for s in found.values() if s.reads.startswith(("header.", "pixels."))), "every row once"
+    assert (size.bins[0], size.bins[10], size.bins[-1]) == (0, 1, 5), "80 is a quarter of the way from 64 to 128"
     stages = [s.stage for s in found.values()]
     assert stages == sorted(stages)
 

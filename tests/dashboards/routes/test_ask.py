@@ -26,7 +26,14 @@ def test_another_site_cannot_ask(workspace: Workspace) -> None:
     client = opened(workspace)
     link = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     for site in ("cross-site", "same-site"):
-        for path in ("/sql?q=select+1", "/what-if", "/why?id=x"):
+        for path in (
+            "/sql?q=select+1",
+            "/what-if",
+            "/why?id=x",
+            "/api/sql?q=select+1",
+            "/api/what-if",
+            "/api/why?id=x",
+        ):
             for more in ({}, link):
                 assert client.get(path, headers={"Sec-Fetch-Site": site} | more).status_code == 403
         assert client.get("/cases", headers={"Sec-Fetch-Site": site}).status_code == 403

@@ -85,3 +85,13 @@ def test_a_commit_whose_answer_is_lost(s3: str, s3_server: tuple[str, int], monk
         assert ledger.append([{"round": 1}], key="a")
         assert [r["round"] for r in ledger.rows()] == [1] and len(lost) == 1
         assert not ledger.append([{"round": 2}], key="a")
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_first_appends_at_the_same_moment_make_one_table(tmp_path: Path, attempt: int):
+    ledger = Ledger(Workspace(tmp_path / "w"), "costs")
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda n: ledger.append([{"cost_id": str(n)}], key=str(n)), range(4)))
+    assert all(done) and sorted(r["cost_id"] for r in ledger.rows()) == ["0", "1", "2", "3"]
+    commits = sorted((ledger.path / "_delta_log").glob("*.json"))
+    assert sum('"metaData"' in c.read_text() for c in commits) == 1 and len(commits) == 5

@@ -61,5 +61,7 @@ def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_pa
     plan = round_plan(3, incumbent="checkpoints/2")
     steps.gate(context, plan, System(checkpoint="checkpoints/3"))
     row = Ledger(workspace, "rounds").rows()[-1]
-    assert row["verdict"] == "HOLD" and "incumbent was changed" in json.loads(row["result"])["reason"]
+    reason = json.loads(row["result"])["reason"]
+    assert row["verdict"] == "HOLD" and "incumbent was changed" in reason
+    assert reason.endswith("; not calibrated by people: count"), "people should know what the verdict rests on"
     assert incumbent(workspace).round == 1
