@@ -45,7 +45,8 @@ SLOW_FOLDERS = (
     "flywheel/remedies/test_index.py", "flywheel/remedies/test_rewards.py", "flywheel/test_init.py",
     "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
     "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py", "flywheel/rounds/test_pictures.py",
-    "flywheel/rounds/test_taken_in.py", "flywheel/rounds/test_playground.py", "flywheel/rounds/test_external.py", "flywheel/generators", "test_plug_in.py",
+    "flywheel/rounds/test_taken_in.py", "flywheel/rounds/test_external.py", "flywheel/generators", "test_plug_in.py",
+    "flywheel/rounds/test_playground.py",
 )  # fmt: skip
 
 
