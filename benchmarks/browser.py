@@ -22,10 +22,10 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 @contextmanager
-def served(workspace: Workspace, access: Access | None = None) -> Iterator[str]:
+def served(workspace: Workspace, access: Access | None = None, *, images: str = "") -> Iterator[str]:
     """Serve the dashboard on a free port; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(workspace, access), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(workspace, access, images=images), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

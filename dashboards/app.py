@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, review, session
+from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, playground, review, session
 from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
@@ -39,8 +39,13 @@ HEADERS = {
 }
 
 
-def create_app(workspace: Workspace, access: Access | None = None, *, page_size: int = PAGE) -> FastAPI:
-    """The application. Every request reads the files as they are at that moment. `page_size`: cases per page."""
+def create_app(
+    workspace: Workspace, access: Access | None = None, *, page_size: int = PAGE, images: str = ""
+) -> FastAPI:
+    """The application. Every request reads the files as they are at that moment.
+
+    page_size: cases per page; images: URL of the image server behind the playground, empty for none.
+    """
     access = access or Access()
     site = Site.of(workspace, access)
     app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
@@ -55,6 +60,7 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     arena.add(app, site)
     books.add(app, site)
     operate.add(app, site)
+    playground.add(app, site, images)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -85,9 +91,10 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
         if request.method not in ("GET", "HEAD"):
             if not access.same_origin(request):
                 return failed(request, HTTPException(403, "Another site sent this form."))
-            unbounded = MAX_FORM + 1 if "Transfer-Encoding" in request.headers else 0
-            if int(request.headers.get("Content-Length", unbounded)) > MAX_FORM:
-                return failed(request, HTTPException(413, f"Send at most {MAX_FORM} bytes, with a Content-Length."))
+            most = playground.MAX_UPLOAD if request.url.path == playground.HERE else MAX_FORM
+            unbounded = most + 1 if "Transfer-Encoding" in request.headers else 0
+            if int(request.headers.get("Content-Length", unbounded)) > most:
+                return failed(request, HTTPException(413, f"Send at most {most} bytes, with a Content-Length."))
         if request.state.person is None and not request.url.path.startswith(PUBLIC):
             return session.ask(request)
         return None
@@ -111,7 +118,14 @@ def create_app(workspace: Workspace, access: Access | None = None, *, page_size:
     return app
 
 
-def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, access: Access | None = None) -> None:
+def serve(
+    workspace: Workspace,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    access: Access | None = None,
+    *,
+    images: str = "",
+) -> None:
     """Serve until interrupted. Port 0 chooses a free one. Errors: `UsageError` if it cannot, or must not, listen."""
     import python_multipart  # noqa: F401 - reads forms: if it is missing, fail now and not at the first vote
 
@@ -119,5 +133,5 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8050, acces
     require_reachable_safely(host, access)
     listener = serving.listen(host, port)
     print(f"dashboard at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", file=sys.stderr, flush=True)
-    app = create_app(workspace, access)
+    app = create_app(workspace, access, images=images)
     serving.serve(app, listener)

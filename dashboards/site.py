@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import wraps
@@ -37,6 +37,7 @@ PAGES = (
     ("Compare", "/compare"),
     ("Review", "/review"),
     ("Arena", "/arena"),
+    ("Playground", "/playground"),
     ("Calibration", "/calibration"),
     ("Data", "/funnel"),
     ("Samples", "/samples"),
@@ -142,11 +143,15 @@ class Site:
         async def fields(request: Request) -> dict[str, str]:
             allowed(request)
             values = await read_form(request, FIELDS)
-            if not self.access.genuine(request, values.get("csrf", "")):
-                raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
+            self.require_genuine(request, values)
             return values
 
         return fields
+
+    def require_genuine(self, request: Request, values: Mapping[str, str]) -> None:
+        """Check that our own page sent the form. Errors: 403."""
+        if not self.access.genuine(request, values.get("csrf", "")):
+            raise HTTPException(403, "This form is too old, or not from this site: reload the page.")
 
 
 def asks_json(request: Request) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,8 @@ import pytest
 from benchmarks import faulty_s3
 
 HERE = Path(__file__).parent
+# A shell that starts the suite in the background makes it ignore Ctrl-C, and with it all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No test fetches weights, or reads those that this machine may have; what asks for them is refused at once.
 os.environ["FLYWHEEL_WEIGHTS_MIRROR"] = "http://127.0.0.1:9"
 os.environ["FLYWHEEL_WEIGHTS"] = "/nonexistent/weights"

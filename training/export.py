@@ -12,7 +12,9 @@ from flywheel.core.files import rename_folder
 from flywheel.core.mirror import fetched
 from flywheel.core.torchvision_shim import declare_operators
 from training import schedules
+from training.adapter import save_adapter
 from training.checkpoint import Checkpoint
+from training.lora import LoRA
 from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
 from training.models.mmdit import MMDiTConfig
@@ -47,6 +49,25 @@ def _keep_encoder(encoder: str, folder: Path) -> None:
         source = locate(encoder.removeprefix("qwen3-vl:"), part)
         shutil.rmtree(folder / part)
         shutil.copytree(source, folder / part)
+
+
+def export_adapter(checkpoint: Checkpoint | Path, folder: Path) -> Path:
+    """Write the moving average of a LoRA run's adapter for `load_lora_weights` of diffusers; returns `folder`.
+
+    Errors: `UsageError` if the folder exists, or if the checkpoint has no adapter, or one of another model.
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
+    if folder.exists():
+        raise UsageError(f"{folder} exists: exports are never replaced, give a new name")
+    if not (lora := checkpoint.config.get("lora")):
+        raise UsageError(f"{checkpoint.path} has no adapter: its run trained every weight; export it without --lora")
+    save_adapter(
+        checkpoint.tensors("trainable_ema"),
+        LoRA(lora["rank"], lora["alpha"], tuple(lora["targets"])),
+        MMDiTConfig.from_dict(checkpoint.config["model"]),
+        folder,
+    )
+    return folder
 
 
 def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:

@@ -20,6 +20,7 @@ from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from flywheel.core.storage import located
 from training import checkpoint as checkpoints
+from training.adapter import adapt, merged
 from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint, Metrics
 from training.curriculum import Curriculum, Turn, plan_settings, schedule
@@ -28,13 +29,24 @@ from training.data.loader import Loader, Prepared
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
 from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
+from training.extension import Extension, extension
+from training.lora import LoRA
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe, Stage
-from training.run import Progress, cpu_seconds, due, finished, last_checkpoint, require_finite, step_name
-from training.state import build_optimizer, copies, falling, move_ema, set_rate, training_state
+from training.run import (
+    Progress,
+    cpu_seconds,
+    due,
+    finished,
+    last_checkpoint,
+    require_finite,
+    require_finite_shares,
+    step_name,
+)
+from training.state import build_optimizer, copies, falling, move_ema, set_rate, trained, training_state
 from training.vae.autoencoding import choose_autoencoder, fitting_plan
 from training.validation import draw_held_out, validation_loss
 
@@ -49,6 +61,7 @@ def train(
     init: Path | None = None,
     seed: int = 0,
     steps: int | None = None,
+    extend: Path | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
 ) -> Checkpoint:
@@ -58,6 +71,8 @@ def train(
     one to the next.
 
     `init`: a checkpoint to start from (its EMA weights, autoencoder and model shape), with a fresh optimiser.
+    `extend`: a run, in a folder of its own, to go on from (`training.extension`); `steps` counts from that one's start.
+
     Resumes from the last checkpoint in `out_dir`. Several processes, started by torchrun or Ray Train with the same
     arguments, train one model; the first one writes and reports, and each sees `out_dir` and the shards. Their number
     may change from one start to the next. Errors: `UsageError` when `out_dir` holds another run, or the loss is not
@@ -65,12 +80,14 @@ def train(
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     parent = Checkpoint(fetched(init)) if init is not None else None
-    run = digest(mix_digest(mix), recipe.method(), steps, seed, parent and parent.fingerprint)
+    longer = extension(extend, recipe, steps=steps, seed=seed, parent=parent) if extend is not None else None
+    origin = longer.origin if longer else ()
+    run = digest(mix_digest(mix), recipe.method(), steps, seed, parent and parent.fingerprint, *origin)
     final = finished(out_dir, run)
     if final is not None:
         return final
     with joined() as world:
-        phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, seed=seed, steps=steps)
+        phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, longer=longer, seed=seed, steps=steps)
         metrics = Metrics(out_dir, resume_step=phase.done, tensorboard=tensorboard) if world.first else None
         while phase.done < steps:
             clock = time.process_time()
@@ -116,7 +133,8 @@ class _Phase:
 
     def config(self) -> dict[str, Any]:
         """A checkpoint's configuration after the steps done."""
-        return {**self.described, "step": self.done, "stage": self.turn.stage.name, "samples_seen": self.samples}
+        place = {"step": self.done, "stage": self.turn.stage.name, "stage_start": self.turn.start}
+        return {**self.described, **place, "samples_seen": self.samples}
 
 
 def _set_up(
@@ -127,24 +145,31 @@ def _set_up(
     *,
     run: str,
     parent: Checkpoint | None,
+    longer: Extension | None,
     seed: int,
     steps: int,
 ) -> _Phase:
-    """The run at its start, or as the last checkpoint in `out_dir` left it."""
+    """The run at its start, or as the last checkpoint in `out_dir`, or of the run that it extends, left it."""
     if world.first:
         checkpoints.sweep(out_dir)
     world.wait()
-    curriculum = schedule(recipe, mix, steps)
+    curriculum = longer.curriculum(recipe, mix, steps) if longer else schedule(recipe, mix, steps)
     if recipe.on_error == "raise":  # now, not when a later stage begins
         for source in mix:
             read_manifest(source.manifest, [turn.stage.name for turn in curriculum.turns])
-    last = last_checkpoint(out_dir, run)
+    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
     encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
     autoencoder = choose_autoencoder(
         lambda: fitting_plan(mix, recipe, seed), recipe, last or parent, out_dir, world
     ).to(world.device)
-    model = parallelise(initial_model(recipe, encoder, seed, last, parent), recipe, world)
-    ema = copies(dict(model.named_parameters()))
+    lora = LoRA.of(recipe)
+    if lora and parent is None:
+        raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
+    model = initial_model(recipe, encoder, seed, None if lora else last, parent)
+    if lora:
+        adapt(model, lora, seed)
+    model = parallelise(model, recipe, world)
+    ema = copies(trained(model))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
     if last is not None:
@@ -160,6 +185,8 @@ def _set_up(
         "autoencoder": autoencoder.fingerprint,
         "schedule": recipe.schedule,
         "init": parent and parent.fingerprint,
+        "lora": lora and lora.to_dict(),
+        **({"lineage": longer.lineage} if longer else {}),
     }
     turn = curriculum.at(done)
     loader = _loader(mix, turn, recipe, seed, autoencoder, encoder, world)
@@ -233,7 +260,7 @@ def _step(phase: _Phase) -> dict[str, float | str | None]:
     rate = learning_rate(recipe, phase.turn.stage, step, phase.steps)
     set_rate(phase.optimizer, rate)
     phase.optimizer.step()
-    move_ema(phase.ema, dict(phase.model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
+    move_ema(phase.ema, trained(phase.model), min(recipe.ema, (step + 1) / (step + 10)))
     phase.done, phase.samples = step + 1, phase.samples + rows
     line: dict[str, float | str | None] = {
         "step": phase.done,
@@ -275,13 +302,14 @@ def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
 
 
 def _draw_samples(phase: _Phase) -> None:
-    weights = gathered(phase.ema, phase.world)
+    weights = merged(phase.model, phase.ema, phase.world)
     if phase.world.first:
         path = phase.out_dir / "samples" / f"{step_name(phase.done)}.png"
         draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, phase.config())
 
 
 def _save(phase: _Phase) -> None:
+    require_finite_shares(phase.done, phase.state, phase.world)
     path = phase.out_dir / step_name(phase.done)
     checkpoints.write_together(path, phase.state, phase.autoencoder, phase.config(), phase.world)
     if phase.world.first:
@@ -290,7 +318,10 @@ def _save(phase: _Phase) -> None:
 
 def _finish(phase: _Phase) -> Checkpoint:
     path, world = phase.out_dir / checkpoints.FINAL, phase.world
+    require_finite_shares(phase.done, phase.state, world)
     tensors = {part: gathered(values, world) for part, values in phase.state.items()}
+    if phase.described["lora"]:
+        tensors |= {"model": merged(phase.model, world=world), "ema": merged(phase.model, phase.ema, world)}
     if world.first:
         checkpoints.write(path, tensors, phase.autoencoder, phase.config())
     world.wait()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import CAPTION_KINDS, STAGES
+from training.lora import DEFAULTS, TARGETS, identified, require_lora
 from training.recipe_file import known_recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -65,6 +66,8 @@ class Recipe:
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
     validation_rows: upper bound. latents_dtype: of cached latents.
+    lora_rank: of adapters, the only weights that train, on top of the checkpoint that the run starts from; 0 trains
+        every weight. lora_alpha: 0 is twice the rank. lora_targets: layers of each block.
 
     The rest adapts a run to its machine and may change when the run resumes [D]:
     micro_tokens: upper bound of image tokens per forward pass and process (but at least one row); 0: no limit.
@@ -103,6 +106,9 @@ class Recipe:
     autoencoder_rows: int = 1024
     validation_rows: int = 64
     latents_dtype: str = "float32"
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: tuple[str, ...] = TARGETS
     micro_tokens: int = 0
     precision: str = "auto"
     activation_checkpointing: bool = False
@@ -117,6 +123,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
+        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # files and presets give a list
+        require_lora(self)
         if self.on_error not in ("raise", "skip"):
             raise UsageError(f"on_error is {self.on_error!r}: use raise or skip")
         names = [stage.name for stage in self.stages]
@@ -145,7 +153,7 @@ class Recipe:
 
     def method(self) -> dict[str, Any]:
         """The plain values that determine what is learned; with other values it is another run."""
-        return {k: v for k, v in self.to_dict().items() if k not in MACHINE}
+        return {k: v for k, v in identified(self.to_dict(), *DEFAULTS).items() if k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
         """The recipe with changed values. Errors: `UsageError`.

@@ -6,13 +6,16 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
+
+if TYPE_CHECKING:
+    from training.distributed import World
 
 Progress = Callable[[int, int, Mapping[str, Any]], None]
 """(step, steps, metrics of the step)."""
@@ -44,7 +47,8 @@ def same_run(checkpoint: Checkpoint, run: str) -> Checkpoint:
     """The checkpoint, if `run` wrote it. Errors: `UsageError`."""
     if checkpoint.config["run"] != run:
         raise UsageError(
-            f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder"
+            f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder,"
+            " and --extend to go on from that run"
         )
     return checkpoint
 
@@ -85,6 +89,15 @@ def require_finite_tensors(step: int, what: str, tensors: Mapping[str, Tensor]) 
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise UsageError(f"step {step}: {what} are not finite ({bad[0]}): {_DIVERGED}")
+
+
+def require_finite_shares(step: int, state: Mapping[str, Mapping[str, Tensor]], world: World) -> None:
+    """`require_finite_tensors` for weights of which each process holds a share; every process must call it."""
+    shares = [(name, tensor) for part, named in state.items() if part != "optimizer" for name, tensor in named.items()]
+    bad = [name for name, t in shares if not bool((t.to_local() if hasattr(t, "to_local") else t).isfinite().all())]
+    if world.sum(len(bad)):
+        where = bad[0] if bad else "in another process"
+        raise UsageError(f"step {step}: weights are not finite ({where}): {_DIVERGED}")
 
 
 def due(every: int, done: int) -> bool:

@@ -51,18 +51,18 @@ def sample(
 
 
 class Sampler:
-    """A checkpoint loaded once for several calls, onto a GPU where there is one. Noise and latents are on the CPU.
+    """A checkpoint loaded once for several calls, onto `device` or a GPU where there is one; noise is from the CPU.
 
     Time grid: the checkpoint's own `sigmas` (a distilled student has them), which also set the number of steps; else
     its `schedule`, "uniform" by default. Its `cfg` is the default guidance. Errors: `UsageError` when the condition
     encoder has changed since training.
     """
 
-    def __init__(self, checkpoint: Checkpoint | Path) -> None:
+    def __init__(self, checkpoint: Checkpoint | Path, device: torch.device | None = None) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(fetched(checkpoint))
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
-        device = choose_device()
+        device = device or choose_device()
         encoder = Cached(load_condition_encoder(condition["encoder"]).to(device), together=True)
         model, autoencoder = self.checkpoint.model("ema").to(device), self.checkpoint.autoencoder().to(device)
         self._set(model, autoencoder, encoder, self.checkpoint.config)
@@ -97,17 +97,26 @@ class Sampler:
         cfg: float | None = None,
         seed: int | Sequence[int] = 0,
         negative: str = "",
+        masks: Sequence[np.ndarray | None] | None = None,
     ) -> np.ndarray:
         """See `sample`. seed: of all prompts, or one per prompt; negative: what guidance leads away from.
 
-        Errors: `UsageError` for a size or number of references that does not fit.
+        masks: uint8 [h, w] per prompt, 255 where an edit may change its first reference, or None; all else keeps the
+        pixels of that picture, fitted to `size`. Errors: `UsageError` for a size, number of references or mask that
+        does not fit.
         """
         self._check(prompts, references, size)
+        regions = [None if mask is None else _region(mask, size) for mask in masks or [None] * len(prompts)]
+        self._check_masks(regions, prompts, references)
         seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
         noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
         out = np.zeros((len(prompts), *size, 3), np.uint8)
-        for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative):
+        for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative, regions):
             out[rows] = to_uint8(self.autoencoder.decode(latents.cpu())).permute(0, 2, 3, 1).numpy()
+        for row, region in enumerate(regions):
+            if region is not None and references is not None:
+                kept = fitted(Image.fromarray(references[row][0]).convert("RGB"), *size[::-1])
+                out[row] = np.where(region[..., None], out[row], np.asarray(kept))
         return out
 
     def latents(
@@ -152,6 +161,7 @@ class Sampler:
         steps: int | None,
         cfg: float | None,
         negative: str = "",
+        regions: Sequence[np.ndarray | None] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield rows of one layout with their latents, on the device of the model."""
         cfg = self.guidance(cfg)
@@ -165,18 +175,32 @@ class Sampler:
             for start in range(0, len(members), MAX_BATCH):
                 rows = members[start : start + MAX_BATCH]
                 shown = torch.stack([pictures[i] for i in rows])
-                x = noise[rows].to(self.model.image_in.weight.device)
-                yield rows, self._denoise(x, [states[i] for i in rows], length, shown, steps, cfg, negative)
+                x, own = noise[rows].to(self.model.image_in.weight.device), [states[i] for i in rows]
+                held = [regions[i] for i in rows] if regions is not None else []
+                free = self._free(held).to(x.device) if any(region is not None for region in held) else None
+                yield rows, self._denoise(x, own, length, shown, steps, cfg, negative, free)
 
     def _denoise(
-        self, x: Tensor, states: list[Tensor], length: int, shown: Tensor, steps: int | None, cfg: float, negative: str
+        self,
+        x: Tensor,
+        states: list[Tensor],
+        length: int,
+        shown: Tensor,
+        steps: int | None,
+        cfg: float,
+        negative: str,
+        free: Tensor | None = None,
     ) -> Tensor:
-        """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once."""
+        """Integrate dx/dt = velocity from t = 1 to 0, Euler. Conditions are read once.
+
+        free [B, 1, h, w]: 1 where latents may change; the others follow the first reference's, at the noise of each
+        step.
+        """
         count = shown.shape[1]
         tokens = None
         if count:
-            latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2])
-            tokens = as_tokens(latents.transpose(1, 2).flatten(3)).to(x.device)
+            latents = self.autoencoder.encode(to_unit(shown.flatten(0, 1))).unflatten(0, shown.shape[:2]).to(x.device)
+            tokens = as_tokens(latents.transpose(1, 2).flatten(3))
         conditional = self._prefill(states, length, tokens, count, x)
         unconditional = None
         if cfg != 1.0:
@@ -189,14 +213,23 @@ class Sampler:
             if self.text_tokens:
                 null_length = max(length, padded_length(null_length, self.text_tokens))
             unconditional = self._prefill(nulls, null_length, tokens, count, x)
-        times = self.times(steps, x.shape[-2] * x.shape[-1])
+        times, noise = self.times(steps, x.shape[-2] * x.shape[-1]), x
         for t, following in zip(times[:-1], times[1:], strict=True):
             velocity = _velocity(self.model, x, float(t), conditional)
             if unconditional is not None:
                 base = _velocity(self.model, x, float(t), unconditional)
                 velocity = base + cfg * (velocity - base)
             x = x + float(following - t) * velocity
+            if free is not None:
+                kept = (1 - float(following)) * latents[:, 0] + float(following) * noise
+                x = free * x + (1 - free) * kept
         return x
+
+    def _free(self, regions: Sequence[np.ndarray | None]) -> Tensor:
+        """Latent pixels with any pixel that may change, [B, 1, h, w]; all of them where there is no region."""
+        shape = next(region.shape for region in regions if region is not None)
+        whole = np.stack([np.ones(shape, bool) if region is None else region for region in regions])
+        return torch.nn.functional.max_pool2d(torch.from_numpy(whole).float()[:, None], self.autoencoder.factor)
 
     def _prefill(self, states: list[Tensor], length: int, tokens: Tensor | None, count: int, x: Tensor) -> Prefix:
         text, valid = pad(states, length)
@@ -210,6 +243,19 @@ class Sampler:
             )
         if any(side % self.autoencoder.factor or side <= 0 for side in size):
             raise UsageError(f"size {size[1]}x{size[0]}: both sides must be multiples of {self.autoencoder.factor}")
+
+    def _check_masks(
+        self, regions: Sequence[np.ndarray | None], prompts: Sequence[str], references: Sequence | None
+    ) -> None:
+        if len(regions) != len(prompts):
+            raise UsageError(f"{len(prompts)} prompts but {len(regions)} masks: give one per prompt, or None")
+        if any(region is not None and not (references and references[row]) for row, region in enumerate(regions)):
+            raise UsageError("a mask without a reference: give the picture that it edits")
+
+
+def _region(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where an edit may change the picture: bool of `size`, fitted as references are."""
+    return np.asarray(fitted(Image.fromarray(mask).convert("L"), *size[::-1])) > 127
 
 
 def resized(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:

@@ -11,13 +11,22 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with zero moments already allocated, so that a checkpoint can be loaded into them; loops set the rate."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
-    for p in model.parameters():
+    """AdamW of what trains, with zero moments already allocated, so that a checkpoint can be loaded into them.
+
+    Loops set the rate.
+    """
+    parameters = list(trained(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+    for p in parameters:
         step = torch.zeros((), dtype=torch.float32, device=p.device)
         moments = {key: torch.zeros_like(p, memory_format=torch.preserve_format) for key in ("exp_avg", "exp_avg_sq")}
         optimizer.state[p] = {"step": step, **moments}
     return optimizer
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name; the others are frozen."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -58,6 +67,13 @@ def copies(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def put(named: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    """Set parameters to other values."""
+    for name, parameter in named.items():
+        parameter.copy_(weights[name])
+
+
+@torch.no_grad()
 def move_ema(ema: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], decay: float) -> None:
     """ema ← decay·ema + (1 − decay)·weights, in place."""
     torch._foreach_lerp_([ema[name] for name in named], list(named.values()), 1 - decay)
@@ -66,7 +82,12 @@ def move_ema(ema: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], decay
 def training_state(
     model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
-    """Everything that changes with a step, as tensors by name, sharing memory with model and optimiser."""
-    named = dict(model.named_parameters())
+    """Everything that changes with a step, as tensors by name, sharing memory with model and optimiser.
+
+    Of a model that trains whole, its weights are `model` and `ema`; of an adapted one, `trainable` and `trainable_ema`.
+    """
+    named = trained(model)
     weights = {k: v.detach() for k, v in named.items()}
-    return {"model": weights, "ema": ema, "optimizer": moments(optimizer, named)}
+    whole = len(named) == len(list(model.parameters()))
+    parts = ("model", "ema") if whole else ("trainable", "trainable_ema")
+    return {parts[0]: weights, parts[1]: ema, "optimizer": moments(optimizer, named)}

@@ -37,6 +37,7 @@ class TrainingRun:
     steps: int
     seed: int
     init: str | None = None
+    extend: str | None = None
 
 
 def train_all(
@@ -130,6 +131,7 @@ def train_run(run: TrainingRun, **options: Any) -> Checkpoint:
         [MixSource(**{**s, "manifest": located(s["manifest"])}) for s in run.sources],
         from_dict(run.recipe),
         init=located(run.init) if run.init else None,
+        extend=located(run.extend) if run.extend else None,
         seed=run.seed,
         steps=run.steps,
         **options,

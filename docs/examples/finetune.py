@@ -77,6 +77,8 @@ def main() -> None:
         loss = torch.nn.functional.mse_loss(predicted, target)
         optimizer.zero_grad()
         loss.backward()
+        for group in optimizer.param_groups:  # to zero at the end, where single batches would else decide
+            group["lr"] = args.learning_rate * (1 - step / args.steps)
         optimizer.step()
         if (step + 1) % args.save_every == 0:
             print(f"step {step + 1}/{args.steps} loss {loss.item():.4f}", flush=True)

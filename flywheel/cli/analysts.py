@@ -196,10 +196,18 @@ def dashboard(
             " everybody on this machine may view and review.",
         ),
     ] = None,
+    images: Annotated[
+        str,
+        typer.Option(
+            envvar="FLYWHEEL_IMAGES",
+            help="URL of the image server behind the playground, such as http://127.0.0.1:8070/v1; its token in"
+            " FLYWHEEL_IMAGES_TOKEN.",
+        ),
+    ] = "",
 ) -> None:
     """Serve the dashboard: view everything, review samples, vote; with the role operate, promote and roll back."""
     from dashboards.access import Access, load_tokens
     from dashboards.app import serve
 
     access = Access(load_tokens(tokens)) if tokens else Access()
-    serve(Workspace(workspace, create=False), host=host, port=port, access=access)
+    serve(Workspace(workspace, create=False), host=host, port=port, access=access, images=images)

@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -20,10 +22,12 @@ from flywheel.cli import (
     inspect,
     models,
     operations,
+    project,
     review,
     rl,
     rounds,
     runs,
+    serving,
     signals,
     streams,
     training,
@@ -78,6 +82,7 @@ app = typer.Typer(
 
 @app.callback()
 def everywhere(
+    ctx: typer.Context,
     log_format: Annotated[
         Literal["text", "json"],
         typer.Option(
@@ -87,11 +92,14 @@ def everywhere(
 ) -> None:
     """Data flywheel for image generators: curate, train, evaluate, route failures, remedy, gate."""
     os.environ[progress.FORMAT] = log_format
+    if ctx.invoked_subcommand not in ("init", "demo"):
+        with suppress(FileNotFoundError):  # of the working folder, which was removed
+            ctx.default_map = project.defaults(ctx.command, sys.argv[1:], Path.cwd())
 
 
 for verbs in (
     *(runs, curation, inspect, fetch, streams, signals, review, rounds, enhancer, analysts, exports, models, training),
-    *(rl, weights, operations),
+    *(rl, weights, serving, operations, project),
 ):
     app.add_typer(verbs.app)
 

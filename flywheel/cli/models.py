@@ -126,14 +126,59 @@ def export_model(
     workspace: Annotated[
         Path | None, typer.Option("--workspace", "-w", help="Workspace whose checkpoint in service to export.")
     ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Export the adapter of a LoRA run alone, for diffusers' `load_lora_weights`.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a checkpoint of 2.1's parts as a pipeline that diffusers opens: the inverse of an import."""
-    from flywheel.cli.options import checkpoint_or_promoted
-    from training.export import export_pipeline
+    """Export a checkpoint of 2.1's parts as a pipeline that diffusers opens: the inverse of an import.
 
-    folder = export_pipeline(checkpoint_or_promoted(checkpoint, workspace), output)
-    out(json.dumps({"pipeline": str(folder)}) if as_json else str(folder))
+    The adapter of a LoRA run is merged into the pipeline's weights. With --lora it is written alone, to be put on top
+    of the pipeline of the checkpoint that the run started from.
+    """
+    from flywheel.cli.options import checkpoint_or_promoted
+    from training.export import export_adapter, export_pipeline
+
+    start = checkpoint_or_promoted(checkpoint, workspace)
+    folder = export_adapter(start, output) if lora else export_pipeline(start, output)
+    out(json.dumps({"lora" if lora else "pipeline": str(folder)}) if as_json else str(folder))
+
+
+@model.command("plan", epilog="Example: flywheel model plan --gpus 8 --memory 80 --lora-rank 64")
+def plan_memory(
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs over which FSDP2 shards the model.")] = 8,
+    memory: Annotated[float, typer.Option(min=1, help="Memory of one GPU, GB.")] = 80,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters in the rows of LoRA.")] = 64,
+    name: Annotated[list[str] | None, typer.Option("--model", help="Model. Repeatable. Default: all.")] = None,
+    side: Annotated[int, typer.Option(min=16, help="Width and height of a picture, pixels.")] = 1024,
+    rows: Annotated[int, typer.Option(min=1, help="Pictures of one forward pass on a GPU.")] = 1,
+    text: Annotated[int, typer.Option(min=1, help="Tokens of a caption.")] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate the memory of training each model: all weights or LoRA, with and without recomputation.
+
+    GB on each GPU. state: weights, their bf16 copies and moving average, gradients, optimiser; saved: activations, for
+    the backward pass. Not counted: condition encoder and autoencoder.
+    """
+    from training.memory_plan import plans
+
+    found = plans(gpus=gpus, lora_rank=lora_rank, side=side, rows=rows, text_tokens=text, names=name or ())
+    rows_ = [plan.row(memory) for plan in found]
+    print_rows(rows_ if as_json else [_short(row) for row in rows_], as_json)
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the memory table that fits a terminal."""
+    kept = ("weights", "half", "ema", "gradients", "optimizer")
+    return {
+        "model": row["model"],
+        "way": row["way"],
+        "recompute": "yes" if row["recompute"] else "no",
+        "state GB": f"{sum(row[k] for k in kept):.1f}",
+        "saved GB": f"{row['activations']:.1f}",
+        "total GB": f"{row['total']:.1f}",
+        "fits": "yes" if row["fits"] else "no",
+    }
 
 
 @evaluate.command("pictures", epilog="Example: flywheel evaluate pictures drawn/ --suite s.jsonl --system v2 -w w")

@@ -1,4 +1,4 @@
-"""Verbs for operation: check the machine, run by schedule, verify and maintain a workspace."""
+"""Verbs for operation: check the machine, verify and maintain a workspace."""
 
 from __future__ import annotations
 
@@ -10,17 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.schedules import CRON
 from flywheel.cli.console import out, print_rows, say
-from flywheel.cli.options import (
-    CaptionsOption,
-    JsonOption,
-    PolicyOption,
-    PresetOption,
-    SourceOption,
-    WorkersOption,
-    WorkspaceOption,
-)
+from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -70,40 +61,6 @@ def unlock(
         out(json.dumps({k: row[k] for k in ("version", "host", "pid")}))
     else:
         say(f"unlocked: run {row['version']} (process {row['pid']} on {row['host']}) no longer holds {workspace}")
-
-
-@app.command(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
-def serve(
-    source: SourceOption,
-    workspace: WorkspaceOption,
-    captions: CaptionsOption = None,
-    policy: PolicyOption = None,
-    preset: PresetOption = "tiny",
-    workers: WorkersOption = 2,
-    curate: Annotated[str, typer.Option(help="When to curate new images.")] = CRON["curate"],
-    collect: Annotated[str, typer.Option(help="When to import the inbox.")] = CRON["collect-signals"],
-    route: Annotated[str, typer.Option(help="When to route new signals.")] = CRON["route"],
-    round_: Annotated[str, typer.Option("--round", help="When to run the next round.")] = CRON["round"],
-    review: Annotated[str, typer.Option(help="When to resume rounds whose review is finished.")] = CRON["review"],
-    maintenance: Annotated[str, typer.Option(help="When to compact, export and verify.")] = CRON["maintenance"],
-    zone: Annotated[str, typer.Option(help="Time zone of the schedules, such as Europe/Berlin.")] = "UTC",
-) -> None:
-    """Run the flows by schedule, on the Prefect server at PREFECT_API_URL. Failures are posted to FLYWHEEL_WEBHOOK.
-
-    Every schedule is a cron expression; an empty one turns its flow off.
-    """
-    from flows.deployments import serve as serve_flows
-    from flywheel.cli.runs import job_of
-    from flywheel.rounds.run import validate
-
-    job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers)
-    validate(job)
-    root = job.workspace
-    schedules = {"curate": curate, "collect-signals": collect, "route": route, "round": round_, "review": review}
-    schedules |= {"maintenance": maintenance}
-    active = {name: cron for name, cron in schedules.items() if cron}
-    say(f"serving {', '.join(active)} for {root}, times in {zone} (Ctrl-C pauses the schedules and exits)")
-    serve_flows(root, asdict(job), active, zone)
 
 
 @app.command(epilog='Example: flywheel erase 3f2a photos/ada.jpg --by ada --why "asked by its author" -w w')

@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 PANELS = {
-    "Start": ("demo", "run", "doctor"),
+    "Start": ("demo", "init", "run", "doctor"),
     "Data: what comes in, what is kept and why": (
         "curate", "inspect", "fetch", "caption", "synthesise", "funnel", "what-if", "explain", "policy", "snapshot",
         "export", "erase",

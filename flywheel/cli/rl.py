@@ -30,6 +30,10 @@ HeldOutOption = Annotated[
 WatchOption = Annotated[
     list[str] | None, typer.Option(help="Additional reward to measure on held-out prompts. Repeatable.")
 ]
+ExtendOption = Annotated[
+    Path | None,
+    typer.Option(help="Run to go on from, into another folder: the recipe has more steps or another learning rate."),
+]
 ScorersOption = Annotated[
     Path | None,
     typer.Option(help="TOML file with a table of options per scorer, such as model and pretrained of clip."),
@@ -121,6 +125,7 @@ def train(
     ] = None,
     scorers: ScorersOption = None,
     watch: WatchOption = None,
+    extend: ExtendOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,6 +158,7 @@ def train(
             watch=watch or (),
             rewards=Service(rewards) if rewards else None,
             scorers=_options(scorers),
+            extend=extend,
             progress=lambda done, total, line: progress(done, total, reward_line(line)),
         )
     _finish(final.path, final.step, as_json)
@@ -178,6 +184,7 @@ def distil(
     teacher: Annotated[
         list[Path] | None, typer.Option(help="Checkpoint folder of a teacher. Repeatable. Default: the start.")
     ] = None,
+    extend: ExtendOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -204,6 +211,7 @@ def distil(
             chosen,
             init=checkpoint_or_promoted(checkpoint, workspace),
             seed=seed,
+            extend=extend,
             progress=lambda done, total, line: progress(done, total, f"fake loss {line['fake_loss']:.3f}"),
         )
     _finish(final.path, final.step, as_json)

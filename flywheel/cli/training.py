@@ -28,14 +28,18 @@ HELP = """Train a recipe on curation shards, stage by stage. After a crash or st
 A recipe is qwen-image-2 (the stages S1 to S6), its parts pretrain (S1–S3), continual (S4, S5) and sft (S6), or tiny, or
 a TOML file: `base = "tiny"` and the settings that differ, such as `stages = ["S1", "S2"]`, `steps = 500` (of all
 stages together), `S4 = { steps = 50, t2i_share = 0.7 }`, `batch = { 64 = 16 }`, `micro_tokens = 16384`,
-`activation_checkpointing = true`, `sample_every = 500`, `latents = "folder"` (see flywheel latents) or
-`on_error = "skip"`.
+`activation_checkpointing = true`, `lora_rank = 64` (adapters alone train, on top of --init), `sample_every = 500`,
+`latents = "folder"` (see flywheel latents) or `on_error = "skip"`.
 
 Several processes can train one model; FSDP2 shards its weights. Their number may change when training resumes:
 
   one machine: torchrun --nproc-per-node 8 -m flywheel.cli train --recipe …
 
   a Ray cluster (RAY_ADDRESS, or this machine): flywheel train --ray 8 --gpus --recipe …
+
+To go on from a finished run, longer or at another learning rate; the checkpoints record what they came from:
+
+  flywheel train --extend run --shards … --output longer --steps 400 --learning-rate 1e-4
 """
 EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/SNAPSHOT.json --output run --steps 200"
 
@@ -43,13 +47,21 @@ EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/SNAPSHOT.json 
 @train.callback(help=HELP, epilog=EPILOG)
 def phase(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="Recipe: built-in name or .toml file.")] = "tiny",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Recipe: built-in name or .toml file. Default: tiny, or that of the run that is extended."),
+    ] = None,
     shards: Annotated[
         list[Path] | None, typer.Option(help="Shard manifest. Repeat to mix several in equal parts.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for checkpoints, metrics and samples.")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from. Default: random weights.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: the recipe's.")] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(help="Run to go on from, into another folder: to more --steps, or at another --learning-rate."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="Of every stage. Default: the recipe's.")] = None,
     seed: SeedOption = 0,
     ray: Annotated[int, typer.Option(min=0, help="Number of Ray workers that train together; 0: no Ray.")] = 0,
     gpus: Annotated[bool, typer.Option("--gpus", help="Give each Ray worker a GPU.")] = False,
@@ -67,9 +79,12 @@ def phase(
     from training.checkpoint import read_metrics
     from training.curriculum import schedule
     from training.data.plan import MixSource
+    from training.extension import recipe_of
     from training.worker import TrainingRun, train_run
 
-    chosen = _recipe(recipe)
+    chosen = _recipe(recipe or "tiny") if recipe or extend is None else recipe_of(extend)
+    if learning_rate is not None:
+        chosen = chosen.change(learning_rate=learning_rate)
     run = TrainingRun(
         out_dir=str(output),
         sources=[{"manifest": str(located(path).resolve())} for path in shards],
@@ -77,9 +92,10 @@ def phase(
         steps=steps or chosen.steps,
         seed=seed,
         init=str(located(init).resolve()) if init else None,
+        extend=str(located(extend).resolve()) if extend else None,
     )
     progress = Progress()
-    for line in schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
+    for line in () if extend else schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
         progress.say(line)
     if ray:
         from flywheel.core.cluster import cluster

@@ -53,11 +53,19 @@ def limits_of(host: str, token: str, *, variable: str, body_bytes: int) -> Limit
     return Limits(token, LOOPBACK if host in LOOPBACK else (), body_bytes)
 
 
-class Guard:
-    """ASGI middleware that refuses what `limits` forbid, with one sentence of JSON; reads the body before the app."""
+def plain(status: int, reason: str) -> Any:
+    """The body of a refusal, where a service has no other shape for it."""
+    return {"error": reason}
 
-    def __init__(self, app: Any, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+
+class Guard:
+    """ASGI middleware that refuses what `limits` forbid, with one sentence of JSON; reads the body before the app.
+
+    shape: (status, sentence) → the JSON value of a refusal.
+    """
+
+    def __init__(self, app: Any, limits: Limits, shape: Callable[[int, str], Any] = plain) -> None:
+        self.app, self.limits, self.shape = app, limits, shape
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -76,7 +84,7 @@ class Guard:
             except ValueError:
                 refusal = (413, f"send at most {self.limits.body_bytes} bytes")
         if refusal is not None:
-            await _answer(send, *refusal)
+            await _answer(send, refusal[0], self.shape(*refusal))
             return
         rest = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -122,8 +130,8 @@ def host_name(header: str) -> str:
     return (name if colon and port.isdecimal() else header).strip("[]").lower()
 
 
-async def _answer(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
+async def _answer(send: Send, status: int, value: Any) -> None:
+    body = json.dumps(value).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -86,11 +86,11 @@ def _pool() -> ProcessPoolExecutor:
 def _begin() -> None:
     """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A killed program closes no pool."""
+def end_with_parent() -> None:
+    """In a thread of a process that was started here: end it with the program, which closes nothing if it is killed."""
     if parent := parent_process():
         parent.join()
     os._exit(1)

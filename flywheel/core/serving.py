@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flywheel.core.errors import UsageError
@@ -23,12 +25,27 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen on {host}:{port} ({reason}): choose another --host or --port") from error
 
 
-def serve(app: FastAPI, listener: socket.socket, *, head_seconds: float = HEAD_SECONDS) -> None:
-    """Serve until stopped. A connection whose request does not come within `head_seconds` is closed."""
+def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    head_seconds: float = HEAD_SECONDS,
+    on_stop: Callable[[], object] | None = None,
+) -> None:
+    """Serve until stopped. A connection whose request does not come within `head_seconds` is closed.
+
+    on_stop: is called when the stop comes; what is being answered then is waited for.
+    """
     import uvicorn
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            if on_stop is not None:
+                on_stop()
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, http=_protocol(head_seconds))
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _protocol(seconds: float) -> Any:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.core.errors import UsageError
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.mirror import fetched
 
@@ -54,9 +53,14 @@ class CheckpointGenerator:
         steps: int | None = None,
         guidance: float | None = None,
     ) -> Iterator[Pixels | Undrawn]:
-        """See `flywheel.core.generator.Generator`; masks are refused."""
-        if masks is not None and any(m is not None for m in masks):
-            raise UsageError(f"{self.model} is a checkpoint, which edits whole pictures: draw without masks")
+        """See `flywheel.core.generator.Generator`; outside of a mask, the first reference's pixels stay as they are."""
         yield from self.sampler.sample(
-            prompts, references, size=size, steps=steps, cfg=guidance, seed=list(seeds), negative=negative or ""
+            prompts,
+            references,
+            size=size,
+            steps=steps,
+            cfg=guidance,
+            seed=list(seeds),
+            negative=negative or "",
+            masks=masks,
         )

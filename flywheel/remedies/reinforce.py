@@ -28,12 +28,14 @@ def reinforce(
     watch: Sequence[str] = (),
     rewards: Rewards | None = None,
     scorers: Mapping[str, Mapping[str, Any]] | None = None,
+    extend: Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Train `init` by the recipe's rewards on a suite of prompts; resumes from the last checkpoint in `output`.
 
     held_out: prompts that are only measured; default: some of the prompts, kept apart. watch: further rewards to
-    measure. rewards: a service of them; default: computed here, by scorers with these options. Errors: `UsageError`.
+    measure. rewards: a service of them; default: computed here, by scorers with these options. extend: a run
+    to go on from. Errors: `UsageError`.
     """
     from flywheel.remedies.rewards import for_recipe
     from training.rl.trainer import train
@@ -50,6 +52,7 @@ def reinforce(
         scored,
         init=init,
         seed=seed,
+        extend=extend,
         progress=progress,
     )
 

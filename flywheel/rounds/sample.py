@@ -35,7 +35,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` → (height, width). Errors: `UsageError`."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip().lower())
     if not match:
-        raise UsageError(f"--size {text}: give width and height in pixels, such as 64x64")
+        raise UsageError(f"size {text}: give width and height in pixels, such as 64x64")
     return int(match[2]), int(match[1])
 
 

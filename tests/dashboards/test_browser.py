@@ -1,6 +1,8 @@
 """What a real browser makes of the pages: keys, phone width, both colour schemes, what a screen reader needs."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,19 @@ from benchmarks.accessibility import violations
 from benchmarks.browser import served
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from flywheel.operate.image_server import Served, create_app
+from flywheel.operate.image_workers import Queue as DrawingQueue
+from flywheel.operate.image_workers import Worker
 from flywheel.remedies.review import Queue
-from tests.dashboards.workspace import PROBED, build, candidates
+from flywheel.rounds.sample import promoted_system
+from tests.dashboards.workspace import PROBED, build, candidates, picture
+from tests.flywheel.cli.command import flywheel
+from tests.flywheel.operate.in_service import SIDE, in_service
+from tests.training.rl_parts import serving
 
 PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
-         "/arena?judge=ada", "/funnel", "/samples?outcome=dropped", "/training", "/what-if", "/why?id=typography-8",
-         "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
+         "/arena?judge=ada", "/playground", "/funnel", "/samples?outcome=dropped", "/training", "/what-if",
+         "/why?id=typography-8", "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
          "/cost?core=1", "/sources", "/coverage")  # fmt: skip
 
 
@@ -138,6 +147,37 @@ def test_pictures_open_whole_and_lead_to_their_neighbours(browser: Any, address:
     page.get_by_role("button", name="Close").click()
     assert not viewer.is_visible()
     page.close()
+
+
+def test_a_thumb_in_the_playground_becomes_a_case(browser: Any, tmp_path: Path) -> None:
+    """From the click to the case: the page, the image server that draws with the checkpoint, and the command."""
+    workspace, axe = in_service(tmp_path / "w"), Axe()
+    (tmp_path / "mine.png").write_bytes(picture(0, True))
+    queue = DrawingQueue([Worker(workspace.root)], limit=4)
+    app = create_app(queue, Served(lambda: promoted_system(workspace)), "")
+    with serving(app) as images, served(workspace, images=f"{images}/v1") as url:
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        for uploaded in ([], [str(tmp_path / "mine.png")]):
+            page.goto(f"{url}/playground")
+            page.get_by_label("What to draw").fill("a sign with the word “OPEN”")
+            page.get_by_label("Pictures to edit").set_input_files(uploaded)
+            page.get_by_role("button", name="Draw", exact=True).click()
+            drawn = page.get_by_alt_text("picture drawn for")
+            drawn.wait_for(timeout=120_000)
+            assert drawn.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == SIDE
+            assert page.get_by_alt_text("picture that was edited").count() == len(uploaded)
+            assert list(violations(page, axe)) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            page.get_by_label("Reason").fill("the word is misspelled")
+            with page.expect_navigation():
+                page.get_by_role("button", name="Wrong").click()
+            assert "Recorded: a signal that it fails" in page.get_by_role("status").inner_text()
+        page.close()
+    for verb in ("collect", "route"):
+        assert flywheel("signals", verb, "-w", workspace.root).returncode == 0
+    cases = json.loads(flywheel("cases", "-w", workspace.root, "--json").stdout)
+    assert sorted(c["capability"] for c in cases) == ["typography", "typography"]
+    assert {c["prompt"] for c in cases} == {"a sign with the word “OPEN”"}
 
 
 def test_the_two_pictures_of_a_pair_open_side_by_side_and_move_as_one(browser: Any, address: str) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, run
@@ -19,19 +20,22 @@ from training.distributed import World, own_rows
 ROOT = Path(__file__).parents[2]
 
 RECIPE = TINY.change(activation_checkpointing=True, micro_tokens=48, sample_every=4, sample_rows=2)
+LORA = RECIPE.change(lora_rank=4)
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory, snapshot, trained):
-    """What two processes wrote: a whole run; one from its step 4; one from step 4 of a single process's run."""
+def pair(tmp_path_factory, snapshot, trained, start):
+    """What two processes wrote: a whole run; one from its step 4; one from step 4 of a single process's run; LoRA."""
     folder = tmp_path_factory.mktemp("pair")
     single = trained.path.parent / "step-00000004"
     starts = {"whole": None, "resumed": str(folder / "whole" / "step-00000004"), "taken-over": str(single)}
     jobs = [
-        {"out": str(folder / name), "start": start, "manifest": str(snapshot), "steps": STEPS,
+        {"out": str(folder / name), "start": begin, "manifest": str(snapshot), "steps": STEPS,
          "recipe": RECIPE.to_dict()}
-        for name, start in starts.items()
+        for name, begin in starts.items()
     ]  # fmt: skip
+    adapted = {"out": str(folder / "adapted"), "recipe": LORA.to_dict(), "init": str(start.path)}
+    jobs.append(jobs[0] | adapted | {"start": None})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     child = subprocess.run(
         [*command, "tests/training/together.py", json.dumps(jobs)],
@@ -72,6 +76,17 @@ def test_shares_are_a_checkpoint_like_any_other(pair, trained):
     sharded, whole_ema = shared.tensors("ema"), single.tensors("ema")
     assert all((sharded[name] - whole_ema[name]).abs().max() < 1e-4 for name in whole_ema)
     assert shared.model("ema").config == single.model("ema").config
+
+
+def test_two_processes_train_the_adapter_that_one_trains(pair, tmp_path, snapshot, start):
+    alone = run(tmp_path, snapshot, recipe=LORA, init=start.path)
+    both = Checkpoint(pair / "adapted" / "final")
+    for part in ("model", "ema", "trainable", "trainable_ema"):
+        one, two = alone.tensors(part), both.tensors(part)
+        assert one.keys() == two.keys() and max((one[n] - two[n]).abs().max() for n in one) < 1e-4
+    moved = [n for n, t in both.tensors("ema").items() if not torch.equal(t, start.tensors("ema")[n])]
+    assert len(moved) == 4 * 4
+    assert [p.name for p in (pair / "adapted" / "samples").iterdir()] == ["step-00000004.png"]
 
 
 def test_a_damaged_share_is_named(pair, tmp_path, snapshot):

@@ -9,12 +9,16 @@ from PIL import Image
 from flywheel.core.errors import UsageError
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
 from training import checkpoint as checkpoints
+from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
-from training.export import export_pipeline
+from training.export import export_adapter, export_pipeline
+from training.lora import TARGETS, LoRA
 from training.models.mmdit import MMDiTConfig
 from training.models.qwen3vl import Qwen3VL
 from training.models.vae import VAE
 from training.sampling import Sampler
+from training.state import put
+from training.state import trained as trained_by
 
 CONFIG = MMDiTConfig(channels=16, condition_dim=64, depth=3, heads=2, head_dim=32, rope_axes=(8, 12, 12))
 SIDE = 64
@@ -106,6 +110,32 @@ def test_an_export_is_a_source_of_its_parts(write, tmp_path):
     folder = export_pipeline(checkpoint, tmp_path / "pipeline")
     assert VAE.open(str(folder)).fingerprint == checkpoint.autoencoder().fingerprint
     assert Qwen3VL.open(str(folder)).fingerprint == checkpoint.config["condition"]["fingerprint"]
+
+
+def test_an_adapter_on_top_of_the_start_is_the_merged_export(write, tmp_path):
+    """The same latents from the start's pipeline with the adapter loaded as from that of the merged weights."""
+    start = write("start", schedule="dynamic_shift")
+    lora, model = LoRA(2, 3.0, TARGETS), start.model()
+    adapt(model, lora, seed=1)
+    put(trained_by(model), {n: p + 0.05 for n, p in trained_by(model).items()})
+    adapter = {n: p.detach() for n, p in trained_by(model).items()}
+    config = {**start.config, "lora": lora.to_dict()}
+    tensors = {"ema": merged(model), "trainable_ema": adapter}
+    tuned = checkpoints.write(tmp_path / "tuned", tensors, start.autoencoder(), config)
+    alone = export_adapter(tuned, tmp_path / "lora")
+    assert [p.name for p in alone.iterdir()] == ["pytorch_lora_weights.safetensors"]
+    whole = opened(export_pipeline(tuned, tmp_path / "whole"))
+    base = opened(export_pipeline(start, tmp_path / "base"))
+    noise = Sampler(start).noise("x", (SIDE, SIDE), seed=4)[None]
+    asked = {"num_inference_steps": 2, "height": SIDE, "width": SIDE}
+    before = drawn(base, noise, "a red disc", **asked)
+    base.load_lora_weights(str(alone))
+    after, ours = drawn(base, noise, "a red disc", **asked), drawn(whole, noise, "a red disc", **asked)
+    assert (after - ours).abs().max() < 1e-5 and (after - before).abs().max() > 1e-3
+    with pytest.raises(UsageError, match="give a new name"):
+        export_adapter(tuned, tmp_path / "lora")
+    with pytest.raises(UsageError, match="has no adapter"):
+        export_adapter(start, tmp_path / "none")
 
 
 def test_what_the_pipeline_cannot_express_is_named(write, trained, tmp_path):

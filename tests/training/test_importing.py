@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,18 @@ import torch
 from flywheel.core.errors import UsageError
 from flywheel.core.torchvision_shim import declare_operators
 from tests.flywheel.cli.command import flywheel
+from tests.training.rl.tiny import TINY as RL
+from tests.training.rl_parts import Redness, prompts
 from tests.training.test_export import SIDE, drawn, opened
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
+from tests.training.tiny_runs import TINY, run
 from training.checkpoint import Checkpoint
+from training.dmd.recipe import DMDRecipe
+from training.dmd.trainer import train as distil
+from training.export import export_adapter, export_pipeline
 from training.importing import import_pipeline
+from training.lora import TARGETS
+from training.rl.trainer import train as reinforce
 from training.sampling import Sampler
 
 
@@ -95,3 +105,34 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match="has no tensor transformer_blocks.3"):
         import_pipeline(str(other), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_open_weights_through_adapters_of_every_kind_and_back(tmp_path: Path, snapshot: Path):
+    """Import, a phase, reinforcement learning and distillation, each by LoRA; then diffusers draws with the result."""
+    source = tiny_pipeline(tmp_path / "open")
+    start = import_pipeline(str(source), tmp_path / "start")
+    chosen = TINY.change(
+        stages=("S1",), resolution={64: 64}, factor=16, text_tokens=0, condition=start.config["condition"]["encoder"],
+        schedule="dynamic_shift", lora_rank=2, validate_every=0, checkpoint_every=0,
+    )  # fmt: skip
+    tuned = run(tmp_path / "phase", snapshot, recipe=chosen, init=start.path, steps=1)
+    cards = prompts(tmp_path, 6)
+    by_reward = replace(RL, steps=1, side=64, held_out=2)
+    reinforced = reinforce(tmp_path / "rl", cards[:4], cards[4:], by_reward, Redness(), init=tuned.path)
+    few = DMDRecipe(name="few", steps=1, side=64, batch=2, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=1,
+                    sigmas=(1.0, 0.5), lora_rank=2)  # fmt: skip
+    student = distil(tmp_path / "dmd", cards[:4], few, init=reinforced.path)
+    for before, after in pairwise((start, tuned, reinforced, student)):
+        one, two = before.tensors("ema"), after.tensors("ema")
+        moved = {name.split(".")[-2] for name in one if not torch.equal(one[name].float(), two[name])}
+        assert moved == set(TARGETS) and after.config["init"] == before.fingerprint
+    pipeline = opened(export_pipeline(student, tmp_path / "out"))
+    sampler, size = Sampler(student), {"height": SIDE, "width": SIDE}
+    noise = sampler.noise("x", (SIDE, SIDE), seed=4)[None]
+    mine = sampler.latents(["a red disc"], noise=noise)
+    assert (mine - drawn(pipeline, noise, "a red disc", num_inference_steps=2, **size)).abs().max() < 1e-5
+    base = opened(export_pipeline(reinforced, tmp_path / "base"))
+    base.load_lora_weights(str(export_adapter(student, tmp_path / "lora")))  # on top of what it was distilled from
+    base.scheduler = pipeline.scheduler
+    base.register_to_config(sample_sigmas=[1.0, 0.5])
+    assert (mine - drawn(base, noise, "a red disc", num_inference_steps=2, **size)).abs().max() < 1e-5

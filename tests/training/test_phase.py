@@ -118,6 +118,46 @@ def test_half_precision_keeps_float32_masters_and_learns_alike(tmp_path, snapsho
         TINY.change(precision="fp8")
 
 
+LORA = TINY.change(lora_rank=4, lora_alpha=6.0, lora_targets=("qkv", "down"))
+
+
+def test_an_adapter_alone_trains_and_a_killed_run_resumes_to_the_same_bits(tmp_path, snapshot, start):
+    whole = run(tmp_path / "whole", snapshot, recipe=LORA, init=start.path)
+    assert killed_at(5, partial(run, tmp_path / "killed", snapshot, recipe=LORA, init=start.path)) == -signal.SIGKILL
+    assert contents(run(tmp_path / "killed", snapshot, recipe=LORA, init=start.path)) == contents(whole)
+    before = start.tensors("ema")
+    for part in ("model", "ema"):  # a plain checkpoint, in which nothing but the adapted layers has moved
+        after = whole.tensors(part)
+        assert after.keys() == before.keys()
+        moved = {name for name in after if not torch.equal(after[name], before[name])}
+        assert moved == {f"blocks.{b}.{layer}.weight" for b in range(4) for layer in LORA.lora_targets}
+    moments = {name.removeprefix("exp_avg.") for name in whole.tensors("optimizer") if name.startswith("exp_avg.")}
+    assert moments == whole.tensors("trainable").keys() and len(moments) == 2 * 2 * 4
+    assert whole.config["lora"] == {"rank": 4, "alpha": 6.0, "targets": ["qkv", "down"]}
+    assert whole.config["init"] == start.fingerprint
+    assert {p.name for p in (tmp_path / "whole" / "step-00000006").glob("*.safetensors")} == {
+        "trainable.safetensors", "trainable_ema.safetensors", "optimizer.safetensors", "autoencoder.safetensors",
+    }  # fmt: skip
+    assert sample(whole, ["a red disc"], size=(32, 32), steps=1).shape == (1, 32, 32, 3)
+
+
+def test_an_adapter_needs_something_to_adapt(tmp_path, snapshot, start):
+    with pytest.raises(UsageError, match="lora_rank adapts a checkpoint: give one to start from"):
+        run(tmp_path / "a", snapshot, recipe=LORA)
+    run(tmp_path / "b", snapshot, recipe=LORA, init=start.path, steps=2)
+    with pytest.raises(UsageError, match="belongs to another run"):
+        run(tmp_path / "b", snapshot, recipe=LORA.change(lora_alpha=7.0), init=start.path, steps=2)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, snapshot):
     with pytest.raises(UsageError, match="step 2: loss .* lower the learning rate"):
         run(tmp_path, snapshot, recipe=TINY.change(learning_rate=1e30, warmup=0))
+
+
+@pytest.mark.parametrize("steps", [1, 4])  # at the end, and at a checkpoint on the way
+def test_weights_that_are_no_numbers_are_never_sealed(tmp_path, snapshot, steps):
+    """The loss and its gradient were finite: it is the update that is not."""
+    recipe = TINY.change(learning_rate=1e39, warmup=0, checkpoint_every=1)
+    with pytest.raises(UsageError, match="step 1: weights are not finite .* lower the learning rate .*; run again"):
+        run(tmp_path, snapshot, recipe=recipe, steps=steps)
+    assert not list(tmp_path.glob("step-*")) and not (tmp_path / "final").exists()

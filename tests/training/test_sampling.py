@@ -85,7 +85,8 @@ def test_the_model_computes_on_its_own_device(trained):
     sampler.model.to("meta")
     prompts = ["make the disc blue", "a red disc", "a green disc at the right, with nothing else beside it at all"]
     noise = torch.stack([sampler.noise(p, (32, 32), 0) for p in prompts])
-    parts = list(sampler._batches(prompts, [[left], [], []], noise, 2, 3.0, "blurred"))
+    regions = [np.ones((32, 32), bool), None, None]
+    parts = list(sampler._batches(prompts, [[left], [], []], noise, 2, 3.0, "blurred", regions))
     assert sorted(row for rows, _ in parts for row in rows) == [0, 1, 2]
     assert {latents.device.type for _, latents in parts} == {"meta"}
     assert {latents.shape[1:] for _, latents in parts} == {noise.shape[1:]}

@@ -22,4 +22,5 @@ if __name__ == "__main__":
                 shutil.copytree(job["start"], Path(job["out"], Path(job["start"]).name))
             world.wait()
             sources = [MixSource(manifest=Path(job["manifest"]))]
-            train(Path(job["out"]), sources, from_dict(job["recipe"]), seed=5, steps=job["steps"])
+            init = Path(job["init"]) if job.get("init") else None
+            train(Path(job["out"]), sources, from_dict(job["recipe"]), seed=5, steps=job["steps"], init=init)

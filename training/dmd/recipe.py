@@ -7,6 +7,7 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from training import schedules
+from training.lora import TARGETS, require_lora
 from training.recipe_file import named
 
 OUTPUTS = ("clean", "end")
@@ -28,6 +29,8 @@ class DMDRecipe:
     full of text hurt]. batch: rows of an update.
     t_range, time_mean, time_std: of the logit-normal noise levels [S: range].
     learning_rate, fake_learning_rate: without warm-up, falling linearly to their `final_learning_rate` share.
+    lora_rank: of adapters of student and fake score, the only weights that train; 0 trains every weight; lora_alpha: 0
+    is twice the rank; lora_targets: layers of each block.
     """
 
     name: str
@@ -53,9 +56,13 @@ class DMDRecipe:
     gradient_clip: float = 1.0
     ema: float = 0.99
     checkpoint_every: int = 100
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: tuple[str, ...] = TARGETS
 
     def __post_init__(self) -> None:
         schedules.own(self.sigmas)
+        require_lora(self)
         if self.output not in OUTPUTS:
             raise UsageError(f"output is {self.output!r}: use one of {', '.join(OUTPUTS)}")
         if not 0 <= self.t2i_share <= 1:

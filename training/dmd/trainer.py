@@ -19,8 +19,11 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
+from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
 from training.dmd.recipe import DMDRecipe
+from training.extension import loop_extension
+from training.lora import DEFAULTS, LoRA, identified
 from training.losses import dmd
 from training.losses.flow_matching import Velocity, flow_matching_loss, logit_normal
 from training.models.mmdit import MMDiT
@@ -28,7 +31,9 @@ from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, pr
 from training.randomness import generator
 from training.run import Progress, finished, last_checkpoint, require_finite, require_finite_tensors, take_steps
 from training.sampling import Sampler
-from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
+from training.state import adamw, copies, falling, load_moments, moments, move_ema, put, set_rate, trained
+
+PACE = ("steps", "learning_rate", "fake_learning_rate", "final_learning_rate")  # what may differ in an extension
 
 
 def train(
@@ -38,9 +43,12 @@ def train(
     *,
     init: Path,
     seed: int = 0,
+    extend: Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Distil the recipe's teachers into a student that starts as `init`; returns its final checkpoint.
+
+    `extend`: a run, in a folder of its own, to go on from, to more `steps` or at other learning rates.
 
     Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
     1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
@@ -49,14 +57,22 @@ def train(
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
     recipe_values = recipe.to_dict() | {"teachers": [t.fingerprint for t in teachers]}
-    run = digest("dmd", recipe_values, prompts_digest(prompts), seed, parent.fingerprint)
+    longer = None
+    if extend is not None:
+        longer = loop_extension(extend, "dmd", recipe_values, PACE, seed=seed, parent=parent)
+    origin = longer.origin if longer else ()
+    settings = identified(recipe_values, *DEFAULTS)
+    run = digest("dmd", settings, prompts_digest(prompts), seed, parent.fingerprint, *origin)
     final = finished(out_dir, run)
     if final is not None:
         return final
     checkpoints.sweep(out_dir)
-    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last_checkpoint(out_dir, run))
+    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last)
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
     config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
+    adapted = trainer.lora and trainer.lora.to_dict()
+    config |= {"loop": "dmd", "lora": adapted, "lineage": longer.lineage if longer else []}
 
     def save(name: str) -> Checkpoint:
         step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
@@ -94,7 +110,7 @@ class _Trainer:
         last: Checkpoint | None,
     ) -> None:
         self.recipe, self.seed, self.done = recipe, seed, 0
-        sampler = Sampler(parent)
+        sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and teachers of this loop
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)
@@ -105,9 +121,12 @@ class _Trainer:
         if not prompts:
             raise UsageError("there are no prompts to distil on: give at least one")
         self.times = torch.tensor(recipe.times)
-        self.named = {
-            role: dict(model.named_parameters()) for role, model in (("model", self.student), ("fake", self.fake))
-        }
+        self.lora = LoRA.of(recipe)
+        self.models = {"model": self.student, "fake": self.fake}
+        if self.lora:
+            for role, model in self.models.items():
+                adapt(model, self.lora, seed, role)
+        self.named = {role: trained(model) for role, model in self.models.items()}
         rates = {"model": recipe.learning_rate, "fake": recipe.fake_learning_rate}
         self.optimizers = {
             role: adamw(named, rates[role], recipe.weight_decay, recipe.betas) for role, named in self.named.items()
@@ -115,14 +134,17 @@ class _Trainer:
         self.rates = rates
         self.ema = copies(self.named["model"])
         if last is not None:
-            self.student.load_state_dict(last.tensors("model"))
-            self.fake.load_state_dict(last.tensors("fake"))
-            self.ema, self.done = last.tensors("ema"), last.step
+            for role, part in (("model", "trainable" if self.lora else "model"), ("fake", "fake")):
+                put(self.named[role], last.tensors(part))
+            self.ema, self.done = last.tensors("trainable_ema" if self.lora else "ema"), last.step
             for role, optimizer in self.optimizers.items():
                 load_moments(optimizer, self.named[role], last.tensors(f"{role}_optimizer"))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         out = {role: copies(named) for role, named in self.named.items()} | {"ema": self.ema}
+        if self.lora:  # the student as a plain model, and its adapter to go on from
+            out |= {"trainable": out["model"], "trainable_ema": self.ema}
+            out |= {"model": merged(self.student), "ema": merged(self.student, self.ema)}
         return out | {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
 
     def one_step(self) -> dict[str, Any]:

@@ -66,20 +66,25 @@ def to_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, 
     out = {theirs: state[ours] for ours, theirs in _PLAIN.items()}
     for i in range(config.depth):
         ours, theirs = f"blocks.{i}.", f"transformer_blocks.{i}."
-        q, k, v = state[ours + "qkv.weight"].chunk(3)
-        gate, up = state[ours + "gate_up.weight"].chunk(2)
+        for layer in ("qkv", "attention_out", "gate_up", "down"):
+            parts = split_rows(layer, state[f"{ours}{layer}.weight"], config.head_dim)
+            out |= {f"{theirs}{name}.weight": rows for name, rows in parts.items()}
         out |= {
-            theirs + "attn.to_q.weight": _interleave(q, config.head_dim),
-            theirs + "attn.to_k.weight": _interleave(k, config.head_dim),
-            theirs + "attn.to_v.weight": v,
-            theirs + "attn.to_out.0.weight": state[ours + "attention_out.weight"],
             theirs + "attn.norm_q.weight": _interleave(state[ours + "query_norm"], config.head_dim),
             theirs + "attn.norm_k.weight": _interleave(state[ours + "key_norm"], config.head_dim),
-            theirs + "img_mlp.gate_layer.weight": gate,
-            theirs + "img_mlp.proj.weight": up,
-            theirs + "img_mlp.out.weight": state[ours + "down.weight"],
         }
     return {name: tensor.contiguous() for name, tensor in out.items()}
+
+
+def split_rows(layer: str, rows: Tensor, head_dim: int) -> dict[str, Tensor]:
+    """Rows of a block's layer by diffusers' layers: of its weight, or of an adapter's B."""
+    if layer == "qkv":
+        q, k, v = rows.chunk(3)
+        return {"attn.to_q": _interleave(q, head_dim), "attn.to_k": _interleave(k, head_dim), "attn.to_v": v}
+    if layer == "gate_up":
+        gate, up = rows.chunk(2)
+        return {"img_mlp.gate_layer": gate, "img_mlp.proj": up}
+    return {{"attention_out": "attn.to_out.0", "down": "img_mlp.out"}[layer]: rows}
 
 
 def from_diffusers(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[str, Tensor]:

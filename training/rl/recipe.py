@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from flywheel.core.errors import UsageError
+from training.lora import TARGETS, require_lora
 from training.losses.grpo import STEPS
 from training.recipe_file import named
 
@@ -45,7 +46,8 @@ class RLRecipe:
     check_every: steps between checks of the proxies, on up to `held_out` prompts. tolerance: standard errors by which
     a proxy must fall to count. mix_floor: smallest part of its base share that a prompt category keeps [D].
     learning_rate: without warm-up, falling linearly to its `final_learning_rate` share.
-    lora_rank: 0 trains every weight. nft_strength, nft_limit: DiffusionNFT's β, and the advantage from which a sample
+    lora_rank: 0 trains every weight; lora_alpha: 0 is twice the rank; lora_targets: layers of each block.
+    nft_strength, nft_limit: DiffusionNFT's β, and the advantage from which a sample
     is certainly good: a small limit cuts off one side of a skewed group; the rest pulls all pictures to the guided
     ones.
     """
@@ -75,6 +77,8 @@ class RLRecipe:
     tolerance: float = 1.0
     mix_floor: float = 0.25
     lora_rank: int = 32
+    lora_alpha: float = 0.0
+    lora_targets: tuple[str, ...] = TARGETS
     final_learning_rate: float = 1.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
@@ -97,6 +101,7 @@ class RLRecipe:
             )
         if itself := sorted(r for r, proxy in self.proxies.items() if r == proxy):
             raise UsageError(f"proxies: {itself[0]!r} cannot watch itself: name another verifier")
+        require_lora(self)
         if self.group < 2:
             raise UsageError(f"group {self.group}: an advantage needs at least two pictures of a prompt")
 

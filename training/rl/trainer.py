@@ -22,6 +22,8 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
+from training.extension import loop_extension
+from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, as_number, numbers
@@ -42,6 +44,7 @@ from training.sampling import Sampler
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 log = logging.getLogger(__name__)
+PACE = ("steps", "learning_rate", "final_learning_rate")  # what may differ in a run that goes on from another
 
 
 class NothingToLearn(UsageError):
@@ -57,35 +60,44 @@ def train(
     *,
     init: Path,
     seed: int = 0,
+    extend: Path | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Train `init`'s EMA weights for `recipe.steps` steps and return the final checkpoint, a plain model like `init`.
+
+    `extend`: a run, in a folder of its own, to go on from, to more `steps` or at another learning rate.
 
     `prompts` are trained on, `held_out` only monitored; `rewards` scores both. Resumes from the last checkpoint in
     `out_dir`. Errors: `UsageError` for another run's folder, unusable prompts, rewards and recipes, or a loss or update
     that is not finite; after a checkpoint `RewardsLost` when scoring is unavailable, and `NothingToLearn` after
     `recipe.flat_steps` steps without a group to learn from.
     """
-    out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
+    out_dir, parent, lora = Path(out_dir), Checkpoint(fetched(init)), LoRA.of(recipe)
     _require(prompts, held_out, recipe, rewards)
+    values, longer = recipe.to_dict(), None
+    if extend is not None:
+        longer = loop_extension(extend, "rl", values, PACE, seed=seed, parent=parent)
     run = digest(
         "rl",
-        recipe.to_dict(),
+        identified(values, "lora_alpha", "lora_targets"),
         prompts_digest(prompts),
         prompts_digest(held_out),
         rewards.names,
         seed,
         parent.fingerprint,
+        *(longer.origin if longer else ()),
     )
     final = finished(out_dir, run)
     if final is not None:
         return final
     checkpoints.sweep(out_dir)
-    trainer = _Trainer(parent, recipe, rewards, seed, last_checkpoint(out_dir, run), prompts, held_out)
+    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out)
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": trainer.done, "rl": recipe.to_dict(), "rl_state": trainer.state(), **closing}
+        config |= {"step": trainer.done, "rl": values, "rl_state": trainer.state(), **closing}
+        config |= {"loop": "rl", "lora": lora and lora.to_dict(), "lineage": longer.lineage if longer else []}
         tensors = trainer.tensors()
         for part in ("model", "ema"):
             require_finite_tensors(trainer.done, "weights", tensors[part])
@@ -121,10 +133,10 @@ class _Trainer:
         held_out: Sequence[RolloutPrompt],
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
-        self.sampler = Sampler(parent)
+        self.sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and roll-outs of this loop
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
-        self.policy = Policy(self.sampler.model, rank=recipe.lora_rank, seed=seed)
+        self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
             self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
         )
@@ -157,11 +169,9 @@ class _Trainer:
         return {"balance": self.balance.to_dict(), "since_check": self.since_check, "flat": self.flat}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        with self.policy.holding(self.ema):
-            ema = self.policy.merged()
         return {
             "model": self.policy.merged(),
-            "ema": ema,
+            "ema": self.policy.merged(self.ema),
             "trainable": copies(self.policy.trainable),
             "trainable_ema": self.ema,
             "optimizer": moments(self.optimizer, self.policy.trainable),

@@ -32,7 +32,7 @@ from training.models.features import Features
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipe_file import named
-from training.run import Progress, cpu_seconds, due, last_checkpoint, step_name
+from training.run import Progress, cpu_seconds, due, last_checkpoint, require_finite, require_finite_tensors, step_name
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def train_vae(
     """Train on random crops of `pictures` (uint8 [N, 3, H, W] each); returns the folder that diffusers opens.
 
     On a CPU, an interrupted run resumes to the same bits; a finished run returns at once. Errors: `UsageError` for
-    pictures smaller than a crop, and if `out_dir` holds another run.
+    pictures smaller than a crop, if `out_dir` holds another run, and for a loss or update that is not finite.
     """
     out_dir, steps = Path(out_dir), steps or recipe.steps
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
@@ -167,8 +167,7 @@ def train_vae(
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
-        if not math.isfinite(norm):
-            raise UsageError(f"step {step + 1}: the gradient is not finite: lower the learning rate")
+        require_finite(step + 1, losses["loss"].item(), norm)
         set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(step / steps))
         optimizer.step()
         move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
@@ -178,8 +177,11 @@ def train_vae(
         if progress is not None:
             progress(done, steps, line)
         if due(recipe.checkpoint_every, done) and done < steps:
+            require_finite_tensors(done, "weights", state["model"])
             checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
+    for part in ("model", "ema"):
+        require_finite_tensors(steps, "weights", state[part])
     return _finish(out_dir, pictures, recipe, ema, seed)
 
 

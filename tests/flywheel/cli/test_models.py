@@ -40,3 +40,20 @@ def test_an_autoencoder_is_measured(photographs, one_step, tmp_path):
     assert "left out: small.png: 40x90 is smaller than 64" in out.stderr
     assert "PSNR" in flywheel(*asked).stdout
     assert "is not a folder" in wrong("evaluate", "vae", one_step, "--photographs", tmp_path / "none")
+
+
+def test_the_memory_of_training_is_a_table():
+    rows = json.loads(flywheel("model", "plan", "--gpus", 8, "--memory", 40, "--lora-rank", 64, "--json").stdout)
+    assert {r["model"] for r in rows} == {"tiny", "small", "qwen-image-2.1"}
+    large = [r for r in rows if r["model"] == "qwen-image-2.1"]
+    assert [(r["way"], r["recompute"], r["fits"]) for r in large] == [
+        ("full", False, False), ("full", True, False), ("lora", False, False), ("lora", True, True),
+    ]  # fmt: skip
+    shown = flywheel("model", "plan", "--model", "qwen-image-2.1", "--memory", 40).stdout
+    assert "qwen-image-2.1" in shown and "tiny" not in shown and shown.count("yes") == 3  # recomputed twice, fits once
+    assert "unknown model 'x'" in wrong("model", "plan", "--model", "x")
+
+
+def test_a_checkpoint_without_an_adapter_has_none_to_export(one_step, tmp_path):
+    asked = ("model", "export", "--checkpoint", one_step, "--output", tmp_path / "out", "--lora")
+    assert "has no adapter: its run trained every weight" in wrong(*asked) and not (tmp_path / "out").exists()

@@ -53,6 +53,30 @@ def test_a_phase(tmp_path, recipe):
     assert "belongs to another run" in wrong(*command, "--seed", 3)
 
 
+def test_a_run_goes_on_at_another_rate(tmp_path, recipe):
+    (tmp_path / "shards").mkdir()
+    manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(20)}])
+    common = ("train", "--shards", manifest, "--steps", 2, "--json")
+    assert json.loads(flywheel(*common, "--recipe", recipe, "--output", tmp_path / "run").stdout)["step"] == 2
+    more = ("--extend", tmp_path / "run", "--output", tmp_path / "more", "--learning-rate", 1e-4)
+    assert "has 2 steps: give more" in wrong(*common, *more)
+    longer = json.loads(flywheel(*common[:3], "--steps", 3, "--json", *more).stdout)
+    (origin,) = Checkpoint(tmp_path / "more" / "final").config["lineage"]
+    assert longer["step"] == 3 and origin["step"] == 2
+    assert origin["changed"] == {"steps": [2, 3], "learning_rate": {"S1": [2e-3, 1e-4]}}
+    assert "has no checkpoint" in wrong(*common[:3], "--steps", 9, "--extend", tmp_path, "--output", tmp_path / "x")
+
+
+def test_an_adapter_is_trained_and_exported(tmp_path, recipe, trained, snapshot):
+    recipe.write_text(RECIPE + 'text_tokens = 16\nlora_rank = 2\nlora_targets = ["qkv"]\n')
+    asked = ("train", "--recipe", recipe, "--shards", snapshot, "--output", tmp_path / "run", "--steps", 1, "--json")
+    assert "give one to start from (--init" in wrong(*asked)
+    result = json.loads(flywheel(*asked, "--init", trained.path).stdout)
+    assert Checkpoint(tmp_path / "run" / "final").config["lora"]["targets"] == ["qkv"] and result["step"] == 1
+    export = ("model", "export", "--checkpoint", tmp_path / "run" / "final", "--lora", "--output", tmp_path / "lora")
+    assert "a model that diffusers cannot open" in wrong(*export)
+
+
 def test_latents_encoded_once_train_the_same_model(tmp_path, recipe):
     (tmp_path / "shards").mkdir()
     manifest = write_snapshot(tmp_path / "shards", [{"rows": card_rows(8)}, {"rows": card_rows(8, task="ti2i")}])

@@ -27,10 +27,21 @@ def test_it_draws_the_samplers_pictures(one_step: Path):
     assert (plain != negative).any()
 
 
-def test_masks_are_refused(one_step: Path):
-    with pytest.raises(UsageError, match="draw without masks"):
-        list(
-            CheckpointGenerator(str(one_step)).draw(
-                ["x"], seeds=[0], size=(32, 32), masks=[np.zeros((32, 32), np.uint8)]
-            )
-        )
+def test_an_edit_stays_below_its_mask(one_step: Path):
+    generator, rng = CheckpointGenerator(str(one_step)), np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
+    mask = np.zeros((64, 64), np.uint8)  # of another size than the picture that is drawn, as references may be
+    mask[:, 40:] = 255
+    asked = {"prompts": ["x", "x"], "seeds": [1, 1], "size": (32, 32), "steps": 3, "guidance": 2.0}
+    free, held = generator.draw(references=[[pictures[0]]] * 2, masks=[None, mask], **asked)
+    assert (held[:, :20] == pictures[0][:, :20]).all() and (free[:, :20] != pictures[0][:, :20]).any()
+    assert (held[:, 20:] != pictures[0][:, 20:]).any()
+    (alone,) = generator.draw(["x"], seeds=[1], size=(32, 32), steps=3, guidance=2.0, references=[[pictures[0]]])
+    assert np.abs(free.astype(int) - alone).max() <= 1  # a mask beside it changes nothing
+    whole = np.full((32, 32), 255, np.uint8)
+    (open_,) = generator.draw(
+        ["x"], seeds=[1], size=(32, 32), steps=3, guidance=2.0, references=[[pictures[0]]], masks=[whole]
+    )
+    assert np.abs(open_.astype(int) - alone).max() <= 1
+    with pytest.raises(UsageError, match="a mask without a reference"):
+        list(generator.draw(["x"], seeds=[0], size=(32, 32), masks=[whole]))

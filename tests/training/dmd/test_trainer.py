@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,28 @@ def test_sampling_follows_the_students_own_grid_without_guidance(tmp_path, finis
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, cards, finished, rank):
+    def once(folder, steps, **more):
+        recipe = replace(TINY, steps=steps, final_learning_rate=1.0, lora_rank=rank)
+        return train(tmp_path / folder, cards, recipe, init=start.path, seed=3, **more)
+
+    short, long = once("short", 1), once("long", 2)
+    longer = once("longer", 2, extend=short.path.parent)
+    for part in ("model", "ema", "fake", "model_optimizer", "fake_optimizer"):
+        one, two = long.tensors(part), longer.tensors(part)
+        assert one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+    assert [o["changed"] for o in longer.config["lineage"]] == [{"steps": [1, 2]}] and long.config["lineage"] == []
+    with pytest.raises(UsageError, match="has seed 3: give the same --seed"):
+        train(tmp_path / "x", cards, replace(TINY, steps=3), init=start.path, seed=4, extend=finished.path)
+
+
+def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
+    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
+    again = train(tmp_path, cards, TINY, init=start.path, seed=3)
+    assert again.fingerprint == finished.fingerprint
+
+
 def test_the_mixture_is_data(start, cards):
     for share, counts in ((1.0, {0: 4}), (0.5, {0: 2, 1: 2}), (0.25, {0: 1, 1: 3})):
         batches = job(start, cards, t2i_share=share)._batches("fake", 1)
@@ -150,3 +173,25 @@ def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start,
     with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):
         train(tmp_path, cards, wild, init=start.path)
     assert not (tmp_path / "final").exists()
+
+
+def test_adapters_of_student_and_fake_alone_train_and_a_killed_run_resumes_to_the_same_bits(tmp_path, start, cards):
+    adapted = replace(TINY, lora_rank=3)
+
+    def once(folder, **more):
+        return train(tmp_path / folder, cards, adapted, init=start.path, seed=3, **more)
+
+    whole = once("whole")
+    assert killed_at(2, partial(once, "killed")) == -signal.SIGKILL
+    resumed = once("killed")
+    assert {p.name: p.read_bytes() for p in resumed.path.iterdir()} == {
+        p.name: p.read_bytes() for p in whole.path.iterdir()
+    }
+    before, after = start.tensors("ema"), whole.tensors("ema")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert after.keys() == before.keys()
+    assert moved == {f"blocks.{b}.{layer}.weight" for b in range(4) for layer in adapted.lora_targets}
+    assert whole.tensors("fake").keys() == whole.tensors("trainable").keys()
+    assert not torch.equal(whole.tensors("fake")["blocks.0.qkv.lora_A.default.weight"],
+                           whole.tensors("trainable")["blocks.0.qkv.lora_A.default.weight"])  # fmt: skip
+    assert whole.config["lora"]["rank"] == 3 and Sampler(whole).times(9, 16).tolist() == [1.0, 0.8, 0.4, 0.0]

@@ -176,6 +176,44 @@ def test_a_reward_of_another_shape_is_named(tmp_path, start, cards, fault, messa
         train(tmp_path, *cards, replace(TINY, **ONLY_RED, held_out=0), Faulty(**fault), init=start.path)
 
 
+def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, cards):
+    even = replace(TINY, final_learning_rate=1.0)
+
+    def once(folder, steps, **more):
+        recipe = replace(even, steps=steps, **more.pop("changes", {}))
+        return train(tmp_path / folder, *cards, recipe, Redness(), init=start.path, seed=3, **more)
+
+    short, long = once("short", 2), once("long", 3)
+    longer = once("longer", 3, extend=tmp_path / "short")
+    assert {k: v for k, v in contents(longer).items() if k != "config.json"} == {
+        k: v for k, v in contents(long).items() if k != "config.json"
+    }
+    (origin,) = longer.config["lineage"]
+    assert origin == {
+        "run": short.config["run"],
+        "fingerprint": short.fingerprint,
+        "step": 2,
+        "changed": {"steps": [2, 3]},
+    }
+    slower = once("slower", 4, changes={"learning_rate": 1e-5}, extend=longer.path)
+    assert [o["changed"] for o in slower.config["lineage"]][1] == {"steps": [3, 4], "learning_rate": [1e-3, 1e-5]}
+    assert [line["lr"] for line in read_metrics(tmp_path / "slower" / "metrics.jsonl")] == [1e-5]
+    for wrong, sentence in (
+        ({"changes": {"kl": 0.5}}, "has another kl: only steps, learning_rate, final_learning_rate can change"),
+        ({"steps": 2}, "has 2 steps: give more"),
+        ({"extend": start.path}, "is not of such a run"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            once("x", **{"steps": 5, "extend": tmp_path / "short"} | wrong)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
+    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
+    assert Sampler(start).model.image_in.weight.device.type == "meta"
+    assert train(tmp_path, *cards, TINY, Redness(), init=start.path, seed=3).fingerprint == finished.fingerprint
+
+
 def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start, cards):
     wild = replace(TINY, lora_rank=0, kl=1e9, learning_rate=1e8)
     with pytest.raises(UsageError, match="lower the learning rate or check the data of this step; run again"):

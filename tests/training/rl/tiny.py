@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from training.checkpoint import Checkpoint, read_metrics
+from training.lora import LoRA
 from training.prompts import ConditionReader
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
@@ -27,7 +28,7 @@ def without_clock(checkpoint: Checkpoint) -> list[dict]:
 def rolled(start, cards, recipe: RLRecipe, number: int = 0):
     """A policy and one prompt's group."""
     sampler = Sampler(start)
-    policy = Policy(sampler.model, rank=recipe.lora_rank)
+    policy = Policy(sampler.model, lora=LoRA.of(recipe))
     reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
     noise = torch.stack(
         [torch.stack([reader.noise("n", k, i) for i in range(recipe.group)]) for k in range(recipe.window[1] + 1)]

@@ -70,3 +70,11 @@ def test_recipes_are_named_or_read(tmp_path):
             load_vae_recipe(str(path))
     with pytest.raises(UsageError, match="unknown VAE preset 'huge'"):
         load_vae_recipe("huge")
+
+
+@pytest.mark.parametrize(("rate", "message"), [(1e30, "step 2: loss"), (1e39, "step 1: weights are not finite")])
+def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, pictures, rate, message):
+    wild = SMALL.change(learning_rate=rate, warmup=1, checkpoint_every=1)
+    with pytest.raises(UsageError, match=f"{message}.*lower the learning rate or check the data of this step"):
+        train_vae(tmp_path, pictures, wild, steps=2)
+    assert not (tmp_path / "final").exists()

@@ -1,0 +1,174 @@
+"""The project file `flywheel.toml`: what the commands of a project share, written once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flywheel.cli.console import out, say
+from flywheel.cli.options import CaptionsOption, JsonOption
+from flywheel.core.config import read_toml
+from flywheel.core.errors import UsageError
+
+NAME = "flywheel.toml"
+_JOBS = ("run", "curate", "serve")
+# The verbs that read each key. Every verb that requires a workspace reads that one.
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    "source": _JOBS,
+    "captions": _JOBS,
+    "policy": (*_JOBS, "funnel", "what-if"),
+    "preset": (*_JOBS, "fetch", "signals judge", "signals route", "suite judge", "evaluate pictures"),
+    "seed": ("run",),
+    "workers": (*_JOBS, "fetch"),
+    "draw_workers": ("run",),
+    "prefect": ("run",),
+}
+_TYPES = {"source": (str, list), "seed": (int,), "workers": (int,), "draw_workers": (int,), "prefect": (bool,)}
+_PLACES = ("workspace", "source", "captions", "policy", "preset")
+
+_PRESET = """\
+# How rounds train and judge. This file says only what differs from the built-in preset that it is based on;
+# `flywheel round plan --dry-run` shows what a round would do. All keys: docs/trainer.md.
+base = "tiny"
+
+# The model that rounds judge and repair. Without it they train a small one of their own.
+# [generator]
+# kind = "diffusers"            # or "endpoint", "recorded", or a kind of your own package
+# model = "models/mine"         # folder of the pipeline, or a tag of the hub
+
+# [evaluation]
+# suite = "suite.jsonl"         # default: held-out pictures of the pool
+# pictures = 4                  # of each prompt
+
+# [review]
+# auto_approve = false          # people review remedy samples before they train
+"""
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: flywheel init --source photos/ --captions photos/captions.jsonl")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the project.")] = Path("."),
+    workspace: Annotated[
+        str, typer.Option("--workspace", "-w", help="Folder or s3://bucket/prefix for all data and results.")
+    ] = "workspace",
+    source: Annotated[list[str] | None, typer.Option(help="Where the images are. Repeatable.")] = None,
+    captions: CaptionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented project file and preset, so that later commands need no options.
+
+    Commands in the folder of `flywheel.toml`, and below it, take from it what their command line does not say.
+    """
+    path, preset = folder / NAME, folder / "preset.toml"
+    if made := [p for p in (path, preset) if p.exists()]:
+        raise UsageError(f"{made[0]} exists already: edit it, or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    preset.write_text(_PRESET)
+    path.write_text(_project(workspace, source or [], captions))
+    if as_json:
+        out(json.dumps({"project": str(path), "preset": str(preset)}))
+        return
+    say(f"wrote {path} and {preset}: look through them, they explain what can be set")
+    say(
+        "next: flywheel inspect SOURCE, flywheel curate, flywheel run"
+        if not source
+        else "next: flywheel curate --dry-run"
+    )
+
+
+def found(start: Path) -> Path | None:
+    """The project file of a folder: its own, or that of the nearest folder above it."""
+    return next((p for p in (folder / NAME for folder in (start, *start.parents)) if p.is_file()), None)
+
+
+def defaults(command: Any, arguments: Sequence[str], start: Path) -> dict[str, Any]:
+    """What the project file gives to the options of each verb of `command`, as Click's `default_map`.
+
+    arguments: the command line; captions belong to the project's own source, so another source goes without them.
+    Errors: `UsageError` that names the file and a key that is unknown or of the wrong type.
+    """
+    path = found(start)
+    if path is None:
+        return {}
+    values = read(path)
+    if any(a == "--source" or a.startswith("--source=") for a in arguments):
+        values.pop("captions", None)
+    return _given(command, values, "")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values of a project file; local paths in it are relative to its folder. Errors: `UsageError`."""
+    values = read_toml(path)
+    known = ("workspace", *READ_BY)
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown key {key!r}: choose {', '.join(known)}")
+        kinds = _TYPES.get(key, (str,))
+        right = isinstance(value, kinds) and (isinstance(value, bool) == (bool in kinds))
+        if not right or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
+            raise UsageError(f"{path}: {key} is {value!r}: give {_kind(kinds)}")
+        if key in _PLACES:
+            values[key] = [_place(path, key, v) for v in value] if isinstance(value, list) else _place(path, key, value)
+    if isinstance(values.get("source"), str):
+        values["source"] = [values["source"]]
+    return values
+
+
+def _kind(kinds: tuple[type, ...]) -> str:
+    names = {str: "text", list: "a list of texts", int: "a whole number", bool: "true or false"}
+    return " or ".join(names[k] for k in kinds)
+
+
+def _place(path: Path, key: str, value: str) -> str:
+    """A path of the project, from anywhere; addresses, and names of built-in presets and policies, stay."""
+    built_in = key in ("policy", "preset") and not value.endswith(".toml")
+    if built_in or "://" in value or value.startswith("datasets:"):
+        return value
+    return str(path.parent.absolute() / value)
+
+
+def _given(command: Any, values: Mapping[str, Any], verb: str) -> dict[str, Any]:
+    """The part of the values for a verb, or for each verb of a group."""
+    if hasattr(command, "commands"):
+        parts = {name: _given(c, values, f"{verb} {name}".strip()) for name, c in command.commands.items()}
+        return {name: part for name, part in parts.items() if part}
+    required = {p.name for p in command.params if p.param_type_name == "option" and p.required}
+    return {
+        key: value for key, value in values.items() if (key in required if key == "workspace" else verb in READ_BY[key])
+    }
+
+
+def _project(workspace: str, source: Sequence[str], captions: Path | None) -> str:
+    """The text of a project file; json.dumps writes text as TOML does."""
+    given = json.dumps(list(source), ensure_ascii=False) if source else '["photos/"]'
+    listed = json.dumps(str(captions or "photos/captions.jsonl"), ensure_ascii=False)
+    return f"""\
+# What the commands of this project share: they read it in this folder and below it, and what their command line says
+# goes first. Paths are relative to this file.
+
+# All data and results: a folder, or s3://bucket/prefix.
+workspace = {json.dumps(workspace, ensure_ascii=False)}
+
+# Where the images are: folders, files or globs; also s3://, gs://, az://, hf://, https:// or datasets:OWNER/NAME.
+{"" if source else "# "}source = {given}
+
+# JSON Lines with file and caption, where the source has no captions of its own.
+{"" if captions else "# "}captions = {listed}
+
+# Which pictures are kept: a built-in policy (qwen-image-2, demo) or a .toml file. Default: the preset's.
+# policy = "qwen-image-2"
+
+# How rounds train and judge: a built-in preset (tiny, demo, quick) or a .toml file.
+preset = "preset.toml"
+
+# seed = 0
+# workers = 2                   # processes that curate
+# draw_workers = 2              # processes that draw and judge; default: one per GPU
+# prefect = true                # record the steps of rounds as Prefect flow runs
+"""

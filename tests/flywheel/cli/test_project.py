@@ -1,0 +1,80 @@
+"""The project file: options that need not be typed again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flywheel.cli.project import NAME, defaults, found, read
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
+from tests.flywheel.cli.command import flywheel, wrong
+
+
+def command():
+    from typer.main import get_command
+
+    from flywheel.cli.main import app
+
+    return get_command(app)
+
+
+def test_what_init_writes_is_what_later_commands_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Workspace(tmp_path / "workspace")
+    made = json.loads(flywheel("init", "--source", "photos", "--captions", "photos/captions.jsonl", "--json").stdout)
+    assert made == {"project": NAME, "preset": "preset.toml"}
+    assert "exists already" in wrong("init") and load_preset("preset.toml").policy == load_preset("tiny").policy
+    places = {k: str(tmp_path / v) for k, v in {"captions": "photos/captions.jsonl", "preset": "preset.toml"}.items()}
+    places |= {"workspace": str(tmp_path / "workspace"), "source": [str(tmp_path / "photos")]}
+    assert read(tmp_path / NAME) == places
+    (tmp_path / "deeper").mkdir()
+    monkeypatch.chdir(tmp_path / "deeper")
+    assert json.loads(flywheel("sql", "select 1 as n", "--json").stdout) == [{"n": 1}]
+    assert "does not exist" in wrong("curate") and "photos" in wrong("curate")
+    assert not list((tmp_path / "deeper").iterdir())
+
+
+def test_the_command_line_goes_first_and_captions_stay_with_their_source(tmp_path: Path):
+    (tmp_path / NAME).write_text(
+        'workspace = "s3://b/w"\nsource = "photos"\ncaptions = "c.jsonl"\npreset = "tiny"\nseed = 3\nprefect = false\n'
+    )
+    given = defaults(command(), ["run"], tmp_path / "below" / "it")
+    assert given["run"] == {
+        "workspace": "s3://b/w",
+        "source": [str(tmp_path / "photos")],
+        "captions": str(tmp_path / "c.jsonl"),
+        "preset": "tiny",
+        "seed": 3,
+        "prefect": False,
+    }
+    assert given["round"]["plan"] == {"workspace": "s3://b/w"} and "demo" not in given
+    for line in (["run", "--source", "x"], ["run", "--source=x"]):
+        assert "captions" not in defaults(command(), line, tmp_path)["run"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('workspaces = "w"', "unknown key 'workspaces': choose workspace, source"),
+        ("workers = true", "workers is True: give a whole number"),
+        ('prefect = "no"', "prefect is 'no': give true or false"),
+        ("source = [1]", r"source is \[1\]: give text or a list of texts"),
+        ("preset = 3", "preset is 3: give text"),
+        ("workspace = ", "cannot read .*flywheel.toml: Invalid value"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, text: str, said: str):
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read(tmp_path / NAME)
+
+
+def test_without_a_file_nothing_is_given_and_demo_and_init_never_read_one(tmp_path: Path, monkeypatch):
+    assert found(tmp_path) is None and defaults(command(), ["run"], tmp_path) == {}
+    (tmp_path / NAME).write_text("nonsense")
+    monkeypatch.chdir(tmp_path)
+    assert "cannot read" in wrong("funnel") and "exists already" in wrong("init")
