@@ -118,6 +118,10 @@ def test_a_filter_answers_in_place_and_stays_in_the_address(browser: Any, addres
     page.goto(f"{address}/cases")
     page.get_by_label("checkpoint").select_option("checkpoints/round-0002-candidate")
     page.wait_for_url("**checkpoint=checkpoints*")
+    page.locator(".card .shot img").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("dialog.viewer").wait_for()  # pictures that came later open by key too
+    page.keyboard.press("Escape")
     page.get_by_label("status").select_option("closed")
     page.get_by_text("No case matches").wait_for()  # what the newest fails is not closed
     page.close()
