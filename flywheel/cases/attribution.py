@@ -100,6 +100,7 @@ def probe(
     enhance: Callable[[str], str | None],
     drawn: Callable[[str], str | None] = lambda prompt: None,
     density: Callable[[Sequence[str]], Sequence[float]],
+    absent: Callable[[Prompt, str], bool] = lambda prompt, capability: False,
     evaluation: Evaluation,
     settings: Attribution,
     seed: int,
@@ -109,7 +110,8 @@ def probe(
     """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
     enhance: the enhancer on trial, which gives a better prompt or None; drawn: the one that the system has already.
-    workers: processes that draw and judge in place of this one.
+    density: percentiles of texts; absent: whether the pool lacks what a prompt's checks of a capability ask for, by
+    name: then its density there is 0. workers: processes that draw and judge in place of this one.
     Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
     own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
@@ -145,7 +147,7 @@ def probe(
                 {
                     "prompt_id": p.prompt_id,
                     "capability": capability,
-                    "density": float(near),
+                    "density": 0.0 if absent(p, capability) else float(near),
                     "enhanced": enhanced.get(p.prompt_id),
                     "seeds": seeds and len(seeds),
                     "seeds_passed": seeds and sum(seeds),

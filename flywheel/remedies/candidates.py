@@ -27,6 +27,7 @@ from flywheel.signals.suite import Prompt
 
 if TYPE_CHECKING:
     from curation.synthesis import Sample
+    from curation.synthesis.photos import Operation
     from curation.verify.checks import Outcome
 
 Row = dict[str, Any]
@@ -207,6 +208,15 @@ def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterato
             yield row | _proposal(request, "retrieved", doubt, why)
 
 
+def _edited(pool: BasePool, first: Sequence[str]) -> Iterator[tuple[str, bytes, Operation]]:
+    """(sample_id, picture, operation): one operation on each picture of the pool, then the next one on each, …"""
+    from curation.synthesis.photos import OPERATIONS
+
+    for turn in range(len(OPERATIONS)):
+        for n, (identity, image) in enumerate(pictures(pool.manifest, tuple(pool.buckets), first)):
+            yield identity, image, OPERATIONS[(n + turn) % len(OPERATIONS)]
+
+
 def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
     """Fresh samples that passed their entry checks, and the refused ones among them; nothing without a generator.
 
@@ -217,8 +227,9 @@ def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int)
     from curation.verify.checks import passed, verify
 
     if request.capability == PICTURE_EDITING:
-        for identity, image in pictures(pool.manifest, tuple(pool.buckets), first):
-            edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
+        for identity, image, operation in _edited(pool, first):
+            seed = f"{request.seed}-{identity}"
+            edits = list(photo_edits(image, seed=seed, operations=[operation], allowed=pool.held_out.allows))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
                 yield sample if passed(outcomes) else _refused(request, sample, outcomes)
     elif request.capability in capabilities():

@@ -19,6 +19,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.presets import Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.named import Names
 from flywheel.rounds import systems
 from flywheel.signals.evaluation import evaluate
 from flywheel.signals.results import load_results, load_signals
@@ -174,7 +175,8 @@ def experiment(
         if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
     }
     if pending:
-        index = CaptionIndex.build(captions(), folder=workspace.vectors)
+        pool = captions()
+        index, names = CaptionIndex.build(pool, folder=workspace.vectors), Names([caption for _, caption in pool])
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
         drawn, generator = systems.rewriter(workspace, system), systems.generator(workspace, system)
     folder = workspace.round(round_).probes
@@ -192,6 +194,7 @@ def experiment(
             enhance=enhance,
             drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
+            absent=names.absent,
             evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
