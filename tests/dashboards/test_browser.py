@@ -193,6 +193,7 @@ def test_the_two_pictures_of_a_pair_open_side_by_side_and_move_as_one(browser: A
     ]  # fmt: skip
     assert viewer.locator("p").inner_text().endswith(f"(2 of {page.locator('[data-pair]').count()})")
     widths = "x => x.map((i) => i.getBoundingClientRect().width)"
+    page.wait_for_function("[...document.querySelectorAll('dialog.viewer img')].every((i) => i.naturalWidth)")
     before = viewer.locator("img").evaluate_all(widths)
     for _ in range(5):
         page.keyboard.press("+")
