@@ -14,6 +14,7 @@ classes become a second source, and round 2 plans and trains for what round 1 ro
 diagnosed: share of the missing classes' cases that round 1 routes to `pretraining`; goal 0.9.
 falsely: the same share of the classes that stay. Each has a single photograph in the pool, so it is hardly less sparse
     around them: a high share here means that the diagnosis says little.
+falsely_admitted (added after the first runs): the same, of those whose photograph curation admitted to the pool.
 separation: the chance that a missing class has a lower density than one that stays (0.5: none).
 retrieved: share of the missing classes whose own photograph is among the samples that round 2 retrieves; and precision,
     the share of the retrieved samples that show a class of the suite.
@@ -41,12 +42,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 from curation.verify.checks import verify
 from curation.verify.objects import object_checks
 from flywheel.catalog.database import query
-from flywheel.core.files import write_bytes
+from flywheel.core.files import read_json, write_bytes
 from flywheel.core.generator import png
 from flywheel.core.image import decode, fitted
 from flywheel.core.progress import Progress
+from flywheel.core.records import RoundPlan
 from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
+from flywheel.remedies.retrieval import captions
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
 from flywheel.signals.results import load_results
@@ -145,8 +148,8 @@ def retrieved(workspace: Workspace, missing: Sequence[Photo], drawn: Sequence[Ph
     """(share of missing classes whose photograph is in the remedy, share of the remedy that shows a drawn class)."""
     import pyarrow.parquet as pq
 
-    captions = pq.read_table(workspace.round(2).remedies / "candidates.parquet", columns=["caption"])["caption"]
-    shown = [str(c) for c in captions.to_pylist()]
+    table = pq.read_table(workspace.round(2).remedies / "candidates.parquet", columns=["caption"])
+    shown = [str(c) for c in table["caption"].to_pylist()]
     of_suite = {p.caption for p in drawn}
     right = sum(c in of_suite for c in shown)
     return sum(p.caption in shown for p in missing) / len(missing), right / max(1, len(shown))
@@ -179,11 +182,15 @@ def main() -> None:
     workspace = Workspace(job.workspace)
     diagnosed, densities = routed(workspace, missing)
     falsely, other = routed(workspace, there)
+    plan = RoundPlan.read(workspace.round(1).plan)
+    trained = {text for _, text in captions(workspace.path(read_json(workspace.snapshot(plan.snapshot))["manifest"]))}
+    falsely_admitted, _ = routed(workspace, [p for p in there if p.caption in trained])
     run(Job(job.workspace, (str(first.absolute()), str(second.absolute())), rounds=2, **common), progress=Progress())
     found, precision = retrieved(workspace, missing, drawn)
     lower = np.subtract.outer(other, densities)
     figures: dict[str, Any] = {
         "recognised": len(known), "missing": len(missing), "diagnosed": diagnosed, "falsely": falsely,
+        "falsely_admitted": falsely_admitted,
         "separation": float(np.mean((lower > 0) + 0.5 * (lower == 0))), "retrieved": found, "precision": precision,
         "before": failing(workspace, 1, "candidate", missing), "after": failing(workspace, 2, "candidate", missing),
         "control": failing(workspace, 2, "control", missing),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,17 +25,22 @@ class Names:
 
         False where its checks ask for no object by name: other things have no name that captions must use.
         """
-        asked = [c["object"] for c in prompt.checks if c["capability"] == capability and _by_name(c)]
-        return any(not self.known(name) for name in asked)
+        return any(not self.known(name) for name in names(c for c in prompt.checks if c["capability"] == capability))
 
     def _known(self, name: str) -> bool:
-        """Whether a caption has the words of the name, singular or plural."""
-        *first, last = map(re.escape, name.split())
-        plurals = [f"{last}(?:s|es)?"]
-        plurals += [f"{last[:-1]}{ending}" for end, ending in (("y", "ies"), ("f", "ves")) if last.endswith(end)]
-        pattern = r"\b" + r"\W+".join([*first, f"(?:{'|'.join(plurals)})"]) + r"\b"
-        return bool(pc.any(pc.match_substring_regex(self._captions, pattern, ignore_case=True)).as_py())
+        """Whether a caption names it."""
+        return bool(pc.any(pc.match_substring_regex(self._captions, pattern(name), ignore_case=True)).as_py())
 
 
-def _by_name(check: dict[str, Any]) -> bool:
-    return check["verifier"] == "imagenet" and bool(str(check.get("object", "")).strip())
+def pattern(name: str) -> str:
+    """Regular expression, for any letter case, of the words of a name, singular or plural."""
+    *first, last = map(re.escape, name.split())
+    forms = [f"{last}(?:s|es)?"]
+    forms += [f"{last[:-1]}{ending}" for end, ending in (("y", "ies"), ("f", "ves")) if last.endswith(end)]
+    return r"\b" + r"\W+".join([*first, f"(?:{'|'.join(forms)})"]) + r"\b"
+
+
+def names(checks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the objects that checks look for."""
+    found = (str(c.get("object", "")) for c in checks if c["verifier"] == "imagenet")
+    return [name for name in found if name.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,19 @@ def test_a_suite_that_uses_up_an_operations_words_costs_that_operation_alone(poo
     every = [Prompt(f"w{n}", text, "ti2i", (), ()) for n, text in enumerate(warm.forward)]
     rows, _ = take(Request(PICTURE_EDITING, 10, (), 0), BasePool(pool.manifest, every, pool.preset), None)
     assert len(rows) == 10 and not [r for r in rows if r["recipe"].startswith("photo-warm")]
+
+
+def test_what_a_case_asks_for_by_name_is_retrieved_by_name_where_the_pool_has_it(pool: BasePool):
+    def ask(number: int, name: str) -> Prompt:
+        check = {"verifier": "imagenet", "capability": "object", "object": name, "classes": [1]}
+        return Prompt(f"o{number}", f"{name} seen from the side", "t2i", (), (check,))
+
+    suite = [ask(1, "place 3"), ask(2, "zebra")]
+    cases = tuple(Case(p.prompt_id, 1, "object", "pretraining", p.prompt_id, p.text, "routed") for p in suite)
+    preset = replace(pool.preset, plan=replace(pool.preset.plan, retrieval_similarity=-1.0))
+    made = BasePool(pool.manifest, suite, preset)
+    named, _ = take(Request("object", 8, cases[:1], 0), made, None)
+    assert {r["caption"] for r in named} == {"a photo of place 3"} and len(named) == 8, "the others are variants of it"
+    unnamed, _ = take(Request("object", 8, cases[1:], 0), made, None)
+    assert len({r["caption"] for r in unnamed}) == 4, "nothing names it: what is near"
+    assert {r["recipe"] for r in (*named, *unnamed)} == {"retrieved", "augmented"}, "shapes on cards are no zebras"
