@@ -139,20 +139,31 @@ def probe(
             for capability in dict.fromkeys(o.capability for o in applied):
                 passed = all(o.passed for o in applied if o.capability == capability)
                 verdicts.setdefault((p.prompt_id, capability), []).append(passed)
-    rows = []
-    for p, near in zip(prompts, density([p.text for p in prompts]), strict=True):
-        for capability in dict.fromkeys(check["capability"] for check in p.checks):
-            seeds, rewrites = (v.get((p.prompt_id, capability)) for v in (plain, better))
-            rows.append(
-                {
-                    "prompt_id": p.prompt_id,
-                    "capability": capability,
-                    "density": 0.0 if absent(p, capability) else float(near),
-                    "enhanced": enhanced.get(p.prompt_id),
-                    "seeds": seeds and len(seeds),
-                    "seeds_passed": seeds and sum(seeds),
-                    "enhanced_seeds": rewrites and len(rewrites),
-                    "enhanced_passed": rewrites and sum(rewrites),
-                }
-            )
-    return rows
+    near = dict(zip((p.prompt_id for p in prompts), density([p.text for p in prompts]), strict=True))
+    return [
+        _evidence(
+            (p.prompt_id, capability),
+            0.0 if absent(p, capability) else float(near[p.prompt_id]),
+            enhanced.get(p.prompt_id),
+            plain.get((p.prompt_id, capability)),
+            better.get((p.prompt_id, capability)),
+        )
+        for p in prompts
+        for capability in dict.fromkeys(check["capability"] for check in p.checks)
+    ]
+
+
+def _evidence(
+    of: tuple[str, str], density: float, enhanced: str | None, seeds: list[bool] | None, rewrites: list[bool] | None
+) -> dict[str, Any]:
+    """A row of evidence; seeds, rewrites: does each try pass? None: no check of the capability could be applied."""
+    return {
+        "prompt_id": of[0],
+        "capability": of[1],
+        "density": density,
+        "enhanced": enhanced,
+        "seeds": seeds and len(seeds),
+        "seeds_passed": seeds and sum(seeds),
+        "enhanced_seeds": rewrites and len(rewrites),
+        "enhanced_passed": rewrites and sum(rewrites),
+    }
