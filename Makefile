@@ -11,7 +11,7 @@ COMPILE = $(BIN)/python -W ignore -m compileall -q -j 0 -x '/tests?/' $(VENV)/li
 endif
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: base install demo test quick lint graph audit sbom lock
+.PHONY: base install demo test quick lint graph site audit sbom lock
 demo: install
 	$(BIN)/flywheel demo --workspace $(WORKSPACE)
 
@@ -30,6 +30,10 @@ lint: $(VENV)/.dev
 
 graph: $(VENV)/.dev
 	$(BIN)/python docs/graph.py
+
+# The documentation as a folder of pages. They ask no other host; the search needs a server: python -m http.server -d site
+site: $(VENV)/.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Asks the advisory database about every pinned version, so it needs the network.
 audit: $(VENV)/.dev
@@ -64,6 +68,10 @@ $(VENV)/.demo: $(VENV)/.base requirements/demo.txt
 $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
 	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
 	$(COMPILE)
+	touch $@
+
+$(VENV)/.site: $(VENV)/.base requirements/site.txt
+	$(PIP) --no-deps --require-hashes -r requirements/site.txt
 	touch $@
 
 # After a change of setup.cfg or constraints.txt: needs `uv`, and an index that lists the hash of each file.

@@ -2,7 +2,7 @@
 
 python benchmarks/load.py WORKSPACE [--minutes 60] [--clients 4] [--pause 0.05]
 
-The workspace is copied, and `flywheel dashboard` and `flywheel signals serve` work on the copy. As many clients as
+The workspace is copied, and `flywheel dashboard` and `flywheel serve feedback` work on the copy. As many clients as
 given visit each of three: pages (every page of the menu, rounds, a sample, a query), pictures (those on the pages, in
 three sizes), and feedback (one event a request, a tenth of them sent twice). Each waits `--pause` seconds between two
 requests. An error is a status of 400 and more, or none; what a full queue of queries refuses (429, 503) counts apart.

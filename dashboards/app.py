@@ -10,8 +10,7 @@ import sys
 import time
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -62,19 +61,20 @@ def create_app(
     operate.add(app, site)
     playground.add(app, site, images)
 
-    @app.get("/healthz")
-    def healthz() -> Response:
-        """Whether the workspace can be read: 200 or 503, for probes; tells nothing else."""
-        try:
-            there = workspace.path("workspace.json").exists()
-        except OSError:
-            there = False
-        return JSONResponse({"status": "ok" if there else "the workspace cannot be read"}, 200 if there else 503)
+    _guard(app, site)
+    _say_errors(app, site)
+    if access.open:  # another host name that resolves to this machine is another site's (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
+    return app
+
+
+def _guard(app: FastAPI, site: Site) -> None:
+    """Ask of each request who sends it, and refuse those that may not; time them."""
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
         began = time.perf_counter()
-        request.state.person = access.person(request)
+        request.state.person = site.access.person(request)
         response = refusal(request) or await call_next(request)
         spent = {**getattr(request.state, "spent", {}), "total": time.perf_counter() - began}
         response.headers["Server-Timing"] = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in spent.items())
@@ -86,18 +86,22 @@ def create_app(
 
     def refusal(request: Request) -> Response | None:
         """The refusal of a request; None if it may proceed."""
-        if not access.same_site(request, costly=request.url.path.removeprefix(API) in ask.COSTLY):
-            return failed(request, HTTPException(403, "Another site sent this request: open the address yourself."))
+        if not site.access.same_site(request, costly=request.url.path.removeprefix(API) in ask.COSTLY):
+            return site.failure(request, 403, "Another site sent this request: open the address yourself.")
         if request.method not in ("GET", "HEAD"):
-            if not access.same_origin(request):
-                return failed(request, HTTPException(403, "Another site sent this form."))
+            if not site.access.same_origin(request):
+                return site.failure(request, 403, "Another site sent this form.")
             most = playground.MAX_UPLOAD if request.url.path == playground.HERE else MAX_FORM
             unbounded = most + 1 if "Transfer-Encoding" in request.headers else 0
             if int(request.headers.get("Content-Length", unbounded)) > most:
-                return failed(request, HTTPException(413, f"Send at most {most} bytes, with a Content-Length."))
+                return site.failure(request, 413, f"Send at most {most} bytes, with a Content-Length.")
         if request.state.person is None and not request.url.path.startswith(PUBLIC):
             return session.ask(request)
         return None
+
+
+def _say_errors(app: FastAPI, site: Site) -> None:
+    """Answer every error that a person can do something about with a sentence."""
 
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> Response:
@@ -112,10 +116,6 @@ def create_app(
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise error
         return site.failure(request, 409, "This workspace is read-only: nothing was recorded.")
-
-    if access.open:  # another host name that resolves to this machine is another site's (DNS rebinding)
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
-    return app
 
 
 def serve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,15 +40,6 @@ class SampleFilter:
     most: float | None = None
 
     @property
-    def table(self) -> str:
-        """The decisions; with the samples' scores as `listed_score`, if they are chosen by one."""
-        if not self.score:
-            return "decisions"
-        name = self.score.replace('"', '""')
-        scored = f'SELECT sample_id, source_uri, "{name}"::DOUBLE AS listed_score FROM scores'
-        return f"(SELECT * FROM decisions JOIN ({scored}) USING (sample_id, source_uri) WHERE listed_score IS NOT NULL)"
-
-    @property
     def order(self) -> str:
         """By the score, or dropped samples of one filter from the one nearest to its threshold, or else by id."""
         if self.score:
@@ -60,10 +51,6 @@ class SampleFilter:
         columns = {"outcome": self.outcome, "stage_reached": self.stage, "filter": self.filter}
         parts = [f"{name} = ?" for name, value in columns.items() if value]
         values: list[Any] = [value for value in columns.values() if value]
-        for bound, end in (("listed_score >= ?", self.least), ("listed_score <= ?", self.most)):
-            if self.score and end is not None:
-                parts.append(bound)
-                values.append(end)
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "
@@ -78,22 +65,41 @@ def list_samples(
 ) -> tuple[int, list[Row]]:
     """(number of matching samples, one page of them with captions, in the filter's order)."""
     where, values = wanted.where()
-    ((total,),) = con.execute(f"SELECT count(*) FROM {wanted.table} WHERE {where}", values).fetchall()
-    columns = f"{_COLUMNS}, {'listed_score' if wanted.score else 'NULL'} AS listed_score"
-    page = rows(
-        con,
-        f"SELECT {columns} FROM {wanted.table} WHERE {where} ORDER BY {wanted.order} LIMIT ? OFFSET ?",
-        [*values, limit, offset],
+    table, columns, given = f"(SELECT * FROM decisions WHERE {where})", f"{_COLUMNS}, NULL AS listed_score", values
+    if wanted.score:
+        _choose_by_score(con, wanted)
+        table, columns, given = "matching", "sample_id, source_uri, listed_score", []
+    ((total,),) = con.execute(f"SELECT count(*) FROM {table}", given).fetchall()
+    page = f"SELECT {columns} FROM {table} ORDER BY {wanted.order} LIMIT ? OFFSET ?"
+    if wanted.score:
+        others = f"SELECT {_COLUMNS}, listed_score FROM decisions JOIN ({page}) USING (sample_id, source_uri)"
+        page = f"{others} ORDER BY {wanted.order}"
+    listed = rows(con, page, [*given, limit, offset])
+    captions = _captions(con, [r["sample_id"] for r in listed])
+    return total, [r | {"caption": captions.get(r["sample_id"]) or ""} for r in listed]
+
+
+def _choose_by_score(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> None:
+    """Create the table `matching` of samples that have the score, within the range: one pass for count and page."""
+    where, values = wanted.where()
+    name = wanted.score.replace('"', '""')
+    ends = {"listed_score >= ?": wanted.least, "listed_score <= ?": wanted.most}
+    inside = "".join(f" AND {condition}" for condition, end in ends.items() if end is not None)
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE matching AS
+        SELECT sample_id, source_uri, listed_score
+        FROM (SELECT sample_id, source_uri, "{name}"::DOUBLE AS listed_score FROM scores)
+        SEMI JOIN (SELECT sample_id, source_uri FROM decisions WHERE {where}) USING (sample_id, source_uri)
+        WHERE listed_score IS NOT NULL{inside}""",
+        [*values, *(end for end in ends.values() if end is not None)],
     )
-    ids = [r["sample_id"] for r in page]
-    captions: Mapping[str, str] = dict(
-        con.execute(
-            "SELECT sample_id, any_value(caption) FROM samples WHERE sample_id IN (SELECT unnest(?)) GROUP BY 1", [ids]
-        ).fetchall()
-        if ids
-        else ()
-    )
-    return total, [r | {"caption": captions.get(r["sample_id"]) or ""} for r in page]
+
+
+def _captions(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> Mapping[str, str]:
+    if not ids:
+        return {}
+    select = "SELECT sample_id, any_value(caption) FROM samples WHERE sample_id IN (SELECT unnest(?)) GROUP BY 1"
+    return dict(con.execute(select, [list(ids)]).fetchall())
 
 
 def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LAYERS = {"base": [], "demo": ["--extra", "demo"], "dev": ["--extra", "dev"]}
+LAYERS = {"base": [], "demo": ["--extra", "demo"], "dev": ["--extra", "dev"], "site": ["--extra", "site"]}
 BY_VERSION = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 OPTIONS = "--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet"
 

@@ -46,6 +46,7 @@ SLOW_FOLDERS = (
     "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
     "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py", "flywheel/rounds/test_pictures.py",
     "flywheel/rounds/test_taken_in.py", "flywheel/rounds/test_external.py", "flywheel/generators", "test_plug_in.py",
+    "flywheel/rounds/test_playground.py",
 )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ class Checkpoint:
         """Digest of what a sample depends on: EMA weights, autoencoder and condition encoder."""
         config = self.config  # first, for its error about a folder that is not a checkpoint
         shares = sorted(p for p in self.shares.iterdir() if p.is_file()) if self.shares else []
-        weights = shares or [self.path / "ema.safetensors"]
+        part = "trainable_ema" if self._adapter_alone else "ema"
+        weights = shares or [self.path / f"{part}.safetensors"]
         files = [file_digest(file) for file in [*weights, self.path / "autoencoder.safetensors"]]
         return digest(*files, config["model"], config["condition"])
 
@@ -90,9 +91,11 @@ class Checkpoint:
                 _verify(self.path / name, entry["bytes"], entry["sha256"])
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """One of `model`, `ema`, `optimizer`."""
+        """One of `model`, `ema`, `optimizer`; of a LoRA run also `trainable`, `trainable_ema`. Errors: `UsageError`."""
         from safetensors.torch import load_file
 
+        if name in ("model", "ema") and self._adapter_alone:
+            raise UsageError(f"{self.path} holds an adapter alone: its run's {FINAL!r} folder holds whole weights")
         self.verify(f"{name}.safetensors", SHARES)
         if self.shares is None:
             return load_file(self.path / f"{name}.safetensors")
@@ -109,6 +112,11 @@ class Checkpoint:
         }
         load(out, storage_reader=reader, no_dist=True)
         return {k.removeprefix(f"{name}."): v for k, v in out.items()}
+
+    @property
+    def _adapter_alone(self) -> bool:
+        """Is it one that a LoRA run wrote on its way?"""
+        return bool(self.config.get("lora")) and "ema.safetensors" not in self.config["files"]
 
     def restore(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Load into the tensors of `state`, whole ones or shares; with shares, every process must call it.

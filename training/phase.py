@@ -153,41 +153,23 @@ def _set_up(
     if world.first:
         checkpoints.sweep(out_dir)
     world.wait()
-    curriculum = longer.curriculum(recipe, mix, steps) if longer else schedule(recipe, mix, steps)
-    if recipe.on_error == "raise":  # now, not when a later stage begins
-        for source in mix:
-            read_manifest(source.manifest, [turn.stage.name for turn in curriculum.turns])
+    curriculum = _curriculum(recipe, mix, steps, longer)
     last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
     encoder = Cached(load_condition_encoder(recipe.condition).to(world.device))
     autoencoder = choose_autoencoder(
         lambda: fitting_plan(mix, recipe, seed), recipe, last or parent, out_dir, world
     ).to(world.device)
     lora = LoRA.of(recipe)
-    if lora and parent is None:
-        raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
-    model = initial_model(recipe, encoder, seed, None if lora else last, parent)
-    if lora:
-        adapt(model, lora, seed)
-    model = parallelise(model, recipe, world)
+    model = parallelise(_model(recipe, lora, encoder, seed, last, parent), recipe, world)
     ema = copies(trained(model))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
     if last is not None:
         last.restore(state)
     done = last.step if last else 0
-    described = {
-        "run": run,
-        "seed": seed,
-        "steps": steps,
-        "recipe": recipe.to_dict(),
-        "model": model.config.to_dict(),
-        "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
-        "autoencoder": autoencoder.fingerprint,
-        "schedule": recipe.schedule,
-        "init": parent and parent.fingerprint,
-        "lora": lora and lora.to_dict(),
-        **({"lineage": longer.lineage} if longer else {}),
-    }
+    described = {"run": run, "seed": seed, "steps": steps, "init": parent and parent.fingerprint}
+    described |= _method(recipe, encoder, autoencoder, model, lora)
+    described |= {"lineage": longer.lineage} if longer else {}
     turn = curriculum.at(done)
     loader = _loader(mix, turn, recipe, seed, autoencoder, encoder, world)
     return _Phase(
@@ -212,6 +194,46 @@ def _set_up(
         loader=loader,
         batch=own_batch(loader.plan, done - turn.start, recipe, world),
     )
+
+
+def _curriculum(recipe: Recipe, mix: Sequence[MixSource], steps: int, longer: Extension | None) -> Curriculum:
+    """The turns of the run. Errors: `UsageError`, also for manifests that are read only when a later stage begins."""
+    curriculum = longer.curriculum(recipe, mix, steps) if longer else schedule(recipe, mix, steps)
+    if recipe.on_error == "raise":
+        for source in mix:
+            read_manifest(source.manifest, [turn.stage.name for turn in curriculum.turns])
+    return curriculum
+
+
+def _method(
+    recipe: Recipe, encoder: ConditionEncoder, autoencoder: Autoencoder, model: MMDiT, lora: LoRA | None
+) -> dict[str, Any]:
+    """What a checkpoint says of how it was trained."""
+    return {
+        "recipe": recipe.to_dict(),
+        "model": model.config.to_dict(),
+        "condition": {"encoder": recipe.condition, "fingerprint": encoder.fingerprint, "tokens": recipe.text_tokens},
+        "autoencoder": autoencoder.fingerprint,
+        "schedule": recipe.schedule,
+        "lora": lora and lora.to_dict(),
+    }
+
+
+def _model(
+    recipe: Recipe,
+    lora: LoRA | None,
+    encoder: ConditionEncoder,
+    seed: int,
+    last: Checkpoint | None,
+    parent: Checkpoint | None,
+) -> MMDiT:
+    """The model that the run starts or goes on with, adapted where the recipe says so. Errors: `UsageError`."""
+    if lora and parent is None:
+        raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
+    model = initial_model(recipe, encoder, seed, None if lora else last, parent)
+    if lora:
+        adapt(model, lora, seed)
+    return model
 
 
 def _loader(

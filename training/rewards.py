@@ -74,7 +74,7 @@ class _Again(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """Rewards of a service at `url` (`flywheel rl serve`): POST /score as JSON, pictures as base64.
+    """Rewards of a service at `url` (`flywheel serve rewards`): POST /score as JSON, pictures as base64.
 
     Failed connections and status codes in `RETRIED` are tried again, after waits that double. Errors: `RewardsLost`
     after the last attempt, `UsageError` for an invalid answer. The token in FLYWHEEL_REWARDS_TOKEN is sent along.

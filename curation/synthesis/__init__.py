@@ -57,11 +57,13 @@ def synthesise(
     *,
     seed: int,
     exclude: frozenset[str],
+    suits: Callable[[Sample], bool] = lambda sample: True,
     on_refused: Callable[[Sample, list[Outcome]], None] | None = None,
 ) -> Iterator[Sample]:
     """Yield `count` samples that teach `capability` and passed their entry checks; deterministic by seed.
 
-    `exclude`: evaluation prompts, whose wording and meaning (shape, colour, count, place, word) no sample has.
+    `suits` is asked of one sample of each recipe; recipes that do not suit are left out, and if none does, nothing is
+    made. `exclude`: evaluation prompts, whose wording and meaning (shape, colour, count, place, word) no sample has.
     `on_refused` is called with each sample that failed a check, and its outcomes. Errors: `UsageError` for a capability
     without recipes, for an `exclude` that leaves no variant, and when most samples fail their checks.
     """
@@ -69,7 +71,10 @@ def synthesise(
 
     if capability not in generators():
         raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
-    stream = draw([make() for make in generators()[capability]], seed=f"{seed}/{capability}", exclude=exclude)
+    recipes = [recipe for make in generators()[capability] if suits(_example(recipe := make()))]
+    if not recipes:
+        return
+    stream = draw(recipes, seed=f"{seed}/{capability}", exclude=exclude)
     accepted = refused = 0
     while accepted < count:
         batch = list(itertools.islice(stream, min(_BATCH, count - accepted)))
@@ -87,6 +92,10 @@ def synthesise(
                 f"{refused} of {total} synthetic {capability} samples failed their entry checks: run `flywheel doctor`,"
                 " then correct the recipe"
             )
+
+
+def _example(recipe: Recipe) -> Sample:
+    return recipe.render(recipe.variants[0], random.Random(0))
 
 
 def draw(recipes: list[Recipe], *, seed: str, exclude: frozenset[str] = frozenset()) -> Iterator[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,21 @@ _REAL = ("turn the picture into a photograph",)
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation, a description of its result, and instructions for it (`forward`) and its inverse (`backward`)."""
+    """An operation, a description of its result, and instructions for it (`forward`) and its inverse (`backward`).
+
+    Suites ask in the words of the first instructions, and samples for training in the others.
+    """
 
     name: str
     result: str
     apply: Callable[[Image.Image], Image.Image]
     forward: tuple[str, ...]
     backward: tuple[str, ...]
+
+    @property
+    def as_asked(self) -> Operation:
+        """The operation in the words of suites alone."""
+        return replace(self, forward=self.forward[:1], backward=self.backward[:1])
 
 
 def warm(image: Image.Image) -> Image.Image:
@@ -66,34 +74,34 @@ OPERATIONS = (
         "in a warm tone",
         warm,
         ("give the photo a warmer tone", "make the picture warmer"),
-        ("take the warm tint out of the photo",),
+        ("take the warm tint out of the photo", "make the colours of the photo less warm"),
     ),
     Operation(
         "cool",
         "in a cool tone",
         cool,
         ("give the photo a cooler tone", "make the picture cooler"),
-        ("take the blue tint out of the photo",),
+        ("take the blue tint out of the photo", "make the colours of the photo less cold"),
     ),
     Operation(
         "darken",
         "underexposed",
         darken,
-        ("make the photo darker",),
+        ("make the photo darker", "lower the brightness a lot"),
         ("brighten the dark photo", "make the photo brighter"),
     ),
     Operation(
         "gray",
         "in black and white",
         gray,
-        ("turn the photo black and white",),
-        ("colourise the black and white photo",),
+        ("turn the photo black and white", "remove all colour from the picture"),
+        ("colourise the black and white photo", "add natural colours to this monochrome picture"),
     ),
     Operation(
         "blur",
         "out of focus",
         blur,
-        ("blur the photo",),
+        ("blur the photo", "put the whole picture out of focus"),
         ("sharpen the blurred photo", "restore the blurred photo"),
     ),
 )
@@ -191,9 +199,16 @@ STYLES = (
 )
 
 
-def photo_edits(image: bytes, *, seed: str, operations: Sequence[Operation] = OPERATIONS) -> Iterator[Sample]:
+def photo_edits(
+    image: bytes,
+    *,
+    seed: str,
+    operations: Sequence[Operation] = OPERATIONS,
+    allowed: Callable[[str], bool] = lambda instruction: True,
+) -> Iterator[Sample]:
     """Each operation on an encoded picture, and its inverse, as ti2i samples. Errors: `BadImage`.
 
+    allowed: which instructions may be used; an operation without any, for itself or its inverse, is left out.
     Equal bytes and seed give equal samples. The check of each measures that its change is there, and nothing else is
     changed. An operation that changes nothing visible (gray, of a gray picture) gives no sample.
     """
@@ -202,8 +217,11 @@ def photo_edits(image: bytes, *, seed: str, operations: Sequence[Operation] = OP
     rng = random.Random(seed)
     plain = encode(before)
     for op in operations:
+        forward, backward = ([text for text in texts if allowed(text)] for texts in (op.forward, op.backward))
+        if not forward or not backward:
+            continue
         edited = encode(op.apply(before))
-        instructions = rng.choice(op.forward), rng.choice(op.backward)
+        instructions = rng.choice(forward), rng.choice(backward)
         checks = _checks(plain, edited), _checks(edited, plain)
         if all(checks):
             yield Sample(edited, instructions[0], "ti2i", (plain,), checks[0], f"photo-{op.name}")

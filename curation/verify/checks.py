@@ -237,3 +237,10 @@ _BUILT_IN = {
 def verifiers() -> dict[str, Verifier]:
     """Verifiers by name: built-in ones and those of packages (entry point group `flywheel.verifiers`)."""
     return plugins("flywheel.verifiers") | _BUILT_IN
+
+
+def scorer_of(check: Check) -> str:
+    """The scorer that judges a check; the verifier's own name if it is none of a scorer, as a judge's question."""
+    name = check["verifier"]
+    known = verifiers().get(name)
+    return known.scorer if known else str(name)

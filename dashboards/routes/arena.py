@@ -67,29 +67,7 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> ArenaPage:
         """Ratings of checkpoints; for a judge, the next blind pair of checkpoints `one` and `other`."""
         name, may = reviewer_of(request.state.person, judge), request.state.person.may("review")
-        known = contestants(workspace)
-        one, other = one or (known[0] if known else ""), other or (known[-1] if len(known) > 1 else "")
-        with site.catalog("battles") as con:
-            cast = rows(con, 'SELECT * FROM battles ORDER BY "at"')
-        ready = name and may and one in known and other in known and one != other
-        pair = next_pair(workspace, name, one, other) if ready else None
-        groups = battles(cast)
-        ratings, unrated = _ratings(groups.get(capability))
-        return ArenaPage(
-            judge=name,
-            known=known,
-            one=one,
-            other=other,
-            pair=Shown(pair.battle_id, pair.prompt_id, pair.prompt) if pair else None,
-            last=next((b for b in cast if b["battle_id"] == last), None) if last else None,
-            may=may,
-            references=list(references(workspace).get(pair.prompt_id, [])) if pair else [],
-            capability=capability,
-            groups=list(groups),
-            ratings=ratings,
-            unrated=unrated,
-            votes=len(groups[capability].pairs) if capability in groups else 0,
-        )
+        return _page(site, name, may, one, other, capability, last)
 
     @app.get("/arena/pictures/{battle_id}/{side}")
     def blind_picture(
@@ -120,6 +98,33 @@ def add(app: FastAPI, site: Site) -> None:
         if pair is None:
             raise HTTPException(404, "You were not shown this pair.")
         return pair
+
+
+def _page(site: Site, name: str, may: bool, one: str, other: str, capability: str, last: str) -> ArenaPage:
+    """The page of a judge; one, other: the asked checkpoints, empty for the first and the last one."""
+    known = contestants(site.workspace)
+    one, other = one or (known[0] if known else ""), other or (known[-1] if len(known) > 1 else "")
+    with site.catalog("battles") as con:
+        cast = rows(con, 'SELECT * FROM battles ORDER BY "at"')
+    ready = name and may and one in known and other in known and one != other
+    pair = next_pair(site.workspace, name, one, other) if ready else None
+    groups = battles(cast)
+    ratings, unrated = _ratings(groups.get(capability))
+    return ArenaPage(
+        judge=name,
+        known=known,
+        one=one,
+        other=other,
+        pair=Shown(pair.battle_id, pair.prompt_id, pair.prompt) if pair else None,
+        last=next((b for b in cast if b["battle_id"] == last), None) if last else None,
+        may=may,
+        references=list(references(site.workspace).get(pair.prompt_id, [])) if pair else [],
+        capability=capability,
+        groups=list(groups),
+        ratings=ratings,
+        unrated=unrated,
+        votes=len(groups[capability].pairs) if capability in groups else 0,
+    )
 
 
 def _ratings(group: Battles | None) -> tuple[list[Rating], str]:

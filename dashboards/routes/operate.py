@@ -1,9 +1,9 @@
-"""Decisions about rounds, which change the checkpoint in service. Recorded as by `flywheel round`."""
+"""For operators: decisions about rounds, recorded as by `flywheel round`, and whether the dashboard can work."""
 
 from __future__ import annotations
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from dashboards.site import Site, integer
 from flywheel.core.errors import UsageError
@@ -21,3 +21,12 @@ def add(app: FastAPI, site: Site) -> None:
             raise UsageError(f"unknown decision {kind!r}: use one of {', '.join(DECISIONS)}")
         decide(site.workspace, kind, integer(number), by=request.state.person.name, why=form.get("why", ""))
         return RedirectResponse(f"/rounds/{number}", 303)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """Whether the workspace can be read: 200 or 503, for probes; tells nothing else."""
+        try:
+            there = site.workspace.path("workspace.json").exists()
+        except OSError:
+            there = False
+        return JSONResponse({"status": "ok" if there else "the workspace cannot be read"}, 200 if there else 503)

@@ -18,12 +18,14 @@ document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center",
 
 // A picture of a card or a sheet opens whole, one of a pair beside the other: ← → to those of the same card or page,
 // + − to zoom, Escape to close. The two of a pair are zoomed and scrolled as one.
+const PICTURES = ".card .shot img, .bench .shot img, .sheets img";
 const viewer = document.createElement("dialog");
 viewer.className = "viewer";
 viewer.setAttribute("aria-label", "Picture");
 viewer.innerHTML = '<div class="panes"></div><p></p><button type="button" aria-label="Close">Close</button>';
 const [panes, caption, close] = viewer.children;
 let shown = [], at = 0, zoom = 1;
+const followed = new WeakSet();
 function pane(image) {
   const whole = document.createElement("img");
   whole.src = image.getAttribute("src").replace(/\?side=\d+$/, image.src.includes("/pictures/") ? "?side=1024" : "");
@@ -33,7 +35,13 @@ function pane(image) {
   frame.tabIndex = 0; // so that keys can scroll it
   frame.append(whole);
   frame.addEventListener("scroll", () => {
-    for (const other of panes.children) if (other !== frame) other.scrollTo(frame.scrollLeft, frame.scrollTop);
+    if (followed.delete(frame)) return; // it was moved by the other one, which may go further
+    for (const other of panes.children) {
+      if (other === frame) continue;
+      const [left, top] = [other.scrollLeft, other.scrollTop];
+      other.scrollTo(frame.scrollLeft, frame.scrollTop);
+      if (other.scrollLeft !== left || other.scrollTop !== top) followed.add(other);
+    }
   });
   return frame;
 }
@@ -61,7 +69,7 @@ function view(image) {
   viewer.showModal();
 }
 document.addEventListener("click", ({ target }) => {
-  if (target.matches(".card .shot img, .bench .shot img, .sheets img") && !target.closest("button, a")) view(target);
+  if (target.matches(PICTURES) && !target.closest("button, a")) view(target);
   else if (target === close || target === viewer) viewer.close();
 });
 viewer.addEventListener("keydown", (event) => {
@@ -71,14 +79,16 @@ viewer.addEventListener("keydown", (event) => {
   event.stopPropagation();
   acts[event.key]();
 });
-for (const image of document.querySelectorAll(".card .shot img, .bench .shot img, .sheets img")) {
-  image.tabIndex = 0;
-  image.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault(); // else the same key presses the button that has the focus next
-    view(image);
-  });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.matches(PICTURES)) return;
+  event.preventDefault(); // else the same key presses the button that has the focus next
+  view(event.target);
+});
+function reachable() {
+  for (const image of document.querySelectorAll(PICTURES)) image.tabIndex = 0;
 }
+reachable();
+document.addEventListener("htmx:afterSwap", reachable);
 
 // A key presses the button, or focuses the field, whose data-key names it; Escape leaves a field.
 document.addEventListener("keydown", (event) => {

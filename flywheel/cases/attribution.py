@@ -100,6 +100,7 @@ def probe(
     enhance: Callable[[str], str | None],
     drawn: Callable[[str], str | None] = lambda prompt: None,
     density: Callable[[Sequence[str]], Sequence[float]],
+    absent: Callable[[Prompt, str], bool] = lambda prompt, capability: False,
     evaluation: Evaluation,
     settings: Attribution,
     seed: int,
@@ -109,7 +110,8 @@ def probe(
     """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
     enhance: the enhancer on trial, which gives a better prompt or None; drawn: the one that the system has already.
-    workers: processes that draw and judge in place of this one.
+    density: percentiles of texts; absent: whether the pool lacks what a prompt's checks of a capability ask for, by
+    name: then its density there is 0. workers: processes that draw and judge in place of this one.
     Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
     own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
@@ -137,20 +139,31 @@ def probe(
             for capability in dict.fromkeys(o.capability for o in applied):
                 passed = all(o.passed for o in applied if o.capability == capability)
                 verdicts.setdefault((p.prompt_id, capability), []).append(passed)
-    rows = []
-    for p, near in zip(prompts, density([p.text for p in prompts]), strict=True):
-        for capability in dict.fromkeys(check["capability"] for check in p.checks):
-            seeds, rewrites = (v.get((p.prompt_id, capability)) for v in (plain, better))
-            rows.append(
-                {
-                    "prompt_id": p.prompt_id,
-                    "capability": capability,
-                    "density": float(near),
-                    "enhanced": enhanced.get(p.prompt_id),
-                    "seeds": seeds and len(seeds),
-                    "seeds_passed": seeds and sum(seeds),
-                    "enhanced_seeds": rewrites and len(rewrites),
-                    "enhanced_passed": rewrites and sum(rewrites),
-                }
-            )
-    return rows
+    near = dict(zip((p.prompt_id for p in prompts), density([p.text for p in prompts]), strict=True))
+    return [
+        _evidence(
+            (p.prompt_id, capability),
+            0.0 if absent(p, capability) else float(near[p.prompt_id]),
+            enhanced.get(p.prompt_id),
+            plain.get((p.prompt_id, capability)),
+            better.get((p.prompt_id, capability)),
+        )
+        for p in prompts
+        for capability in dict.fromkeys(check["capability"] for check in p.checks)
+    ]
+
+
+def _evidence(
+    of: tuple[str, str], density: float, enhanced: str | None, seeds: list[bool] | None, rewrites: list[bool] | None
+) -> dict[str, Any]:
+    """A row of evidence; seeds, rewrites: does each try pass? None: no check of the capability could be applied."""
+    return {
+        "prompt_id": of[0],
+        "capability": of[1],
+        "density": density,
+        "enhanced": enhanced,
+        "seeds": seeds and len(seeds),
+        "seeds_passed": seeds and sum(seeds),
+        "enhanced_seeds": rewrites and len(rewrites),
+        "enhanced_passed": rewrites and sum(rewrites),
+    }

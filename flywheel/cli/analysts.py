@@ -124,7 +124,7 @@ def cases(
     print_rows(chosen, as_json, shown=("case_id", "capability", "track", "status", "prompt"))
 
 
-@app.command(epilog="Example: flywheel rounds -w w")
+@app.command(hidden=True)  # the former name of `flywheel round list`
 def rounds(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """List rounds and their verdicts."""
     from flywheel.catalog.database import query

@@ -14,6 +14,8 @@ from flywheel.cli.options import JsonOption, PresetOption, SeedOption
 from flywheel.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from flywheel.core.records import System
+    from flywheel.core.workspace import Workspace
     from flywheel.signals.drawn_elsewhere import Drawn
     from flywheel.signals.suite import Prompt
 
@@ -33,9 +35,7 @@ def sample(
     workspace: Annotated[
         Path | None, typer.Option("--workspace", "-w", help="Workspace whose system in service to draw with.")
     ] = None,
-    student: Annotated[
-        bool, typer.Option("--student", help="Draw with the few-step student of the workspace's system.")
-    ] = False,
+    student: Annotated[bool, typer.Option("--student", help="Draw with the system's few-step student.")] = False,
     ref: Annotated[list[Path] | None, typer.Option(help="Reference image to edit. Repeatable.")] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT. Default: the system's, or the largest square trained at.")
@@ -61,9 +61,6 @@ def sample(
     """Draw images with a generator, or with the system in service. The same seed gives the same image."""
     from flywheel.core.workspace import Workspace
     from flywheel.generators import describe, open_generator
-    from flywheel.presets import Enhancer
-    from flywheel.remedies.enhancer import load_enhancer
-    from flywheel.rounds import systems
     from flywheel.rounds.sample import parse_size, promoted_system, sample_pictures
 
     if (checkpoint is None) == (workspace is None) or (student and workspace is None):
@@ -72,12 +69,7 @@ def sample(
     system = promoted_system(opened, student=student) if opened else None
     start = opened.path(system.checkpoint) if opened and system else Path(str(checkpoint))
     generator = open_generator(describe(start))
-    rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
-    if opened and system and not enhance:
-        rewrite = systems.rewriter(opened, system)
-    if rewrite and (better := rewrite(prompt)):
-        prompt = better
-        say(f"drawing: {prompt}")
+    prompt = _rewritten(prompt, enhance, opened, system)
     side = system.side if system else None
     pictures = sample_pictures(
         generator,
@@ -95,6 +87,21 @@ def sample(
     if system:
         pictures["system"] = system.id
     out(json.dumps(pictures, ensure_ascii=False) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
+
+
+def _rewritten(prompt: str, enhance: str | None, opened: Workspace | None, system: System | None) -> str:
+    """The prompt as the named enhancer writes it, or else that of the system."""
+    from flywheel.presets import Enhancer
+    from flywheel.remedies.enhancer import load_enhancer
+    from flywheel.rounds import systems
+
+    rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
+    if opened and system and not enhance:
+        rewrite = systems.rewriter(opened, system)
+    better = rewrite(prompt) if rewrite else None
+    if better:
+        say(f"drawing: {better}")
+    return better or prompt
 
 
 @model.command("import", epilog="Example: flywheel model import Qwen/Qwen-Image-2.1 --output start")

@@ -17,8 +17,9 @@ from flywheel.core.errors import UsageError
 
 NAME = "flywheel.toml"
 _JOBS = ("run", "curate", "serve")
-# The verbs that read each key. Every verb that requires a workspace reads that one.
+# The verbs that read each key. Every verb that requires a workspace reads that one, too.
 READ_BY: Mapping[str, tuple[str, ...]] = {
+    "workspace": ("serve",),
     "source": _JOBS,
     "captions": _JOBS,
     "policy": (*_JOBS, "funnel", "what-if"),
@@ -118,10 +119,9 @@ def defaults(command: Any, arguments: Sequence[str], start: Path) -> dict[str, A
 def read(path: Path) -> dict[str, Any]:
     """The values of a project file; local paths in it are relative to its folder. Errors: `UsageError`."""
     values = read_toml(path)
-    known = ("workspace", *READ_BY)
     for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"{path}: unknown key {key!r}: choose {', '.join(known)}")
+        if key not in READ_BY:
+            raise UsageError(f"{path}: unknown key {key!r}: choose {', '.join(READ_BY)}")
         kinds = _TYPES.get(key, (str,))
         right = isinstance(value, kinds) and (isinstance(value, bool) == (bool in kinds))
         texts = value if isinstance(value, list) else [value] if str in kinds else ["-"]
@@ -159,14 +159,12 @@ def _is_address(value: str) -> bool:
 
 
 def _given(command: Any, values: Mapping[str, Any], verb: str) -> dict[str, Any]:
-    """The part of the values for a verb, or for each verb of a group."""
-    if hasattr(command, "commands"):
-        parts = {name: _given(c, values, f"{verb} {name}".strip()) for name, c in command.commands.items()}
-        return {name: part for name, part in parts.items() if part}
+    """The part of the values for a verb, and for each verb below it."""
     required = {p.name for p in command.params if p.param_type_name == "option" and p.required}
-    return {
-        key: value for key, value in values.items() if (key in required if key == "workspace" else verb in READ_BY[key])
-    }
+    own = {k: v for k, v in values.items() if verb in READ_BY[k] or (k == "workspace" and k in required)}
+    below = getattr(command, "commands", {})
+    parts = {name: _given(c, values, f"{verb} {name}".strip()) for name, c in below.items()}
+    return own | {name: part for name, part in parts.items() if part}
 
 
 def _project(workspace: str, source: Sequence[str], captions: str | None) -> str:

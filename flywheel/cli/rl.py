@@ -66,7 +66,7 @@ def prompts(
     out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
 
 
-@rl.command("serve", epilog="Example: flywheel rl serve --reward instruction --reward ocr --port 8400")
+@rl.command("serve", hidden=True)  # the former name of `flywheel serve rewards`
 def serve(
     reward: Annotated[list[str], typer.Option(help="Reward to serve. Repeatable.")],
     scorers: ScorersOption = None,

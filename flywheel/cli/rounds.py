@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flywheel.cli.analysts import rounds
 from flywheel.cli.console import out, print_rows, say
 from flywheel.cli.options import ApproveOption, JsonOption, PrefectOption, WaitOption, WorkspaceOption
 from flywheel.core.workspace import Workspace
@@ -19,6 +20,9 @@ app.add_typer(round_, name="round")
 NumberArgument = Annotated[int, typer.Argument(min=1, help="Round number.")]
 ByOption = Annotated[str, typer.Option(help="Name of the decision maker; recorded in the ledger.")]
 WhyOption = Annotated[str, typer.Option(help="Reason; recorded in the ledger.")]
+
+
+round_.command("list", epilog="Example: flywheel round list -w w")(rounds)
 
 
 @round_.command(epilog="Example: flywheel round plan --dry-run -w w")

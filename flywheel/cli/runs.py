@@ -40,7 +40,7 @@ DEMO = Path("demo-workspace")
 
 @app.command(epilog="Example: flywheel demo --quick")
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Run smaller rounds, in about five minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run smaller rounds, in two to five minutes.")] = False,
     workspace: WorkspaceOption = DEMO,
     seed: SeedOption = 0,
     workers: WorkersOption = 2,

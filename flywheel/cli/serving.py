@@ -1,4 +1,4 @@
-"""Verbs that serve: the flows by schedule, and the system in service as an image API."""
+"""Verbs that serve: the flows by schedule, the system in service as an image API, feedback and rewards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import typer
 from flows.schedules import CRON
 from flywheel.cli.console import say
 from flywheel.cli.options import CaptionsOption, PolicyOption, PresetOption, WorkersOption, WorkspaceOption
+from flywheel.cli.rl import serve as rewards
+from flywheel.cli.signals import TOKEN_VARIABLE as FEEDBACK_TOKEN
+from flywheel.cli.signals import serve as feedback
 from flywheel.core.errors import UsageError
 
 app = typer.Typer()
-serve = typer.Typer(help="Run the flows by schedule, or serve pictures.", invoke_without_command=True)
+serve = typer.Typer(
+    help="Run the flows by schedule; or serve pictures, receive feedback, compute rewards.", invoke_without_command=True
+)
 app.add_typer(serve, name="serve")
 
 
@@ -60,6 +65,12 @@ def schedules(
     active = {name: cron for name, cron in times.items() if cron}
     say(f"serving {', '.join(active)} for {root}, times in {zone} (Ctrl-C pauses the schedules and exits)")
     serve_flows(root, asdict(job), active, zone)
+
+
+serve.command("feedback", epilog=f"Example: {FEEDBACK_TOKEN}=… flywheel serve feedback -w w --port 8060")(feedback)
+serve.command("rewards", epilog="Example: flywheel serve rewards --reward instruction --reward ocr --port 8400")(
+    rewards
+)
 
 
 @serve.command(epilog="Example: flywheel serve images -w w --port 8070")

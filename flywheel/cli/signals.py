@@ -193,7 +193,7 @@ def import_feedback(
     _print(vars(import_file(Workspace(workspace), file)), as_json)
 
 
-@signals.command(epilog=f"Example: {TOKEN_VARIABLE}=… flywheel signals serve -w w --port 8060")
+@signals.command(hidden=True)  # the former name of `flywheel serve feedback`
 def serve(
     workspace: WorkspaceOption,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

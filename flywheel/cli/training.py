@@ -16,8 +16,10 @@ from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
 
 if TYPE_CHECKING:
+    from flywheel.core.progress import Progress
     from training.checkpoint import Checkpoint
     from training.recipes import Recipe
+    from training.worker import TrainingRun
 
 app = typer.Typer()
 train = typer.Typer(help="Train a recipe on shards, or an autoencoder on images.", invoke_without_command=True)
@@ -48,8 +50,7 @@ EPILOG = "Example: flywheel train --recipe tiny --shards w/shards/SNAPSHOT.json 
 def phase(
     context: typer.Context,
     recipe: Annotated[
-        str | None,
-        typer.Option(help="Recipe: built-in name or .toml file. Default: tiny, or that of the run that is extended."),
+        str | None, typer.Option(help="Recipe: built-in name or .toml file. Default: tiny, or the extended run's.")
     ] = None,
     shards: Annotated[
         list[Path] | None, typer.Option(help="Shard manifest. Repeat to mix several in equal parts.")
@@ -76,7 +77,6 @@ def phase(
     if init is not None and not located(init).is_dir():
         raise UsageError(f"--init {init} is not a folder: pass a checkpoint folder")
     from flywheel.core.progress import Progress
-    from training.checkpoint import read_metrics
     from training.curriculum import schedule
     from training.data.plan import MixSource
     from training.extension import recipe_of
@@ -87,25 +87,18 @@ def phase(
         chosen = chosen.change(learning_rate=learning_rate)
     run = TrainingRun(
         out_dir=str(output),
-        sources=[{"manifest": str(located(path).resolve())} for path in shards],
+        sources=[{"manifest": _whole(path)} for path in shards],
         recipe=chosen.to_dict(),
         steps=steps or chosen.steps,
         seed=seed,
-        init=str(located(init).resolve()) if init else None,
-        extend=str(located(extend).resolve()) if extend else None,
+        init=_whole(init) if init else None,
+        extend=_whole(extend) if extend else None,
     )
     progress = Progress()
     for line in () if extend else schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
         progress.say(line)
     if ray:
-        from flywheel.core.cluster import cluster
-        from training.ray_train import train_on_ray
-
-        with (
-            progress.step(f"training {chosen.name} on {ray} Ray workers"),
-            cluster(max(ray, os.cpu_count() or 1), ray_only=True),
-        ):
-            checkpoint = train_on_ray(run, workers=ray, gpus=gpus, tensorboard=tensorboard, progress=progress)
+        checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, tensorboard=tensorboard)
     else:
 
         def report(done: int, total: int, line: Mapping[str, Any]) -> None:
@@ -115,21 +108,35 @@ def phase(
             checkpoint = train_run(run, progress=report, tensorboard=tensorboard)
     if int(os.environ.get("RANK", "0")):
         return  # of the torchrun processes, only the first prints
-    metrics = output / "metrics.jsonl"
+    _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
+
+
+def _whole(path: Path) -> str:
+    return str(located(path).resolve())
+
+
+def _on_ray(run: TrainingRun, name: str, progress: Progress, *, workers: int, **more: bool) -> Checkpoint:
+    from flywheel.core.cluster import cluster
+    from training.ray_train import train_on_ray
+
+    with (
+        progress.step(f"training {name} on {workers} Ray workers"),
+        cluster(max(workers, os.cpu_count() or 1), ray_only=True),
+    ):
+        return train_on_ray(run, workers=workers, progress=progress, **more)
+
+
+def _print_phase(checkpoint: Checkpoint, metrics: Path, skips: bool, as_json: bool) -> None:
+    from training.checkpoint import read_metrics
+
     lines = read_metrics(metrics)
-    skipped = sum(line.get("skipped", 0) for line in lines) if chosen.on_error == "skip" else None
-    _print_phase(checkpoint, lines[-1], metrics, skipped, as_json)
-
-
-def _print_phase(
-    checkpoint: Checkpoint, last: Mapping[str, Any], metrics: Path, skipped: int | None, as_json: bool
-) -> None:
+    last = lines[-1]
     result = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         "fingerprint": checkpoint.fingerprint,
         **{k: last.get(k) for k in ("stage", "loss", "validation_loss", "samples")},
-        **({} if skipped is None else {"skipped": skipped}),
+        **({"skipped": sum(line.get("skipped", 0) for line in lines)} if skips else {}),
         "metrics": str(metrics),
     }
     out(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v is not None))

@@ -86,21 +86,8 @@ def create_app(queue: Queue, served: Served, token: str, *, host: str = "127.0.0
 
     @app.post("/v1/images/edits")
     async def edits(request: Request) -> JSONResponse:
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise Refused("send an edit as multipart/form-data, with its pictures as files named image[]")
-        async with request.form(max_files=MAX_REFERENCES + 1, max_fields=_FIELDS) as form:
-            texts = {k: v for k, v in form.multi_items() if isinstance(v, str)}
-            files = [(k, v) for k, v in form.multi_items() if isinstance(v, UploadFile)]
-            if named := [k for k in texts if k in ("image", "image[]", "mask")]:
-                raise Refused(f"{named[0]}: send it as a file, not as text", param=named[0])
-            if unknown := [k for k, _ in files if k not in ("image", "image[]", "mask")]:
-                raise Refused(f"unknown file {unknown[0]!r}: send image[] and mask", param=unknown[0])
-            images = [await v.read() for k, v in files if k != "mask"]
-            masks = [await v.read() for k, v in files if k == "mask"]
-        if len(masks) > 1:
-            raise Refused("mask: send one", param="mask")
-        order = await run_in_threadpool(read_order, texts, images=images, mask=masks[0] if masks else None)
-        return await answer(request, order)
+        texts, images, mask = await _edit_of(request)
+        return await answer(request, await run_in_threadpool(read_order, texts, images=images, mask=mask))
 
     async def answer(request: Request, order: Order) -> JSONResponse:
         system = await served.now()
@@ -118,6 +105,24 @@ def create_app(queue: Queue, served: Served, token: str, *, host: str = "127.0.0
     _say_errors(app, seconds)
     app.add_middleware(Guard, limits=replace(limits, open_paths=("/healthz",)), shape=error_body)
     return app
+
+
+async def _edit_of(request: Request) -> tuple[dict[str, str], list[bytes], bytes | None]:
+    """The texts of an edit's form, its pictures, and its mask. Errors: `Refused`."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Refused("send an edit as multipart/form-data, with its pictures as files named image[]")
+    async with request.form(max_files=MAX_REFERENCES + 1, max_fields=_FIELDS) as form:
+        texts = {k: v for k, v in form.multi_items() if isinstance(v, str)}
+        files = [(k, v) for k, v in form.multi_items() if isinstance(v, UploadFile)]
+        if named := [k for k in texts if k in ("image", "image[]", "mask")]:
+            raise Refused(f"{named[0]}: send it as a file, not as text", param=named[0])
+        if unknown := [k for k, _ in files if k not in ("image", "image[]", "mask")]:
+            raise Refused(f"unknown file {unknown[0]!r}: send image[] and mask", param=unknown[0])
+        images = [await v.read() for k, v in files if k != "mask"]
+        masks = [await v.read() for k, v in files if k == "mask"]
+    if len(masks) > 1:
+        raise Refused("mask: send one", param="mask")
+    return texts, images, masks[0] if masks else None
 
 
 def jobs_of(order: Order, system: System) -> list[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from flywheel.cases.checks import Check, checks_for
 from flywheel.cases.events import Case
 from flywheel.core.schema import SHARD, column
 from flywheel.presets import Preset
@@ -19,6 +21,7 @@ from flywheel.remedies.augment import augment
 from flywheel.remedies.buckets import Buckets, first_fitted, trained
 from flywheel.remedies.held_out import NEAR, HeldOut
 from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.named import names, pattern
 from flywheel.remedies.picture_index import PictureIndex
 from flywheel.remedies.picture_index import build as index_pictures
 from flywheel.remedies.retrieval import Hit, alike, alternate, captions, nearest, pictures, rows_of
@@ -27,6 +30,7 @@ from flywheel.signals.suite import Prompt
 
 if TYPE_CHECKING:
     from curation.synthesis import Sample
+    from curation.synthesis.photos import Operation
     from curation.verify.checks import Outcome
 
 Row = dict[str, Any]
@@ -87,9 +91,14 @@ class BasePool:
         return trained(self.manifest, None if self.preset.trainer.command else self.preset.training.recipe)
 
     @cached_property
+    def captions(self) -> list[tuple[str, str]]:
+        """(sample_id, caption) of every sample."""
+        return captions(self.manifest)
+
+    @cached_property
     def index(self) -> CaptionIndex:
         """Vectors of every caption."""
-        return CaptionIndex.build(captions(self.manifest), folder=self.vectors)
+        return CaptionIndex.build(self.captions, folder=self.vectors)
 
     @cached_property
     def pictures(self) -> PictureIndex | None:
@@ -172,10 +181,11 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
 def _near(request: Request, pool: BasePool) -> list[Hit]:
     """Samples whose captions are near the cases, in turn with those whose pictures are.
 
-    Pictures are compared with the references of the cases' prompts, and with what their captions' neighbours show.
+    Where captions name what a case asks for, the others of that case are left out. Pictures are compared with the
+    references of the cases' prompts, and with what their captions' neighbours show.
     """
     settings = pool.preset.plan
-    said = nearest(pool.index, request.cases, settings.retrieval_similarity)
+    said = _naming(request, pool, nearest(pool.index, request.cases, settings.retrieval_similarity))
     if pool.pictures is None:
         return said
     references = {p.prompt_id: p.reference_bytes() for p in pool.suite if p.references}
@@ -183,7 +193,32 @@ def _near(request: Request, pool: BasePool) -> list[Hit]:
     rows = rows_of(pool.manifest, [h.sample_id for h in said[:SHOWN]], min(pool.buckets))
     shown += [(h.case_id, rows[h.sample_id]["image"]) for h in said[:SHOWN] if h.sample_id in rows]
     limits = {"similarity": settings.picture_similarity, "text_similarity": settings.picture_text_similarity}
-    return alternate(said, alike(pool.pictures, request.cases, shown, **limits))
+    return _naming(request, pool, alternate(said, alike(pool.pictures, request.cases, shown, **limits)))
+
+
+def _naming(request: Request, pool: BasePool, hits: list[Hit]) -> list[Hit]:
+    """The hits without those that do not name what their case asks for by name, where others of the case do."""
+    checks = _asked(request, pool)
+    asked = {
+        case: [re.compile(pattern(name), re.IGNORECASE) for name in names(found)] for case, found in checks.items()
+    }
+    texts = dict(pool.captions) if any(asked.values()) else {}
+    naming = {h for h in hits if any(name.search(texts[h.sample_id]) for name in asked.get(h.case_id, ()))}
+    served = {h.case_id for h in naming}
+    return [h for h in hits if h in naming or h.case_id not in served]
+
+
+def _asked(request: Request, pool: BasePool) -> dict[str, tuple[Check, ...]]:
+    """{case_id: the checks that judge the request's capability on its prompt}."""
+    suite = {p.prompt_id: p for p in pool.suite}
+    found = {}
+    for case in request.cases:
+        if prompt := suite.get(case.prompt_id):
+            found[case.case_id] = tuple(c for c in prompt.checks if c["capability"] == request.capability)
+        else:
+            settings = pool.preset.evaluation
+            found[case.case_id] = checks_for(case.prompt, (), capability=request.capability, settings=settings)
+    return found
 
 
 def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterator[Row | Refused]:
@@ -207,18 +242,34 @@ def _retrieved(request: Request, pool: BasePool, hits: Sequence[Hit]) -> Iterato
             yield row | _proposal(request, "retrieved", doubt, why)
 
 
+def _edited(pool: BasePool, first: Sequence[str]) -> Iterator[tuple[str, bytes, Operation]]:
+    """(sample_id, picture, operation): one operation on each picture of the pool, then the next one on each, …"""
+    from curation.synthesis.photos import OPERATIONS
+
+    for turn in range(len(OPERATIONS)):
+        for n, (identity, image) in enumerate(pictures(pool.manifest, tuple(pool.buckets), first)):
+            yield identity, image, OPERATIONS[(n + turn) % len(OPERATIONS)]
+
+
 def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
     """Fresh samples that passed their entry checks, and the refused ones among them; nothing without a generator.
 
-    first: ids of the pool's pictures that edits start from first.
+    first: ids of the pool's pictures that edits start from first. A recipe is used if what judges its samples judges
+    a case too, or if nothing judges them: shapes on cards teach nothing to who draws no zebra.
     """
     from curation.synthesis import capabilities, synthesise
     from curation.synthesis.photos import photo_edits
-    from curation.verify.checks import passed, verify
+    from curation.verify.checks import passed, scorer_of, verify
+
+    judges = {scorer_of(check) for checks in _asked(request, pool).values() for check in checks}
+
+    def suits(sample: Sample) -> bool:
+        return not judges or any(scorer_of(c) in judges for c in sample.checks if c["capability"] == request.capability)
 
     if request.capability == PICTURE_EDITING:
-        for identity, image in pictures(pool.manifest, tuple(pool.buckets), first):
-            edits = list(photo_edits(image, seed=f"{request.seed}-{identity}"))
+        for identity, image, operation in _edited(pool, first):
+            seed = f"{request.seed}-{identity}"
+            edits = list(photo_edits(image, seed=seed, operations=[operation], allowed=pool.held_out.allows))
             for sample, outcomes in zip(edits, verify([e.item for e in edits], [e.checks for e in edits])):
                 yield sample if passed(outcomes) else _refused(request, sample, outcomes)
     elif request.capability in capabilities():
@@ -228,6 +279,7 @@ def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int)
             count,
             seed=request.seed,
             exclude=frozenset(pool.held_out.prompts),
+            suits=suits,
             on_refused=lambda sample, outcomes: refused.append(_refused(request, sample, outcomes)),
         )
         for sample in generated:

@@ -20,6 +20,10 @@ class HeldOut:
         self._meanings = {m: p for p in self.prompts if (m := meaning(p)) is not None}
         self.near = lru_cache(maxsize=65_536)(self._near)
 
+    def allows(self, text: str) -> bool:
+        """Whether training data may say this text."""
+        return self.near(text) is None
+
     def _near(self, text: str) -> tuple[str, float] | None:
         """(evaluation prompt, similarity 0–100) that the text says or nearly says, or None.
 

@@ -121,7 +121,7 @@ def compare(workspace: Workspace, a: int, b: int) -> dict[str, Any]:
     rounds = {r["round"]: r for r in Ledger(workspace, "rounds").rows()}
     for n in (a, b):
         if n not in rounds:
-            raise UsageError(f"round {n} has no verdict yet: `flywheel rounds` lists those that have one")
+            raise UsageError(f"round {n} has no verdict yet: `flywheel round list` lists those that have one")
     plans = [RoundPlan.read(workspace.round(n).plan).as_dict() for n in (a, b)]
     results = [load_results(workspace, n, "candidate") for n in (a, b)]
     shared = sorted(results[0].keys() & results[1].keys())

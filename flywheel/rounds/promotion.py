@@ -75,7 +75,7 @@ def decide(workspace: Workspace, kind: str, round_: int, *, by: str, why: str) -
     decisions = ledger.rows()
     row = next((r for r in rounds if r["round"] == round_), None)
     if row is None:
-        raise UsageError(f"round {round_} has no verdict yet: `flywheel rounds` lists those that have one")
+        raise UsageError(f"round {round_} has no verdict yet: `flywheel round list` lists those that have one")
     before = history(rounds, decisions)
     target = Promoted(round_, row["checkpoint"])
     if kind == "rollback" and target not in before:

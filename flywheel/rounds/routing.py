@@ -16,9 +16,10 @@ from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
 from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
-from flywheel.presets import Preset
+from flywheel.presets import Attribution, Preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.remedies.index import CaptionIndex
+from flywheel.remedies.named import Names
 from flywheel.rounds import systems
 from flywheel.signals.evaluation import evaluate
 from flywheel.signals.results import load_results, load_signals
@@ -161,20 +162,12 @@ def experiment(
     suite: the prompts of these cases, with their checks, and possibly others.
     """
     probes, settings = Ledger(workspace, "probes"), preset.attribution
-    seeds: Counter[str] = Counter()
-    for row in probes.rows():
-        if row["round"] < round_:
-            seeds[row["prompt_id"]] += row["seeds"] or 0
     case_ids = {(c.prompt_id, c.capability): c.case_id for c in cases}
     failing = {c.prompt_id for c in cases}
-    prompts = sorted((p for p in suite if p.prompt_id in failing), key=lambda p: seeds[p.prompt_id])
-    pending = {
-        key: batch
-        for batch in batches(affordable(prompts, settings))
-        if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
-    }
+    pending = _not_probed(probes, [p for p in suite if p.prompt_id in failing], settings, round_)
     if pending:
-        index = CaptionIndex.build(captions(), folder=workspace.vectors)
+        pool = captions()
+        index, names = CaptionIndex.build(pool, folder=workspace.vectors), Names([caption for _, caption in pool])
         enhance = load_enhancer(preset.enhancer, workspace.path("enhanced"))
         drawn, generator = systems.rewriter(workspace, system), systems.generator(workspace, system)
     folder = workspace.round(round_).probes
@@ -192,6 +185,7 @@ def experiment(
             enhance=enhance,
             drawn=drawn,
             density=lambda texts: index.density(texts, settings.neighbours).tolist(),
+            absent=names.absent,
             evaluation=systems.evaluation(system, preset.evaluation),
             settings=settings,
             seed=seed,
@@ -204,3 +198,19 @@ def experiment(
             if (case := case_ids.get((row["prompt_id"], row["capability"])))
         ]
         probes.append(named, key=key)
+
+
+def _not_probed(
+    probes: Ledger, prompts: Sequence[Prompt], settings: Attribution, round_: int
+) -> dict[str, list[Prompt]]:
+    """{key in the ledger: batch} of the prompts that this round's budget allows and that it has not probed yet."""
+    seeds: Counter[str] = Counter()
+    for row in probes.rows():
+        if row["round"] < round_:
+            seeds[row["prompt_id"]] += row["seeds"] or 0
+    ordered = sorted(prompts, key=lambda p: seeds[p.prompt_id])
+    return {
+        key: batch
+        for batch in batches(affordable(ordered, settings))
+        if not probes.has(key := f"probe/{round_}/{digest([p.prompt_id for p in batch])[:32]}")
+    }

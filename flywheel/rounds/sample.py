@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,7 @@ def sample_pictures(
     names contain a digest of the request, so that requests do not overwrite each other. Returns the request with the
     paths of its files. Errors: `UsageError`.
     """
-    if count < 1:
-        raise UsageError(f"--count {count}: ask for at least one picture")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: give a folder")
+    _require(count, output)
     pictures = [_read(path) for path in references]
 
     import numpy as np
@@ -76,17 +74,10 @@ def sample_pictures(
     if negative:
         request = digest(request, negative)
     name = f"{_slug(prompt)}-{request[:8]}"
+    draw = partial(generator.draw, [prompt], size=size, steps=steps, guidance=cfg)
     images, files = [], []
     for each in range(seed, seed + count):  # one by one: the batch size changes the last bits
-        (image,) = generator.draw(
-            [prompt],
-            seeds=[each],
-            size=size,
-            references=[pictures],
-            negative=negative,
-            steps=steps,
-            guidance=cfg,
-        )
+        (image,) = draw(seeds=[each], references=[pictures], negative=negative)
         if isinstance(image, Undrawn):
             raise UsageError(f"{model} did not draw this: {image.reason}")
         files.append(output / f"{name}-seed{each}.png")
@@ -107,6 +98,13 @@ def sample_pictures(
         "images": [str(path) for path in files],
         "grid": str(sheet),
     }
+
+
+def _require(count: int, output: Path) -> None:
+    if count < 1:
+        raise UsageError(f"--count {count}: ask for at least one picture")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file: give a folder")
 
 
 def _own_size(generator: Generator) -> tuple[int, int]:

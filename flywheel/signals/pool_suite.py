@@ -182,7 +182,7 @@ class _Maker:
         from curation.synthesis.photos import OPERATIONS, photo_edits
 
         for step in range(len(OPERATIONS)):
-            operation = OPERATIONS[(number + step) % len(OPERATIONS)]
+            operation = OPERATIONS[(number + step) % len(OPERATIONS)].as_asked
             edits = list(photo_edits(row.picture, seed=f"{self.seed}-{row.sample_id}", operations=(operation,)))
             if edits:
                 return [self._edited(row, edits[number // len(OPERATIONS) % 2])]

@@ -99,6 +99,8 @@ def test_an_adapter_goes_on_too(tmp_path, snapshot, start):
     long = run(tmp_path / "long", snapshot, steps=4, **arguments)
     extended = run(tmp_path / "out", snapshot, steps=4, extend=tmp_path / "short", **arguments)
     assert weights(extended) == weights(long)
+    early = run(tmp_path / "early", snapshot, steps=4, extend=tmp_path / "long" / "step-00000002", **arguments)
+    assert weights(early) == weights(long) and len(early.config["lineage"][0]["fingerprint"]) == 64
     with pytest.raises(UsageError, match="adapts another checkpoint: give the same --init"):
         run(tmp_path / "x", snapshot, steps=4, extend=tmp_path / "short", recipe=lora, init=long.path)
 

@@ -139,6 +139,8 @@ def test_an_adapter_alone_trains_and_a_killed_run_resumes_to_the_same_bits(tmp_p
         "trainable.safetensors", "trainable_ema.safetensors", "optimizer.safetensors", "autoencoder.safetensors",
     }  # fmt: skip
     assert sample(whole, ["a red disc"], size=(32, 32), steps=1).shape == (1, 32, 32, 3)
+    with pytest.raises(UsageError, match="holds an adapter alone: its run's 'final' folder holds whole weights"):
+        sample(Checkpoint(tmp_path / "whole" / "step-00000006"), ["a red disc"])
 
 
 def test_an_adapter_needs_something_to_adapt(tmp_path, snapshot, start):

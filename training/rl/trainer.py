@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,19 @@ def train(
             require_finite_tensors(trainer.done, "weights", tensors[part])
         return checkpoints.write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
 
+    closing = _steps(trainer, out_dir, save, progress)
+    return save(checkpoints.FINAL, **closing)
+
+
+def _steps(
+    trainer: _Trainer, out_dir: Path, save: Callable[..., Checkpoint], progress: Progress | None
+) -> dict[str, Any]:
+    """Take the steps that are left; returns the figures of the end. What stops them leaves a checkpoint."""
+    recipe = trainer.recipe
     try:
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
         _, closing = trainer.check()
+        return closing
     except NothingToLearn:
         save(step_name(trainer.done))
         raise
@@ -116,7 +126,6 @@ def train(
             f"{error}: {trainer.done} of {recipe.steps} steps are kept in {out_dir}; "
             "bring the rewards back and run the same command again"
         ) from error
-    return save(checkpoints.FINAL, **closing)
 
 
 class _Trainer:

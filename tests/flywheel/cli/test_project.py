@@ -52,6 +52,10 @@ def test_the_command_line_goes_first_and_captions_stay_with_their_source(tmp_pat
         "prefect": False,
     }
     assert given["round"]["plan"] == {"workspace": "s3://b/w"} and "demo" not in given
+    assert given["serve"] == {k: v for k, v in given["run"].items() if k not in ("seed", "prefect")} | {
+        "images": {"workspace": "s3://b/w"},
+        "feedback": {"workspace": "s3://b/w"},
+    }
     for line in (["run", "--source", "x"], ["run", "--source=x"]):
         assert "captions" not in defaults(command(), line, tmp_path)["run"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_a_thumb_down_is_one_signal_and_one_case(workspace: Workspace, generator
     gather(workspace)
     (case,) = load_cases(workspace).values()
     assert case.prompt == played.prompt and case.capability == "typography" and case.status == "detected"
+
+
+def test_clicks_at_the_same_moment_count_once(workspace: Workspace, generator: Generator) -> None:
+    played, before = play(workspace, generator, "a blue card", **ASKED), len(Ledger(workspace, "signals").rows())
+    with ThreadPoolExecutor(4) as pool:
+        counted = list(pool.map(lambda n: answer(workspace, played, ("up", "down")[n % 2], "", by="ada"), range(4)))
+    assert sorted(counted) == [False, False, False, True] and len(Ledger(workspace, "signals").rows()) == before + 1
 
 
 def test_an_edit_keeps_what_it_started_from(workspace: Workspace, generator: Generator) -> None:
