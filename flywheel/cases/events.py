@@ -1,6 +1,7 @@
 """A case and the events of its life: detected → routed → reviewed → remedied → re-tested → closed or re-opened.
 
-What a case is after its last event is computed by `flywheel.cases.fold`.
+A person may dismiss it (`flywheel.cases.answers`). What a case is after its last event is computed by
+`flywheel.cases.fold`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from flywheel.cases.fold import connect
 from flywheel.core.files import digest
 from flywheel.core.workspace import Workspace
 from flywheel.signals.results import Results, passes, results
+
+DISMISSED = "dismissed"
 
 
 def case_id(prompt_id: str, capability: str) -> str:
@@ -35,12 +38,12 @@ class Case:
     track: str | None
     prompt_id: str
     prompt: str
-    status: str  # detected | routed | reviewed | remedied | closed | re-opened
+    status: str  # detected | routed | reviewed | remedied | closed | re-opened | dismissed
 
     @property
     def is_open(self) -> bool:
-        """True until a re-test passes."""
-        return self.status != "closed"
+        """True until a re-test passes, or a person dismisses it."""
+        return self.status not in ("closed", DISMISSED)
 
 
 def load_cases(workspace: Workspace) -> dict[str, Case]:
@@ -93,7 +96,7 @@ def retest(tested: Results, known: Mapping[str, Case], round_: int) -> list[dict
     events = []
     for (prompt_id, capability), share in tested.items():
         case, passed = known.get(case_id(prompt_id, capability)), passes(share)
-        if case and case.round < round_ and (case.is_open or not passed):
+        if case and case.round < round_ and case.status != DISMISSED and (case.is_open or not passed):
             evidence = {"capability": capability, "passed": passed, "share": share}
             events.append(event(case, round_, "passed" if passed else "failed", evidence))
     return events

@@ -190,7 +190,7 @@ def routed(
     """`routed` events, from stored evidence, for open cases without a track or with an unsure one, if it changes."""
     join = "JOIN" if only_probed else "LEFT JOIN"
     evidence = (
-        f"SELECT * FROM cases {join} ({_EVIDENCE}) USING (case_id) WHERE status <> 'closed'"
+        f"SELECT * FROM cases {join} ({_EVIDENCE}) USING (case_id) WHERE status NOT IN ('closed', 'dismissed')"
         " AND coalesce(track, 'unsure') = 'unsure'"
     )
     sql, values = attribution_sql(

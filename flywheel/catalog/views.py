@@ -128,7 +128,9 @@ DERIVED: dict[str, tuple[str, pa.Schema]] = {
                 *_of(LEDGERS["case_events"], "case_id"),
                 column("round", pa.int32(), "round in which it was detected"),
                 *_of(LEDGERS["case_events"], "capability", "track"),
-                column("status", pa.string(), "detected | routed | reviewed | remedied | closed | re-opened"),
+                column(
+                    "status", pa.string(), "detected | routed | reviewed | remedied | closed | re-opened, or dismissed"
+                ),
                 *_of(LEDGERS["case_events"], "prompt_id", "prompt"),
                 column("fixed_in", pa.int32(), "last round in which it passed; null if it never did"),
                 column("image", pa.string(), "workspace path of the picture that failed first"),

@@ -111,7 +111,7 @@ def cases(
     capability: Annotated[str | None, typer.Option(help="Default: all.")] = None,
     status: Annotated[
         str | None,
-        typer.Option(help="detected, routed, reviewed, remedied, closed or re-opened. Default: all."),
+        typer.Option(help="detected, routed, reviewed, remedied, closed, re-opened or dismissed. Default: all."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

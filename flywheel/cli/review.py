@@ -1,4 +1,4 @@
-"""Verbs of the human review of remedy samples: the loop's only manual step."""
+"""Verbs of people: the review of remedy samples, the loop's only manual step, and answers to cases."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import typer
 
 from flywheel.cli.console import out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
+from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from flywheel.remedies.review import Item
 
 app = typer.Typer()
-review = typer.Typer(help="Review remedy samples before they are used for training.", no_args_is_help=True)
+review = typer.Typer(help="Review remedy samples before they train, and answer cases.", no_args_is_help=True)
 app.add_typer(review, name="review")
 
 ReviewerOption = Annotated[str, typer.Option(help="Your name; recorded in the ledger.")]
@@ -98,3 +99,27 @@ def _show(workspace: Workspace, item: Item, as_json: bool) -> None:
     for name, value in row.items():
         if value not in (None, []):
             out(f"{name:>11}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+
+
+@review.command(epilog='Example: flywheel review case 3f2a91 --track rl --reviewer ada --why "some seeds do it" -w w')
+def case(
+    case: Annotated[str, typer.Argument(help="Case id or its first characters.")],
+    reviewer: ReviewerOption,
+    why: Annotated[str, typer.Option(help="Your reason; recorded in the ledger.")],
+    workspace: WorkspaceOption,
+    track: Annotated[
+        str | None, typer.Option(help="Track that serves it: pretraining, rl, prompt_enhancement or human.")
+    ] = None,
+    dismiss: Annotated[
+        bool, typer.Option("--dismiss", help="It is no failure: its check or its prompt is wrong. It stays closed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a case that waits for a person: send it to a track, or dismiss it."""
+    from flywheel.cases.answers import answer
+
+    if (track is None) == (not dismiss):
+        raise UsageError("give either --track TRACK or --dismiss")
+    answered = answer(Workspace(workspace, create=False), case, track=track, by=reviewer, why=why)
+    row = {k: getattr(answered, k) for k in ("case_id", "capability", "track", "status", "prompt")}
+    out(json.dumps(row, ensure_ascii=False)) if as_json else print_rows([row], False)

@@ -11,7 +11,7 @@ STAGES = ("S1", "S2", "S3", "S4", "S5", "S6")
 ROW_GROUP = 64  # rows per Parquet row group of a shard
 TRACKS = ("rl", "pretraining", "prompt_enhancement", "human", "unsure")
 # Kinds of case events; within a round, later kinds win. `seen` (more signals of a case) never changes the status.
-CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed")
+CASE_EVENTS = ("seen", "detected", "routed", "reviewed", "remedied", "passed", "failed", "dismissed")
 CAPTION_KINDS = ("general", "text", "knowledge", "structured")  # of a picture; an edit has an instruction
 VERDICTS = ("PROMOTE", "HOLD", "REJECT")
 DECISIONS = ("promote", "reject", "rollback")

@@ -12,7 +12,7 @@ from flywheel.core.records import BASE, MixEntry, Pins, Remedy, RoundPlan
 from flywheel.presets import Preset
 
 LEAST = 0.25  # weight of a case where the pool is just sparse enough for more data; where it is empty, 1
-ASKED = "look at the pictures, then reject the check or the case, or send it to another track"
+ASKED = "look at the pictures, then send the case to another track or dismiss it (`flywheel review case`)"
 
 
 @dataclass(frozen=True, kw_only=True)
