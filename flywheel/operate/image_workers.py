@@ -154,6 +154,10 @@ class Drawer(Protocol):
         """Blocks until the picture is drawn. Errors: `Failed`."""
         ...
 
+    def interrupt(self) -> None:
+        """Give up what is being drawn: `draw` raises `Failed`, and the next picture can be drawn."""
+        ...
+
     def close(self) -> None:
         """End at once."""
         ...
@@ -190,6 +194,10 @@ class Worker:
             raise answer
         return answer
 
+    def interrupt(self) -> None:
+        """See `Drawer`. The process is started again, and loads the weights again."""
+        self._process.kill()
+
     def close(self) -> None:
         """See `Drawer`."""
         self._closed = True
@@ -212,6 +220,7 @@ class Queue:
     def __init__(self, workers: Sequence[Drawer], *, limit: int) -> None:
         self.workers, self.limit = tuple(workers), limit
         self._idle = list(workers)
+        self._running: dict[asyncio.Future[Picture], Drawer] = {}
         self._waiting: deque[tuple[Job, asyncio.Future[Picture]]] = deque()
         self._threads = ThreadPoolExecutor(len(workers))
         self._seconds = 1.0  # of a picture, a moving average
@@ -234,7 +243,10 @@ class Queue:
             raise UsageError(error.message) from error
 
     async def draw(self, jobs: Sequence[Job]) -> list[Picture]:
-        """All pictures, in order; cancelled jobs leave the queue. Errors: `Full`, `Failed`."""
+        """All pictures, in order. Errors: `Full`, `Failed`.
+
+        Cancelled jobs leave the queue; what is drawn for them is given up if others wait for its worker.
+        """
         if len(self._waiting) + len(jobs) > self.limit + len(self._idle):
             ahead = len(self._waiting) + self.drawing
             seconds = math.ceil(self._seconds * ahead / len(self.workers))
@@ -242,16 +254,25 @@ class Queue:
         futures: list[asyncio.Future[Picture]] = [asyncio.get_running_loop().create_future() for _ in jobs]
         self._waiting.extend(zip(jobs, futures, strict=True))
         self._give_out()
+        self._give_up()
         try:
             return await asyncio.gather(*futures)
         finally:
             for future in futures:
                 future.cancel()
             self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Interrupt workers that draw for nobody while somebody waits."""
+        if self._waiting:
+            for future in [f for f in self._running if f.done()]:
+                self._running.pop(future).interrupt()
 
     def _give_out(self) -> None:
         while self._idle and self._waiting:
             (job, future), worker = self._waiting.popleft(), self._idle.pop()
+            self._running[future] = worker
             running = asyncio.get_running_loop().run_in_executor(self._threads, worker.draw, job)
             running.add_done_callback(partial(self._finished, worker, future, time.monotonic()))
 
@@ -259,6 +280,7 @@ class Queue:
         self, worker: Drawer, wanted: asyncio.Future[Picture], began: float, done: asyncio.Future[Picture]
     ) -> None:
         self._idle.append(worker)
+        self._running.pop(wanted, None)
         self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
         error = done.exception()
         if not wanted.done():  # its client may have gone

@@ -18,6 +18,15 @@ from flywheel.core.plugins import names
 from flywheel.core.storage import located
 
 
+def _require(section: str, values: object, **allowed: tuple[float, float]) -> None:
+    """Check that numbers of a section are within [least, most]. Errors: `UsageError` naming the key."""
+    for key, (least, most) in allowed.items():
+        value = getattr(values, key)
+        if not least <= value <= most:
+            span = f"of {least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+            raise UsageError(f"{section}.{key} is {value}: give a number {span}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """Which recipe trains, and for how many optimiser steps."""
@@ -27,6 +36,9 @@ class Training:
     round_steps: int  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
     start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
+
+    def __post_init__(self) -> None:
+        _require("training", self, base_steps=(1, math.inf), round_steps=(1, math.inf))
 
     def recipe_of(self, *, later: bool) -> dict[str, Any]:
         """The recipe of the first round, or of a later one."""
@@ -82,8 +94,15 @@ class Evaluation:
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
-        if self.pictures < 1:
-            raise UsageError("evaluation.pictures: give at least 1")
+        _require(
+            "evaluation",
+            self,
+            side=(1, math.inf),
+            steps=(1, math.inf),
+            pictures=(1, math.inf),
+            held_out=(1, math.inf),
+            cfg=(0, 100),
+        )
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
@@ -106,6 +125,17 @@ class Attribution:
     neighbours: int = 8  # captions that measure the density around a prompt
     sparse_percentile: float = 25.0  # below this percentile of the pool's own density the pool is sparse
 
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("seeds", "enhanced_seeds", "min_seeds", "budget"), (0.0, math.inf))
+        _require(
+            "attribution",
+            self,
+            **counts,
+            neighbours=(1, math.inf),
+            sparse_percentile=(0, math.inf),
+            unsure_margin=(0, 100),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -120,6 +150,11 @@ class Plan:
     picture_similarity: float = 0.8  # least cosine between pictures
     picture_text_similarity: float = 0.28  # least cosine between prompt and picture, where a CLIP is configured
 
+    def __post_init__(self) -> None:
+        cosines = dict.fromkeys(("retrieval_similarity", "picture_similarity", "picture_text_similarity"), (-1.0, 1.0))
+        _require("plan", self, **cosines, remedy_share=(0, 1), kept_share=(0, 1))
+        _require("plan", self, max_targets=(1, math.inf), min_cases=(1, math.inf), samples=(0, math.inf))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
@@ -132,6 +167,7 @@ class Review:
     deadline_hours: float = 72.0  # after queueing; samples without a review by then are left out. 0: no deadline
 
     def __post_init__(self) -> None:
+        _require("review", self, claim_minutes=(0, math.inf), seconds=(0, math.inf), deadline_hours=(0, math.inf))
         if self.reviews < 1:
             raise UsageError("review.reviews: give at least 1, or set auto_approve = true for no review")
 

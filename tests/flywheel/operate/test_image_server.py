@@ -153,6 +153,9 @@ class Held:
         self.go.wait(60)
         return Picture(b"png")
 
+    def interrupt(self) -> None:
+        """It goes on: what it draws ends by itself."""
+
     def close(self) -> None:
         self.go.set()
 

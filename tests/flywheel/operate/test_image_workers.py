@@ -39,7 +39,7 @@ class Slow:
     """Draws the number of its prompt, once it is let go."""
 
     def __init__(self) -> None:
-        self.go, self.drawn, self.closed = threading.Semaphore(0), list[str](), False
+        self.go, self.drawn, self.closed, self.interrupted = threading.Semaphore(0), list[str](), False, 0
 
     def draw(self, job: Job) -> Picture:
         self.go.acquire()
@@ -47,6 +47,10 @@ class Slow:
         if job.prompt == "bad":
             raise Failed("no", 400)
         return Picture(job.prompt.encode())
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+        self.go.release()
 
     def close(self) -> None:
         self.closed = True
@@ -173,3 +177,37 @@ def test_weights_that_do_not_load_are_one_sentence(worker: Worker, workspace: Wo
     with pytest.raises(UsageError, match="not a checkpoint"):
         queue.load(System(checkpoint="none", weights="0"))
     queue.load(promoted_system(workspace))
+
+
+def test_what_is_drawn_for_nobody_is_given_up_once_somebody_waits() -> None:
+    async def scene(slow: Slow) -> list[int]:
+        queue, seen = Queue([slow], limit=4), []
+        left = asyncio.ensure_future(queue.draw([job("left")]))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        seen.append(slow.interrupted)  # nobody waits: it may go on
+        waits = [asyncio.ensure_future(queue.draw([job(name)])) for name in ("next", "last")]
+        await asyncio.sleep(0.05)
+        seen.append(slow.interrupted)
+        slow.go.release(2)
+        assert [(await w)[0].png for w in waits] == [b"next", b"last"]
+        queue.close()
+        return [*seen, slow.interrupted]
+
+    assert asyncio.run(scene(Slow())) == [0, 1, 1]
+
+
+def test_an_interrupted_worker_draws_the_next_picture(workspace: Workspace) -> None:
+    worker = Worker(workspace.root)
+    try:
+        system = promoted_system(workspace)
+        first = worker.draw(Job(system, prompt="a red disc", seed=1))
+        endless = threading.Thread(target=lambda: pytest.raises(Failed, worker.draw, Job(system, "a", steps=100_000)))
+        endless.start()
+        threading.Event().wait(0.5)
+        worker.interrupt()
+        endless.join(30)
+        assert not endless.is_alive() and worker.draw(Job(system, prompt="a red disc", seed=1)) == first
+    finally:
+        worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -77,3 +78,22 @@ def test_a_half_written_preset_is_a_sentence(tmp_path: Path):
                 assert "mine.toml" in str(error) and "\n" not in str(error)
                 refused += 1
     assert refused > 300
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("[training]\nbase_steps = -1", "training.base_steps is -1: give a number of 1 or more"),
+        ("[evaluation]\nsteps = 0", "evaluation.steps is 0"),
+        ("[evaluation]\nheld_out = -3", "evaluation.held_out is -3"),
+        ("[evaluation]\ncfg = nan", "evaluation.cfg = nan is not a number"),
+        ("[attribution]\nseeds = -1", "attribution.seeds is -1"),
+        ("[plan]\nremedy_share = 2.0", "plan.remedy_share is 2.0: give a number from 0 to 1"),
+        ("[review]\ndeadline_hours = -1.0", "review.deadline_hours is -1.0"),
+    ],
+)
+def test_a_number_out_of_range_is_named(tmp_path: Path, lines: str, said: str):
+    path = tmp_path / "p.toml"
+    path.write_text(f'base = "tiny"\n{lines}\n')
+    with pytest.raises(UsageError, match=re.escape(said)):
+        load_preset(str(path))
