@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +67,11 @@ def schedule(recipe: Recipe, mix: Sequence[MixSource], steps: int) -> Curriculum
     stages = [replace(s, steps=n) for s, n in zip(recipe.stages, divided(steps, [s.steps for s in recipe.stages]))]
     trained = [s for s in stages if rows[s.name]]
     if not trained:
+        there = sorted({file.bucket for source in mix for file in read_listing(source.manifest).files})
+        other = f", or give the recipe a batch for {_buckets(there)}, where rows are" if there else ""
         raise UsageError(
             f"no training rows for {', '.join(s.name for s in stages)} and {_buckets(recipe.batch)} in "
-            f"{', '.join(str(s.manifest) for s in mix)}: admit more data or train other stages"
+            f"{', '.join(str(s.manifest) for s in mix)}: admit more data or train other stages{other}"
         )
     taken, notes, heir = Counter[str](), [], trained[0].name
     for stage in stages:
@@ -120,5 +122,5 @@ def _rows(recipe: Recipe, mix: Sequence[MixSource]) -> dict[str, Counter[int]]:
     return rows
 
 
-def _buckets(buckets: Mapping[int, Any]) -> str:
+def _buckets(buckets: Iterable[int]) -> str:
     return f"bucket {', '.join(map(str, sorted(buckets)))}"

@@ -74,7 +74,10 @@ def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
     path = run.workspace.round(number).plan
     if not path.exists():
         promotion.settle(run.workspace)
-        propose(run, number, snapshot).write(path)
+        proposed = propose(run, number, snapshot)
+        if not proposed.requests:  # a pool that the recipe cannot train on is refused before the plan is pinned
+            curriculum_of(run.workspace, proposed)
+        proposed.write(path)
     pinned = RoundPlan.read(path)
     if pinned.code != code_version():
         run.progress.say(f"round {number} was planned with code {pinned.code} and continues with {code_version()}")

@@ -25,6 +25,7 @@ from flywheel.rounds.outlook import next_round
 from flywheel.rounds.promotion import decide, incumbent
 from tests.flywheel.cases.test_events import signal
 from tests.flywheel.plans import round_plan
+from tests.flywheel.rounds import color_world
 from tests.flywheel.rounds.verdicts import finished_rounds
 
 
@@ -65,3 +66,14 @@ def test_the_gate_holds_a_candidate_whose_incumbent_was_changed_meanwhile(tmp_pa
     assert row["verdict"] == "HOLD" and "incumbent was changed" in reason
     assert reason.endswith("; not calibrated by people: count"), "people should know what the verdict rests on"
     assert incumbent(workspace).round == 1
+
+
+def test_a_pool_that_the_recipe_cannot_train_on_is_refused_before_a_plan_is_pinned(tmp_path: Path):
+    made, preset = color_world.workspace(tmp_path / "w"), load_preset("tiny")
+    job = Job(workspace=str(made.root), source="/none")
+    wrong = replace(preset, training=replace(preset.training, recipe={"base": "tiny", "batch": {"256": 4}}))
+    with pytest.raises(UsageError, match="no training rows .* give the recipe a batch for bucket 16"):
+        steps.plan(Context(made, job, wrong, Progress()), 1, color_world.SNAPSHOT)
+    assert not made.round(1).plan.exists()
+    right = replace(preset, training=replace(preset.training, recipe={"base": "tiny", "batch": {"16": 4}}))
+    assert steps.plan(Context(made, job, right, Progress()), 1, color_world.SNAPSHOT).steps
