@@ -70,7 +70,7 @@ $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
 	$(COMPILE)
 	touch $@
 
-$(VENV)/.site: $(VENV)/.base requirements/site.txt
+$(VENV)/.site: $(VENV)/.dev requirements/site.txt
 	$(PIP) --no-deps --require-hashes -r requirements/site.txt
 	touch $@
 
