@@ -161,7 +161,7 @@ LEDGERS: dict[str, pa.Schema] = {
             column("event_id", pa.string(), "digest of case, round and kind: an event is recorded once"),
             column("case_id", pa.string(), "digest of prompt and capability"),
             column("round", pa.int32(), "round in which it happened"),
-            column("kind", pa.string(), "seen | detected | routed | reviewed | remedied | passed | failed"),
+            column("kind", pa.string(), "seen | detected | routed | reviewed | remedied | passed | failed | dismissed"),
             column("capability", pa.string(), "what failed"),
             column("track", pa.string(), "rl | pretraining | prompt_enhancement | human | unsure; null before routing"),
             column("prompt_id", pa.string(), "prompt that shows the failure"),
