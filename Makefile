@@ -21,7 +21,7 @@ test: $(VENV)/.dev lint
 
 # The inner loop: style, types, the import contract, and the tests that start nothing.
 quick: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

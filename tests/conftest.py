@@ -46,6 +46,9 @@ SLOW_FOLDERS = (
     "flywheel/signals/test_vae_quality.py", "flywheel/remedies/test_data.py", "flywheel/demo", "curation/verify",
     "flywheel/catalog/test_lineage.py", "flywheel/rounds/test_routing.py", "flywheel/rounds/test_pictures.py",
     "flywheel/rounds/test_taken_in.py", "flywheel/rounds/test_external.py", "flywheel/generators", "test_plug_in.py",
+    "flywheel/rounds/test_tracks.py", "curation/sources/urls", "flywheel/core/test_decode_memory.py",
+    "flywheel/core/test_hashes.py", "flywheel/core/test_lock.py", "flywheel/core/test_serving.py",
+    "curation/decide/test_copies.py", "curation/decide/test_likeness.py", "curation/captioning/test_written.py",
     "flywheel/rounds/test_playground.py",
 )  # fmt: skip
 
