@@ -176,7 +176,7 @@ def print_estimate(
     for line in found.not_configured:
         say(f"not applied: {line}")
     if found.uncaptioned:
-        say(f"{found.uncaptioned} pictures have no caption: they are curated; `flywheel caption` writes captions")
+        say(f"pictures without a caption: {found.uncaptioned}. They are curated; `flywheel caption` writes captions")
 
 
 def job_of(workspace: Path, sources: Sequence[str], captions: Path | None, **settings: Any) -> Job:

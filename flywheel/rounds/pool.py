@@ -112,7 +112,7 @@ def curate(run: Context, captioned: bool = True) -> Curated:
     if curated.uncaptioned:
         fate = "they are left out of the round" if captioned else "they are curated, but no round trains on them"
         advice = "`flywheel caption` writes captions for them"
-        run.progress.say(f"{curated.uncaptioned} pictures have no caption: {fate}; {advice}")
+        run.progress.say(f"pictures without a caption: {curated.uncaptioned} ({fate}); {advice}")
     for line in curated.not_configured:
         run.progress.say(f"not applied: {line}")
     manifest = str(located(curated.manifest).relative_to(run.workspace.root))

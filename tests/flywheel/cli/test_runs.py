@@ -66,7 +66,7 @@ def test_pictures_without_captions_are_curated(tmp_path: Path, ray_session: None
     assert done.returncode == 0, done.stderr
     curated = json.loads(done.stdout)
     assert (curated["admitted"], curated["uncaptioned"]) == (4, 4)
-    assert "4 pictures have no caption: they are curated" in done.stderr and "`flywheel caption`" in done.stderr
+    assert "pictures without a caption: 4" in done.stderr and "`flywheel caption`" in done.stderr
 
 
 def test_fewer_than_ten_captioned_pictures_are_enough(tmp_path: Path, ray_session: None):
@@ -98,7 +98,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path):
     assert told.returncode == 0, told.stderr
     for part in ("read: 3 new of 3 inputs", "score: 3 pictures by header", "write: at most", "at 0.05 a core-hour"):
         assert part in told.stdout
-    assert "1 pictures have no caption" in told.stderr
+    assert "pictures without a caption: 1" in told.stderr
     found = json.loads(flywheel(*asked, "--json").stdout)
     assert found["cpu_seconds"] > 0 and found["cost"] >= 0
     assert not (tmp_path / "w").exists()
