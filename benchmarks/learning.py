@@ -37,8 +37,9 @@ from flywheel.demo.world import write_world
 from training.batch import batch_loss
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
+from training.initial import build_model
 from training.models.condition import load_condition_encoder
-from training.phase import build_model, prepare_with, train
+from training.phase import prepare_with, train
 from training.recipes import Recipe, recipe
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder

@@ -16,8 +16,8 @@ falsely: the same share of the classes that stay. Each has a single photograph i
     around them: a high share here means that the diagnosis says little.
 falsely_admitted (added after the first runs): the same, of those whose photograph curation admitted to the pool.
 separation: the chance that a missing class has a lower density than one that stays (0.5: none).
-retrieved: share of the missing classes whose own photograph is among the samples that round 2 retrieves; and precision,
-    the share of the retrieved samples that show a class of the suite.
+retrieved: share of the missing classes whose own photograph is among the samples of round 2's remedy; and precision,
+    the share of these samples, variants of retrieved ones included, that show a class of the suite.
 before, after, control: failing pictures of the missing classes, by round 1, by round 2's candidate and by its control,
     which trains as long without the retrieved samples.
 

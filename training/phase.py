@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.mirror import fetched
 from flywheel.core.storage import located
 from training import checkpoint as checkpoints
-from training.adapter import adapt, merged
+from training.adapter import merged
 from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint, Metrics
 from training.curriculum import Curriculum, Turn, plan_settings, schedule
@@ -30,11 +29,11 @@ from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
 from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
 from training.extension import Extension, extension
+from training.initial import initial_model
 from training.lora import LoRA
 from training.models.autoencoder import Autoencoder
 from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
-from training.models.mmdit import MMDiT, MMDiTConfig, preset
-from training.randomness import generator
+from training.models.mmdit import MMDiT
 from training.recipes import Recipe, Stage
 from training.run import (
     Progress,
@@ -160,7 +159,7 @@ def _set_up(
         lambda: fitting_plan(mix, recipe, seed), recipe, last or parent, out_dir, world
     ).to(world.device)
     lora = LoRA.of(recipe)
-    model = parallelise(_model(recipe, lora, encoder, seed, last, parent), recipe, world)
+    model = parallelise(initial_model(recipe, lora, encoder, seed, last, parent), recipe, world)
     ema = copies(trained(model))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
@@ -217,23 +216,6 @@ def _method(
         "schedule": recipe.schedule,
         "lora": lora and lora.to_dict(),
     }
-
-
-def _model(
-    recipe: Recipe,
-    lora: LoRA | None,
-    encoder: ConditionEncoder,
-    seed: int,
-    last: Checkpoint | None,
-    parent: Checkpoint | None,
-) -> MMDiT:
-    """The model that the run starts or goes on with, adapted where the recipe says so. Errors: `UsageError`."""
-    if lora and parent is None:
-        raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
-    model = initial_model(recipe, encoder, seed, None if lora else last, parent)
-    if lora:
-        adapt(model, lora, seed)
-    return model
 
 
 def _loader(
@@ -379,23 +361,3 @@ def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callabl
         return Prepared(latents, references, states, nulls, encoder.lead(count))
 
     return prepare
-
-
-def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
-    """A model of the recipe's preset; its random weights are a function of the seed. Errors: `UsageError`."""
-    try:
-        config: MMDiTConfig = preset(recipe.model, channels=recipe.channels, condition_dim=encoder.dim)
-    except ValueError as error:
-        raise UsageError(f"recipe {recipe.name}: {error}") from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "weights").integers(2**62)))
-        return config.build()
-
-
-def initial_model(
-    recipe: Recipe, encoder: ConditionEncoder, seed: int, last: Checkpoint | None, parent: Checkpoint | None
-) -> MMDiT:
-    """The parent's EMA weights, or random ones; for a resumed run only the shape, as its weights are restored later."""
-    if last is not None:
-        return MMDiTConfig.from_dict(last.config["model"]).build()
-    return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")

@@ -23,7 +23,7 @@ _REAL = ("turn the picture into a photograph",)
 class Operation:
     """An operation, a description of its result, and instructions for it (`forward`) and its inverse (`backward`).
 
-    Suites ask in the words of the first instructions, and samples for training in the others.
+    Suites ask in the words of the first instructions (`as_asked`); remedies use those that their suite does not.
     """
 
     name: str
@@ -212,16 +212,20 @@ def photo_edits(
     Equal bytes and seed give equal samples. The check of each measures that its change is there, and nothing else is
     changed. An operation that changes nothing visible (gray, of a gray picture) gives no sample.
     """
+    said = [
+        replace(op, forward=tuple(filter(allowed, op.forward)), backward=tuple(filter(allowed, op.backward)))
+        for op in operations
+    ]
+    said = [op for op in said if op.forward and op.backward]
+    if not said:
+        return
     before = decode(image)
     before.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     rng = random.Random(seed)
     plain = encode(before)
-    for op in operations:
-        forward, backward = ([text for text in texts if allowed(text)] for texts in (op.forward, op.backward))
-        if not forward or not backward:
-            continue
+    for op in said:
         edited = encode(op.apply(before))
-        instructions = rng.choice(forward), rng.choice(backward)
+        instructions = rng.choice(op.forward), rng.choice(op.backward)
         checks = _checks(plain, edited), _checks(edited, plain)
         if all(checks):
             yield Sample(edited, instructions[0], "ti2i", (plain,), checks[0], f"photo-{op.name}")

@@ -37,5 +37,6 @@ def answer(workspace: Workspace, case: str, *, track: str | None, by: str, why: 
     kind, changes = ("routed", {"track": track}) if track else (DISMISSED, {})
     row = event(known, last, kind, {"reason": why.strip(), "by": by.strip()}, **changes)
     row["event_id"] = digest(row["event_id"], "answer", events)[:32]
-    Ledger(workspace, "case_events").append([row], key=f"answer/{row['event_id']}")
+    if not Ledger(workspace, "case_events").append([row], key=f"answer/{row['event_id']}"):
+        raise UsageError(f"case {known.case_id} was answered at the same moment: look at it, then answer again")
     return replace(known, status=kind, track=track or known.track)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from curation.verify.checks import Outcome
 
 Row = dict[str, Any]
+Asked = Mapping[str, tuple[Check, ...]]  # {case_id: checks}
 SHOWN = 16  # pictures near the cases' captions that are looked for others like them
 EVALUATION_PROMPT = "evaluation_prompt"  # name of the decontamination filter
 
@@ -148,7 +149,8 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
 
     No candidate says or nearly says a held-out prompt. The stream may be endless: stop reading at `request.samples`.
     """
-    hits = _near(request, pool)
+    asked = _asked(request, pool)
+    hits = _near(request, pool, asked)
     kept: dict[str, Row] = {}
     for entry in _retrieved(request, pool, hits):
         if not isinstance(entry, Refused):
@@ -156,7 +158,7 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
         yield entry
     known = set(kept)
     passed = refused = 0
-    for sample in _samples(request, pool, [h.sample_id for h in hits], request.samples - len(kept)):
+    for sample in _samples(request, pool, asked, [h.sample_id for h in hits], request.samples - len(kept)):
         if isinstance(sample, Refused):
             refused += 1
             yield sample
@@ -178,14 +180,14 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
             yield varied | _proposal(request, "augmented", 0.5, {"of": row["sample_id"]})
 
 
-def _near(request: Request, pool: BasePool) -> list[Hit]:
+def _near(request: Request, pool: BasePool, asked: Asked) -> list[Hit]:
     """Samples whose captions are near the cases, in turn with those whose pictures are.
 
     Where captions name what a case asks for, the others of that case are left out. Pictures are compared with the
     references of the cases' prompts, and with what their captions' neighbours show.
     """
     settings = pool.preset.plan
-    said = _naming(request, pool, nearest(pool.index, request.cases, settings.retrieval_similarity))
+    said = _naming(pool, asked, nearest(pool.index, request.cases, settings.retrieval_similarity))
     if pool.pictures is None:
         return said
     references = {p.prompt_id: p.reference_bytes() for p in pool.suite if p.references}
@@ -193,23 +195,20 @@ def _near(request: Request, pool: BasePool) -> list[Hit]:
     rows = rows_of(pool.manifest, [h.sample_id for h in said[:SHOWN]], min(pool.buckets))
     shown += [(h.case_id, rows[h.sample_id]["image"]) for h in said[:SHOWN] if h.sample_id in rows]
     limits = {"similarity": settings.picture_similarity, "text_similarity": settings.picture_text_similarity}
-    return _naming(request, pool, alternate(said, alike(pool.pictures, request.cases, shown, **limits)))
+    return _naming(pool, asked, alternate(said, alike(pool.pictures, request.cases, shown, **limits)))
 
 
-def _naming(request: Request, pool: BasePool, hits: list[Hit]) -> list[Hit]:
+def _naming(pool: BasePool, asked: Asked, hits: list[Hit]) -> list[Hit]:
     """The hits without those that do not name what their case asks for by name, where others of the case do."""
-    checks = _asked(request, pool)
-    asked = {
-        case: [re.compile(pattern(name), re.IGNORECASE) for name in names(found)] for case, found in checks.items()
-    }
-    texts = dict(pool.captions) if any(asked.values()) else {}
-    naming = {h for h in hits if any(name.search(texts[h.sample_id]) for name in asked.get(h.case_id, ()))}
+    named = {case: [re.compile(pattern(name), re.IGNORECASE) for name in names(c)] for case, c in asked.items()}
+    texts = dict(pool.captions) if any(named.values()) else {}
+    naming = {h for h in hits if any(name.search(texts[h.sample_id]) for name in named.get(h.case_id, ()))}
     served = {h.case_id for h in naming}
     return [h for h in hits if h in naming or h.case_id not in served]
 
 
-def _asked(request: Request, pool: BasePool) -> dict[str, tuple[Check, ...]]:
-    """{case_id: the checks that judge the request's capability on its prompt}."""
+def _asked(request: Request, pool: BasePool) -> Asked:
+    """The checks that judge the request's capability on the prompt of each of its cases."""
     suite = {p.prompt_id: p for p in pool.suite}
     found = {}
     for case in request.cases:
@@ -251,20 +250,24 @@ def _edited(pool: BasePool, first: Sequence[str]) -> Iterator[tuple[str, bytes, 
             yield identity, image, OPERATIONS[(n + turn) % len(OPERATIONS)]
 
 
-def _samples(request: Request, pool: BasePool, first: Sequence[str], count: int) -> Iterator[Sample | Refused]:
+def _samples(
+    request: Request, pool: BasePool, asked: Asked, first: Sequence[str], count: int
+) -> Iterator[Sample | Refused]:
     """Fresh samples that passed their entry checks, and the refused ones among them; nothing without a generator.
 
     first: ids of the pool's pictures that edits start from first. A recipe is used if what judges its samples judges
-    a case too, or if nothing judges them: shapes on cards teach nothing to who draws no zebra.
+    a case too (shapes on cards teach nothing to who draws no zebra), if nothing judges the cases, or if its samples
+    are read: text is text, whoever judges it.
     """
     from curation.synthesis import capabilities, synthesise
     from curation.synthesis.photos import photo_edits
     from curation.verify.checks import passed, scorer_of, verify
 
-    judges = {scorer_of(check) for checks in _asked(request, pool).values() for check in checks}
+    judges = {scorer_of(check) for checks in asked.values() for check in checks}
 
     def suits(sample: Sample) -> bool:
-        return not judges or any(scorer_of(c) in judges for c in sample.checks if c["capability"] == request.capability)
+        own = {scorer_of(c) for c in sample.checks if c["capability"] == request.capability}
+        return not judges or bool(own & {*judges, "ocr"})
 
     if request.capability == PICTURE_EDITING:
         for identity, image, operation in _edited(pool, first):

@@ -14,7 +14,7 @@ from flywheel.core.generator import Generator
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
 from flywheel.signals.drawing import OnProgress, picture_name
-from flywheel.signals.sheets import Sheet, Workers, draw_and_judge
+from flywheel.signals.sheets import Sheet, draw_and_judge
 from flywheel.signals.suite import Prompt
 
 SCHEMA = pa.schema(
@@ -37,7 +37,6 @@ def self_evaluate(
     seeds: Sequence[int],
     settings: Evaluation,
     *,
-    workers: Workers | None = None,
     progress: OnProgress | None = None,
 ) -> Path:
     """Write judgements of the suite drawn with every seed, as `flywheel.signals.mining` reads them; returns the file.
@@ -53,9 +52,7 @@ def self_evaluate(
         return path
     folder, rows = workspace.path("samples", f"self-{name}"), list[dict[str, Any]]()
     sheets = [Sheet(suite, suite, folder / f"seed-{seed}", seed) for seed in seeds]
-    found = draw_and_judge(
-        sheets, generator, workspace=workspace, settings=settings, workers=workers, progress=progress
-    )
+    found = draw_and_judge(sheets, generator, workspace=workspace, settings=settings, progress=progress)
     for sheet, judged in zip(sheets, found):
         for prompt, (undrawn, outcomes) in zip(suite, judged):
             if undrawn:

@@ -98,7 +98,7 @@ def _by_workers(
     progress: OnProgress | None,
 ) -> Iterator[list[Judged]]:
     parts = [(n, places) for n, sheet in enumerate(sheets) for places in batched(sheet.shown)]
-    found: list[list[Judged | None]] = [[None] * len(sheet.shown) for sheet in sheets]
+    found: list[dict[int, Judged]] = [{} for _ in sheets]
     shared = (pickle.dumps(workers.opens), str(workspace.root), json.dumps(asdict(settings)))
     calls = ((*shared, *_arguments(sheets[n], places)) for n, places in parts)
     done, total = 0, sum(len(s.shown) for s in sheets)
@@ -107,13 +107,12 @@ def _by_workers(
             if isinstance(result, Exception):
                 raise result
             number, places = parts[index]
-            for place, judged in zip(places, result, strict=True):
-                found[number][place] = judged
+            found[number] |= dict(zip(places, result, strict=True))
             done += len(places)
             if progress:
                 progress(done, total, "images")
-    for rows in found:
-        yield [row for row in rows if row is not None]
+    for sheet, judged in zip(sheets, found):
+        yield [judged[place] for place in range(len(sheet.shown))]
 
 
 def _arguments(sheet: Sheet, places: Sequence[int]) -> tuple[list[Prompt], list[Prompt], str, int]:

@@ -11,8 +11,9 @@ from tests.training.tiny_runs import TINY
 from training.batch import batch_loss, rows_at_once
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
+from training.initial import build_model
 from training.models.condition import Cached, load_condition_encoder
-from training.phase import build_model, prepare_with
+from training.phase import prepare_with
 from training.vae.autoencoding import fit_autoencoder
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flywheel.core.errors import UsageError
 from training.losses.grpo import STEPS, Step, standard_log_prob
 from training.models.mmdit import MMDiT
-from training.prompts import Condition, RolloutPrompt, velocity
+from training.prompts import Condition, RolloutPrompt, category, velocity
+from training.rewards import Rewards
 from training.rl.recipe import RLRecipe
 
 
@@ -103,3 +106,21 @@ def objective_velocity(
         return conditional
     base = velocity(model, x, t, conditions[1].prefix(model))
     return base + recipe.cfg * (conditional - base)
+
+
+def require_usable(
+    prompts: Sequence[RolloutPrompt], held_out: Sequence[RolloutPrompt], recipe: RLRecipe, rewards: Rewards
+) -> None:
+    """Check that a run can learn something from its prompts and rewards. Errors: `UsageError`."""
+    if not prompts:
+        raise UsageError("there are no prompts to train on: give at least one")
+    if shared := {p.text for p in prompts} & {p.text for p in held_out}:
+        raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
+    named = {*recipe.rewards, *(proxy for reward, proxy in recipe.proxies.items() if reward in recipe.rewards)}
+    missing = named - set(rewards.names)
+    if missing or not recipe.rewards:
+        why = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
+        raise UsageError(f"{why}: configured are {', '.join(rewards.names) or 'none'}")
+    kinds = {category(p) for p in prompts}
+    if idle := sorted(k for k in kinds if not any(recipe.weight(k, n) for n in recipe.rewards)):
+        raise UsageError(f"no reward has a weight for {idle[0]} prompts: add it, or {'*'!r}, to the recipe's weights")

@@ -30,7 +30,7 @@ from training.rewards import Request, Rewards, RewardsLost, Scores, as_number, n
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
-from training.rl.rollout import PromptGroup, objective_velocity, roll_out
+from training.rl.rollout import PromptGroup, objective_velocity, require_usable, roll_out
 from training.run import (
     Progress,
     finished,
@@ -73,7 +73,7 @@ def train(
     `recipe.flat_steps` steps without a group to learn from.
     """
     out_dir, parent, lora = Path(out_dir), Checkpoint(fetched(init)), LoRA.of(recipe)
-    _require(prompts, held_out, recipe, rewards)
+    require_usable(prompts, held_out, recipe, rewards)
     values, longer = recipe.to_dict(), None
     if extend is not None:
         longer = loop_extension(extend, "rl", values, PACE, seed=seed, parent=parent)
@@ -382,20 +382,3 @@ class _Trainer:
 def _mean(values: Any) -> float | None:
     kept = [v for v in map(as_number, values) if math.isfinite(v)]
     return statistics.fmean(kept) if kept else None
-
-
-def _require(
-    prompts: Sequence[RolloutPrompt], held_out: Sequence[RolloutPrompt], recipe: RLRecipe, rewards: Rewards
-) -> None:
-    if not prompts:
-        raise UsageError("there are no prompts to train on: give at least one")
-    if shared := {p.text for p in prompts} & {p.text for p in held_out}:
-        raise UsageError(f"held-out prompts must not be trained on, {len(shared)} are in both lists: {min(shared)!r}")
-    named = {*recipe.rewards, *(proxy for reward, proxy in recipe.proxies.items() if reward in recipe.rewards)}
-    missing = named - set(rewards.names)
-    if missing or not recipe.rewards:
-        why = f"{min(missing)!r} is not among the rewards" if missing else "the recipe gives no reward a weight"
-        raise UsageError(f"{why}: configured are {', '.join(rewards.names) or 'none'}")
-    kinds = {category(p) for p in prompts}
-    if idle := sorted(k for k in kinds if not any(recipe.weight(k, n) for n in recipe.rewards)):
-        raise UsageError(f"no reward has a weight for {idle[0]} prompts: add it, or {'*'!r}, to the recipe's weights")

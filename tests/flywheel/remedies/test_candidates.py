@@ -78,3 +78,11 @@ def test_what_a_case_asks_for_by_name_is_retrieved_by_name_where_the_pool_has_it
     unnamed, _ = take(Request("object", 8, cases[1:], 0), made, None)
     assert len({r["caption"] for r in unnamed}) == 4, "nothing names it: what is near"
     assert {r["recipe"] for r in (*named, *unnamed)} == {"retrieved", "augmented"}, "shapes on cards are no zebras"
+
+
+def test_text_is_taught_whoever_judges_it(pool: BasePool):
+    check = {"verifier": "question", "capability": "typography", "question": "Does the sign say OPEN?"}
+    prompt = Prompt("q", 'a sign that says "OPEN"', "t2i", (), (check,))
+    case = Case("q", 1, "typography", "pretraining", "q", prompt.text, "routed")
+    rows, _ = take(Request("typography", 4, (case,), 0), BasePool(pool.manifest, [prompt], pool.preset), None)
+    assert {r["recipe"] for r in rows} - {"retrieved"} == {"word-card"}

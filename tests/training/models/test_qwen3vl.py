@@ -15,9 +15,10 @@ from tests.training.tiny_runs import TINY, run
 from training.batch import batch_loss
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
+from training.initial import build_model
 from training.models.condition import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
-from training.phase import build_model, prepare_with
+from training.phase import prepare_with
 from training.sampling import Sampler, sample
 from training.sequence import sequence_layout
 from training.vae.autoencoding import fit_autoencoder
