@@ -168,9 +168,10 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     finally:
         process.kill()  # one that ends in order waits for whatever it still runs
         process.wait()
-    kept = {a["key"]: a for a in post(server, "artifacts/filter", {})}
-    assert {"flywheel-round", "flywheel-review"} <= kept.keys()
-    assert "http://dashboard.example/review" in kept["flywheel-dashboard"]["data"]
+    kept = [(a["key"], a["data"]) for a in post(server, "artifacts/filter", {})]  # a key once for each time it is made
+    assert {"flywheel-round", "flywheel-review"} <= {key for key, _ in kept}
+    links = {data for key, data in kept if key == "flywheel-dashboard"}
+    assert any("http://dashboard.example/review" in link for link in links)
 
 
 def test_serve_without_a_server_says_what_to_do(tmp_path: Path):
