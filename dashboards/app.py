@@ -18,7 +18,19 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, playground, review, session
+from dashboards.routes import (
+    answers,
+    arena,
+    ask,
+    books,
+    browse,
+    calibration,
+    compare,
+    operate,
+    playground,
+    review,
+    session,
+)
 from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
@@ -56,6 +68,7 @@ def create_app(
     compare.add(app, site, page_size=page_size)
     calibration.add(app, site)
     review.add(app, site)
+    answers.add(app, site)
     arena.add(app, site)
     books.add(app, site)
     operate.add(app, site)

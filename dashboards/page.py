@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dashboards import charts
+from flywheel.cases.answers import ANSWERS
 from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
@@ -30,7 +31,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"image": image, "link": link, "charts": charts}
+    env.globals |= {"image": image, "link": link, "charts": charts, "answers": ANSWERS}
     env.filters |= {
         "n": number,
         "pct": percent,

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, Response
 from dashboards import cases, samples, scores, training, views
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
+from dashboards.routes.review import reviewer_of
 from dashboards.rows import Row, rows
 from dashboards.scores import ScoreFacet
 from dashboards.site import Site, decimal, integer
@@ -36,20 +37,26 @@ class RoundPage:
 
 @dataclass(frozen=True)
 class CasesPage:
-    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter."""
+    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter.
+
+    reviewer: the name under which this visitor answers; answered: the case that was just answered, by whom and why.
+    """
 
     cases: list[Row]
     facets: dict[str, list[Row]]
     paging: Paging
     references: References
+    reviewer: str
+    answered: Row | None
 
 
 @dataclass(frozen=True)
 class CasePage:
-    """One case with all its tests, probes, reviews, remedies and events."""
+    """One case with all its tests, probes, reviews, remedies and events; reviewer: who would answer it."""
 
     case: Row
     references: References
+    reviewer: str
 
 
 @dataclass(frozen=True)
@@ -128,25 +135,29 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         round: str = "",
         checkpoint: str = "",
         page: str = "1",
+        reviewer: str = "",
+        answered: str = "",
     ) -> CasesPage:
-        """Failure cases by capability, track, status or round, or those that a checkpoint fails."""
+        """Failure cases by capability, track, status or round, or those that a checkpoint fails; status: `open` too."""
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
         wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
         number = max(1, integer(page))
         with site.catalog("cases", "case_events", "signals", "rounds") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
+            said = cases.answered(con, answered) if answered else None
         paging = Paging("/cases", chosen, total, number, page_size)
-        return CasesPage(listed, facets, paging, cases.references(workspace))
+        name = reviewer_of(request.state.person, reviewer)
+        return CasesPage(listed, facets, paging, cases.references(workspace), name, said)
 
     @site.page(app, "/cases/{case_id}", "case.html", "/cases")
-    def case_page(request: Request, case_id: str) -> CasePage:
+    def case_page(request: Request, case_id: str, reviewer: str = "") -> CasePage:
         """One case, by its id."""
         with site.catalog("cases", "case_events", "signals", "probes", "reviews", "generated") as con:
             case = cases.load_case(workspace, con, case_id)
         if case is None:
             raise HTTPException(404, f"There is no case {case_id}.")
-        return CasePage(case, cases.references(workspace))
+        return CasePage(case, cases.references(workspace), reviewer_of(request.state.person, reviewer))
 
 
 def _add_data(app: FastAPI, site: Site) -> None:

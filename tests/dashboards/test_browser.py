@@ -22,7 +22,8 @@ from tests.flywheel.cli.command import flywheel
 from tests.flywheel.operate.in_service import SIDE, in_service
 from tests.training.rl_parts import serving
 
-PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
+PAGES = ("/", "/cases?track=human&status=open", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2",
+         "/review?reviewer=ada",
          "/arena?judge=ada", "/playground", "/funnel", "/samples?outcome=dropped", "/training", "/what-if",
          "/why?id=typography-8", "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
          "/cost?core=1", "/sources", "/coverage")  # fmt: skip
