@@ -26,6 +26,7 @@ from dashboards.routes import (
     browse,
     calibration,
     compare,
+    live,
     operate,
     playground,
     review,
@@ -35,6 +36,7 @@ from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
+from flywheel.rounds.live import Watch
 
 PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes
@@ -63,7 +65,9 @@ def create_app(
     # Pages contain a secret next to text that others wrote, so only files are compressed (BREACH).
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000, compresslevel=6))
     session.add(app, site)
-    browse.add(app, site, page_size=page_size)
+    watch = Watch(workspace)
+    browse.add(app, site, watch, page_size=page_size)
+    live.add(app, site, watch)
     ask.add(app, site)
     compare.add(app, site, page_size=page_size)
     calibration.add(app, site)

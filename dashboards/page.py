@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from dashboards import charts
 from flywheel.cases.answers import ANSWERS
+from flywheel.core.progress import duration
 from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
@@ -40,6 +41,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "share": share,
         "place": lambda value, facet: facet.place(value),
         "day": day,
+        "duration": duration,
         "text": text,
         "seen": observed,
         "difference": difference,

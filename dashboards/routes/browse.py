@@ -18,6 +18,8 @@ from dashboards.scores import ScoreFacet
 from dashboards.site import Site, decimal, integer
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.mirror import fetched
+from flywheel.core.records import RoundPlan
+from flywheel.rounds.live import Live, Watch
 
 CARDS = 48  # fixed cases, and broken cases, on a round's page
 KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
@@ -27,12 +29,25 @@ References = Mapping[str, list[str]]  # prompt id → workspace paths of its ref
 
 
 @dataclass(frozen=True)
-class RoundPage:
-    """One round: its verdict, plan, changed cases, remedies and curves; decisions: of release owners."""
+class OverviewPage(views.Overview):
+    """The first screen; live: the run that works now."""
 
-    view: views.RoundView
+    live: Live | None
+
+
+@dataclass(frozen=True)
+class RoundPage:
+    """One round: its verdict, plan, changed cases, remedies and curves; decisions: of release owners.
+
+    view: None until it has finished; plan: of a round that has not; live: the run that works on it.
+    """
+
+    number: int
+    view: views.RoundView | None
     decisions: list[Row]
     references: References
+    plan: RoundPlan | None
+    live: Live | None
 
 
 @dataclass(frozen=True)
@@ -94,33 +109,38 @@ class SamplePage:
     sample: dict[str, Any]
 
 
-def add(app: FastAPI, site: Site, *, page_size: int) -> None:
+def add(app: FastAPI, site: Site, watch: Watch, *, page_size: int) -> None:
     """Add the routes. `page_size`: cases per page."""
-    _add_rounds(app, site)
+    _add_rounds(app, site, watch)
     _add_cases(app, site, page_size)
     _add_data(app, site)
     _add_samples(app, site, page_size)
 
 
-def _add_rounds(app: FastAPI, site: Site) -> None:
+def _add_rounds(app: FastAPI, site: Site, watch: Watch) -> None:
     workspace = site.workspace
 
     @site.page(app, "/", "overview.html", "/")
-    def overview(request: Request) -> views.Overview:
-        """Rounds with their verdicts and rates, counts of the latest snapshot, cases by track."""
+    def overview(request: Request) -> OverviewPage:
+        """Rounds with their verdicts and rates, counts of the latest snapshot, cases by track, and what runs now."""
         with site.catalog("rounds", "snapshots", "cases", "signals", "generated") as con:
-            return views.overview(workspace, con)
+            return OverviewPage(**vars(views.overview(workspace, con)), live=watch.look())
 
     @site.page(app, "/rounds/{number}", "round.html")
     def round_page(request: Request, number: str) -> RoundPage:
-        """One finished round, by its number."""
+        """One round, by its number; of one that has not finished, its plan and what runs now."""
+        wanted, live = integer(number), watch.look()
+        live = live if live and live.round == wanted else None
         with site.catalog("rounds", "promotions", "cases", "signals", "generated") as con:
-            matches = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
+            matches = [r for r in views.load_rounds(workspace, con) if r.number == wanted]
             if not matches:
-                raise HTTPException(404, f"There is no finished round {number}.")
+                plan = workspace.round(wanted).plan
+                if not live and not plan.exists():
+                    raise HTTPException(404, f"There is no round {wanted}.")
+                return RoundPage(wanted, None, [], {}, RoundPlan.read(plan) if plan.exists() else None, live)
             view = views.round_view(workspace, con, matches[-1], cards=CARDS)
-            decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [view.round.number])
-        return RoundPage(view, decisions, cases.references(workspace))
+            decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [wanted])
+        return RoundPage(wanted, view, decisions, cases.references(workspace), None, live)
 
 
 def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:

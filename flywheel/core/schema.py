@@ -261,11 +261,11 @@ LEDGERS: dict[str, pa.Schema] = {
     "runs": pa.schema(
         [
             column("version", pa.int32(), "place in the workspace's history of runs, from 1"),
-            column("kind", pa.string(), "acquired | released"),
+            column("kind", pa.string(), "acquired | released | stop: somebody asked it to stop"),
             column("host", pa.string(), "machine that runs"),
             column("pid", pa.int32(), "its process"),
             column("started", pa.float64(), "start of that process, seconds since the epoch: pids are used again"),
-            column("job", pa.large_string(), "JSON: what the run was asked for"),
+            column("job", pa.large_string(), "JSON: what the run was asked for; stop: by whom, and why"),
             column("at", pa.timestamp("us", "UTC"), "when it happened"),
         ]
     ),
