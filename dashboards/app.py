@@ -30,6 +30,7 @@ from dashboards.routes import (
     operate,
     playground,
     review,
+    samples,
     session,
 )
 from dashboards.site import API, Site
@@ -68,6 +69,7 @@ def create_app(
     watch = Watch(workspace)
     browse.add(app, site, watch, page_size=page_size)
     live.add(app, site, watch)
+    samples.add(app, site, page_size=page_size)
     ask.add(app, site)
     compare.add(app, site, page_size=page_size)
     calibration.add(app, site)

@@ -47,6 +47,13 @@ SELECT round, cpu_seconds, gpu_seconds, wall_seconds, coalesce(reviews, 0) AS re
 FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
 """
 
+# The last event of a sample and a tag decides.
+_TAGS = """
+SELECT sample_id, tag, arg_max("by", place) AS "by", max("at") AS "at"
+FROM (SELECT *, {'at': "at", 'id': event_id} AS place FROM (<events>))
+GROUP BY sample_id, tag HAVING arg_max(kind, place) = 'added'
+"""
+
 _READS = {"round_costs": ("costs", "reviews", "case_events")}
 
 
@@ -243,6 +250,9 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return fold.select(workspace, *lens.ledger(workspace, "case_events"))
     if name == "round_costs":
         return _ROUND_COSTS, []
+    if name == "tags":
+        events, files = lens.ledger(workspace, "tag_events")
+        return _TAGS.replace("<events>", events), files
     if name == "calibration":
         return _values(schema, [asdict(t) for t in load_trust(workspace)]), []
     if name in LEDGERS:

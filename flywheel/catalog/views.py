@@ -116,6 +116,7 @@ LEDGER_MEANINGS = {
     "runs": "which process ran the workspace, and when",
     "exports": "where shards and tables were exported to",
     "erasures": "pictures that were erased: who asked, why, and which checkpoints had seen them",
+    "tag_events": "tags that people added to samples, or removed",
     "costs": "cost of each finished step",
 }
 
@@ -134,6 +135,16 @@ DERIVED: dict[str, tuple[str, pa.Schema]] = {
                 *_of(LEDGERS["case_events"], "prompt_id", "prompt"),
                 column("fixed_in", pa.int32(), "last round in which it passed; null if it never did"),
                 column("image", pa.string(), "workspace path of the picture that failed first"),
+            ]
+        ),
+    ),
+    "tags": (
+        "tags that samples have now",
+        pa.schema(
+            [
+                *_of(LEDGERS["tag_events"], "sample_id", "tag"),
+                column("by", pa.string(), "who added it last"),
+                column("at", pa.timestamp("us", "UTC"), "when it was added last"),
             ]
         ),
     ),

@@ -293,6 +293,16 @@ LEDGERS: dict[str, pa.Schema] = {
             column("at", pa.timestamp("us", "UTC"), "when it was recorded, before anything was removed"),
         ]
     ),
+    "tag_events": pa.schema(
+        [
+            column("event_id", pa.string(), "digest of request and sample: an event is recorded once"),
+            column("sample_id", pa.string(), "sample of the pool"),
+            column("tag", pa.string(), "the tag"),
+            column("kind", pa.string(), "added | removed"),
+            column("by", pa.string(), "who did it"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
+        ]
+    ),
     "costs": pa.schema(
         [
             column("cost_id", pa.string(), "digest of run, round and step: a cost is recorded once"),
