@@ -29,6 +29,7 @@ from dashboards.routes import (
     live,
     operate,
     playground,
+    pool_map,
     review,
     samples,
     session,
@@ -70,6 +71,7 @@ def create_app(
     browse.add(app, site, watch, page_size=page_size)
     live.add(app, site, watch)
     samples.add(app, site, page_size=page_size)
+    pool_map.add(app, site)
     ask.add(app, site)
     compare.add(app, site, page_size=page_size)
     calibration.add(app, site)

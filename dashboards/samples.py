@@ -29,6 +29,7 @@ class SampleFilter:
     """Which samples to list; empty: all. text: in the caption or the source address, in any letter case.
 
     score: name of a score that listed samples have; least, most: ends of its range, None: open. tag: that they have.
+    within: ends of a rectangle of the map, `x0,x1,y0,y1`.
     """
 
     outcome: str = ""
@@ -36,6 +37,7 @@ class SampleFilter:
     filter: str = ""
     text: str = ""
     tag: str = ""
+    within: str = ""
     score: str = ""
     least: float | None = None
     most: float | None = None
@@ -55,6 +57,10 @@ class SampleFilter:
         if self.tag:
             parts.append("sample_id IN (SELECT sample_id FROM tags WHERE tag = ?)")
             values.append(self.tag)
+        if self.within:
+            inside = "x BETWEEN ? AND ? AND y BETWEEN ? AND ?"
+            parts.append(f"sample_id IN (SELECT sample_id FROM map_points WHERE sample_id IS NOT NULL AND {inside})")
+            values += [float(end) for end in self.within.split(",")]
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "

@@ -29,7 +29,7 @@ KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
 FORMS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}  # of a selection as a file
 CHANGES = {"add": tags.ADDED, "remove": tags.REMOVED}
 _PICK = "pick:"  # before a sample id: name of its field in the form of tags
-_VIEWS = ("decisions", "samples", "scores", "tags")
+_VIEWS = ("decisions", "samples", "scores", "tags", "map_points")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
         stage: str = "",
         filter: str = "",
         tag: str = "",
+        within: str = "",
         text: str = "",
         score: str = "",
         least: str = "",
@@ -86,11 +87,13 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
         reviewer: str = "",
         changed: str = "",
     ) -> SamplesPage:
-        """Samples of the pool by outcome, last stage, filter that dropped them, tag, a text, or a score and its range.
+        """Samples of the pool by outcome, last stage, filter that dropped them, tag, a text, or a score and its range,
+        and `within` a rectangle of the map: `x0,x1,y0,y1`.
 
         `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
         """
         asked = {"outcome": outcome, "stage": stage, "filter": filter, "tag": tag, "text": text, "score": score}
+        asked |= {"within": within}
         if of in ("", score):
             asked |= {"least": least, "most": most}
         wanted, number, snapshot = wanted_of(asked), max(1, integer(page)), latest_snapshot(workspace)
@@ -184,6 +187,10 @@ def wanted_of(query: Mapping[str, str]) -> SampleFilter:
     given: dict[str, Any] = {f.name: query.get(f.name, "").strip() for f in fields(SampleFilter)}
     for end in ("least", "most"):
         given[end] = decimal(given[end]) if given["score"] and given[end] else None
+    if given["within"]:
+        ends = [decimal(end) for end in given["within"].split(",")]
+        if len(ends) != 4:
+            raise HTTPException(404, "within has the four ends of a rectangle: x0,x1,y0,y1.")
     return SampleFilter(**given)
 
 

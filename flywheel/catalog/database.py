@@ -26,6 +26,7 @@ from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
+from flywheel.remedies import pool_map
 from flywheel.signals.trust import load_trust
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
     if name == "captions":
         return [str(p) for p in sorted(workspace.path("captions").glob("*/*/[!.]*.parquet"))]
+    if name == "map_points":
+        return pool_map.files(workspace)
     if name == "generated":
         return [str(p) for folder in workspace.remedies() if (p := folder / "generated.parquet").exists()]
     if name == "all_decisions":
