@@ -150,6 +150,9 @@ def _same_colours(first: Sketch, second: Sketch, found: np.ndarray, there: np.nd
     other = cv2.warpAffine(second.rgb, found, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     planes = [cv2.blur(cv2.cvtColor(p, cv2.COLOR_RGB2YCrCb), (_WINDOW, _WINDOW))[..., 1:] for p in (first.rgb, other)]
     chroma = [p[there].astype(np.int16) - 128 for p in planes]
-    if any(np.quantile(np.abs(c), 0.99) <= _GRAY for c in chroma):
-        return True
-    return bool(np.quantile(np.abs(chroma[0] - chroma[1]), 0.99) <= _CHROMA)
+    return any(_mostly(c, _GRAY) for c in chroma) or _mostly(chroma[0] - chroma[1], _CHROMA)
+
+
+def _mostly(levels: np.ndarray, most: int) -> bool:
+    """Whether all but a hundredth of the levels are at most this far from 0."""
+    return int(np.count_nonzero(np.abs(levels) <= most)) >= 0.99 * levels.size

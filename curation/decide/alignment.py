@@ -47,12 +47,14 @@ class Proposal(NamedTuple):
 class Sketch:
     """What is known of a picture: its sketch, uint8 [H, W, 3], and its landmarks (see `curation.scorers.copies`).
 
-    hashes: uint64 [K]. places: float32 [K, 5].
+    hashes: uint64 [K]. places: float32 [K, 5]. larger: the sketch that this one is reduced from, which keeps the
+    features for all pictures that it is compared with.
     """
 
     rgb: np.ndarray
     hashes: np.ndarray
     places: np.ndarray
+    larger: Sketch | None = None
 
     @classmethod
     def from_columns(cls, hashes: bytes, places: bytes, sketch: bytes) -> Sketch:
@@ -88,13 +90,20 @@ class Sketch:
     @cached_property
     def features(self) -> Features:
         """Its SIFT features."""
-        return _features(self.luma)
+        return self._reduced(self.larger.features) if self.larger else _features(self.luma)
 
     @cached_property
     def mirrored_features(self) -> Features:
         """Those of its mirror image, at their places in the picture itself."""
+        if self.larger:
+            return self._reduced(self.larger.mirrored_features)
         found = _features(np.ascontiguousarray(self.luma[:, ::-1]))
         return Features(np.array([self.luma.shape[1] - 1, 0]) + found.places * (-1, 1), found.descriptors)
+
+    def _reduced(self, found: Features) -> Features:
+        """Features of the larger sketch at their places in this one."""
+        scale = self.side / self.larger.side if self.larger else 1.0
+        return Features((found.places + 0.5) * scale - 0.5, found.descriptors)
 
     @property
     def side(self) -> int:
@@ -103,7 +112,7 @@ class Sketch:
 
     def at(self, side: int) -> Sketch:
         """The sketch reduced to this long side."""
-        return self if side >= self.side else Sketch(reduced(self.rgb, side), self.hashes, self.places)
+        return self if side >= self.side else Sketch(reduced(self.rgb, side), self.hashes, self.places, self)
 
 
 def stretched(first: Sketch, second: Sketch) -> np.ndarray:

@@ -62,17 +62,28 @@ def burnt(item: Item) -> float:
 
     Thin lines fade in the working decode: a picture that looks burnt there is judged at native resolution.
     """
-    darkest, clipped = _ends(item.pixels.min(axis=2))
+    darkest, clipped = _ends(_lowest(item.pixels))
     if darkest < _INK or not clipped:
         return 0.0
-    levels = np.asarray(item.upright).min(axis=2)
+    levels = _lowest(np.asarray(item.upright))
     darkest, clipped = _ends(levels)
     return 0.0 if darkest < _INK or (darkest < _PALEST and _drawn(levels, 1 - clipped)) else clipped
 
 
+def _lowest(pixels: np.ndarray) -> np.ndarray:
+    """The lowest channel of uint8 [H, W, 3]: uint8 [H, W]."""
+    import cv2
+
+    red, green, blue = cv2.split(pixels)
+    return cv2.min(cv2.min(red, green), blue)
+
+
 def _ends(levels: np.ndarray) -> tuple[int, float]:
     """(darkest level but for a trace, share of clipped pixels) of the lowest channel, uint8 [H, W]."""
-    below = np.cumsum(np.bincount(levels.ravel(), minlength=256)) / levels.size
+    import cv2
+
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+    below = np.cumsum(counts) / levels.size
     return int(np.searchsorted(below, _TRACE, "right")), float(1 - below[_WHITE - 1])
 
 
