@@ -15,7 +15,7 @@ PANELS = {
     "Failures and rounds": (
         "suite", "evaluate", "signals", "arena", "calibration", "cases", "review", "round", "rounds", "why",
     ),
-    "Analysis": ("report", "dashboard", "map", "sql", "queries", "tables"),
+    "Analysis": ("report", "dashboard", "map", "mcp", "sql", "queries", "tables"),
     "Models": ("sample", "model", "train", "latents", "rl", "distil", "enhancer", "weights"),
     "Operation": ("serve", "stop", "unlock", "fsck", "maintain"),
 }  # fmt: skip
