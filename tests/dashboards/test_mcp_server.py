@@ -69,7 +69,7 @@ def asked(workspace: Workspace, tool: str, arguments: dict) -> tuple[bool, str]:
         ("sql", {"q": "DROP TABLE cases"}, "give exactly one SELECT statement: queries only read"),
         ("sql", {"q": "SELECT * FROM read_text('/etc/passwd')"}, "Permission Error"),
         ("cost", {"core": "free"}, "core='free' is not a price"),
-        ("what_if", {"thresholds": {"S9.none.min": 1}}, "what-if needs"),
+        ("what_if", {"thresholds": {"S9.none.min": 1}}, "curate the pool again"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(workspace: Workspace, tool: str, arguments: dict, said: str) -> None:

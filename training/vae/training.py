@@ -180,6 +180,7 @@ def train_vae(
             require_finite_tensors(done, "weights", state["model"])
             checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
+    metrics.close()
     for part in ("model", "ema"):
         require_finite_tensors(steps, "weights", state[part])
     return _finish(out_dir, pictures, recipe, ema, seed)
