@@ -25,6 +25,7 @@ _RATIO = 0.8  # a feature is matched if the second nearest is so much further (L
 _MATCHED = 6  # features at least that lie on each other, within …
 _PIXELS = 2.0  # … so many pixels
 _STEPS, _STEP_SIDE = 25, 160  # small steps, and pixels of the long side that they work on
+_CHROMA_WINDOW = 11  # pixels: side of the square over which colours are averaged
 _WEDGE, _SAME = 0.06, 4  # largest share of a corner that turning filled with one tone, and its levels
 
 
@@ -71,6 +72,14 @@ class Sketch:
         import cv2
 
         return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def chroma(self) -> np.ndarray:
+        """uint8 [H, W, 2]: Cr and Cb, blurred."""
+        import cv2
+
+        planes = cv2.split(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2YCrCb))[1:]
+        return cv2.blur(cv2.merge(planes), (_CHROMA_WINDOW, _CHROMA_WINDOW))
 
     @cached_property
     def filled(self) -> np.ndarray:
@@ -155,6 +164,18 @@ def proposed(first: Sketch, second: Sketch) -> Proposal | None:
     shift = chosen[:, 2] * second.side + (linear.sum(axis=1) - 1) / 2  # shares are of edges, pixels of their middles
     agreeing = min(len(np.unique(i[near[best]])), len(np.unique(j[near[best]])))
     return Proposal(np.concatenate([linear, shift[:, None]], axis=1), agreeing, bool(mirrored[best]))
+
+
+def shown(first: Sketch, second: Sketch, map_: np.ndarray) -> float:
+    """Share of either picture that the other shows once it is laid on it, the lower one: 0 to 1."""
+    import cv2
+
+    (h, w), (height, width) = first.luma.shape, second.luma.shape
+    corners = np.array([[0, 0], [w, 0], [w, h], [0, h]]) @ map_[:, :2].T + map_[:, 2]
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    area, _ = cv2.intersectConvexConvex(corners.astype(np.float32), frame)
+    scaled = abs(float(np.linalg.det(map_[:, :2])))
+    return float(min(area / (width * height), area / max(scaled * w * h, 1e-9)))
 
 
 def exact(first: Sketch, second: Sketch, proposal: Proposal | None) -> np.ndarray | None:
