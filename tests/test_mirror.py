@@ -22,6 +22,7 @@ UNTESTED = {
 }
 # Test files about what no single module does.
 ABOUT_MORE = {
+    "tests/test_deploy.py": "the image, the compose file and the manifests",
     "tests/test_docs.py": "the documentation",
     "tests/test_mirror.py": "the tests",
     "tests/test_plug_in.py": "the examples of docs/plug-in.md",
