@@ -64,10 +64,10 @@ def change(
     if not count:
         return 0
     request = uuid.uuid4().hex
-    rows = con.execute(
+    rows = con.sql(
         f"""SELECT substr(sha256(concat_ws(' ', ?, sample_id)), 1, 32) AS event_id, sample_id, ? AS tag, ? AS kind,
         ? AS by FROM ({chosen}) ORDER BY sample_id""",
-        [request, name, kind, by, *values, name],
+        params=[request, name, kind, by, *values, name],
     ).to_arrow_table()
     Ledger(workspace, "tag_events").append(rows, key=f"tag/{request}")
     return int(count)

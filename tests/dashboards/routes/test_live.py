@@ -43,7 +43,7 @@ def test_a_running_round_is_seen_and_an_operator_stops_it(running: tuple[Workspa
     eve = signed_in(workspace, "eve")
     for path in ("/", "/rounds/3", "/live"):
         page = Page(html := eve.get(path).text)
-        assert "Round 3 is running round 3: train candidate: 250 of 1,000 loss 0.5" in page.text, path
+        assert "Round 3 is running train candidate: 250 of 1,000 loss 0.5" in page.text, path
         assert "a line with &lt;b>" in html or "a line with &lt;b&gt;" in html
         assert [a["hx-get"] for t, a in page.elements if a.get("id") == "live"] == ["/live"]
         assert "/live/stop" not in html and "the role operate" in html
