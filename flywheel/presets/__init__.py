@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from curation.sources.urls import Fetching
 from flywheel.core.config import Lines, read_toml
 from flywheel.core.errors import UsageError
+from flywheel.core.generator import MOST_GUIDANCE
 from flywheel.core.plugins import names
 from flywheel.core.storage import located
 
@@ -101,7 +102,7 @@ class Evaluation:
             steps=(1, math.inf),
             pictures=(1, math.inf),
             held_out=(1, math.inf),
-            cfg=(0, 100),
+            cfg=(0, MOST_GUIDANCE),
         )
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
