@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -116,3 +117,19 @@ def test_a_request_needs_a_name_and_a_reason(tmp_path: Path) -> None:
     for by, why in ((" ", "x"), ("ada", "")):
         with pytest.raises(UsageError, match="say who asks"):
             live.ask_to_stop(Workspace(tmp_path / "w"), by=by, why=why)
+
+
+def test_a_run_on_s3_is_seen_and_asked_to_stop(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    workspace = Workspace(f"{s3}/w")
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: heard.append(signum))
+    try:
+        with lease.hold(workspace, Job(str(workspace.root), "/none")) as number:
+            report = live.Report(workspace, number, Progress())
+            report.write()
+            assert live.Watch(workspace).look().state == "working" and not report.heed()
+            live.ask_to_stop(workspace, by="ada", why="x")
+            assert report.heed() and heard == [signal.SIGTERM] and not report.heed(), "once"
+    finally:
+        signal.signal(signal.SIGTERM, before)
