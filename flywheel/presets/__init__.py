@@ -195,6 +195,7 @@ class Enhancer:
     backend: str = "rules"  # rules | the folder or hub tag of a causal LM | http(s)://…/v1
     model: str = ""  # model of an endpoint
     key_variable: str = ""  # environment variable that holds the endpoint's key
+    sees: bool = False  # the endpoint's model gets the references of edits too, so it must accept pictures
     draw: bool = False  # candidates draw through it from the first round; else once a round has trained one
     examples: int = 512  # reverse-engineered training examples per round
     sft_steps: int = 100  # optimiser steps of a round's SFT of a causal LM; 0: it is not trained
