@@ -71,6 +71,10 @@ class Progress:
         """Print a separate line."""
         self._print("message", text, {"text": text}, redraw=False)
 
+    def note(self, text: str) -> None:
+        """Print a separate line from another thread: listeners, which may belong to the step's, do not hear it."""
+        self._print("note", text, {"text": text}, redraw=False)
+
     @contextmanager
     def heard_by(self, listener: Callable[[str], object]) -> Iterator[None]:
         """Also pass every line that stays, but not the bars in between, to the listener."""
@@ -88,8 +92,9 @@ class Progress:
         return max(0.0, (now - since) / (done - first) * (total - done))
 
     def _print(self, event: str, text: str, values: dict[str, Any], *, redraw: bool) -> None:
-        if event in ("message", "end"):
+        if event in ("message", "end", "note"):
             self.lines.append(f"{self._clock()} {text}")
+        if event in ("message", "end"):
             for listener in self._listeners:
                 listener(text)
         if self.json:

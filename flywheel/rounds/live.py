@@ -1,8 +1,8 @@
 """A run at work as others see it: its step, how far it is, its last lines; and the request that it stops.
 
 The run writes a small file every few seconds and looks for a request to stop in another: both lie in the workspace, so
-they serve any host that shares it. A run that is asked to stop sends itself the signal that a supervisor would send: it
-ends in order, and the same command resumes it.
+they serve any host that shares it. A run that is asked to stop sends itself the signal of Ctrl-C: it ends in order, and
+the same command resumes it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Report:
         if asked is None or self.asked_by:
             return False
         self.asked_by = str(asked["by"])
-        self.progress.say(f"{asked['by']} asked this run to stop: {asked['why']}")
+        self.progress.note(f"{asked['by']} asked this run to stop: {asked['why']}")
         self.write()
         os.kill(os.getpid(), _signal())
         return True
@@ -196,6 +196,6 @@ def _read(workspace: Workspace) -> Live | None:
 
 
 def _signal() -> signal.Signals:
-    """The one that this process handles: the command both; a notebook, whose kernel must stay, only Ctrl-C."""
-    handled = [s for s in (signal.SIGTERM, signal.SIGINT) if callable(signal.getsignal(s))]
+    """Ctrl-C, where it is not ignored: a notebook's kernel survives it, and Prefect does not take it for its own."""
+    handled = [s for s in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(s))]
     return handled[0] if handled else signal.SIGTERM

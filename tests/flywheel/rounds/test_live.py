@@ -69,7 +69,7 @@ def test_a_run_tells_what_it_does_and_ends_in_order_when_asked(tmp_path: Path) -
         flywheel("stop", "--by", "ada", "--why", "the disk is needed", "-w", workspace.root)
         assert (asked := watch.look()) is None or asked.asked_by == "ada"
         said = process.communicate(timeout=20)[1]
-    assert process.returncode == 143 and "Traceback" not in said
+    assert process.returncode == 130 and "Traceback" not in said
     assert "ada asked this run to stop: the disk is needed" in said and "the same command resumes" in said
     assert watch.look() is None and lease.running(workspace) is None
     rows = Ledger(workspace, "runs").rows()
@@ -123,13 +123,13 @@ def test_a_run_on_s3_is_seen_and_asked_to_stop(s3: str, tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     workspace = Workspace(f"{s3}/w")
     heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda signum, _: heard.append(signum))
+    before = signal.signal(signal.SIGINT, lambda signum, _: heard.append(signum))
     try:
         with lease.hold(workspace, Job(str(workspace.root), "/none")) as number:
             report = live.Report(workspace, number, Progress())
             report.write()
             assert live.Watch(workspace).look().state == "working" and not report.heed()
             live.ask_to_stop(workspace, by="ada", why="x")
-            assert report.heed() and heard == [signal.SIGTERM] and not report.heed(), "once"
+            assert report.heed() and heard == [signal.SIGINT] and not report.heed(), "once"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, before)
