@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,10 +31,26 @@ Publish = Mapping[str, Callable[[Workspace], object]]
 
 @dataclass(frozen=True)
 class Terminal:
-    """The command that started a flow run: where its progress is shown, and what it publishes as its last steps."""
+    """The command that started a flow run: where its progress is shown, and what it publishes as its last steps.
+
+    on_term: its handler of SIGTERM; None: it has none.
+    """
 
     progress: Progress
     publish: Publish
+    on_term: Any = None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Give SIGTERM back to the command, which ends in order; Prefect takes it for its flow, and does not."""
+        if not callable(self.on_term) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        taken = signal.signal(signal.SIGTERM, self.on_term)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, taken)
 
 
 # Objects that cannot be parameters of a flow run, which the server stores as JSON. None in scheduled runs.
@@ -51,7 +69,7 @@ def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publis
         with progress.step("start Prefect"):
             stack.enter_context(api(home))
             from flows.scheduled import round_
-        token = TERMINAL.set(Terminal(progress, publish or {}))
+        token = TERMINAL.set(Terminal(progress, publish or {}, signal.getsignal(signal.SIGTERM)))
         stack.callback(TERMINAL.reset, token)
         summary = round_(**asdict(job))
     if isinstance(summary, Waiting):
