@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,26 +29,10 @@ Publish = Mapping[str, Callable[[Workspace], object]]
 
 @dataclass(frozen=True)
 class Terminal:
-    """The command that started a flow run: where its progress is shown, and what it publishes as its last steps.
-
-    on_term: its handler of SIGTERM; None: it has none.
-    """
+    """The command that started a flow run: where its progress is shown, and what it publishes as its last steps."""
 
     progress: Progress
     publish: Publish
-    on_term: Any = None
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Give SIGTERM back to the command, which ends in order; Prefect takes it for its flow, and does not."""
-        if not callable(self.on_term) or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        taken = signal.signal(signal.SIGTERM, self.on_term)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, taken)
 
 
 # Objects that cannot be parameters of a flow run, which the server stores as JSON. None in scheduled runs.
@@ -69,7 +51,7 @@ def run_with_prefect(job: Job, progress: Progress | None = None, publish: Publis
         with progress.step("start Prefect"):
             stack.enter_context(api(home))
             from flows.scheduled import round_
-        token = TERMINAL.set(Terminal(progress, publish or {}, signal.getsignal(signal.SIGTERM)))
+        token = TERMINAL.set(Terminal(progress, publish or {}))
         stack.callback(TERMINAL.reset, token)
         summary = round_(**asdict(job))
     if isinstance(summary, Waiting):

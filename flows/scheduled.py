@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
@@ -134,7 +135,7 @@ def round_(
         return Completed(name="Skipped", message="an earlier run of this round waits for review")
     shown, step = (terminal, task_step) if terminal else (_scheduled(), retried)
     try:
-        with terminal.signals() if terminal else one_at_a_time(opened):
+        with nullcontext() if terminal else one_at_a_time(opened):
             number = rounds or next_round(opened)
             more = (number, workers, auto_approve, retry, draw_workers)
             job = Job(workspace, source, captions, policy, preset, seed, *more)

@@ -21,7 +21,7 @@ WAYS = {
     "curate": ("curate --source {source} -w {work} --policy demo --workers 2", "ray::"),
     "run": ("run --source {source} -w {work} --preset {preset} --workers 2 --no-prefect", "ray::"),
     "synthesise": ("synthesise text --style slide --output {work} --count 4000 --workers 2", "ray::"),
-    "Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "ray::"),
+    "Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "flows.server_process"),
 }
 
 
