@@ -10,19 +10,23 @@ from curation.sources.tar import Tar
 from flywheel.core.errors import UsageError
 
 _SHOWN = 12  # names
+_LOOKED_AT = 32  # Parquet files
 
 
 def not_read(source: Source) -> tuple[str, ...]:
-    """Sentences about the first Parquet file and the beginning of the first local tar, which stand for the others."""
+    """Sentences about the beginning of the first local tar, and the first Parquet file without captions of some.
+
+    They stand for the others: to look at all would take as long as to list them.
+    """
     holders = [source]
     if isinstance(source, Mix):
-        groups = (source.layout.tars, source.layout.parquets)
-        holders = [source.container(group[0].uri) for group in groups if group]
-    notes = []
+        firsts = (*source.layout.tars[:1], *source.layout.parquets[:_LOOKED_AT])
+        holders = [source.container(file.uri) for file in firsts]
+    notes = list[str]()
     for holder in holders:
         try:
             if isinstance(holder, Parquet):
-                notes.append(_of_parquet(holder))
+                notes += [_of_parquet(holder)] if not any(" column: " in note for note in notes) else []
             elif isinstance(holder, Tar) and not is_remote(holder.file.uri):
                 notes.append(_of_tar(Tar(holder.file, head=True)))
         except UsageError:

@@ -20,6 +20,7 @@ def test_parquet_without_captions_and_fields_of_a_tar_are_named_once(tmp_path: P
     for name in ("p1", "p2"):
         pq.write_table(pa.table({"image": [picture], "author": ["x"], "n": [1]}), source / f"{name}.parquet")
         write_tar(source / f"{name}x.tar", {"0.png": picture, "0.clip.npy": b"n", "0.cls": b"7", "0.mask.png": picture})
+    pq.write_table(pa.table({"image": [picture], "text": ["x"]}), source / "p0.parquet")
     assert not_read(open_source(source)) == (
         "p1x.tar: fields that are not read: .clip.npy, .mask.png",
         "p1.parquet has no caption column: its columns are image, author, n",
