@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.scorers.language import language, main_script, present, scripts
+from curation.scorers.language import language, main_script, present, readable, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from curation.scorers.sheet import on_one_sheet
@@ -226,7 +226,7 @@ _LINE = pa.struct(
 
 
 class Ocr:
-    """Text in the picture, and its agreement with the caption's quoted text (null if the caption quotes nothing).
+    """Text in the picture, and its agreement with the caption's quoted text (null if nothing readable is quoted).
 
     only_quoted: read only pictures whose caption quotes text; the others are null in every column. OCR costs a hundred
     times as much as other operators. turns: detect rotated pictures without an EXIF orientation and read them upright;
@@ -246,7 +246,12 @@ class Ocr:
         column("scripts", pa.int32(), "scripts with at least a tenth of the letters read"),
         column("language", pa.string(), "ISO 639-1 code of the text read; null where no language is likely enough"),
         column("quoted", pa.large_string(), "text that the caption quotes; null where it quotes nothing"),
-        column("ned", pa.float64(), "normalised edit similarity of read and quoted text, 0 to 1"),
+        column(
+            "ned",
+            pa.float64(),
+            "normalised edit similarity of read and quoted text, 0 to 1; null where the quote is "
+            "in a script that the engine does not know, such as Cyrillic, Arabic, Hangul",
+        ),
         column("exact", pa.bool_(), "read and quoted text agree in every letter and digit"),
         column("turn", pa.int32(), "degrees clockwise that make the text upright: 0, 90, 180, 270; null without text"),
         column("turn_doubt", pa.float64(), "share of the sure text that another turn would serve; 0 where turn is 0"),
@@ -274,7 +279,7 @@ class Ocr:
         else:
             reading, degrees, doubt = read_upright(item.upright)
             turn = {"turn": degrees, "turn_doubt": doubt}
-        similarity = None if quoted is None else text_similarity(reading.text, quoted)
+        similarity = text_similarity(reading.text, quoted) if quoted is not None and readable(quoted) else None
         letters = scripts(reading.text)
         return {
             "text": reading.text,

@@ -52,6 +52,8 @@ def test_ocr_reads_small_and_large_cards() -> None:
     assert wrong["ned"] < 0.5 and wrong["exact"] is False
     blank = row_of("ocr", Item(encoded(Image.new("RGB", (128, 128), "white")), 'the word "open"'))
     assert (blank["text"], blank["boxes"], blank["confidence"], blank["ned"]) == ("", 0, None, 0)
+    other = row_of("ocr", Item(encoded(Image.new("RGB", (128, 128), "white")), "надпись «Годовой отчёт»"))
+    assert (other["quoted"], other["ned"], other["exact"]) == ("Годовой отчёт", None, None), "it cannot be read"
 
 
 def page(lines: tuple[str, ...] = ("open every morning", "fresh bread", "新鲜面包")) -> Image.Image:
