@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curation.decide.alignment import Sketch, exact, improved, proposed, stretched
+from curation.decide.alignment import Sketch, exact, improved, proposed, shown, stretched
 from curation.scorers.copies import FLAT, flat
 
-_OVERLAP = 0.55  # least share of either picture that the other must show
+_OVERLAP = 0.55  # least share of either picture that the other must show …
+_PROPOSED = 0.4  # … and least share by a proposal, which is not exact
 _WINDOW = 11  # pixels: side of the square that is compared at each place
 _NOISE = 40.0  # square levels: variance of what compression leaves
 _CONTRAST = 60.0  # square levels: least variance of a place that counts …
@@ -59,6 +60,8 @@ def agreement(first: Sketch, second: Sketch, *, colours: bool = False) -> Agreem
     plain = max(flat(s.luma) for s in (first, second)) >= FLAT
     rules = Rules(colours, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
     whole, proposal = stretched(first, second), proposed(first, second)
+    if proposal is not None and shown(first, second, proposal.map) < _PROPOSED:
+        proposal = None  # a part of one is in the other, as with a logo or a photograph on two pages
     best = _compared(first, second, whole, rules, 0)
     if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
         return best
@@ -147,9 +150,13 @@ def _same_colours(first: Sketch, second: Sketch, found: np.ndarray, there: np.nd
     import cv2
 
     height, width = first.luma.shape
-    other = cv2.warpAffine(second.rgb, found, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    planes = [cv2.blur(cv2.cvtColor(p, cv2.COLOR_RGB2YCrCb), (_WINDOW, _WINDOW))[..., 1:] for p in (first.rgb, other)]
-    chroma = [p[there].astype(np.int16) - 128 for p in planes]
-    if any(np.quantile(np.abs(c), 0.99) <= _GRAY for c in chroma):
-        return True
-    return bool(np.quantile(np.abs(chroma[0] - chroma[1]), 0.99) <= _CHROMA)
+    other = cv2.warpAffine(second.chroma, found, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    mine, yours = first.chroma.astype(np.int16) - 128, other.astype(np.int16) - 128
+    gray = any(_mostly(c, there, _GRAY) for c in (mine, yours))
+    return gray or _mostly(mine - yours, there, _CHROMA)
+
+
+def _mostly(levels: np.ndarray, there: np.ndarray, most: int) -> bool:
+    """Whether all but a hundredth of the levels [H, W, 2] are at most this far from 0, where `there` is true."""
+    near = (np.abs(levels) <= most) & there[..., None]
+    return int(np.count_nonzero(near)) >= 0.99 * levels.shape[-1] * np.count_nonzero(there)

@@ -25,6 +25,7 @@ _RATIO = 0.8  # a feature is matched if the second nearest is so much further (L
 _MATCHED = 6  # features at least that lie on each other, within …
 _PIXELS = 2.0  # … so many pixels
 _STEPS, _STEP_SIDE = 25, 160  # small steps, and pixels of the long side that they work on
+_CHROMA_WINDOW = 11  # pixels: side of the square over which colours are averaged
 _WEDGE, _SAME = 0.06, 4  # largest share of a corner that turning filled with one tone, and its levels
 
 
@@ -47,12 +48,14 @@ class Proposal(NamedTuple):
 class Sketch:
     """What is known of a picture: its sketch, uint8 [H, W, 3], and its landmarks (see `curation.scorers.copies`).
 
-    hashes: uint64 [K]. places: float32 [K, 5].
+    hashes: uint64 [K]. places: float32 [K, 5]. larger: the sketch that this one is reduced from, which keeps the
+    features for all pictures that it is compared with.
     """
 
     rgb: np.ndarray
     hashes: np.ndarray
     places: np.ndarray
+    larger: Sketch | None = None
 
     @classmethod
     def from_columns(cls, hashes: bytes, places: bytes, sketch: bytes) -> Sketch:
@@ -69,6 +72,14 @@ class Sketch:
         import cv2
 
         return cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def chroma(self) -> np.ndarray:
+        """uint8 [H, W, 2]: Cr and Cb, blurred."""
+        import cv2
+
+        planes = cv2.split(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2YCrCb))[1:]
+        return cv2.blur(cv2.merge(planes), (_CHROMA_WINDOW, _CHROMA_WINDOW))
 
     @cached_property
     def filled(self) -> np.ndarray:
@@ -88,13 +99,20 @@ class Sketch:
     @cached_property
     def features(self) -> Features:
         """Its SIFT features."""
-        return _features(self.luma)
+        return self._reduced(self.larger.features) if self.larger else _features(self.luma)
 
     @cached_property
     def mirrored_features(self) -> Features:
         """Those of its mirror image, at their places in the picture itself."""
+        if self.larger:
+            return self._reduced(self.larger.mirrored_features)
         found = _features(np.ascontiguousarray(self.luma[:, ::-1]))
         return Features(np.array([self.luma.shape[1] - 1, 0]) + found.places * (-1, 1), found.descriptors)
+
+    def _reduced(self, found: Features) -> Features:
+        """Features of the larger sketch at their places in this one."""
+        scale = self.side / self.larger.side if self.larger else 1.0
+        return Features((found.places + 0.5) * scale - 0.5, found.descriptors)
 
     @property
     def side(self) -> int:
@@ -103,7 +121,7 @@ class Sketch:
 
     def at(self, side: int) -> Sketch:
         """The sketch reduced to this long side."""
-        return self if side >= self.side else Sketch(reduced(self.rgb, side), self.hashes, self.places)
+        return self if side >= self.side else Sketch(reduced(self.rgb, side), self.hashes, self.places, self)
 
 
 def stretched(first: Sketch, second: Sketch) -> np.ndarray:
@@ -146,6 +164,18 @@ def proposed(first: Sketch, second: Sketch) -> Proposal | None:
     shift = chosen[:, 2] * second.side + (linear.sum(axis=1) - 1) / 2  # shares are of edges, pixels of their middles
     agreeing = min(len(np.unique(i[near[best]])), len(np.unique(j[near[best]])))
     return Proposal(np.concatenate([linear, shift[:, None]], axis=1), agreeing, bool(mirrored[best]))
+
+
+def shown(first: Sketch, second: Sketch, map_: np.ndarray) -> float:
+    """Share of either picture that the other shows once it is laid on it, the lower one: 0 to 1."""
+    import cv2
+
+    (h, w), (height, width) = first.luma.shape, second.luma.shape
+    corners = np.array([[0, 0], [w, 0], [w, h], [0, h]]) @ map_[:, :2].T + map_[:, 2]
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    area, _ = cv2.intersectConvexConvex(corners.astype(np.float32), frame)
+    scaled = abs(float(np.linalg.det(map_[:, :2])))
+    return float(min(area / (width * height), area / max(scaled * w * h, 1e-9)))
 
 
 def exact(first: Sketch, second: Sketch, proposal: Proposal | None) -> np.ndarray | None:

@@ -5,10 +5,13 @@ Sketches, captions and texts are read from the score files and the pool's shards
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +24,11 @@ from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from curation.scorers.scoring import score_path
 from curation.sources import pool
+from flywheel.core.cluster import run_all, running
 from flywheel.core.storage import readable
 
+_FEW = 64  # pairs that cost less than sending them to workers …
+_PAIRS = 256  # … which compare so many at a time
 _SHARDS = 128  # pool shards whose sketches are in memory together, as they are stored …
 _SKETCHES = 512  # … and sketches that are decoded, of about a megabyte each
 _OTHER_TEXT = 0.9  # similarity of two texts that were read below which they differ; above it, pixels decide
@@ -49,13 +55,30 @@ def same_text(first: Texts, second: Texts) -> bool | None:
     return None
 
 
-class Rows:
-    """What the comparison needs of the pool's rows, by their places in the pool."""
+@dataclass(frozen=True)
+class Part:
+    """A shard of the pool: the place of its first row, and its score files by scorer, of `copies` and `ocr`."""
 
-    def __init__(self, judging: Judging) -> None:
-        self._judging = judging
-        self._shards = pool.shards(judging.workspace)
-        self._ends = list(accumulate(s.rows for s in self._shards))
+    start: int
+    shard: pool.Shard
+    scores: Mapping[str, Path]
+
+
+def files_of(judging: Judging) -> list[Part]:
+    """Every part of the pool, in its order."""
+    scorers = {name: judging.scorers[name] for name in ("copies", "ocr") if name in judging.scorers}
+    shards = pool.shards(judging.workspace)
+    starts = accumulate((s.rows for s in shards), initial=0)
+    paths = [{name: score_path(judging.workspace, scorer, s) for name, scorer in scorers.items()} for s in shards]
+    return [Part(*part) for part in zip(starts, shards, paths)]
+
+
+class Rows:
+    """What the comparison needs of the pool's rows, by their places in it. parts: all that have the rows."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._starts = [p.start for p in parts]
         self._looks = lru_cache(maxsize=_SHARDS)(self._read_looks)
         self._sketches = lru_cache(maxsize=_SKETCHES)(self._sketch)
         self._texts = lru_cache(maxsize=_SHARDS)(self._read_texts)
@@ -72,50 +95,53 @@ class Rows:
     def landmarks(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(hashes, number of the row in `places` that each belongs to) of the rows at these ascending places."""
         hashes, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        start = 0
-        for number, end in enumerate(self._ends):
-            low, high = np.searchsorted(places, (start, end))
-            if high > low:
-                column = self._scores(number, "copies", ["hashes"])["hashes"].take(places[low:high] - start)
-                found = [np.frombuffer(v or b"", "<u8").astype(np.uint64) for v in column.to_pylist()]
-                hashes += found
-                owners.append(np.repeat(np.arange(low, high), [len(f) for f in found]))
-            start = end
+        for number, low, high, rows in self._taken(places):
+            column = self._scores(number, "copies", ["hashes"])["hashes"].take(rows)
+            found = [np.frombuffer(v or b"", "<u8").astype(np.uint64) for v in column.to_pylist()]
+            hashes += found
+            owners.append(np.repeat(np.arange(low, high), [len(f) for f in found]))
         return np.concatenate(hashes), np.concatenate(owners)
 
     def digests(self, places: np.ndarray) -> np.ndarray:
         """uint64, one per row at these ascending places: equal only for equal sketches."""
-        out, start = [np.empty(0, np.uint64)], 0
-        for number, end in enumerate(self._ends):
-            low, high = np.searchsorted(places, (start, end))
-            if high > low:
-                column = self._scores(number, "copies", ["sketch"])["sketch"].take(places[low:high] - start)
-                out.append(np.array([_digest(v) for v in column.to_pylist()], np.uint64))
-            start = end
+        out = [np.empty(0, np.uint64)]
+        for number, _, _, rows in self._taken(places):
+            column = self._scores(number, "copies", ["sketch"])["sketch"].take(rows)
+            out.append(np.array([_digest(v) for v in column.to_pylist()], np.uint64))
         return np.concatenate(out)
+
+    def only(self, places: np.ndarray) -> list[Part]:
+        """The parts that have the rows at these places."""
+        return [self._parts[number] for number, *_ in self._taken(np.unique(places))]
+
+    def _taken(self, places: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """For each part that has some of the ascending places: (its number, their range in `places`, its rows)."""
+        for number, part in enumerate(self._parts):
+            low, high = np.searchsorted(places, (part.start, part.start + part.shard.rows))
+            if high > low:
+                yield number, int(low), int(high), places[low:high] - part.start
 
     def _sketch(self, place: int) -> Sketch:
         shard, row = self._at(place)
         return Sketch.from_columns(**self._looks(shard)[row])
 
     def _at(self, place: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self._ends, place, side="right"))
-        return shard, place - (self._ends[shard] - self._shards[shard].rows)
+        number = bisect_right(self._starts, place) - 1
+        return number, place - self._starts[number]
 
-    def _scores(self, shard: int, scorer: str, columns: list[str]) -> Any:
-        path = score_path(self._judging.workspace, self._judging.scorers[scorer], self._shards[shard])
-        return pq.read_table(readable(path), columns=columns)
+    def _scores(self, number: int, scorer: str, columns: list[str]) -> Any:
+        return pq.read_table(readable(self._parts[number].scores[scorer]), columns=columns)
 
-    def _read_looks(self, shard: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._scores(shard, "copies", ["hashes", "places", "sketch"]).to_pylist()
+    def _read_looks(self, number: int) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._scores(number, "copies", ["hashes", "places", "sketch"]).to_pylist()
         return rows
 
-    def _read_texts(self, shard: int) -> list[Texts]:
-        listed = self._shards[shard]
+    def _read_texts(self, number: int) -> list[Texts]:
+        listed = self._parts[number].shard
         rows = pq.read_table(readable(listed.path), columns=list(ROW)).to_pylist()
         read = [None] * len(rows)
-        if "ocr" in self._judging.scorers:
-            read = self._scores(shard, "ocr", ["text"])["text"].to_pylist()
+        if "ocr" in self._parts[number].scores:
+            read = self._scores(number, "ocr", ["text"])["text"].to_pylist()
         return [Texts(_quoted(row), text) for row, text in zip(with_written(rows, listed.captions), read)]
 
 
@@ -130,7 +156,27 @@ def _quoted(row: dict[str, Any]) -> str | None:
 
 
 def agreements(rows: Rows, pairs: np.ndarray, *, colours: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(share that agrees, float64 [M]; whether text or marks differ, bool [M]) of pairs of places, int64 [M, 2]."""
+    """(share that agrees, float64 [M]; whether text or marks differ, bool [M]) of pairs of places, int64 [M, 2].
+
+    The workers of a running `cluster` compare them, unless they are few.
+    """
+    if len(pairs) <= _FEW or not running():
+        return _compared(rows, pairs, colours)
+    parts = [pairs[n : n + _PAIRS] for n in range(0, len(pairs), _PAIRS)]
+    calls = ((rows.only(part), part, colours) for part in parts)
+    results: dict[int, Any] = dict(run_all(_compared_there, calls))
+    if lost := next((r for r in results.values() if isinstance(r, Exception)), None):
+        raise lost
+    shares, differ = zip(*(results[n] for n in range(len(parts))))
+    return np.concatenate(shares), np.concatenate(differ)
+
+
+def _compared_there(parts: Sequence[Part], pairs: np.ndarray, colours: bool) -> tuple[np.ndarray, np.ndarray]:
+    """In a worker."""
+    return _compared(Rows(parts), pairs, colours)
+
+
+def _compared(rows: Rows, pairs: np.ndarray, colours: bool) -> tuple[np.ndarray, np.ndarray]:
     results = [_agreement(rows, a, b, colours) for a, b in pairs.tolist()]
     return np.array([r.share for r in results], float), np.array([r.differs for r in results], bool)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.decide.compare import Rows, agreements, other_texts
+from curation.decide.compare import Rows, agreements, files_of, other_texts
 from curation.decide.copies import candidates
 from curation.decide.dedup import Related, nearest, preference, related
 from curation.decide.judging import Judging
@@ -27,7 +27,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
-_FORMAT = 4  # raised when the same tables would give another file
+_FORMAT = 5  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _twins(known: Related, numbers: np.ndarray) -> np.ndarray:
 
 def _by_hash(judging: Judging, filter_: Filter) -> _Search:
     """Equal and near perceptual hashes and thumbnails, whose sketches agree where the filter asks for it."""
-    compared = Rows(judging) if filter_.agreement is not None else None
+    compared = Rows(files_of(judging)) if filter_.agreement is not None else None
 
     def search(rows: _Rows) -> Related:
         table = judging.query(
@@ -171,7 +171,7 @@ def _by_hash(judging: Judging, filter_: Filter) -> _Search:
 
 def _by_landmarks(judging: Judging, filter_: Filter) -> _Search:
     """Pictures whose landmarks meet and whose sketches agree, once they are laid on each other."""
-    compared = Rows(judging)
+    compared = Rows(files_of(judging))
 
     def search(rows: _Rows) -> Related:
         if rows.references:  # of a mirrored pair, the references would have to be mirrored too
@@ -188,7 +188,7 @@ def _by_landmarks(judging: Judging, filter_: Filter) -> _Search:
 
 def _by_embedding(judging: Judging, filter_: Filter) -> _Search:
     """Pictures with similar embeddings that do not show different texts."""
-    vectors, compared = _embeddings(judging), Rows(judging)
+    vectors, compared = _embeddings(judging), Rows(files_of(judging))
 
     def search(rows: _Rows) -> Related:
         mine = vectors[rows.numbers]

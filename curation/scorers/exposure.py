@@ -66,11 +66,11 @@ def burnt(item: Item) -> float:
 
     Thin lines fade in the working decode: a picture that looks burnt there is judged at native resolution.
     """
-    darkest, clipped = _ends(item.pixels.min(axis=2))
+    darkest, clipped = _ends(_lowest(item.pixels))
     if darkest < _INK or not clipped:
         return 0.0
     rgb = np.asarray(item.upright)
-    levels = rgb.min(axis=2)
+    levels = _lowest(rgb)
     darkest, clipped = _ends(levels)
     if darkest >= _PALEST:
         return clipped
@@ -78,9 +78,20 @@ def burnt(item: Item) -> float:
     return 0.0 if drawn else clipped
 
 
+def _lowest(pixels: np.ndarray) -> np.ndarray:
+    """The lowest channel of uint8 [H, W, 3]: uint8 [H, W]."""
+    import cv2
+
+    red, green, blue = cv2.split(pixels)
+    return cv2.min(cv2.min(red, green), blue)
+
+
 def _ends(levels: np.ndarray) -> tuple[int, float]:
     """(darkest level but for a trace, share of clipped pixels) of the lowest channel, uint8 [H, W]."""
-    below = np.cumsum(np.bincount(levels.ravel(), minlength=256)) / levels.size
+    import cv2
+
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+    below = np.cumsum(counts) / levels.size
     return int(np.searchsorted(below, _TRACE, "right")), float(1 - below[_WHITE - 1])
 
 

@@ -17,7 +17,7 @@ from flywheel.core.generator import Generator
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution, Evaluation
 from flywheel.signals.drawing import BATCH
-from flywheel.signals.sheets import Sheet, Workers, draw_and_judge
+from flywheel.signals.sheets import Judged, Sheet, Workers, draw_and_judge
 from flywheel.signals.suite import Prompt
 
 # Evidence of a case → track and reason, in this order: the enhanced prompt passes → prompt_enhancement; some seeds
@@ -117,40 +117,38 @@ def probe(
     own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
     enhanced = {p.prompt_id: text for p, now in zip(prompts, own) if (text := enhance(p.text)) and text != now.text}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
-    plain: dict[tuple[str, str], list[bool]] = {}  # by prompt id and capability: does each try pass?
-    better: dict[tuple[str, str], list[bool]] = {}
     last = seed + evaluation.pictures - 1  # the seed of the evaluation's last picture
-    tries = [(Sheet(own, prompts, folder / f"seed-{k}", last + k), plain) for k in range(1, settings.seeds + 1)]
-    tries += [
-        (Sheet(rewritten, rewritten, folder / f"enhanced-{k}", seed + k), better)
-        for k in range(settings.enhanced_seeds)
-    ]
-    found = draw_and_judge(
-        [sheet for sheet, _ in tries],
-        generator,
-        workspace=workspace,
-        settings=evaluation,
-        workers=workers,
-        progress=progress,
+    tries = [Sheet(own, prompts, folder / f"seed-{k}", last + k) for k in range(1, settings.seeds + 1)]
+    better = [Sheet(rewritten, rewritten, folder / f"enhanced-{k}", seed + k) for k in range(settings.enhanced_seeds)]
+    sheets = draw_and_judge(
+        [*tries, *better], generator, workspace=workspace, settings=evaluation, workers=workers, progress=progress
     )
-    for (sheet, verdicts), judged in zip(tries, found):
-        for p, (_, outcomes) in zip(sheet.suite, judged):
-            applied = [o for o in outcomes if o.passed is not None]
-            for capability in dict.fromkeys(o.capability for o in applied):
-                passed = all(o.passed for o in applied if o.capability == capability)
-                verdicts.setdefault((p.prompt_id, capability), []).append(passed)
+    found = list(sheets)
+    passed, passed_enhanced = _passes(tries, found[: len(tries)]), _passes(better, found[len(tries) :])
     near = dict(zip((p.prompt_id for p in prompts), density([p.text for p in prompts]), strict=True))
     return [
         _evidence(
             (p.prompt_id, capability),
             0.0 if absent(p, capability) else float(near[p.prompt_id]),
             enhanced.get(p.prompt_id),
-            plain.get((p.prompt_id, capability)),
-            better.get((p.prompt_id, capability)),
+            passed.get((p.prompt_id, capability)),
+            passed_enhanced.get((p.prompt_id, capability)),
         )
         for p in prompts
         for capability in dict.fromkeys(check["capability"] for check in p.checks)
     ]
+
+
+def _passes(sheets: Sequence[Sheet], found: Sequence[Sequence[Judged]]) -> dict[tuple[str, str], list[bool]]:
+    """{(prompt id, capability): whether each picture passes all of its checks that could be applied}."""
+    out: dict[tuple[str, str], list[bool]] = {}
+    for sheet, judged in zip(sheets, found, strict=True):
+        for p, (_, outcomes) in zip(sheet.suite, judged):
+            applied = [o for o in outcomes if o.passed is not None]
+            for capability in dict.fromkeys(o.capability for o in applied):
+                passed = all(o.passed for o in applied if o.capability == capability)
+                out.setdefault((p.prompt_id, capability), []).append(passed)
+    return out
 
 
 def _evidence(

@@ -40,9 +40,7 @@ def sample(
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT. Default: the system's, or the largest square trained at.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps. Default: the system's or the checkpoint's.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: as trained, or the system's.")] = None,
     cfg: Annotated[
         float | None, typer.Option(help="Guidance weight; 1 is no guidance. Default: the system's or the checkpoint's.")
     ] = None,

@@ -80,7 +80,7 @@ def phase(
     from training.curriculum import schedule
     from training.data.plan import MixSource
     from training.extension import recipe_of
-    from training.worker import TrainingRun, train_run
+    from training.worker import TrainingRun
 
     chosen = _recipe(recipe or "tiny") if recipe or extend is None else recipe_of(extend)
     if learning_rate is not None:
@@ -100,15 +100,21 @@ def phase(
     if ray:
         checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, tensorboard=tensorboard)
     else:
-
-        def report(done: int, total: int, line: Mapping[str, Any]) -> None:
-            progress(done, total, f"loss {line['loss']:.3f} ({line['stage']})")
-
-        with progress.step(f"training {chosen.name}"):
-            checkpoint = train_run(run, progress=report, tensorboard=tensorboard)
+        checkpoint = _here(run, chosen.name, progress, tensorboard=tensorboard)
     if int(os.environ.get("RANK", "0")):
         return  # of the torchrun processes, only the first prints
     _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
+
+
+def _here(run: TrainingRun, name: str, progress: Progress, *, tensorboard: bool) -> Checkpoint:
+    """Train in this process; returns the final checkpoint."""
+    from training.worker import train_run
+
+    def report(done: int, total: int, line: Mapping[str, Any]) -> None:
+        progress(done, total, f"loss {line['loss']:.3f} ({line['stage']})")
+
+    with progress.step(f"training {name}"):
+        return train_run(run, progress=report, tensorboard=tensorboard)
 
 
 def _whole(path: Path) -> str:

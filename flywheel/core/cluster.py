@@ -86,6 +86,12 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
         _stop()
 
 
+def running() -> bool:
+    """Whether this program is inside a `cluster`."""
+    ray = sys.modules.get("ray")
+    return _local is not None or (ray is not None and ray.is_initialized())
+
+
 def _stop() -> None:
     """Disconnect from Ray, and end a local one for good: its agents outlive it by up to half a minute."""
     import psutil

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from curation.decide import likeness
+from curation.decide import compare, likeness
 from curation.decide.judge import judge
 from curation.policy.policy import Policy
 from curation.run import configure, curate
 from curation.sources.ingest import ingest
+from flywheel.core.cluster import cluster
 from flywheel.core.workspace import Workspace
 from tests.curation.copied import COPIES, scene, slide
 from tests.curation.corpus import encoded, texture, textures, write_folder, write_tiny_clip
@@ -112,7 +113,7 @@ BY_COPY = (
 )
 
 
-def test_copies_are_found_and_slides_of_one_template_stay(tmp_path: Path) -> None:
+def test_copies_are_found_and_slides_of_one_template_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [("Revenue grew by ten percent", "in the north"), ("Costs were lower", "as travel was cut"),
              ("Four people were hired", "for the platform"), ("The office moves", "to the river")]  # fmt: skip
     files = {f"slide-{n}.png": encoded(slide(pair)) for n, pair in enumerate(lines)}
@@ -130,6 +131,12 @@ def test_copies_are_found_and_slides_of_one_template_stay(tmp_path: Path) -> Non
         assert len(stayed) == 1, kind
     by = {filter_ for filter_, _ in ended.values()}
     assert by == {None, "dedup", "copies"}
+    for derived in workspace.path("tables").glob("alike-*"):
+        derived.unlink()
+    monkeypatch.setattr(compare, "_FEW", 0)
+    monkeypatch.setattr(compare, "_PAIRS", 3)
+    with cluster(1, few=True):  # several parts, in another process
+        assert judged(workspace, by_copy) == ended
 
 
 def test_slides_that_are_read_alike_are_one(tmp_path: Path) -> None:
