@@ -54,7 +54,7 @@ from flywheel.signals.results import Results
 Pictures = NDArray[np.bool_]  # [draws, prompts, pictures]: does it fail?
 Floats = NDArray[np.float64]
 TARGET_RATE = 0.6  # of the repaired target
-INCUMBENTS = 10  # per setting of the power
+INCUMBENTS = 40  # per setting of the power
 CHECKED = 4  # draws per setting that `judge` judges too
 ROUNDS, CHAINS = 10, 20  # of the erosion
 

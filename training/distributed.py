@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,12 @@ class World:
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.item()
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Give each tensor its mean over all processes."""
+        for tensor in tensors if self.size > 1 else ():
+            dist.all_reduce(tensor)
+            tensor /= self.size
 
     def wait(self) -> None:
         """Wait until every process gets here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
+from flywheel.core.generator import MOST_GUIDANCE
 from flywheel.core.image import fitted
 from flywheel.core.mirror import fetched
 from flywheel.core.storage import located
@@ -147,9 +147,9 @@ class Sampler:
         return schedules.times(schedule, STEPS.get(schedule, 0) if steps is None else steps, tokens)
 
     def guidance(self, cfg: float | None) -> float:
-        """`cfg`, or the checkpoint's own guidance (1 for a distilled student), or 3. Errors: `UsageError` for NaN."""
-        if cfg is not None and not math.isfinite(cfg):
-            raise UsageError(f"cfg {cfg}: give a finite guidance weight; 1 is no guidance")
+        """`cfg`, or the checkpoint's own guidance (1 for a student), or 3. Errors: `UsageError` unless 0 to 100."""
+        if cfg is not None and not 0 <= cfg <= MOST_GUIDANCE:
+            raise UsageError(f"cfg {cfg}: give a guidance weight from 0 to {MOST_GUIDANCE}; 1 is no guidance")
         return float(self.config.get("cfg", GUIDANCE)) if cfg is None else cfg
 
     @torch.no_grad()  # not inference_mode: position tables are cached, and training may use them next

@@ -97,8 +97,8 @@ def probe(
     folder: Path,
     *,
     workspace: Workspace,
-    enhance: Callable[[str], str | None],
-    drawn: Callable[[str], str | None] = lambda prompt: None,
+    enhance: Callable[[str, Sequence[bytes]], str | None],
+    drawn: Callable[[str, Sequence[bytes]], str | None] = lambda prompt, pictures: None,
     density: Callable[[Sequence[str]], Sequence[float]],
     absent: Callable[[Prompt, str], bool] = lambda prompt, capability: False,
     evaluation: Evaluation,
@@ -109,13 +109,16 @@ def probe(
 ) -> list[dict[str, Any]]:
     """One row of evidence per prompt and capability of its checks; the images stay in `folder`.
 
-    enhance: the enhancer on trial, which gives a better prompt or None; drawn: the one that the system has already.
+    enhance: the enhancer on trial, which gives a better text for a text and its references, or None; drawn: the one
+    that the system has already.
     density: percentiles of texts; absent: whether the pool lacks what a prompt's checks of a capability ask for, by
     name: then its density there is 0. workers: processes that draw and judge in place of this one.
     Only checks that could be applied count; if none of a capability's checks could, its `seeds` is null.
     """
-    own = [replace(p, text=drawn(p.text) or p.text) for p in prompts]
-    enhanced = {p.prompt_id: text for p, now in zip(prompts, own) if (text := enhance(p.text)) and text != now.text}
+    shown = [p.reference_bytes() for p in prompts]
+    own = [replace(p, text=drawn(p.text, pictures) or p.text) for p, pictures in zip(prompts, shown)]
+    texts = [enhance(p.text, pictures) for p, pictures in zip(prompts, shown)]
+    enhanced = {p.prompt_id: text for p, now, text in zip(prompts, own, texts) if text and text != now.text}
     rewritten = [replace(p, text=enhanced[p.prompt_id]) for p in prompts if p.prompt_id in enhanced]
     last = seed + evaluation.pictures - 1  # the seed of the evaluation's last picture
     tries = [Sheet(own, prompts, folder / f"seed-{k}", last + k) for k in range(1, settings.seeds + 1)]

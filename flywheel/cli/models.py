@@ -67,7 +67,7 @@ def sample(
     system = promoted_system(opened, student=student) if opened else None
     start = opened.path(system.checkpoint) if opened and system else Path(str(checkpoint))
     generator = open_generator(describe(start))
-    prompt = _rewritten(prompt, enhance, opened, system)
+    prompt = _rewritten(prompt, ref or (), enhance, opened, system)
     side = system.side if system else None
     pictures = sample_pictures(
         generator,
@@ -87,7 +87,9 @@ def sample(
     out(json.dumps(pictures, ensure_ascii=False) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
 
 
-def _rewritten(prompt: str, enhance: str | None, opened: Workspace | None, system: System | None) -> str:
+def _rewritten(
+    prompt: str, references: Sequence[Path], enhance: str | None, opened: Workspace | None, system: System | None
+) -> str:
     """The prompt as the named enhancer writes it, or else that of the system."""
     from flywheel.presets import Enhancer
     from flywheel.remedies.enhancer import load_enhancer
@@ -96,7 +98,7 @@ def _rewritten(prompt: str, enhance: str | None, opened: Workspace | None, syste
     rewrite = load_enhancer(Enhancer(backend=enhance)) if enhance else None
     if opened and system and not enhance:
         rewrite = systems.rewriter(opened, system)
-    better = rewrite(prompt) if rewrite else None
+    better = rewrite(prompt, [r.read_bytes() for r in references if r.is_file()]) if rewrite else None
     if better:
         say(f"drawing: {better}")
     return better or prompt

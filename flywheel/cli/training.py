@@ -152,14 +152,20 @@ def _print_phase(checkpoint: Checkpoint, metrics: Path, skips: bool, as_json: bo
 def vae(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
     output: Annotated[Path, typer.Option(help="Folder for the VAE; diffusers opens its subfolder `final`.")],
-    preset: Annotated[str, typer.Option(help="tiny, or a .toml file.")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="tiny, qwen-image-2 (the report's size, for GPUs), or a .toml file.")
+    ] = "tiny",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: the preset's.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VAE on image crops, for use as a recipe's autoencoder. The same command resumes."""
+    """Train a VAE on image crops, for use as a recipe's autoencoder. The same command resumes.
+
+    Several processes share each batch: torchrun --nproc-per-node 8 -m flywheel.cli train vae …
+    """
     from flywheel.core.progress import Progress
     from flywheel.signals.vae_quality import load_photographs
+    from training.distributed import joined
     from training.vae.training import load_vae_recipe, train_vae
 
     chosen = load_vae_recipe(preset)
@@ -171,8 +177,10 @@ def vae(
     def report(done: int, total: int, line: Mapping[str, Any]) -> None:
         progress(done, total, f"reconstruction {line['reconstruction']:.3f}")
 
-    with progress.step(f"training a {preset} VAE on {len(pictures.images)} images"):
-        folder = train_vae(output, pictures.images, chosen, seed=seed, steps=steps, progress=report)
+    with joined() as world, progress.step(f"training a {preset} VAE on {len(pictures.images)} images"):
+        folder = train_vae(output, pictures.images, chosen, seed=seed, steps=steps, world=world, progress=report)
+    if not world.first:
+        return
     result = {"vae": str(folder), "autoencoder": f'autoencoder = "{folder.resolve()}"', "steps": steps or chosen.steps}
     out(json.dumps(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
 

@@ -14,6 +14,7 @@ from PIL import Image
 from flywheel.core.errors import UsageError
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
+MOST_GUIDANCE = 100  # the least is 0, and 1 is no guidance
 
 
 @dataclass(frozen=True)

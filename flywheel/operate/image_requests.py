@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flywheel.core.errors import UsageError
-from flywheel.core.generator import Pixels
+from flywheel.core.generator import MOST_GUIDANCE, Pixels
 from flywheel.core.image import BadImage, decode, open_image
 from flywheel.rounds.sample import parse_size
 
@@ -86,7 +86,7 @@ def read_order(values: Any, *, images: Sequence[bytes] | None = None, mask: byte
         seed=_seed(given),
         size=_size(given),
         steps=_whole(given, "num_inference_steps", 1, MAX_STEPS),
-        guidance=_number(given, "guidance_scale"),
+        guidance=_guidance(given),
         negative=_text(given, "negative_prompt") or None,
         references=references,
         mask=_mask(mask, references[0]) if mask is not None else None,
@@ -115,16 +115,16 @@ def _seed(given: Mapping[str, Any]) -> int:
     return secrets.randbelow(MAX_SEED) if seed is None else seed
 
 
-def _number(given: Mapping[str, Any], name: str) -> float | None:
-    value = given.get(name)
+def _guidance(given: Mapping[str, Any]) -> float | None:
+    value = given.get("guidance_scale")
     if value is None:
         return None
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
-        raise Refused(f"{name}: give a finite number", param=name)
+    if not 0 <= number <= MOST_GUIDANCE:
+        raise Refused(f"guidance_scale: give a number from 0 to {MOST_GUIDANCE}", param="guidance_scale")
     return number
 
 

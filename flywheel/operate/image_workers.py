@@ -10,20 +10,23 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flywheel.core.errors import UsageError
 from flywheel.core.generator import Generator, Pixels, Undrawn, png
 from flywheel.core.local_workers import end_with_parent
 from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flywheel.remedies.enhancer import Rewriter
 
 LONGEST_RETRY = 600  # seconds that a client is asked to wait, at most
 
@@ -74,7 +77,7 @@ class Artist:
     def __init__(self, root: str) -> None:
         self.workspace = Workspace(Path(root), create=False)
         self._id = ""
-        self._opened: tuple[Generator, Callable[[str], str | None]] | None = None
+        self._opened: tuple[Generator, Rewriter] | None = None
 
     def draw(self, job: Job) -> Picture:
         """The picture that `flywheel sample -w` draws for the same prompt, seed and settings. Errors: `Failed`."""
@@ -82,7 +85,7 @@ class Artist:
         if not job.prompt:
             return Picture()
         try:
-            better = rewrite(job.prompt)
+            better = rewrite(job.prompt, [png(r) for r in job.references] if job.system.enhancer else ())
         except UsageError as error:
             raise Failed(str(error), 503) from error
         side = job.system.side or getattr(generator, "largest", None)
@@ -106,7 +109,7 @@ class Artist:
             raise Failed(image.reason, 503 if image.again else 400)
         return Picture(png(image), better)
 
-    def _open(self, system: System) -> tuple[Generator, Callable[[str], str | None]]:
+    def _open(self, system: System) -> tuple[Generator, Rewriter]:
         from flywheel.rounds import systems
 
         if self._opened is not None and self._id == system.id:

@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from curation.sources.urls import Fetching
 from flywheel.core.config import Lines, read_toml
 from flywheel.core.errors import UsageError
+from flywheel.core.generator import MOST_GUIDANCE
 from flywheel.core.plugins import names
 from flywheel.core.storage import located
 
@@ -101,7 +102,7 @@ class Evaluation:
             steps=(1, math.inf),
             pictures=(1, math.inf),
             held_out=(1, math.inf),
-            cfg=(0, 100),
+            cfg=(0, MOST_GUIDANCE),
         )
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
@@ -194,6 +195,7 @@ class Enhancer:
     backend: str = "rules"  # rules | the folder or hub tag of a causal LM | http(s)://…/v1
     model: str = ""  # model of an endpoint
     key_variable: str = ""  # environment variable that holds the endpoint's key
+    sees: bool = False  # the endpoint's model gets the references of edits too, so it must accept pictures
     draw: bool = False  # candidates draw through it from the first round; else once a round has trained one
     examples: int = 512  # reverse-engineered training examples per round
     sft_steps: int = 100  # optimiser steps of a round's SFT of a causal LM; 0: it is not trained

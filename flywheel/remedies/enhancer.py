@@ -1,17 +1,17 @@
 """The prompt enhancer: rewrites a short or sloppy prompt into the wording of training captions.
 
-Three backends with one interface, `(prompt) → better prompt, or None if nothing changes`: rules, a local causal
-language model, an OpenAI-compatible endpoint.
+Three backends with one interface, `Rewriter`: rules, a local causal language model, an OpenAI-compatible endpoint,
+whose model may see the references of an edit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flywheel.core.errors import UsageError
 from flywheel.presets import Enhancer
@@ -19,6 +19,10 @@ from flywheel.presets import Enhancer
 INSTRUCTION = (
     "Rewrite the request into a complete description of the picture. Add what it leaves open: style, light, texture, "
     "layout, background. Keep every quoted text letter by letter."
+)
+EDIT_INSTRUCTION = (
+    "Rewrite the request to edit the pictures into a complete instruction. Look at the pictures: name what changes, "
+    "where it is and how it looks afterwards, and name what stays as it is. Keep every quoted text letter by letter."
 )
 NEW_TOKENS = 256
 _REASONING = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -31,18 +35,24 @@ _FILLER = re.compile(
 _QUOTES = re.compile(r"[“”„«»「」『』]")
 
 
-def load_enhancer(settings: Enhancer, cache: Path | None = None) -> Callable[[str], str | None]:
+class Rewriter(Protocol):
+    """A better prompt, or None if nothing changes. pictures: encoded references of an edit, for those that see them."""
+
+    def __call__(self, prompt: str, pictures: Sequence[bytes] = ()) -> str | None: ...
+
+
+def load_enhancer(settings: Enhancer, cache: Path | None = None) -> Rewriter:
     """The enhancer of the settings; `cache` keeps the answers of an endpoint. Errors: `UsageError`."""
-    if settings.backend == "rules":
-        return enhance
     if settings.backend.startswith(("http://", "https://")):
         from flywheel.core.endpoint import Endpoint
 
-        return Remote(Endpoint(settings.backend, settings.model, settings.key_variable, cache=cache))
-    return LanguageModel(settings.backend)
+        return Remote(Endpoint(settings.backend, settings.model, settings.key_variable, cache=cache), settings.sees)
+    if settings.sees:
+        raise UsageError("enhancer.sees shows pictures to the model of an endpoint: set backend to http(s)://…/v1")
+    return enhance if settings.backend == "rules" else LanguageModel(settings.backend)
 
 
-def enhance(prompt: str) -> str | None:
+def enhance(prompt: str, pictures: Sequence[bytes] = ()) -> str | None:
     """Rewrite the prompt by rules; None if no rule changes it.
 
     Rules: straight quotes, no request phrases such as "please draw", digits before a word written out, single spaces.
@@ -95,7 +105,7 @@ class LanguageModel:
     def _loaded(self) -> tuple[Any, Any]:
         return open_model(self.name)
 
-    def __call__(self, prompt: str) -> str | None:
+    def __call__(self, prompt: str, pictures: Sequence[bytes] = ()) -> str | None:
         import torch
 
         model, tokenizer = self._loaded
@@ -111,21 +121,26 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Remote:
-    """A model behind an OpenAI-compatible endpoint."""
+    """A model behind an OpenAI-compatible endpoint; `sees`: it gets the references of edits."""
 
     endpoint: Any  # flywheel.core.endpoint.Endpoint
+    sees: bool = False
 
-    def __call__(self, prompt: str) -> str | None:
+    def __call__(self, prompt: str, pictures: Sequence[bytes] = ()) -> str | None:
         schema = {
             "type": "object",
             "properties": {"reasoning": {"type": "string"}, "prompt": {"type": "string", "minLength": 1}},
             "required": ["reasoning", "prompt"],
             "additionalProperties": False,
         }
-        from flywheel.core.endpoint import Unanswered
+        from flywheel.core.endpoint import Unanswered, image_part
 
+        asked: list[dict[str, Any]] = [*messages(prompt)]
+        if self.sees and pictures:
+            parts = [{"type": "text", "text": prompt}, *map(image_part, pictures)]
+            asked = [{"role": "system", "content": EDIT_INSTRUCTION}, {"role": "user", "content": parts}]
         try:
-            better = self.endpoint.ask(messages(prompt), schema)["prompt"].strip()
+            better = self.endpoint.ask(asked, schema)["prompt"].strip()
         except Unanswered as error:
             raise UsageError(f"the prompt enhancer does not answer, run again later: {error}") from error
         return better if better and better != prompt else None

@@ -228,7 +228,7 @@ def _store(
                 "checkpoint": system,
                 "seeds": len(plain) or None,
                 "seeds_passed": sum(plain.values()) if plain else None,
-                "enhanced": enhance(prompt.text) if enhanced else None,
+                "enhanced": enhance(prompt.text, prompt.reference_bytes()) if enhanced else None,
                 "enhanced_seeds": len(enhanced) or None,
                 "enhanced_passed": sum(enhanced.values()) if enhanced else None,
                 "density": near[number] if near is not None else None,
@@ -271,7 +271,7 @@ def _needed(
     for prompt in chosen:
         for seed in seeds[prompt.prompt_id]:
             rows.append(_row(prompt, prompt.text, seed, str(seed)))
-        if better := enhance(prompt.text):
+        if better := enhance(prompt.text, prompt.reference_bytes()):
             there = drawn.rewritten(prompt)
             asked = [k for k in range(preset.attribution.enhanced_seeds) if k not in there]
             rows += [_row(prompt, better, k, f"enhanced-{k}") for k in asked]

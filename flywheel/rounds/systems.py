@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from flywheel.core.mirror import fetched, publish
 from flywheel.core.records import System
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Enhancer, Evaluation, load_preset
-from flywheel.remedies.enhancer import load_enhancer
+from flywheel.remedies.enhancer import Rewriter, load_enhancer
 from flywheel.signals.sheets import Workers
 from flywheel.signals.suite import Prompt
 
@@ -147,15 +147,17 @@ def evaluation(system: System, settings: Evaluation) -> Evaluation:
     return replace(settings, **own)
 
 
-def rewriter(workspace: Workspace, system: System) -> Callable[[str], str | None]:
-    """The system's enhancer: (prompt) → what is drawn in its place; None if it is drawn as written."""
+def rewriter(workspace: Workspace, system: System) -> Rewriter:
+    """The system's enhancer: (prompt, references) → what is drawn in its place; None if it is drawn as written."""
     if system.enhancer is None:
-        return lambda prompt: None
+        return lambda prompt, pictures=(): None
     backend = system.enhancer["backend"]
     own = workspace.path(backend)
     backend = str(fetched(own)) if backend not in ("", "rules") and own.exists() else backend
     model, key = (system.enhancer.get(k, "") for k in ("model", "key_variable"))
-    return load_enhancer(Enhancer(backend=backend, model=model, key_variable=key), workspace.path("enhanced"))
+    sees = system.enhancer.get("sees", "") == "yes"
+    settings = Enhancer(backend=backend, model=model, key_variable=key, sees=sees)
+    return load_enhancer(settings, workspace.path("enhanced"))
 
 
 def rewritten(workspace: Workspace, system: System, suite: Sequence[Prompt], folder: Path) -> dict[str, str]:
@@ -165,7 +167,7 @@ def rewritten(workspace: Workspace, system: System, suite: Sequence[Prompt], fol
         return {}
     if not path.exists():
         rewrite = rewriter(workspace, system)
-        write_json(path, {p.prompt_id: text for p in suite if (text := rewrite(p.text))})
+        write_json(path, {p.prompt_id: text for p in suite if (text := rewrite(p.text, p.reference_bytes()))})
     return read_json(path)
 
 
@@ -182,7 +184,8 @@ def enhancer_record(
     content = digest([(p.name, file_digest(p)) for p in files]) if files else ""
     if files and not trained:
         backend = str(folder.resolve())
-    return {"backend": backend, "model": settings.model, "key_variable": settings.key_variable, "sha256": content}
+    record = {"backend": backend, "model": settings.model, "key_variable": settings.key_variable, "sha256": content}
+    return record | ({"sees": "yes"} if settings.sees else {})
 
 
 def _own(config: Mapping[str, object]) -> tuple[int, float] | None:

@@ -33,6 +33,18 @@ def start(tmp_path_factory, trained):
     return random_start(tmp_path_factory.mktemp("start"), trained)
 
 
+@pytest.fixture(scope="session")
+def dinov2(tmp_path_factory) -> Path:
+    """Folder of a tiny DINOv2."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dinov2")
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small products gain nothing from threads, and threads that wait for each other on a busy machine cost minutes."""

@@ -14,8 +14,12 @@ import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, run
-from training.checkpoint import Checkpoint
+from tests.training.vae.tiny import SMALL, wave_pictures
+from training.checkpoint import Checkpoint, read_metrics
+from training.data.row_group import to_unit
 from training.distributed import World, own_rows
+from training.models.vae import VAE
+from training.vae.training import train_vae
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +42,7 @@ def pair(tmp_path_factory, snapshot, trained, start):
     jobs.append(jobs[0] | adapted | {"start": None})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     child = subprocess.run(
-        [*command, "tests/training/together.py", json.dumps(jobs)],
+        [*command, "tests/training/together.py", json.dumps([*jobs, str(folder / "vae")])],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -87,6 +91,21 @@ def test_two_processes_train_the_adapter_that_one_trains(pair, tmp_path, snapsho
     moved = [n for n, t in both.tensors("ema").items() if not torch.equal(t, start.tensors("ema")[n])]
     assert len(moved) == 4 * 4
     assert [p.name for p in (pair / "adapted" / "samples").iterdir()] == ["step-00000004.png"]
+
+
+def test_two_processes_train_the_vae_that_one_trains(pair, tmp_path):
+    pictures = wave_pictures()
+    alone = train_vae(tmp_path / "vae", pictures, SMALL)
+    one, two = (read_metrics(path / "metrics.jsonl") for path in (alone.parent, pair / "vae"))
+    assert [line["step"] for line in two] == [1, 2, 3, 4]
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)  # later, Adam enlarges what rounding differs in
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
+    first, second = (
+        VAE.open(str(path)).encode(to_unit(pictures[:, :, :32, :32])) for path in (alone, pair / "vae/final")
+    )
+    assert (first - second).abs().max() < 0.05 * first.std()
+    with pytest.raises(UsageError, match="3 processes cannot share a batch of 2"):
+        train_vae(tmp_path / "three", pictures, SMALL, world=World(0, 3))
 
 
 def test_a_damaged_share_is_named(pair, tmp_path, snapshot):

@@ -173,7 +173,11 @@ class DataPlan:
         self._buckets = sorted({key[0] for key in filled})
         steps = [sum(c.rows for k, c in self._cells.items() if k[0] == b) / self.batch_rows[b] for b in self._buckets]
         self._bucket_weights = normalised(steps)  # epochs of all buckets take the same number of steps
-        self._split = {b: self._cell_weights(mix, b, t2i_share) for b in self._buckets}
+        missing: dict[tuple[int, str], list[int]] = {}
+        self._split = {b: self._cell_weights(mix, b, t2i_share, missing) for b in self._buckets}
+        for (number, task), buckets in missing.items():
+            named = f"buckets {', '.join(map(str, buckets))}" if len(buckets) > 1 else f"bucket {buckets[0]}"
+            self._note(f"{_named(mix[number])} has no {task} rows in {named}: its share goes to the others")
 
     @property
     def rows(self) -> int:
@@ -237,9 +241,12 @@ class DataPlan:
         return groups
 
     def _cell_weights(
-        self, mix: Sequence[MixSource], bucket: int, t2i_share: float
+        self, mix: Sequence[MixSource], bucket: int, t2i_share: float, missing: dict[tuple[int, str], list[int]]
     ) -> tuple[list[Cell], list[Fraction]]:
-        """Cells of a bucket with their exact shares; the share of an empty cell goes to its neighbours, with a note."""
+        """Cells of a bucket with their exact shares; the share of an empty cell goes to its neighbours.
+
+        missing: gets the bucket, by (source, task), of each empty cell that has a share.
+        """
         tasks = {"t2i": Fraction(str(t2i_share)), "ti2i": 1 - Fraction(str(t2i_share))}
         present = [t for t in TASKS if any(k[:2] == (bucket, t) for k in self._cells)]
         for task in TASKS:
@@ -250,8 +257,8 @@ class DataPlan:
         for task, share in zip(present, normalised(shares if sum(shares) else [1] * len(present)), strict=True):
             keys = [k for k in self._cells if k[:2] == (bucket, task)]
             for number, source in enumerate(mix):
-                if (bucket, task, number) not in keys and source.share:
-                    self._note(f"{source.manifest} has no {task} rows in bucket {bucket}: its share goes to the others")
+                if (bucket, task, number) not in keys and source.share and share:
+                    missing.setdefault((number, task), []).append(bucket)
             source_shares = [mix[k[2]].share for k in keys]
             cells += [self._cells[k] for k in keys]
             weights += [share * w for w in normalised(source_shares if sum(source_shares) else [1] * len(keys))]
@@ -260,6 +267,10 @@ class DataPlan:
     def _note(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+
+
+def _named(source: MixSource) -> str:
+    return f"{source.slice} in {source.manifest}" if source.slice else str(source.manifest)
 
 
 def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:

@@ -1,9 +1,13 @@
-"""A frozen image network for feature losses: EfficientNet-Lite0, trained on ImageNet; a package ships its weights."""
+"""Frozen image networks for feature losses: EfficientNet-Lite0, whose weights a package ships, and DINOv2."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from flywheel.core.errors import UsageError
+from training.models.pretrained import locate
 
 
 class Features(nn.Module):
@@ -34,3 +38,34 @@ class Features(nn.Module):
                 break
             x = y
         return levels
+
+
+class Dinov2(nn.Module):
+    """Features of a DINOv2 (Oquab et al. 2023) at stride 16: pictures are scaled so that a patch shows 16 pixels."""
+
+    factor = 16
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str) -> None:
+        """name: folder, or hub tag such as facebook/dinov2-large. Errors: `UsageError`."""
+        super().__init__()
+        import transformers
+
+        try:
+            self.model = transformers.Dinov2Model.from_pretrained(locate(name, "dinov2"), local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"{name} cannot be opened as a DINOv2 ({reason}): give another folder or tag") from error
+        self.patch, self.channels = self.model.embeddings.patch_embeddings.patch_size[0], self.model.config.hidden_size
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1], [B, 3, H, W], sides multiples of 16 → [B, C, H/16, W/16]."""
+        height, width = (side // self.factor for side in images.shape[-2:])
+        size = [height * self.patch, width * self.patch]
+        scaled = F.interpolate(images, size, mode="bicubic", antialias=True)
+        tokens = self.model(((scaled + 1) / 2 - self.mean) / self.deviation).last_hidden_state
+        return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))

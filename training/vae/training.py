@@ -1,7 +1,8 @@
-"""Trains a small VAE like the report's: f16, residual with parameter-free shortcuts, without a GAN.
+"""Trains a VAE like the report's: f16, residual with parameter-free shortcuts, without a GAN.
 
-The architecture is the published VAE's (`AutoencoderKLQwenImage21`) with fewer and narrower layers; its first level
-works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens like the published one.
+The architecture is the published VAE's (`AutoencoderKLQwenImage21`). The recipe `tiny` has fewer and narrower layers,
+and its first level works on 2×2 pixel blocks, which saves most of the time on a CPU. The result opens like the
+published one. Several processes (torchrun) train what one trains, each on its part of every batch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,9 @@ from flywheel.core.torchvision_shim import declare_operators
 from training import checkpoint as checkpoints
 from training.checkpoint import Metrics
 from training.data.row_group import to_unit
-from training.distributed import choose_device
+from training.distributed import World, choose_device
 from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perceptual_loss, reconstruction_loss
-from training.models.features import Features
+from training.models.features import Dinov2, Features
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipe_file import named
@@ -46,17 +47,23 @@ STATISTICS_BATCHES = 8  # of 32 crops each, to measure the latents' mean and dev
 class VAERecipe:
     """Shape, losses and optimiser. The kinds of losses are the report's, the numbers are ours.
 
-    channels: of a latent. base, decoder_base: width of the first level; `widths` multiply it level by level.
+    channels: of a latent. width, decoder_width: of the first level; `widths` multiply it level by level.
+    block: side of the pixel blocks that the first level works on. alpha: pictures have a fourth channel, as the
+        published VAE's; it is opaque in training. Needs blocks of one pixel.
+    teacher: folder or hub tag of the DINOv2 whose features latents are aligned with; "": EfficientNet-Lite0's.
     side: pixels of a training crop; load: pixels of the pictures that crops are cut from.
     perceptual, kl: loss weights, relative to reconstruction's 1. alignment: its loss weight at first, and its relaxed
         weight, reached after the share `relax_until` of the run.
     """
 
     channels: int = 64
-    base: int = 24
-    decoder_base: int = 32
+    width: int = 24
+    decoder_width: int = 32
     widths: tuple[int, ...] = (1, 2, 4, 4)
     residual_blocks: int = 1
+    block: int = 2
+    alpha: bool = False
+    teacher: str = ""
     side: int = 64
     load: int = 256
     steps: int = 2000
@@ -73,6 +80,10 @@ class VAERecipe:
     kl: float = 1e-6
     checkpoint_every: int = 200
 
+    def __post_init__(self) -> None:
+        if self.block < 1 or (self.alpha and self.block > 1):
+            raise UsageError(f"block = {self.block}: give 1 or more, and 1 with alpha")
+
     def change(self, **changes: Any) -> VAERecipe:
         """The recipe with changed values."""
         return replace(self, **changes)
@@ -83,45 +94,84 @@ class VAERecipe:
         from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 
         return AutoencoderKLQwenImage21(
-            base_dim=self.base,
-            decoder_base_dim=self.decoder_base,
+            base_dim=self.width,
+            decoder_base_dim=self.decoder_width,
             z_dim=self.channels,
             dim_mult=list(self.widths),
             num_res_blocks=self.residual_blocks,
-            temperal_downsample=[False] * (len(self.widths) - 1),
-            in_channels=12,
-            out_channels=12,
-            patch_size=2,
+            temperal_downsample=[False, *[self.block == 1] * (len(self.widths) - 2)],  # the published one's, else none
+            in_channels=(3 + self.alpha) * self.block**2,
+            out_channels=(3 + self.alpha) * self.block**2,
+            patch_size=self.block if self.block > 1 else None,
             latents_mean=[0.0] * self.channels,
             latents_std=[1.0] * self.channels,
         )
 
 
-VAE_RECIPES = {"tiny": VAERecipe()}
+# The report's sizes: an encoder of 79 M and a decoder of 259 M parameters; it publishes no numbers of the training.
+VAE_RECIPES = {
+    "tiny": VAERecipe(),
+    "qwen-image-2": VAERecipe(
+        width=96,
+        decoder_width=144,
+        widths=(1, 2, 4, 8, 8),
+        residual_blocks=2,
+        block=1,
+        alpha=True,
+        teacher="facebook/dinov2-large",
+        side=256,
+        load=1024,
+        steps=500_000,
+        batch=256,
+        learning_rate=1e-4,
+        warmup=5000,
+        ema=0.9999,
+        perceptual=1.0,
+        checkpoint_every=5000,
+    ),
+}
 
 
 def load_vae_recipe(name: str) -> VAERecipe:
-    """A named recipe, or changes to `tiny` from a .toml file. Errors: `UsageError`."""
+    """A named recipe, or changes to its `base` (tiny, unless it says so) from a .toml file. Errors: `UsageError`."""
     if not name.endswith(".toml"):
         if name not in VAE_RECIPES:
             raise UsageError(f"unknown VAE preset {name!r}: use one of {', '.join(VAE_RECIPES)}, or give a .toml file")
         return VAE_RECIPES[name]
-    return named(VAE_RECIPES, "tiny", read_toml(Path(name)))
+    changes = dict(read_toml(Path(name)))
+    return named(VAE_RECIPES, str(changes.pop("base", "tiny")), changes)
 
 
 class ProjectedVAE(nn.Module):
     """The VAE and, for the alignment only, a projection of its latents to a frozen network's features."""
 
-    def __init__(self, vae: AutoencoderKLQwenImage21, channels: int, features: int) -> None:
+    def __init__(self, vae: AutoencoderKLQwenImage21, recipe: VAERecipe, features: int) -> None:
         super().__init__()
-        self.vae, self.projection = vae, nn.Conv2d(channels, features, 1)
+        self.vae, self.projection = vae, nn.Conv2d(recipe.channels, features, 1)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images [B, 3, H, W] → decoded images, the posterior's mean and log-variance, and the mean's projection."""
+        """Images [B, 3 or 4, H, W] → decoded ones, the posterior's mean and log-variance, and the mean's projection."""
         posterior = self.vae.encode(images[:, :, None]).latent_dist
         mean, deviation = posterior.mean[:, :, 0], posterior.std[:, :, 0]
         decoded = self.vae.decode((mean + deviation * noise)[:, :, None]).sample[:, :, 0]
         return decoded, mean, posterior.logvar[:, :, 0], self.projection(mean)
+
+
+class Teachers(NamedTuple):
+    """Frozen networks: of the perceptual loss, and of the alignment where that is another one."""
+
+    perceptual: Features
+    aligned: Dinov2 | None
+
+    @classmethod
+    def of(cls, recipe: VAERecipe, device: torch.device) -> Teachers:
+        """Those of a recipe. Errors: `UsageError` if its teacher cannot be opened."""
+        return cls(Features().to(device), Dinov2(recipe.teacher).to(device) if recipe.teacher else None)
+
+    @property
+    def channels(self) -> int:
+        """Of the features that latents are aligned with."""
+        return self.aligned.channels if self.aligned else self.perceptual.channels
 
 
 def train_vae(
@@ -131,16 +181,20 @@ def train_vae(
     *,
     seed: int = 0,
     steps: int | None = None,
+    world: World | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train on random crops of `pictures` (uint8 [N, 3, H, W] each); returns the folder that diffusers opens.
 
-    On a CPU, an interrupted run resumes to the same bits; a finished run returns at once. Errors: `UsageError` for
-    pictures smaller than a crop, if `out_dir` holds another run, and for a loss or update that is not finite.
+    On a CPU, an interrupted run of one process resumes to the same bits; a finished run returns at once. Errors:
+    `UsageError` for pictures smaller than a crop, a batch that the processes cannot share evenly, an `out_dir` that
+    holds another run, and a loss or update that is not finite.
     """
-    out_dir, steps = Path(out_dir), steps or recipe.steps
+    out_dir, steps, world = Path(out_dir), steps or recipe.steps, world or World(device=choose_device())
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
     _require_crops(pictures, recipe.side)
+    if recipe.batch % world.size:
+        raise UsageError(f"{world.size} processes cannot share a batch of {recipe.batch}: use a divisor of it")
     run = digest(asdict(recipe.change(checkpoint_every=0)), steps, seed, [_content(part) for part in pictures])
     final, marker = out_dir / "final", out_dir / "run.txt"
     if marker.exists() and marker.read_text() != run:
@@ -148,10 +202,12 @@ def train_vae(
     if final.exists():
         return final
 
-    checkpoints.sweep(out_dir)
-    write_bytes(marker, run.encode())
-    device = choose_device()
-    model, features = _initial_model(recipe, seed).to(device), Features().to(device)
+    if world.first:
+        checkpoints.sweep(out_dir)
+        write_bytes(marker, run.encode())
+    world.wait()
+    teachers = Teachers.of(recipe, world.device)
+    model = _initial_model(recipe, teachers.channels, seed).to(world.device)
     ema = copies(dict(model.named_parameters()))
     optimizer = build_optimizer(model, betas=recipe.betas, weight_decay=recipe.weight_decay)
     state = training_state(model, ema, optimizer)
@@ -159,30 +215,53 @@ def train_vae(
     if last is not None:
         last.restore(state)
     start = last.step if last else 0
-    metrics = Metrics(out_dir, resume_step=start)
+    metrics = Metrics(out_dir, resume_step=start) if world.first else None
     for step in range(start, steps):
-        clock = time.process_time()
-        images = crops(pictures, recipe.side, recipe.batch, (seed, "VAE", step)).to(device)
-        losses = vae_losses(model, features, images, recipe, step / steps, (seed, "VAE noise", step))
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
-        require_finite(step + 1, losses["loss"].item(), norm)
-        set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(step / steps))
-        optimizer.step()
-        move_ema(ema, dict(model.named_parameters()), min(recipe.ema, (step + 1) / (step + 10)))
-        done = step + 1
-        line = {"step": done, **{k: v.item() for k, v in losses.items()}, "grad_norm": norm}
-        metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
-        if progress is not None:
-            progress(done, steps, line)
-        if due(recipe.checkpoint_every, done) and done < steps:
+        clock, done = time.process_time(), step + 1
+        line = _update(model, teachers, optimizer, pictures, recipe, step, step / steps, seed, world)
+        move_ema(ema, dict(model.named_parameters()), min(recipe.ema, done / (step + 10)))
+        if metrics is not None:
+            metrics.append({"step": done, **line, "cpu_seconds": cpu_seconds(clock)})
+            if progress is not None:
+                progress(done, steps, {"step": done, **line})
+        if due(recipe.checkpoint_every, done) and done < steps and world.first:
             require_finite_tensors(done, "weights", state["model"])
             checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
     for part in ("model", "ema"):
         require_finite_tensors(steps, "weights", state[part])
-    return _finish(out_dir, pictures, recipe, ema, seed)
+    if world.first:
+        _finish(out_dir, pictures, recipe, ema, seed)
+    world.wait()
+    return final
+
+
+def _update(
+    model: ProjectedVAE,
+    teachers: Teachers,
+    optimizer: torch.optim.Optimizer,
+    pictures: Sequence[Tensor],
+    recipe: VAERecipe,
+    step: int,
+    progress: float,
+    seed: int,
+    world: World,
+) -> dict[str, float]:
+    """One step of the optimiser on this process's part of the batch; the losses of the whole batch."""
+    part = slice(*(recipe.batch // world.size * n for n in (world.rank, world.rank + 1)))
+    images = crops(pictures, recipe.side, recipe.batch, (seed, "VAE", step))[part].to(world.device)
+    shape = (recipe.batch, recipe.channels, recipe.side // FACTOR, recipe.side // FACTOR)
+    noise = torch.from_numpy(generator(seed, "VAE noise", step).standard_normal(shape, dtype="float32"))[part]
+    losses = vae_losses(model, teachers, images, noise.to(images), recipe, progress)
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    world.average(p.grad for p in model.parameters() if p.grad is not None)
+    line = {name: world.sum(loss.item()) / world.size for name, loss in losses.items()}
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
+    require_finite(step + 1, line["loss"], norm)
+    set_rate(optimizer, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * _cosine(progress))
+    optimizer.step()
+    return line | {"grad_norm": norm}
 
 
 def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
@@ -190,26 +269,26 @@ def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
         raise UsageError(f"crops of {side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side")
 
 
-def _initial_model(recipe: VAERecipe, seed: int) -> ProjectedVAE:
+def _initial_model(recipe: VAERecipe, features: int, seed: int) -> ProjectedVAE:
     """A fresh model; its weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "VAE weights").integers(2**62)))
-        return ProjectedVAE(recipe.build(), recipe.channels, Features.channels)
+        return ProjectedVAE(recipe.build(), recipe, features)
 
 
 def vae_losses(
-    model: ProjectedVAE, features: Features, images: Tensor, recipe: VAERecipe, progress: float, key: tuple[Any, ...]
+    model: ProjectedVAE, teachers: Teachers, images: Tensor, noise: Tensor, recipe: VAERecipe, progress: float
 ) -> dict[str, Tensor]:
     """Every loss of a batch of images in [-1, 1], and their weighted sum as `loss`; `progress` in [0, 1)."""
-    shape = (len(images), recipe.channels, images.shape[-2] // FACTOR, images.shape[-1] // FACTOR)
-    noise = torch.from_numpy(generator(*key).standard_normal(shape, dtype="float32")).to(images)
-    decoded, mean, log_variance, projected = model(images, noise)
+    shown = torch.cat([images, torch.ones_like(images[:, :1])], 1) if recipe.alpha else images
+    decoded, mean, log_variance, projected = model(shown, noise)
     with torch.no_grad():
-        wanted = features(images)
+        wanted = teachers.perceptual(images)
+        aligned = wanted[-1] if teachers.aligned is None else teachers.aligned(images)
     losses = {
-        "reconstruction": reconstruction_loss(images, decoded),
-        "perceptual": perceptual_loss(wanted, features(decoded)),
-        "alignment": alignment_loss(projected, wanted[-1]),
+        "reconstruction": reconstruction_loss(shown, decoded),
+        "perceptual": perceptual_loss(wanted, teachers.perceptual(decoded[:, :3])),
+        "alignment": alignment_loss(projected, aligned),
         "kl": kl_loss(mean, log_variance),
     }
     weights = {

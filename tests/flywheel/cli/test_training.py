@@ -125,7 +125,7 @@ def test_a_vae(tmp_path):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
     Image.new("RGB", (20, 20)).save(pictures / "small.png")
     preset = tmp_path / "vae.toml"
-    preset.write_text("channels = 8\nbase = 8\ndecoder_base = 8\nside = 32\nload = 32\nbatch = 2\n")
+    preset.write_text("channels = 8\nwidth = 8\ndecoder_width = 8\nside = 32\nload = 32\nbatch = 2\n")
     command = ("train", "vae", "--images", pictures, "--output", tmp_path / "vae", "--preset", preset, "--steps", 2)
     done = flywheel(*command, "--json")
     assert "left out: small.png: 20x20 is smaller than 32" in done.stderr

@@ -36,3 +36,20 @@ def test_an_endpoint_enhances_once_and_its_silence_is_told(server: Server, tmp_p
     server.replies = [(400, "no")]
     with pytest.raises(UsageError, match="run again later"):
         better("a dog")
+
+
+def test_a_model_that_sees_gets_the_references_of_an_edit(server: Server, tmp_path: Path):  # noqa: F811
+    picture = b"\x89PNG the reference"
+    server.replies = [(200, {"reasoning": "the hat is red", "prompt": "make the red hat on the left blue"})]
+    blind, sees = (load_enhancer(Enhancer(backend=server.url, model="lm", sees=x), tmp_path) for x in (False, True))
+    assert sees("make it blue", [picture]) == "make the red hat on the left blue"
+    system, user = server.requests[0]["messages"]
+    assert "Look at the pictures" in system["content"] and user["content"][0]["text"] == "make it blue"
+    assert user["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
+    sees("make it blue", [picture + b", another"])
+    blind("make it blue", [picture])
+    sees("make it blue")
+    assert len(server.requests) == 3  # another picture is another request; without one, both ask the same
+    assert all(r["messages"][1]["content"] == "make it blue" for r in server.requests[2:])
+    with pytest.raises(UsageError, match="enhancer.sees"):
+        load_enhancer(Enhancer(backend="rules", sees=True))

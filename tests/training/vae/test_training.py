@@ -9,7 +9,7 @@ from flywheel.core.errors import UsageError
 from tests.training.vae.tiny import SMALL, wave_pictures
 from training.checkpoint import read_metrics
 from training.models.vae import VAE
-from training.vae.training import VAERecipe, crops, load_vae_recipe, train_vae
+from training.vae.training import VAE_RECIPES, VAERecipe, crops, load_vae_recipe, train_vae
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_stopped_and_run_again_equals_uninterrupted_and_a_finished_run_returns(t
 
 
 def test_it_learns_and_its_latents_have_unit_variance(tmp_path, pictures):
-    folder = train_vae(tmp_path, pictures, SMALL.change(base=16, decoder_base=16), steps=30)
+    folder = train_vae(tmp_path, pictures, SMALL.change(width=16, decoder_width=16), steps=30)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     first, last = (
         {name: sum(line[name] for line in part) for name in ("reconstruction", "perceptual", "alignment")}
@@ -59,12 +59,36 @@ def test_it_learns_and_its_latents_have_unit_variance(tmp_path, pictures):
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.35 and (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 0.35
 
 
+def test_the_recipe_of_the_report_has_its_size():
+    with torch.device("meta"):
+        vae = load_vae_recipe("qwen-image-2").build()
+    millions = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (vae.encoder, vae.decoder)]
+    assert [round(n) for n in millions] == [79, 259] and (vae.config.z_dim, vae.config.in_channels) == (64, 4)
+
+
+def test_its_parts_train_at_a_small_size(tmp_path, pictures, dinov2):
+    recipe = VAE_RECIPES["qwen-image-2"].change(
+        channels=8, width=8, decoder_width=8, widths=(1, 1, 1, 1, 1), residual_blocks=1, teacher=str(dinov2),
+        side=32, batch=2, steps=30, warmup=2, learning_rate=5e-3, checkpoint_every=100,
+    )  # fmt: skip
+    folder = train_vae(tmp_path / "v", pictures, recipe)
+    lines = read_metrics(tmp_path / "v" / "metrics.jsonl")
+    means = [{k: sum(line[k] for line in part) for k in ("alignment", "loss")} for part in (lines[:5], lines[-5:])]
+    assert means[1]["alignment"] < 0.97 * means[0]["alignment"] and means[1]["loss"] < 0.8 * means[0]["loss"]
+    vae = VAE.open(str(folder))
+    assert (vae.channels, vae.factor) == (8, 16)
+    assert vae.decode(vae.encode(crops([pictures], 32, 2, ("seen",)))).shape == (2, 3, 32, 32)  # opaque
+
+
 def test_recipes_are_named_or_read(tmp_path):
     assert load_vae_recipe("tiny") == VAERecipe()
     path = tmp_path / "vae.toml"
     path.write_text("widths = [1, 2, 2, 2]\nkl = 0.0\n")
     assert load_vae_recipe(str(path)) == VAERecipe(widths=(1, 2, 2, 2), kl=0.0)
-    for text, message in {"width = 3": "has no width", "[": "cannot read"}.items():
+    path.write_text('base = "qwen-image-2"\nbatch = 8\n')
+    assert load_vae_recipe(str(path)) == VAE_RECIPES["qwen-image-2"].change(batch=8)
+    wrong = {"breadth = 3": "has no breadth", "[": "cannot read", "alpha = true": "and 1 with alpha"}
+    for text, message in (wrong | {'base = "big"': "unknown recipe 'big'"}).items():
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
             load_vae_recipe(str(path))

@@ -7,7 +7,7 @@ import torch
 from training.vae.training import VAERecipe
 
 SMALL = VAERecipe(
-    channels=8, base=8, decoder_base=8, side=32, batch=2, steps=4, checkpoint_every=2, learning_rate=5e-3, warmup=2
+    channels=8, width=8, decoder_width=8, side=32, batch=2, steps=4, checkpoint_every=2, learning_rate=5e-3, warmup=2
 )
 
 
