@@ -22,8 +22,9 @@ SCORES: Mapping[str, tuple[int, tuple[str, ...]]] = {
     "structure.edges": (-1, ("blank", "blank_grained")),
     "structure.coherence": (-1, ("noise", "gray_noise", "faint_noise", "coarse_noise", "salt_and_pepper")),
     "exposure.peak": (-1, ("black", "black_grained")),
-    "exposure.burnt": (1, ("burnt", "burnt_pale")),
+    "exposure.burnt": (1, ("burnt", "burnt_gray", "burnt_pale")),
 }
+_LEAST = 256  # pixels of the short side
 Row = dict[str, Any]
 
 
@@ -42,9 +43,13 @@ class Emptiness:
 def emptiness(
     photos: Sequence[Image.Image], policy: str, seeds: int = 32, kinds: Sequence[str] = (*SOUND, *EMPTY)
 ) -> Emptiness:
-    """Draw `seeds` pictures of each kind, choose bounds on the even ones, and report the odd ones."""
+    """Draw `seeds` pictures of each kind, choose bounds on the even ones, and report the odd ones.
+
+    Photographs of under `_LEAST` pixels are left out: the filter of resolution drops them, whatever they show.
+    """
     from benchmarks.truth import threshold
 
+    photos = [p for p in photos if min(p.size) >= _LEAST] or photos
     scorers = [load(name) for name in SCORERS]
     rows = {kind: [_scored((SOUND | EMPTY)[kind], n, photos, scorers) for n in range(seeds)] for kind in kinds}
 

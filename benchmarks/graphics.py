@@ -154,6 +154,67 @@ def pencil_sketch(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(255 * dark / np.maximum(blurred, 1), 0, 255).astype(np.uint8)).convert("RGB")
 
 
+def tinted_sketch(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """The same in one colour: sepia, blue, green, red."""
+    tones = np.asarray(pencil_sketch(rng, photo), np.float32)
+    ink = rng.uniform(0, 150, 3)
+    ink[int(rng.integers(3))] = rng.uniform(0, 60)
+    return Image.fromarray((255 - (255 - tones) * (255 - ink) / 255).astype(np.uint8))
+
+
+def chalkboard(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """Thin pale lines and a formula on dark green, grey or blue."""
+    image, draw = _sheet(rng, ((24, 48, 36), (40, 42, 44), (18, 30, 52)))
+    chalk = (int(rng.integers(170, 245)),) * 3
+    draw.text(_place(rng, image, 0.05, 0.4), "x = a + b / 2", fill=chalk, font=font(int(rng.integers(30, 70))))
+    for _ in range(int(rng.integers(1, 8))):
+        draw.line([_place(rng, image, 0, 1), _place(rng, image, 0, 1)], fill=chalk, width=2)
+    return _grain(rng, image, 2)
+
+
+def sheet_music(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """Staves of five thin lines with notes."""
+    image, draw = _sheet(rng, PALE[:2])
+    for top in range(60, image.height - 120, int(rng.integers(110, 220))):
+        for line in range(5):
+            draw.line([40, top + 10 * line, image.width - 40, top + 10 * line], fill=(60, 60, 60))
+        for x in range(90, image.width - 60, int(rng.integers(40, 120))):
+            y = top + 5 * int(rng.integers(0, 9))
+            draw.ellipse([x, y, x + 12, y + 9], fill=(20, 20, 20))
+            draw.line([x + 12, y + 4, x + 12, y - 28], fill=(20, 20, 20), width=2)
+    return image
+
+
+def pastel_chart(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """Bars or slices in three pale colours, and hardly a word."""
+    image, draw = _sheet(rng, PALE[:2])
+    pale = [tuple(int(v) for v in rng.integers(130, 235, 3)) for _ in range(3)]
+    if rng.random() < 0.5:
+        box, ends = [image.width // 4, 80, image.width // 4 + 400, 480], np.sort(rng.uniform(0, 360, 2))
+        for colour, start, end in zip(pale, (0, *ends), (*ends, 360)):
+            draw.pieslice(box, float(start), float(end), fill=colour)
+    else:
+        for n in range(12):
+            x, high = 60 + n * (image.width - 120) / 12, rng.uniform(0.1, 0.7) * image.height
+            draw.rectangle([x, image.height - 60 - high, x + 30, image.height - 60], fill=pale[n % 3])
+    draw.text((60, 20), _phrase(rng), fill=(120, 120, 120), font=font(24))
+    return image
+
+
+def comic(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """Panels with a round face and a bubble of words each."""
+    image, draw = _sheet(rng, PALE[:2])
+    width, height = image.width // 2 - 40, image.height // 2 - 40
+    for x in (20, image.width // 2 + 10):
+        for y in (20, image.height // 2 + 10):
+            draw.rectangle([x, y, x + width, y + height], outline=(0, 0, 0), width=3)
+            r = rng.uniform(20, 60)
+            cx, cy = x + rng.uniform(0.3, 0.7) * width, y + 0.7 * height
+            draw.ellipse([cx - r, cy - r, cx + r, cy + r], outline=(0, 0, 0), width=3, fill=_ink(rng, (0, 0, 0), 90))
+            draw.text((x + 20, y + 20), _phrase(rng)[:14], fill=(0, 0, 0), font=font(20))
+    return image
+
+
 def diagram(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     """Boxes with names, joined by lines."""
     image, draw = _sheet(rng, PALE)
@@ -274,7 +335,8 @@ def plain(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
 SOUND: dict[str, Draw] = {
     f.__name__: f
     for f in (title_slide, pale_text, bullet_slide, poster, page, screenshot, logo, line_drawing, pencil_sketch,
-              diagram, chart, qr, moon, stars, night, silhouette, fog, snow, high_key, plain)
+              tinted_sketch, chalkboard, sheet_music, pastel_chart, comic, diagram, chart, qr, moon, stars, night,
+              silhouette, fog, snow, high_key, plain)
 }  # fmt: skip
 
 
@@ -345,6 +407,11 @@ def burnt(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(gained, 0, 255).astype(np.uint8))
 
 
+def burnt_gray(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """As burnt, of a photograph without colour."""
+    return burnt(rng, photo.convert("L").convert("RGB"))
+
+
 def burnt_pale(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     """Almost white everywhere: a trace of the darkest parts."""
     gained = np.asarray(photo, np.float32) * rng.uniform(1.0, 3.0) + rng.uniform(190, 230)
@@ -354,7 +421,7 @@ def burnt_pale(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
 EMPTY: dict[str, Draw] = {
     f.__name__: f
     for f in (blank, blank_grained, noise, gray_noise, faint_noise, coarse_noise, salt_and_pepper, black,
-              black_grained, burnt, burnt_pale)
+              black_grained, burnt, burnt_gray, burnt_pale)
 }  # fmt: skip
 
 

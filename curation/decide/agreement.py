@@ -26,6 +26,7 @@ _QUANTILE = 0.2  # of the places may agree less
 _OTHER = 0.5  # similarity below which a place differs on flat ground …
 _OTHER_STROKE = 0.35  # … and on a photograph
 _REGION = 5  # pixels: smallest side of a place that differs
+_APART = 54.0  # levels, mean of 3 × 3 pixels, that pictures which lie on each other differ in: copies 38 and less
 _SPECKS = 0.004  # share of the picture that may differ where one had to be turned, cropped or moved
 _CHROMA = 32  # levels in which colours of coloured copies may differ
 _GRAY = 8  # levels: chroma of a gray picture
@@ -111,7 +112,15 @@ def _compared(first: Sketch, second: Sketch, found: np.ndarray, rules: Rules, sp
     if rules.colours and not _same_colours(first, second, found, there):
         return none
     marks = inside & (np.maximum(mine, yours) > rules.contrast) & (similarity < rules.other)
-    return Agreement(share, bool(_region(marks).sum() > specks * inside.size))
+    differs = bool(_region(marks).sum() > specks * inside.size)
+    return Agreement(share, differs or (share >= _ALIGNED and not specks and _apart(a, b, inside)))
+
+
+def _apart(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether pictures that agree everywhere in structure differ in light at a place: a word over a strong edge."""
+    import cv2
+
+    return bool(cv2.blur(np.abs(a - b), (3, 3))[inside].max(initial=0.0) > _APART)
 
 
 def _plain(similarity: np.ndarray, counts: np.ndarray, inside: np.ndarray) -> Agreement:

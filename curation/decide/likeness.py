@@ -27,7 +27,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
-_FORMAT = 5  # raised when the same tables would give another file
+_FORMAT = 6  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)

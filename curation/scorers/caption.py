@@ -16,7 +16,7 @@ from flywheel.core.schema import column
 from flywheel.core.scorer import Item, per_item
 from flywheel.core.text import clean, faults
 
-_SENTENCE = re.compile(r"[.!?。！？;；\n|•]+\s*")
+_SENTENCE = re.compile(r"[.!?。！？;；\n|•]+\s*|[:：]\s+")
 _PIECE = re.compile(r"[.!?。！？;；\n|•,，:：]+\s+|[。！？，；|•\n]")
 # What a captioning model says in place of a caption: sentences that begin so.
 _REFUSAL = re.compile(
@@ -28,9 +28,14 @@ _REFUSAL = re.compile(
     r" (?:help|assist|describe|provide|see|view|identify|process|comply|fulfil|generate|create|access|analy[sz]e)\b"
     r"|(?:i|we) (?:do not|don'?t) have (?:access|the ability|enough|any)\b"
     r"|as an? (?:ai|artificial intelligence|large language|language|vision)(?: language)?"
-    r"(?: (?:model|assistant|system)\b|,)"
+    r"(?: (?:model|assistant|system))?,? (?:i|my|we|it is not|it's not)\b"
     r"|unable to (?:view|see|process|describe|load|access|provide)\b"
     r"|please (?:upload|provide|send) (?:the|an|a) (?:image|picture|photo)"
+    r"|(?:there is |there's |i see )?no (?:image|picture|photo) (?:was |is |has been )?(?:attached|provided|uploaded)\b"
+    r"|(?:es tut mir leid|leider|entschuldigung)\b.*\bkann\b.*\bnicht\b"
+    r"|ich kann\b.*\bnicht (?:beschreiben|sehen|helfen)"
+    r"|(?:(?:je suis )?d[ée]sol[ée]e?)\b.*\bpeux pas\b|je ne peux pas (?:d[ée]crire|voir|vous aider)"
+    r"|lo siento\b.*\bno puedo\b|no puedo (?:describir|ver|ayudar)"
     r"|(?:this|the|your) (?:request|image|picture|content|prompt) (?:violates|goes against|is against)\b"
     r"|(?:the|this) (?:image|picture|photo) (?:cannot|can'?t|could not|couldn'?t) be"
     r" (?:displayed|shown|loaded|described)"
@@ -40,11 +45,16 @@ _REFUSAL = re.compile(
 )
 # Text of a web site: pieces of a caption that begin so, or are nothing else.
 _BOILERPLATE = re.compile(
-    r"(?:all rights reserved|click (?:here|to)|subscribe (?:to|now)|sign up (?:for|to|now|today|here|free)|sign up$"
-    r"|log ?in to|add to cart|buy now$|free shipping|image (?:may contain|not available|results? for)"
+    r"(?:all rights reserved|(?:copyright|©) ?(?:\(c\)|©)? ?\d{4}|click (?:here (?:to|for|and)|here$|to)"
+    r"|follow us (?:on|at)"
+    r"|subscribe (?:to|now)|sign up (?:for|to|now|today|here|free)|sign up$"
+    r"|log ?in to|add to cart|buy now$|free shipping"
+    r"|image (?:may contain|results? for)"
+    r"|(?:(?:the|this) )?(?:image|picture|photo) (?:is )?(?:not available|unavailable)"
     r"|no (?:description|caption|alt text)|photo (?:by|courtesy(?: of)?)(?! the\b| an?\b)"
     r"|stock (?:photo|image|illustration|vector)s?(?! of\b| with\b)"
-    r"|royalty[- ]free|lorem ipsum dolor|untitled(?: document)?$|cookie policy|terms of (?:use|service)"
+    r"|royalty[- ]free(?: (?:stock|photo|image|vector|illustration|picture|music)s?)*$"
+    r"|lorem ipsum dolor|untitled(?: document)?$|cookie policy|terms of (?:use|service)"
     r"|visit (?:us|our|https?:|www\.))\b",
     re.IGNORECASE,
 )
@@ -52,9 +62,11 @@ _FILE_NAME = re.compile(
     r"(img|dsc|dscn|image|photo|picture|screenshot|untitled)[ _-]?\d*(\.\w{3,4})?|\S+\.(jpe?g|png|gif|webp|bmp|tiff?)",
     re.IGNORECASE,
 )
+_NOTHING = re.compile(r"null|none|nan|nil|n/a|undefined", re.IGNORECASE)  # what programs write for no text
 _ADDRESS = re.compile(r"https?://\S+|\bwww\.\S+", re.IGNORECASE)
 _DOMAIN = re.compile(r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|cn|de|co\.uk)\b(?:/\S*)?", re.IGNORECASE)
-_MARKUP = re.compile(r"<\s*/?\s*(a|b|br|div|img|p|span|table|td|tr|script|li|ul)\b[^>]*>", re.IGNORECASE)
+_MARKUP = re.compile(r"<\s*/?\s*(?:a|b|br|div|img|p|span|table|td|tr|script|li|ul)\b[^>]*>", re.IGNORECASE)
+_LINE_BREAK = re.compile(r"<\s*br\b|=", re.IGNORECASE)  # in a tag that is no word of a description, though alone
 _WORD = re.compile(r"[^\W_]+")
 
 _STRUCTURED = re.compile(
@@ -84,7 +96,7 @@ class Caption:
     """Refusals, boilerplate, URLs, repetition, language, script and kind; edit instructions are treated the same."""
 
     name = "caption"
-    version = "3"
+    version = "4"
     fields = (
         column("entities", pa.int32(), "HTML entities in the text as it was given; they are decoded"),
         column("controls", pa.int32(), "control characters in the text as it was given; they are removed"),
@@ -112,18 +124,19 @@ def describe(given: str) -> dict[str, Any]:
     plain = unquoted(text)  # quoted text stands in the picture and may be anything
     refusal = _share(_SENTENCE.split(plain), _REFUSAL) >= MOST
     site = _share(_PIECE.split(plain), _BOILERPLATE) >= MOST
-    boilerplate = bool(site or _MARKUP.search(plain) or _FILE_NAME.fullmatch(plain))
-    addresses, domains = _ADDRESS.findall(plain), _DOMAIN.findall(_ADDRESS.sub("", plain))
+    boilerplate = site or _marked_up(plain) or bool(_FILE_NAME.fullmatch(plain) or _NOTHING.fullmatch(plain))
+    addresses, domains = list(_ADDRESS.finditer(plain)), _DOMAIN.findall(_ADDRESS.sub("", plain))
     repeats, letters = repeated(text), scripts(text)
     wordless = bool(text) and not letters
-    elsewhere = bool(addresses) or len(domains) >= MOST * max(1, len(plain.split()))
+    found = len(addresses) + len(domains)
+    elsewhere = found >= MOST * max(1, len(plain.split())) and found > 0 or any(_at_an_end(a, plain) for a in addresses)
     entities, controls = faults(given)
     return {
         "entities": entities,
         "controls": controls,
         "refusal": refusal,
         "boilerplate": boilerplate,
-        "urls": len(addresses) + len(domains),
+        "urls": found,
         "repeated": repeats,
         "invalid": refusal or boilerplate or elsewhere or wordless or repeats > REPEATED,
         "script": main_script(letters),
@@ -133,6 +146,17 @@ def describe(given: str) -> dict[str, Any]:
     }
 
 
+def _at_an_end(address: re.Match[str], text: str) -> bool:
+    """Whether an address begins or ends a text: inside a sentence it stands in the picture."""
+    return not text[: address.start()].strip() or not _WORD.search(text[address.end() :])
+
+
+def _marked_up(text: str) -> bool:
+    """Whether a text holds markup: more than one bare tag, which a picture may show."""
+    tags = _MARKUP.findall(text)
+    return len(tags) > 1 or any(_LINE_BREAK.search(tag) for tag in tags)
+
+
 def _share(parts: Sequence[str], pattern: re.Pattern[str]) -> float:
     """Share of the words that are in parts which begin with the pattern."""
     words = [(len(tokens(part)), bool(pattern.match(part.strip()))) for part in parts]
@@ -140,10 +164,10 @@ def _share(parts: Sequence[str], pattern: re.Pattern[str]) -> float:
 
 
 def repeated(text: str) -> float:
-    """The larger share, 0 to 1, of three-word sequences that occurred before and of words that are stuck."""
+    """The larger share, 0 to 1, of three-word sequences that occurred before and of words that repeat the last."""
     words = [w.lower() for w in _WORD.findall(text)]
     runs = [len(list(run)) for _, run in groupby(words)]
-    stuck = sum(n for n in runs if n >= _RUN) / max(1, len(words))
+    stuck = sum(n - 1 for n in runs if n >= _RUN) / max(1, len(words))
     if len(words) < _LONG:
         return stuck
     sequences = list(zip(words, words[1:], words[2:]))

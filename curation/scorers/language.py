@@ -7,6 +7,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
+READABLE = ("LATIN", "CJK", "HIRAGANA", "KATAKANA", "GREEK", "FULLWIDTH", "HALFWIDTH")  # in PP-OCRv6's dictionary
 CERTAIN = 0.4  # minimum probability; many short captions fit no single language
 # Those of the model's 97 languages that occur in caption pools: fewer candidates, better answers on short texts.
 LANGUAGES = (
@@ -37,6 +38,12 @@ def _identifier() -> Any:
 def scripts(text: str) -> Counter[str]:
     """Number of letters per script; Chinese, Japanese and Korean ideographs count as CJK."""
     return Counter(_script(c) for c in text if c.isalpha())
+
+
+def readable(text: str) -> bool:
+    """Whether the text engine knows the scripts of most letters of a text; true of one without letters."""
+    letters = scripts(text)
+    return 2 * sum(letters[s] for s in READABLE) >= letters.total()
 
 
 def main_script(letters: Counter[str]) -> str | None:

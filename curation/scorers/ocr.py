@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.scorers.language import language, main_script, present, scripts
+from curation.scorers.language import language, main_script, present, readable, scripts
 from curation.scorers.ocr_weights import DETECTION, RECOGNITION, model_folders, wheel_version
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
+from curation.scorers.sheet import on_one_sheet
 from flywheel.core.errors import UsageError
 from flywheel.core.image import turned
 from flywheel.core.schema import column
@@ -51,6 +52,12 @@ class TextLine:
     def height(self) -> float:
         """Height of the characters, pixels."""
         return min(self._sides())
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, whole pixels."""
+        (left, top), (right, bottom) = self.corners.min(axis=0), self.corners.max(axis=0)
+        return max(0, int(left)), max(0, int(top)), int(right) + 1, int(bottom) + 1
 
     def _sides(self) -> tuple[float, float]:
         first, second, _, last = self.corners
@@ -101,18 +108,28 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
     down, therefore cover all four turns. Turn and doubt are None without enough sure text. Doubt is the share of the
     sure text that would need another turn; 0 if the picture is not turned, which takes the agreement of several lines.
     """
-    reading = read_text(image)
+    reading, head_down = read_text(image), turned(image, 180)
     sure = _sure(reading, 0, 270)
     if _weight(reading.lines) > 2 * _weight(*sure.values()):  # most of the text is unsure as is
-        sure |= _sure(read_text(image.transpose(Image.Transpose.ROTATE_180)), 180, 90)
+        sure |= _sure(read_text(head_down), 180, 90)
     weights = {degrees: _weight(lines) for degrees, lines in sure.items()}
     turn = max(weights, key=lambda degrees: (weights[degrees], -degrees))
     if weights[turn] < _ENOUGH:
         return reading, None, None
-    if not _agree(sure[turn], turn) or weights[0] > _UPRIGHT * weights[turn]:
-        return reading, 0, 0.0
+    if not _agree(sure[turn], turn, image if turn in (0, 270) else head_down) or weights[0] > _UPRIGHT * weights[turn]:
+        return _with_labels(reading, sure.get(90, []) + sure.get(180, [])), 0, 0.0
     doubt = 1 - weights[turn] / sum(weights.values())
     return read_text(turned(image, turn)), turn, doubt
+
+
+def _with_labels(reading: Reading, head_down: Sequence[TextLine]) -> Reading:
+    """A reading of a picture that stands, with sure lines that were read in it head down in place of unsure ones."""
+    if not head_down:
+        return reading
+    size = np.array([reading.width, reading.height])
+    labels = [TextLine(line.text, line.confidence, size - line.corners) for line in head_down]
+    upright = [line for line in reading.lines if line.confidence > _SURE]
+    return Reading((*upright, *labels), reading.width, reading.height)
 
 
 def _sure(reading: Reading, wide: int, tall: int) -> dict[int, list[TextLine]]:
@@ -135,10 +152,11 @@ def _weight(*groups: Sequence[TextLine]) -> int:
     return sum(len(comparable(line.text)) for lines in groups for line in lines)
 
 
-def _agree(lines: Sequence[TextLine], turn: int) -> bool:
-    """Whether lines are evidence that the picture lies: upside down two of them, on their side two set as one block.
+def _agree(lines: Sequence[TextLine], turn: int, image: Image.Image) -> bool:
+    """Whether lines, read in `image`, are evidence that the picture lies: two upside down, or two as one block.
 
-    Book spines, axis labels and banners run sideways in upright pictures, but each in its own place and size.
+    Book spines, axis labels and banners run sideways in upright pictures, but each in its own place and size, or each
+    on its own ground.
     """
     if turn == 0 or len(lines) < _LINES:
         return False
@@ -151,7 +169,9 @@ def _agree(lines: Sequence[TextLine], turn: int) -> bool:
     near = np.abs(edges[:, :, None] - edges[:, None]) <= _FLUSH * height
     block = near[np.unravel_index(near.sum(axis=2).argmax(), near.shape[:2])]
     flush = [line for line, belongs in zip(alike, block) if belongs]
-    return len(flush) >= _LINES and 2 * _weight(flush) > _weight(lines)
+    if len(flush) < _LINES or 2 * _weight(flush) <= _weight(lines):
+        return False
+    return on_one_sheet(np.asarray(image.convert("RGB")), [line.bounds for line in flush])
 
 
 def enlarged(image: Image.Image) -> Image.Image:
@@ -206,7 +226,7 @@ _LINE = pa.struct(
 
 
 class Ocr:
-    """Text in the picture, and its agreement with the caption's quoted text (null if the caption quotes nothing).
+    """Text in the picture, and its agreement with the caption's quoted text (null if nothing readable is quoted).
 
     only_quoted: read only pictures whose caption quotes text; the others are null in every column. OCR costs a hundred
     times as much as other operators. turns: detect rotated pictures without an EXIF orientation and read them upright;
@@ -226,7 +246,12 @@ class Ocr:
         column("scripts", pa.int32(), "scripts with at least a tenth of the letters read"),
         column("language", pa.string(), "ISO 639-1 code of the text read; null where no language is likely enough"),
         column("quoted", pa.large_string(), "text that the caption quotes; null where it quotes nothing"),
-        column("ned", pa.float64(), "normalised edit similarity of read and quoted text, 0 to 1"),
+        column(
+            "ned",
+            pa.float64(),
+            "normalised edit similarity of read and quoted text, 0 to 1; null where the quote is "
+            "in a script that the engine does not know, such as Cyrillic, Arabic, Hangul",
+        ),
         column("exact", pa.bool_(), "read and quoted text agree in every letter and digit"),
         column("turn", pa.int32(), "degrees clockwise that make the text upright: 0, 90, 180, 270; null without text"),
         column("turn_doubt", pa.float64(), "share of the sure text that another turn would serve; 0 where turn is 0"),
@@ -235,7 +260,7 @@ class Ocr:
     def __init__(self, *, only_quoted: bool = False, turns: bool = False) -> None:
         self.only_quoted, self.turns = only_quoted, turns
         options = ("-quoted" if only_quoted else "") + ("-turns" if turns else "")
-        self.version = f"3-rapidocr{wheel_version()}{options}"
+        self.version = f"4-rapidocr{wheel_version()}{options}"
         self.fields = tuple(f for f in Ocr.fields if turns or not f.name.startswith("turn"))
 
     def score(self, items: Sequence[Item]) -> list[dict[str, Any] | Exception]:
@@ -254,7 +279,7 @@ class Ocr:
         else:
             reading, degrees, doubt = read_upright(item.upright)
             turn = {"turn": degrees, "turn_doubt": doubt}
-        similarity = None if quoted is None else text_similarity(reading.text, quoted)
+        similarity = text_similarity(reading.text, quoted) if quoted is not None and readable(quoted) else None
         letters = scripts(reading.text)
         return {
             "text": reading.text,

@@ -257,6 +257,8 @@ def _stated(path: str, name: str, found: os.stat_result) -> File:
 
 
 def _read_local(item: File) -> bytes | BadInput:
+    if item.fault:  # such as a pipe, which would wait for its writer
+        return BadInput(item.fault)
     try:
         with open(item.uri, "rb") as file:
             now = os.fstat(file.fileno())
@@ -264,7 +266,7 @@ def _read_local(item: File) -> bytes | BadInput:
                 return BadInput("changed while it was being ingested: ingest the source again")
             return file.read()
     except OSError as error:
-        return BadInput(f"unreadable: {error.strerror}")
+        return BadInput(f"unreadable: {reason(error)}")
 
 
 # Remote --------------------------------------------------------------------------------------------------------------

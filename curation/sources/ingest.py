@@ -23,6 +23,7 @@ from curation.sources import Source, open_source, pool
 from curation.sources.chunks import Known, Run, pair_id, partial_path, shard_path, write_chunks
 from curation.sources.corrections import Texts, corrected_before, corrections, take_up
 from curation.sources.listing import PLAN, Listing, compared, known_addresses, listing, read_plan
+from curation.sources.notes import not_read
 from curation.sources.urls import Fetching
 from curation.sources.urls.source import lists_of
 from curation.sources.urls.store import Store
@@ -50,7 +51,7 @@ Progress = Callable[[int, int, str], None]
 class Ingested:
     """Counts of this call: found = new + known + quarantined. `batch`: the last one written, None if nothing is new.
 
-    captions: of the known, rows whose captions came later or were corrected.
+    captions: of the known, rows whose captions came later or were corrected. notes: what of the new was not read.
     """
 
     found: int
@@ -59,6 +60,7 @@ class Ingested:
     quarantined: int
     batch: str | None
     captions: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def ingest(
@@ -106,6 +108,7 @@ def ingest(
         quarantined=quarantined,
         batch=written[-1]["batch"] if written else None,
         captions=taken_up + sum(w["captions"] for w in written),
+        notes=not_read(opened) if written else (),
     )
 
 

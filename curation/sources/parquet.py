@@ -15,17 +15,28 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources import MAX_BYTES, BadInput, Input
-from curation.sources.captions import Annotation, annotation
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, MASK_NAMES, REFERENCE_NAMES, first
+from curation.sources.captions import Annotation, annotation, parsed
+from curation.sources.columns import (
+    CAPTION_NAMES,
+    IMAGE_NAMES,
+    INSTRUCTION_NAMES,
+    MASK_NAMES,
+    REFERENCE_NAMES,
+    TEXT_NAMES,
+    first,
+)
 from curation.sources.files import File, is_remote, open_file, read, state
 from curation.sources.rights import columns_of
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable, remote
 
 _BATCH = 64  # rows in memory at a time
+_TEXT_COLUMNS = frozenset((*INSTRUCTION_NAMES, *CAPTION_NAMES))  # also where their text is stored as bytes
+_TEXT_FIELDS = frozenset(("caption", "captions", *TEXT_NAMES))  # of a struct
 Picture = bytes | str | None  # embedded, or the name of a file
 _SLOTS = 256  # pictures of one row: its own, then its references; the mask is the last
 
@@ -167,11 +178,11 @@ class Parquet:
         row = {name: texts[name] for name in columns.more if texts[name] is not None}
         if references:
             row |= {"references": references, "stream": "ti2i"}
-        if isinstance(text, list):  # several captions of one picture; the first is primary
-            kind = "instruction" if references else "general"
-            row = {"captions": [{"kind": kind, "text": t} for t in text]} | row
-            return annotation(row)
-        return annotation(row | ({"caption": text} if text else {}))
+        if isinstance(text, dict):
+            row = {n: v for n, v in text.items() if n.lower() in _TEXT_FIELDS and v} | row
+        elif text:  # of a list, the first is primary
+            row["caption"] = text
+        return annotation(row)
 
     def _rows(self) -> Iterator[tuple[list[Picture], dict[str, Any]] | BadInput]:
         """(own picture and references, texts by column) of each row, or why its row group cannot be read."""
@@ -199,13 +210,18 @@ class Parquet:
     def _masks(self) -> _Cursor:
         return _Cursor(self.file, self.columns.mask or "", None)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all its columns."""
+        with open_parquet(self.file) as file:
+            return list(file.schema_arrow.names)
+
     @cached_property
     def columns(self) -> Columns:
         with open_parquet(self.file) as file:
             schema = file.schema_arrow
-        if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
-            raise UsageError(f"source {self.file.uri} has several columns named {twice[0]!r}: rename all but one")
-        pictures = {f.name for f in schema if _is_image(f.type)}
+        texts = {f.name for f in schema if _is_text(f.type) or (_is_bytes(f.type) and f.name.lower() in _TEXT_COLUMNS)}
+        pictures = {f.name for f in schema if _is_image(f.type)} - texts
         lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
         references = first(REFERENCE_NAMES, pictures | lists)
         mask = first(MASK_NAMES, pictures)
@@ -217,10 +233,13 @@ class Parquet:
                 f"source {self.file.uri} has no image column (binary, or a struct with bytes);"
                 f" it has {', '.join(schema.names)}"
             )
-        texts = {f.name for f in schema if _is_text(f.type)}
         rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
         more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
-        return Columns(image, references, mask, first(CAPTION_NAMES, texts), first(INSTRUCTION_NAMES, texts), more)
+        found = Columns(image, references, mask, first(CAPTION_NAMES, texts), first(INSTRUCTION_NAMES, texts), more)
+        read = {image, references, mask, found.caption, found.instruction, *more}
+        if twice := sorted(n for n, count in Counter(schema.names).items() if count > 1 and n in read):
+            raise UsageError(f"source {self.file.uri} has several columns named {twice[0]!r}: rename all but one")
+        return found
 
 
 class _Cursor:
@@ -271,7 +290,7 @@ def _is_text(kind: pa.DataType) -> bool:
     if _is_list(kind):
         return _is_text(kind.value_type) and not _is_list(kind.value_type)
     if pa.types.is_struct(kind):
-        return any(kind.get_field_index(n) >= 0 and _is_text(kind.field(n).type) for n in CAPTION_NAMES)
+        return any(f.name.lower() in _TEXT_FIELDS and _is_text(f.type) for f in kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -282,24 +301,41 @@ def _is_word(kind: pa.DataType) -> bool:
 
 def text_rows(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Per row, the values of the text columns; `BadInput` in place of one that is not UTF-8."""
-    columns = [_values(batch.column(name)) for name in names]
+    columns = [_values(batch.column(name), name) for name in names]
     for row in range(batch.num_rows):
         yield {name: column[row] for name, column in zip(names, columns)}
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array, name: str) -> list[Any]:
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:
         values = [_value(column, n) for n in range(len(column))]
-    return [next((v[n] for n in CAPTION_NAMES if v.get(n)), None) if isinstance(v, dict) else v for v in values]
+    if name.lower() == "json" or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        values = [_read_out(value, name) for value in values]
+    return values
 
 
 def _value(column: pa.Array, number: int) -> Any:
     try:
         return column[number].as_py()
     except UnicodeDecodeError as error:
-        return BadInput(f"text is not UTF-8: {error.reason} at byte {error.start}")
+        return _not_utf8(error)
+
+
+def _read_out(value: Any, name: str) -> Any:
+    """Text that is stored as bytes, and the value of JSON that is stored as text."""
+    try:
+        text = value.decode("utf-8-sig") if isinstance(value, bytes) else value
+        return parsed(text) if isinstance(text, str) and name.lower() == "json" and text.lstrip()[:1] in "{[" else text
+    except UnicodeDecodeError as error:
+        return _not_utf8(error)
+    except ValueError as error:
+        return BadInput(str(error))
+
+
+def _not_utf8(error: UnicodeDecodeError) -> BadInput:
+    return BadInput(f"text is not UTF-8: {error.reason} at byte {error.start}")
 
 
 def has_pictures(schema: pa.Schema) -> bool:
@@ -312,23 +348,38 @@ def has_pictures(schema: pa.Schema) -> bool:
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
+    return _is_image(kind.value_type) if pa.types.is_dictionary(kind) else _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind) or views
 
 
 def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[Picture]]:
     """Per row, its own picture and its references; a null reference column means no reference, a null in a list one."""
-    own = [_content(v) for v in batch.column(image).to_pylist()]
+    own = [_content(v) for v in _images(batch.column(image))]
     if references is None:
         return [[picture] for picture in own]
     out = []
-    for picture, value in zip(own, batch.column(references).to_pylist()):
+    for picture, value in zip(own, _images(batch.column(references))):
         listed = value if isinstance(value, list) else [] if value is None else [value]
         out.append([picture, *map(_content, listed)])
     return out
+
+
+def _images(column: pa.Array) -> list[Any]:
+    """Values of a column of pictures; a file's name that is not UTF-8 is none."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        if not pa.types.is_struct(column.type):
+            return [None if isinstance(v := _value(column, n), BadInput) else v for n in range(len(column))]
+        return [None if data is None else {"bytes": data} for data in pc.struct_field(column, "bytes").to_pylist()]
 
 
 def _content(value: Any) -> Picture:

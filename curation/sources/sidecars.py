@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curation.sources.captions import Annotation, OddLine, annotation, parsed
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, REFERENCE_NAMES, TEXT_NAMES
+from curation.sources import captions
+from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
+from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first
 
 CAPTIONS = "captions.jsonl"
 METADATA = ("metadata.jsonl", "metadata.csv")
-SUFFIXES = (".json", ".txt", ".caption")  # of side-cars; json first: it can hold more
+SUFFIXES = tuple(f".{suffix}" for suffix in captions.SUFFIXES)
 _MAX_CAPTION = 1024 * 1024  # bytes of a side-car
 _FILE = "file_name"
 
@@ -53,24 +54,11 @@ def attached(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def side_car(contents: Mapping[str, bytes]) -> Annotation:
-    """The annotation in a picture's side-cars, by suffix; a .json that holds no text leaves it to the other.
-
-    Errors: `ValueError`.
-    """
+    """The annotation in a picture's side-cars, by suffix. Errors: `ValueError`."""
     for suffix, content in contents.items():
         if len(content) > _MAX_CAPTION:
             raise ValueError(f"{suffix} of {len(content)} bytes is over {_MAX_CAPTION}")
-    row = parsed(contents[".json"].decode("utf-8-sig")) if ".json" in contents else {}
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    if not row.get("caption") and not row.get("captions"):
-        text = next((row[name] for name in TEXT_NAMES if isinstance(row.get(name), str)), None)
-        plain = next((contents[s] for s in SUFFIXES[1:] if s in contents), None)
-        if text is None and plain is not None:
-            text = plain.decode("utf-8-sig").strip()
-        if text is not None:
-            row = row | {"caption": text}
-    return annotation(row)
+    return captions.beside({suffix[1:]: content for suffix, content in contents.items()})
 
 
 def metadata(name: str, content: bytes) -> Iterator[Noted | OddNote]:
@@ -111,18 +99,13 @@ def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | st
     if name.endswith(".csv"):
         yield from _csv(content)
         return
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line.strip():
-            try:
-                row = parsed(line.decode("utf-8-sig"))
-                yield number, row if isinstance(row, dict) else "not a JSON object"
-            except ValueError as error:
-                yield number, str(error)
+    for number, row in json_rows(content):
+        yield number, row if isinstance(row, dict) else str(row) if isinstance(row, ValueError) else "not a JSON object"
 
 
 def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    text = content.decode("utf-8-sig", "surrogateescape")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    text = as_utf8(content).decode("utf-8-sig", "surrogateescape")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # a quote left open would swallow the rest
     rows = iter(reader)
     while True:
         try:
@@ -141,7 +124,7 @@ def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
     """(file, annotation) of a metadata row. Errors: `ValueError`."""
     files = {k.removesuffix(f"_{_FILE}"): v for k, v in row.items() if k.endswith(f"_{_FILE}") and v}
-    file = row.get(_FILE) or next((files[n] for n in IMAGE_NAMES if n in files), None)
+    file = row.get(first((_FILE,), row) or "") or next((files[n] for n in IMAGE_NAMES if n in files), None)
     if not isinstance(file, str) or not file:
         raise ValueError(f'no "{_FILE}" with a file name')
     values = dict(row)
@@ -149,7 +132,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
     if reference and "references" not in values:
         values["references"] = reference if isinstance(reference, list) else [reference]
     if "caption" not in values and "captions" not in values:
-        names = ("instruction", "edit_instruction", "edit_prompt", *CAPTION_NAMES) if reference else CAPTION_NAMES
-        text = next((row[n] for n in names if isinstance(row.get(n), str)), None)
-        values |= {} if text is None else {"caption": text}
+        texts = [name for name, value in row.items() if isinstance(value, (str, list))]
+        name = first(INSTRUCTION_NAMES if reference else CAPTION_NAMES, texts)
+        values |= {} if name is None else {"caption": row[name]}
     return file, annotation(values)

@@ -155,8 +155,7 @@ def _fields(tar: Tar) -> tuple[dict[str, int], tuple[str, ...]]:
 def _parquets(group: Sequence[File], rows: int, stop: float) -> Part:
     source = Parquet(group[0])
     chosen = source.columns
-    with open_parquet(group[0]) as opened:
-        names = opened.schema_arrow.names
+    names = source.names
     roles = (
         ("image", chosen.image, IMAGE_NAMES, "the first column of pictures"),
         ("references", chosen.references, REFERENCE_NAMES, ""),

@@ -1,6 +1,6 @@
 """A WebDataset tar, compressed or not: members with the same name up to the first dot are one sample.
 
-An image is beside a .txt or .json.
+An image is beside a .txt, .json or .caption.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, BinaryIO
 
-from curation.sources import MAX_BYTES, BadInput, Input
-from curation.sources.captions import Annotation, annotation, parsed
-from curation.sources.columns import TEXT_NAMES
+from curation.sources import MAX_BYTES, BadInput, Input, captions
 from curation.sources.compressed import open_archive
 from curation.sources.files import File, reason
 from flywheel.core.errors import UsageError
 
-_CAPTION_SUFFIXES = ("json", "txt")  # json first: it can hold more
 _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor caption
 _PICTURE_SUFFIXES = (
     "", "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "heic", "heif", "jxl", "mpo",
@@ -30,7 +27,9 @@ _PICTURE_SUFFIXES = (
 _HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
 _BLOCK = 512  # bytes: members start at multiples of it
 _MARKER, _RECORD = 2 * _BLOCK, 20 * _BLOCK  # bytes: zeros at the end of an archive, and what most writers fill up to
+_RECORDS = tuple(_BLOCK << n for n in range(6, 12))  # … and what some do: blocking factors of 64 to 2,048
 _MAX_CAPTION = 1024 * 1024  # bytes
+_TWICE = "a later member of the archive has the same name"
 _DIGITS = re.compile(rb"\d{300}")  # more than the name of a file has
 
 
@@ -70,6 +69,7 @@ class Tar:
     kind: str = "tar"
     head: bool = False  # only the first members, for a look at it
     _faults: list[str] = field(default_factory=list, compare=False, repr=False)  # of the compression
+    _unread: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def address(self) -> str:
@@ -92,13 +92,19 @@ class Tar:
         rows = [self._annotated(name, image, texts, images) for name, image in images.items()]
         masks = {row.mask for row in rows}
         rows = [row for row in rows if row.uri not in masks]
-        used = {_key(name)[0] for name in images}
+        used = {key for name in images for key in (_stem(name), _key(name)[0])}
         orphans = [
             self._refused(f"{key}.{next(iter(members))}", "caption without an image")
             for key, members in texts.items()
             if key not in used
         ]
         return rows + refused + orphans
+
+    @cached_property
+    def unread(self) -> dict[str, int]:
+        """Fields that are neither a picture nor its caption: suffix → members."""
+        _ = self._listing
+        return dict(self._unread)
 
     def each(self) -> Iterator[Input]:
         """As `inputs`: a sample's members may be anywhere, so those of one archive are in memory."""
@@ -114,17 +120,21 @@ class Tar:
         images: dict[str, Input] = {}
         texts: dict[str, dict[str, bytes]] = {}
         refused: list[Input] = []
+        twice: list[str] = []
+        self._unread.clear()
         for entry in islice(self._members(), HEAD_MEMBERS if self.head else None):
             if isinstance(entry, Input):
                 refused.append(entry)
             elif isinstance(entry, tuple):
                 key, suffix, data = entry
-                texts.setdefault(key, {})[suffix] = data
+                if texts.setdefault(key, {}).get(suffix, data) != data:
+                    twice.append(f"{key}.{suffix}")
+                texts[key][suffix] = data
             else:
                 image = self._image(entry)
                 if earlier := images.get(entry.name):
                     uri = f"{earlier.uri}@{earlier.position}"
-                    refused.append(replace(earlier, uri=uri, fault="a later member of the archive has the same name"))
+                    refused.append(replace(earlier, uri=uri, fault=_TWICE))
                 images[entry.name] = image
         simple = {_key(name)[0] for name in images if "." not in _key(name)[1]}
         # a.mask.png beside a.jpg is a field of that sample; alone, my.photo.jpg is a picture.
@@ -133,7 +143,17 @@ class Tar:
         for name in fields:
             if posixpath.basename(name) not in named and name not in named:
                 del images[name]
+                self._leave(_key(name)[1])
+        stems = {_stem(name) for name in images}
+        for key in [k for k in texts if k not in stems and any(p in stems for p in _prefixes(k))]:
+            for suffix in texts.pop(key):
+                self._leave(f"{_key(key)[1]}.{suffix}")
+        again = {_stem(i.uri.partition("::")[2]) for i in refused if i.fault == _TWICE}
+        refused += [self._refused(f"{name}@", _TWICE) for name in twice if _stem(name) not in again]
         return images, texts, refused
+
+    def _leave(self, suffix: str) -> None:
+        self._unread[suffix] = self._unread.get(suffix, 0) + 1
 
     def read(self, inputs: Sequence[Input]) -> Iterator[bytes | BadInput]:
         """Each member's bytes by its offset."""
@@ -200,15 +220,21 @@ class Tar:
             return self._refused(name, "link or special file in an archive: refused")
         if member.sparse is not None:
             return self._refused(name, "sparse archive member: refused")
-        key, suffix = _key(name)
-        if suffix in _LABEL_SUFFIXES:
+        suffix = _key(name)[1]
+        last = suffix.rpartition(".")[2]
+        if last not in captions.SUFFIXES:
+            if self.reads(suffix):
+                return member
+            if suffix not in _LABEL_SUFFIXES:
+                self._leave(suffix)
             return None
-        if suffix not in _CAPTION_SUFFIXES:
-            return member if self.reads(suffix) else None
         if member.size > _MAX_CAPTION:
+            if last != suffix:  # a field, not the caption of a picture
+                self._leave(suffix)
+                return None
             return self._refused(name, f"caption member of {member.size} bytes is over {_MAX_CAPTION}")
         file = archive.extractfile(member)
-        return key, suffix, file.read() if file else b""
+        return _stem(name), last, file.read() if file else b""
 
     def _image(self, member: tarfile.TarInfo) -> Input:
         fault = f"too large: {member.size} bytes is over {MAX_BYTES}" if member.size > MAX_BYTES else None
@@ -218,7 +244,7 @@ class Tar:
         self, name: str, image: Input, texts: dict[str, dict[str, bytes]], images: dict[str, Input]
     ) -> Input:
         try:
-            note = _annotation(texts.get(_key(name)[0], {}))
+            note = captions.beside(texts.get(_stem(name)) or texts.get(_key(name)[0], {}))
         except ValueError as error:
             return replace(image, fault=f"unreadable caption member: {error}")
         named = (*note.references, *filter(None, [note.mask]))
@@ -245,7 +271,7 @@ class Tar:
     @staticmethod
     def reads(suffix: str) -> bool:
         """Whether members with this suffix are pictures or captions."""
-        return suffix in _CAPTION_SUFFIXES or suffix.rpartition(".")[2] in _PICTURE_SUFFIXES
+        return suffix in captions.SUFFIXES or suffix.rpartition(".")[2] in _PICTURE_SUFFIXES
 
     def _uri(self, name: str) -> str:
         return f"{self.file.uri}::{name}"
@@ -261,32 +287,26 @@ def _key(name: str) -> tuple[str, str]:
     return posixpath.join(folder, stem), suffix.lower()
 
 
-def _annotation(members: dict[str, bytes]) -> Annotation:
-    """The annotation of a sample's caption members; a .json that holds no text leaves the caption to the .txt."""
-    row = _row(members)
-    if not row.get("caption") and not row.get("captions"):
-        text = next((row[name] for name in TEXT_NAMES if isinstance(row.get(name), str)), None)
-        if text is None and "txt" in members:
-            text = members["txt"].decode("utf-8-sig").strip()
-        if text is not None:
-            row = row | {"caption": text}
-    return annotation(row)
+def _stem(name: str) -> str:
+    """The name without its last suffix: what a picture and its caption share, whatever dots they hold."""
+    folder, base = posixpath.split(posixpath.normpath(name))
+    return posixpath.join(folder, base.rpartition(".")[0] or base)
 
 
-def _row(members: dict[str, bytes]) -> dict[str, Any]:
-    row = parsed(members["json"].decode("utf-8-sig")) if "json" in members else {}
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    return row
+def _prefixes(key: str) -> Iterator[str]:
+    """The key without one, two, … of its last dotted parts: of whose picture a caption member may be a field."""
+    while (shorter := _stem(key)) != key:
+        yield shorter
+        key = shorter
 
 
 def _named(members: dict[str, bytes]) -> list[str]:
     """Members that an annotation names as references or mask."""
     try:
-        row = _row(members)
+        row = captions.parsed(captions.text_of(members["json"])) if "json" in members else {}
         references = row.get("references") or []
         return [r for r in (*references, row.get("mask")) if isinstance(r, str)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         return []  # said when the sample is read
 
 
@@ -294,7 +314,7 @@ class _Gaps:
     """What lies between the members of an archive: nothing, an end marker as its writer fills it up, or a loss.
 
     Writers end an archive with two blocks of zeros, and either stop there or fill up the record of 20 blocks. Zeros of
-    another length stand where members were.
+    another length stand where members were, unless the whole file is made of records of another length.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -326,12 +346,21 @@ class _Gaps:
             return f"the archive has no end marker: it is cut off at offset {end}"
         if not zeros and not last:
             return None
-        filled = any((end - begin) % _RECORD == 0 for begin in self._begins)
-        if (filled and _MARKER <= zeros < _MARKER + _RECORD) or (zeros == _MARKER and (last or self._ends_bare)):
+        if zeros == _MARKER and (last or self._ends_bare):
             return None
-        return (
-            f"{zeros} bytes at offset {start} are zero, unlike the end of an archive: members that stood there are lost"
-        )
+        if any((end - begin) % size == 0 for begin in self._begins for size in self._records(zeros)):
+            return None
+        either = ", unless its writer fills up long records (tar -b)" if last and not self._whole % _RECORDS[0] else ""
+        found = f"{zeros} bytes at offset {start} are zero, unlike the end of an archive"
+        return f"{found}: members that stood there are lost{either}"
+
+    def _records(self, zeros: int) -> list[int]:
+        """Lengths of a record whose end so many zeros may fill up.
+
+        Others than the usual one only where the file is not of usual records, but of these.
+        """
+        sizes = [_RECORD] if self._whole % _RECORD == 0 else [_RECORD, *(r for r in _RECORDS if self._whole % r == 0)]
+        return [size for size in sizes if _MARKER <= zeros < _MARKER + size]
 
     @cached_property
     def _ends_bare(self) -> bool:

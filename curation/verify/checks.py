@@ -132,9 +132,10 @@ def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
 
 
 def _text(check: Check, columns: Columns) -> Judgement | None:
+    from curation.scorers.language import readable
     from curation.scorers.quotes import comparable, text_similarity
 
-    if not comparable(check["text"]):
+    if not comparable(check["text"]) or not readable(check["text"]):
         return None
     score = text_similarity(columns["text"], check["text"])
     return score, check.get("min", TEXT_SIMILARITY), {"expected": check["text"], "seen": columns["text"]}

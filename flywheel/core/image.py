@@ -78,11 +78,11 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from error
     except UnidentifiedImageError as error:  # its message holds a memory address: equal faults need equal reasons
-        raise BadImage(f"not an image: a {kind} file that cannot be read") from error
+        raise BadImage(f"truncated or corrupt: {kind} file that cannot be read") from error
     except ImportError:
         raise
-    except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means "not an image"
-        raise BadImage(f"not an image: {error}") from error
+    except Exception as error:  # noqa: BLE001 - PIL plugins raise anything on hostile bytes; all of it means damage
+        raise BadImage(f"truncated or corrupt: {kind} file that cannot be read: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"too large: {image.width}x{image.height} is over {MAX_PIXELS} pixels")
     _require_room(image)
@@ -141,7 +141,7 @@ def describe(data: bytes) -> Description:
 def describe_header(image: Image.Image, data: bytes) -> Description:
     """What an opened file says, without decoding; `frame` and `damage` are not known yet."""
     orientation = exif_orientation(image)
-    turned_by_pil = image.format == "TIFF" and orientation in (5, 6, 7, 8)
+    turned_by_pil = _size_is_upright(image) and orientation in (5, 6, 7, 8)
     return Description(
         format=image.format or "",
         size=upright_size(image),
@@ -177,8 +177,13 @@ def exif_orientation(image: Image.Image) -> int:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of what `decode` returns for an opened image that is not yet loaded."""
     width, height = image.size
-    turned_by_pil = image.format == "TIFF"
-    return (height, width) if exif_orientation(image) in (5, 6, 7, 8) and not turned_by_pil else (width, height)
+    on_its_side = exif_orientation(image) in (5, 6, 7, 8) and not _size_is_upright(image)
+    return (height, width) if on_its_side else (width, height)
+
+
+def _size_is_upright(image: Image.Image) -> bool:
+    """Whether PIL has applied the orientation to the size: it does for the tag of a TIFF, but not for XMP in one."""
+    return image.format == "TIFF" and _ORIENTATION in getattr(image, "tag_v2", (_ORIENTATION,))
 
 
 def turned(image: Image.Image, degrees: int) -> Image.Image:
@@ -277,8 +282,10 @@ def _orientation_place(image: Image.Image) -> str:
     """Where the orientation stands, as `Description` names it."""
     if _ORIENTATION not in _exif(image):
         return "none"
-    if image.format in ("TIFF", "AVIF"):
-        return {"TIFF": "tiff", "AVIF": "container"}[image.format]
+    if image.format == "TIFF":
+        return "tiff" if _size_is_upright(image) else "xmp"
+    if image.format == "AVIF":
+        return "container"
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif", b""))

@@ -12,7 +12,7 @@ from flywheel.core.errors import BadImage
 END = b"\xff\xd9"  # marker of the end
 _DAMAGE = ("Corrupt JPEG data", "Premature end", "Invalid SOS", "Bogus")  # what libjpeg says of a damaged scan
 _SCAN, _COMMENT = 0xDA, 0xFE  # markers
-_DESCRIBING = (0xE0, 0xEE)  # JFIF and Adobe, which say how colours are stored
+_DESCRIBING = {0xE0: 18, 0xEE: 16}  # JFIF and Adobe, which say how colours are stored, and bytes of a whole one
 
 
 def decoded(image: Image.Image, data: bytes, side: int = 0) -> np.ndarray:
@@ -72,7 +72,8 @@ def without_metadata(data: bytes) -> bytes:
     for marker, start, end in _segments(data):
         if marker == _SCAN:
             break
-        if not (0xE0 <= marker <= 0xEF or marker == _COMMENT) or marker in _DESCRIBING:
+        describing = end - start >= _DESCRIBING.get(marker, len(data) + 1)
+        if describing or not (0xE0 <= marker <= 0xEF or marker == _COMMENT):
             kept.append(data[start:end])
         place = end
     return b"".join([*kept, data[place:]])

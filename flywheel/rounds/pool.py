@@ -41,6 +41,8 @@ def ingest(run: Context) -> None:
         changed = f" ({inputs.captions} with new captions)" if inputs.captions else ""
         counts = f"{inputs.new} new, {inputs.known} known{changed}, {inputs.quarantined} quarantined"
         run.progress.say(f"{place}{inputs.found} inputs: {counts}")
+        for note in inputs.notes:
+            run.progress.say(note)
 
 
 def score(run: Context, stack: ExitStack) -> None:

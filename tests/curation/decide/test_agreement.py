@@ -57,6 +57,18 @@ def test_titles_on_one_photograph_differ() -> None:
     assert same.share >= LEAST and not same.differs
 
 
+def test_words_over_strong_edges_differ() -> None:
+    """Structure hardly changes where white words cross white stripes; light does."""
+    stripes = np.asarray(_rough()).copy()
+    for top in range(20, 260, 40):
+        stripes[top : top + 20] = np.clip(stripes[top : top + 20].astype(int) // 4 + 190, 0, 255)
+    plain = Image.fromarray(stripes)
+    said = plain.copy()
+    ImageDraw.Draw(said).text((40, 118), "NORTH FRIDAY", fill="white", font_size=44)
+    assert agreement(sketch(plain), sketch(said)).differs
+    assert not agreement(sketch(said), sketch(again(said, 70))).differs
+
+
 def test_another_colour_is_another_picture() -> None:
     red, green, blue = scene(9).split()
     other = Image.merge("RGB", (blue, red, green))

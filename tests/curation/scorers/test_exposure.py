@@ -37,6 +37,22 @@ def test_burnt_pictures_but_not_what_is_drawn_on_white(form: str) -> None:
         assert row_of("exposure", Item(encoded(sound, form)))["burnt"] <= (1 if sound is white else 0)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_pale_sketches_and_charts_are_not_burnt(form: str) -> None:
+    """Lines of one ink, of any strength and colour; flat patches in several pale colours."""
+    sketch, chart = (Image.new("RGB", (800, 600), "white") for _ in range(2))
+    for n in range(150):  # no ink is darker than 110 in any channel, and no strength is the most frequent
+        strength = (n % 15 + 1) / 15
+        ink = tuple(round(255 - strength * v) for v in (100, 120, 145))
+        ImageDraw.Draw(sketch).line([n * 37 % 800, 0, n * 91 % 800, 600], fill=ink, width=2)
+    for n, colour in enumerate(((250, 180, 190), (170, 220, 180), (180, 190, 240)) * 3):
+        ImageDraw.Draw(chart).rectangle([40 + 80 * n, 500 - 40 * n, 100 + 80 * n, 560], fill=colour)
+    for sound in (sketch, chart):
+        assert row_of("exposure", Item(encoded(sound, form)))["burnt"] == 0
+    washed = scene(10, 256).convert("L").convert("RGB").point(lambda v: min(255, 128 + v * 5))
+    assert row_of("exposure", Item(encoded(washed, form)))["burnt"] > 0.3
+
+
 def test_bars_are_not_plain_ground() -> None:
     framed = Image.new("RGB", (320, 400), "black")
     framed.paste(scene(11, 320).crop((0, 0, 320, 300)), (0, 50))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curation.scorers.language import language
+from curation.scorers.language import language, readable
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ from curation.scorers.language import language
 )
 def test_language(text: str, code: str | None) -> None:
     assert language(text) == code
+
+
+def test_texts_that_the_engine_cannot_read() -> None:
+    assert all(map(readable, ("open daily", "年度报告", "ひらがな カタカナ", "Καλημέρα", "２０２４", "42", "Café Мир")))
+    assert not any(map(readable, ("Годовой отчёт", "مرحبا", "안녕하세요", "שלום", "สวัสดี", "नमस्ते")))

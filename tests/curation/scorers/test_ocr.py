@@ -52,6 +52,8 @@ def test_ocr_reads_small_and_large_cards() -> None:
     assert wrong["ned"] < 0.5 and wrong["exact"] is False
     blank = row_of("ocr", Item(encoded(Image.new("RGB", (128, 128), "white")), 'the word "open"'))
     assert (blank["text"], blank["boxes"], blank["confidence"], blank["ned"]) == ("", 0, None, 0)
+    other = row_of("ocr", Item(encoded(Image.new("RGB", (128, 128), "white")), "надпись «Годовой отчёт»"))
+    assert (other["quoted"], other["ned"], other["exact"]) == ("Годовой отчёт", None, None), "it cannot be read"
 
 
 def page(lines: tuple[str, ...] = ("open every morning", "fresh bread", "新鲜面包")) -> Image.Image:
@@ -100,13 +102,19 @@ def test_spines_and_columns_turn_no_picture() -> None:
     shelf = texture(4, 900, 1000)
     for n, (title, size) in enumerate((("Gardens of the North", 34), ("A Dictionary of Birds", 48), ("Salt", 60))):
         shelf.paste(spine(title, size), (100 + 250 * n, 40 + 110 * n))
+    flush = texture(4, 900, 1000)
+    for n, ground in enumerate(((20, 60, 120), (30, 90, 50), (90, 60, 20))):
+        label = Image.new("RGB", (700, 100), ground)
+        ImageDraw.Draw(label).text((20, 20), "THE NIGHT GARDEN", fill="white", font_size=44)
+        flush.paste(turn_by(label, 270), (100 + 250 * n, 40))
     columns = Image.new("RGB", (500, 500), (250, 246, 236))
     font = ImageFont.truetype(font_path("mplfonts:fonts/NotoSansCJKsc-Regular.otf"), 48)
     for n, character in enumerate("新鲜面包每天早上开门欢迎光临"):
         ImageDraw.Draw(columns).text((300 - 100 * (n // 7), 40 + 60 * (n % 7)), character, font=font, fill="black")
-    for picture in (upright, shelf, columns):
+    for picture in (upright, shelf, flush, columns):
         row = row_of("ocr", Item(encoded(picture)), turns=True)
         assert row["turn"] in (0, None) and not row["turn_doubt"], row["text"]
+        assert picture is not flush or row["text"].upper().count("GARDEN") == 3, "read though it stays"
 
 
 def test_ocr_of_only_quoted() -> None:

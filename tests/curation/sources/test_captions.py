@@ -1,11 +1,13 @@
-"""Captions that cannot be read."""
+"""Captions as they come: forms and encodings that are read, and what cannot be read."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from curation.sources.captions import OddLine, annotation, beside, read_captions
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -32,3 +34,46 @@ def test_wrong_captions_say_what_and_where(workspace: Workspace, tmp_path: Path,
     with pytest.raises(UsageError, match=message):
         ingest(workspace, source, captions)
     assert not workspace.batches()
+
+
+LINES = [{"file": "a.png", "caption": "première ligne\u2028"}, {"file": "b.png", "caption": "二"}]
+JSONL = "\n".join(json.dumps(line, ensure_ascii=False) for line in LINES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        JSONL.encode(), JSONL.encode("utf-8-sig"), JSONL.replace("\n", "\r\n").encode(), JSONL.encode("utf-16"),
+        b"\xfe\xff" + JSONL.replace("\n", "\r\n").encode("utf-16-be"), JSONL.encode("utf-32"),
+        json.dumps(LINES).encode(), b"\xef\xbb\xbf\n" + json.dumps(LINES, indent=2).encode(),
+        json.dumps(LINES).encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_captions_of_any_unicode_encoding_and_arrays(content: bytes) -> None:
+    found = [line for line in read_captions(content) if not isinstance(line, OddLine)]
+    assert [(name, note.captions[0][1]) for _, name, note in found] == [tuple(line.values()) for line in LINES]
+
+
+def test_a_line_that_is_wrong_costs_itself() -> None:
+    odd = (
+        b'[[[\n{"file": "a.png", "caption": "raw\ttab", "seed": '
+        + b"9" * 6000
+        + b'}\n{"file": "b.png", "caption": "\xe9"}'
+    )
+    first, sound, last = read_captions(odd)
+    assert isinstance(first, OddLine) and isinstance(last, OddLine) and "not UTF-8" in last.fault
+    assert not isinstance(sound, OddLine) and sound[2].captions == (("general", "raw\ttab"),)
+
+
+def test_one_rule_for_the_texts_of_a_picture() -> None:
+    def texts(row: dict) -> list[str]:
+        return [text for _, text in annotation(row).captions]
+
+    assert texts({"caption": ["x", "y"]}) == texts({"captions": ["x", "y", "x", None]}) == ["x", "y"]
+    assert texts({"Captions": [{"caption": "x", "id": 1}, {"kind": "text", "text": "y"}]}) == ["x", "y"]
+    assert texts({"TEXT": "x", "width": 3}) == texts({"caption": "", "prompt": "x"}) == ["x"]
+    assert texts({"caption": "x", "text": "not it"}) == ["x"] and texts({"width": 3}) == []
+    for wrong in ({"caption": None}, {"caption": [3]}, {"captions": [{"id": 1}]}, {"captions": {"en": "x"}}):
+        with pytest.raises(ValueError, match="caption"):
+            annotation(wrong)
+    assert beside({"json": b'{"width": 3}', "caption": "é".encode("utf-16")}).captions == (("general", "é"),)

@@ -80,13 +80,14 @@ def test_links_that_lead_nowhere_and_deep_folders(workspace: Workspace, tmp_path
     assert counted(found)[0] == 1 and "symbolic links" in told and "not a regular file" in told
 
 
-def test_a_mask_that_is_a_pipe_does_not_wait_for_its_writer(workspace: Workspace, tmp_path: Path):
+def test_a_mask_or_caption_that_is_a_pipe_does_not_wait_for_its_writer(workspace: Workspace, tmp_path: Path):
     source = write_folder(tmp_path / "s", {"a.png": PICTURES[0], "b.png": PICTURES[0], "c.png": PICTURES[1]})
     os.mkfifo(source / "mask.png")
     row = {"file": "a.png", "caption": "make it red", "references": ["b.png"], "mask": "mask.png"}
     (source / "captions.jsonl").write_text(json.dumps(row) + "\n")
+    os.mkfifo(source / "c.txt")
     ingest(workspace, source)
-    assert "mask" in reasons(workspace) and "not a regular file" in reasons(workspace)
+    assert "mask" in reasons(workspace) and "c.png: caption file c.txt: not a regular file" in reasons(workspace)
 
 
 def test_odd_lines_of_a_captions_file_cost_themselves(workspace: Workspace, tmp_path: Path):
@@ -183,10 +184,21 @@ def test_captions_of_any_logical_text_type(workspace: Workspace, tmp_path: Path)
         "case": {"TEXT": texts},
         "list": {"caption": [[t, "more"] for t in texts]},
         "struct": {"json": [{"caption": t} for t in texts]},
+        "several": {"captions": [[t, None, "more"] for t in texts]},
+        "structs": {"captions": [[{"caption": t, "id": 7}] for t in texts]},
+        "fixed": {"caption": pa.array([[t, "more"] for t in texts], pa.list_(pa.string(), 2))},
+        "views": {"caption": pa.array([[t] for t in texts], pa.list_view(pa.string()))},
+        "bytes": {"caption": [t.encode() for t in texts]},
+        "json": {"json": [json.dumps({"caption": t, "width": 3}) for t in texts]},
+        "inner": {"json": [{"captions": [t, "more"], "width": 3} for t in texts]},
+        "twice": {"caption": texts},
     }
     for number, (name, column) in enumerate(forms.items()):
         pictures = [encoded(texture(100 + 3 * number + n)) for n in range(3)]
-        pq.write_table(pa.table({"image": pictures, **column}), tmp_path / f"{name}.parquet")
+        table = pa.table({"image": pa.array(pictures).dictionary_encode() if number % 2 else pictures, **column})
+        if name == "twice":  # a column that nobody reads
+            table = table.append_column("width", [texts]).append_column("width", [texts])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
         here = Workspace(tmp_path / name)
         assert counted(ingest(here, tmp_path / f"{name}.parquet")) == (3, 0)
         assert list(captions(here).values()) == texts, name
@@ -198,6 +210,13 @@ def test_a_caption_that_is_not_utf8_costs_its_row(workspace: Workspace, tmp_path
     pq.write_table(pa.table({"image": PICTURES[:2], "caption": texts}), tmp_path / "s.parquet")
     assert counted(ingest(workspace, tmp_path / "s.parquet")) == (1, 1)
     assert "not UTF-8" in reasons(workspace) and list(captions(workspace).values()) == ["fine"]
+
+
+def test_a_file_name_that_is_not_utf8_costs_nothing(workspace: Workspace, tmp_path: Path):
+    names = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")])
+    image = pa.StructArray.from_arrays([pa.array(PICTURES[:1]), names], ["bytes", "path"])
+    pq.write_table(pa.table({"image": image, "caption": ["x"]}), tmp_path / "s.parquet")
+    assert counted(ingest(workspace, tmp_path / "s.parquet")) == (1, 0)
 
 
 def test_a_damaged_page_costs_its_row_group(workspace: Workspace, tmp_path: Path):

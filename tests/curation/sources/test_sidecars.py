@@ -29,7 +29,9 @@ def test_side_cars_say() -> None:
     assert side_car({".json": b'{"prompt": "p", "width": 3}', ".txt": b"t"}).captions == (("general", "p"),)
     assert side_car({".json": b'{"width": 3}', ".txt": b"t"}).captions == (("general", "t"),)
     assert side_car({".json": b'{"captions": [{"kind": "text", "text": "x"}]}'}).captions == (("text", "x"),)
-    for bad in ({".txt": b"\xff"}, {".json": b"[]"}, {".json": b"{"}, {".txt": b"x" * 2**21}):
+    assert side_car({".json": b'["x", "y"]'}).captions == (("general", "x"), ("general", "y"))
+    assert side_car({".json": b'"x"', ".txt": b"t"}).captions == (("general", "x"),)
+    for bad in ({".txt": b"\xff"}, {".json": b"7"}, {".json": b"{"}, {".txt": b"x" * 2**21}):
         with pytest.raises(ValueError, match=r"."):
             side_car(bad)
 
@@ -48,6 +50,10 @@ def test_metadata_lines() -> None:
     assert sorted(n.line.fault for n in found if isinstance(n, OddNote)) == [
         "a caption is not valid Unicode", "has more or fewer fields than the header",
     ]  # fmt: skip
+    found = list(metadata("metadata.csv", "File_Name,Caption\na.png,é\n".encode("utf-16")))
+    assert [(n.name, n.note.captions) for n in found if isinstance(n, Noted)] == [("a.png", (("general", "é"),))]
+    (odd,) = metadata("metadata.csv", b'file_name,text\na.png,"not closed\nb.png,swallowed\n')
+    assert isinstance(odd, OddNote) and "not a CSV line" in odd.line.fault
     pair = {"edited_image_file_name": "b.png", "original_image_file_name": "a.png", "edit_prompt": "mend"}
     (noted,) = metadata("metadata.jsonl", json.dumps(pair).encode())
     assert isinstance(noted, Noted) and noted.name == "b.png"
@@ -64,7 +70,7 @@ def test_all_captions_of_a_picture_are_kept(workspace: Workspace, tmp_path: Path
 
 def test_odd_side_cars_and_lines_cost_themselves(workspace: Workspace, tmp_path: Path) -> None:
     files = {f"{n}.png": PICTURES[n] for n in range(4)} | {
-        "0.txt": b"\xff\xfe", "1.json": b"{", "2.txt": b"fine", "3.json": b'{"references": ["9.png"], "caption": "x"}',
+        "0.txt": b"caf\xe9", "1.json": b"{", "2.txt": b"fine", "3.json": b'{"references": ["9.png"], "caption": "x"}',
         "metadata.jsonl": b'{"file_name": "2.png", "text": "also"}\n{"file_name": "gone.png"}\n',
     }  # fmt: skip
     found = ingest(workspace, write_folder(tmp_path / "s", files))

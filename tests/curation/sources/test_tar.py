@@ -186,3 +186,45 @@ def test_a_header_for_all_members_is_no_loss(tmp_path: Path, workspace: Workspac
     found = ingest(workspace, path)
     assert (found.new, found.quarantined) == (2, 1), reasons(workspace)
     assert "special file" in reasons(workspace)["s.tar::odd"]
+
+
+@pytest.mark.parametrize("factor", [128, 256, 2048])
+def test_records_of_another_length_are_no_loss(captioned: Path, workspace: Workspace, factor: int) -> None:
+    """As `tar -b` fills up its end."""
+    end, record = _places(captioned)["3.txt"][1], 512 * factor
+    data = captioned.read_bytes()[:end]
+    captioned.write_bytes(data + bytes(-(-(end + 1024) // record) * record - end))
+    assert captioned.stat().st_size % 10_240, "else a loss would look the same"
+    assert ingest(workspace, captioned).quarantined == 0
+    start = _places(captioned)["1.png"][0]
+    found = ingest(Workspace(captioned.parent / "v"), _zeroed(captioned, start, end))
+    assert (found.new, found.quarantined) == ((1, 1) if end - start + 1024 > record else (1, 0))
+
+
+def test_captions_of_names_with_dots_and_other_suffixes(workspace: Workspace, tmp_path: Path) -> None:
+    pictures = {f"{name}.png": encoded(texture(n)) for n, name in enumerate(("my.photo", "my.other", "plain", "b.v2"))}
+    texts = {"my.photo.txt": b"p", "my.other.json": b'{"caption": "o"}', "plain.caption": b"c", "b.txt": b"b"}
+    fields = {"my.photo.meta.json": b"{}", "plain.ocr.txt": b"words", "plain.npy": b"0", "plain.mask.png": b"m"}
+    lost = {"nobody.x.txt": b"alone"}
+    source = write_tar(tmp_path / "s.tar", pictures | texts | fields | lost)
+    found = ingest(workspace, source)
+    assert {r["source_uri"].partition("::")[2][:-4]: r["caption"] for r in rows(workspace)} == {
+        "my.photo": "p", "my.other": "o", "plain": "c", "b.v2": "b",
+    }  # fmt: skip
+    assert reasons(workspace) == {"s.tar::nobody.x.txt": "caption without an image"}
+    assert found.notes == ("s.tar: fields that are not read: .npy, .mask.png, .photo.meta.json, .ocr.txt",)
+
+
+def test_a_caption_that_stands_twice_leaves_an_entry(workspace: Workspace, tmp_path: Path) -> None:
+    data = b""
+    for text in (b"first", b"second", b"second"):
+        part = write_tar(tmp_path / "part.tar", {"a.txt": text}).read_bytes()
+        data += part[:1024]
+    (tmp_path / "s.tar").write_bytes(
+        data + write_tar(tmp_path / "part.tar", {"a.png": encoded(texture(1))}).read_bytes()
+    )
+    assert ingest(workspace, tmp_path / "s.tar").new == 1
+    assert rows(workspace)[0]["caption"] == "second"
+    assert [why for why in reasons(workspace).values() if "same name" in why] == [
+        "a later member of the archive has the same name"
+    ]

@@ -113,6 +113,7 @@ def test_every_verifier_reads_a_registered_scorer():
         {"verifier": "text", "text": "!!!"},
         {"verifier": "text", "text": "→ 🎨"},
         {"verifier": "text", "text": ""},
+        {"verifier": "text", "text": "Привет мир"},
         {"verifier": "words", "texts": ["!!! →"]},
         {"verifier": "words", "texts": []},
         {"verifier": "written", "language": "en", "texts": ["Привет мир"]},

@@ -117,7 +117,9 @@ HELD: dict[str, Callable[[int], bytes]] = {
     "PNG, late raw profile": lambda o: with_chunks(saved(stored(o), "PNG"), raw_profile(o), late=True),
     "PNG, XMP": lambda o: with_chunks(saved(stored(o), "PNG"), xmp(o)),
     "WebP": lambda o: saved(stored(o), "WEBP", lossless=True, exif=exif(o)),
+    "WebP by XMP": lambda o: saved(stored(o), "WEBP", lossless=True, xmp=f'<a tiff:Orientation="{o}"/>'),
     "TIFF": lambda o: saved(stored(o), "TIFF", exif=exif(o)),
+    "TIFF by XMP": lambda o: saved(stored(o), "TIFF", tiffinfo={700: f'<a tiff:Orientation="{o}"/>'.encode()}),
     "AVIF": lambda o: saved(stored(o), "AVIF", quality=98, subsampling="4:4:4", exif=exif(o)),
     "HEIC": lambda o: heic(stored(o), exif(o)),
 }
@@ -158,7 +160,7 @@ def test_the_first_frame_that_is_not_blank_is_taken():
         (b"%PDF-1.7", "PDF files are not accepted"),
         (b"hello", "not an image"),
         (b"", "zero bytes"),
-        (saved(scene(), "PNG")[:60], "truncated|cannot be read"),
+        *((saved(scene(), kind)[:60], "truncated or corrupt") for kind in ("PNG", "WEBP", "AVIF", "JPEG", "TIFF")),
     ],
 )
 def test_what_is_not_accepted_names_its_format(data: bytes, told: str):

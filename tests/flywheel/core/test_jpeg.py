@@ -54,12 +54,12 @@ def test_zeros_inside_a_scan_are_found():
 
 
 @pytest.mark.parametrize(
-    "body", [b"ICC_PROFILE\0\x02\x05" + bytes(50), b"ICC_PROFILE\0\x01", b"Exif\0\0no tiff", b"MPF\0II*\0"]
+    "body", [b"ICC_PROFILE\0\x02\x05" + bytes(50), b"ICC_PROFILE\0\x01", b"Exif\0\0no tiff", b"MPF\0II*\0", b"Adobe"]
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_odd_metadata_is_not_damage(mode: str, body: bytes):
     plain = saved(scene().convert(mode), "JPEG", quality=95)
-    marker = b"\xff\xe1" if body.startswith(b"Exif") else b"\xff\xe2"
+    marker = {b"Ex": b"\xff\xe1", b"Ad": b"\xff\xee"}.get(body[:2], b"\xff\xe2")
     odd = plain[:2] + marker + struct.pack(">H", len(body) + 2) + body + plain[2:]
     assert np.array_equal(np.asarray(decode(odd)), np.asarray(decode(plain)))
 
