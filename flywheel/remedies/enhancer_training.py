@@ -35,7 +35,8 @@ def fine_tune(
     """SFT of a causal LM on the training set `data`; writes the full model to `output`.
 
     The loss covers the answer only: reasoning, then P_fine. lora: rank of the adapters, merged at the end; 0 trains
-    all weights. Returns {"first_loss", "last_loss"}. Errors: `UsageError`, also for a loss or update that is not finite.
+    all weights. Returns {"first_loss", "last_loss"}. Errors: `UsageError`, also for a loss or update that
+    is not finite.
     """
     rows = [
         {"prompt": messages(e.short), "completion": [{"role": "assistant", "content": answer(e.reasoning, e.fine)}]}
