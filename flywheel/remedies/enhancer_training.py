@@ -204,7 +204,7 @@ def _stop_if_not_finite() -> Any:
     """A callback that raises `UsageError` at the first loss or gradient norm that is not finite."""
     from transformers import TrainerCallback
 
-    class Stop(TrainerCallback):  # type: ignore[misc]
+    class Stop(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" in (logs or {}):
                 require_finite(state.global_step, float(logs["loss"]), float(logs.get("grad_norm") or 0.0))
