@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -160,9 +161,16 @@ def _change(check: Check, columns: Columns) -> Judgement | None:
     values = _ranged(check, columns)
     if not values or None in values.values():
         return None
-    excess = {k: abs(values[k] - (low + high) / 2) / ((high - low) / 2) for k, (low, high) in check["ranges"].items()}
+    excess = {k: _excess(values[k], low, high) for k, (low, high) in check["ranges"].items()}
     worst = max(excess, key=lambda k: excess[k])
     return 1 / (1 + excess[worst]), 0.5, {"expected": {worst: check["ranges"][worst]}, "seen": values}
+
+
+def _excess(value: float, low: float, high: float) -> float:
+    """Distance from the middle of a range, 1 at its edge; a range of one value holds that value alone."""
+    if low == high:
+        return 0.0 if value == low else math.inf
+    return abs(value - (low + high) / 2) / ((high - low) / 2)
 
 
 def _identity(check: Check, columns: Columns) -> Judgement | None:

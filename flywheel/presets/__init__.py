@@ -325,11 +325,15 @@ def load_preset(name: str) -> Preset:
             raise at.fault((key,), f"{key} is not a table: write [{key}]")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     for key, kind in _ALONE.items():
-        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) in ("", 0):
-            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}")
+        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) == "" or (kind is int and data.get(key, 1) < 1):
+            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}{' above 0' * (kind is int)}")
     generator = data.get("generator", {})
     if generator and "kind" not in generator:
         raise at.fault(("generator",), "[generator] needs a kind, such as diffusers or endpoint")
+    for key in ("training", "rewards", "distil"):
+        recipe = data.get(key, {}).get("recipe", "")
+        if isinstance(recipe, dict) and not isinstance(recipe.get("base"), str):
+            raise at.fault((key, "recipe"), f"{key}.recipe names no base: add base, the recipe that it changes")
     sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
     given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
     return Preset(name=path.stem if path else name, **given, **sections)

@@ -51,6 +51,11 @@ def test_photo_judges_pixel_statistics_inside_ranges():
         judged(image, check | {"ranges": {"beauty": [0, 1]}})
 
 
+def test_a_range_of_one_value_holds_that_value_alone():
+    check = {"verifier": "change", "capability": "editing", "ranges": {"light": [1.0, 1.0]}}
+    assert judge_columns(check, {"light": 1.0}).passed and not judge_columns(check, {"light": 1.1}).passed
+
+
 def test_alignment_without_a_model_is_not_applied_and_never_passes():
     (outcome,) = judged(png(np.zeros((32, 32, 3))), {"verifier": "alignment", "capability": "alignment"})
     assert outcome.passed is None and "weights not reachable" in outcome.evidence["not_applied"]
