@@ -19,7 +19,7 @@ from flywheel.core.workspace import Workspace
 
 WIDTHS = (390, 1024, 1440)  # pixels
 SCHEMES = ("light", "dark")
-LINKS = "() => [...document.querySelectorAll('a[href]')].map((e) => e.href)"
+LINKS = "() => [...document.querySelectorAll('a[href]:not([download])')].map((e) => e.href)"
 FILES = ("/files/", "/pictures/", "/static/")
 
 
@@ -28,7 +28,9 @@ def pages(page: Any, address: str, *, each: int) -> Iterator[str]:
     waiting, known, kinds = ["/"], {"/"}, Counter[str]()
     while waiting:
         path = waiting.pop(0)
-        kind = path.split("?")[0].rsplit("/", 1)[0] + ("?" if "?" in path else "")
+        bare = path.split("?")[0]  # `/cases/1` and `/cases/2` are of one kind, `/cases` and `/arena` of two
+        above = bare.rsplit("/", 1)[0]
+        kind = (f"{above}/" if above else bare) + ("?" if "?" in path else "")
         kinds[kind] += 1
         if kinds[kind] > each:
             continue

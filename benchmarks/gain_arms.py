@@ -23,6 +23,8 @@ from flywheel.core.records import MixEntry, RoundPlan, RoundResult
 from flywheel.core.workspace import Workspace
 from flywheel.demo.palette import BACKGROUNDS, INKS
 from flywheel.demo.recipes import RECIPES
+from flywheel.demo.start import FOLDER
+from flywheel.demo.suite import PROMPTS, write_suite
 from flywheel.demo.word_cards import WORDS, Word, word_caption, word_checks
 from flywheel.demo.world import AMOUNTS, write_world
 from flywheel.generators import describe, open_generator
@@ -55,6 +57,9 @@ class Options:
     round_steps: int
     samples: int
     pictures: int
+    shipped: bool = (
+        False  # seeds share the first world and the package's checkpoint, and differ in training and drawing
+    )
 
 
 def one_seed(options: Options, seed: int) -> list[Row]:
@@ -118,7 +123,7 @@ def finish(options: Options, seed: int, rounds: int, without: str = "") -> Conte
     folder = options.folder / (f"seed-{seed}-without-{without}" if without else f"seed-{seed}")
     source = folder / "source"
     if not (folder / "w").exists():
-        write_world(source, seed=seed, size=options.size)
+        write_world(source, seed=0 if options.shipped else seed, size=options.size)
         if without:
             remove(source, without)
     preset = str(preset_file(options))
@@ -140,8 +145,11 @@ def preset_file(options: Options) -> Path:
     """The demo's preset with the experiment's numbers, and without RL and distillation."""
     text = (resources.files("flywheel.presets") / "demo.toml").read_text("utf-8")
     suite = "demo" if options.size == "full" else "demo-quick"
+    if options.shipped:
+        suite = str(write_suite(options.folder / "suite", seed=0, size=options.size))
+        text = text.replace("[training]\n", f"[training]\nstart = {json.dumps(str(FOLDER))}\n", 1)
     numbers = {
-        "suite": f'"{suite}"',
+        "suite": json.dumps(suite),
         "base_steps": options.base_steps,
         "round_steps": options.round_steps,
         "samples": options.samples,
@@ -180,7 +188,7 @@ def other_mixes(context: Context, plan: RoundPlan, shuffled: Sequence[str]) -> d
 
 def pool_of(context: Context) -> dict[str, float]:
     """{capability: pictures in the demo's world}."""
-    amounts = AMOUNTS["full" if context.preset.evaluation.suite == "demo" else "quick"]
+    amounts = AMOUNTS["full" if len(context.suite) > 4 * PROMPTS["quick"] else "quick"]
     pool = dict.fromkeys(SHAPES, amounts.singles / 3)
     pool |= {"count": amounts.groups, "typography": amounts.words}
     return pool | {"editing": amounts.recolours + amounts.moves, "identity": amounts.keeps}

@@ -18,11 +18,27 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dashboards.access import LOOPBACK, Access, require_reachable_safely
 from dashboards.page import STYLE
-from dashboards.routes import arena, ask, books, browse, calibration, compare, operate, playground, review, session
+from dashboards.routes import (
+    answers,
+    arena,
+    ask,
+    books,
+    browse,
+    calibration,
+    compare,
+    live,
+    operate,
+    playground,
+    pool_map,
+    review,
+    samples,
+    session,
+)
 from dashboards.site import API, Site
 from flywheel.core import serving
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
+from flywheel.rounds.live import Watch
 
 PAGE = 48  # cases
 MAX_FORM = 64 << 10  # bytes
@@ -51,11 +67,16 @@ def create_app(
     # Pages contain a secret next to text that others wrote, so only files are compressed (BREACH).
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STYLE.parent), minimum_size=1000, compresslevel=6))
     session.add(app, site)
-    browse.add(app, site, page_size=page_size)
+    watch = Watch(workspace)
+    browse.add(app, site, watch, page_size=page_size)
+    live.add(app, site, watch)
+    samples.add(app, site, page_size=page_size)
+    pool_map.add(app, site)
     ask.add(app, site)
     compare.add(app, site, page_size=page_size)
     calibration.add(app, site)
     review.add(app, site)
+    answers.add(app, site)
     arena.add(app, site)
     books.add(app, site)
     operate.add(app, site)

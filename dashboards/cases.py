@@ -45,11 +45,19 @@ SELECT prompt_id, capability FROM (
     FROM signals WHERE checkpoint = ? AND passed IS NOT NULL GROUP BY ALL
 ) GROUP BY ALL HAVING avg(passed::INT) <= 0.5
 """
+OPEN = "open"  # in place of a status
+_IS_OPEN = "coalesce(status, '') NOT IN ('closed', 'dismissed')"
+_PLACE = f"list_position({list(CASE_EVENTS)}, kind)"  # orders events recorded together
+_LAST_EVENT = f"""SELECT event_id, evidence FROM case_events WHERE case_id = ?
+ORDER BY "at" DESC, round DESC, {_PLACE} DESC LIMIT 1"""
 
 
 @dataclass(frozen=True)
 class CaseFilter:
-    """Which cases to list; an empty value does not filter. `checkpoint`: cases that this checkpoint fails."""
+    """Which cases to list; an empty value does not filter.
+
+    checkpoint: cases that this checkpoint fails; status: `open` stands for all that are neither closed nor dismissed.
+    """
 
     capability: str = ""
     track: str = ""
@@ -62,13 +70,14 @@ class CaseFilter:
         wanted = {
             "capability = ?": self.capability,
             "coalesce(track, 'unrouted') = ?": self.track,
-            "status = ?": self.status,
+            "status = ?": "" if self.status == OPEN else self.status,
             f"(prompt_id, capability) IN ({_FAILED_ON_CHECKPOINT})": self.checkpoint,
         }
         parts: list[tuple[str, str | int]] = [(condition, value) for condition, value in wanted.items() if value]
         if self.round is not None:
             parts.append(("round = ?", self.round))
-        return " AND ".join(p for p, _ in parts) or "true", [v for _, v in parts]
+        conditions = [p for p, _ in parts] + [_IS_OPEN] * (self.status == OPEN)
+        return " AND ".join(conditions) or "true", [v for _, v in parts]
 
 
 def list_cases(
@@ -83,7 +92,7 @@ def list_cases(
     evaluated = [_with_evaluation(c, chosen.checkpoint, judged) for c in page]
     unevaluated = [c for c in evaluated if "evidence" not in c]
     detected = _history(con, unevaluated, 'evidence, "at"', kind="detected")
-    history = _history(con, page, 'kind, round, "at"')
+    history = _history(con, page, 'event_id, kind, round, "at"')
     return total, [
         _with_signal(c, detected.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in evaluated
     ]
@@ -129,11 +138,10 @@ def _history(
     """Events by case, oldest first. Evidence is long: select few columns where it is not needed."""
     if not cases:
         return {}
-    place = f"list_position({list(CASE_EVENTS)}, kind)"  # orders events recorded together
     # A case has one prompt, so files and row groups without that prompt are skipped.
     chosen = "case_id IN (SELECT unnest(?::VARCHAR[])) AND prompt_id IN (SELECT unnest(?::VARCHAR[]))"
     chosen += " AND kind = ?" if kind else ""
-    sql = f'SELECT case_id, {columns} FROM case_events WHERE {chosen} ORDER BY "at", round, {place}'
+    sql = f'SELECT case_id, {columns} FROM case_events WHERE {chosen} ORDER BY "at", round, {_PLACE}'
     keys = [[c["case_id"] for c in cases], [c["prompt_id"] for c in cases], *([kind] if kind else [])]
     history: dict[str, list[Row]] = {}
     for event in rows(con, sql, keys):
@@ -149,7 +157,28 @@ def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
         name: rows(con, f"SELECT {column} AS value, count(*) AS n FROM cases GROUP BY ALL ORDER BY value")
         for name, column in columns.items()
     }
+    counted["status"].insert(0, {"value": OPEN, "n": count_open(con)})
     return counted | {"checkpoint": rows(con, "SELECT checkpoint AS value, NULL AS n FROM rounds ORDER BY round DESC")}
+
+
+def count_open(con: duckdb.DuckDBPyConnection, track: str = "") -> int:
+    """Number of cases that are neither closed nor dismissed, on one track or on all."""
+    where, values = CaseFilter(status=OPEN, track=track).where()
+    return int(rows(con, f"SELECT count(*) AS n FROM cases WHERE {where}", values)[0]["n"])
+
+
+def last_event(con: duckdb.DuckDBPyConnection, case_id: str) -> str:
+    """Id of the newest event of a case; empty for an unknown one."""
+    found = rows(con, _LAST_EVENT, [case_id])
+    return str(found[0]["event_id"]) if found else ""
+
+
+def answered(con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
+    """The case, and `by` and `reason` of the answer that a person just gave to it; None if its newest event is none."""
+    found = rows(con, "SELECT case_id, prompt, track, status FROM cases WHERE case_id = ?", [case_id])
+    events = rows(con, _LAST_EVENT, [case_id])
+    said = evidence(events[0]["evidence"]) if events else {}
+    return found[0] | {k: said[k] for k in ("by", "reason")} if found and "by" in said else None
 
 
 def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,15 +116,22 @@ class Opened:
     def table(self, name: str, **where: Any) -> Table:
         """A view by name (`flywheel tables` lists them), with the rows whose columns equal these values.
 
-        A list as a value stands for any of its members, None for null. Errors: `UsageError` for an unknown name.
+        A list as a value stands for any of its members, None for null. tag: of samples that have it, None: that have
+        none. Errors: `UsageError` for an unknown name.
         """
         if name not in views.ALL:
             raise UsageError(f"there is no table {name!r}: choose one of {', '.join(views.ALL)}")
         known = views.ALL[name][1].names
+        tagged = "tag" in where and "sample_id" in known and "tag" not in known
+        tag = where.pop("tag") if tagged else None
         if unknown := where.keys() - set(known):
             raise UsageError(f"{name} has no column {min(unknown)!r}: choose one of {', '.join(known)}")
-        conditions = " AND ".join(["true", *(_condition(column, value) for column, value in where.items())])
-        return Table(self.workspace, f"SELECT * FROM {name} WHERE {conditions}", name)
+        conditions = ["true", *(_condition(column, value) for column, value in where.items())]
+        if tagged and tag is None:
+            conditions.append("sample_id NOT IN (SELECT sample_id FROM tags)")
+        elif tagged:
+            conditions.append(f"sample_id IN (SELECT sample_id FROM tags WHERE {_condition('tag', tag)})")
+        return Table(self.workspace, f"SELECT * FROM {name} WHERE {' AND '.join(conditions)}", name)
 
     def samples(self, **where: Any) -> Table:
         """The readable rows of the pool."""
@@ -145,6 +152,13 @@ class Opened:
     def rounds(self, **where: Any) -> Table:
         """Rounds and their verdicts."""
         return self.table("rounds", **where)
+
+    def tag(self, name: str, samples: Table | Iterable[str], *, by: str, remove: bool = False) -> int:
+        """Add a tag to samples, or remove it: a table with `sample_id`, or ids; returns how many changed."""
+        from flywheel.catalog import tags
+
+        ids = samples.arrow()["sample_id"].to_pylist() if isinstance(samples, Table) else samples
+        return tags.tag(self.workspace, name, ids, by=by, kind=tags.REMOVED if remove else tags.ADDED)
 
     def sql(self, query: str) -> Table:
         """The rows of a SELECT over all views."""

@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dashboards import charts
+from flywheel.cases.answers import ANSWERS
+from flywheel.core.progress import duration
 from flywheel.core.schema import TRACKS
 
 _HERE = Path(__file__).parent
@@ -30,7 +32,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"image": image, "link": link, "charts": charts}
+    env.globals |= {"image": image, "link": link, "charts": charts, "answers": ANSWERS}
     env.filters |= {
         "n": number,
         "pct": percent,
@@ -39,6 +41,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "share": share,
         "place": lambda value, facet: facet.place(value),
         "day": day,
+        "duration": duration,
         "text": text,
         "seen": observed,
         "difference": difference,

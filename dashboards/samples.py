@@ -13,7 +13,7 @@ from dashboards.rows import Row, rows
 from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage
 from flywheel.core.lens import latest_snapshot
-from flywheel.core.storage import readable
+from flywheel.core.storage import quoted, readable
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,13 +28,16 @@ _SHARDS = 4  # whose pictures stay in memory: those of one page lie close togeth
 class SampleFilter:
     """Which samples to list; empty: all. text: in the caption or the source address, in any letter case.
 
-    score: name of a score that listed samples have; least, most: ends of its range, None: open.
+    score: name of a score that listed samples have; least, most: ends of its range, None: open. tag: that they have.
+    within: ends of a rectangle of the map, `x0,x1,y0,y1`.
     """
 
     outcome: str = ""
     stage: str = ""
     filter: str = ""
     text: str = ""
+    tag: str = ""
+    within: str = ""
     score: str = ""
     least: float | None = None
     most: float | None = None
@@ -51,6 +54,13 @@ class SampleFilter:
         columns = {"outcome": self.outcome, "stage_reached": self.stage, "filter": self.filter}
         parts = [f"{name} = ?" for name, value in columns.items() if value]
         values: list[Any] = [value for value in columns.values() if value]
+        if self.tag:
+            parts.append("sample_id IN (SELECT sample_id FROM tags WHERE tag = ?)")
+            values.append(self.tag)
+        if self.within:
+            inside = "x BETWEEN ? AND ? AND y BETWEEN ? AND ?"
+            parts.append(f"sample_id IN (SELECT sample_id FROM map_points WHERE sample_id IS NOT NULL AND {inside})")
+            values += [float(end) for end in self.within.split(",")]
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "
@@ -64,19 +74,52 @@ def list_samples(
     con: duckdb.DuckDBPyConnection, wanted: SampleFilter, *, limit: int, offset: int
 ) -> tuple[int, list[Row]]:
     """(number of matching samples, one page of them with captions, in the filter's order)."""
-    where, values = wanted.where()
-    table, columns, given = f"(SELECT * FROM decisions WHERE {where})", f"{_COLUMNS}, NULL AS listed_score", values
-    if wanted.score:
-        _choose_by_score(con, wanted)
-        table, columns, given = "matching", "sample_id, source_uri, listed_score", []
+    table, given = choose(con, wanted)
+    columns = "sample_id, source_uri, listed_score" if wanted.score else f"{_COLUMNS}, NULL AS listed_score"
     ((total,),) = con.execute(f"SELECT count(*) FROM {table}", given).fetchall()
     page = f"SELECT {columns} FROM {table} ORDER BY {wanted.order} LIMIT ? OFFSET ?"
     if wanted.score:
         others = f"SELECT {_COLUMNS}, listed_score FROM decisions JOIN ({page}) USING (sample_id, source_uri)"
         page = f"{others} ORDER BY {wanted.order}"
     listed = rows(con, page, [*given, limit, offset])
-    captions = _captions(con, [r["sample_id"] for r in listed])
-    return total, [r | {"caption": captions.get(r["sample_id"]) or ""} for r in listed]
+    ids = [r["sample_id"] for r in listed]
+    captions, tags = _captions(con, ids), tags_of(con, ids)
+    more = {i: {"caption": captions.get(i) or "", "tags": tags.get(i, [])} for i in ids}
+    return total, [r | more[r["sample_id"]] for r in listed]
+
+
+def choose(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> tuple[str, list[Any]]:
+    """A table expression of the matching rows, with sample_id and source_uri, and its parameters."""
+    if wanted.score:
+        _choose_by_score(con, wanted)
+        return "matching", []
+    where, values = wanted.where()
+    return f"(SELECT * FROM decisions WHERE {where})", values
+
+
+def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path, form: str) -> None:
+    """Write the matching samples, with captions and tags, to a local CSV or Parquet file (`form`)."""
+    table, values = choose(con, wanted)
+    keys = f"CREATE OR REPLACE TEMP TABLE chosen AS SELECT DISTINCT sample_id, source_uri FROM {table}"
+    con.execute(keys, values)
+    con.execute(
+        f"""COPY (
+            SELECT sample_id, source_uri, s.source, s.width, s.height, s.caption, d.outcome, d.stage_reached, d.filter,
+                   d.score, d.threshold, d.survivor, t.tags
+            FROM chosen JOIN decisions d USING (sample_id, source_uri)
+            LEFT JOIN samples s USING (sample_id, source_uri)
+            LEFT JOIN (SELECT sample_id, string_agg(tag, '; ' ORDER BY tag) AS tags FROM tags GROUP BY 1) t
+            USING (sample_id) ORDER BY sample_id, source_uri
+        ) TO {quoted(str(path))} (FORMAT {form})"""
+    )
+
+
+def tags_of(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> Mapping[str, list[str]]:
+    """The tags of each of these samples that has any."""
+    if not ids:
+        return {}
+    select = "SELECT sample_id, list(tag ORDER BY tag) FROM tags WHERE sample_id IN (SELECT unnest(?)) GROUP BY 1"
+    return dict(con.execute(select, [list(ids)]).fetchall())
 
 
 def _choose_by_score(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> None:
@@ -111,7 +154,7 @@ def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
             f"SELECT {column} AS value, count(*) AS n FROM decisions WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1",
         )
         for name, column in columns.items()
-    }
+    } | {"tag": rows(con, "SELECT tag AS value, count(*) AS n FROM tags GROUP BY 1 ORDER BY 1")}
 
 
 def load_sample(workspace: Workspace, sample: str) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ PAGES = (
     ("Calibration", "/calibration"),
     ("Data", "/funnel"),
     ("Samples", "/samples"),
+    ("Map", "/map"),
     ("Sources", "/sources"),
     ("Coverage", "/coverage"),
     ("What if", "/what-if"),

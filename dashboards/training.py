@@ -50,8 +50,12 @@ class Run:
 
 
 def run_names(workspace: Workspace) -> list[str]:
-    """Names of the checkpoint folders with metrics, latest round first."""
-    return sorted((p.parent.name for p in workspace.path("checkpoints").glob("*/metrics.jsonl")), reverse=True)
+    """Names of the checkpoint folders with metrics, latest round first, and of a round the candidate first.
+
+    So its curve has the colour that the candidate has on other pages.
+    """
+    names = sorted(p.parent.name for p in workspace.path("checkpoints").glob("*/metrics.jsonl"))
+    return sorted(names, key=lambda name: name.rpartition("-")[0], reverse=True)
 
 
 def load_runs(workspace: Workspace, names: Sequence[str], metric: str) -> tuple[list[str], list[Run]]:

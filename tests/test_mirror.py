@@ -22,11 +22,13 @@ UNTESTED = {
 }
 # Test files about what no single module does.
 ABOUT_MORE = {
+    "tests/test_deploy.py": "the image, the compose file and the manifests",
     "tests/test_docs.py": "the documentation",
     "tests/test_mirror.py": "the tests",
     "tests/test_plug_in.py": "the examples of docs/plug-in.md",
     "tests/benchmarks/test_copied.py": "the benchmark of copies",
     "tests/benchmarks/test_fuzz.py": "the fuzz of sources",
+    "tests/benchmarks/test_gain_figures.py": "the figures of the gain benchmark",
     "tests/benchmarks/test_measure.py": "the benchmarks, which are no package",
     "tests/benchmarks/test_pixels.py": "the odd pictures of a benchmark",
     "tests/benchmarks/test_truth.py": "the truth benchmark",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from flywheel.core.files import (
     write_bytes,
     write_json,
 )
+from training.trackers import Trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,32 +258,25 @@ def prune(out_dir: Path, keep: int) -> None:
 class Metrics:
     """`metrics.jsonl`: a JSON line per step. Lines beyond the step that training resumes from are removed.
 
-    `tensorboard`: also write the numbers as TensorBoard events. Errors: `ImportError` without TensorBoard.
+    trackers: names of those that get the numbers too (`training.trackers`); None: as FLYWHEEL_TRACKERS says.
     """
 
-    def __init__(self, out_dir: Path, *, resume_step: int, tensorboard: bool = False) -> None:
+    def __init__(self, out_dir: Path, *, resume_step: int, trackers: Sequence[str] | None = None) -> None:
         self.path = out_dir / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
         content = "".join(json.dumps(line) + "\n" for line in kept).encode()
         write_bytes(self.path, content)
         self._file = hashes.Growing(self.path, content)
-        self._board = _board(out_dir / "tensorboard", resume_step) if tensorboard else None
+        self._trackers = Trackers(trackers, out_dir, resume_step=resume_step)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line."""
         self._file.append((json.dumps(line) + "\n").encode())
-        if self._board is not None:
-            for name, value in line.items():
-                if name not in ("step", "stage") and value is not None:
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
+        self._trackers.log(line)
 
-
-def _board(folder: Path, resume_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    hashes.living(folder)
-    return SummaryWriter(str(folder), purge_step=resume_step + 1)
+    def close(self) -> None:
+        """Say that the run has finished."""
+        self._trackers.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

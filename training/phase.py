@@ -62,7 +62,7 @@ def train(
     steps: int | None = None,
     extend: Path | None = None,
     progress: Progress | None = None,
-    tensorboard: bool = False,
+    trackers: Sequence[str] | None = None,
 ) -> Checkpoint:
     """Train `steps` (default: the recipe's) and return the final checkpoint; a finished run returns at once.
 
@@ -87,7 +87,7 @@ def train(
         return final
     with joined() as world:
         phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, longer=longer, seed=seed, steps=steps)
-        metrics = Metrics(out_dir, resume_step=phase.done, tensorboard=tensorboard) if world.first else None
+        metrics = Metrics(out_dir, resume_step=phase.done, trackers=trackers) if world.first else None
         while phase.done < steps:
             clock = time.process_time()
             line = _step(phase)
@@ -99,6 +99,8 @@ def train(
                 _draw_samples(phase)
             if due(recipe.checkpoint_every, phase.done) and phase.done < steps:
                 _save(phase)
+        if metrics is not None:
+            metrics.close()
         return _finish(phase)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def train_on_ray(
     workers: int,
     gpus: bool = False,
     restarts: int = 3,
-    tensorboard: bool = False,
+    trackers: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Checkpoint:
     """Train `run` with `workers` processes, one GPU each if `gpus`; returns the final checkpoint.
@@ -40,7 +40,7 @@ def train_on_ray(
     out_dir = Path(run.out_dir).resolve()
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"run": {**asdict(run), "out_dir": str(out_dir)}, "tensorboard": tensorboard},
+        train_loop_config={"run": {**asdict(run), "out_dir": str(out_dir)}, "trackers": trackers},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
         run_config=RunConfig(
@@ -65,7 +65,7 @@ def train_on_ray(
 
 def _work(config: Mapping[str, Any]) -> None:
     """One worker; Ray Train has already set up the process group that `train` joins."""
-    train_run(TrainingRun(**config["run"]), tensorboard=config["tensorboard"])
+    train_run(TrainingRun(**config["run"]), trackers=config["trackers"])
 
 
 def _watch(run: TrainingRun, progress: Callable[[int, int, str], None], ended: threading.Event) -> None:

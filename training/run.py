@@ -73,6 +73,7 @@ def take_steps(
         if due(checkpoint_every, trainer.done) and trainer.done < steps:
             save(step_name(trainer.done))
             checkpoints.prune(out_dir, keep=2)
+    metrics.close()
 
 
 _DIVERGED = "lower the learning rate or check the data of this step; run again to resume from the last checkpoint"

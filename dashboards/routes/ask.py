@@ -19,7 +19,8 @@ from flywheel.catalog.queries import Query
 from flywheel.catalog.views import ALL, meaning
 from flywheel.core.errors import UsageError
 
-COSTLY = ("/what-if", "/why", "/sql")  # pages that no other site may send a visitor to
+# Pages that no other site may send a visitor to.
+COSTLY = ("/what-if", "/why", "/sql", "/samples.csv", "/samples.parquet")
 
 
 @dataclass(frozen=True)

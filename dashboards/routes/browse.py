@@ -4,52 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from dashboards import cases, samples, scores, training, views
+from dashboards import cases, training, views
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
+from dashboards.routes.review import reviewer_of
+from dashboards.routes.samples import KEPT, thumbnail_side
 from dashboards.rows import Row, rows
-from dashboards.scores import ScoreFacet
-from dashboards.site import Site, decimal, integer
-from flywheel.core.lens import latest_snapshot
+from dashboards.site import Site, integer
 from flywheel.core.mirror import fetched
+from flywheel.core.records import RoundPlan
+from flywheel.rounds.live import Live, Watch
 
 CARDS = 48  # fixed cases, and broken cases, on a round's page
-KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
 SHOWN_RUNS = 3  # training runs shown by default
 
 References = Mapping[str, list[str]]  # prompt id → workspace paths of its reference pictures
 
 
 @dataclass(frozen=True)
-class RoundPage:
-    """One round: its verdict, plan, changed cases, remedies and curves; decisions: of release owners."""
+class OverviewPage(views.Overview):
+    """The first screen; live: the run that works now."""
 
-    view: views.RoundView
+    live: Live | None
+
+
+@dataclass(frozen=True)
+class RoundPage:
+    """One round: its verdict, plan, changed cases, remedies and curves; decisions: of release owners.
+
+    view: None until it has finished; plan: of a round that has not; live: the run that works on it.
+    """
+
+    number: int
+    view: views.RoundView | None
     decisions: list[Row]
     references: References
+    plan: RoundPlan | None
+    live: Live | None
 
 
 @dataclass(frozen=True)
 class CasesPage:
-    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter."""
+    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter.
+
+    reviewer: the name under which this visitor answers; answered: the case that was just answered, by whom and why.
+    """
 
     cases: list[Row]
     facets: dict[str, list[Row]]
     paging: Paging
     references: References
+    reviewer: str
+    answered: Row | None
 
 
 @dataclass(frozen=True)
 class CasePage:
-    """One case with all its tests, probes, reviews, remedies and events."""
+    """One case with all its tests, probes, reviews, remedies and events; reviewer: who would answer it."""
 
     case: Row
     references: References
+    reviewer: str
 
 
 @dataclass(frozen=True)
@@ -64,56 +84,37 @@ class TrainingPage:
     chart: str
 
 
-@dataclass(frozen=True)
-class SamplesPage:
-    """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter.
-
-    scores: names of scores to choose by; score: the chosen one over the pool; least, most: ends of the listed range.
-    """
-
-    samples: list[Row]
-    facets: dict[str, list[Row]]
-    paging: Paging
-    scores: list[str]
-    score: ScoreFacet | None
-    least: float | None
-    most: float | None
-
-
-@dataclass(frozen=True)
-class SamplePage:
-    """One sample of the pool: its decision, stages and scores."""
-
-    sample: dict[str, Any]
-
-
-def add(app: FastAPI, site: Site, *, page_size: int) -> None:
+def add(app: FastAPI, site: Site, watch: Watch, *, page_size: int) -> None:
     """Add the routes. `page_size`: cases per page."""
-    _add_rounds(app, site)
+    _add_rounds(app, site, watch)
     _add_cases(app, site, page_size)
     _add_data(app, site)
-    _add_samples(app, site, page_size)
 
 
-def _add_rounds(app: FastAPI, site: Site) -> None:
+def _add_rounds(app: FastAPI, site: Site, watch: Watch) -> None:
     workspace = site.workspace
 
     @site.page(app, "/", "overview.html", "/")
-    def overview(request: Request) -> views.Overview:
-        """Rounds with their verdicts and rates, counts of the latest snapshot, cases by track."""
+    def overview(request: Request) -> OverviewPage:
+        """Rounds with their verdicts and rates, counts of the latest snapshot, cases by track, and what runs now."""
         with site.catalog("rounds", "snapshots", "cases", "signals", "generated") as con:
-            return views.overview(workspace, con)
+            return OverviewPage(**vars(views.overview(workspace, con)), live=watch.look())
 
     @site.page(app, "/rounds/{number}", "round.html")
     def round_page(request: Request, number: str) -> RoundPage:
-        """One finished round, by its number."""
+        """One round, by its number; of one that has not finished, its plan and what runs now."""
+        wanted, live = integer(number), watch.look()
+        live = live if live and live.round == wanted else None
         with site.catalog("rounds", "promotions", "cases", "signals", "generated") as con:
-            matches = [r for r in views.load_rounds(workspace, con) if str(r.number) == number]
+            matches = [r for r in views.load_rounds(workspace, con) if r.number == wanted]
             if not matches:
-                raise HTTPException(404, f"There is no finished round {number}.")
+                plan = workspace.round(wanted).plan
+                if not live and not plan.exists():
+                    raise HTTPException(404, f"There is no round {wanted}.")
+                return RoundPage(wanted, None, [], {}, RoundPlan.read(plan) if plan.exists() else None, live)
             view = views.round_view(workspace, con, matches[-1], cards=CARDS)
-            decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [view.round.number])
-        return RoundPage(view, decisions, cases.references(workspace))
+            decisions = rows(con, 'SELECT * FROM promotions WHERE round = ? ORDER BY "at"', [wanted])
+        return RoundPage(wanted, view, decisions, cases.references(workspace), None, live)
 
 
 def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
@@ -128,25 +129,29 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         round: str = "",
         checkpoint: str = "",
         page: str = "1",
+        reviewer: str = "",
+        answered: str = "",
     ) -> CasesPage:
-        """Failure cases by capability, track, status or round, or those that a checkpoint fails."""
+        """Failure cases by capability, track, status or round, or those that a checkpoint fails; status: `open` too."""
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
         wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
         number = max(1, integer(page))
         with site.catalog("cases", "case_events", "signals", "rounds") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
+            said = cases.answered(con, answered) if answered else None
         paging = Paging("/cases", chosen, total, number, page_size)
-        return CasesPage(listed, facets, paging, cases.references(workspace))
+        name = reviewer_of(request.state.person, reviewer)
+        return CasesPage(listed, facets, paging, cases.references(workspace), name, said)
 
     @site.page(app, "/cases/{case_id}", "case.html", "/cases")
-    def case_page(request: Request, case_id: str) -> CasePage:
+    def case_page(request: Request, case_id: str, reviewer: str = "") -> CasePage:
         """One case, by its id."""
         with site.catalog("cases", "case_events", "signals", "probes", "reviews", "generated") as con:
             case = cases.load_case(workspace, con, case_id)
         if case is None:
             raise HTTPException(404, f"There is no case {case_id}.")
-        return CasePage(case, cases.references(workspace))
+        return CasePage(case, cases.references(workspace), reviewer_of(request.state.person, reviewer))
 
 
 def _add_data(app: FastAPI, site: Site) -> None:
@@ -174,64 +179,6 @@ def _add_data(app: FastAPI, site: Site) -> None:
         if path is None:
             raise HTTPException(404, "There is no such image.")
         if side:
-            content, kind = shrink(fetched(path), _side(side))
+            content, kind = shrink(fetched(path), thumbnail_side(side))
             return Response(content, media_type=kind, headers=KEPT)
         return FileResponse(fetched(path), headers=KEPT)
-
-
-def _add_samples(app: FastAPI, site: Site, page_size: int) -> None:
-    workspace = site.workspace
-
-    @site.page(app, "/samples", "samples.html", "/samples")
-    def sample_list(
-        request: Request,
-        outcome: str = "",
-        stage: str = "",
-        filter: str = "",
-        text: str = "",
-        score: str = "",
-        least: str = "",
-        most: str = "",
-        of: str = "",
-        page: str = "1",
-    ) -> SamplesPage:
-        """Samples of the pool by outcome, last stage, filter that dropped them, a text, or a score and its range.
-
-        `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
-        """
-        chosen = {"outcome": outcome, "stage": stage, "filter": filter, "text": text.strip(), "score": score}
-        number, snapshot = max(1, integer(page)), latest_snapshot(workspace)
-        ends = [decimal(end) if score and end and of in ("", score) else None for end in (least, most)]
-        with site.catalog("decisions", "samples", "scores") as con:
-            known = scores.offered(con)
-            if score and score not in known:
-                raise HTTPException(404, f"No sample has a score {score}.")
-            facet = scores.facet(workspace, con, snapshot, score) if score and snapshot else None
-            wanted = samples.SampleFilter(**chosen, least=ends[0], most=ends[1])
-            total, listed = samples.list_samples(con, wanted, limit=page_size, offset=(number - 1) * page_size)
-            facets = samples.facets(con)
-        chosen |= {name: f"{end:.12g}" for name, end in zip(("least", "most"), ends) if end is not None}
-        paging = Paging("/samples", chosen, total, number, page_size)
-        return SamplesPage(listed, facets, paging, known, facet, *ends)
-
-    @site.page(app, "/samples/{sample_id}", "sample.html", "/samples")
-    def sample_page(request: Request, sample_id: str) -> SamplePage:
-        """One sample of the pool, by its id."""
-        sample = samples.load_sample(workspace, sample_id)
-        if sample is None:
-            raise HTTPException(404, f"There is no decided sample {sample_id}.")
-        return SamplePage(sample)
-
-    @app.get("/pictures/{shard}/{row}")
-    def sample_picture(shard: str, row: str, side: str = "192") -> Response:
-        found = samples.sample_picture(workspace, shard, integer(row), _side(side))
-        if found is None:
-            raise HTTPException(404, "There is no such image.")
-        return Response(found[0], media_type=found[1], headers=KEPT)
-
-
-def _side(text: str) -> int:
-    """The long side of a thumbnail. Errors: 404 for a size that no page uses."""
-    if (side := integer(text)) not in samples.SIDES:
-        raise HTTPException(404, f"Choose a side of {', '.join(map(str, samples.SIDES))} pixels.")
-    return side

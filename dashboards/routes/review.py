@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from dashboards.access import Person
+from dashboards.cases import count_open
 from dashboards.site import Site
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -29,6 +30,7 @@ class ReviewPage:
     evidence: dict[str, Any]
     queue: list[dict[str, Any]]
     may: bool
+    cases: int  # that wait for an answer
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -43,7 +45,9 @@ def add(app: FastAPI, site: Site) -> None:
         item = held_by(name, items) if name and may else None
         pictures = _pictures(workspace, item) if item else []
         shown = {k: v for k, v in item.evidence.items() if k not in HOUSEKEEPING} if item else {}
-        return ReviewPage(name, item, pictures, shown, status(items), may)
+        with site.catalog("cases") as con:
+            waiting = count_open(con, "human")
+        return ReviewPage(name, item, pictures, shown, status(items), may, waiting)
 
     @app.post("/review/claim")
     def claim(request: Request, form: dict[str, str] = Depends(site.form("review"))) -> Response:

@@ -13,7 +13,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.schema import TRACKS
 from flywheel.core.workspace import Workspace
 
-_TRACKS = tuple(track for track in TRACKS if track != "unsure")  # a person who is unsure does not answer
+ANSWERS = tuple(track for track in TRACKS if track != "unsure")  # a person who is unsure does not answer
 
 
 def answer(workspace: Workspace, case: str, *, track: str | None, by: str, why: str) -> Case:
@@ -27,8 +27,8 @@ def answer(workspace: Workspace, case: str, *, track: str | None, by: str, why: 
         raise UsageError(f"{len(found)} cases have an id that begins with {case!r}: `flywheel cases` lists them")
     if not by.strip() or not why.strip():
         raise UsageError("say who answers, and why: the ledger records both")
-    if track is not None and track not in _TRACKS:
-        raise UsageError(f"unknown track {track!r}: choose {', '.join(_TRACKS)}")
+    if track is not None and track not in ANSWERS:
+        raise UsageError(f"unknown track {track!r}: choose {', '.join(ANSWERS)}")
     (known,) = found
     if not known.is_open:
         raise UsageError(f"case {known.case_id} is {known.status}: only open cases are answered")

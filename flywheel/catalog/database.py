@@ -26,6 +26,7 @@ from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
+from flywheel.remedies import pool_map
 from flywheel.signals.trust import load_trust
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ WITH spent AS (
 SELECT round, cpu_seconds, gpu_seconds, wall_seconds, coalesce(reviews, 0) AS reviews, coalesce(fixed, 0) AS fixed,
        cpu_seconds / fixed AS cpu_seconds_per_fixed, gpu_seconds / fixed AS gpu_seconds_per_fixed
 FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
+"""
+
+# The last event of a sample and a tag decides.
+_TAGS = """
+SELECT sample_id, tag, arg_max("by", place) AS "by", max("at") AS "at"
+FROM (SELECT *, {'at': "at", 'id': event_id} AS place FROM (<events>))
+GROUP BY sample_id, tag HAVING arg_max(kind, place) = 'added'
 """
 
 _READS = {"round_costs": ("costs", "reviews", "case_events")}
@@ -206,6 +214,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return [str(m.parent / s["path"]) for m in manifests for s in read_json(m)["shards"]]
     if name == "captions":
         return [str(p) for p in sorted(workspace.path("captions").glob("*/*/[!.]*.parquet"))]
+    if name == "map_points":
+        return pool_map.files(workspace)
     if name == "generated":
         return [str(p) for folder in workspace.remedies() if (p := folder / "generated.parquet").exists()]
     if name == "all_decisions":
@@ -243,6 +253,9 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return fold.select(workspace, *lens.ledger(workspace, "case_events"))
     if name == "round_costs":
         return _ROUND_COSTS, []
+    if name == "tags":
+        events, files = lens.ledger(workspace, "tag_events")
+        return _TAGS.replace("<events>", events), files
     if name == "calibration":
         return _values(schema, [asdict(t) for t in load_trust(workspace)]), []
     if name in LEDGERS:

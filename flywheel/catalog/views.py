@@ -65,6 +65,17 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
         "every score of each row of the pool, by its newest scorers; columns of scorers that never ran are null",
         pa.schema([*_of(POOL, "sample_id", "source_uri", "source", "task", "stream"), *RIGHTS, *_scores()]),
     ),
+    "map_points": (
+        "places of samples and of failing prompts on the map (`flywheel map`); what is near says the like",
+        pa.schema(
+            [
+                column("sample_id", pa.string(), "the sample; null: the point is a case"),
+                column("case_id", pa.string(), "the case; null: the point is a sample"),
+                column("x", pa.float64(), "to the right, −1 to 1 at the time it was laid out"),
+                column("y", pa.float64(), "upwards, in the same unit"),
+            ]
+        ),
+    ),
     "shard_rows": (
         "one row per row of the training shards of the latest snapshot, without its pictures",
         pa.schema([f for f in SHARD if f.name not in ("image", "references", "mask", "captions")]),
@@ -116,6 +127,7 @@ LEDGER_MEANINGS = {
     "runs": "which process ran the workspace, and when",
     "exports": "where shards and tables were exported to",
     "erasures": "pictures that were erased: who asked, why, and which checkpoints had seen them",
+    "tag_events": "tags that people added to samples, or removed",
     "costs": "cost of each finished step",
 }
 
@@ -134,6 +146,16 @@ DERIVED: dict[str, tuple[str, pa.Schema]] = {
                 *_of(LEDGERS["case_events"], "prompt_id", "prompt"),
                 column("fixed_in", pa.int32(), "last round in which it passed; null if it never did"),
                 column("image", pa.string(), "workspace path of the picture that failed first"),
+            ]
+        ),
+    ),
+    "tags": (
+        "tags that samples have now",
+        pa.schema(
+            [
+                *_of(LEDGERS["tag_events"], "sample_id", "tag"),
+                column("by", pa.string(), "who added it last"),
+                column("at", pa.timestamp("us", "UTC"), "when it was added last"),
             ]
         ),
     ),

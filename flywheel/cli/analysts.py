@@ -172,6 +172,29 @@ def _calibrated(trust: Trust) -> dict[str, str]:
     }
 
 
+@app.command("map", epilog="Example: flywheel map -w w")
+def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
+    """Place captions and failing prompts on a map, for the dashboard's page Map. What is placed stays."""
+    import json
+    from dataclasses import asdict
+
+    from flywheel.cases.events import load_cases
+    from flywheel.catalog.database import query
+    from flywheel.core.progress import Progress
+    from flywheel.remedies.pool_map import build
+
+    opened, progress = Workspace(workspace, create=False), Progress()
+    select = "SELECT sample_id, any_value(caption) AS caption FROM samples WHERE caption <> '' GROUP BY 1 ORDER BY 1"
+    with progress.step("map"):
+        captions = [(r["sample_id"], r["caption"]) for r in query(opened, select)]
+        built = build(opened, captions, list(load_cases(opened).values()), progress=progress)
+    if as_json:
+        out(json.dumps(asdict(built)))
+    else:
+        anew = f"; laid out anew from {built.laid_out} captions" if built.laid_out else ""
+        out(f"{built.samples} samples on the map, {built.new} of them new, and {built.cases} cases{anew}")
+
+
 @app.command(epilog="Example: flywheel report -w w")
 def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """Rewrite the one-file HTML report and print its path. Every round writes it too."""

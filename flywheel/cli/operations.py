@@ -44,6 +44,23 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(epilog='Example: flywheel stop -w w --by ada --why "the disk is needed"')
+def stop(
+    workspace: WorkspaceOption,
+    by: Annotated[str, typer.Option(help="Your name; recorded in the ledger.")],
+    why: Annotated[str, typer.Option(help="Reason; recorded in the ledger.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the run that works on a workspace, on any host, to stop. Finished work is kept; its command resumes it."""
+    from flywheel.rounds.live import ask_to_stop
+
+    row = ask_to_stop(Workspace(workspace, create=False), by=by, why=why)
+    if as_json:
+        out(json.dumps({k: row[k] for k in ("version", "host", "pid")}))
+    else:
+        say(f"asked run {row['version']} (process {row['pid']} on {row['host']}) to stop: it looks every few seconds")
+
+
 @app.command(epilog='Example: flywheel unlock -w w --by ada --why "the node was removed"')
 def unlock(
     workspace: WorkspaceOption,

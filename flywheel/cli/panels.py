@@ -15,9 +15,9 @@ PANELS = {
     "Failures and rounds": (
         "suite", "evaluate", "signals", "arena", "calibration", "cases", "review", "round", "rounds", "why",
     ),
-    "Analysis": ("report", "dashboard", "sql", "queries", "tables"),
+    "Analysis": ("report", "dashboard", "map", "mcp", "sql", "queries", "tables"),
     "Models": ("sample", "model", "train", "latents", "rl", "distil", "enhancer", "weights"),
-    "Operation": ("serve", "unlock", "fsck", "maintain"),
+    "Operation": ("serve", "stop", "unlock", "fsck", "maintain"),
 }  # fmt: skip
 _PLACE = {verb: (panel, n) for n, (panel, verb) in enumerate((p, v) for p, verbs in PANELS.items() for v in verbs)}
 

@@ -24,6 +24,15 @@ serve = typer.Typer(
 app.add_typer(serve, name="serve")
 
 
+@app.command(epilog="Example: flywheel mcp -w w")
+def mcp(workspace: WorkspaceOption) -> None:
+    """Tell an AI assistant about a workspace over stdin and stdout (Model Context Protocol). It can change nothing."""
+    from dashboards.mcp_server import build
+    from flywheel.core.workspace import Workspace
+
+    build(Workspace(workspace, create=False)).run()
+
+
 @serve.callback(epilog='Example: flywheel serve --source photos/ -w w --curate "0 2 * * *"')
 def schedules(
     context: typer.Context,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +66,11 @@ def phase(
     seed: SeedOption = 0,
     ray: Annotated[int, typer.Option(min=0, help="Number of Ray workers that train together; 0: no Ray.")] = 0,
     gpus: Annotated[bool, typer.Option("--gpus", help="Give each Ray worker a GPU.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard, wandb or mlflow gets the metrics too; repeatable. Default: FLYWHEEL_TRACKERS."),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", hidden=True)] = False,  # as --tracker tensorboard
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on curation shards."""
@@ -80,6 +84,7 @@ def phase(
     from training.curriculum import schedule
     from training.data.plan import MixSource
     from training.extension import recipe_of
+    from training.trackers import chosen as chosen_trackers
     from training.worker import TrainingRun
 
     chosen = _recipe(recipe or "tiny") if recipe or extend is None else recipe_of(extend)
@@ -94,19 +99,20 @@ def phase(
         init=_whole(init) if init else None,
         extend=_whole(extend) if extend else None,
     )
+    trackers = chosen_trackers([*(tracker or ()), *["tensorboard"] * tensorboard] or None)
     progress = Progress()
     for line in () if extend else schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
         progress.say(line)
     if ray:
-        checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, tensorboard=tensorboard)
+        checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, trackers=trackers)
     else:
-        checkpoint = _here(run, chosen.name, progress, tensorboard=tensorboard)
+        checkpoint = _here(run, chosen.name, progress, trackers=trackers)
     if int(os.environ.get("RANK", "0")):
         return  # of the torchrun processes, only the first prints
     _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
 
 
-def _here(run: TrainingRun, name: str, progress: Progress, *, tensorboard: bool) -> Checkpoint:
+def _here(run: TrainingRun, name: str, progress: Progress, *, trackers: Sequence[str]) -> Checkpoint:
     """Train in this process; returns the final checkpoint."""
     from training.worker import train_run
 
@@ -114,14 +120,14 @@ def _here(run: TrainingRun, name: str, progress: Progress, *, tensorboard: bool)
         progress(done, total, f"loss {line['loss']:.3f} ({line['stage']})")
 
     with progress.step(f"training {name}"):
-        return train_run(run, progress=report, tensorboard=tensorboard)
+        return train_run(run, progress=report, trackers=trackers)
 
 
 def _whole(path: Path) -> str:
     return str(located(path).resolve())
 
 
-def _on_ray(run: TrainingRun, name: str, progress: Progress, *, workers: int, **more: bool) -> Checkpoint:
+def _on_ray(run: TrainingRun, name: str, progress: Progress, *, workers: int, **more: Any) -> Checkpoint:
     from flywheel.core.cluster import cluster
     from training.ray_train import train_on_ray
 

@@ -98,7 +98,9 @@ def _stop() -> None:
     import ray
 
     mine = [p for p in psutil.Process().children(recursive=True) if _is_of_ray(_command(p))]
+    handler = signal.getsignal(signal.SIGTERM)
     ray.shutdown()
+    _handle(handler)  # Ray's end leaves the default, below what Python knows of
     _, alive = psutil.wait_procs(mine, timeout=_STOP_SECONDS)
     for process in alive:
         with suppress(psutil.Error):

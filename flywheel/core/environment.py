@@ -16,6 +16,8 @@ EXTRAS = {
     "efficientnet_lite_pytorch": "train",
     "peft": "train",
     "tensorboard": "train",
+    "mcp": "mcp",
+    "wandb": "wandb",
     "datasets": "enhancer",
     "trl": "enhancer",
     "python_multipart": "serve",

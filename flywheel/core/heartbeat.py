@@ -73,10 +73,24 @@ def is_beating(path: Path, *, silent: float | None = None) -> bool:
     first = _read(path)
     if first is None:
         return False
+    here = _here(first)
+    return _changes(path, first, SILENT_SECONDS if silent is None else silent) if here is None else here
+
+
+def glance(path: Path) -> tuple[bool | None, bytes]:
+    """(Is there a living holder, its newest sign of life), at once; None: it is elsewhere, so watch the sign."""
+    first = _read(path)
+    if first is None:
+        return False, b""
+    return _here(first), json.dumps(first, sort_keys=True).encode()
+
+
+def _here(first: Mapping[str, Any]) -> bool | None:
+    """Whether the holder lives, if it is in this process namespace of this machine; else None."""
     here = _identity(os.getpid())
     if all(first.get(k) == here[k] != "" for k in ("boot", "namespace")):
         return _identity(int(first["pid"]))["ticks"] == first["ticks"] != ""
-    return _changes(path, first, SILENT_SECONDS if silent is None else silent)
+    return None
 
 
 def _changes(path: Path, first: Mapping[str, Any], silent: float) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from typing import Any, TextIO
 
 FORMAT = "FLYWHEEL_LOG_FORMAT"
 FORMATS = ("text", "json")
+_LINES = 12  # that are kept for those who look at a run from outside
+_NOTHING: dict[str, Any] = {"done": None, "total": None, "note": "", "seconds_left": None}
 
 
 class Progress:
@@ -35,12 +38,15 @@ class Progress:
         self._last = 0.0
         self._first: tuple[float, int, int | None] = (0.0, 0, None)  # time, count and total of the first report
         self._listeners: list[Callable[[str], object]] = []
+        self.told: dict[str, Any] = {"step": ""} | _NOTHING  # what the running step last said
+        self.lines: deque[str] = deque(maxlen=_LINES)  # the last ones that stay, with the clock of the run
 
     @contextmanager
     def step(self, label: str) -> Iterator[None]:
         """Announce a step, and print how long it took when it ends without error."""
         self._label, self._last, began = label, time.monotonic(), time.monotonic()
         self._first = (began, 0, None)
+        self.told = {"step": label} | _NOTHING
         self._print("begin", f"{label} …", {}, redraw=True)
         yield
         self._label, seconds = label, time.monotonic() - began
@@ -50,10 +56,12 @@ class Progress:
         now = time.monotonic()
         if total != self._first[2] or done < self._first[1]:  # a resumed step begins anywhere: its rate is measured
             self._first = (now, done, total)
+        left = self._left(now, done)
+        counted = {"done": int(done), "total": total and int(total)}
+        self.told = {"step": self._label, **counted, "note": note, "seconds_left": left}
         if now - self._last < (0.1 if self.live else self.every):
             return
         self._last = now
-        left = self._left(now, done)
         share = f"{done}/{total} {_bar(done / total)}" if total else str(done)
         eta = "" if left is None else f", {duration(left)} left"
         values = {"done": done, "total": total, "note": note, "seconds_left": left and round(left, 1)}
@@ -62,6 +70,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a separate line."""
         self._print("message", text, {"text": text}, redraw=False)
+
+    def note(self, text: str) -> None:
+        """Print a separate line from another thread: listeners, which may belong to the step's, do not hear it."""
+        self._print("note", text, {"text": text}, redraw=False)
 
     @contextmanager
     def heard_by(self, listener: Callable[[str], object]) -> Iterator[None]:
@@ -80,6 +92,8 @@ class Progress:
         return max(0.0, (now - since) / (done - first) * (total - done))
 
     def _print(self, event: str, text: str, values: dict[str, Any], *, redraw: bool) -> None:
+        if event in ("message", "end", "note"):
+            self.lines.append(f"{self._clock()} {text}")
         if event in ("message", "end"):
             for listener in self._listeners:
                 listener(text)

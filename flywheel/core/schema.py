@@ -261,11 +261,11 @@ LEDGERS: dict[str, pa.Schema] = {
     "runs": pa.schema(
         [
             column("version", pa.int32(), "place in the workspace's history of runs, from 1"),
-            column("kind", pa.string(), "acquired | released"),
+            column("kind", pa.string(), "acquired | released | stop: somebody asked it to stop"),
             column("host", pa.string(), "machine that runs"),
             column("pid", pa.int32(), "its process"),
             column("started", pa.float64(), "start of that process, seconds since the epoch: pids are used again"),
-            column("job", pa.large_string(), "JSON: what the run was asked for"),
+            column("job", pa.large_string(), "JSON: what the run was asked for; stop: by whom, and why"),
             column("at", pa.timestamp("us", "UTC"), "when it happened"),
         ]
     ),
@@ -291,6 +291,16 @@ LEDGERS: dict[str, pa.Schema] = {
             column("why", pa.large_string(), "the reason given"),
             column("checkpoints", pa.list_(pa.string()), "workspace paths of the checkpoints that were trained on it"),
             column("at", pa.timestamp("us", "UTC"), "when it was recorded, before anything was removed"),
+        ]
+    ),
+    "tag_events": pa.schema(
+        [
+            column("event_id", pa.string(), "digest of request and sample: an event is recorded once"),
+            column("sample_id", pa.string(), "sample of the pool"),
+            column("tag", pa.string(), "the tag"),
+            column("kind", pa.string(), "added | removed"),
+            column("by", pa.string(), "who did it"),
+            column("at", pa.timestamp("us", "UTC"), "when it was recorded"),
         ]
     ),
     "costs": pa.schema(

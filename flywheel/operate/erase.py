@@ -247,7 +247,7 @@ def _drop_derived(workspace: Workspace, journal: Mapping[str, Any]) -> None:
     """What is derived from the pool and written again when it is missing, and what shows many pictures on one page."""
     drop = list(workspace.path("tables").glob("*.parquet"))
     drop += [workspace.report, *workspace.path("exports").glob("*.duckdb")]
-    drop += workspace.path("derived").glob("cases-*.parquet")
+    drop += [*workspace.path("derived").glob("cases-*.parquet"), *workspace.path("derived").glob("maps/*/*.parquet")]
     sums = set(journal["files"].values())
     drop += [p for p in workspace.root.rglob("*.arrow") if p.stem in sums]  # latents of a shard, named by its hash
     for path in drop:

@@ -45,7 +45,7 @@ def build(vectors: np.ndarray | Iterable[np.ndarray], *, seed: int = 0) -> faiss
     coarse = faiss.IndexFlatIP(dim)
     base = faiss.IndexIVFScalarQuantizer(coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     base.cp.seed, base.cp.niter, base.cp.spherical = seed, 8, True
-    drawn = _sample(chunks, min(total, lists * _TRAINING + _TUNING), seed)
+    drawn = sample(chunks, min(total, lists * _TRAINING + _TUNING), seed)
     learn, unseen = drawn[_TUNING:], drawn[:_TUNING]  # the centres overfit the vectors from which they were learned
     base.train(learn)
     fine = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
@@ -81,7 +81,8 @@ def tune(index: faiss.IndexRefine, queries: np.ndarray, *, recall: float = RECAL
     return lists.nprobe
 
 
-def _sample(chunks: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
+def sample(chunks: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
+    """That many rows of the chunks, drawn without replacement, in a random order."""
     total = sum(len(c) for c in chunks)
     rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
     ends = np.cumsum([len(c) for c in chunks])
@@ -116,18 +117,8 @@ class VectorIndex:
         if folder is None:
             vectors = embed([content for _, content in rows])
             return cls(tuple(i for i, _ in rows), build(vectors), embed)
-        known = {f"{i}{_SEPARATOR}{digest(content)[:16]}": content for i, content in rows}
-        place = folder / name
-        parts = list(_parts(place))
-        stored = {i for ids, _ in parts for i in ids}
-        new = [(i, c) for i, c in known.items() if i not in stored]
-        for start in range(0, len(new), _CHUNK):
-            batch = new[start : start + _CHUNK]
-            parts.append(([i for i, _ in batch], embed([c for _, c in batch])))
-            _keep(place, *parts[-1])
-        kept = [(ids, vectors, np.array([i in known for i in ids], dtype=bool)) for ids, vectors in parts]
-        ids = tuple(i.split(_SEPARATOR)[0] for names, _, wanted in kept for i, ok in zip(names, wanted) if ok)
-        return cls(ids, build([vectors[wanted] for _, vectors, wanted in kept]), embed)
+        ids, chunks = vectors_of(rows, embed, name=name, folder=folder)
+        return cls(ids, build(chunks), embed)
 
     def search(self, queries: Sequence[Any], count: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and row numbers, each [Q, count], nearest first."""
@@ -169,6 +160,24 @@ class VectorIndex:
 
 
 CaptionIndex = VectorIndex  # of captions, embedded as texts
+
+
+def vectors_of(
+    rows: Sequence[tuple[str, Any]], embed: Embed, *, name: str, folder: Path
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """(sample ids, their vectors in chunks) of rows of (sample_id, content); `folder` keeps those of the embedder."""
+    known = {f"{i}{_SEPARATOR}{digest(content)[:16]}": content for i, content in rows}
+    place = folder / name
+    parts = list(_parts(place))
+    stored = {i for ids, _ in parts for i in ids}
+    new = [(i, c) for i, c in known.items() if i not in stored]
+    for start in range(0, len(new), _CHUNK):
+        batch = new[start : start + _CHUNK]
+        parts.append(([i for i, _ in batch], embed([c for _, c in batch])))
+        _keep(place, *parts[-1])
+    kept = [(ids, vectors, np.array([i in known for i in ids], dtype=bool)) for ids, vectors in parts]
+    ids = tuple(i.split(_SEPARATOR)[0] for names, _, wanted in kept for i, ok in zip(names, wanted) if ok)
+    return ids, [vectors[wanted] for _, vectors, wanted in kept]
 
 
 def embed_texts(texts: Sequence[str]) -> np.ndarray:

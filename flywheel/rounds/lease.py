@@ -29,6 +29,7 @@ from flywheel.presets import load_preset
 from flywheel.rounds.job import Job
 
 UNSIGNED = timedelta(hours=24)  # after this long, a run of version 0.1 on another machine counts as dead
+STOP = "stop"  # kind of the row by which somebody asks a run to stop
 _SETTINGS = ("preset", "policy")  # fields of a job that may name a file
 _COPIES = "runs/settings/"
 _GLANCE = 12.0  # seconds that `running` watches the heartbeat of another machine: two beats
@@ -46,7 +47,7 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
     row = me | {"version": number, "kind": "acquired", "job": json.dumps(asdict(_with_own_files(workspace, job)))}
     if not ledger.append([row], key=f"run/{number}"):
         raise UsageError(_busy(holder(ledger.rows()) or me))
-    with beating(_heartbeat(workspace)) as check:
+    with beating(heartbeat(workspace)) as check:
         workspace.fence = check
         try:
             yield number
@@ -59,7 +60,8 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
 
 def holder(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The `acquired` row of the run that has not released the workspace, dead or alive; None if it is free."""
-    last = max(rows, key=lambda r: (r["version"], r["kind"] == "released"), default=None)
+    held = (r for r in rows if r["kind"] != STOP)
+    last = max(held, key=lambda r: (r["version"], r["kind"] == "released"), default=None)
     return last if last and last["kind"] == "acquired" else None
 
 
@@ -82,7 +84,7 @@ def unlock(workspace: Workspace, *, by: str, why: str) -> dict[str, Any]:
     if row is None:
         raise UsageError("no run holds this workspace: there is nothing to unlock")
     note = json.dumps({"unlocked_by": by, "why": why}, ensure_ascii=False)
-    discard(_heartbeat(workspace))
+    discard(heartbeat(workspace))
     columns = {k: row[k] for k in ("version", "host", "pid", "started")}
     ledger.append([columns | {"kind": "released", "job": note}], key=f"run/{row['version']}/released")
     return row
@@ -90,7 +92,7 @@ def unlock(workspace: Workspace, *, by: str, why: str) -> dict[str, Any]:
 
 def last_job(workspace: Workspace) -> Job:
     """The job of the workspace's last run. Errors: `UsageError` before the first run."""
-    rows = Ledger(workspace, "runs").rows()
+    rows = [r for r in Ledger(workspace, "runs").rows() if r["kind"] != STOP]
     if not rows:
         raise UsageError(
             f"no run has started in {workspace.root} yet: start one with `flywheel run --source DIR -w WORKSPACE`"
@@ -128,8 +130,7 @@ def _copied(workspace: Workspace, source: Path) -> str:
         text = toml_text(source)
         lines = text.splitlines(keepends=True)
         line = Lines(text).at(("base",))
-        assert line is not None
-        lines[line - 1] = f"base = {json.dumps(f'../{folder}/{name}', ensure_ascii=False)}\n"
+        lines[(line or 1) - 1] = f"base = {json.dumps(f'../{folder}/{name}', ensure_ascii=False)}\n"
         data = "".join(lines).encode()
     place = f"{_COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{source.name}"
     if not (copy := workspace.path(place)).exists():
@@ -137,13 +138,14 @@ def _copied(workspace: Workspace, source: Path) -> str:
     return place
 
 
-def _heartbeat(workspace: Workspace) -> Path:
+def heartbeat(workspace: Workspace) -> Path:
+    """The file that the holder renews."""
     return workspace.path("runs", "heartbeat.json")
 
 
 def _alive(row: Mapping[str, Any], workspace: Workspace, *, silent: float | None = None) -> bool:
-    if _heartbeat(workspace).exists():
-        return is_beating(_heartbeat(workspace), silent=silent)
+    if heartbeat(workspace).exists():
+        return is_beating(heartbeat(workspace), silent=silent)
     if row["host"] != socket.gethostname():
         signs = [row["at"], *(c["at"] for c in Ledger(workspace, "costs").rows()[-1:])]
         return datetime.now(UTC) - max(signs) < UNSIGNED

@@ -30,6 +30,7 @@ from flywheel.rounds.context import Context
 from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
+from flywheel.rounds.live import reported
 from flywheel.signals.calibration import separation
 from flywheel.signals.results import failure_rates, load_results
 
@@ -140,13 +141,16 @@ def curate(job: Job, *, step: Step = plain_step, progress: Progress | None = Non
 def work(job: Job, step: Step, progress: Progress | None) -> Iterator[tuple[Context, Step]]:
     """Hold the workspace; yields the context of all steps, and a function that runs a step and records its cost."""
     workspace = Workspace(job.workspace)
-    with hold(workspace, job) as number:
+    with ExitStack() as stack:
+        number = stack.enter_context(hold(workspace, job))
         context = Context(workspace, job, load_preset(job.preset), progress or Progress(), step)
         meter = Meter(workspace, number)
         workspace.upgrade()
         workspace.sweep()
+        report = stack.enter_context(reported(workspace, number, context.progress))
 
         def do(label: str, function: Step, *args: Any, round_: int = 0, units: Units = 0) -> Any:
+            report.round = round_
             again = Retrying(retry=retry_if_exception(interrupted), stop=stop_after_attempt(3), reraise=True)
             with context.progress.step(label):  # every step finds what an attempt before it has finished
                 return meter.measure(

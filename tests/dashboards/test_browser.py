@@ -17,14 +17,16 @@ from flywheel.operate.image_workers import Queue as DrawingQueue
 from flywheel.operate.image_workers import Worker
 from flywheel.remedies.review import Queue
 from flywheel.rounds.sample import promoted_system
-from tests.dashboards.workspace import PROBED, build, candidates, picture
+from tests.dashboards.workspace import PROBED, build, candidates, picture, place_on_map
 from tests.flywheel.cli.command import flywheel
 from tests.flywheel.operate.in_service import SIDE, in_service
 from tests.training.rl_parts import serving
 
-PAGES = ("/", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2", "/review?reviewer=ada",
+PAGES = ("/", "/cases?track=human&status=open", "/cases?capability=typography", f"/cases/{PROBED}", "/rounds/2",
+         "/review?reviewer=ada",
          "/arena?judge=ada", "/playground", "/funnel", "/samples?outcome=dropped", "/training", "/what-if",
-         "/why?id=typography-8", "/sql?q=select+*+from+cases", "/compare", "/calibration?verifier=count&reviewer=ada",
+         "/why?id=typography-8", "/sql?q=select+*+from+cases", "/map?colour=track",
+         "/compare", "/calibration?verifier=count&reviewer=ada",
          "/cost?core=1", "/sources", "/coverage")  # fmt: skip
 
 
@@ -41,6 +43,7 @@ FAINT = """() => [...document.querySelectorAll("button")].map((e) => [getCompute
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace of its own, with three samples to review."""
     workspace = build(tmp_path_factory.mktemp("browser") / "w")
+    place_on_map(workspace)
     candidates(workspace, 3, ["s0", "s1", "s2"])
     common = {"capability": "typography", "evidence": {"case": PROBED, "ocr": 0.5}}
     rows = [common | {"sample_id": f"s{n}", "caption": f"the word “天气” {n}", "priority": n / 4} for n in range(3)]
@@ -207,6 +210,28 @@ def test_the_two_pictures_of_a_pair_open_side_by_side_and_move_as_one(browser: A
     assert viewer.locator(".panes > div").evaluate_all(places) == [[120, 60], [120, 60]]
     page.keyboard.press("ArrowRight")
     assert viewer.locator("p").inner_text().split("(")[-1].startswith("3 of")
+    page.close()
+
+
+def test_a_part_of_the_map_is_dragged_and_its_samples_are_browsed(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 1100})
+    page.goto(f"{address}/map?colour=track")
+    box = page.locator(".map").bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + box["height"] - 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+    with page.expect_navigation():
+        page.mouse.up()
+    inside = int(page.locator(".lead").inner_text().split()[0])
+    assert 60 < inside < 299 and "in this part" in page.locator(".lead").inner_text()
+    assert page.evaluate("document.querySelector('.map img').naturalWidth") == 768
+    with page.expect_navigation():
+        page.locator(".map img").click()  # zooms in
+    assert 0 < int(page.locator(".lead").inner_text().split()[0]) < inside
+    shown = page.locator(".lead").inner_text().split()[0]
+    page.get_by_text("Browse these samples").click()
+    page.wait_for_url("**within=*")
+    assert page.locator(".lead").inner_text().startswith(f"{shown} ")
     page.close()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 import flywheel as fw
@@ -29,6 +32,17 @@ def test_a_table_has_the_rows_asked_for_in_every_form(w: Opened):
     joined = cases.sql("SELECT count(*) AS n FROM it JOIN case_events USING (case_id)").rows()
     assert joined[0]["n"] >= len(cases)
     assert {r["round"] for r in w.rounds().rows()} == {1, 2}
+
+
+def test_samples_are_tagged_and_found_by_their_tags(workspace: Workspace, tmp_path: Path):
+    copy = open_workspace(shutil.copytree(workspace.root, tmp_path / "w"))
+    few = copy.decisions(filter="entropy")
+    assert copy.tag("to look at", few, by="ada") == 15 == len(copy.samples(tag="to look at"))
+    assert len(copy.samples(tag=["to look at", "no such"])) == 15 and len(copy.samples(tag=None)) == 285
+    assert copy.tag("to look at", [few.rows()[0]["sample_id"]], by="ada", remove=True) == 1
+    assert len(copy.decisions(tag="to look at", outcome="dropped")) == len(copy.table("tags", tag="to look at")) == 14
+    with pytest.raises(UsageError, match="no column 'tag'"):
+        copy.rounds(tag="x")
 
 
 def test_shown_rows_have_thumbnails_and_texts_that_no_browser_runs(w: Opened):

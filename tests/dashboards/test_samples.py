@@ -17,7 +17,7 @@ from tests.dashboards.workspace import HOSTILE
 
 @pytest.fixture(scope="module")
 def con(workspace: Workspace):
-    with closing(connect(workspace, ("decisions", "samples"))) as opened:
+    with closing(connect(workspace, ("decisions", "samples", "tags"))) as opened:
         yield opened
 
 

@@ -25,7 +25,7 @@ def test_curves_skip_what_is_no_number_and_stay_small(empty: Workspace) -> None:
 def test_any_metric_of_any_run_can_be_compared(client: TestClient) -> None:
     page = Page(client.get("/training").text)
     (chart,) = (json.loads(a["data-chart"]) for _, a in page.elements if "data-chart" in a)
-    names = ["round-0002-control", "round-0002-candidate", "round-0001-candidate"]
+    names = ["round-0002-candidate", "round-0002-control", "round-0001-candidate"]
     assert [line["name"] for line in chart["lines"]] == names
     assert all(len(line["points"]) <= POINTS for line in chart["lines"])
     shown = [a.get("src", "").partition("?")[0] for _, a in page.elements]

@@ -340,6 +340,19 @@ def _probe(workspace: Workspace) -> None:
     Ledger(workspace, "probes").append([row | {"density": 12.5, "folder": "probes/round-0001"}], key="probe")
 
 
+def place_on_map(workspace: Workspace) -> None:
+    """A map of the first 299 samples on a grid, and of two cases: one in the lower left, one at the upper right."""
+    folder = workspace.path("derived", "maps", "000000299-00000000")
+    write_parquet(folder / "landmarks.parquet", pa.table({"x": [0.0], "y": [0.0]}))
+    none = pa.nulls(299, pa.string())
+    at = {"x": [-1 + i % 20 / 10 for i in range(299)], "y": [-1 + i // 20 / 10 for i in range(299)]}
+    names = [f"{i:064x}" for i in range(299)]
+    write_parquet(folder / "samples-0.parquet", pa.table({"sample_id": names, "case_id": none, **at}))
+    ids = [PROBED, case_id("identity-001", "identity")]
+    at = {"x": [-0.9, 0.9], "y": [-0.9, 0.3]}
+    write_parquet(folder / "cases.parquet", pa.table({"sample_id": none[:2], "case_id": ids, **at}))
+
+
 def candidates(workspace: Workspace, number: int, ids: list[str]) -> None:
     """What a remedy proposes for typography: the pictures that reviewers look at."""
     rows = [

@@ -16,7 +16,7 @@ from training.sampling import Sampler
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, snapshot):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run(tmp_path, snapshot, tensorboard=True, steps=2)
+    run(tmp_path, snapshot, trackers=["tensorboard"], steps=2)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     events_read = [(e.step, e.value) for e in events.Scalars("loss")]

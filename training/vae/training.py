@@ -228,6 +228,8 @@ def train_vae(
             require_finite_tensors(done, "weights", state["model"])
             checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
             checkpoints.prune(out_dir, keep=2)
+    if metrics is not None:
+        metrics.close()
     for part in ("model", "ema"):
         require_finite_tensors(steps, "weights", state[part])
     if world.first:

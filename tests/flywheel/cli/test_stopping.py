@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flywheel.core.workspace import Workspace
 from flywheel.demo.world import write_world
+from flywheel.rounds.live import ask_to_stop
 from tests.flywheel.micro import PRESET
 
 WAYS = {
@@ -53,14 +55,17 @@ def commands(processes: list[psutil.Process]) -> str:
     [
         ("curate", signal.SIGINT, True),
         ("synthesise", signal.SIGTERM, False),
-        ("run", signal.SIGINT, False),
+        ("run", None, False),
         ("Prefect", signal.SIGTERM, True),
     ],
 )
 def test_a_signal_ends_the_command_and_all_that_it_started(
-    source: Path, tmp_path: Path, way: str, signum: signal.Signals, group: bool
+    source: Path, tmp_path: Path, way: str, signum: signal.Signals | None, group: bool
 ):
-    """group: to every process of the terminal, as Ctrl-C goes; else to the command alone, as from a supervisor."""
+    """group: to every process of the terminal, as Ctrl-C goes; else to the command alone, as from a supervisor.
+
+    signum: None: none is sent, but somebody asks the run to stop, as the dashboard does.
+    """
     line, awaited = WAYS[way]
     arguments = line.format(source=source, work=tmp_path / "w", preset=PRESET).split()
     command = subprocess.Popen(
@@ -77,10 +82,13 @@ def test_a_signal_ends_the_command_and_all_that_it_started(
         assert command.poll() is None and time.monotonic() < deadline, command.stderr.read()
         time.sleep(0.1)
     seen |= set(descendants(process))
-    (os.killpg if group else os.kill)(command.pid, signum)
+    if signum:
+        (os.killpg if group else os.kill)(command.pid, signum)
+    else:
+        ask_to_stop(Workspace(tmp_path / "w"), by="ada", why="the disk is needed")
     began = time.monotonic()
     errors = command.communicate()[1]
-    assert command.returncode == 128 + signum and "Traceback" not in errors
+    assert command.returncode == 128 + (signum or signal.SIGINT) and "Traceback" not in errors
     assert "stopped by" in errors.splitlines()[-1] and "the same command resumes" in errors.splitlines()[-1]
     time.sleep(max(0.0, 5 - (time.monotonic() - began)))
     assert seen and not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

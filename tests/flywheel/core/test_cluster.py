@@ -265,3 +265,20 @@ def test_few_calls_are_made_by_local_processes(monkeypatch):
     with cluster(2, few=True):
         assert module._local is not None
         assert sorted(run_all(divmod, [(7, 2), (9, 5)])) == [(0, (3, 1)), (1, (1, 4))]
+
+
+AFTER_RAY = """
+import os, signal
+from flywheel.core.cluster import cluster
+signal.signal(signal.SIGTERM, lambda signum, frame: print("handled", flush=True))
+with cluster(1, ray_only=True):
+    pass
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_is_handled_after_ray_as_before_it() -> None:
+    """Ray's end leaves the default handler below Python's: a later SIGTERM would kill the command at once."""
+    done = subprocess.run([sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "handled" in done.stdout, done.stderr[-500:]

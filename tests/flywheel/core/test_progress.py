@@ -93,3 +93,18 @@ def test_a_listener_hears_what_stays() -> None:
         progress.say("half")
     progress.say("later")
     assert heard[0] == "half" and heard[1].startswith("score: ") and len(heard) == 2
+
+
+def test_what_a_step_last_said_can_be_looked_at() -> None:
+    progress = Progress(io.StringIO(), every=3600)  # prints nothing in between, and is looked at all the same
+    with progress.step("train"):
+        assert progress.told == {"step": "train", "done": None, "total": None, "note": "", "seconds_left": None}
+        progress(1, 4, "loss 0.5")
+        progress(2, 4, "loss 0.4")
+        assert {k: progress.told[k] for k in ("step", "done", "total", "note")} == {
+            "step": "train", "done": 2, "total": 4, "note": "loss 0.4",
+        }  # fmt: skip
+        assert progress.told["seconds_left"] is not None
+    for n in range(20):
+        progress.say(f"line {n}")
+    assert len(progress.lines) == 12 and progress.lines[-1].endswith("line 19")

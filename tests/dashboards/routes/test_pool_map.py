@@ -1,0 +1,51 @@
+"""The page of the map, its picture, and the way to the data browser."""
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from flywheel.core.workspace import Workspace
+from tests.dashboards.visits import Page, opened
+from tests.dashboards.workspace import PROBED, build, place_on_map
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    workspace = build(tmp_path_factory.mktemp("map") / "w")
+    place_on_map(workspace)
+    return opened(workspace)
+
+
+def test_a_part_of_the_map_has_its_picture_its_counts_and_its_samples(visitor: TestClient) -> None:
+    page = Page(visitor.get("/map?colour=stage").text)
+    assert page.open == [] and "299 samples on the whole map" in page.text
+    assert "1 of 300 rows are not on the map" in page.text
+    (shown,) = (a["src"] for t, a in page.elements if str(a.get("src")).startswith("/map.png"))
+    drawn = visitor.get(shown)
+    assert drawn.headers["content-type"] == "image/png" and len(drawn.content) < 100_000
+    part = visitor.get("/api/map?colour=track&x0=-1.05&x1=-0.55&y0=-1.05&y1=-0.85").json()
+    assert (part["inside"], part["whole"], part["cases_inside"]) == (10, False, 1)
+    assert {r["source_uri"] for r in part["samples"]} == {f"cards/{i:04d}.png" for i in (*range(5), *range(20, 25))}
+    within = "-1.05,-0.55,-1.05,-0.85"
+    assert visitor.get("/api/samples", params={"within": within}).json()["paging"]["total"] == 10
+    assert visitor.get("/samples", params={"within": within}).text.count("<article") == 10
+    there = visitor.get("/api/map?colour=track&x0=0.8&x1=1&y0=0.2&y1=0.35").json()
+    assert [c["track"] for c in there["cases"]] == ["human"] and there["cases"][0]["case_id"] != PROBED
+    assert "human" in Page(visitor.get("/map?colour=track&x0=0.8&x1=1&y0=0.2&y1=0.35").text).text
+
+
+@pytest.mark.parametrize(
+    "asked", ["colour=none", "x0=0", "x0=1&x1=0&y0=0&y1=1", "x0=nan&x1=1&y0=0&y1=1", "x0=-1e9&x1=1&y0=0&y1=1"]
+)
+def test_what_is_no_part_of_the_map_is_not_found(visitor: TestClient, asked: str) -> None:
+    for path in ("/map", "/map.png"):
+        assert visitor.get(f"{path}?{asked}").status_code == 404
+    for within in ("1", "1,2,3", "a,b,c,d", "nan,1,2,3"):
+        assert visitor.get("/samples", params={"within": within}).status_code == 404
+
+
+def test_without_a_map_the_page_says_how_to_make_one(empty: Workspace, tmp_path: Path) -> None:
+    page = opened(empty).get("/map")
+    assert page.status_code == 200 and "flywheel map -w" in page.text
+    assert opened(empty).get("/map.png").status_code == 200
