@@ -42,19 +42,28 @@ class Rewards(Protocol):
 def numbers(rows: Sequence[Scores], names: Sequence[str], pictures: int) -> list[list[float]]:
     """Scores of `pictures` pictures as numbers [pictures][names]; NaN where there is none.
 
-    Errors: `UsageError` naming the reward if there are more or fewer rows, or a value that is not one number.
+    Errors: as `per_picture`, and `UsageError` naming the reward for a value that is not one number.
     """
+    return [[_number(name, row.get(name)) for name in names] for row in per_picture(rows, pictures)]
+
+
+def per_picture(rows: Sequence[Scores], pictures: int) -> Sequence[Scores]:
+    """The rows as they are. Errors: `UsageError` unless each of `pictures` pictures has one, a table of numbers."""
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        raise UsageError(f"the rewards gave {str(rows)[:80]!r}: give a list with one {{reward: number}} per picture")
     if len(rows) != pictures:
         raise UsageError(
             f"the rewards gave {len(rows)} rows for {pictures} pictures: give one row per picture, in order"
         )
-    return [[_number(name, row.get(name)) for name in names] for row in rows]
+    return rows
 
 
 def _number(name: str, value: Any) -> float:
     try:
-        return as_number(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(value, str | bytes):
+            raise TypeError("a text")
+        return as_number(None if value is None else float(value))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UsageError(
             f"reward {name!r} gave {type(value).__name__} {str(value)[:80]!r} for a picture: give one number, or None"
         ) from error

@@ -57,6 +57,7 @@ def export_shards(
     Errors: `UsageError` if the folder holds anything else, such as an export of another request.
     """
     folder = folder.absolute()
+    _require_free(folder, wanted)
     remember(workspace, SHARDS, folder, asdict(wanted))
     planned, references = claim(folder, wanted, manifest)
     work = folder / _WORK
@@ -101,17 +102,8 @@ def claim(folder: Path, wanted: Request, manifest: Manifest) -> tuple[list[Part]
 
     Errors: `UsageError` if it holds anything else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file: pass a new or an empty folder")
+    _require_free(folder, wanted)
     begun, finished = folder / _WORK / "request.json", folder / RECORD
-    known = next((read_json(p) for p in (finished, begun) if p.exists()), None)
-    if known is None:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"--output {folder} holds other files: pass a new or an empty folder")
-    elif known["id"] != wanted.id:
-        raise UsageError(
-            f"--output {folder} holds another export ({_told(known['request'])}): pass a new folder, or those options"
-        )
     if begun.exists():
         plan = read_json(begun)
     elif finished.exists():
@@ -123,6 +115,24 @@ def claim(folder: Path, wanted: Request, manifest: Manifest) -> tuple[list[Part]
         write_json(begun, plan)
     cut = [Part(n, tuple(Span(*span) for span in spans)) for n, spans in enumerate(plan["parts"])]
     return cut, plan["references"]
+
+
+def _require_free(folder: Path, wanted: Request) -> None:
+    """Errors: `UsageError` unless the folder is new, empty or of this export; a refused one is not remembered."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file: pass a new or an empty folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder} cannot be made ({error.strerror}): pass another folder") from error
+    known = next((read_json(p) for p in (folder / RECORD, folder / _WORK / "request.json") if p.exists()), None)
+    if known is None:
+        if any(folder.iterdir()):
+            raise UsageError(f"--output {folder} holds other files: pass a new or an empty folder")
+    elif known["id"] != wanted.id:
+        raise UsageError(
+            f"--output {folder} holds another export ({_told(known['request'])}): pass a new folder, or those options"
+        )
 
 
 def again(workspace: Workspace, folder: Path, changed: Collection[str], progress: Progress | None = None) -> int:

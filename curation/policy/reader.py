@@ -24,7 +24,7 @@ from curation.policy.policy import (
 )
 from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
-from flywheel.core.config import Lines, merged, read_toml
+from flywheel.core.config import Lines, merged, read_toml, toml_text
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import STAGES
 
@@ -58,7 +58,7 @@ def _based(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     table = read_toml(path)
     if (name := table.pop("base", None)) is None:
         return table
-    where = f"policy {path}, line {Lines(path.read_text('utf-8')).at(('base',))}"
+    where = f"policy {path}, line {Lines(toml_text(path)).at(('base',))}"
     if not isinstance(name, str):
         raise UsageError(f"{where}: base is not the name of a policy")
     base = path.parent / name if name.endswith(".toml") else _BUILTIN / f"{name}.toml"
@@ -79,7 +79,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = Lines(path.read_text("utf-8"))
+        self._lines = Lines(toml_text(path))
 
     def policy(self, table: dict[str, Any]) -> Policy:
         scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})

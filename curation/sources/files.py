@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import re
 import stat
@@ -20,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from curation.sources import MAX_BYTES, BadInput
 from curation.sources.copies import spooled
 from flywheel.core.errors import UsageError
+from flywheel.core.hashes import MARKER
 from flywheel.core.storage import file_system
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])")  # one slash: `Path` collapsed it
@@ -201,10 +203,10 @@ def _find_glob(pattern: str, root: str) -> Iterator[File]:
     for path in sorted(glob.iglob(f"{glob.escape(root)}/{below}", recursive=True), key=os.fsencode):
         name = os.path.relpath(path, root)
         if os.path.isdir(path):
-            if "**" not in pattern:  # otherwise the pattern lists what is below by itself
+            if "**" not in pattern and not _is_workspace(path):  # otherwise the pattern lists what is below by itself
                 yield from _walk(path, name + "/")
                 seen = True
-        else:
+        elif not any(_is_workspace(f"{root}/{folder}") for folder in _folders(name)):
             yield _named(path, name)
             seen = True
     if not seen:
@@ -219,7 +221,7 @@ def _fixed(pattern: str) -> str:
 
 
 def _walk(folder: str, below: str) -> Iterator[File]:
-    """Every file below a folder, in path order, however deep."""
+    """Every file below a folder, in path order, however deep; nothing of a workspace below it."""
     waiting: list[tuple[os.DirEntry[str] | Path, str]] = [(Path(folder), below)]
     while waiting:
         entry, name = waiting.pop()
@@ -230,9 +232,27 @@ def _walk(folder: str, below: str) -> Iterator[File]:
             except OSError as error:
                 yield File(os.fspath(entry), name.rstrip("/"), fault=f"unreadable folder: {error.strerror}")
             else:
-                waiting += [(e, prefix + e.name) for e in inside if not e.name.startswith(".")]
+                if isinstance(entry, Path) or not _is_workspace(entry.path):
+                    waiting += [(e, prefix + e.name) for e in inside if not e.name.startswith(".")]
         else:
             yield _named(entry.path, name)
+
+
+def _folders(name: str) -> list[str]:
+    """The folders on the way to a file, without the first: `a` and `a/b` of `a/b/c.png`."""
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _is_workspace(folder: str) -> bool:
+    """Whether Flywheel keeps its own files there: what it wrote is no source, least of all of the same workspace."""
+    marker = os.path.join(folder, MARKER)
+    if not os.path.isfile(marker):
+        return False
+    with suppress(OSError, ValueError), open(marker, "rb") as file:
+        found = json.load(file)
+        return isinstance(found, dict) and set(found) == {"format"}
+    return False
 
 
 def _named(path: str, name: str) -> File:

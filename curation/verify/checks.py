@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,8 @@ TEXT_SIMILARITY = 0.85  # one wrong letter in six fails, so words of up to six l
 IDENTITY_SIMILARITY = 0.75  # between a blurred mascot (0.90) and a plain disc of its colour (0.65)
 UNCHANGED_SIMILARITY = 0.8
 MAX_CHANGED_AREA = 0.6
+CLASSES = 1000  # of ImageNet
+_SHARES = ("text", "words", "written", "imagenet")  # whose score is 0 where nothing that is wanted is there
 OBJECT_PROBABILITY = 0.01  # of the named class: 98 % of photographs reach it, 0.3 % of photographs of something else
 
 
@@ -109,9 +112,34 @@ def _require_valid(check: Check) -> None:
     missing = [k for k in ("capability", *verifier.needs) if k not in check]
     if missing:
         raise UsageError(f"a {check['verifier']} check needs {', '.join(missing)}: {dict(check)}")
+    for key in verifier.needs if check["verifier"] in _BUILT_IN else ():
+        if fault := _fault(key, check[key]):
+            raise UsageError(f"a {check['verifier']} check needs {fault}: {dict(check)}")
+    if "min" in check and not _is_number(check["min"]):
+        raise UsageError(f"a {check['verifier']} check needs a min that is a number: {dict(check)}")
+    if check["verifier"] in _SHARES and check.get("min", 1) <= 0:
+        raise UsageError(f"a {check['verifier']} check needs a min above 0, or anything would pass: {dict(check)}")
     for key, choices in verifier.choices.items():
         if check[key] not in choices:
             raise UsageError(f"unknown {key} {check[key]!r} in a check: choose from {', '.join(choices)}")
+
+
+def _fault(key: str, value: Any) -> str:
+    """What a key of a built-in check must be, if its value is something else; else empty."""
+    several = isinstance(value, list | tuple)
+    if key == "text" and not isinstance(value, str):
+        return "a text that is text"
+    if key == "texts" and not (several and all(isinstance(t, str) for t in value)):
+        return "texts that are a list of texts"
+    if key == "classes" and not (several and all(isinstance(c, int) and 0 <= c < CLASSES for c in value)):
+        return f"classes that are numbers below {CLASSES}"
+    if key == "include" and not (several and all(isinstance(c, Mapping) and c.get("count", 1) > 0 for c in value)):
+        return "include clauses with a count of 1 or more"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:
@@ -160,9 +188,16 @@ def _change(check: Check, columns: Columns) -> Judgement | None:
     values = _ranged(check, columns)
     if not values or None in values.values():
         return None
-    excess = {k: abs(values[k] - (low + high) / 2) / ((high - low) / 2) for k, (low, high) in check["ranges"].items()}
+    excess = {k: _excess(values[k], low, high) for k, (low, high) in check["ranges"].items()}
     worst = max(excess, key=lambda k: excess[k])
     return 1 / (1 + excess[worst]), 0.5, {"expected": {worst: check["ranges"][worst]}, "seen": values}
+
+
+def _excess(value: float, low: float, high: float) -> float:
+    """Distance from the middle of a range, 1 at its edge; a range of one value holds that value alone."""
+    if low == high:
+        return 0.0 if value == low else math.inf
+    return abs(value - (low + high) / 2) / ((high - low) / 2)
 
 
 def _identity(check: Check, columns: Columns) -> Judgement | None:

@@ -169,7 +169,13 @@ def export(workspace: Workspace, path: Path) -> Path:
     >>> from pathlib import Path
     >>> fw.export(fw.Workspace("empty"), Path("copy.duckdb")).exists()
     True
+
+    Errors: `UsageError` if its folder cannot be made.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {path} cannot be written ({error.strerror}): pass another place") from error
     remember(workspace, TABLES, path, {})
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.

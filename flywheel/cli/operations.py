@@ -13,6 +13,7 @@ import typer
 from flywheel.cli.console import out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
+from flywheel.core.files import text_lines
 from flywheel.core.workspace import Workspace
 
 app = typer.Typer()
@@ -134,7 +135,7 @@ def erase(
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--from {path} cannot be read as UTF-8 text: {error}") from error
     if not (names := [line.strip() for line in lines if line.strip()]):

@@ -185,6 +185,8 @@ def job_of(workspace: Path, sources: Sequence[str], captions: Path | None, **set
     from flywheel.rounds.job import Job
 
     for source in sources:
+        if not source:
+            raise UsageError("--source is empty: pass a file, a folder, a glob or a URL")
         if missing(source):
             raise UsageError(f"--source {source} does not exist: pass a file, a folder, a glob or a URL")
     if captions and not captions.is_file():

@@ -18,10 +18,20 @@ def read_toml(path: Path | Traversable) -> dict[str, Any]:
 
     Errors: `UsageError` that names the file, and the line where it is not TOML.
     """
+    try:
+        return tomllib.loads(toml_text(path))
+    except ValueError as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def toml_text(path: Path | Traversable) -> str:
+    """The text of a TOML file, without the mark that some editors put first. Errors: `UsageError`."""
     source = located(path) if isinstance(path, Path) else path
     try:
-        return tomllib.loads(source.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return source.read_text("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {source}: it is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
         raise UsageError(f"cannot read {source}: {error}") from error
 
 

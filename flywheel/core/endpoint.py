@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import BadImage, UsageError
 from flywheel.core.files import digest, read_json, write_json
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -150,7 +151,24 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def image_part(image: bytes) -> dict[str, Any]:
-    """An encoded image as part of a chat message."""
-    kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
-    data = base64.b64encode(image).decode()
+    """An encoded image as part of a chat message; what models read in another way than `decode` goes as PNG."""
+    shown = _shown(image)
+    kind = "png" if shown.startswith(b"\x89PNG") else "webp" if shown[8:12] == b"WEBP" else "jpeg"
+    data = base64.b64encode(shown).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
+
+
+def _shown(image: bytes) -> bytes:
+    """The bytes of an upright 8-bit picture in a usual format, without alpha or profile; any other one decoded."""
+    from flywheel.core.image import decode, describe_header, open_image
+
+    try:
+        header = describe_header(open_image(image), image)
+        usual = header.format in ("PNG", "JPEG", "WEBP") and header.mode in ("RGB", "L") and header.depth == 8
+        if usual and header.orientation == 1 and header.frames == 1 and not header.alpha and not header.profile:
+            return image
+        buffer = io.BytesIO()
+        decode(image).save(buffer, "PNG")
+    except BadImage:
+        return image  # what is asked about it says so
+    return buffer.getvalue()

@@ -37,6 +37,8 @@ class Workspace:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = True) -> None:
+        if not str(root):
+            raise UsageError("--workspace is empty: pass a folder or s3://bucket/prefix")
         self.root = located(root).expanduser().resolve()
         if remote(self.root):
             require_storage(self.root)
@@ -51,7 +53,12 @@ class Workspace:
             used = self.root.exists() and any(p for p in self.root.iterdir() if not p.name.startswith("."))
             if used and not marker.exists():  # checked again: another process may have created it
                 raise UsageError(f"--workspace {root} is not empty and not a workspace: pass a new or an empty folder")
-            write_json(marker, {"format": FORMAT})
+            try:
+                write_json(marker, {"format": FORMAT})
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise UsageError(
+                    f"--workspace {root} cannot be made ({error.strerror}): pass another folder"
+                ) from error
             hashes.record(marker)
         self.format = self._read_format(marker)
         self.fence: Callable[[], None] | None = None  # raises if this process no longer holds the workspace

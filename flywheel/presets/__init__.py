@@ -12,11 +12,10 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from curation.sources.urls import Fetching
-from flywheel.core.config import Lines, read_toml
+from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
 from flywheel.core.generator import MOST_GUIDANCE
 from flywheel.core.plugins import names
-from flywheel.core.storage import located
 
 
 def _require(section: str, values: object, **allowed: tuple[float, float]) -> None:
@@ -314,12 +313,11 @@ def load_preset(name: str) -> Preset:
     """
     path = Path(name) if name.endswith(".toml") else None
     data: dict[str, Any] = read_toml(path) if path else {"base": name}
-    at = _Places(name, Lines(located(path).read_text("utf-8")) if path else None)
+    at = _Places(name, Lines(toml_text(path)) if path else None)
     base = data.pop("base", "tiny")
     if base not in built_in():
-        raise at.fault(
-            ("base",), f"unknown preset {base!r}: choose one of {', '.join(built_in())}, or give a .toml file"
-        )
+        advice = "" if path else ", or give a .toml file"
+        raise at.fault(("base",), f"unknown preset {base!r}: choose one of {', '.join(built_in())}{advice}")
     for key in data:
         if key not in (*_SECTIONS, *_ALONE, "generator"):
             raise at.fault((key,), f"unknown key {key}: choose from {', '.join((*_ALONE, *_SECTIONS, 'generator'))}")
@@ -327,11 +325,15 @@ def load_preset(name: str) -> Preset:
             raise at.fault((key,), f"{key} is not a table: write [{key}]")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     for key, kind in _ALONE.items():
-        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) in ("", 0):
-            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}")
+        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) == "" or (kind is int and data.get(key, 1) < 1):
+            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}{' above 0' * (kind is int)}")
     generator = data.get("generator", {})
     if generator and "kind" not in generator:
         raise at.fault(("generator",), "[generator] needs a kind, such as diffusers or endpoint")
+    for key in ("training", "rewards", "distil"):
+        recipe = data.get(key, {}).get("recipe", "")
+        if isinstance(recipe, dict) and not isinstance(recipe.get("base"), str):
+            raise at.fault((key, "recipe"), f"{key}.recipe names no base: add base, the recipe that it changes")
     sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
     given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
     return Preset(name=path.stem if path else name, **given, **sections)

@@ -17,9 +17,16 @@ from flywheel.generators import describe, open_generator
 from flywheel.remedies.enhancer import NEW_TOKENS, answer, messages, open_model, parse
 from flywheel.remedies.enhancer_data import Example, degrade, load_examples, quotations
 from flywheel.signals.suite import load_suite
+from training.run import require_finite, require_finite_tensors
 
 LONGEST = 120  # words; longer answers count as rambling
-_SILENT: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
+_SILENT: dict[str, Any] = {
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,  # else a loss that is not a number is logged as 0
+}
 
 
 def fine_tune(
@@ -28,7 +35,8 @@ def fine_tune(
     """SFT of a causal LM on the training set `data`; writes the full model to `output`.
 
     The loss covers the answer only: reasoning, then P_fine. lora: rank of the adapters, merged at the end; 0 trains
-    all weights. Returns {"first_loss", "last_loss"}. Errors: `UsageError`.
+    all weights. Returns {"first_loss", "last_loss"}. Errors: `UsageError`, also for a loss or update that
+    is not finite.
     """
     rows = [
         {"prompt": messages(e.short), "completion": [{"role": "assistant", "content": answer(e.reasoning, e.fine)}]}
@@ -51,6 +59,7 @@ def fine_tune(
     trainer = SFTTrainer(
         network, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=_lora(lora)
     )
+    trainer.add_callback(_stop_if_not_finite())
     trainer.train()
     losses = _save(trainer, tokenizer, output, "loss")
     return {"first_loss": losses[0], "last_loss": losses[-1]}
@@ -141,7 +150,7 @@ def reinforce(
     """GRPO of a causal LM on the short prompts of `data` and of `drawn`; writes the full model to `output`.
 
     batch: answers per prompt, which are compared with each other. Returns {"first_reward", "last_reward"}.
-    Errors: `UsageError`.
+    Errors: `UsageError`, also for a loss or update that is not finite.
     """
     rows = [{"short": e.short, "checks": ""} for e in _examples(data)] + (drawn.rows() if drawn else [])
     network, tokenizer = open_model(model)
@@ -165,6 +174,7 @@ def reinforce(
     trainer = GRPOTrainer(
         network, rewards, settings, train_dataset=dataset, processing_class=tokenizer, peft_config=_lora(lora)
     )
+    trainer.add_callback(_stop_if_not_finite())
     trainer.train()
     rewards_ = _save(trainer, tokenizer, output, "reward")
     return {"first_reward": rewards_[0], "last_reward": rewards_[-1]}
@@ -190,11 +200,27 @@ def _device() -> dict[str, Any]:
     return {"use_cpu": not cuda, "bf16": cuda}
 
 
+def _stop_if_not_finite() -> Any:
+    """A callback that raises `UsageError` at the first loss or gradient norm that is not finite."""
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" in (logs or {}):
+                require_finite(state.global_step, float(logs["loss"]), float(logs.get("grad_norm") or 0.0))
+
+    return Stop()
+
+
 def _save(trainer: Any, tokenizer: Any, output: Path, metric: str) -> list[float]:
-    """Write the model, with merged adapters, and its tokenizer; returns the metric of each step."""
+    """Write the model, with merged adapters, and its tokenizer; returns the metric of each step.
+
+    Errors: `UsageError` if a weight is not finite: nothing is written then.
+    """
     network = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(network, "merge_and_unload"):
         network = network.merge_and_unload()
+    require_finite_tensors(trainer.state.global_step, "weights", dict(network.named_parameters()))
     network.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return [float(line[metric]) for line in trainer.state.log_history if metric in line]

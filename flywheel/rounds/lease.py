@@ -6,6 +6,7 @@ more: every append to a ledger asks first whether the heartbeat is still its own
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -18,11 +19,13 @@ from typing import Any
 
 import psutil
 
+from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
-from flywheel.core.files import discard, file_digest, given_file, write_bytes
+from flywheel.core.files import discard, given_file, write_bytes
 from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from flywheel.presets import load_preset
 from flywheel.rounds.job import Job
 
 UNSIGNED = timedelta(hours=24)  # after this long, a run of version 0.1 on another machine counts as dead
@@ -100,16 +103,39 @@ def last_job(workspace: Workspace) -> Job:
 
 
 def _with_own_files(workspace: Workspace, job: Job) -> Job:
-    """The job with copies of its settings files in the workspace: named from anywhere, and moved with it."""
+    """The job with copies of its settings files in the workspace: named from anywhere, and moved with it.
+
+    Those are also a policy that the preset names, and the policies that a policy is based on.
+    """
+    from curation.policy.reader import load_policy
+
     copies: dict[str, Any] = {}
     for field in _SETTINGS:
         name = getattr(job, field)
+        if field == "policy" and not name and job.preset.endswith(".toml"):
+            name = load_preset(job.preset).policy
         if name and name.endswith(".toml"):
             source = given_file(Path(name), f"a .toml file, or the name of a built-in {field}")
-            copies[field] = f"{_COPIES}{file_digest(source)[:12]}/{source.name}"
-            if not (copy := workspace.path(copies[field])).exists():
-                write_bytes(copy, source.read_bytes())
+            if field == "policy":
+                load_policy(source)  # its bases exist, and end
+            copies[field] = _copied(workspace, source)
     return replace(job, **copies)
+
+
+def _copied(workspace: Workspace, source: Path) -> str:
+    """Name in the workspace of a settings file's copy. If another file is its base, that is copied and named there."""
+    data, base = source.read_bytes(), read_toml(source).get("base")
+    if isinstance(base, str) and base.endswith(".toml"):
+        folder, name = _copied(workspace, source.parent / base).removeprefix(_COPIES).split("/")
+        text = toml_text(source)
+        lines = text.splitlines(keepends=True)
+        line = Lines(text).at(("base",))
+        lines[(line or 1) - 1] = f"base = {json.dumps(f'../{folder}/{name}', ensure_ascii=False)}\n"
+        data = "".join(lines).encode()
+    place = f"{_COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{source.name}"
+    if not (copy := workspace.path(place)).exists():
+        write_bytes(copy, data)
+    return place
 
 
 def heartbeat(workspace: Workspace) -> Path:

@@ -26,7 +26,7 @@ from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
-from training.rewards import Request, Rewards, RewardsLost, Scores, as_number, numbers
+from training.rewards import Request, Rewards, RewardsLost, Scores, numbers, per_picture
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
@@ -114,6 +114,7 @@ def _steps(
     recipe = trainer.recipe
     try:
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
+        trainer.require_learning()
         _, closing = trainer.check()
         return closing
     except NothingToLearn:
@@ -189,7 +190,7 @@ class _Trainer:
     def one_step(self) -> dict[str, Any]:
         """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
         recipe, step, balance = self.recipe, self.done, self.balance
-        self._require_range()
+        self.require_learning()
         checked: dict[str, Any] = {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()
@@ -213,8 +214,10 @@ class _Trainer:
         self.done = step + 1
         return line
 
-    def _require_range(self) -> None:
-        if self.recipe.flat_steps and self.flat >= self.recipe.flat_steps:
+    def require_learning(self) -> None:
+        """Errors: `NothingToLearn` after `flat_steps` flat steps in a row, or where all steps of the run were flat."""
+        limit = self.recipe.flat_steps
+        if limit and self.flat >= min(limit, self.recipe.steps):
             raise NothingToLearn(
                 f"in {self.flat} steps in a row, no reward told the pictures of a prompt apart by "
                 f"{self.recipe.min_range} or more: there is nothing to learn. Train on prompts of which some pictures "
@@ -222,7 +225,7 @@ class _Trainer:
             )
 
     # Roll-outs ------------------------------------------------------------------------------------------------------
-    def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[list[Scores]]]:
+    def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[Sequence[Scores]]]:
         """A group per prompt; its pictures are scored while the next group is drawn."""
         recipe, groups, futures = self.recipe, [], []
         with ThreadPoolExecutor(self.rewards.workers) as pool:
@@ -241,12 +244,12 @@ class _Trainer:
 
     def _submit(
         self, pool: ThreadPoolExecutor, prompts: Sequence[RolloutPrompt], pictures: Sequence[bytes]
-    ) -> Future[list[Scores]]:
+    ) -> Future[Sequence[Scores]]:
         requests = [
             Request(Item(image, p.text, p.task, p.reference_bytes()), p.checks)
             for p, image in zip(prompts, pictures, strict=True)
         ]
-        return pool.submit(self.rewards.score, requests)
+        return pool.submit(lambda: per_picture(self.rewards.score(requests), len(requests)))
 
     def _reward_line(
         self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance
@@ -358,8 +361,8 @@ class _Trainer:
         means = {n: statistics.fmean(v) if v else None for n, v in self.since_check.items()}
         balance, decided = check(self.balance, means, proxies, recipe.tolerance)
         return balance, {
-            "held_out": {n: _mean(row.get(n) for row in rows) for n in self.rewards.names},
-            "held_out_without_cfg": {n: _mean(row.get(n) for row in plain) for n in self.rewards.names},
+            "held_out": self._means(rows),
+            "held_out_without_cfg": self._means(plain),
             "balance": decided,
             "watched_by": self.proxies,
         }
@@ -378,7 +381,8 @@ class _Trainer:
             ]
             return [row for f in futures for row in f.result()]
 
-
-def _mean(values: Any) -> float | None:
-    kept = [v for v in map(as_number, values) if math.isfinite(v)]
-    return statistics.fmean(kept) if kept else None
+    def _means(self, rows: Sequence[Scores]) -> dict[str, float | None]:
+        """Mean of each reward over the pictures that it scored; None where it scored none."""
+        columns = zip(self.rewards.names, zip(*numbers(rows, self.rewards.names, len(self.watched)), strict=True))
+        scored = {name: [v for v in column if math.isfinite(v)] for name, column in columns}
+        return {name: statistics.fmean(kept) if kept else None for name, kept in scored.items()}

@@ -84,6 +84,10 @@ def test_a_folder_with_other_things_is_refused(workspace: Workspace, tmp_path: P
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):
         export(workspace, "hf", tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot be made .*: pass another folder"):
+        export(workspace, "hf", Path("/proc/none/out"))
+    places = [place for place, _ in remembered(workspace, SHARDS)]
+    assert not {tmp_path / "mine", tmp_path / "file", Path("/proc/none/out")} & set(places)  # erasing would go there
     assert tree(tmp_path / "mine").keys() == {"thesis.txt"}
 
 

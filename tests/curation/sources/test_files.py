@@ -11,6 +11,7 @@ import pytest
 from curation.sources import BadInput
 from curation.sources.files import absolute, asked, find, is_remote, missing, open_file, read, state
 from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import write_folder
 
 
@@ -45,6 +46,17 @@ def memory() -> fsspec.AbstractFileSystem:
     for name, data in {"a.png": b"aa", "sub/b.png": b"b", ".x/c.png": b"c"}.items():
         system.pipe_file(f"/in/{name}", data)
     return system
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*", "**/*.*"])
+def test_a_workspace_inside_a_source_is_none_of_it(tmp_path: Path, pattern: str) -> None:
+    write_folder(tmp_path, {"a.png": b"1", "other/workspace.json": b"[]", "other/b.png": b"2", "x/c.png": b"3"})
+    before = [f.name for f in find(f"{tmp_path}/{pattern}")]
+    for place in ("w", "x/w"):
+        Workspace(tmp_path / place)
+        write_folder(tmp_path / place, {"shards/row.parquet": b"4"})
+    assert [f.name for f in find(f"{tmp_path}/{pattern}")] == before
+    assert [f.name for f in find(str(tmp_path / "w" / "shards"))] == ["row.parquet"]
 
 
 def test_remote_listings_and_reads(memory: fsspec.AbstractFileSystem) -> None:

@@ -51,6 +51,28 @@ def test_photo_judges_pixel_statistics_inside_ranges():
         judged(image, check | {"ranges": {"beauty": [0, 1]}})
 
 
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ({"verifier": "text", "text": None}, "a text that is text"),
+        ({"verifier": "text", "text": "sale", "min": 0}, "a min above 0"),
+        ({"verifier": "text", "text": "sale", "min": "x"}, "a min that is a number"),
+        ({"verifier": "words", "texts": "sale"}, "a list of texts"),
+        ({"verifier": "written", "texts": [3]}, "a list of texts"),
+        ({"verifier": "imagenet", "classes": [5000]}, "numbers below 1000"),
+        ({"verifier": "geneval", "include": [{"class": "cat", "count": 0}]}, "a count of 1 or more"),
+    ],
+)
+def test_a_check_that_anything_would_pass_or_that_cannot_be_read_is_named(check: dict, told: str):
+    with pytest.raises(UsageError, match=told):
+        judge_columns({"capability": "x", **check}, {"text": "", "detections": [], "classes": [], "probabilities": []})
+
+
+def test_a_range_of_one_value_holds_that_value_alone():
+    check = {"verifier": "change", "capability": "editing", "ranges": {"light": [1.0, 1.0]}}
+    assert judge_columns(check, {"light": 1.0}).passed and not judge_columns(check, {"light": 1.1}).passed
+
+
 def test_alignment_without_a_model_is_not_applied_and_never_passes():
     (outcome,) = judged(png(np.zeros((32, 32, 3))), {"verifier": "alignment", "capability": "alignment"})
     assert outcome.passed is None and "weights not reachable" in outcome.evidence["not_applied"]

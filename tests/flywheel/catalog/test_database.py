@@ -174,3 +174,10 @@ def test_scores_have_every_column_and_rights_stay_with_the_rows(tmp_path: Path):
     assert all(r["pixels.entropy"] > 1 and r["header.short_edge"] == 60 for r in rows) and rows[0]["ocr.turn"] is None
     assert {f.name for f in catalog.views.BULK["scores"][1]} <= rows[0].keys()
     assert catalog.export(workspace, tmp_path / "a.duckdb").exists()
+
+
+def test_an_export_to_a_folder_that_cannot_be_made_is_one_sentence_and_not_remembered(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    with pytest.raises(UsageError, match="cannot be written .*: pass another place"):
+        catalog.export(workspace, Path("/proc/none/x.duckdb"))
+    assert Ledger(workspace, "exports").rows() == []

@@ -17,7 +17,9 @@ def test_files_and_files_of_packages_are_read(tmp_path: Path) -> None:
     assert "policy" in read_toml(resources.files("flywheel.presets") / "tiny.toml")
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "No such file"), (b"a = \n", "line 1"), (b"\xff = 1", "utf-8")])
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "No such file"), (b"a = \n", "line 1"), (b"\xff = 1", "it is not UTF-8")]
+)
 def test_what_cannot_be_read_names_the_file(tmp_path: Path, content: bytes | None, told: str) -> None:
     path = tmp_path / "a.toml"
     if content is not None:

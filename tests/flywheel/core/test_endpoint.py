@@ -1,16 +1,44 @@
 """Chat endpoints: retries, refusals and cached answers, asked through a judge."""
 
+import base64
+import io
 import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from flywheel.core.endpoint import image_part
 from flywheel.core.errors import UsageError
+from flywheel.core.image import decode
 from tests.flywheel.signals import test_judge
 from tests.flywheel.signals.test_judge import PNG, YES, Reply, Server, judge
 
 server = test_judge.server  # a fixture
+
+
+@pytest.mark.parametrize("form", ["16 bits", "CMYK", "alpha", "turned", "TIFF", "usual"])
+def test_models_are_shown_what_the_engine_sees(form: str):
+    ramp = np.linspace(0, 255, 32).astype("uint8")[None].repeat(24, 0)
+    color, buffer = Image.fromarray(np.dstack([ramp, ramp[::-1], 255 - ramp])), io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6
+    {
+        "16 bits": lambda: Image.fromarray(ramp.astype("uint16") * 257).save(buffer, "PNG"),
+        "CMYK": lambda: color.convert("CMYK").save(buffer, "JPEG"),
+        "alpha": lambda: Image.merge("RGBA", [*color.split(), Image.fromarray(ramp)]).save(buffer, "PNG"),
+        "turned": lambda: color.save(buffer, "JPEG", exif=exif),
+        "TIFF": lambda: color.save(buffer, "TIFF"),
+        "usual": lambda: color.save(buffer, "JPEG"),
+    }[form]()
+    kind, _, data = image_part(buffer.getvalue())["image_url"]["url"].partition(";base64,")
+    shown = base64.b64decode(data)
+    assert (shown == buffer.getvalue()) == (form == "usual")
+    assert kind == ("data:image/jpeg" if form == "usual" else "data:image/png")
+    if form != "usual":
+        assert np.array_equal(Image.open(io.BytesIO(shown)).convert("RGB"), decode(buffer.getvalue()))
 
 
 def test_errors_rate_limits_and_malformed_answers_are_retried(server: Server):

@@ -37,6 +37,10 @@ def test_a_workspace_is_created_opened_and_swept(tmp_path: Path):
 
 def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--workspace is empty: pass a folder"):
+        Workspace("")
+    with pytest.raises(UsageError, match="cannot be made .*: pass another folder"):
+        Workspace("/proc/none")
     with pytest.raises(UsageError, match="is a file: pass a folder"):
         Workspace(tmp_path / "file")
     (tmp_path / "full").mkdir()

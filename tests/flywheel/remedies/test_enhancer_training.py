@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from flywheel.core.errors import UsageError
 from flywheel.presets import Enhancer
 from flywheel.remedies import enhancer
 from flywheel.remedies.enhancer import answer, load_enhancer
@@ -81,6 +82,21 @@ def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):
     enhancer.NEW_TOKENS = 16
     better = load_enhancer(Enhancer(backend=str(tmp_path / "grpo")))
     assert better("a cat") == better("a cat")
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "message"), [(1, 1e39, "step 1: weights are not"), (3, 1e30, "step 2: loss .* norm nan")]
+)
+def test_a_loss_or_an_update_that_is_not_finite_stops_and_writes_no_model(
+    tiny: Path, tmp_path: Path, steps: int, rate: float, message: str
+):
+    from flywheel.remedies import enhancer_training as training
+
+    write(tmp_path, [], FINE, [Prompt("p", "unrelated evaluation", "t2i", (), ())], {}, count=6, seed=0)
+    options = {"steps": steps, "batch": 2, "lora": 0, "seed": 0, "learning_rate": rate}
+    with pytest.raises(UsageError, match=message):
+        training.fine_tune(str(tiny), tmp_path / "train.jsonl", tmp_path / "sft", **options)
+    assert not list((tmp_path / "sft").glob("*.safetensors"))
 
 
 def test_killed_in_each_step_and_run_again_it_is_the_same_model(tiny: Path, tmp_path: Path):

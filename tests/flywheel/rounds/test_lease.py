@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from benchmarks.faults import clock_library
+from curation.policy.reader import load_policy
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
@@ -65,6 +66,28 @@ def test_of_two_that_see_a_free_workspace_one_wins(tmp_path: Path, monkeypatch: 
         with pytest.raises(UsageError, match="another run"):
             with lease.hold(workspace, replace(job(workspace), seed=1)):
                 pass
+
+
+def test_settings_are_copied_with_all_that_they_are_based_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "own").mkdir()
+    for name, text in {
+        "small.toml": '\ufeffpolicy = "own/mine.toml"\n',
+        "own/mine.toml": '# ours\nbase = "../house é\'s.toml"\n[S1.filters.entropy]\nmax = 9.0\n',
+        "house é's.toml": 'base = "demo"\n[S1.filters.entropy]\nscore = "pixels.entropy"\nmin = 1.5\n',
+    }.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    wanted = load_policy("own/mine.toml")
+    for place, preset, policy in (("one", "small.toml", None), ("two", "tiny", "own/mine.toml")):
+        workspace = Workspace(tmp_path / place)
+        with lease.hold(workspace, replace(job(workspace), preset=preset, policy=policy)):
+            pass
+        (tmp_path / place).rename(tmp_path / "own" / place)
+        monkeypatch.chdir("/")
+        (tmp_path / "house é's.toml").rename(tmp_path / "gone")
+        assert load_policy(lease.last_job(Workspace(tmp_path / "own" / place)).policy) == wanted
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "gone").rename(tmp_path / "house é's.toml")
 
 
 HOLD = """

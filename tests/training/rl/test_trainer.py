@@ -142,14 +142,15 @@ def test_what_cannot_be_trained_is_named(tmp_path, start, cards, finished):
 
 @dataclass
 class Faulty(Redness):
-    """`red` is `value` for every picture; with `rows`, that many rows are missing."""
+    """`red` is `value` for every picture; with `rows`, that many rows are missing; `shape` changes what is given."""
 
     value: object = 0.5
     rows: int = 0
+    shape: object = list
 
     def score(self, requests):
         scores = [row | {"red": self.value} for row in super().score(requests)]
-        return scores[: len(scores) - self.rows]
+        return self.shape(scores[: len(scores) - self.rows])
 
 
 ONLY_RED = {"weights": {"*": {"red": 1.0}}, "proxies": {}, "steps": 5, "min_range": 0.01, "flat_steps": 2}
@@ -167,9 +168,23 @@ def test_a_reward_without_a_range_stops_the_run_and_is_named(tmp_path, start, ca
     assert "no other verifier watches reward red" in caplog.text
 
 
+def test_a_run_of_flat_steps_alone_ends_without_a_result_however_short_it_is(tmp_path, start, cards):
+    recipe = replace(TINY, **ONLY_RED | {"steps": 1, "flat_steps": 10}, held_out=0)
+    for _ in range(2):
+        with pytest.raises(NothingToLearn, match="in 1 steps in a row"):
+            train(tmp_path, *cards, recipe, Faulty(), init=start.path)
+    assert not (tmp_path / "final").exists()
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [({"value": [0.1, 0.2]}, "reward 'red' gave list"), ({"rows": 1}, "gave 3 rows for 4 pictures")],
+    [
+        ({"value": [0.1, 0.2]}, "reward 'red' gave list"),
+        ({"value": 10**400}, "reward 'red' gave int"),
+        ({"rows": 1}, "gave 3 rows for 4 pictures"),
+        ({"shape": lambda rows: [row["red"] for row in rows]}, "give a list with one {reward: number} per picture"),
+        ({"shape": lambda rows: None}, "give a list with one {reward: number} per picture"),
+    ],
 )
 def test_a_reward_of_another_shape_is_named(tmp_path, start, cards, fault, message):
     with pytest.raises(UsageError, match=message):
