@@ -81,8 +81,6 @@ def phase(
     if init is not None and not located(init).is_dir():
         raise UsageError(f"--init {init} is not a folder: pass a checkpoint folder")
     from flywheel.core.progress import Progress
-    from training.curriculum import schedule
-    from training.data.plan import MixSource
     from training.extension import recipe_of
     from training.trackers import chosen as chosen_trackers
     from training.worker import TrainingRun
@@ -101,15 +99,23 @@ def phase(
     )
     trackers = chosen_trackers([*(tracker or ()), *["tensorboard"] * tensorboard] or None)
     progress = Progress()
-    for line in () if extend else schedule(chosen, [MixSource(manifest=path) for path in shards], run.steps).lines():
-        progress.say(line)
+    if not extend:
+        _announce(chosen, shards, run.steps, progress)
     if ray:
         checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, trackers=trackers)
     else:
         checkpoint = _here(run, chosen.name, progress, trackers=trackers)
-    if int(os.environ.get("RANK", "0")):
-        return  # of the torchrun processes, only the first prints
-    _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
+    if not int(os.environ.get("RANK", "0")):  # of the torchrun processes, only the first prints
+        _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
+
+
+def _announce(recipe: Recipe, shards: Sequence[Path], steps: int, progress: Progress) -> None:
+    """Say which stages the data has rows for, and how long each one trains."""
+    from training.curriculum import schedule
+    from training.data.plan import MixSource
+
+    for line in schedule(recipe, [MixSource(manifest=path) for path in shards], steps).lines():
+        progress.say(line)
 
 
 def _here(run: TrainingRun, name: str, progress: Progress, *, trackers: Sequence[str]) -> Checkpoint:

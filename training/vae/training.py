@@ -192,19 +192,13 @@ def train_vae(
     """
     out_dir, steps, world = Path(out_dir), steps or recipe.steps, world or World(device=choose_device())
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
-    _require_crops(pictures, recipe.side)
-    if recipe.batch % world.size:
-        raise UsageError(f"{world.size} processes cannot share a batch of {recipe.batch}: use a divisor of it")
+    _require_crops(pictures, recipe, world)
     run = digest(asdict(recipe.change(checkpoint_every=0)), steps, seed, [_content(part) for part in pictures])
-    final, marker = out_dir / "final", out_dir / "run.txt"
-    if marker.exists() and marker.read_text() != run:
-        raise UsageError(f"{out_dir} holds another VAE (pictures, recipe, steps or seed differ): give a new folder")
+    final = out_dir / "final"
+    _claim(out_dir, run, world)
     if final.exists():
         return final
 
-    if world.first:
-        checkpoints.sweep(out_dir)
-        write_bytes(marker, run.encode())
     world.wait()
     teachers = Teachers.of(recipe, world.device)
     model = _initial_model(recipe, teachers.channels, seed).to(world.device)
@@ -266,9 +260,22 @@ def _update(
     return line | {"grad_norm": norm}
 
 
-def _require_crops(pictures: Sequence[Tensor], side: int) -> None:
+def _require_crops(pictures: Sequence[Tensor], recipe: VAERecipe, world: World) -> None:
+    side = recipe.side
     if any(min(part.shape[-2:]) < side for part in pictures) or side % FACTOR:
         raise UsageError(f"crops of {side} pixels: use a multiple of {FACTOR}, at most the pictures' shorter side")
+    if recipe.batch % world.size:
+        raise UsageError(f"{world.size} processes cannot share a batch of {recipe.batch}: use a divisor of it")
+
+
+def _claim(out_dir: Path, run: str, world: World) -> None:
+    """Make the folder this run's. Errors: `UsageError` if it is another's."""
+    marker = out_dir / "run.txt"
+    if marker.exists() and marker.read_text() != run:
+        raise UsageError(f"{out_dir} holds another VAE (pictures, recipe, steps or seed differ): give a new folder")
+    if world.first and not (out_dir / "final").exists():
+        checkpoints.sweep(out_dir)
+        write_bytes(marker, run.encode())
 
 
 def _initial_model(recipe: VAERecipe, features: int, seed: int) -> ProjectedVAE:
