@@ -114,7 +114,8 @@ def _steps(
     recipe = trainer.recipe
     try:
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
-        trainer.require_learning()
+        if trainer.flat >= recipe.steps:
+            log.warning("all %d steps were flat: no reward told pictures apart, and nothing was learnt", recipe.steps)
         _, closing = trainer.check()
         return closing
     except NothingToLearn:
@@ -190,7 +191,7 @@ class _Trainer:
     def one_step(self) -> dict[str, Any]:
         """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""
         recipe, step, balance = self.recipe, self.done, self.balance
-        self.require_learning()
+        self._require_range()
         checked: dict[str, Any] = {}
         if step % recipe.check_every == 0:
             balance, checked = self.check()
@@ -214,10 +215,9 @@ class _Trainer:
         self.done = step + 1
         return line
 
-    def require_learning(self) -> None:
-        """Errors: `NothingToLearn` after `flat_steps` flat steps in a row, or where all steps of the run were flat."""
-        limit = self.recipe.flat_steps
-        if limit and self.flat >= min(limit, self.recipe.steps):
+    def _require_range(self) -> None:
+        """Errors: `NothingToLearn` after `flat_steps` flat steps in a row."""
+        if self.recipe.flat_steps and self.flat >= self.recipe.flat_steps:
             raise NothingToLearn(
                 f"in {self.flat} steps in a row, no reward told the pictures of a prompt apart by "
                 f"{self.recipe.min_range} or more: there is nothing to learn. Train on prompts of which some pictures "
