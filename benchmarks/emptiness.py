@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.corruptors import encoded
-from benchmarks.graphics import EMPTY, SOUND, Draw
+from benchmarks.empty_frames import EMPTY
+from benchmarks.graphics import SOUND, Draw
 from curation.policy.policy import Filter
 from curation.policy.reader import load_policy
 from curation.scorers import load

@@ -4,8 +4,8 @@ python -m benchmarks.end_to_end [--counts 250 1000 4000] [--megapixels 0.2 1] [-
 
 CPU-seconds are those of the whole process tree from start to end, daemons included, sampled ten times a second; what a
 process uses in its last tenth is left out. Contenders take turns on the same files, with two processes each. For 250
-pictures, each is a crop of a photograph of `--photos`; the further ones join crops of four photographs, at the scale of
-the photographs' own detail, so that none is a copy of another.
+pictures, each is a crop of a photograph of `--photos`; the further ones join crops of four photographs in a square, so
+that none is a copy of another.
 
 ours         `flywheel curate`: every check of the default policy that has weights here, duplicates, shards, funnel
 script       `benchmarks/peers/plain_script.py`: decode once, the same statistics, the same NSFW network, duplicates,
@@ -32,59 +32,16 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from PIL import Image, ImageOps
 
+from benchmarks.measure import PEERS, Cost, whole
+
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
-PEERS = Path(__file__).resolve().parent / "peers"
 FLYWHEEL = Path(sys.executable).with_name("flywheel")
-POLL = 0.1  # seconds
 NEW = 12  # photographs that arrive later
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A whole command: CPU-seconds of its tree, wall seconds, peak memory in GiB, and bytes that it left."""
-
-    cpu: float
-    wall: float
-    gib: float
-    written: int
-
-
-def whole(command: Sequence[str | Path], out: Path) -> Cost:
-    """Run a command; out: folder that it writes. Errors: `RuntimeError` with the end of its output if it fails."""
-    began, cpu, peak = time.perf_counter(), dict[tuple[int, float], float](), 0
-    with tempfile.TemporaryFile() as log:
-        process = psutil.Popen([str(c) for c in command], stdout=log, stderr=log)
-        while process.poll() is None:
-            memory = 0
-            for p in _tree(process):
-                try:
-                    times = p.cpu_times()
-                    cpu[p.pid, p.create_time()] = times.user + times.system
-                    memory += p.memory_info().rss
-                except psutil.Error:
-                    continue
-            peak = max(peak, memory)
-            time.sleep(POLL)
-        if process.returncode:
-            log.seek(0)
-            raise RuntimeError(f"{command[0]}: {log.read().decode(errors='replace')[-2000:]}")
-    written = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) if out.exists() else 0
-    return Cost(sum(cpu.values()), time.perf_counter() - began, peak / 2**30, written)
-
-
-def _tree(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def photographs(photos: Sequence[Path], folder: Path, numbers: range, megapixels: float) -> None:

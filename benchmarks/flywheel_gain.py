@@ -20,7 +20,8 @@ gain_vs_balanced, gain_vs_untargeted: net effect of `targeted` over that of `bal
     1.5 and 2, with the interval above 1. An arm that removes nothing makes the ratio 99. gain_by_round: the first of
     these by mean over rounds of the share of what `none` leaves failing, so that a late round weighs as much as an
     early one.
-Intervals of 95 % resample the seeds 10,000 times. With `shuffled` aimed wrongly, its net effect must not be above 0.
+Intervals of 95 % resample the seeds 10,000 times. With `shuffled` aimed wrongly, its net effect must not be above 0
+    (seen after the runs: cards for colours show words too, so an arm that is aimed at colour teaches some typography).
 capabilities_worse: capabilities that a round did not target, and whose failure rate rose from incumbent to candidate,
     with the interval over seeds above 0; goal 0. Listed besides: those whose interval reaches the gate's margin.
 second_…: the same net effects and ratios of typography, as Tesseract reads it, which admitted no remedy (the product

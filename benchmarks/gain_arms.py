@@ -57,9 +57,8 @@ class Options:
     round_steps: int
     samples: int
     pictures: int
-    shipped: bool = (
-        False  # seeds share the first world and the package's checkpoint, and differ in training and drawing
-    )
+    shipped: bool = False  # all seeds share the first world and the package's checkpoint
+    probes: int = 3  # further seeds per failing prompt
 
 
 def one_seed(options: Options, seed: int) -> list[Row]:
@@ -154,6 +153,7 @@ def preset_file(options: Options) -> Path:
         "round_steps": options.round_steps,
         "samples": options.samples,
         "pictures": options.pictures,
+        "seeds": options.probes,
         "updates": 0,
     }
     for key, value in numbers.items():

@@ -1,4 +1,4 @@
-"""Sound pictures that look empty by their numbers, and frames that are empty: what tells them apart is structure.
+"""Sound pictures that look empty by their numbers; `benchmarks.empty_frames` has those that are.
 
 Each is a function of a random generator and a photograph (which drawn kinds ignore). Kinds of one name share a maker.
 """
@@ -53,6 +53,12 @@ def _phrase(rng: np.random.Generator) -> str:
 def _place(rng: np.random.Generator, image: Image.Image, low: float = 0.08, high: float = 0.6) -> tuple[float, float]:
     x, y = rng.uniform(low, high, 2)
     return x * image.width, y * image.height
+
+
+def grained(rng: np.random.Generator, image: Image.Image, deviation: float) -> Image.Image:
+    """The picture with normal noise of this deviation, levels, equal in all channels."""
+    noise = rng.normal(0, deviation, (image.height, image.width, 1))
+    return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
 
 
 # Text ----------------------------------------------------------------------------------------------------------------
@@ -169,7 +175,7 @@ def chalkboard(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     draw.text(_place(rng, image, 0.05, 0.4), "x = a + b / 2", fill=chalk, font=font(int(rng.integers(30, 70))))
     for _ in range(int(rng.integers(1, 8))):
         draw.line([_place(rng, image, 0, 1), _place(rng, image, 0, 1)], fill=chalk, width=2)
-    return _grain(rng, image, 2)
+    return grained(rng, image, 2)
 
 
 def sheet_music(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -260,7 +266,7 @@ def moon(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     draw.ellipse([x, y, x + 2 * r, y + 2 * r], fill=tuple(int(v) for v in rng.integers(150, 256, 1).repeat(3)))
     if rng.random() < 0.5:  # a crescent
         draw.ellipse([x + r * 0.5, y - r * 0.1, x + 2.5 * r, y + 1.9 * r], fill=image.getpixel((0, 0)))
-    return _grain(rng, image.filter(ImageFilter.GaussianBlur(1)), 2)
+    return grained(rng, image.filter(ImageFilter.GaussianBlur(1)), 2)
 
 
 def stars(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -268,7 +274,7 @@ def stars(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     for _ in range(int(rng.integers(60, 500))):
         (x, y), r = _place(rng, image, 0, 1), rng.uniform(0.7, 2.6)
         draw.ellipse([x - r, y - r, x + r, y + r], fill=tuple(int(v) for v in rng.integers(120, 256, 1).repeat(3)))
-    return _grain(rng, image.filter(ImageFilter.GaussianBlur(0.6)), 2)
+    return grained(rng, image.filter(ImageFilter.GaussianBlur(0.6)), 2)
 
 
 def night(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -280,7 +286,7 @@ def night(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
         (x, y), r = _place(rng, image, 0.05, 0.95), min(image.size) * rng.uniform(0.004, 0.02)
         ImageDraw.Draw(glow).ellipse([x - r, y - r, x + r, y + r], fill=255)
     soft = Image.fromarray(np.maximum(np.asarray(glow), np.asarray(glow.filter(ImageFilter.GaussianBlur(9)))))
-    return _grain(rng, Image.composite(Image.new("RGB", image.size, (255, 225, 160)), image, soft), 3)
+    return grained(rng, Image.composite(Image.new("RGB", image.size, (255, 225, 160)), image, soft), 3)
 
 
 def silhouette(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -291,14 +297,14 @@ def silhouette(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     pixels = np.broadcast_to(sky, (height, width, 3)).copy()
     ridge = height * (0.65 + 0.08 * np.sin(np.linspace(0, rng.uniform(4, 14), width) + rng.uniform(0, 6)))
     pixels[np.arange(height)[:, None] > ridge[None]] = 4
-    return _grain(rng, Image.fromarray(pixels.astype(np.uint8)), 2)
+    return grained(rng, Image.fromarray(pixels.astype(np.uint8)), 2)
 
 
 def fog(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     """A photograph behind a white veil that thickens towards the top."""
     pixels = np.asarray(photo, np.float32)
     veil = np.linspace(rng.uniform(0.8, 0.92), rng.uniform(0.45, 0.7), len(pixels))[:, None, None]
-    return _grain(rng, Image.fromarray((pixels * (1 - veil) + rng.uniform(190, 235) * veil).astype(np.uint8)), 2)
+    return grained(rng, Image.fromarray((pixels * (1 - veil) + rng.uniform(190, 235) * veil).astype(np.uint8)), 2)
 
 
 def snow(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -311,7 +317,7 @@ def snow(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
         x, y = _place(rng, out, 0.05, 0.9)
         trunk = [x, y, x + rng.uniform(-6, 6), y + out.height * 0.1]
         draw.line(trunk, fill=(70, 66, 64), width=max(1, out.width // 200))
-    return _grain(rng, out, 2)
+    return grained(rng, out, 2)
 
 
 def high_key(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
@@ -340,91 +346,6 @@ SOUND: dict[str, Draw] = {
 }  # fmt: skip
 
 
-# Empty frames --------------------------------------------------------------------------------------------------------
-def _grain(rng: np.random.Generator, image: Image.Image, deviation: float) -> Image.Image:
-    noise = rng.normal(0, deviation, (image.height, image.width, 1))
-    return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
-
-
-def _filled(rng: np.random.Generator, low: int, high: int) -> Image.Image:
-    return Image.new("RGB", SIZES[rng.integers(len(SIZES))], tuple(int(v) for v in rng.integers(low, high, 3)))
-
-
-def blank(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    return _filled(rng, 0, 256)
-
-
-def blank_grained(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """A wall out of focus: one colour, a little noise and shading."""
-    image = _filled(rng, 60, 220)
-    shade = np.linspace(1, rng.uniform(0.8, 1.0), image.width)[None, :, None]
-    return _grain(rng, Image.fromarray((np.asarray(image) * shade).astype(np.uint8)), rng.uniform(0.5, 5))
-
-
-def noise(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    width, height = SIZES[rng.integers(len(SIZES))]
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def gray_noise(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    width, height = SIZES[rng.integers(len(SIZES))]
-    return Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8)).convert("RGB")
-
-
-def faint_noise(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """Normal noise of 12 to 60 levels around a gray."""
-    return _grain(rng, _filled(rng, 80, 180), rng.uniform(12, 60))
-
-
-def coarse_noise(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """Noise in grains of two or three pixels."""
-    width, height = SIZES[rng.integers(len(SIZES))]
-    grain = int(rng.integers(2, 4))
-    small = rng.integers(0, 256, (height // grain, width // grain, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling(int(rng.choice([0, 2]))))
-
-
-def salt_and_pepper(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    width, height = SIZES[rng.integers(len(SIZES))]
-    share = rng.uniform(0.05, 0.5)
-    values = np.where(rng.random((height, width)) < share, rng.integers(0, 2, (height, width)) * 255, 128)
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def black(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """A photograph with 3 to 12 % of its light."""
-    return Image.fromarray((np.asarray(photo, np.float32) * rng.uniform(0.03, 0.12)).astype(np.uint8))
-
-
-def black_grained(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """A lens cap: sensor noise only."""
-    return _grain(rng, _filled(rng, 0, 12), rng.uniform(1, 6))
-
-
-def burnt(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """Lifted and gained until little but white is left."""
-    gained = np.asarray(photo, np.float32) * rng.uniform(4, 8) + 128
-    return Image.fromarray(np.clip(gained, 0, 255).astype(np.uint8))
-
-
-def burnt_gray(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """As burnt, of a photograph without colour."""
-    return burnt(rng, photo.convert("L").convert("RGB"))
-
-
-def burnt_pale(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
-    """Almost white everywhere: a trace of the darkest parts."""
-    gained = np.asarray(photo, np.float32) * rng.uniform(1.0, 3.0) + rng.uniform(190, 230)
-    return Image.fromarray(np.clip(gained, 0, 255).astype(np.uint8))
-
-
-EMPTY: dict[str, Draw] = {
-    f.__name__: f
-    for f in (blank, blank_grained, noise, gray_noise, faint_noise, coarse_noise, salt_and_pepper, black,
-              black_grained, burnt, burnt_gray, burnt_pale)
-}  # fmt: skip
-
-
 def scenes(count: int) -> list[Image.Image]:
     """Stand-ins where there are no photographs: rough hills, trees and stones under a shaded sky, with grain."""
     return [_scene(np.random.default_rng(seed)) for seed in range(count)]
@@ -443,4 +364,4 @@ def _scene(rng: np.random.Generator) -> Image.Image:
     for _ in range(int(rng.integers(10, 60))):
         x, y, r = rng.uniform(0, width), rng.uniform(0.4, 1) * height, rng.uniform(3, 40)
         draw.ellipse([x, y, x + r, y + r * rng.uniform(0.4, 2)], fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    return _grain(rng, image, 5)
+    return grained(rng, image, 5)

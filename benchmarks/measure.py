@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import threading
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import psutil
 from PIL import Image
 
 PEERS = Path(__file__).parent / "peers"
-_POLL = 0.25  # seconds between samples of the memory
+_POLL = 0.1  # seconds between samples of a whole command
 _IDLE = 5.0  # seconds for which an idle tree is measured after its start
 
 
@@ -84,40 +84,53 @@ def _tree_cpu(pid: int) -> float:
     return sum(sum(p.cpu_times()[:4]) for p in [root, *root.children(recursive=True)])
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A whole command: CPU-seconds of its tree, wall seconds, peak memory in GiB, and bytes that it left.
+
+    Memory is the sum of resident sets, with shared pages counted in each.
+    """
+
+    cpu: float
+    wall: float
+    gib: float
+    written: int = 0
+
+
+def whole(command: Sequence[str | Path], out: Path | None = None, environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a command; out: folder that it writes. Errors: `RuntimeError` with the end of its output if it fails."""
+    began, cpu, peak = time.perf_counter(), dict[tuple[int, float], float](), 0
+    with tempfile.TemporaryFile() as log:
+        process = psutil.Popen([str(c) for c in command], stdout=log, stderr=log, env=environment)
+        while process.poll() is None:
+            memory = 0
+            for p in _tree(process):
+                try:
+                    times = p.cpu_times()
+                    cpu[p.pid, p.create_time()] = times.user + times.system
+                    memory += p.memory_info().rss
+                except psutil.Error:
+                    continue
+            peak = max(peak, memory)
+            time.sleep(_POLL)
+        if process.returncode:
+            log.seek(0)
+            said = log.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(map(str, command))} failed: {said}")
+    written = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) if out and out.exists() else 0
+    return Cost(sum(cpu.values()), time.perf_counter() - began, peak / 2**30, written)
+
+
 def peak_gib(command: Sequence[str]) -> float:
-    """Peak memory, GiB, of a command's process tree: the sum of resident sets, with shared pages counted in each."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(PEERS.parents[1])}
-    )
-    peak, ended = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(_POLL):
-            peak = max(peak, _tree_rss(process.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    failed = process.wait()
-    ended.set()
-    watcher.join()
-    if failed:
-        raise RuntimeError(f"{' '.join(command)} failed")
-    return peak / 2**30
+    """Peak memory of a command's process tree, GiB. Errors: as `whole`."""
+    return whole(command, environment=os.environ | {"PYTHONPATH": str(PEERS.parents[1])}).gib
 
 
-def _tree_rss(pid: int) -> int:
-    total = 0
+def _tree(process: psutil.Process) -> list[psutil.Process]:
     try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-    except psutil.NoSuchProcess:
-        return 0
-    return total
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def tile(photos: Sequence[Path], folder: Path, count: int, pixels: int | None = None) -> Path:

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=1100)
     a = parser.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(a.folder.resolve(), a.size, 1, a.base_steps, 800, 480, 4)
+    options = Options(a.folder.resolve(), a.size, 1, a.base_steps, 800, 480, 4, probes=8)
     cases = [x for seed in range(a.seeds) for x in planted(options, seed)]
     print(f"{'planted cause':<34}{'cases':>6}{'right':>7}  tracks")
     for cause in dict.fromkeys(c for c, _, _ in cases):

@@ -112,7 +112,8 @@ class Rows:
 
     def only(self, places: np.ndarray) -> list[Part]:
         """The parts that have the rows at these places."""
-        return [self._parts[number] for number, *_ in self._taken(np.unique(places))]
+        numbers = np.unique(np.searchsorted(self._starts, places.ravel(), side="right") - 1)
+        return [self._parts[number] for number in numbers.tolist()]
 
     def _taken(self, places: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
         """For each part that has some of the ascending places: (its number, their range in `places`, its rows)."""

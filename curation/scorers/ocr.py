@@ -108,15 +108,16 @@ def read_upright(image: Image.Image) -> tuple[Reading, int | None, float | None]
     down, therefore cover all four turns. Turn and doubt are None without enough sure text. Doubt is the share of the
     sure text that would need another turn; 0 if the picture is not turned, which takes the agreement of several lines.
     """
-    reading, head_down = read_text(image), turned(image, 180)
+    reading = read_text(image)
     sure = _sure(reading, 0, 270)
     if _weight(reading.lines) > 2 * _weight(*sure.values()):  # most of the text is unsure as is
-        sure |= _sure(read_text(head_down), 180, 90)
+        sure |= _sure(read_text(turned(image, 180)), 180, 90)
     weights = {degrees: _weight(lines) for degrees, lines in sure.items()}
     turn = max(weights, key=lambda degrees: (weights[degrees], -degrees))
     if weights[turn] < _ENOUGH:
         return reading, None, None
-    if not _agree(sure[turn], turn, image if turn in (0, 270) else head_down) or weights[0] > _UPRIGHT * weights[turn]:
+    seen = image if turn in (0, 270) else turned(image, 180)  # as these lines were read
+    if not _agree(sure[turn], turn, seen) or weights[0] > _UPRIGHT * weights[turn]:
         return _with_labels(reading, sure.get(90, []) + sure.get(180, [])), 0, 0.0
     doubt = 1 - weights[turn] / sum(weights.values())
     return read_text(turned(image, turn)), turn, doubt

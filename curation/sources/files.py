@@ -8,17 +8,19 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from curation.sources import MAX_BYTES, BadInput
+from curation.sources.asking import asked, reason
 from curation.sources.copies import spooled
 from flywheel.core.errors import UsageError
 from flywheel.core.hashes import MARKER
@@ -32,10 +34,7 @@ _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "Last
 _TOGETHER = 32  # remote files that are read at once
 _TOGETHER_BYTES = 64 * 1024 * 1024
 _PAGE = 1000  # objects that S3 lists at once
-_ATTEMPTS = 4  # of a request to a remote file system
 _BLOCK = 1024 * 1024
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -133,49 +132,6 @@ def copied(file: File) -> Path:
     return spooled(file, "copy", lambda place: asked(lambda: write(place)))
 
 
-def reason(error: BaseException) -> str:
-    """An error of a file system in a few words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0][:300]
-
-
-def asked(request: Callable[[], T]) -> T:
-    """The answer of a remote file system; a request that fails is repeated unless the file is missing or forbidden.
-
-    Errors: `OSError` for the file; `UsageError` where the server is to blame.
-    """
-    from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
-
-    final = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError, UsageError)
-    retrying = Retrying(
-        retry=retry_if_not_exception_type(final),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
-        reraise=True,
-    )
-    try:
-        return retrying(_translated, request)
-    except final:
-        raise
-    except Exception as error:  # each file system raises errors of its own
-        raise UsageError(
-            f"the source's server does not answer as it should: run again, finished work is kept ({reason(error)})"
-        ) from error
-
-
-def _translated(request: Callable[[], T]) -> T:
-    """Call; refusals by status become `OSError`."""
-    try:
-        return request()
-    except Exception as error:
-        status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise PermissionError(f"the server refuses access ({status})") from error
-        if status in (404, 410):
-            raise FileNotFoundError(f"not found ({status})") from error
-        raise
-
-
 # Local ---------------------------------------------------------------------------------------------------------------
 def _find_local(path: str) -> Iterator[File]:
     if os.path.isdir(path):
@@ -199,14 +155,14 @@ def _root(path: str) -> str | None:
 
 def _find_glob(pattern: str, root: str) -> Iterator[File]:
     below = pattern[len(root) :].lstrip("/")
-    seen = False
+    seen, is_workspace = False, cache(_is_workspace)  # asked of each folder once, not of each file in it
     for path in sorted(glob.iglob(f"{glob.escape(root)}/{below}", recursive=True), key=os.fsencode):
         name = os.path.relpath(path, root)
         if os.path.isdir(path):
-            if "**" not in pattern and not _is_workspace(path):  # otherwise the pattern lists what is below by itself
+            if "**" not in pattern and not is_workspace(path):  # otherwise the pattern lists what is below by itself
                 yield from _walk(path, name + "/")
                 seen = True
-        elif not any(_is_workspace(f"{root}/{folder}") for folder in _folders(name)):
+        elif not any(is_workspace(f"{root}/{folder}") for folder in _folders(name)):
             yield _named(path, name)
             seen = True
     if not seen:

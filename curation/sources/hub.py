@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from curation.sources.files import HUB, File, asked, reason, state
+from curation.sources.asking import asked, reason
+from curation.sources.files import HUB, File, state
 from flywheel.core.errors import UsageError
 
 _OPTIONS = ("config", "split", "revision")

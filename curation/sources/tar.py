@@ -16,8 +16,9 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from curation.sources import MAX_BYTES, BadInput, Input, captions
+from curation.sources.asking import reason
 from curation.sources.compressed import open_archive
-from curation.sources.files import File, reason
+from curation.sources.files import File
 from flywheel.core.errors import UsageError
 
 _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor caption

@@ -9,7 +9,8 @@ from functools import partial
 from zlib import error as ZlibError
 
 from curation.sources import MAX_BYTES, BadInput
-from curation.sources.files import File, open_file, reason
+from curation.sources.asking import reason
+from curation.sources.files import File, open_file
 from curation.sources.folder import Folder
 from flywheel.core.errors import UsageError
 

@@ -133,14 +133,17 @@ class Remote:
             "required": ["reasoning", "prompt"],
             "additionalProperties": False,
         }
-        from flywheel.core.endpoint import Unanswered, image_part
+        from flywheel.core.endpoint import Rejected, Unanswered, image_part
 
         asked: list[dict[str, Any]] = [*messages(prompt)]
-        if self.sees and pictures:
+        if shown := self.sees and bool(pictures):
             parts = [{"type": "text", "text": prompt}, *map(image_part, pictures)]
             asked = [{"role": "system", "content": EDIT_INSTRUCTION}, {"role": "user", "content": parts}]
         try:
             better = self.endpoint.ask(asked, schema)["prompt"].strip()
         except Unanswered as error:
-            raise UsageError(f"the prompt enhancer does not answer, run again later: {error}") from error
+            advice = "run again later"
+            if shown and isinstance(error, Rejected):
+                advice = "give a model that accepts pictures, or set enhancer.sees = false"
+            raise UsageError(f"the prompt enhancer does not answer, {advice}: {error}") from error
         return better if better and better != prompt else None

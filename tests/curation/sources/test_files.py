@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from curation.sources import BadInput
-from curation.sources.files import absolute, asked, find, is_remote, missing, open_file, read, state
+from curation.sources.files import absolute, find, is_remote, missing, open_file, read, state
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import write_folder
@@ -81,29 +81,3 @@ def test_a_changed_local_file_is_told(tmp_path: Path) -> None:
     (content,) = read([file])
     assert isinstance(content, BadInput) and "changed" in str(content)
     assert state(str(tmp_path / "none")).fault == "unreadable: No such file or directory"
-
-
-def test_servers_that_fail_are_asked_again_and_files_are_not_to_blame() -> None:
-    calls: list[int] = []
-
-    def flaky() -> str:
-        calls.append(1)
-        if len(calls) < 3:
-            raise ConnectionResetError("reset")
-        return "answer"
-
-    assert asked(flaky) == "answer" and len(calls) == 3
-
-    def forbidden() -> str:
-        error = RuntimeError("no")
-        error.status = 403  # type: ignore[attr-defined]
-        raise error
-
-    with pytest.raises(PermissionError, match="refuses access"):
-        asked(forbidden)
-
-    def down() -> str:
-        raise ConnectionResetError("reset by peer")
-
-    with pytest.raises(UsageError, match="run again, finished work is kept .*reset by peer"):
-        asked(down)

@@ -51,5 +51,8 @@ def test_a_model_that_sees_gets_the_references_of_an_edit(server: Server, tmp_pa
     sees("make it blue")
     assert len(server.requests) == 3  # another picture is another request; without one, both ask the same
     assert all(r["messages"][1]["content"] == "make it blue" for r in server.requests[2:])
+    server.replies = [(400, "no pictures")]
+    with pytest.raises(UsageError, match="give a model that accepts pictures"):
+        sees("make it green", [picture])
     with pytest.raises(UsageError, match="enhancer.sees"):
         load_enhancer(Enhancer(backend="rules", sees=True))
