@@ -138,8 +138,11 @@ def _processes(workers: int) -> Iterator[None]:
     _local = LocalWorkers(workers)
     try:
         yield
-    finally:
         _local.close()
+    except BaseException:
+        _local.kill()
+        raise
+    finally:
         _local = None
 
 
