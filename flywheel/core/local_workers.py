@@ -95,7 +95,7 @@ def _pool() -> ProcessPoolExecutor:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes that are started in this block ignore Ctrl-C, which reaches all of a terminal: the program ends them."""
+    """Processes started in this block ignore Ctrl-C, which reaches all of a terminal: the program ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

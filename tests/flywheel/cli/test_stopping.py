@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while Ray, local processes or training work: a sentence, the exit code of the signal, and nothing left behind."""
+"""Ctrl-C and SIGTERM while Ray, local processes or training work: a sentence, and nothing left behind."""
 
 from __future__ import annotations
 
