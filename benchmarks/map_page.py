@@ -1,4 +1,5 @@
-"""The dashboard's map over a large pool: time and weight of its first page, its picture, a part, and the browser of it.
+"""The dashboard's map over a large pool: time and weight of its first page, its picture, a part,
+a lasso of 60 corners, and the browser of both.
 
 python benchmarks/map_page.py [--rows 1000000] [--cases 100000] [--keep FOLDER]
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -85,6 +87,8 @@ def main() -> None:
             pages |= {"part": f"/map?{box}", "part_picture": f"/map.png?{box}"}
             pages |= {"track": "/map?colour=track", "track_picture": "/map.png?colour=track"}
             pages |= {"browse": "/samples?within=-0.3,-0.1,-0.3,-0.1"}
+            around = "+".join(f"{0.8 * math.cos(k / 10):.4f},{0.8 * math.sin(k / 10):.4f}" for k in range(60))
+            pages |= {"lasso": f"/map?within={around}", "browse_lasso": f"/samples?within={around}"}
             for name, path in pages.items():
                 began = time.perf_counter()
                 answer = visitor.get(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
+from dashboards.shapes import shape
 from flywheel.core.files import text_lines
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.workspace import Workspace
@@ -57,6 +58,7 @@ class CaseFilter:
     """Which cases to list; an empty value does not filter.
 
     checkpoint: cases that this checkpoint fails; status: `open` stands for all that are neither closed nor dismissed.
+    within: a part of the map, as `shapes.shape` reads it, in which their prompts lie.
     """
 
     capability: str = ""
@@ -64,6 +66,7 @@ class CaseFilter:
     status: str = ""
     round: int | None = None
     checkpoint: str = ""
+    within: str = ""
 
     def where(self) -> tuple[str, list[Any]]:
         """SQL condition and its parameters."""
@@ -77,6 +80,9 @@ class CaseFilter:
         if self.round is not None:
             parts.append(("round = ?", self.round))
         conditions = [p for p, _ in parts] + [_IS_OPEN] * (self.status == OPEN)
+        if self.within:
+            inside = shape(self.within).condition()
+            conditions.append(f"case_id IN (SELECT case_id FROM map_points WHERE case_id IS NOT NULL AND {inside})")
         return " AND ".join(conditions) or "true", [v for _, v in parts]
 
 

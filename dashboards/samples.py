@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.images import thumbnail
 from dashboards.rows import Row, rows
+from dashboards.shapes import shape
 from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage
 from flywheel.core.lens import latest_snapshot
@@ -29,7 +30,7 @@ class SampleFilter:
     """Which samples to list; empty: all. text: in the caption or the source address, in any letter case.
 
     score: name of a score that listed samples have; least, most: ends of its range, None: open. tag: that they have.
-    within: ends of a rectangle of the map, `x0,x1,y0,y1`.
+    within: a part of the map, as `shapes.shape` reads it: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y`.
     """
 
     outcome: str = ""
@@ -58,9 +59,8 @@ class SampleFilter:
             parts.append("sample_id IN (SELECT sample_id FROM tags WHERE tag = ?)")
             values.append(self.tag)
         if self.within:
-            inside = "x BETWEEN ? AND ? AND y BETWEEN ? AND ?"
+            inside = shape(self.within).condition()
             parts.append(f"sample_id IN (SELECT sample_id FROM map_points WHERE sample_id IS NOT NULL AND {inside})")
-            values += [float(end) for end in self.within.split(",")]
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "

@@ -15,7 +15,7 @@ from dashboards.paging import Paging
 from dashboards.routes.review import reviewer_of
 from dashboards.routes.samples import KEPT, thumbnail_side
 from dashboards.rows import Row, rows
-from dashboards.site import Site, integer
+from dashboards.site import Site, integer, part_of_map
 from flywheel.core.mirror import fetched
 from flywheel.core.records import RoundPlan
 from flywheel.rounds.live import Live, Watch
@@ -128,15 +128,23 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         status: str = "",
         round: str = "",
         checkpoint: str = "",
+        within: str = "",
         page: str = "1",
         reviewer: str = "",
         answered: str = "",
     ) -> CasesPage:
-        """Failure cases by capability, track, status or round, or those that a checkpoint fails; status: `open` too."""
+        """Failure cases by capability, track, status (`open` too), round, or those that a checkpoint fails, or whose
+        prompts are `within` a part of the map: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y …`.
+        """
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
-        wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
+        chosen |= {"within": within.strip()}
+        if chosen["within"]:
+            part_of_map(within)
+        wanted = cases.CaseFilter(
+            capability, track, status, integer(round) if round else None, checkpoint, chosen["within"]
+        )
         number = max(1, integer(page))
-        with site.catalog("cases", "case_events", "signals", "rounds") as con:
+        with site.catalog("cases", "case_events", "signals", "rounds", "map_points") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
             said = cases.answered(con, answered) if answered else None

@@ -20,7 +20,7 @@ from dashboards.routes.review import reviewer_of
 from dashboards.rows import Row
 from dashboards.samples import SampleFilter
 from dashboards.scores import ScoreFacet
-from dashboards.site import Site, decimal, integer
+from dashboards.site import Site, decimal, integer, part_of_map
 from flywheel.catalog import tags
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
@@ -88,7 +88,7 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
         changed: str = "",
     ) -> SamplesPage:
         """Samples of the pool by outcome, last stage, filter that dropped them, tag, a text, or a score and its range,
-        and `within` a rectangle of the map: `x0,x1,y0,y1`.
+        and `within` a part of the map: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y …`.
 
         `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
         """
@@ -188,9 +188,7 @@ def wanted_of(query: Mapping[str, str]) -> SampleFilter:
     for end in ("least", "most"):
         given[end] = decimal(given[end]) if given["score"] and given[end] else None
     if given["within"]:
-        ends = [decimal(end) for end in given["within"].split(",")]
-        if len(ends) != 4:
-            raise HTTPException(404, "within has the four ends of a rectangle: x0,x1,y0,y1.")
+        part_of_map(given["within"])
     return SampleFilter(**given)
 
 
