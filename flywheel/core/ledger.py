@@ -21,7 +21,7 @@ from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.lock import locked
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_address, delta_options, has_whole_commits
+from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -267,14 +267,20 @@ class Ledger:
         return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
 
     def _read(self, files: Sequence[str]) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        tables = [pq.read_table(f, schema=self.schema) for f in kept(files)]
-        return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
+        tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        whole = pa.concat_tables([self.schema.empty_table(), *tables])
+        return whole.take(pc.sort_indices(whole, [("at", "ascending")]))  # `sort_by` would import pandas
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
         return self.table().to_pylist()
+
+
+def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema; what an older file lacks is null."""
+    there = set(table.column_names)
+    columns = [table[f.name].cast(f.type) if f.name in there else pa.nulls(len(table), f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _commit_name(version: int, kind: str = "json") -> str:
