@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
 
 from dashboards import samples, scores
 from dashboards.paging import Paging
+from dashboards.routes.downloads import download
 from dashboards.routes.review import reviewer_of
 from dashboards.rows import Row
 from dashboards.samples import SampleFilter
@@ -26,7 +24,6 @@ from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 
 KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
-FORMS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}  # of a selection as a file
 CHANGES = {"add": tags.ADDED, "remove": tags.REMOVED}
 _PICK = "pick:"  # before a sample id: name of its field in the form of tags
 _VIEWS = ("decisions", "samples", "scores", "tags", "map_points")
@@ -53,11 +50,15 @@ class SamplesPage:
 
 @dataclass(frozen=True)
 class SamplePage:
-    """One sample of the pool: its decision, stages, scores and tags; reviewer: who would tag it."""
+    """One sample of the pool: its captions, decision, stages, scores, rights and tags; reviewer: who would tag it.
+
+    meanings: what each score measures, with its unit.
+    """
 
     sample: dict[str, Any]
     tags: list[str]
     reviewer: str
+    meanings: dict[str, str]
 
 
 def add(app: FastAPI, site: Site, *, page_size: int) -> None:
@@ -116,11 +117,13 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
             raise HTTPException(404, f"There is no decided sample {sample_id}.")
         with site.catalog("tags") as con:
             has = samples.tags_of(con, [sample_id]).get(sample_id, [])
-        return SamplePage(sample, has, reviewer_of(request.state.person, reviewer))
+        measured = {name: text for name, text in scores.meanings().items() if name in sample["scores"]}
+        return SamplePage(sample, has, reviewer_of(request.state.person, reviewer), measured)
 
     @app.get("/pictures/{shard}/{row}")
-    def sample_picture(shard: str, row: str, side: str = "192") -> Response:
-        found = samples.sample_picture(workspace, shard, integer(row), thumbnail_side(side))
+    def sample_picture(shard: str, row: str, side: str = "192", mask: str = "") -> Response:
+        column = "mask" if mask else "image"
+        found = samples.sample_picture(workspace, shard, integer(row), thumbnail_side(side), column)
         if found is None:
             raise HTTPException(404, "There is no such image.")
         return Response(found[0], media_type=found[1], headers=KEPT)
@@ -156,22 +159,14 @@ def _add_tags(app: FastAPI, site: Site) -> None:
 def _add_files(app: FastAPI, site: Site) -> None:
     async def selection(request: Request, form: str) -> Response:
         wanted = wanted_of(request.query_params)
-        folder = tempfile.TemporaryDirectory(prefix="flywheel-")
-        path = Path(folder.name, f"samples.{form}")
 
-        def write() -> None:
+        def write(path: Path) -> None:
             with site.catalog(*_VIEWS) as con:
                 if wanted.score and wanted.score not in scores.offered(con):
                     raise HTTPException(404, f"No sample has a score {wanted.score}.")
                 samples.write_list(con, wanted, path, form)
 
-        try:
-            async with site.turns.turn(request.state.person.name):
-                await run_in_threadpool(write)
-        except BaseException:
-            folder.cleanup()
-            raise
-        return FileResponse(path, media_type=FORMS[form], filename=path.name, background=BackgroundTask(folder.cleanup))
+        return await download(site, request, f"samples.{form}", write)
 
     @app.get("/samples.csv")
     async def as_csv(request: Request) -> Response:

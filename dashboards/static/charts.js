@@ -5,7 +5,7 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 // One small panel per capability: the failure rate over rounds within its interval.
 function trends({ rounds, panels }, width) {
-  const columns = Math.max(1, Math.min(4, Math.floor(width / 220)));
+  const columns = Math.max(1, Math.min(4, Math.floor(width / 160)));
   const [cell, tall] = [100 / columns, 150];
   const option = { animation: false, grid: [], xAxis: [], yAxis: [], series: [],
     tooltip: { trigger: "axis", renderMode: "richText", backgroundColor: color("panel"), borderColor: color("line"),
@@ -34,14 +34,14 @@ function trends({ rounds, panels }, width) {
 // One metric of several training runs over their steps. The classes `line-N` of the style sheet have the same colours.
 const lineColors = ["candidate", "control", "pretraining", "human", "rl", "unrouted"];
 
-function curves({ lines }) {
+function curves({ metric, lines }) {
   const axis = { type: "value", axisLine: { lineStyle: { color: color("line") } }, axisLabel: { color: color("muted"), fontSize: 11 },
     splitLine: { lineStyle: { color: color("line") } } };
   const series = lines.map(({ name, points }, i) => ({ type: "line", name, data: points, showSymbol: false,
     color: color(lineColors[i % lineColors.length]), lineStyle: { width: 2 } }));
-  const option = { animation: false, grid: { left: 56, right: 16, top: 16, bottom: 40 },
+  const option = { animation: false, grid: { left: 56, right: 16, top: 32, bottom: 40 },
     xAxis: { ...axis, name: "step", nameLocation: "middle", nameGap: 26, nameTextStyle: { color: color("muted") }, splitLine: { show: false } },
-    yAxis: { ...axis, scale: true }, series };
+    yAxis: { ...axis, scale: true, name: metric, nameTextStyle: { color: color("muted"), align: "left", padding: [0, 0, 0, -40] } }, series };
   return [option, 340];
 }
 
