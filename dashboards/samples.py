@@ -182,8 +182,6 @@ def _pool_row(workspace: Workspace, decision: Mapping[str, Any]) -> dict[str, An
     from curation.captioning.written import ROW, with_written
     from curation.sources import pool
 
-    if "shard" not in decision:  # ingested, but not decided yet
-        return {"captions": [], "references": [], "masked": False} | dict.fromkeys(RIGHTS_NAMES)
     listed = {s.key: s for s in pool.shards(workspace)}
     shard = listed[decision["shard"]]
     row = read_table(shard.path, [*ROW, "mask", *RIGHTS_NAMES]).slice(decision["row"], 1).to_pylist()[0]

@@ -50,9 +50,12 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
 
 def _undecided(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str, Any]:
     """The rows of the pool that it names, which no snapshot has judged yet. Errors: `UsageError` if there are none."""
-    columns = ["sample_id", "source_uri", "source", "task", "width", "height", "caption"]
-    tables = (read_table(s.path, columns=columns) for s in pool.shards(workspace))
-    rows = [row for table in tables for row in _matching(table, sample)]
+    columns = ["sample_id", "source_uri", "source", "task", "width", "height", "caption", "reference_ids"]
+    rows = []
+    for shard in pool.shards(workspace):
+        table = read_table(shard.path, columns)
+        table = table.append_column("row", pa.array(range(len(table)), pa.int32()))
+        rows += [row | {"shard": shard.key} for row in _matching(table, sample)]
     if not rows:
         where = f"snapshot {snapshot}" if snapshot else "the pool"
         raise UsageError(f"no sample of {where} matches {sample!r}: give a sample id, its start, or a path")

@@ -33,7 +33,8 @@ _VIEWS = ("decisions", "samples", "scores", "tags", "map_points")
 class SamplesPage:
     """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter.
 
-    scores: names of scores to choose by; score: the chosen one over the pool; least, most: ends of the listed range.
+    scores: names of scores to choose by; score: the chosen one over the pool; meaning: what it measures, with its unit;
+    least, most: ends of the listed range.
     reviewer: the name under which this visitor tags; changed: what the visitor's last change of tags did.
     """
 
@@ -42,6 +43,7 @@ class SamplesPage:
     paging: Paging
     scores: list[str]
     score: ScoreFacet | None
+    meaning: str
     least: float | None
     most: float | None
     reviewer: str
@@ -107,7 +109,8 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
             facets = samples.facets(con)
         paging = Paging("/samples", _query(wanted), total, number, page_size)
         name, said = reviewer_of(request.state.person, reviewer), _said(changed)
-        return SamplesPage(listed, facets, paging, known, facet, wanted.least, wanted.most, name, said)
+        means = scores.meanings().get(score, "")
+        return SamplesPage(listed, facets, paging, known, facet, means, wanted.least, wanted.most, name, said)
 
     @site.page(app, "/samples/{sample_id}", "sample.html", "/samples")
     def sample_page(request: Request, sample_id: str, reviewer: str = "") -> SamplePage:

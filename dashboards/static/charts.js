@@ -6,7 +6,7 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 // One small panel per capability: the failure rate over rounds within its interval.
 function trends({ rounds, panels }, width) {
   const columns = Math.max(1, Math.min(4, Math.floor(width / 160)));
-  const [cell, tall] = [100 / columns, 150];
+  const [cell, tall] = [width / columns, 150]; // pixels
   const option = { animation: false, grid: [], xAxis: [], yAxis: [], series: [],
     tooltip: { trigger: "axis", renderMode: "richText", backgroundColor: color("panel"), borderColor: color("line"),
       textStyle: { color: color("ink") } } };
@@ -14,7 +14,7 @@ function trends({ rounds, panels }, width) {
     const [left, top] = [(i % columns) * cell, Math.floor(i / columns) * tall];
     const axis = { gridIndex: i, axisLine: { lineStyle: { color: color("line") } }, axisTick: { show: false },
       axisLabel: { color: color("muted"), fontSize: 11 } };
-    option.grid.push({ left: `${left + 4}%`, width: `${cell - 7}%`, top: top + 28, height: tall - 62 });
+    option.grid.push({ left: left + 40, width: cell - 56, top: top + 28, height: tall - 62 });
     option.xAxis.push({ ...axis, type: "category", data: rounds.map((n) => `${n}`), boundaryGap: rounds.length < 2 });
     option.yAxis.push({ ...axis, type: "value", min: 0, max: 1, interval: 0.5, name,
       nameTextStyle: { color: color("ink"), fontSize: 13, fontWeight: 600, align: "left", padding: [0, 0, 0, -30] }, splitLine: { lineStyle: { color: color("line") } },
