@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COUNTS = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined"
 _CLIP = 140  # characters of a long text in a table
-_WORD = 24  # characters of a name that stays on one line
+_SHORT, _WORD = 14, 24  # characters of a text, and of a word, that stays on one line
 
 
 # Columns of the arms that a round may have beside its candidate and its control.
@@ -185,24 +185,40 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, *, shown: Sequence[str
     if not rows:
         say("no rows")
         return
-    names = list(shown or rows[0])
+    console, names = Console(), list(shown or rows[0])
     cells = {name: ["" if row[name] is None else str(row[name]) for row in rows] for name in names}
-    table = Table(expand=bool(shown), box=box.SIMPLE_HEAD, pad_edge=False)  # without bars, more fits a terminal
+    if shown:
+        cells[names[-1]] = [text if len(text) <= _CLIP else f"{text[:_CLIP]}…" for text in cells[names[-1]]]
+    widths = _widths({name: [name, *texts] for name, texts in cells.items()}, console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # no bars: more fits
     for name in names:
-        last = bool(shown) and name == shown[-1]
-        if last:
-            cells[name] = [text if len(text) <= _CLIP else f"{text[:_CLIP]}…" for text in cells[name]]
-        whole = not last and all(len(text) <= _WORD and " " not in text for text in cells[name])
         number = all(type(row[name]) in (int, float, NoneType) for row in rows)
         justify: Literal["left", "right"] = "right" if number else "left"
-        words = [word for text in (name, *cells[name]) for word in text.split()]
-        longest = max((len(word) for word in words if len(word) <= _WORD), default=0)
-        table.add_column(
-            name, no_wrap=whole, overflow="fold", ratio=1 if last else None, justify=justify, min_width=longest
-        )
-    for texts in zip(*cells.values()):
-        table.add_row(*map(escape, texts))
-    Console().print(table)
+        table.add_column(name, overflow="fold", justify=justify, width=widths.get(name))
+    for line in zip(*cells.values()):
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+def _widths(texts: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
+    """Characters of each column, two apart: short texts and words whole, and what is left by need.
+
+    Where that does not fit, whole words; where these do not fit, no widths, so that words are broken.
+    """
+    from rich.cells import cell_len
+
+    full = {name: max(map(cell_len, column)) for name, column in texts.items()}
+    for short in (_SHORT, 0):
+        kept = {
+            n: [t for x in column for t in ([x] if cell_len(x) <= short else x.split())] for n, column in texts.items()
+        }
+        least = {name: max((w for w in map(cell_len, kept[name]) if w <= _WORD), default=1) for name in texts}
+        left, need = room - 2 * (len(texts) - 1) - sum(least.values()), sum(full.values()) - sum(least.values())
+        if need <= left:
+            return full
+        if left >= 0:
+            return {name: least[name] + left * (full[name] - least[name]) // need for name in texts}
+    return {}
 
 
 def out(text: str) -> None:
