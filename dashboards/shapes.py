@@ -134,7 +134,7 @@ def shape(text: str) -> Box | Lasso:
         return Box(*corners[0])
     if any(len(corner) != 2 for corner in corners):
         raise ValueError("A part of the map is x0,x1,y0,y1, or the corners x,y x,y x,y of a lasso.")
-    return Lasso(tuple((x, y) for x, y in corners))
+    return Lasso(tuple((round(x, 9), round(y, 9)) for x, y in corners))  # so that no edge is nearly level
 
 
 def _near(values: Iterable[float]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import FileResponse, Response
@@ -39,7 +41,7 @@ def write_answer(answer: Answer, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(answer.columns)
-            writer.writerows(answer.rows)
+            writer.writerows(map(_cells, answer.rows))
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -49,3 +51,8 @@ def write_answer(answer: Answer, path: Path) -> None:
         pq.write_table(pa.Table.from_arrays([pa.array(list(c)) for c in columns], names=answer.columns), path)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise UsageError(f"Parquet cannot hold this answer, ask for CSV: {error}") from error
+
+
+def _cells(row: Sequence[Any]) -> list[Any]:
+    """Values as CSV has them: lists, structs and truth values as JSON; null is empty."""
+    return [json.dumps(v, ensure_ascii=False, default=str) if isinstance(v, list | dict | bool) else v for v in row]

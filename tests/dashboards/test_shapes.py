@@ -44,6 +44,7 @@ def test_an_address_has_the_part_that_was_chosen():
     assert triangle == Lasso(((0, 0), (1, 0), (0, 1))) == shape(triangle.text)
     assert Box(-1, 1, -1, 1).query("stage", lasso=triangle).endswith("within=0%2C0+1%2C0+0%2C1")
     assert triangle.on(Box(-1, 1, -1, 1)) == "500.0,500.0 1000.0,500.0 500.0,0.0"
+    assert shape("0,0 1,1e-320 0,1") == Lasso(((0, 0), (1, 0), (0, 1))), "nearly level edges are level"
     level = Lasso(((0, 0), (1, 0), (0.5, 0)))  # holds nothing
     assert not level.inside(np.array([0.5]), np.array([0.0])).any()
     with duckdb.connect() as con:

@@ -38,6 +38,8 @@ def test_an_answer_of_sql_is_a_file(client: TestClient) -> None:
     assert text.splitlines()[:2] == ["n,d,l", "0,2026-01-01,[0]"] and len(text.splitlines()) == 2001
     table = pq.read_table(io.BytesIO(client.get("/sql.parquet", params=asked).content))
     assert table.slice(7, 1).to_pylist() == [{"n": 7, "d": date(2026, 1, 1), "l": [7]}]
+    odd = client.get("/sql.csv", params={"q": "select 'a, \"b\"\n' as x, null as y, {'k': ['é']} as z, true as t"}).text
+    assert list(csv.reader(io.StringIO(odd)))[1] == ['a, "b"\n', "", '{"k": ["é"]}', "true"]
     for wrong in ("select * from range(100001)", "drop table x", ""):
         assert client.get("/sql.csv", params={"q": wrong}).status_code == 422
     assert client.get("/sql.csv?q=select+1", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
