@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from dashboards import cases, training, views
+from dashboards.case_filter import ORDERS, CaseFilter
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
 from dashboards.routes.downloads import download
@@ -154,7 +155,7 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
             said = cases.answered(con, answered) if answered else None
         paging = Paging("/cases", chosen, total, number, page_size)
         name = reviewer_of(request.state.person, reviewer)
-        return CasesPage(listed, facets, list(cases.ORDERS), paging, cases.references(workspace), name, said)
+        return CasesPage(listed, facets, list(ORDERS), paging, cases.references(workspace), name, said)
 
     async def as_file(request: Request, form: str) -> Response:
         wanted = _wanted(request.query_params)
@@ -183,15 +184,15 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         return CasePage(case, cases.references(workspace), reviewer_of(request.state.person, reviewer))
 
 
-def _wanted(query: Mapping[str, str]) -> cases.CaseFilter:
+def _wanted(query: Mapping[str, str]) -> CaseFilter:
     """The filter that the parameters of an address ask for. Errors: 404 for what is no number, part or order."""
-    given = {f.name: query.get(f.name, "").strip() for f in fields(cases.CaseFilter)}
+    given = {f.name: query.get(f.name, "").strip() for f in fields(CaseFilter)}
     if given["within"]:
         part_of_map(given["within"])
-    if given["sort"] not in ("", *cases.ORDERS):
-        raise HTTPException(404, f"Cases are not sorted by {given['sort']}: choose one of {', '.join(cases.ORDERS)}.")
+    if given["sort"] not in ("", *ORDERS):
+        raise HTTPException(404, f"Cases are not sorted by {given['sort']}: choose one of {', '.join(ORDERS)}.")
     number = integer(given.pop("round")) if given["round"] else None
-    return cases.CaseFilter(**{k: v for k, v in given.items() if k != "round"}, round=number)
+    return CaseFilter(**{k: v for k, v in given.items() if k != "round"}, round=number)
 
 
 def _add_data(app: FastAPI, site: Site) -> None:
