@@ -14,7 +14,7 @@ def _of(schema: pa.Schema, *names: str) -> list[pa.Field]:
 
 
 def _scores() -> list[pa.Field]:
-    """A column `<scorer>.<column>` for each score, of a scorer that is built in or installed, that a policy can name."""
+    """A column `<scorer>.<column>` for each score that a policy can name, of built-in and installed scorers."""
     from curation.scorers import SCORERS, scorer_class
     from curation.scorers.table import names_scores
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
-from multiprocessing import get_context, parent_process
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.managers import BaseManager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from flywheel.core.errors import UsageError
 
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
 _STARTING = threading.Lock()
+_END_SECONDS = 5.0  # until a process that has no call is killed
 
 
 class LocalWorkers:
@@ -61,10 +65,10 @@ class LocalWorkers:
         """Send a call to a process, which may start with it."""
         with _starting():
             try:
-                return self._pools[place].submit(function, *arguments)
+                return self._pools[place].submit(_run, function, *arguments)
             except BrokenProcessPool:  # it ended while it had nothing to do
                 self._pools[place] = _pool()
-                return self._pools[place].submit(function, *arguments)
+                return self._pools[place].submit(_run, function, *arguments)
 
     def _require(self, place: int) -> None:
         """Check that a process lives without a call, so that a call is not blamed. Errors: `UsageError`."""
@@ -78,15 +82,28 @@ class LocalWorkers:
 
     def close(self) -> None:
         """End the processes, once they are done with what they do."""
+        processes = self._processes()
         for pool in self._pools:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        deadline, waiting = time.monotonic() + _END_SECONDS, {p.sentinel for p in processes}
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            waiting -= set(connection.wait(waiting, left))
+        for process in processes:  # one that has begun a thread of its own waits for it
+            if process.sentinel in waiting:
+                process.kill()
+        for pool in self._pools:
+            pool.shutdown()
 
     def kill(self) -> None:
         """End the processes at once: the program stops, and what they do now is done again later."""
+        for process in self._processes():
+            process.kill()
         for pool in self._pools:
-            for process in list((pool._processes or {}).values()):  # as `kill_workers` of Python 3.14 does
-                process.kill()
             pool.shutdown(cancel_futures=True)
+
+    def _processes(self) -> list[BaseProcess]:
+        """Those that were started (`kill_workers` of Python 3.14 finds them so)."""
+        return [process for pool in self._pools for process in list((pool._processes or {}).values())]
 
 
 class _Shared(BaseManager):
@@ -140,9 +157,28 @@ def _nothing() -> None:
     """A call that nothing can end."""
 
 
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the process: what a call raises must reach the program, and must not be a wish to end the program."""
+    try:
+        return function(*arguments)
+    except (SystemExit, KeyboardInterrupt):
+        os._exit(1)  # of this process alone, as a task of Ray does
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        except Exception:  # noqa: BLE001 - whatever its class raises
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+
+
 def _begin() -> None:
-    """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends."""
+    """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends.
+
+    What a call prints goes to standard error: standard output is the program's answer.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
+    with suppress(OSError):  # closed
+        os.dup2(2, 1)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flywheel.core import local_workers
 from flywheel.core.errors import UsageError
 from flywheel.core.local_workers import LocalWorkers, shared_object
 
@@ -93,6 +95,37 @@ def test_processes_that_never_start_are_no_fault_of_a_call(monkeypatch: pytest.M
     with pytest.raises(UsageError, match="end as soon as they start"):
         list(workers.run_all(os.getpid, [()]))
     workers.kill()
+
+
+class OddError(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)  # one argument: cannot be unpickled
+
+
+def odd(kind: str) -> None:
+    match kind:
+        case "thread":
+            threading.Thread(target=time.sleep, args=(600,)).start()
+        case "prints":
+            print("printed")
+        case "exits":
+            sys.exit(3)
+        case "unpicklable":
+            raise OddError("said", " so")
+
+
+def test_what_calls_do_to_their_process_stays_there(
+    workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(local_workers, "_END_SECONDS", 0.5)
+    (exited,) = workers.run_all(odd, [("exits",)])
+    assert isinstance(exited[1], Exception)
+    with pytest.raises(RuntimeError, match="OddError: said so"):
+        list(workers.run_all(odd, [("unpicklable",)]))
+    list(workers.run_all(odd, [("prints",), ("thread",)]))
+    begun = time.monotonic()
+    workers.close()
+    assert time.monotonic() - begun < 30 and capfd.readouterr() == ("", "printed\n")
 
 
 @pytest.mark.parametrize("how", ["file", "standard input"])
