@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 MOST = 200  # corners of a lasso: an address has to hold them
+_COMPARED = 1000  # edges, over the slabs that they cross, up to which DuckDB reads the SQL in a quarter of a second
 _FAR = 1e6  # farther out than any point lies
 
 
@@ -96,9 +97,18 @@ class Lasso:
     def condition(self) -> str:
         """The same in SQL, of columns x and y: the slab between two corners' heights is searched by halves, and in it a
         point is compared with the few edges that cross it, so that a million points and sixty corners take little.
+
+        Where many edges cross many slabs, as in a scribble, every point is compared with every edge: long SQL is slow.
         """
         heights = sorted({y for _, y in self.corners})
         edges = [(min(a[1], b[1]), max(a[1], b[1]), a, slope) for a, slope, b in self._edges()]
+        place = {height: number for number, height in enumerate(heights)}
+
+        def left_of(corner: tuple[float, float], slope: float) -> str:
+            return f"(x < {corner[0]!r}::DOUBLE + (y - {corner[1]!r}::DOUBLE) * {slope!r}::DOUBLE)"
+
+        def odd(conditions: list[str]) -> str:
+            return reduce(lambda one, other: f"({one} <> {other})", conditions, "false")
 
         def slabs(first: int, last: int) -> str:
             if last - first > 1:
@@ -106,11 +116,17 @@ class Lasso:
                 below, above = slabs(first, middle), slabs(middle, last)
                 return f"CASE WHEN y < {heights[middle]!r}::DOUBLE THEN {below} ELSE {above} END"
             crossed = [(a, slope) for low, high, a, slope in edges if low <= heights[first] and heights[last] <= high]
-            left_of = [f"(x < {x!r}::DOUBLE + (y - {y!r}::DOUBLE) * {slope!r}::DOUBLE)" for (x, y), slope in crossed]
-            return reduce(lambda one, other: f"({one} <> {other})", left_of, "false")
+            return odd([left_of(corner, slope) for corner, slope in crossed])
 
         if len(heights) == 1:
             return "false"
+        if sum(place[high] - place[low] for low, high, *_ in edges) > _COMPARED:
+            return odd(
+                [
+                    f"(y >= {low!r}::DOUBLE AND y < {high!r}::DOUBLE AND {left_of(corner, slope)})"
+                    for low, high, corner, slope in edges
+                ]
+            )
         return f"y >= {heights[0]!r}::DOUBLE AND y < {heights[-1]!r}::DOUBLE AND {slabs(0, len(heights) - 1)}"
 
     def on(self, box: Box, side: float = 1000.0) -> str:

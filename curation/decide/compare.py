@@ -80,11 +80,12 @@ class Rows:
         self._parts = parts
         self._starts = [p.start for p in parts]
         self._texts = lru_cache(maxsize=_SHARDS)(self._read_texts)
+        self._states = lru_cache(maxsize=None)(self._state)
 
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
         number, row = self._at(place)
-        return _sketch(self._parts[number].scores["copies"], row)
+        return _sketch(self._parts[number].scores["copies"], self._states(number), row)
 
     def texts(self, place: int) -> Texts:
         """The texts of a row."""
@@ -128,6 +129,11 @@ class Rows:
     def _scores(self, number: int, scorer: str, columns: list[str]) -> Any:
         return pq.read_table(readable(self._parts[number].scores[scorer]), columns=columns)
 
+    def _state(self, number: int) -> tuple[int, float]:
+        """What changes when the sketches' file is written again, as by an erasure: its size and time."""
+        about = self._parts[number].scores["copies"].stat()
+        return about.st_size, about.st_mtime
+
     def _read_texts(self, number: int) -> list[Texts]:
         listed = self._parts[number].shard
         rows = pq.read_table(readable(listed.path), columns=list(ROW)).to_pylist()
@@ -138,12 +144,13 @@ class Rows:
 
 
 @lru_cache(maxsize=_SKETCHES)  # of the process: a worker meets a picture in many of its tasks
-def _sketch(path: Path, row: int) -> Sketch:
-    return Sketch.from_columns(**_looks(path)[row])
+def _sketch(path: Path, state: tuple[int, float], row: int) -> Sketch:
+    return Sketch.from_columns(**_looks(path, state)[row])
 
 
 @lru_cache(maxsize=_SHARDS)
-def _looks(path: Path) -> list[dict[str, Any]]:
+def _looks(path: Path, state: tuple[int, float]) -> list[dict[str, Any]]:
+    """state: for the cache alone, see `Rows`."""
     rows: list[dict[str, Any]] = pq.read_table(readable(path), columns=["hashes", "places", "sketch"]).to_pylist()
     return rows
 
