@@ -49,7 +49,7 @@ def write_answer(answer: Answer, path: Path) -> None:
     columns = zip(*answer.rows) if answer.rows else [()] * len(answer.columns)
     try:
         pq.write_table(pa.Table.from_arrays([pa.array(list(c)) for c in columns], names=answer.columns), path)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"Parquet cannot hold this answer, ask for CSV: {error}") from error
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,25 +46,35 @@ def export_metadata(workspace: Workspace, path: Path) -> int:
 
     `flywheel erase` removes the file, as it does every exported table.
 
-    Errors: `UsageError` if the folder cannot be made, or the pool is empty.
+    Errors: `UsageError` if the folder or the file cannot be made, or the pool is empty.
     """
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {path} cannot be written ({error.strerror}): pass another place") from error
     with closing(connect(workspace)) as con:
         ((rows,),) = con.execute("SELECT count(*) FROM samples").fetchall()
         if not rows:
             raise UsageError("the pool is empty: `flywheel curate` fills it")
-        remember(workspace, TABLES, path, {"columns": list(COLUMNS)})
         chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in COLUMNS.items())
         joined = (
             "samples LEFT JOIN scores USING (sample_id, source_uri) LEFT JOIN decisions USING (sample_id, source_uri)"
         )
         # DuckDB reads some characters of a path as patterns: the file is written where no folder has one.
         with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+            with _told(path):
+                final.touch()  # a place that refuses is not remembered
+            remember(workspace, TABLES, path, {"columns": list(COLUMNS)})
             made = Path(folder, "metadata.parquet")
             query = f"SELECT {chosen} FROM {joined}"
             con.execute(f"COPY ({query}) TO {quoted(str(made))} (FORMAT parquet, COMPRESSION zstd)")
-            shutil.copyfile(made, final)
+            with _told(path):
+                shutil.copyfile(made, final)
     return int(rows)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors: `UsageError` where the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"--output {path} cannot be written ({error.strerror}): pass another place") from error

@@ -58,8 +58,7 @@ def export(
         return
     if workspace is None or output is None:
         raise UsageError("pass --workspace W and --output FILE.duckdb, or see `flywheel export shards --help`")
-    if output.exists():
-        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
+    _require_new(output)
     path = export_tables(Workspace(workspace, create=False), output.resolve())
     out(json.dumps({"export": str(path)}) if as_json else str(path))
 
@@ -73,8 +72,7 @@ def metadata(
     """Export what is known of every picture of the pool as one Parquet file, with the column names of COYO-700M."""
     from flywheel.catalog.metadata import export_metadata
 
-    if output.exists():
-        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
+    _require_new(output)
     rows = export_metadata(Workspace(workspace, create=False), output.resolve())
     out(json.dumps({"export": str(output), "rows": rows}) if as_json else f"{rows} rows in {output}")
 
@@ -129,6 +127,16 @@ def shards(
     print_rows([{"licence": name, "rows": count} for name, count in exported.licences.items()], as_json=False)
     say("load it in its folder:")
     out("\n".join(exported.load))
+
+
+def _require_new(output: Path) -> None:
+    """Errors: `UsageError` for a file that exists, or cannot."""
+    try:
+        exists = output.exists()
+    except OSError as error:
+        raise UsageError(f"--output cannot be written ({error.strerror}): choose another name") from error
+    if exists:
+        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
 
 
 def _snapshot(workspace: Workspace, start: str) -> str:

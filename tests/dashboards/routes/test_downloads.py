@@ -51,3 +51,5 @@ def test_parquet_tells_what_it_cannot_hold(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "x.parquet").column_names == ["a", "b"]
     with pytest.raises(UsageError, match="ask for CSV"):
         write_answer(Answer(["a"], [(1,), ("two",)], False), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="ask for CSV"):
+        write_answer(Answer(["a"], [(2**100,)], False), tmp_path / "x.parquet")

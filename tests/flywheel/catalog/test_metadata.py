@@ -33,6 +33,8 @@ def test_a_row_a_picture_with_the_names_of_coyo(tmp_path: Path) -> None:
     assert (first["width"], first["height"], first["license"], first["url"]) == (60, 50, "CC0-1.0", about["url"])
     assert len(first["image_phash"]) == 16 and int(first["image_phash"], 16) != int(second["image_phash"], 16)
     assert second["text_length"] is None and first["nsfw_score_opennsfw2"] is None and first["outcome"] is None
+    with pytest.raises(UsageError, match="cannot be written"):
+        export_metadata(workspace, Path("/proc/m.parquet"))
     assert [place for place, _ in remembered(workspace, TABLES)] == [path]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.cli.exports import _require_new
+from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.curation.export.exporting import ROWS, SNAPSHOT, snapshot
@@ -51,3 +53,8 @@ def test_tables_as_before(workspace: Workspace, tmp_path: Path) -> None:
     assert "already exists" in wrong(*asked)
     assert "pass --workspace W and --output FILE.duckdb" in wrong("export")
     assert "write the options behind `shards`" in wrong("export", "-w", workspace.root, "shards", "--output", "x")
+
+
+def test_a_file_name_that_no_disk_takes_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose another name"):
+        _require_new(tmp_path / ("x" * 300))
