@@ -92,6 +92,9 @@ PRESETS: dict[str, MMDiTConfig] = {
     "tiny": MMDiTConfig(
         channels=48, condition_dim=768, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12), rope_theta=100.0, grid=0.7
     ),
+    "tiny-2.1": MMDiTConfig(
+        channels=64, condition_dim=128, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12)
+    ),  # of the released layout, so that diffusers opens it
     "small": MMDiTConfig(channels=64, condition_dim=1024, depth=12, heads=12, head_dim=64, rope_axes=(8, 28, 28)),
     "qwen-image-2.1": MMDiTConfig(
         channels=64, condition_dim=4096, depth=32, heads=32, head_dim=128, rope_axes=(16, 56, 56)

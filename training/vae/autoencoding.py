@@ -76,7 +76,10 @@ def _first_autoencoder(plan: Callable[[], DataPlan], recipe: Recipe, out_dir: Pa
     if world.first:
         rows = plan()
         pictures = [to_uint8(x) for x in sample_images(rows, recipe)]
-        train_vae(out_dir / "vae", pictures, VAE_RECIPES["tiny"].change(channels=recipe.channels), seed=rows.seed)
+        chosen = VAE_RECIPES["tiny"].change(channels=recipe.channels)
+        smallest = min(min(part.shape[-2:]) for part in pictures)  # a multiple of the factor
+        chosen = chosen.change(side=min(chosen.side, smallest))
+        train_vae(out_dir / "vae", pictures, chosen, seed=rows.seed, steps=recipe.autoencoder_steps or None)
     world.wait()
     return VAE.open(str(out_dir / "vae" / "final"))
 
