@@ -27,7 +27,7 @@ from training.data.latents import Latents, encoded
 from training.data.loader import Loader, Prepared
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
-from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
+from training.distributed import World, computing, full_tensor, joined, parallelise, reduce_gradients
 from training.extension import Extension, extension
 from training.initial import initial_model
 from training.lora import LoRA
@@ -294,24 +294,26 @@ def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
         phase.batch = own_batch(loader.plan, following - phase.turn.start, recipe, world)
     upcoming = [*parts[1:], *phase.batch[1][: following < phase.turn.end]]
     phase.optimizer.zero_grad(set_to_none=True)
-    loss, skipped, kinds, stage = 0.0, 0, Counter[str](), phase.turn.stage.name
+    loss, skipped, kinds, stage = torch.zeros((), device=world.device), 0, Counter[str](), phase.turn.stage.name
     for number, (part, counted) in enumerate(parts):
         micro = loader.gather(part)
         loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
         with computing(recipe, world.device):
             share = batch_loss(phase.model, micro, phase.null, recipe, phase.seed, stage)[:counted].sum() / rows
+        reduce_gradients(phase.model, recipe.reduce_every or number + 1 == len(parts))
         (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
-        loss += share.item()
+        loss += share.detach()
         skipped += sum(n < counted for n in micro.skipped)
         kinds.update(micro.kinds[:counted])
-    return rows, loss, skipped, kinds
+    return rows, loss.item(), skipped, kinds
 
 
 def _draw_samples(phase: _Phase) -> None:
     weights = merged(phase.model, phase.ema, phase.world)
     if phase.world.first:
         path = phase.out_dir / "samples" / f"{step_name(phase.done)}.png"
-        draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, phase.config())
+        config, device = phase.config(), phase.world.device
+        draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, config, device)
 
 
 def _save(phase: _Phase) -> None:
@@ -325,13 +327,10 @@ def _save(phase: _Phase) -> None:
 def _finish(phase: _Phase) -> Checkpoint:
     path, world = phase.out_dir / checkpoints.FINAL, phase.world
     require_finite_shares(phase.done, phase.state, world)
-    tensors = {part: gathered(values, world) for part, values in phase.state.items()}
+    tensors = dict(phase.state)
     if phase.described["lora"]:
         tensors |= {"model": merged(phase.model, world=world), "ema": merged(phase.model, phase.ema, world)}
-    if world.first:
-        checkpoints.write(path, tensors, phase.autoencoder, phase.config())
-    world.wait()
-    return Checkpoint(path)
+    return checkpoints.write(path, tensors, phase.autoencoder, phase.config(), world)
 
 
 # Parts of the loop --------------------------------------------------------------------------------------------------

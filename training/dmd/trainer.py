@@ -163,11 +163,12 @@ class _Trainer:
         recipe, optimizer, rows = self.recipe, self.optimizers[role], sum(len(b.noise) for b in batches)
         set_rate(optimizer, self.rates[role] * falling(recipe.final_learning_rate, self.done, recipe.steps))
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        losses = []
         for batch in batches:
             part = loss_of(batch).sum() / rows
             part.backward()
-            total += part.item()
+            losses.append(part.detach())
+        total = float(sum(losses))
         norm = float(torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip))
         require_finite(self.done + 1, total, norm)
         optimizer.step()

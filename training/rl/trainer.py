@@ -284,16 +284,16 @@ class _Trainer:
         for _ in range(recipe.inner_steps if kept else 0):
             self.optimizer.zero_grad(set_to_none=True)
             total = sum(len(g.t) for g, _ in kept)
-            loss = 0.0
+            parts = []
             for group, advantage in kept:
                 for part, ratio, kl in self._losses(group, advantage):
                     (part.sum() / total).backward()
-                    loss += float(part.detach().sum()) / total
+                    parts.append(part.detach().sum() / total)
                     ratios.append((len(losses), ratio))
                     kls.append(kl)
             norms.append(float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), recipe.gradient_clip)))
-            losses.append(loss)
-            require_finite(self.done + 1, loss, norms[-1])
+            losses.append(float(sum(parts)))
+            require_finite(self.done + 1, losses[-1], norms[-1])
             self.optimizer.step()
             move_ema(self.ema, self.policy.trainable, recipe.ema)
         line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}
