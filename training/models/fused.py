@@ -207,7 +207,7 @@ class _Heads(torch.autograd.Function):
             x, r, dx = qkv[:, :, i], inverse[:, :, i], out[:, :, i]
             turned = (grad * cos).addcmul_(_swapped(grad), sin, value=-1)  # gradient of the weighted, normed head
             product = turned * x
-            flat = product.view(-1, width)
+            flat = product.reshape(-1, width)
             weights.append((r.reshape(1, -1) @ flat)[0].to(ctx.norm_dtype))
             inner = (flat @ weight[i]).view(r.shape).mul_(r).mul_(r).mul_(r).div_(-width)
             torch.mul(turned.mul_(weight[i]), r, out=dx)

@@ -22,6 +22,7 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
+from training.distributed import choose_device
 from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
@@ -92,7 +93,7 @@ def train(
         return final
     checkpoints.sweep(out_dir)
     last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
-    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out)
+    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out, choose_device())
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
@@ -142,14 +143,15 @@ class _Trainer:
         last: Checkpoint | None,
         prompts: Sequence[RolloutPrompt],
         held_out: Sequence[RolloutPrompt],
+        device: torch.device,
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
-        self.sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and roll-outs of this loop
+        self.sampler, self.device = Sampler(parent, device), device
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
-            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
+            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side, device
         )
         self.kinds: dict[str, list[RolloutPrompt]] = {}
         for prompt in prompts:
@@ -157,7 +159,7 @@ class _Trainer:
         self.watched = spread(held_out, recipe.held_out)
         self.base = {kind: len(rows) / len(prompts) for kind, rows in self.kinds.items()}
         tokens = self.reader.shape[1] * self.reader.shape[2]
-        self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
+        self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float().to(device)
         named = self.policy.trainable
         self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
         self.balance, self.done, self.flat = Balance(), 0, 0  # flat: steps in a row without a group to learn from
@@ -170,7 +172,7 @@ class _Trainer:
             self.ema = copies(named)
         else:
             self.policy.load(last.tensors("trainable"))
-            self.ema = last.tensors("trainable_ema")
+            self.ema = {name: t.to(device) for name, t in last.tensors("trainable_ema").items()}
             load_moments(self.optimizer, named, last.tensors("optimizer"))
             state = last.config["rl_state"]
             self.balance, self.since_check = Balance.from_dict(state["balance"]), state["since_check"]
@@ -234,7 +236,7 @@ class _Trainer:
                     [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
                     for k in range(1 + recipe.window[1])
                 ]
-                noise = torch.stack([torch.stack(row) for row in noises])
+                noise = torch.stack([torch.stack(row) for row in noises]).to(self.device)
                 conditions = self.reader.read(prompt)
                 group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
                 require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
@@ -276,7 +278,7 @@ class _Trainer:
         """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them."""
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
-        kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
+        kept = [(g, advantages.total[i].to(self.device)) for i, g in enumerate(groups) if advantages.kept[i]]
         ratios: list[tuple[int, Tensor]] = []
         kls: list[Tensor] = []
         losses: list[float] = []
