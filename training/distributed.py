@@ -123,14 +123,19 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
     Blocks are compiled one by one, before and after their attention: all share few graphs, for any length of text.
     """
     if recipe.compile:
-        for block in model.blocks:
-            for name in BLOCK_METHODS:
-                setattr(block, name, torch.compile(getattr(block, name), fullgraph=True))
+        compile_blocks(model)
     if recipe.activation_checkpointing:
         for block in model.blocks:
             for name in BLOCK_METHODS:
                 setattr(block, name, partial(checkpoint, getattr(block, name), use_reentrant=False))
     return _sharded(model, recipe, world) if world.size > 1 else model.to(world.device)
+
+
+def compile_blocks(model: MMDiT, **options: Any) -> None:
+    """Compile each block's two parts, before and after its attention. options: of `torch.compile`."""
+    for block in model.blocks:
+        for name in BLOCK_METHODS:
+            setattr(block, name, torch.compile(getattr(block, name), fullgraph=True, **options))
 
 
 def _sharded(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:

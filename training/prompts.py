@@ -165,9 +165,9 @@ class ConditionReader:
             length = padded_length(len(states[0]), self.text_tokens)
             lengths = (length, length if self.text_tokens else len(states[1]))
             conditional, unconditional = (
-                Condition(
-                    *pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens
-                ).to(self.device)
+                Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens).to(
+                    self.device
+                )
                 for s, n in zip(states, lengths, strict=True)
             )
             self._known[prompt.prompt_id] = (conditional, unconditional)

@@ -72,8 +72,8 @@ class Recipe:
 
     The rest adapts a run to its machine and may change when the run resumes [D]:
     micro_tokens: upper bound of image tokens per forward pass and process (but at least one row); 0: no limit.
-    reduce_every: sum gradients over processes after every forward pass, not once a step: four bytes a weight less on each
-        GPU, and more traffic.
+    reduce_every: sum gradients over processes after every forward pass, not once a step: four bytes a weight less on
+        each GPU, and more traffic.
     precision: "fp32", "bf16" (autocast over fp32 masters), or "auto", bf16 on a GPU that has it.
     activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
     checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).

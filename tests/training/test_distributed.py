@@ -120,7 +120,7 @@ def test_a_damaged_share_is_named(pair, tmp_path, snapshot):
 
 
 def test_compiled_blocks_share_few_graphs_for_texts_of_every_length(monkeypatch):
-    """And compute what the others do, with whole graphs; the compiler's last stage, which writes kernels, is left out."""
+    """And compute what the others do, in whole graphs; the compiler's last stage, which writes kernels, is left out."""
     torch._dynamo.reset()
     counter, compiled = CompileCounterWithBackend("aot_eager"), torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **options: compiled(f, backend=counter, **options))
@@ -130,7 +130,9 @@ def test_compiled_blocks_share_few_graphs_for_texts_of_every_length(monkeypatch)
     for longest, lengths in ((8, None), (9, None), (13, [13, 6]), (17, [2, 17]), (30, None), (21, [21, 20])):
         valid = None if lengths is None else torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
         shapes, layout = ((2, 4, 4), (2, longest, 8)), (longest, (2, 2))
-        image, text = (torch.randn(shape, generator=torch.Generator().manual_seed(longest)).double() for shape in shapes)
+        image, text = (
+            torch.randn(shape, generator=torch.Generator().manual_seed(longest)).double() for shape in shapes
+        )
         given = {"text_valid_BL": valid, "text_lengths": lengths}
         mine, theirs = (m(image, torch.tensor([0.2, 0.9]), text, layout, **given) for m in (model, plain))
         torch.testing.assert_close(mine, theirs)

@@ -1,7 +1,7 @@
 """Attention: text causal, image blocks bidirectional inside, padding unseen.
 
-On a CPU it is computed by segments. On a GPU, where a mask would keep SDPA from its fast kernels, FlexAttention computes
-what needs one. FlexAttention has no gradients on a CPU.
+On a CPU it is computed by segments. On a GPU, where a mask would keep SDPA from its fast kernels, FlexAttention
+computes what needs one. FlexAttention has no gradients on a CPU.
 
 Shape suffixes: B batch, S tokens, H heads, E head width.
 """
@@ -25,7 +25,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def attend_block_causal(layout: Layout, valid_BS: Tensor | None, device: torch.device) -> Attend:
     """Attention under (query ≥ key or same image block) and key valid, of a sequence with that layout."""
-    if device.type == "cuda" and (valid_BS is not None or len(layout) > 2):
+    masked = len(layout) > 2 or (valid_BS is not None and len(layout) > 1)  # a leading text alone needs none
+    if device.type == "cuda" and masked:
         return partial(flex_block_causal, layout=layout, valid_BS=valid_BS, kernel=_compiled_flex())
     return partial(block_causal_attention, layout=layout, valid_BS=valid_BS)
 
