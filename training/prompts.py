@@ -110,8 +110,8 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The same on a device."""
-        text, valid, references = (x if x is None else x.to(device) for x in (self.text, self.valid, self.references))
-        return replace(self, text=text, valid=valid, references=references)
+        valid, references = (x if x is None else x.to(device) for x in (self.valid, self.references))
+        return replace(self, text=self.text.to(device), valid=valid, references=references)
 
     def prefix(self, model: MMDiT) -> Prefix:
         """Keys and values by `model`, for any number of times; gradients reach the condition's weights."""
