@@ -161,9 +161,7 @@ class ConditionReader:
                 latents = self.autoencoder.encode(to_unit(pictures))[None]
                 tokens = as_tokens(latents.transpose(1, 2).flatten(3))
             states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
-            # Without a fixed length, both conditions keep their own, as in the sampler.
-            length = padded_length(len(states[0]), self.text_tokens)
-            lengths = (length, length if self.text_tokens else len(states[1]))
+            lengths = [padded_length(len(s), self.text_tokens) for s in states]  # both stand where they were trained
             conditional, unconditional = (
                 Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens).to(
                     self.device

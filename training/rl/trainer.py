@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
-from training.rewards import Request, Rewards, RewardsLost, Scores, numbers, per_picture
+from training.rewards import Request, Rewards, RewardsLost, Scores, not_finite, numbers, per_picture
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
@@ -206,7 +206,8 @@ class _Trainer:
         )
         values = torch.tensor([numbers(rows, recipe.rewards, recipe.group) for rows in scores], dtype=torch.float64)
         advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
-        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance)}
+        broken = not_finite([row for rows in scores for row in rows])
+        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance, broken)}
         line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
         kept = advantages.kept.tolist()
         self.flat = 0 if any(kept) else self.flat + 1
@@ -254,9 +255,12 @@ class _Trainer:
         return pool.submit(lambda: per_picture(self.rewards.score(requests), len(requests)))
 
     def _reward_line(
-        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance
+        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance, broken: Mapping[str, int]
     ) -> dict[str, Any]:
+        """The rewards' part of a step's metrics; names rewards that cannot be learnt from. broken: as `not_finite`."""
         line: dict[str, Any] = {"rewards": {}}
+        for name, count in broken.items():
+            log.warning("step %d: %d scores of reward %s are not finite: not counted", self.done + 1, count, name)
         for i, name in enumerate(self.recipe.rewards):
             scored = values[:, :, i][~values[:, :, i].isnan()]
             line["rewards"][name] = {

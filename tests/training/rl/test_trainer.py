@@ -176,6 +176,16 @@ def test_a_short_run_of_flat_steps_alone_says_that_nothing_was_learnt(tmp_path, 
     assert "all 1 steps were flat" in caplog.text
 
 
+def test_scores_that_are_not_finite_are_named_and_the_others_count(tmp_path, start, cards, caplog):
+    class Rarely(Redness):
+        def score(self, requests):
+            rows = super().score(requests)
+            return [rows[0] | {"red": math.inf}, *rows[1:]]
+
+    train(tmp_path, *cards, replace(TINY, steps=1, held_out=0), Rarely(), init=start.path)
+    assert "step 1: 3 scores of reward red are not finite: not counted" in caplog.text  # one of each prompt
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
