@@ -5,8 +5,8 @@ python benchmarks/gpu.py [--tiny] [--only train ...]
 train: forward and backward pass of one eighth of the 2.1 model's depth, bfloat16, 1024 px, nothing recomputed: tokens
 a second, the share of the matrix-product peak measured in the same run, and against diffusers' model of the same
 weights, eager and compiled. score: CLIP (an architecture with random weights: how fast, not what) and NSFW pictures a
-second. vae: pictures of 1024 px a second through the encoder of the report's size. sample: seconds a picture at 1024 px,
-40 steps with guidance, with the condition read once and read in every step. rl, dmd: seconds of one step of each loop.
+second. vae: pictures of 1024 px a second through the encoder of the report's size. sample: seconds a picture at 1024
+px, 40 steps with guidance, with the condition read once and read in every step. rl, dmd: seconds of a step.
 
 --tiny runs every line at small size on a CPU, traced but not compiled, so that the script itself is known to work. A
 line that fails is named, the others go on, and the exit status is 1. The last line is one JSON object. Goals:
