@@ -50,16 +50,15 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
     `ray_only`. few: the work costs less than starting Ray, so they take it at once. Errors: `UsageError` when Ray does
     not start, or is lost while in use.
     """
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    if ray.is_initialized() or _local is not None:
+    if running():
         yield
         return
     if few and not os.environ.get("RAY_ADDRESS"):
         with _processes(workers):
             yield
         return
+    from ray.exceptions import RayError, RayTaskError
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
@@ -90,6 +89,11 @@ def running() -> bool:
     """Whether this program is inside a `cluster`."""
     ray = sys.modules.get("ray")
     return _local is not None or (ray is not None and ray.is_initialized())
+
+
+def has_gpus() -> bool:
+    """Whether this machine has a GPU, which Ray gives to one task at a time; without loading a library that asks it."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
 def _stop() -> None:
