@@ -39,7 +39,7 @@ class Needs(NamedTuple):
     memory: int = 0  # bytes
 
 
-_local: LocalWorkers | None = None  # in place of a Ray that does not start
+_local: LocalWorkers | None = None  # in place of Ray
 
 
 @contextmanager
@@ -143,8 +143,11 @@ def _processes(workers: int) -> Iterator[None]:
     _local = LocalWorkers(workers)
     try:
         yield
-    finally:
         _local.close()
+    except BaseException:
+        _local.kill()
+        raise
+    finally:
         _local = None
 
 
