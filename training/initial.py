@@ -55,6 +55,6 @@ def _require_condition(parent: Checkpoint, recipe: Recipe, encoder: ConditionEnc
     condition = parent.config["condition"]
     if condition["fingerprint"] != encoder.fingerprint:
         raise UsageError(
-            f"{parent.path} reads the condition encoder {condition['encoder']}, and the recipe's is {recipe.condition}: "
-            f"set condition = {condition['encoder']!r} in the recipe, with its text_tokens = {condition['tokens']}"
+            f"{parent.path} reads the condition encoder {condition['encoder']}, and the recipe's is {recipe.condition}:"
+            f" set condition = {condition['encoder']!r} in the recipe, with its text_tokens = {condition['tokens']}"
         )
