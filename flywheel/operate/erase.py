@@ -97,8 +97,7 @@ def _begin(
     workspace: Workspace, names: Sequence[str], by: str, why: str, force: bool, duplicates: bool
 ) -> dict[str, Any]:
     """Find everything, then write the journal and the tombstone; nothing is removed yet."""
-    meant = [i for name in names for i in (erase_played.named(workspace, name) or [name])]
-    victims = find(workspace, meant, duplicates=duplicates)
+    victims = find(workspace, erase_played.meant(workspace, names), duplicates=duplicates)
     prompts, looks = erase_suite.prompts_of(workspace, victims), looks_of(workspace, victims)
     if prompts and not force:
         raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,19 @@ def everything(workspace: Workspace) -> Iterator[Played]:
             yield played
 
 
-def named(workspace: Workspace, name: str) -> list[str]:
-    """Image ids that the id of a playground's picture, or the path of a file there, means: what was uploaded.
+def meant(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """The names, with image ids in place of those that mean a picture of the playground: its id, or a file there.
 
-    Of a picture that was drawn without any, its own SHA-256. Empty for another name.
+    The picture that was drawn means what was uploaded for it; without uploads, itself.
     """
-    place = Path(name) if Path(name).is_absolute() else workspace.path(name)
-    found: list[str] = []
-    for played in everything(workspace):
-        files = [workspace.path(p) for p in (played.image, *played.references)]
-        if re.fullmatch(r"[0-9a-f]{32}", name) and played.id == name or files[0] == place:
-            found += _uploads(workspace, played) or [file_digest(files[0])]
-        elif place in files:
-            found += [_uploads(workspace, played)[files.index(place) - 1]]
-    return sorted(set(found))
+    uploads: dict[str, list[str]] = {}
+    for played in everything(workspace) if names else ():
+        found = _uploads(workspace, played) or list(_digests(workspace, [played.image]))
+        uploads |= {played.id: found, str(workspace.path(played.image)): found}
+        for reference, upload in zip(played.references, found, strict=False):
+            uploads[str(workspace.path(reference))] = [upload]
+    places = ((n, (n, str(Path(n).absolute()), str(workspace.path(n)))) for n in names)
+    return [i for name, same in places for i in next((uploads[x] for x in same if x in uploads), [name])]
 
 
 def looks_of(workspace: Workspace, images: Iterable[str]) -> dict[str, Look]:
