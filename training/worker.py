@@ -98,7 +98,7 @@ def _failure(worker: subprocess.Popen[str]) -> Exception:
         name = signal.Signals(-worker.returncode).name
         why = "; the system does that when memory is short" if name == "SIGKILL" else ""
         return UsageError(
-            f"a training process was ended by {name}{why}: run the same command again, it resumes from its last checkpoint"
+            f"a training process was ended by {name}{why}: run again, it resumes from its last checkpoint"
         )
     if not line:
         return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")

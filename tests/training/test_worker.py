@@ -28,5 +28,5 @@ def test_a_process_that_the_system_kills_is_one_sentence(snapshot: Path, tmp_pat
             if "training.worker" in process.cmdline():
                 process.kill()
 
-    with pytest.raises(UsageError, match=r"ended by SIGKILL; .*memory is short: run the same command again"):
+    with pytest.raises(UsageError, match=r"ended by SIGKILL; .*memory is short: run again"):
         train_all([run], progress=kill)
