@@ -62,7 +62,8 @@ ONLY |= {"shard": "train", "server": "train"}
 LAST = ("driver", "machine", "stop", "trainer", "raylet", "head", "disk", "shard", "outage")  # a run does not survive
 CLUSTER = ("node", "head")
 UNCLEAR = ("hangs", "unclear error", "processes left")
-WINDOW = 3  # steps after the one in which a run ended, within which the next one is struck
+AHEAD = (0, 1, 1)  # steps from the one in which a run ended to the one in which the next run is struck
+FREE = 3  # steps at the end of a round in which a run that was not struck before may finish
 DISK = 3 * 2**30  # bytes
 FOLDERS = ("pool", "scores", "shards", "suite", "remedies", "checkpoints", "enhancers", "samples", "probes")
 # The id column of each ledger.
@@ -107,21 +108,22 @@ def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.R
     hits = Counter(h["fault"] for h in log.hits)
     pairs = [(k, p) for k in kinds for p in used if possible(k, p)]
     kind, place = min(pairs, key=lambda kp: (hits[kp[0]] / SHARES[kp[0]], rng.random()))
-    at, struck = used[place].at, Counter(h["step"] for h in log.hits)
+    at = used[place].at
 
     def step_from(first: int, kind: str) -> str:
-        window = STEPS[first : first + WINDOW]
-        return ONLY.get(kind) or min(window, key=lambda s: (struck[s] * rng.random(), rng.random()))
+        return ONLY.get(kind) or STEPS[min(first + rng.choice(AHEAD), len(STEPS) - 1)]
 
     drawn = [(kind, step_from(at, kind))]
     survived = ["worker", "s3", *(["node"] if kind in CLUSTER else []), *(["clock"] if kind == "clock" else [])]
     drawn += [(k, step_from(at, k)) for k in survived * 2 if possible(k, place) and rng.random() < 0.5]
+    first = max(STEPS.index(s) for _, s in drawn)
     if kind not in LAST:
-        first = max(STEPS.index(s) for _, s in drawn)
-        ends = [k for k in LAST if possible(k, place) and ONLY.get(k, STEPS[-1]) in STEPS[first:] and k not in ONLY]
-        last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()), default="")
-        drawn += [(last, step_from(first, last))] if last else []
-    return place, sorted(drawn, key=lambda f: (f[0] in LAST, STEPS.index(f[1])))
+        ends = [k for k in LAST if possible(k, place) and k not in ONLY]
+        last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()))
+        drawn.append((last, step_from(first, last)))
+    drawn.sort(key=lambda f: (f[0] in LAST, STEPS.index(f[1])))
+    # In case it goes on nevertheless. The last steps are left, so that rounds end.
+    return place, drawn + [("driver", s) for s in STEPS[first + 1 : -FREE] if "driver" in kinds]
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 
 _BURSTS = (2.0, 4.0, 8.0)  # seconds for which S3 fails; the command retries for about half a minute
+_LEFT = 100_000  # bytes of a disk that is full, at most
 
 Rng = random.Random
 # True if it struck work in progress; its effects are undone when the run ends.
@@ -93,12 +94,16 @@ def _head(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
 
 
 def _disk(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
-    workspace = Path(run.target.workspace)
-    ballast = workspace.parent / "ballast"
-    undo.callback(ballast.unlink, missing_ok=True)
-    with open(ballast, "wb") as f, contextlib.suppress(OSError):
-        os.posix_fallocate(f.fileno(), 0, max(1, shutil.disk_usage(workspace.parent).free - rng.randrange(200_000)))
-    return True
+    disk = Path(run.target.workspace).parent
+    undo.callback((disk / "ballast").unlink, missing_ok=True)
+    left = rng.randrange(_LEFT)
+    with open(disk / "ballast", "wb") as f:
+        for _ in range(100):  # the run writes meanwhile
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(f.fileno(), 0, max(1, f.seek(0, 2) + shutil.disk_usage(disk).free - left))
+            if shutil.disk_usage(disk).free < _LEFT:
+                return run.running()
+    return False
 
 
 def _clock(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:

@@ -66,6 +66,11 @@ class Group(PanelGroup):
         """Run a verb."""
         try:
             return super().invoke(ctx)
+        except Exception as error:
+            with suppress(FileNotFoundError):  # of the working folder, which was removed
+                if told := project.blamed(error, ctx.command, sys.argv[1:], Path.cwd()):
+                    raise told from error
+            raise
         finally:
             if code := stopped():
                 raise typer.Exit(code)
