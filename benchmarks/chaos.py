@@ -119,8 +119,8 @@ def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.R
     first = max(STEPS.index(s) for _, s in drawn)
     if kind not in LAST:
         ends = [k for k in LAST if possible(k, place) and k not in ONLY]
-        last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()))
-        drawn.append((last, step_from(first, last)))
+        last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()), default="")
+        drawn += [(last, step_from(first, last))] if last else []
     drawn.sort(key=lambda f: (f[0] in LAST, STEPS.index(f[1])))
     # In case it goes on nevertheless. The last steps are left, so that rounds end.
     return place, drawn + [("driver", s) for s in STEPS[first + 1 : -FREE] if "driver" in kinds]

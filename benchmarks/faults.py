@@ -102,7 +102,7 @@ def _disk(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
             with contextlib.suppress(OSError):
                 os.posix_fallocate(f.fileno(), 0, max(1, f.seek(0, 2) + shutil.disk_usage(disk).free - left))
             if shutil.disk_usage(disk).free < _LEFT:
-                return run.running()
+                return True
     return False
 
 
