@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 import pyarrow.parquet as pq
 
 from benchmarks.command import STEPS, Command, Network, Nodes, Target, clock_library
-from benchmarks.faults import FAULTS, disturb
+from benchmarks.faults import FAULTS, LAST, disturb
 from benchmarks.faulty_s3 import environment, faulty, make_bucket, s3_server
 from benchmarks.small_world import SmallWorld
 from curation.sources import open_source, pool
@@ -59,7 +59,6 @@ SHARES |= {"outage": 2, "head": 1, "raylet": 1, "server": 1, "shard": 1}
 PLACES = {"s3": ("s3", "outage", "machine"), "folder": ("disk", "clock", "shard", "server", "raylet", "node", "head")}
 ONLY = {"worker": "curate", "raylet": "curate", "node": "curate", "head": "curate", "trainer": "train"}
 ONLY |= {"shard": "train", "server": "train"}
-LAST = ("driver", "machine", "stop", "trainer", "raylet", "head", "disk", "shard", "outage")  # a run does not survive
 CLUSTER = ("node", "head")
 UNCLEAR = ("hangs", "unclear error", "processes left")
 AHEAD = (0, 1, 1)  # steps from the one in which a run ended to the one in which the next run is struck
@@ -121,6 +120,7 @@ def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.R
         ends = [k for k in LAST if possible(k, place) and k not in ONLY]
         last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()), default="")
         drawn += [(last, step_from(first, last))] if last else []
+        first = max(STEPS.index(s) for _, s in drawn)
     drawn.sort(key=lambda f: (f[0] in LAST, STEPS.index(f[1])))
     # In case it goes on nevertheless. The last steps are left, so that rounds end.
     return place, drawn + [("driver", s) for s in STEPS[first + 1 : -FREE] if "driver" in kinds]

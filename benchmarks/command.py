@@ -208,6 +208,12 @@ class Command:
         """True until the process ends."""
         return self._poll() is None
 
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, or for the next step, so long."""
+        until, step = time.monotonic() + seconds, self.step
+        while self.running() and self.step == step and time.monotonic() < until:
+            time.sleep(0.05)
+
     def descendant(self, wanted: Callable[[str], bool], rng: Rng) -> psutil.Process | None:
         """Wait for one of its processes, chosen by command line; None if the step ends before there is one."""
         step = self.step

@@ -19,6 +19,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
 
 _BURSTS = (2.0, 4.0, 8.0)  # seconds for which S3 fails; the command retries for about half a minute
+_GRACE = 10.0  # seconds that a run has to end, until more strikes it
 _LEFT = 100_000  # bytes of a disk that is full, at most
 
 Rng = random.Random
@@ -38,6 +39,8 @@ def disturb(run: Command, faults: Sequence[tuple[str, str]], rng: Rng) -> tuple[
             current = run.step
             if run.running() and FAULTS[kind](run, rng, undo):
                 hits.append({"fault": kind, "step": current, "end": "went on"})
+                if kind in LAST:
+                    run.wait(_GRACE)
         end = run.end()
     if hits:
         hits[-1]["end"] = end
@@ -170,3 +173,5 @@ FAULTS: dict[str, Fault] = {
     "s3": _s3,
     "outage": _outage,
 }
+# A run rarely survives these.
+LAST = ("driver", "machine", "stop", "trainer", "raylet", "head", "disk", "shard", "outage")

@@ -48,6 +48,7 @@ _LOST = (
     "endpoint URL",
     "Connection was closed before we received a valid response",
     "The provided token has expired",
+    "operation (reached max retries",
 )
 _READ_ONLY = (os.strerror(errno.EROFS),)
 _REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
