@@ -173,6 +173,7 @@ class Command:
                     env=os.environ | environment,
                 )
             self.pid = started.pid
+            _set_priority(started.pid, _priority())
             return started.poll
         forked = _WARM.Process(target=_begin, args=(arguments, dict(environment), str(self._messages)))
         forked.start()
@@ -263,9 +264,25 @@ class Command:
 
 def _begin(arguments: Sequence[str], environment: Mapping[str, str], messages: str) -> None:
     """In the forked process: be `flywheel ARGUMENTS`."""
+    priority = _priority()
     os.setsid()
+    _set_priority(os.getpid(), priority)
     os.environ.update(environment)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(messages, os.O_WRONLY | os.O_APPEND), 2)
     sys.argv = ["flywheel", *arguments]
     runpy.run_module("flywheel.cli", run_name="__main__", alter_sys=True)
+
+
+def _priority() -> str:
+    """The priority that the scheduler gives this session beside others, empty where it tells none."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/self/autogroup").read_text().split()[-1]
+    return ""
+
+
+def _set_priority(pid: int, priority: str) -> None:
+    """Give a new session the priority of the one that started it."""
+    with contextlib.suppress(OSError):
+        if priority:
+            Path(f"/proc/{pid}/autogroup").write_text(priority)
