@@ -318,6 +318,7 @@ def main() -> None:
     """Run a session; then print its figures as one JSON line."""
     arguments = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts and processes end, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # runs would ignore it, as those that nohup starts do
     with tempfile.TemporaryDirectory() as scratch:
         parent = (arguments.folder or Path(scratch)).resolve()
         parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
@@ -69,6 +70,12 @@ def file_system(address: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
         raise UsageError(f"{address} cannot be opened: {advice} ({error})") from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a storage raises that refuses or does not answer: S3's client has errors that are no `OSError`."""
+    client: Any = sys.modules.get("botocore.exceptions")
+    return (OSError, client.BotoCoreError) if client else (OSError,)
 
 
 def interrupted(error: BaseException) -> bool:

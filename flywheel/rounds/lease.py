@@ -25,6 +25,7 @@ from flywheel.core.files import discard, given_file, write_bytes
 from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.settings_paths import Paths
+from flywheel.core.storage import failures
 from flywheel.core.workspace import Workspace
 from flywheel.presets import PATHS as PRESET_PATHS
 from flywheel.presets import load_preset
@@ -55,7 +56,7 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
             yield number
         finally:
             workspace.fence = None
-            with suppress(UsageError):  # taken over meanwhile: there is nothing to release
+            with suppress(UsageError, *failures()):  # taken over meanwhile, or out of reach: the next run sees that
                 check()
                 ledger.append([row | {"kind": "released"}], key=f"run/{number}/released")
 
