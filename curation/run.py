@@ -32,7 +32,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
-FEW = 64  # pictures whose scores, or shards, cost less than starting Ray
+FEW = 1024  # pictures whose scores, or shards, local processes make before Ray, which takes 5 CPU-seconds, has started
 _FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]

@@ -18,14 +18,15 @@ from curation.scorers.copies import reduced
 
 _HAMMING = 16  # bits of 64 in which two hashes of one landmark may differ
 _NEAR = 0.04  # distance in which a landmark is found again, as a share of the long side
-_AGREEING = 4  # landmarks that agree, from which finer features are worth their cost: copies 6 and more, others 3
-_FEATURES, _FEATURE_SIDE = 400, 256  # at most so many, in a long side of so many pixels
+AGREEING = 4  # landmarks that agree, from which finer features are worth their cost: copies 6 and more, others 3
+_FEATURES, _FEATURE_SIDE = 200, 256  # at most so many, in a long side of so many pixels
 _FEATURE_CONTRAST = 0.02  # least contrast (SIFT's: 0.04)
 _RATIO = 0.8  # a feature is matched if the second nearest is so much further (Lowe, 2004)
 _MATCHED = 6  # features at least that lie on each other, within …
 _PIXELS = 2.0  # … so many pixels
 _STEPS, _STEP_SIDE = 25, 160  # small steps, and pixels of the long side that they work on
 _CHROMA_WINDOW = 11  # pixels: side of the square over which colours are averaged
+_AFAR = 16  # pixels: long side of a picture that is seen from afar
 _WEDGE, _SAME = 0.06, 4  # largest share of a corner that turning filled with one tone, and its levels
 
 
@@ -80,6 +81,15 @@ class Sketch:
 
         planes = cv2.split(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2YCrCb))[1:]
         return cv2.blur(cv2.merge(planes), (_CHROMA_WINDOW, _CHROMA_WINDOW))
+
+    @cached_property
+    def afar(self) -> np.ndarray:
+        """float32 [h, w]: luma as it is seen from afar, with a long side of 16."""
+        import cv2
+
+        height, width = self.luma.shape
+        size = max(2, round(_AFAR * width / self.side)), max(2, round(_AFAR * height / self.side))
+        return cv2.resize(self.luma, size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
     @cached_property
     def filled(self) -> np.ndarray:
@@ -178,11 +188,32 @@ def shown(first: Sketch, second: Sketch, map_: np.ndarray) -> float:
     return float(min(area / (width * height), area / max(scaled * w * h, 1e-9)))
 
 
+def likeness(first: Sketch, second: Sketch, map_: np.ndarray) -> float:
+    """Correlation of light and dark where both show something, seen from afar, so that the map may be a little off.
+
+    −1 to 1; 0 where nothing is to be seen.
+    """
+    import cv2
+
+    (h, w), (height, width) = first.afar.shape, second.afar.shape
+    of_first = np.diag([w / first.luma.shape[1], h / first.luma.shape[0]])
+    of_second = np.diag([width / second.luma.shape[1], height / second.luma.shape[0]])
+    linear, half = of_second @ map_[:, :2] @ np.linalg.inv(of_first), np.full(2, 0.5)
+    shift = of_second @ (map_[:, 2] + half - map_[:, :2] @ half) - half + linear @ half  # pixels are their middles
+    small, flags = np.column_stack([linear, shift]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    there = cv2.warpAffine(np.ones_like(second.afar), small, (w, h), flags=flags) > 0.99
+    if not there.any():
+        return 0.0
+    one, two = first.afar[there], cv2.warpAffine(second.afar, small, (w, h), flags=flags)[there]
+    one, two = one - one.mean(), two - two.mean()
+    return float(one @ two / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1.0))
+
+
 def exact(first: Sketch, second: Sketch, proposal: Proposal | None) -> np.ndarray | None:
     """Map of the first picture onto the second by finer features; None where the proposal or they agree too little."""
     import cv2
 
-    if proposal is None or proposal.agreeing < _AGREEING:
+    if proposal is None or proposal.agreeing < AGREEING:
         return None
     mine, yours = first.features, second.mirrored_features if proposal.mirrors else second.features
     if min(len(mine.places), len(yours.places)) < _MATCHED:

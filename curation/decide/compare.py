@@ -79,13 +79,12 @@ class Rows:
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
         self._starts = [p.start for p in parts]
-        self._looks = lru_cache(maxsize=_SHARDS)(self._read_looks)
-        self._sketches = lru_cache(maxsize=_SKETCHES)(self._sketch)
         self._texts = lru_cache(maxsize=_SHARDS)(self._read_texts)
 
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
-        return self._sketches(place)
+        number, row = self._at(place)
+        return _sketch(self._parts[number].scores["copies"], row)
 
     def texts(self, place: int) -> Texts:
         """The texts of a row."""
@@ -122,20 +121,12 @@ class Rows:
             if high > low:
                 yield number, int(low), int(high), places[low:high] - part.start
 
-    def _sketch(self, place: int) -> Sketch:
-        shard, row = self._at(place)
-        return Sketch.from_columns(**self._looks(shard)[row])
-
     def _at(self, place: int) -> tuple[int, int]:
         number = bisect_right(self._starts, place) - 1
         return number, place - self._starts[number]
 
     def _scores(self, number: int, scorer: str, columns: list[str]) -> Any:
         return pq.read_table(readable(self._parts[number].scores[scorer]), columns=columns)
-
-    def _read_looks(self, number: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self._scores(number, "copies", ["hashes", "places", "sketch"]).to_pylist()
-        return rows
 
     def _read_texts(self, number: int) -> list[Texts]:
         listed = self._parts[number].shard
@@ -144,6 +135,17 @@ class Rows:
         if "ocr" in self._parts[number].scores:
             read = self._scores(number, "ocr", ["text"])["text"].to_pylist()
         return [Texts(_quoted(row), text) for row, text in zip(with_written(rows, listed.captions), read)]
+
+
+@lru_cache(maxsize=_SKETCHES)  # of the process: a worker meets a picture in many of its tasks
+def _sketch(path: Path, row: int) -> Sketch:
+    return Sketch.from_columns(**_looks(path)[row])
+
+
+@lru_cache(maxsize=_SHARDS)
+def _looks(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(readable(path), columns=["hashes", "places", "sketch"]).to_pylist()
+    return rows
 
 
 def _digest(sketch: bytes | None) -> int:
@@ -156,15 +158,15 @@ def _quoted(row: dict[str, Any]) -> str | None:
     return next((text for c in captions if (text := quoted_text(c))), None)
 
 
-def agreements(rows: Rows, pairs: np.ndarray, *, colours: bool) -> tuple[np.ndarray, np.ndarray]:
+def agreements(rows: Rows, pairs: np.ndarray, *, by_landmarks: bool) -> tuple[np.ndarray, np.ndarray]:
     """(share that agrees, float64 [M]; whether text or marks differ, bool [M]) of pairs of places, int64 [M, 2].
 
     The workers of a running `cluster` compare them, unless they are few.
     """
     if len(pairs) <= _FEW or not running():
-        return _compared(rows, pairs, colours)
+        return _compared(rows, pairs, by_landmarks)
     parts = [pairs[n : n + _PAIRS] for n in range(0, len(pairs), _PAIRS)]
-    calls = ((rows.only(part), part, colours) for part in parts)
+    calls = ((rows.only(part), part, by_landmarks) for part in parts)
     results: dict[int, Any] = dict(run_all(_compared_there, calls))
     if lost := next((r for r in results.values() if isinstance(r, Exception)), None):
         raise lost
@@ -172,22 +174,22 @@ def agreements(rows: Rows, pairs: np.ndarray, *, colours: bool) -> tuple[np.ndar
     return np.concatenate(shares), np.concatenate(differ)
 
 
-def _compared_there(parts: Sequence[Part], pairs: np.ndarray, colours: bool) -> tuple[np.ndarray, np.ndarray]:
+def _compared_there(parts: Sequence[Part], pairs: np.ndarray, by_landmarks: bool) -> tuple[np.ndarray, np.ndarray]:
     """In a worker."""
-    return _compared(Rows(parts), pairs, colours)
+    return _compared(Rows(parts), pairs, by_landmarks)
 
 
-def _compared(rows: Rows, pairs: np.ndarray, colours: bool) -> tuple[np.ndarray, np.ndarray]:
-    results = [_agreement(rows, a, b, colours) for a, b in pairs.tolist()]
+def _compared(rows: Rows, pairs: np.ndarray, by_landmarks: bool) -> tuple[np.ndarray, np.ndarray]:
+    results = [_agreement(rows, a, b, by_landmarks) for a, b in pairs.tolist()]
     return np.array([r.share for r in results], float), np.array([r.differs for r in results], bool)
 
 
-def _agreement(rows: Rows, first: int, second: int, colours: bool) -> Agreement:
+def _agreement(rows: Rows, first: int, second: int, by_landmarks: bool) -> Agreement:
     texts = rows.texts(first), rows.texts(second)
     same = same_text(*texts)
     if same is False:
         return Agreement(0.0, True)
-    found = agreement(rows.sketch(first), rows.sketch(second), colours=colours)
+    found = agreement(rows.sketch(first), rows.sketch(second), by_landmarks=by_landmarks)
     return Agreement(found.share, found.differs and not same)
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, log2
+from math import comb
 
 import numpy as np
 
-HASH_BITS = 64
+from curation.decide.hamming import EVENNESS, HASH_BITS, near_hashes
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it permutes 64-bit numbers
 _CHECKED = 1 << 20  # candidate pairs whose colours are compared at once
-# Seconds, measured on one core: sorting one key once per comparison level, and checking one candidate pair.
-_SORT, _PAIR = 5e-9, 6e-8
-_FILTER = 1.5e-8  # and comparing one old row with the keys of all new ones
+# Seconds, measured on one core: comparing one old row with the keys of all new ones, and checking one candidate pair.
+_FILTER, _PAIR = 1.5e-8, 6e-8
+_FEW_NEW = 0.05  # share of the rows below which new ones are looked up among the old ones
 _TABLE = 22  # bits of a key by which old rows are passed over that no new row can meet
-_EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies usually agree
 
 
 @dataclass(frozen=True)
@@ -204,22 +204,52 @@ def _near(
     colour: int,
     since: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(pairs of `unique` rows within both tolerances, [M, 2], ascending; their Hamming distance, [M]).
-
-    Two hashes within r bits agree in at least m − r of m bands of bits: rows that share such a choice are compared.
-    """
+    """(pairs of `unique` rows within both tolerances, [M, 2], ascending; their Hamming distance, [M])."""
     radius = min(hamming, HASH_BITS - 1)
-    parts, mine, group = [], hashes[unique], groups[unique].view(np.uint64) * _MIX
-    new = len(unique) - int(np.searchsorted(unique, since)) if since else None
-    for mask in masks(bands(len(unique), radius, new), radius) if new != 0 else ():
-        key = mixed((mine & mask) ^ group)
-        for a, b in meeting(key, unique) if new is None else _meeting_new(key, unique, new):
-            parts.append(_verified(a, b, hashes, colours, groups, hamming, colour))
-    if not parts:
-        return np.empty((0, 2), np.int64), np.empty(0, np.int64)
-    pairs = np.concatenate(parts)
+    new = len(unique) - int(np.searchsorted(unique, since))
+    few = new < _FEW_NEW * len(unique)
+    met = _meetings_of_new(hashes, groups, unique, radius, new) if few else _meetings(hashes, groups, unique, radius)
+    parts = [_verified(a, b, hashes, colours, groups, hamming, colour) for a, b in met]
+    pairs = np.concatenate([np.empty((0, 3), np.int64), *parts])
+    pairs = pairs[pairs[:, 1] >= since]
     _, first = np.unique(pairs[:, 0] * np.int64(len(hashes)) + pairs[:, 1], return_index=True)
     return pairs[first, :2], pairs[first, 2]
+
+
+def _meetings(
+    hashes: np.ndarray, groups: np.ndarray, rows: np.ndarray, radius: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (ascending) rows whose hashes differ in at most `radius` bits, and a few others."""
+    yield from meeting(mixed(mixed(hashes[rows]) ^ groups[rows].view(np.uint64) * _MIX), rows)  # equal hashes
+    if not radius:
+        return
+    by = rows[np.argsort(hashes[rows], kind="stable")]
+    distinct, starts, counts = np.unique(hashes[by], return_index=True, return_counts=True)
+    pairs = near_hashes(distinct, radius)
+    ends = np.cumsum(counts[pairs].prod(axis=1))
+    start = 0
+    while start < len(pairs):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + _CHECKED, side="right")))
+        part, first = pairs[start:end].T, starts[pairs[start:end]].T
+        times = ends[start:end] - np.concatenate([[before], ends[start : end - 1]])
+        places = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        wide = np.repeat(counts[part[1]], times)
+        a, b = by[np.repeat(first[0], times) + places // wide], by[np.repeat(first[1], times) + places % wide]
+        yield np.minimum(a, b), np.maximum(a, b)
+        start = end
+
+
+def _meetings_of_new(
+    hashes: np.ndarray, groups: np.ndarray, rows: np.ndarray, radius: int, new: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (ascending) rows that share a choice of bands, of which the second is one of the `new` last ones.
+
+    Two hashes within r bits agree in at least m − r of m bands of bits.
+    """
+    mine, group = hashes[rows], groups[rows].view(np.uint64) * _MIX
+    for mask in masks(_bands(len(rows), radius, new), radius) if new else ():
+        yield from _meeting_new(mixed((mine & mask) ^ group), rows, new)
 
 
 def _meeting_new(key: np.ndarray, rows: np.ndarray, new: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -246,17 +276,12 @@ def _meeting_new(key: np.ndarray, rows: np.ndarray, new: int) -> Iterator[tuple[
         start = end
 
 
-def bands(count: int, radius: int, new: int | None = None) -> int:
-    """Number of bands to cut a hash into: more bands mean more tables to sort, but far fewer pairs in each.
-
-    new: only so many rows are compared with the others.
-    """
+def _bands(count: int, radius: int, new: int) -> int:
+    """Number of bands to cut a hash into: more of them mean more passes, in each of which far fewer pairs meet."""
 
     def seconds(m: int) -> float:
-        shared = _EVENNESS * HASH_BITS * (m - radius) / m
-        if new is not None:
-            return comb(m, radius) * (_FILTER * count + _PAIR * count * new / 2**shared)
-        return comb(m, radius) * (_SORT * count * log2(count + 1) + _PAIR * count**2 / 2 ** (shared + 1))
+        shared = EVENNESS * HASH_BITS * (m - radius) / m
+        return comb(m, radius) * (_FILTER * count + _PAIR * count * new / 2**shared)
 
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
 

@@ -163,7 +163,7 @@ def _by_hash(judging: Judging, filter_: Filter) -> _Search:
         if compared is None:
             return found
         some = found.kept(nearest(found.near, found.apart, _PARTNERS))
-        _, differ = agreements(compared, rows.numbers[some.near], colours=False)
+        _, differ = agreements(compared, rows.numbers[some.near], by_landmarks=False)
         return some.kept(~differ)
 
     return search
@@ -178,7 +178,7 @@ def _by_landmarks(judging: Judging, filter_: Filter) -> _Search:
             return _nothing(filter_)
         hashes, owners = compared.landmarks(rows.numbers)
         near = candidates(hashes, owners, rows.groups, since=rows.since)
-        shares, differ = agreements(compared, rows.numbers[near], colours=True)
+        shares, differ = agreements(compared, rows.numbers[near], by_landmarks=True)
         kept = ~differ & (shares >= (filter_.agreement or 0.0))
         rows_ = np.unique(near[kept])
         return Related(rows_, rows_, near[kept], shares[kept])

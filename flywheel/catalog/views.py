@@ -28,7 +28,7 @@ def _scores() -> list[pa.Field]:
 BULK: dict[str, tuple[str, pa.Schema]] = {
     "samples": (
         "one row per readable input row of the pool",
-        pa.schema(_of(POOL, "sample_id", "source_uri", "source", "task", "width", "height", "caption")),
+        pa.schema([*_of(POOL, "sample_id", "source_uri", "source", "task", "width", "height", "caption"), *RIGHTS]),
     ),
     "decisions": (
         "what curation decided for each input row in the latest snapshot",

@@ -49,7 +49,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="DuckDB file to write. It must not exist yet.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export all views as tables of one DuckDB file; `export shards`: training shards for other trainers."""
+    """Export all views as one DuckDB file; `shards`: training shards; `metadata`: a table of the pool."""
     from flywheel.catalog.database import export as export_tables
 
     if context.invoked_subcommand is not None:
@@ -62,6 +62,21 @@ def export(
         raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
     path = export_tables(Workspace(workspace, create=False), output.resolve())
     out(json.dumps({"export": str(path)}) if as_json else str(path))
+
+
+@exports.command(epilog="Example: flywheel export metadata --output metadata.parquet -w w")
+def metadata(
+    workspace: WorkspaceOption,
+    output: Annotated[Path, typer.Option(help="Parquet file to write. It must not exist yet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Export what is known of every picture of the pool as one Parquet file, with the column names of COYO-700M."""
+    from flywheel.catalog.metadata import export_metadata
+
+    if output.exists():
+        raise UsageError(f"{output} already exists and exports are never overwritten: choose a new name")
+    rows = export_metadata(Workspace(workspace, create=False), output.resolve())
+    out(json.dumps({"export": str(output), "rows": rows}) if as_json else f"{rows} rows in {output}")
 
 
 @exports.command(epilog="Example: flywheel export shards --format hf --stage S4 --bucket 1024 --output out -w w")

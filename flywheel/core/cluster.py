@@ -39,7 +39,7 @@ class Needs(NamedTuple):
     memory: int = 0  # bytes
 
 
-_local: LocalWorkers | None = None  # in place of a Ray that does not start
+_local: LocalWorkers | None = None  # in place of Ray
 
 
 @contextmanager
@@ -50,16 +50,15 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
     `ray_only`. few: the work costs less than starting Ray, so they take it at once. Errors: `UsageError` when Ray does
     not start, or is lost while in use.
     """
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    if ray.is_initialized() or _local is not None:
+    if running():
         yield
         return
     if few and not os.environ.get("RAY_ADDRESS"):
         with _processes(workers):
             yield
         return
+    from ray.exceptions import RayError, RayTaskError
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
@@ -139,8 +138,11 @@ def _processes(workers: int) -> Iterator[None]:
     _local = LocalWorkers(workers)
     try:
         yield
-    finally:
         _local.close()
+    except BaseException:
+        _local.kill()
+        raise
+    finally:
         _local = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -35,7 +36,8 @@ class LocalWorkers:
         while True:
             while idle and (following := again.pop() if again else next(queue, None)) is not None:
                 place = idle.pop()
-                running[self._pools[place].submit(function, *following[1])] = (place, following)
+                with _without_ctrl_c():  # the call may start a process
+                    running[self._pools[place].submit(function, *following[1])] = (place, following)
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -51,8 +53,15 @@ class LocalWorkers:
                         again.append((index, arguments, True))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, once they are done with what they do."""
         for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+    def kill(self) -> None:
+        """End the processes at once: the program stops, and what they do now is done again later."""
+        for pool in self._pools:
+            for process in list((pool._processes or {}).values()):  # as `kill_workers` of Python 3.14 does
+                process.kill()
             pool.shutdown(cancel_futures=True)
 
 
@@ -71,7 +80,8 @@ _Shared.register("make", _make)
 def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """`kind(*arguments)` in a process of its own: what it yields can be an argument of calls, and has its methods."""
     manager = _Shared(ctx=get_context("spawn"))
-    manager.start(initializer=_begin)
+    with _without_ctrl_c():
+        manager.start(initializer=_begin)
     try:
         yield manager.make(kind, arguments)  # type: ignore[attr-defined]
     finally:
@@ -81,6 +91,16 @@ def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
 def _pool() -> ProcessPoolExecutor:
     """One process, which starts with its first call."""
     return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started in this block ignore Ctrl-C, which reaches all of a terminal: the program ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:

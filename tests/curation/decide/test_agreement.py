@@ -15,7 +15,7 @@ LEAST = 0.6  # the policy's
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_agree(kind: str) -> None:
     for seed in (1, 2, 3):
-        found = agreement(sketch(scene(seed)), sketch(again(COPIES[kind](scene(seed)))), colours=True)
+        found = agreement(sketch(scene(seed)), sketch(again(COPIES[kind](scene(seed)))), by_landmarks=True)
         assert found.share >= LEAST and not found.differs, (kind, seed, found)
 
 
@@ -72,9 +72,9 @@ def test_words_over_strong_edges_differ() -> None:
 def test_another_colour_is_another_picture() -> None:
     red, green, blue = scene(9).split()
     other = Image.merge("RGB", (blue, red, green))
-    assert agreement(sketch(scene(9)), sketch(other), colours=True).share == 0
+    assert agreement(sketch(scene(9)), sketch(other), by_landmarks=True).share == 0
     gray = scene(9).convert("L").convert("RGB")
-    assert agreement(sketch(scene(9)), sketch(gray), colours=True).share > 0.9
+    assert agreement(sketch(scene(9)), sketch(gray), by_landmarks=True).share > 0.9
 
 
 def test_a_part_is_not_the_picture() -> None:

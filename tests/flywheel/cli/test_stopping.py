@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while Ray or training works: a sentence, the exit code of the signal, and nothing left behind."""
+"""Ctrl-C and SIGTERM while Ray, local processes or training work: a sentence, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from flywheel.rounds.live import ask_to_stop
 from tests.flywheel.micro import PRESET
 
 WAYS = {
-    "curate": ("curate --source {source} -w {work} --policy demo --workers 2", "ray::"),
-    "run": ("run --source {source} -w {work} --preset {preset} --workers 2 --no-prefect", "ray::"),
+    "curate": ("curate --source {source} -w {work} --policy demo --workers 2", "spawn_main"),
+    "run": ("run --source {source} -w {work} --preset {preset} --workers 2 --no-prefect", "spawn_main"),
     "synthesise": ("synthesise text --style slide --output {work} --count 4000 --workers 2", "ray::"),
     "Prefect": ("run --source {source} -w {work} --preset {preset} --workers 2 --prefect", "flows.server_process"),
 }
