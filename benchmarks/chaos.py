@@ -10,9 +10,9 @@ both without faults, in a folder, and compares bytes.
 
 driver: SIGKILL of the command and all its processes. machine: the same, and the local copies of files on S3 are lost.
 stop: SIGINT or SIGTERM; no process may be left. trainer: SIGKILL of a training process. worker: SIGKILL of a process
-that scores or encodes. raylet: SIGKILL of Ray's own daemon. node, head: a cluster of a head and two nodes loses a node,
-or its head. server: SIGKILL of the Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock:
-the wall clock jumps (needs a C compiler). shard: a bit flips. s3: requests fail for seconds. outage: S3 stays away.
+that scores or encodes. node, head: a cluster of a head and two nodes loses a node, or its head. server: SIGKILL of the
+Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock: the wall clock jumps (needs a C
+compiler). shard: a bit flips. s3: requests fail for seconds. outage: S3 stays away.
 
 The last line is one JSON object: faults, rows_lost, rows_doubled, unfinished (runs that ended neither well nor with a
 clear error), and sound (the verdict of `flywheel fsck`). With `--folder`, each call adds a session of its own, with new
@@ -54,10 +54,10 @@ from flywheel.operate.fsck import fsck
 
 # How often a kind is drawn beside the others. A Prefect server, a clock and a cluster take long to start.
 SHARES = {"driver": 6, "s3": 6, "machine": 3, "stop": 3, "worker": 3, "disk": 3, "node": 2, "clock": 2, "trainer": 2}
-SHARES |= {"outage": 2, "head": 1, "raylet": 1, "server": 1, "shard": 1}
+SHARES |= {"outage": 2, "head": 1, "server": 1, "shard": 1}
 # Kinds that need one of the two workspaces; the steps in which they find something to strike, if not in all.
-PLACES = {"s3": ("s3", "outage", "machine"), "folder": ("disk", "clock", "shard", "server", "raylet", "node", "head")}
-ONLY = {"worker": "curate", "raylet": "curate", "node": "curate", "head": "curate", "trainer": "train"}
+PLACES = {"s3": ("s3", "outage", "machine"), "folder": ("disk", "clock", "shard", "server", "node", "head")}
+ONLY = {"worker": "curate", "node": "curate", "head": "curate", "trainer": "train"}
 ONLY |= {"shard": "train", "server": "train"}
 CLUSTER = ("node", "head")
 UNCLEAR = ("hangs", "unclear error", "processes left")
@@ -101,11 +101,12 @@ def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.R
         at = used[place].at
         if any(kind in only for other, only in PLACES.items() if other != place):
             return False
-        many = used[place].world.many or kind not in ("raylet", *CLUSTER)
-        return kind in kinds and many and at <= STEPS.index(ONLY.get(kind, STEPS[-1]))
+        return kind in kinds and at <= STEPS.index(ONLY.get(kind, STEPS[-1]))
 
     hits = Counter(h["fault"] for h in log.hits)
     pairs = [(k, p) for k in kinds for p in used if possible(k, p)]
+    if not pairs:
+        return rng.choice([*used]), []  # this round is past what can be struck
     kind, place = min(pairs, key=lambda kp: (hits[kp[0]] / SHARES[kp[0]], rng.random()))
     at = used[place].at
 

@@ -163,7 +163,6 @@ FAULTS: dict[str, Fault] = {
     "stop": _stop,
     "trainer": _kill_one(lambda line: "training.worker" in line),
     "worker": _kill_one(_worker),
-    "raylet": _kill_one(lambda line: line.split(" ")[0].endswith("/raylet")),
     "node": _node,
     "head": _head,
     "server": _kill_one(lambda line: "flows.server_process" in line),
@@ -174,4 +173,4 @@ FAULTS: dict[str, Fault] = {
     "outage": _outage,
 }
 # A run rarely survives these.
-LAST = ("driver", "machine", "stop", "trainer", "raylet", "head", "disk", "shard", "outage")
+LAST = ("driver", "machine", "stop", "trainer", "head", "disk", "shard", "outage")

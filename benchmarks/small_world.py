@@ -24,7 +24,7 @@ from flywheel.demo.world import write_world
 PICTURES = {"card": 12, "word": 2, "photo": 2, "keep": 3, "recolour": 2}
 PROMPTS = ("single-01", "count-01", "word-01", "mascot-01")
 TRACKS = {"count": "rl", "typography": "prompt_enhancement", "identity": "pretraining", "editing": "pretraining"}
-NEW, MANY = 3, 66  # pictures that arrive for a round; for every second one, more than local processes are given
+NEW = 6  # pictures that arrive for a round
 PRESET = """# Rounds with every step, as small as they can be.
 policy = "demo"
 
@@ -110,11 +110,6 @@ class SmallWorld:
         with open(self.source / "captions.jsonl", "a") as f:
             f.writelines(json.dumps(row) + "\n" for row in rows)
 
-    @property
-    def many(self) -> bool:
-        """Whether more images arrived for this round than local processes are given in place of Ray."""
-        return self.round % 2 == 0
-
     def grow(self, workspace: Workspace) -> None:
         """Let images arrive for the next round, and a person send the open cases to the tracks.
 
@@ -122,7 +117,7 @@ class SmallWorld:
         """
         self.round += 1
         rows: list[dict[str, object]] = []
-        for n in range(MANY if self.many else NEW):
+        for n in range(NEW):
             name = f"new-{self.round:03d}-{n:02d}.png"
             border = 20 + self.round, 20 + n, 20, 20
             card = Image.open(self.cards[n % len(self.cards)]).convert("RGB")
