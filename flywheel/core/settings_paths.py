@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Paths:
     def text(self, text: str, values: Mapping[str, Any], folder: Path) -> str:
         """The text of a file in `folder` with absolute paths, to be kept elsewhere. Errors: `UsageError`."""
         for key, (written, there) in self._found(values, folder).items():
-            lines = text.splitlines(keepends=True)
+            lines = re.findall(r"[^\n]*\n|[^\n]+", text)
             first = (Lines(text).at(key) or 1) - 1
             before, after = "".join(lines[:first]), "".join(lines[first:])
             quoted = next((q for q in (f'"{written}"', f"'{written}'") if q in after), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -135,7 +136,7 @@ def _copied(workspace: Workspace, source: Path, paths: Paths) -> str:
     text, base = paths.text(toml_text(source), values, source.parent), values.get("base")
     if isinstance(base, str) and base.endswith(".toml"):
         folder, name = _copied(workspace, source.parent / base, paths).removeprefix(_COPIES).split("/")
-        lines = text.splitlines(keepends=True)
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         line = Lines(text).at(("base",))
         lines[(line or 1) - 1] = f"base = {json.dumps(f'../{folder}/{name}', ensure_ascii=False)}\n"
         text = "".join(lines)
