@@ -20,6 +20,7 @@ from flywheel.core.files import (
     digest,
     discard_folder,
     file_digest,
+    is_whole,
     read_json,
     rename_folder,
     write_bytes,
@@ -181,13 +182,13 @@ _verified: set[tuple[Path, int, int]] = set()  # files, with the time and size t
 def write(
     path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder | None, config: Mapping[str, Any]
 ) -> Checkpoint:
-    """Write a checkpoint folder under a temporary name, then rename it; an existing `path` is kept.
+    """Write a checkpoint folder under a temporary name, then rename it; a whole `path` is kept.
 
     `autoencoder`: of the model's latents; None if the model is itself an autoencoder.
     """
     from safetensors.torch import save
 
-    if not path.exists():
+    if not is_whole(path):
         temporary = path.with_name(f".{path.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -238,8 +239,8 @@ def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def steps(out_dir: Path) -> list[Checkpoint]:
-    """Intermediate checkpoints, oldest first."""
-    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if p.is_dir()]
+    """Intermediate checkpoints, oldest first; not those of an upload that was cut off."""
+    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if is_whole(p)]
 
 
 def sweep(out_dir: Path) -> None:
