@@ -35,6 +35,7 @@ _PLACES = ("workspace", "source", "captions", "policy", "preset")
 _PRESET = """\
 # How rounds train and judge. This file says only what differs from the built-in preset that it is based on;
 # `flywheel round plan --dry-run` shows what a round would do. All keys: docs/trainer.md.
+# Paths are relative to this file.
 base = "tiny"
 
 # The model that rounds judge and repair. Without it they train a small one of their own.
