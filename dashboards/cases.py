@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dashboards.case_filter import OPEN, CaseFilter
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
 from flywheel.core.files import text_lines
 from flywheel.core.schema import CASE_EVENTS
+from flywheel.core.storage import quoted
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,55 +41,20 @@ QUALIFY row_number() OVER (
 ) = 1
 """
 _ON_CHECKPOINT = _JUDGED.format(where="AND checkpoint = ?")
-_FAILED_ON_CHECKPOINT = """
-SELECT prompt_id, capability FROM (
-    SELECT prompt_id, capability, image, bool_and(passed) AS passed
-    FROM signals WHERE checkpoint = ? AND passed IS NOT NULL GROUP BY ALL
-) GROUP BY ALL HAVING avg(passed::INT) <= 0.5
-"""
-OPEN = "open"  # in place of a status
-_IS_OPEN = "coalesce(status, '') NOT IN ('closed', 'dismissed')"
 _PLACE = f"list_position({list(CASE_EVENTS)}, kind)"  # orders events recorded together
 _LAST_EVENT = f"""SELECT event_id, evidence FROM case_events WHERE case_id = ?
 ORDER BY "at" DESC, round DESC, {_PLACE} DESC LIMIT 1"""
 
 
-@dataclass(frozen=True)
-class CaseFilter:
-    """Which cases to list; an empty value does not filter.
-
-    checkpoint: cases that this checkpoint fails; status: `open` stands for all that are neither closed nor dismissed.
-    """
-
-    capability: str = ""
-    track: str = ""
-    status: str = ""
-    round: int | None = None
-    checkpoint: str = ""
-
-    def where(self) -> tuple[str, list[Any]]:
-        """SQL condition and its parameters."""
-        wanted = {
-            "capability = ?": self.capability,
-            "coalesce(track, 'unrouted') = ?": self.track,
-            "status = ?": "" if self.status == OPEN else self.status,
-            f"(prompt_id, capability) IN ({_FAILED_ON_CHECKPOINT})": self.checkpoint,
-        }
-        parts: list[tuple[str, str | int]] = [(condition, value) for condition, value in wanted.items() if value]
-        if self.round is not None:
-            parts.append(("round = ?", self.round))
-        conditions = [p for p, _ in parts] + [_IS_OPEN] * (self.status == OPEN)
-        return " AND ".join(conditions) or "true", [v for _, v in parts]
-
-
 def list_cases(
     con: duckdb.DuckDBPyConnection, chosen: CaseFilter, *, limit: int, offset: int = 0
 ) -> tuple[int, list[Row]]:
-    """Number of matching cases, and one page of them with evidence and history, newest round first."""
+    """Number of matching cases, and one page of them with evidence and history, in the filter's order."""
     where, values = chosen.where()
     total = rows(con, f"SELECT count(*) AS n FROM cases WHERE {where}", values)[0]["n"]
-    order = "ORDER BY round DESC, capability, case_id LIMIT ? OFFSET ?"
-    page = rows(con, f"SELECT * FROM cases WHERE {where} {order}", [*values, limit, offset])
+    page = rows(
+        con, f"SELECT * FROM cases WHERE {where} ORDER BY {chosen.order} LIMIT ? OFFSET ?", [*values, limit, offset]
+    )
     judged = _judged_on(con, {c["prompt_id"] for c in page})
     evaluated = [_with_evaluation(c, chosen.checkpoint, judged) for c in page]
     unevaluated = [c for c in evaluated if "evidence" not in c]
@@ -96,6 +63,15 @@ def list_cases(
     return total, [
         _with_signal(c, detected.get(c["case_id"], [])) | {"history": history.get(c["case_id"], [])} for c in evaluated
     ]
+
+
+def write_list(con: duckdb.DuckDBPyConnection, chosen: CaseFilter, path: Path) -> None:
+    """Write the matching cases to a local file, CSV or Parquet by its ending."""
+    where, values = chosen.where()
+    con.execute(f"CREATE OR REPLACE TEMP TABLE listed AS SELECT * FROM cases WHERE {where}", values)
+    con.execute(
+        f"COPY (SELECT * FROM listed ORDER BY {chosen.order}) TO {quoted(str(path))} (FORMAT {path.suffix[1:]})"
+    )
 
 
 def _with_evaluation(case: Row, checkpoint: str, judged: list[Row]) -> Row:
@@ -178,7 +154,7 @@ def answered(con: duckdb.DuckDBPyConnection, case_id: str) -> Row | None:
     found = rows(con, "SELECT case_id, prompt, track, status FROM cases WHERE case_id = ?", [case_id])
     events = rows(con, _LAST_EVENT, [case_id])
     said = evidence(events[0]["evidence"]) if events else {}
-    return found[0] | {k: said[k] for k in ("by", "reason")} if found and "by" in said else None
+    return found[0] | {k: said[k] for k in ("by", "reason")} if found and {"by", "reason"} <= said.keys() else None
 
 
 def by_track(con: duckdb.DuckDBPyConnection) -> list[Row]:

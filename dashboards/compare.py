@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 CHANGES = ("broken", "fixed", "unjudged", "same")  # of a pair of pictures, in the order in which they are shown
 SHOWN = ("changed", *CHANGES, "all")
 
+# Evaluations of rounds, and, outside of them, one of each system whose pictures were judged.
+_NAME = "CASE WHEN round IS NULL OR arm IS NULL THEN checkpoint ELSE round || '-' || arm END"
 # Hidden prompts are compared by their rates alone: what people look at, they chase.
 _KNOWN = f"""
-SELECT round, arm, any_value(checkpoint) AS checkpoint, count(*) AS verdicts FROM signals
-WHERE kind = 'evaluation' AND round IS NOT NULL AND arm IS NOT NULL AND arm <> '{hidden.ARM}'
-GROUP BY round, arm ORDER BY round DESC, arm
+SELECT any_value(round) AS round, any_value(arm) AS arm, any_value(checkpoint) AS checkpoint, count(*) AS verdicts
+FROM signals WHERE kind = 'evaluation' AND {_NAME} IS NOT NULL AND arm IS DISTINCT FROM '{hidden.ARM}'
+GROUP BY {_NAME} ORDER BY round DESC NULLS LAST, arm, max("at") DESC, checkpoint
 """
 
 # The seed of a picture is in its path. A question has as many verdicts on a picture as it is asked in different words.
 _VERDICTS = f"""
 SELECT signal_id, prompt_id, verifier, capability, passed, score, threshold, evidence, image, prompt,
-       round = $round AND arm = $arm AS later,
+       {_NAME} = $after AS later,
        coalesce(try_cast(regexp_extract(image, '/seed-([0-9]+)/[^/]+$', 1) AS INTEGER), 0) AS seed,
        CASE WHEN verifier IN {JUDGED} THEN evidence->>'question' END AS question
 FROM signals
 WHERE kind = 'evaluation' AND image IS NOT NULL
-      AND ((round = $round AND arm = $arm) OR (round = $before_round AND arm = $before_arm))
+      AND {_NAME} IN ($before, $after)
       AND ($capability = '' OR capability = $capability)
 """
 
@@ -54,17 +56,22 @@ FROM paired GROUP BY prompt_id, seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a round: its arm, the checkpoint and the number of verdicts."""
+    """One evaluation: its round and arm (None outside of rounds), its checkpoint or system, its number of verdicts."""
 
-    round: int
-    arm: str
+    round: int | None
+    arm: str | None
     checkpoint: str | None
     verdicts: int
 
     @property
     def name(self) -> str:
-        """As in the addresses of pages: `2-candidate`."""
-        return f"{self.round}-{self.arm}"
+        """As in the addresses of pages: `2-candidate`; the system's own name outside of rounds."""
+        return self.checkpoint or "" if self.round is None or self.arm is None else f"{self.round}-{self.arm}"
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.name if self.round is None or self.arm is None else f"round {self.round}, {self.arm}"
 
 
 @dataclass(frozen=True)
@@ -106,28 +113,30 @@ class Pair:
 
 
 def evaluations(con: duckdb.DuckDBPyConnection) -> list[Evaluation]:
-    """Every evaluation of a round, newest round first."""
+    """Every evaluation: those of rounds, newest first, then those of other systems, last judged first."""
     return [Evaluation(**r) for r in rows(con, _KNOWN)]
 
 
 def proposed(known: Sequence[Evaluation], incumbents: Mapping[int, str | None], other: str = "") -> tuple[str, str]:
-    """Names of the evaluations to compare where nobody chose: its incumbent, and `other` or else the newest candidate.
+    """Names of the evaluations to compare where nobody chose: its incumbent, and `other` or else the newest candidate,
+    or without any the system that was judged last.
 
     incumbents: {round: checkpoint that its candidate was compared with}.
     """
     candidates = [e for e in known if e.arm == "candidate"]
-    after = next((e for e in known if e.name == other), None) if other else next(iter(candidates), None)
+    after = next((e for e in known if e.name == other), None) if other else next(iter((*candidates, *known)), None)
     if after is None:
         return "", other
-    earlier = [e for e in candidates if e != after and e.checkpoint == incumbents.get(after.round)]
+    incumbent = None if after.round is None else incumbents.get(after.round)
+    earlier = [e for e in candidates if e != after and e.checkpoint == incumbent]
     return next((e.name for e in (*earlier, *known) if e != after), ""), after.name
 
 
 def capabilities(con: duckdb.DuckDBPyConnection, before: Evaluation, after: Evaluation) -> list[str]:
     """Capabilities that either evaluation judges."""
     sql = """SELECT DISTINCT capability FROM signals WHERE kind = 'evaluation' AND capability IS NOT NULL
-             AND ((round = ? AND arm = ?) OR (round = ? AND arm = ?)) ORDER BY capability"""
-    return [r["capability"] for r in rows(con, sql, [before.round, before.arm, after.round, after.arm])]
+             AND {name} IN (?, ?) ORDER BY capability"""
+    return [r["capability"] for r in rows(con, sql.format(name=_NAME), [before.name, after.name])]
 
 
 def compare(
@@ -141,8 +150,7 @@ def compare(
     offset: int = 0,
 ) -> tuple[dict[str, int], list[Pair]]:
     """({change: number of pairs of pictures}, one page of those to show), broken ones first, then fixed ones."""
-    chosen = {"round": after.round, "arm": after.arm, "before_round": before.round, "before_arm": before.arm}
-    chosen |= {"capability": capability}
+    chosen = {"before": before.name, "after": after.name, "capability": capability}
     con.execute(_PAIRS, chosen)
     counted = {r["change"]: r["n"] for r in rows(con, "SELECT change, count(*) AS n FROM pairs GROUP BY change")}
     shown = CHANGES[:2] if show == "changed" else CHANGES if show == "all" else (show,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +38,8 @@ def environment(*, image: Image, link: Link) -> Environment:
         "points": points,
         "money": money,
         "share": share,
+        "hours": hours,
+        "marked": marked,
         "place": lambda value, facet: facet.place(value),
         "day": day,
         "duration": duration,
@@ -50,7 +51,6 @@ def environment(*, image: Image, link: Link) -> Environment:
         "listed": listed,
         "cell": cell,
     }
-    env.tests["traceable"] = traceable
     return env
 
 
@@ -66,6 +66,17 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a whole percentage; the narrow space does not break."""
     return "–" if share is None else f"{100 * share:.0f}\u202f%"
+
+
+def hours(value: float | None) -> str:
+    """Hours with a few digits, none smaller than a thousandth; a dash for None."""
+    return "< 0.001" if value is not None and 0 < value < 0.001 else number(value)
+
+
+def marked(value: str) -> Markup:
+    """A sentence in which backquotes mark code, with that as code."""
+    parts = value.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
 
 
 def share(value: float | None) -> str:
@@ -126,11 +137,6 @@ def words(name: str | None) -> str:
 def cell(value: Any) -> str:
     """Any value of a query result as text."""
     return value.hex() if isinstance(value, bytes) else text(value, 400)
-
-
-def traceable(value: Any) -> bool:
-    """True for what lineage can trace: ids of samples and cases, paths of checkpoints."""
-    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{64}|checkpoints/[\w./-]+", value))
 
 
 def _spelled(value: Any) -> str:

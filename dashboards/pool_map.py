@@ -1,4 +1,4 @@
-"""The map of the pool and of failing prompts: what lies in a rectangle of it, and its picture.
+"""The map of the pool and of failing prompts: what lies in a part of it, and its picture.
 
 The picture is drawn on the server: cells by density where there are many points, discs where there are few. So a page
 weighs the same with a thousand points and with a million.
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import numpy as np
 
 from dashboards.rows import Row, rows
+from dashboards.shapes import Box, Lasso
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,31 +32,6 @@ _TRACKS = {"rl": 0, "prompt_enhancement": 1, "pretraining": 2, "human": 3, "unsu
 _CELL = 2  # pixels
 _PICTURES = 12
 _REST = "other"
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle of the map, in its units."""
-
-    x0: float
-    x1: float
-    y0: float
-    y1: float
-
-    @property
-    def ends(self) -> str:
-        """Its ends, as the data browser's `within` has them."""
-        return ",".join(f"{v:.6g}" for v in (self.x0, self.x1, self.y0, self.y1))
-
-    def moved(self, right: float = 0.0, up: float = 0.0, zoom: float = 1.0) -> Box:
-        """Moved by shares of its size, then zoomed about its middle."""
-        wide, high = self.x1 - self.x0, self.y1 - self.y0
-        x, y = (self.x0 + self.x1) / 2 + right * wide, (self.y0 + self.y1) / 2 + up * high
-        return Box(x - wide / zoom / 2, x + wide / zoom / 2, y - high / zoom / 2, y + high / zoom / 2)
-
-    def query(self, colour: str, right: float = 0.0, up: float = 0.0, zoom: float = 1.0) -> str:
-        """Parameters of the address of this rectangle in a colour, moved and zoomed."""
-        return urlencode({"colour": colour} | {k: f"{v:.6g}" for k, v in vars(self.moved(right, up, zoom)).items()})
 
 
 @dataclass(frozen=True)
@@ -79,14 +54,14 @@ class Points:
         x, y = (ends[0] + ends[1]) / 2, (ends[2] + ends[3]) / 2
         return Box(x - half, x + half, y - half, y + half)
 
-    def inside(self, box: Box) -> np.ndarray:
-        """Which points are in the rectangle."""
-        return (self.x >= box.x0) & (self.x <= box.x1) & (self.y >= box.y0) & (self.y <= box.y1)
+    def inside(self, part: Box | Lasso) -> np.ndarray:
+        """Which points are in that part."""
+        return part.inside(self.x, self.y)
 
 
 @dataclass(frozen=True)
 class Label:
-    """A line of the legend: its class of colour, and how many points of the rectangle have it."""
+    """A line of the legend: its class of colour, and how many points of the part have it."""
 
     name: str
     style: str
@@ -95,15 +70,18 @@ class Label:
 
 @dataclass(frozen=True)
 class MapView:
-    """A rectangle of the map: its legend, some samples nearest to its middle, and its failing prompts.
+    """A rectangle of the map, and what is chosen on it by a lasso, if anything is.
 
-    placed: rows of the latest snapshot on the map, of `decided`; inside, cases_inside: points in the rectangle.
+    Of the lasso, or else of the rectangle: the legend, points of samples and of cases in it (inside, cases_inside),
+    some samples nearest to its middle, and failing prompts. placed: rows of the latest snapshot on the map, of
+    `decided`.
     """
 
     colour: str
     colours: list[str]
     box: Box
     whole: bool
+    lasso: Lasso | None
     legend: list[Label]
     inside: int
     cases_inside: int
@@ -153,23 +131,22 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def legend(kinds: Sequence[Points], box: Box) -> list[Label]:
-    """The labels that occur in the rectangle; failing prompts first."""
+def legend(kinds: Sequence[Points], part: Box | Lasso) -> list[Label]:
+    """The labels that occur in that part of the map; failing prompts first."""
     found = []
     for points in kinds:
-        counts = np.bincount(points.code[points.inside(box)], minlength=len(points.labels))
+        counts = np.bincount(points.code[points.inside(part)], minlength=len(points.labels))
         found += [Label(name, style, int(n)) for name, style, n in zip(points.labels, points.classes, counts) if n]
     return found
 
 
-def nearest(con: duckdb.DuckDBPyConnection, box: Box) -> list[Row]:
-    """Some samples of the rectangle, those nearest to its middle first."""
-    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+def nearest(con: duckdb.DuckDBPyConnection, part: Box | Lasso) -> list[Row]:
+    """Some samples of that part of the map, those nearest to its middle first."""
+    x, y = part.middle
     far = f"(x - {x!r}) * (x - {x!r}) + (y - {y!r}) * (y - {y!r})"
     ids = con.execute(
-        f"""SELECT sample_id FROM map_points WHERE x BETWEEN ? AND ? AND y BETWEEN ? AND ? AND sample_id IS NOT NULL
-        ORDER BY {far}, sample_id LIMIT {_PICTURES}""",
-        list(vars(box).values()),
+        f"""SELECT sample_id FROM map_points WHERE {part.condition()} AND sample_id IS NOT NULL
+        ORDER BY {far}, sample_id LIMIT {_PICTURES}"""
     ).fetchall()
     select = "SELECT DISTINCT ON (sample_id) sample_id, source_uri, shard, row FROM decisions"
     found = rows(con, f"{select} WHERE sample_id IN (SELECT unnest(?::VARCHAR[]))", [[i for (i,) in ids]])
@@ -177,14 +154,13 @@ def nearest(con: duckdb.DuckDBPyConnection, box: Box) -> list[Row]:
     return [by_id[i] for (i,) in ids if i in by_id]
 
 
-def open_cases(con: duckdb.DuckDBPyConnection, box: Box) -> list[Row]:
-    """Some open cases whose prompts are in the rectangle."""
+def open_cases(con: duckdb.DuckDBPyConnection, part: Box | Lasso) -> list[Row]:
+    """Some open cases whose prompts are in that part of the map."""
     return rows(
         con,
         f"""SELECT case_id, prompt, capability, track FROM map_points JOIN cases USING (case_id)
-        WHERE x BETWEEN ? AND ? AND y BETWEEN ? AND ? AND coalesce(status, '') NOT IN ('closed', 'dismissed')
+        WHERE {part.condition()} AND coalesce(status, '') NOT IN ('closed', 'dismissed')
         ORDER BY case_id LIMIT {_PICTURES}""",
-        list(vars(box).values()),
     )
 
 

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.images import thumbnail
 from dashboards.rows import Row, rows
+from dashboards.shapes import shape
 from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage
 from flywheel.core.lens import latest_snapshot
-from flywheel.core.storage import quoted, readable
+from flywheel.core.mirror import fetched
+from flywheel.core.schema import RIGHTS
+from flywheel.core.storage import quoted, read_table
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
 
+    from curation.sources.pool import Shard
+
 SIDES = (96, 192, 384, 1024)  # pixels of thumbnails, long side
 _COLUMNS = "sample_id, source_uri, outcome, stage_reached, filter, score, threshold, survivor, shard, row"
+RIGHTS_NAMES = tuple(field.name for field in RIGHTS)
 _SHARDS = 4  # whose pictures stay in memory: those of one page lie close together
 
 
@@ -29,7 +35,7 @@ class SampleFilter:
     """Which samples to list; empty: all. text: in the caption or the source address, in any letter case.
 
     score: name of a score that listed samples have; least, most: ends of its range, None: open. tag: that they have.
-    within: ends of a rectangle of the map, `x0,x1,y0,y1`.
+    within: a part of the map, as `shapes.shape` reads it: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y`.
     """
 
     outcome: str = ""
@@ -58,9 +64,8 @@ class SampleFilter:
             parts.append("sample_id IN (SELECT sample_id FROM tags WHERE tag = ?)")
             values.append(self.tag)
         if self.within:
-            inside = "x BETWEEN ? AND ? AND y BETWEEN ? AND ?"
+            inside = shape(self.within).condition()
             parts.append(f"sample_id IN (SELECT sample_id FROM map_points WHERE sample_id IS NOT NULL AND {inside})")
-            values += [float(end) for end in self.within.split(",")]
         if self.text:
             parts.append(
                 "(contains(lower(source_uri), lower(?)) OR sample_id IN "
@@ -97,8 +102,8 @@ def choose(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> tuple[str, l
     return f"(SELECT * FROM decisions WHERE {where})", values
 
 
-def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path, form: str) -> None:
-    """Write the matching samples, with captions and tags, to a local CSV or Parquet file (`form`)."""
+def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path) -> None:
+    """Write the matching samples, with captions and tags, to a local file, CSV or Parquet by its ending."""
     table, values = choose(con, wanted)
     keys = f"CREATE OR REPLACE TEMP TABLE chosen AS SELECT DISTINCT sample_id, source_uri FROM {table}"
     con.execute(keys, values)
@@ -110,7 +115,7 @@ def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path,
             LEFT JOIN samples s USING (sample_id, source_uri)
             LEFT JOIN (SELECT sample_id, string_agg(tag, '; ' ORDER BY tag) AS tags FROM tags GROUP BY 1) t
             USING (sample_id) ORDER BY sample_id, source_uri
-        ) TO {quoted(str(path))} (FORMAT {form})"""
+        ) TO {quoted(str(path))} (FORMAT {path.suffix[1:]})"""
     )
 
 
@@ -158,7 +163,11 @@ def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
 
 
 def load_sample(workspace: Workspace, sample: str) -> dict[str, Any] | None:
-    """What `flywheel explain` tells of a sample id; None if there is none."""
+    """What `flywheel explain` tells of a sample id, and what its row of the pool has; None if there is none.
+
+    captions: (kind, text), the model's last; license, source_url, consent: as the source states them; references:
+    (shard, row) of its reference pictures as far as the pool has them; masked: it has a mask of what the edit changed.
+    """
     from curation.run import explain
 
     try:
@@ -166,28 +175,52 @@ def load_sample(workspace: Workspace, sample: str) -> dict[str, Any] | None:
     except UsageError:
         return None
     found: list[dict[str, Any]] = [r for r in told["rows"] if r["sample_id"] == sample]
-    return found[0] if found else None
+    return found[0] | _pool_row(workspace, found[0]) if found else None
 
 
-def sample_picture(workspace: Workspace, shard: str, row: int, side: int) -> tuple[bytes, str] | None:
-    """Bytes and media type of a picture of the pool, with long side ≤ `side`; None if there is none."""
+def _pool_row(workspace: Workspace, decision: Mapping[str, Any]) -> dict[str, Any]:
+    from curation.captioning.written import ROW, with_written
+    from curation.sources import pool
+
+    listed = {s.key: s for s in pool.shards(workspace)}
+    shard = listed[decision["shard"]]
+    row = read_table(shard.path, [*ROW, "mask", *RIGHTS_NAMES]).slice(decision["row"], 1).to_pylist()[0]
+    (row,) = with_written([row], shard.captions)
+    captions = [(c["kind"], c["text"]) for c in row["captions"] or ()]
+    places = [_place_of(shard, listed, image) for image in decision.get("reference_ids") or ()]
+    more = {"captions": captions, "references": [p for p in places if p], "masked": row.get("mask") is not None}
+    return more | {name: row.get(name) for name in RIGHTS_NAMES}  # pools of older versions lack some
+
+
+def _place_of(near: Shard, listed: Mapping[str, Shard], image: str) -> tuple[str, int] | None:
+    """(shard, row) of a picture of the pool by its image id: first where the edit lies, then in its batch."""
+    batch = [s for s in listed.values() if s.path.parent == near.path.parent and s != near]
+    for shard in (near, *batch):
+        if (row := read_table(shard.path, ["image_id"])["image_id"].combine_chunks().index(image).as_py()) >= 0:
+            return shard.key, row
+    return None
+
+
+def sample_picture(
+    workspace: Workspace, shard: str, row: int, side: int, column: str = "image"
+) -> tuple[bytes, str] | None:
+    """Bytes and media type of a picture of the pool, or of its mask, with long side ≤ `side`; None without one."""
     from curation.sources.pool import shard_file
 
     path = shard_file(workspace, shard)
     if path is None:
         return None
-    local = readable(path)
-    pictures = _pictures(local, Path(local).stat().st_mtime_ns)
+    local = fetched(path)
+    pictures = _pictures(str(local), local.stat().st_mtime_ns, column)
     try:
-        return thumbnail(pictures[row], side) if row < len(pictures) else None
+        data = pictures[row] if row < len(pictures) else None
+        return thumbnail(data, side) if data else None
     except BadImage:
         return None
 
 
 @lru_cache(maxsize=_SHARDS)
-def _pictures(path: str, changed: int) -> list[bytes]:
+def _pictures(path: str, changed: int, column: str) -> list[bytes | None]:
     """All pictures of a shard. changed: its time of change, because erasing a picture rewrites its shard."""
-    import pyarrow.parquet as pq
-
-    pictures: list[bytes] = pq.read_table(path, columns=["image"])["image"].to_pylist()
+    pictures: list[bytes | None] = read_table(path, [column])[column].to_pylist()
     return pictures

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from curation.policy.snapshots import policy_of
 from dashboards.rows import rows
+from flywheel.catalog.views import ALL, meaning
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ class ScoreFacet:
     def place(self, value: float) -> float:
         """Where a value is in the range, as a share."""
         return (value - self.low) / ((self.high - self.low) or 1.0)
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """What each score of ours measures, with its unit."""
+    return {field.name: meaning(field) for field in ALL["scores"][1] if "." in field.name}
 
 
 def offered(con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -22,6 +22,7 @@ from dashboards.access import SESSION_SECONDS, Access, Person
 from dashboards.images import picture
 from dashboards.page import Image, environment
 from dashboards.plain import plain
+from dashboards.shapes import Box, Lasso, shape
 from dashboards.turns import Turns
 from flywheel.catalog import views
 from flywheel.catalog.database import connect
@@ -214,6 +215,14 @@ def decimal(text: str) -> float:
     if not math.isfinite(value):
         raise HTTPException(404, f"{text!r} is not a number.")
     return value
+
+
+def part_of_map(text: str) -> Box | Lasso:
+    """A query value as a part of the map. Errors: 404 for anything else."""
+    try:
+        return shape(text)
+    except ValueError as error:
+        raise HTTPException(404, str(error)) from error
 
 
 def _address(workspace: Workspace) -> Image:

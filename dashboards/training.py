@@ -72,10 +72,10 @@ def load_runs(workspace: Workspace, names: Sequence[str], metric: str) -> tuple[
     return sorted(recorded), runs
 
 
-def chart(runs: Sequence[Run]) -> str:
-    """Chart data for `charts.js`, as JSON: one line per run."""
+def chart(runs: Sequence[Run], metric: str) -> str:
+    """Chart data for `charts.js`, as JSON: one line per run of this metric."""
     lines = [{"name": r.name, "points": [[x, float(f"{y:.5g}")] for x, y in r.points]} for r in runs]
-    return json.dumps({"kind": "curves", "lines": lines})
+    return json.dumps({"kind": "curves", "metric": metric.replace("_", " "), "lines": lines})
 
 
 def grids(workspace: Workspace, number: int) -> list[tuple[str, str]]:

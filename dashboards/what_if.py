@@ -16,6 +16,7 @@ from curation.policy.policy import Policy
 from curation.policy.what_if import Basis, basis, parse_settings, what_if, with_settings
 from curation.run import configure
 from curation.scorers.table import tables
+from dashboards import scores
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
@@ -28,7 +29,7 @@ Span = tuple[str, float, float]  # a score, and the ends of a range of it
 class Slider:
     """One threshold: its path and value in the policy, and the range of its score in the pool.
 
-    bins: rows of the pool in equal parts of that range.
+    reads: the score; means: what it measures, with its unit. bins: rows of the pool in equal parts of that range.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Slider:
     filter: str
     bound: str  # min | max
     reads: str
+    means: str
     value: float
     low: float
     high: float
@@ -53,9 +55,12 @@ def sliders(workspace: Workspace, base: Basis) -> list[Slider]:
                 if line.score in ranges and value is not None:
                     low, high = (float(f(value, end)) for f, end in zip((min, max), ranges[line.score]))
                     found.append((stage.name, line.name, bound, line.score, value, (line.score, low, high)))
+    means = scores.meanings()
     counts = _bins(workspace, files, list(dict.fromkeys(span for *_, span in found)))
     return [
-        Slider(f"{stage}.{name}.{bound}", stage, name, bound, reads, value, *span[1:], counts[span])
+        Slider(
+            f"{stage}.{name}.{bound}", stage, name, bound, reads, means.get(reads, ""), value, *span[1:], counts[span]
+        )
         for stage, name, bound, reads, value, span in found
     ]
 

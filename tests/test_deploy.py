@@ -68,6 +68,14 @@ def test_nothing_runs_as_root_and_everything_is_one_image() -> None:
         assert set(service.get("depends_on", ())) <= compose().keys()
 
 
+def test_rays_pods_have_probes_that_the_image_can_run() -> None:
+    (cluster,) = (x for x in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()) if x["kind"] == "RayCluster")
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        for probe in ("livenessProbe", "readinessProbe"):  # else the operator sets ones that need wget
+            assert container[probe]["exec"]["command"] == ["ray", "health-check"]
+
+
 def test_ray_has_one_version() -> None:
     (pinned,) = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     for page in (DEPLOY / "kuberay.yaml", ROOT / "docs" / "kuberay.md"):

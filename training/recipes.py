@@ -16,8 +16,8 @@ from training.recipe_file import known_recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
-    "micro_tokens", "precision", "activation_checkpointing", "compile", "checkpoint_every", "validate_every",
-    "sample_every", "sample_rows", "latents", "on_error",
+    "micro_tokens", "reduce_every", "precision", "activation_checkpointing", "compile", "checkpoint_every",
+    "validate_every", "sample_every", "sample_rows", "latents", "on_error",
 )  # fmt: skip
 
 
@@ -59,7 +59,8 @@ class Recipe:
     model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
     autoencoder: "patch" (fitted on the data), "tiny-vae" (trained on the data first), or a VAE by folder, pipeline
         folder or hub tag.
-    condition: encoder, "minilm" or "qwen3-vl:" and a folder, pipeline folder or hub tag.
+    autoencoder_steps: of "tiny-vae"; 0: as many as its recipe says.
+    condition: encoder, "minilm", "qwen3-vl:tiny", or "qwen3-vl:" and a folder, pipeline folder or hub tag.
     text_tokens: length that captions are padded to (longer ones are kept); 0 pads only to a batch's longest, as 2.1.
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
@@ -69,6 +70,8 @@ class Recipe:
 
     The rest adapts a run to its machine and may change when the run resumes [D]:
     micro_tokens: upper bound of image tokens per forward pass and process (but at least one row); 0: no limit.
+    reduce_every: sum gradients over processes after every forward pass, not once a step: four bytes a weight less on
+        each GPU, and more traffic.
     precision: "fp32", "bf16" (autocast over fp32 masters), or "auto", bf16 on a GPU that has it.
     activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
     checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).
@@ -85,6 +88,7 @@ class Recipe:
     channels: Positive
     factor: Positive
     autoencoder: str = "patch"
+    autoencoder_steps: Count = 0
     condition: str = "minilm"
     text_tokens: Count = 24
     caption_shares: Annotated[Mapping[str, float], Span(0)] = field(
@@ -108,6 +112,7 @@ class Recipe:
     lora_alpha: Amount = 0.0
     lora_targets: tuple[str, ...] = TARGETS
     micro_tokens: Count = 0
+    reduce_every: bool = False
     precision: str = "auto"
     activation_checkpointing: bool = False
     compile: bool = False
@@ -150,7 +155,9 @@ class Recipe:
 
     def method(self) -> dict[str, Any]:
         """The plain values that determine what is learned; with other values it is another run."""
-        return {k: v for k, v in identified(self.to_dict(), *DEFAULTS).items() if k not in MACHINE}
+        values = identified(self.to_dict(), *DEFAULTS)
+        own = values if self.autoencoder_steps else values.keys() - {"autoencoder_steps"}  # as before there were any
+        return {k: v for k, v in values.items() if k in own and k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
         """The recipe with changed values. Errors: `UsageError`.
@@ -251,6 +258,18 @@ RECIPES: dict[str, Recipe] = {
         validate_every=100,
     ),
 }
+# The parts of the open 2.1 release at small size, which diffusers opens: as many image tokens as `tiny`, of 16 pixels.
+RECIPES["tiny-2.1"] = RECIPES["tiny"].change(
+    name="tiny-2.1",
+    resolution={256: 128, 512: 128, 1024: 128, 2048: 128},
+    model="tiny-2.1",
+    channels=64,
+    factor=16,
+    autoencoder="tiny-vae",
+    condition="qwen3-vl:tiny",
+    text_tokens=0,
+    schedule="dynamic_shift",
+)
 
 
 def recipe(name: str, **changes: Any) -> Recipe:

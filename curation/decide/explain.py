@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curation.sources import pool
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_table
 from flywheel.core.workspace import Workspace
 
 _SHORTEST_PREFIX = 4
@@ -29,8 +28,8 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     decided = pa.table({"sample_id": pa.array([], pa.string()), "source_uri": pa.array([], pa.string())})
     if snapshot is not None:
         folder = workspace.path("snapshots", snapshot)
-        refused += pq.read_table(readable(folder / "quarantine.parquet")).to_pylist()
-        decided = pq.read_table(readable(folder / "decisions.parquet"))
+        refused += read_table(folder / "quarantine.parquet").to_pylist()
+        decided = read_table(folder / "decisions.parquet")
     refused = [dict(r) for r in dict.fromkeys(tuple(r.items()) for r in refused if _names(sample, r["source_uri"]))]
     decisions = _matching(decided, sample)
     if not decisions and not refused:
@@ -40,7 +39,7 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
     if snapshot is None or not decisions:
         return {"snapshot": snapshot, "rows": [], "quarantine": refused}
-    stages = pq.read_table(readable(folder / "stages.parquet"))
+    stages = read_table(folder / "stages.parquet")
     record = read_json(workspace.snapshot(snapshot))
     return {
         "snapshot": snapshot,
@@ -51,9 +50,12 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
 
 def _undecided(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str, Any]:
     """The rows of the pool that it names, which no snapshot has judged yet. Errors: `UsageError` if there are none."""
-    columns = ["sample_id", "source_uri", "source", "task", "width", "height", "caption"]
-    tables = (pq.read_table(readable(s.path), columns=columns) for s in pool.shards(workspace))
-    rows = [row for table in tables for row in _matching(table, sample)]
+    columns = ["sample_id", "source_uri", "source", "task", "width", "height", "caption", "reference_ids"]
+    rows = []
+    for shard in pool.shards(workspace):
+        table = read_table(shard.path, columns)
+        table = table.append_column("row", pa.array(range(len(table)), pa.int32()))
+        rows += [row | {"shard": shard.key} for row in _matching(table, sample)]
     if not rows:
         where = f"snapshot {snapshot}" if snapshot else "the pool"
         raise UsageError(f"no sample of {where} matches {sample!r}: give a sample id, its start, or a path")
@@ -78,7 +80,7 @@ def _names(sample: str, uri: str) -> bool:
 def _metadata(workspace: Workspace, decision: dict[str, Any]) -> dict[str, Any]:
     shard = next(s for s in pool.shards(workspace) if s.key == decision["shard"])
     columns = ["source", "width", "height", "caption", "reference_ids"]
-    return pq.read_table(readable(shard.path), columns=columns).slice(decision["row"], 1).to_pylist()[0]
+    return read_table(shard.path, columns=columns).slice(decision["row"], 1).to_pylist()[0]
 
 
 def _details(
@@ -91,7 +93,7 @@ def _details(
     scores: dict[str, Any] = {}
     for name, version in record["scorers"].items():
         scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(shard, texts, name)}.parquet")
-        table = pq.read_table(readable(scored)).slice(row, 1)
+        table = read_table(scored).slice(row, 1)
         values = table.drop_columns(["row", "sample_id", "error"]).to_pylist()[0]
         scores |= {f"{name}.{k}": v for k, v in values.items() if not isinstance(v, bytes | list)}
     return {"stages": path, "scores": scores}

@@ -241,9 +241,13 @@ def _places(judging: Judging, ids: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def _bytes(column: pa.ChunkedArray) -> np.ndarray:
-    """uint8 [N, K] of a column of binaries of one length."""
-    rows = [np.frombuffer(b"".join(chunk.to_pylist()), np.uint8) for chunk in column.chunks]
-    return np.concatenate([np.empty(0, np.uint8), *rows]).reshape(len(column), -1) if len(column) else np.empty((0, 0))
+    """uint8 [N, K] of a column of binaries of one length, none of them null."""
+    parts = [np.empty(0, np.uint8)]
+    for chunk in column.cast(pa.large_binary()).chunks:
+        _, offsets, data = chunk.buffers()
+        first, last = np.frombuffer(offsets, np.int64)[[chunk.offset, chunk.offset + len(chunk)]]
+        parts.append(np.frombuffer(data, np.uint8)[first:last])
+    return np.concatenate(parts).reshape(len(column), -1) if len(column) else np.empty((0, 0), np.uint8)
 
 
 def _references(judging: Judging, ids: Sequence[Sequence[str]], width: int) -> np.ndarray:

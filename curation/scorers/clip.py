@@ -157,9 +157,9 @@ class _Network:
         import torch
 
         torch.set_num_threads(1)  # parallelism is by process
-        self._torch = torch
+        self._torch, self._device = torch, "cuda" if torch.cuda.is_available() else "cpu"
         self._model, _, self.preprocess = open_clip.create_model_and_transforms(
-            weights.model, pretrained=weights.checkpoint
+            weights.model, pretrained=weights.checkpoint, device=self._device
         )
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
@@ -170,12 +170,14 @@ class _Network:
     def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
         """Normalised embeddings float32 [N, D]."""
         with self._torch.inference_mode():
-            return self._model.encode_image(self._torch.stack(list(tensors)), normalize=True).float().numpy()
+            images = self._torch.stack(list(tensors)).to(self._device)
+            return self._model.encode_image(images, normalize=True).float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Normalised embeddings float32 [N, D]."""
         with self._torch.inference_mode():
-            return self._model.encode_text(self._tokenize(list(texts)), normalize=True).float().numpy()
+            tokens = self._tokenize(list(texts)).to(self._device)
+            return self._model.encode_text(tokens, normalize=True).float().cpu().numpy()
 
     def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
         """Columns of one image embedding [D]; `text`: the caption's embedding [D], None without a caption."""

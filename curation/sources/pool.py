@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from curation.captioning import written
 from flywheel.core import lens
 from flywheel.core.files import read_json
-from flywheel.core.storage import read_parquet, readable
+from flywheel.core.storage import read_parquet, read_table
 from flywheel.core.workspace import Workspace
 
 READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
@@ -99,7 +99,7 @@ def manifest(batch: Path) -> dict[str, Any]:
 
 def quarantined_at_ingest(workspace: Workspace) -> list[dict[str, str]]:
     """Inputs that ingest could not use: source_uri, reason."""
-    return [row for b in workspace.batches() for row in pq.read_table(readable(b / "quarantine.parquet")).to_pylist()]
+    return [row for b in workspace.batches() for row in read_table(b / "quarantine.parquet").to_pylist()]
 
 
 def uncaptioned(workspace: Workspace) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dashboards import questions
 from dashboards.questions import ROWS, SECONDS
+from dashboards.routes.downloads import FORMS, add_files, write_answer
 from dashboards.site import Site
 from dashboards.what_if import Slider
 from flywheel.catalog import queries
@@ -20,7 +22,7 @@ from flywheel.catalog.views import ALL, meaning
 from flywheel.core.errors import UsageError
 
 # Pages that no other site may send a visitor to.
-COSTLY = ("/what-if", "/why", "/sql", "/samples.csv", "/samples.parquet")
+COSTLY = ("/what-if", "/why", "/sql", *(f"/{list_}.{form}" for list_ in ("samples", "cases", "sql") for form in FORMS))
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,14 @@ class WhatIfPage:
 
 @dataclass(frozen=True)
 class WhyPage:
-    """Where a sample, a case or a checkpoint comes from; fault: why there is no answer."""
+    """Where a sample, a case or a checkpoint comes from; known: the names in it that can be asked for in turn.
+
+    fault: why there is no answer.
+    """
 
     asked: str
     lineage: Mapping[str, Any] | None
+    known: Sequence[str]
     fault: str | None
 
 
@@ -88,8 +94,9 @@ def add(app: FastAPI, site: Site) -> None:
     @site.page(app, "/why", "why.html", "/why")
     async def why_page(request: Request, id: str = "") -> WhyPage:
         """The lineage of a sample, case or checkpoint, by its id or path."""
-        lineage, fault = await answered(request, questions.lineage, id) if id else (None, None)
-        return WhyPage(id, lineage, fault)
+        found, fault = await answered(request, questions.lineage, id) if id else (None, None)
+        lineage, known = found or (None, [])
+        return WhyPage(id, lineage, known, fault)
 
     @site.page(app, "/sql", "sql.html", "/sql")
     async def sql_page(request: Request, q: str = "", ready: str = "") -> SqlPage:
@@ -99,3 +106,8 @@ def add(app: FastAPI, site: Site) -> None:
         answer, fault = await answered(request, questions.sql, asked) if asked else (None, None)
         views = [View(name, about, {f.name: meaning(f) for f in schema}) for name, (about, schema) in ALL.items()]
         return SqlPage(asked, answer, fault, list(known.values()), views, ROWS, SECONDS)
+
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        return lambda path: write_answer(questions.sql_file(root, query.get("q", "")), path)
+
+    add_files(app, site, "/sql", "answer", writer)

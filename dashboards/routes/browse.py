@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from dashboards import cases, training, views
+from dashboards.case_filter import ORDERS, CaseFilter
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
+from dashboards.routes.downloads import add_files
 from dashboards.routes.review import reviewer_of
 from dashboards.routes.samples import KEPT, thumbnail_side
 from dashboards.rows import Row, rows
-from dashboards.site import Site, integer
+from dashboards.site import Site, integer, part_of_map
 from flywheel.core.mirror import fetched
 from flywheel.core.records import RoundPlan
 from flywheel.rounds.live import Live, Watch
@@ -50,13 +53,14 @@ class RoundPage:
 
 @dataclass(frozen=True)
 class CasesPage:
-    """Cases that match the filters, newest round first, with evidence and history; facets: values of each filter.
+    """Cases that match the filters, with evidence and history; facets: values of each filter; orders: ways to sort.
 
     reviewer: the name under which this visitor answers; answered: the case that was just answered, by whom and why.
     """
 
     cases: list[Row]
     facets: dict[str, list[Row]]
+    orders: list[str]
     paging: Paging
     references: References
     reviewer: str
@@ -128,21 +132,41 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         status: str = "",
         round: str = "",
         checkpoint: str = "",
+        within: str = "",
+        text: str = "",
+        sort: str = "",
         page: str = "1",
         reviewer: str = "",
         answered: str = "",
     ) -> CasesPage:
-        """Failure cases by capability, track, status or round, or those that a checkpoint fails; status: `open` too."""
+        """Failure cases by capability, track, status (`open` too), round, or those that a checkpoint fails, or whose
+        prompts are `within` a part of the map: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y …`.
+
+        `text`: in the prompt, or the start of the id. `sort`: newest round, oldest round, capability, track, status or
+        prompt. `/cases.csv` and `/cases.parquet` have all of them as a file.
+        """
         chosen = {"capability": capability, "track": track, "status": status, "round": round, "checkpoint": checkpoint}
-        wanted = cases.CaseFilter(capability, track, status, integer(round) if round else None, checkpoint)
+        chosen |= {"within": within.strip(), "text": text.strip(), "sort": sort}
+        wanted = _wanted(chosen)
         number = max(1, integer(page))
-        with site.catalog("cases", "case_events", "signals", "rounds") as con:
+        with site.catalog("cases", "case_events", "signals", "rounds", "map_points") as con:
             total, listed = cases.list_cases(con, wanted, limit=page_size, offset=(number - 1) * page_size)
             facets = cases.facets(con)
             said = cases.answered(con, answered) if answered else None
         paging = Paging("/cases", chosen, total, number, page_size)
         name = reviewer_of(request.state.person, reviewer)
-        return CasesPage(listed, facets, paging, cases.references(workspace), name, said)
+        return CasesPage(listed, facets, list(ORDERS), paging, cases.references(workspace), name, said)
+
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        wanted = _wanted(query)
+
+        def write(path: Path) -> None:
+            with site.catalog("cases", "signals", "map_points") as con:
+                cases.write_list(con, wanted, path)
+
+        return write
+
+    add_files(app, site, "/cases", "cases", writer)
 
     @site.page(app, "/cases/{case_id}", "case.html", "/cases")
     def case_page(request: Request, case_id: str, reviewer: str = "") -> CasePage:
@@ -152,6 +176,17 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         if case is None:
             raise HTTPException(404, f"There is no case {case_id}.")
         return CasePage(case, cases.references(workspace), reviewer_of(request.state.person, reviewer))
+
+
+def _wanted(query: Mapping[str, str]) -> CaseFilter:
+    """The filter that the parameters of an address ask for. Errors: 404 for what is no number, part or order."""
+    given = {f.name: query.get(f.name, "").strip() for f in fields(CaseFilter)}
+    if given["within"]:
+        part_of_map(given["within"])
+    if given["sort"] not in ("", *ORDERS):
+        raise HTTPException(404, f"Cases are not sorted by {given['sort']}: choose one of {', '.join(ORDERS)}.")
+    number = integer(given.pop("round")) if given["round"] else None
+    return CaseFilter(**{k: v for k, v in given.items() if k != "round"}, round=number)
 
 
 def _add_data(app: FastAPI, site: Site) -> None:
@@ -171,7 +206,7 @@ def _add_data(app: FastAPI, site: Site) -> None:
         names = training.run_names(workspace)
         chosen = run or names[:SHOWN_RUNS]
         recorded, runs = training.load_runs(workspace, chosen, metric)
-        return TrainingPage(names, chosen, metric, recorded, runs, training.chart(runs))
+        return TrainingPage(names, chosen, metric, recorded, runs, training.chart(runs, metric))
 
     @app.get("/files/{name:path}")
     def file(name: str, side: str = "") -> Response:

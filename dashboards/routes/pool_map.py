@@ -1,4 +1,4 @@
-"""The map: a rectangle of it as a page, and its picture; what lies in it opens in the data browser."""
+"""The map: a rectangle of it as a page, and its picture; what a lasso chooses opens in the data browser."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
 
 from dashboards import pool_map, scores
-from dashboards.pool_map import OF_CASES, OF_POOL, Box, MapView, Points
-from dashboards.site import Site, decimal
+from dashboards.pool_map import OF_CASES, OF_POOL, MapView, Points
+from dashboards.shapes import Box, Lasso
+from dashboards.site import Site, decimal, part_of_map
 from flywheel.core.lens import latest_snapshot
 from flywheel.remedies.pool_map import files
 
@@ -62,17 +63,28 @@ def add(app: FastAPI, site: Site) -> None:
 
     @site.page(app, "/map", "map.html", "/map")
     def map_page(
-        request: Request, colour: str = "stage", x0: str = "", x1: str = "", y0: str = "", y1: str = ""
+        request: Request,
+        colour: str = "stage",
+        x0: str = "",
+        x1: str = "",
+        y0: str = "",
+        y1: str = "",
+        within: str = "",
     ) -> MapView:
-        """A rectangle of the map, by its ends; `colour`: outcome, stage, capability or track of cases, or a score."""
+        """A rectangle of the map, by its ends; `colour`: outcome, stage, capability or track of cases, or a score.
+
+        `within`: corners of a lasso, `x,y x,y x,y …`; counts, legend and samples are of what it chooses.
+        """
+        lasso = _lasso(within)
         with opened(colour) as (con, colours, pool, cases):
             box = _box(pool, x0, x1, y0, y1)
+            part = lasso or box
             ((decided,),) = con.execute("SELECT count(*) FROM decisions").fetchall()
-            near, failing = pool_map.nearest(con, box), pool_map.open_cases(con, box) if colour in OF_CASES else []
-        inside, mine = int(pool.inside(box).sum()), int(cases.inside(box).sum())
-        shown = pool_map.legend([cases, pool], box)
+            near, failing = pool_map.nearest(con, part), pool_map.open_cases(con, part) if colour in OF_CASES else []
+        inside, mine = int(pool.inside(part).sum()), int(cases.inside(part).sum())
+        shown = pool_map.legend([cases, pool], part)
         whole = box == pool.whole
-        return MapView(colour, colours, box, whole, shown, inside, mine, near, failing, len(pool.x), decided)
+        return MapView(colour, colours, box, whole, lasso, shown, inside, mine, near, failing, len(pool.x), decided)
 
     @app.get("/map.png")
     def map_picture(colour: str = "stage", x0: str = "", x1: str = "", y0: str = "", y1: str = "") -> Response:
@@ -85,7 +97,12 @@ def _box(pool: Points, *ends: str) -> Box:
     """The asked rectangle; the whole map without one. Errors: 404 for ends that are none."""
     if not any(ends):
         return pool.whole
-    x0, x1, y0, y1 = (decimal(end) for end in ends)
-    if not (x0 < x1 and y0 < y1 and max(map(abs, (x0, x1, y0, y1))) < 1e6):
-        raise HTTPException(404, "This is no rectangle: x0 is less than x1, and y0 less than y1.")
-    return Box(x0, x1, y0, y1)
+    return cast(Box, part_of_map(",".join(str(decimal(end)) for end in ends)))
+
+
+def _lasso(within: str) -> Lasso | None:
+    """The asked lasso; None without one. Errors: 404 for what is none."""
+    found = part_of_map(within) if within.strip() else None
+    if isinstance(found, Box):
+        raise HTTPException(404, "A lasso has corners, x,y x,y x,y; the ends of a rectangle are x0, x1, y0 and y1.")
+    return found

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
 
 from dashboards import samples, scores
 from dashboards.paging import Paging
+from dashboards.routes.downloads import add_files
 from dashboards.routes.review import reviewer_of
 from dashboards.rows import Row
 from dashboards.samples import SampleFilter
 from dashboards.scores import ScoreFacet
-from dashboards.site import Site, decimal, integer
+from dashboards.site import Site, decimal, integer, part_of_map
 from flywheel.catalog import tags
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 
 KEPT = {"Cache-Control": "private, max-age=3600"}  # pictures never change
-FORMS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}  # of a selection as a file
 CHANGES = {"add": tags.ADDED, "remove": tags.REMOVED}
 _PICK = "pick:"  # before a sample id: name of its field in the form of tags
 _VIEWS = ("decisions", "samples", "scores", "tags", "map_points")
@@ -36,7 +33,8 @@ _VIEWS = ("decisions", "samples", "scores", "tags", "map_points")
 class SamplesPage:
     """Samples of the pool that match the filters, as the latest snapshot decided; facets: values of each filter.
 
-    scores: names of scores to choose by; score: the chosen one over the pool; least, most: ends of the listed range.
+    scores: names of scores to choose by; score: the chosen one over the pool; meaning: what it measures, with its unit;
+    least, most: ends of the listed range.
     reviewer: the name under which this visitor tags; changed: what the visitor's last change of tags did.
     """
 
@@ -45,6 +43,7 @@ class SamplesPage:
     paging: Paging
     scores: list[str]
     score: ScoreFacet | None
+    meaning: str
     least: float | None
     most: float | None
     reviewer: str
@@ -53,11 +52,15 @@ class SamplesPage:
 
 @dataclass(frozen=True)
 class SamplePage:
-    """One sample of the pool: its decision, stages, scores and tags; reviewer: who would tag it."""
+    """One sample of the pool: its captions, decision, stages, scores, rights and tags; reviewer: who would tag it.
+
+    meanings: what each score measures, with its unit.
+    """
 
     sample: dict[str, Any]
     tags: list[str]
     reviewer: str
+    meanings: dict[str, str]
 
 
 def add(app: FastAPI, site: Site, *, page_size: int) -> None:
@@ -88,7 +91,7 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
         changed: str = "",
     ) -> SamplesPage:
         """Samples of the pool by outcome, last stage, filter that dropped them, tag, a text, or a score and its range,
-        and `within` a rectangle of the map: `x0,x1,y0,y1`.
+        and `within` a part of the map: a rectangle `x0,x1,y0,y1`, or a lasso `x,y x,y x,y …`.
 
         `of`: the score that `least` and `most` are of, by default `score`; they do not outlive a change of it.
         """
@@ -106,7 +109,8 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
             facets = samples.facets(con)
         paging = Paging("/samples", _query(wanted), total, number, page_size)
         name, said = reviewer_of(request.state.person, reviewer), _said(changed)
-        return SamplesPage(listed, facets, paging, known, facet, wanted.least, wanted.most, name, said)
+        means = scores.meanings().get(score, "")
+        return SamplesPage(listed, facets, paging, known, facet, means, wanted.least, wanted.most, name, said)
 
     @site.page(app, "/samples/{sample_id}", "sample.html", "/samples")
     def sample_page(request: Request, sample_id: str, reviewer: str = "") -> SamplePage:
@@ -116,11 +120,13 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
             raise HTTPException(404, f"There is no decided sample {sample_id}.")
         with site.catalog("tags") as con:
             has = samples.tags_of(con, [sample_id]).get(sample_id, [])
-        return SamplePage(sample, has, reviewer_of(request.state.person, reviewer))
+        measured = {name: text for name, text in scores.meanings().items() if name in sample["scores"]}
+        return SamplePage(sample, has, reviewer_of(request.state.person, reviewer), measured)
 
     @app.get("/pictures/{shard}/{row}")
-    def sample_picture(shard: str, row: str, side: str = "192") -> Response:
-        found = samples.sample_picture(workspace, shard, integer(row), thumbnail_side(side))
+    def sample_picture(shard: str, row: str, side: str = "192", mask: str = "") -> Response:
+        column = "mask" if mask else "image"
+        found = samples.sample_picture(workspace, shard, integer(row), thumbnail_side(side), column)
         if found is None:
             raise HTTPException(404, "There is no such image.")
         return Response(found[0], media_type=found[1], headers=KEPT)
@@ -154,32 +160,18 @@ def _add_tags(app: FastAPI, site: Site) -> None:
 
 
 def _add_files(app: FastAPI, site: Site) -> None:
-    async def selection(request: Request, form: str) -> Response:
-        wanted = wanted_of(request.query_params)
-        folder = tempfile.TemporaryDirectory(prefix="flywheel-")
-        path = Path(folder.name, f"samples.{form}")
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        wanted = wanted_of(query)
 
-        def write() -> None:
+        def write(path: Path) -> None:
             with site.catalog(*_VIEWS) as con:
                 if wanted.score and wanted.score not in scores.offered(con):
                     raise HTTPException(404, f"No sample has a score {wanted.score}.")
-                samples.write_list(con, wanted, path, form)
+                samples.write_list(con, wanted, path)
 
-        try:
-            async with site.turns.turn(request.state.person.name):
-                await run_in_threadpool(write)
-        except BaseException:
-            folder.cleanup()
-            raise
-        return FileResponse(path, media_type=FORMS[form], filename=path.name, background=BackgroundTask(folder.cleanup))
+        return write
 
-    @app.get("/samples.csv")
-    async def as_csv(request: Request) -> Response:
-        return await selection(request, "csv")
-
-    @app.get("/samples.parquet")
-    async def as_parquet(request: Request) -> Response:
-        return await selection(request, "parquet")
+    add_files(app, site, "/samples", "samples", writer)
 
 
 def wanted_of(query: Mapping[str, str]) -> SampleFilter:
@@ -188,9 +180,7 @@ def wanted_of(query: Mapping[str, str]) -> SampleFilter:
     for end in ("least", "most"):
         given[end] = decimal(given[end]) if given["score"] and given[end] else None
     if given["within"]:
-        ends = [decimal(end) for end in given["within"].split(",")]
-        if len(ends) != 4:
-            raise HTTPException(404, "within has the four ends of a rectangle: x0,x1,y0,y1.")
+        part_of_map(given["within"])
     return SampleFilter(**given)
 
 

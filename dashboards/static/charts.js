@@ -5,8 +5,8 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 // One small panel per capability: the failure rate over rounds within its interval.
 function trends({ rounds, panels }, width) {
-  const columns = Math.max(1, Math.min(4, Math.floor(width / 220)));
-  const [cell, tall] = [100 / columns, 150];
+  const columns = Math.max(1, Math.min(4, Math.floor(width / 160)));
+  const [cell, tall] = [width / columns, 150]; // pixels
   const option = { animation: false, grid: [], xAxis: [], yAxis: [], series: [],
     tooltip: { trigger: "axis", renderMode: "richText", backgroundColor: color("panel"), borderColor: color("line"),
       textStyle: { color: color("ink") } } };
@@ -14,7 +14,7 @@ function trends({ rounds, panels }, width) {
     const [left, top] = [(i % columns) * cell, Math.floor(i / columns) * tall];
     const axis = { gridIndex: i, axisLine: { lineStyle: { color: color("line") } }, axisTick: { show: false },
       axisLabel: { color: color("muted"), fontSize: 11 } };
-    option.grid.push({ left: `${left + 4}%`, width: `${cell - 7}%`, top: top + 28, height: tall - 62 });
+    option.grid.push({ left: left + 40, width: cell - 56, top: top + 28, height: tall - 62 });
     option.xAxis.push({ ...axis, type: "category", data: rounds.map((n) => `${n}`), boundaryGap: rounds.length < 2 });
     option.yAxis.push({ ...axis, type: "value", min: 0, max: 1, interval: 0.5, name,
       nameTextStyle: { color: color("ink"), fontSize: 13, fontWeight: 600, align: "left", padding: [0, 0, 0, -30] }, splitLine: { lineStyle: { color: color("line") } },
@@ -34,14 +34,14 @@ function trends({ rounds, panels }, width) {
 // One metric of several training runs over their steps. The classes `line-N` of the style sheet have the same colours.
 const lineColors = ["candidate", "control", "pretraining", "human", "rl", "unrouted"];
 
-function curves({ lines }) {
+function curves({ metric, lines }) {
   const axis = { type: "value", axisLine: { lineStyle: { color: color("line") } }, axisLabel: { color: color("muted"), fontSize: 11 },
     splitLine: { lineStyle: { color: color("line") } } };
   const series = lines.map(({ name, points }, i) => ({ type: "line", name, data: points, showSymbol: false,
     color: color(lineColors[i % lineColors.length]), lineStyle: { width: 2 } }));
-  const option = { animation: false, grid: { left: 56, right: 16, top: 16, bottom: 40 },
+  const option = { animation: false, grid: { left: 56, right: 16, top: 32, bottom: 40 },
     xAxis: { ...axis, name: "step", nameLocation: "middle", nameGap: 26, nameTextStyle: { color: color("muted") }, splitLine: { show: false } },
-    yAxis: { ...axis, scale: true }, series };
+    yAxis: { ...axis, scale: true, name: metric, nameTextStyle: { color: color("muted"), align: "left", padding: [0, 0, 0, -40] } }, series };
   return [option, 340];
 }
 

@@ -103,3 +103,33 @@ document.addEventListener("keydown", (event) => {
   if (wanted.matches("input, textarea")) wanted.focus();
   else wanted.click();
 });
+
+// A heading of a table with several rows sorts it: numbers by size, the rest as text; empty cells stay last.
+const size = (text) => Number(text.replace(/[,\s]|[%×]|pp$|^[<≥≤]/g, "").replace("−", "-"));
+function sortable(table) {
+  const body = table.tBodies[0], headings = [...(table.tHead?.rows[0]?.cells ?? [])];
+  if (!body || body.rows.length < 3 || table.closest(".rates") || table.querySelector("thead button, [colspan]")) return;
+  headings.forEach((heading, column) => {
+    if (!heading.textContent.trim()) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.append(...heading.childNodes);
+    heading.append(button);
+    button.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") === "ascending";
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const keyed = [...body.rows].map((row) => [row.cells[column]?.textContent.trim() ?? "", row]);
+      const empty = ([text]) => text === "" || text === "–";
+      const full = keyed.filter((k) => !empty(k));
+      const numbers = full.every(([text]) => !Number.isNaN(size(text)));
+      full.sort(([a], [b]) => (numbers ? size(a) - size(b) : a.localeCompare(b, undefined, { numeric: true })));
+      if (down) full.reverse();
+      body.append(...[...full, ...keyed.filter(empty)].map(([, row]) => row));
+    });
+  });
+}
+const sortAll = () => document.querySelectorAll("main .scroll table").forEach(sortable);
+sortAll();
+document.addEventListener("htmx:afterSwap", sortAll);

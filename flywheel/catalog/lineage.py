@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ def why(workspace: Workspace, name: str) -> dict[str, Any]:
     if len(cases) > 1:
         raise UsageError(f"{len(cases)} cases start with {name!r}: give more characters, such as {cases[0]['case_id']}")
     return why_case(workspace, cases[0]) if cases else why_sample(workspace, name)
+
+
+def traceable(workspace: Workspace, names: Iterable[str]) -> set[str]:
+    """Those of the names that `why` answers: ids of samples and of cases, and paths of checkpoints."""
+    listed = sorted(set(names))
+    ids = [name for name in listed if re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{64}", name)]
+    found = {name for name in listed if name.startswith("checkpoints/") and _checkpoint(workspace, name)}
+    if not ids:
+        return found
+    wanted = ", ".join(map(quoted, ids))
+    known = " union all ".join(f"select sample_id as id from {v}" for v in ("decisions", "samples", "generated"))
+    tested = "select case_id(prompt_id, capability) as id from signals where kind = 'evaluation'"
+    known += f" union all select case_id as id from cases union all {tested}"
+    return found | {
+        r["id"] for r in catalog.query(workspace, f"select distinct id from ({known}) where id in ({wanted})")
+    }
 
 
 def _cases(workspace: Workspace, start: str) -> list[dict[str, Any]]:

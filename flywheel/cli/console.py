@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from curation.run import Curated
 
 COUNTS = "{input} input = {admitted} admitted + {dropped} dropped + {quarantined} quarantined"
+_CLIP = 140  # characters of a long text in a table
+_SHORT, _WORD = 14, 24  # characters of a text, and of a word, that stays on one line
 
 
 # Columns of the arms that a round may have beside its candidate and its control.
@@ -130,8 +133,10 @@ def print_explanation(explanation: Mapping[str, Any]) -> None:
     """Print an answer of `curation.decide.explain`: decision, path through the stages, scores."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.padding import Padding
 
     console = Console(highlight=False, soft_wrap=True)
+    scores: dict[str, list[str]]
     for row in explanation["quarantine"]:
         console.print(f"{escape(row['source_uri'])}\n  [bold]quarantined[/]: {escape(row['reason'])}")
     for row in explanation["rows"]:
@@ -149,8 +154,14 @@ def print_explanation(explanation: Mapping[str, Any]) -> None:
             if not stage["passed"] and stage["score"] is not None:
                 verdict += f" ({stage['score']:.4g}, threshold {stage['threshold']:.4g})"
             console.print(f"    {stage['stage']} at {stage['bucket']}: {verdict}")
-        scores = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row["scores"].items() if v is not None}
-        console.print("  " + ", ".join(f"{k} {escape(str(v))}" for k, v in scores.items()))
+        scores = {}
+        for key, value in row["scores"].items():
+            if value is not None:
+                scorer, _, name = key.partition(".")
+                shown = f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+                scores.setdefault(scorer, []).append(f"{name} {shown}")
+        for scorer, parts in scores.items():
+            console.print(Padding(f"{scorer}: {', '.join(parts)}", (0, 0, 0, 4)), soft_wrap=False)
 
 
 def _share(value: float | None) -> str:
@@ -160,12 +171,13 @@ def _share(value: float | None) -> str:
 def print_rows(rows: list[dict[str, Any]], as_json: bool, *, shown: Sequence[str] = ()) -> None:
     """Print a table, or one JSON list.
 
-    shown: the columns that people see; the last one takes the width that is left, cut to one line. Default: all,
-    wrapped.
+    shown: the columns that people see; the last one takes the width that is left, and up to a few lines of it.
+    Default: all, wrapped where they hold sentences.
     """
     if as_json:
         out(json.dumps(rows, ensure_ascii=False, default=str))
         return
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -173,13 +185,40 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, *, shown: Sequence[str
     if not rows:
         say("no rows")
         return
-    table = Table(*(() if shown else rows[0]), expand=bool(shown))
-    for name in shown:
-        last = name == shown[-1]
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
-    for row in rows:
-        table.add_row(*("" if (v := row[name]) is None else escape(str(v)) for name in shown or row))
-    Console().print(table)
+    console, names = Console(), list(shown or rows[0])
+    cells = {name: ["" if row[name] is None else str(row[name]) for row in rows] for name in names}
+    if shown:
+        cells[names[-1]] = [text if len(text) <= _CLIP else f"{text[:_CLIP]}…" for text in cells[names[-1]]]
+    widths = _widths({name: [name, *texts] for name, texts in cells.items()}, console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # no bars: more fits
+    for name in names:
+        number = all(type(row[name]) in (int, float, NoneType) for row in rows)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(name, overflow="fold", justify=justify, width=widths.get(name))
+    for line in zip(*cells.values()):
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+def _widths(texts: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
+    """Characters of each column, two apart: short texts and words whole, and what is left by need.
+
+    Where that does not fit, whole words; where these do not fit, no widths, so that words are broken.
+    """
+    from rich.cells import cell_len
+
+    full = {name: max(map(cell_len, column)) for name, column in texts.items()}
+    for short in (_SHORT, 0):
+        kept = {
+            n: [t for x in column for t in ([x] if cell_len(x) <= short else x.split())] for n, column in texts.items()
+        }
+        least = {name: max((w for w in map(cell_len, kept[name]) if w <= _WORD), default=1) for name in texts}
+        left, need = room - 2 * (len(texts) - 1) - sum(least.values()), sum(full.values()) - sum(least.values())
+        if need <= left:
+            return full
+        if left >= 0:
+            return {name: least[name] + left * (full[name] - least[name]) // need for name in texts}
+    return {}
 
 
 def out(text: str) -> None:

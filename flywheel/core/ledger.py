@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.lock import locked
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_address, delta_options, has_whole_commits
+from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOG = "_delta_log"
 PREVIOUS = "previous"  # in a commit: version and SHA-256 of the one before it
+_TIME, _EPOCH = pa.timestamp("us", tz="UTC"), datetime(1970, 1, 1, tzinfo=UTC)
 _SUMMARY_EVERY = 20  # versions
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
@@ -267,14 +268,30 @@ class Ledger:
         return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
 
     def _read(self, files: Sequence[str]) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        tables = [pq.read_table(f, schema=self.schema) for f in kept(files)]
-        return pa.concat_tables([self.schema.empty_table(), *tables]).sort_by("at")
+        tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        # `empty_table` and `sort_by` would import pandas, a third of a second.
+        whole = pa.concat_tables([pa.Table.from_batches([], self.schema), *tables])
+        return whole.take(pc.sort_indices(whole, [("at", "ascending")]))
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
-        return self.table().to_pylist()
+        table = self.table()
+        columns = {name: _values(table[name]) for name in table.column_names}
+        return [dict(zip(columns, row)) for row in zip(*columns.values())]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Values of a column. Pyarrow would import pandas for a time with a zone."""
+    if column.type != _TIME:
+        return column.to_pylist()
+    return [None if us is None else _EPOCH + timedelta(microseconds=us) for us in column.cast(pa.int64()).to_pylist()]
+
+
+def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema; what an older file lacks is null."""
+    there = set(table.column_names)
+    columns = [table[f.name].cast(f.type) if f.name in there else pa.nulls(len(table), f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _commit_name(version: int, kind: str = "json") -> str:

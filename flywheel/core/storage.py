@@ -22,6 +22,7 @@ from flywheel.core.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
     class RemotePath(Path):
         """For the type check: a `UPath`, which has the methods of `Path` but is not a subclass of it."""
@@ -89,6 +90,14 @@ def readable(path: Path | str) -> Any:
     Errors: `FileNotFoundError`, `OSError`.
     """
     return arrow().open_input_file(str(path).removeprefix(_SCHEME)) if remote(path) else path
+
+
+def read_table(path: Path | str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file as a table. Pyarrow's own `read_table` imports pandas first, a third of a second."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(readable(path)) as file:
+        return file.read(columns)
 
 
 def create(path: Path, data: bytes) -> None:

@@ -102,6 +102,58 @@ def test_a_reviewer_needs_only_the_keyboard(browser: Any, address: str, shared: 
     page.close()
 
 
+def test_a_lasso_is_drawn_by_the_pointer_or_set_by_keys(browser: Any, address: str) -> None:
+    page, axe = browser.new_page(viewport={"width": 1024, "height": 1400}), Axe()
+    page.goto(f"{address}/map?colour=track")
+    choose = page.get_by_role("button", name="Select with a lasso")
+    choose.click()
+    map_ = page.locator(".map")
+    assert map_.evaluate("e => e === document.activeElement") and list(violations(page, axe)) == []
+    around = map_.bounding_box()
+    across = [around["x"] + around["width"] * share for share in (0.005, 0.995)]
+    down = [around["y"] + around["height"] * share for share in (0.005, 0.995)]
+    page.mouse.move(across[0], down[0])
+    page.mouse.down()
+    for x, y in ((across[1], down[0]), (across[1], down[1]), (across[0], down[1])):
+        page.mouse.move(x, y, steps=20)
+    with page.expect_navigation(url="**within=**"):
+        page.mouse.up()
+    assert len(page.url.split("within=")[1].split("+")) == 4, "a line that is drawn straight has no corners"
+    everything = page.locator(".lead").inner_text()
+    assert "299 samples and 2 open cases in your selection" in everything
+
+    page.goto(f"{address}/map")
+    choose.focus()
+    page.keyboard.press("Enter")
+    for key, times in (("ArrowLeft", 5), ("ArrowUp", 5), ("ArrowRight", 10), ("ArrowDown", 10)):
+        for _ in range(times):
+            page.keyboard.press(f"Shift+{key}")
+        page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    page.keyboard.press("Backspace")  # takes back the last one
+    with page.expect_navigation(url="**within=**"):
+        page.keyboard.press("Enter")
+    most = int(page.locator(".lead").inner_text().split()[0])
+    assert 200 < most < 260, "all but the quarter below the line from the left edge to the lower right corner"
+    page.get_by_role("link", name=f"Browse these {most} samples").click()
+    assert page.locator(".lead").inner_text().startswith(f"{most} samples")
+    page.close()
+
+
+def test_a_heading_sorts_its_table(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/sql?q=select+*+from+(values+('b',+9),('a',+10),('c',+1000),('d',+null))+t(name,+size)")
+    names = "rows => rows.map((row) => row.cells[0].textContent).join('')"
+    for heading, once, twice in (("name", "abcd", "dcba"), ("size", "bacd", "cabd")):  # numbers by size, empty last
+        button = page.get_by_role("button", name=heading, exact=True)
+        for wanted, direction in ((once, "ascending"), (twice, "descending")):
+            button.focus()
+            page.keyboard.press("Enter")
+            assert page.locator("tbody tr").evaluate_all(names) == wanted
+            assert [h.get_attribute("aria-sort") for h in page.locator("th").all()].count(direction) == 1
+    page.close()
+
+
 def test_a_judge_votes_by_key_and_the_pictures_load(browser: Any, address: str, shared: Workspace) -> None:
     page = browser.new_page()
     asked: list[str] = []
@@ -125,7 +177,7 @@ def test_a_filter_answers_in_place_and_stays_in_the_address(browser: Any, addres
     page.keyboard.press("Enter")
     page.locator("dialog.viewer").wait_for()  # pictures that came later open by key too
     page.keyboard.press("Escape")
-    page.get_by_label("status").select_option("closed")
+    page.locator("#filter-status").select_option("closed")
     page.get_by_text("No case matches").wait_for()  # what the newest fails is not closed
     page.close()
 
@@ -229,7 +281,7 @@ def test_a_part_of_the_map_is_dragged_and_its_samples_are_browsed(browser: Any, 
         page.locator(".map img").click()  # zooms in
     assert 0 < int(page.locator(".lead").inner_text().split()[0]) < inside
     shown = page.locator(".lead").inner_text().split()[0]
-    page.get_by_text("Browse these samples").click()
+    page.get_by_role("link", name=f"Browse these {shown} samples").click()
     page.wait_for_url("**within=*")
     assert page.locator(".lead").inner_text().startswith(f"{shown} ")
     page.close()

@@ -16,7 +16,7 @@ from flywheel.catalog.lineage import why
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.dashboards.visits import Page, opened, some_case
-from tests.dashboards.workspace import hold
+from tests.dashboards.workspace import PROBED, hold
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,12 @@ def test_case_page_shows_probes_with_pictures_reviews_and_remedy(client: TestCli
     assert shown == [f"/files/probes/round-0001/seed-{k}/typography-001.png?side=384" for k in (1, 2)]
     assert "claimed ada" in page.text and "rejected ada wrong word" in page.text
     assert re.search(r"round 2 retrieved 20 \d+ ", page.text)
+
+
+def test_a_review_by_a_program_is_no_answer_of_a_person(client: TestClient) -> None:
+    page = Page(client.get(f"/cases/{PROBED}").text)
+    assert "reviewed" in page.text and "accepted 120" in page.text and "auto-approve sent it" not in page.text
+    assert client.get(f"/cases?answered={PROBED}").status_code == 200
 
 
 def test_a_card_shows_the_text_that_is_wrong_and_the_cases_history(client: TestClient) -> None:

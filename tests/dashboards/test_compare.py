@@ -45,7 +45,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             rows.append(verdict(n, "asked", passed, signal_id=f"asked-{question}", **asked))
     rows += [verdict(2, "new", False), verdict(1, "gone", True), verdict(2, "undrawn", False, image=None)]
     rows += [verdict(2, "secret", n, arm="hidden") for n in (True, False)]
-    rows += [verdict(2, "broken", True, arm="control"), verdict(0, "told", False, round=None, arm=None)]
+    rows += [verdict(2, "broken", True, arm="control")]
+    for system, passed in (("v1", False), ("v2", True)):  # outside of rounds
+        rows.append(verdict(0, "told", passed, round=None, arm=None, checkpoint=system, signal_id=f"told-{system}"))
     Ledger(workspace, "signals").append(rows, key="s")
     record(workspace, "broken-0-text", "samples/2/broken.png", True, "ada", blind=False, why="it is there")
     return workspace
@@ -121,9 +123,18 @@ def test_one_capability_alone(con: Any) -> None:
 
 def test_evaluations_are_those_of_rounds_without_hidden_prompts(con: Any) -> None:
     known = evaluations(con)
-    assert [e.name for e in known] == ["2-candidate", "2-control", "1-candidate"]
+    assert [e.name for e in known[:3]] == ["2-candidate", "2-control", "1-candidate"]
+    assert {e.name for e in known[3:]} == {"v1", "v2"}, "and other systems whose pictures were judged"
+    assert [e.label for e in known[:2]] == ["round 2, candidate", "round 2, control"]
     assert known[0].checkpoint == "c/2" and known[1].verdicts == 1
-    assert capabilities(con, *known[::2]) == ["count", "typography"]
+    assert capabilities(con, known[0], known[2]) == ["count", "typography"]
+
+
+def test_systems_outside_of_rounds_are_compared(con: Any) -> None:
+    known = {e.name: e for e in evaluations(con)}
+    counts, pairs = compare(con, known["v1"], known["v2"], limit=9)
+    assert counts == {"broken": 0, "fixed": 1, "unjudged": 0, "same": 0} and pairs[0].prompt == "draw told"
+    assert proposed([known["v2"], known["v1"]], {}) == ("v1", "v2")
 
 
 def test_a_candidate_is_compared_with_its_incumbent_where_nobody_chose() -> None:

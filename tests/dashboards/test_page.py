@@ -4,13 +4,18 @@ import re
 
 import pytest
 
-from dashboards.page import STYLE, number, points, text
+from dashboards.page import STYLE, hours, marked, number, points, text
 
 
 def test_numbers_read_well() -> None:
     assert [number(x) for x in (1234567, 0.123456, None, 3.0)] == ["1,234,567", "0.123", "–", "3"]
     assert points(-0.004) == "0\u202fpp"
     assert points(-0.5) == "−50\u202fpp"
+
+
+def test_hours_and_code_in_a_sentence() -> None:
+    assert [hours(x) for x in (None, 0, 6.1e-6, 0.0339, 12.5)] == ["–", "0", "< 0.001", "0.0339", "12.5"]
+    assert marked("run `flywheel <x>` & wait") == "run <code>flywheel &lt;x&gt;</code> &amp; wait"
 
 
 def test_evidence_is_spelled_out_and_cut() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from dashboards import pool_map
 from dashboards.page import STYLE
-from dashboards.pool_map import HUES, RAMP, SIDE, Box, Label, case_points, legend, nearest, picture, pool_points
+from dashboards.pool_map import HUES, RAMP, SIDE, Label, case_points, legend, nearest, picture, pool_points
+from dashboards.shapes import Box, Lasso
 from flywheel.catalog.database import connect
 from tests.dashboards.workspace import build, place_on_map
 
@@ -47,6 +48,9 @@ def test_points_have_the_labels_of_their_rows(con):
     assert [r["source_uri"] for r in nearest(con, Box(-1.05, -0.65, -1.05, -0.95))] == [
         "cards/0001.png", "cards/0002.png", "cards/0000.png", "cards/0003.png",
     ]  # fmt: skip
+    corner = Lasso(((-1.05, -1.05), (-0.65, -1.05), (-1.05, -0.65)))  # cuts the same row, and the one above it
+    assert {r["source_uri"] for r in nearest(con, corner)} <= {f"cards/{i:04d}.png" for i in range(60)}
+    assert legend([pool_points(con, "outcome")], corner) == [Label("dropped", "hue-1", len(nearest(con, corner)))]
     assert nearest(con, Box(5, 6, 5, 6)) == [] == legend([pool], Box(5, 6, 5, 6))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import closing
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from curation.sources.ingest import ingest
 from dashboards.samples import SampleFilter, facets, list_samples
-from flywheel.catalog.database import connect
+from flywheel.catalog.database import connect, query
 from flywheel.core.workspace import Workspace
+from tests.curation.corpus import encoded, texture, write_folder
 from tests.dashboards.visits import Page, opened
 from tests.dashboards.workspace import HOSTILE
 
@@ -52,6 +56,40 @@ def test_the_pages_show_pictures_and_lead_to_one_sample(curated: Workspace):
     link = next(a["href"] for t, a in page.elements if t == "a" and (a.get("href") or "").startswith("/samples/"))
     sample = Page(visitor.get(link).text)
     assert "Admitted" in sample.text and "a picture of" in sample.text and "pixels.entropy" in sample.text
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two pictures and an edit of one of them, taken in and not decided yet."""
+    folder = tmp_path_factory.mktemp("edited")
+    write_folder(folder / "src", {f"{n}.png": encoded(texture(n, 64, 64)) for n in range(3)}, {})
+    lines = [{"file": "0.png", "caption": "make it rougher", "references": ["1.png"]},
+             {"file": "1.png", "caption": "a texture"}, {"file": "2.png", "caption": "<b>bold</b>"}]  # fmt: skip
+    (folder / "src" / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    workspace = Workspace(folder / "w")
+    ingest(workspace, folder / "src")
+    return workspace
+
+
+def test_an_edit_has_its_reference_and_what_is_not_decided_yet_has_a_page(edited: Workspace):
+    visitor = opened(edited)
+    by_name = {r["source_uri"][-5:]: r["sample_id"] for r in query(edited, "select * from samples")}
+    page = visitor.get(f"/samples/{by_name['0.png']}")
+    told = visitor.get(f"/api/samples/{by_name['0.png']}").json()["sample"]
+    assert page.status_code == 200 and told["outcome"] == "not decided yet" and "after the edit" in page.text
+    ((shard, row),) = told["references"]
+    assert (told["masked"], told["license"]) == (False, None) and "not stated" in page.text
+    shown, *drawn = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
+        for data in (
+            visitor.get(f"/pictures/{shard}/{row}?side=96").content,
+            *(encoded(texture(n, 64, 64)) for n in range(3)),
+        )
+    )
+    assert [n for n, picture in enumerate(drawn) if np.abs(shown - picture).mean() < 10] == [1]
+    assert visitor.get(f"/pictures/{shard}/{row}?mask=1").status_code == 404
+    alone = visitor.get(f"/samples/{by_name['2.png']}").text
+    assert "after the edit" not in alone and "&lt;b&gt;bold" in alone and "flywheel erase" in alone
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_any_metric_of_any_run_can_be_compared(client: TestClient) -> None:
     page = Page(client.get("/training").text)
     (chart,) = (json.loads(a["data-chart"]) for _, a in page.elements if "data-chart" in a)
     names = ["round-0002-candidate", "round-0002-control", "round-0001-candidate"]
-    assert [line["name"] for line in chart["lines"]] == names
+    assert chart["metric"] == "loss" and [line["name"] for line in chart["lines"]] == names
     assert all(len(line["points"]) <= POINTS for line in chart["lines"])
     shown = [a.get("src", "").partition("?")[0] for _, a in page.elements]
     assert "/files/samples/round-0001-candidate/grid.png" in shown

@@ -19,6 +19,7 @@ def test_a_slider_has_the_range_of_its_score_and_of_its_threshold(curated: Works
     found = {s.path: s for s in sliders(curated, base)}
     size = found["S1.resolution.min"]
     assert (size.stage, size.filter, size.bound, size.reads) == ("S1", "resolution", "min", "header.short_edge")
+    assert size.means == "pixels, shorter side, upright"
     assert (size.value, size.low, size.high) == (64, 64, 128)  # pictures of 80 and 128 pixels
     assert not any(s.reads.startswith("clip.") for s in found.values()), "no weights, no scores"
     assert all(s.low <= s.value <= s.high for s in found.values())

@@ -327,6 +327,8 @@ def _cases(workspace: Workspace, number: int, new: dict) -> None:
             why = json.dumps({"reason": f"{kind} by the fixture", "signals": [{"verifier": "text"}]})
             events.append(base | {"event_id": f"{case}-{number}-{kind}", "kind": kind, "track": track, "evidence": why})
             if case == PROBED and number == 2:
+                seen = json.dumps({"accepted": 120, "by": "auto-approve", "rejected": 0})
+                events.append(base | {"event_id": f"{case}-reviewed", "kind": "reviewed", "evidence": seen})
                 events.append(base | {"event_id": f"{case}-remedied", "kind": "remedied", "evidence": "{}"})
     Ledger(workspace, "case_events").append(events, key=f"events/{number}")
 

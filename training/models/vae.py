@@ -33,7 +33,8 @@ class VAE:
         self.model = model.eval().requires_grad_(False)
         config = self.model.config
         self._frames = "temperal_downsample" in config  # diffusers' spelling
-        self._alpha = config.get("in_channels", config.get("input_channels", 3)) == 4
+        channels = config.get("in_channels", config.get("input_channels", 3))
+        self._alpha = channels in (4, 4 * (config.get("patch_size") or 1) ** 2)  # counted per pixel, or per block
         if config.get("latents_mean") is not None:
             shape = (-1, 1, 1)
             self._mean = torch.tensor(config["latents_mean"], dtype=torch.float32).view(shape)

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from curation.sources.ingest import ingest
 from flywheel.catalog.database import query
 from flywheel.core.files import write_bytes
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
+from tests.curation.corpus import write_folder
 from tests.dashboards.visits import Page, opened
 from tests.dashboards.workspace import picture
 
@@ -45,3 +47,8 @@ def test_a_workspace_on_s3_is_shown_with_its_pictures(s3: str, tmp_path: Path, m
     (address,) = (a["src"] for t, a in page.elements if t == "img")
     assert visitor.get(address).content == picture(1, True)
     assert visitor.get("/").status_code == 200
+    ingest(workspace, write_folder(tmp_path / "source", {"p.png": picture(1, True)}, {"p.png": "two"}))
+    (sample,) = query(workspace, "select sample_id from samples")
+    shown = Page(visitor.get(f"/samples/{sample['sample_id']}").text)
+    (address,) = (str(a["src"]) for t, a in shown.elements if t == "img")
+    assert visitor.get(address).headers["content-type"].startswith("image/"), "pictures of the pool too"

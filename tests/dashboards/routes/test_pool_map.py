@@ -35,14 +35,33 @@ def test_a_part_of_the_map_has_its_picture_its_counts_and_its_samples(visitor: T
     assert "human" in Page(visitor.get("/map?colour=track&x0=0.8&x1=1&y0=0.2&y1=0.35").text).text
 
 
+def test_a_lasso_leads_to_its_samples_and_to_its_open_cases(visitor: TestClient) -> None:
+    chosen = {"colour": "track", "within": "-1.05,-1.05 -0.55,-1.05 -0.55,-0.85 -1.05,-0.85"}
+    api = visitor.get("/api/map", params=chosen).json()
+    assert (api["inside"], api["cases_inside"], api["whole"]) == (10, 1, True) and len(api["lasso"]["corners"]) == 4
+    page = Page(visitor.get("/map", params=chosen).text)
+    assert page.open == [] and "10 samples and 1 open case in your selection" in page.text
+    links = {str(a["href"]) for t, a in page.elements if t == "a" and "within" in str(a.get("href"))}
+    (samples,), (cases,) = ([a for a in links if a.startswith(f"/{kind}?")] for kind in ("samples", "cases"))
+    assert visitor.get(f"/api{samples}").json()["paging"]["total"] == 10
+    listed = visitor.get(f"/api{cases}").json()
+    assert [c["prompt"] for c in listed["cases"]] == [c["prompt"] for c in api["cases"]]
+    assert "chosen on the map" in visitor.get(cases).text
+    (outline,) = (a["points"] for t, a in page.elements if t == "polygon")
+    assert outline and len(outline.split()) == 4
+    assert any(a.startswith("/map?") and "x0=" in a for a in links), "moving keeps the selection"
+
+
 @pytest.mark.parametrize(
     "asked", ["colour=none", "x0=0", "x0=1&x1=0&y0=0&y1=1", "x0=nan&x1=1&y0=0&y1=1", "x0=-1e9&x1=1&y0=0&y1=1"]
 )
 def test_what_is_no_part_of_the_map_is_not_found(visitor: TestClient, asked: str) -> None:
     for path in ("/map", "/map.png"):
         assert visitor.get(f"{path}?{asked}").status_code == 404
-    for within in ("1", "1,2,3", "a,b,c,d", "nan,1,2,3"):
-        assert visitor.get("/samples", params={"within": within}).status_code == 404
+    for within in ("1", "1,2,3", "a,b,c,d", "nan,1,2,3", "0,0 1,1", "0,0 1,1 2,x"):
+        for path in ("/samples", "/cases", "/map"):
+            assert visitor.get(path, params={"within": within}).status_code == 404
+    assert visitor.get("/map", params={"within": "0,1,0,1"}).status_code == 404, "a rectangle has fields of its own"
 
 
 def test_without_a_map_the_page_says_how_to_make_one(empty: Workspace, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.catalog import database as catalog
-from flywheel.catalog.lineage import why
+from flywheel.catalog.lineage import traceable, why
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -29,5 +29,8 @@ def test_lineage_of_a_sample_a_case_and_a_checkpoint(micro_run: tuple[Path, dict
     checkpoint = why(workspace, summary["checkpoints"][1])
     assert checkpoint["plan"]["snapshot"] == summary["snapshot"] and checkpoint["cost"]["cpu_seconds"] > 0
     assert [p["round"] for p in checkpoint["parents"]] == [1] and checkpoint["training"]["step"] == 4
+    ids = {pool, case["case_id"], workspace.relative(Path(summary["checkpoints"][1]))}
+    no_ids = {"0" * 16, "0" * 64, summary["snapshot"], "checkpoints/none", "x' or 1"}
+    assert traceable(workspace, ids | no_ids) == ids
     with pytest.raises(UsageError, match="matches"):
         why(workspace, "nothing-like-it")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,13 @@ def test_first_appends_at_the_same_moment_make_one_table(tmp_path: Path, attempt
     assert all(done) and sorted(r["cost_id"] for r in ledger.rows()) == ["0", "1", "2", "3"]
     commits = sorted((ledger.path / "_delta_log").glob("*.json"))
     assert sum('"metaData"' in c.read_text() for c in commits) == 1 and len(commits) == 5
+
+
+def test_reading_rows_imports_no_pandas_and_keeps_times(tmp_path: Path) -> None:
+    ledger = Ledger(Workspace(tmp_path / "w"), "snapshots")
+    ledger.append([{"snapshot": "s", "policy": "p", "manifest": "m", "input": 1}], key="s")
+    (row,) = ledger.rows()
+    assert row == ledger.table().to_pylist()[0] and row["at"].utcoffset() == timedelta(0)
+    script = "import sys; from flywheel.core.ledger import Ledger; from flywheel.core.workspace import Workspace; "
+    script += "assert len(Ledger(Workspace(sys.argv[1]), 'snapshots').rows()) == 1; assert 'pandas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "w")], check=True)

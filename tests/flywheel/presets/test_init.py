@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, told: str):
         ("[review]\nauto_approve = 1", 2, "review.auto_approve = 1 is not true or false"),
         ("threads = 0", 1, "threads = 0 is not a whole number above 0"),
         ("threads = -1", 1, "threads = -1 is not a whole number above 0"),
-        ('base = "house.toml"', 1, "unknown preset 'house.toml': choose one of demo, quick, tiny$"),
+        ('base = "house.toml"', 1, "unknown preset 'house.toml': choose one of demo, quick, tiny, tiny-2.1$"),
         ("[rewards]\nrecipe = { kl = 1.0 }", 2, "rewards.recipe names no base"),
         ("evaluation = 3", 1, r"evaluation is not a table: write \[evaluation\]"),
         ("[evaluation]\nside = 64\nhidden = 0.9", 3, "hidden is 0.9: give a share from 0 to 0.5"),
