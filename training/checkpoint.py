@@ -21,6 +21,7 @@ from flywheel.core.files import (
     digest,
     discard_folder,
     file_digest,
+    is_whole,
     read_json,
     rename_folder,
     write_bytes,
@@ -186,13 +187,13 @@ def write(
     config: Mapping[str, Any],
     world: World | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint folder under a temporary name, then rename it; an existing `path` is kept.
+    """Write a checkpoint folder under a temporary name, then rename it; a whole `path` is kept.
 
     `autoencoder`: of the model's latents; None if the model is itself an autoencoder. `world`: of the processes that
     hold shares of the tensors; every one must call it. The first gathers, writes and frees one tensor at a time.
     """
     first, together = world is None or world.first, world is not None and world.size > 1
-    if not path.exists():
+    if not is_whole(path):
         temporary = path.with_name(f".{path.name}.tmp")
         if first:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -275,8 +276,8 @@ def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def steps(out_dir: Path) -> list[Checkpoint]:
-    """Intermediate checkpoints, oldest first."""
-    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if p.is_dir()]
+    """Intermediate checkpoints, oldest first; not those of an upload that was cut off."""
+    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if is_whole(p)]
 
 
 def sweep(out_dir: Path) -> None:

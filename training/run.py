@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import is_whole
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 
@@ -34,7 +35,7 @@ class Trainer(Protocol):
 def finished(out_dir: Path, run: str) -> Checkpoint | None:
     """The final checkpoint of `run`, None if it is not finished. Errors: `UsageError` for another run's folder."""
     final = Checkpoint(out_dir / checkpoints.FINAL)
-    return same_run(final, run) if final.path.exists() else None
+    return same_run(final, run) if is_whole(final.path) else None
 
 
 def last_checkpoint(out_dir: Path, run: str) -> Checkpoint | None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curation.scorers import Unavailable
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item
@@ -138,7 +138,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     try:
         return Path(open_clip.download_pretrained(source))
     except Exception as error:  # noqa: BLE001 - whatever the cause, the user needs this message
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise Unavailable(
             f"clip weights {model}/{pretrained} could not be fetched ({reason}): set pretrained to a local checkpoint"
         ) from error

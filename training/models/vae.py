@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import write_bytes
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.pretrained import locate, weights_digest
@@ -54,7 +54,7 @@ class VAE:
             kind = json.loads((folder / "config.json").read_text())["_class_name"]
             return cls(_model_class(kind).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UsageError(
                 f"diffusers {diffusers.__version__} cannot open {name} as a VAE ({reason}): give another folder or tag"
             ) from error

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, rename_folder, write_bytes
+from flywheel.core.ranges import Above, Amount, Count, Positive, Share, Span, require_ranges
 from flywheel.core.torchvision_shim import declare_operators
 from training import checkpoint as checkpoints
 from training.data.row_group import to_unit
@@ -54,33 +55,32 @@ class VAERecipe:
         weight, reached after the share `relax_until` of the run.
     """
 
-    channels: int = 64
-    width: int = 24
-    decoder_width: int = 32
-    widths: tuple[int, ...] = (1, 2, 4, 4)
-    residual_blocks: int = 1
-    block: int = 2
+    channels: Positive = 64
+    width: Positive = 24
+    decoder_width: Positive = 32
+    widths: Annotated[tuple[int, ...], Span(1)] = (1, 2, 4, 4)
+    residual_blocks: Positive = 1
+    block: Positive = 2
     alpha: bool = False
     teacher: str = ""
-    side: int = 64
-    load: int = 256
-    steps: int = 2000
-    batch: int = 8
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.001
-    clip: float = 1.0
-    ema: float = 0.995
-    perceptual: float = 0.1
-    alignment: tuple[float, float] = (0.5, 0.05)
-    relax_until: float = 0.5
-    kl: float = 1e-6
-    checkpoint_every: int = 200
+    side: Positive = 64
+    load: Positive = 256
+    steps: Count = 2000
+    batch: Positive = 8
+    learning_rate: Amount = 2e-3
+    warmup: Count = 50
+    betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.9, 0.95)
+    weight_decay: Amount = 0.001
+    clip: Above = 1.0
+    ema: Share = 0.995
+    perceptual: Amount = 0.1
+    alignment: Annotated[tuple[float, float], Span(0)] = (0.5, 0.05)
+    relax_until: Share = 0.5
+    kl: Amount = 1e-6
+    checkpoint_every: Positive = 200
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise UsageError(f"block = {self.block}: give 1 or more")
+        require_ranges(self)
 
     def change(self, **changes: Any) -> VAERecipe:
         """The recipe with changed values."""

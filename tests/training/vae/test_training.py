@@ -87,7 +87,11 @@ def test_recipes_are_named_or_read(tmp_path):
     assert load_vae_recipe(str(path)) == VAERecipe(alpha=True, widths=(1, 2, 2, 2), kl=0.0)
     path.write_text('base = "qwen-image-2"\nbatch = 8\n')
     assert load_vae_recipe(str(path)) == VAE_RECIPES["qwen-image-2"].change(batch=8)
-    wrong = {"breadth = 3": "has no breadth", "[": "cannot read", "block = 0": "give 1 or more"}
+    wrong = {
+        "breadth = 3": "has no breadth",
+        "[": "cannot read",
+        "block = 0": "block is 0: give a whole number",
+    }
     for text, message in (wrong | {'base = "big"': "unknown recipe 'big'"}).items():
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
