@@ -7,7 +7,7 @@ tolerances, and the best such row is named as its survivor. Rows are totally ord
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -207,37 +207,44 @@ def _near(
     """(pairs of `unique` rows within both tolerances, [M, 2], ascending; their Hamming distance, [M])."""
     radius = min(hamming, HASH_BITS - 1)
     new = len(unique) - int(np.searchsorted(unique, since))
-    few = new < _FEW_NEW * len(unique)
-    met = _meetings_of_new(hashes, groups, unique, radius, new) if few else _meetings(hashes, groups, unique, radius)
-    parts = [_verified(a, b, hashes, colours, groups, hamming, colour) for a, b in met]
+
+    def within(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return _verified(a, b, hashes, colours, groups, hamming, colour)
+
+    if new < _FEW_NEW * len(unique):
+        parts = [within(a, b) for a, b in _meetings_of_new(hashes, groups, unique, radius, new)]
+    else:
+        key = mixed(mixed(hashes[unique]) ^ groups[unique].view(np.uint64) * _MIX)
+        parts = [within(a, b) for a, b in meeting(key, unique)]  # equal hashes
+        parts += _of_near_hashes(hashes, unique, radius, within) if radius else []
     pairs = np.concatenate([np.empty((0, 3), np.int64), *parts])
     pairs = pairs[pairs[:, 1] >= since]
     _, first = np.unique(pairs[:, 0] * np.int64(len(hashes)) + pairs[:, 1], return_index=True)
     return pairs[first, :2], pairs[first, 2]
 
 
-def _meetings(
-    hashes: np.ndarray, groups: np.ndarray, rows: np.ndarray, radius: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of (ascending) rows whose hashes differ in at most `radius` bits, and a few others."""
-    yield from meeting(mixed(mixed(hashes[rows]) ^ groups[rows].view(np.uint64) * _MIX), rows)  # equal hashes
-    if not radius:
-        return
+def _of_near_hashes(
+    hashes: np.ndarray, rows: np.ndarray, radius: int, within: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
+    """What `within` gives for pairs of (ascending) rows whose hashes differ, in at most `radius` bits."""
     by = rows[np.argsort(hashes[rows], kind="stable")]
     distinct, starts, counts = np.unique(hashes[by], return_index=True, return_counts=True)
-    pairs = near_hashes(distinct, radius)
-    ends = np.cumsum(counts[pairs].prod(axis=1))
-    start = 0
-    while start < len(pairs):
-        before = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + _CHECKED, side="right")))
-        part, first = pairs[start:end].T, starts[pairs[start:end]].T
-        times = ends[start:end] - np.concatenate([[before], ends[start : end - 1]])
-        places = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        wide = np.repeat(counts[part[1]], times)
-        a, b = by[np.repeat(first[0], times) + places // wide], by[np.repeat(first[1], times) + places % wide]
-        yield np.minimum(a, b), np.maximum(a, b)
-        start = end
+
+    def kept(pairs: np.ndarray) -> np.ndarray:
+        """A pair of hashes stands for every row with the one beside every row with the other."""
+        times = counts[pairs].prod(axis=1)
+        ends = np.cumsum(times)
+        found = []
+        for start in range(0, int(ends[-1]), _CHECKED):
+            places = np.arange(start, min(start + _CHECKED, ends[-1]))
+            at = np.searchsorted(ends, places, side="right")
+            places -= (ends - times)[at]
+            one, two = pairs[at].T
+            a, b = by[starts[one] + places // counts[two]], by[starts[two] + places % counts[two]]
+            found.append(within(np.minimum(a, b), np.maximum(a, b)))
+        return np.concatenate(found)
+
+    return near_hashes(distinct, radius, kept)
 
 
 def _meetings_of_new(

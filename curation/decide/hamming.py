@@ -8,7 +8,7 @@ side, and is compared there, without looking anything up.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,17 +73,21 @@ class _Arrangement:
         return out
 
 
-def near_hashes(hashes: np.ndarray, radius: int) -> np.ndarray:
-    """Pairs of hashes that differ in at most `radius` bits: int64 [M, 2], places (first < second), in no order.
+def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    """What `kept` gives for the pairs of hashes that differ in at most `radius` bits, some at a time, in no order.
 
-    hashes: uint64 [N], ascending, none twice. radius: 1 to 63. All cores are used; memory per core: 24 bytes a hash.
+    hashes: uint64 [N], ascending, none twice. radius: 1 to 63. kept: called on all cores at once with int64 [M, 2],
+    places (first < second), M at most about N; each pair once. Memory per core: 24 bytes a hash, and that of M pairs.
     """
     if len(hashes) < 2:
-        return np.empty((0, 2), np.int64)
+        return []
     arrangements = _arrangements(_bands(len(hashes), radius), radius)
+
+    def found(arrangement: _Arrangement) -> list[np.ndarray]:
+        return [kept(pairs) for pairs in _found(hashes, arrangement, radius) if len(pairs)]
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # NumPy sorts and compares outside the interpreter
-        parts = list(pool.map(lambda a: _found(hashes, a, radius), arrangements))
-    return np.concatenate(parts)
+        return [part for parts in pool.map(found, arrangements) for part in parts]
 
 
 def _bands(count: int, radius: int) -> int:
@@ -102,16 +106,14 @@ def _arrangements(bands: int, radius: int) -> Iterator[_Arrangement]:
     return (_Arrangement(cut, chosen) for chosen in combinations(range(bands), bands - radius))
 
 
-def _found(hashes: np.ndarray, arrangement: _Arrangement, radius: int) -> np.ndarray:
-    """The pairs that meet in this arrangement, and in none before it."""
+def _found(hashes: np.ndarray, arrangement: _Arrangement, radius: int) -> Iterator[np.ndarray]:
+    """The pairs that meet in this arrangement, and in none before it: each int64 [M, 2], M at most N."""
     lined_up = arrangement.arranged(hashes)
     lined_up.sort()
-    pairs = [np.empty((0, 2), np.int64)]
     for step, places in _neighbours(lined_up, arrangement.rest, radius):
         a, b = (arrangement.restored(lined_up[at]) for at in (places, places + step))
         first = arrangement.is_first(a ^ b)
-        pairs.append(np.sort(np.searchsorted(hashes, np.stack([a[first], b[first]], axis=1)), axis=1))
-    return np.concatenate(pairs)
+        yield np.sort(np.searchsorted(hashes, np.stack([a[first], b[first]], axis=1)), axis=1)
 
 
 def _neighbours(lined_up: np.ndarray, rest: int, radius: int) -> Iterator[tuple[int, np.ndarray]]:

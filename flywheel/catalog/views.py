@@ -6,18 +6,20 @@ import pyarrow as pa
 
 from flywheel.core.schema import CAPTIONS, LEDGERS, POOL, QUARANTINE, RIGHTS, SHARD, column
 
+_UNDESCRIBED = "its scorer does not say what it means"
+
 
 def _of(schema: pa.Schema, *names: str) -> list[pa.Field]:
     return [schema.field(name) for name in names]
 
 
 def _scores() -> list[pa.Field]:
-    """A column `<scorer>.<column>` for each score of a built-in scorer that a policy can name."""
+    """A column `<scorer>.<column>` for each score that a policy can name, of built-in and installed scorers."""
     from curation.scorers import SCORERS, scorer_class
     from curation.scorers.table import names_scores
 
     return [
-        column(f"{name}.{field.name}", field.type, field.metadata[b"doc"].decode())
+        column(f"{name}.{field.name}", field.type, (field.metadata or {}).get(b"doc", b"").decode() or _UNDESCRIBED)
         for name in sorted(SCORERS)
         for field in scorer_class(name).fields
         if names_scores(field)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,9 @@ class Needs(NamedTuple):
     memory: int = 0  # bytes
 
 
-_local: LocalWorkers | None = None  # in place of Ray
+_local: LocalWorkers | None = None  # in place of Ray …
+_users = 0  # … and how many `cluster` blocks, of any thread, use them
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -50,10 +53,15 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
     `ray_only`. few: the work costs less than starting Ray, so they take it at once. Errors: `UsageError` when Ray does
     not start, or is lost while in use.
     """
+    if _local is not None:
+        with _processes(workers):  # those that run: they stay for as long as somebody uses them
+            yield
+        return
     if running():
         yield
         return
-    if few and not os.environ.get("RAY_ADDRESS"):
+    # A daemonic process, as of `multiprocessing.Pool`, may have no processes of Python's own: it has Ray.
+    if few and not os.environ.get("RAY_ADDRESS") and not current_process().daemon:
         with _processes(workers):
             yield
         return
@@ -138,17 +146,23 @@ def _command(process: Any) -> list[str]:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[None]:
-    """Local processes in the place of Ray."""
-    global _local
-    _local = LocalWorkers(workers)
+    """Local processes in the place of Ray: those that another thread uses, or new ones. The last user ends them."""
+    global _local, _users
+    with _lock:
+        mine = _local = _local or LocalWorkers(workers)
+        _users += 1
+    ended = mine.kill
     try:
         yield
-        _local.close()
-    except BaseException:
-        _local.kill()
-        raise
+        ended = mine.close
     finally:
-        _local = None
+        with _lock:
+            _users -= 1
+            last = not _users
+            if last:
+                _local = None
+        if last:
+            ended()
 
 
 def _started(options: Mapping[str, Any], *, may_fail: bool) -> bool:

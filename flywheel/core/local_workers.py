@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.managers import BaseManager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+from flywheel.core.errors import UsageError
+
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
+_STARTING = threading.Lock()
+_END_SECONDS = 5.0  # until a process that has no call is killed
 
 
 class LocalWorkers:
@@ -36,8 +45,7 @@ class LocalWorkers:
         while True:
             while idle and (following := again.pop() if again else next(queue, None)) is not None:
                 place = idle.pop()
-                with _without_ctrl_c():  # the call may start a process
-                    running[self._pools[place].submit(function, *following[1])] = (place, following)
+                running[self._submit(place, function, *following[1])] = (place, following)
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -48,21 +56,54 @@ class LocalWorkers:
                 except BrokenProcessPool as error:
                     self._pools[place] = _pool()
                     if died:
+                        self._require(place)
                         yield index, error
                     else:
                         again.append((index, arguments, True))
 
+    def _submit(self, place: int, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Send a call to a process, which may start with it."""
+        with _starting():
+            try:
+                return self._pools[place].submit(_run, function, *arguments)
+            except BrokenProcessPool:  # it ended while it had nothing to do
+                self._pools[place] = _pool()
+                return self._pools[place].submit(_run, function, *arguments)
+
+    def _require(self, place: int) -> None:
+        """Check that a process lives without a call, so that a call is not blamed. Errors: `UsageError`."""
+        try:
+            self._submit(place, _nothing).result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                "processes of this machine end as soon as they start, perhaps for want of memory: free some, or pass"
+                " fewer `--workers`, and run again; finished work is kept"
+            ) from error
+
     def close(self) -> None:
         """End the processes, once they are done with what they do."""
+        processes = self._processes()
         for pool in self._pools:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        deadline, waiting = time.monotonic() + _END_SECONDS, {p.sentinel for p in processes}
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            waiting -= set(connection.wait(waiting, left))
+        for process in processes:  # one that has begun a thread of its own waits for it
+            if process.sentinel in waiting:
+                process.kill()
+        for pool in self._pools:
+            pool.shutdown()
 
     def kill(self) -> None:
         """End the processes at once: the program stops, and what they do now is done again later."""
+        for process in self._processes():
+            process.kill()
         for pool in self._pools:
-            for process in list((pool._processes or {}).values()):  # as `kill_workers` of Python 3.14 does
-                process.kill()
             pool.shutdown(cancel_futures=True)
+
+    def _processes(self) -> list[BaseProcess]:
+        """Those that were started (`kill_workers` of Python 3.14 finds them so)."""
+        return [process for pool in self._pools for process in list((pool._processes or {}).values())]
 
 
 class _Shared(BaseManager):
@@ -80,7 +121,7 @@ _Shared.register("make", _make)
 def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """`kind(*arguments)` in a process of its own: what it yields can be an argument of calls, and has its methods."""
     manager = _Shared(ctx=get_context("spawn"))
-    with _without_ctrl_c():
+    with _starting():
         manager.start(initializer=_begin)
     try:
         yield manager.make(kind, arguments)  # type: ignore[attr-defined]
@@ -94,18 +135,50 @@ def _pool() -> ProcessPoolExecutor:
 
 
 @contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes started in this block ignore Ctrl-C, which reaches all of a terminal: the program ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _starting() -> Iterator[None]:
+    """For starting processes: they ignore Ctrl-C, and do not run the user's script.
+
+    Ctrl-C reaches all of a terminal, and the program ends them. A script without `if __name__ == "__main__"` would
+    begin again in each of them, and one from standard input cannot be read a second time: what a call needs is never
+    there, since calls and scorers are found by module.
+    """
+    main = sys.modules["__main__"]
+    with _STARTING:
+        before, spec = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), getattr(main, "__spec__", None)
+        main.__spec__ = ModuleSpec("__main__", None)  # what `multiprocessing` takes for a program that it leaves alone
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _nothing() -> None:
+    """A call that nothing can end."""
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the process: what a call raises must reach the program, and must not be a wish to end the program."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return function(*arguments)
+    except (SystemExit, KeyboardInterrupt):
+        os._exit(1)  # of this process alone, as a task of Ray does
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        except Exception:  # noqa: BLE001 - whatever its class raises
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
 
 
 def _begin() -> None:
-    """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends."""
+    """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends.
+
+    What a call prints goes to standard error: standard output is the program's answer.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
+    with suppress(OSError):  # closed
+        os.dup2(2, 1)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

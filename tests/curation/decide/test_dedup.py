@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.decide import dedup
 from curation.decide.dedup import preference, related, resolve
 
 
@@ -111,6 +114,21 @@ def test_many_equal_pictures_cost_no_more_than_one() -> None:
     none = np.zeros(count, np.int64)
     survivor, _ = duplicates(np.arange(count), hashes, colours, none, none.astype(bool), hamming=4, colour=8)
     assert (survivor[1:] == 0).all()
+
+
+@pytest.mark.parametrize("kinds", [2, 1000], ids=["rows of two hashes", "hashes all near"])
+def test_memory_does_not_grow_with_the_pairs_that_hashes_alone_make(
+    kinds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a million pairs of which no two pictures have the same colours, each pair 16 bytes."""
+    monkeypatch.setattr(dedup, "_CHECKED", 1 << 12)
+    rng = np.random.default_rng(0)
+    hashes, colours = rng.permutation(1000) % kinds, rng.integers(0, 256, (1000, 12), dtype=np.uint8)
+    tracemalloc.start()
+    found = related(hashes.astype(np.uint64), colours, np.zeros(1000, np.int64), hamming=10, colour=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not len(found.rows) and peak < 3e6
 
 
 @settings(max_examples=60, deadline=None)

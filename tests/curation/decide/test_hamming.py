@@ -19,6 +19,10 @@ def around_centres(seed: int, count: int, flips: int) -> np.ndarray:
     return np.unique(out)
 
 
+def pairs_of(hashes: np.ndarray, radius: int) -> np.ndarray:
+    return np.concatenate([np.empty((0, 2), np.int64), *near_hashes(hashes, radius, lambda pairs: pairs)])
+
+
 def brute(hashes: np.ndarray, radius: int) -> set[tuple[int, int]]:
     apart = np.bitwise_count(hashes[:, None] ^ hashes[None])
     return set(zip(*(places.tolist() for places in np.nonzero(np.triu(apart <= radius, 1)))))
@@ -28,14 +32,14 @@ def brute(hashes: np.ndarray, radius: int) -> set[tuple[int, int]]:
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 300), flips=st.integers(1, 30), radius=st.integers(1, 12))
 def test_each_pair_is_found_once(seed: int, count: int, flips: int, radius: int) -> None:
     hashes = around_centres(seed, count, flips)
-    pairs = [tuple(pair) for pair in near_hashes(hashes, radius).tolist()]
+    pairs = [tuple(pair) for pair in pairs_of(hashes, radius).tolist()]
     assert len(set(pairs)) == len(pairs) and set(pairs) == brute(hashes, radius)
 
 
 @pytest.mark.parametrize("radius", [1, 40, 63])
 def test_radii_of_every_size(radius: int) -> None:
     hashes = around_centres(1, 30, 20)
-    assert {tuple(pair) for pair in near_hashes(hashes, radius).tolist()} == brute(hashes, radius)
+    assert {tuple(pair) for pair in pairs_of(hashes, radius).tolist()} == brute(hashes, radius)
 
 
 def test_many_hashes_are_compared_with_their_neighbours_alone() -> None:
@@ -45,5 +49,5 @@ def test_many_hashes_are_compared_with_their_neighbours_alone() -> None:
     bits = np.stack([rng.permutation(64)[:6] for _ in range(500)]).astype(np.uint64)
     twins = distinct[:500] ^ np.bitwise_or.reduce(np.uint64(1) << bits, axis=1)
     hashes = np.unique(np.concatenate([distinct, twins]))
-    found = {tuple(sorted(pair)) for pair in hashes[near_hashes(hashes, 6)].tolist()}
+    found = {tuple(sorted(pair)) for pair in hashes[pairs_of(hashes, 6)].tolist()}
     assert found == {tuple(sorted(pair)) for pair in zip(distinct[:500].tolist(), twins.tolist())}

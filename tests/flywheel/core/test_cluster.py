@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +265,27 @@ def test_few_calls_are_made_by_local_processes(monkeypatch):
     with cluster(2, few=True):
         assert module._local is not None
         assert sorted(run_all(divmod, [(7, 2), (9, 5)])) == [(0, (3, 1)), (1, (1, 4))]
+
+
+def test_local_processes_stay_until_their_last_user_is_done(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with ExitStack() as first:
+        first.enter_context(cluster(1, few=True))
+        with cluster(1, few=True):
+            with pytest.raises(ValueError, match="mine"), first:  # another thread's work fails
+                raise ValueError("mine")
+            assert list(run_all(abs, [(-1,)])) == [(0, 1)]
+        assert module._local is None
+
+
+def test_a_daemonic_process_which_may_start_none_has_ray(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module, "_started", lambda options, may_fail: options["num_cpus"] / 0)
+    monkeypatch.setitem(module.current_process()._config, "daemon", True)
+    with pytest.raises(ZeroDivisionError), cluster(1, few=True):
+        pass
 
 
 AFTER_RAY = """

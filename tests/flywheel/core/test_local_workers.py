@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flywheel.core import local_workers
+from flywheel.core.errors import UsageError
 from flywheel.core.local_workers import LocalWorkers, shared_object
 
 pytestmark = pytest.mark.slow
@@ -74,6 +77,72 @@ def test_a_process_that_dies_costs_its_own_call_after_a_second_try(workers: Loca
     results = dict(workers.run_all(dies, [(str(tmp_path), n) for n in range(6)]))
     assert {n: r for n, r in results.items() if n != 1} == {0: 0, 2: 2, 3: 3, 4: 4, 5: 5}
     assert isinstance(results[1], Exception)
+
+
+def test_a_process_that_dies_between_calls_costs_nothing():
+    workers = LocalWorkers(1)
+    ((_, first),) = workers.run_all(os.getpid, [()])
+    psutil.Process(first).kill()
+    workers._pools[0]._executor_manager_thread.join(30)  # it has seen that the process is gone
+    ((_, second),) = workers.run_all(os.getpid, [()])
+    assert second not in (first, os.getpid())
+    workers.close()
+
+
+def test_processes_that_never_start_are_no_fault_of_a_call(monkeypatch: pytest.MonkeyPatch):
+    workers = LocalWorkers(1)
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
+    with pytest.raises(UsageError, match="end as soon as they start"):
+        list(workers.run_all(os.getpid, [()]))
+    workers.kill()
+
+
+class OddError(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)  # one argument: cannot be unpickled
+
+
+def odd(kind: str) -> None:
+    match kind:
+        case "thread":
+            threading.Thread(target=time.sleep, args=(600,)).start()
+        case "prints":
+            print("printed")
+        case "exits":
+            sys.exit(3)
+        case "unpicklable":
+            raise OddError("said", " so")
+
+
+def test_what_calls_do_to_their_process_stays_there(
+    workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(local_workers, "_END_SECONDS", 0.5)
+    (exited,) = workers.run_all(odd, [("exits",)])
+    assert isinstance(exited[1], Exception)
+    with pytest.raises(RuntimeError, match="OddError: said so"):
+        list(workers.run_all(odd, [("unpicklable",)]))
+    list(workers.run_all(odd, [("prints",), ("thread",)]))
+    begun = time.monotonic()
+    workers.close()
+    assert time.monotonic() - begun < 30 and capfd.readouterr() == ("", "printed\n")
+
+
+@pytest.mark.parametrize("how", ["file", "standard input"])
+def test_a_script_runs_once_whether_or_not_it_has_a_main_guard(how: str, tmp_path: Path):
+    program = (
+        "from flywheel.core.local_workers import LocalWorkers, shared_object\n"
+        "print('begins', flush=True)\nworkers = LocalWorkers(1)\n"
+        "print(list(workers.run_all(abs, [(-3,)])), __spec__)\n"
+        "with shared_object(list) as shared:\n    print('shared')\nworkers.close()\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    command = [sys.executable, str(script) if how == "file" else "-"]
+    done = subprocess.run(
+        command, input=program, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("begins\n[(0, 3)] None\nshared\n", "")
 
 
 def test_no_process_outlives_a_killed_program(tmp_path: Path):
