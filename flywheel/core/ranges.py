@@ -64,8 +64,8 @@ def spans(kind: Any) -> Mapping[str, tuple[Span, bool]]:
 
 def require_ranges(values: Any, owner: str = "") -> None:
     """Check the numbers of a dataclass whose fields state ranges. Errors: `UsageError` that names owner and field."""
-    kind: Any = type(values)
-    for name, (span, whole) in spans(kind).items():
+    declared: Any = type(values)
+    for name, (span, whole) in spans(declared).items():
         for key, value in _each(name, getattr(values, name)):
             if not span.holds(value) or (whole and value != int(value)):
                 kind = "a whole number" if whole else "a number"

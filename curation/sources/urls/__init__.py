@@ -53,7 +53,7 @@ class Outcome:
     status: str
     reason: str = ""
     code: int = 0  # HTTP status of the last answer; 0: none
-    attempts: Positive = 0
+    attempts: int = 0
     final_url: str = ""
     content_type: str = ""
     directives: tuple[str, ...] = ()
