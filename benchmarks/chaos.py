@@ -2,24 +2,28 @@
 
 python benchmarks/chaos.py [--faults 100] [--kinds driver worker …] [--minutes 60] [--seed 0] [--folder DIR] [--compare]
 
-Runs a small world and model in a folder and on an S3 server. Faults strike each run at random steps until one ends it.
-After a run completes, new images arrive and one more round is required, so that every fault strikes work in progress.
-At the end, an undisturbed run finishes; then every input is looked up, and ledgers and files are verified. `--compare`
-also repeats the folder's rounds without faults and compares bytes.
+Runs a small world and model in a folder and on an S3 server. Faults strike a run at random moments of its steps until
+one ends it; the next run goes on from there. After a run completes, new images arrive, a person sends cases to all
+tracks, and one more round is required, so that every fault strikes work in progress. At the end, an undisturbed run
+finishes; then every input is looked up, and ledgers and files are verified. `--compare` also repeats the rounds of
+both without faults, in a folder, and compares bytes.
 
 driver: SIGKILL of the command and all its processes. machine: the same, and the local copies of files on S3 are lost.
-worker, raylet: SIGKILL of one Ray process. node, head: a cluster of a head and two nodes loses a node, or its head.
-server: SIGKILL of the Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock: the wall clock
-jumps (needs a C compiler). shard: a bit flips. s3: requests fail, for seconds, or for longer than they are retried.
+stop: SIGINT or SIGTERM; no process may be left. trainer: SIGKILL of a training process. worker: SIGKILL of a process
+that scores or encodes. node, head: a cluster of a head and two nodes loses a node, or its head. server: SIGKILL of the
+Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock: the wall clock jumps (needs a C
+compiler). shard: a bit flips. s3: requests fail for seconds. outage: S3 stays away.
 
 The last line is one JSON object: faults, rows_lost, rows_doubled, unfinished (runs that ended neither well nor with a
-clear error), and sound (the verdict of `flywheel fsck`).
+clear error), and sound (the verdict of `flywheel fsck`). With `--folder`, each call adds a session of its own, with new
+workspaces that it verifies; `total` sums over all sessions of the folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -30,44 +34,37 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
 
-from benchmarks.faults import (
-    EXPECTED,
-    FAULTS,
-    LAST,
-    STEPS,
-    Command,
-    Network,
-    Nodes,
-    Target,
-    clock_library,
-    disturb,
-)
+from benchmarks.command import STEPS, Command, Network, Nodes, Target, clock_library
+from benchmarks.faults import FAULTS, LAST, disturb
 from benchmarks.faulty_s3 import environment, faulty, make_bucket, s3_server
+from benchmarks.small_world import SmallWorld
 from curation.sources import open_source, pool
-from flywheel.core.files import file_digest
 from flywheel.core.ledger import Ledger
-from flywheel.core.storage import readable
+from flywheel.core.storage import located, readable
 from flywheel.core.workspace import Workspace
-from flywheel.demo.world import write_world
 from flywheel.operate.fsck import fsck
 
-PRESET = Path(__file__).with_name("micro.toml")
-# Kinds of faults that exist for only one of the two workspaces.
-ONLY = {"s3": ("s3", "machine"), "folder": ("disk", "clock", "shard")}
-CLUSTER, LOCAL = {"node", "head"}, {"worker", "raylet"}  # faults of a run on two nodes, and of its own Ray
-UNCLEAR = ("hangs", "unclear error")
+# How often a kind is drawn beside the others. A Prefect server, a clock and a cluster take long to start.
+SHARES = {"driver": 6, "s3": 6, "machine": 3, "stop": 3, "worker": 3, "disk": 3, "node": 2, "clock": 2, "trainer": 2}
+SHARES |= {"outage": 2, "head": 1, "server": 1, "shard": 1}
+# Kinds that need one of the two workspaces; the steps in which they find something to strike, if not in all.
+PLACES = {"s3": ("s3", "outage", "machine"), "folder": ("disk", "clock", "shard", "server", "node", "head")}
+ONLY = {"worker": "curate", "node": "curate", "head": "curate", "trainer": "train"}
+ONLY |= {"shard": "train", "server": "train"}
+CLUSTER = ("node", "head")
+UNCLEAR = ("hangs", "unclear error", "processes left")
+AHEAD = (0, 1, 1)  # steps from the one in which a run ended to the one in which the next run is struck
+FREE = 3  # steps at the end of a round in which a run that was not struck before may finish
 DISK = 3 * 2**30  # bytes
-NEW = 6  # images that arrive after a completed run
-FOLDERS = ("pool", "scores", "shards", "remedies", "checkpoints", "samples")
+FOLDERS = ("pool", "scores", "shards", "suite", "remedies", "checkpoints", "enhancers", "samples", "probes")
 # The id column of each ledger.
 IDS = {
     "signals": "signal_id",
@@ -80,53 +77,54 @@ IDS = {
 }
 
 
-class World:
-    """The source of a target, and the images that arrive in it."""
+@dataclass
+class Place:
+    """A world, what runs work on in it, and the step at which the last run ended."""
 
-    def __init__(self, target: Target) -> None:
-        self.target, self.source = target, target.source
-        write_world(self.source, seed=0, size="quick")
-        self.captions = (self.source / "captions.jsonl").read_text()
-        self.cards = sorted(self.source.glob("card-*.png"))
-
-    def reset(self) -> None:
-        """Restore the source as it was before anything arrived."""
-        for path in self.source.glob("new-*.png"):
-            path.unlink()
-        (self.source / "captions.jsonl").write_text(self.captions)
-        self.target.rounds = 1
+    world: SmallWorld
+    target: Target
+    at: int = 0  # index in `STEPS`
 
     def grow(self) -> None:
-        """Add new images and require one more round. Equal calls write equal files."""
-        lines, rounds = [], self.target.rounds
-        for n in range(NEW):
-            name = f"new-{rounds:03d}-{n}.png"
-            border = 20 + rounds, 20 + n, 20, 20
-            ImageOps.expand(Image.open(self.cards[n]).convert("RGB"), border, "white").save(self.source / name)
-            os.utime(self.source / name, (1e9, 1e9))
-            lines.append(json.dumps({"file": name, "caption": f"a small shape, number {rounds} {n}"}) + "\n")
-        with open(self.source / "captions.jsonl", "a") as f:
-            f.writelines(lines)
-        self.target.rounds += 1
+        """Let images arrive and a person answer, and require one more round."""
+        self.world.grow(Workspace(self.target.workspace))
+        self.target.rounds, self.at = self.world.round, 0
 
 
-def draw(kinds: Collection[str], hits: Counter[str], rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
-    """Workspace (folder | s3) and faults (kind, step, in order) of the next run; includes the rarest kind so far."""
-    rare = sorted(kinds, key=lambda k: (hits[k], rng.random()))
-    place = next((p for p, only in ONLY.items() if rare[0] in only), rng.choice([*ONLY]))
-    if place == "s3" and not {"s3", "machine"} & set(kinds):
-        place = "folder"
-    excluded = {k for p, only in ONLY.items() if p != place for k in only}
-    excluded |= LOCAL if rare[0] in CLUSTER else CLUSTER
-    possible = [k for k in rare if k not in excluded]
-    # The Prefect server takes as long to start as a round takes, so it is rare. A run that survives is disturbed again.
-    often = {"server": 0.2, "worker": 0.3, "node": 0.3, "clock": 0.3, "s3": 0.5}
-    drawn = [k for k in possible for _ in range(1 if k == "server" else 3) if rng.random() < often.get(k, 0)]
-    drawn += [k for k in possible if k in LAST][: rng.random() < 0.7]
-    if rare[0] not in drawn:
-        drawn.append(rare[0])
-    steps = [(k, rng.choice(EXPECTED.get(k, STEPS))) for k in drawn]
-    return place, sorted(steps, key=lambda f: (STEPS.index(f[1]), f[0] in LAST))
+Drawn = list[tuple[str, str]]  # kind and step of each fault, in order
+
+
+def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.Random) -> tuple[str, Drawn]:
+    """Workspace (folder | s3) and faults of the next run; among them the kind that is rarest beside its share."""
+
+    def possible(kind: str, place: str) -> bool:
+        at = used[place].at
+        if any(kind in only for other, only in PLACES.items() if other != place):
+            return False
+        return kind in kinds and at <= STEPS.index(ONLY.get(kind, STEPS[-1]))
+
+    hits = Counter(h["fault"] for h in log.hits)
+    pairs = [(k, p) for k in kinds for p in used if possible(k, p)]
+    if not pairs:
+        return rng.choice([*used]), []  # this round is past what can be struck
+    kind, place = min(pairs, key=lambda kp: (hits[kp[0]] / SHARES[kp[0]], rng.random()))
+    at = used[place].at
+
+    def step_from(first: int, kind: str) -> str:
+        return ONLY.get(kind) or STEPS[min(first + rng.choice(AHEAD), len(STEPS) - 1)]
+
+    drawn = [(kind, step_from(at, kind))]
+    survived = ["worker", "s3", *(["node"] if kind in CLUSTER else []), *(["clock"] if kind == "clock" else [])]
+    drawn += [(k, step_from(at, k)) for k in survived * 2 if possible(k, place) and rng.random() < 0.5]
+    first = max(STEPS.index(s) for _, s in drawn)
+    if kind not in LAST:
+        ends = [k for k in LAST if possible(k, place) and k not in ONLY]
+        last = min(ends, key=lambda k: (hits[k] / SHARES[k], rng.random()), default="")
+        drawn += [(last, step_from(first, last))] if last else []
+        first = max(STEPS.index(s) for _, s in drawn)
+    drawn.sort(key=lambda f: (f[0] in LAST, STEPS.index(f[1])))
+    # In case it goes on nevertheless. The last steps are left, so that rounds end.
+    return place, drawn + [("driver", s) for s in STEPS[first + 1 : -FREE] if "driver" in kinds]
 
 
 @contextlib.contextmanager
@@ -159,23 +157,27 @@ def losses(workspace: Workspace, source: Path) -> tuple[list[str], list[str]]:
     return lost, twice
 
 
-def contents(workspace: Path) -> dict[str, str]:
+def contents(workspace: str) -> dict[str, str]:
     """SHA-256 of every file that a fault must not change, without logs that have clock times."""
-    files = [p for f in FOLDERS for p in (workspace / f).rglob("*") if p.is_file() and p.name != "metrics.jsonl"]
-    return {str(p.relative_to(workspace)): file_digest(p) for p in files}
+    root = located(workspace)
+    files = [p for f in FOLDERS for p in (root / f).rglob("*") if p.is_file()]
+    kept = [p for p in files if p.name != "metrics.jsonl" and ".hashes" not in p.parts]
+    return {str(p)[len(str(root)) + 1 :]: hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
 
 
-def same_undisturbed(world: World) -> bool:
-    """Repeat the rounds without faults; True if the files have the same bytes."""
-    disturbed, wanted = world.target.workspace, world.target.rounds
-    world.reset()
-    world.target.workspace = str(world.target.scratch / "reference")
-    while Command(world.target, PRESET).end() == "finished" and world.target.rounds < wanted:
-        world.grow()
-    return contents(Path(disturbed)) == contents(Path(world.target.workspace))
+def differences(place: Place) -> list[str]:
+    """Repeat the rounds without faults, in a folder; names of the files that differ."""
+    disturbed, wanted = place.target.workspace, place.target.rounds
+    place.world.reset()
+    place.target.workspace = str(place.target.scratch / f"reference-{place.world.folder.name}")
+    place.target.environment, place.target.rounds = {}, place.world.round
+    while Command(place.target).end() == "finished" and place.target.rounds < wanted:
+        place.grow()
+    one, other = contents(disturbed), contents(place.target.workspace)
+    return sorted(p for p in one.keys() | other.keys() if one.get(p) != other.get(p))
 
 
-def worlds(folder: Path, rng: random.Random, stack: contextlib.ExitStack) -> dict[str, World]:
+def places(folder: Path, rng: random.Random, stack: contextlib.ExitStack) -> dict[str, Place]:
     """Two equal worlds: one with a workspace in a folder, one with a workspace on S3 behind a network that can fail."""
     host, port = stack.enter_context(s3_server())
     network = Network(rng)
@@ -183,11 +185,13 @@ def worlds(folder: Path, rng: random.Random, stack: contextlib.ExitStack) -> dic
     os.environ |= environment(f"http://{host}:{port}")  # this process bypasses the network
     of_run = {"AWS_ENDPOINT_URL": address, "XDG_CACHE_HOME": str(folder / "cache")}
     bucket = make_bucket(host, port, "chaos")
-    targets = {
-        "folder": Target(folder / "source", str(folder / "disk" / "w"), folder, clock_library(folder)),
-        "s3": Target(folder / "source-s3", f"{bucket}/w", folder, None, network, of_run),
+    here, there = SmallWorld(folder / "folder"), SmallWorld(folder / "s3")
+    return {
+        "folder": Place(
+            here, Target(here.source, here.preset, str(folder / "disk" / "w"), folder, clock_library(folder))
+        ),
+        "s3": Place(there, Target(there.source, there.preset, f"{bucket}/w", folder, None, network, of_run)),
     }
-    return {place: World(target) for place, target in targets.items()}
 
 
 def parse() -> argparse.Namespace:
@@ -199,8 +203,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="no further fault after this time")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="new folder to keep (default: a temporary one)")
-    parser.add_argument("--compare", action="store_true", help="repeat the folder's rounds undisturbed, compare bytes")
+    parser.add_argument("--folder", type=Path, help="folder to keep, and to add to (default: a temporary one)")
+    parser.add_argument("--compare", action="store_true", help="repeat all rounds undisturbed, compare bytes")
     return parser.parse_args()
 
 
@@ -223,70 +227,106 @@ class Log:
             print(f"{len(self.hits):>4} {seconds:>6.0f} s  {[*self.hits[-1].values()]} {line}", flush=True)
         if end in UNCLEAR:
             path = self.folder / f"unfinished-{len(self.ends)}.txt"
-            path.write_text("".join(run.output))
+            path.write_text("\n".join(run.output))
             print(f"{end}: {path}", flush=True)
 
 
-def strike(used: Mapping[str, World], kinds: Collection[str], log: Log, rng: random.Random) -> None:
+def strike(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.Random) -> None:
     """Disturb one run; when it completes nevertheless, its world grows."""
-    place, drawn = draw(kinds, Counter(h["fault"] for h in log.hits), rng)
-    thrown = [k for k, _ in drawn]
+    name, drawn = draw(used, kinds, log, rng)
+    place, thrown = used[name], [k for k, _ in drawn]
     with contextlib.ExitStack() as stack:
-        nodes = stack.enter_context(contextlib.closing(Nodes())) if CLUSTER & {*thrown} else None
-        run = Command(used[place].target, PRESET, prefect="server" in thrown, clock="clock" in thrown, nodes=nodes)
+        nodes = stack.enter_context(contextlib.closing(Nodes())) if {*CLUSTER} & {*thrown} else None
+        run = Command(place.target, prefect="server" in thrown, clock="clock" in thrown, nodes=nodes)
         hits, end = disturb(run, drawn, rng)
-    log.add(place, run, hits, end)
+    log.add(name, run, hits, end)
     if end == "finished":
-        used[place].grow()
+        place.grow()
+    elif hits:
+        place.at = STEPS.index(run.step)
 
 
-def verify(used: Mapping[str, World], log: Log) -> tuple[list[str], list[str], bool]:
+def verify(used: dict[str, Place], log: Log) -> tuple[list[str], list[str], bool]:
     """Finish both workspaces undisturbed; returns lost inputs, doubled rows, and whether both are sound."""
     lost, twice, sound = [], [], True
-    for place, world in used.items():
-        last = Command(world.target, PRESET)
+    for name, place in used.items():
+        last = Command(place.target)
         log.ends.append(last.end())
         if log.ends[-1] != "finished":
-            print("".join(last.output[-20:]), file=sys.stderr)
-        workspace = Workspace(world.target.workspace)
-        for names, more in zip((lost, twice), losses(workspace, world.source)):
-            names += [f"{place}: {m}" for m in more]
+            print("\n".join(last.output[-20:]), file=sys.stderr)
+        workspace = Workspace(place.target.workspace)
+        for names, more in zip((lost, twice), losses(workspace, place.world.source)):
+            names += [f"{name}: {m}" for m in more]
         report = fsck(workspace)
         sound &= report.sound
-        print("\n".join(f"{place}: {f}" for f in report.findings if f.severity == "error"), flush=True)
-    print("\n".join([*lost, *twice]), flush=True)
+        tell(f"{name}: {f}" for f in report.findings if f.severity == "error")
+    tell([*lost, *twice])
     return lost, twice, sound
 
 
-def main() -> None:
-    """Disturb runs, finish them, look up every row; then print the figures as one JSON line."""
-    arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts and processes end, too
+def tell(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def session(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Disturb runs, finish them, look up every row; returns the figures, and prints them by kind, place and step."""
     rng, began = random.Random(arguments.seed), time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        folder = (arguments.folder or Path(scratch)).resolve()
+    with contextlib.ExitStack() as stack:
         disk = stack.enter_context(small_disk(folder / "disk"))
-        used, log = worlds(folder, random.Random(arguments.seed), stack), Log(folder, began)
+        used, log = places(folder, random.Random(arguments.seed), stack), Log(folder, began)
         missing = {"disk": not disk, "clock": used["folder"].target.clock is None}
         kinds = [k for k in arguments.kinds if not missing.get(k)]
-        print("\n".join(f"{k}: left out, see --help" for k in arguments.kinds if missing.get(k)), flush=True)
+        tell(f"{k}: left out, see --help" for k in arguments.kinds if missing.get(k))
         while len(log.hits) < arguments.faults and time.monotonic() - began < 60 * arguments.minutes:
             strike(used, kinds, log, rng)
         lost, twice, sound = verify(used, log)
-        rounds = sum(w.target.rounds for w in used.values())
-        same = same_undisturbed(used["folder"]) if arguments.compare else None
-    for (kind, place, end), n in sorted(Counter((h["fault"], h["place"], h["end"]) for h in log.hits).items()):
-        print(f"{kind:<10}{place:<10}{end:<16}{n:>4}")
-    figures = {
+        rounds = sum(p.target.rounds for p in used.values())
+        other = [f"{n}: {d}" for n, p in used.items() for d in differences(p)] if arguments.compare else None
+    tell(f"differs: {d}" for d in other or ())
+    for keys in (("fault", "place", "end"), ("step", "place")):
+        for named, n in sorted(Counter(tuple(h[k] for k in keys) for h in log.hits).items()):
+            print("".join(f"{part:<24}" for part in named), n)
+    return {
         "faults": len(log.hits),
         "rows_lost": len(lost),
         "rows_doubled": len(twice),
         "unfinished": sum(e in UNCLEAR for e in log.ends) + sum(e != "finished" for e in log.ends[-2:]),
         "rounds": rounds,
         "sound": sound,
-        "same_bytes": same,
+        "files_differ": None if other is None else len(other),
         "minutes": round((time.monotonic() - began) / 60, 1),
+        "kinds": dict(sorted(Counter(f"{h['fault']} ({h['place']})" for h in log.hits).items())),
+        "steps": dict(sorted(Counter(h["step"] for h in log.hits).items())),
     }
+
+
+def add(figures: dict[str, object], sessions: Path) -> dict[str, object]:
+    """Append a session's figures to a file; returns their sum over all its sessions."""
+    with open(sessions, "a") as f:
+        f.write(json.dumps(figures) + "\n")
+    every = [json.loads(line) for line in sessions.read_text().splitlines()]
+    total: dict[str, object] = {"sessions": len(every), "sound": all(s["sound"] for s in every)}
+    for key in ("faults", "rows_lost", "rows_doubled", "unfinished", "rounds", "files_differ", "minutes"):
+        total[key] = sum(s[key] or 0 for s in every)
+    for key in ("kinds", "steps"):
+        total[key] = dict(sorted(sum((Counter(s[key]) for s in every), Counter[str]()).items()))
+    return total
+
+
+def main() -> None:
+    """Run a session; then print its figures as one JSON line."""
+    arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts and processes end, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # runs would ignore it, as those that nohup starts do
+    with tempfile.TemporaryDirectory() as scratch:
+        parent = (arguments.folder or Path(scratch)).resolve()
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="session-", dir=parent))
+        figures = session(arguments, folder)
+        if arguments.folder:
+            figures["total"] = add(figures, parent / "sessions.jsonl")
     print(json.dumps(figures))
 
 

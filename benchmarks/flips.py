@@ -14,12 +14,15 @@ import json
 import random
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder holds files named like packages
 
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace

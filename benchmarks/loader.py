@@ -65,7 +65,8 @@ def ours(folder: Path, rows: int) -> Epochs:
     loader = Loader(plan, prepare, resolution={}, latents=latents, cache_bytes=96 << 20)
 
     def epoch(number: int) -> Iterator[Batch]:
-        for t in range(number * (plan.rows // BATCH), (number + 1) * (plan.rows // BATCH)):
+        # Whole batches of the plan's own epoch: one that holds rows of two epochs may hold a row twice.
+        for t in range(-(-number * plan.rows // BATCH), (number + 1) * plan.rows // BATCH):
             for micro in map(loader.gather, plan.batch(t)):
                 yield [f"{r.shard * FILE_ROWS + r.group * 64 + r.row}" for r in micro.rows], micro.latents
 

@@ -103,16 +103,19 @@ def both(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype: to
     if gap > (1e-4 if dtype == torch.float32 else 0.1) * size:
         raise RuntimeError(f"the two models disagree by {gap:g} at outputs of {size:g}")
 
-    def step(forward: Step, model: torch.nn.Module) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            model.zero_grad(set_to_none=True)
-            loss = forward().float().square().mean()
-            loss.backward()
-            return loss.detach()
+    return training_step(first, ours), training_step(second, theirs)
 
-        return run
 
-    return step(first, ours), step(second, theirs)
+def training_step(forward: Step, model: torch.nn.Module) -> Step:
+    """Forward and backward pass of a model, to gradients of its own."""
+
+    def run() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        loss = forward().float().square().mean()
+        loss.backward()
+        return loss.detach()
+
+    return run
 
 
 def products(config: MMDiTConfig, layout: Layout, batch: int, device: str, dtype: torch.dtype) -> tuple[Step, float]:

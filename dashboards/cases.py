@@ -65,11 +65,13 @@ def list_cases(
     ]
 
 
-def write_list(con: duckdb.DuckDBPyConnection, chosen: CaseFilter, path: Path, form: str) -> None:
-    """Write the matching cases to a local CSV or Parquet file (`form`)."""
+def write_list(con: duckdb.DuckDBPyConnection, chosen: CaseFilter, path: Path) -> None:
+    """Write the matching cases to a local file, CSV or Parquet by its ending."""
     where, values = chosen.where()
     con.execute(f"CREATE OR REPLACE TEMP TABLE listed AS SELECT * FROM cases WHERE {where}", values)
-    con.execute(f"COPY (SELECT * FROM listed ORDER BY {chosen.order}) TO {quoted(str(path))} (FORMAT {form})")
+    con.execute(
+        f"COPY (SELECT * FROM listed ORDER BY {chosen.order}) TO {quoted(str(path))} (FORMAT {path.suffix[1:]})"
+    )
 
 
 def _with_evaluation(case: Row, checkpoint: str, judged: list[Row]) -> Row:

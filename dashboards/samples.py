@@ -102,8 +102,8 @@ def choose(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> tuple[str, l
     return f"(SELECT * FROM decisions WHERE {where})", values
 
 
-def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path, form: str) -> None:
-    """Write the matching samples, with captions and tags, to a local CSV or Parquet file (`form`)."""
+def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path) -> None:
+    """Write the matching samples, with captions and tags, to a local file, CSV or Parquet by its ending."""
     table, values = choose(con, wanted)
     keys = f"CREATE OR REPLACE TEMP TABLE chosen AS SELECT DISTINCT sample_id, source_uri FROM {table}"
     con.execute(keys, values)
@@ -115,7 +115,7 @@ def write_list(con: duckdb.DuckDBPyConnection, wanted: SampleFilter, path: Path,
             LEFT JOIN samples s USING (sample_id, source_uri)
             LEFT JOIN (SELECT sample_id, string_agg(tag, '; ' ORDER BY tag) AS tags FROM tags GROUP BY 1) t
             USING (sample_id) ORDER BY sample_id, source_uri
-        ) TO {quoted(str(path))} (FORMAT {form})"""
+        ) TO {quoted(str(path))} (FORMAT {path.suffix[1:]})"""
     )
 
 

@@ -6,11 +6,12 @@ Prefect's own temporary server survives a SIGKILL of its driver; this one ends w
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from flywheel.core.errors import UsageError
 
 if TYPE_CHECKING:
     from prefect.settings.legacy import Setting
+
+_LOCKED_SECONDS = 10.0  # that another program may hold the database
 
 # Send nothing off the machine, and show the user only the run's own progress. The user's environment takes precedence.
 _QUIET = {
@@ -85,9 +88,10 @@ def api(home: Path) -> Iterator[str]:
 def embedded_server(home: Path) -> Iterator[str]:
     """Run a server with its database in `home`, until the block or this process ends; yields its API address.
 
-    Errors: `RuntimeError` with the path of the log when the server does not start.
+    Errors: `UsageError` when another program has locked its database, or the server does not start.
     """
     home.mkdir(parents=True, exist_ok=True)
+    _require_unlocked(home / "prefect.db")
     log = home / "server.log"
     environment = {**_QUIET, **os.environ, **_LEAN, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
@@ -106,12 +110,31 @@ def embedded_server(home: Path) -> Iterator[str]:
 
         address = next(iter(server.stdout or ()), b"").decode().strip()  # printed when it answers; empty if it ended
         if not address:
-            raise RuntimeError(f"the embedded Prefect server did not start: read {log}, or run with --no-prefect")
+            raise UsageError(f"the embedded Prefect server did not start: read {log}, or run with --no-prefect")
         hashes.living(home)
         yield address
     finally:
         _stop(server)
         hashes.seal(home, again=True)
+
+
+def _require_unlocked(database: Path) -> None:
+    """Check that the database can be written. Errors: `UsageError`."""
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=_LOCKED_SECONDS)) as con:
+            con.execute("BEGIN IMMEDIATE")
+            con.rollback()
+    except sqlite3.DatabaseError as error:
+        if "locked" not in str(error):
+            raise UsageError(
+                f"{database} cannot be written ({error}): move it away, or run with --no-prefect"
+            ) from error
+        raise UsageError(
+            f"another program has locked {database}, such as a database browser or a backup: close it, or run with "
+            "--no-prefect"
+        ) from error
 
 
 def probe() -> str:

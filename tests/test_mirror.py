@@ -29,6 +29,7 @@ ABOUT_MORE = {
     "tests/benchmarks/test_copied.py": "the benchmark of copies",
     "tests/benchmarks/test_fuzz.py": "the fuzz of sources",
     "tests/benchmarks/test_gain_figures.py": "the figures of the gain benchmark",
+    "tests/benchmarks/test_gpu.py": "the benchmark of a GPU",
     "tests/benchmarks/test_measure.py": "the benchmarks, which are no package",
     "tests/benchmarks/test_pixels.py": "the odd pictures of a benchmark",
     "tests/benchmarks/test_truth.py": "the truth benchmark",

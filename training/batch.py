@@ -7,7 +7,7 @@ from torch import Tensor
 
 from training.data.loader import MicroBatch
 from training.data.plan import DataPlan, Row, trained_size
-from training.distributed import World, own_rows
+from training.distributed import World, moved, own_rows
 from training.losses.flow_matching import flow_matching_loss, logit_normal
 from training.models.condition import pad, padded_length
 from training.models.mmdit import MMDiT
@@ -56,8 +56,8 @@ def conditional_loss(
     device = model.image_in.weight.device
     lengths = [padded_length(len(state), text_tokens) for state in states]
     text, valid = pad(states, max(lengths))
-    text, valid = text.to(device), None if valid is None else valid.to(device)
-    references = micro.references.to(device)
+    text, valid = moved(text, device), None if valid is None else moved(valid, device)
+    references = moved(micro.references, device)
     height, width = micro.latents.shape[-2:]
     layout = sequence_layout(text.shape[1], references.shape[1], (height, width), micro.lead)
     tokens = as_tokens(references.transpose(1, 2).flatten(3)) if references.shape[1] else None
@@ -68,4 +68,4 @@ def conditional_loss(
         )
         return out.transpose(1, 2).unflatten(2, x_t.shape[-2:])
 
-    return flow_matching_loss(velocity, micro.latents.to(device), noise.to(device), t.to(device))
+    return flow_matching_loss(velocity, moved(micro.latents, device), moved(noise, device), moved(t, device))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from flywheel.core.files import (
     digest,
     discard_folder,
     file_digest,
+    is_whole,
     read_json,
     rename_folder,
     write_bytes,
@@ -179,24 +181,45 @@ _verified: set[tuple[Path, int, int]] = set()  # files, with the time and size t
 
 
 def write(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], autoencoder: Autoencoder | None, config: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    autoencoder: Autoencoder | None,
+    config: Mapping[str, Any],
+    world: World | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint folder under a temporary name, then rename it; an existing `path` is kept.
+    """Write a checkpoint folder under a temporary name, then rename it; a whole `path` is kept.
 
-    `autoencoder`: of the model's latents; None if the model is itself an autoencoder.
+    `autoencoder`: of the model's latents; None if the model is itself an autoencoder. `world`: of the processes that
+    hold shares of the tensors; every one must call it. The first gathers, writes and frees one tensor at a time.
     """
-    from safetensors.torch import save
-
-    if not path.exists():
+    first, together = world is None or world.first, world is not None and world.size > 1
+    if not is_whole(path):
         temporary = path.with_name(f".{path.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        if first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
         for name, values in tensors.items():
-            write_bytes(temporary / f"{name}.safetensors", save({k: v.contiguous() for k, v in values.items()}))
-        if autoencoder is not None:
-            autoencoder.save(temporary / "autoencoder.safetensors")
-        seal(temporary, path, config)
+            _write_tensors(temporary / f"{name}.safetensors", values, first=first)
+        if first:
+            if autoencoder is not None:
+                autoencoder.save(temporary / "autoencoder.safetensors")
+            seal(temporary, path, config)
+    if world is not None and together:
+        world.wait()
     return Checkpoint(path)
+
+
+def _write_tensors(path: Path, values: Mapping[str, Tensor], *, first: bool) -> None:
+    """Write whole tensors from shares; all but the first process only give theirs."""
+    from training.distributed import full_tensor
+    from training.tensor_file import TensorFile
+
+    described = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in values.items()}
+    with TensorFile(path, described) if first else nullcontext() as file:
+        for name, tensor in values.items():
+            whole = full_tensor(tensor.detach())
+            if file is not None:
+                file.write(name, whole)
 
 
 def write_together(
@@ -206,7 +229,10 @@ def write_together(
     config: Mapping[str, Any],
     world: World,
 ) -> Checkpoint:
-    """Write a checkpoint from several processes, each with its share of the tensors; every process must call it."""
+    """Write a checkpoint from several processes, each with its share of the tensors; every process must call it.
+
+    Each process hashes what it wrote.
+    """
     from torch.distributed.checkpoint import save
 
     if world.size == 1:
@@ -217,20 +243,32 @@ def write_together(
         temporary.mkdir(parents=True)
     world.wait()
     save(_flat(tensors), checkpoint_id=temporary / SHARES)
+    known = world.merged({f"{SHARES}/{p.name}": _entry(p) for p in (temporary / SHARES).glob(f"__{world.rank}_*")})
     if world.first:
         autoencoder.save(temporary / "autoencoder.safetensors")
-        seal(temporary, path, config)
+        seal(temporary, path, config, known)
     world.wait()
     return Checkpoint(path)
 
 
-def seal(temporary: Path, path: Path, config: Mapping[str, Any]) -> None:
-    """Write the configuration, with every file's size and hash, and rename the folder to `path`."""
+def seal(
+    temporary: Path, path: Path, config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write the configuration, with every file's size and hash, and rename the folder to `path`.
+
+    known: entries of files that were hashed already.
+    """
     paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
     paths = {name: p for name, p in paths.items() if hashes.FOLDER not in p.parts}
-    files = {name: {"bytes": p.stat().st_size, "sha256": file_digest(p)} for name, p in paths.items()}
+    files = {name: (known or {}).get(name) or _entry(p) for name, p in paths.items()}
     write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
     rename_folder(temporary, path)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """Size and hash of a file of a checkpoint; in a workspace they are recorded, too."""
+    recorded = hashes.record(path)
+    return {"bytes": path.stat().st_size, "sha256": recorded.sha256 if recorded else file_digest(path)}
 
 
 def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -238,8 +276,8 @@ def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def steps(out_dir: Path) -> list[Checkpoint]:
-    """Intermediate checkpoints, oldest first."""
-    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if p.is_dir()]
+    """Intermediate checkpoints, oldest first; not those of an upload that was cut off."""
+    return [Checkpoint(p) for p in sorted(out_dir.glob("step-*")) if is_whole(p)]
 
 
 def sweep(out_dir: Path) -> None:

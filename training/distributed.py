@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -51,6 +51,14 @@ class World:
         for tensor in tensors if self.size > 1 else ():
             dist.all_reduce(tensor)
             tensor /= self.size
+
+    def merged(self, values: Mapping[str, T]) -> dict[str, T]:
+        """The entries of all processes together."""
+        if self.size == 1:
+            return dict(values)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, dict(values))
+        return {name: value for part in parts for name, value in part.items()}
 
     def wait(self) -> None:
         """Wait until every process gets here."""
@@ -112,14 +120,22 @@ def parallelise(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
     """Move `model` to this process's device and apply the recipe's switches and FSDP2; returns it.
 
     Gathered weights are kept from forward to backward pass, because a block uses them before and after its attention.
+    Blocks are compiled one by one, before and after their attention: all share few graphs, for any length of text.
     """
+    if recipe.compile:
+        compile_blocks(model)
     if recipe.activation_checkpointing:
         for block in model.blocks:
             for name in BLOCK_METHODS:
                 setattr(block, name, partial(checkpoint, getattr(block, name), use_reentrant=False))
-    if recipe.compile:
-        model.compile()
     return _sharded(model, recipe, world) if world.size > 1 else model.to(world.device)
+
+
+def compile_blocks(model: MMDiT, **options: Any) -> None:
+    """Compile each block's two parts, before and after its attention. options: of `torch.compile`."""
+    for block in model.blocks:
+        for name in BLOCK_METHODS:
+            setattr(block, name, torch.compile(getattr(block, name), fullgraph=True, **options))
 
 
 def _sharded(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
@@ -142,17 +158,21 @@ def _sharded(model: MMDiT, recipe: Recipe, world: World) -> MMDiT:
     return model
 
 
+def reduce_gradients(model: MMDiT, now: bool) -> None:
+    """Whether the next backward pass of a sharded model sums gradients over processes, or keeps its own for later."""
+    switch = getattr(model, "set_requires_gradient_sync", None)  # only a sharded model has one
+    if switch is not None:
+        switch(now)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; to a GPU it is copied while the CPU goes on."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded; every process must call it."""
     whole = getattr(tensor, "full_tensor", None)  # only a DTensor has one
     return whole() if whole else tensor
-
-
-def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
-    """Whole tensors on the first process's CPU, nothing on the others; one at a time. Every process must call it."""
-    out = {}
-    for name, tensor in tensors.items():
-        full = full_tensor(tensor.detach())
-        if world.first:
-            out[name] = full.cpu()
-    return out

@@ -35,8 +35,11 @@ def initial_model(
 ) -> MMDiT:
     """The parent's EMA weights, or random ones, adapted where the recipe says so.
 
-    For a run that resumes without an adapter only the shape, as its weights are restored later. Errors: `UsageError`.
+    For a run that resumes without an adapter only the shape, as its weights are restored later. Errors: `UsageError`,
+    also for a parent that reads another condition encoder than the recipe's.
     """
+    if parent is not None:
+        _require_condition(parent, recipe, encoder)
     if lora:
         if parent is None:
             raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
@@ -46,3 +49,12 @@ def initial_model(
     if last is not None:
         return MMDiTConfig.from_dict(last.config["model"]).build()
     return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")
+
+
+def _require_condition(parent: Checkpoint, recipe: Recipe, encoder: ConditionEncoder) -> None:
+    condition = parent.config["condition"]
+    if condition["fingerprint"] != encoder.fingerprint:
+        raise UsageError(
+            f"{parent.path} reads the condition encoder {condition['encoder']}, and the recipe's is {recipe.condition}:"
+            f" set condition = {condition['encoder']!r} in the recipe, with its text_tokens = {condition['tokens']}"
+        )

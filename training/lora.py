@@ -47,8 +47,6 @@ class LoRA:
 
 def require_lora(recipe: Adapted) -> None:
     """Check the settings of a recipe. Errors: `UsageError`."""
-    if recipe.lora_rank < 0 or recipe.lora_alpha < 0:
-        raise UsageError(f"lora_rank {recipe.lora_rank}, lora_alpha {recipe.lora_alpha}: give 0 or more")
     if unknown := sorted(set(recipe.lora_targets) - set(TARGETS)):
         raise UsageError(f"lora_targets: unknown layer {unknown[0]!r}: use {', '.join(TARGETS)}")
     if recipe.lora_rank and not recipe.lora_targets:

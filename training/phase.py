@@ -5,10 +5,10 @@ bits, in the stage and at the step where it was.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from flywheel.core.storage import located
 from training import checkpoint as checkpoints
 from training.adapter import merged
 from training.batch import Part, batch_loss, own_batch
-from training.checkpoint import Checkpoint, Metrics
+from training.checkpoint import Checkpoint
 from training.curriculum import Curriculum, Turn, plan_settings, schedule
 from training.data.latents import Latents, encoded
 from training.data.loader import Loader, Prepared
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
-from training.distributed import World, computing, full_tensor, gathered, joined, parallelise
+from training.distributed import World, computing, full_tensor, joined, parallelise, reduce_gradients
 from training.extension import Extension, extension
 from training.initial import initial_model
 from training.lora import LoRA
@@ -37,13 +37,13 @@ from training.models.mmdit import MMDiT
 from training.recipes import Recipe, Stage
 from training.run import (
     Progress,
-    cpu_seconds,
     due,
     finished,
     last_checkpoint,
     require_finite,
     require_finite_shares,
     step_name,
+    take_steps,
 )
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, trained, training_state
 from training.vae.autoencoding import choose_autoencoder, fitting_plan
@@ -87,20 +87,17 @@ def train(
         return final
     with joined() as world:
         phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, longer=longer, seed=seed, steps=steps)
-        metrics = Metrics(out_dir, resume_step=phase.done, trackers=trackers) if world.first else None
-        while phase.done < steps:
-            clock = time.process_time()
-            line = _step(phase)
-            if metrics is not None:
-                metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
-            if progress is not None and world.first:
-                progress(phase.done, steps, line)
-            if due(recipe.sample_every, phase.done):
-                _draw_samples(phase)
-            if due(recipe.checkpoint_every, phase.done) and phase.done < steps:
-                _save(phase)
-        if metrics is not None:
-            metrics.close()
+        take_steps(
+            phase,
+            out_dir,
+            steps,
+            partial(_save, phase),
+            checkpoint_every=recipe.checkpoint_every,
+            progress=progress,
+            world=world,
+            trackers=trackers,
+            after_step=partial(_draw_samples, phase),
+        )
         return _finish(phase)
 
 
@@ -131,6 +128,10 @@ class _Phase:
     turn: Turn
     loader: Loader
     batch: tuple[int, list[Part]]
+
+    def one_step(self) -> dict[str, Any]:
+        """Take one step and return its metrics."""
+        return _step(self)
 
     def config(self) -> dict[str, Any]:
         """A checkpoint's configuration after the steps done."""
@@ -294,44 +295,43 @@ def _gradients(phase: _Phase) -> tuple[int, float, int, Counter[str]]:
         phase.batch = own_batch(loader.plan, following - phase.turn.start, recipe, world)
     upcoming = [*parts[1:], *phase.batch[1][: following < phase.turn.end]]
     phase.optimizer.zero_grad(set_to_none=True)
-    loss, skipped, kinds, stage = 0.0, 0, Counter[str](), phase.turn.stage.name
+    loss, skipped, kinds, stage = torch.zeros((), device=world.device), 0, Counter[str](), phase.turn.stage.name
     for number, (part, counted) in enumerate(parts):
         micro = loader.gather(part)
         loader.expect([next_rows for next_rows, _ in upcoming[number : number + 1]])  # read while this one is computed
         with computing(recipe, world.device):
             share = batch_loss(phase.model, micro, phase.null, recipe, phase.seed, stage)[:counted].sum() / rows
+        reduce_gradients(phase.model, recipe.reduce_every or number + 1 == len(parts))
         (share * world.size).backward()  # FSDP averages gradients over processes; ours is a sum
-        loss += share.item()
+        loss += share.detach()
         skipped += sum(n < counted for n in micro.skipped)
         kinds.update(micro.kinds[:counted])
-    return rows, loss, skipped, kinds
+    return rows, loss.item(), skipped, kinds
 
 
 def _draw_samples(phase: _Phase) -> None:
+    """Draw held-out rows where that is due."""
+    if not due(phase.recipe.sample_every, phase.done):
+        return
     weights = merged(phase.model, phase.ema, phase.world)
     if phase.world.first:
         path = phase.out_dir / "samples" / f"{step_name(phase.done)}.png"
-        draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, phase.config())
+        config, device = phase.config(), phase.world.device
+        draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, config, device)
 
 
-def _save(phase: _Phase) -> None:
+def _save(phase: _Phase, name: str) -> None:
     require_finite_shares(phase.done, phase.state, phase.world)
-    path = phase.out_dir / step_name(phase.done)
-    checkpoints.write_together(path, phase.state, phase.autoencoder, phase.config(), phase.world)
-    if phase.world.first:
-        checkpoints.prune(phase.out_dir, keep=2)
+    checkpoints.write_together(phase.out_dir / name, phase.state, phase.autoencoder, phase.config(), phase.world)
 
 
 def _finish(phase: _Phase) -> Checkpoint:
     path, world = phase.out_dir / checkpoints.FINAL, phase.world
     require_finite_shares(phase.done, phase.state, world)
-    tensors = {part: gathered(values, world) for part, values in phase.state.items()}
+    tensors = dict(phase.state)
     if phase.described["lora"]:
         tensors |= {"model": merged(phase.model, world=world), "ema": merged(phase.model, phase.ema, world)}
-    if world.first:
-        checkpoints.write(path, tensors, phase.autoencoder, phase.config())
-    world.wait()
-    return Checkpoint(path)
+    return checkpoints.write(path, tensors, phase.autoencoder, phase.config(), world)
 
 
 # Parts of the loop --------------------------------------------------------------------------------------------------

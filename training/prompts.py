@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -108,6 +108,11 @@ class Condition:
     layout: Layout
     references: Tensor | None
 
+    def to(self, device: torch.device) -> Condition:
+        """The same on a device."""
+        valid, references = (x if x is None else x.to(device) for x in (self.valid, self.references))
+        return replace(self, text=self.text.to(device), valid=valid, references=references)
+
     def prefix(self, model: MMDiT) -> Prefix:
         """Keys and values by `model`, for any number of times; gradients reach the condition's weights."""
         return model.prefill(self.text, self.layout, self.references, self.valid)
@@ -120,7 +125,7 @@ def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
 
 @dataclass
 class ConditionReader:
-    """Turns prompts into conditions for square pictures of `side` pixels; each prompt is encoded once.
+    """Turns prompts into conditions for square pictures of `side` pixels, on `device`; each prompt is encoded once.
 
     Errors: `UsageError` for a reference that cannot be read, and for a side that does not fit the autoencoder.
     """
@@ -129,6 +134,7 @@ class ConditionReader:
     autoencoder: Autoencoder
     text_tokens: int
     side: int
+    device: torch.device = torch.device("cpu")
     _known: dict[str, tuple[Condition, Condition]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,7 +148,7 @@ class ConditionReader:
         return self.autoencoder.channels, size, size
 
     def noise(self, *key: int | str) -> Tensor:
-        """Standard normal latent, a function of `key`."""
+        """Standard normal latent on the CPU, a function of `key`."""
         return torch.from_numpy(generator(*key).standard_normal(self.shape, dtype="float32"))
 
     @torch.no_grad()
@@ -155,11 +161,11 @@ class ConditionReader:
                 latents = self.autoencoder.encode(to_unit(pictures))[None]
                 tokens = as_tokens(latents.transpose(1, 2).flatten(3))
             states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
-            # Without a fixed length, both conditions keep their own, as in the sampler.
-            length = padded_length(len(states[0]), self.text_tokens)
-            lengths = (length, length if self.text_tokens else len(states[1]))
+            lengths = [padded_length(len(s), self.text_tokens) for s in states]  # both stand where they were trained
             conditional, unconditional = (
-                Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens)
+                Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens).to(
+                    self.device
+                )
                 for s, n in zip(states, lengths, strict=True)
             )
             self._known[prompt.prompt_id] = (conditional, unconditional)
@@ -181,7 +187,7 @@ class ConditionReader:
         from PIL import Image
 
         out = []
-        for picture in to_uint8(self.autoencoder.decode(latents)).permute(0, 2, 3, 1).numpy():
+        for picture in to_uint8(self.autoencoder.decode(latents.cpu())).permute(0, 2, 3, 1).numpy():
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")
             out.append(buffer.getvalue())
@@ -192,7 +198,7 @@ def _stack(rows: Sequence[Condition]) -> Condition:
     valid = None
     if any(r.valid is not None for r in rows):
         valid = torch.cat(
-            [torch.ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
+            [r.text.new_ones(r.text.shape[:2], dtype=torch.bool) if r.valid is None else r.valid for r in rows]
         )
     references = [r.references for r in rows if r.references is not None]
     text = torch.cat([r.text for r in rows])

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
+from flywheel.core.ranges import Above, Amount, Count, Finite, Positive, Share, Span, require_ranges
 from flywheel.core.schema import CAPTION_KINDS, STAGES
 from training.lora import DEFAULTS, TARGETS, identified, require_lora
 from training.recipe_file import known_recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
-    "micro_tokens", "precision", "activation_checkpointing", "compile", "checkpoint_every", "validate_every",
-    "sample_every", "sample_rows", "latents", "on_error",
+    "micro_tokens", "reduce_every", "precision", "activation_checkpointing", "compile", "checkpoint_every",
+    "validate_every", "sample_every", "sample_rows", "latents", "on_error",
 )  # fmt: skip
 
 
@@ -28,17 +29,14 @@ class Stage:
     """
 
     name: str
-    steps: int
-    t2i_share: float
-    learning_rate: float
+    steps: Count
+    t2i_share: Share
+    learning_rate: Amount
 
     def __post_init__(self) -> None:
         if self.name not in STAGES:
             raise UsageError(f"unknown stage {self.name!r}: use {', '.join(STAGES)}")
-        if not 0 <= self.t2i_share <= 1:
-            raise UsageError(f"{self.name}: t2i_share is {self.t2i_share}: give a share between 0 and 1")
-        if self.steps < 0:
-            raise UsageError(f"{self.name}: {self.steps} steps: give 0 or more")
+        require_ranges(self, f"{self.name}.")
 
 
 _STAGE_SETTINGS = tuple(f.name for f in fields(Stage) if f.name != "name")
@@ -61,7 +59,8 @@ class Recipe:
     model: MMDiT preset. channels, factor: the autoencoder's latent channels and pixels per latent pixel.
     autoencoder: "patch" (fitted on the data), "tiny-vae" (trained on the data first), or a VAE by folder, pipeline
         folder or hub tag.
-    condition: encoder, "minilm" or "qwen3-vl:" and a folder, pipeline folder or hub tag.
+    autoencoder_steps: of "tiny-vae"; 0: as many as its recipe says.
+    condition: encoder, "minilm", "qwen3-vl:tiny", or "qwen3-vl:" and a folder, pipeline folder or hub tag.
     text_tokens: length that captions are padded to (longer ones are kept); 0 pads only to a batch's longest, as 2.1.
     schedule: time grid of sampling, "uniform" or the open 2.1 release's "dynamic_shift".
     window: row groups shuffled together [D]. autoencoder_rows: rows the autoencoder is fitted on [D].
@@ -71,6 +70,8 @@ class Recipe:
 
     The rest adapts a run to its machine and may change when the run resumes [D]:
     micro_tokens: upper bound of image tokens per forward pass and process (but at least one row); 0: no limit.
+    reduce_every: sum gradients over processes after every forward pass, not once a step: four bytes a weight less on
+        each GPU, and more traffic.
     precision: "fp32", "bf16" (autocast over fp32 masters), or "auto", bf16 on a GPU that has it.
     activation_checkpointing: recompute blocks in the backward pass. compile: by torch.compile.
     checkpoint_every, validate_every, sample_every: steps, 0 for never (validation and samples).
@@ -81,46 +82,49 @@ class Recipe:
 
     name: str
     stages: tuple[Stage, ...]
-    batch: Mapping[int, int]
-    resolution: Mapping[int, int]
+    batch: Annotated[Mapping[int, int], Span(1)]
+    resolution: Annotated[Mapping[int, int], Span(1)]
     model: str
-    channels: int
-    factor: int
+    channels: Positive
+    factor: Positive
     autoencoder: str = "patch"
+    autoencoder_steps: Count = 0
     condition: str = "minilm"
-    text_tokens: int = 24
-    caption_shares: Mapping[str, float] = field(
+    text_tokens: Count = 24
+    caption_shares: Annotated[Mapping[str, float], Span(0)] = field(
         default_factory=lambda: {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
     )
-    dropout: float = 0.1
-    weight_decay: float = 0.001
-    clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup: int = 1000
-    final_learning_rate: float = 1.0
-    ema: float = 0.9999
-    time_mean: float = 0.0
-    time_std: float = 1.0
+    dropout: Share = 0.1
+    weight_decay: Amount = 0.001
+    clip: Above = 1.0
+    betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.9, 0.95)
+    warmup: Count = 1000
+    final_learning_rate: Amount = 1.0
+    ema: Share = 0.9999
+    time_mean: Finite = 0.0
+    time_std: Amount = 1.0
     schedule: str = "uniform"
-    window: int = 8
-    autoencoder_rows: int = 1024
-    validation_rows: int = 64
+    window: Positive = 8
+    autoencoder_rows: Positive = 1024
+    validation_rows: Count = 64
     latents_dtype: str = "float32"
-    lora_rank: int = 0
-    lora_alpha: float = 0.0
+    lora_rank: Count = 0
+    lora_alpha: Amount = 0.0
     lora_targets: tuple[str, ...] = TARGETS
-    micro_tokens: int = 0
+    micro_tokens: Count = 0
+    reduce_every: bool = False
     precision: str = "auto"
     activation_checkpointing: bool = False
     compile: bool = False
-    checkpoint_every: int = 1000
-    validate_every: int = 1000
-    sample_every: int = 0
-    sample_rows: int = 8
+    checkpoint_every: Count = 1000
+    validate_every: Count = 1000
+    sample_every: Count = 0
+    sample_rows: Count = 8
     latents: str = ""
     on_error: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
+        require_ranges(self)
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
         object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # files and presets give a list
@@ -132,8 +136,6 @@ class Recipe:
             raise UsageError(f"recipe {self.name} has the stages {', '.join(names) or '(none)'}: name each once")
         if unknown := sorted(set(self.caption_shares) - set(CAPTION_KINDS)):
             raise UsageError(f"caption_shares: unknown kind {unknown[0]!r}: use {', '.join(CAPTION_KINDS)}")
-        if any(share < 0 for share in self.caption_shares.values()):
-            raise UsageError(f"caption_shares: shares must not be negative: {dict(self.caption_shares)}")
 
     @property
     def steps(self) -> int:
@@ -153,7 +155,9 @@ class Recipe:
 
     def method(self) -> dict[str, Any]:
         """The plain values that determine what is learned; with other values it is another run."""
-        return {k: v for k, v in identified(self.to_dict(), *DEFAULTS).items() if k not in MACHINE}
+        values = identified(self.to_dict(), *DEFAULTS)
+        own = values if self.autoencoder_steps else values.keys() - {"autoencoder_steps"}  # as before there were any
+        return {k: v for k, v in values.items() if k in own and k not in MACHINE}
 
     def change(self, **changes: Any) -> Recipe:
         """The recipe with changed values. Errors: `UsageError`.
@@ -254,6 +258,18 @@ RECIPES: dict[str, Recipe] = {
         validate_every=100,
     ),
 }
+# The parts of the open 2.1 release at small size, which diffusers opens: as many image tokens as `tiny`, of 16 pixels.
+RECIPES["tiny-2.1"] = RECIPES["tiny"].change(
+    name="tiny-2.1",
+    resolution={256: 128, 512: 128, 1024: 128, 2048: 128},
+    model="tiny-2.1",
+    channels=64,
+    factor=16,
+    autoencoder="tiny-vae",
+    condition="qwen3-vl:tiny",
+    text_tokens=0,
+    schedule="dynamic_shift",
+)
 
 
 def recipe(name: str, **changes: Any) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,11 @@ def _number(name: str, value: Any) -> float:
         raise UsageError(
             f"reward {name!r} gave {type(value).__name__} {str(value)[:80]!r} for a picture: give one number, or None"
         ) from error
+
+
+def not_finite(rows: Sequence[Scores]) -> Counter[str]:
+    """How often each reward was infinite or not a number; None, for a picture that it does not judge, is neither."""
+    return Counter(n for row in rows for n, v in row.items() if v is not None and math.isnan(_number(n, v)))
 
 
 class RewardsLost(UsageError):

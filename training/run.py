@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from flywheel.core.errors import UsageError
+from flywheel.core.files import is_whole
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
 
@@ -34,7 +35,7 @@ class Trainer(Protocol):
 def finished(out_dir: Path, run: str) -> Checkpoint | None:
     """The final checkpoint of `run`, None if it is not finished. Errors: `UsageError` for another run's folder."""
     final = Checkpoint(out_dir / checkpoints.FINAL)
-    return same_run(final, run) if final.path.exists() else None
+    return same_run(final, run) if is_whole(final.path) else None
 
 
 def last_checkpoint(out_dir: Path, run: str) -> Checkpoint | None:
@@ -61,19 +62,31 @@ def take_steps(
     *,
     checkpoint_every: int,
     progress: Progress | None,
+    world: World | None = None,
+    trackers: Sequence[str] | None = None,
+    after_step: Callable[[], object] | None = None,
 ) -> None:
-    """Step until `steps` are done; log each step, and `save` intermediate checkpoints by name. The last two stay."""
-    metrics = Metrics(out_dir, resume_step=trainer.done)
+    """Step until `steps` are done; log each step, and `save` intermediate checkpoints by name. The last two stay.
+
+    world: of the processes that train together: each steps and saves, the first one logs, reports and removes.
+    """
+    first = world is None or world.first
+    metrics = Metrics(out_dir, resume_step=trainer.done, trackers=trackers) if first else None
     while trainer.done < steps:
         clock = time.process_time()
         line = trainer.one_step()
-        metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
-        if progress is not None:
+        if metrics is not None:
+            metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
+        if progress is not None and first:
             progress(trainer.done, steps, line)
+        if after_step is not None:
+            after_step()
         if due(checkpoint_every, trainer.done) and trainer.done < steps:
             save(step_name(trainer.done))
-            checkpoints.prune(out_dir, keep=2)
-    metrics.close()
+            if first:
+                checkpoints.prune(out_dir, keep=2)
+    if metrics is not None:
+        metrics.close()
 
 
 _DIVERGED = "lower the learning rate or check the data of this step; run again to resume from the last checkpoint"

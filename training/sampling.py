@@ -208,10 +208,8 @@ class Sampler:
                 nulls = self.encoder.encode([negative] * len(x), list(shown))
             else:
                 nulls = [self.encoder.encode([negative])[0]] * (len(x) if count else 1)
-            # Without a fixed length, both branches keep their own, as in the open 2.1 pipeline.
-            null_length = max(map(len, nulls))
-            if self.text_tokens:
-                null_length = max(length, padded_length(null_length, self.text_tokens))
+            # Each branch keeps its own length, as in training and in the open 2.1 pipeline.
+            null_length = padded_length(max(map(len, nulls)), self.text_tokens)
             unconditional = self._prefill(nulls, null_length, tokens, count, x)
         times, noise = self.times(steps, x.shape[-2] * x.shape[-1]), x
         for t, following in zip(times[:-1], times[1:], strict=True):

@@ -58,7 +58,7 @@ def load_moments(
     """The inverse of `moments`."""
     for name, parameter in named.items():
         if f"step.{name}" in state:
-            optimizer.state[parameter] = {key: state[f"{key}.{name}"] for key in _MOMENTS}
+            optimizer.state[parameter] = {key: state[f"{key}.{name}"].to(parameter.device) for key in _MOMENTS}
 
 
 def copies(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

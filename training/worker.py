@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -93,6 +94,12 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 def _failure(worker: subprocess.Popen[str]) -> Exception:
     line = _pipe(worker.stdout).readline()
+    if not line and worker.returncode < 0:
+        name = signal.Signals(-worker.returncode).name
+        why = "; the system does that when memory is short" if name == "SIGKILL" else ""
+        return UsageError(
+            f"a training process was ended by {name}{why}: run again, it resumes from its last checkpoint"
+        )
     if not line:
         return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
     report = json.loads(line)

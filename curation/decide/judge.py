@@ -72,7 +72,6 @@ def judge(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], h
     """
     folder = TemporaryDirectory(prefix="flywheel-")
     with open_judging(workspace, policy, scorers, held_out) as judging:
-        judging.connection.execute(f"SET temp_directory = {sql.quoted(folder.name)}")
         rows = _rows_to_judge(judging)
         judging.connection.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(judging.policy, judging.columns, rows)}")
         judging.connection.execute(f"CREATE TEMP TABLE further AS {sql.further(judging.policy, judging.columns)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
+
+_MEMORY = "2GB"  # of DuckDB: what does not fit goes to a temporary folder
 
 
 class Look(NamedTuple):
@@ -115,7 +118,8 @@ def _opened(
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[Path, ...]]]:
     """(connection with the view `every`, the score tables behind it)."""
     files = tuple(tables(workspace, scorers))
-    with sql.connect(workspace) as connection:
+    with TemporaryDirectory(prefix="flywheel-") as folder, sql.connect(workspace) as connection:
+        connection.execute(f"SET temp_directory = {sql.quoted(folder)}; SET memory_limit = '{_MEMORY}'")
         if files:
             every = _numbered(files)
         else:

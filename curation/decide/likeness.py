@@ -27,6 +27,7 @@ from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
+_BATCH = 1 << 16  # rows that are read at a time
 _FORMAT = 6  # raised when the same tables would give another file
 
 
@@ -118,8 +119,9 @@ _Search = Callable[[_Rows], Related]  # its rows are places in `numbers`
 def _related(judging: Judging, search: _Search, references: int, known: _Known | None) -> Related:
     """Likeness among the rows with this number of references."""
     group = "task" if not references else "task || ':' || \"text.normalized\""
+    more = ", reference_ids" if references else ""
     table = judging.query(
-        f"""SELECT n, {group} AS "group", reference_ids
+        f"""SELECT n, {group} AS "group"{more}
         FROM every WHERE reason IS NULL AND len(reference_ids) = {references} ORDER BY n"""
     )
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -143,15 +145,11 @@ def _by_hash(judging: Judging, filter_: Filter) -> _Search:
     compared = Rows(files_of(judging)) if filter_.agreement is not None else None
 
     def search(rows: _Rows) -> Related:
-        table = judging.query(
-            f"""SELECT "pixels.phash" AS hash, "pixels.thumbnail" AS thumbnail
-            FROM every WHERE reason IS NULL AND len(reference_ids) = {rows.references} ORDER BY n"""
-        )
-        colours = _bytes(table["thumbnail"])
+        hashes, colours = _signatures(judging, rows)
         if rows.references:
             colours = np.concatenate([colours, _references(judging, rows.reference_ids, colours.shape[1])], 1)
         found = related(
-            table["hash"].to_numpy().astype(np.uint64),
+            hashes,
             colours,
             rows.groups,
             hamming=filter_.hamming,
@@ -240,14 +238,26 @@ def _places(judging: Judging, ids: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([places.get(i, 0) for row in ids for i in row], np.int64)
 
 
-def _bytes(column: pa.ChunkedArray) -> np.ndarray:
-    """uint8 [N, K] of a column of binaries of one length, none of them null."""
-    parts = [np.empty(0, np.uint8)]
-    for chunk in column.cast(pa.large_binary()).chunks:
-        _, offsets, data = chunk.buffers()
-        first, last = np.frombuffer(offsets, np.int64)[[chunk.offset, chunk.offset + len(chunk)]]
-        parts.append(np.frombuffer(data, np.uint8)[first:last])
-    return np.concatenate(parts).reshape(len(column), -1) if len(column) else np.empty((0, 0), np.uint8)
+def _signatures(judging: Judging, rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+    """(perceptual hashes uint64 [N], thumbnails uint8 [N, K]) of the rows; a batch at a time, as they come."""
+    query = f"""SELECT n, "pixels.phash", "pixels.thumbnail"
+        FROM every WHERE reason IS NULL AND len(reference_ids) = {rows.references}"""
+    hashes, colours = np.empty(len(rows.numbers), np.uint64), np.empty((0, 0), np.uint8)
+    for batch in judging.connection.sql(query).to_arrow_reader(_BATCH):
+        numbers, own, thumbnails = batch.columns
+        places, part = np.searchsorted(rows.numbers, numbers.to_numpy()), _bytes(thumbnails)
+        if not len(colours):
+            colours = np.empty((len(hashes), part.shape[1]), np.uint8)
+        hashes[places], colours[places] = own.to_numpy(), part
+    return hashes, colours
+
+
+def _bytes(column: pa.Array) -> np.ndarray:
+    """uint8 [N, K] of binaries of one length, none of them null."""
+    column = column.cast(pa.large_binary())
+    _, offsets, data = column.buffers()
+    first, last = np.frombuffer(offsets, np.int64)[[column.offset, column.offset + len(column)]]
+    return np.frombuffer(data, np.uint8)[first:last].reshape(len(column), -1)
 
 
 def _references(judging: Judging, ids: Sequence[Sequence[str]], width: int) -> np.ndarray:

@@ -27,8 +27,10 @@ from curation.sources.captions import STREAMS
 from flywheel.core.config import Lines, merged, read_toml, toml_text
 from flywheel.core.errors import UsageError
 from flywheel.core.schema import STAGES
+from flywheel.core.settings_paths import Paths
 
 _BUILTIN = Path(__file__).parent
+PATHS = Paths(either=[("scorers",)])
 
 
 def load_policy(source: str | Path) -> Policy:
@@ -55,7 +57,7 @@ def _based(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     A filter of the base is changed key by key; new ones act behind it, before its balance.
     """
-    table = read_toml(path)
+    table = PATHS.absolute(read_toml(path), path.parent)
     if (name := table.pop("base", None)) is None:
         return table
     where = f"policy {path}, line {Lines(toml_text(path)).at(('base',))}"

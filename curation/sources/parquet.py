@@ -31,7 +31,7 @@ from curation.sources.columns import (
 )
 from curation.sources.files import File, is_remote, open_file, read, state
 from curation.sources.rights import columns_of
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.storage import readable, remote
 
 _BATCH = 64  # rows in memory at a time
@@ -198,7 +198,7 @@ class Parquet:
                             done += 1
                             yield row
                 except (pa.ArrowException, OSError) as error:
-                    fault = f"row group {group} cannot be read: {str(error).splitlines()[0]}"
+                    fault = f"row group {group} cannot be read: {first_line(error)}"
                     for _ in range(size - done):
                         yield BadInput(fault)
 

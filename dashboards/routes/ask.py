@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from dashboards import questions
 from dashboards.questions import ROWS, SECONDS
-from dashboards.routes.downloads import FORMS, download, write_answer
+from dashboards.routes.downloads import FORMS, add_files, write_answer
 from dashboards.site import Site
 from dashboards.what_if import Slider
 from flywheel.catalog import queries
@@ -106,16 +107,7 @@ def add(app: FastAPI, site: Site) -> None:
         views = [View(name, about, {f.name: meaning(f) for f in schema}) for name, (about, schema) in ALL.items()]
         return SqlPage(asked, answer, fault, list(known.values()), views, ROWS, SECONDS)
 
-    async def as_file(request: Request, form: str) -> Response:
-        asked = request.query_params.get("q", "")
-        return await download(
-            site, request, f"answer.{form}", lambda path: write_answer(questions.sql_file(root, asked), path)
-        )
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        return lambda path: write_answer(questions.sql_file(root, query.get("q", "")), path)
 
-    @app.get("/sql.csv")
-    async def as_csv(request: Request) -> Response:
-        return await as_file(request, "csv")
-
-    @app.get("/sql.parquet")
-    async def as_parquet(request: Request) -> Response:
-        return await as_file(request, "parquet")
+    add_files(app, site, "/sql", "answer", writer)

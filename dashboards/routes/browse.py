@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from dashboards import cases, training, views
 from dashboards.case_filter import ORDERS, CaseFilter
 from dashboards.images import picture, shrink
 from dashboards.paging import Paging
-from dashboards.routes.downloads import download
+from dashboards.routes.downloads import add_files
 from dashboards.routes.review import reviewer_of
 from dashboards.routes.samples import KEPT, thumbnail_side
 from dashboards.rows import Row, rows
@@ -157,22 +157,16 @@ def _add_cases(app: FastAPI, site: Site, page_size: int) -> None:
         name = reviewer_of(request.state.person, reviewer)
         return CasesPage(listed, facets, list(ORDERS), paging, cases.references(workspace), name, said)
 
-    async def as_file(request: Request, form: str) -> Response:
-        wanted = _wanted(request.query_params)
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        wanted = _wanted(query)
 
         def write(path: Path) -> None:
             with site.catalog("cases", "signals", "map_points") as con:
-                cases.write_list(con, wanted, path, form)
+                cases.write_list(con, wanted, path)
 
-        return await download(site, request, f"cases.{form}", write)
+        return write
 
-    @app.get("/cases.csv")
-    async def as_csv(request: Request) -> Response:
-        return await as_file(request, "csv")
-
-    @app.get("/cases.parquet")
-    async def as_parquet(request: Request) -> Response:
-        return await as_file(request, "parquet")
+    add_files(app, site, "/cases", "cases", writer)
 
     @site.page(app, "/cases/{case_id}", "case.html", "/cases")
     def case_page(request: Request, case_id: str, reviewer: str = "") -> CasePage:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -21,8 +21,24 @@ from flywheel.core.errors import UsageError
 FORMS: Mapping[str, str] = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
-async def download(site: Site, request: Request, name: str, write: Callable[[Path], None]) -> Response:
-    """The file `name`, whose ending is one of `FORMS`, as `write` writes it to a local path."""
+Writer = Callable[[Mapping[str, str]], Callable[[Path], None]]
+"""What the parameters of an address ask for → what writes it to a local path, in the form of the path's ending."""
+
+
+def add_files(app: FastAPI, site: Site, address: str, name: str, writer: Writer) -> None:
+    """Answer `address`.csv and `address`.parquet with files called `name`."""
+
+    def add(form: str) -> None:
+        async def file(request: Request) -> Response:
+            return await _download(site, request, f"{name}.{form}", writer(request.query_params))
+
+        app.get(f"{address}.{form}")(file)
+
+    for form in FORMS:
+        add(form)
+
+
+async def _download(site: Site, request: Request, name: str, write: Callable[[Path], None]) -> Response:
     folder = tempfile.TemporaryDirectory(prefix="flywheel-")
     path = Path(folder.name, name)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from dashboards import samples, scores
 from dashboards.paging import Paging
-from dashboards.routes.downloads import download
+from dashboards.routes.downloads import add_files
 from dashboards.routes.review import reviewer_of
 from dashboards.rows import Row
 from dashboards.samples import SampleFilter
@@ -160,24 +160,18 @@ def _add_tags(app: FastAPI, site: Site) -> None:
 
 
 def _add_files(app: FastAPI, site: Site) -> None:
-    async def selection(request: Request, form: str) -> Response:
-        wanted = wanted_of(request.query_params)
+    def writer(query: Mapping[str, str]) -> Callable[[Path], None]:
+        wanted = wanted_of(query)
 
         def write(path: Path) -> None:
             with site.catalog(*_VIEWS) as con:
                 if wanted.score and wanted.score not in scores.offered(con):
                     raise HTTPException(404, f"No sample has a score {wanted.score}.")
-                samples.write_list(con, wanted, path, form)
+                samples.write_list(con, wanted, path)
 
-        return await download(site, request, f"samples.{form}", write)
+        return write
 
-    @app.get("/samples.csv")
-    async def as_csv(request: Request) -> Response:
-        return await selection(request, "csv")
-
-    @app.get("/samples.parquet")
-    async def as_parquet(request: Request) -> Response:
-        return await selection(request, "parquet")
+    add_files(app, site, "/samples", "samples", writer)
 
 
 def wanted_of(query: Mapping[str, str]) -> SampleFilter:

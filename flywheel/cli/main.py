@@ -48,6 +48,7 @@ _LOST = (
     "endpoint URL",
     "Connection was closed before we received a valid response",
     "The provided token has expired",
+    "operation (reached max retries",
 )
 _READ_ONLY = (os.strerror(errno.EROFS),)
 _REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
@@ -66,6 +67,11 @@ class Group(PanelGroup):
         """Run a verb."""
         try:
             return super().invoke(ctx)
+        except Exception as error:
+            with suppress(FileNotFoundError):  # of the working folder, which was removed
+                if told := project.blamed(error, ctx.command, sys.argv[1:], Path.cwd()):
+                    raise told from error
+            raise
         finally:
             if code := stopped():
                 raise typer.Exit(code)

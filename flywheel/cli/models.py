@@ -122,8 +122,11 @@ def import_model(
     if as_json:
         out(json.dumps(result))
         return
-    start = f"[training]\nstart = {str(output.resolve())!r}"
-    out(f"{output}\nin a preset:\n{start}\n[training.recipe]\ncondition = {encoder!r}\ntext_tokens = 0")
+    autoencoder = checkpoint.autoencoder()
+    fits = {"condition": encoder, "channels": autoencoder.channels, "factor": autoencoder.factor, "text_tokens": 0}
+    fits["schedule"] = checkpoint.config["schedule"]
+    said = [str(output), "in a preset:", "[training]", f"start = {str(output.resolve())!r}", "[training.recipe]"]
+    out("\n".join([*said, *(f"{key} = {value!r}" for key, value in fits.items())]))
 
 
 @model.command("export", epilog="Example: flywheel model export -w w --output pipeline")

@@ -100,9 +100,9 @@ def erase(
 ) -> None:
     """Erase pictures: every file made of them is rewritten or removed, and no ingest takes them again.
 
-    Reaches pool, scores, captions, snapshots, training shards, remedies, suite, samples and exports made here; lists
-    the checkpoints that were trained on them. `flywheel fsck` proves that nothing is left. An interrupted erasure is
-    completed by any further `flywheel erase`, also without names.
+    Reaches pool, scores, captions, snapshots, training shards, remedies, suite, samples, the playground and exports
+    made here; lists the checkpoints that were trained on them. `flywheel fsck` proves that nothing is left. An
+    interrupted erasure is completed by any further `flywheel erase`, also without names.
     """
     from flywheel.core.progress import Progress
     from flywheel.operate.erase import erase as erase_pictures
@@ -122,6 +122,7 @@ def erase(
         notes = {
             "checkpoints were trained on them": r.checkpoints,
             "prompts left the held-out suite": r.prompts,
+            "pictures of the playground showed them, and went too": r.played,
             "exports were written again or removed": r.exports,
             "exports are out of reach: remove them there": r.unreached,
             "near-duplicates stay (--duplicates erases them too)": r.near_duplicates,

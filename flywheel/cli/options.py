@@ -42,7 +42,7 @@ WaitOption = Annotated[
     bool, typer.Option("--wait/--no-wait", help="When samples wait for review: keep waiting, or exit.")
 ]
 PolicyOption = Annotated[str | None, typer.Option(help="Policy: built-in name or .toml file. Default: the preset's.")]
-PresetOption = Annotated[str, typer.Option(help="Preset: tiny, demo, quick, or a .toml file.")]
+PresetOption = Annotated[str, typer.Option(help="Preset: tiny, tiny-2.1, demo, quick, or a .toml file.")]
 
 
 def checkpoint_or_promoted(checkpoint: Path | None, workspace: Path | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from flywheel.cli.console import out, say
 from flywheel.cli.options import CaptionsOption, JsonOption
-from flywheel.core.config import read_toml
+from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
 
 NAME = "flywheel.toml"
@@ -35,6 +35,7 @@ _PLACES = ("workspace", "source", "captions", "policy", "preset")
 _PRESET = """\
 # How rounds train and judge. This file says only what differs from the built-in preset that it is based on;
 # `flywheel round plan --dry-run` shows what a round would do. All keys: docs/trainer.md.
+# Paths are relative to this file.
 base = "tiny"
 
 # The model that rounds judge and repair. Without it they train a small one of their own.
@@ -105,35 +106,81 @@ def defaults(command: Any, arguments: Sequence[str], start: Path) -> dict[str, A
     """What the project file gives to the options of each verb of `command`, as Click's `default_map`.
 
     arguments: the command line; captions belong to the project's own source, so another source goes without them.
+    A verb that reads no key works whatever the file says, and so it does if the key that is wrong is not its own.
     Errors: `UsageError` that names the file and a key that is unknown or of the wrong type.
     """
     path = found(start)
-    if path is None:
+    if path is None or not (keys := _read_by(*_verb(command, arguments))):
         return {}
-    values = read(path)
+    values = read(path, keys)
     if any(a == "--source" or a.startswith("--source=") for a in arguments):
         values.pop("captions", None)
     return _given(command, values, "")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The values of a project file; local paths in it are relative to its folder. Errors: `UsageError`."""
-    values = read_toml(path)
+def blamed(error: Exception, command: Any, arguments: Sequence[str], start: Path) -> UsageError | None:
+    """An error about an option, as one about the project file, if the option's value comes from there."""
+    path = found(start)
+    if path is None or not (keys := _read_by(*_verb(command, arguments))) or arguments[:1] in (["demo"], ["init"]):
+        return None
+    for key, value in read_toml(path).items():
+        if key not in keys:
+            continue
+        option = f"--{key.replace('_', '-')}"
+        if any(a.split("=")[0] in (option, *(["-w"] if key == "workspace" else [])) for a in arguments):
+            continue
+        where = f"{path}, line {Lines(toml_text(path)).at((key,))}"
+        if getattr(getattr(error, "param", None), "name", None) == key:
+            return UsageError(f"{where}: {key} is {value!r}: {getattr(error, 'message', error)}")
+        if isinstance(error, UsageError) and str(error).startswith(f"{option} "):
+            return UsageError(f"{where}: {str(error).removeprefix('--')}")
+    return None
+
+
+def read(path: Path, keys: Collection[str] | None = None) -> dict[str, Any]:
+    """The values of a project file, or those of `keys`; local paths in it are relative to its folder.
+
+    Errors: `UsageError` that names the line of a key that is unknown or has no such value.
+    """
+    values, lines = read_toml(path), Lines(toml_text(path))
+    if unknown := [key for key in values if key not in READ_BY]:
+        where = f"{path}, line {lines.at(unknown[:1])}"
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}: choose {', '.join(READ_BY)}")
+    values = {k: v for k, v in values.items() if keys is None or k in keys}
     for key, value in values.items():
-        if key not in READ_BY:
-            raise UsageError(f"{path}: unknown key {key!r}: choose {', '.join(READ_BY)}")
-        kinds = _TYPES.get(key, (str,))
-        right = isinstance(value, kinds) and (isinstance(value, bool) == (bool in kinds))
-        texts = value if isinstance(value, list) else [value] if str in kinds else ["-"]
-        if not right or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{path}: {key} is {value!r}: give {_kind(kinds)}")
-        if not texts or "" in texts:
-            raise UsageError(f"{path}: {key} is empty: fill it in, or put # before it")
+        if fault := _fault(key, value):
+            raise UsageError(f"{path}, line {lines.at((key,))}: {fault}")
         if key in _PLACES:
             values[key] = [_place(path, key, v) for v in value] if isinstance(value, list) else _place(path, key, value)
     if isinstance(values.get("source"), str):
         values["source"] = [values["source"]]
     return values
+
+
+def _fault(key: str, value: Any) -> str:
+    """What is wrong with a value; empty if nothing is."""
+    kinds = _TYPES.get(key, (str,))
+    right = isinstance(value, kinds) and (isinstance(value, bool) == (bool in kinds))
+    texts = value if isinstance(value, list) else [value] if str in kinds else ["-"]
+    if not right or not all(isinstance(text, str) for text in texts):
+        return f"{key} is {value!r}: give {_kind(kinds)}"
+    return f"{key} is empty: fill it in, or put # before it" if not texts or "" in texts else ""
+
+
+def _verb(command: Any, arguments: Sequence[str]) -> tuple[Any, str]:
+    """The verb that a command line calls, and its name, such as `round plan`."""
+    names: list[str] = []
+    for argument in arguments:
+        if below := getattr(command, "commands", {}).get(argument):
+            command = below
+            names.append(argument)
+    return command, " ".join(names)
+
+
+def _read_by(command: Any, verb: str) -> set[str]:
+    """The keys that a verb reads."""
+    required = {p.name for p in command.params if p.param_type_name == "option" and p.required}
+    return {key for key, verbs in READ_BY.items() if verb in verbs or (key == "workspace" and key in required)}
 
 
 def _kind(kinds: tuple[type, ...]) -> str:
@@ -160,8 +207,7 @@ def _is_address(value: str) -> bool:
 
 def _given(command: Any, values: Mapping[str, Any], verb: str) -> dict[str, Any]:
     """The part of the values for a verb, and for each verb below it."""
-    required = {p.name for p in command.params if p.param_type_name == "option" and p.required}
-    own = {k: v for k, v in values.items() if verb in READ_BY[k] or (k == "workspace" and k in required)}
+    own = {k: v for k, v in values.items() if k in _read_by(command, verb)}
     below = getattr(command, "commands", {})
     parts = {name: _given(c, values, f"{verb} {name}".strip()) for name, c in below.items()}
     return own | {name: part for name, part in parts.items() if part}

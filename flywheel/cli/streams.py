@@ -123,7 +123,8 @@ def text(
     """Make images with text in real fonts: pages, layouts, text in photographs. OCR must read each one back."""
     from curation.synthesis.source import TextJob
 
-    lines = tuple(_text_of(texts, "--texts").splitlines()) if texts else ()
+    given = _text_of(texts, "--texts").replace("\r\n", "\n") if texts else ""
+    lines = tuple(given.removesuffix("\n").split("\n")) if given else ()
     pictures = _pictures(photos, workspace, seed) if style == "scene" else []
     job = TextJob(style, tuple(script or ["latin"]), seed, side, tokens, lines)
     _write(output, job, count, pictures, workers, as_json)

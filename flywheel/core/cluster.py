@@ -99,6 +99,11 @@ def running() -> bool:
     return _local is not None or (ray is not None and ray.is_initialized())
 
 
+def has_gpus() -> bool:
+    """Whether this machine has a GPU, which Ray gives to one task at a time; without loading a library that asks it."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
 def _stop() -> None:
     """Disconnect from Ray, and end a local one for good: its agents outlive it by up to half a minute."""
     import psutil

@@ -57,7 +57,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 def _located(text: str) -> dict[tuple[str, ...], int]:
     table: tuple[str, ...] = ()
     lines: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
             table = _path(header[1])
             lines.setdefault(table, number)

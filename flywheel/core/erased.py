@@ -6,6 +6,7 @@ removed and says what to remove, so that a killed erasure is completed by runnin
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def banned(workspace: Workspace) -> tuple[frozenset[str], frozenset[str]]:
     """(ids of erased pictures and samples, SHA-256 of everything made of them): no file may hold either."""
     ids = frozenset([*_values(workspace, "image_id"), *_values(workspace, "sample_ids")])
     return ids, frozenset([*_values(workspace, "image_id"), *_values(workspace, "blobs")])
+
+
+def require_allowed(workspace: Workspace, *encodings: bytes) -> None:
+    """Errors: `UsageError` if a picture, in one of these encodings, was erased."""
+    _, gone = banned(workspace)
+    if gone & {hashlib.sha256(data).hexdigest() for data in encodings}:
+        raise UsageError("this picture was erased from this workspace, and is not taken again")
 
 
 def journals(workspace: Workspace) -> list[Path]:

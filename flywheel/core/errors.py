@@ -15,5 +15,10 @@ class UsageError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says that is not blank; its kind if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class BadImage(ValueError):
     """The bytes are not a usable image; the message names the fault (zero bytes, not an image, too large, damaged)."""

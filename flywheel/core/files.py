@@ -74,11 +74,18 @@ def replacing(path: Path, *, recorded: bool = True) -> Iterator[Path]:
         tmp.unlink(missing_ok=True)
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder of weights has the file that is written last, on S3 too: without it, an upload was cut off."""
+    return any((folder / name).is_file() for name in ("config.json", "model_index.json", "generator.json"))
+
+
 def rename_folder(unfinished: Path, final: Path) -> None:
-    """Give a finished folder its name; the records of its files move with it.
+    """Give a finished folder its name, in place of one that is not whole; the records of its files move with it.
 
     Files that another library wrote there are recorded now.
     """
+    if final.is_dir() and not is_whole(final):
+        shutil.rmtree(final)
     hashes.seal(unfinished)
     hashes.entered(final)
     os.replace(unfinished, final)

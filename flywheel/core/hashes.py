@@ -83,6 +83,7 @@ def _in_workspace(folder: Path) -> bool:
     return place in _inside
 
 
+_LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 _inside: set[str] = set()  # folders in workspaces: asking S3 for markers takes a request per level
 _entered: set[str] = set()  # folders on S3 that have records
 
@@ -219,11 +220,11 @@ def write(folder: Path, entries: Iterable[Entry]) -> None:
 
 
 def _append(log: Path, data: bytes) -> bool:
-    """Append to a log all or nothing; False if its folder is missing, or the log was just compacted."""
+    """Append to a log all or nothing; False if its folder is missing, or the log was just made or compacted."""
     try:
-        descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(log, os.O_RDWR | os.O_APPEND)
     except FileNotFoundError:
-        return False
+        return _begin(log, data)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         state = os.fstat(descriptor)
@@ -242,6 +243,26 @@ def _append(log: Path, data: bytes) -> bool:
     return True
 
 
+def _begin(log: Path, data: bytes) -> bool:
+    """Make a log that has its first records when it appears; False if its folder is missing, or there is one by now."""
+    tmp = log.with_name(f".{log.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        tmp.write_bytes(data)
+        os.link(tmp, log)
+    except (FileNotFoundError, FileExistsError):
+        return False
+    except OSError as error:
+        if error.errno not in _LINKLESS:
+            raise
+        with suppress(FileExistsError), log.open("xb") as file:  # a file system without hard links
+            file.write(data)
+            return True
+        return False
+    finally:
+        tmp.unlink(missing_ok=True)
+    return True
+
+
 def _enter(folder: Path) -> None:
     """Create a folder's place for records, and record the folder in its parent's."""
     if str(folder) in _entered and remote(folder):
@@ -250,14 +271,12 @@ def _enter(folder: Path) -> None:
         new = not folder.fs.find(str(folder / FOLDER), maxdepth=1)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            (folder / FOLDER).mkdir()
-            new = True
-        except FileExistsError:
-            new = False
+        new = not (folder / FOLDER).is_dir()
     _entered.add(str(folder))
     if new and not folder.name.startswith(".") and covered(folder):
         write(folder.parent, [Entry(f"{folder.name}/", FOLDERS)])
+    if new and not remote(folder):  # after its parent's record: else a full disk, or a kill, would leave it without one
+        (folder / FOLDER).mkdir(exist_ok=True)
 
 
 def read(folder: Path) -> Records:

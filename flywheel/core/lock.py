@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flywheel.core.storage import create, read_tagged, remote, replace
+from flywheel.core.storage import create, failures, read_tagged, remote, replace
 
 if TYPE_CHECKING:
     from flywheel.core.storage import RemotePath
@@ -91,7 +91,7 @@ def _take(path: RemotePath, me: bytes, until: float) -> None:
 
 def _renew(path: RemotePath, me: bytes, done: threading.Event) -> None:
     while not done.wait(_RENEW_SECONDS):
-        with suppress(OSError):  # try again next time
+        with suppress(*failures()):  # try again next time
             content, tag = read_tagged(path)
             if content.startswith(me):
                 replace(path, me + b" %d" % time.time_ns(), tag)

@@ -143,8 +143,10 @@ def _stamp(info: Mapping[str, Any]) -> int:
     return int(info["LastModified"].timestamp()) * 10**9 + below
 
 
-def _json_last(name: str) -> tuple[bool, str]:
-    return name.endswith(".json"), name
+def _json_last(name: str) -> tuple[bool, int, str]:
+    """Order of writing: JSON last, and of that the deepest first."""
+    last = name.endswith(".json")
+    return last, -name.count("/") if last else 0, name
 
 
 def _drop_empty(copy: Path) -> None:

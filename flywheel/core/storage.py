@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _SCHEME = "s3://"
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 _TWICE_DECODED = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")
+_WILD = re.compile(r"[*?\[]")
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
 _FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
@@ -69,6 +71,12 @@ def file_system(address: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
         raise UsageError(f"{address} cannot be opened: {advice} ({error})") from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a storage raises that refuses or does not answer: S3's client has errors that are no `OSError`."""
+    client: Any = sys.modules.get("botocore.exceptions")
+    return (OSError, client.BotoCoreError) if client else (OSError,)
 
 
 def interrupted(error: BaseException) -> bool:
@@ -150,8 +158,16 @@ def read_parquet(files: Iterable[str], **options: str) -> str:
 
 
 def pattern(file: str) -> str:
-    """The glob pattern that matches exactly this path: DuckDB takes every path for one."""
-    return re.sub(r"[*?\[]", r"[\g<0>]", file)
+    """The glob pattern that matches exactly this path: DuckDB takes every path for one.
+
+    In a pattern a backslash separates folders, so a path that has both gets a link under a plain name.
+    """
+    if "\\" in file and _WILD.search(file) and not file.startswith(_SCHEME):
+        path = Path(file)
+        odd = max(n for n, part in enumerate(path.parts) if "\\" in part or _WILD.search(part))
+        if odd < len(path.parts) - 1:
+            file = str(_alias(Path(*path.parts[: odd + 1])).joinpath(*path.parts[odd + 1 :]))
+    return _WILD.sub(r"[\g<0>]", file)
 
 
 def delta_address(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, file_digest
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.mirror import fetched
@@ -76,7 +76,7 @@ class PipelineGenerator:
                 opened.fuse_lora(lora_scale=self.lora_scale)
         except Exception as error:  # noqa: BLE001 - whatever a folder of something else leads to
             raise_environment_error(error)
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UsageError(
                 f"{self.model}{' with ' + self.lora if self.lora else ''} cannot be opened as a diffusers pipeline "
                 f"({reason}): give its folder or hub tag"
@@ -160,9 +160,7 @@ class PipelineGenerator:
                 )
         except (ValueError, TypeError, AttributeError) as error:  # what pipelines raise for inputs that do not fit
             raise_environment_error(error)
-            return [Undrawn(f"{kind} cannot draw this: {str(error).splitlines()[0] if str(error) else error!r}")] * len(
-                prompts
-            )
+            return [Undrawn(f"{kind} cannot draw this: {first_line(error)}")] * len(prompts)
         blanked = getattr(result, "nsfw_content_detected", None) or [False] * len(prompts)
         return [
             Undrawn(f"the safety checker of {kind} blanked the picture") if hidden else _pixels(picture)
@@ -218,7 +216,7 @@ def _identity(name: str, revision: str) -> str:
     except Exception as error:  # noqa: BLE001 - whatever the hub's client raises
         raise_environment_error(error)
         raise UsageError(
-            f"{name} cannot be found on the hub ({str(error).splitlines()[0]}): check the tag and the connection, or "
+            f"{name} cannot be found on the hub ({first_line(error)}): check the tag and the connection, or "
             "download it and give its folder"
         ) from error
     return f"{name}@{Path(kept).name}"

@@ -33,7 +33,7 @@ from flywheel.core.mirror import mirror
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.storage import readable, remote
 from flywheel.core.workspace import Workspace
-from flywheel.operate import erase_suite
+from flywheel.operate import erase_played, erase_suite
 from flywheel.operate.rewriting import rewrite
 from flywheel.operate.victims import find, looks_of, loose_files, near_duplicates, trace, without
 from flywheel.remedies.review import Queue
@@ -48,6 +48,7 @@ class Erased:
     """What an erasure did. exports: written again or removed; unreached: exports on other machines or moved away.
 
     near_duplicates: pictures that look like an erased one and stay. sources: files of sources that still hold one.
+    played: pictures of the playground that showed one.
     """
 
     erasure: str
@@ -62,6 +63,7 @@ class Erased:
     unreached: tuple[str, ...]
     near_duplicates: tuple[str, ...]
     sources: tuple[str, ...]
+    played: tuple[str, ...]
 
 
 def erase(
@@ -95,14 +97,18 @@ def _begin(
     workspace: Workspace, names: Sequence[str], by: str, why: str, force: bool, duplicates: bool
 ) -> dict[str, Any]:
     """Find everything, then write the journal and the tombstone; nothing is removed yet."""
-    victims = find(workspace, names, duplicates=duplicates)
+    victims = find(workspace, erase_played.meant(workspace, names), duplicates=duplicates)
     prompts, looks = erase_suite.prompts_of(workspace, victims), looks_of(workspace, victims)
     if prompts and not force:
         raise UsageError(
             f"the held-out suite shows what is to be erased (prompts {', '.join(prompts)}): without them, later rounds"
             " are judged by another suite than earlier ones; pass --force to erase them from the suite too"
         )
+    looks = erase_played.looks_of(workspace, victims.images) | looks
     trace(workspace, victims, looks)
+    played = erase_played.find(workspace, looks, victims.images)
+    for name, because in played.items():
+        victims.blobs.setdefault(because, set()).update(erase_played.blobs(workspace, [name]))
     journal = {
         "by": by,
         "why": why,
@@ -114,6 +120,8 @@ def _begin(
         "files": {name: file_digest(workspace.path(name)) for name in victims.files},
         "items": sorted(i for i, x in Queue(workspace).items().items() if x.sample_id in victims.samples),
         "prompts": prompts,
+        "played": sorted(played),
+        "played_prompts": erase_played.prompts_of(workspace, played),
         "looks": HeldOut(looks=frozenset(looks.values())).record().get("looks", []),
         "checkpoints": checkpoints_of(workspace, set(victims.samples)),
         "near": near_duplicates(workspace, victims.images),
@@ -154,6 +162,7 @@ def _complete(workspace: Workspace, journal: dict[str, Any], progress: Progress 
         _relist_shards,
         _relist_snapshots,
         erase_suite.erase,
+        erase_played.erase,
         _drop_pictures,
         _redact_ledgers,
         _drop_copies,
@@ -179,6 +188,7 @@ def _complete(workspace: Workspace, journal: dict[str, Any], progress: Progress 
         unreached=tuple(unreached),
         near_duplicates=tuple(journal["near"]),
         sources=tuple(u for u in journal["uris"] if Path(u.partition("::")[0].partition("#")[0]).exists()),
+        played=tuple(journal.get("played", ())),
     )
 
 
@@ -333,13 +343,13 @@ def _drop_pictures(workspace: Workspace, journal: Mapping[str, Any]) -> None:
 
 
 def _redact_ledgers(workspace: Workspace, journal: Mapping[str, Any]) -> None:
-    """Captions of reviewed samples, and prompts of the suite that go: the events stay, without their texts."""
-    samples, prompts = list(journal["samples"]), list(journal["prompts"])
+    """Captions of reviewed samples, and prompts of suite and playground that go: events stay, without their texts."""
+    prompts = [*journal["prompts"], *journal.get("played_prompts", ())]
     texts: dict[str, tuple[str, list[str], tuple[str, ...]]] = {"reviews": ("item", journal["items"], ("caption",))}
     texts |= {"signals": ("prompt_id", prompts, ("prompt", "evidence"))}
     texts |= {"case_events": ("prompt_id", prompts, ("prompt",)), "probes": ("prompt_id", prompts, ("enhanced",))}
     for name, (key, values, columns) in texts.items():
-        if values and samples:
+        if values:
             Ledger(workspace, name).redact(partial(_blank, key=key, values=values, columns=columns))
 
 

@@ -41,6 +41,7 @@ def erase(workspace: Workspace, journal: Mapping[str, Any]) -> None:
     forget(workspace.held_out, journal)
     if gone:
         _drop_prompts(workspace, gone)
+    if gone := gone | set(journal.get("played_prompts", ())):
         for folder in ("samples", "probes"):
             for path in workspace.path(folder).rglob("*.png"):
                 named = {path.name, *path.relative_to(workspace.root).parts}

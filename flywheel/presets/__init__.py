@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from string import Formatter
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from curation.sources.urls import Fetching
 from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
 from flywheel.core.generator import MOST_GUIDANCE
 from flywheel.core.plugins import names
+from flywheel.core.ranges import Amount, Count, Positive, Share, Span, require_ranges
+from flywheel.core.settings_paths import Paths
+from training.dmd.recipe import DMD_RECIPES
+from training.recipe_file import named
+from training.recipes import from_dict
+from training.rl.recipe import RL_RECIPES
 
-
-def _require(section: str, values: object, **allowed: tuple[float, float]) -> None:
-    """Check that numbers of a section are within [least, most]. Errors: `UsageError` naming the key."""
-    for key, (least, most) in allowed.items():
-        value = getattr(values, key)
-        if not least <= value <= most:
-            span = f"of {least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
-            raise UsageError(f"{section}.{key} is {value}: give a number {span}")
+Signed = Annotated[float, Span(-1, 1)]
+Percent = Annotated[float, Span(0, 100)]
+AbovePercent = Annotated[float, Span(0, 100, above=True)]
+Alpha = Annotated[float, Span(0, 0.5, above=True, below=True)]
+PATHS = Paths(
+    files={("policy",): ".toml", ("evaluation", "suite"): ".jsonl", ("evaluation", "hidden"): ".jsonl"},
+    either=(
+        *(("generator", key) for key in ("model", "lora", "folder", "suite")),
+        *(("training", "recipe", key) for key in ("autoencoder", "condition", "latents")),
+        ("training", "start"),
+        ("enhancer", "backend"),
+        ("distil", "recipe", "teachers"),
+        ("evaluation", "scorers"),
+    ),
+    prefixed=("condition",),
+)
+Margin = Annotated[float, Span(0, 1, above=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +48,13 @@ class Training:
     """Which recipe trains, and for how many optimiser steps."""
 
     recipe: Mapping[str, Any]  # `base` names a recipe of `training.recipes`; further keys change it
-    base_steps: int  # first round, all stages together
-    round_steps: int  # every later round, candidate and control alike
+    base_steps: Positive  # first round, all stages together
+    round_steps: Positive  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
     start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
 
     def __post_init__(self) -> None:
-        _require("training", self, base_steps=(1, math.inf), round_steps=(1, math.inf))
+        require_ranges(self, "training.")
 
     def recipe_of(self, *, later: bool) -> dict[str, Any]:
         """The recipe of the first round, or of a later one."""
@@ -56,12 +72,13 @@ class Trainer:
 
     command: str = ""  # empty: our own loop
     data: str = "manifest"  # what {data} is: manifest | images | webdataset
-    samples: int = 0  # rows that are exported as images or webdataset; 0: as many as the mix has
+    samples: Count = 0  # rows that are exported as images or webdataset; 0: as many as the mix has
     control: bool = True  # also train the control, without the round's remedies
 
     PLACEHOLDERS = ("data", "incumbent", "output", "steps", "seed", "arm")
 
     def __post_init__(self) -> None:
+        require_ranges(self, "trainer.")
         if self.data not in ("manifest", "images", "webdataset"):
             raise UsageError(f"trainer.data is {self.data!r}: choose manifest, images or webdataset")
         try:
@@ -82,11 +99,11 @@ class Evaluation:
     """How the suite is sampled and judged."""
 
     suite: str  # pool: held-out rows of the pool; a .jsonl file; or the name of a plug-in, such as demo
-    side: int  # pixels
-    steps: int
-    cfg: float
-    pictures: int = 2  # per prompt, each from a seed of its own
-    held_out: int = 32  # pool suite: pictures kept from training
+    side: Positive  # pixels
+    steps: Positive
+    cfg: Annotated[float, Span(0, MOST_GUIDANCE)]
+    pictures: Positive = 2  # per prompt, each from a seed of its own
+    held_out: Positive = 32  # pool suite: pictures kept from training
     hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
     judge: Mapping[str, Any] = field(
         default_factory=dict
@@ -94,15 +111,7 @@ class Evaluation:
     scorers: Mapping[str, Any] = field(default_factory=dict)  # options of scorers that need them: clip, detector
 
     def __post_init__(self) -> None:
-        _require(
-            "evaluation",
-            self,
-            side=(1, math.inf),
-            steps=(1, math.inf),
-            pictures=(1, math.inf),
-            held_out=(1, math.inf),
-            cfg=(0, MOST_GUIDANCE),
-        )
+        require_ranges(self, "evaluation.")
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
@@ -116,44 +125,38 @@ class Evaluation:
 class Attribution:
     """Budget and thresholds of error attribution."""
 
-    seeds: int  # further seeds per failing prompt and round
-    enhanced_seeds: int = 1  # seeds of the enhanced prompt
-    enhanced_gain: float = 0.0  # the enhanced prompt's share of passes must exceed the prompt's own by this much
-    min_seeds: int = 1  # a case with fewer seeds, all failed, stays unsure
-    unsure_margin: float = 0.0  # percentile points around `sparse_percentile` within which density is unsure
-    budget: int = 0  # images of one round's experiments; 0: enough for all cases
-    neighbours: int = 8  # captions that measure the density around a prompt
-    sparse_percentile: float = 25.0  # below this percentile of the pool's own density the pool is sparse
+    seeds: Count  # further seeds per failing prompt and round
+    enhanced_seeds: Count = 1  # seeds of the enhanced prompt
+    enhanced_gain: Annotated[float, Span(-1, 1)] = (
+        0.0  # the enhanced prompt's share of passes must exceed the prompt's own by this much
+    )
+    min_seeds: Count = 1  # a case with fewer seeds, all failed, stays unsure
+    unsure_margin: Percent = 0.0  # percentile points around `sparse_percentile` within which density is unsure
+    budget: Count = 0  # images of one round's experiments; 0: enough for all cases
+    neighbours: Positive = 8  # captions that measure the density around a prompt
+    sparse_percentile: Annotated[float, Span(0, 100, above=True)] = (
+        25.0  # below this percentile of the pool's own density the pool is sparse
+    )
 
     def __post_init__(self) -> None:
-        counts = dict.fromkeys(("seeds", "enhanced_seeds", "min_seeds", "budget"), (0.0, math.inf))
-        _require(
-            "attribution",
-            self,
-            **counts,
-            neighbours=(1, math.inf),
-            sparse_percentile=(0, math.inf),
-            unsure_margin=(0, 100),
-        )
+        require_ranges(self, "attribution.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How routed cases become a data quota, and how many of them make an RL run."""
 
-    remedy_share: float  # share of rows that serves cases, among the next round's rows without the kept ones
-    max_targets: int  # capabilities served with data in one round, those with most cases in sparse regions first
-    min_cases: int  # a capability with fewer open cases is not served with data; RL needs as many in all
-    samples: int  # remedy samples of one round, over all targets
-    kept_share: float = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
-    retrieval_similarity: float = 0.6  # least cosine between prompt and caption
-    picture_similarity: float = 0.8  # least cosine between pictures
-    picture_text_similarity: float = 0.28  # least cosine between prompt and picture, where a CLIP is configured
+    remedy_share: Share  # share of rows that serves cases, among the next round's rows without the kept ones
+    max_targets: Positive  # capabilities served with data in one round, those with most cases in sparse regions first
+    min_cases: Positive  # a capability with fewer open cases is not served with data; RL needs as many in all
+    samples: Count  # remedy samples of one round, over all targets
+    kept_share: Share = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
+    retrieval_similarity: Signed = 0.6  # least cosine between prompt and caption
+    picture_similarity: Signed = 0.8  # least cosine between pictures
+    picture_text_similarity: Signed = 0.28  # least cosine between prompt and picture, where a CLIP is configured
 
     def __post_init__(self) -> None:
-        cosines = dict.fromkeys(("retrieval_similarity", "picture_similarity", "picture_text_similarity"), (-1.0, 1.0))
-        _require("plan", self, **cosines, remedy_share=(0, 1), kept_share=(0, 1))
-        _require("plan", self, max_targets=(1, math.inf), min_cases=(1, math.inf), samples=(0, math.inf))
+        require_ranges(self, "plan.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +164,13 @@ class Review:
     """Human review of the samples that enter the remedy shards."""
 
     auto_approve: bool = False  # approve without a reviewer; the ledger records that
-    reviews: int = 1  # per sample, each by a different person; more than half must accept
-    claim_minutes: float = 30.0  # a claim that is not decided by then passes to the next reviewer
-    seconds: float = 15.0  # duration of one review, for the plan's estimate
-    deadline_hours: float = 72.0  # after queueing; samples without a review by then are left out. 0: no deadline
+    reviews: Count = 1  # per sample, each by a different person; more than half must accept
+    claim_minutes: Amount = 30.0  # a claim that is not decided by then passes to the next reviewer
+    seconds: Amount = 15.0  # duration of one review, for the plan's estimate
+    deadline_hours: Amount = 72.0  # after queueing; samples without a review by then are left out. 0: no deadline
 
     def __post_init__(self) -> None:
-        _require("review", self, claim_minutes=(0, math.inf), seconds=(0, math.inf), deadline_hours=(0, math.inf))
+        require_ranges(self, "review.")
         if self.reviews < 1:
             raise UsageError("review.reviews: give at least 1, or set auto_approve = true for no review")
 
@@ -180,11 +183,14 @@ class Rewards:
     """
 
     recipe: str | Mapping[str, Any] = "rl-tiny"  # RL recipe; as a table, `base` names it and further keys change it
-    updates: int = 0  # optimiser steps of a round's RL run; 0: RL cases wait, and the plan says so
-    prompts: int = 256  # prompts of the RL run
-    floor: float = 0.2  # share of prompts and weight that is split evenly, so that no capability is forgotten
-    focus: float = 0.6  # weight of a category's own rewards in its vector
-    damping: float = 0.5  # factor for a reward whose rise made another capability worse
+    updates: Count = 0  # optimiser steps of a round's RL run; 0: RL cases wait, and the plan says so
+    prompts: Positive = 256  # prompts of the RL run
+    floor: Share = 0.2  # share of prompts and weight that is split evenly, so that no capability is forgotten
+    focus: Share = 0.6  # weight of a category's own rewards in its vector
+    damping: Share = 0.5  # factor for a reward whose rise made another capability worse
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "rewards.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +202,16 @@ class Enhancer:
     key_variable: str = ""  # environment variable that holds the endpoint's key
     sees: bool = False  # the endpoint's model gets the references of edits too, so it must accept pictures
     draw: bool = False  # candidates draw through it from the first round; else once a round has trained one
-    examples: int = 512  # reverse-engineered training examples per round
-    sft_steps: int = 100  # optimiser steps of a round's SFT of a causal LM; 0: it is not trained
-    grpo_steps: int = 20  # optimiser steps of the GRPO that follows
-    batch: int = 8  # rows per step; in GRPO, the rewrites of one prompt
-    lora: int = 16  # rank of the LoRA adapters; 0 trains all weights
+    examples: Positive = 512  # reverse-engineered training examples per round
+    sft_steps: Count = 100  # optimiser steps of a round's SFT of a causal LM; 0: it is not trained
+    grpo_steps: Count = 20  # optimiser steps of the GRPO that follows
+    batch: Positive = 8  # rows per step; in GRPO, the rewrites of one prompt
+    lora: Count = 16  # rank of the LoRA adapters; 0 trains all weights
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "enhancer.")
+        if self.batch < 2 and self.grpo_steps:
+            raise UsageError("enhancer.batch is 1: GRPO compares rewrites of a prompt, give 2, or set grpo_steps = 0")
 
     @property
     def trainable(self) -> bool:
@@ -213,25 +224,27 @@ class Distil:
     """The few-step student of a round's candidate."""
 
     recipe: str | Mapping[str, Any] = "dmd-tiny"  # as a table, `base` names it and further keys change it
-    updates: int = 0  # student updates; 0: rounds distil no student
-    prompts: int = 128  # captions of the pool to distil on
+    updates: Count = 0  # student updates; 0: rounds distil no student
+    prompts: Positive = 128  # captions of the pool to distil on
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "distil.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """When the gate blocks a candidate; see `flywheel.rounds.gate`."""
 
-    alpha: float = 0.05  # level of each one-sided test: share of candidates that pass it by chance
-    margin: float = 0.1  # rise of a failure rate, as a share of pictures, that must be ruled out in every capability
-    margins: Mapping[str, float] = field(
+    alpha: Annotated[float, Span(0, 0.5, above=True, below=True)] = (
+        0.05  # level of each one-sided test: share of candidates that pass it by chance
+    )
+    margin: Margin = 0.1  # rise of a failure rate, as a share of pictures, that must be ruled out in every capability
+    margins: Annotated[Mapping[str, float], Span(0, 1, above=True)] = field(
         default_factory=dict
     )  # of single capabilities; 1: never ruled out, not guarded
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 0.5:
-            raise UsageError("gate.alpha: give a share between 0 and 0.5, such as 0.05")
-        if not all(0 < m <= 1 for m in (self.margin, *self.margins.values())):
-            raise UsageError("gate.margin and gate.margins: give shares above 0, and at most 1")
+        require_ranges(self, "gate.")
 
     def margin_of(self, capability: str) -> float:
         """The margin of a capability."""
@@ -305,14 +318,15 @@ def built_in() -> list[str]:
 def load_preset(name: str) -> Preset:
     """A built-in preset by name, or one from a TOML file. Errors: `UsageError` naming the file and the key.
 
-    A file names the built-in preset it is based on (`base`, by default `tiny`) and says only what differs.
+    A file names the built-in preset it is based on (`base`, by default `tiny`) and says only what differs. Paths in it
+    are relative to its folder.
 
     >>> import flywheel as fw
     >>> fw.load_preset("tiny").policy
     'qwen-image-2'
     """
     path = Path(name) if name.endswith(".toml") else None
-    data: dict[str, Any] = read_toml(path) if path else {"base": name}
+    data: dict[str, Any] = PATHS.absolute(read_toml(path), path.parent) if path else {"base": name}
     at = _Places(name, Lines(toml_text(path)) if path else None)
     base = data.pop("base", "tiny")
     if base not in built_in():
@@ -335,8 +349,28 @@ def load_preset(name: str) -> Preset:
         if isinstance(recipe, dict) and not isinstance(recipe.get("base"), str):
             raise at.fault((key, "recipe"), f"{key}.recipe names no base: add base, the recipe that it changes")
     sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
+    for key, check in _RECIPES.items():
+        try:
+            check(sections[key].recipe)
+        except UsageError as error:
+            named = str(error).partition(" ")[0]
+            raise at.fault((key, "recipe", *named.split(".")), f"{key}.recipe: {error}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise at.fault((key, "recipe"), f"{key}.recipe cannot be used ({error})") from error
     given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
     return Preset(name=path.stem if path else name, **given, **sections)
+
+
+def _named(known: Mapping[str, Any], given: str | Mapping[str, Any]) -> object:
+    base, changes = recipe_of(given)
+    return named(known, base, changes)
+
+
+_RECIPES: Mapping[str, Callable[[Any], object]] = {
+    "training": from_dict,
+    "rewards": partial(_named, RL_RECIPES),
+    "distil": partial(_named, DMD_RECIPES),
+}
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -395,5 +429,7 @@ def _section(at: _Places, key: str, kind: type, values: dict[str, Any]) -> Any:
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except UsageError as error:
-        named = next((k for k in values if f"{key}.{k}" in str(error) or k in str(error)), "")
+        said = str(error)
+        named = next((k for k in values if said.startswith((f"{key}.{k} ", f"{key}.{k}."))), "")
+        named = named or next((k for k in values if k in said), "")
         raise at.fault((key, named), str(error)) from error

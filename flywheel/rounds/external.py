@@ -11,7 +11,7 @@ from typing import Any
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
-from flywheel.core.files import rename_folder, write_json
+from flywheel.core.files import is_whole, rename_folder, write_json
 from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.records import RoundPlan
 from flywheel.core.supervised import last_lines
@@ -33,7 +33,7 @@ def train(run: Context, plan: RoundPlan, arm: str, mix: Sequence[Mapping[str, An
     """
     folder = run.workspace.round(plan.round).checkpoint(arm)
     local = fetched(folder)
-    if not (local / "final").exists():
+    if not is_whole(local / "final"):
         work, data = local / "work", local / ".data"
         work.mkdir(parents=True, exist_ok=True)
         values = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,10 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import discard, given_file, write_bytes
 from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
+from flywheel.core.settings_paths import Paths
+from flywheel.core.storage import failures
 from flywheel.core.workspace import Workspace
+from flywheel.presets import PATHS as PRESET_PATHS
 from flywheel.presets import load_preset
 from flywheel.rounds.job import Job
 
@@ -53,7 +57,7 @@ def hold(workspace: Workspace, job: Job) -> Iterator[int]:
             yield number
         finally:
             workspace.fence = None
-            with suppress(UsageError):  # taken over meanwhile: there is nothing to release
+            with suppress(UsageError, *failures()):  # taken over meanwhile, or out of reach: the next run sees that
                 check()
                 ledger.append([row | {"kind": "released"}], key=f"run/{number}/released")
 
@@ -107,6 +111,7 @@ def _with_own_files(workspace: Workspace, job: Job) -> Job:
 
     Those are also a policy that the preset names, and the policies that a policy is based on.
     """
+    from curation.policy.reader import PATHS as POLICY_PATHS
     from curation.policy.reader import load_policy
 
     copies: dict[str, Any] = {}
@@ -118,20 +123,24 @@ def _with_own_files(workspace: Workspace, job: Job) -> Job:
             source = given_file(Path(name), f"a .toml file, or the name of a built-in {field}")
             if field == "policy":
                 load_policy(source)  # its bases exist, and end
-            copies[field] = _copied(workspace, source)
+            copies[field] = _copied(workspace, source, PRESET_PATHS if field == "preset" else POLICY_PATHS)
     return replace(job, **copies)
 
 
-def _copied(workspace: Workspace, source: Path) -> str:
-    """Name in the workspace of a settings file's copy. If another file is its base, that is copied and named there."""
-    data, base = source.read_bytes(), read_toml(source).get("base")
+def _copied(workspace: Workspace, source: Path, paths: Paths) -> str:
+    """Name in the workspace of a settings file's copy, in which its paths are absolute.
+
+    If another file is its base, that is copied and named there.
+    """
+    values = read_toml(source)
+    text, base = paths.text(toml_text(source), values, source.parent), values.get("base")
     if isinstance(base, str) and base.endswith(".toml"):
-        folder, name = _copied(workspace, source.parent / base).removeprefix(_COPIES).split("/")
-        text = toml_text(source)
-        lines = text.splitlines(keepends=True)
+        folder, name = _copied(workspace, source.parent / base, paths).removeprefix(_COPIES).split("/")
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         line = Lines(text).at(("base",))
         lines[(line or 1) - 1] = f"base = {json.dumps(f'../{folder}/{name}', ensure_ascii=False)}\n"
-        data = "".join(lines).encode()
+        text = "".join(lines)
+    data = text.encode()
     place = f"{_COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{source.name}"
     if not (copy := workspace.path(place)).exists():
         write_bytes(copy, data)

@@ -26,7 +26,7 @@ from flywheel.core.files import discard, read_json, write_bytes
 from flywheel.core.heartbeat import SILENT_SECONDS, glance
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress
-from flywheel.core.storage import remote
+from flywheel.core.storage import failures, remote
 from flywheel.core.workspace import Workspace
 from flywheel.rounds import lease
 
@@ -77,7 +77,7 @@ class Report:
 
     def write(self) -> None:
         """Write it; what the storage refuses is written next time."""
-        with suppress(OSError):
+        with suppress(*failures()):
             write_bytes(_place(self.workspace), json.dumps(asdict(self.now()), default=str).encode(), recorded=False)
 
     def heed(self) -> bool:
@@ -105,7 +105,7 @@ def reported(workspace: Workspace, run: int, progress: Progress) -> Iterator[Rep
     def watch() -> None:
         written = time.monotonic()
         while not done.wait(between if far else _LOOK_SECONDS):
-            with suppress(OSError):
+            with suppress(*failures()):
                 report.heed()
             if time.monotonic() - written >= between:
                 report.write()
@@ -118,7 +118,7 @@ def reported(workspace: Workspace, run: int, progress: Progress) -> Iterator[Rep
     finally:
         done.set()
         thread.join()
-        with suppress(OSError):
+        with suppress(*failures()):
             discard(_place(workspace))
 
 

@@ -6,6 +6,7 @@ and probes can start from the same references.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flywheel.core.erased import require_allowed
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, read_json, write_bytes, write_json
 from flywheel.core.generator import Generator, Pixels, Undrawn, png
@@ -27,7 +29,10 @@ MAX_SIDE = 2048  # pixels of a reference that is kept, long side
 
 @dataclass(frozen=True)
 class Played:
-    """A picture that was drawn for a person. image, references: workspace paths; checkpoint: in service then."""
+    """A picture that was drawn for a person. image, references: workspace paths; checkpoint: in service then.
+
+    uploads: SHA-256 of the files that the references were uploaded as.
+    """
 
     id: str
     prompt: str
@@ -35,6 +40,7 @@ class Played:
     image: str
     references: tuple[str, ...] = ()
     checkpoint: str | None = None
+    uploads: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -51,19 +57,26 @@ def play(
     seed: int,
     pictures: Sequence[bytes] = (),
 ) -> Played:
-    """Draw a picture and keep it; `pictures`: encoded references of an edit. Errors: `UsageError` if there is none."""
+    """Draw a picture and keep it; `pictures`: encoded references of an edit.
+
+    Errors: `UsageError` if there is none, or for a reference that was erased.
+    """
     if not prompt.strip():
         raise UsageError("write what to draw")
     references = [_reference(data) for data in pictures]
+    encoded = [png(r) for r in references]
+    require_allowed(workspace, *pictures, *encoded)
     served = incumbent(workspace)
     (image,) = generator.draw([prompt], seeds=[seed], size=size, references=[references] if references else None)
     if isinstance(image, Undrawn):
         raise UsageError(f"no picture was drawn: {image.reason}")
     drawn = png(image)
-    paths = [_keep(workspace, png(r)) for r in references]
+    paths = [_keep(workspace, data) for data in encoded]
     name = digest(prompt, seed, paths, drawn)[:32]
     write_bytes(workspace.path(FOLDER, f"{name}.png"), drawn)
-    played = Played(name, prompt, seed, f"{FOLDER}/{name}.png", tuple(paths), served.checkpoint if served else None)
+    place, checkpoint = f"{FOLDER}/{name}.png", served.checkpoint if served else None
+    uploads = tuple(hashlib.sha256(data).hexdigest() for data in pictures)
+    played = Played(name, prompt, seed, place, tuple(paths), checkpoint, uploads)
     write_json(workspace.path(FOLDER, f"{name}.json"), asdict(played))
     return played
 
@@ -74,7 +87,7 @@ def load(workspace: Workspace, name: str) -> Played | None:
     if not re.fullmatch(r"[0-9a-f]{32}", name) or not path.is_file():
         return None
     values: dict[str, Any] = read_json(path)
-    return Played(**{**values, "references": tuple(values["references"])})
+    return Played(**values | {k: tuple(values.get(k, ())) for k in ("references", "uploads")})
 
 
 def answer(workspace: Workspace, played: Played, thumbs: str, reason: str, *, by: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from flywheel.core import hashes
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.files import rename_folder, write_json
+from flywheel.core.files import is_whole, rename_folder, write_json
 from flywheel.core.generator import Undrawn
 from flywheel.core.mirror import fetched, mirror, publish
 from flywheel.core.storage import located
@@ -50,7 +50,7 @@ def _copy_tree(source: Path, folder: Path) -> None:
 def whole(place: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a folder that appears whole or not at all; a finished one is kept."""
     final = mirror(place)
-    if not place.exists() and not final.exists():
+    if not is_whole(place) and not is_whole(final):
         unfinished = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.parent.mkdir(parents=True, exist_ok=True)

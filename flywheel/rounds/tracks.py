@@ -182,6 +182,7 @@ def whole_folder(folder: Path, write: Callable[[Path], object]) -> Path:
         unfinished = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         write(unfinished)
+        shutil.rmtree(final, ignore_errors=True)  # a copy whose upload was cut off
         rename_folder(unfinished, final)
         publish(folder)
     return folder

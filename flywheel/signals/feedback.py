@@ -89,6 +89,11 @@ def signal_id(event_id: str) -> str:
     return digest("feedback", event_id)[:32]
 
 
+def prompt_id(task: str, prompt: str, references: Iterable[str]) -> str:
+    """Id of a prompt that came from a user, with the workspace paths of its references."""
+    return f"user-{digest(task, prompt, *references)[:16]}"
+
+
 def signal(event: Feedback) -> dict[str, Any]:
     """The event as a signal: failed if thumbs down, or if edited or re-rolled without a thumb; passed if thumbs up."""
     unhappy = bool(event.edited_prompt.strip() or event.rerolls)
@@ -102,7 +107,7 @@ def signal(event: Feedback) -> dict[str, Any]:
         "signal_id": signal_id(event.event_id),
         "kind": "feedback",
         "checkpoint": event.checkpoint,
-        "prompt_id": event.prompt_id or f"user-{digest(event.task, event.prompt, *event.references)[:16]}",
+        "prompt_id": event.prompt_id or prompt_id(event.task, event.prompt, event.references),
         "prompt": event.prompt,
         "task": event.task,
         "verifier": "user",

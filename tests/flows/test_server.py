@@ -3,14 +3,18 @@
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from flows import server
 from flows.server import embedded_server
+from flywheel.core.errors import UsageError
 from tests.flows.conftest import ROOT
 from tests.flows.driver import DRIVER, SUMMARY, python
 
@@ -44,6 +48,18 @@ with embedded_server(Path(sys.argv[1])) as url:
             pass
         time.sleep(0.2)
     pytest.fail("the embedded server outlived its killed driver")
+
+
+def test_a_database_that_another_program_has_locked_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(server, "_LOCKED_SECONDS", 0.1)
+    with closing(sqlite3.connect(tmp_path / "prefect.db", isolation_level=None)) as browser:
+        browser.execute("CREATE TABLE flow_run (id)")
+        browser.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UsageError, match="another program has locked .*prefect.db.* close it, or run with"):
+            server.embedded_server(tmp_path).__enter__()
+    (tmp_path / "prefect.db").write_bytes(b"no database" * 100)
+    with pytest.raises(UsageError, match="cannot be written .file is not a database"):
+        server.embedded_server(tmp_path).__enter__()
 
 
 def test_a_server_that_dies_on_the_way_is_one_sentence(recorded: dict, home: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from flywheel.core.errors import UsageError
+from tests.training.tiny_models import randomised
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, run
 from tests.training.vae.tiny import SMALL, wave_pictures
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.row_group import to_unit
-from training.distributed import World, own_rows
+from training.distributed import World, own_rows, parallelise
+from training.models.mmdit import preset
 from training.models.vae import VAE
 from training.vae.training import train_vae
 
@@ -113,6 +117,32 @@ def test_a_damaged_share_is_named(pair, tmp_path, snapshot):
     next((tmp_path / "step-00000004" / "shares").glob("__1*")).unlink()
     with pytest.raises(UsageError, match="__1_0.distcp is missing from its checkpoint: restore it"):
         run(tmp_path, snapshot)
+
+
+def test_compiled_blocks_share_few_graphs_for_texts_of_every_length(monkeypatch):
+    """And compute what the others do, in whole graphs; the compiler's last stage, which writes kernels, is left out."""
+    torch._dynamo.reset()
+    counter, compiled = CompileCounterWithBackend("aot_eager"), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled(f, backend=counter, **options))
+    plain = randomised(preset("tiny", channels=4, condition_dim=8, depth=3).build(), std=0.2).double()
+    model = parallelise(copy.deepcopy(plain), TINY.change(compile=True), World())
+    counts = []
+    for longest, lengths in ((8, None), (9, None), (13, [13, 6]), (17, [2, 17]), (30, None), (21, [21, 20])):
+        valid = None if lengths is None else torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
+        shapes, layout = ((2, 4, 4), (2, longest, 8)), (longest, (2, 2))
+        image, text = (
+            torch.randn(shape, generator=torch.Generator().manual_seed(longest)).double() for shape in shapes
+        )
+        given = {"text_valid_BL": valid, "text_lengths": lengths}
+        mine, theirs = (m(image, torch.tensor([0.2, 0.9]), text, layout, **given) for m in (model, plain))
+        torch.testing.assert_close(mine, theirs)
+        for m, out in ((model, mine), (plain, theirs)):
+            m.zero_grad()
+            out.square().sum().backward()
+        for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+        counts.append(counter.frame_count)
+    assert counts[2:] == counts[2:3] * 4 and counts[-1] <= 6  # before and after attention, first and last, any length
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7])

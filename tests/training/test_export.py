@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from flywheel.core.errors import UsageError
+from flywheel.presets import load_preset
+from tests.training.rl_parts import random_start
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
+from tests.training.tiny_runs import run
 from training import checkpoint as checkpoints
 from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
@@ -16,6 +19,7 @@ from training.lora import TARGETS, LoRA
 from training.models.mmdit import MMDiTConfig
 from training.models.qwen3vl import Qwen3VL
 from training.models.vae import VAE
+from training.recipes import from_dict
 from training.sampling import Sampler
 from training.state import put
 from training.state import trained as trained_by
@@ -103,6 +107,25 @@ def test_pictures_agree(write, tmp_path):
     (mine,) = sampler.sample(["a disc"], size=(SIDE, SIDE), steps=2, cfg=1.0, seed=0)
     assert np.abs(mine.astype(int) - np.asarray(shown)).max() <= 2  # theirs rounds twice
     assert mine.std() > 5
+
+
+def test_a_model_of_the_preset_tiny_2_1_opens_in_diffusers(snapshot, tmp_path):
+    """Trained with its own recipe, parts and all; texts, guidance and an edit draw the same latents."""
+    tiny = from_dict(dict(load_preset("tiny-2.1").training.recipe)).change(
+        stages=("S1", "S2"), batch={64: 4}, resolution={64: SIDE}, autoencoder_steps=2, autoencoder_rows=8,
+    )  # fmt: skip
+    checkpoint = random_start(tmp_path, run(tmp_path / "run", snapshot, recipe=tiny, steps=2))
+    sampler, pipeline = Sampler(checkpoint), opened(export_pipeline(checkpoint, tmp_path / "pipeline"))
+    noise = sampler.noise("x", (SIDE, SIDE), seed=7)[None]
+    photo = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    for prompt, cfg, shown in (("a red disc", 1.0, []), ("a red disc", 2.5, []), ("make it red", 2.5, [photo])):
+        mine = sampler.latents([prompt], [shown], noise=noise, steps=3, cfg=cfg)
+        guided = {"negative_prompt": "", "true_cfg_scale": cfg} if cfg > 1 else {}
+        images = {"image": [Image.fromarray(p) for p in shown], "output_resolution": SIDE} if shown else {}
+        size = {} if shown else {"height": SIDE, "width": SIDE}
+        theirs = drawn(pipeline, noise, prompt, num_inference_steps=3, **guided, **images, **size)
+        assert (mine - noise).std() > 0.1 and (mine - theirs).abs().max() < 1e-6 * max(1, mine.abs().max())
+    assert pipeline("a disc", num_inference_steps=2, height=SIDE, width=SIDE).images[0].size == (SIDE, SIDE)
 
 
 def test_an_export_is_a_source_of_its_parts(write, tmp_path):

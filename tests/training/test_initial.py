@@ -25,3 +25,9 @@ def test_an_adapter_needs_a_checkpoint():
     encoder = load_condition_encoder(TINY.condition)
     with pytest.raises(UsageError, match="lora_rank adapts a checkpoint: give one to start from"):
         initial_model(TINY, LoRA.of(TINY.change(lora_rank=2)), encoder, 1, None, None)
+
+
+def test_a_parent_that_reads_another_encoder_is_one_sentence(trained):
+    recipe = TINY.change(condition="qwen3-vl:tiny", text_tokens=0)
+    with pytest.raises(UsageError, match="set condition = 'minilm' in the recipe, with its text_tokens = 16"):
+        initial_model(recipe, None, load_condition_encoder("qwen3-vl:tiny"), 1, None, trained)

@@ -26,8 +26,8 @@ def test_rank_alpha_and_targets_are_settings(kind: str) -> None:
 @pytest.mark.parametrize("kind", RECIPES)
 def test_what_is_wrong_is_said(kind: str) -> None:
     for wrong, sentence in (
-        ({"lora_rank": -1}, "give 0 or more"),
-        ({"lora_rank": 4, "lora_alpha": -1.0}, "give 0 or more"),
+        ({"lora_rank": -1}, "lora_rank is -1: give a whole number of 0 or more"),
+        ({"lora_rank": 4, "lora_alpha": -1.0}, "give a number of 0 or more"),
         ({"lora_rank": 4, "lora_targets": ("to_q",)}, "unknown layer 'to_q': use qkv, attention_out, gate_up, down"),
         ({"lora_rank": 4, "lora_targets": ()}, "name layers to adapt"),
     ):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from flywheel.core.errors import UsageError
 from training import run
-from training.checkpoint import FORMAT, read_metrics
+from training.checkpoint import FORMAT, read_metrics, write
 from training.run import due, finished, last_checkpoint, step_name, take_steps
 
 
@@ -65,3 +66,17 @@ def test_a_run_finds_its_own_checkpoints_and_refuses_those_of_others(tmp_path):
 def test_what_happens_every_n_steps():
     assert [n for n in range(1, 10) if due(3, n)] == [3, 6, 9] and not due(0, 3)
     assert run.cpu_seconds(0.0) > 0
+
+
+def test_what_an_upload_left_half_done_counts_as_absent_and_is_replaced(tmp_path):
+    """As a run finds it that was killed while its folder went to S3: `config.json` is written last."""
+    saved(tmp_path, step_name(2))
+    for name in ("final", step_name(4)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ema.safetensors").write_bytes(b"half")
+    assert finished(tmp_path, "mine") is None
+    assert last_checkpoint(tmp_path, "mine").path.name == step_name(2)
+    write(tmp_path / "final", {"model": {"a": torch.zeros(2)}}, None, {"run": "mine"})
+    found = finished(tmp_path, "mine")
+    assert found is not None and found.config["files"].keys() == {"model.safetensors"}
+    assert {p.name for p in found.path.iterdir() if p.is_file()} == {"config.json", "model.safetensors"}

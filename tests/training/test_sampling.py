@@ -9,8 +9,10 @@ from PIL import Image
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_json
+from flywheel.signals.suite import Prompt
 from training import schedules
 from training.checkpoint import Checkpoint
+from training.prompts import ConditionReader
 from training.sampling import Sampler, grid, sample
 
 
@@ -90,3 +92,19 @@ def test_the_model_computes_on_its_own_device(trained):
     assert sorted(row for rows, _ in parts for row in rows) == [0, 1, 2]
     assert {latents.device.type for _, latents in parts} == {"meta"}
     assert {latents.shape[1:] for _, latents in parts} == {noise.shape[1:]}
+
+
+def test_the_picture_without_text_stands_where_it_was_trained_however_long_the_prompt(trained, monkeypatch):
+    sampler, seen = Sampler(trained), []
+    prefill = sampler.model.prefill
+
+    def spy(text, layout, *more):
+        seen.append(layout)
+        return prefill(text, layout, *more)
+
+    monkeypatch.setattr(sampler.model, "prefill", spy)
+    long = "a red disc at the left on a plain light card, a very simple flat drawing with nothing else in it"
+    sampler.sample([long], size=(32, 32), steps=1, cfg=2.0)
+    assert seen == [(24, (4, 4)), (16, (4, 4))]  # as long as the caption; as short as a dropped one
+    reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, 32)
+    assert [c.layout for c in reader.read(Prompt("p", long, "t2i", (), ()))] == seen

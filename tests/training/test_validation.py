@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.training.snapshots import card_rows, write_snapshot
@@ -59,9 +60,13 @@ def test_held_out_rows_are_drawn(parts, tmp_path):
     config = {"recipe": recipe, "model": parts.model.config.to_dict(), "seed": 0}
     config |= {"condition": {"tokens": TINY.text_tokens}}
     weights = {name: p.detach() for name, p in parts.model.named_parameters()}
-    draw_held_out(tmp_path / "grid.png", weights, parts.loader, parts.autoencoder, parts.encoder, config)
+    draw_held_out(
+        tmp_path / "grid.png", weights, parts.loader, parts.autoencoder, parts.encoder, config, torch.device("cpu")
+    )
     with Image.open(tmp_path / "grid.png") as drawn:
         assert drawn.width >= 2 * 128 and drawn.convert("L").getextrema()[0] < 255
     none = config | {"recipe": recipe | {"sample_rows": 0}}
-    draw_held_out(tmp_path / "none.png", weights, parts.loader, parts.autoencoder, parts.encoder, none)
+    draw_held_out(
+        tmp_path / "none.png", weights, parts.loader, parts.autoencoder, parts.encoder, none, torch.device("cpu")
+    )
     assert not (tmp_path / "none.png").exists()

@@ -66,11 +66,12 @@ class Shard:
 def trained_size(shard: Shard, resolution: Mapping[int, int], unit: int) -> tuple[int, int]:
     """(height, width) in pixels at which the shard's rows are trained: a bucket's own, or scaled from it.
 
-    resolution: pixels by bucket; scaled sides are the nearest multiples of `unit`, pixels of one latent pixel.
+    resolution: pixels by bucket; sides that are scaled, or that do not fit, become the nearest multiples of `unit`,
+    pixels of one latent pixel.
     """
     height, width, _ = shard.shape
     pixels = resolution.get(shard.bucket, shard.bucket)
-    if pixels == shard.bucket:
+    if pixels == shard.bucket and height % unit == 0 and width % unit == 0:
         return height, width
     scaled = (max(1, round(side * pixels / shard.bucket / unit)) * unit for side in (height, width))
     return next(scaled), next(scaled)

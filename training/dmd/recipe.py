@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.generator import MOST_GUIDANCE
+from flywheel.core.ranges import Above, Amount, Count, Finite, Positive, Share, Span, require_ranges
 from training import schedules
 from training.lora import TARGETS, require_lora
 from training.recipe_file import named
@@ -34,39 +36,38 @@ class DMDRecipe:
     """
 
     name: str
-    steps: int
-    side: int
-    batch: int
-    learning_rate: float
-    fake_learning_rate: float
+    steps: Count
+    side: Positive
+    batch: Positive
+    learning_rate: Amount
+    fake_learning_rate: Amount
     sigmas: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
     teachers: tuple[str, ...] = ()
-    teacher_weights: tuple[tuple[float, ...], ...] = ()
-    cfg: float = 3.0
-    fake_updates: int = 5
+    teacher_weights: Annotated[tuple[tuple[float, ...], ...], Span(0)] = ()
+    cfg: Annotated[float, Span(0, MOST_GUIDANCE)] = 3.0
+    fake_updates: Count = 5
     output: str = "clean"
     decoupled: bool = False
-    t2i_share: float = 0.5
-    t_range: tuple[float, float] = (0.02, 0.98)
-    time_mean: float = 0.0
-    time_std: float = 1.0
-    final_learning_rate: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.0, 0.95)
-    gradient_clip: float = 1.0
-    ema: float = 0.99
-    checkpoint_every: int = 100
-    lora_rank: int = 0
-    lora_alpha: float = 0.0
+    t2i_share: Share = 0.5
+    t_range: Annotated[tuple[float, float], Span(0, 1)] = (0.02, 0.98)
+    time_mean: Finite = 0.0
+    time_std: Amount = 1.0
+    final_learning_rate: Amount = 1.0
+    weight_decay: Amount = 0.0
+    betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.0, 0.95)
+    gradient_clip: Above = 1.0
+    ema: Share = 0.99
+    checkpoint_every: Positive = 100
+    lora_rank: Count = 0
+    lora_alpha: Amount = 0.0
     lora_targets: tuple[str, ...] = TARGETS
 
     def __post_init__(self) -> None:
+        require_ranges(self)
         schedules.own(self.sigmas)
         require_lora(self)
         if self.output not in OUTPUTS:
             raise UsageError(f"output is {self.output!r}: use one of {', '.join(OUTPUTS)}")
-        if not 0 <= self.t2i_share <= 1:
-            raise UsageError(f"t2i_share {self.t2i_share}: give a share between 0 and 1")
         teachers, steps = max(1, len(self.teachers)), len(self.times) - 1
         if self.teacher_weights and (
             len(self.teacher_weights) != teachers or any(len(w) not in (1, steps) for w in self.teacher_weights)

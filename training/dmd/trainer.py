@@ -21,6 +21,7 @@ from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
 from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
+from training.distributed import choose_device
 from training.dmd.recipe import DMDRecipe
 from training.extension import loop_extension
 from training.lora import DEFAULTS, LoRA, identified
@@ -68,7 +69,7 @@ def train(
         return final
     checkpoints.sweep(out_dir)
     last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
-    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last)
+    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last, choose_device())
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
     config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
     adapted = trainer.lora and trainer.lora.to_dict()
@@ -108,19 +109,20 @@ class _Trainer:
         recipe: DMDRecipe,
         seed: int,
         last: Checkpoint | None,
+        device: torch.device,
     ) -> None:
         self.recipe, self.seed, self.done = recipe, seed, 0
-        sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and teachers of this loop
-        self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side)
+        sampler, self.device = Sampler(parent, device), device
+        self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side, device)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)
-        self.teachers = [_teacher(t, parent, sampler) for t in teachers]
+        self.teachers = [_teacher(t, parent, sampler).to(device) for t in teachers]
         if not all(m.config.cacheable for m in (self.student, *self.teachers)):
             raise UsageError("distillation needs block-causal models, whose condition is read once")
         self.kinds = {task: [p for p in prompts if p.task == task] for task in ("t2i", "ti2i")}
         if not prompts:
             raise UsageError("there are no prompts to distil on: give at least one")
-        self.times = torch.tensor(recipe.times)
+        self.times = torch.tensor(recipe.times, device=device)
         self.lora = LoRA.of(recipe)
         self.models = {"model": self.student, "fake": self.fake}
         if self.lora:
@@ -136,7 +138,8 @@ class _Trainer:
         if last is not None:
             for role, part in (("model", "trainable" if self.lora else "model"), ("fake", "fake")):
                 put(self.named[role], last.tensors(part))
-            self.ema, self.done = last.tensors("trainable_ema" if self.lora else "ema"), last.step
+            ema, self.done = last.tensors("trainable_ema" if self.lora else "ema"), last.step
+            self.ema = {name: tensor.to(device) for name, tensor in ema.items()}
             for role, optimizer in self.optimizers.items():
                 load_moments(optimizer, self.named[role], last.tensors(f"{role}_optimizer"))
 
@@ -163,11 +166,12 @@ class _Trainer:
         recipe, optimizer, rows = self.recipe, self.optimizers[role], sum(len(b.noise) for b in batches)
         set_rate(optimizer, self.rates[role] * falling(recipe.final_learning_rate, self.done, recipe.steps))
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        losses = []
         for batch in batches:
             part = loss_of(batch).sum() / rows
             part.backward()
-            total += part.item()
+            losses.append(part.detach())
+        total = float(sum(losses))
         norm = float(torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip))
         require_finite(self.done + 1, total, norm)
         optimizer.step()
@@ -231,16 +235,16 @@ class _Trainer:
             normal = torch.from_numpy(rng.standard_normal(len(rows), dtype="float32"))
             above = torch.from_numpy(rng.random(len(rows), dtype="float32"))
             lowest, highest = recipe.t_range
-            floor = max(lowest, float(self.times[step + 1]))
+            floor = max(lowest, recipe.times[step + 1])
             noises = [torch.stack([self.reader.noise(*key, kind, i) for i in rows]) for kind in ("x", "other", "cfg")]
             yield _Batch(
-                noise=noises[0],
+                noise=noises[0].to(self.device),
                 conditions=(conditional, unconditional),
                 step=step,
-                t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest),
-                loss_noise=noises[1],
-                guidance_t=floor + (highest - floor) * above,
-                guidance_noise=noises[2],
+                t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest).to(self.device),
+                loss_noise=noises[1].to(self.device),
+                guidance_t=(floor + (highest - floor) * above).to(self.device),
+                guidance_noise=noises[2].to(self.device),
             )
 
 

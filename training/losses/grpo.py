@@ -155,12 +155,14 @@ def group_advantages(rewards_PGR: Tensor, weights_PR: Tensor, *, min_range: floa
     scored = ~rewards_PGR.isnan()
     count = scored.sum(1)
     values = rewards_PGR.double().nan_to_num(0.0)
+    scale = values.abs().amax(1).clamp(min=1.0)  # sums and squares of very large rewards stay finite
+    values = values / scale[:, None]
     mean = values.sum(1) / count.clamp(min=1)
     centred = torch.where(scored, values - mean[:, None], 0.0)
     std = (centred.square().sum(1) / count.clamp(min=1)).sqrt()
     spread = centred.amax(1) - centred.amin(1)
-    used = (count >= 2) & (spread >= max(min_range, 1e-12)) & (weights_PR != 0)
-    z = torch.where(used[:, None], centred / std.clamp(min=1e-12)[:, None], 0.0)
+    used = (count >= 2) & (spread * scale >= max(min_range, 1e-12)) & (weights_PR != 0) & (std > 0)
+    z = torch.where(used[:, None], centred / std.clamp(min=1e-300)[:, None], 0.0)
     return Advantages((z * weights_PR.double()[:, None]).sum(2).float(), used)
 
 

@@ -15,7 +15,7 @@ from flywheel.core.errors import UsageError
 from training.models.minilm import MiniLMLayers
 
 NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-PRESETS = ("minilm", "qwen3-vl:<folder or hub tag>")
+PRESETS = ("minilm", "qwen3-vl:tiny", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
@@ -162,10 +162,14 @@ def _unit_rms(states: Tensor) -> Tensor:
 
 
 def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
-    """A frozen encoder: `minilm`, or `qwen3-vl:` and a folder or hub tag. Only a hub tag needs the network.
+    """A frozen encoder: `minilm`, `qwen3-vl:tiny`, or `qwen3-vl:` and a folder or hub tag, which may need the network.
 
     Errors: `UsageError` for an unknown name, and when weights cannot be loaded.
     """
+    if name == "qwen3-vl:tiny":
+        from training.models.tiny_qwen3vl import tiny_qwen3vl
+
+        return tiny_qwen3vl()
     if name.startswith("qwen3-vl:"):
         from training.models.qwen3vl import Qwen3VL
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from training.models.pretrained import locate
 
 
@@ -55,7 +55,7 @@ class Dinov2(nn.Module):
         try:
             self.model = transformers.Dinov2Model.from_pretrained(locate(name, "dinov2"), local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UsageError(f"{name} cannot be opened as a DINOv2 ({reason}): give another folder or tag") from error
         self.patch, self.channels = self.model.embeddings.patch_embeddings.patch_size[0], self.model.config.hidden_size
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])

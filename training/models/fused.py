@@ -1,7 +1,8 @@
 """Layers of the MMDiT with hand-written gradients: few passes over memory, few saved tensors, fast products.
 
 Between two matrix products a model is bound by memory traffic, and automatic differentiation keeps and re-reads every
-temporary. Each function here equals its one-line formula; gradients are checked against it in the tests.
+temporary. Each function here equals its one-line formula; gradients are checked against it in the tests. torch.compile
+gets the formula itself, whose passes it fuses.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ class _ModulatedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, *scales = ctx.saved_tensors
+        if x.device.type != "cpu":
+            return _norm_gradients(grad, x, mean, rstd, scales, ctx.lengths)
         dx, dscales = torch.empty_like(x), [torch.zeros_like(scale) for scale in scales]
         for span, scale, dscale in zip(_spans(ctx.lengths), scales, dscales, strict=True):
             factors = (1 + scale).to(x.dtype).expand(len(x), 1, -1)
-            for row, factor in enumerate(
-                factors.unbind()
-            ):  # the library computes both gradients in one pass, per factor
+            for row, factor in enumerate(factors.unbind()):  # the CPU's library computes both in one pass, per factor
                 part = (row, span)
                 dx[part], gradient, _ = torch.ops.aten.native_layer_norm_backward(
                     grad[part], x[part], x.shape[-1:], mean[part], rstd[part], factor[0], None, [True, True, False]
@@ -90,8 +91,33 @@ class _ModulatedNorm(torch.autograd.Function):
         return dx, None, None, *dscales
 
 
+def _norm_gradients(
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, scales: Sequence[Tensor], lengths: Sequence[int]
+) -> tuple[Tensor | None, ...]:
+    """As the CPU's, by few large kernels."""
+    scaled = _per_segment(grad, [1 + scale for scale in scales], lengths)
+    dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+        scaled, x, x.shape[-1:], mean, rstd, None, None, [True, False, False]
+    )
+    product = ((x - mean) * rstd).to(x.dtype).mul_(grad)
+    dscales = [
+        part.sum(1, keepdim=True).sum_to_size(scale.shape)
+        for part, scale in zip(product.split(list(lengths), 1), scales, strict=True)
+    ]
+    return dx, None, None, *dscales
+
+
+def _per_segment(x: Tensor, factors: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """x times the factor of each segment."""
+    parts = x.split(list(lengths), dim=1)
+    return torch.cat([(part * factor).to(x.dtype) for part, factor in zip(parts, factors, strict=True)], dim=1)
+
+
 def modulated_norm(x_BSD: Tensor, scales: Sequence[Tensor], lengths: Sequence[int], eps: float) -> Tensor:
     """LN(x)·(1 + scale), LN without affine: a scale [B or 1, 1, D] for each of the segments of `lengths` tokens."""
+    if torch.compiler.is_compiling():
+        normed = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=eps)
+        return _per_segment(normed, [1 + scale for scale in scales], lengths)
     return _ModulatedNorm.apply(x_BSD, lengths, eps, *scales)
 
 
@@ -118,6 +144,8 @@ class _GatedAdd(torch.autograd.Function):
 
 def gated_add(x_BSD: Tensor, branch_BSD: Tensor, gates: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
     """x + gate·branch: a gate [B or 1, 1, D] for each of the segments of `lengths` tokens."""
+    if torch.compiler.is_compiling():
+        return x_BSD + _per_segment(branch_BSD, gates, lengths)
     return _GatedAdd.apply(x_BSD, branch_BSD, lengths, *gates)
 
 
@@ -144,6 +172,9 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate)·up of [..., 2·hidden] → [..., hidden]."""
+    if torch.compiler.is_compiling():
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
     return _SwiGLU.apply(gate_up)
 
 
@@ -176,7 +207,7 @@ class _Heads(torch.autograd.Function):
             x, r, dx = qkv[:, :, i], inverse[:, :, i], out[:, :, i]
             turned = (grad * cos).addcmul_(_swapped(grad), sin, value=-1)  # gradient of the weighted, normed head
             product = turned * x
-            flat = product.view(-1, width)
+            flat = product.reshape(-1, width)
             weights.append((r.reshape(1, -1) @ flat)[0].to(ctx.norm_dtype))
             inner = (flat @ weight[i]).view(r.shape).mul_(r).mul_(r).mul_(r).div_(-width)
             torch.mul(turned.mul_(weight[i]), r, out=dx)
@@ -202,6 +233,14 @@ def heads(
     `rope`: cosines twice, and sines with the first half negated, [S, E] or [B, S, E] each: x·cos + (x, halves
     exchanged)·sin turns the pairs (i, i + E/2).
     """
+    if torch.compiler.is_compiling():
+        query, key, value = qkv_BS3HE.unbind(2)
+        cos, sin = (table.unsqueeze(-2) for table in rope)
+        normed = [
+            F.rms_norm(x, x.shape[-1:], weight.to(x.dtype), eps) for x, weight in ((query, query_norm), (key, key_norm))
+        ]
+        query, key = (x * cos + _swapped(x) * sin for x in normed)
+        return query, key, value
     return _Heads.apply(qkv_BS3HE, query_norm, key_norm, *rope, eps)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.attention import attention, block_causal_attention
+from training.models.attention import attend_block_causal, attend_valid
 from training.models.fused import Linear, gated_add, heads, modulated_norm, swiglu
 from training.models.positions import Layout, grid_features, rotary_by_row, target, text_length, tokens
 
@@ -92,6 +92,9 @@ PRESETS: dict[str, MMDiTConfig] = {
     "tiny": MMDiTConfig(
         channels=48, condition_dim=768, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12), rope_theta=100.0, grid=0.7
     ),
+    "tiny-2.1": MMDiTConfig(
+        channels=64, condition_dim=128, depth=4, heads=4, head_dim=32, rope_axes=(8, 12, 12)
+    ),  # of the released layout, so that diffusers opens it
     "small": MMDiTConfig(channels=64, condition_dim=1024, depth=12, heads=12, head_dim=64, rope_axes=(8, 28, 28)),
     "qwen-image-2.1": MMDiTConfig(
         channels=64, condition_dim=4096, depth=32, heads=32, head_dim=128, rope_axes=(16, 56, 56)
@@ -261,6 +264,8 @@ class MMDiT(nn.Module):
         x = torch.cat([condition, image], dim=1)
         valid = None if valid is None else F.pad(valid, (0, lengths[1]), value=True)
         rope = self._rope(layout, slice(None), x, text_lengths)
+        to_valid = attend_valid(valid)
+        among = to_valid if self.config.attention == "full" else attend_block_causal(layout, valid, x.device)
         time = self.time_in(t_B)
         times = (self.time_in(t_B.new_zeros(1)) if self.config.condition_time == "zero" else time, time)
         shared = None if self.modulation is None else modulations(self.modulation, times)
@@ -271,10 +276,7 @@ class MMDiT(nn.Module):
                 q, x, lengths = q[:, lengths[0] :], x[:, lengths[0] :], lengths[1:]
                 scales1, gates1, scales2, gates2 = factors
                 factors = (scales1[1:], gates1[1:], scales2[1:], gates2[1:])
-            if self.config.attention == "full" or len(lengths) == 1:
-                attended = attention(q, k, v, None if valid is None else valid[:, None, None])
-            else:
-                attended = block_causal_attention(q, k, v, layout, valid)
+            attended = (to_valid if len(lengths) == 1 else among)(q, k, v)
             x = block.finish(x, attended, factors, lengths)
         return self._output(x, time)
 
@@ -293,13 +295,14 @@ class MMDiT(nn.Module):
         times = (self.time_in(torch.zeros(1, device=x.device)),)
         shared = None if self.modulation is None else modulations(self.modulation, times)
         lengths, keys, values = (x.shape[1],), [], []
+        among = attend_block_causal(layout[:-1], valid, x.device)
         for index, block in enumerate(self.blocks):
             factors = block.factors(times, shared)
             q, k, v = block.project(x, factors, lengths, rope)
             keys.append(k)
             values.append(v)
             if index + 1 < len(self.blocks):  # the condition's stream is not used after the last block
-                x = block.finish(x, block_causal_attention(q, k, v, layout[:-1], valid), factors, lengths)
+                x = block.finish(x, among(q, k, v), factors, lengths)
         return Prefix(tuple(keys), tuple(values), valid, layout)
 
     def decode(self, latents_BNC: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
@@ -308,9 +311,10 @@ class MMDiT(nn.Module):
         batch, count = x.shape[:2]
         length = prefix.keys[0].shape[1]
         rope = self._rope(prefix.layout, slice(length, length + count), x)
-        mask = None
+        valid = None
         if prefix.valid is not None:
-            mask = F.pad(prefix.valid, (0, count), value=True).expand(batch, -1)[:, None, None]
+            valid = F.pad(prefix.valid, (0, count), value=True).expand(batch, -1)
+        among = attend_valid(valid)
         time = self.time_in(t_B)
         shared = None if self.modulation is None else modulations(self.modulation, (time,))
         if prefix.keys[0].shape[0] != batch:
@@ -319,7 +323,7 @@ class MMDiT(nn.Module):
             factors = block.factors((time,), shared)
             q, k, v = block.project(x, factors, (count,), rope)
             k, v = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
-            x = block.finish(x, attention(q, k, v, mask), factors, (count,))
+            x = block.finish(x, among(q, k, v), factors, (count,))
         return self._output(x, time)
 
     def _condition(
@@ -360,7 +364,8 @@ class MMDiT(nn.Module):
     def _rope(
         self, layout: Layout, part: slice, like: Tensor, text_lengths: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        cos, sin = rotary_by_row(layout, text_lengths, self.config.rope_axes, self.config.rope_theta)
+        axes, theta = self.config.rope_axes, self.config.rope_theta
+        cos, sin = rotary_by_row(layout, text_lengths, axes, theta, like.device)
         return cos[..., part, :].to(like), sin[..., part, :].to(like)
 
     def _output(self, x: Tensor, time: Tensor) -> Tensor:

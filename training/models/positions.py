@@ -62,38 +62,57 @@ def segment_bounds(layout: Layout) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
+_CPU = torch.device("cpu")
+
+
 @lru_cache(maxsize=64)
-def rotary(layout: Layout, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
+def rotary(
+    layout: Layout, axes: tuple[int, int, int], theta: float, device: torch.device = _CPU
+) -> tuple[Tensor, Tensor]:
     """Cosines of the rotary angles, twice, and sines, the first half negated: float32 [S, E] each, for `heads`."""
     where = positions(layout).float()
-    angles = [
-        torch.outer(where[:, axis], theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim))
-        for axis, dim in enumerate(axes)
-    ]
-    angle = torch.cat(angles, dim=1)
+    angles = [torch.outer(where[:, axis], _frequencies(dim, theta)) for axis, dim in enumerate(axes)]
+    cos, sin = _doubled(torch.cat(angles, dim=1))
+    return cos.to(device), sin.to(device)
+
+
+def _frequencies(dim: int, theta: float) -> Tensor:
+    return theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+def _doubled(angle: Tensor) -> tuple[Tensor, Tensor]:
     cos, sin = angle.cos(), angle.sin()
-    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotary_by_row(
-    layout: Layout, text_lengths: Sequence[int] | None, axes: tuple[int, int, int], theta: float
+    layout: Layout,
+    text_lengths: Sequence[int] | None,
+    axes: tuple[int, int, int],
+    theta: float,
+    device: torch.device = _CPU,
 ) -> tuple[Tensor, Tensor]:
     """As `rotary`, but each row's target follows that row's own text: [B, S, E], or [S, E] where all are equally long.
 
     text_lengths: text tokens of each row, at most those of the layout; None: those of the layout.
     """
-    longest, last_text = text_length(layout), len(layout) - 2  # the run of text before the target is the padded one
+    longest = text_length(layout)
+    whole = rotary(layout, axes, theta, device)
     if text_lengths is None or all(length == longest for length in text_lengths):
-        return rotary(layout, axes, theta)
-    count, padded, tables = tokens(layout[-1]), layout[last_text], []
-    if not isinstance(padded, int):
+        return whole
+    if not isinstance(layout[-2], int):  # the run of text before the target is the padded one
         raise ValueError(f"layout {layout} must have its text right before the target")
-    whole = rotary(layout, axes, theta)
-    for length in text_lengths:
-        own = rotary((*layout[:last_text], padded - (longest - length), layout[-1]), axes, theta)
-        tables.append([torch.cat([table[:-count], row[-count:]]) for table, row in zip(whole, own, strict=True)])
-    cos, sin = (torch.stack(parts) for parts in zip(*tables, strict=True))
-    return cos, sin
+    # Only the frame of a target depends on the text before it: the first angles of its table.
+    count, width, half = tokens(layout[-1]), axes[0] // 2, sum(axes) // 2
+    frames = int(positions(layout)[-1, 0]) - longest + torch.tensor(text_lengths)
+    angles = torch.outer(frames.float(), _frequencies(axes[0], theta))
+    tables = []
+    for table, own in zip(whole, _doubled(angles), strict=True):
+        placed = table[-count:].repeat(len(frames), 1, 1)
+        for start, part in zip((0, half), own.to(device)[:, None].chunk(2, dim=-1), strict=True):
+            placed[..., start : start + width] = part
+        tables.append(torch.cat([table[:-count].expand(len(frames), -1, -1), placed], dim=1))
+    return tables[0], tables[1]
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 
 _WEIGHTS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
@@ -46,7 +46,7 @@ def fetch_pipeline(name: str) -> Path:
         try:
             folder = Path(snapshot_download(name))
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UsageError(
                 f"{name} cannot be downloaded from the hub ({reason}): check the tag and the connection, or download it"
                 " and give its folder"
@@ -68,7 +68,7 @@ def _download(tag: str, part: str) -> Path:
             wanted = list(_WEIGHTS)
         return Path(snapshot_download(tag, allow_patterns=wanted))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UsageError(
             f"{_words(part)} {tag} cannot be downloaded from the hub ({reason}): check the tag and the connection, "
             "or download it and give its folder"

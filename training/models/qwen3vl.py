@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.condition import NO_REFERENCES
 from training.models.pretrained import locate, weights_digest
@@ -60,7 +60,7 @@ class Qwen3VL:
             model = Qwen3VLForConditionalGeneration.from_pretrained(weights, local_files_only=True, dtype="auto")
             return cls(model, Qwen3VLProcessor.from_pretrained(texts, local_files_only=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UsageError(f"{name} is not a Qwen3-VL ({reason}): give another folder or tag") from error
 
     @cached_property

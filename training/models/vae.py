@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import write_bytes
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.pretrained import locate, weights_digest
@@ -33,7 +33,8 @@ class VAE:
         self.model = model.eval().requires_grad_(False)
         config = self.model.config
         self._frames = "temperal_downsample" in config  # diffusers' spelling
-        self._alpha = config.get("in_channels", config.get("input_channels", 3)) == 4
+        channels = config.get("in_channels", config.get("input_channels", 3))
+        self._alpha = channels in (4, 4 * (config.get("patch_size") or 1) ** 2)  # counted per pixel, or per block
         if config.get("latents_mean") is not None:
             shape = (-1, 1, 1)
             self._mean = torch.tensor(config["latents_mean"], dtype=torch.float32).view(shape)
@@ -53,7 +54,7 @@ class VAE:
             kind = json.loads((folder / "config.json").read_text())["_class_name"]
             return cls(_model_class(kind).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UsageError(
                 f"diffusers {diffusers.__version__} cannot open {name} as a VAE ({reason}): give another folder or tag"
             ) from error

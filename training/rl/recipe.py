@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.generator import MOST_GUIDANCE
+from flywheel.core.ranges import Above, Amount, Count, Positive, Share, Span, require_ranges
 from training.lora import TARGETS, require_lora
-from training.losses.grpo import STEPS
 from training.recipe_file import named
 
 ALGORITHMS = ("grpo", "guard", "nft")
+STEPS = ("sde", "cps")  # kinds of a stochastic step
 GUIDANCE = ("hybrid", "objective", "none")
 EVERY = "*"
 
@@ -53,44 +55,47 @@ class RLRecipe:
     """
 
     name: str
-    steps: int
-    weights: Mapping[str, Mapping[str, float]]
-    side: int
-    prompts: int
-    group: int
-    learning_rate: float
-    clip: tuple[float, float]
+    steps: Count
+    weights: Annotated[Mapping[str, Mapping[str, float]], Span(0)]
+    side: Positive
+    prompts: Positive
+    group: Annotated[int, Span(2)]
+    learning_rate: Amount
+    clip: Annotated[tuple[float, float], Span(0)]
     algorithm: str = "grpo"
     step: str = "sde"
     guidance: str = "hybrid"
-    cfg: float = 3.0
-    sampling_steps: int = 10
+    cfg: Annotated[float, Span(0, MOST_GUIDANCE)] = 3.0
+    sampling_steps: Positive = 10
     window: tuple[int, int] = (0, 4)
-    noise_level: float = 0.7
-    inner_steps: int = 2
-    kl: float = 0.01
-    min_range: float = 0.01
-    flat_steps: int = 10
+    noise_level: Amount = 0.7
+    inner_steps: Positive = 2
+    kl: Amount = 0.01
+    min_range: Amount = 0.01
+    flat_steps: Count = 10
     proxies: Mapping[str, str] = field(default_factory=dict)
-    check_every: int = 10
-    held_out: int = 32
-    tolerance: float = 1.0
-    mix_floor: float = 0.25
-    lora_rank: int = 32
-    lora_alpha: float = 0.0
+    check_every: Positive = 10
+    held_out: Count = 32
+    tolerance: Amount = 1.0
+    mix_floor: Share = 0.25
+    lora_rank: Count = 32
+    lora_alpha: Amount = 0.0
     lora_targets: tuple[str, ...] = TARGETS
-    final_learning_rate: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    gradient_clip: float = 1.0
-    ema: float = 0.9
-    checkpoint_every: int = 10
-    rows: int = 0  # of one forward pass; 0: a whole prompt group
-    nft_strength: float = 1.0
-    nft_limit: float = 5.0
+    final_learning_rate: Amount = 1.0
+    weight_decay: Amount = 0.0
+    betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.9, 0.95)
+    gradient_clip: Above = 1.0
+    ema: Share = 0.9
+    checkpoint_every: Positive = 10
+    rows: Count = 0  # of one forward pass; 0: a whole prompt group
+    nft_strength: Above = 1.0
+    nft_limit: Above = 5.0
 
     def __post_init__(self) -> None:
-        for name, allowed in {"algorithm": ALGORITHMS, "step": tuple(STEPS), "guidance": GUIDANCE}.items():
+        if self.group < 2:
+            raise UsageError(f"group {self.group}: an advantage needs at least two pictures of a prompt")
+        require_ranges(self)
+        for name, allowed in {"algorithm": ALGORITHMS, "step": STEPS, "guidance": GUIDANCE}.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(allowed)}")
         first, count = self.window
@@ -102,8 +107,6 @@ class RLRecipe:
         if itself := sorted(r for r, proxy in self.proxies.items() if r == proxy):
             raise UsageError(f"proxies: {itself[0]!r} cannot watch itself: name another verifier")
         require_lora(self)
-        if self.group < 2:
-            raise UsageError(f"group {self.group}: an advantage needs at least two pictures of a prompt")
 
     def weight(self, category: str, reward: str) -> float:
         """Base weight of a reward for a prompt category."""

@@ -90,11 +90,11 @@ def _noised(
     advantages sum to 0.
     """
     count, group = len(noise), len(x0)
-    t = ((torch.arange(count) + 0.5) / count).repeat_interleave(group)
+    t = ((torch.arange(count, device=x0.device) + 0.5) / count).repeat_interleave(group)
     shape = (-1, *[1] * (x0.dim() - 1))
     x = (1 - t).reshape(shape) * x0.repeat(count, 1, 1, 1) + t.reshape(shape) * noise.repeat_interleave(group, 0)
     old = objective_velocity(model, x, t, conditions, recipe)
-    return x, t, torch.zeros_like(t), old, torch.zeros(()).expand_as(x), torch.zeros_like(t)
+    return x, t, torch.zeros_like(t), old, x.new_zeros(()).expand_as(x), torch.zeros_like(t)
 
 
 def objective_velocity(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
+from training.distributed import choose_device
 from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
 from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
-from training.rewards import Request, Rewards, RewardsLost, Scores, numbers, per_picture
+from training.rewards import Request, Rewards, RewardsLost, Scores, not_finite, numbers, per_picture
 from training.rl.balance import Balance, check, mix, observe
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
@@ -92,7 +93,7 @@ def train(
         return final
     checkpoints.sweep(out_dir)
     last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
-    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out)
+    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out, choose_device())
 
     def save(name: str, **closing: Any) -> Checkpoint:
         config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
@@ -142,14 +143,15 @@ class _Trainer:
         last: Checkpoint | None,
         prompts: Sequence[RolloutPrompt],
         held_out: Sequence[RolloutPrompt],
+        device: torch.device,
     ) -> None:
         self.recipe, self.rewards, self.seed = recipe, rewards, seed
-        self.sampler = Sampler(parent, torch.device("cpu"))  # as are the conditions and roll-outs of this loop
+        self.sampler, self.device = Sampler(parent, device), device
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
-            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side
+            self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side, device
         )
         self.kinds: dict[str, list[RolloutPrompt]] = {}
         for prompt in prompts:
@@ -157,7 +159,7 @@ class _Trainer:
         self.watched = spread(held_out, recipe.held_out)
         self.base = {kind: len(rows) / len(prompts) for kind, rows in self.kinds.items()}
         tokens = self.reader.shape[1] * self.reader.shape[2]
-        self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float()
+        self.times = torch.from_numpy(self.sampler.times(recipe.sampling_steps, tokens)).float().to(device)
         named = self.policy.trainable
         self.optimizer = adamw(named, recipe.learning_rate, recipe.weight_decay, recipe.betas)
         self.balance, self.done, self.flat = Balance(), 0, 0  # flat: steps in a row without a group to learn from
@@ -170,7 +172,7 @@ class _Trainer:
             self.ema = copies(named)
         else:
             self.policy.load(last.tensors("trainable"))
-            self.ema = last.tensors("trainable_ema")
+            self.ema = {name: t.to(device) for name, t in last.tensors("trainable_ema").items()}
             load_moments(self.optimizer, named, last.tensors("optimizer"))
             state = last.config["rl_state"]
             self.balance, self.since_check = Balance.from_dict(state["balance"]), state["since_check"]
@@ -204,7 +206,8 @@ class _Trainer:
         )
         values = torch.tensor([numbers(rows, recipe.rewards, recipe.group) for rows in scores], dtype=torch.float64)
         advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
-        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance)}
+        broken = not_finite([row for rows in scores for row in rows])
+        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance, broken)}
         line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
         kept = advantages.kept.tolist()
         self.flat = 0 if any(kept) else self.flat + 1
@@ -234,7 +237,7 @@ class _Trainer:
                     [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
                     for k in range(1 + recipe.window[1])
                 ]
-                noise = torch.stack([torch.stack(row) for row in noises])
+                noise = torch.stack([torch.stack(row) for row in noises]).to(self.device)
                 conditions = self.reader.read(prompt)
                 group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
                 require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
@@ -252,9 +255,12 @@ class _Trainer:
         return pool.submit(lambda: per_picture(self.rewards.score(requests), len(requests)))
 
     def _reward_line(
-        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance
+        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance, broken: Mapping[str, int]
     ) -> dict[str, Any]:
+        """The rewards' part of a step's metrics; names rewards that cannot be learnt from. broken: as `not_finite`."""
         line: dict[str, Any] = {"rewards": {}}
+        for name, count in broken.items():
+            log.warning("step %d: %d scores of reward %s are not finite: not counted", self.done + 1, count, name)
         for i, name in enumerate(self.recipe.rewards):
             scored = values[:, :, i][~values[:, :, i].isnan()]
             line["rewards"][name] = {
@@ -276,7 +282,7 @@ class _Trainer:
         """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them."""
         recipe = self.recipe
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
-        kept = [(g, advantages.total[i]) for i, g in enumerate(groups) if advantages.kept[i]]
+        kept = [(g, advantages.total[i].to(self.device)) for i, g in enumerate(groups) if advantages.kept[i]]
         ratios: list[tuple[int, Tensor]] = []
         kls: list[Tensor] = []
         losses: list[float] = []
@@ -284,16 +290,16 @@ class _Trainer:
         for _ in range(recipe.inner_steps if kept else 0):
             self.optimizer.zero_grad(set_to_none=True)
             total = sum(len(g.t) for g, _ in kept)
-            loss = 0.0
+            parts = []
             for group, advantage in kept:
                 for part, ratio, kl in self._losses(group, advantage):
                     (part.sum() / total).backward()
-                    loss += float(part.detach().sum()) / total
+                    parts.append(part.detach().sum() / total)
                     ratios.append((len(losses), ratio))
                     kls.append(kl)
             norms.append(float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), recipe.gradient_clip)))
-            losses.append(loss)
-            require_finite(self.done + 1, loss, norms[-1])
+            losses.append(float(sum(parts)))
+            require_finite(self.done + 1, losses[-1], norms[-1])
             self.optimizer.step()
             move_ema(self.ema, self.policy.trainable, recipe.ema)
         line = {"loss": statistics.fmean(losses) if losses else 0.0, "grad_norm": norms[0] if norms else 0.0}

@@ -20,6 +20,7 @@ from training.models.vae import VAE
 from training.recipes import Recipe
 
 log = logging.getLogger(__name__)
+_MADE_HERE = {"patch", "tiny-vae"}  # on the data of a run that starts from nothing
 
 
 def choose_autoencoder(
@@ -27,16 +28,20 @@ def choose_autoencoder(
 ) -> Autoencoder:
     """The interrupted run's or the parent's; without either, the VAE that the recipe names or one made from the data.
 
-    plan: returns the rows that it is made from; called only then.
+    plan: returns the rows that it is made from; called only then. An imported checkpoint brings its own, unless the
+    recipe names another VAE.
     Errors: `UsageError` when recipe and parent name different ones, or the latents are not the recipe's.
     """
     if start is None:
         autoencoder = _first_autoencoder(plan, recipe, out_dir, world or World())
     else:
         autoencoder, named = start.autoencoder(), start.config["recipe"].get("autoencoder", "patch")
-        made_here = {named, recipe.autoencoder} & {"patch", "tiny-vae"}
-        if named != recipe.autoencoder and (
-            made_here or VAE.open(recipe.autoencoder).fingerprint != autoencoder.fingerprint
+        imported = "imported" in start.config and recipe.autoencoder in _MADE_HERE  # it brings its own
+        made_here = {named, recipe.autoencoder} & _MADE_HERE if "imported" not in start.config else ()
+        if (
+            not imported
+            and named != recipe.autoencoder
+            and (made_here or VAE.open(recipe.autoencoder).fingerprint != autoencoder.fingerprint)
         ):
             raise UsageError(
                 f"{start.path} was trained on latents of {named}, the recipe names {recipe.autoencoder}: "
@@ -76,7 +81,10 @@ def _first_autoencoder(plan: Callable[[], DataPlan], recipe: Recipe, out_dir: Pa
     if world.first:
         rows = plan()
         pictures = [to_uint8(x) for x in sample_images(rows, recipe)]
-        train_vae(out_dir / "vae", pictures, VAE_RECIPES["tiny"].change(channels=recipe.channels), seed=rows.seed)
+        chosen = VAE_RECIPES["tiny"].change(channels=recipe.channels)
+        smallest = min(min(part.shape[-2:]) for part in pictures)  # a multiple of the factor
+        chosen = chosen.change(side=min(chosen.side, smallest))
+        train_vae(out_dir / "vae", pictures, chosen, seed=rows.seed, steps=recipe.autoencoder_steps or None)
     world.wait()
     return VAE.open(str(out_dir / "vae" / "final"))
 

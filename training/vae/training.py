@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 from flywheel.core.config import read_toml
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, rename_folder, write_bytes
+from flywheel.core.ranges import Above, Amount, Count, Positive, Share, Span, require_ranges
 from flywheel.core.torchvision_shim import declare_operators
 from training import checkpoint as checkpoints
-from training.checkpoint import Metrics
 from training.data.row_group import to_unit
 from training.distributed import World, choose_device
 from training.losses.vae import alignment_loss, alignment_weight, kl_loss, perceptual_loss, reconstruction_loss
@@ -33,7 +32,7 @@ from training.models.features import Dinov2, Features
 from training.models.vae import VAE
 from training.randomness import generator
 from training.recipe_file import named
-from training.run import Progress, cpu_seconds, due, last_checkpoint, require_finite, require_finite_tensors, step_name
+from training.run import Progress, last_checkpoint, require_finite, require_finite_tensors, take_steps
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
 if TYPE_CHECKING:
@@ -49,40 +48,39 @@ class VAERecipe:
 
     channels: of a latent. width, decoder_width: of the first level; `widths` multiply it level by level.
     block: side of the pixel blocks that the first level works on. alpha: pictures have a fourth channel, as the
-        published VAE's; it is opaque in training. Needs blocks of one pixel.
+        published VAE's; it is opaque in training.
     teacher: folder or hub tag of the DINOv2 whose features latents are aligned with; "": EfficientNet-Lite0's.
     side: pixels of a training crop; load: pixels of the pictures that crops are cut from.
     perceptual, kl: loss weights, relative to reconstruction's 1. alignment: its loss weight at first, and its relaxed
         weight, reached after the share `relax_until` of the run.
     """
 
-    channels: int = 64
-    width: int = 24
-    decoder_width: int = 32
-    widths: tuple[int, ...] = (1, 2, 4, 4)
-    residual_blocks: int = 1
-    block: int = 2
+    channels: Positive = 64
+    width: Positive = 24
+    decoder_width: Positive = 32
+    widths: Annotated[tuple[int, ...], Span(1)] = (1, 2, 4, 4)
+    residual_blocks: Positive = 1
+    block: Positive = 2
     alpha: bool = False
     teacher: str = ""
-    side: int = 64
-    load: int = 256
-    steps: int = 2000
-    batch: int = 8
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.001
-    clip: float = 1.0
-    ema: float = 0.995
-    perceptual: float = 0.1
-    alignment: tuple[float, float] = (0.5, 0.05)
-    relax_until: float = 0.5
-    kl: float = 1e-6
-    checkpoint_every: int = 200
+    side: Positive = 64
+    load: Positive = 256
+    steps: Count = 2000
+    batch: Positive = 8
+    learning_rate: Amount = 2e-3
+    warmup: Count = 50
+    betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.9, 0.95)
+    weight_decay: Amount = 0.001
+    clip: Above = 1.0
+    ema: Share = 0.995
+    perceptual: Amount = 0.1
+    alignment: Annotated[tuple[float, float], Span(0)] = (0.5, 0.05)
+    relax_until: Share = 0.5
+    kl: Amount = 1e-6
+    checkpoint_every: Positive = 200
 
     def __post_init__(self) -> None:
-        if self.block < 1 or (self.alpha and self.block > 1):
-            raise UsageError(f"block = {self.block}: give 1 or more, and 1 with alpha")
+        require_ranges(self)
 
     def change(self, **changes: Any) -> VAERecipe:
         """The recipe with changed values."""
@@ -110,7 +108,7 @@ class VAERecipe:
 
 # The report's sizes: an encoder of 79 M and a decoder of 259 M parameters; it publishes no numbers of the training.
 VAE_RECIPES = {
-    "tiny": VAERecipe(),
+    "tiny": VAERecipe(alpha=True),
     "qwen-image-2": VAERecipe(
         width=96,
         decoder_width=144,
@@ -208,22 +206,15 @@ def train_vae(
     last = last_checkpoint(out_dir, run)
     if last is not None:
         last.restore(state)
-    start = last.step if last else 0
-    metrics = Metrics(out_dir, resume_step=start) if world.first else None
-    for step in range(start, steps):
-        clock, done = time.process_time(), step + 1
-        line = _update(model, teachers, optimizer, pictures, recipe, step, step / steps, seed, world)
-        move_ema(ema, dict(model.named_parameters()), min(recipe.ema, done / (step + 10)))
-        if metrics is not None:
-            metrics.append({"step": done, **line, "cpu_seconds": cpu_seconds(clock)})
-            if progress is not None:
-                progress(done, steps, {"step": done, **line})
-        if due(recipe.checkpoint_every, done) and done < steps and world.first:
-            require_finite_tensors(done, "weights", state["model"])
-            checkpoints.write(out_dir / step_name(done), state, None, {"step": done, "run": run})
-            checkpoints.prune(out_dir, keep=2)
-    if metrics is not None:
-        metrics.close()
+    trainer = _Trainer(model, teachers, optimizer, ema, pictures, recipe, steps, seed, world, last.step if last else 0)
+
+    def save(name: str) -> None:
+        if world.first:
+            require_finite_tensors(trainer.done, "weights", state["model"])
+            checkpoints.write(out_dir / name, state, None, {"step": trainer.done, "run": run})
+
+    every = recipe.checkpoint_every
+    take_steps(trainer, out_dir, steps, save, checkpoint_every=every, progress=progress, world=world)
     for part in ("model", "ema"):
         require_finite_tensors(steps, "weights", state[part])
     if world.first:
@@ -232,23 +223,39 @@ def train_vae(
     return final
 
 
-def _update(
-    model: ProjectedVAE,
-    teachers: Teachers,
-    optimizer: torch.optim.Optimizer,
-    pictures: Sequence[Tensor],
-    recipe: VAERecipe,
-    step: int,
-    progress: float,
-    seed: int,
-    world: World,
-) -> dict[str, float]:
+@dataclass
+class _Trainer:
+    """A VAE in training: `done` changes, and the weights, their moving average and the optimiser."""
+
+    model: ProjectedVAE
+    teachers: Teachers
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    pictures: Sequence[Tensor]
+    recipe: VAERecipe
+    steps: int
+    seed: int
+    world: World
+    done: int
+
+    def one_step(self) -> dict[str, Any]:
+        """Take one step and return its metrics: the losses of the whole batch."""
+        losses = _update(self)
+        self.done += 1
+        named = dict(self.model.named_parameters())
+        move_ema(self.ema, named, min(self.recipe.ema, self.done / (self.done + 9)))
+        return {"step": self.done, **losses}
+
+
+def _update(trainer: _Trainer) -> dict[str, float]:
     """One step of the optimiser on this process's part of the batch; the losses of the whole batch."""
+    model, optimizer, recipe, world = trainer.model, trainer.optimizer, trainer.recipe, trainer.world
+    step, seed, progress = trainer.done, trainer.seed, trainer.done / trainer.steps
     part = slice(*(recipe.batch // world.size * n for n in (world.rank, world.rank + 1)))
-    images = crops(pictures, recipe.side, recipe.batch, (seed, "VAE", step))[part].to(world.device)
+    images = crops(trainer.pictures, recipe.side, recipe.batch, (seed, "VAE", step))[part].to(world.device)
     shape = (recipe.batch, recipe.channels, recipe.side // FACTOR, recipe.side // FACTOR)
     noise = torch.from_numpy(generator(seed, "VAE noise", step).standard_normal(shape, dtype="float32"))[part]
-    losses = vae_losses(model, teachers, images, noise.to(images), recipe, progress)
+    losses = vae_losses(model, trainer.teachers, images, noise.to(images), recipe, progress)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     world.average(p.grad for p in model.parameters() if p.grad is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flywheel.core.errors import UsageError
+from flywheel.core.ranges import Above, Amount, Count, Positive, require_ranges
 
 AGENT = "image-flywheel/0.2"
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", "none")  # directives that are honoured by default
@@ -16,27 +17,22 @@ class Fetching:
     """How URLs are fetched; times in seconds."""
 
     agent: str = AGENT  # sent to servers; its first word is what robots.txt may name
-    concurrency: int = 64  # requests at once per Ray task
-    per_host: int = 2  # requests at once per host, over all tasks
-    delay: float = 0.1  # least time between two requests to a host
-    attempts: int = 3  # per URL, where trying again may help
-    backoff: float = 1.0  # before the second attempt, doubled before each further one
-    longest_wait: float = 60.0  # a server that asks for more is left for --retry
-    timeout: float = 30.0  # per attempt, redirects included
-    max_bytes: int = 32 * 1024 * 1024  # per picture
-    redirects: int = 5
+    concurrency: Positive = 64  # requests at once per Ray task
+    per_host: Positive = 2  # requests at once per host, over all tasks
+    delay: Amount = 0.1  # least time between two requests to a host
+    attempts: Positive = 3  # per URL, where trying again may help
+    backoff: Amount = 1.0  # before the second attempt, doubled before each further one
+    longest_wait: Amount = 60.0  # a server that asks for more is left for --retry
+    timeout: Above = 30.0  # per attempt, redirects included
+    max_bytes: Positive = 32 * 1024 * 1024  # per picture
+    redirects: Count = 5
     robots: bool = True  # obey robots.txt
     opt_outs: tuple[str, ...] = OPT_OUTS  # directives in X-Robots-Tag and robots.txt that refuse a picture
     allow_private: bool = False  # addresses of this machine and of private networks
-    part_rows: int = 1000  # URLs per task and per file of answers
+    part_rows: Positive = 1000  # URLs per task and per file of answers
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "per_host", "attempts", "max_bytes", "part_rows", "timeout"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"fetch.{name} is {getattr(self, name)}: give a number above 0")
-        for name in ("delay", "backoff", "longest_wait", "redirects"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"fetch.{name} is {getattr(self, name)}: give 0 or more")
+        require_ranges(self, "fetch.")
         if not self.agent.strip() or not self.agent.isascii() or not self.agent.isprintable():
             raise UsageError(f"fetch.agent is {self.agent!r}: give a name of plain characters")
 

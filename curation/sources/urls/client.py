@@ -21,6 +21,7 @@ from curation.sources.urls.guard import Guard, Refused, check_url, refusal
 from curation.sources.urls.hosts import Manners
 from curation.sources.urls.robots import MAX_BYTES, Robots, refused_by, robots_url, tagged
 from flywheel.core.container import name_of
+from flywheel.core.errors import first_line
 
 _WORTH_RETRYING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -279,5 +280,4 @@ def _retry_after(value: str | None) -> float:
 
 def _short(error: Any) -> str:
     cause = getattr(error, "os_error", None) or error
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return str(text).splitlines()[0][:200]
+    return str(getattr(cause, "strerror", None) or first_line(cause))[:200]

@@ -17,7 +17,7 @@ from curation.sources.columns import CAPTION_NAMES, first
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
 from curation.sources.rights import NAMES
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 
 LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", ".gz", ".zst"))
 URL_NAMES = (
@@ -200,7 +200,7 @@ def _parquet_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any]
                         bad = next((v for v in row.values() if isinstance(v, BadInput)), None)
                         yield bad or row
             except (pa.ArrowException, OSError) as error:
-                fault = f"row group {group} cannot be read: {str(error).splitlines()[0]}"
+                fault = f"row group {group} cannot be read: {first_line(error)}"
                 for _ in range(size - done):
                     yield BadInput(fault)
 

@@ -10,6 +10,8 @@ import pytest
 from flywheel.core.workspace import Workspace
 from tests.flywheel.cli.command import flywheel
 
+AGAIN = "run the same command again; finished work is kept"
+
 
 def test_help_lists_the_verbs_and_imports_nothing_heavy():
     out = flywheel("--help")
@@ -27,6 +29,23 @@ def test_a_full_disk_is_one_sentence():
         out = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert out.returncode == 2 and out.stderr.startswith("error: the disk is full ([Errno 28] No space left on device)")
     assert "Traceback" not in out.stderr
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "An error occurred (500) when calling the HeadObject operation (reached max retries: 7): Internal Server Error",
+        "AWS Error NETWORK_CONNECTION during GetObject operation",
+        "Generic S3 error: Error performing PUT http://127.0.0.1",
+    ],
+)
+def test_an_s3_that_stays_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, why: str):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(121, "Internal Server Error") from RuntimeError(why)
+
+    monkeypatch.setattr("flywheel.cli.main.app", fail)
+    out = flywheel("tables")
+    assert out.returncode == 2 and out.stderr == f"error: S3 stopped answering ({why}): when it is back, {AGAIN}\n"
 
 
 @pytest.mark.parametrize("place", ["first", "last", "joined"])

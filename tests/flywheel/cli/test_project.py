@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flywheel.cli.project import NAME, defaults, found, read
 from flywheel.core.errors import UsageError
@@ -113,3 +114,24 @@ def test_without_a_file_nothing_is_given_and_demo_and_init_never_read_one(tmp_pa
     (tmp_path / NAME).write_text("nonsense")
     monkeypatch.chdir(tmp_path)
     assert "cannot read" in wrong("funnel") and "exists already" in wrong("init")
+
+
+def test_what_is_wrong_in_the_file_is_said_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / NAME
+    file.write_text('workspace = "w"\nsource = "nowhere"\nworkers = 0\n')
+    assert f"{file}, line 3: workers is 0: Input should be greater than or equal to 1" in wrong("curate")
+    assert f"{file}, line 2: source {tmp_path / 'nowhere'} does not exist" in wrong("curate", "--workers", 1)
+    assert "error: --source other does not exist" in wrong("curate", "--workers", 1, "--source", "other")
+
+
+def test_a_verb_does_not_stumble_over_what_it_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Workspace(tmp_path / "w")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "card.png")
+    (tmp_path / NAME).write_text('workspace = "w"\nsource = ""\nseed = "many"\n')
+    assert flywheel("inspect", "card.png").returncode == 0
+    assert flywheel("sql", "select 1").returncode == 0
+    assert f"{NAME}, line 2: source is empty" in wrong("curate")
+    (tmp_path / NAME).write_text("nonsense")
+    assert flywheel("inspect", "card.png").returncode == 0 and "cannot read" in wrong("sql", "select 1")

@@ -62,3 +62,9 @@ def test_changes_reach_every_depth() -> None:
     base = {"a": {"b": {"x": 1, "y": 2}, "c": 3}, "d": 4}
     assert merged(base, {"a": {"b": {"y": 5}, "e": 6}}) == {"a": {"b": {"x": 1, "y": 5}, "c": 3, "e": 6}, "d": 4}
     assert merged(base, {"a": 7}) == {"a": 7, "d": 4} and base["a"]["b"]["y"] == 2
+
+
+def test_a_line_ends_at_a_newline_only() -> None:
+    """Other separators, as in texts that were copied from web pages, shift no line of a fault."""
+    lines = Lines('# one\u2028two\x85three\x0cfour\r\n[table]\r\nkey = "a\u2029b"\r\nlast = 1\r\n')
+    assert [lines.at(("table", key)) for key in ("key", "last")] == [3, 4]

@@ -112,6 +112,22 @@ def test_a_write_that_fails_takes_its_record_back(tmp_path: Path, monkeypatch: p
     assert newest(workspace.path("a")) == {"x": ("file", sha256(b"1"))} and problems(workspace) == {}
 
 
+def test_a_disk_that_is_full_at_a_folders_first_record_leaves_no_empty_log(tmp_path: Path):
+    """An empty log would count as damaged, and its folder as not sound for good."""
+    workspace = Workspace(tmp_path / "w")
+    soft, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, soft[1]))
+        with pytest.raises(OSError):
+            hashes.write(workspace.path("a", "b"), [hashes.Entry("x", hashes.LIVING)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, handler)
+    write_bytes(workspace.path("a", "b", "x"), b"1")
+    assert newest(workspace.path("a", "b")) == {"x": ("file", sha256(b"1"))} and problems(workspace) == {}
+    assert newest(workspace.path("a")).keys() == {"b/"}
+
+
 def test_a_record_is_written_whole_or_not_at_all(tmp_path: Path):
     """A disk that is full in the middle of a record: the log keeps only whole lines."""
     workspace = Workspace(tmp_path / "w")

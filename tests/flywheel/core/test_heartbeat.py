@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,26 @@ def test_on_s3_a_holder_that_stood_still_cannot_overwrite_the_next(s3: str, monk
         with pytest.raises(UsageError, match="another run took over"):
             check()
     assert json.loads(path.read_bytes())["token"] == "the next run"
+
+
+def test_a_storage_that_stays_away_for_a_while_does_not_end_the_signs_of_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3's client raises errors of its own, which are no `OSError`: a thread that dies of one never renews again."""
+    from botocore.exceptions import ConnectionClosedError
+
+    renew, failed = heartbeat._renew, threading.Event()
+
+    def away_once(*arguments: object) -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
+        return renew(*arguments)
+
+    monkeypatch.setattr(heartbeat, "_renew", away_once)
+    with beating(path):
+        assert failed.wait(10)
+        first, until = path.read_bytes(), time.monotonic() + 10
+        while path.read_bytes() == first and time.monotonic() < until:
+            time.sleep(0.02)
+        assert path.read_bytes() != first

@@ -82,3 +82,26 @@ def test_a_holder_that_stood_still_is_told(s3: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RuntimeError, match="took over the lock"), locked(path):
         with locked(path):  # waits, then takes over: the holder renews only every ten seconds
             pass
+
+
+def test_a_lock_is_renewed_after_the_storage_was_away(monkeypatch: pytest.MonkeyPatch):
+    """S3's client raises errors of its own, which are no `OSError`."""
+    from botocore.exceptions import ConnectionClosedError
+
+    done, renewed = threading.Event(), list[bytes]()
+
+    def away_once(_: object) -> tuple[bytes, str]:
+        renewed.append(b"asked")
+        if len(renewed) == 1:
+            raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
+        return b"me", "tag"
+
+    def replaced(_: object, data: bytes, tag: str) -> bool:
+        done.set()
+        return data.startswith(b"me") and tag == "tag"
+
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "read_tagged", away_once)
+    monkeypatch.setattr(lock, "replace", replaced)
+    threading.Thread(target=lock._renew, args=(Path("lock"), b"me", done), daemon=True).start()
+    assert done.wait(10)

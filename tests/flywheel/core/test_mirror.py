@@ -104,3 +104,14 @@ def test_publishing_now_and_then(s3: str, monkeypatch: pytest.MonkeyPatch):
     time.sleep(1.1)
     publisher()
     assert names(there) == ["metrics.jsonl"]
+
+
+def test_the_file_that_says_that_a_folder_is_whole_is_written_last(s3: str, monkeypatch: pytest.MonkeyPatch):
+    there, order = located(f"{s3}/w/pipeline"), list[str]()
+    here = fetched(there)
+    for name in ("model_index.json", "unet/config.json", "unet/weights.bin", "vae/config.json"):
+        write_bytes(here / name, name.encode())
+    real = there.fs.put_file
+    monkeypatch.setattr(there.fs, "put_file", lambda *a: (order.append(a[-1].partition("pipeline/")[2]), real(*a)))
+    publish(there)
+    assert order == ["unet/weights.bin", "unet/config.json", "vae/config.json", "model_index.json"]

@@ -58,11 +58,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, told: str):
         ("[review]\nauto_approve = 1", 2, "review.auto_approve = 1 is not true or false"),
         ("threads = 0", 1, "threads = 0 is not a whole number above 0"),
         ("threads = -1", 1, "threads = -1 is not a whole number above 0"),
-        ('base = "house.toml"', 1, "unknown preset 'house.toml': choose one of demo, quick, tiny$"),
+        ('base = "house.toml"', 1, "unknown preset 'house.toml': choose one of demo, quick, tiny, tiny-2.1$"),
         ("[rewards]\nrecipe = { kl = 1.0 }", 2, "rewards.recipe names no base"),
         ("evaluation = 3", 1, r"evaluation is not a table: write \[evaluation\]"),
         ("[evaluation]\nside = 64\nhidden = 0.9", 3, "hidden is 0.9: give a share from 0 to 0.5"),
-        ("[gate]\nalpha = 2", 2, "gate.alpha: give a share between 0 and 0.5"),
+        ("[gate]\nalpha = 2", 2, "gate.alpha is 2: give a number above 0 and below 0.5"),
         ("[evaluation]\nsuite = 'none'", 2, "unknown suite 'none'"),
     ],
 )
@@ -86,13 +86,34 @@ def test_a_half_written_preset_is_a_sentence(tmp_path: Path):
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("[training]\nbase_steps = -1", "training.base_steps is -1: give a number of 1 or more"),
+        ("[training]\nbase_steps = -1", "training.base_steps is -1: give a whole number of 1 or more"),
         ("[evaluation]\nsteps = 0", "evaluation.steps is 0"),
         ("[evaluation]\nheld_out = -3", "evaluation.held_out is -3"),
         ("[evaluation]\ncfg = nan", "evaluation.cfg = nan is not a number"),
         ("[attribution]\nseeds = -1", "attribution.seeds is -1"),
         ("[plan]\nremedy_share = 2.0", "plan.remedy_share is 2.0: give a number from 0 to 1"),
         ("[review]\ndeadline_hours = -1.0", "review.deadline_hours is -1.0"),
+        ("[rewards]\nfloor = -1", "line 3: rewards.floor is -1: give a number from 0 to 1"),
+        ("[enhancer]\nsft_steps = 3\nbatch = 0", "line 4: enhancer.batch is 0: give a whole number of 1 or more"),
+        ("[enhancer]\nbatch = 1", "line 3: enhancer.batch is 1: GRPO compares rewrites of a prompt, give 2"),
+        ("[gate]\nmargin = 0.1\nmargins = { object = 2.0 }", "line 4: gate.margins.object is 2.0"),
+        ("[fetch]\ntimeout = 0", "line 3: fetch.timeout is 0: give a number above 0"),
+        (
+            "[training]\nrecipe = { base = 'tiny', learning_rate = nan }",
+            "line 3: training.recipe: S1.learning_rate is nan",
+        ),
+        (
+            "[training.recipe]\nbase = 'tiny'\n[training.recipe.S2]\nsteps = -1",
+            "line 5: training.recipe: S2.steps is -1",
+        ),
+        ("[training.recipe]\nbase = 'tiny'\n\nclip = 0", "line 5: training.recipe: clip is 0: give a number above 0"),
+        ("[training.recipe]\nbase = 'tiny'\nbatch = 3", "line 2: training.recipe cannot be used"),
+        ("[rewards]\nrecipe = { base = 'rl-tiny', kl = inf }", "line 3: rewards.recipe: kl is inf"),
+        (
+            "[distil.recipe]\nbase = 'dmd-tiny'\nfake_learning_rate = nan",
+            "line 4: distil.recipe: fake_learning_rate is nan",
+        ),
+        ("[distil]\nrecipe = 'huge'", "line 3: distil.recipe: unknown recipe 'huge'"),
     ],
 )
 def test_a_number_out_of_range_is_named(tmp_path: Path, lines: str, said: str):

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from benchmarks.tiny_enhancer import write_tiny_enhancer
 from flywheel.core.errors import UsageError
 from flywheel.presets import Enhancer
 from flywheel.remedies import enhancer
@@ -20,41 +21,8 @@ from tests.flywheel.remedies.wordings import FINE
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Qwen3 with a byte-level tokenizer, both made here."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    from flywheel.core.torchvision_shim import declare_operators
-
-    declare_operators()
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        FINE, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    )
-    template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
-    )
-    config = Qwen3Config(
-        vocab_size=len(wrapped), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=True,
-        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id, bos_token_id=None,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("qwen")
-    import torch
-
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    wrapped.save_pretrained(folder)
-    return folder
+    """A tiny random Qwen3 with a byte-level tokenizer."""
+    return write_tiny_enhancer(tmp_path_factory.mktemp("qwen"), FINE)
 
 
 def test_sft_then_grpo_through_trl_then_use(tiny: Path, tmp_path: Path):

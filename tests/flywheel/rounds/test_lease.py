@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.faults import clock_library
+from benchmarks.command import clock_library
 from curation.policy.reader import load_policy
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger

@@ -133,3 +133,23 @@ def test_a_run_on_s3_is_seen_and_asked_to_stop(s3: str, tmp_path: Path, monkeypa
             assert report.heed() and heard == [signal.SIGINT] and not report.heed(), "once"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_request_is_heeded_after_the_storage_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3's client raises errors of its own, which are no `OSError`."""
+    from botocore.exceptions import ConnectionClosedError
+
+    workspace, looks = Workspace(tmp_path / "w"), list[int]()
+
+    def away_once(*_: object) -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
+
+    monkeypatch.setattr(live, "_asked", away_once)
+    monkeypatch.setattr(live, "_LOOK_SECONDS", 0.01)
+    with live.reported(workspace, 1, Progress()):
+        until = time.monotonic() + 10
+        while len(looks) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(looks) >= 3

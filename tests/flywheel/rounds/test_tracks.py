@@ -14,11 +14,13 @@ from flywheel.catalog.lineage import why
 from flywheel.core.files import file_digest, read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.records import RoundResult, System
+from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Distil, Enhancer, Rewards
 from flywheel.remedies import enhancer as enhancers
 from flywheel.rounds.run import one_round, summarise
 from flywheel.rounds.sample import promoted_system
+from flywheel.rounds.tracks import whole_folder
 from tests.flywheel.remedies.test_enhancer_training import tiny  # noqa: F401 - a fixture
 from tests.flywheel.rounds.turns import SNAPSHOT, context, first_round, planned, remembering, said
 from tests.training.conftest import one_thread, snapshot, start, trained  # noqa: F401 - fixtures
@@ -141,3 +143,22 @@ def test_a_system_that_draws_through_the_rules_says_so(tmp_path, snapshot, start
     (sft, _) = [r for r in planned(workspace, 2)["remedies"] if r.get("track") == "prompt_enhancement"]
     assert "not available: no enhancer model" in sft["reason"] and planned(workspace, 2)["waiting"]
     assert promoted_system(workspace).enhancer is None  # of a workspace from before there were systems
+
+
+def test_a_model_whose_upload_was_cut_off_is_made_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its copy here is whole, what is on S3 is not: the copy may belong to another run, so it is not taken."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, made = located(f"{s3}/w/enhancers/round-0002/sft"), list[Path]()
+
+    def write(unfinished: Path) -> None:
+        made.append(unfinished)
+        unfinished.mkdir(parents=True)
+        for name in ("model.safetensors", "config.json"):
+            (unfinished / name).write_text(str(len(made)))
+
+    whole_folder(folder, write)
+    (folder / "config.json").unlink()
+    assert whole_folder(folder, write) == folder and len(made) == 2
+    assert {p.name: p.read_text() for p in folder.iterdir()} == {"model.safetensors": "2", "config.json": "2"}
+    whole_folder(folder, write)
+    assert len(made) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
 from flywheel.generators import describe, open_generator
 from flywheel.presets import load_preset
+from flywheel.signals import sheets as module
 from flywheel.signals.sheets import Sheet, Workers, draw_and_judge
 from flywheel.signals.suite import Prompt, load_suite
 
@@ -70,3 +72,25 @@ def test_what_a_worker_cannot_open_is_said_as_here(suite, tmp_path, ray_session)
             list(found)
         said.append(str(error.value))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(("gpus", "count", "few"), [(False, 2, True), (True, 2, False), (False, None, False)])
+def test_ray_draws_where_there_are_gpus_or_a_cluster(one_step, suite, tmp_path, monkeypatch, gpus, count, few):
+    asked = []
+
+    @contextmanager
+    def cluster(workers, *, few):
+        asked.append((workers, few))
+        yield
+
+    monkeypatch.setattr(module, "cluster", cluster)
+    monkeypatch.setattr(module, "has_gpus", lambda: gpus)
+    monkeypatch.setattr(module, "run_all", lambda f, calls, needs: ((n, f(*call)) for n, call in enumerate(calls)))
+    found = draw_and_judge(
+        [Sheet(suite[1:2], suite[1:2], tmp_path / "p", 0)],
+        open_generator(describe(one_step)),
+        workspace=Workspace(tmp_path / "w"),
+        settings=replace(load_preset("tiny").evaluation, side=32, steps=1),
+        workers=Workers(partial(open_generator, describe(one_step)), count),
+    )
+    assert len(list(found)) == 1 and asked == [(count or 1, few)]

@@ -203,3 +203,4 @@ def test_rows_are_trained_at_their_layouts_shape_in_whole_latent_pixels(tmp_path
     sizes = {unit: trained_size(shard, {96: 64}, unit) for unit in (1, 8, 16)}
     assert sizes == {1: (53, 75), 8: (56, 72), 16: (48, 80)}
     assert trained_size(shard, {96: 4}, 8) == (8, 8) and trained_size(shard, {}, 8) == (80, 112)
+    assert trained_size(shard, {}, 32) == (64, 128)  # the bucket's own sides are no multiples of this unit

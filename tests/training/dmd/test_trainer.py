@@ -19,6 +19,7 @@ from training.checkpoint import Checkpoint, read_metrics
 from training.dmd.recipe import DMDRecipe, dmd_recipe
 from training.dmd.trainer import _Trainer, train
 from training.sampling import Sampler
+from training.state import trained
 
 TINY = DMDRecipe(
     name="test", steps=2, side=32, batch=4, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=2,
@@ -39,7 +40,7 @@ def finished(tmp_path_factory, start, cards):
 def job(start, cards, **changes) -> _Trainer:
     recipe = replace(TINY, **changes)
     teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [start]
-    return _Trainer(start, teachers, cards, recipe, 0, None)
+    return _Trainer(start, teachers, cards, recipe, 0, None, torch.device("cpu"))
 
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
@@ -133,10 +134,20 @@ def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, 
         train(tmp_path / "x", cards, replace(TINY, steps=3), init=start.path, seed=4, extend=finished.path)
 
 
-def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
-    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
-    again = train(tmp_path, cards, TINY, init=start.path, seed=3)
-    assert again.fingerprint == finished.fingerprint
+@pytest.mark.parametrize("changes", [{}, {"output": "end"}, {"decoupled": True}, {"lora_rank": 2}])
+def test_everything_is_computed_on_the_device_of_the_loop(start, cards, changes):
+    """On a device that holds no values, and refuses what is on another one."""
+    trainer = job(start, cards, **changes)
+    meta = trainer.device = trainer.reader.device = torch.device("meta")
+    trainer.reader._known.clear()
+    for model in (trainer.student, trainer.fake, *trainer.teachers):
+        model.to(meta)
+    trainer.times = trainer.times.to(meta)
+    for batch in trainer._batches("student", 0):
+        for loss in (trainer._student_loss(batch), trainer._fake_loss(batch)):
+            assert loss.device == meta and loss.shape == batch.t.shape
+            loss.sum().backward()
+    assert all(p.grad.device == meta for p in trained(trainer.student).values())
 
 
 def test_the_mixture_is_data(start, cards):

@@ -140,6 +140,9 @@ def test_advantages_are_normalised_in_their_group_and_flat_groups_dropped():
     assert torch.equal(advantages.total[[1, 3]], torch.zeros(2, 4)) and advantages.total[2, 2] == 0
     assert abs(float(advantages.total[2].sum())) < 1e-6
     assert not group_advantages(first[..., None], torch.zeros(4, 1), min_range=0.01).kept.any()
+    for factor in (1e-9, 1e9, 1e305):
+        scaled = group_advantages(first[:1, :, None].double() * factor, torch.ones(1, 1), min_range=0.0)
+        torch.testing.assert_close(scaled.total[0], z)
 
 
 # Analytic toys ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.models.fused import Linear, beginnings, gated_add, heads, linear, modulated_norm, swiglu
+from training.models.fused import Linear, _norm_gradients, beginnings, gated_add, heads, linear, modulated_norm, swiglu
 
 LENGTHS = (2, 3)
 DTYPES = (torch.float32, torch.float64)
@@ -108,3 +108,20 @@ def test_a_layer_elsewhere_is_the_plain_one():
     assert Linear(8, 6).bfloat16()(torch.zeros(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     compiled = torch.compile(Linear(8, 6), backend="aot_eager", fullgraph=True)
     compiled(torch.ones(2, 8)).sum().backward()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_gradients_of_a_norm_elsewhere_are_those_of_the_cpu(rows):
+    """What a GPU computes by few large kernels."""
+    x, scales, pull = draw(2, 5, 8), [draw(1, 1, 8), draw(rows, 1, 8)], draw(2, 5, 8).detach()
+    expected = torch.autograd.grad(modulated_norm(x, scales, LENGTHS, 1e-6), [x, *scales], pull)
+    _, mean, rstd = torch.native_layer_norm(x, (8,), None, None, 1e-6)
+    dx, _, _, *dscales = _norm_gradients(pull, x.detach(), mean.detach(), rstd.detach(), scales, LENGTHS)
+    for mine, theirs in zip((dx, *dscales), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_what_the_compiler_gets_is_the_same_formula(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for name in CASES:
+        test_value_and_gradient_equal_the_formula(name)

@@ -18,8 +18,10 @@ from tests.training.tiny_runs import contents
 from training.checkpoint import read_metrics
 from training.rewards import RewardsLost, Service
 from training.rl.recipe import rl_recipe
-from training.rl.trainer import NothingToLearn, train
+from training.rl.rollout import roll_out
+from training.rl.trainer import NothingToLearn, _Trainer, train
 from training.sampling import Sampler
+from training.state import trained
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +176,16 @@ def test_a_short_run_of_flat_steps_alone_says_that_nothing_was_learnt(tmp_path, 
     assert "all 1 steps were flat" in caplog.text
 
 
+def test_scores_that_are_not_finite_are_named_and_the_others_count(tmp_path, start, cards, caplog):
+    class Rarely(Redness):
+        def score(self, requests):
+            rows = super().score(requests)
+            return [rows[0] | {"red": math.inf}, *rows[1:]]
+
+    train(tmp_path, *cards, replace(TINY, steps=1, held_out=0), Rarely(), init=start.path)
+    assert "step 1: 3 scores of reward red are not finite: not counted" in caplog.text  # one of each prompt
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -221,10 +233,22 @@ def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, 
     assert not (tmp_path / "x").exists()
 
 
-def test_the_loop_computes_on_the_cpu_wherever_sampling_does(tmp_path, start, cards, finished, monkeypatch):
-    monkeypatch.setattr("training.sampling.choose_device", lambda: torch.device("meta"))  # as if there were a GPU
-    assert Sampler(start).model.image_in.weight.device.type == "meta"
-    assert train(tmp_path, *cards, TINY, Redness(), init=start.path, seed=3).fingerprint == finished.fingerprint
+@pytest.mark.parametrize("changes", [{}, {"algorithm": "nft"}, {"algorithm": "guard", "lora_rank": 0, "kl": 0.1}])
+def test_everything_is_computed_on_the_device_of_the_loop(start, cards, changes):
+    """On a device that holds no values, and refuses what is on another one."""
+    recipe, meta = replace(TINY, rows=3, **changes), torch.device("meta")
+    trainer = _Trainer(start, recipe, Redness(), 0, None, *cards, torch.device("cpu"))
+    trainer.device = trainer.reader.device = meta
+    for model in (trainer.policy.model, trainer.policy._reference):
+        model.to(meta)
+    noise = torch.zeros(1 + recipe.window[1], recipe.group, *trainer.reader.shape, device=meta)
+    for prompt in cards[0][:2]:
+        conditions = trainer.reader.read(prompt)
+        group = roll_out(trainer.policy.model, prompt, conditions, noise[0], noise[1:], trainer.times.to(meta), recipe)
+        for loss, ratio, kl in trainer._losses(group, torch.zeros(recipe.group, device=meta)):
+            assert loss.device == ratio.device == kl.device == meta
+            loss.sum().backward()
+    assert all(p.grad.device == meta for p in trained(trainer.policy.model).values())
 
 
 def test_a_run_that_diverges_stops_and_stores_no_broken_weights(tmp_path, start, cards):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import TINY, run
 from tests.training.vae.tiny import SMALL
 from training.data.plan import DataPlan, MixSource
+from training.models.autoencoder import fit
 from training.models.vae import VAE
 from training.vae import training as vae_training
-from training.vae.autoencoding import fit_autoencoder
+from training.vae.autoencoding import choose_autoencoder, fit_autoencoder
 
 
 def test_autoencoder_is_fitted_on_targets_and_references(snapshot):
@@ -30,3 +34,15 @@ def test_a_recipe_trains_its_own(tmp_path, snapshot, monkeypatch):
     assert not (tmp_path / "b" / "vae").exists()
     with pytest.raises(UsageError, match="trained on latents of tiny-vae, the recipe names patch"):
         run(tmp_path / "c", snapshot, recipe=TINY, steps=1, init=trained.path)
+
+
+def test_an_import_brings_its_autoencoder_whatever_a_recipe_would_make(tmp_path):
+    theirs = fit([torch.rand(4, 3, 32, 32)], channels=8, factor=16)
+    start = SimpleNamespace(
+        path=tmp_path, autoencoder=lambda: theirs, config={"recipe": {"name": "imported"}, "imported": {}}
+    )
+    for made in ("patch", "tiny-vae"):
+        recipe = TINY.change(autoencoder=made, channels=8, factor=16)
+        assert choose_autoencoder(lambda: pytest.fail("nothing is made"), recipe, start, tmp_path) is theirs
+    with pytest.raises(UsageError, match="change channels and factor in the recipe"):
+        choose_autoencoder(lambda: pytest.fail("nothing is made"), TINY, start, tmp_path)

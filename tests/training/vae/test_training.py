@@ -81,13 +81,17 @@ def test_its_parts_train_at_a_small_size(tmp_path, pictures, dinov2):
 
 
 def test_recipes_are_named_or_read(tmp_path):
-    assert load_vae_recipe("tiny") == VAERecipe()
+    assert load_vae_recipe("tiny") == VAERecipe(alpha=True)
     path = tmp_path / "vae.toml"
     path.write_text("widths = [1, 2, 2, 2]\nkl = 0.0\n")
-    assert load_vae_recipe(str(path)) == VAERecipe(widths=(1, 2, 2, 2), kl=0.0)
+    assert load_vae_recipe(str(path)) == VAERecipe(alpha=True, widths=(1, 2, 2, 2), kl=0.0)
     path.write_text('base = "qwen-image-2"\nbatch = 8\n')
     assert load_vae_recipe(str(path)) == VAE_RECIPES["qwen-image-2"].change(batch=8)
-    wrong = {"breadth = 3": "has no breadth", "[": "cannot read", "alpha = true": "and 1 with alpha"}
+    wrong = {
+        "breadth = 3": "has no breadth",
+        "[": "cannot read",
+        "block = 0": "block is 0: give a whole number",
+    }
     for text, message in (wrong | {'base = "big"': "unknown recipe 'big'"}).items():
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
