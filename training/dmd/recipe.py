@@ -57,7 +57,7 @@ class DMDRecipe:
     betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.0, 0.95)
     gradient_clip: Above = 1.0
     ema: Share = 0.99
-    checkpoint_every: Positive = 100
+    checkpoint_every: Count = 100
     lora_rank: Count = 0
     lora_alpha: Amount = 0.0
     lora_targets: tuple[str, ...] = TARGETS

@@ -86,7 +86,7 @@ class RLRecipe:
     betas: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.9, 0.95)
     gradient_clip: Above = 1.0
     ema: Share = 0.9
-    checkpoint_every: Positive = 10
+    checkpoint_every: Count = 10
     rows: Count = 0  # of one forward pass; 0: a whole prompt group
     nft_strength: Above = 1.0
     nft_limit: Above = 5.0

@@ -77,7 +77,7 @@ class VAERecipe:
     alignment: Annotated[tuple[float, float], Span(0)] = (0.5, 0.05)
     relax_until: Share = 0.5
     kl: Amount = 1e-6
-    checkpoint_every: Positive = 200
+    checkpoint_every: Count = 200
 
     def __post_init__(self) -> None:
         require_ranges(self)
@@ -191,7 +191,8 @@ def train_vae(
     out_dir, steps, world = Path(out_dir), steps or recipe.steps, world or World(device=choose_device())
     pictures = [pictures] if isinstance(pictures, Tensor) else list(pictures)
     _require_crops(pictures, recipe, world)
-    run = digest(asdict(recipe.change(checkpoint_every=0)), steps, seed, [_content(part) for part in pictures])
+    settings = asdict(recipe) | {"checkpoint_every": 0}  # which changes nothing of what is made
+    run = digest(settings, steps, seed, [_content(part) for part in pictures])
     final = out_dir / "final"
     _claim(out_dir, run, world)
     if final.exists():

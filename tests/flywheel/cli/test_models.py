@@ -44,7 +44,7 @@ def test_an_autoencoder_is_measured(photographs, one_step, tmp_path):
 
 def test_the_memory_of_training_is_a_table():
     rows = json.loads(flywheel("model", "plan", "--gpus", 8, "--memory", 40, "--lora-rank", 64, "--json").stdout)
-    assert {r["model"] for r in rows} == {"tiny", "small", "qwen-image-2.1"}
+    assert {r["model"] for r in rows} == {"tiny", "tiny-2.1", "small", "qwen-image-2.1"}
     large = [r for r in rows if r["model"] == "qwen-image-2.1"]
     assert [(r["way"], r["recompute"], r["fits"]) for r in large] == [
         ("full", False, False), ("full", True, False), ("lora", False, False), ("lora", True, True),

@@ -68,7 +68,10 @@ def test_a_holder_elsewhere_is_watched_until_it_beats_or_was_silent_for_long(pat
     gone.join()
 
 
-def test_a_holder_that_was_taken_over_must_stop_and_leaves_the_others_file(path: Path) -> None:
+def test_a_holder_that_was_taken_over_must_stop_and_leaves_the_others_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600)  # no beat in between
     with beating(path) as check:
         elsewhere(path, token="another run")
         with pytest.raises(UsageError, match="another run took over the workspace"):

@@ -49,7 +49,7 @@ def test_a_reward_whose_rise_cost_another_capability_is_damped_and_the_log_says_
 
 
 @given(
-    st.lists(st.sampled_from([c for _, c in CHECKS]), max_size=30), st.floats(0, 1), st.integers(0, 300), st.randoms()
+    st.lists(st.sampled_from([c for _, c in CHECKS]), max_size=30), st.floats(0, 1), st.integers(1, 300), st.randoms()
 )
 def test_weights_vectors_and_mix_always_add_up(capabilities: list, floor: float, prompts: int, rng: random.Random):
     cases = rl(*capabilities)

@@ -76,7 +76,7 @@ def preset(generator: dict[str, Any], **changes: Any) -> Preset:
     demo = load_preset("demo")
     values = {
         "evaluation": replace(demo.evaluation, side=SIDE, steps=3, cfg=1.0, pictures=1),
-        "attribution": replace(demo.attribution, seeds=1, sparse_percentile=101.0),
+        "attribution": replace(demo.attribution, seeds=1, sparse_percentile=100.0),
         "plan": replace(demo.plan, min_cases=4, max_targets=1, samples=16, remedy_share=0.7, retrieval_similarity=0.3),
         "rewards": Rewards(updates=2),
         "distil": Distil(updates=2),

@@ -93,5 +93,5 @@ def test_shares_of_a_recipe():
     assert recipe("tiny", caption_shares={"text": 1.0}).to_dict()["caption_shares"] == {"text": 1.0}
     with pytest.raises(UsageError, match="unknown kind 'poem'"):
         recipe("tiny", caption_shares={"poem": 1.0})
-    with pytest.raises(UsageError, match="must not be negative"):
+    with pytest.raises(UsageError, match="caption_shares.text is -1.0: give a number of 0 or more"):
         recipe("tiny", caption_shares={"text": -1.0})

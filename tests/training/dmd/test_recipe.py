@@ -27,7 +27,7 @@ def test_teachers_weigh_equally_unless_the_recipe_says_otherwise():
     [
         ({"sigmas": [0.5, 0.7]}, "are not a time grid"),
         ({"output": "noise"}, "output is 'noise': use one of clean, end"),
-        ({"t2i_share": 1.5}, "t2i_share 1.5"),
+        ({"t2i_share": 1.5}, "t2i_share is 1.5: give a number from 0 to 1"),
         ({"teachers": ["a", "b"], "teacher_weights": [[1.0]]}, "give 2 rows, each of 1 or 4 weights"),
         ({"teacher_weights": [[1.0, 2.0]]}, "give 1 rows, each of 1 or 4 weights"),
         ({"sigma": [1.0]}, "recipe dmd-tiny has no sigma"),

@@ -171,7 +171,7 @@ def test_what_cannot_be_distilled_is_named(tmp_path, start, cards, finished):
     with pytest.raises(UsageError, match="is not a checkpoint"):
         train(tmp_path / "x", cards, replace(TINY, teachers=(str(tmp_path / "none"),)), init=start.path)
     faults = {"not a time grid": {"sigmas": (0.5, 1.0)}, "use one of clean, end": {"output": "x"}}
-    faults |= {"1 rows, each of 1 or 3": {"teacher_weights": ((1.0, 1.0),)}, "between 0 and 1": {"t2i_share": 2.0}}
+    faults |= {"1 rows, each of 1 or 3": {"teacher_weights": ((1.0, 1.0),)}, "a number from 0 to 1": {"t2i_share": 2.0}}
     for message, change in faults.items():
         with pytest.raises(UsageError, match=message):
             replace(TINY, **change)
