@@ -31,6 +31,7 @@ _SPECKS = 0.004  # share of the picture that may differ where one had to be turn
 _CHROMA = 32  # levels in which colours of coloured copies may differ
 _GRAY = 8  # levels: chroma of a gray picture
 _ALIGNED = 0.9  # similarity from which the alignment is not improved
+_SURE = 12  # landmarks that agree, from which pictures are looked at closely though they look unlike from afar
 _FROM_AFAR = 0.65  # least correlation of pictures that lie on each other, seen from afar: 997 of 1,000 copies reach it
 
 
@@ -71,8 +72,9 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
     whole, proposal = stretched(first, second), proposed(first, second)
     if proposal is not None and shown(first, second, proposal.map) < _PROPOSED:
         proposal = None  # a part of one is in the other, as with a logo or a photograph on two pages
-    if by_landmarks and proposal is not None and likeness(first, second, proposal.map) < _FROM_AFAR:
-        proposal = None
+    if by_landmarks and proposal is not None and proposal.agreeing < _SURE:
+        if likeness(first, second, proposal.map) < _FROM_AFAR:
+            proposal = None
     best = _NOTHING
     if not by_landmarks or likeness(first, second, whole) > _FROM_AFAR:
         best = _compared(first, second, whole, rules, 0)

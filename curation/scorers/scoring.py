@@ -22,6 +22,7 @@ from curation.scorers import load
 from curation.sources import pool
 from flywheel.core import lens
 from flywheel.core.cluster import Needs, cluster, run_all
+from flywheel.core.environment import raise_environment_error
 from flywheel.core.files import discard, write_parquet
 from flywheel.core.image import BadImage
 from flywheel.core.schema import SCORE_KEYS
@@ -267,8 +268,19 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
             scorer = _loaded(name, options)
             size = resources_of(scorer).batch
             for start in range(0, len(items), size):
-                results[name] += scorer.score(items[start : start + size])
+                results[name] += _scored(scorer, items[start : start + size])
     return results
+
+
+def _scored(scorer: Scorer, items: Sequence[Item]) -> Sequence[dict[str, Any] | Exception]:
+    """One dict or exception per item: a scorer that raises is asked for each item alone. Errors: of the installation."""
+    try:
+        return scorer.score(items)
+    except Exception as error:  # noqa: BLE001 - a plug-in's
+        raise_environment_error(error)
+        if len(items) == 1:
+            return [error]
+    return [result for item in items for result in _scored(scorer, [item])]
 
 
 def _groups(rows: Sequence[dict[str, Any]], batch: int) -> Iterator[list[dict[str, Any]]]:

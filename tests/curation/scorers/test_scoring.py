@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.scorers.scoring import fetch_images, image_places, pending, references_of, score
+from curation.scorers.scoring import _scored, fetch_images, image_places, pending, references_of, score
 from curation.sources import pool
 from curation.sources.ingest import ingest
+from flywheel.core.errors import UsageError
+from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture, textures, tree, write_folder
 
@@ -45,6 +47,8 @@ SCORERS = {"header": {}, CRASHING: {}}
 ONE_WORKER = f"""
 import sys
 from curation.scorers.scoring import score
+from flywheel.core.errors import UsageError
+from flywheel.core.scorer import Item
 from flywheel.core.workspace import Workspace
 score(Workspace(sys.argv[1]), {SCORERS}, workers=1)
 """
@@ -73,6 +77,25 @@ def test_a_bad_row_of_any_shard_costs_itself(tmp_path: Path, workers: int, reque
     # The other scorers keep that row: once the one that crashed is repaired, nothing else has to run again.
     headers = [r for p in workspace.path("scores").glob("header@*/*.parquet") for r in pq.read_table(p).to_pylist()]
     assert len(headers) == 7 and all(r["error"] is None and r["format"] == "JPEG" for r in headers)
+
+
+def test_a_scorer_that_raises_costs_the_rows_it_raises_for() -> None:
+    class Raising:
+        def score(self, items: list[Item]) -> list[dict]:
+            if any(item.caption == "bad" for item in items):
+                raise ValueError("no such luck")
+            return [{"length": len(item.caption)} for item in items]
+
+    items = [Item(image=b"", caption=text, task="t2i", references=()) for text in ("one", "bad", "three")]
+    first, second, third = _scored(Raising(), items)
+    assert (first, third) == ({"length": 3}, {"length": 5}) and str(second) == "no such luck"
+
+    class Missing:
+        def score(self, items: list[Item]) -> list[dict]:
+            raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
+
+    with pytest.raises(UsageError, match="nowhere"):
+        _scored(Missing(), items)
 
 
 def test_a_scorer_gets_what_it_declares(tmp_path: Path, ray_session: None) -> None:
