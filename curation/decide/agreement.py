@@ -72,9 +72,9 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
     whole, proposal = stretched(first, second), proposed(first, second)
     if proposal is not None and shown(first, second, proposal.map) < _PROPOSED:
         proposal = None  # a part of one is in the other, as with a logo or a photograph on two pages
-    if by_landmarks and proposal is not None and proposal.agreeing < _SURE:
-        if likeness(first, second, proposal.map) < _FROM_AFAR:
-            proposal = None
+    unsure = by_landmarks and proposal is not None and proposal.agreeing < _SURE
+    if unsure and proposal is not None and likeness(first, second, proposal.map) < _FROM_AFAR:
+        proposal = None
     best = _NOTHING
     if not by_landmarks or likeness(first, second, whole) > _FROM_AFAR:
         best = _compared(first, second, whole, rules, 0)

@@ -273,7 +273,7 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
 
 
 def _scored(scorer: Scorer, items: Sequence[Item]) -> Sequence[dict[str, Any] | Exception]:
-    """One dict or exception per item: a scorer that raises is asked for each item alone. Errors: of the installation."""
+    """One dict or exception per item: a scorer that raises is asked for each alone. Errors: of the installation."""
     try:
         return scorer.score(items)
     except Exception as error:  # noqa: BLE001 - a plug-in's
