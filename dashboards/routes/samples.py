@@ -67,6 +67,7 @@ def add(app: FastAPI, site: Site, *, page_size: int) -> None:
     """Add the routes. `page_size`: samples per page."""
     _add_pages(app, site, page_size)
     _add_tags(app, site)
+    _add_pictures(app, site)
     _add_files(app, site)
 
 
@@ -123,10 +124,12 @@ def _add_pages(app: FastAPI, site: Site, page_size: int) -> None:
         measured = {name: text for name, text in scores.meanings().items() if name in sample["scores"]}
         return SamplePage(sample, has, reviewer_of(request.state.person, reviewer), measured)
 
+
+def _add_pictures(app: FastAPI, site: Site) -> None:
     @app.get("/pictures/{shard}/{row}")
     def sample_picture(shard: str, row: str, side: str = "192", mask: str = "") -> Response:
         column = "mask" if mask else "image"
-        found = samples.sample_picture(workspace, shard, integer(row), thumbnail_side(side), column)
+        found = samples.sample_picture(site.workspace, shard, integer(row), thumbnail_side(side), column)
         if found is None:
             raise HTTPException(404, "There is no such image.")
         return Response(found[0], media_type=found[1], headers=KEPT)

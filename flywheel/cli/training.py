@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,10 +102,8 @@ def phase(
     progress = Progress()
     if not extend:
         _announce(chosen, shards, run.steps, progress)
-    if ray:
-        checkpoint = _on_ray(run, chosen.name, progress, workers=ray, gpus=gpus, trackers=trackers)
-    else:
-        checkpoint = _here(run, chosen.name, progress, trackers=trackers)
+    train = partial(_on_ray, workers=ray, gpus=gpus) if ray else _here
+    checkpoint = train(run, chosen.name, progress, trackers=trackers)
     if not int(os.environ.get("RANK", "0")):  # of the torchrun processes, only the first prints
         _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
 
