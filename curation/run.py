@@ -32,7 +32,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
-FEW = 1024  # pictures whose scores, or shards, local processes make before Ray, which takes 5 CPU-seconds, has started
+FEW = 1024  # new pictures up to which local processes take the place of Ray, whose start costs 5 CPU-seconds
 _FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curation.decide.alignment import AGREEING, Sketch, exact, improved, likeness, proposed, shown, stretched
+from curation.decide.alignment import AGREEING, Proposal, Sketch, exact, improved, likeness, proposed, shown, stretched
 from curation.scorers.copies import FLAT, flat
 
 _OVERLAP = 0.55  # least share of either picture that the other must show …
@@ -70,10 +70,7 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
     plain = max(flat(s.luma) for s in (first, second)) >= FLAT
     rules = Rules(by_landmarks, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
     whole, proposal = stretched(first, second), proposed(first, second)
-    if proposal is not None and shown(first, second, proposal.map) < _PROPOSED:
-        proposal = None  # a part of one is in the other, as with a logo or a photograph on two pages
-    unsure = by_landmarks and proposal is not None and proposal.agreeing < _SURE
-    if unsure and proposal is not None and likeness(first, second, proposal.map) < _FROM_AFAR:
+    if proposal is not None and not _worth(first, second, proposal, by_landmarks):
         proposal = None
     best = _NOTHING
     if not by_landmarks or likeness(first, second, whole) > _FROM_AFAR:
@@ -93,6 +90,13 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
         if stepped is not None:
             best = max(best, _compared(first, second, stepped, rules, _SPECKS), key=_rank)
     return best
+
+
+def _worth(first: Sketch, second: Sketch, proposal: Proposal, by_landmarks: bool) -> bool:
+    """Whether to lay pictures on each other as proposed: not where they share a part alone, such as a logo."""
+    if shown(first, second, proposal.map) < _PROPOSED:
+        return False
+    return not by_landmarks or proposal.agreeing >= _SURE or likeness(first, second, proposal.map) >= _FROM_AFAR
 
 
 def _rank(found: Agreement) -> tuple[bool, bool, float]:

@@ -1,7 +1,8 @@
 """Ray: one plain task per shard. A local Ray is started when needed, and stopped by the caller that started it.
 
 Workers of a cluster receive this program's own code. Its nodes need the same dependencies, and must see the workspace
-at the same path. Where no cluster was named and Ray does not start, processes of this machine do the same work.
+at the same path. Where no cluster was named, processes of this machine do the same work if it is little, or if Ray does
+not start.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
     """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
     A local Ray that does not start in time is tried again; then `workers` local processes take its place, unless
-    `ray_only`. few: the work costs less than starting Ray, so they take it at once. Errors: `UsageError` when Ray does
+    `ray_only`. few: there is so little work that they take it at once. Errors: `UsageError` when Ray does
     not start, or is lost while in use.
     """
     if _local is not None:

@@ -1,4 +1,4 @@
-"""Worker processes of this machine, for when Ray does not start: the same calls, the same results."""
+"""Worker processes of this machine in place of Ray, for little work or where it does not start: the same results."""
 
 from __future__ import annotations
 
