@@ -27,6 +27,7 @@ from training.data.latents import Latents, encoded
 from training.data.loader import Loader, Prepared
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
+from training.data.states import States
 from training.distributed import World, computing, full_tensor, joined, parallelise, reduce_gradients
 from training.extension import Extension, extension
 from training.initial import initial_model
@@ -351,15 +352,16 @@ def learning_rate(recipe: Recipe, stage: Stage, step: int, steps: int) -> float:
 
 
 def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
-    """Row group → latents and text states."""
+    """Row group → latents and text states; those that depend on references at once, to keep no pictures for later."""
 
     @torch.no_grad()
     def prepare(group: RowGroup) -> Prepared:
         latents, references = encoded(group, autoencoder)
         n, count = references.shape[:2]
+        if not encoder.reads_references:
+            return Prepared(latents, references, States(group.captions, encoder.encode), (), encoder.lead(count))
         shown = list(group.references)
-        states = encoder.encode(group.captions, shown)
-        nulls = encoder.encode([""] * n, shown) if count and encoder.reads_references else ()
-        return Prepared(latents, references, states, nulls, encoder.lead(count))
+        nulls = encoder.encode([""] * n, shown) if count else ()
+        return Prepared(latents, references, encoder.encode(group.captions, shown), nulls, encoder.lead(count))
 
     return prepare

@@ -21,6 +21,7 @@ from training.data.captions import Caption, draw
 from training.data.latents import Latents
 from training.data.plan import DataPlan, Row, ShardError, require_size, trained_size
 from training.data.row_group import RowGroup, read_row_group
+from training.data.states import States
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Prepared:
 
     latents: Tensor
     references: Tensor
-    states: list[Tensor]
+    states: list[Tensor] | States
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
     choices: Sequence[Sequence[Caption]] = ()
@@ -44,7 +45,8 @@ class Prepared:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(x.nbytes for x in (self.latents, self.references, *self.states, *self.nulls))
+        states = self.states.held if isinstance(self.states, States) else self.states
+        return sum(x.nbytes for x in (self.latents, self.references, *states, *self.nulls))
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,6 @@ class Loader:
         self.skipped: dict[tuple[int, int, int], str] = {}
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
-        self._held = 0
         self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
         self._open = lru_cache(maxsize=32)(self._open_shard)
@@ -187,9 +188,9 @@ class Loader:
             self._skip(shard, group, row, why)
         prepared = replace(self.prepare(rows), choices=rows.choices)
         self._cache[key] = prepared
-        self._held += prepared.bytes
-        while self._held > self.cache_bytes and len(self._cache) > 1:
-            self._held -= self._cache.popitem(last=False)[1].bytes
+        held = sum(kept.bytes for kept in self._cache.values())  # anew: their states grow
+        while held > self.cache_bytes and len(self._cache) > 1:
+            held -= self._cache.popitem(last=False)[1].bytes
         return prepared
 
     def _places(self, rows: Sequence[Row]) -> list[tuple[Prepared, int]]:
