@@ -67,7 +67,8 @@ def _build(root: Path) -> None:
 def _folder(path: Path, weights: Path, config: dict[str, Any]) -> None:
     path.mkdir()
     shutil.copyfile(weights, path / "inference.onnx")
-    (path / "inference.yml").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")  # JSON is YAML; see `ocr_import`
+    text = json.dumps(config, ensure_ascii=False)  # which is YAML; see `ocr_import`
+    (path / "inference.yml").write_text(text, encoding="utf-8")
 
 
 def _detection_config() -> dict[str, Any]:
