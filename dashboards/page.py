@@ -62,7 +62,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}g}"
+    value = float(value) + 0.0  # no −0
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.{digits}g}"
 
 
 def percent(share: float | None) -> str:
