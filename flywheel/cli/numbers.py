@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-MOST = 2**53
+from flywheel.core.ranges import MOST
 
 
 def require_numbers(command: Any) -> None:

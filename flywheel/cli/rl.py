@@ -220,8 +220,12 @@ def distil(
 
 def _options(scorers: Path | None) -> Mapping[str, Any]:
     from flywheel.core.config import read_toml
+    from flywheel.core.ranges import unusable
 
-    return read_toml(scorers) if scorers else {}
+    options = read_toml(scorers) if scorers else {}
+    for _, fault in unusable(options):
+        raise UsageError(f"{scorers}: {fault}")
+    return options
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:

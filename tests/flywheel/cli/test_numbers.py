@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from flywheel.cli.main import app
-from flywheel.cli.numbers import MOST, require_numbers
+from flywheel.cli.numbers import require_numbers
+from flywheel.core.ranges import MOST
 from tests.flywheel.cli.command import wrong
 
 
