@@ -92,7 +92,7 @@ def _in_workspace(folder: Path) -> bool:
 
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 _inside: set[str] = set()  # folders in workspaces: asking S3 for markers takes a request per level
-_entered: set[str] = set()  # folders on S3 that have records
+_newest: dict[str, int] = {}  # folder on S3 that has records → ns of its newest one, by its name
 
 
 def record(path: Path, source: Path | None = None, *, kind: str = FILE) -> Entry | None:
@@ -218,7 +218,8 @@ def write(folder: Path, entries: Iterable[Entry]) -> None:
     data = b"".join(entry.line() for entry in entries)
     if remote(folder):
         _enter(folder)
-        place = folder / FOLDER / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        _newest[str(folder)] = stamp = max(time.time_ns(), _newest[str(folder)] + 1)  # also once a clock was put back
+        place = folder / FOLDER / f"{stamp:020d}-{uuid.uuid4().hex[:8]}"
         place.fs.pipe_file(str(place), data)
         return
     log = folder / FOLDER / LOG
@@ -297,18 +298,24 @@ def _begin(log: Path, data: bytes) -> bool:
 
 def _enter(folder: Path) -> None:
     """Create a folder's place for records, and record the folder in its parent's."""
-    if str(folder) in _entered and remote(folder):
-        return
     if remote(folder):
-        new = not folder.fs.find(str(folder / FOLDER), maxdepth=1)
+        if str(folder) in _newest:
+            return
+        names = [name.rpartition("/")[2] for name in folder.fs.find(str(folder / FOLDER), maxdepth=1)]
+        new, _newest[str(folder)] = not names, max((_stamp(name) for name in names), default=0)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         new = not (folder / FOLDER).is_dir()
-    _entered.add(str(folder))
     if new and not folder.name.startswith(".") and covered(folder):
         write(folder.parent, [Entry(f"{folder.name}/", FOLDERS)])
     if new and not remote(folder):  # after its parent's record: else a full disk, or a kill, would leave it without one
         (folder / FOLDER).mkdir(exist_ok=True)
+
+
+def _stamp(name: str) -> int:
+    """When a record on S3 was written, as its name says: ns; 0 for another object."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def read(folder: Path) -> Records:

@@ -234,6 +234,17 @@ def test_objects_have_records_and_carry_their_hash(s3: str, tmp_path: Path):
     assert set(problems(Workspace(tmp_path / "copy"))) == {"samples/a/x", "samples/a/z"}
 
 
+def test_a_clock_that_was_put_back_does_not_bring_back_older_records(s3: str, monkeypatch: pytest.MonkeyPatch):
+    workspace = Workspace(f"{s3}/w")
+    write_bytes(workspace.path("a", "x"), b"1")
+    monkeypatch.setattr(hashes.time, "time_ns", lambda: 10**18)  # 2001
+    write_bytes(workspace.path("a", "x"), b"22")
+    assert problems(workspace) == {}
+    hashes._newest.clear()  # another process
+    write_bytes(workspace.path("a", "x"), b"333")
+    assert problems(workspace) == {} and newest(workspace.path("a"))["x"] == ("file", sha256(b"333"))
+
+
 def test_every_line_is_checked(tmp_path: Path):
     line = hashes.Entry("a", hashes.FILE, 3, "0" * 64, 1).line()
     assert json.loads(line.partition(b" ")[2]) == ["a", "file", 3, "0" * 64, 1]
