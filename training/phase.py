@@ -24,7 +24,7 @@ from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint
 from training.curriculum import Curriculum, Turn, plan_settings, schedule
 from training.data.latents import Latents, encoded
-from training.data.loader import Loader, Prepared
+from training.data.loader import Loader, Prepared, Texts
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
 from training.distributed import World, computing, full_tensor, joined, parallelise, reduce_gradients
@@ -236,11 +236,12 @@ def _loader(
         log.warning("%s: %s", turn.stage.name, note)
     return Loader(
         plan,
-        prepare_with(autoencoder, encoder),
+        prepare_with(autoencoder),
         resolution=recipe.resolution,
         unit=recipe.factor,
         latents=cached_latents(recipe, autoencoder),
         reference_pixels=encoder.reads_references,
+        texts=texts_with(encoder),
         caption_shares=recipe.caption_shares,
         encode=encoder.encode,
     )
@@ -350,16 +351,24 @@ def learning_rate(recipe: Recipe, stage: Stage, step: int, steps: int) -> float:
     return stage.learning_rate * warm * falling(recipe.final_learning_rate, step, steps)
 
 
-def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
-    """Row group → latents and text states."""
+def prepare_with(autoencoder: Autoencoder) -> Callable[[RowGroup], Prepared]:
+    """Row group → latents."""
 
     @torch.no_grad()
     def prepare(group: RowGroup) -> Prepared:
-        latents, references = encoded(group, autoencoder)
-        n, count = references.shape[:2]
-        shown = list(group.references)
-        states = encoder.encode(group.captions, shown)
-        nulls = encoder.encode([""] * n, shown) if count and encoder.reads_references else ()
-        return Prepared(latents, references, states, nulls, encoder.lead(count))
+        return Prepared(*encoded(group, autoencoder), [])
 
     return prepare
+
+
+def texts_with(encoder: ConditionEncoder) -> Callable[[RowGroup], Texts]:
+    """Row group → text states."""
+
+    def texts(group: RowGroup) -> Texts:
+        shown = list(group.references)
+        count = (group.references if group.reference_latents is None else group.reference_latents).shape[1]
+        states = encoder.encode(group.captions, shown)
+        nulls = encoder.encode([""] * len(shown), shown) if count and encoder.reads_references else ()
+        return Texts(states, nulls, encoder.lead(count))
+
+    return texts

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import torch
@@ -65,14 +66,35 @@ class MicroBatch:
     kinds: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Text states of a row group: `states`, `nulls` and `lead` of `Prepared`."""
+
+    states: list[Tensor]
+    nulls: Sequence[Tensor] = ()
+    lead: tuple[int, ...] = ()
+
+
+class _Read(NamedTuple):
+    """A row group, decoded, with its text states where the loader computes them."""
+
+    rows: RowGroup
+    texts: Texts | None
+
+
+_Group = Prepared | Future[_Read] | None
+
+
 class Loader:
     """Micro-batches of a plan. `prepare` must be a pure function of a row group, so that resume is exact.
 
     `resolution`, `unit`: see `trained_size`; stored images are area-resized to that.
     `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
     condition encoders that read them. `cache_bytes` bounds the prepared row groups kept in memory.
-    `caption_shares`: kind → share, of captions of pictures that have several; `encode`: texts → their states. A row's
-    caption is drawn anew each time that it comes, as a function of (seed, bucket, slot).
+    `texts`: text states of a row group, computed for all of its rows at once while the batch before is trained on, in
+    place of those of `prepare`. `caption_shares`: kind → share, of captions of pictures that have several; `encode`:
+    texts → their states, called from two threads, once ahead. A row's caption is drawn anew each time that it comes, as
+    a function of (seed, bucket, slot).
     Errors: `ShardError`; under a plan with `on_error="skip"` unreadable rows are replaced by neighbours of the same
     layout, logged, and listed in `skipped` by (shard, row group, row).
     """
@@ -87,12 +109,13 @@ class Loader:
         cache_bytes: int = 256 << 20,
         latents: Latents | None = None,
         reference_pixels: bool = True,
+        texts: Callable[[RowGroup], Texts] | None = None,
         caption_shares: Mapping[str, float] | None = None,
         encode: Callable[[Sequence[str]], list[Tensor]] | None = None,
     ) -> None:
         self.plan, self.prepare, self.resolution, self.cache_bytes = plan, prepare, resolution, cache_bytes
         self.unit, self.latents, self.reference_pixels = unit, latents, reference_pixels
-        self.caption_shares, self.encode = dict(caption_shares or {}), encode
+        self.texts, self.caption_shares, self.encode = texts, dict(caption_shares or {}), encode
         self.skipped: dict[tuple[int, int, int], str] = {}
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
@@ -102,7 +125,7 @@ class Loader:
         self._open = lru_cache(maxsize=32)(self._open_shard)
         self._lock = Lock()  # files are open once, and read by this thread and the one that reads ahead
         self._reader: ThreadPoolExecutor | None = None
-        self._ahead: dict[tuple[int, int], Future[RowGroup]] = {}
+        self._ahead: dict[tuple[int, int], Future[_Read]] = {}
 
     def batch(self, t: int) -> list[MicroBatch]:
         """Global batch t, while the row groups of the next one are being read."""
@@ -111,13 +134,16 @@ class Loader:
         return micro_batches
 
     def expect(self, micro_batches: Sequence[Sequence[Row]]) -> None:
-        """Start reading the row groups of these rows in a thread, for the next `gather`."""
+        """Start reading the row groups of these rows in a thread, and their texts, for the next `gather`."""
         wanted = dict.fromkeys((row.shard, row.group) for rows in micro_batches for row in rows)
         self._ahead = {key: task for key, task in self._ahead.items() if key in wanted}
         self._reader = self._reader or ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         for key in wanted:
             if key not in self._cache and key not in self._failed and key not in self._ahead:
-                self._ahead[key] = self._reader.submit(self.read, *key)
+                self._ahead[key] = self._reader.submit(self._read, *key)
+        for rows in micro_batches if self.caption_shares and self.encode else ():
+            groups = {k: self._cache.get(k) or self._ahead.get(k) for k in {(row.shard, row.group) for row in rows}}
+            self._reader.submit(self._encode_ahead, rows, groups)
 
     def gather(self, rows: Sequence[Row]) -> MicroBatch:
         """Rows of one layout as tensors."""
@@ -143,15 +169,26 @@ class Loader:
         if not self.caption_shares or not all(group.choices for group, _ in places):
             return states, ()
         options = [group.choices[i] for group, i in places]
-        chosen = [
-            draw(o, self.caption_shares, self.plan.seed, "caption", row.bucket, row.slot)
-            for o, row in zip(options, rows, strict=True)
-        ]
+        chosen = [self._draw(o, row) for o, row in zip(options, rows, strict=True)]
         other = [n for n, (o, caption) in enumerate(zip(options, chosen, strict=True)) if caption.text != o[0].text]
         if other and self.encode is not None:
             for n, state in zip(other, self.encode([chosen[n].text for n in other]), strict=True):
                 states[n] = state
         return states, [caption.kind for caption in chosen]
+
+    def _draw(self, options: Sequence[Caption], row: Row) -> Caption:
+        return draw(options, self.caption_shares, self.plan.seed, "caption", row.bucket, row.slot)
+
+    def _encode_ahead(self, rows: Sequence[Row], groups: Mapping[tuple[int, int], _Group]) -> None:
+        """Have the captions that these rows draw in the cache of `encode`. groups: those prepared, or being read."""
+        wanted = []
+        for row in rows:
+            group = groups[row.shard, row.group]
+            choices = group.result().rows.choices if isinstance(group, Future) else group.choices if group else ()
+            if choices and (caption := self._draw(choices[row.row], row)).text != choices[row.row][0].text:
+                wanted.append(caption.text)
+        if wanted and self.encode is not None:
+            self.encode(wanted)
 
     def read(self, shard: int, group: int) -> RowGroup:
         """Read and decode one row group."""
@@ -167,6 +204,10 @@ class Loader:
                 reference_pixels=self.reference_pixels,
             )
 
+    def _read(self, shard: int, group: int) -> _Read:
+        rows = self.read(shard, group)
+        return _Read(rows, self.texts(rows) if self.texts else None)
+
     def _prepared(self, shard: int, group: int) -> Prepared | None:
         """The prepared row group; None if it cannot be read and the plan skips such rows."""
         key = (shard, group)
@@ -177,15 +218,16 @@ class Loader:
             return None
         task = self._ahead.pop(key, None)
         try:
-            rows = task.result() if task is not None else self.read(shard, group)
+            read = task.result() if task is not None else self._read(shard, group)
         except ShardError as error:
             if not self._skips:
                 raise
             self._failed[key] = str(error)
             return None
-        for row, why in rows.broken.items():
+        for row, why in read.rows.broken.items():
             self._skip(shard, group, row, why)
-        prepared = replace(self.prepare(rows), choices=rows.choices)
+        prepared = replace(self.prepare(read.rows), choices=read.rows.choices)
+        prepared = replace(prepared, **vars(read.texts)) if read.texts else prepared
         self._cache[key] = prepared
         self._held += prepared.bytes
         while self._held > self.cache_bytes and len(self._cache) > 1:
