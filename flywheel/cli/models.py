@@ -40,13 +40,16 @@ def sample(
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT. Default: the system's, or the largest square trained at.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: as trained, or the system's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps. Default: as trained, or the system's.")
+    ] = None,
     cfg: Annotated[
-        float | None, typer.Option(help="Guidance weight; 1 is no guidance. Default: the system's or the checkpoint's.")
+        float | None,
+        typer.Option(min=0, help="Guidance weight; 1 is no guidance. Default: the system's or the checkpoint's."),
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What to avoid in the picture.")] = None,
     seed: SeedOption = 0,
-    count: Annotated[int, typer.Option(help="Number of images, with this seed and the following ones.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of images, with this seed and the following ones.")] = 1,
     enhance: Annotated[
         str | None,
         typer.Option(
