@@ -43,6 +43,7 @@ from flywheel.core.errors import UsageError
 # botocore, Ray or training processes), and what the user has to do.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
 _LOST = (
+    "nothing but errors for",
     "AWS Error",
     "Generic S3 error",
     "endpoint URL",
