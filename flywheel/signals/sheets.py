@@ -97,7 +97,7 @@ def _by_workers(
     settings: Evaluation,
     progress: OnProgress | None,
 ) -> Iterator[list[Judged]]:
-    parts = [(n, places) for n, sheet in enumerate(sheets) for places in batched(sheet.shown)]
+    parts = _longest_first(sheets)
     found: list[dict[int, Judged]] = [{} for _ in sheets]
     shared = (pickle.dumps(workers.opens), str(workspace.root), json.dumps(asdict(settings)))
     calls = ((*shared, *_arguments(sheets[n], places)) for n, places in parts)
@@ -113,6 +113,12 @@ def _by_workers(
                 progress(done, total, "images")
     for sheet, judged in zip(sheets, found):
         yield [judged[place] for place in range(len(sheet.shown))]
+
+
+def _longest_first(sheets: Sequence[Sheet]) -> list[tuple[int, list[int]]]:
+    """(number of a sheet, places of its prompts that are drawn together): small parts last, so that no worker waits."""
+    parts = [(n, places) for n, sheet in enumerate(sheets) for places in batched(sheet.shown)]
+    return sorted(parts, key=lambda part: -sum(1 + len(sheets[part[0]].shown[i].references) for i in part[1]))
 
 
 def _arguments(sheet: Sheet, places: Sequence[int]) -> tuple[list[Prompt], list[Prompt], str, int]:

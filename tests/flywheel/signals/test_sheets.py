@@ -94,3 +94,13 @@ def test_ray_draws_where_there_are_gpus_or_a_cluster(one_step, suite, tmp_path, 
         workers=Workers(partial(open_generator, describe(one_step)), count),
     )
     assert len(list(found)) == 1 and asked == [(count or 1, few)]
+
+
+def test_small_parts_come_last_and_every_prompt_once(suite, tmp_path):
+    edit, plain = suite[0], suite[1]
+    shown = [plain] * 40 + [edit] * 24
+    parts = module._longest_first([Sheet(shown, shown, tmp_path / str(n), n) for n in range(2)])
+    kinds = [(number, len(places), places[0] >= 40) for number, places in parts]
+    assert kinds == [(0, 24, True), (1, 24, True), (0, 32, False), (1, 32, False), (0, 8, False), (1, 8, False)]
+    drawn = sorted((number, place) for number, places in parts for place in places)
+    assert drawn == [(number, place) for number in range(2) for place in range(64)]

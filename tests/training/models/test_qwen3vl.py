@@ -100,6 +100,17 @@ def test_a_batch_changes_nothing_and_captions_cannot_forge_control_tokens(encode
     assert torch.equal(together[1], encoder.encode([" "])[0])
 
 
+def test_captions_with_references_are_read_together_and_change_nothing_of_each_other(encoder):
+    captions = ["make it blue", "red", "make it blue and add two more of them", "", "a red disc"]
+    shown = [pictures(1), pictures(2, 1), pictures(1, 2), pictures(0), pictures(1, 3)]
+    together = encoder.encode(captions, shown)
+    for caption, own, states in zip(captions, shown, together, strict=True):
+        torch.testing.assert_close(states, encoder.encode([caption], [own])[0], atol=1e-5, rtol=0)
+    swapped = encoder.encode(captions, [pictures(1, 9), *shown[1:]])
+    assert (together[0] - swapped[0]).abs().max() > 1e-3
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(together[1:], swapped[1:], strict=True))
+
+
 def test_layout_places_every_reference_in_its_slot(encoder):
     assert sequence_layout(30, 2, (4, 2), encoder.lead(2)) == (8, (4, 2), 6, (4, 2), 16, (4, 2))
     assert sequence_layout(30, 2, (4, 2)) == ((4, 2), (4, 2), 30, (4, 2))
