@@ -39,7 +39,7 @@ from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
 from training.models.condition import load_condition_encoder
-from training.phase import prepare_with, train
+from training.phase import prepare_with, texts_with, train
 from training.recipes import Recipe, recipe
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
@@ -116,7 +116,13 @@ def overfit(manifest: Path, steps: int = 300) -> float:
     recipe: Recipe = WORLD.change(batch={SIDE: 4})
     plan = DataPlan([MixSource(manifest=manifest)], batch=recipe.batch, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
-    loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
+    loader = Loader(
+        plan,
+        prepare_with(fit_autoencoder(plan, recipe)),
+        texts=texts_with(encoder),
+        encode=encoder.encode,
+        resolution=recipe.resolution,
+    )
     (micro,) = loader.batch(0)
     model, null, losses = build_model(recipe, encoder, seed=0), encoder.encode([""])[0], []
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.stages[0].learning_rate)

@@ -24,10 +24,9 @@ from training.batch import Part, batch_loss, own_batch
 from training.checkpoint import Checkpoint
 from training.curriculum import Curriculum, Turn, plan_settings, schedule
 from training.data.latents import Latents, encoded
-from training.data.loader import Loader, Prepared
+from training.data.loader import Loader, Prepared, Texts
 from training.data.plan import DataPlan, MixSource, mix_digest, read_manifest
 from training.data.row_group import RowGroup
-from training.data.states import States
 from training.distributed import World, computing, full_tensor, joined, parallelise, reduce_gradients
 from training.extension import Extension, extension
 from training.initial import initial_model
@@ -237,11 +236,12 @@ def _loader(
         log.warning("%s: %s", turn.stage.name, note)
     return Loader(
         plan,
-        prepare_with(autoencoder, encoder),
+        prepare_with(autoencoder),
         resolution=recipe.resolution,
         unit=recipe.factor,
         latents=cached_latents(recipe, autoencoder),
         reference_pixels=encoder.reads_references,
+        texts=texts_with(encoder),
         caption_shares=recipe.caption_shares,
         encode=encoder.encode,
     )
@@ -351,17 +351,25 @@ def learning_rate(recipe: Recipe, stage: Stage, step: int, steps: int) -> float:
     return stage.learning_rate * warm * falling(recipe.final_learning_rate, step, steps)
 
 
-def prepare_with(autoencoder: Autoencoder, encoder: ConditionEncoder) -> Callable[[RowGroup], Prepared]:
-    """Row group → latents and text states; those that depend on references at once, to keep no pictures for later."""
+def prepare_with(autoencoder: Autoencoder) -> Callable[[RowGroup], Prepared]:
+    """Row group → latents."""
 
     @torch.no_grad()
     def prepare(group: RowGroup) -> Prepared:
-        latents, references = encoded(group, autoencoder)
-        n, count = references.shape[:2]
-        if not encoder.reads_references:
-            return Prepared(latents, references, States(group.captions, encoder.encode), (), encoder.lead(count))
-        shown = list(group.references)
-        nulls = encoder.encode([""] * n, shown) if count else ()
-        return Prepared(latents, references, encoder.encode(group.captions, shown), nulls, encoder.lead(count))
+        return Prepared(*encoded(group, autoencoder), [])
 
     return prepare
+
+
+def texts_with(encoder: ConditionEncoder) -> Callable[[RowGroup], Texts]:
+    """Row group → its text states where they depend on references; else they are left to the loader's `encode`."""
+
+    def texts(group: RowGroup) -> Texts:
+        count = (group.references if group.reference_latents is None else group.reference_latents).shape[1]
+        if not encoder.reads_references:
+            return Texts([], (), encoder.lead(count))
+        shown = list(group.references)
+        nulls = encoder.encode([""] * len(shown), shown) if count else ()
+        return Texts(encoder.encode(group.captions, shown), nulls, encoder.lead(count))
+
+    return texts

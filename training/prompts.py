@@ -151,29 +151,33 @@ class ConditionReader:
         """Standard normal latent on the CPU, a function of `key`."""
         return torch.from_numpy(generator(*key).standard_normal(self.shape, dtype="float32"))
 
+    def read(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[Condition, Condition]]:
+        """(condition with the text, condition without it) of each, one row each; new texts are encoded together."""
+        new = list({p.prompt_id: p for p in prompts if p.prompt_id not in self._known}.values())
+        side = (self.side, self.side)
+        shown = [resized([picture(p, i) for i in range(len(p.references))], side) for p in new]
+        states = self.encoder.encode([text for p in new for text in (p.text, "")], [x for x in shown for _ in range(2)])
+        for number, (prompt, pictures) in enumerate(zip(new, shown, strict=True)):
+            self._known[prompt.prompt_id] = self._conditions(states[2 * number : 2 * number + 2], pictures)
+        return [self._known[p.prompt_id] for p in prompts]
+
     @torch.no_grad()
-    def read(self, prompt: RolloutPrompt) -> tuple[Condition, Condition]:
-        """(condition with the text, condition without it), one row each."""
-        if prompt.prompt_id not in self._known:
-            pictures = resized([picture(prompt, i) for i in range(len(prompt.references))], (self.side, self.side))
-            tokens = None
-            if count := len(pictures):
-                latents = self.autoencoder.encode(to_unit(pictures))[None]
-                tokens = as_tokens(latents.transpose(1, 2).flatten(3))
-            states = [self.encoder.encode([text], [pictures])[0] for text in (prompt.text, "")]
-            lengths = [padded_length(len(s), self.text_tokens) for s in states]  # both stand where they were trained
-            conditional, unconditional = (
-                Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens).to(
-                    self.device
-                )
-                for s, n in zip(states, lengths, strict=True)
-            )
-            self._known[prompt.prompt_id] = (conditional, unconditional)
-        return self._known[prompt.prompt_id]
+    def _conditions(self, states: Sequence[Tensor], pictures: Tensor) -> tuple[Condition, Condition]:
+        """One prompt's conditions; states: with and without its text."""
+        tokens = None
+        if count := len(pictures):
+            latents = self.autoencoder.encode(to_unit(pictures))[None]
+            tokens = as_tokens(latents.transpose(1, 2).flatten(3))
+        conditional, unconditional = (
+            Condition(*pad([s], n), sequence_layout(n, count, self.shape[1:], self.encoder.lead(count)), tokens)
+            for s in states
+            for n in [padded_length(len(s), self.text_tokens)]  # both stand where they were trained
+        )
+        return conditional.to(self.device), unconditional.to(self.device)
 
     def batches(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[list[int], Condition, Condition]]:
         """(positions, conditions with and without text) per layout, stacked."""
-        read = [self.read(p) for p in prompts]
+        read = self.read(prompts)
         layouts: dict[tuple[Layout, Layout], list[int]] = {}
         for i, (conditional, unconditional) in enumerate(read):
             layouts.setdefault((conditional.layout, unconditional.layout), []).append(i)

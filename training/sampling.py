@@ -63,7 +63,7 @@ class Sampler:
         condition = self.checkpoint.config["condition"]
         # Cached, because the same prompts are sampled with several seeds.
         device = device or choose_device()
-        encoder = Cached(load_condition_encoder(condition["encoder"]).to(device), together=True)
+        encoder = Cached(load_condition_encoder(condition["encoder"]).to(device))
         model, autoencoder = self.checkpoint.model("ema").to(device), self.checkpoint.autoencoder().to(device)
         self._set(model, autoencoder, encoder, self.checkpoint.config)
         if self.encoder.fingerprint != condition["fingerprint"]:

@@ -89,8 +89,8 @@ def related(
     if twins is not None:
         leader[twins[:, 0]] = twins[:, 1]
         here = _beside_new(hashes, leader, since)
-    kinds = np.zeros(len(here), np.uint64) if finer is None else finer[here]
-    leader[here] = here[_collapse(hashes[here], colours[here], groups[here], kinds)]
+    kinds = np.zeros(len(hashes), np.uint64) if finer is None else finer
+    leader[here] = _collapse(hashes, colours, groups, kinds, here)
     unique = np.flatnonzero(leader == np.arange(len(leader)))
     near, apart = _near(hashes, colours, groups, unique, hamming, colour, since)
     others = np.flatnonzero(leader != np.arange(len(leader)))
@@ -161,15 +161,19 @@ def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.
 
 
 # Equal signatures ----------------------------------------------------------------------------------------------------
-def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, finer: np.ndarray) -> np.ndarray:
-    """First row with exactly the same signature, for each row: a thousand blank pictures cost as much as one."""
-    key = mixed(_folded(colours) ^ mixed(hashes ^ mixed(finer)) ^ groups.view(np.uint64) * _MIX)
-    packed, bits = _packed(key, np.arange(len(hashes)))
+def _collapse(
+    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, finer: np.ndarray, here: np.ndarray
+) -> np.ndarray:
+    """First row with exactly the same signature, for each row `here`: a thousand blank pictures cost as much as one."""
+    key = _folded(colours, here)  # thumbnails are most of the memory: they are not copied
+    key ^= mixed(hashes[here] ^ mixed(finer[here]))
+    key ^= groups[here].view(np.uint64) * _MIX
+    packed, bits = _packed(mixed(key), np.arange(len(here)))
     rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
-    leader = np.arange(len(hashes))
+    leader = here.copy()
     high = packed >> np.uint64(bits)
     meet = np.flatnonzero(high[1:] == high[:-1])
-    a, b = rows[meet], rows[meet + 1]
+    a, b = here[rows[meet]], here[rows[meet + 1]]
     same = (hashes[a] == hashes[b]) & (groups[a] == groups[b]) & (finer[a] == finer[b])
     for start in range(0, len(a), _CHECKED):
         part = slice(start, start + _CHECKED)
@@ -178,16 +182,16 @@ def _collapse(hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, finer
     begins = np.ones(len(rows), bool)
     begins[meet[same] + 1] = False
     run = np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))
-    leader[rows] = rows[run]
+    leader[rows] = here[rows[run]]
     return leader
 
 
-def _folded(colours: np.ndarray) -> np.ndarray:
-    """One 64-bit number per row of bytes."""
-    out = np.zeros(len(colours), np.uint64)
+def _folded(colours: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """One 64-bit number for the bytes of each row."""
+    out = np.zeros(len(rows), np.uint64)
     for start in range(0, colours.shape[1], 8):
-        word = np.zeros((len(colours), 8), np.uint8)
-        part = colours[:, start : start + 8]
+        word = np.zeros((len(rows), 8), np.uint8)
+        part = colours[rows, start : start + 8]
         word[:, : part.shape[1]] = part
         out = (out ^ word.view(np.uint64).ravel()) * _MIX
         out ^= out >> np.uint64(29)

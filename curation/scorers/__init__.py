@@ -36,6 +36,7 @@ SCORERS = names("flywheel.scorers") | {
     "imagenet": "curation.scorers.imagenet:ImageNet",
     "change": "curation.scorers.change:Change",
     "photo": "curation.scorers.photo:Photo",
+    "c2pa": "curation.scorers.c2pa:C2pa",
 }
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -203,10 +203,13 @@ def _folders(name: str) -> list[str]:
 def _is_workspace(folder: str) -> bool:
     """Whether Flywheel keeps its own files there: what it wrote is no source, least of all of the same workspace."""
     marker = os.path.join(folder, MARKER)
-    if not os.path.isfile(marker):
-        return False
-    with suppress(OSError, ValueError), open(marker, "rb") as file:
-        found = json.load(file)
+    return os.path.isfile(marker) and _marks_workspace(Path(marker).read_bytes)
+
+
+def _marks_workspace(read: Callable[[], bytes]) -> bool:
+    """Whether a file named like the marker of a workspace is one."""
+    with suppress(OSError, ValueError):
+        found = json.loads(read())
         return isinstance(found, dict) and set(found) == {"format"}
     return False
 
@@ -253,6 +256,8 @@ def _find_remote(address: str, most: int | None) -> Iterator[File]:
         found, root = asked(lambda: _listing(system, path, most))
     except OSError as error:
         raise UsageError(f"source {address} cannot be read: {reason(error)}") from error
+    own = _workspaces(system, found, root, listed=_MAGIC.search(address) is None)
+    found = {place: info for place, info in found.items() if not place.startswith(own)} if own else found
     if not found:
         raise UsageError(f"source {address} holds no files")
     scheme = address.partition("://")[0]
@@ -281,6 +286,16 @@ def _listing(system: Any, path: str, most: int | None) -> tuple[dict[str, Mappin
         return {path: info}, path
     found = _some(system, path, most) if most and hasattr(system, "call_s3") else system.find(path, detail=True)
     return {p: found[p] for p in _real(found)}, path.rstrip("/")
+
+
+def _workspaces(system: Any, found: Iterable[str], root: str, *, listed: bool) -> tuple[str, ...]:
+    """The prefixes of workspaces below the root. listed: all files were, so that a marker is among them."""
+    root, places = root.rstrip("/"), set(found)
+    folders = {f"{root}/{f}" for p in places for f in _folders(p[len(root) :].lstrip("/"))}
+    markers = [m for f in folders if (m := f"{f}/{MARKER}") in places or not listed]
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        own = pool.map(lambda m: _marks_workspace(lambda: asked(lambda: system.cat_file(m))), markers)
+        return tuple(m.removesuffix(MARKER) for m, is_one in zip(markers, own) if is_one)
 
 
 def _some(system: Any, path: str, most: int) -> dict[str, Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from flywheel.rounds.gate import Key, best_of, by_capability, failing, most
 from flywheel.rounds.paired import Floats
 from flywheel.signals.results import Results
 
-POWER = 0.9  # planned for, so that 80 % of rounds are promoted although the incumbent is known by its pictures only
+POWER = 0.95  # planned for, so that 80 % of rounds are promoted although the incumbent is known by its pictures only
 DRAWS = 400  # simulated candidates
 _SHOWN = (
     POWER + 1.645 * (POWER * (1 - POWER) / DRAWS) ** 0.5

@@ -13,7 +13,7 @@ from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
 from training.models.condition import Cached, load_condition_encoder
-from training.phase import prepare_with
+from training.phase import prepare_with, texts_with
 from training.vae.autoencoding import fit_autoencoder
 
 
@@ -37,7 +37,13 @@ def test_a_rows_loss_does_not_depend_on_the_captions_of_its_mates(tmp_path, text
     recipe = TINY.change(text_tokens=text_tokens, dropout=0.0)
     mix = [MixSource(manifest=write_snapshot(tmp_path, [{"rows": rows}]))]
     plan, encoder = DataPlan(mix, batch={64: 8}, t2i_share=1.0, seed=0), Cached(load_condition_encoder())
-    loader = Loader(plan, prepare_with(fit_autoencoder(plan, recipe), encoder), resolution=recipe.resolution)
+    loader = Loader(
+        plan,
+        prepare_with(fit_autoencoder(plan, recipe)),
+        texts=texts_with(encoder),
+        encode=encoder.encode,
+        resolution=recipe.resolution,
+    )
     model, null, (batch,) = (
         randomised(build_model(recipe, encoder, seed=0), std=0.1),
         encoder.encode([""])[0],

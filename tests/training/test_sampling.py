@@ -107,4 +107,4 @@ def test_the_picture_without_text_stands_where_it_was_trained_however_long_the_p
     sampler.sample([long], size=(32, 32), steps=1, cfg=2.0)
     assert seen == [(24, (4, 4)), (16, (4, 4))]  # as long as the caption; as short as a dropped one
     reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, 32)
-    assert [c.layout for c in reader.read(Prompt("p", long, "t2i", (), ()))] == seen
+    assert [c.layout for c in reader.read([Prompt("p", long, "t2i", (), ())])[0]] == seen

@@ -16,7 +16,7 @@ from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
 from training.models.condition import load_condition_encoder
-from training.phase import prepare_with
+from training.phase import prepare_with, texts_with
 from training.vae.autoencoding import fit_autoencoder
 from training.validation import draw_held_out, validation_loss
 
@@ -33,7 +33,9 @@ def parts(snapshot):
         load_condition_encoder(),
     )
     autoencoder = fit_autoencoder(plan, TINY)
-    loader = Loader(plan, prepare_with(autoencoder, encoder), resolution=TINY.resolution)
+    loader = Loader(
+        plan, prepare_with(autoencoder), texts=texts_with(encoder), encode=encoder.encode, resolution=TINY.resolution
+    )
     model = randomised(build_model(TINY, encoder, seed=0), std=0.05)
     return SimpleNamespace(loader=loader, model=model, autoencoder=autoencoder, encoder=encoder)
 

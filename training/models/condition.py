@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, Self
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from flywheel.core.errors import UsageError
 from training.models.minilm import MiniLMLayers
 
+STEP, MAX_ROWS, MAX_TOKENS = 8, 64, 8192  # tokens, sequences, tokens
 NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 PRESETS = ("minilm", "qwen3-vl:tiny", "qwen3-vl:<folder or hub tag>")
 
@@ -37,9 +39,10 @@ class ConditionEncoder(Protocol):
         ...
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Token states, float32 [L_i, dim] each. A pure function of the whole sequence, to the last bit.
+        """Token states, float32 [L_i, dim] each. `references`: each caption's, uint8 [R, 3, H, W].
 
-        `references`: each caption's, uint8 [R, 3, H, W].
+        A caption's states do not depend on the others of the call: on a CPU to the last bit, on a GPU to the rounding
+        of the encoder's precision. Encoders see to that by `batches`.
         """
         ...
 
@@ -53,30 +56,35 @@ class ConditionEncoder(Protocol):
 
 
 class Cached:
-    """An encoder with a bounded cache of the states used last.
+    """An encoder with a bounded cache of the states used last; threads may share it.
 
-    A cache entry is a caption, with its references if the encoder reads them. Each is encoded on its own, so that its
-    states do not depend on earlier calls. With `together`, all new ones of a call are encoded at once: several times as
-    fast, but rounding may depend on the others.
+    A cache entry is a caption, with its references if the encoder reads them. All new ones of a call are encoded
+    together.
     """
 
-    def __init__(self, encoder: ConditionEncoder, *, together: bool = False, cache_bytes: int = 256 << 20) -> None:
-        self.encoder, self.together, self.cache_bytes = encoder, together, cache_bytes
+    def __init__(self, encoder: ConditionEncoder, *, cache_bytes: int = 256 << 20) -> None:
+        self.encoder, self.cache_bytes = encoder, cache_bytes
         self.dim, self.fingerprint, self.reads_references = encoder.dim, encoder.fingerprint, encoder.reads_references
         self._states: OrderedDict[bytes, Tensor] = OrderedDict()
         self._held = 0
+        self._lock = Lock()  # of the cache, and of the encoder
 
     def encode(self, captions: Sequence[str], references: Sequence[Tensor] | None = None) -> list[Tensor]:
         """See `ConditionEncoder`."""
+        with self._lock:
+            return self._encode(captions, references)
+
+    def _encode(self, captions: Sequence[str], references: Sequence[Tensor] | None) -> list[Tensor]:
         shown = references if references is not None else [NO_REFERENCES] * len(captions)
         keys = [
             _content(c, r if self.reads_references else NO_REFERENCES) for c, r in zip(captions, shown, strict=True)
         ]
         known = {key: self._states[key] for key in keys if key in self._states}
         new = {key: row for row, key in enumerate(keys) if key not in known}
-        for rows in [[*new.values()]] if self.together and new else [[row] for row in new.values()]:
+        if new:
+            rows = list(new.values())
             states = self.encoder.encode([captions[row] for row in rows], [shown[row] for row in rows])
-            known |= zip((keys[row] for row in rows), states, strict=True)
+            known |= zip(new, states, strict=True)
         for key in keys:
             self._keep(key, known[key])
         return [known[key] for key in keys]
@@ -149,12 +157,28 @@ class MiniLM:
         """First and last layer's token states of each text, [L_i, 384] each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         layers: dict[int, tuple[Tensor, Tensor]] = {}
-        for length in sorted({len(row) for row in ids}):  # equal lengths together: no padding, no attention mask
-            rows = [i for i, row in enumerate(ids) if len(row) == length]
-            batch = torch.tensor([ids[i] for i in rows], device=self.model.places.weight.device)
-            for i, first, last in zip(rows, *self.model(batch), strict=True):
-                layers[i] = (first.cpu().clone(), last.cpu().clone())
+        for rows, length in batches([len(row) for row in ids]):
+            batch = torch.tensor([ids[i] + [0] * (length - len(ids[i])) for i in rows])
+            padding = torch.arange(length) >= torch.tensor([[len(ids[i])] for i in rows])
+            device = self.model.places.weight.device
+            for i, first, last in zip(rows, *self.model(batch.to(device), padding.to(device)), strict=True):
+                layers[i] = (first[: len(ids[i])].cpu().clone(), last[: len(ids[i])].cpu().clone())
         return [layers[i] for i in range(len(ids))]
+
+
+def batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    """Sequences to encode together, (their numbers, the length that each is filled up to): a multiple of `STEP`.
+
+    With such lengths, matrix products have no odd rows at their end, where a library may round differently: what a
+    sequence gives does not depend on its mates. At most `MAX_ROWS` together, and about `MAX_TOKENS`.
+    """
+    alike: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        alike.setdefault(-(-length // STEP) * STEP, []).append(number)
+    for length, numbers in sorted(alike.items()):
+        most = max(1, min(MAX_ROWS, MAX_TOKENS // length))
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most], length
 
 
 def _unit_rms(states: Tensor) -> Tensor:

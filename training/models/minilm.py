@@ -43,12 +43,12 @@ class MiniLMLayers(nn.Module):
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last layer's states, [B, L, width] each, of token ids [B, L], which are not padded."""
+    def forward(self, ids: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """First and last layer's states, [B, L, width] each, of token ids [B, L]; padding: bool, true at fill."""
         states = self.norm(self.words(ids) + self.places.weight[: ids.shape[1]])
-        first = states = self.layers[0](states)
+        first = states = self.layers[0](states, src_key_padding_mask=padding)
         for layer in list(self.layers)[1:]:
-            states = layer(states)
+            states = layer(states, src_key_padding_mask=padding)
         return first, states
 
 

@@ -7,22 +7,22 @@ chat template): system prompt of the report, dropped from the states; then per r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from flywheel.core.errors import UsageError, first_line
 from flywheel.core.torchvision_shim import declare_operators
-from training.models.condition import NO_REFERENCES
+from training.models.condition import NO_REFERENCES, batches
 from training.models.pretrained import locate, weights_digest
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
 SLOT = "<image{}><|vision_start|><|image_pad|><|vision_end|>"
-MAX_BATCH = 16
 
 
 def prompt(caption: str, references: int = 0) -> str:
@@ -87,31 +87,26 @@ class Qwen3VL:
         A caption's states are those of `lead`'s runs, then of the rest.
         """
         images = references if references is not None else [NO_REFERENCES] * len(captions)
+        inputs = [self._inputs(*row) for row in zip(captions, images, strict=True)]
         encoded: dict[int, Tensor] = {}
-        for rows, inputs in self._batches(captions, images):
-            hidden = self._before_the_norm(inputs)[:, self._system_tokens :]
-            text = inputs["input_ids"][:, self._system_tokens :] != self.processor.image_token_id
-            for row, states, kept in zip(rows, hidden, text):
-                encoded[row] = states[kept].float().cpu()
+        for seen in (False, True):  # texts alone, then those with references
+            chosen = [row for row, pictures in enumerate(images) if bool(len(pictures)) is seen]
+            for numbers, length in batches([inputs[row]["input_ids"].shape[1] for row in chosen]):
+                rows = [chosen[number] for number in numbers]
+                for row, hidden in zip(rows, self._before_the_norm(_together([inputs[row] for row in rows], length))):
+                    ids = inputs[row]["input_ids"][0, self._system_tokens :]
+                    states = hidden[self._system_tokens :][: len(ids)].float().cpu()
+                    encoded[row] = states[ids != self.processor.image_token_id]
         return [encoded[row] for row in range(len(captions))]
 
-    def _batches(
-        self, captions: Sequence[str], images: Sequence[Tensor]
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Rows with their inputs: captions of equal length together, so that nothing is padded; references alone."""
-        lengths: dict[int, list[tuple[int, list[int]]]] = {}
-        for row, (caption, pictures) in enumerate(zip(captions, images, strict=True)):
-            text = prompt(caption, len(pictures))
-            if len(pictures):
-                shown = [Image.fromarray(p.permute(1, 2, 0).contiguous().numpy()) for p in pictures]
-                yield [row], dict(self.processor(text=[text], images=shown, return_tensors="pt"))
-            else:
-                ids = self.processor.tokenizer(text)["input_ids"]
-                lengths.setdefault(len(ids), []).append((row, ids))
-        for _, same in sorted(lengths.items()):
-            for start in range(0, len(same), MAX_BATCH):
-                rows, ids = zip(*same[start : start + MAX_BATCH])
-                yield list(rows), {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), len(ids[0]))}
+    def _inputs(self, caption: str, pictures: Tensor) -> dict[str, Tensor]:
+        """What the model reads for one row."""
+        text = prompt(caption, len(pictures))
+        if not len(pictures):
+            ids = torch.tensor([self.processor.tokenizer(text)["input_ids"]])
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        shown = [Image.fromarray(p.permute(1, 2, 0).contiguous().numpy()) for p in pictures]
+        return dict(self.processor(text=[text], images=shown, return_tensors="pt"))
 
     @torch.no_grad()
     def _before_the_norm(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -124,6 +119,18 @@ class Qwen3VL:
         finally:
             handle.remove()
         return unnormed[0]
+
+
+def _together(inputs: Sequence[dict[str, Tensor]], length: int) -> dict[str, Tensor]:
+    """Rows as one batch, filled up to `length` tokens. Attention is causal: no token sees the fill, none is hidden."""
+    fill = {"input_ids": 0, "attention_mask": 1, "mm_token_type_ids": 0}
+    return {
+        name: torch.cat(
+            [pad(row[name], (0, length - row[name].shape[1]), value=fill[name]) if name in fill else row[name]
+             for row in inputs]
+        )
+        for name in inputs[0]
+    }  # fmt: skip
 
 
 def _check_kind(config: dict[str, Any]) -> None:

@@ -232,13 +232,12 @@ class _Trainer:
         """A group per prompt; its pictures are scored while the next group is drawn."""
         recipe, groups, futures = self.recipe, [], []
         with ThreadPoolExecutor(self.rewards.workers) as pool:
-            for slot, prompt in enumerate(drawn):
+            for slot, (prompt, conditions) in enumerate(zip(drawn, self.reader.read(drawn), strict=True)):
                 noises = [
                     [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
                     for k in range(1 + recipe.window[1])
                 ]
                 noise = torch.stack([torch.stack(row) for row in noises]).to(self.device)
-                conditions = self.reader.read(prompt)
                 group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
                 require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
                 groups.append(group)

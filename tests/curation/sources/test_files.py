@@ -59,6 +59,19 @@ def test_a_workspace_inside_a_source_is_none_of_it(tmp_path: Path, pattern: str)
     assert [f.name for f in find(str(tmp_path / "w" / "shards"))] == ["row.parquet"]
 
 
+@pytest.mark.parametrize("pattern", ["", "/", "/*", "/**/*", "/**/*.*", "/*/*.png"])
+def test_a_workspace_inside_a_remote_source_is_none_of_it(memory: fsspec.AbstractFileSystem, pattern: str) -> None:
+    memory.pipe_file("/in/other/workspace.json", b"[]")
+    memory.pipe_file("/in/other/c.png", b"c")
+    before = [f.name for f in find(f"memory://in{pattern}")]
+    for place in ("w", "sub/w"):
+        memory.pipe_file(f"/in/{place}/workspace.json", b'{"format": 4}')
+        memory.pipe_file(f"/in/{place}/samples/d.png", b"d")
+        memory.pipe_file(f"/in/{place}/e.png", b"e")
+    assert [f.name for f in find(f"memory://in{pattern}")] == before
+    assert [f.name for f in find("memory://in/w/samples")] == ["d.png"]
+
+
 def test_remote_listings_and_reads(memory: fsspec.AbstractFileSystem) -> None:
     found = list(find("memory://in"))
     assert [f.name for f in found] == ["a.png", "sub/b.png"] and found[0].size == 2

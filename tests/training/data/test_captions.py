@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import current_thread, main_thread
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from tests.training.snapshots import card_rows, write_snapshot
 from training.data.captions import UNLISTED, Caption, choices, draw
 from training.data.latents import Latents, write_latents
 from training.data.loader import Loader
+from training.models.condition import Cached
+from training.phase import texts_with
 from training.recipes import recipe
 
 SHARES = {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
@@ -87,6 +90,38 @@ def test_a_loader_draws_the_same_captions_whenever_it_starts(described, autoenco
     write_latents(first.plan.shards, autoencoder, cached)
     from_latents, _ = loader_of(described, prepare=prepare_with(autoencoder), latents=cached)
     assert [[micro.kinds for micro in from_latents.batch(t)] for t in range(6)] == drawn
+
+
+def test_captions_of_the_next_batch_are_encoded_together_ahead_of_it(described):
+    class Lengths:
+        """An encoder of four numbers a letter, which remembers where it was asked for what."""
+
+        dim, fingerprint, reads_references = 4, "lengths", False
+
+        def __init__(self):
+            self.asked: list[tuple[bool, int]] = []
+
+        def encode(self, captions, references=None):
+            self.asked.append((current_thread() is main_thread(), len(captions)))
+            return [torch.full((len(c), 4), float(len(c))) for c in captions]
+
+        def lead(self, references):
+            return (0,) * references
+
+    inner, plan = Lengths(), plan_of(described, t2i_share=1.0)
+    cached = Cached(inner)
+    loader = Loader(plan, plain, resolution={}, texts=texts_with(cached), caption_shares=SHARES, encode=cached.encode)
+    for t in range(3):
+        loader.expect(plan.batch(t))
+        loader._reader.submit(int).result()  # what was asked for before is there
+        micro_batches = [loader.gather(rows) for rows in plan.batch(t)]
+        for micro in micro_batches:
+            places = loader._places(micro.rows)
+            texts = {caption.text: caption.kind for group, i in places for caption in group.choices[i]}
+            lengths = [{len(text) for text, of in texts.items() if of == kind} for kind in micro.kinds]
+            assert all(len(state) in allowed for state, allowed in zip(micro.states, lengths, strict=True))
+    assert inner.asked and not any(here for here, _ in inner.asked)  # nothing was left to this thread
+    assert sum(count for _, count in inner.asked) > 3 * len(inner.asked)
 
 
 def test_shares_of_a_recipe():

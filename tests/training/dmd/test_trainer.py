@@ -76,7 +76,7 @@ def test_the_student_is_trained_where_its_own_steps_lead(start, cards):
     sampler, prompt = Sampler(start), cards[0]
     times = work.times
     for step in range(3):
-        at = replace(batch, step=step, conditions=work.reader.read(prompt))
+        at = replace(batch, step=step, conditions=work.reader.read([prompt])[0])
         out = work._student_output(at)
         assert out.requires_grad and out.shape == batch.noise.shape
         # The same from the sampler's loop on the grid cut off after this step: its last step goes to 0 at once.

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from flywheel.core.errors import UsageError
-from training.models.condition import Cached, load_condition_encoder, pad, padded_length
+from training.models.condition import (
+    MAX_ROWS,
+    MAX_TOKENS,
+    Cached,
+    batches,
+    load_condition_encoder,
+    pad,
+    padded_length,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +38,33 @@ def test_states_tell_colours_words_and_places_apart(encoder):
         assert similarity.max() > 0.9, "and some token stays"
 
 
-def test_encoding_does_not_depend_on_the_batch_beyond_rounding(encoder):
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["minilm", "qwen3-vl:tiny"])
+def test_a_captions_states_do_not_depend_on_the_others_of_a_call(name, threads):
+    encoder, before = load_condition_encoder(name), torch.get_num_threads()
+    captions = ["a red circle", "", "two blue squares on a white card", "a red square", "words " * 30]
+    captions += [" ".join(["small", "green", "card"][: 1 + n % 3] * (1 + n % 7)) for n in range(30)]
+    torch.set_num_threads(threads)
+    try:
+        together, alone = encoder.encode(captions), [encoder.encode([c])[0] for c in captions]
+        others = encoder.encode(captions[:0:-1])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(together[:0:-1], others, strict=True))
+    assert len({len(s) for s in together}) > 10
+
+
+def test_states_have_a_token_each(encoder):
     captions = ["a red circle", "", "two blue squares on a white card", "a red square"]
-    together, alone = encoder.encode(captions), [encoder.encode([c])[0] for c in captions]
-    assert [len(s) for s in together] == [5, 2, 9, 5]
-    assert all((a - b).abs().max() < 1e-4 for a, b in zip(together, alone, strict=True))
-    again = encoder.encode(captions)
-    assert all(torch.equal(a, b) for a, b in zip(together, again, strict=True))
+    assert [len(s) for s in encoder.encode(captions)] == [5, 2, 9, 5]
+
+
+def test_what_is_encoded_together_is_alike_in_length_and_bounded():
+    found = list(batches([5, 8, 9, 1, 17, *[3] * 70, 20_000]))
+    assert [length for _, length in found] == [8, 8, 16, 24, 20_000] and len(found[0][0]) == MAX_ROWS
+    assert sorted(n for rows, _ in found for n in rows) == list(range(76)) and list(batches([])) == []
+    assert all(len(rows) == 1 or len(rows) * length <= MAX_TOKENS for rows, length in found)
 
 
 def test_embeddings_rank_by_meaning(encoder):
@@ -79,23 +107,18 @@ class Counting:
         return (1,) * references
 
 
-def test_a_caption_is_encoded_once_and_on_its_own():
+def test_a_caption_is_encoded_once_together_with_what_else_is_new():
     inner = Counting(reads_references=False)
     cached = Cached(inner)
     picture = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)]
     first = cached.encode(["ab", "c", "ab"])
     again = cached.encode(["c", "ab"], [picture[0], picture[0][:0]])  # references make no difference to it
-    assert inner.asked == [["ab"], ["c"]]
+    assert inner.asked == [["ab", "c"]]
     assert first[0] is again[1] and first[1] is again[0] and cached.lead(2) == (1, 1)
 
-
-def test_new_captions_are_encoded_together_where_that_is_asked_for():
-    inner = Counting(reads_references=False)
-    cached = Cached(inner, together=True)
-    cached.encode(["ab", "c", "ab"])
     states = cached.encode(["d", "c", "ef", "ab"])
-    assert [sorted(asked) for asked in inner.asked] == [["ab", "c"], ["d", "ef"]]
-    assert [len(s) for s in states] == [1, 1, 2, 2] and cached.encode([]) == [] and len(inner.asked) == 2
+    assert inner.asked[1:] == [["d", "ef"]] and [len(s) for s in states] == [1, 1, 2, 2]
+    assert cached.encode([]) == [] and len(inner.asked) == 2
 
 
 def test_references_are_content_where_the_encoder_reads_them():

@@ -243,7 +243,7 @@ def test_everything_is_computed_on_the_device_of_the_loop(start, cards, changes)
         model.to(meta)
     noise = torch.zeros(1 + recipe.window[1], recipe.group, *trainer.reader.shape, device=meta)
     for prompt in cards[0][:2]:
-        conditions = trainer.reader.read(prompt)
+        conditions = trainer.reader.read([prompt])[0]
         group = roll_out(trainer.policy.model, prompt, conditions, noise[0], noise[1:], trainer.times.to(meta), recipe)
         for loss, ratio, kl in trainer._losses(group, torch.zeros(recipe.group, device=meta)):
             assert loss.device == ratio.device == kl.device == meta

@@ -35,4 +35,4 @@ def rolled(start, cards, recipe: RLRecipe, number: int = 0):
     )
     times = torch.from_numpy(sampler.times(recipe.sampling_steps, 16)).float()
     prompt = cards[0][number]
-    return policy, roll_out(policy.model, prompt, reader.read(prompt), noise[0], noise[1:], times, recipe)
+    return policy, roll_out(policy.model, prompt, reader.read([prompt])[0], noise[0], noise[1:], times, recipe)
