@@ -9,10 +9,11 @@ finishes; then every input is looked up, and ledgers and files are verified. `--
 both without faults, in a folder, and compares bytes.
 
 driver: SIGKILL of the command and all its processes. machine: the same, and the local copies of files on S3 are lost.
-stop: SIGINT or SIGTERM; no process may be left. trainer: SIGKILL of a training process. worker: SIGKILL of a process
-that scores or encodes. node, head: a cluster of a head and two nodes loses a node, or its head. server: SIGKILL of the
-Prefect server. disk: the disk fills up (needs the right to mount a tmpfs). clock: the wall clock jumps (needs a C
-compiler). shard: a bit flips. s3: requests fail for seconds. outage: S3 stays away.
+stop: SIGINT or SIGTERM; no process may be left. probe: SIGKILL amid the experiments that route cases. trainer: SIGKILL
+of a training process. worker: SIGKILL of a process that scores or encodes. node, head: a cluster of a head and two
+nodes loses a node, or its head. server: SIGKILL of the Prefect server. disk: the disk fills up (needs the right to
+mount a tmpfs). clock: the wall clock jumps (needs a C compiler). shard: a bit flips. s3: requests fail for seconds.
+outage: S3 stays away.
 
 The last line is one JSON object: faults, rows_lost, rows_doubled, unfinished (runs that ended neither well nor with a
 clear error), and sound (the verdict of `flywheel fsck`). With `--folder`, each call adds a session of its own, with new
@@ -54,15 +55,15 @@ from flywheel.operate.fsck import fsck
 
 # How often a kind is drawn beside the others. A Prefect server, a clock and a cluster take long to start.
 SHARES = {"driver": 6, "s3": 6, "machine": 3, "stop": 3, "worker": 3, "disk": 3, "node": 2, "clock": 2, "trainer": 2}
-SHARES |= {"outage": 2, "head": 1, "server": 1, "shard": 1}
+SHARES |= {"probe": 2, "outage": 2, "head": 1, "server": 1, "shard": 1}
 # Kinds that need one of the two workspaces; the steps in which they find something to strike, if not in all.
 PLACES = {"s3": ("s3", "outage", "machine"), "folder": ("disk", "clock", "shard", "server", "node", "head")}
 ONLY = {"worker": "curate", "node": "curate", "head": "curate", "trainer": "train"}
-ONLY |= {"shard": "train", "server": "train"}
+ONLY |= {"shard": "train", "server": "train", "probe": "route"}
 CLUSTER = ("node", "head")
 UNCLEAR = ("hangs", "unclear error", "processes left")
-AHEAD = (0, 1, 1)  # steps from the one in which a run ended to the one in which the next run is struck
-FREE = 3  # steps at the end of a round in which a run that was not struck before may finish
+AHEAD = 3  # steps, from the one in which a run ended on, among which the next run is struck: in the rarest one
+FREE = 3  # steps at the end of a round: a run that was not struck before them, or goes on from them, may finish
 DISK = 3 * 2**30  # bytes
 FOLDERS = ("pool", "scores", "shards", "suite", "remedies", "checkpoints", "enhancers", "samples", "probes")
 # The id column of each ledger.
@@ -97,24 +98,25 @@ Drawn = list[tuple[str, str]]  # kind and step of each fault, in order
 def draw(used: dict[str, Place], kinds: Collection[str], log: Log, rng: random.Random) -> tuple[str, Drawn]:
     """Workspace (folder | s3) and faults of the next run; among them the kind that is rarest beside its share."""
 
-    def possible(kind: str, place: str) -> bool:
-        at = used[place].at
+    def possible(kind: str, place: str, at: int | None = None) -> bool:
+        at = used[place].at if at is None else at
         if any(kind in only for other, only in PLACES.items() if other != place):
             return False
-        return kind in kinds and at <= STEPS.index(ONLY.get(kind, STEPS[-1]))
+        return kind in kinds and at <= STEPS.index(ONLY.get(kind, STEPS[-FREE - 1]))
 
-    hits = Counter(h["fault"] for h in log.hits)
+    hits, struck = Counter(h["fault"] for h in log.hits), Counter(h["step"] for h in log.hits)
     pairs = [(k, p) for k in kinds for p in used if possible(k, p)]
-    if not pairs:
-        return rng.choice([*used]), []  # this round is past what can be struck
+    left = {place for _, place in pairs}
+    if past := [p for p in used if p not in left and any(possible(k, p, 0) for k in kinds)]:
+        return past[0], []  # its round is past what can be struck: it ends, and the next one begins
     kind, place = min(pairs, key=lambda kp: (hits[kp[0]] / SHARES[kp[0]], rng.random()))
     at = used[place].at
 
     def step_from(first: int, kind: str) -> str:
-        return ONLY.get(kind) or STEPS[min(first + rng.choice(AHEAD), len(STEPS) - 1)]
+        return ONLY.get(kind) or min(STEPS[first : first + AHEAD], key=lambda s: (struck[s], rng.random()))
 
     drawn = [(kind, step_from(at, kind))]
-    survived = ["worker", "s3", *(["node"] if kind in CLUSTER else []), *(["clock"] if kind == "clock" else [])]
+    survived = ["worker", "s3", "s3", *(["node"] if kind in CLUSTER else []), *(["clock"] if kind == "clock" else [])]
     drawn += [(k, step_from(at, k)) for k in survived * 2 if possible(k, place) and rng.random() < 0.5]
     first = max(STEPS.index(s) for _, s in drawn)
     if kind not in LAST:

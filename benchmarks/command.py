@@ -46,6 +46,7 @@ STEPS = (
     "report",
 )
 LIMIT = 1800  # seconds: a longer run counts as hanging
+_LOOK = 0.01  # seconds between two looks at what a run says; some steps take a tenth of a second
 TIDY = 15.0  # seconds after the end of a run that was told to stop; alone on a machine, five are promised
 _STORE = 80 << 20  # bytes, of a node of a cluster
 _ANNOUNCED = re.compile(r"^\[\d+:\d\d\] (?:round \d+: )?(.+) …$")
@@ -202,7 +203,7 @@ class Command:
         while self.running() and time.monotonic() - self.began < LIMIT:
             if STEPS.index(self.step) >= STEPS.index(step):
                 return True
-            time.sleep(0.05)
+            time.sleep(_LOOK)
         return False
 
     def running(self) -> bool:

@@ -21,6 +21,7 @@ from flywheel.operate.fsck import fsck
 _BURSTS = (2.0, 4.0, 8.0)  # seconds for which S3 fails; the command retries for about half a minute
 _GRACE = 10.0  # seconds that a run has to end, until more strikes it
 _LEFT = 100_000  # bytes of a disk that is full, at most
+_UNKNOWN = (0.02, 0.2, 2.0)  # seconds that a step may take which no run has ended yet
 
 Rng = random.Random
 # True if it struck work in progress; its effects are undone when the run ends.
@@ -35,7 +36,7 @@ def disturb(run: Command, faults: Sequence[tuple[str, str]], rng: Rng) -> tuple[
         for kind, step in faults:
             if not run.reaches(step):
                 break
-            time.sleep(rng.uniform(0, run.target.lasts.get(step, 1.0)))
+            time.sleep(rng.uniform(0, run.target.lasts.get(step, rng.choice(_UNKNOWN))))
             current = run.step
             if run.running() and FAULTS[kind](run, rng, undo):
                 hits.append({"fault": kind, "step": current, "end": "went on"})
@@ -56,6 +57,19 @@ def _machine(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
     run.kill()
     undo.callback(shutil.rmtree, run.target.environment["XDG_CACHE_HOME"], ignore_errors=True)
     return True
+
+
+def _probe(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
+    """Kill the run once it has drawn a picture of an experiment, and before it has recorded one more."""
+    folder, step = Workspace(run.target.workspace).path("probes"), run.step
+    known = {str(p) for p in folder.rglob("*.png")} if folder.exists() else set[str]()
+    while run.running() and run.step == step:
+        if folder.exists() and any(str(p) not in known for p in folder.rglob("*.png")):
+            time.sleep(rng.uniform(0, 0.5))
+            run.kill()
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _stop(run: Command, rng: Rng, undo: contextlib.ExitStack) -> bool:
@@ -161,6 +175,7 @@ FAULTS: dict[str, Fault] = {
     "driver": _driver,
     "machine": _machine,
     "stop": _stop,
+    "probe": _probe,
     "trainer": _kill_one(lambda line: "training.worker" in line),
     "worker": _kill_one(_worker),
     "node": _node,
@@ -173,4 +188,4 @@ FAULTS: dict[str, Fault] = {
     "outage": _outage,
 }
 # A run rarely survives these.
-LAST = ("driver", "machine", "stop", "trainer", "head", "disk", "shard", "outage")
+LAST = ("driver", "machine", "stop", "probe", "trainer", "head", "disk", "shard", "outage")

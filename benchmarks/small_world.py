@@ -19,6 +19,7 @@ from flywheel.cases.events import load_cases
 from flywheel.core.workspace import Workspace
 from flywheel.demo.suite import write_suite
 from flywheel.demo.world import write_world
+from flywheel.signals.feedback import Feedback, record
 
 # Of the quick demo: every planted defect, and a few of each kind of sound picture.
 PICTURES = {"card": 12, "word": 2, "photo": 2, "keep": 3, "recolour": 2}
@@ -111,9 +112,9 @@ class SmallWorld:
             f.writelines(json.dumps(row) + "\n" for row in rows)
 
     def grow(self, workspace: Workspace) -> None:
-        """Let images arrive for the next round, and a person send the open cases to the tracks.
+        """Let images arrive for the next round, a user complain, and a person send the open cases to the tracks.
 
-        Equal calls write equal files.
+        The complaint becomes a case that the round experiments on. Equal calls write equal files.
         """
         self.round += 1
         rows: list[dict[str, object]] = []
@@ -125,6 +126,8 @@ class SmallWorld:
             os.utime(self.source / name, (1e9, 1e9))
             rows.append({"file": name, "caption": f"a small shape, number {self.round} {n}"})
         self._say(rows)
+        event = {"event_id": f"round-{self.round}", "prompt": f'a card that says "NO {self.round}"', "thumbs": "down"}
+        record(workspace, [Feedback(**event, reason="the text is wrong")], key=f"complaint/{self.round}")
         for case in sorted(load_cases(workspace).values(), key=lambda c: c.case_id):
             track = TRACKS.get(case.capability, "human")
             if case.is_open and case.track != track:

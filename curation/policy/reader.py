@@ -26,6 +26,7 @@ from curation.scorers import SCORERS, scorer_class
 from curation.sources.captions import STREAMS
 from flywheel.core.config import Lines, merged, read_toml, toml_text
 from flywheel.core.errors import UsageError
+from flywheel.core.ranges import unusable
 from flywheel.core.schema import STAGES
 from flywheel.core.settings_paths import Paths
 
@@ -84,6 +85,7 @@ class Reader:
         self._lines = Lines(toml_text(path))
 
     def policy(self, table: dict[str, Any]) -> Policy:
+        numbers = dict(table)
         scorers, evaluation = table.pop("scorers", {}), table.pop("evaluation", {})
         for name in table:
             if name not in STAGES:
@@ -92,6 +94,8 @@ class Reader:
         if not stages:
             raise self._fault((), "no stage: write at least [S1]")
         self._require_scorers(scorers)
+        for place, fault in unusable(numbers):
+            raise self._fault(place, fault)
         scorers = MappingProxyType({k: MappingProxyType(v) for k, v in scorers.items()})
         return Policy(self._path.stem, stages, scorers, self._evaluation(evaluation))
 

@@ -84,7 +84,7 @@ def shards(
     format: Annotated[Form, typer.Option(help="Format of the files.")] = Form.WEBDATASET,
     stage: Annotated[str | None, typer.Option(help="Stage whose rows to export. Default: the last with rows.")] = None,
     bucket: Annotated[
-        int | None, typer.Option(help="Resolution bucket in pixels. Default: the stage's largest.")
+        int | None, typer.Option(min=1, help="Resolution bucket in pixels. Default: the stage's largest.")
     ] = None,
     captions: Annotated[
         Captions, typer.Option(help="Caption to export; condition: the one that training uses.")

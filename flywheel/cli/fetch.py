@@ -25,8 +25,8 @@ def fetch(
     workspace: WorkspaceOption,
     retry: RetryOption = False,
     preset: PresetOption = "tiny",
-    per_host: Annotated[int | None, typer.Option(help="Requests at once per host.")] = None,
-    delay: Annotated[float | None, typer.Option(help="Least seconds between two requests to a host.")] = None,
+    per_host: Annotated[int | None, typer.Option(min=1, help="Requests at once per host.")] = None,
+    delay: Annotated[float | None, typer.Option(min=0, help="Least seconds between two requests to a host.")] = None,
     agent: Annotated[str | None, typer.Option(help="User agent; robots.txt may name its first word.")] = None,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Also fetch from private networks.")] = False,
     ignore_opt_outs: Annotated[

@@ -43,6 +43,7 @@ from flywheel.core.errors import UsageError
 # botocore, Ray or training processes), and what the user has to do.
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
 _LOST = (
+    "nothing but errors for",
     "AWS Error",
     "Generic S3 error",
     "endpoint URL",
@@ -86,9 +87,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"flywheel {version('image-flywheel')}")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     log_format: Annotated[
         Literal["text", "json"],
         typer.Option(

@@ -23,7 +23,7 @@ SourceOption = Annotated[
 ]
 RetryOption = Annotated[bool, typer.Option("--retry", help="Also fetch URLs of lists again that failed before.")]
 CaptionsOption = Annotated[Path | None, typer.Option(help="JSON Lines file: file, caption, and references for edits.")]
-SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Random seed.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Run until this many rounds are finished.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Number of Ray workers for curation.")]
 DrawWorkersOption = Annotated[

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from flywheel.cli.numbers import require_numbers
+
 PANELS = {
     "Start": ("demo", "init", "run", "doctor"),
     "Data: what comes in, what is kept and why": (
@@ -33,5 +35,6 @@ class PanelGroup(TyperGroup):
         """The command, which knows its panel."""
         command = super().get_command(ctx, cmd_name)
         if command is not None:
+            require_numbers(command)
             command.rich_help_panel = _PLACE[cmd_name][0]  # type: ignore[attr-defined]
         return command

@@ -71,7 +71,7 @@ def serve(
     reward: Annotated[list[str], typer.Option(help="Reward to serve. Repeatable.")],
     scorers: ScorersOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8400,
 ) -> None:
     """Serve rewards over HTTP for `flywheel rl train --rewards URL`.
 
@@ -111,7 +111,8 @@ def train(
     workspace: PromotedOption = None,
     checkpoint: CheckpointOption = None,
     round_: Annotated[
-        int | None, typer.Option("--round", help="Round whose RL remedy to follow. Default: the latest that has one.")
+        int | None,
+        typer.Option("--round", min=1, help="Round whose RL remedy to follow. Default: the latest that has one."),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts to train on: a suite file. Default: the RL remedy's.")
@@ -219,8 +220,12 @@ def distil(
 
 def _options(scorers: Path | None) -> Mapping[str, Any]:
     from flywheel.core.config import read_toml
+    from flywheel.core.ranges import unusable
 
-    return read_toml(scorers) if scorers else {}
+    options = read_toml(scorers) if scorers else {}
+    for _, fault in unusable(options):
+        raise UsageError(f"{scorers}: {fault}")
+    return options
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:

@@ -1,9 +1,10 @@
 """Hashes of a workspace's files: every writer records what it writes, so that `flywheel fsck` can verify every byte.
 
 The records of a folder's files are lines of `.hashes/log` in that folder. A record is written before its file appears,
-so that a killed writer leaves no file without one. On S3, where nothing can be appended to, each record is an object of
-its own in `.hashes/`, written after its file, whose metadata holds the hash as well. Folders outside a workspace get no
-records.
+so that a killed writer leaves no file without one. A line that a kill cut off counts for nothing; whoever writes next
+ends it by a record that says so, which tells it from a line that was damaged. On S3, where nothing can be appended to,
+each record is an object of its own in `.hashes/`, written after its file, whose metadata holds the hash as well.
+Folders outside a workspace get no records.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 import zlib
@@ -37,6 +39,10 @@ _ATTRIBUTE = "user.sha256"  # of a local file
 _KEPT = 3  # records per name that are looked at: the newest, and those before a write that did not end
 _LONG = 1 << 20  # bytes of a log that `compact` rewrites
 FILE, FOLDERS, GROWING, LIVING, REMOVED, UNDONE = "file", "folder", "growing", "living", "removed", "undone"
+_TORN = "torn"  # kind of the record that ends the line before it, which has no end
+_SEAM = b"\0"  # between that line and the record
+_LINE_BEGINS = re.compile(rb"[0-9a-f]{0,8}(?:$|[ \0])")
+_BLOCK = 4096  # bytes that are read at once of the end of a log
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Records:
-    """Every record of a folder: the newest per name, older ones, and how many lines were unreadable."""
+    """Every record of a folder: the newest per name, older ones, and how many lines were unreadable, or cut off."""
 
     newest: dict[str, Entry]
     older: dict[str, tuple[Entry, ...]]
     damaged: int
     exist: bool
+    torn: int = 0
 
 
 def content(path: Path) -> tuple[int, str]:
@@ -85,7 +92,7 @@ def _in_workspace(folder: Path) -> bool:
 
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 _inside: set[str] = set()  # folders in workspaces: asking S3 for markers takes a request per level
-_entered: set[str] = set()  # folders on S3 that have records
+_newest: dict[str, int] = {}  # folder on S3 that has records → ns of its newest one, by its name
 
 
 def record(path: Path, source: Path | None = None, *, kind: str = FILE) -> Entry | None:
@@ -211,7 +218,8 @@ def write(folder: Path, entries: Iterable[Entry]) -> None:
     data = b"".join(entry.line() for entry in entries)
     if remote(folder):
         _enter(folder)
-        place = folder / FOLDER / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        _newest[str(folder)] = stamp = max(time.time_ns(), _newest[str(folder)] + 1)  # also once a clock was put back
+        place = folder / FOLDER / f"{stamp:020d}-{uuid.uuid4().hex[:8]}"
         place.fs.pipe_file(str(place), data)
         return
     log = folder / FOLDER / LOG
@@ -230,8 +238,7 @@ def _append(log: Path, data: bytes) -> bool:
         state = os.fstat(descriptor)
         if state.st_ino != log.stat().st_ino:
             return False
-        if state.st_size and os.pread(descriptor, 1, state.st_size - 1) != b"\n":
-            data = b"\n" + data  # after a torn line
+        data = _seam(descriptor, state.st_size) + data
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
@@ -241,6 +248,32 @@ def _append(log: Path, data: bytes) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _seam(descriptor: int, size: int) -> bytes:
+    """What ends the last line of a log, if a killed writer did not."""
+    end, start = b"", size
+    while start and b"\n" not in end:
+        step = min(start, _BLOCK)
+        start -= step
+        end = os.pread(descriptor, step, start) + end
+    rest = end.rpartition(b"\n")[2]
+    if not rest:
+        return b""
+    torn = Entry("", _TORN, len(rest), hashlib.sha256(rest).hexdigest())
+    return _SEAM + torn.line() if _cut_off(rest) else b"\n"
+
+
+def _cut_off(rest: bytes) -> bool:
+    """Whether a line without an end may be what a killed writer wrote of it; else its end is damaged."""
+    return not _parsed(rest) and not _parsed(rest[:-1]) and bool(_LINE_BEGINS.match(rest))
+
+
+def _ended(line: bytes) -> bool:
+    """Whether a line is one that was cut off, and the record that says so."""
+    rest, _, last = line.rpartition(_SEAM)
+    entry = _parsed(last)
+    return bool(entry and (entry.kind, entry.sha256) == (_TORN, hashlib.sha256(rest).hexdigest()))
 
 
 def _begin(log: Path, data: bytes) -> bool:
@@ -265,31 +298,44 @@ def _begin(log: Path, data: bytes) -> bool:
 
 def _enter(folder: Path) -> None:
     """Create a folder's place for records, and record the folder in its parent's."""
-    if str(folder) in _entered and remote(folder):
-        return
     if remote(folder):
-        new = not folder.fs.find(str(folder / FOLDER), maxdepth=1)
+        if str(folder) in _newest:
+            return
+        names = [name.rpartition("/")[2] for name in folder.fs.find(str(folder / FOLDER), maxdepth=1)]
+        new, _newest[str(folder)] = not names, max((_stamp(name) for name in names), default=0)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         new = not (folder / FOLDER).is_dir()
-    _entered.add(str(folder))
     if new and not folder.name.startswith(".") and covered(folder):
         write(folder.parent, [Entry(f"{folder.name}/", FOLDERS)])
     if new and not remote(folder):  # after its parent's record: else a full disk, or a kill, would leave it without one
         (folder / FOLDER).mkdir(exist_ok=True)
 
 
+def _stamp(name: str) -> int:
+    """When a record on S3 was written, as its name says: ns; 0 for another object."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0
+
+
 def read(folder: Path) -> Records:
     """The records of a folder's files."""
-    entries, damaged, exist = [], 0, False
+    entries, damaged, torn, exist = [], 0, 0, False
     for data in _logs(folder):
         exist = True
-        for line in data.split(b"\n"):
-            if line:
-                entry = _parsed(line)
-                entries += [entry] if entry else []
-                damaged += entry is None
-        damaged += not data.endswith(b"\n")
+        *lines, rest = data.split(b"\n")
+        for line in filter(None, lines):
+            if entry := _parsed(line):
+                entries.append(entry)
+            elif _ended(line):
+                torn += 1
+            else:
+                damaged += 1
+        if entry := _parsed(rest):
+            entries.append(entry)  # whole but for the line break
+        if rest or not lines:
+            whole = not rest or bool(entry) or _cut_off(rest)
+            torn, damaged = torn + whole, damaged + (not whole)
     stacks: dict[str, list[Entry]] = {}
     for entry in entries:
         stack = stacks.setdefault(entry.name, [])
@@ -299,7 +345,9 @@ def read(folder: Path) -> Records:
         elif stack and (stack[-1].size, stack[-1].sha256) == (entry.size, entry.sha256):
             stack.pop()
     filled = {name: stack for name, stack in stacks.items() if stack}
-    return Records({k: v[-1] for k, v in filled.items()}, {k: tuple(v[:-1]) for k, v in filled.items()}, damaged, exist)
+    return Records(
+        {k: v[-1] for k, v in filled.items()}, {k: tuple(v[:-1]) for k, v in filled.items()}, damaged, exist, torn
+    )
 
 
 def _logs(folder: Path) -> Iterator[bytes]:
@@ -346,7 +394,7 @@ def compact(folder: Path) -> bool:
         records = read(folder)
         kept = [e for name, e in records.newest.items() for e in (*records.older[name][-1:], e)]
         data = b"".join(entry.line() for entry in kept)
-        if records.damaged or 2 * len(data) > log.stat().st_size:
+        if records.damaged or records.torn or 2 * len(data) > log.stat().st_size:
             return False
         tmp = log.with_name(f".{LOG}.tmp")
         tmp.write_bytes(data)

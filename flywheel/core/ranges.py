@@ -14,6 +14,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from flywheel.core.errors import UsageError
 
+MOST = 2**53  # the largest whole number that tables, seeds and JSON hold exactly
+
 
 @dataclass(frozen=True)
 class Span:
@@ -70,6 +72,21 @@ def require_ranges(values: Any, owner: str = "") -> None:
             if not span.holds(value) or (whole and value != int(value)):
                 kind = "a whole number" if whole else "a number"
                 raise UsageError(f"{owner}{key} is {value!r}: give {kind} {span}")
+
+
+def unusable(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, what is wrong) of every number in nested tables and lists that none can mean: NaN, infinite, over `MOST`.
+
+    For tables without declared ranges, such as those of plug-ins.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from unusable(inner, (*path, str(key)))
+    elif isinstance(value, tuple | list):
+        for number, inner in enumerate(value):
+            yield from unusable(inner, (*path, str(number)))
+    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= MOST):
+        yield path, f"{'.'.join(path)} is {value}: give a finite number of at most {MOST}"
 
 
 def _each(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Paths on S3-compatible storage (`s3://bucket/…`), and how Arrow, DuckDB and Delta Lake open them.
 
 Endpoint, region and credentials come from the usual environment variables or profile of AWS and are never written to a
-file. The libraries repeat requests that fail or hang, with back-off.
+file. The libraries repeat requests that fail or hang, with back-off, for about half a minute: see `flywheel.core.s3`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TWICE_DECODED = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")
 _WILD = re.compile(r"[*?\[]")
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
 _FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
-_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+_DELTA_SECONDS = 30  # after which Delta does not repeat a request
 
 
 def located(address: str | os.PathLike[str]) -> Path:
@@ -64,9 +64,8 @@ def file_system(address: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     scheme = address.partition("://")[0] if "://" in address else ""
-    options = _options() if scheme == "s3" else {}
     try:
-        return url_to_fs(address, **options)
+        return url_to_fs(address, **(_options() if scheme == "s3" else {}))
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(scheme)
         advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
@@ -129,7 +128,9 @@ def replace(path: RemotePath, data: bytes, tag: str) -> bool:
 
 def arrow() -> Any:
     """Arrow's S3 file system for the environment."""
-    return _arrow(endpoint(), _region())
+    from flywheel.core.s3 import away
+
+    return _arrow(endpoint(), _region(), 1 if away() else _ATTEMPTS)
 
 
 def register(con: duckdb.DuckDBPyConnection, root: Path) -> None:
@@ -198,31 +199,41 @@ def delta_options(path: Path) -> dict[str, str]:
     """Storage options of Delta Lake for a table at `path`: those that it does not read from the environment itself."""
     if not remote(path):
         return {}
+    from flywheel.core.s3 import away
+
     server = {"aws_endpoint": endpoint(), "allow_http": "true"} if endpoint() else {}
     region = {"aws_region": name} if (name := _region()) else {}
     # The default, ten attempts that start a tenth of a second apart, gives up after two seconds.
-    return server | region | {"aws_conditional_put": "etag", "backoff_config.init_backoff": "1 s"}
+    patience = {"backoff_config.init_backoff": "1 s", "retry_timeout": f"{_DELTA_SECONDS} s"}
+    return server | region | {"aws_conditional_put": "etag"} | patience | ({"max_retries": "0"} if away() else {})
 
 
 def require_bucket(path: Path) -> None:
     """Check that the bucket of a path exists. Errors: `FileNotFoundError`, `PermissionError`, `OSError`."""
     from botocore.exceptions import BotoCoreError
-    from s3fs import S3FileSystem
+
+    from flywheel.core.s3 import PatientS3
 
     try:
-        S3FileSystem(**_options(_FIRST_ATTEMPTS)).call_s3("head_bucket", Bucket=path.drive)
+        PatientS3(**_options(_FIRST_ATTEMPTS)).call_s3("head_bucket", Bucket=path.drive)
     except BotoCoreError as error:  # no credentials, or the server does not answer
         raise OSError(str(error)) from error
 
 
 def _options(attempts: int = _ATTEMPTS) -> dict[str, Any]:
+    """Options of the file system for S3, which is ours from now on."""
+    from fsspec import register_implementation
+
+    from flywheel.core.s3 import CONNECT_SECONDS, READ_SECONDS, PatientS3
+
+    register_implementation("s3", PatientS3, clobber=True)
     return {
         "use_listings_cache": False,
         "client_kwargs": {"region_name": _region(), "endpoint_url": endpoint() or None},
         "config_kwargs": {
             "retries": {"mode": "standard", "total_max_attempts": attempts},
-            "connect_timeout": _CONNECT_SECONDS,
-            "read_timeout": _READ_SECONDS,
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
         },
     }
 
@@ -238,15 +249,17 @@ def _region() -> str | None:
 
 
 @lru_cache(maxsize=4)
-def _arrow(endpoint: str, region: str | None) -> Any:
+def _arrow(endpoint: str, region: str | None, attempts: int) -> Any:
     from pyarrow import fs
+
+    from flywheel.core.s3 import CONNECT_SECONDS, READ_SECONDS
 
     scheme, _, host = endpoint.rpartition("://")
     server = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
     return fs.S3FileSystem(
         region=region,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-        connect_timeout=_CONNECT_SECONDS,
-        request_timeout=_READ_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=READ_SECONDS,
         **server,
     )

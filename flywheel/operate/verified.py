@@ -68,6 +68,10 @@ def verify_files(check: Check) -> None:
         time.sleep(_SECOND_LOOK)
     for suspect in suspects:
         again = hashes.read(suspect.folder)
+        if again.torn:
+            _torn(
+                check, suspect.folder, [n for n in suspect.names if _unknown(suspect.folder / n, again, suspect.above)]
+            )
         for name in suspect.names:
             entry = again.newest.get(name, suspect.above.get(name))
             _judge(check, suspect.folder / name, entry, again.older.get(name, ()))
@@ -111,8 +115,27 @@ def _folder(
             _folder(check, pool, folder / name, below, suspects)
         elif known and not name.startswith(".") and any((folder / name).iterdir()):
             unknown.append(name)
-    if names := [*differ, *gone, *unknown]:
+    names = [*differ, *gone, *unknown]
+    if records.torn and not names:
+        _torn(check, folder, [])
+    if names:
         suspects.append(_Suspects(folder, {n: known[n] for n in names if n in above}, names))
+
+
+def _torn(check: Check, folder: Path, lost: list[str]) -> None:
+    """Report a log of which a line is incomplete; lost: names in the folder that no record is left of."""
+    log = folder / hashes.FOLDER / hashes.LOG
+    if lost:
+        check.fault(log, f"cut off: {len(lost)} files of its folder have no record, such as {lost[0]}", _COPY)
+    else:
+        check.fault(log, "a line is incomplete, as a kill leaves it; every file has its record", _NOTHING, NOTE)
+
+
+def _unknown(path: Path, records: hashes.Records, above: Mapping[str, Entry]) -> bool:
+    """Whether nothing is known of what is there: neither by a record nor by what it carries itself."""
+    if path.name in records.newest or path.name in above:
+        return False
+    return path.is_dir() or (path.is_file() and hashes.tagged(path) != hashes.content(path)[1])
 
 
 def _differing(

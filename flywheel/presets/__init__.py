@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from curation.sources.urls import Fetching
 from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
+from flywheel.core.ranges import unusable
 from flywheel.core.settings_paths import Paths
 from flywheel.presets.sections import (
     Attribution,
@@ -143,6 +144,7 @@ def load_preset(name: str) -> Preset:
         recipe = data.get(key, {}).get("recipe", "")
         if isinstance(recipe, dict) and not isinstance(recipe.get("base"), str):
             raise at.fault((key, "recipe"), f"{key}.recipe names no base: add base, the recipe that it changes")
+    numbers = dict(data)
     sections = {key: _section(at, key, kind, data.pop(key, {})) for key, kind in _SECTIONS.items()}
     for key, check in _RECIPES.items():
         try:
@@ -152,6 +154,8 @@ def load_preset(name: str) -> Preset:
             raise at.fault((key, "recipe", *named.split(".")), f"{key}.recipe: {error}") from error
         except (AttributeError, TypeError, ValueError) as error:
             raise at.fault((key, "recipe"), f"{key}.recipe cannot be used ({error})") from error
+    for place, fault in unusable(numbers):
+        raise at.fault(place, fault)
     given = {"policy": data["policy"], "threads": data.get("threads", 1), "generator": generator}
     return Preset(name=path.stem if path else name, **given, **sections)
 

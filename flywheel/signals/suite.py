@@ -10,6 +10,7 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
+from flywheel.core.ranges import unusable
 from flywheel.core.storage import located
 
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
@@ -38,7 +39,10 @@ def load_suite(path: Path) -> list[Prompt]:
     prompts = []
     for number, line in enumerate(text_lines(path), 1):
         try:
-            prompts.append(read_prompt(json.loads(line), path.parent))
+            row = json.loads(line)
+            for _, fault in unusable(row):
+                raise ValueError(fault)
+            prompts.append(read_prompt(row, path.parent))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}, line {number}: not a suite prompt ({type(error).__name__}: {error})") from error
     if not prompts:

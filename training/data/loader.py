@@ -12,12 +12,12 @@ from threading import Lock
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
 from flywheel.core.files import file_digest
 from flywheel.core.storage import remote
 from training.data import files
+from training.data.buffers import Buffers
 from training.data.captions import UNLISTED, Caption, draw
 from training.data.latents import Latents
 from training.data.plan import DataPlan, Row, ShardError, require_size, trained_size
@@ -121,6 +121,7 @@ class Loader:
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
         self._held = 0
+        self._buffers = Buffers()
         self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
         self._open = lru_cache(maxsize=32)(self._open_shard)
@@ -153,8 +154,8 @@ class Loader:
         states, kinds = self._drawn(rows, places)
         return MicroBatch(
             list(rows),
-            torch.stack([group.latents[i] for group, i in places]),
-            torch.stack([group.references[i] for group, i in places])
+            self._buffers.stack([group.latents[i] for group, i in places]),
+            self._buffers.stack([group.references[i] for group, i in places])
             if first.references.shape[1]
             else first.references.new_zeros(len(rows), *first.references.shape[1:]),
             states,
@@ -210,6 +211,7 @@ class Loader:
                 opened=lambda: self._open(shard),
                 cached=self.latents.read(file, group) if self.latents is not None else None,
                 reference_pixels=self.reference_pixels,
+                empty=self._buffers.empty,
             )
 
     def _read(self, shard: int, group: int) -> _Read:

@@ -234,6 +234,17 @@ def test_objects_have_records_and_carry_their_hash(s3: str, tmp_path: Path):
     assert set(problems(Workspace(tmp_path / "copy"))) == {"samples/a/x", "samples/a/z"}
 
 
+def test_a_clock_that_was_put_back_does_not_bring_back_older_records(s3: str, monkeypatch: pytest.MonkeyPatch):
+    workspace = Workspace(f"{s3}/w")
+    write_bytes(workspace.path("a", "x"), b"1")
+    monkeypatch.setattr(hashes.time, "time_ns", lambda: 10**18)  # 2001
+    write_bytes(workspace.path("a", "x"), b"22")
+    assert problems(workspace) == {}
+    hashes._newest.clear()  # another process
+    write_bytes(workspace.path("a", "x"), b"333")
+    assert problems(workspace) == {} and newest(workspace.path("a"))["x"] == ("file", sha256(b"333"))
+
+
 def test_every_line_is_checked(tmp_path: Path):
     line = hashes.Entry("a", hashes.FILE, 3, "0" * 64, 1).line()
     assert json.loads(line.partition(b" ")[2]) == ["a", "file", 3, "0" * 64, 1]
@@ -243,3 +254,48 @@ def test_every_line_is_checked(tmp_path: Path):
         for bit in range(8):
             log.write_bytes(line[:at] + bytes([line[at] ^ (1 << bit)]) + line[at + 1 :] + line)
             assert hashes.read(tmp_path).damaged
+
+
+def test_a_kill_at_any_byte_of_a_record_leaves_the_folder_sound(tmp_path: Path):
+    """The last line is cut at every byte; then the run is repeated, and killed once more amid what it writes first."""
+    workspace = Workspace(tmp_path / "w")
+    folder, log = workspace.path("a"), workspace.path("a", ".hashes", "log")
+    write_bytes(folder / "x", b"1")
+    before = log.read_bytes()
+    hashes.write(folder, [hashes.Entry("y", hashes.FILE, 1, sha256(b"2"))])
+    line = log.read_bytes()[len(before) :]
+    known = {"x": ("file", sha256(b"1"))}
+    for at in range(len(line)):
+        log.write_bytes(before + line[:at])
+        if at < len(line) - 1:  # else its record is whole: the file was about to appear
+            assert newest(folder) == known and hashes.read(folder).damaged == 0
+        else:
+            assert newest(folder) == known | {"y": ("file", sha256(b"2"))} and hashes.read(folder).damaged == 0
+        if at in (1, 8, 9, 40, len(line) - 2):
+            assert fsck(workspace).sound and {f.severity for f in fsck(workspace).findings} == {"note"}
+        hashes.write(folder, [hashes.Entry("z", hashes.LIVING)])
+        records, whole = hashes.read(folder), log.read_bytes()
+        assert "z" in records.newest and (records.damaged, records.torn) == (0, 0 < at < len(line) - 1)
+        if at == 40:
+            for again in range(len(before) + at, len(whole)):
+                log.write_bytes(whole[:again])
+                hashes.write(folder, [hashes.Entry("v", hashes.LIVING)])
+                assert hashes.read(folder).damaged == 0 and "v" in hashes.read(folder).newest
+            for place in range(len(before), len(whole)):  # a line that was cut off and ended is checked like any other
+                log.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+                assert hashes.read(folder).damaged
+
+
+def test_a_log_that_lost_records_of_files_that_are_there_is_no_kill(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    folder, log = workspace.path("a"), workspace.path("a", ".hashes", "log")
+    for name in ("x", "y", "z"):
+        write_bytes(folder / name, name.encode())
+    if hashes.tagged(folder / "y"):
+        for name in ("y", "z"):
+            os.removexattr(folder / name, "user.sha256")
+    log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:2])[:-5])
+    assert not fsck(workspace).sound
+    hashes.write(folder, [hashes.Entry("new", hashes.LIVING)])
+    assert problems(workspace)["a/.hashes/log"] == "cut off: 2 files of its folder have no record, such as y"
+    assert not fsck(workspace).sound

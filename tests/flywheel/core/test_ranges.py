@@ -11,7 +11,7 @@ import pytest
 from curation.sources.urls import Fetching
 from flywheel import presets
 from flywheel.core.errors import UsageError
-from flywheel.core.ranges import Above, Count, Share, Span, require_ranges, spans
+from flywheel.core.ranges import MOST, Above, Count, Share, Span, require_ranges, spans, unusable
 from training.dmd.recipe import DMDRecipe
 from training.recipes import Recipe, Stage
 from training.rl.recipe import RLRecipe
@@ -55,6 +55,14 @@ def test_what_is_outside_is_named(wrong: dict, told: str) -> None:
     with pytest.raises(UsageError, match=f"^{told}"):
         Settings(**wrong)
     assert Settings(share=1, count=0, rate=1e-9, pair=(0, 0.99), table={"a": 0})
+
+
+def test_what_no_number_can_be_is_found_at_any_depth() -> None:
+    odd = {"a": [1, {"b": float("nan")}], "c": 2.0**60, "d": {"e": -float("inf")}, "f": True, "g": "nan", "h": MOST}
+    assert [".".join(place) for place, _ in unusable(odd)] == ["a.1.b", "c", "d.e"]
+    assert [fault for _, fault in unusable({"x": float("nan")})] == [
+        f"x is nan: give a finite number of at most {MOST}"
+    ]
 
 
 def _has_numbers(hint: object) -> bool:

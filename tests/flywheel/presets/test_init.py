@@ -37,6 +37,15 @@ def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path):
         ("polcy = 1", "unknown key polcy"),
         ("[training]\nsteps = 3", "unknown key training.steps"),
         ("[evaluation]\ncfg = nan", "evaluation.cfg = nan is not a number"),
+        (
+            "[generator]\nkind = 'mine'\n[generator.deep]\nlimit = nan",
+            "line 4: generator.deep.limit is nan: give a finite",
+        ),
+        (
+            "[evaluation]\nscorers = { clip = { edge = inf } }",
+            "evaluation.scorers.clip.edge is inf: give a finite number",
+        ),
+        ("threads = 99999999999999999999", "line 1: threads is 9+: give a finite number of at most"),
         ("[evaluation]\nsuite = 'none'", "unknown suite 'none'"),
         ("policy = ", "mine.toml"),
     ],
