@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
@@ -21,7 +22,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.review import Queue
 from flywheel.rounds.job import Job
-from tests.flows.conftest import ROOT, Server, post, runs, wait
+from tests.flows.conftest import LIMIT, ROOT, Server, post, runs, wait
 
 # The round flow as deployed, around a round that takes no time.
 QUICK = """
@@ -170,6 +171,8 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
     finally:
         process.kill()  # one that ends in order waits for whatever it still runs
         process.wait()
+        for deployment in ids.values():  # their schedules would keep the server busy
+            httpx.delete(f"{server['PREFECT_API_URL']}/deployments/{deployment}", timeout=LIMIT)
     kept = [(a["key"], a["data"]) for a in post(server, "artifacts/filter", {})]  # a key once for each time it is made
     assert {"flywheel-round", "flywheel-review"} <= {key for key, _ in kept}
     links = {data for key, data in kept if key == "flywheel-dashboard"}

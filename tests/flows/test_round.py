@@ -1,6 +1,5 @@
 """Rounds and their steps as flow and task runs of real servers, each in a process of its own as in a real run."""
 
-import shutil
 from pathlib import Path
 
 from tests.flows.driver import python
@@ -25,10 +24,9 @@ def test_the_users_error_comes_out_unchanged(recorded: dict) -> None:
     assert recorded["error"] == "give an existing folder as --source"
 
 
-def test_a_whole_run_passes_the_users_error_on(recorded: dict, home: Path, tmp_path: Path) -> None:
+def test_a_whole_run_passes_the_users_error_on(server: dict[str, str], tmp_path: Path) -> None:
     workspace, source = tmp_path / "w", tmp_path / "source"
     source.mkdir()
-    shutil.copytree(home, workspace / ".prefect")  # a migrated database saves the test ten seconds
     code = """
 import sys
 from flows.round import Job, run_with_prefect
@@ -38,14 +36,13 @@ try:
 except UsageError as error:
     print(error)
 """
-    done = python(code, workspace, source)
+    done = python(code, workspace, source, PREFECT_API_URL=server["PREFECT_API_URL"])
     assert str(source) in done.stdout, done.stderr
     assert "start Prefect" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_round_that_waits_for_review_ends_the_commands_run_well(recorded: dict, home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home, tmp_path / "w" / ".prefect")
+def test_a_round_that_waits_for_review_ends_the_commands_run_well(server: dict[str, str], tmp_path: Path) -> None:
     code = """
 import sys
 from flows.round import Job, run_with_prefect
@@ -60,7 +57,7 @@ try:
 except Waiting as waiting:
     print(waiting.round, waiting)
 """
-    done = python(code, tmp_path / "w")
+    done = python(code, tmp_path / "w", PREFECT_API_URL=server["PREFECT_API_URL"])
     assert done.stdout.splitlines() == ["published", "2 5 rounds wanted, 1 sample waits"], done.stderr
 
 
