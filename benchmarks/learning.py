@@ -117,7 +117,11 @@ def overfit(manifest: Path, steps: int = 300) -> float:
     plan = DataPlan([MixSource(manifest=manifest)], batch=recipe.batch, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
     loader = Loader(
-        plan, prepare_with(fit_autoencoder(plan, recipe)), texts=texts_with(encoder), resolution=recipe.resolution
+        plan,
+        prepare_with(fit_autoencoder(plan, recipe)),
+        texts=texts_with(encoder),
+        encode=encoder.encode,
+        resolution=recipe.resolution,
     )
     (micro,) = loader.batch(0)
     model, null, losses = build_model(recipe, encoder, seed=0), encoder.encode([""])[0], []

@@ -36,6 +36,8 @@ def shots(page: Any, address: str, each: int) -> Iterator[tuple[str, bytes]]:
             page.set_viewport_size({"width": width, "height": 900})
             for path in paths:
                 page.goto(address + path, wait_until="networkidle")
+                page.evaluate("() => { for (const image of document.images) image.loading = 'eager' }")
+                page.wait_for_function("() => [...document.images].every((image) => image.complete)")
                 name = re.sub(r"\W+", "-", path).strip("-")[:60] or "overview"
                 yield f"{name}-{width}-{scheme}", page.screenshot(full_page=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         "words": words,
         "listed": listed,
         "cell": cell,
+        "amount": amount,
     }
     return env
 
@@ -60,7 +62,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}g}"
+    value = float(value) + 0.0  # no −0
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.{digits}g}"
 
 
 def percent(share: float | None) -> str:
@@ -127,6 +130,11 @@ def difference(value: str, reference: str, name: str, limit: int = 160) -> Marku
 def track(name: str | None) -> str:
     """CSS class of a remedy track. The palette is fixed, so that a track looks the same in every report."""
     return f"track-{name}" if name in TRACKS else "track-unrouted"
+
+
+def amount(value: Any) -> bool:
+    """Whether a value of a query result is a number, which stands at the right of its column."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def words(name: str | None) -> str:

@@ -11,12 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dashboards.rows import Row, rows
 from dashboards.shapes import Box, Lasso
+from flywheel.core.storage import read_parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -94,9 +96,9 @@ class MapView:
 def pool_points(con: duckdb.DuckDBPyConnection, colour: str) -> Points:
     """The rows of the latest snapshot on the map, labelled by what `colour` names: `outcome`, `stage`, or a score."""
     if colour in OF_CASES:
-        return _categories(con, "(SELECT x, y, 'pool' AS label FROM placed)", rest=True)
+        return _categories(con, "(SELECT x, y, 'pool' AS label FROM labelled_places)", rest=True)
     if colour in OF_POOL:
-        return _categories(con, f"(SELECT x, y, coalesce({OF_POOL[colour]}, '–') AS label FROM placed)")
+        return _categories(con, f"(SELECT x, y, coalesce({OF_POOL[colour]}, '–') AS label FROM labelled_places)")
     name = colour.replace('"', '""')
     scored = f'(SELECT sample_id, source_uri, "{name}"::DOUBLE AS v FROM scores WHERE isfinite("{name}"::DOUBLE))'
     ends = con.execute(f"SELECT quantile_cont(v, [0.02, 0.98]) FROM {scored}").fetchall()[0][0] or [0.0, 1.0]
@@ -123,12 +125,17 @@ def case_points(con: duckdb.DuckDBPyConnection, colour: str) -> Points:
     return replace(points, classes=tuple(f"hue-{_TRACKS.get(label, len(HUES) - 1)}" for label in points.labels))
 
 
-def prepare(con: duckdb.DuckDBPyConnection) -> None:
-    """Define `placed`: the rows of the latest snapshot with their places."""
+def prepare(con: duckdb.DuckDBPyConnection, kept: Path | None = None) -> None:
+    """Define `placed`: the rows of the latest snapshot with their places; and `labelled_places`, which has no ids.
+
+    kept: a file of the latter, if there is one: else a million ids are compared for it.
+    """
     con.execute(
         "CREATE OR REPLACE TEMP VIEW placed AS SELECT d.*, x::FLOAT AS x, y::FLOAT AS y"
         " FROM map_points JOIN decisions d USING (sample_id)"
     )
+    places = read_parquet([str(kept)]) if kept is not None and kept.exists() else "placed"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW labelled_places AS SELECT x, y, outcome, stage_reached FROM {places}")
 
 
 def legend(kinds: Sequence[Points], part: Box | Lasso) -> list[Label]:

@@ -38,7 +38,10 @@ def load_curves(workspace: Workspace, number: int) -> list[Curve]:
 
 @dataclass(frozen=True)
 class Run:
-    """One metric of one training run over its steps. `grid`: workspace path of its sample grid, if there is one."""
+    """One metric of one training run over its steps; first, last and lowest are of the points as drawn.
+
+    grid: workspace path of its sample grid, if there is one.
+    """
 
     name: str
     points: Points  # as drawn
@@ -65,10 +68,11 @@ def load_runs(workspace: Workspace, names: Sequence[str], metric: str) -> tuple[
         metrics = _metrics(workspace.path("checkpoints", name, "metrics.jsonl"))
         recorded |= {k for m in metrics for k, v in m.items() if isinstance(v, int | float) and k != "step"}
         if points := _series(metrics, metric):
-            values = [y for _, y in points]
+            drawn = _thin(points)
+            values = [y for _, y in drawn]
             grid = f"samples/{name}/grid.png"
             shown = grid if workspace.path(grid).exists() else None
-            runs.append(Run(name, _thin(points), values[0], values[-1], min(values), int(points[-1][0]), shown))
+            runs.append(Run(name, drawn, values[0], values[-1], min(values), int(points[-1][0]), shown))
     return sorted(recorded), runs
 
 

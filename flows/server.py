@@ -6,17 +6,21 @@ Prefect's own temporary server survives a SIGKILL of its driver; this one ends w
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curation.scorers.ocr_weights import cache_dir
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
+from flywheel.core.files import replacing
 
 if TYPE_CHECKING:
     from prefect.settings.legacy import Setting
@@ -91,7 +95,12 @@ def embedded_server(home: Path) -> Iterator[str]:
     Errors: `UsageError` when another program has locked its database, or the server does not start.
     """
     home.mkdir(parents=True, exist_ok=True)
-    _require_unlocked(home / "prefect.db")
+    database, unused = home / "prefect.db", cache_dir() / f"prefect-{version('prefect')}.db"
+    _require_unlocked(database)
+    fresh = not database.exists()
+    if fresh and unused.exists():
+        with replacing(database, recorded=False) as tmp:
+            shutil.copyfile(unused, tmp)
     log = home / "server.log"
     environment = {**_QUIET, **os.environ, **_LEAN, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
@@ -111,11 +120,20 @@ def embedded_server(home: Path) -> Iterator[str]:
         address = next(iter(server.stdout or ()), b"").decode().strip()  # printed when it answers; empty if it ended
         if not address:
             raise UsageError(f"the embedded Prefect server did not start: read {log}, or run with --no-prefect")
+        if fresh and not unused.exists():
+            _keep(database, unused)
         hashes.living(home)
         yield address
     finally:
         _stop(server)
         hashes.seal(home, again=True)
+
+
+def _keep(database: Path, unused: Path) -> None:
+    """Copy a new database for the next workspaces: its hundred migrations take five CPU-seconds."""
+    with suppress(OSError, sqlite3.Error):  # they can do without
+        with replacing(unused) as tmp, closing(sqlite3.connect(database)) as new, closing(sqlite3.connect(tmp)) as copy:
+            new.backup(copy)
 
 
 def _require_unlocked(database: Path) -> None:

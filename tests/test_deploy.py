@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
+CHART = DEPLOY / "chart"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
@@ -76,7 +81,42 @@ def test_rays_pods_have_probes_that_the_image_can_run() -> None:
             assert container[probe]["exec"]["command"] == ["ray", "health-check"]
 
 
+def test_the_chart_has_this_version_and_allows_what_it_sets() -> None:
+    from jsonschema import Draft7Validator
+
+    (version,) = re.findall(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), re.M)
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = Draft7Validator(json.loads((CHART / "values.schema.json").read_text()))
+    schema.validate(values)
+    for part, key, wrong in (("schedules", "curate", "nightly"), ("ray", "nodes", 4), ("storage", "size", "much")):
+        assert not schema.is_valid(values | {part: values[part] | {key: wrong}})
+
+
+def test_what_the_chart_reads_is_what_its_values_have() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    text = "".join(p.read_text() for p in (CHART / "templates").iterdir())
+    named = {m.split(".")[0] for m in re.findall(r"\.Values\.([\w.]+)", text)}
+    assert named == values.keys()
+    for path in re.findall(r"\.Values\.([\w.]+)", text):
+        here = values
+        for key in path.split("."):
+            here = here[key]
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
+def test_helm_makes_the_manifests_of_the_chart() -> None:
+    subprocess.run(["helm", "lint", "--strict", CHART], check=True, capture_output=True)
+    made = subprocess.run(["helm", "template", "flywheel", CHART], check=True, capture_output=True, text=True).stdout
+
+    def by_name(text: str) -> dict[tuple[str, str], Any]:
+        return {(x["kind"], x["metadata"]["name"]): x for x in yaml.safe_load_all(text) if x}
+
+    assert by_name(made) == by_name((DEPLOY / "kuberay.yaml").read_text())
+
+
 def test_ray_has_one_version() -> None:
     (pinned,) = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     for page in (DEPLOY / "kuberay.yaml", ROOT / "docs" / "kuberay.md"):
         assert re.findall(r"rayVersion: (\S+)", page.read_text()) == [pinned]
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["ray"]["version"] == pinned

@@ -18,13 +18,16 @@ from training.models.mmdit import PRESETS, TIME_FEATURES, MMDiTConfig
 
 GB = 10**9
 FLOAT, HALF = 4, 2  # bytes of a value
-PARTS = ("weights", "half", "ema", "gradients", "optimizer", "activations")
+PARTS = ("weights", "half", "ema", "gradients", "accumulated", "optimizer", "activations")
 OVERHEAD = 2 * GB  # of CUDA, NCCL and kernels' workspaces, on each GPU
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on each GPU of one way to train a model; parameters, trained: weights in all; half: bf16 copies of them."""
+    """Bytes on each GPU of one way to train a model; parameters, trained: weights in all; half: bf16 copies of them.
+
+    accumulated: whole float32 gradients, summed over a step's forward passes before GPUs sum them.
+    """
 
     model: str
     way: str  # full | lora
@@ -35,6 +38,7 @@ class MemoryPlan:
     half: int
     ema: int
     gradients: int
+    accumulated: int
     optimizer: int
     activations: int
 
@@ -51,12 +55,21 @@ class MemoryPlan:
 
 
 def plans(
-    *, gpus: int, lora_rank: int, side: int, rows: int, text_tokens: int, factor: int = 16, names: Sequence[str] = ()
+    *,
+    gpus: int,
+    lora_rank: int,
+    side: int,
+    rows: int,
+    text_tokens: int,
+    factor: int = 16,
+    names: Sequence[str] = (),
+    accumulate: bool = True,
 ) -> Iterator[MemoryPlan]:
     """The plans of each known model: full and LoRA, with and without recomputation.
 
     rows: of one forward pass on a GPU, T2I, of side × side pixels and `text_tokens` tokens; factor: pixels per latent
-    pixel. Errors: `UsageError` for an unknown model.
+    pixel. accumulate: a step takes several forward passes, and reduces gradients after the last one.
+    Errors: `UsageError` for an unknown model.
     """
     if unknown := [name for name in names if name not in PRESETS]:
         raise UsageError(f"unknown model {unknown[0]!r}: use {', '.join(PRESETS)}")
@@ -64,10 +77,20 @@ def plans(
     for name in names or PRESETS:
         for rank in (0, lora_rank):
             for recompute in (False, True):
-                yield plan(name, PRESETS[name], gpus=gpus, rank=rank, tokens=tokens, recompute=recompute)
+                yield plan(
+                    name,
+                    PRESETS[name],
+                    gpus=gpus,
+                    rank=rank,
+                    tokens=tokens,
+                    recompute=recompute,
+                    accumulate=accumulate,
+                )
 
 
-def plan(name: str, config: MMDiTConfig, *, gpus: int, rank: int, tokens: int, recompute: bool) -> MemoryPlan:
+def plan(
+    name: str, config: MMDiTConfig, *, gpus: int, rank: int, tokens: int, recompute: bool, accumulate: bool = True
+) -> MemoryPlan:
     """The plan of one way to train; rank 0 trains every weight; tokens: of one forward pass on a GPU."""
     whole = parameters(config)
     own = adapter_parameters(config, rank) if rank else whole
@@ -86,6 +109,7 @@ def plan(name: str, config: MMDiTConfig, *, gpus: int, rank: int, tokens: int, r
         half=HALF * held,  # blocks keep theirs from the forward to the backward pass
         ema=shard(FLOAT * own),
         gradients=shard(FLOAT * own),
+        accumulated=FLOAT * own if accumulate and gpus > 1 else 0,
         optimizer=shard(2 * FLOAT * own),
         activations=HALF * tokens * saved_values(config, rank, recompute=recompute),
     )

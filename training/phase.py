@@ -362,13 +362,14 @@ def prepare_with(autoencoder: Autoencoder) -> Callable[[RowGroup], Prepared]:
 
 
 def texts_with(encoder: ConditionEncoder) -> Callable[[RowGroup], Texts]:
-    """Row group → text states."""
+    """Row group → its text states where they depend on references; else they are left to the loader's `encode`."""
 
     def texts(group: RowGroup) -> Texts:
-        shown = list(group.references)
         count = (group.references if group.reference_latents is None else group.reference_latents).shape[1]
-        states = encoder.encode(group.captions, shown)
-        nulls = encoder.encode([""] * len(shown), shown) if count and encoder.reads_references else ()
-        return Texts(states, nulls, encoder.lead(count))
+        if not encoder.reads_references:
+            return Texts([], (), encoder.lead(count))
+        shown = list(group.references)
+        nulls = encoder.encode([""] * len(shown), shown) if count else ()
+        return Texts(encoder.encode(group.captions, shown), nulls, encoder.lead(count))
 
     return texts

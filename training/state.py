@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW, for steps that are never compiled.
+
+    PyTorch wraps these methods for its compiler, whose import takes each process a CPU-second at the first of them.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 def build_optimizer(model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> torch.optim.Optimizer:
@@ -16,7 +28,7 @@ def build_optimizer(model: nn.Module, *, betas: tuple[float, float], weight_deca
     Loops set the rate.
     """
     parameters = list(trained(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+    optimizer = AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     for p in parameters:
         step = torch.zeros((), dtype=torch.float32, device=p.device)
         moments = {key: torch.zeros_like(p, memory_format=torch.preserve_format) for key in ("exp_avg", "exp_avg_sq")}
@@ -40,11 +52,9 @@ def falling(final: float, step: int, steps: int) -> float:
     return 1 - (1 - final) * step / max(1, steps - 1)
 
 
-def adamw(
-    named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+def adamw(named: Mapping[str, nn.Parameter], rate: float, decay: float, betas: tuple[float, float]) -> AdamW:
     """An AdamW over `named`, in their order."""
-    return torch.optim.AdamW(named.values(), lr=rate, weight_decay=decay, betas=betas, fused=True)
+    return AdamW(named.values(), lr=rate, weight_decay=decay, betas=betas, fused=True)
 
 
 def moments(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

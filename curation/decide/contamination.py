@@ -11,12 +11,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.decide.judging import Judging
 from curation.scorers.text import tokens
 from flywheel.core.files import digest, write_parquet
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_table
 from flywheel.core.text import normalise
 
 _FORMAT = 1  # raised when the same tables would give another file
@@ -38,7 +37,7 @@ def load(judging: Judging) -> np.ndarray:
         rows = con.sql('SELECT n FROM every WHERE "text.normalized" IN (FROM near) ORDER BY n').to_arrow_table()
         con.unregister("near")
         write_parquet(path, rows.cast(pa.schema([("n", pa.int64())])))
-    return pq.read_table(readable(path))["n"].to_numpy()
+    return read_table(path)["n"].to_numpy()
 
 
 def near(captions: Iterable[str], prompts: Iterable[str], similarity: float) -> list[str]:

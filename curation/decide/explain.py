@@ -25,7 +25,7 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     ambiguous.
     """
     refused = pool.quarantined_at_ingest(workspace)
-    decided = pa.table({"sample_id": pa.array([], pa.string()), "source_uri": pa.array([], pa.string())})
+    decided = pa.table({"sample_id": pa.nulls(0, pa.string()), "source_uri": pa.nulls(0, pa.string())})
     if snapshot is not None:
         folder = workspace.path("snapshots", snapshot)
         refused += read_table(folder / "quarantine.parquet").to_pylist()

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.decide import contamination, likeness, withheld
 from curation.decide.dedup import resolve
@@ -24,6 +23,7 @@ from curation.sources import pool
 from flywheel.core.files import stream_parquet
 from flywheel.core.schema import QUARANTINE
 from flywheel.core.scorer import Scorer
+from flywheel.core.storage import read_table
 from flywheel.core.workspace import Workspace
 
 APPLIED, NOT_CONFIGURED = "applied", "not configured"
@@ -49,7 +49,7 @@ class Judged:
 
     def read(self, name: str) -> pa.Table:
         """A whole file in memory."""
-        return pq.read_table(self.path(name))
+        return read_table(self.path(name))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from curation.policy.policy import COMPARED, Filter
 from curation.scorers.scoring import score_path
 from curation.sources import pool
 from flywheel.core.files import digest, write_parquet
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_table, readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
 _BATCH = 1 << 16  # rows that are read at a time
@@ -52,7 +52,7 @@ def load(judging: Judging, filter_: Filter) -> Likeness:
     path = _path(judging, filter_, len(judging.tables))
     if not path.exists():
         write_parquet(path, _to_table(_compute(judging, filter_, _known(judging, filter_))))
-    return _from_table(pq.read_table(readable(path)))
+    return _from_table(read_table(path))
 
 
 def _path(judging: Judging, filter_: Filter, count: int) -> Path:
@@ -68,7 +68,7 @@ def _known(judging: Judging, filter_: Filter) -> _Known | None:
         path = _path(judging, filter_, count)
         if path.exists():
             since = sum(pq.read_metadata(readable(t)).num_rows for t in judging.tables[:count])
-            return _Known(since, _from_table(pq.read_table(readable(path))).related)
+            return _Known(since, _from_table(read_table(path)).related)
     return None
 
 
@@ -218,7 +218,7 @@ def _embeddings(judging: Judging) -> np.ndarray:
     scorer, _, name = COMPARED["similar"].partition(".")
     for shard in pool.shards(judging.workspace):
         path = score_path(judging.workspace, judging.scorers[scorer], shard)
-        embeddings = pq.read_table(readable(path), columns=[name])[name].combine_chunks()
+        embeddings = read_table(path, [name])[name].combine_chunks()
         values = np.asarray(embeddings.flatten(), np.float32)
         there = embeddings.is_valid().to_numpy(zero_copy_only=False)
         part = np.zeros((len(embeddings), len(values) // max(1, int(there.sum()))), np.float32)

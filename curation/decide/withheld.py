@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.decide.judging import Judging, Look
 from curation.policy.policy import Policy
 from flywheel.core.files import digest, write_parquet
-from flywheel.core.storage import readable
+from flywheel.core.storage import read_table
 
 _FORMAT = 1  # raised when the same tables would give another file
 _HAMMING, _COLOUR = 8, 48  # tolerances of a policy without a check of duplicates
@@ -30,7 +29,7 @@ def load(judging: Judging) -> np.ndarray:
     path = judging.workspace.path("tables", f"withheld-{key}.parquet")
     if not path.exists():
         write_parquet(path, _places(judging, looks, *tolerances).cast(pa.schema([("n", pa.int64())])))
-    return pq.read_table(readable(path))["n"].to_numpy()
+    return read_table(path)["n"].to_numpy()
 
 
 def _tolerances(policy: Policy) -> tuple[int, int]:

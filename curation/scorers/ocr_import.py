@@ -2,16 +2,19 @@
 
 PaddleX imports all of its models at once, and with them ModelScope, which imports torch, transformers and peft,
 scikit-learn, scikit-image and Matplotlib: 15 CPU-seconds per process, of which reading needs a fifth. While it is
-imported, empty modules take their place; afterwards these names can be imported as usual.
+imported, empty modules take their place; afterwards these names can be imported as usual. Its models' configurations,
+with 18,000 characters, are read as JSON, which they are: as YAML they took a third of a second.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +26,20 @@ def import_paddleocr() -> ModuleType:
     """The module `paddleocr`."""
     with without(UNUSED):
         import paddleocr
+        from paddlex.inference.utils.io import readers
+    readers.YAMLReaderBackend.read_file = _read_config
     return paddleocr
+
+
+def _read_config(backend: object, path: str, **options: Any) -> Any:
+    """In place of PaddleX's reader of configurations."""
+    import yaml
+
+    text = Path(path).read_text("utf-8")
+    try:
+        return json.loads(text)
+    except ValueError:  # not one of ours
+        return yaml.load(text, Loader=yaml.FullLoader)  # noqa: S506 - as PaddleX does
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dashboards.pool_map import OF_CASES, OF_POOL, MapView, Points
 from dashboards.shapes import Box, Lasso
 from dashboards.site import Site, decimal, part_of_map
 from flywheel.core.lens import latest_snapshot
-from flywheel.remedies.pool_map import files
+from flywheel.remedies.pool_map import files, placed
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,7 +55,8 @@ def add(app: FastAPI, site: Site) -> None:
     @contextmanager
     def opened(colour: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str], Points, Points]]:
         with site.catalog(*_VIEWS) as con:
-            pool_map.prepare(con)
+            snapshot = latest_snapshot(site.workspace)
+            pool_map.prepare(con, placed(site.workspace, snapshot) if snapshot else None)
             colours = [*OF_POOL, *OF_CASES, *scores.offered(con)]
             if colour not in colours:
                 raise HTTPException(404, f"There is no colour {colour}: choose one of {', '.join(colours)}.")

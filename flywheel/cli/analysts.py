@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,15 +180,19 @@ def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from flywheel.cases.events import load_cases
-    from flywheel.catalog.database import query
+    from flywheel.catalog.database import connect, query
+    from flywheel.core.lens import latest_snapshot
     from flywheel.core.progress import Progress
-    from flywheel.remedies.pool_map import build
+    from flywheel.remedies.pool_map import build, keep
 
     opened, progress = Workspace(workspace, create=False), Progress()
     select = "SELECT sample_id, any_value(caption) AS caption FROM samples WHERE caption <> '' GROUP BY 1 ORDER BY 1"
     with progress.step("map"):
         captions = [(r["sample_id"], r["caption"]) for r in query(opened, select)]
         built = build(opened, captions, list(load_cases(opened).values()), progress=progress)
+        if snapshot := latest_snapshot(opened):
+            with closing(connect(opened, ["map_points", "decisions"])) as con:
+                keep(opened, con, snapshot)
     if as_json:
         out(json.dumps(asdict(built)))
     else:

@@ -87,9 +87,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"flywheel {version('image-flywheel')}")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     log_format: Annotated[
         Literal["text", "json"],
         typer.Option(

@@ -166,6 +166,14 @@ def plan_memory(
     side: Annotated[int, typer.Option(min=16, help="Width and height of a picture, pixels.")] = 1024,
     rows: Annotated[int, typer.Option(min=1, help="Pictures of one forward pass on a GPU.")] = 1,
     text: Annotated[int, typer.Option(min=1, help="Tokens of a caption.")] = 256,
+    accumulate: Annotated[
+        bool,
+        typer.Option(
+            "--accumulate/--no-accumulate",
+            help="Does a step take several forward passes and sum gradients over GPUs once? Not so with one pass, or "
+            "with `reduce_every = true` in the recipe.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate the memory of training each model: all weights or LoRA, with and without recomputation.
@@ -175,14 +183,16 @@ def plan_memory(
     """
     from training.memory_plan import plans
 
-    found = plans(gpus=gpus, lora_rank=lora_rank, side=side, rows=rows, text_tokens=text, names=name or ())
+    found = plans(
+        gpus=gpus, lora_rank=lora_rank, side=side, rows=rows, text_tokens=text, names=name or (), accumulate=accumulate
+    )
     rows_ = [plan.row(memory) for plan in found]
     print_rows(rows_ if as_json else [_short(row) for row in rows_], as_json)
 
 
 def _short(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the memory table that fits a terminal."""
-    kept = ("weights", "half", "ema", "gradients", "optimizer")
+    kept = ("weights", "half", "ema", "gradients", "accumulated", "optimizer")
     return {
         "model": row["model"],
         "way": row["way"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,11 +147,14 @@ def status(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     if as_json:
         out(json.dumps(state, ensure_ascii=False, default=str))
         return
+    if state["system"]:  # its checkpoint has a line of its own
+        state["system"] = {k: v for k, v in state["system"].items() if k not in ("checkpoint", "weights")}
     for name in ("running", "last_step", "incumbent", "system", "promoted", "next_round", "planned", "cases"):
-        out(f"{name:>11}  {_text(state[name])}")
-    for name in ("review", "rounds"):
+        out(f"{name.replace('_', ' '):>11}  {_text(state[name])}")
+    for name, columns in (("review", ()), ("rounds", ("round", "verdict", "at", "decisions", "checkpoint"))):
         if state[name]:
-            print_rows([{k: v if isinstance(v, int) else _text(v) for k, v in r.items()} for r in state[name]], False)
+            rows = [{k: v if isinstance(v, int) else _text(v) for k, v in r.items()} for r in state[name]]
+            print_rows(rows, False, shown=columns)
 
 
 @round_.command(epilog="Example: flywheel round diff 1 2 -w w")
@@ -225,4 +229,13 @@ def _decide(workspace: Path, kind: str, number: int, by: str, why: str, as_json:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A value as people read it: times to the minute, names and values side by side, a dash for what is not there."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(v)}" for name, v in value.items() if v is not None) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "–"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)

@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel.cases.events import Case
-from flywheel.core.files import digest, write_parquet
+from flywheel.core.files import digest, discard, write_parquet
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 from flywheel.remedies.index import Embed, embed_texts, sample, vectors_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 LANDMARKS = 4000  # captions that t-SNE lays out: half a minute on two cores
 GROWTH = 4.0
@@ -84,7 +88,31 @@ def current(workspace: Workspace) -> Path | None:
 def files(workspace: Workspace) -> list[str]:
     """Parquet files of its points: samples, and cases."""
     folder = current(workspace)
-    return sorted(str(p) for p in folder.glob("*.parquet") if p.name != "landmarks.parquet") if folder else []
+    return sorted(str(p) for part in ("samples-*", "cases") for p in folder.glob(f"{part}.parquet")) if folder else []
+
+
+def placed(workspace: Workspace, snapshot: str) -> Path | None:
+    """Where `keep` writes the rows of this snapshot that are on the map now; None before the first map."""
+    folder = current(workspace)
+    samples = sorted(p.name for p in folder.glob("samples-*.parquet")) if folder else []
+    return folder / f"placed-{digest(snapshot, samples)[:16]}.parquet" if folder else None
+
+
+def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection, snapshot: str) -> None:
+    """Write x, y, outcome and stage of the rows of the latest snapshot: the map's page then compares no ids.
+
+    con: a connection with the views map_points and decisions.
+    """
+    path = placed(workspace, snapshot)
+    if path is None or path.exists():
+        return
+    rows = con.sql(
+        "SELECT x::FLOAT AS x, y::FLOAT AS y, outcome, stage_reached FROM map_points JOIN decisions USING (sample_id)"
+    )
+    write_parquet(path, rows.to_arrow_table())
+    for old in path.parent.glob("placed-*.parquet"):
+        if old.name != path.name:
+            discard(old)
 
 
 def lay_out(vectors: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -120,6 +120,8 @@ def curate(run: Context, captioned: bool = True) -> Curated:
     manifest = str(located(curated.manifest).relative_to(run.workspace.root))
     row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
     run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
+    if not curated.admitted and not curated.dropped:
+        raise UsageError('no picture could be read: `flywheel sql "from quarantine"` says why of each')
     if not curated.admitted:
         none = f"; {curated.uncaptioned} have no caption: `flywheel caption` writes them" if curated.uncaptioned else ""
         raise UsageError(f"curation admitted no sample: `flywheel funnel` shows which filters dropped them{none}")

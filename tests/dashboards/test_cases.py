@@ -88,6 +88,15 @@ def test_a_case_that_a_user_found_shows_what_the_user_said(empty: Workspace) -> 
     assert '<bdi>CA<mark class="lost">T</mark></bdi>' in opened(empty).get("/cases").text
 
 
+def test_names_are_no_writing_whose_characters_differ(empty: Workspace) -> None:
+    told = {"verifier": "color", "score": 0.0, "threshold": 0.5, "evidence": '{"expected": "purple", "seen": "blue"}'}
+    event = {"event_id": "e", "case_id": "c" * 16, "round": 0, "kind": "detected", "capability": "color"}
+    event |= {"prompt_id": "p", "prompt": "a purple sign", "evidence": json.dumps({"signals": [told]})}
+    Ledger(empty, "case_events").append([event], key="e")
+    html = opened(empty).get("/cases").text
+    assert "<bdi>purple</bdi>" in html and "<bdi>blue</bdi>" in html and "<mark" not in html
+
+
 def test_a_checkpoints_own_output_is_shown_when_it_is_asked_for(client: TestClient) -> None:
     html = client.get("/cases?checkpoint=checkpoints/round-0002-candidate").text
     assert "/files/samples/round-0002-candidate/" in html and "/files/samples/round-0001-candidate/" not in html

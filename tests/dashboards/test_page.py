@@ -14,6 +14,7 @@ def test_numbers_read_well() -> None:
 
 
 def test_hours_and_code_in_a_sentence() -> None:
+    assert [number(x) for x in (None, 12_345, -0.0, 0.25, 2.0)] == ["–", "12,345", "0", "0.25", "2"]
     assert [hours(x) for x in (None, 0, 6.1e-6, 0.0339, 12.5)] == ["–", "0", "< 0.001", "0.0339", "12.5"]
     assert marked("run `flywheel <x>` & wait") == "run <code>flywheel &lt;x&gt;</code> &amp; wait"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,9 +19,13 @@ LIMIT = 150  # seconds, for anything to happen on a busy machine
 
 
 class Server:
-    """A Prefect server in a process of its own, with its scheduler; `environment` is that of its clients."""
+    """A Prefect server in a process of its own, with its scheduler; `environment` is that of its clients.
 
-    def __init__(self, home: Path) -> None:
+    migrated: a database that no run has used, to start with.
+    """
+
+    def __init__(self, home: Path, migrated: Path) -> None:
+        shutil.copyfile(migrated, home / "prefect.db")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = str(free.getsockname()[1])
         self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
@@ -51,9 +56,9 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server_process(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Server]:
     """A running server, for tests that stop and start it."""
-    server = Server(tmp_path_factory.mktemp("prefect"))
+    server = Server(tmp_path_factory.mktemp("prefect"), migrated)
     try:
         server.start()
         yield server
@@ -78,10 +83,17 @@ def recorded(home: Path) -> dict:
     """What an embedded server recorded of the driver's flows."""
     from tests.flows.driver import DRIVER, SUMMARY, python
 
-    done = python(DRIVER, home, json.dumps(SUMMARY))
+    done = python(DRIVER, home, json.dumps(SUMMARY), FLYWHEEL_CACHE=str(home.parent / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # quiet, also about the step that failed
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def migrated(recorded: dict, home: Path) -> Path:
+    """The database that the first embedded server left for the next ones."""
+    (database,) = (home.parent / "cache").glob("prefect-*.db")
+    return database
 
 
 def wait(ready) -> None:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
+from prefect.workers.process import ProcessWorker
 
 from flows.deployments import deployments, flow, prefect_yaml
 from flows.schedules import SCHEDULES, WORKSPACE
@@ -118,10 +119,11 @@ def deploy_all(server: dict[str, str], tmp_path: Path, workspace: Workspace) -> 
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
-    for arguments in (["work-pool", "create", "flywheel", "--type", "process"], ["deploy", "--all"]):
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    template = ProcessWorker.get_default_base_job_template()  # as `prefect work-pool create --type process` does
+    post(server, "work_pools/", {"name": "flywheel", "type": "process", "base_job_template": template})
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return environment
 
 
@@ -158,7 +160,7 @@ def test_a_round_sleeps_until_people_are_done_whatever_restarts(server_process: 
         server_process.kill()
         server_process.start()
         process = start_worker()
-        every = [{"schedule": {"interval": 6.0}, "active": True}]
+        every = [{"schedule": {"interval": 12.0}, "active": True}]  # seconds: each look is a process
         post(server, f"deployments/{ids['review']}/schedules", every)
         start_round()
         wait(lambda: sorted(states()) == ["Skipped", "Suspended"] and looks())  # nobody reviewed: it sleeps on

@@ -37,13 +37,13 @@ def test_a_scheduled_run_appears_and_finishes(server: dict[str, str], tmp_path: 
     assert {"flywheel-ledgers", "flywheel-fsck"} <= {a["key"] for a in kept}
 
 
-def test_a_server_that_restarts_in_the_middle_of_a_run_stops_neither_it_nor_the_next(tmp_path: Path):
+def test_a_server_that_restarts_in_the_middle_of_a_run_stops_neither_it_nor_the_next(migrated: Path, tmp_path: Path):
     """The run waits for a lock of the workspace meanwhile, which this test holds.
 
     One whose process starts while there is no server ends as crashed: Prefect's own client gives up at once.
     """
     (tmp_path / "home").mkdir()
-    server, workspace = Server(tmp_path / "home"), Workspace(tmp_path / "w")
+    server, workspace = Server(tmp_path / "home", migrated), Workspace(tmp_path / "w")
     Ledger(workspace, "snapshots").append([{"snapshot": "1"}], key="1")
 
     def ended(state: str) -> list[str]:

@@ -50,6 +50,23 @@ with embedded_server(Path(sys.argv[1])) as url:
     pytest.fail("the embedded server outlived its killed driver")
 
 
+def test_a_new_database_is_kept_for_the_next_workspaces(migrated: Path, tmp_path: Path, monkeypatch) -> None:
+    def count(database: Path, table: str) -> int:
+        with closing(sqlite3.connect(database)) as con:
+            return con.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+    assert (count(migrated, "alembic_version"), count(migrated, "flow_run")) == (1, 0)
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("FLYWHEEL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / migrated.name).write_bytes(b"a copy")
+    monkeypatch.setattr(
+        server.sys, "executable", shutil.which("false")
+    )  # in place of the server, which would change it
+    with pytest.raises(UsageError, match="did not start"):
+        server.embedded_server(tmp_path / "w").__enter__()
+    assert (tmp_path / "w" / "prefect.db").read_bytes() == b"a copy"
+
+
 def test_a_database_that_another_program_has_locked_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(server, "_LOCKED_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "prefect.db", isolation_level=None)) as browser:

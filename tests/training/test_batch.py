@@ -38,7 +38,11 @@ def test_a_rows_loss_does_not_depend_on_the_captions_of_its_mates(tmp_path, text
     mix = [MixSource(manifest=write_snapshot(tmp_path, [{"rows": rows}]))]
     plan, encoder = DataPlan(mix, batch={64: 8}, t2i_share=1.0, seed=0), Cached(load_condition_encoder())
     loader = Loader(
-        plan, prepare_with(fit_autoencoder(plan, recipe)), texts=texts_with(encoder), resolution=recipe.resolution
+        plan,
+        prepare_with(fit_autoencoder(plan, recipe)),
+        texts=texts_with(encoder),
+        encode=encoder.encode,
+        resolution=recipe.resolution,
     )
     model, null, (batch,) = (
         randomised(build_model(recipe, encoder, seed=0), std=0.1),

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from flywheel.core.errors import UsageError
 from training.adapter import adapt
-from training.distributed import World, parallelise
+from training.distributed import World, computing, parallelise, reduce_gradients
 from training.lora import TARGETS, LoRA
 from training.memory_plan import (
     FLOAT,
@@ -26,7 +28,7 @@ from training.memory_plan import (
 )  # fmt: skip
 from training.models import attention
 from training.models.mmdit import PRESETS, MMDiT, MMDiTConfig
-from training.recipes import recipe
+from training.recipes import Recipe, recipe
 from training.sequence import sequence_layout
 from training.state import build_optimizer, trained
 
@@ -70,6 +72,38 @@ def test_moments_gradients_and_moving_average_are_counted_exactly(rank: int) -> 
     for part in ("weights", "ema", "gradients", "optimizer"):
         assert 0 <= 8 * getattr(eight, part) - getattr(alone, part) < 8
     assert eight.half == alone.half  # of all of them, on each GPU
+
+
+@pytest.mark.parametrize("rank", [0, RANK])
+def test_gradients_of_several_passes_are_counted_exactly(rank: int) -> None:
+    """What FSDP2 holds on one of eight processes, of which the others are feigned, after two passes of a step."""
+    recipe_ = recipe("tiny", precision="bf16")
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        model = SMALL.build()
+        if rank:
+            adapt(model, LoRA(rank, 2.0 * rank, TARGETS), 0)
+        model = parallelise(model, recipe_, World(0, 8))
+        reduce_gradients(model, False)
+        held = [one_pass(model, recipe_) for _ in range(2)]
+    finally:
+        torch.distributed.destroy_process_group()
+    said = plan("small", SMALL, gpus=8, rank=rank, tokens=1, recompute=True)
+    assert held == [said.accumulated] * 2 and said.accumulated == FLOAT * said.trained
+    once = plan("small", SMALL, gpus=8, rank=rank, tokens=1, recompute=True, accumulate=False)
+    assert said.total - once.total == said.accumulated and once.accumulated == 0
+    assert plan("small", SMALL, gpus=1, rank=rank, tokens=1, recompute=True).accumulated == 0  # `gradients` are whole
+
+
+def one_pass(model: MMDiT, settings: Recipe) -> int:
+    """Bytes of gradients that are not yet reduced, after one more forward and backward pass."""
+    with computing(settings, torch.device("cpu")):
+        latents, states = torch.randn(1, 16, SMALL.channels), torch.randn(1, 8, SMALL.condition_dim)
+        out = model(latents, torch.rand(1), states, sequence_layout(8, 0, (4, 4), ()))
+    out.float().square().sum().backward()
+    groups = [m._get_fsdp_state()._fsdp_param_group for m in model.modules() if isinstance(m, FSDPModule)]
+    held = [p.unsharded_accumulated_grad for group in groups if group is not None for p in group.fsdp_params]
+    return sum(grad.nbytes for grad in held if grad is not None)
 
 
 class _Flash(torch.autograd.Function):

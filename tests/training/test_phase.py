@@ -78,7 +78,9 @@ def test_overfits_one_batch(snapshot):
     plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=1.0, seed=0)
     encoder = load_condition_encoder()
     autoencoder = fit_autoencoder(plan, TINY)
-    (micro,) = Loader(plan, prepare_with(autoencoder), texts=texts_with(encoder), resolution=TINY.resolution).batch(0)
+    (micro,) = Loader(
+        plan, prepare_with(autoencoder), texts=texts_with(encoder), encode=encoder.encode, resolution=TINY.resolution
+    ).batch(0)
     model, null, losses = build_model(TINY, encoder, seed=0), encoder.encode([""])[0], []
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(150):

@@ -33,7 +33,9 @@ def parts(snapshot):
         load_condition_encoder(),
     )
     autoencoder = fit_autoencoder(plan, TINY)
-    loader = Loader(plan, prepare_with(autoencoder), texts=texts_with(encoder), resolution=TINY.resolution)
+    loader = Loader(
+        plan, prepare_with(autoencoder), texts=texts_with(encoder), encode=encoder.encode, resolution=TINY.resolution
+    )
     model = randomised(build_model(TINY, encoder, seed=0), std=0.05)
     return SimpleNamespace(loader=loader, model=model, autoencoder=autoencoder, encoder=encoder)
 

@@ -12,13 +12,13 @@ from threading import Lock
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
 from flywheel.core.files import file_digest
 from flywheel.core.storage import remote
 from training.data import files
-from training.data.captions import Caption, draw
+from training.data.buffers import Buffers
+from training.data.captions import UNLISTED, Caption, draw
 from training.data.latents import Latents
 from training.data.plan import DataPlan, Row, ShardError, require_size, trained_size
 from training.data.row_group import RowGroup, read_row_group
@@ -31,8 +31,8 @@ class Prepared:
     """What training needs of a row group: `latents` [n, C, h, w], `references` [n, R, C, h, w], text states [L, D].
 
     `nulls`: states without the caption if they depend on the row (the encoder reads references), else empty.
-    `lead`: text tokens before each reference, as the encoder lays them out; empty when all references come first.
-    `choices`: as in `RowGroup`; the loader adds them.
+    `states` is empty where the loader encodes what is drawn. `lead`: text tokens before each reference, as the encoder
+    lays them out; empty when all references come first. `captions`, `choices`: as in `RowGroup`; the loader adds them.
     """
 
     latents: Tensor
@@ -40,6 +40,7 @@ class Prepared:
     states: list[Tensor]
     nulls: Sequence[Tensor] = ()
     lead: tuple[int, ...] = ()
+    captions: Sequence[str] = ()
     choices: Sequence[Sequence[Caption]] = ()
 
     @property
@@ -91,10 +92,10 @@ class Loader:
     `resolution`, `unit`: see `trained_size`; stored images are area-resized to that.
     `latents`: side-cars to read instead of targets; `reference_pixels` says whether references are decoded as well, for
     condition encoders that read them. `cache_bytes` bounds the prepared row groups kept in memory.
-    `texts`: text states of a row group, computed for all of its rows at once while the batch before is trained on, in
-    place of those of `prepare`. `caption_shares`: kind → share, of captions of pictures that have several; `encode`:
-    texts → their states, called from two threads, once ahead. A row's caption is drawn anew each time that it comes, as
-    a function of (seed, bucket, slot).
+    `texts`: text states of a row group, in place of those of `prepare`. `encode`: texts → their states, of the captions
+    that are drawn and that a row group has no states of; it is called from two threads, and keeps what it gave. Both
+    work ahead, while the batch before is trained on. `caption_shares`: kind → share, of captions of pictures that have
+    several: a row's is drawn anew each time that it comes, as a function of (seed, bucket, slot).
     Errors: `ShardError`; under a plan with `on_error="skip"` unreadable rows are replaced by neighbours of the same
     layout, logged, and listed in `skipped` by (shard, row group, row).
     """
@@ -120,6 +121,7 @@ class Loader:
         self._skips = plan.on_error == "skip"
         self._cache: OrderedDict[tuple[int, int], Prepared] = OrderedDict()
         self._held = 0
+        self._buffers = Buffers()
         self._failed: dict[tuple[int, int], str] = {}
         self._verified: set[int] = set()
         self._open = lru_cache(maxsize=32)(self._open_shard)
@@ -141,7 +143,7 @@ class Loader:
         for key in wanted:
             if key not in self._cache and key not in self._failed and key not in self._ahead:
                 self._ahead[key] = self._reader.submit(self._read, *key)
-        for rows in micro_batches if self.caption_shares and self.encode else ():
+        for rows in micro_batches if self.encode else ():
             groups = {k: self._cache.get(k) or self._ahead.get(k) for k in {(row.shard, row.group) for row in rows}}
             self._reader.submit(self._encode_ahead, rows, groups)
 
@@ -152,8 +154,8 @@ class Loader:
         states, kinds = self._drawn(rows, places)
         return MicroBatch(
             list(rows),
-            torch.stack([group.latents[i] for group, i in places]),
-            torch.stack([group.references[i] for group, i in places])
+            self._buffers.stack([group.latents[i] for group, i in places]),
+            self._buffers.stack([group.references[i] for group, i in places])
             if first.references.shape[1]
             else first.references.new_zeros(len(rows), *first.references.shape[1:]),
             states,
@@ -164,29 +166,36 @@ class Loader:
         )
 
     def _drawn(self, rows: Sequence[Row], places: Sequence[tuple[Prepared, int]]) -> tuple[list[Tensor], Sequence[str]]:
-        """Text state and kind of the caption that each row trains with now."""
-        states = [group.states[i] for group, i in places]
-        if not self.caption_shares or not all(group.choices for group, _ in places):
-            return states, ()
-        options = [group.choices[i] for group, i in places]
-        chosen = [self._draw(o, row) for o, row in zip(options, rows, strict=True)]
-        other = [n for n, (o, caption) in enumerate(zip(options, chosen, strict=True)) if caption.text != o[0].text]
-        if other and self.encode is not None:
-            for n, state in zip(other, self.encode([chosen[n].text for n in other]), strict=True):
+        """Text state, and kind where there is a choice, of the caption that each row trains with now."""
+        drawn = [self._draw(group, row._replace(row=i)) for row, (group, i) in zip(rows, places, strict=True)]
+        states = [group.states[i] if group.states else None for group, i in places]
+        wanted = [n for n, (group, i) in enumerate(places) if states[n] is None or drawn[n].text != group.captions[i]]
+        if wanted and self.encode is not None:
+            for n, state in zip(wanted, self.encode([drawn[n].text for n in wanted]), strict=True):
                 states[n] = state
-        return states, [caption.kind for caption in chosen]
+        chosen = self.caption_shares and all(group.choices for group, _ in places)
+        return [s for s in states if s is not None], [c.kind for c in drawn] if chosen else ()
 
-    def _draw(self, options: Sequence[Caption], row: Row) -> Caption:
-        return draw(options, self.caption_shares, self.plan.seed, "caption", row.bucket, row.slot)
+    def _draw(self, group: Prepared | RowGroup, row: Row) -> Caption:
+        """The caption that a row of the group trains with now."""
+        if not self.caption_shares or not group.choices:
+            return Caption(UNLISTED, group.captions[row.row])
+        return draw(group.choices[row.row], self.caption_shares, self.plan.seed, "caption", row.bucket, row.slot)
 
     def _encode_ahead(self, rows: Sequence[Row], groups: Mapping[tuple[int, int], _Group]) -> None:
         """Have the captions that these rows draw in the cache of `encode`. groups: those prepared, or being read."""
         wanted = []
         for row in rows:
             group = groups[row.shard, row.group]
-            choices = group.result().rows.choices if isinstance(group, Future) else group.choices if group else ()
-            if choices and (caption := self._draw(choices[row.row], row)).text != choices[row.row][0].text:
-                wanted.append(caption.text)
+            if isinstance(group, Future):
+                read, texts = group.result()
+                mine, known = self._draw(read, row).text, read.captions[row.row] if texts and texts.states else None
+            elif group:
+                mine, known = self._draw(group, row).text, group.captions[row.row] if group.states else None
+            else:
+                continue
+            if mine != known:
+                wanted.append(mine)
         if wanted and self.encode is not None:
             self.encode(wanted)
 
@@ -202,6 +211,7 @@ class Loader:
                 opened=lambda: self._open(shard),
                 cached=self.latents.read(file, group) if self.latents is not None else None,
                 reference_pixels=self.reference_pixels,
+                empty=self._buffers.empty,
             )
 
     def _read(self, shard: int, group: int) -> _Read:
@@ -226,7 +236,7 @@ class Loader:
             return None
         for row, why in read.rows.broken.items():
             self._skip(shard, group, row, why)
-        prepared = replace(self.prepare(read.rows), choices=read.rows.choices)
+        prepared = replace(self.prepare(read.rows), captions=read.rows.captions, choices=read.rows.choices)
         prepared = replace(prepared, **vars(read.texts)) if read.texts else prepared
         self._cache[key] = prepared
         self._held += prepared.bytes

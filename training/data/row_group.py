@@ -19,6 +19,9 @@ from training.data import files
 from training.data.captions import Caption, choices
 from training.data.plan import Shard, ShardError
 
+Empty = Callable[..., Tensor]
+"""As `torch.empty`: (shape, dtype=…)."""
+
 _JPEG = b"\xff\xd8"  # how one begins
 
 
@@ -51,15 +54,20 @@ def read_row_group(
     opened: Callable[[], pq.ParquetFile] | None = None,
     cached: RowGroup | None = None,
     reference_pixels: bool = True,
+    empty: Empty = torch.empty,
 ) -> RowGroup:
     """Rows of one row group, area-resized to `size` (height, width). Errors: `ShardError` names file and row.
+
+    empty: makes the tensors that pixels are written to.
 
     With `skip`, an unreadable row is replaced by the next readable one, and listed in `broken`. If `cached`, the row
     group's latents, is all that is needed, the shard itself is not read.
     """
     group = cached
     if group is None or (shard.shape[2] and reference_pixels):
-        decoded = _decoded(shard, index, size, opened or (lambda: files.parquet(shard.path)), targets=group is None)
+        decoded = _decoded(
+            shard, index, size, opened or (lambda: files.parquet(shard.path)), empty, targets=group is None
+        )
         group = (
             decoded
             if group is None
@@ -89,7 +97,13 @@ def _reordered(part: Any, order: list[int]) -> Any:
 
 
 def _decoded(
-    shard: Shard, index: int, trained: tuple[int, int], opened: Callable[[], pq.ParquetFile], *, targets: bool
+    shard: Shard,
+    index: int,
+    trained: tuple[int, int],
+    opened: Callable[[], pq.ParquetFile],
+    empty: Empty,
+    *,
+    targets: bool,
 ) -> RowGroup:
     """A row group's references, and its targets too; rows that cannot be decoded are listed in `broken`."""
     height, width, count = shard.shape
@@ -100,10 +114,10 @@ def _decoded(
         table = file.read_row_group(index, columns=columns, use_threads=False)
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
-    size = trained[::-1]
     rows, broken = len(table), {}
-    images = np.zeros((rows if targets else 0, 3, *size[::-1]), np.uint8)
-    references = np.zeros((rows, count, 3, *size[::-1]), np.uint8)
+    pixels = empty((rows if targets else 0, 3, *trained), dtype=torch.uint8)
+    reference_pixels = empty((rows, count, 3, *trained), dtype=torch.uint8)
+    images, references = pixels.numpy(), reference_pixels.numpy()
     scratch = np.empty((height, width, 3), np.uint8)  # one for all pictures: it stays in the processor's cache
     for number, row in enumerate(table.select(decodes).to_pylist()):
         try:
@@ -119,8 +133,8 @@ def _decoded(
     return RowGroup(
         table["sample_id"].to_pylist(),
         table["caption"].to_pylist(),
-        torch.from_numpy(images),
-        torch.from_numpy(references),
+        pixels,
+        reference_pixels,
         broken=broken,
         choices=row_choices(table),
     )

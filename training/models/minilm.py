@@ -26,19 +26,20 @@ class MiniLMLayers(nn.Module):
         self.places = nn.Embedding.from_pretrained(weights["embeddings.position_embeddings.weight"] + kind)
         self.norm = nn.LayerNorm(width, eps=epsilon)
         self.norm.load_state_dict(_part(weights, "embeddings.LayerNorm"))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width,
-                config["num_attention_heads"],
-                config["intermediate_size"],
-                activation=config["hidden_act"],
-                layer_norm_eps=epsilon,
-                batch_first=True,
+        with torch.device("meta"):  # without drawing random weights, which takes longer than reading the real ones
+            self.layers = nn.ModuleList(
+                nn.TransformerEncoderLayer(
+                    width,
+                    config["num_attention_heads"],
+                    config["intermediate_size"],
+                    activation=config["hidden_act"],
+                    layer_norm_eps=epsilon,
+                    batch_first=True,
+                )
+                for _ in range(config["num_hidden_layers"])
             )
-            for _ in range(config["num_hidden_layers"])
-        )
         for n, layer in enumerate(self.layers):
-            layer.load_state_dict(_layer(weights, f"encoder.layer.{n}"))
+            layer.load_state_dict(_layer(weights, f"encoder.layer.{n}"), assign=True)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()

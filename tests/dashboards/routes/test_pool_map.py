@@ -1,11 +1,17 @@
 """The page of the map, its picture, and the way to the data browser."""
 
+from contextlib import closing
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
+from flywheel.catalog.database import connect
+from flywheel.core.files import write_parquet
+from flywheel.core.lens import latest_snapshot
 from flywheel.core.workspace import Workspace
+from flywheel.remedies.pool_map import keep, placed
 from tests.dashboards.visits import Page, opened
 from tests.dashboards.workspace import PROBED, build, place_on_map
 
@@ -33,6 +39,23 @@ def test_a_part_of_the_map_has_its_picture_its_counts_and_its_samples(visitor: T
     there = visitor.get("/api/map?colour=track&x0=0.8&x1=1&y0=0.2&y1=0.35").json()
     assert [c["track"] for c in there["cases"]] == ["human"] and there["cases"][0]["case_id"] != PROBED
     assert "human" in Page(visitor.get("/map?colour=track&x0=0.8&x1=1&y0=0.2&y1=0.35").text).text
+
+
+def test_what_the_map_keeps_of_a_snapshot_is_what_the_page_would_join(tmp_path: Path) -> None:
+    workspace = build(tmp_path / "w")
+    place_on_map(workspace)
+    snapshot = latest_snapshot(workspace)
+    assert snapshot is not None
+    asked = [f"/api/map?colour={colour}" for colour in ("stage", "outcome", "track", "pixels.entropy")]
+    joined = [opened(workspace).get(address).json() for address in asked]
+    with closing(connect(workspace, ["map_points", "decisions"])) as con:
+        keep(workspace, con, snapshot)
+    path = placed(workspace, snapshot)
+    assert path is not None and pq.read_metadata(path).num_rows == 299
+    assert [opened(workspace).get(address).json() for address in asked] == joined
+    write_parquet(path, pq.read_table(path).slice(0, 7))  # it is read
+    assert opened(workspace).get(asked[0]).json()["inside"] == 7
+    assert placed(workspace, "another") != path
 
 
 def test_a_lasso_leads_to_its_samples_and_to_its_open_cases(visitor: TestClient) -> None:

@@ -23,6 +23,12 @@ def test_help_lists_the_verbs_and_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert flywheel("--version").stdout == f"flywheel {version('image-flywheel')}\n"
+
+
 def test_a_full_disk_is_one_sentence():
     command = [sys.executable, "-m", "flywheel.cli", "policy", "show", "qwen-image-2"]
     with open("/dev/full", "w") as full:

@@ -37,6 +37,7 @@ def test_status_is_a_summary_for_people_and_a_record_for_programs(workspace: Wor
     assert [r["verdict"] for r in state["rounds"]] == ["PROMOTE", "PROMOTE", "HOLD"]
     shown = flywheel("round", "status", "-w", workspace.root).stdout
     assert "incumbent  checkpoints/2" in shown and shown.count("PROMOTE") == 2
+    assert not set('{}"') & set(shown)  # no JSON, and nothing of it
 
 
 def test_wrong_usage(workspace: Workspace, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.faulty_s3 import FAULTS, draw, faulty
+from curation.scorers.ocr_weights import cache_dir
 from flywheel.cases.events import load_cases
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
@@ -64,7 +65,7 @@ def run(folder: Path, workspace: str, cache: Path) -> dict:
         "1",
     ]
     command = [sys.executable, "-m", "flywheel.cli", *map(str, arguments), "--no-prefect"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "FLYWHEEL_CACHE": str(cache_dir())}  # with OCR's weights
     out = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert out.returncode == 0, out.stderr[-4000:]
     return json.loads(out.stdout.splitlines()[-1])

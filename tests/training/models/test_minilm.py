@@ -1,4 +1,4 @@
-"""The layers give what Transformers' BERT gives, and need none of it."""
+"""The layers give what Transformers' BERT gives, and need none of it; nor does a step of training."""
 
 from __future__ import annotations
 
@@ -24,12 +24,20 @@ def test_states_are_those_of_transformers():
         torch.testing.assert_close(ours, their, atol=2e-5, rtol=1e-4)
 
 
-def test_encoding_imports_neither_transformers_nor_the_compiler():
+def test_encoding_and_a_step_import_neither_transformers_nor_the_compiler():
     code = """
 import sys
+import torch
 from training.models.condition import load_condition_encoder
+from training.state import build_optimizer
 
 assert load_condition_encoder().encode(["a red circle"])[0].shape == (5, 768)
+model = torch.nn.Linear(2, 1)
+optimizer = build_optimizer(model, betas=(0.9, 0.95), weight_decay=0.0)
+model(torch.ones(2)).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+assert model.weight.grad is None
 heavy = {"transformers", "accelerate", "torch._dynamo", "sympy"} & set(sys.modules)
 assert not heavy, heavy
 """

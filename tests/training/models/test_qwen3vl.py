@@ -122,7 +122,9 @@ def test_rows_without_caption_still_see_their_references(encoder, snapshot):
     plan = DataPlan([MixSource(manifest=snapshot)], batch={64: 4}, t2i_share=0.0, seed=0)
     recipe = TINY.change(text_tokens=0, dropout=1.0, t2i_share=0.0)
     autoencoder = fit_autoencoder(plan, recipe)
-    (micro,) = Loader(plan, prepare_with(autoencoder), texts=texts_with(encoder), resolution={64: 32}).batch(0)
+    (micro,) = Loader(
+        plan, prepare_with(autoencoder), texts=texts_with(encoder), encode=encoder.encode, resolution={64: 32}
+    ).batch(0)
     assert micro.lead == encoder.lead(1) and len(micro.nulls) == 4
     model = build_model(recipe, encoder, seed=0)
     torch.nn.init.normal_(model.image_out.weight, std=0.05)  # a fresh model ignores its condition
