@@ -23,8 +23,11 @@ Image = Callable[..., str | None]  # (workspace path, side in pixels) → addres
 Link = Callable[..., str]  # (kind: "case" | "round" | …, value) → address for `href`
 
 
-def environment(*, image: Image, link: Link) -> Environment:
-    """Templates with the filters they use. `image` and `link` give the addresses of images and pages."""
+def environment(*, image: Image, link: Link, absent: str) -> Environment:
+    """Templates with the filters they use. `image` and `link` give the addresses of images and pages.
+
+    absent: what stands in place of an image that has a path, but no address.
+    """
     env = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,  # prompts, captions, file names and OCR text are hostile input
@@ -32,7 +35,7 @@ def environment(*, image: Image, link: Link) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals |= {"image": image, "link": link, "charts": charts, "answers": ANSWERS}
+    env.globals |= {"image": image, "link": link, "absent": absent, "charts": charts, "answers": ANSWERS}
     env.filters |= {
         "n": number,
         "pct": percent,

@@ -32,7 +32,11 @@ def render(workspace: Workspace, title: str = "Flywheel report") -> str:
         values = vars(page) | vars(data(workspace, con))
     finally:
         con.close()
-    env = environment(image=InlineImages(workspace, IMAGE_BYTES), link=_anchor({v.round.number for v in views}))
+    env = environment(
+        image=InlineImages(workspace, IMAGE_BYTES),
+        link=_anchor({v.round.number for v in views}),
+        absent="left out to keep this file small, or not in the workspace",
+    )
     return env.get_template("report.html").render(
         values,
         title=title,

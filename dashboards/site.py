@@ -68,7 +68,7 @@ class Site:
     @classmethod
     def of(cls, workspace: Workspace, access: Access) -> Site:
         """The site of a workspace."""
-        return cls(workspace, access, environment(image=_address(workspace), link=_link))
+        return cls(workspace, access, environment(image=_address(workspace), link=_link, absent="not in the workspace"))
 
     def show(self, request: Request, template: str, here: str = "", status: int = 200, **values: Any) -> HTMLResponse:
         """Render a page. `here`: its entry in the navigation. A new visitor gets the session that forms need."""

@@ -88,6 +88,15 @@ def test_a_case_that_a_user_found_shows_what_the_user_said(empty: Workspace) -> 
     assert '<bdi>CA<mark class="lost">T</mark></bdi>' in opened(empty).get("/cases").text
 
 
+def test_a_picture_that_an_imported_verdict_names_and_nobody_has_is_told_as_such(empty: Workspace) -> None:
+    told = {"verifier": "user", "score": 0.0, "threshold": 0.5, "image": "elsewhere/1.png", "evidence": "{}"}
+    event = {"event_id": "e", "case_id": "c" * 16, "round": 0, "kind": "detected", "capability": "color"}
+    event |= {"prompt_id": "p", "prompt": "a sign", "evidence": json.dumps({"signals": [told]})}
+    Ledger(empty, "case_events").append([event], key="e")
+    html = opened(empty).get("/cases").text
+    assert "elsewhere/1.png" not in html and "not in the workspace" in html
+
+
 def test_names_are_no_writing_whose_characters_differ(empty: Workspace) -> None:
     told = {"verifier": "color", "score": 0.0, "threshold": 0.5, "evidence": '{"expected": "purple", "seen": "blue"}'}
     event = {"event_id": "e", "case_id": "c" * 16, "round": 0, "kind": "detected", "capability": "color"}
