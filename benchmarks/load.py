@@ -1,14 +1,15 @@
-"""Do the dashboard, its pictures and the feedback server bear visitors for an hour? Requests, p99, events lost, memory.
+"""Do dashboard, feedback server and image server bear visitors for an hour? Requests, p99, events lost, memory.
 
 python benchmarks/load.py WORKSPACE [--minutes 60] [--clients 4] [--pause 0.05]
 
-The workspace is copied, and `flywheel dashboard` and `flywheel serve feedback` work on the copy. As many clients as
-given visit each of three: pages (every page of the menu, rounds, a sample, a query), pictures (those on the pages, in
-three sizes), and feedback (one event a request, a tenth of them sent twice). Each waits `--pause` seconds between two
-requests. An error is a status of 400 and more, or none; what a full queue of queries refuses (429, 503) counts apart.
-At the end the servers are stopped by SIGTERM, and every acknowledged event is looked up in the ledger.
+The workspace is copied, and `flywheel dashboard`, `serve feedback` and `serve images` work on the copy. As many clients
+as given visit each of three: pages (every page of the menu, rounds, a sample, a query), pictures (those on the pages,
+in three sizes), and feedback (one event a request, a tenth of them sent twice). One more lets the system in service
+draw, a picture a request. Each waits `--pause` seconds between two requests. An error is a status of 400 and more, or
+none; what a full queue refuses (429, 503) counts apart. At the end the servers are stopped by SIGTERM, and every
+acknowledged event is looked up in the ledger.
 
-memory_growth: memory of both process trees in the last quarter of the time, relative to the second one (means).
+memory_growth: memory of all process trees in the last quarter of the time, relative to the second one (means).
 The last line is one JSON object.
 """
 
@@ -48,6 +49,7 @@ from flywheel.signals.feedback_log import fold
 
 PAGES = ("/", "/cases", "/review", "/arena", "/funnel", "/samples", "/what-if", "/training", "/why")
 PAGES += ("/sql?q=select+count(*)+from+samples", "/compare", "/calibration", "/cost", "/sources", "/coverage")
+KINDS = ("pages", "pictures", "feedback", "drawings")
 SIDES = ("?side=96", "?side=384", "")
 BUSY = (429, 503)  # a costly page whose queue is full
 FLAT = 0.1  # growth of memory that counts as none
@@ -58,11 +60,11 @@ SAMPLE_SECONDS = 2.0
 class Figures:
     """What the clients saw: seconds by kind of request, statuses, and the ids of acknowledged events."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"pages": [], "pictures": [], "feedback": []})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     refused: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     acknowledged: set[str] = field(default_factory=set)
-    memory: list[float] = field(default_factory=list)  # MB, of both process trees
+    memory: list[float] = field(default_factory=list)  # MB, of all process trees
 
 
 def free_port() -> int:
@@ -145,6 +147,15 @@ async def report(seen: Figures, url: str, token: str, name: str, until: float, p
             await asyncio.sleep(pause)
 
 
+async def draw(seen: Figures, url: str, until: float, pause: float) -> None:
+    """Somebody who lets the image server draw."""
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        while time.monotonic() < until:
+            wanted = {"prompt": f"a card, number {len(seen.seconds['drawings'])}", "response_format": "b64_json"}
+            await visit(seen, "drawings", lambda wanted=wanted: client.post("/v1/images/generations", json=wanted))
+            await asyncio.sleep(pause)
+
+
 async def weigh(seen: Figures, servers: list[psutil.Process], until: float) -> None:
     """Sample the memory of the servers and their processes."""
     while time.monotonic() < until:
@@ -159,18 +170,21 @@ async def weigh(seen: Figures, servers: list[psutil.Process], until: float) -> N
 
 async def load(workspace: Workspace, arguments: argparse.Namespace) -> Figures:
     """Serve the workspace, and let all clients work at the same time."""
-    seen, token, (pages_port, events_port) = Figures(), secrets.token_hex(16), (free_port(), free_port())
+    seen, token = Figures(), secrets.token_hex(16)
+    pages_port, events_port, images_port = free_port(), free_port(), free_port()
     place, environment = ("--workspace", str(workspace.root)), {"FLYWHEEL_FEEDBACK_TOKEN": token}
     site, events = f"http://127.0.0.1:{pages_port}", f"http://127.0.0.1:{events_port}"
+    images = f"http://127.0.0.1:{images_port}"
     with (
         server("dashboard", *place, "--port", str(pages_port), environment=environment) as dashboard,
         server("signals", "serve", *place, "--port", str(events_port), environment=environment) as feedback,
+        server("serve", "images", *place, "--port", str(images_port), environment=environment) as drawing,
     ):
-        await asyncio.gather(reached(site), reached(f"{events}/health"))
+        await asyncio.gather(reached(site), reached(f"{events}/health"), reached(f"{images}/v1/models"))
         pages, pictures = await places(site, workspace)
         print(f"{len(pages)} pages, {len(pictures)} pictures", flush=True)
         until = time.monotonic() + 60 * arguments.minutes
-        clients = [weigh(seen, [dashboard, feedback], until)]
+        clients = [weigh(seen, [dashboard, feedback, drawing], until), draw(seen, images, until, arguments.pause)]
         for n in range(arguments.clients):
             clients += [
                 browse(seen, "pages", site, pages, until, arguments.pause),

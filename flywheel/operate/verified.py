@@ -128,7 +128,8 @@ def _torn(check: Check, folder: Path, lost: list[str]) -> None:
     if lost:
         check.fault(log, f"cut off: {len(lost)} files of its folder have no record, such as {lost[0]}", _COPY)
     else:
-        check.fault(log, "a line is incomplete, as a kill leaves it; every file has its record", _NOTHING, NOTE)
+        problem = "a line is incomplete, as a kill leaves it; every file that is there is as it was written"
+        check.fault(log, problem, "nothing to do after a kill; if this is a copy, complete it", NOTE)
 
 
 def _unknown(path: Path, records: hashes.Records, above: Mapping[str, Entry]) -> bool:
