@@ -19,6 +19,9 @@ from benchmarks import faulty_s3
 HERE = Path(__file__).parent
 # A shell that starts the suite in the background makes it ignore Ctrl-C, and with it all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Several processes of tests share the cores: threads that spin while they wait would take them from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # No test fetches weights, or reads those that this machine may have; what asks for them is refused at once.
 os.environ["FLYWHEEL_WEIGHTS_MIRROR"] = "http://127.0.0.1:9"
 os.environ["FLYWHEEL_WEIGHTS"] = "/nonexistent/weights"
