@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _TIDY_SECONDS = 2.5  # for closing what is open; then our processes are killed
+_AGAIN_SECONDS = 0.02  # until Python has left the code that drops exceptions
 _LAST_SECONDS = 1.0  # after that, until this process ends itself
 
 
@@ -26,16 +28,30 @@ class Stop:
     def __init__(self) -> None:
         self.signum = 0
         self.told = False
+        self.lost = False  # the exception of the signal, in code whose exceptions Python drops
         self.processes: list[psutil.Process] = []
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one unwinds the program, a second one ends it at once."""
+        if self.lost:
+            self.lost = False
+            raise KeyboardInterrupt
         if self.signum:
             self.now()
         self.signum = signum
         self._look()
         threading.Thread(target=self._watch, daemon=True).start()
         raise KeyboardInterrupt
+
+    def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Raise again what was raised inside a destructor or the callback of a weak reference, such as importlib's."""
+        if self.signum and issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self.lost = True
+            again = threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, (signal.Signals(self.signum),))
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(unraisable)
 
     @property
     def sentence(self) -> str:
@@ -109,6 +125,7 @@ def stoppable() -> Iterator[None]:
     _stop = stop = Stop()
     main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in _NAMES} if main else {}
+    hook, sys.unraisablehook = sys.unraisablehook, stop.dropped
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(signum, stop)
@@ -121,6 +138,7 @@ def stoppable() -> Iterator[None]:
         code = stopped()
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        sys.unraisablehook = hook
         _stop = None
     if code:
         sys.exit(code)

@@ -145,3 +145,28 @@ def test_a_signal_before_anything_is_started(tmp_path: Path):
             env=environment,
         )
         assert ignored.returncode == 0 and not ignored.stderr  # as under nohup
+
+
+DROPPED = """
+import os, signal, time, weakref
+from flywheel.cli.stopping import stoppable
+
+class Thing: pass
+
+def callback(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)  # the handler raises here, where Python drops it
+
+with stoppable():
+    thing = Thing()
+    held = weakref.ref(thing, callback)
+    del thing
+    time.sleep(30)
+"""
+
+
+def test_a_signal_amid_a_callback_whose_exceptions_are_dropped_is_not_lost() -> None:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and time.monotonic() - began < 20
+    assert done.stderr == "stopped by SIGTERM: finished work is kept, the same command resumes\n"
