@@ -51,10 +51,7 @@ def sample(
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option(min=1, help="Number of images, with this seed and the following ones.")] = 1,
     enhance: Annotated[
-        str | None,
-        typer.Option(
-            help="Rewrite the prompt with: rules, or a causal LM (folder or hub tag). Default: as the system."
-        ),
+        str | None, typer.Option(help="Rewrite the prompt: rules, or a causal LM (folder, tag). Default: the system's.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the images and their grid.")] = Path("samples"),
     as_json: JsonOption = False,
