@@ -28,6 +28,7 @@ class Stop:
     def __init__(self) -> None:
         self.signum = 0
         self.told = False
+        self.hook = sys.unraisablehook  # as it was before
         self.lost = False  # the exception of the signal, in code whose exceptions Python drops
         self.processes: list[psutil.Process] = []
 
@@ -51,7 +52,7 @@ class Stop:
             again.daemon = True
             again.start()
         else:
-            sys.__unraisablehook__(unraisable)
+            self.hook(unraisable)
 
     @property
     def sentence(self) -> str:
@@ -125,7 +126,7 @@ def stoppable() -> Iterator[None]:
     _stop = stop = Stop()
     main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in _NAMES} if main else {}
-    hook, sys.unraisablehook = sys.unraisablehook, stop.dropped
+    sys.unraisablehook = stop.dropped
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(signum, stop)
@@ -138,7 +139,7 @@ def stoppable() -> Iterator[None]:
         code = stopped()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        sys.unraisablehook = hook
+        sys.unraisablehook = stop.hook
         _stop = None
     if code:
         sys.exit(code)

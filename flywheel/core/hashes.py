@@ -12,12 +12,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
-import re
 import time
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.core.errors import UsageError
+from flywheel.core.hash_line import Entry, cut_off, ended, parsed, seam
 from flywheel.core.storage import remote
 
 if TYPE_CHECKING:
@@ -39,30 +37,7 @@ _ATTRIBUTE = "user.sha256"  # of a local file
 _KEPT = 3  # records per name that are looked at: the newest, and those before a write that did not end
 _LONG = 1 << 20  # bytes of a log that `compact` rewrites
 FILE, FOLDERS, GROWING, LIVING, REMOVED, UNDONE = "file", "folder", "growing", "living", "removed", "undone"
-_TORN = "torn"  # kind of the record that ends the line before it, which has no end
-_SEAM = b"\0"  # between that line and the record
-_LINE_BEGINS = re.compile(rb"[0-9a-f]{0,8}(?:$|[ \0])")
 _BLOCK = 4096  # bytes that are read at once of the end of a log
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a writer recorded about one name in a folder.
-
-    kind: `file` has these bytes; `folder` has records of its own; `growing` begins with these bytes; `living` changes
-    without records until the next one; `removed` and `undone` (a write that was given up) have none.
-    """
-
-    name: str  # relative to the folder, with "/" for a file below it
-    kind: str
-    size: int = 0  # bytes
-    sha256: str = ""
-    at: int = 0  # ns
-
-    def line(self) -> bytes:
-        """The record as a line that begins with its checksum."""
-        text = json.dumps([self.name, self.kind, self.size, self.sha256, self.at or time.time_ns()]).encode()
-        return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 @dataclass(frozen=True)
@@ -257,23 +232,7 @@ def _seam(descriptor: int, size: int) -> bytes:
         step = min(start, _BLOCK)
         start -= step
         end = os.pread(descriptor, step, start) + end
-    rest = end.rpartition(b"\n")[2]
-    if not rest:
-        return b""
-    torn = Entry("", _TORN, len(rest), hashlib.sha256(rest).hexdigest())
-    return _SEAM + torn.line() if _cut_off(rest) else b"\n"
-
-
-def _cut_off(rest: bytes) -> bool:
-    """Whether a line without an end may be what a killed writer wrote of it; else its end is damaged."""
-    return not _parsed(rest) and not _parsed(rest[:-1]) and bool(_LINE_BEGINS.match(rest))
-
-
-def _ended(line: bytes) -> bool:
-    """Whether a line is one that was cut off, and the record that says so."""
-    rest, _, last = line.rpartition(_SEAM)
-    entry = _parsed(last)
-    return bool(entry and (entry.kind, entry.sha256) == (_TORN, hashlib.sha256(rest).hexdigest()))
+    return seam(end.rpartition(b"\n")[2])
 
 
 def _begin(log: Path, data: bytes) -> bool:
@@ -325,16 +284,16 @@ def read(folder: Path) -> Records:
         exist = True
         *lines, rest = data.split(b"\n")
         for line in filter(None, lines):
-            if entry := _parsed(line):
+            if entry := parsed(line):
                 entries.append(entry)
-            elif _ended(line):
+            elif ended(line):
                 torn += 1
             else:
                 damaged += 1
-        if entry := _parsed(rest):
+        if entry := parsed(rest):
             entries.append(entry)  # whole but for the line break
         if rest or not lines:
-            whole = not rest or bool(entry) or _cut_off(rest)
+            whole = not rest or bool(entry) or cut_off(rest)
             torn, damaged = torn + whole, damaged + (not whole)
     stacks: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -361,17 +320,6 @@ def _logs(folder: Path) -> Iterator[bytes]:
         for path in sorted(place.iterdir()):
             if not path.name.startswith("."):
                 yield path.read_bytes()
-
-
-def _parsed(line: bytes) -> Entry | None:
-    checksum, _, text = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(text) or checksum != b"%08x" % zlib.crc32(text):
-            return None
-        name, kind, size, sha256, at = json.loads(text)
-        return Entry(str(name), str(kind), int(size), str(sha256), int(at))
-    except (ValueError, TypeError):
-        return None
 
 
 def verify(path: Path, advice: str) -> None:
