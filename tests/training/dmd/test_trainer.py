@@ -16,6 +16,7 @@ from flywheel.rounds.sample import sample_pictures
 from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics
+from training.distributed import World
 from training.dmd.recipe import DMDRecipe, dmd_recipe
 from training.dmd.trainer import _Trainer, train
 from training.sampling import Sampler
@@ -40,7 +41,7 @@ def finished(tmp_path_factory, start, cards):
 def job(start, cards, **changes) -> _Trainer:
     recipe = replace(TINY, **changes)
     teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [start]
-    return _Trainer(start, teachers, cards, recipe, 0, None, torch.device("cpu"))
+    return _Trainer(start, teachers, cards, recipe, 0, None, World())
 
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
