@@ -5,6 +5,7 @@ Prefect's own temporary server survives a SIGKILL of its driver; this one ends w
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -74,6 +75,9 @@ def api(home: Path) -> Iterator[str]:
             settings[PREFECT_CLIENT_MAX_RETRIES] = 1
             EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=0)
             stack.callback(EventsWorker.set_client_override, None)
+            # Logs that do not reach it are lost with it: Prefect would say so in half a line of its own.
+            stack.callback(setattr, logging, "raiseExceptions", logging.raiseExceptions)
+            logging.raiseExceptions = False
         stack.enter_context(temporary_settings(updates=settings))
         stack.callback(EventsWorker.drain_all)  # the server records task runs from events: send the last ones
         try:

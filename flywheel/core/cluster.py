@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +18,7 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flywheel.core import ray_head
 from flywheel.core.environment import raise_environment_error
 from flywheel.core.errors import UsageError
 from flywheel.core.local_workers import LocalWorkers, shared_object
@@ -28,8 +27,6 @@ _SHIPPED = ("curation", "flywheel", "training")  # packages that tasks and train
 _NODES_LOST = 5  # nodes that one task may lose: a lost node is not the fault of the task's data
 _STOP_SECONDS = 1.0  # until processes of a Ray that was shut down are killed
 _TRIES = 2  # Ray gives up after 30 seconds, which a busy machine needs
-_ASK_SECONDS = 5.0  # without a result, until the head is asked whether it lives
-_HEAD_TRIES = 4
 _OBJECT_STORE = 256 * 1024 * 1024  # bytes; tasks return numbers and file names, never pictures
 
 
@@ -66,8 +63,6 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
         with _processes(workers):
             yield
         return
-    from ray.exceptions import RayError, RayTaskError
-
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
@@ -78,11 +73,21 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
         options |= {"object_store_memory": _OBJECT_STORE}
         # Otherwise the driver waits for its first workers to register, forever if one of them dies before it does.
         options |= {"_system_config": {"prestart_worker_first_driver": False}}
-    if not _started(options, may_fail="address" in options and not ray_only):
-        print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
-        with _processes(workers):
-            yield
-        return
+    with ray_head.watched(os.environ.get("RAY_ADDRESS", "")):
+        if _started(options, may_fail="address" in options and not ray_only):
+            with _connected():
+                yield
+            return
+    print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
+    with _processes(workers):
+        yield
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Disconnects from Ray at the end. Errors: `UsageError` when Ray is lost inside the block."""
+    from ray.exceptions import RayError, RayTaskError
+
     try:
         yield
     except RayTaskError:  # an error in a task's own code
@@ -241,9 +246,9 @@ def run_all(
             running[task.options(**options).remote(function, *arguments)] = (index, arguments, 0)
         if not running:
             return
-        done, _ = ray.wait(list(running), num_returns=1, timeout=_ASK_SECONDS)
+        done, _ = ray.wait(list(running), num_returns=1, timeout=ray_head.ASK_SECONDS)
         if not done:
-            _require_head()
+            ray_head.require(ray.get_runtime_context().gcs_address)
             continue
         index, arguments, lost = running.pop(done[0])
         try:
@@ -264,27 +269,6 @@ def _options(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, fl
     most = {kind: max((n.get(kind, 0.0) for n in nodes), default=0.0) for kind in ("CPU", "GPU", "memory")}
     options = {"num_cpus": min(needs.cpus, max(most["CPU"], 1.0)), "num_gpus": min(needs.gpus, most["GPU"])}
     return options | ({"memory": min(needs.memory, int(most["memory"]))} if needs.memory else {})
-
-
-def _require_head() -> None:
-    """Check that the head answers. Errors: `UsageError`.
-
-    Ray itself ends this process, with an error of its own, when the head has been gone for a minute.
-    """
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
-    host, _, port = address.rpartition(":")
-    for tries_left in reversed(range(_HEAD_TRIES)):
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_ASK_SECONDS).close()
-            return
-        except OSError as error:
-            if not tries_left:
-                raise UsageError(
-                    f"Ray was lost: its head at {address} does not answer ({error}): run again, finished work is kept"
-                ) from error
-            time.sleep(_ASK_SECONDS)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ import os, time
 from ray.cluster_utils import Cluster
 import flywheel.core.cluster as c
 from flywheel.core.errors import UsageError
-c._ASK_SECONDS = 0.5
+c.ray_head.ASK_SECONDS = 0.5
 small = {"object_store_memory": 80 << 20}
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
 nodes.add_node(num_cpus=1, **small)
