@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import NoneType
@@ -219,6 +220,11 @@ def _widths(texts: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
         if left >= 0:
             return {name: least[name] + left * (full[name] - least[name]) // need for name in texts}
     return {}
+
+
+def of_first_process() -> bool:
+    """Is this the first of the processes that torchrun started, or the only one? It prints the result."""
+    return not int(os.environ.get("RANK", "0"))
 
 
 def out(text: str) -> None:

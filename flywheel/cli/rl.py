@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, say
+from flywheel.cli.console import of_first_process, out, say
 from flywheel.cli.options import JsonOption, SeedOption, WorkspaceOption, checkpoint_or_promoted
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -134,6 +134,8 @@ def train(
 
     Roll-outs are guided; the objective uses the conditional branch alone. Without --prompts, the prompts, reward
     weights and recipe are those that a round of the workspace wrote for its open RL cases.
+
+    Several processes share the prompts of a step: torchrun --nproc-per-node 8 -m flywheel.cli rl train …
     """
     from flywheel.core.progress import Progress
     from flywheel.remedies.reinforce import reinforce, reward_line
@@ -192,6 +194,8 @@ def distil(
     """Distil a checkpoint to a few steps without guidance. The same command resumes.
 
     `flywheel sample` draws with the student at its own steps.
+
+    Several processes share each update: torchrun --nproc-per-node 8 -m flywheel.cli distil …
     """
     from dataclasses import replace
 
@@ -229,5 +233,6 @@ def _options(scorers: Path | None) -> Mapping[str, Any]:
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:
-    say(f"{step} steps; to draw: flywheel sample PROMPT --checkpoint {path}")
-    out(json.dumps({"checkpoint": str(path), "step": step}) if as_json else str(path))
+    if of_first_process():
+        say(f"{step} steps; to draw: flywheel sample PROMPT --checkpoint {path}")
+        out(json.dumps({"checkpoint": str(path), "step": step}) if as_json else str(path))

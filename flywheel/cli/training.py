@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out
+from flywheel.cli.console import of_first_process, out
 from flywheel.cli.options import JsonOption, SeedOption
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
@@ -104,7 +104,7 @@ def phase(
         _announce(chosen, shards, run.steps, progress)
     train = partial(_on_ray, workers=ray, gpus=gpus) if ray else _here
     checkpoint = train(run, chosen.name, progress, trackers=trackers)
-    if not int(os.environ.get("RANK", "0")):  # of the torchrun processes, only the first prints
+    if of_first_process():
         _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
 
 
@@ -190,7 +190,7 @@ def vae(
 
     with joined() as world, progress.step(f"training a {preset} VAE on {len(pictures.images)} images"):
         folder = train_vae(output, pictures.images, chosen, seed=seed, steps=steps, world=world, progress=report)
-    if not world.first:
+    if not of_first_process():
         return
     result = {"vae": str(folder), "autoencoder": f'autoencoder = "{folder.resolve()}"', "steps": steps or chosen.steps}
     out(json.dumps(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
