@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -176,7 +175,6 @@ def _calibrated(trust: Trust) -> dict[str, str]:
 @app.command("map", epilog="Example: flywheel map -w w")
 def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """Place captions and failing prompts on a map, for the dashboard's page Map. What is placed stays."""
-    import json
     from dataclasses import asdict
 
     from flywheel.cases.events import load_cases
@@ -194,7 +192,7 @@ def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
             with closing(connect(opened, ["map_points", "decisions"])) as con:
                 keep(opened, con, snapshot)
     if as_json:
-        out(json.dumps(asdict(built)))
+        out(json_text(asdict(built)))
     else:
         anew = f"; laid out anew from {built.laid_out} captions" if built.laid_out else ""
         out(f"{built.samples} samples on the map, {built.new} of them new, and {built.cases} cases{anew}")
@@ -206,7 +204,7 @@ def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     from dashboards.report import write
 
     path = write(Workspace(workspace, create=False))
-    out(json.dumps({"report": str(path)}) if as_json else str(path))
+    out(json_text({"report": str(path)}) if as_json else str(path))
 
 
 @app.command(epilog="Examples: flywheel dashboard -w w; flywheel dashboard -w w --host 0.0.0.0 --tokens tokens.toml")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, PresetOption, RetryOption, WorkersOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -65,7 +64,7 @@ def fetch(
         found = fetch_lists(opened, files, settings, retry=retry, workers=workers, progress=progress)
     reasons = _reasons(Store(opened), files)
     if as_json:
-        out(json.dumps({**asdict(found), "reasons": reasons}, ensure_ascii=False))
+        out(json_text({**asdict(found), "reasons": reasons}))
         return
     say(found.line)
     print_rows(reasons, False)
