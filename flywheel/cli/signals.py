@@ -277,11 +277,14 @@ def ratings(
     from flywheel.signals.arena import battles
     from flywheel.signals.ratings import rate
 
-    groups = battles(Ledger(Workspace(workspace, create=False), "battles").rows(), styles=style)
+    recorded = Ledger(Workspace(workspace, create=False), "battles").rows()
+    groups = battles(recorded, styles=style)
     if not groups or (capability and capability not in groups):
         raise UsageError(
             "no such battles: import some with `flywheel arena import`, with style_a and style_b for --style"
         )
+    if left_out := len(recorded) - len(groups["overall"].outcomes):
+        say(f"{left_out} of {len(recorded)} battles are left out: they have no covariates, or others than most have")
     rows = []
     for name in [capability] if capability else groups:
         try:
