@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flywheel.signals.trust import Trust
 
 app = typer.Typer()
+Status = Literal["detected", "routed", "reviewed", "remedied", "closed", "re-opened", "dismissed"]
 
 
 @app.command(epilog='Examples: flywheel sql "select * from funnel" -w w; flywheel sql --ready failure_rate -w w')
@@ -109,10 +110,7 @@ def tables(as_json: JsonOption = False) -> None:
 def cases(
     workspace: WorkspaceOption,
     capability: Annotated[str | None, typer.Option(help="Default: all.")] = None,
-    status: Annotated[
-        str | None,
-        typer.Option(help="detected, routed, reviewed, remedied, closed, re-opened or dismissed. Default: all."),
-    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Default: all.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List failure cases, all or by capability and status."""

@@ -38,7 +38,7 @@ def fetch(
     """Fetch the pictures of URL lists into the workspace: every URL ends as fetched, refused or failed.
 
     `flywheel curate --source LIST` does this first, and only for URLs that have no end yet. Safe to run again after a
-    crash: nothing that was fetched is fetched again. All settings are in the preset's [fetch] section.
+    crash: nothing that was fetched is fetched again. All settings are in the preset's section `fetch`.
     """
     from curation.sources import open_source
     from curation.sources.urls.fetch import fetch as fetch_lists

@@ -111,7 +111,7 @@ def import_model(
 ) -> None:
     """Import open weights as a checkpoint, in their own precision, one tensor at a time.
 
-    Name the folder as `start` in the [training] section of a preset: the first round judges it, later ones repair it.
+    Name the folder as `start` in the section `training` of a preset: the first round judges it, later ones repair it.
     """
     from training.importing import import_pipeline
 

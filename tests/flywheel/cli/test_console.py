@@ -42,11 +42,12 @@ def test_json_is_what_every_reader_takes() -> None:
         "nan": float("nan"),
         "list": (float("inf"), 1.5),
         "at": date(2026, 1, 2),
-        "exact": [Decimal("2.50"), Decimal(3)],
+        "sums": [Decimal("2.50"), Decimal(3)],
     }
     text = json_text(odd | {"none": Decimal("NaN"), "name": "été", 7: True})
     assert text == (
-        '{"nan": null, "list": [null, 1.5], "at": "2026-01-02", "exact": [2.5, 3], "none": null, "name": "été", "7": true}'
+        '{"nan": null, "list": [null, 1.5], "at": "2026-01-02", "sums": [2.5, 3],'
+        ' "none": null, "name": "été", "7": true}'
     )
 
 
