@@ -50,6 +50,12 @@ def sample(
     return Sampler(checkpoint).sample(prompts, references, size=size, steps=steps, cfg=cfg, seed=seed)
 
 
+NOT_FINITE = (
+    "the checkpoint computes values that are not finite (NaN or infinity): its weights are damaged, or diverged in "
+    "training; draw with an earlier one"
+)
+
+
 class Sampler:
     """A checkpoint loaded once for several calls, onto `device` or a GPU where there is one; noise is from the CPU.
 
@@ -103,21 +109,43 @@ class Sampler:
 
         masks: uint8 [h, w] per prompt, 255 where an edit may change its first reference, or None; all else keeps the
         pixels of that picture, fitted to `size`. Errors: `UsageError` for a size, number of references or mask that
-        does not fit.
+        does not fit, and for a picture that is not finite.
         """
+        pictures, finite = self.draw(
+            prompts, references, size=size, steps=steps, cfg=cfg, seed=seed, negative=negative, masks=masks
+        )
+        if not finite.all():
+            raise UsageError(NOT_FINITE)
+        return pictures
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[np.ndarray]] | None,
+        *,
+        size: tuple[int, int],
+        steps: int | None,
+        cfg: float | None,
+        seed: int | Sequence[int],
+        negative: str,
+        masks: Sequence[np.ndarray | None] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`, with bool [N]: the pictures whose values are finite; the others mean nothing."""
         self._check(prompts, references, size)
         regions = [None if mask is None else _region(mask, size) for mask in masks or [None] * len(prompts)]
         self._check_masks(regions, prompts, references)
         seeds = [seed] * len(prompts) if isinstance(seed, int) else seed
         noise = torch.stack([self.noise(prompt, size, s) for prompt, s in zip(prompts, seeds, strict=True)])
-        out = np.zeros((len(prompts), *size, 3), np.uint8)
+        out, finite = np.zeros((len(prompts), *size, 3), np.uint8), np.zeros(len(prompts), bool)
         for rows, latents in self._batches(prompts, references, noise, steps, cfg, negative, regions):
-            out[rows] = to_uint8(self.autoencoder.decode(latents.cpu())).permute(0, 2, 3, 1).numpy()
+            pixels = self.autoencoder.decode(latents.cpu())
+            finite[rows] = pixels.isfinite().flatten(1).all(1).numpy()
+            out[rows] = to_uint8(pixels).permute(0, 2, 3, 1).numpy()
         for row, region in enumerate(regions):
             if region is not None and references is not None:
                 kept = fitted(Image.fromarray(references[row][0]).convert("RGB"), *size[::-1])
                 out[row] = np.where(region[..., None], out[row], np.asarray(kept))
-        return out
+        return out, finite
 
     def latents(
         self,

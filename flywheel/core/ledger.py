@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LOG = "_delta_log"
 PREVIOUS = "previous"  # in a commit: version and SHA-256 of the one before it
 _TIME, _EPOCH = pa.timestamp("us", tz="UTC"), datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(milliseconds=1)  # the precision that Delta keeps of the newest time in a file
+_TOLD_WITH = {"rounds": ("promotions",), "promotions": ("rounds",)}  # ledgers whose rows are sorted together by `at`
 _SUMMARY_EVERY = 20  # versions
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
@@ -54,7 +56,9 @@ class Ledger:
     def append(self, rows: Iterable[Mapping[str, Any]] | pa.Table, *, key: str) -> bool:
         """Append rows, or a table of the ledger's columns, atomically under `key`; False if the key exists already.
 
-        If `at` is missing it is the current time (UTC). Errors: `UsageError` if another run took over the workspace.
+        If `at` is missing it is the current time (UTC), or, where the clock was set back, just after the newest `at` of
+        this ledger and of `_TOLD_WITH`: who sorts by it reads what was appended later as later. Errors: `UsageError` if
+        another run took over the workspace.
         """
         with self._alone():
             return self._append(rows, key)
@@ -66,7 +70,7 @@ class Ledger:
         table = self._created()
         if table.transaction_version(key) is not None:
             return False
-        part = self._write(_table(rows, self.schema), key)
+        part = self._write(_table(rows, self.schema, self._now(table)), key)
         if self._workspace.fence:
             self._workspace.fence()
         mine = secrets.randbits(62)
@@ -170,6 +174,16 @@ class Ledger:
         self._record_commits(version + 1)
         return len(removed)
 
+    def _now(self, table: DeltaTable) -> datetime:
+        """The current time (UTC), or just after the newest `at` that files state, whichever is later."""
+        others = [Ledger(self._workspace, name) for name in _TOLD_WITH.get(self.name, ())]
+        now = datetime.now(UTC)
+        for delta in (table, *(o._delta() for o in others if o.exists())):
+            listed = pa.table(delta.get_add_actions(flatten=True))
+            newest = pc.max(listed["max.at"]).as_py() if "max.at" in listed.column_names else None
+            now = max(now, newest + _TICK) if newest else now
+        return now
+
     def _write(self, data: pa.Table, key: str, *, data_change: bool = True) -> AddAction:
         """Write the rows of one key to a file whose name ends in its SHA-256, so that anyone can verify it."""
         import pyarrow.parquet as pq
@@ -180,7 +194,9 @@ class Ledger:
         content = buffer.getvalue()
         name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
         write_bytes(self.path / name, content)
-        stats = json.dumps({"numRecords": data.num_rows})
+        newest = pc.max(data["at"]).as_py()
+        dated = {"maxValues": {"at": newest.isoformat(timespec="microseconds")}} if newest else {}
+        stats = json.dumps({"numRecords": data.num_rows, **dated})
         return AddAction(name, len(content), {}, time.time_ns() // 1_000_000, data_change, stats)
 
     def has(self, key: str) -> bool:
@@ -320,8 +336,7 @@ def _groups(table: DeltaTable) -> list[dict[str, int]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
-    now = datetime.now(UTC)
+def _table(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema, now: datetime) -> pa.Table:
     if not isinstance(rows, pa.Table):
         return pa.Table.from_pylist([{"at": now, **row} for row in rows], schema=schema)
     if "at" not in rows.column_names:

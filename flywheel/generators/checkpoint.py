@@ -54,7 +54,9 @@ class CheckpointGenerator:
         guidance: float | None = None,
     ) -> Iterator[Pixels | Undrawn]:
         """See `flywheel.core.generator.Generator`; outside of a mask, the first reference's pixels stay as they are."""
-        yield from self.sampler.sample(
+        from training.sampling import NOT_FINITE
+
+        pictures, finite = self.sampler.draw(
             prompts,
             references,
             size=size,
@@ -64,3 +66,5 @@ class CheckpointGenerator:
             negative=negative or "",
             masks=masks,
         )
+        for picture, whole in zip(pictures, finite):
+            yield picture if whole else Undrawn(NOT_FINITE)

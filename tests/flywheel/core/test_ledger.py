@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,23 @@ def test_appending_twice_under_one_key_records_once(tmp_path: Path):
     rows = signals(1, 0)
     assert ledger.append(rows, key="k") and not ledger.append(rows, key="k")
     assert len(ledger.rows()) == 1 and ledger.has("k") and not ledger.has("other")
+
+
+def test_what_is_appended_later_is_dated_later_though_the_clock_was_set_back(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    decision = {"kind": "promote", "round": 1, "checkpoint": "c", "by": "Ada", "why": "a test"}
+    promotions, rounds = Ledger(workspace, "promotions"), Ledger(workspace, "rounds")
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    promotions.append([decision | {"decision": "0", "at": ahead}], key="0")
+    for n in range(1, 4):
+        promotions.append([decision | {"decision": str(n)}], key=str(n))
+    promotions.compact()
+    verdict = {"round": 1, "verdict": "PROMOTE", "checkpoint": "c", "incumbent": None, "snapshot": "s", "result": "{}"}
+    rounds.append([verdict], key="round/1")
+    promotions.append([decision | {"decision": "4"}], key="4")
+    assert [r["decision"] for r in promotions.rows()] == list("01234"), "rows are sorted by time"
+    times = [r["at"] for r in promotions.rows()]
+    assert times[0] == ahead and times[3] < rounds.rows()[0]["at"] < times[4] < ahead + timedelta(seconds=1)
 
 
 def test_compaction_leaves_large_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import UsageError
+from flywheel.core.generator import Undrawn
 from flywheel.generators.checkpoint import CheckpointGenerator
 from training.sampling import Sampler
 
@@ -45,3 +46,13 @@ def test_an_edit_stays_below_its_mask(one_step: Path):
     assert np.abs(open_.astype(int) - alone).max() <= 1
     with pytest.raises(UsageError, match="a mask without a reference"):
         list(generator.draw(["x"], seeds=[0], size=(32, 32), masks=[whole]))
+
+
+def test_what_is_not_finite_is_no_picture(one_step: Path):
+    generator = CheckpointGenerator(str(one_step))
+    parameter = next(iter(generator.sampler.model.parameters()))
+    parameter.data.view(-1)[0] = float("nan")
+    (nothing,) = generator.draw(["a red disc"], seeds=[3], size=(32, 32), steps=2, guidance=2.0)
+    assert isinstance(nothing, Undrawn) and "not finite" in nothing.reason
+    with pytest.raises(UsageError, match="not finite .*draw with an earlier one"):
+        generator.sampler.sample(["a red disc"], size=(32, 32), steps=2, cfg=2.0)
