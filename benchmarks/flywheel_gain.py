@@ -32,6 +32,9 @@ second_…: the same net effects and ratios of typography, as Tesseract reads it
 then share the world of seed 0, its suite and the checkpoint that ships with the package, and differ in training and
 drawing.
 
+Rehearsal came later still: where the first checkpoint is given, as by --shipped, a round also trains on fresh samples
+of capabilities that it does not target (`flywheel.rounds.plan.make_plan`). All arms, `none` too, train on the same.
+
 Everything is kept in the folder; the same command resumes, and `--report` reads what is finished. The last line is one
 JSON object.
 """

@@ -43,6 +43,7 @@ from flywheel.signals.suite import Prompt, load_suite, write_rows
 RUN_ARMS = {"targeted": "candidate", "none": "control"}  # what a round of the product trains itself
 SHAPES = ("object", "color", "position")
 UNSEEN = ("CAP", "MAN", "FAN", "HAT", "CUT", "MAT")  # letters at places where the taught words have them
+ARM_SEED = 1000
 ENLARGED = 256  # side at which the second judge reads, pixels
 
 
@@ -91,7 +92,7 @@ def one_round(options: Options, seed: int, number: int) -> Row:
     workspace = context.workspace
     plan = RoundPlan.read(workspace.round(number).plan)
     verdict = RoundResult.read(workspace.round(number).result).verdict
-    targets = tuple(m.slice for m in plan.requests)
+    targets = tuple(m.slice for m in plan.aimed)
     results = {
         INCUMBENT: load_results(workspace, steps.incumbent_round(context, plan), "candidate"),
         "targeted": load_results(workspace, number, "candidate"),
@@ -178,7 +179,7 @@ def other_targets(context: Context, targets: Sequence[str], seed: int) -> tuple[
 def other_mixes(context: Context, plan: RoundPlan, shuffled: Sequence[str]) -> dict[str, list[MixEntry]]:
     """What each other arm asks for: the samples and the share of batches of the plan's requests, spread differently."""
     every = taught(context)
-    asked = [(m.samples or 0) for m in plan.requests]
+    asked = [(m.samples or 0) for m in plan.aimed]
     return {
         "balanced": spread(plan, dict.fromkeys(every, 1.0), "evenly over the capabilities"),
         "shuffled": spread(plan, dict(zip(shuffled, asked)), "the plan's amounts for other capabilities"),
@@ -196,7 +197,7 @@ def pool_of(context: Context) -> dict[str, float]:
 
 def spread(plan: RoundPlan, weights: dict[str, float], why: str) -> list[MixEntry]:
     """The requests' samples and share of batches, in proportion to the weights."""
-    total, share = sum(m.samples or 0 for m in plan.requests), sum(m.share for m in plan.requests)
+    total, share = sum(m.samples or 0 for m in plan.aimed), sum(m.share for m in plan.aimed)
     every = sum(weights.values())
     return [
         MixEntry(slice=c, samples=samples, share=share * n / every, reason=why)
@@ -211,8 +212,9 @@ def train_arm(context: Context, plan: RoundPlan, arm: str, mix: Sequence[MixEntr
 
     number, workspace = plan.round, context.workspace
     folder = workspace.path("arms", f"round-{number:04d}-{arm}")
-    kept = tuple(m for m in plan.mix if m not in plan.requests)
-    changed = replace(plan, mix=(*kept, *mix))
+    kept = tuple(m for m in plan.mix if m not in plan.aimed)
+    fresh = plan.seed + ARM_SEED  # what the round rehearses, and its samples, come from the plan's own seed
+    changed = replace(plan, mix=(*(m for m in kept if m not in plan.requests), *mix), seed=fresh)
     rows = data.collect(folder, changed, [], data.BasePool(context.manifest(plan), context.held_out, context.preset))
     accepted = (Slot(1, "accepted", "auto-approve"),)
     items = {

@@ -243,7 +243,8 @@ def write_together(
         temporary.mkdir(parents=True)
     world.wait()
     save(_flat(tensors), checkpoint_id=temporary / SHARES)
-    known = world.merged({f"{SHARES}/{p.name}": _entry(p) for p in (temporary / SHARES).glob(f"__{world.rank}_*")})
+    written = (temporary / SHARES).glob(f"__{world.rank}_*")
+    known = world.merged(lambda: {f"{SHARES}/{p.name}": _entry(p) for p in written})
     if world.first:
         autoencoder.save(temporary / "autoencoder.safetensors")
         seal(temporary, path, config, known)

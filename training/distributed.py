@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,16 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flywheel.core.errors import UsageError
 from training.models.mmdit import MMDiT
 from training.recipes import Recipe
 
 BLOCK_METHODS = ("project", "finish")  # where a block's weights are used
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,42 @@ class World:
         dist.all_reduce(total)
         return total.item()
 
-    def average(self, tensors: Iterable[Tensor]) -> None:
-        """Give each tensor its mean over all processes."""
-        for tensor in tensors if self.size > 1 else ():
-            dist.all_reduce(tensor)
-            tensor /= self.size
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give each parameter the sum of its gradients in all processes; one without a gradient counts as zeros."""
+        for parameter in parameters if self.size > 1 else ():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
 
-    def merged(self, values: Mapping[str, T]) -> dict[str, T]:
-        """The entries of all processes together."""
+    def each(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns in each process, by rank; every process must call it, and gets it.
+
+        Errors: a `UsageError` in one process is raised in all of them; if several fail, that of the lowest rank.
+        """
         if self.size == 1:
-            return dict(values)
+            return [work()]
+        mine: tuple[T | None, UsageError | None]
+        try:
+            mine = work(), None
+        except UsageError as error:
+            mine = None, error
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, dict(values))
-        return {name: value for part in parts for name, value in part.items()}
+        dist.all_gather_object(parts, mine)
+        for failure in (failure for _, failure in parts if failure is not None):
+            raise failure
+        return [value for value, _ in parts]
+
+    def merged(self, work: Callable[[], Mapping[K, T]]) -> dict[K, T]:
+        """The entries that `work` returns in all processes, together; as `each`."""
+        return {name: value for part in self.each(work) for name, value in part.items()}
+
+    def by_first(self, work: Callable[[], object]) -> None:
+        """Let the first process do something, and the others wait until it is done. Errors: as `each`."""
+        self.each(work if self.first else lambda: None)
+
+    def own(self, rows: Sequence[T]) -> Sequence[T]:
+        """This process's rows: every `size`-th, so that all processes get as many, but for one, of each kind."""
+        return rows[self.rank :: self.size]
 
     def wait(self) -> None:
         """Wait until every process gets here."""

@@ -17,6 +17,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.image import BadImage, decode
 from training.data.row_group import to_uint8, to_unit
+from training.distributed import World
 from training.models.autoencoder import Autoencoder
 from training.models.condition import ConditionEncoder, pad, padded_length
 from training.models.mmdit import MMDiT, Prefix
@@ -123,6 +124,19 @@ def velocity(model: MMDiT, x: Tensor, t_B: Tensor, prefix: Prefix) -> Tensor:
     return model.decode(as_tokens(x), t_B, prefix).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
+@dataclass(frozen=True)
+class LayoutBatch:
+    """Prompts of layout `number`: their positions `rows` in a list, and which of these are this process's, `own`.
+
+    conditions: with and without text, of `own`.
+    """
+
+    number: int
+    rows: list[int]
+    own: list[int]
+    conditions: tuple[Condition, Condition]
+
+
 @dataclass
 class ConditionReader:
     """Turns prompts into conditions for square pictures of `side` pixels, on `device`; each prompt is encoded once.
@@ -175,15 +189,23 @@ class ConditionReader:
         )
         return conditional.to(self.device), unconditional.to(self.device)
 
-    def batches(self, prompts: Sequence[RolloutPrompt]) -> list[tuple[list[int], Condition, Condition]]:
-        """(positions, conditions with and without text) per layout, stacked."""
-        read = self.read(prompts)
-        layouts: dict[tuple[Layout, Layout], list[int]] = {}
-        for i, (conditional, unconditional) in enumerate(read):
-            layouts.setdefault((conditional.layout, unconditional.layout), []).append(i)
-        return [
-            (rows, _stack([read[i][0] for i in rows]), _stack([read[i][1] for i in rows])) for rows in layouts.values()
-        ]
+    def batches(self, prompts: Sequence[RolloutPrompt], world: World) -> list[LayoutBatch]:
+        """The prompts by layout, where this process has some. It reads those alone; every process must call it."""
+        own, read = world.own(range(len(prompts))), dict[int, tuple[Condition, Condition]]()
+
+        def layouts() -> dict[int, tuple[Layout, Layout]]:
+            read.update(zip(own, self.read([prompts[i] for i in own]), strict=True))
+            return {i: (conditional.layout, unconditional.layout) for i, (conditional, unconditional) in read.items()}
+
+        rows: dict[tuple[Layout, Layout], list[int]] = {}
+        for i, layout in sorted(world.merged(layouts).items()):
+            rows.setdefault(layout, []).append(i)
+        out = []
+        for number, positions in enumerate(rows.values()):
+            if mine := [n for n, i in enumerate(positions) if i in read]:
+                with_text, without = zip(*(read[positions[n]] for n in mine), strict=True)
+                out.append(LayoutBatch(number, positions, mine, (_stack(with_text), _stack(without))))
+        return out
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> list[bytes]:

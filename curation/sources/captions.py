@@ -73,7 +73,7 @@ def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
         if name is not None and (row[name] is not None or name.lower() == "caption"):
             texts += _listed(name, row[name], kind)
     if not any(text for _, text in texts) and (name := text_key(row)):
-        texts = [(kind, row[name])]
+        texts = _listed(name, row[name], kind)
     if not all(_is_text(text) for _, text in texts):
         raise ValueError("a caption is not valid Unicode")
     return tuple(dict.fromkeys(texts))
@@ -98,7 +98,11 @@ def _listed(name: str, value: Any, kind: str) -> list[tuple[str, str]]:
 
 def text_key(row: Mapping[str, Any]) -> str | None:
     """The key under which a downloader wrote the caption, where there is one."""
-    return first(TEXT_NAMES, [name for name, value in row.items() if isinstance(value, str)])
+    return first(TEXT_NAMES, [name for name, value in row.items() if isinstance(value, str) or _all_text(value)])
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
 
 
 def beside(contents: Mapping[str, bytes]) -> Annotation:

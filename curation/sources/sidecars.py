@@ -105,7 +105,9 @@ def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | st
 
 def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     text = as_utf8(content).decode("utf-8-sig", "surrogateescape")
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # a quote left open would swallow the rest
+    header = text.partition("\n")[0]
+    mark = next((m for m in ",;\t" if m in header), ",")  # spreadsheets of half of Europe write semicolons
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)  # no quote swallows the rest
     rows = iter(reader)
     while True:
         try:

@@ -24,6 +24,7 @@ __all__ = [
     "allowed",
     "capabilities",
     "draw",
+    "fitting",
     "generators",
     "meaning",
     "synthesise",
@@ -71,7 +72,7 @@ def synthesise(
 
     if capability not in generators():
         raise UsageError(f"no generator serves {capability!r}: choose from {', '.join(capabilities())}")
-    recipes = [recipe for make in generators()[capability] if suits(_example(recipe := make()))]
+    recipes = fitting(capability, suits)
     if not recipes:
         return
     stream = draw(recipes, seed=f"{seed}/{capability}", exclude=exclude)
@@ -92,6 +93,11 @@ def synthesise(
                 f"{refused} of {total} synthetic {capability} samples failed their entry checks: run `flywheel doctor`,"
                 " then correct the recipe"
             )
+
+
+def fitting(capability: str, suits: Callable[[Sample], bool]) -> list[Recipe]:
+    """The recipes of a capability that suit, by one sample of each."""
+    return [recipe for make in generators()[capability] if suits(_example(recipe := make()))]
 
 
 def _example(recipe: Recipe) -> Sample:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from flywheel.signals.trust import Trust
 
 app = typer.Typer()
+Status = Literal["detected", "routed", "reviewed", "remedied", "closed", "re-opened", "dismissed"]
 
 
 @app.command(epilog='Examples: flywheel sql "select * from funnel" -w w; flywheel sql --ready failure_rate -w w')
@@ -110,10 +110,7 @@ def tables(as_json: JsonOption = False) -> None:
 def cases(
     workspace: WorkspaceOption,
     capability: Annotated[str | None, typer.Option(help="Default: all.")] = None,
-    status: Annotated[
-        str | None,
-        typer.Option(help="detected, routed, reviewed, remedied, closed, re-opened or dismissed. Default: all."),
-    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Default: all.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List failure cases, all or by capability and status."""
@@ -176,7 +173,6 @@ def _calibrated(trust: Trust) -> dict[str, str]:
 @app.command("map", epilog="Example: flywheel map -w w")
 def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     """Place captions and failing prompts on a map, for the dashboard's page Map. What is placed stays."""
-    import json
     from dataclasses import asdict
 
     from flywheel.cases.events import load_cases
@@ -194,7 +190,7 @@ def map_(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
             with closing(connect(opened, ["map_points", "decisions"])) as con:
                 keep(opened, con, snapshot)
     if as_json:
-        out(json.dumps(asdict(built)))
+        out(json_text(asdict(built)))
     else:
         anew = f"; laid out anew from {built.laid_out} captions" if built.laid_out else ""
         out(f"{built.samples} samples on the map, {built.new} of them new, and {built.cases} cases{anew}")
@@ -206,7 +202,7 @@ def report(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     from dashboards.report import write
 
     path = write(Workspace(workspace, create=False))
-    out(json.dumps({"report": str(path)}) if as_json else str(path))
+    out(json_text({"report": str(path)}) if as_json else str(path))
 
 
 @app.command(epilog="Examples: flywheel dashboard -w w; flywheel dashboard -w w --host 0.0.0.0 --tokens tokens.toml")

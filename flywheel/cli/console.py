@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from decimal import Decimal
+from math import isfinite
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -175,7 +178,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, *, shown: Sequence[str
     Default: all, wrapped where they hold sentences.
     """
     if as_json:
-        out(json.dumps(rows, ensure_ascii=False, default=str))
+        out(json_text(rows))
         return
     from rich import box
     from rich.console import Console
@@ -219,6 +222,26 @@ def _widths(texts: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
         if left >= 0:
             return {name: least[name] + left * (full[name] - least[name]) // need for name in texts}
     return {}
+
+
+def of_first_process() -> bool:
+    """Is this the first of the processes that torchrun started, or the only one? It prints the result."""
+    return not int(os.environ.get("RANK", "0"))
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """The value as JSON that every reader takes: null for NaN and infinities, which JSON lacks, and text for dates."""
+    return json.dumps(_plain(value), ensure_ascii=False, default=str, allow_nan=False, indent=indent)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        value = int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def out(text: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from flywheel.cli.console import out, print_differences, print_explanation, print_rows, say
+from flywheel.cli.console import json_text, out, print_differences, print_explanation, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.workspace import Workspace
 
@@ -61,7 +60,7 @@ def what_if(
     base = basis(opened, latest_snapshot(opened), policy)
     differences = compare(opened, base, with_settings(base.policy, parse_settings(settings)))
     if as_json:
-        out(json.dumps(differences, ensure_ascii=False))
+        out(json_text(differences))
     else:
         print_differences(differences)
 
@@ -79,7 +78,7 @@ def explain(
     opened = Workspace(workspace, create=False)
     explanation = explain_sample(opened, latest_snapshot(opened), sample)
     if as_json:
-        out(json.dumps(explanation, ensure_ascii=False, default=str))
+        out(json_text(explanation))
     else:
         print_explanation(explanation)
 
@@ -94,7 +93,7 @@ def show(
 
     loaded = load_policy(name)
     if as_json:
-        out(json.dumps(loaded.record(), ensure_ascii=False))
+        out(json_text(loaded.record()))
     else:
         print_rows(lines(loaded), as_json)
 
@@ -132,7 +131,7 @@ def diff_snapshots(
 
     differences = diff(Workspace(workspace, create=False), before, after)
     if as_json:
-        out(json.dumps(differences, ensure_ascii=False, default=str))
+        out(json_text(differences))
         return
     for part in ("counts", "policy", "scorers", "pool", "samples", "shards"):
         say(f"{part}:" if differences[part] else f"{part}: no difference")

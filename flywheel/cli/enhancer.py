@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flywheel.cli.console import out
+from flywheel.cli.console import json_text, out
 from flywheel.cli.options import JsonOption, SeedOption
 from flywheel.core.workspace import Workspace
 
@@ -41,7 +40,7 @@ def try_(
     from flywheel.remedies.enhancer import load_enhancer
 
     enhanced = load_enhancer(Enhancer(backend=backend, model=model, key_variable=key_variable))(prompt)
-    out(json.dumps({"prompt": prompt, "enhanced": enhanced}, ensure_ascii=False) if as_json else enhanced or prompt)
+    out(json_text({"prompt": prompt, "enhanced": enhanced}) if as_json else enhanced or prompt)
 
 
 @enhancer.command(epilog="Example: flywheel enhancer sft --model qwen/ --data train.jsonl --output pe/")
@@ -59,7 +58,7 @@ def sft(
     from flywheel.remedies.enhancer_training import fine_tune
 
     result = fine_tune(model, data, output, steps=steps, batch=batch, lora=lora, seed=seed)
-    out(json.dumps(result) if as_json else f"{output}: loss {result['first_loss']:.3f} → {result['last_loss']:.3f}")
+    out(json_text(result) if as_json else f"{output}: loss {result['first_loss']:.3f} → {result['last_loss']:.3f}")
 
 
 @enhancer.command(epilog="Example: flywheel enhancer grpo --model pe/ --data train.jsonl --output pe-rl/ -w w")
@@ -96,7 +95,5 @@ def grpo(
         drawn = Drawn(opened.path(system.checkpoint), prompts, system.side, seed=seed)
     result = reinforce(model, data, output, drawn=drawn, steps=steps, batch=batch, lora=lora, seed=seed)
     out(
-        json.dumps(result)
-        if as_json
-        else f"{output}: reward {result['first_reward']:.3f} → {result['last_reward']:.3f}"
+        json_text(result) if as_json else f"{output}: reward {result['first_reward']:.3f} → {result['last_reward']:.3f}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -60,7 +59,7 @@ def export(
         raise UsageError("pass --workspace W and --output FILE.duckdb, or see `flywheel export shards --help`")
     _require_new(output)
     path = export_tables(Workspace(workspace, create=False), output.resolve())
-    out(json.dumps({"export": str(path)}) if as_json else str(path))
+    out(json_text({"export": str(path)}) if as_json else str(path))
 
 
 @exports.command(epilog="Example: flywheel export metadata --output metadata.parquet -w w")
@@ -74,7 +73,7 @@ def metadata(
 
     _require_new(output)
     rows = export_metadata(Workspace(workspace, create=False), output.resolve())
-    out(json.dumps({"export": str(output), "rows": rows}) if as_json else f"{rows} rows in {output}")
+    out(json_text({"export": str(output), "rows": rows}) if as_json else f"{rows} rows in {output}")
 
 
 @exports.command(epilog="Example: flywheel export shards --format hf --stage S4 --bucket 1024 --output out -w w")
@@ -116,7 +115,7 @@ def shards(
     with progress.step(f"export {wanted.stage} at {wanted.bucket} as {wanted.format}"):
         exported = export_shards(opened, wanted, manifest, output, progress)
     if as_json:
-        out(json.dumps(asdict(exported) | {"load": exported.load}, ensure_ascii=False))
+        out(json_text(asdict(exported) | {"load": exported.load}))
         return
     out(f"{exported.rows} rows, {exported.bytes} bytes in {exported.parts} parts in {exported.folder}")
     if exported.left_out:

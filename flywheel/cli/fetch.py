@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, PresetOption, RetryOption, WorkersOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -39,7 +38,7 @@ def fetch(
     """Fetch the pictures of URL lists into the workspace: every URL ends as fetched, refused or failed.
 
     `flywheel curate --source LIST` does this first, and only for URLs that have no end yet. Safe to run again after a
-    crash: nothing that was fetched is fetched again. All settings are in the preset's [fetch] section.
+    crash: nothing that was fetched is fetched again. All settings are in the preset's section `fetch`.
     """
     from curation.sources import open_source
     from curation.sources.urls.fetch import fetch as fetch_lists
@@ -65,7 +64,7 @@ def fetch(
         found = fetch_lists(opened, files, settings, retry=retry, workers=workers, progress=progress)
     reasons = _reasons(Store(opened), files)
     if as_json:
-        out(json.dumps({**asdict(found), "reasons": reasons}, ensure_ascii=False))
+        out(json_text({**asdict(found), "reasons": reasons}))
         return
     say(found.line)
     print_rows(reasons, False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out
+from flywheel.cli.console import json_text, out
 from flywheel.cli.options import CaptionsOption, JsonOption
 from flywheel.core.errors import UsageError
 
@@ -68,7 +67,7 @@ def _inspect_source(source: str, captions: Path | None, rows: int, *, as_json: b
 
     found = survey(source, captions, rows=rows)
     if as_json:
-        out(json.dumps(asdict(found), ensure_ascii=False))
+        out(json_text(asdict(found)))
         return
     found = shortened(found)
     out(f"{found.address}: {'' if found.whole else 'at least '}{found.files} files, {_size(found.bytes)}")
@@ -121,7 +120,7 @@ def _text_columns(caption: str) -> dict[str, Any]:
 
 def _print(answer: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        out(json.dumps(answer, ensure_ascii=False))
+        out(json_text(answer))
         return
     lines = {k.replace("_", " "): v for k, v in answer.items() if k != "caption"} | answer.get("caption", {})
     width = max(map(len, lines))

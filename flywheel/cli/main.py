@@ -125,6 +125,7 @@ for verbs in (
 def main() -> None:
     """Run the command. An error that the user can fix is one sentence and exit code 2."""
     try:
+        _require_text(sys.argv[1:])
         sys.argv[1:] = _log_format_first(sys.argv[1:])
         _require_local_output(sys.argv[1:])
         with stoppable():
@@ -152,6 +153,17 @@ def _log_format_first(arguments: Sequence[str]) -> list[str]:
         elif argument == "--log-format" and place + 1 < len(arguments):
             first, rest = list(arguments[place : place + 2]), [*arguments[:place], *arguments[place + 2 :]]
     return [*first, *rest]
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Check that the arguments are text, which ledgers, SQL and JSON take alone. Errors: `UsageError`."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            why = "rename it if it is a file, or set LC_ALL=C.UTF-8 if your terminal shows it well"
+            raise UsageError(f"the argument {shown} is not UTF-8: {why}") from error
 
 
 def _require_local_output(arguments: Sequence[str]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, PresetOption, SeedOption
 from flywheel.core.errors import UsageError
 
@@ -84,7 +83,7 @@ def sample(
     )
     if system:
         pictures["system"] = system.id
-    out(json.dumps(pictures, ensure_ascii=False) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
+    out(json_text(pictures) if as_json else "\n".join([*pictures["images"], pictures["grid"]]))
 
 
 def _rewritten(
@@ -112,7 +111,7 @@ def import_model(
 ) -> None:
     """Import open weights as a checkpoint, in their own precision, one tensor at a time.
 
-    Name the folder as `start` in the [training] section of a preset: the first round judges it, later ones repair it.
+    Name the folder as `start` in the section `training` of a preset: the first round judges it, later ones repair it.
     """
     from training.importing import import_pipeline
 
@@ -120,7 +119,7 @@ def import_model(
     encoder = checkpoint.config["condition"]["encoder"]
     result = {"checkpoint": str(checkpoint.path), "fingerprint": checkpoint.fingerprint, "condition": encoder}
     if as_json:
-        out(json.dumps(result))
+        out(json_text(result))
         return
     autoencoder = checkpoint.autoencoder()
     fits = {"condition": encoder, "channels": autoencoder.channels, "factor": autoencoder.factor, "text_tokens": 0}
@@ -151,7 +150,7 @@ def export_model(
 
     start = checkpoint_or_promoted(checkpoint, workspace)
     folder = export_adapter(start, output) if lora else export_pipeline(start, output)
-    out(json.dumps({"lora" if lora else "pipeline": str(folder)}) if as_json else str(folder))
+    out(json_text({"lora" if lora else "pipeline": str(folder)}) if as_json else str(folder))
 
 
 @model.command("plan", epilog="Example: flywheel model plan --gpus 8 --memory 80 --lora-rank 64")
@@ -239,7 +238,7 @@ def evaluate_pictures(
     counts = dict(zip(("passed", "failed", "not_judged"), _count(rows)))
     kept = {"signals": found.signals, "events": found.events, "tracks": found.tracks, "needed": found.needed}
     if as_json:
-        out(json.dumps({**counts, **kept, "needed_list": found.needed_list, "rows": rows}, ensure_ascii=False))
+        out(json_text({**counts, **kept, "needed_list": found.needed_list, "rows": rows}))
     else:
         print_rows([r for r in rows if not r["passed"]], False)
     say(_counted(rows) + f"; {found.signals} new signals")

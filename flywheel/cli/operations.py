@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.files import text_lines
@@ -39,7 +38,7 @@ def doctor(
         if not as_json:
             _print_finding(line.status, f"{line.name}: {line.found}", line.advice)
     if as_json:
-        out(json.dumps([asdict(line) for line in lines], ensure_ascii=False))
+        out(json_text([asdict(line) for line in lines]))
     if any(line.status == FAILURE for line in lines):
         raise typer.Exit(1)
 
@@ -56,7 +55,7 @@ def stop(
 
     row = ask_to_stop(Workspace(workspace, create=False), by=by, why=why)
     if as_json:
-        out(json.dumps({k: row[k] for k in ("version", "host", "pid")}))
+        out(json_text({k: row[k] for k in ("version", "host", "pid")}))
     else:
         say(f"asked run {row['version']} (process {row['pid']} on {row['host']}) to stop: it looks every few seconds")
 
@@ -76,7 +75,7 @@ def unlock(
 
     row = take(Workspace(workspace, create=False), by=by, why=why)
     if as_json:
-        out(json.dumps({k: row[k] for k in ("version", "host", "pid")}))
+        out(json_text({k: row[k] for k in ("version", "host", "pid")}))
     else:
         say(f"unlocked: run {row['version']} (process {row['pid']} on {row['host']}) no longer holds {workspace}")
 
@@ -115,7 +114,7 @@ def erase(
             progress=progress,
         )  # fmt: skip
     if as_json:
-        out(json.dumps([asdict(r) for r in results], ensure_ascii=False))
+        out(json_text([asdict(r) for r in results]))
         return
     for r in results:
         out(f"erased {len(r.images)} pictures: {r.rows} rows of the pool, {r.samples} samples, {r.rewritten} files")
@@ -154,7 +153,7 @@ def fsck(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
     with progress.step("verify"):
         report = verify(Workspace(workspace, create=False), progress=progress)
     if as_json:
-        out(json.dumps(report.as_dict(), ensure_ascii=False))
+        out(json_text(report.as_dict()))
     else:
         _print_findings(report.as_dict())
     if not report.sound:
@@ -177,7 +176,7 @@ def maintain(
     with progress.step("maintain"):
         report = tidy(Workspace(workspace, create=False), keep_hours=keep_hours, progress=progress)
     if as_json:
-        out(json.dumps(report, ensure_ascii=False))
+        out(json_text(report))
     else:
         print_rows([{"ledger": name, **counts} for name, counts in report["ledgers"].items()], as_json=False)
         if report["shard_files"]:

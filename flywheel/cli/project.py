@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, say
+from flywheel.cli.console import json_text, out, say
 from flywheel.cli.options import CaptionsOption, JsonOption
 from flywheel.core.config import Lines, read_toml, toml_text
 from flywheel.core.errors import UsageError
@@ -90,7 +90,7 @@ def init(
     except OSError as error:
         raise UsageError(f"cannot write {path} ({error.strerror}): choose another folder") from error
     if as_json:
-        out(json.dumps({"project": str(path), "preset": str(preset)}))
+        out(json_text({"project": str(path), "preset": str(preset)}))
         return
     say(f"wrote {path} and {preset}: look through them, they explain what can be set")
     place = "" if folder.resolve() == Path.cwd() else f", in {folder}"

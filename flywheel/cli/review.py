@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -94,11 +93,11 @@ def _show(workspace: Workspace, item: Item, as_json: bool) -> None:
     row = {k: getattr(item, k) for k in ("item", "round", "capability", "sample_id", "caption", "priority", "outcome")}
     row |= {"evidence": item.evidence, "image": pictures[0], "references": pictures[1:]}
     if as_json:
-        out(json.dumps(row, ensure_ascii=False))
+        out(json_text(row))
         return
     for name, value in row.items():
         if value not in (None, []):
-            out(f"{name:>11}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+            out(f"{name:>11}  {value if isinstance(value, str) else json_text(value)}")
 
 
 @review.command(epilog='Example: flywheel review case 3f2a91 --track rl --reviewer ada --why "some seeds do it" -w w')
@@ -122,4 +121,4 @@ def case(
         raise UsageError("give either --track TRACK or --dismiss")
     answered = answer(Workspace(workspace, create=False), case, track=track, by=reviewer, why=why)
     row = {k: getattr(answered, k) for k in ("case_id", "capability", "track", "status", "prompt")}
-    out(json.dumps(row, ensure_ascii=False)) if as_json else print_rows([row], False)
+    out(json_text(row)) if as_json else print_rows([row], False)

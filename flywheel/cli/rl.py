@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, say
+from flywheel.cli.console import json_text, of_first_process, out, say
 from flywheel.cli.options import JsonOption, SeedOption, WorkspaceOption, checkpoint_or_promoted
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -63,7 +62,7 @@ def prompts(
     opened = Workspace(workspace, create=False)
     named = capability or rl_capabilities(list(load_cases(opened).values()))
     written = write_prompts(output, named, count, seed=seed, exclude=frozenset(p.text for p in held_out(opened)))
-    out(json.dumps(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
+    out(json_text(written) if as_json else "\n".join(f"{name}: {n} prompts" for name, n in written.items()))
 
 
 @rl.command("serve", hidden=True)  # the former name of `flywheel serve rewards`
@@ -102,7 +101,7 @@ def rewards(scorers: ScorersOption = None, as_json: JsonOption = False) -> None:
         for name in REWARDS
     ]
     lines = [f"{r['reward']}: {r['state']}; watched by {' or '.join(r['watchers']) or 'nothing'}" for r in rows]
-    out(json.dumps(rows) if as_json else "\n".join(lines))
+    out(json_text(rows) if as_json else "\n".join(lines))
 
 
 @rl.command("train", epilog="Example: flywheel rl train -w w --output rl")
@@ -134,6 +133,8 @@ def train(
 
     Roll-outs are guided; the objective uses the conditional branch alone. Without --prompts, the prompts, reward
     weights and recipe are those that a round of the workspace wrote for its open RL cases.
+
+    Several processes share the prompts of a step: torchrun --nproc-per-node 8 -m flywheel.cli rl train …
     """
     from flywheel.core.progress import Progress
     from flywheel.remedies.reinforce import reinforce, reward_line
@@ -192,6 +193,8 @@ def distil(
     """Distil a checkpoint to a few steps without guidance. The same command resumes.
 
     `flywheel sample` draws with the student at its own steps.
+
+    Several processes share each update: torchrun --nproc-per-node 8 -m flywheel.cli distil …
     """
     from dataclasses import replace
 
@@ -229,5 +232,6 @@ def _options(scorers: Path | None) -> Mapping[str, Any]:
 
 
 def _finish(path: Path, step: int, as_json: bool) -> None:
-    say(f"{step} steps; to draw: flywheel sample PROMPT --checkpoint {path}")
-    out(json.dumps({"checkpoint": str(path), "step": step}) if as_json else str(path))
+    if of_first_process():
+        say(f"{step} steps; to draw: flywheel sample PROMPT --checkpoint {path}")
+        out(json_text({"checkpoint": str(path), "step": step}) if as_json else str(path))

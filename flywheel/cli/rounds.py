@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flywheel.cli.analysts import rounds
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import ApproveOption, JsonOption, PrefectOption, WaitOption, WorkspaceOption
 from flywheel.core.workspace import Workspace
 
@@ -40,7 +39,7 @@ def plan(
 
     outlook = plan_next(Workspace(workspace, create=False), pin=not dry_run)
     if as_json:
-        out(json.dumps(outlook, ensure_ascii=False))
+        out(json_text(outlook))
         return
     planned, cost = outlook["plan"], outlook["cost"]
     state = "pinned" if outlook["pinned"] else "not pinned"
@@ -145,7 +144,7 @@ def status(workspace: WorkspaceOption, as_json: JsonOption = False) -> None:
 
     state = look(Workspace(workspace, create=False))
     if as_json:
-        out(json.dumps(state, ensure_ascii=False, default=str))
+        out(json_text(state))
         return
     if state["system"]:  # its checkpoint has a line of its own
         state["system"] = {k: v for k, v in state["system"].items() if k not in ("checkpoint", "weights")}
@@ -164,7 +163,7 @@ def diff(a: NumberArgument, b: NumberArgument, workspace: WorkspaceOption, as_js
 
     comparison = compare(Workspace(workspace, create=False), a, b)
     if as_json:
-        out(json.dumps(comparison, ensure_ascii=False))
+        out(json_text(comparison))
         return
     out(f"round {a}: {comparison['verdicts'][str(a)]}, round {b}: {comparison['verdicts'][str(b)]}")
     for name in ("pins", "data", "rates", "fixed", "broken"):
@@ -217,7 +216,7 @@ def why(
     from flywheel.catalog.lineage import why as trace
 
     lineage = trace(Workspace(workspace, create=False), name)
-    out(json.dumps(lineage, ensure_ascii=False, default=str, indent=None if as_json else 2))
+    out(json_text(lineage, indent=None if as_json else 2))
 
 
 def _decide(workspace: Path, kind: str, number: int, by: str, why: str, as_json: bool) -> None:
@@ -225,7 +224,7 @@ def _decide(workspace: Path, kind: str, number: int, by: str, why: str, as_json:
 
     decision = decide(Workspace(workspace, create=False), kind, number, by=by, why=why)
     message = f"{kind} of round {number} recorded; in service: {decision['incumbent'] or 'nothing'}"
-    out(json.dumps(decision, ensure_ascii=False) if as_json else message)
+    out(json_text(decision) if as_json else message)
 
 
 def _text(value: Any) -> str:

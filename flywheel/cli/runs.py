@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flywheel.cli.console import out, print_curated, print_summary, say
+from flywheel.cli.console import json_text, out, print_curated, print_summary, say
 from flywheel.cli.options import (
     ApproveOption,
     CaptionsOption,
@@ -128,7 +127,7 @@ def curate(
     validate(job)
     curated = curate_job(job, progress=Progress())
     if as_json:
-        out(json.dumps(asdict(curated), ensure_ascii=False))
+        out(json_text(asdict(curated)))
     else:
         opened = Workspace(workspace)
         print_curated(curated, [*query(opened, "select * from funnel"), *funnel_rows(opened)])
@@ -161,7 +160,7 @@ def print_estimate(
     found = estimate(opened, sources, captions, rules, workers=workers)
     cost = None if price is None else round(price * found.cpu_seconds / 3600, 2)
     if as_json:
-        out(json.dumps(asdict(found) | {"cost": cost}, ensure_ascii=False))
+        out(json_text(asdict(found) | {"cost": cost}))
         return
     out(f"read: {found.new} new of {found.inputs} inputs, {found.read_bytes:,} bytes; {found.refused} cannot be used")
     out(f"score: {found.to_score} pictures by {', '.join(found.scorers)}")
@@ -227,6 +226,6 @@ def run_job(job: Job, *, prefect: bool, as_json: bool, wait: bool = True) -> Non
                     Queue(Workspace(job.workspace)).wait(waiting.round, progress=progress)
     figures = summary.as_dict() | {"peak_rss_bytes": memory.peak}
     if as_json:
-        print(json.dumps(figures, ensure_ascii=False), flush=True)
+        print(json_text(figures), flush=True)
     else:
         print_summary(figures)

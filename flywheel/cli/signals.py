@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out, print_rows, say
+from flywheel.cli.console import json_text, out, print_rows, say
 from flywheel.cli.options import JsonOption, PresetOption, SeedOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.files import given_file
@@ -30,7 +30,7 @@ TOKEN_VARIABLE = "FLYWHEEL_FEEDBACK_TOKEN"
 
 def _print(counts: Mapping[str, Any], as_json: bool) -> None:
     text = ", ".join(f"{k} {v}" for k, v in counts.items()) or "none"
-    out(json.dumps(counts, ensure_ascii=False) if as_json else text)
+    out(json_text(counts) if as_json else text)
 
 
 @suite.command("import", epilog="Example: flywheel suite import geneval evaluation_metadata.jsonl --output suite.jsonl")
@@ -114,7 +114,7 @@ def score(
     if workspace:
         record(Workspace(workspace), judged, checkpoint)
     if as_json:
-        out(json.dumps(vars(scores), ensure_ascii=False))
+        out(json_text(vars(scores)))
     else:
         groups = [{"group": k or "all", "score": f"{v:.4f}"} for k, v in scores.groups.items()]
         total = "no verdict" if scores.score is None else f"{scores.score:.4f}"
@@ -277,11 +277,14 @@ def ratings(
     from flywheel.signals.arena import battles
     from flywheel.signals.ratings import rate
 
-    groups = battles(Ledger(Workspace(workspace, create=False), "battles").rows(), styles=style)
+    recorded = Ledger(Workspace(workspace, create=False), "battles").rows()
+    groups = battles(recorded, styles=style)
     if not groups or (capability and capability not in groups):
         raise UsageError(
             "no such battles: import some with `flywheel arena import`, with style_a and style_b for --style"
         )
+    if left_out := len(recorded) - len(groups["overall"].outcomes):
+        say(f"{left_out} of {len(recorded)} battles are left out: they have no covariates, or others than most have")
     rows = []
     for name in [capability] if capability else groups:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel.cli.console import out, say
+from flywheel.cli.console import json_text, out, say
 from flywheel.cli.options import JsonOption, SeedOption, WorkersOption, WorkspaceOption
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
@@ -75,7 +74,7 @@ def caption(
     counts = {k: getattr(result, k) for k in ("wanted", "there", "captioned", "refused", "unanswered", "left")}
     reasons = dict(result.reasons.most_common(5))
     if as_json:
-        out(json.dumps(counts | {"prompt": captioner.version, "reasons": reasons}, ensure_ascii=False))
+        out(json_text(counts | {"prompt": captioner.version, "reasons": reasons}))
     else:
         out(", ".join(f"{name} {count}" for name, count in counts.items()))
         for reason, count in reasons.items():
@@ -184,7 +183,7 @@ def _write(
     reasons = dict(written.reasons.most_common(5))
     if as_json:
         summary = {"folder": written.folder, "samples": written.samples, "refused": written.refused, "reasons": reasons}
-        out(json.dumps(summary, ensure_ascii=False))
+        out(json_text(summary))
         return
     out(f"{written.samples} samples in {written.folder}; {written.refused} candidates refused")
     for reason, number in reasons.items():

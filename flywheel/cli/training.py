@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flywheel.cli.console import out
+from flywheel.cli.console import json_text, of_first_process, out
 from flywheel.cli.options import JsonOption, SeedOption
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import located
@@ -104,7 +103,7 @@ def phase(
         _announce(chosen, shards, run.steps, progress)
     train = partial(_on_ray, workers=ray, gpus=gpus) if ray else _here
     checkpoint = train(run, chosen.name, progress, trackers=trackers)
-    if not int(os.environ.get("RANK", "0")):  # of the torchrun processes, only the first prints
+    if of_first_process():
         _print_phase(checkpoint, output / "metrics.jsonl", chosen.on_error == "skip", as_json)
 
 
@@ -156,7 +155,7 @@ def _print_phase(checkpoint: Checkpoint, metrics: Path, skips: bool, as_json: bo
         **({"skipped": sum(line.get("skipped", 0) for line in lines)} if skips else {}),
         "metrics": str(metrics),
     }
-    out(json.dumps(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v is not None))
+    out(json_text(result) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v is not None))
 
 
 @train.command("vae", epilog="Example: flywheel train vae --images photos --output vae --steps 2000")
@@ -190,10 +189,10 @@ def vae(
 
     with joined() as world, progress.step(f"training a {preset} VAE on {len(pictures.images)} images"):
         folder = train_vae(output, pictures.images, chosen, seed=seed, steps=steps, world=world, progress=report)
-    if not world.first:
+    if not of_first_process():
         return
     result = {"vae": str(folder), "autoencoder": f'autoencoder = "{folder.resolve()}"', "steps": steps or chosen.steps}
-    out(json.dumps(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
+    out(json_text(result) if as_json else f"{folder}\nin a recipe: {result['autoencoder']}")
 
 
 @app.command("latents", epilog="Example: flywheel latents --recipe r.toml --shards w/shards/SNAPSHOT.json --output l")
@@ -234,7 +233,7 @@ def latents(
         progress.say(f"left null: row {row} of row group {group} of {shard}: {reason}")
     rows = sum(s.rows for s in wanted)
     result = {"latents": str(output.resolve()), "shards": len(wanted), "rows": rows, "skipped": len(broken)}
-    out(json.dumps(result) if as_json else f"{output}\nin a recipe: latents = {result['latents']!r}")
+    out(json_text(result) if as_json else f"{output}\nin a recipe: latents = {result['latents']!r}")
 
 
 def _recipe(name: str) -> Recipe:

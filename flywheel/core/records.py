@@ -206,6 +206,11 @@ class RoundPlan(Pins):
         """The entries that ask for new samples; the others are the base pool and remedies of earlier rounds."""
         return tuple(m for m in self.mix if m.samples is not None)
 
+    @property
+    def aimed(self) -> tuple[MixEntry, ...]:
+        """The requests that serve cases; the others rehearse what a given checkpoint can do."""
+        return tuple(m for m in self.requests if m.cases != 0)
+
     def remedy(self, track: str | None, kind: str) -> Remedy:
         """The remedy of a track and kind; an empty one in plans that were pinned before there were any."""
         mine = (r for r in self.remedies if (r.track, r.kind) == (track, kind))

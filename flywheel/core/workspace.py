@@ -149,7 +149,8 @@ class Workspace:
 
     def sweep(self) -> int:
         """Remove temporary files of killed writers; returns how many. Call it only while holding the workspace."""
-        stale = list(self.root.rglob(".*.tmp")) if not remote(self.root) else []
+        found = set(self.root.rglob(".*.tmp")) if not remote(self.root) else set()
+        stale = [p for p in found if found.isdisjoint(p.parents)]  # folders go with what is in them
         for p in stale:
             if p.is_dir():
                 shutil.rmtree(p, ignore_errors=True)

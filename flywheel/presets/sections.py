@@ -123,7 +123,7 @@ class Plan:
     max_targets: Positive  # capabilities served with data in one round, those with most cases in sparse regions first
     min_cases: Positive  # a capability with fewer open cases is not served with data; RL needs as many in all
     samples: Count  # remedy samples of one round, over all targets
-    kept_share: Share = 0.3  # share of rows that remedies of earlier promoted rounds keep, over all of them
+    kept_share: Share = 0.3  # share of rows that keep what the incumbent can do: see `flywheel.rounds.plan.make_plan`
     retrieval_similarity: Signed = 0.6  # least cosine between prompt and caption
     picture_similarity: Signed = 0.8  # least cosine between pictures
     picture_text_similarity: Signed = 0.28  # least cosine between prompt and picture, where a CLIP is configured

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from flywheel.cases.checks import Check, checks_for
 from flywheel.cases.events import Case
+from flywheel.core.errors import UsageError
 from flywheel.core.schema import SHARD, column
 from flywheel.presets import Preset
 from flywheel.remedies.augment import augment
@@ -180,12 +182,29 @@ def candidates(request: Request, pool: BasePool) -> Iterator[Row | Refused]:
             yield varied | _proposal(request, "augmented", 0.5, {"of": row["sample_id"]})
 
 
+def teachable(suite: Sequence[Prompt], held_out: Sequence[Prompt]) -> set[str]:
+    """Capabilities of the suite for which samples can be made that its own verifiers judge, and that say no prompt."""
+    from curation.synthesis import allowed, fitting, generators
+
+    judges: dict[str, list[Check]] = {}
+    for check in (c for p in suite for c in p.checks):
+        judges.setdefault(check["capability"], []).append(check)
+    prompts, made = frozenset(p.text for p in held_out), judges.keys() & {PICTURE_EDITING}
+    for capability in judges.keys() & generators():
+        with suppress(UsageError):  # every variant is held out
+            recipes = fitting(capability, _suits(capability, judges[capability]))
+            made |= {capability} if [allowed(r, prompts) for r in recipes] else set()
+    return made
+
+
 def _near(request: Request, pool: BasePool, asked: Asked) -> list[Hit]:
     """Samples whose captions are near the cases, in turn with those whose pictures are.
 
     Where captions name what a case asks for, the others of that case are left out. Pictures are compared with the
     references of the cases' prompts, and with what their captions' neighbours show.
     """
+    if not request.cases:
+        return []
     settings = pool.preset.plan
     said = _naming(pool, asked, nearest(pool.index, request.cases, settings.retrieval_similarity))
     if pool.pictures is None:
@@ -208,8 +227,10 @@ def _naming(pool: BasePool, asked: Asked, hits: list[Hit]) -> list[Hit]:
 
 
 def _asked(request: Request, pool: BasePool) -> Asked:
-    """The checks that judge the request's capability on the prompt of each of its cases."""
+    """The checks that judge the capability on the prompt of each case; without cases, on the suite's, by prompt id."""
     suite = {p.prompt_id: p for p in pool.suite}
+    if not request.cases:
+        return {i: tuple(c for c in p.checks if c["capability"] == request.capability) for i, p in suite.items()}
     found = {}
     for case in request.cases:
         if prompt := suite.get(case.prompt_id):
@@ -261,13 +282,7 @@ def _samples(
     """
     from curation.synthesis import capabilities, synthesise
     from curation.synthesis.photos import photo_edits
-    from curation.verify.checks import passed, scorer_of, verify
-
-    judges = {scorer_of(check) for checks in asked.values() for check in checks}
-
-    def suits(sample: Sample) -> bool:
-        own = {scorer_of(c) for c in sample.checks if c["capability"] == request.capability}
-        return not judges or bool(own & {*judges, "ocr"})
+    from curation.verify.checks import passed, verify
 
     if request.capability == PICTURE_EDITING:
         for identity, image, operation in _edited(pool, first):
@@ -282,7 +297,7 @@ def _samples(
             count,
             seed=request.seed,
             exclude=frozenset(pool.held_out.prompts),
-            suits=suits,
+            suits=_suits(request.capability, [check for checks in asked.values() for check in checks]),
             on_refused=lambda sample, outcomes: refused.append(_refused(request, sample, outcomes)),
         )
         for sample in generated:
@@ -290,6 +305,19 @@ def _samples(
             refused.clear()
             yield sample
         yield from refused
+
+
+def _suits(capability: str, judging: Iterable[Check]) -> Callable[[Sample], bool]:
+    """Whether something that judges a sample is among `judging`, or nothing is there, or the sample is read."""
+    from curation.verify.checks import scorer_of
+
+    judges = {scorer_of(check) for check in judging}
+
+    def suits(sample: Sample) -> bool:
+        own = {scorer_of(c) for c in sample.checks if c["capability"] == capability}
+        return not judges or bool(own & {*judges, "ocr"})
+
+    return suits
 
 
 def _refused(request: Request, sample: Sample, outcomes: Sequence[Outcome]) -> Refused:

@@ -14,6 +14,7 @@ from training.rewards import TOKEN_VARIABLE, Rewards, decode
 
 MAX_BYTES = 256 << 20  # of a request: a batch of pictures as base64
 MAX_PICTURES = 1024  # of a request
+_SHAPE = 'send {"requests": […]}, each with image, references, caption, task and checks; pictures as base64'
 
 
 def service(rewards: Rewards, limits: Limits | None = None) -> FastAPI:
@@ -32,8 +33,10 @@ def service(rewards: Rewards, limits: Limits | None = None) -> FastAPI:
                 raise ValueError(f"more than {MAX_PICTURES} pictures")
             asked = [decode(r) for r in body["requests"]]
             return JSONResponse({"scores": await run_in_threadpool(rewards.score, asked)})
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            return JSONResponse({"error": f"not a reward request ({type(error).__name__}: {error})"}, 400)
+        except (KeyError, TypeError, AttributeError):
+            return JSONResponse({"error": f"not a reward request: {_SHAPE}"}, 400)
+        except (ValueError, UsageError) as error:
+            return JSONResponse({"error": f"not a reward request: {error}"}, 400)
 
     app.add_middleware(Guard, limits=limits or Limits(body_bytes=MAX_BYTES))
     return app

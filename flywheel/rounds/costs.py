@@ -121,7 +121,7 @@ def estimate(
     for the student; reviews: per sample, 0 for unattended runs. Hours are None while a step has no measured rate;
     `unmeasured` lists those steps.
     """
-    trained = 2 if plan.requests else 1
+    trained = 2 if plan.aimed else 1
     others = bool(plan.steps and plan.updates("rl", "grpo")) + bool(plan.updates(None, "distil"))
     drawn = images * trained + prompts * others
     samples = sum(m.samples or 0 for m in plan.mix)
@@ -149,7 +149,7 @@ def listed(plan: RoundPlan, known: Mapping[str, Mapping[str, float]]) -> list[di
     for remedy in plan.remedies:
         values = {k: v for k, v in asdict(remedy).items() if v is not None and k != "case_ids"}
         units = units_of(remedy)
-        if "train" in units and plan.requests:
+        if "train" in units and plan.aimed:
             units["train"] *= 2  # the control trains as long
         rows.append({"track": remedy.track, **values, "cost": _hours(units, known)})
     return rows

@@ -20,12 +20,14 @@ class Known:
     """What the plan depends on beside cases and settings.
 
     density: {case id: percentile of the pool's own density around its prompt}; judged: capabilities for which prompts
-    with checks can be made; unseen: the snapshot has data that the incumbent was not trained on; generator: kind of the
-    incumbent, which only as a checkpoint can be reinforced and distilled here.
+    with checks can be made; taught: capabilities of the suite for which samples can be made; unseen: the snapshot has
+    data that the incumbent was not trained on; generator: kind of the incumbent, which only as a checkpoint can be
+    reinforced and distilled here.
     """
 
     density: Mapping[str, float] = field(default_factory=dict)
     judged: Collection[str] = ()
+    taught: Collection[str] = ()
     unseen: bool = False
     generator: str = "checkpoint"
 
@@ -43,7 +45,9 @@ def make_plan(
     """What the round does, for how long and why, given the open cases.
 
     earlier: plans of the promoted rounds that lead to the incumbent. Their remedy data keeps `kept_share` of the rows,
-    in proportion to the shares that it had, so that a round does not forget earlier repairs. Of the rest, the
+    in proportion to the shares that it had, so that a round does not forget earlier repairs. If one of them was given a
+    checkpoint, what that was trained on is not here: fresh samples then rehearse each taught capability that neither
+    they nor this round serve, and these capabilities divide `kept_share` with the kept ones. Of the rest, the
     pre-training capabilities with most cases in sparse parts of the pool share `remedy_share` in proportion to their
     scarcity, and the base pool gets what is left.
     """
@@ -130,8 +134,8 @@ def _data(
     if trained and not targets and not known.unseen and others:
         why = f"{_few(cases, preset)}, and the incumbent has seen the whole pool: the data phase is empty"
         return (), Remedy(track="pretraining", kind="data", samples=0, updates=0, reason=why)
-    kept = _kept(earlier, settings.kept_share)
-    total, free = sum(scarcity[c] for c in targets), 1 - sum(m.share for m in kept)
+    kept, rehearsed = _kept(earlier, targets, preset, known)
+    total, free = sum(scarcity[c] for c in targets), 1 - sum(m.share for m in [*kept, *rehearsed])
     mix = []
     for capability in targets:
         own = [c for c in cases if c.capability == capability]
@@ -147,7 +151,7 @@ def _data(
                 reason=f"{len(own)} open cases: {len(own)} routed to pretraining{dense}",
             )
         )
-    base = round(1 - sum(m.share for m in [*kept, *mix]), 6)
+    base = round(1 - sum(m.share for m in [*kept, *rehearsed, *mix]), 6)
     why = "keeps what the model can do" if mix else "no open case on the pre-training track: the whole pool"
     steps = preset.training.round_steps if trained else preset.training.base_steps
     served = [c for c in cases if c.capability in targets]
@@ -157,26 +161,39 @@ def _data(
     remedy = Remedy(
         track="pretraining",
         kind="data",
-        samples=sum(m.samples or 0 for m in mix),
+        samples=sum(m.samples or 0 for m in [*rehearsed, *mix]),
         updates=steps,
         targets=tuple(targets),
         reason=reason,
     )
-    return (MixEntry(slice=BASE, share=base, reason=why), *kept, *mix), _serving(remedy, served)
+    return (MixEntry(slice=BASE, share=base, reason=why), *kept, *rehearsed, *mix), _serving(remedy, served)
 
 
-def _kept(earlier: Sequence[RoundPlan], share: float) -> list[MixEntry]:
-    """The remedies of earlier promoted rounds, which share `share`."""
+def _kept(
+    earlier: Sequence[RoundPlan], targets: Sequence[str], preset: Preset, known: Known
+) -> tuple[list[MixEntry], list[MixEntry]]:
+    """What shares `kept_share`: remedies of earlier promoted rounds, and what is rehearsed of a given checkpoint."""
+    settings = preset.plan
     remedies = [(p.round, m) for p in earlier for m in p.requests]
+    repaired = {m.slice for _, m in remedies}
+    given = any(p.submitted for p in earlier)
+    forgotten = sorted({*known.taught} - repaired - {*targets}) if given else []
+    each = settings.kept_share / max(1, len(repaired) + len(forgotten))
     before = sum(m.share for _, m in remedies)
-    return [
+    kept = [
         MixEntry(
             slice=m.slice,
             round=number,
-            share=round(share * m.share / before, 6),
+            share=round(each * len(repaired) * m.share / before, 6),
             reason=f"keeps what round {number} repaired",
         )
         for number, m in remedies
+    ]
+    as_often = (1 - settings.kept_share) * settings.remedy_share  # as a target's sample is seen
+    samples = max(1, round(settings.samples * each / as_often)) if as_often else settings.samples
+    why = "rehearsed: the checkpoint that the first round was given may have learned it elsewhere"
+    return kept, [
+        MixEntry(slice=c, share=round(each, 6), samples=samples, cases=0, reason=why) for c in forgotten if samples
     ]
 
 

@@ -238,7 +238,7 @@ def data_phase(context: Context, plan: RoundPlan, step: Step) -> dict[str, Path]
         step("shard", steps.shard, plan)
     if not plan.steps:
         return {}
-    arms = ("candidate", "control") if plan.requests else ("candidate",)
+    arms = ("candidate", "control") if plan.aimed else ("candidate",)
     return step(f"train {' and '.join(arms)}", steps.train, plan, units=plan.steps * len(arms))
 
 

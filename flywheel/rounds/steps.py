@@ -19,6 +19,7 @@ from flywheel.core.mirror import Publisher, fetched, publish
 from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
 from flywheel.generators import describe
 from flywheel.remedies import data
+from flywheel.remedies.candidates import teachable
 from flywheel.remedies.retrieval import captions
 from flywheel.remedies.review import AUTO, Item, Queue, Waiting
 from flywheel.rounds import external, promotion, routing, systems
@@ -64,7 +65,8 @@ def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, sna
     unseen = incumbent is None or incumbent.submitted is not None or incumbent.snapshot != snapshot
     promoted = promotion.incumbent(run.workspace)
     kind = describe(run.workspace.path(promoted.checkpoint))["kind"] if promoted else "checkpoint"
-    return Known(density=density, judged={*generators(), *written}, unseen=unseen, generator=kind)
+    taught = teachable(run.suite, run.held_out)
+    return Known(density=density, judged={*generators(), *written}, taught=taught, unseen=unseen, generator=kind)
 
 
 def plan(run: Context, number: int, snapshot: str) -> RoundPlan:
@@ -146,7 +148,7 @@ def _review_of(items: Iterable[Item], capability: str) -> dict[str, Any]:
 
 
 def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
-    """Train the candidate on the plan's mix, and the control as long without the round's remedies.
+    """Train the candidate on the plan's mix, and the control as long without the remedies for its cases.
 
     Returns {arm: checkpoint}. Without remedies there is no control: it would equal the candidate. RL and distillation
     act on the candidate alone, so that a round's gain over its control is that of all its remedies.
@@ -154,8 +156,8 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     from training.worker import TrainingRun, train_all
 
     mixes = {"candidate": sources(run, plan)}
-    if plan.requests and run.preset.trainer.control:
-        control = tuple(m for m in plan.mix if m not in plan.requests)
+    if plan.aimed and run.preset.trainer.control:
+        control = tuple(m for m in plan.mix if m not in plan.aimed)
         mixes["control"] = sources(run, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
     if "command" in plan.recipe:

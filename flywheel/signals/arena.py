@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,12 +17,13 @@ from flywheel.signals.feedback import Imported, one_at_a_time, read_rows, why, w
 from flywheel.signals.ratings import Battles
 
 Winner = Literal["model_a", "model_b", "tie", "tie (bothbad)"]
+Covariate = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # their sum is divided by
 
 
 class Battle(BaseModel):
     """One vote. `style_a`, `style_b`: covariates of the two images (size, text length, …) that may sway a judge."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)  # "m1 " is m1
     battle_id: str = Field(min_length=1, max_length=200)
     model_a: str = Field(min_length=1)
     model_b: str = Field(min_length=1)
@@ -30,8 +32,8 @@ class Battle(BaseModel):
     prompt: str = ""
     task: Literal["t2i", "ti2i"] = "t2i"
     judge: str | None = None
-    style_a: dict[str, float] | None = None
-    style_b: dict[str, float] | None = None
+    style_a: dict[str, Covariate] | None = None
+    style_b: dict[str, Covariate] | None = None
     image_a: str | None = None
     image_b: str | None = None
 
@@ -108,10 +110,21 @@ def _row(battle: Battle) -> dict[str, Any]:
 
 
 def battles(rows: Iterable[Mapping[str, Any]], *, styles: bool = False) -> dict[str, Battles]:
-    """Battles by capability, and all of them as `overall`. With `styles`, only battles that have covariates."""
+    """Battles by capability, and all of them as `overall`.
+
+    With `styles`, only battles with covariates: of several sets of them, those with the set that most battles have.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if not styles or (row["style_a"] and row["style_b"]):
-            for name in {"overall", row["capability"]}:
-                groups.setdefault(name, []).append(row)
+    for row in _of_one_style(rows) if styles else rows:
+        for name in {"overall", row["capability"]}:
+            groups.setdefault(name, []).append(row)
     return {name: Battles.of(group, styles=styles) for name, group in sorted(groups.items())}
+
+
+def _of_one_style(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    by_names: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        sides = [json.loads(row[k]) for k in ("style_a", "style_b") if row[k]]
+        if len(sides) == 2 and all(0 <= v < inf for side in sides for v in side.values()):
+            by_names.setdefault(tuple(sorted(sides[0])), []).append(row)
+    return max(by_names.values(), key=len, default=[])

@@ -15,14 +15,18 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from flywheel.core.errors import UsageError
+from tests.training.rl_parts import Redness, prompts
 from tests.training.tiny_models import randomised
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, run
+from tests.training.together import DISTILLED, REWARDED
 from tests.training.vae.tiny import SMALL, wave_pictures
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.row_group import to_unit
 from training.distributed import World, own_rows, parallelise
+from training.dmd.trainer import train as distil
 from training.models.mmdit import preset
 from training.models.vae import VAE
+from training.rl.trainer import train as reinforce
 from training.vae.training import train_vae
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +37,9 @@ LORA = RECIPE.change(lora_rank=4)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, snapshot, trained, start):
-    """What two processes wrote: a whole run; one from its step 4; one from step 4 of a single process's run; LoRA."""
+    """What two processes wrote: a whole run; one from its step 4; one from step 4 of a single process's run; LoRA;
+    a VAE; runs by reward and a distillation.
+    """
     folder = tmp_path_factory.mktemp("pair")
     single = trained.path.parent / "step-00000004"
     starts = {"whole": None, "resumed": str(folder / "whole" / "step-00000004"), "taken-over": str(single)}
@@ -45,8 +51,9 @@ def pair(tmp_path_factory, snapshot, trained, start):
     adapted = {"out": str(folder / "adapted"), "recipe": LORA.to_dict(), "init": str(start.path)}
     jobs.append(jobs[0] | adapted | {"start": None})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    given = {"phases": jobs, "vae": str(folder / "vae"), "loops": str(folder / "loops"), "start": str(start.path)}
     child = subprocess.run(
-        [*command, "tests/training/together.py", json.dumps([*jobs, str(folder / "vae")])],
+        [*command, "tests/training/together.py", json.dumps(given)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -110,6 +117,35 @@ def test_two_processes_train_the_vae_that_one_trains(pair, tmp_path):
     assert (first - second).abs().max() < 0.05 * first.std()
     with pytest.raises(UsageError, match="3 processes cannot share a batch of 2"):
         train_vae(tmp_path / "three", pictures, SMALL, world=World(0, 3))
+
+
+def test_two_processes_reinforce_what_one_does_and_stop_and_resume_together(pair, tmp_path, start):
+    cards, held_out = prompts(tmp_path, 8), prompts(tmp_path, 3, first=20)
+    alone = reinforce(tmp_path / "rl", cards, held_out, REWARDED, Redness(), init=start.path, seed=3)
+    both = Checkpoint(pair / "loops" / "rl" / "final")
+    _assert_close(alone, both, "model", "ema", "trainable", "trainable_ema", "optimizer")
+    one, two = (read_metrics(c.path.parent / "metrics.jsonl") for c in (alone, both))
+    assert both.config["held_out"] == pytest.approx(alone.config["held_out"], abs=1e-3)  # of pictures of 8 bits
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["mix"] == theirs["mix"] and ours["flat_groups"] == theirs["flat_groups"]
+        assert ours["rewards"]["red"] == pytest.approx(theirs["rewards"]["red"], abs=1e-4)
+        assert all(ours[k] == pytest.approx(theirs[k], abs=1e-4) for k in ("loss", "grad_norm", "ratio_mean", "kl"))
+    assert [p.name for p in (pair / "loops" / "flat").glob("step-*")] == ["step-00000001"]
+
+
+def test_two_processes_distil_what_one_does(pair, tmp_path, start):
+    alone = distil(tmp_path / "dmd", prompts(tmp_path, 8), DISTILLED, init=start.path, seed=3)
+    both = Checkpoint(pair / "loops" / "dmd" / "final")
+    _assert_close(alone, both, "model", "ema", "fake", "model_optimizer", "fake_optimizer")
+    one, two = (read_metrics(c.path.parent / "metrics.jsonl") for c in (alone, both))
+    for key in ("loss", "fake_loss", "grad_norm"):
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=1e-4)
+
+
+def _assert_close(alone: Checkpoint, both: Checkpoint, *parts: str) -> None:
+    for part in parts:
+        one, two = alone.tensors(part), both.tensors(part)
+        assert one.keys() == two.keys() and max((one[n] - two[n]).abs().max() for n in one) < 1e-5
 
 
 def test_a_damaged_share_is_named(pair, tmp_path, snapshot):

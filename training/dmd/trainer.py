@@ -1,6 +1,7 @@
 """The distillation loop: the fake score follows the student, the student follows the teacher.
 
-An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step). Several processes share
+the rows of each update; each has all weights, and an update sums their gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from flywheel.core.mirror import fetched
 from training import checkpoint as checkpoints
 from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
-from training.distributed import choose_device
+from training.distributed import World, joined
 from training.dmd.recipe import DMDRecipe
 from training.extension import loop_extension
 from training.lora import DEFAULTS, LoRA, identified
@@ -54,6 +55,9 @@ def train(
     Needs no pictures, only prompts (and their references). The checkpoint stores the student's time grid and guidance
     1; samplers and exports follow them. Resumes from the last checkpoint in `out_dir`. Errors: `UsageError` for another
     run's folder, unusable prompts, teachers that do not fit the student, or a loss or update that is not finite.
+
+    Several processes, started by torchrun with the same arguments, train one student, up to rounding as one process
+    does; the first one writes and reports. Their number may change from one start to the next.
     """
     out_dir, parent = Path(out_dir), Checkpoint(fetched(init))
     teachers = [Checkpoint(fetched(t)) for t in recipe.teachers] or [parent]
@@ -67,22 +71,28 @@ def train(
     final = finished(out_dir, run)
     if final is not None:
         return final
-    checkpoints.sweep(out_dir)
-    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
-    trainer = _Trainer(parent, teachers, prompts, recipe, seed, last, choose_device())
     config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
     config |= {"dmd": recipe_values, "sigmas": list(recipe.sigmas), "cfg": 1.0}
-    adapted = trainer.lora and trainer.lora.to_dict()
+    adapted = (lora := LoRA.of(recipe)) and lora.to_dict()
     config |= {"loop": "dmd", "lora": adapted, "lineage": longer.lineage if longer else []}
+    with joined() as world:
+        world.by_first(lambda: checkpoints.sweep(out_dir))
+        last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+        trainer = _Trainer(parent, teachers, prompts, recipe, seed, last, world)
 
-    def save(name: str) -> Checkpoint:
-        step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
-        for role in ("model", "fake"):
-            require_finite_tensors(trainer.done, "weights", tensors[role])
-        return checkpoints.write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
+        def write(name: str) -> None:
+            step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
+            for role in ("model", "fake"):
+                require_finite_tensors(trainer.done, "weights", tensors[role])
+            checkpoints.write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
 
-    take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
-    return save(checkpoints.FINAL)
+        def save(name: str) -> None:
+            world.by_first(lambda: write(name))
+
+        every = recipe.checkpoint_every
+        take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=every, progress=progress, world=world)
+        save(checkpoints.FINAL)
+        return Checkpoint(out_dir / checkpoints.FINAL)
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,11 @@ class _Trainer:
         recipe: DMDRecipe,
         seed: int,
         last: Checkpoint | None,
-        device: torch.device,
+        world: World,
     ) -> None:
-        self.recipe, self.seed, self.done = recipe, seed, 0
-        sampler, self.device = Sampler(parent, device), device
+        self.recipe, self.seed, self.done, self.world = recipe, seed, 0, world
+        self.device = device = world.device
+        sampler = Sampler(parent, device)
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side, device)
         self.student = sampler.model
         self.fake = copy.deepcopy(self.student)
@@ -163,7 +174,8 @@ class _Trainer:
 
     def _update(self, role: str, loss_of: Any, batches: Sequence[_Batch]) -> tuple[float, float]:
         """(loss, gradient norm) of one optimiser step of a role."""
-        recipe, optimizer, rows = self.recipe, self.optimizers[role], sum(len(b.noise) for b in batches)
+        recipe, optimizer, world = self.recipe, self.optimizers[role], self.world
+        rows = int(world.sum(sum(len(b.noise) for b in batches)))
         set_rate(optimizer, self.rates[role] * falling(recipe.final_learning_rate, self.done, recipe.steps))
         optimizer.zero_grad(set_to_none=True)
         losses = []
@@ -171,7 +183,8 @@ class _Trainer:
             part = loss_of(batch).sum() / rows
             part.backward()
             losses.append(part.detach())
-        total = float(sum(losses))
+        world.add_gradients(self.named[role].values())
+        total = world.sum(float(sum(losses)))
         norm = float(torch.nn.utils.clip_grad_norm_(self.named[role].values(), recipe.gradient_clip))
         require_finite(self.done + 1, total, norm)
         optimizer.step()
@@ -221,7 +234,7 @@ class _Trainer:
         return dmd.clean(student, x, self.times[batch.step].expand(len(x)))
 
     def _batches(self, role: str, number: int) -> list[_Batch]:
-        """The rows of one update, by layout; everything in them is a function of (seed, step, role, number)."""
+        """This process's rows of one update, by layout; all in them is a function of (seed, step, role, number)."""
         recipe, key = self.recipe, (self.seed, "dmd", self.done, role, number)
         shares = {"t2i": recipe.t2i_share, "ti2i": 1 - recipe.t2i_share}
         drawn = draw(self.kinds, shares, recipe.batch, *key)
@@ -229,17 +242,18 @@ class _Trainer:
 
     def _by_layout(self, drawn: Sequence[RolloutPrompt], key: tuple[int | str, ...]) -> Iterator[_Batch]:
         recipe, steps = self.recipe, len(self.times) - 1
-        for number, (rows, conditional, unconditional) in enumerate(self.reader.batches(drawn)):
-            rng = generator(*key, "layout", number)
+        for layout in self.reader.batches(drawn, self.world):
+            rng, rows, own = generator(*key, "layout", layout.number), layout.rows, layout.own
             step = steps - 1 if recipe.output == "end" else int(rng.integers(steps))
-            normal = torch.from_numpy(rng.standard_normal(len(rows), dtype="float32"))
-            above = torch.from_numpy(rng.random(len(rows), dtype="float32"))
+            normal = torch.from_numpy(rng.standard_normal(len(rows), dtype="float32"))[own]
+            above = torch.from_numpy(rng.random(len(rows), dtype="float32"))[own]
             lowest, highest = recipe.t_range
             floor = max(lowest, recipe.times[step + 1])
-            noises = [torch.stack([self.reader.noise(*key, kind, i) for i in rows]) for kind in ("x", "other", "cfg")]
+            kinds = ("x", "other", "cfg")
+            noises = [torch.stack([self.reader.noise(*key, kind, rows[n]) for n in own]) for kind in kinds]
             yield _Batch(
                 noise=noises[0].to(self.device),
-                conditions=(conditional, unconditional),
+                conditions=layout.conditions,
                 step=step,
                 t=logit_normal(normal, recipe.time_mean, recipe.time_std).clamp(lowest, highest).to(self.device),
                 loss_noise=noises[1].to(self.device),

@@ -1,6 +1,7 @@
 """The RL loop: draw prompts, roll out, score, optimise, check held-out proxies.
 
-An interrupted run resumes to the same bits, because every draw is a function of (seed, step).
+An interrupted run resumes to the same bits, because every draw is a function of (seed, step). Several processes share
+the prompts of a step and the held-out prompts; each has all weights, and an update sums their gradients.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,18 @@ from flywheel.core.mirror import fetched
 from flywheel.core.scorer import Item
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint
-from training.distributed import choose_device
+from training.distributed import World, joined
 from training.extension import loop_extension
 from training.lora import LoRA, identified
 from training.losses import grpo
-from training.prompts import ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
+from training.prompts import Condition, ConditionReader, RolloutPrompt, category, draw, picture, prompts_digest, spread
 from training.rewards import Request, Rewards, RewardsLost, Scores, not_finite, numbers, per_picture
 from training.rl.balance import Balance, check, mix, observe
+from training.rl.figures import faults, reward_line, update_line
+from training.rl.objective import row_losses
 from training.rl.policy import Policy
 from training.rl.recipe import RLRecipe
-from training.rl.rollout import PromptGroup, objective_velocity, require_usable, roll_out
+from training.rl.rollout import PromptGroup, require_usable, roll_out
 from training.run import (
     Progress,
     finished,
@@ -72,6 +76,9 @@ def train(
     `out_dir`. Errors: `UsageError` for another run's folder, unusable prompts, rewards and recipes, or a loss or update
     that is not finite; after a checkpoint `RewardsLost` when scoring is unavailable, and `NothingToLearn` after
     `recipe.flat_steps` steps without a group to learn from.
+
+    Several processes, started by torchrun with the same arguments, train one model, up to rounding as one process does;
+    the first one writes and reports. Their number may change from one start to the next.
     """
     out_dir, parent, lora = Path(out_dir), Checkpoint(fetched(init)), LoRA.of(recipe)
     require_usable(prompts, held_out, recipe, rewards)
@@ -91,32 +98,34 @@ def train(
     final = finished(out_dir, run)
     if final is not None:
         return final
-    checkpoints.sweep(out_dir)
-    last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
-    trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out, choose_device())
+    with joined() as world:
+        world.by_first(lambda: checkpoints.sweep(out_dir))
+        last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
+        trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out, world)
 
-    def save(name: str, **closing: Any) -> Checkpoint:
-        config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
-        config |= {"step": trainer.done, "rl": values, "rl_state": trainer.state(), **closing}
-        config |= {"loop": "rl", "lora": lora and lora.to_dict(), "lineage": longer.lineage if longer else []}
-        tensors = trainer.tensors()
-        for part in ("model", "ema"):
-            require_finite_tensors(trainer.done, "weights", tensors[part])
-        return checkpoints.write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
+        def write(name: str, closing: Mapping[str, Any]) -> None:
+            config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
+            config |= {"step": trainer.done, "rl": values, "rl_state": trainer.state(), **closing}
+            config |= {"loop": "rl", "lora": lora and lora.to_dict(), "lineage": longer.lineage if longer else []}
+            tensors = trainer.tensors()
+            for part in ("model", "ema"):
+                require_finite_tensors(trainer.done, "weights", tensors[part])
+            checkpoints.write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
 
-    closing = _steps(trainer, out_dir, save, progress)
-    return save(checkpoints.FINAL, **closing)
+        def save(name: str, **closing: Any) -> None:
+            world.by_first(lambda: write(name, closing))
+
+        save(checkpoints.FINAL, **_steps(trainer, out_dir, save, progress))
+        return Checkpoint(out_dir / checkpoints.FINAL)
 
 
-def _steps(
-    trainer: _Trainer, out_dir: Path, save: Callable[..., Checkpoint], progress: Progress | None
-) -> dict[str, Any]:
+def _steps(trainer: _Trainer, out_dir: Path, save: Callable[..., None], progress: Progress | None) -> dict[str, Any]:
     """Take the steps that are left; returns the figures of the end. What stops them leaves a checkpoint."""
-    recipe = trainer.recipe
+    recipe, world, every = trainer.recipe, trainer.world, trainer.recipe.checkpoint_every
     try:
-        take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=recipe.checkpoint_every, progress=progress)
+        take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=every, progress=progress, world=world)
         if trainer.flat >= recipe.steps:
-            log.warning("all %d steps were flat: no reward told pictures apart, and nothing was learnt", recipe.steps)
+            trainer.warn(f"all {recipe.steps} steps were flat: no reward told pictures apart, and nothing was learnt")
         _, closing = trainer.check()
         return closing
     except NothingToLearn:
@@ -143,10 +152,11 @@ class _Trainer:
         last: Checkpoint | None,
         prompts: Sequence[RolloutPrompt],
         held_out: Sequence[RolloutPrompt],
-        device: torch.device,
+        world: World,
     ) -> None:
-        self.recipe, self.rewards, self.seed = recipe, rewards, seed
-        self.sampler, self.device = Sampler(parent, device), device
+        self.recipe, self.rewards, self.seed, self.world = recipe, rewards, seed, world
+        self.device = device = world.device
+        self.sampler = Sampler(parent, device)
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
@@ -166,7 +176,7 @@ class _Trainer:
         self.proxies = {name: recipe.proxy(name, rewards.names) for name in recipe.rewards}
         for name, proxy in self.proxies.items():
             if proxy is None:
-                log.warning("no other verifier watches reward %s: name one in the recipe's proxies", name)
+                self.warn(f"no other verifier watches reward {name}: name one in the recipe's proxies")
         self.since_check: dict[str, list[float]] = {name: [] for name in recipe.rewards}
         if last is None:
             self.ema = copies(named)
@@ -177,6 +187,11 @@ class _Trainer:
             state = last.config["rl_state"]
             self.balance, self.since_check = Balance.from_dict(state["balance"]), state["since_check"]
             self.done, self.flat = last.step, state["flat"]
+
+    def warn(self, sentence: str) -> None:
+        """Log it once, of several processes that find the same."""
+        if self.world.first:
+            log.warning(sentence)
 
     def state(self) -> dict[str, Any]:
         return {"balance": self.balance.to_dict(), "since_check": self.since_check, "flat": self.flat}
@@ -199,15 +214,16 @@ class _Trainer:
             balance, checked = self.check()
         shares = mix(balance, self.base, recipe.mix_floor)
         drawn = draw(self.kinds, shares, recipe.prompts, self.seed, "rl prompts", step)
-        groups, scores = self._roll_outs(drawn, step)
+        groups, values, broken = self._roll_outs(drawn, step)
         weights = torch.tensor(
             [[recipe.weight(category(p), n) * balance.factor(n) for n in recipe.rewards] for p in drawn],
             dtype=torch.float64,
         )
-        values = torch.tensor([numbers(rows, recipe.rewards, recipe.group) for rows in scores], dtype=torch.float64)
         advantages = grpo.group_advantages(values, weights, min_range=recipe.min_range)
-        broken = not_finite([row for rows in scores for row in rows])
-        line = {"step": step + 1, **checked, **self._reward_line(values, advantages, weights, balance, broken)}
+        for fault in faults(recipe.rewards, values, broken):
+            self.warn(f"step {step + 1}: {fault}")
+        factors = [balance.factor(name) for name in recipe.rewards]
+        line = {"step": step + 1, **checked, **reward_line(recipe.rewards, values, advantages, weights, factors)}
         line |= {"mix": {k: round(v, 6) for k, v in shares.items()}, **self._optimise(groups, advantages)}
         kept = advantages.kept.tolist()
         self.flat = 0 if any(kept) else self.flat + 1
@@ -228,21 +244,42 @@ class _Trainer:
             )
 
     # Roll-outs ------------------------------------------------------------------------------------------------------
-    def _roll_outs(self, drawn: Sequence[RolloutPrompt], step: int) -> tuple[list[PromptGroup], list[Sequence[Scores]]]:
-        """A group per prompt; its pictures are scored while the next group is drawn."""
-        recipe, groups, futures = self.recipe, [], []
-        with ThreadPoolExecutor(self.rewards.workers) as pool:
-            for slot, (prompt, conditions) in enumerate(zip(drawn, self.reader.read(drawn), strict=True)):
-                noises = [
-                    [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
-                    for k in range(1 + recipe.window[1])
-                ]
-                noise = torch.stack([torch.stack(row) for row in noises]).to(self.device)
-                group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
-                require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
-                groups.append(group)
-                futures.append(self._submit(pool, [prompt] * recipe.group, self.reader.pictures(group.latents)))
-            return groups, [f.result() for f in futures]
+    def _roll_outs(
+        self, drawn: Sequence[RolloutPrompt], step: int
+    ) -> tuple[dict[int, PromptGroup], Tensor, Counter[str]]:
+        """Groups of this process's prompts by slot; rewards of all [P, G, R], and how many are `not_finite`, by name.
+
+        A group's pictures are scored while the next group is drawn.
+        """
+        recipe, groups = self.recipe, dict[int, PromptGroup]()
+
+        def scored() -> dict[int, tuple[list[list[float]], Counter[str]]]:
+            own, futures = self.world.own(range(len(drawn))), {}
+            conditions = self.reader.read([drawn[slot] for slot in own])
+            with ThreadPoolExecutor(self.rewards.workers) as pool:
+                for slot, read in zip(own, conditions, strict=True):
+                    groups[slot] = group = self._roll_out(drawn[slot], read, step, slot)
+                    pictures = self.reader.pictures(group.latents)
+                    futures[slot] = self._submit(pool, [drawn[slot]] * recipe.group, pictures)
+                rows = {slot: future.result() for slot, future in futures.items()}
+            return {slot: (numbers(r, recipe.rewards, recipe.group), not_finite(r)) for slot, r in rows.items()}
+
+        found = self.world.merged(scored)
+        values = torch.tensor([found[slot][0] for slot in sorted(found)], dtype=torch.float64)
+        return groups, values, sum((counts for _, counts in found.values()), Counter())
+
+    def _roll_out(
+        self, prompt: RolloutPrompt, conditions: tuple[Condition, Condition], step: int, slot: int
+    ) -> PromptGroup:
+        recipe = self.recipe
+        noises = [
+            [self.reader.noise(self.seed, "rl", step, slot, n, k) for n in range(recipe.group)]
+            for k in range(1 + recipe.window[1])
+        ]
+        noise = torch.stack([torch.stack(row) for row in noises]).to(self.device)
+        group = roll_out(self.policy.model, prompt, conditions, noise[0], noise[1:], self.times, recipe)
+        require_finite_tensors(step, "pictures", {prompt.prompt_id: group.latents})
+        return group
 
     def _submit(
         self, pool: ThreadPoolExecutor, prompts: Sequence[RolloutPrompt], pictures: Sequence[bytes]
@@ -253,51 +290,33 @@ class _Trainer:
         ]
         return pool.submit(lambda: per_picture(self.rewards.score(requests), len(requests)))
 
-    def _reward_line(
-        self, values: Tensor, advantages: grpo.Advantages, weights: Tensor, balance: Balance, broken: Mapping[str, int]
-    ) -> dict[str, Any]:
-        """The rewards' part of a step's metrics; names rewards that cannot be learnt from. broken: as `not_finite`."""
-        line: dict[str, Any] = {"rewards": {}}
-        for name, count in broken.items():
-            log.warning("step %d: %d scores of reward %s are not finite: not counted", self.done + 1, count, name)
-        for i, name in enumerate(self.recipe.rewards):
-            scored = values[:, :, i][~values[:, :, i].isnan()]
-            line["rewards"][name] = {
-                "mean": float(scored.mean()) if len(scored) else None,
-                "std": float(scored.std(correction=0)) if len(scored) else None,
-                "weight": float(weights[:, i].mean()),
-                "factor": balance.factor(name),
-                "groups": int(advantages.used[:, i].sum()),
-                "unscored": int(values[:, :, i].isnan().sum()),
-            }
-            if not len(scored) or float(scored.std(correction=0)) < 1e-12:
-                state = f"the same, {float(scored[0]):g}, for" if len(scored) else "not a number for any of"
-                count = values[..., i].numel()
-                log.warning("step %d: reward %s is %s all %d pictures", self.done + 1, name, state, count)
-        return line | {"groups": len(values), "flat_groups": int((~advantages.kept).sum())}
-
     # Optimisation ---------------------------------------------------------------------------------------------------
-    def _optimise(self, groups: Sequence[PromptGroup], advantages: grpo.Advantages) -> dict[str, Any]:
-        """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them."""
-        recipe = self.recipe
+    def _optimise(self, groups: Mapping[int, PromptGroup], advantages: grpo.Advantages) -> dict[str, Any]:
+        """Take `inner_steps` optimiser steps on the groups that are not flat; returns metrics over all of them.
+
+        groups: this process's, by slot.
+        """
+        recipe, world = self.recipe, self.world
         set_rate(self.optimizer, recipe.learning_rate * falling(recipe.final_learning_rate, self.done, recipe.steps))
-        kept = [(g, advantages.total[i].to(self.device)) for i, g in enumerate(groups) if advantages.kept[i]]
-        ratios: list[tuple[int, Tensor]] = []
+        kept = [(g, advantages.total[i].to(self.device)) for i, g in groups.items() if advantages.kept[i]]
+        total = int(world.sum(sum(len(g.t) for g, _ in kept)))
+        ratios: list[list[Tensor]] = []  # of each inner step
         kls: list[Tensor] = []
         losses: list[float] = []
         norms: list[float] = []
-        for _ in range(recipe.inner_steps if kept else 0):
+        for _ in range(recipe.inner_steps if total else 0):
             self.optimizer.zero_grad(set_to_none=True)
-            total = sum(len(g.t) for g, _ in kept)
             parts = []
+            ratios.append([])
             for group, advantage in kept:
-                for part, ratio, kl in self._losses(group, advantage):
+                for part, ratio, kl in row_losses(self.policy, group, advantage, recipe):
                     (part.sum() / total).backward()
                     parts.append(part.detach().sum() / total)
-                    ratios.append((len(losses), ratio))
+                    ratios[-1].append(ratio)
                     kls.append(kl)
+            world.add_gradients(self.policy.trainable.values())
             norms.append(float(torch.nn.utils.clip_grad_norm_(self.policy.trainable.values(), recipe.gradient_clip)))
-            losses.append(float(sum(parts)))
+            losses.append(world.sum(float(sum(parts))))
             require_finite(self.done + 1, losses[-1], norms[-1])
             self.optimizer.step()
             move_ema(self.ema, self.policy.trainable, recipe.ema)
@@ -305,44 +324,12 @@ class _Trainer:
         line["lr"] = self.optimizer.param_groups[0]["lr"]
         if not ratios:
             return line
-        every, first = torch.cat([r for _, r in ratios]), torch.cat([r for inner, r in ratios if not inner])
-        below, above = recipe.clip
-        return line | {
-            "ratio_mean": float(every.mean()),
-            "ratio_max": float(every.max()),
-            "ratio_first": float((first - 1).abs().max()),  # before the first update: 0 up to rounding
-            "clipped_below": float((every < 1 - below).float().mean()),
-            "clipped_above": float((every > 1 + above).float().mean()),
-            "guided_gap": float(torch.cat([g.gap for g, _ in kept]).mean()),
-            "kl": float(torch.cat(kls).mean()),
-        }
+        rows = ([r for inner in ratios for r in inner], ratios[0], [g.gap for g, _ in kept], kls)
+        return line | update_line(*map(self._everywhere, rows), clip=recipe.clip)
 
-    def _losses(self, group: PromptGroup, advantage: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(loss, ratio, KL to the reference) per row, in parts of at most `recipe.rows` rows."""
-        recipe, count = self.recipe, len(group.t)
-        every = advantage.repeat(count // len(advantage))
-        for start in range(0, count, recipe.rows or count):
-            rows = slice(start, min(count, start + (recipe.rows or count)))
-            x, t, old = group.x[rows], group.t[rows], group.old[rows]
-            v = objective_velocity(self.policy.model, x, t, group.conditions, recipe)
-            ratio = torch.ones_like(t)
-            if recipe.algorithm == "nft":
-                good = grpo.optimality(every[rows], recipe.nft_limit)
-                x0 = group.latents.repeat(count // len(advantage), 1, 1, 1)[rows]
-                loss = grpo.nft_loss(v, old, x, t, x0, good, recipe.nft_strength)
-            else:
-                step, guard = group.step(recipe, rows), recipe.algorithm == "guard"
-                change = (grpo.guard_log_ratio if guard else grpo.log_ratio)(step, group.z[rows], v, old)
-                loss = grpo.clipped_loss(change, every[rows], *recipe.clip)
-                loss = loss * grpo.guard_weight(step) if guard else loss
-                ratio = change.detach().exp()
-            kl = torch.zeros_like(t)
-            if recipe.kl:
-                with self.policy.reference() as reference:
-                    still = objective_velocity(reference, x, t, group.conditions, recipe)
-                kl = grpo.velocity_kl(v, still)
-                loss = loss + recipe.kl * kl
-            yield loss, ratio, kl.detach()
+    def _everywhere(self, rows: Sequence[Tensor]) -> Tensor:
+        """The rows [N] of all processes, on the CPU."""
+        return torch.cat(self.world.each(lambda: torch.cat([torch.zeros(0), *(part.cpu() for part in rows)])))
 
     # Held-out proxies -----------------------------------------------------------------------------------------------
     def check(self) -> tuple[Balance, dict[str, Any]]:
@@ -360,8 +347,7 @@ class _Trainer:
         proxies = {}
         for name in recipe.rewards:
             proxy = self.proxies[name]
-            scored = numbers(rows, [proxy], len(self.watched)) if proxy else []
-            values = {p.prompt_id: value for p, (value,) in zip(self.watched, scored)}
+            values = {prompt: row[proxy] for prompt, row in rows.items()} if proxy else {}
             proxies[name] = {k: v for k, v in values.items() if math.isfinite(v)}
         means = {n: statistics.fmean(v) if v else None for n, v in self.since_check.items()}
         balance, decided = check(self.balance, means, proxies, recipe.tolerance)
@@ -372,22 +358,32 @@ class _Trainer:
             "watched_by": self.proxies,
         }
 
-    def _held_out_scores(self, cfg: float) -> list[Scores]:
-        """Scores of one picture per held-out prompt, from the same noise at every check."""
-        noise = torch.stack([self.reader.noise(self.seed, "held out", p.prompt_id) for p in self.watched])
-        shown = [[picture(p, i) for i in range(len(p.references))] for p in self.watched]
+    def _held_out_scores(self, cfg: float) -> dict[str, dict[str, float]]:
+        """{prompt: {reward: score}} of one picture per held-out prompt, from the same noise at every check."""
+        names = self.rewards.names
+
+        def scored() -> dict[str, dict[str, float]]:
+            own = self.world.own(self.watched)
+            rows = numbers(self._draw_held_out(own, cfg), names, len(own)) if own else []
+            return {p.prompt_id: dict(zip(names, row, strict=True)) for p, row in zip(own, rows, strict=True)}
+
+        found = self.world.merged(scored)
+        return {p.prompt_id: found[p.prompt_id] for p in self.watched}
+
+    def _draw_held_out(self, prompts: Sequence[RolloutPrompt], cfg: float) -> list[Scores]:
+        noise = torch.stack([self.reader.noise(self.seed, "held out", p.prompt_id) for p in prompts])
+        shown = [[picture(p, i) for i in range(len(p.references))] for p in prompts]
         steps = self.recipe.sampling_steps
-        latents = self.sampler.latents([p.text for p in self.watched], shown, noise=noise, steps=steps, cfg=cfg)
+        latents = self.sampler.latents([p.text for p in prompts], shown, noise=noise, steps=steps, cfg=cfg)
         require_finite_tensors(self.done, "pictures", {"of the held-out prompts": latents})
         with ThreadPoolExecutor(self.rewards.workers) as pool:
             futures = [
-                self._submit(pool, self.watched[i : i + 16], self.reader.pictures(latents[i : i + 16]))
-                for i in range(0, len(self.watched), 16)
+                self._submit(pool, prompts[i : i + 16], self.reader.pictures(latents[i : i + 16]))
+                for i in range(0, len(prompts), 16)
             ]
             return [row for f in futures for row in f.result()]
 
-    def _means(self, rows: Sequence[Scores]) -> dict[str, float | None]:
+    def _means(self, rows: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
         """Mean of each reward over the pictures that it scored; None where it scored none."""
-        columns = zip(self.rewards.names, zip(*numbers(rows, self.rewards.names, len(self.watched)), strict=True))
-        scored = {name: [v for v in column if math.isfinite(v)] for name, column in columns}
+        scored = {n: [row[n] for row in rows.values() if math.isfinite(row[n])] for n in self.rewards.names}
         return {name: statistics.fmean(kept) if kept else None for name, kept in scored.items()}

@@ -210,17 +210,15 @@ def train_vae(
     trainer = _Trainer(model, teachers, optimizer, ema, pictures, recipe, steps, seed, world, last.step if last else 0)
 
     def save(name: str) -> None:
-        if world.first:
-            require_finite_tensors(trainer.done, "weights", state["model"])
-            checkpoints.write(out_dir / name, state, None, {"step": trainer.done, "run": run})
+        require_finite_tensors(trainer.done, "weights", state["model"])
+        config = {"step": trainer.done, "run": run}
+        world.by_first(lambda: checkpoints.write(out_dir / name, state, None, config))
 
     every = recipe.checkpoint_every
     take_steps(trainer, out_dir, steps, save, checkpoint_every=every, progress=progress, world=world)
     for part in ("model", "ema"):
         require_finite_tensors(steps, "weights", state[part])
-    if world.first:
-        _finish(out_dir, pictures, recipe, ema, seed)
-    world.wait()
+    world.by_first(lambda: _finish(out_dir, pictures, recipe, ema, seed))
     return final
 
 
@@ -258,8 +256,8 @@ def _update(trainer: _Trainer) -> dict[str, float]:
     noise = torch.from_numpy(generator(seed, "VAE noise", step).standard_normal(shape, dtype="float32"))[part]
     losses = vae_losses(model, trainer.teachers, images, noise.to(images), recipe, progress)
     optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
-    world.average(p.grad for p in model.parameters() if p.grad is not None)
+    (losses["loss"] / world.size).backward()
+    world.add_gradients(model.parameters())
     line = {name: world.sum(loss.item()) / world.size for name, loss in losses.items()}
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
     require_finite(step + 1, line["loss"], norm)

@@ -71,6 +71,8 @@ def test_one_rule_for_the_texts_of_a_picture() -> None:
 
     assert texts({"caption": ["x", "y"]}) == texts({"captions": ["x", "y", "x", None]}) == ["x", "y"]
     assert texts({"Captions": [{"caption": "x", "id": 1}, {"kind": "text", "text": "y"}]}) == ["x", "y"]
+    assert texts({"TEXT": ["x", "y"]}) == ["x", "y"]
+    assert texts({"text": [3], "prompt": "x"}) == ["x"]
     assert texts({"TEXT": "x", "width": 3}) == texts({"caption": "", "prompt": "x"}) == ["x"]
     assert texts({"caption": "x", "text": "not it"}) == ["x"] and texts({"width": 3}) == []
     for wrong in ({"caption": None}, {"caption": [3]}, {"captions": [{"id": 1}]}, {"captions": {"en": "x"}}):

@@ -52,6 +52,9 @@ def test_metadata_lines() -> None:
     ]  # fmt: skip
     found = list(metadata("metadata.csv", "File_Name,Caption\na.png,é\n".encode("utf-16")))
     assert [(n.name, n.note.captions) for n in found if isinstance(n, Noted)] == [("a.png", (("general", "é"),))]
+    for mark in (";", "\t"):
+        (found,) = metadata("metadata.csv", f"file_name{mark}text\na.png{mark}one, two\n".encode())
+        assert isinstance(found, Noted) and found.note.captions == (("general", "one, two"),)
     (odd,) = metadata("metadata.csv", b'file_name,text\na.png,"not closed\nb.png,swallowed\n')
     assert isinstance(odd, OddNote) and "not a CSV line" in odd.line.fault
     pair = {"edited_image_file_name": "b.png", "original_image_file_name": "a.png", "edit_prompt": "mend"}

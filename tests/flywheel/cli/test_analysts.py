@@ -20,6 +20,12 @@ def test_sql_answers_on_an_empty_workspace_and_refuses_to_write(tmp_path: Path):
     assert "no workspace" in wrong("sql", "select 1", "--workspace", tmp_path / "none")
 
 
+def test_cases_of_a_status_that_is_none_are_refused(tmp_path: Path):
+    Workspace(tmp_path / "w")
+    assert flywheel("cases", "-w", tmp_path / "w", "--status", "re-opened", "--json").stdout == "[]\n"
+    assert "'nope'" in wrong("cases", "-w", tmp_path / "w", "--status", "nope")
+
+
 def test_calibration_says_what_is_known_of_each_verifier(tmp_path: Path):
     workspace = judged(tmp_path / "w", {"text": (60, 60), "count": (3, 2), "color": (60, 60)})
     for name, passes, fails in (("text", (40, 0), (0, 40)), ("color", (25, 15), (2, 38))):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
-from flywheel.cli.console import print_differences, print_explanation, print_rows, print_summary
+from flywheel.cli.console import json_text, print_differences, print_explanation, print_rows, print_summary
 
 ROUND = {
     "round": 2,
@@ -33,6 +35,20 @@ def test_rows_are_a_table_or_one_line_of_json(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr() == ("", "no rows\n")
     print_rows([], True)
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_json_is_what_every_reader_takes() -> None:
+    odd = {
+        "nan": float("nan"),
+        "list": (float("inf"), 1.5),
+        "at": date(2026, 1, 2),
+        "sums": [Decimal("2.50"), Decimal(3)],
+    }
+    text = json_text(odd | {"none": Decimal("NaN"), "name": "été", 7: True})
+    assert text == (
+        '{"nan": null, "list": [null, 1.5], "at": "2026-01-02", "sums": [2.5, 3],'
+        ' "none": null, "name": "été", "7": true}'
+    )
 
 
 def test_rows_for_people_fit_eighty_columns(

@@ -54,6 +54,12 @@ def test_an_s3_that_stays_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     assert out.returncode == 2 and out.stderr == f"error: S3 stopped answering ({why}): when it is back, {AGAIN}\n"
 
 
+def test_an_argument_that_is_no_text_is_one_sentence():
+    out = flywheel("enhancer", "try", "caf\udce9")
+    assert (out.returncode, out.stdout) == (2, "") and "Traceback" not in out.stderr
+    assert "the argument caf\\udce9 is not UTF-8" in out.stderr
+
+
 @pytest.mark.parametrize("place", ["first", "last", "joined"])
 def test_the_log_format_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
     """One JSON object a line on stderr, and stdout as always."""

@@ -42,6 +42,8 @@ def address() -> Iterator[str]:
 def test_who_may_ask(address: str):
     mine = {"Authorization": f"Bearer {TOKEN}"}
     assert httpx.post(f"{address}/echo", content=b"12", headers=mine).json() == {"bytes": 2}
+    for own in ({"Origin": address}, {"Origin": "http://behind.a.proxy", "Sec-Fetch-Site": "same-origin"}):
+        assert httpx.post(f"{address}/echo", content=b"12", headers=mine | own).status_code == 200
     assert httpx.get(f"{address}/health").status_code == 200
     for headers, status in (
         ({}, 401),
@@ -49,6 +51,8 @@ def test_who_may_ask(address: str):
         (mine | {"Host": "evil.example"}, 400),
         (mine | {"Host": "127.0.0.1.evil.example:80"}, 400),
         (mine | {"Sec-Fetch-Site": "cross-site"}, 403),
+        (mine | {"Origin": "http://evil.example"}, 403),  # of a browser without Sec-Fetch-Site
+        (mine | {"Origin": "null"}, 403),
     ):
         answer = httpx.post(f"{address}/echo", content=b"12", headers=headers)
         assert answer.status_code == status and len(answer.json()["error"]) > 10

@@ -31,7 +31,9 @@ def test_a_workspace_is_created_opened_and_swept(tmp_path: Path):
     assert read_json(root / "workspace.json") == {"format": FORMAT}
     write_bytes(opened.path("pool", "b", "manifest.json"), b"{}")
     opened.path("pool", ".a.json.0.tmp").write_bytes(b"half")
-    assert opened.sweep() == 1 and opened.sweep() == 0
+    write_bytes(opened.path("checkpoints", "a", ".final.tmp", ".model.0.tmp"), b"half a file of half a checkpoint")
+    assert opened.sweep() == 2 and opened.sweep() == 0
+    assert not opened.path("checkpoints", "a", ".final.tmp").exists()
     assert sorted(p.name for p in root.rglob("[!.]*.json")) == ["manifest.json", "workspace.json"]
 
 

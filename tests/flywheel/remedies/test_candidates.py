@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from sklearn.datasets import load_sample_images
 
 from curation.synthesis.photos import OPERATIONS
 from flywheel.cases.events import Case
+from flywheel.demo.word_cards import word_caption, word_cards
 from flywheel.presets import load_preset
-from flywheel.remedies.candidates import BasePool, Request, take
+from flywheel.remedies.candidates import BasePool, Request, take, teachable
 from flywheel.signals.pool_suite import PICTURE_EDITING
 from flywheel.signals.suite import Prompt
 from tests.training.snapshots import png, write_snapshot
@@ -78,6 +80,24 @@ def test_what_a_case_asks_for_by_name_is_retrieved_by_name_where_the_pool_has_it
     unnamed, _ = take(Request("object", 8, cases[1:], 0), made, None)
     assert len({r["caption"] for r in unnamed}) == 4, "nothing names it: what is near"
     assert {r["recipe"] for r in (*named, *unnamed)} == {"retrieved", "augmented"}, "shapes on cards are no zebras"
+
+
+def test_what_is_rehearsed_is_judged_as_the_suite_judges(pool: BasePool):
+    def prompt(capability: str, **check: Any) -> Prompt:
+        return Prompt(f"q-{capability}", f"a prompt of {capability}", "t2i", (), ({"capability": capability, **check},))
+
+    photographs = prompt("object", verifier="question", question="Is it a zebra?")
+    written = prompt("typography", verifier="text", text="OWL")
+    edit = prompt(PICTURE_EDITING, verifier="edit")
+    unknown = prompt("photorealism", verifier="alignment")
+    suite = [photographs, written, edit, unknown]
+    assert teachable(suite, suite) == {"typography", PICTURE_EDITING}, "cards of shapes teach nobody to draw a zebra"
+    said = (word_caption(card, random.Random(0)) for card in word_cards().variants)
+    every = [Prompt(str(n), text, "t2i", (), ()) for n, text in enumerate(said)]
+    assert teachable(suite, [*suite, *every]) == {PICTURE_EDITING}, "every word is held out"
+    rehearsed = Request("typography", 3, (), 0)
+    rows, _ = take(rehearsed, replace(pool, suite=suite), None)
+    assert [r["slice"] for r in rows] == ["typography"] * 3 and "retrieved" not in {r["recipe"] for r in rows}
 
 
 def test_text_is_taught_whoever_judges_it(pool: BasePool):

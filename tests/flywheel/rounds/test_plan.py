@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flywheel.core.records import RoundPlan
+from flywheel.core.records import RoundPlan, Submission
 from flywheel.presets import Distil, Enhancer, Preset, Rewards, load_preset
 from flywheel.rounds.plan import Known, make_plan
 from tests.flywheel.cases.builders import detected, signal
@@ -41,6 +41,28 @@ def test_plan_keeps_what_promoted_rounds_repaired():
     shares = {(m.slice, m.round): m.share for m in fourth.mix}
     assert abs(shares["text", 2] / shares["count", 3] - 0.6 / count.share) < 1e-3  # what was kept is not kept twice
     assert abs(shares["base", None] - (1 - preset.plan.kept_share)) < 1e-6
+
+
+def test_a_given_checkpoint_is_rehearsed_in_what_neither_this_round_nor_an_earlier_one_teaches():
+    preset = load_preset("demo")
+    cases = list(detected([signal(f"p{i}", "count", False) for i in range(10)], track="pretraining").values())
+    known = Known(taught=("color", "count", "object", "text"))
+    given = round_plan(1, submitted=Submission(checkpoint="checkpoints/a", source="a folder", by="me", why="a test"))
+    own = make_plan(cases, pins("a"), [round_plan(1)], round_=2, preset=preset, known=known)
+    assert [m.slice for m in own.mix] == ["base", "count"], "the pool has what an own first round was trained on"
+    first = make_plan(cases, pins("a"), [given], round_=2, preset=preset, known=known)
+    assert [m.slice for m in first.mix] == ["base", "color", "object", "text", "count"]
+    assert [m.slice for m in first.aimed] == ["count"] == [*first.targets]
+    shares = {m.slice: m.share for m in first.mix}
+    assert shares["color"] == shares["text"] and abs(sum(shares.values()) - 1) < 1e-5
+    assert abs(3 * shares["text"] - preset.plan.kept_share) < 1e-5
+    often = {m.slice: (m.samples or 0) / m.share for m in first.requests}
+    assert often["text"] == pytest.approx(often["count"], rel=0.02)
+    assert first.remedy("pretraining", "data").samples == sum(m.samples or 0 for m in first.requests)
+    promoted = round_plan(2, entry("base", 0.4), entry("text", 0.6, samples=9))
+    second = make_plan(cases, pins("b"), [given, promoted], round_=3, preset=preset, known=known)
+    assert [m.slice for m in second.mix] == ["base", "text", "color", "object", "count"] and second.mix[1].round == 2
+    assert second.mix[1].share == second.mix[2].share == pytest.approx(preset.plan.kept_share / 3, abs=1e-6)
 
 
 def test_plan_of_the_first_round_targets_nothing_and_human_cases_wait():

@@ -25,6 +25,24 @@ def world(count: int, *, styles: bool = False, seed: int = 0) -> list[dict]:
     return rows
 
 
+def test_an_odd_battle_costs_itself(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    styled = [{**r, **{k: json.loads(r[k]) for k in ("style_a", "style_b")}} for r in world(60, styles=True)]
+    odd = [styled[0] | {"battle_id": f"odd {v}", "style_a": {"size": v, "text": 1}} for v in (float("nan"), 1e999, -1)]
+    other = styled[0] | {"battle_id": "other", "style_a": {"length": 1}, "style_b": {"length": 2}}
+    spaced = styled[0] | {"battle_id": "spaced", "model_a": f" {styled[0]['model_a']} "}
+    empty = styled[0] | {"battle_id": " "}
+    path = tmp_path / "b.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*styled, *odd, other, spaced, empty])))
+    imported = import_battles(workspace, path)
+    assert (imported.imported, imported.quarantined) == (62, 4)
+    rows = Ledger(workspace, "battles").rows()
+    old = rows[0] | {"style_a": '{"size": NaN, "text": 1.0}'}  # as versions before recorded it
+    assert len(battles([*rows, old], styles=True)["overall"].outcomes) == 61
+    assert battles(rows)["overall"].models == ("m0", "m1", "m2", "m3", "m4")
+    assert battles([rows[0] | {"style_a": None}], styles=True) == {}
+
+
 def test_imported_votes_count_once_and_lost_ones_are_signals(tmp_path: Path):
     workspace = Workspace(tmp_path / "w")
     vote = {"battle_id": "1", "model_a": "ours", "model_b": "theirs", "winner": "model_b", "prompt": "a cat"}

@@ -13,18 +13,15 @@ import torch
 from flywheel.core.errors import UsageError
 from flywheel.generators import describe, open_generator
 from flywheel.rounds.sample import sample_pictures
+from tests.training.dmd.tiny import TINY
 from tests.training.rl_parts import killed_at, prompts
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, read_metrics
-from training.dmd.recipe import DMDRecipe, dmd_recipe
+from training.distributed import World
+from training.dmd.recipe import dmd_recipe
 from training.dmd.trainer import _Trainer, train
 from training.sampling import Sampler
 from training.state import trained
-
-TINY = DMDRecipe(
-    name="test", steps=2, side=32, batch=4, learning_rate=1e-3, fake_learning_rate=1e-3, fake_updates=2,
-    sigmas=(1.0, 0.8, 0.4), checkpoint_every=1, final_learning_rate=0.5,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,7 @@ def finished(tmp_path_factory, start, cards):
 def job(start, cards, **changes) -> _Trainer:
     recipe = replace(TINY, **changes)
     teachers = [Checkpoint(Path(t)) for t in recipe.teachers] or [start]
-    return _Trainer(start, teachers, cards, recipe, 0, None, torch.device("cpu"))
+    return _Trainer(start, teachers, cards, recipe, 0, None, World())
 
 
 def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):

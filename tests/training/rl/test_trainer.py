@@ -16,7 +16,9 @@ from tests.training.rl.tiny import TINY, without_clock
 from tests.training.rl_parts import Redness, killed_at, serving
 from tests.training.tiny_runs import contents
 from training.checkpoint import read_metrics
+from training.distributed import World
 from training.rewards import RewardsLost, Service
+from training.rl.objective import row_losses
 from training.rl.recipe import rl_recipe
 from training.rl.rollout import roll_out
 from training.rl.trainer import NothingToLearn, _Trainer, train
@@ -237,7 +239,7 @@ def test_extended_equals_a_run_that_was_as_long_from_the_start(tmp_path, start, 
 def test_everything_is_computed_on_the_device_of_the_loop(start, cards, changes):
     """On a device that holds no values, and refuses what is on another one."""
     recipe, meta = replace(TINY, rows=3, **changes), torch.device("meta")
-    trainer = _Trainer(start, recipe, Redness(), 0, None, *cards, torch.device("cpu"))
+    trainer = _Trainer(start, recipe, Redness(), 0, None, *cards, World())
     trainer.device = trainer.reader.device = meta
     for model in (trainer.policy.model, trainer.policy._reference):
         model.to(meta)
@@ -245,7 +247,7 @@ def test_everything_is_computed_on_the_device_of_the_loop(start, cards, changes)
     for prompt in cards[0][:2]:
         conditions = trainer.reader.read([prompt])[0]
         group = roll_out(trainer.policy.model, prompt, conditions, noise[0], noise[1:], trainer.times.to(meta), recipe)
-        for loss, ratio, kl in trainer._losses(group, torch.zeros(recipe.group, device=meta)):
+        for loss, ratio, kl in row_losses(trainer.policy, group, torch.zeros(recipe.group, device=meta), recipe):
             assert loss.device == ratio.device == kl.device == meta
             loss.sum().backward()
     assert all(p.grad.device == meta for p in trained(trainer.policy.model).values())
