@@ -13,8 +13,10 @@ from curation.scorers.stored import mark_unusable, pending, read_scores, score_p
 from curation.scorers.table import tables
 from curation.sources import ingest as intake
 from curation.sources import pool
+from flywheel.core.cluster import cluster
 from flywheel.core.files import write_json
 from flywheel.core.workspace import Workspace
+from flywheel.operate.erase import erase
 from flywheel.operate.fsck import fsck
 from tests.curation.corpus import textures, tree, write_folder
 
@@ -109,3 +111,28 @@ def test_a_billion_pictures_are_at_most_two_million_files() -> None:
     packs = -(-chunks // intake._together(chunks, inputs))
     assert 10**9 / inputs * (chunks + scorers * packs) <= 2_000_000
     assert packs >= 64 and intake._together(64, 4096) == 1, "small pools keep their parallelism"
+
+
+def test_erased_rows_leave_a_pack_and_the_others_keep_their_scores(packed: Workspace) -> None:
+    first, second, *_ = pool.shards(packed)
+    ids = pq.read_table(first.path)["sample_id"].to_pylist() + pq.read_table(second.path)["sample_id"].to_pylist()[:1]
+    before = _rows(packed)
+    erase(packed, ids, by="me", why="asked")  # the whole first shard, and a row of the second
+    after = _rows(packed)
+    assert after.keys() == before.keys() - {f"{name} {first.key}" for name in OPTIONS}
+    assert after[f"text {second.key}"] == before[f"text {second.key}"][1:]
+    assert all(after[k] == before[k] for k in after if second.key not in k)
+    assert not pending(packed, OPTIONS) and fsck(packed).findings == ()
+
+
+def test_a_row_that_kills_the_process_costs_itself_in_a_pack(packed: Workspace, tmp_path: Path) -> None:
+    files = {f"more-{n}.png": data for n, data in enumerate(textures(24)[k] for k in list(textures(24))[12:22])}
+    captions = dict.fromkeys(files, "fine") | {"more-5.png": "crash"}
+    intake.ingest(packed, write_folder(tmp_path / "more", files, captions))
+    crashing = "tests.curation.crashing:Crashing"
+    with cluster(1, few=True):
+        scoring.score(packed, OPTIONS | {crashing: {}})
+    assert not pending(packed, OPTIONS | {crashing: {}})
+    tables_ = [pq.read_table(p) for p in packed.path("scores").glob("crashing@1+*/*.parquet")]
+    errors = [e for table in tables_ for e in table["error"].to_pylist() if e]
+    assert errors == ["RuntimeError: crashed the scoring process"] and sum(len(t) for t in tables_) == 20
