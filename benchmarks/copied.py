@@ -20,7 +20,7 @@ from curation.decide.judging import HeldOut, open_judging
 from curation.policy.policy import Filter, Policy, Stage
 from curation.policy.reader import load_policy
 from curation.run import configure
-from curation.scorers.scoring import _score_shard, pending, references_of
+from curation.scorers.scoring import _score_pack, pending, references_of
 from curation.sources.ingest import ingest
 from flywheel.core.workspace import Workspace
 
@@ -192,8 +192,8 @@ def _pool(folder: Path, files: Mapping[str, tuple[bytes, str]], policy: Policy) 
     pq.write_table(pa.table({"image": list(images), "caption": list(captions)}), source)
     ingest(workspace, source)
     options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
-    for shard, todo in pending(workspace, options):
-        _score_shard(shard.path, todo, references_of(workspace, [shard.path]), shard.captions)
+    for pack, todo in pending(workspace, options):
+        _score_pack(pack.shards, todo, references_of(workspace, [s.path for s in pack.shards]))
     return workspace
 
 

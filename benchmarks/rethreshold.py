@@ -40,7 +40,7 @@ from curation.policy.reader import load_policy
 from curation.policy.what_if import Basis, what_if
 from curation.run import configure, funnel
 from curation.scorers import table
-from curation.scorers.scoring import score_path
+from curation.scorers.stored import score_path
 from curation.sources.pool import Shard
 from flywheel.core.files import write_json, write_parquet
 from flywheel.core.schema import POOL, QUARANTINE, SCORE_KEYS
@@ -155,7 +155,7 @@ def compact(folder: Path, count: int, policy: Policy) -> float:
         write_parquet(path, _filled(shard_rows, POOL))
         listed.append({"path": path.name, "rows": SHARD_ROWS, "bytes": 0, "sha256": f"{number:064x}"})
         for name, scorer in scorers.items():
-            shard = Shard(f"{BATCH}-{path.stem}", path, SHARD_ROWS, "")
+            shard = Shard(key := f"{BATCH}-{path.stem}", path, SHARD_ROWS, "", pack=key)
             named = shard_rows.rename_columns([c.removeprefix(f"{name}.") for c in shard_rows.column_names])
             fields = pa.schema([*SCORE_KEYS, *scorer.fields])
             write_parquet(score_path(workspace, scorer, shard), _filled(named, fields))

@@ -16,6 +16,7 @@ from curation.decide.judge import Judged, judge, verdicts
 from curation.decide.judging import HeldOut, Look
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
+from curation.scorers.stored import mark_unusable
 from curation.shards import writer as shards
 from curation.shards.plan import Plan, planned
 from curation.shards.rows import Faults
@@ -172,7 +173,7 @@ def _sharded(
                 return judged, manifest
             outdated |= set(plan.missing)
         # Judge again without these rows: one of their duplicates may now be admitted.
-        scoring.mark_unusable(workspace, scorers["pixels"], faults)
+        mark_unusable(workspace, scorers["pixels"], faults)
 
 
 def curate_stage(

@@ -22,7 +22,7 @@ from curation.decide.agreement import Agreement, agreement
 from curation.decide.alignment import Sketch
 from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
-from curation.scorers.scoring import score_path
+from curation.scorers.stored import read_scores, score_path
 from curation.sources import pool
 from flywheel.core.cluster import run_all, running
 from flywheel.core.storage import readable
@@ -85,7 +85,8 @@ class Rows:
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
         number, row = self._at(place)
-        return _sketch(self._parts[number].scores["copies"], self._states(number), row)
+        part = self._parts[number]
+        return _sketch(part.scores["copies"], part.shard, self._states(number), row)
 
     def texts(self, place: int) -> Texts:
         """The texts of a row."""
@@ -127,7 +128,8 @@ class Rows:
         return number, place - self._starts[number]
 
     def _scores(self, number: int, scorer: str, columns: list[str]) -> Any:
-        return pq.read_table(readable(self._parts[number].scores[scorer]), columns=columns)
+        part = self._parts[number]
+        return read_scores(part.scores[scorer], part.shard, columns)
 
     def _state(self, number: int) -> tuple[int, float]:
         """What changes when the sketches' file is written again, as by an erasure: its size and time."""
@@ -144,14 +146,14 @@ class Rows:
 
 
 @lru_cache(maxsize=_SKETCHES)  # of the process: a worker meets a picture in many of its tasks
-def _sketch(path: Path, state: tuple[int, float], row: int) -> Sketch:
-    return Sketch.from_columns(**_looks(path, state)[row])
+def _sketch(path: Path, shard: pool.Shard, state: tuple[int, float], row: int) -> Sketch:
+    return Sketch.from_columns(**_looks(path, shard, state)[row])
 
 
 @lru_cache(maxsize=_SHARDS)
-def _looks(path: Path, state: tuple[int, float]) -> list[dict[str, Any]]:
+def _looks(path: Path, shard: pool.Shard, state: tuple[int, float]) -> list[dict[str, Any]]:
     """state: for the cache alone, see `Rows`."""
-    rows: list[dict[str, Any]] = pq.read_table(readable(path), columns=["hashes", "places", "sketch"]).to_pylist()
+    rows: list[dict[str, Any]] = read_scores(path, shard, ["hashes", "places", "sketch"]).to_pylist()
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.scorers.stored import read_scores
 from curation.sources import pool
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
@@ -87,13 +88,14 @@ def _details(
     workspace: Workspace, stages: pa.Table, record: dict[str, Any], decision: dict[str, Any]
 ) -> dict[str, Any]:
     shard, row = decision["shard"], decision["row"]
+    listed = next(s for s in pool.shards(workspace) if s.key == shard)
     texts = next(s["texts"] for s in record["pool"] if s["shard"] == shard)
     mine = stages.filter(pc.and_(pc.equal(stages["shard"], shard), pc.equal(stages["row"], row)))
     path = mine.select(["stage", "bucket", "passed", "filter", "score", "threshold"]).to_pylist()
     scores: dict[str, Any] = {}
     for name, version in record["scorers"].items():
-        scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(shard, texts, name)}.parquet")
-        table = read_table(scored).slice(row, 1)
+        scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(listed.pack, texts, name)}.parquet")
+        table = read_scores(scored, listed).slice(row, 1)
         values = table.drop_columns(["row", "sample_id", "error"]).to_pylist()[0]
         scores |= {f"{name}.{k}": v for k, v in values.items() if not isinstance(v, bytes | list)}
     return {"stages": path, "scores": scores}

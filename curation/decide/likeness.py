@@ -21,7 +21,7 @@ from curation.decide.dedup import Related, nearest, preference, related
 from curation.decide.judging import Judging
 from curation.decide.semantic import similar
 from curation.policy.policy import COMPARED, Filter
-from curation.scorers.scoring import score_path
+from curation.scorers.stored import read_scores, score_path
 from curation.sources import pool
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.storage import read_table, readable
@@ -218,7 +218,7 @@ def _embeddings(judging: Judging) -> np.ndarray:
     scorer, _, name = COMPARED["similar"].partition(".")
     for shard in pool.shards(judging.workspace):
         path = score_path(judging.workspace, judging.scorers[scorer], shard)
-        embeddings = read_table(path, [name])[name].combine_chunks()
+        embeddings = read_scores(path, shard, [name])[name].combine_chunks()
         values = np.asarray(embeddings.flatten(), np.float32)
         there = embeddings.is_valid().to_numpy(zero_copy_only=False)
         part = np.zeros((len(embeddings), len(values) // max(1, int(there.sum()))), np.float32)

@@ -1,13 +1,13 @@
 """Compute the columns of every scorer for every pool row once. The work to do is the score files that are missing.
 
-`scores/<scorer>@<version>/<shard>.parquet` holds one row per pool row, in the same order. A file that exists is
-finished. Thresholds live in the policy.
+A task scores a pack: neighbouring shards of a large batch, one shard of a small one. Thresholds live in the policy.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,20 +19,22 @@ import pyarrow.parquet as pq
 
 from curation.captioning.written import with_written
 from curation.scorers import load
+from curation.scorers.stored import Missing, Options, Pending, pending, read_scores, score_writer, unchanged
 from curation.sources import pool
 from flywheel.core import lens
 from flywheel.core.cluster import Needs, cluster, run_all
 from flywheel.core.environment import raise_environment_error
-from flywheel.core.files import discard, write_parquet
+from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage
 from flywheel.core.schema import SCORE_KEYS
-from flywheel.core.scorer import Item, Resources, Scorer, full_version, resources_of
+from flywheel.core.scorer import Item, Resources, Scorer, resources_of
 from flywheel.core.storage import located, read_parquet, readable
 from flywheel.core.workspace import Workspace
 
 Progress = Callable[[int, int, str], None]
-Options = Mapping[str, Any]
 References = dict[str, tuple[str, int]]  # image id → (pool shard, row)
+Call = tuple[Sequence[pool.Shard], Pending, References]  # what a task scores
+Crashed = frozenset[tuple[str, int, str]]  # key of a shard, row, scorer: what kills the process
 
 _COLUMNS = (
     "sample_id",
@@ -58,63 +60,44 @@ def score(
 
     A row whose scoring raises, or kills the worker process, gets its `error` set.
     """
-    todo = [(s, part) for s, names in pending(workspace, scorers) for part in _alike(names)]
+    todo = [(pack, part) for pack, names in pending(workspace, scorers) for part in _alike(names)]
     if not todo:
         return
-    places = references_of(workspace, list(dict.fromkeys(s.path for s, _ in todo)))
+    places = references_of(workspace, list(dict.fromkeys(s.path for pack, _ in todo for s in pack.shards)))
+    total, done = sum(len(pack.shards) for pack, _ in todo), 0
 
-    def call(shard: pool.Shard, names: Pending) -> tuple[Path, Pending, References, tuple[Path, ...]]:
-        return shard.path, names, _mine(shard.path, places), shard.captions
+    def call(pack: pool.Pack, names: Pending) -> Call:
+        return pack.shards, names, _mine(pack.shards, places)
 
     with cluster(workers):
-        calls = (call(*each) for each in todo)
-        for done, (index, failure) in enumerate(run_all(_score_shard, calls, needs=_needs), 1):
+        failed = []
+        for index, failure in run_all(_score_pack, (call(*each) for each in todo), needs=_needs):
             if isinstance(failure, Exception):
-                _score_row_by_row(*call(*todo[index]))
+                failed.append(call(*todo[index]))
+                continue
+            done += len(todo[index][0].shards)
             if progress:
-                progress(done, len(todo), "shards scored")
+                progress(done, total, "shards scored")
+        if failed:
+            _score_again(failed)
+        if failed and progress:
+            progress(total, total, "shards scored")
 
 
 def _alike(names: Pending) -> list[Pending]:
     """The scorers in groups that need the same: each group is a task, with one decode of each picture."""
     groups: dict[Resources, Pending] = {}
     for name, work in names.items():
-        needed = replace(resources_of(_loaded(name, work[0])), batch=1)
+        needed = replace(resources_of(_loaded(name, work.options)), batch=1)
         groups.setdefault(needed, {})[name] = work
     return list(groups.values())
 
 
-def _needs(call: tuple[Path, Pending, References, Sequence[Path]]) -> Needs:
+def _needs(call: Call) -> Needs:
     """What the task of a call occupies."""
-    name, (options, _) = next(iter(call[1].items()))
-    needed = resources_of(_loaded(name, options))
+    name, missing = next(iter(call[1].items()))
+    needed = resources_of(_loaded(name, missing.options))
     return Needs(needed.cpus, needed.gpus, needed.memory)
-
-
-def score_path(workspace: Workspace, scorer: Scorer, shard: pool.Shard) -> Path:
-    """Path of the score file of a shard."""
-    return _folder(workspace, scorer) / f"{pool.score_key(shard.key, shard.texts, scorer.name)}.parquet"
-
-
-def _folder(workspace: Workspace, scorer: Scorer) -> Path:
-    return workspace.path("scores", f"{scorer.name}@{full_version(scorer)}")
-
-
-Pending = dict[str, tuple[str, str]]  # scorer name → (options as JSON, path of the missing score file)
-
-
-def pending(workspace: Workspace, scorers: Mapping[str, Options]) -> list[tuple[pool.Shard, Pending]]:
-    """Shards with missing score files, each with those files."""
-    loaded = {name: load(name, **options) for name, options in scorers.items()}
-    # List each folder once: on S3, checking single files costs a request each.
-    present = {n: {p.name for p in _folder(workspace, scorer).glob("*.parquet")} for n, scorer in loaded.items()}
-    todo = []
-    for shard in pool.shards(workspace):
-        paths = {name: score_path(workspace, scorer, shard) for name, scorer in loaded.items()}
-        missing = {n: (json.dumps(dict(scorers[n])), str(p)) for n, p in paths.items() if p.name not in present[n]}
-        if missing:
-            todo.append((shard, missing))
-    return todo
 
 
 def references_of(workspace: Workspace, paths: Sequence[Path]) -> References:
@@ -140,12 +123,12 @@ def image_places(workspace: Workspace, ids: Sequence[str]) -> References:
     return {image_id: (shards[file], row) for image_id, file, row in rows}
 
 
-def _mine(path: Path, places: References) -> References:
-    """Those of a pool shard's reference images."""
+def _mine(shards: Sequence[pool.Shard], places: References) -> References:
+    """Those of the reference images of these pool shards."""
     if not places:
         return {}
-    column = pq.read_table(readable(path), columns=["reference_ids"])["reference_ids"]
-    wanted = pc.unique(pc.list_flatten(column)).to_pylist()
+    columns = [pq.read_table(readable(s.path), columns=["reference_ids"])["reference_ids"] for s in shards]
+    wanted = [i for column in columns for i in pc.unique(pc.list_flatten(column)).to_pylist()]
     return {i: places[i] for i in wanted if i in places}
 
 
@@ -162,24 +145,6 @@ def fetch_images(places: References) -> dict[str, bytes]:
     return data
 
 
-def mark_unusable(workspace: Workspace, scorer: Scorer, faults: Mapping[tuple[str, int], str]) -> None:
-    """Set the `error` of rows that failed after scoring; `faults`: (key of the pool shard, row) → reason.
-
-    Deletes the score tables of their batches, which are then written again.
-    """
-    for shard in pool.shards(workspace):
-        reasons = {row: why for (key, row), why in faults.items() if key == shard.key}
-        if not reasons:
-            continue
-        for derived in workspace.path("tables").glob(f"{shard.path.parent.name}@*.parquet"):
-            discard(derived)  # first: after a kill in between, no table may be left that is older than its scores
-        path = score_path(workspace, scorer, shard)
-        table = pq.read_table(readable(path))
-        errors = [reasons.get(n, error) for n, error in enumerate(table["error"].to_pylist())]
-        place = table.schema.get_field_index("error")
-        write_parquet(path, table.set_column(place, table.schema.field(place), pa.array(errors, pa.string())))
-
-
 # In the worker processes ----------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _loaded(name: str, options: str) -> Scorer:
@@ -187,9 +152,14 @@ def _loaded(name: str, options: str) -> Scorer:
     return load(name, **json.loads(options))
 
 
-def _read(shard: Path) -> pa.Table:
-    """The columns of a shard that scorers need; read on one thread because parallelism is by process."""
-    return pq.read_table(readable(shard), columns=list(_COLUMNS), use_threads=False, pre_buffer=False, memory_map=True)
+def _read(shard: pool.Shard, row: int | None = None) -> list[dict[str, Any]]:
+    """Rows of a shard, or one of them, as scorers need them; `shard` and `number` are their place."""
+    # On one thread, because parallelism is by process.
+    options: dict[str, Any] = {"use_threads": False, "pre_buffer": False, "memory_map": True}
+    table = pq.read_table(readable(shard.path), columns=list(_COLUMNS), **options)
+    first = row or 0
+    rows = with_written(table.slice(first, None if row is None else 1).to_pylist(), shard.captions)
+    return [r | {"shard": shard.key, "number": n} for n, r in enumerate(rows, first)]
 
 
 @lru_cache(maxsize=1)
@@ -208,52 +178,75 @@ def _settle() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_HEAP)
 
 
-def _score_shard(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
-    """Score every row of a shard and write the missing files."""
-    rows = list(with_written(_read(shard).to_pylist(), captions))
-    results = _score_rows(rows, todo, references)
-    _write(todo, [r["sample_id"] for r in rows], results)
+def _score_pack(
+    shards: Sequence[pool.Shard], todo: Pending, references: References, crashed: Crashed | None = None
+) -> None:
+    """Score every row of a pack and write the missing files, a shard at a time.
+
+    crashed: of a pack that killed its process, the rows that do so, which get an error; the others are scored alone.
+    """
+    kept = {name: unchanged(missing, shards) for name, missing in todo.items()}
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(score_writer(located(missing.path), _schema(name, missing), shards))
+            for name, missing in todo.items()
+        }
+        for n, shard in enumerate(shards):
+            fresh = {name: missing for name, missing in todo.items() if kept[name][n] is None}
+            if fresh:
+                rows = _read(shard)
+                results = _score_rows(rows, fresh, references, crashed)
+            for name, writer in writers.items():
+                older = kept[name][n]
+                if older is None:
+                    table = _table(rows, results[name], writer.schema, shard.start)
+                else:
+                    table = read_scores(located(older), shard).replace_schema_metadata(writer.schema.metadata)
+                writer.write_table(table)
 
 
-def _score_one(
-    shard: Path, row: int, todo: Pending, references: References, captions: Sequence[Path]
-) -> dict[str, list[Any]]:
-    """Score a single row, which may kill the worker process."""
-    rows = list(with_written(_read(shard).slice(row, 1).to_pylist(), captions))
-    return _score_rows(rows, todo, references)
+def _try(shard: pool.Shard, row: int | None, todo: Pending, references: References) -> None:
+    """Score a shard, or one of its rows, which may kill the worker process."""
+    _score_rows(_read(shard, row), todo, references)
 
 
-def _score_row_by_row(shard: Path, todo: Pending, references: References, captions: Sequence[Path]) -> None:
-    """Score each row alone, so that a row that kills its worker process loses only itself."""
-    ids = pq.read_table(readable(shard), columns=["sample_id"])["sample_id"].to_pylist()
-    results: dict[str, list[Any]] = {name: [None] * len(ids) for name in todo}
-    calls = [(shard, row, todo, references, captions) for row in range(len(ids))]
-    killers = []
-    for row, scores in run_all(_score_one, calls):
-        if isinstance(scores, Exception):
-            killers.append(row)
-        else:
-            for name in todo:
-                results[name][row] = scores[name][0]
+def _score_again(calls: Sequence[Call]) -> None:
+    """Score packs whose processes died again: rows that kill a process alone lose only their own scores.
+
+    Errors: `UsageError` where a process dies again.
+    """
+    parts = [(n, shard) for n, (shards, *_) in enumerate(calls) for shard in shards]
+    single = [(n, shard) for n, shard in parts if len(calls[n][0]) == 1]
+    several = [(n, shard) for n, shard in parts if len(calls[n][0]) > 1]
+    tries = ((shard, None, *calls[n][1:]) for n, shard in several)
+    guilty = single + [several[i] for i, outcome in run_all(_try, tries) if isinstance(outcome, Exception)]
+    rows = [(n, shard, row) for n, shard in guilty for row in range(shard.rows)]
+    alone = ((shard, row, *calls[n][1:]) for n, shard, row in rows)
+    killers = [rows[i] for i, outcome in run_all(_try, alone) if isinstance(outcome, Exception)]
     # Find the scorer that crashes: the others keep their columns, and only that one runs again after its repair.
-    again = [(row, name) for row in killers for name in todo]
-    calls = [(shard, row, {name: todo[name]}, references, captions) for row, name in again]
-    for index, scores in run_all(_score_one, calls):
-        row, name = again[index]
-        if isinstance(scores, Exception):
-            results[name][row] = RuntimeError("crashed the scoring process")
-        else:
-            results[name][row] = scores[name][0]
-    _write(todo, ids, results)
+    named = [(*killer, name) for killer in killers for name in calls[killer[0]][1]]
+    by_scorer = ((shard, row, {name: calls[n][1][name]}, calls[n][2]) for n, shard, row, name in named)
+    crashed: dict[int, set[tuple[str, int, str]]] = {n: set() for n in range(len(calls))}
+    for index, outcome in run_all(_try, by_scorer):
+        if isinstance(outcome, Exception):
+            n, shard, row, name = named[index]
+            crashed[n].add((shard.key, row, name))
+    again = ((*call, frozenset(crashed[n])) for n, call in enumerate(calls))
+    for index, outcome in run_all(_score_pack, again, needs=_needs):
+        if isinstance(outcome, Exception):
+            first = calls[index][0][0].path
+            raise UsageError(f"the process that scores {first} died again: free memory, or use fewer --workers")
 
 
-def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: References) -> dict[str, list[Any]]:
+def _score_rows(
+    rows: Sequence[dict[str, Any]], todo: Pending, references: References, crashed: Crashed | None = None
+) -> dict[str, list[Any]]:
     """Scorer name → one dict or exception per row."""
     _settle()
     images = fetch_images({i: references[i] for r in rows for i in r["reference_ids"] if i in references})
     results: dict[str, list[Any]] = {name: [] for name in todo}
-    batch = max(resources_of(_loaded(name, options)).batch for name, (options, _) in todo.items())
-    for group in _groups(rows, batch):
+    batch = max(resources_of(_loaded(name, missing.options)).batch for name, missing in todo.items())
+    for group in _groups(rows, batch if crashed is None else 1):
         items = [
             Item(
                 image=r["image"],
@@ -264,8 +257,11 @@ def _score_rows(rows: Sequence[dict[str, Any]], todo: Pending, references: Refer
             )
             for r in group
         ]
-        for name, (options, _) in todo.items():
-            scorer = _loaded(name, options)
+        for name, missing in todo.items():
+            if crashed and (group[0]["shard"], group[0]["number"], name) in crashed:
+                results[name].append(RuntimeError("crashed the scoring process"))
+                continue
+            scorer = _loaded(name, missing.options)
             size = resources_of(scorer).batch
             for start in range(0, len(items), size):
                 results[name] += _scored(scorer, items[start : start + size])
@@ -298,15 +294,18 @@ def _groups(rows: Sequence[dict[str, Any]], batch: int) -> Iterator[list[dict[st
         yield group
 
 
-def _write(todo: Pending, ids: Sequence[str], results: Mapping[str, Sequence[Any]]) -> None:
-    for name, (options, path) in todo.items():
-        scorer = _loaded(name, options)
-        rows = [
-            {"row": n, "sample_id": i, "error": reason(r) if isinstance(r, Exception) else None}
-            | (r if isinstance(r, dict) else {})
-            for n, (i, r) in enumerate(zip(ids, results[name], strict=True))
-        ]
-        write_parquet(located(path), pa.Table.from_pylist(rows, schema=pa.schema([*SCORE_KEYS, *scorer.fields])))
+def _schema(name: str, missing: Missing) -> pa.Schema:
+    return pa.schema([*SCORE_KEYS, *_loaded(name, missing.options).fields])
+
+
+def _table(rows: Sequence[Mapping[str, Any]], results: Sequence[Any], schema: pa.Schema, start: int) -> pa.Table:
+    """The scores of a shard whose rows begin at this row of the file."""
+    scored = [
+        {"row": n, "sample_id": row["sample_id"], "error": reason(r) if isinstance(r, Exception) else None}
+        | (r if isinstance(r, dict) else {})
+        for n, (row, r) in enumerate(zip(rows, results, strict=True), start)
+    ]
+    return pa.Table.from_pylist(scored, schema=schema)
 
 
 def reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ it is written again. Its key covers shard digests and scorer versions, so a tabl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from curation.captioning import written
 from curation.policy import sql
-from curation.scorers.scoring import score_path
+from curation.scorers.stored import score_path
 from curation.sources import pool
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
@@ -46,9 +47,9 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
     manifests = {batch: pool.manifest(batch) for batch in workspace.batches()}
     paths = {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
     missing = {batch for batch, path in paths.items() if not path.exists()}
-    shards = [s for s in pool.shards(workspace) if s.path.parent in missing] if missing else []
+    packs = pool.packs(workspace) if missing else []
     for batch in sorted(missing):
-        mine = [s for s in shards if s.path.parent == batch]
+        mine = [pack for pack in packs if pack.shards[0].path.parent == batch]
         _require_scores(workspace, mine, scorers)
         write_table(paths[batch], scorers, _chunks(workspace, mine, scorers))
     return list(paths.values())
@@ -130,17 +131,24 @@ def _is_word(field: pa.Field) -> bool:
     return "." in field.name and pa.types.is_string(field.type)
 
 
-def _require_scores(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> None:
+def _require_scores(workspace: Workspace, packs: Sequence[pool.Pack], scorers: Mapping[str, Scorer]) -> None:
     for name, scorer in scorers.items():
-        if missing := [p for s in shards if not (p := score_path(workspace, scorer, s)).exists()]:
+        if missing := [p for pack in packs if not (p := score_path(workspace, scorer, pack.shards[0])).exists()]:
             raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
 
 
-def _chunks(workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:
+def _chunks(workspace: Workspace, packs: Sequence[pool.Pack], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:
+    waiting: list[pool.Pack] = []
     with sql.connect(workspace) as con:
-        for start in range(0, len(shards), _SHARDS):
-            part = shards[start : start + _SHARDS]
-            yield con.sql(_query(workspace, part, scorers, _later(con, part))).to_arrow_table()
+        for pack in packs:
+            waiting.append(pack)
+            if pack is packs[-1] or sum(len(p.shards) for p in waiting) >= _SHARDS:
+                yield con.sql(_query(workspace, waiting, scorers, _later(con, _shards(waiting)))).to_arrow_table()
+                waiting = []
+
+
+def _shards(packs: Sequence[pool.Pack]) -> list[pool.Shard]:
+    return [shard for pack in packs for shard in pack.shards]
 
 
 def _later(con: duckdb.DuckDBPyConnection, shards: Sequence[pool.Shard]) -> dict[str, str]:
@@ -162,27 +170,35 @@ def _content(later: Mapping[str, str]) -> str:
 
 
 def _query(
-    workspace: Workspace, shards: Sequence[pool.Shard], scorers: Mapping[str, Scorer], later: Mapping[str, str]
+    workspace: Workspace, packs: Sequence[pool.Pack], scorers: Mapping[str, Scorer], later: Mapping[str, str]
 ) -> str:
-    """SQL for the rows of some shards in pool order, joined by number: the shard's place in the list, and the row."""
+    """SQL for the rows of some packs in pool order, joined by number: the row's place among all of these rows."""
+    shards = _shards(packs)
     keys = ", ".join(sql.quoted(s.key) for s in shards)
     rights = [f.name for f in RIGHTS]
     stated = [*(f'{later[name]} AS "{name}"' for name in rights), f"{_content(later)} AS content"]
-    metadata = f"SELECT file_index AS shard_number, file_row_number AS row, {', '.join([*_METADATA, *stated])} FROM"
+    own = f"file_index AS shard_number, file_row_number AS row, {_place(s.rows for s in shards)} AS place"
+    metadata = f"SELECT {own}, {', '.join([*_METADATA, *stated])} FROM"
     query = f"FROM ({metadata} {_read((s.path for s in shards), union_by_name='true')}) AS pool"
     columns, errors = [], []
     for name, scorer in scorers.items():
-        paths = _read(score_path(workspace, scorer, s) for s in shards)
+        paths = _read(score_path(workspace, scorer, pack.shards[0]) for pack in packs)
         fields = [f for f in scorer.fields if _decides(scorer, f)]
         named = ", ".join(f'"{f.name}" AS "{name}.{f.name}"' for f in fields)
-        score = f'SELECT file_index AS shard_number, row, error AS "{name}.error", {named} FROM {paths}'
-        query += f" JOIN ({score}) USING (shard_number, row)"
+        score = f'SELECT {_place(pack.rows for pack in packs)} AS place, error AS "{name}.error", {named} FROM {paths}'
+        query += f" JOIN ({score}) USING (place)"
         columns += [f'"{name}.{f.name}"' for f in fields]
         errors.append(f'"{name}.error"')
     reason = f"coalesce({', '.join(errors)})" if errors else "NULL"
     chosen = ", ".join([*_METADATA, *rights, "content", f"CAST({reason} AS VARCHAR) AS reason", *columns])
     shard = f"([{keys}])[CAST(shard_number AS BIGINT) + 1]"
-    return f"SELECT {shard} AS shard, row, {chosen} {query} ORDER BY shard_number, row"
+    return f"SELECT {shard} AS shard, row, {chosen} {query} ORDER BY place"
+
+
+def _place(sizes: Iterable[int]) -> str:
+    """SQL of a row's place among those of all files, which have so many rows."""
+    starts = ", ".join(map(str, accumulate(sizes, initial=0)))
+    return f"([{starts}]::BIGINT[])[CAST(file_index AS BIGINT) + 1] + file_row_number"
 
 
 def _read(paths: Iterable[Any], **options: str) -> str:

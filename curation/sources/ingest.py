@@ -39,6 +39,7 @@ __all__ = ["Ingested", "ingest", "label_of", "pair_id"]
 SHARD_ROWS = ROW_GROUP  # rows of a pool shard in a small batch
 _MOST_ROWS = 1024  # and in a large one: a shard is one task's work
 _SHARDS = 64  # a batch has at least so many before they grow
+_PACK_ROWS = 16_384  # rows that are scored together in a large batch: a task's work, a file per scorer
 SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
 _PLAN_GROUP = 8192  # rows of a plan that are read together
 
@@ -208,10 +209,16 @@ def _finish(batch: Path, chunks: int, total: int) -> dict[str, Any]:
     shards = [_entry(shard_path(batch, n), records) for n in range(chunks)]
     rows = sum(s["rows"] for s in shards)
     counts = {"rows": rows, "quarantined": bad.num_rows, "known": total - rows - bad.num_rows}
-    value = {"batch": batch.name, **_header(batch), "shards": shards, **counts}
+    packs = {pool.TOGETHER: _together(chunks, total)}
+    value = {"batch": batch.name, **_header(batch), "shards": shards, **counts, **packs}
     write_json(batch / "manifest.json", value)
     discard_folder(batch / "partial")
     return value
+
+
+def _together(chunks: int, inputs: int) -> int:
+    """How many shards of a batch are scored together; as for shards, a batch has many packs before they grow."""
+    return max(1, min(chunks // _SHARDS, _PACK_ROWS * chunks // max(inputs, 1)))
 
 
 def _entry(path: Path, records: Mapping[str, hashes.Entry]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from flywheel.core.files import read_json
 from flywheel.core.storage import read_parquet, read_table
 from flywheel.core.workspace import Workspace
 
+TOGETHER = "scored_together"  # of a manifest: shards in a pack
 READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One image shard. `key` (`<batch>-<number>`) names its score files; `sha256` is that of the file.
+    """One image shard. `key` is `<batch>-<number>`; `sha256` is that of the file.
 
-    `captions`: side-cars with model-written captions.
+    `captions`: side-cars with model-written captions. `pack`: name of the score files that hold its rows, from row
+    `start` on; `texts`: identity of the model-written captions of that pack that can be a text condition, empty if
+    there are none.
     """
 
     key: str
@@ -32,27 +36,68 @@ class Shard:
     rows: int
     sha256: str
     captions: tuple[Path, ...] = ()
+    pack: str = ""
+    start: int = 0
+    texts: str = ""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Neighbouring shards of a batch that one task scores, into one file per scorer with all their rows in order."""
+
+    name: str
+    shards: tuple[Shard, ...]
 
     @property
-    def texts(self) -> str:
-        """Identity of the model-written captions that can be a text condition; empty if there are none."""
-        return written.text_key(self.captions)
+    def rows(self) -> int:
+        """Rows of all its shards."""
+        return sum(s.rows for s in self.shards)
 
 
-def score_key(shard: str, texts: str, scorer: str) -> str:
-    """Name of a score file: a scorer that reads captions scores a shard again when model-written captions arrive."""
-    return f"{shard}+{texts}" if texts and scorer in READS_CAPTIONS else shard
+def score_key(pack: str, texts: str, scorer: str) -> str:
+    """Name of a score file: a scorer that reads captions scores a pack again when model-written captions arrive."""
+    return f"{pack}+{texts}" if texts and scorer in READS_CAPTIONS else pack
+
+
+def packs(workspace: Workspace) -> list[Pack]:
+    """Every pack with rows, oldest batch first."""
+    captions = written.sidecars(workspace)
+    found = (
+        _pack(batch, name, part, captions)
+        for batch in workspace.batches()
+        for name, part in packed(batch, manifest(batch))
+    )
+    return [pack for pack in found if pack.shards]
 
 
 def shards(workspace: Workspace) -> list[Shard]:
     """Every shard with rows, oldest batch first."""
-    captions = written.sidecars(workspace)
-    return [
-        Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()))
-        for batch in workspace.batches()
-        for s in manifest(batch)["shards"]
-        if s["rows"] and (key := f"{batch.name}-{Path(s['path']).stem}")
-    ]
+    return [shard for pack in packs(workspace) for shard in pack.shards]
+
+
+def packed(batch: Path, listed: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(name of its score files, its entries) of each pack that the batch's manifest lists.
+
+    A pack of a batch that an earlier version wrote is one shard.
+    """
+    shards, together = listed.get("shards", []), listed.get(TOGETHER, 1)
+    for start in range(0, len(shards), together):
+        part = shards[start : start + together]
+        first = f"{batch.name}-{Path(part[0]['path']).stem}"
+        yield (first if len(part) == 1 else f"{first}x{len(part)}"), part
+
+
+def _pack(
+    batch: Path, name: str, listed: Sequence[Mapping[str, Any]], captions: Mapping[str, tuple[Path, ...]]
+) -> Pack:
+    keys = [f"{batch.name}-{Path(s['path']).stem}" for s in listed]
+    texts = written.text_key(path for key in keys for path in captions.get(key, ()))
+    starts = accumulate((s["rows"] for s in listed), initial=0)
+    found = (
+        Shard(key, batch / s["path"], s["rows"], s["sha256"], captions.get(key, ()), name, start, texts)
+        for key, s, start in zip(keys, listed, starts)
+    )
+    return Pack(name, tuple(shard for shard in found if shard.rows))
 
 
 def rows_of(workspace: Workspace, uris: Iterable[str], *columns: str) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ QUARANTINE = pa.schema(
 
 # Keys of every score file, which has one row per row of its pool shard, in the same order.
 SCORE_KEYS = (
-    column("row", pa.int32(), "row number inside the pool shard"),
+    column("row", pa.int32(), "row number inside the file: of all rows of its pool shards"),
     column("sample_id", pa.string(), "sample that was scored"),
     column("error", pa.string(), "why this row has no scores; null when it has"),
 )

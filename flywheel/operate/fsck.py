@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from curation.sources import pool
 from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.storage import readable
@@ -60,9 +61,9 @@ def _pool(check: Check) -> None:
 def _scores(check: Check) -> None:
     again = "remove it and run again: missing scores are computed"
     rows = {
-        f"{path.parent.name}-{Path(s['path']).stem}": s["rows"]
+        name: sum(s["rows"] for s in part)
         for path in check.workspace.path("pool").glob("*/manifest.json")
-        for s in _quiet(check, path).get("shards", [])
+        for name, part in pool.packed(path.parent, _quiet(check, path))
     }
 
     def scores(path: Path) -> None:
@@ -73,7 +74,7 @@ def _scores(check: Check) -> None:
         if expected is None:
             check.fault(path, "belongs to no shard of the pool", "remove it", NOTE)
         elif table["row"].to_pylist() != list(range(expected)):
-            check.fault(path, f"does not have the shard's {expected} rows in order", again)
+            check.fault(path, f"does not have the {expected} rows of its shards in order", again)
 
     check.each(sorted(check.workspace.path("scores").glob("*/*.parquet")), scores)
     written = "remove it and run `flywheel caption` again: missing captions are requested"

@@ -28,7 +28,7 @@ def was_rewritten(path: Path, erasure: str) -> bool:
 def rewrite(path: Path, erasure: str, change: Change) -> bool:
     """Replace the file by its changed row groups; False if this erasure did so before.
 
-    Column order, compression and the size of row groups stay: all of them but the last are full.
+    Column order, compression and the size of the largest row group stay: all but the last are full.
     """
     with pq.ParquetFile(readable(path)) as file:
         schema = file.schema_arrow
@@ -37,7 +37,7 @@ def rewrite(path: Path, erasure: str, change: Change) -> bool:
             return False
         noted = dict(schema.metadata or {}) | {_MARK: " ".join([*marks, erasure]).encode()}
         out = schema.with_metadata(noted)
-        size = max(1, file.metadata.row_group(0).num_rows if file.num_row_groups else 1)
+        size = max([1, *(file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))])
         groups = (change(file.read_row_group(n)) for n in range(file.num_row_groups))
         with replacing(path) as tmp, pq.ParquetWriter(tmp, out, **_options(file.metadata)) as writer:
             for group in _regrouped(groups, size):

@@ -7,7 +7,7 @@ from pathlib import Path
 from curation.policy.policy import Policy
 from curation.policy.reader import load_policy
 from curation.run import configure
-from curation.scorers.scoring import _score_shard, pending, references_of
+from curation.scorers.scoring import _score_pack, pending, references_of
 from flywheel.core.workspace import Workspace
 
 STAGE = """\
@@ -29,6 +29,6 @@ def policy(folder: Path, text: str) -> Policy:
 def scored(workspace: Workspace, policy: Policy) -> Workspace:
     """Scored in this process, in which other tests have loaded the networks already."""
     options = {name: policy.scorers.get(name, {}) for name in configure(policy)[0]}
-    for shard, todo in pending(workspace, options):
-        _score_shard(shard.path, todo, references_of(workspace, [shard.path]), shard.captions)
+    for pack, todo in pending(workspace, options):
+        _score_pack(pack.shards, todo, references_of(workspace, [s.path for s in pack.shards]))
     return workspace

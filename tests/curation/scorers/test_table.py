@@ -12,7 +12,7 @@ import pytest
 from curation.decide.judge import verdicts
 from curation.policy.reader import load_policy
 from curation.run import configure, curate
-from curation.scorers.scoring import score_path
+from curation.scorers.stored import score_path
 from curation.scorers.table import tables
 from curation.sources import pool
 from curation.sources.ingest import ingest
