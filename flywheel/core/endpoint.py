@@ -140,12 +140,15 @@ def _checked(text: str, schema: Mapping[str, Any]) -> Any:
     import jsonschema
 
     try:
-        content = json.loads(text)["choices"][0]["message"]["content"].strip()
+        content = str(json.loads(text)["choices"][0]["message"]["content"] or "").strip()
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:  # another program's, or a proxy's
+        raise _Retry(f"this is no answer of an OpenAI-compatible server: {text[:100]!r}") from error
+    try:
         answer = json.loads(content.removeprefix("```json").removeprefix("```").removesuffix("```"))
         jsonschema.validate(answer, schema)
     except jsonschema.ValidationError as error:
         raise Malformed(f"the answer does not fit the schema: {error.message[:200]}") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"the answer is not JSON: {type(error).__name__}: {error}") from error
     return answer
 

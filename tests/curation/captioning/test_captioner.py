@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from curation.captioning.captioner import PROMPTS, Refused
+from flywheel.core.endpoint import Unanswered
 from flywheel.core.workspace import Workspace
 from tests.curation.captioning.server import GOOD, Server, captioner, completion, run
 from tests.curation.corpus import encoded, texture
@@ -46,3 +47,12 @@ def test_a_bad_answer_is_refused_with_its_reason(server: Server, answer: Any, re
         captioner(server, attempts=2).ask(encoded(texture(0)))
     with pytest.raises(Refused, match="cannot be read: truncated"):
         captioner(server).ask(encoded(texture(0))[:-500])
+
+
+@pytest.mark.parametrize("answer", ["<html>Welcome</html>", {}, {"choices": []}, [1]])
+def test_what_another_program_answers_is_no_answer_and_is_asked_again(server: Server, answer: Any) -> None:
+    server.script = lambda n, r: (200, answer)
+    with pytest.raises(Unanswered, match="in 2 attempts: this is no answer of an OpenAI-compatible server"):
+        captioner(server, attempts=2).ask(encoded(texture(0)))
+    server.script = lambda n, r: (200, completion(GOOD))
+    assert captioner(server).ask(encoded(texture(0)))
