@@ -43,7 +43,7 @@ from flywheel.signals.suite import Prompt, load_suite, write_rows
 RUN_ARMS = {"targeted": "candidate", "none": "control"}  # what a round of the product trains itself
 SHAPES = ("object", "color", "position")
 UNSEEN = ("CAP", "MAN", "FAN", "HAT", "CUT", "MAT")  # letters at places where the taught words have them
-ARM_SEED = 1000
+ARM_SEED = 1000  # from a round's seed to that of its other arms' samples
 ENLARGED = 256  # side at which the second judge reads, pixels
 
 

@@ -176,7 +176,7 @@ def _kept(
     settings = preset.plan
     remedies = [(p.round, m) for p in earlier for m in p.requests]
     repaired = {m.slice for _, m in remedies}
-    given = any(p.submitted for p in earlier)
+    given = any(p.submitted for p in earlier) and settings.kept_share and settings.samples
     forgotten = sorted({*known.taught} - repaired - {*targets}) if given else []
     each = settings.kept_share / max(1, len(repaired) + len(forgotten))
     before = sum(m.share for _, m in remedies)
@@ -192,9 +192,7 @@ def _kept(
     as_often = (1 - settings.kept_share) * settings.remedy_share  # as a target's sample is seen
     samples = max(1, round(settings.samples * each / as_often)) if as_often else settings.samples
     why = "rehearsed: the checkpoint that the first round was given may have learned it elsewhere"
-    return kept, [
-        MixEntry(slice=c, share=round(each, 6), samples=samples, cases=0, reason=why) for c in forgotten if samples
-    ]
+    return kept, [MixEntry(slice=c, share=round(each, 6), samples=samples, cases=0, reason=why) for c in forgotten]
 
 
 def _rl(cases: Sequence[Case], preset: Preset, known: Known, trained: bool, foreign: str) -> Remedy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -48,13 +48,13 @@ def propose(run: Context, number: int, snapshot: str) -> RoundPlan:
         earlier,
         round_=number,
         preset=run.preset,
-        known=_known(run, cases, earlier[-1] if earlier else None, snapshot),
+        known=_known(run, cases, earlier, snapshot),
         incumbent_round=promoted.round if promoted else None,
     )
 
 
-def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, snapshot: str) -> Known:
-    """What a plan needs to know of the pool; incumbent: the plan of the promoted round."""
+def _known(run: Context, cases: Iterable[Case], earlier: Sequence[RoundPlan], snapshot: str) -> Known:
+    """What a plan needs to know of the pool; earlier: the plans of the promoted rounds, the incumbent's last."""
     from curation.scorers.quotes import quoted_text
     from curation.synthesis import generators
 
@@ -62,10 +62,12 @@ def _known(run: Context, cases: Iterable[Case], incumbent: RoundPlan | None, sna
     with closing(connect(run.workspace, ("probes",))) as con:
         density = dict(con.execute(latest).fetchall())
     written = {c.capability for c in cases if c.track == "rl" and quoted_text(c.prompt)}
+    incumbent = earlier[-1] if earlier else None
     unseen = incumbent is None or incumbent.submitted is not None or incumbent.snapshot != snapshot
     promoted = promotion.incumbent(run.workspace)
     kind = describe(run.workspace.path(promoted.checkpoint))["kind"] if promoted else "checkpoint"
-    taught = teachable(run.suite, run.held_out)
+    given = any(p.submitted for p in earlier)  # only then is anything rehearsed
+    taught = teachable(run.suite, run.held_out) if given else ()
     return Known(density=density, judged={*generators(), *written}, taught=taught, unseen=unseen, generator=kind)
 
 

@@ -59,6 +59,9 @@ def test_a_given_checkpoint_is_rehearsed_in_what_neither_this_round_nor_an_earli
     often = {m.slice: (m.samples or 0) / m.share for m in first.requests}
     assert often["text"] == pytest.approx(often["count"], rel=0.02)
     assert first.remedy("pretraining", "data").samples == sum(m.samples or 0 for m in first.requests)
+    nothing_kept = replace(preset, plan=replace(preset.plan, kept_share=0.0))
+    without = make_plan(cases, pins("a"), [given], round_=2, preset=nothing_kept, known=known)
+    assert [m.slice for m in without.mix] == ["base", "count"], "no sample is made that has no share"
     promoted = round_plan(2, entry("base", 0.4), entry("text", 0.6, samples=9))
     second = make_plan(cases, pins("b"), [given, promoted], round_=3, preset=preset, known=known)
     assert [m.slice for m in second.mix] == ["base", "text", "color", "object", "count"] and second.mix[1].round == 2
