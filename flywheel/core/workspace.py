@@ -42,6 +42,8 @@ class Workspace:
         self.root = located(root).expanduser().resolve()
         if remote(self.root):
             require_storage(self.root)
+        else:
+            _require_text(self.root)
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"--workspace {root} is a file: pass a folder")
@@ -228,6 +230,15 @@ class RoundPlaces:
     def samples(self, arm: str) -> Path:
         """Folder of an arm's pictures of the held-out suite."""
         return self.root / "samples" / self.arm(arm)
+
+
+def _require_text(folder: Path) -> None:
+    """Check that Delta and DuckDB can name a folder. Errors: `UsageError` if its name is in no UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        shown = str(folder).encode("utf-8", "backslashreplace").decode()
+        raise UsageError(f"the path of workspace {shown} is not UTF-8: rename that folder, or pass another") from error
 
 
 def require_storage(root: Path) -> None:
