@@ -34,6 +34,7 @@ _TIME, _EPOCH = pa.timestamp("us", tz="UTC"), datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(milliseconds=1)  # the precision that Delta keeps of the newest time in a file
 _TOLD_WITH = {"rounds": ("promotions",), "promotions": ("rounds",)}  # ledgers whose rows are sorted together by `at`
 _SUMMARY_EVERY = 20  # versions
+_FIRST = ("protocol", "metaData")  # what the first commit of a table holds, each in a line
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
 # Ledgers are the audit trail: their log is kept for ten years.
@@ -255,7 +256,7 @@ class Ledger:
             data = (self.path / _commit_name(version)).read_bytes()
         except FileNotFoundError:
             return b""
-        return data if _whole(data) else b""
+        return data if _whole(data, _FIRST if version == 0 else ()) else b""
 
     def _chained(self, table: DeltaTable) -> dict[str, str]:
         """What a commit says about the one before it, so that neither can change unnoticed."""
@@ -314,12 +315,14 @@ def _commit_name(version: int, kind: str = "json") -> str:
     return f"{LOG}/{version:020d}.{kind}"
 
 
-def _whole(commit: bytes) -> bool:
-    """Whether every line of a commit is JSON."""
+def _whole(commit: bytes, actions: Iterable[str]) -> bool:
+    """Whether every line of a commit is an action, and `actions` are among them."""
     try:
-        return bool([json.loads(line) for line in commit.splitlines()])
-    except ValueError:
+        lines = [json.loads(line) for line in commit.splitlines()]
+    except (ValueError, RecursionError):
         return False
+    named = {name for line in lines if isinstance(line, dict) for name in line}
+    return bool(named) and all(isinstance(line, dict) for line in lines) and named.issuperset(actions)
 
 
 def _groups(table: DeltaTable) -> list[dict[str, int]]:

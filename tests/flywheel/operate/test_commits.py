@@ -83,7 +83,9 @@ def test_summaries_and_maintenance_are_recorded(tmp_path: Path):
     assert str(summary.relative_to(workspace.root)) in errors(workspace)
 
 
-@pytest.mark.parametrize("state", ["no log", "empty log", "empty commit", "half a commit", "a temporary commit"])
+@pytest.mark.parametrize(
+    "state", ["no log", "empty log", "empty commit", "half a commit", "whole lines", "a temporary commit"]
+)
 def test_an_interrupted_first_append_does_not_count(tmp_path: Path, state: str):
     workspace = Workspace(tmp_path / "w")
     ledger = Ledger(workspace, "signals")
@@ -95,6 +97,7 @@ def test_an_interrupted_first_append_does_not_count(tmp_path: Path, state: str):
     name, data = {
         "empty commit": (f"{0:020d}.json", b""),
         "half a commit": (f"{0:020d}.json", whole[:20]),
+        "whole lines": (f"{0:020d}.json", whole + b"\n"),
         "a temporary commit": (f"{0:020d}.json#1", whole[:20]),
     }.get(state, ("", b""))
     if name:
