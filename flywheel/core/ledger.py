@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel.core import hashes
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.lock import locked
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table
+from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table, remote
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -281,14 +282,29 @@ class Ledger:
 
     def _delta(self) -> DeltaTable:
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
-        return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
+        try:
+            return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
+        except DeltaError as error:
+            if remote(self.path):  # the network, most likely
+                raise
+            raise self._unreadable(error) from error
 
     def _read(self, files: Sequence[str]) -> pa.Table:
-        tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        try:
+            tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            raise self._unreadable(error) from error
         # `empty_table` and `sort_by` would import pandas, a third of a second.
         whole = pa.concat_tables([pa.Table.from_batches([], self.schema), *tables])
         return whole.take(pc.sort_indices(whole, [("at", "ascending")]))
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"the ledger {self.name} cannot be read ({first_line(error)}): `flywheel fsck` names the file; restore "
+            f"{self.path} from a copy"
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
@@ -125,3 +126,18 @@ ledger.append([{{"signal_id": "a"}}], key="k")
     ledger = Ledger(workspace, "signals")
     ledger.append([{"signal_id": "a"}], key="k")
     assert [r["signal_id"] for r in ledger.rows()] == ["a"] and fsck(workspace).sound
+
+
+@pytest.mark.parametrize("damage", ["a commit", "a file", "no file"])
+def test_a_ledger_that_cannot_be_read_is_one_sentence(workspace: Workspace, damage: str):
+    ledger = Ledger(workspace, "signals")
+    ledger.append([{"signal_id": "x"}], key="x")
+    file = Path(ledger.files()[-1])
+    if damage == "no file":
+        file.unlink()
+    else:
+        damaged = file if damage == "a file" else max(ledger.path.glob("_delta_log/*.json"))
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(UsageError, match="the ledger signals cannot be read .*: `flywheel fsck` names the file"):
+        ledger.rows()
+    assert not fsck(workspace).sound
