@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
 import time
 import uuid
@@ -287,7 +289,7 @@ class Ledger:
         try:
             return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
         except DeltaError as error:
-            if remote(self.path):  # the network, most likely
+            if remote(self.path) or os.strerror(errno.EACCES) in str(error):  # nothing is wrong with the files
                 raise
             raise self._unreadable(error) from error
 
