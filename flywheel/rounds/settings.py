@@ -7,6 +7,7 @@ from flywheel.core.plugins import names
 from flywheel.core.storage import located
 from flywheel.generators import open_generator
 from flywheel.generators.pipeline import is_local
+from flywheel.generators.recorded import RecordedGenerator
 from flywheel.presets import Preset, blaming, load_preset
 from flywheel.remedies.enhancer import load_enhancer
 from flywheel.signals.judging import judge_of
@@ -19,7 +20,9 @@ def require_usable(name: str) -> None:
     preset = load_preset(name)
     if preset.generator:
         with blaming(name, "generator"):
-            open_generator(preset.generator)
+            generator = open_generator(preset.generator)
+            if isinstance(generator, RecordedGenerator):
+                generator.require_folder()
     with blaming(name, "evaluation", "judge"):
         judge_of(preset.evaluation.judge, None)
     for scorer, options in preset.evaluation.scorers.items():

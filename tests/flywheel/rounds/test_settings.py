@@ -28,6 +28,8 @@ REMOTE = 'backend = "http://localhost:1/v1"\nmodel = "m"\n'
         ("generator", PIPELINE, "batch = 0", "batch is 0: give a whole number from 1 to 1000"),
         ("generator", PIPELINE, "lora_scale = 1e9", "lora_scale is 1000000000.0: give a number from -100 to 100"),
         ("generator", PIPELINE, "device = 5", "device is 5: give a text"),
+        ("generator", 'kind = "recorded"\n', 'folder = "/no/where"', "folder is /no/where, which is not there"),
+        ("generator", 'kind = "recorded"\n', "folder = 5", "folder is 5: give a path"),
         ("evaluation.judge", JUDGE, "longest_wait = -1", "longest_wait is -1: give a number from 0 to 3600"),
         ("evaluation.judge", JUDGE, "workers = 3", "unexpected keyword argument 'workers'"),
         ("evaluation.judge", "", 'kind = "nobody"', "no package declares a judge of kind 'nobody'"),
@@ -49,3 +51,9 @@ def test_what_can_be_used_is_opened_without_asking_anybody(tmp_path: Path):
     (tmp_path / "mine.toml").write_text(f"[generator]\n{ENDPOINT}[evaluation.judge]\n{JUDGE}[enhancer]\n{REMOTE}")
     require_usable(str(tmp_path / "mine.toml"))
     require_usable("quick")
+
+
+def test_pictures_drawn_elsewhere_need_no_suite_of_their_own(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('[generator]\nkind = "recorded"\nfolder = "drawn"\n')
+    (tmp_path / "drawn").mkdir()
+    require_usable(str(tmp_path / "mine.toml"))
