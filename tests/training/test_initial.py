@@ -9,7 +9,7 @@ from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import TINY
 from training.initial import build_model, initial_model
 from training.lora import LoRA
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 
 
 def test_random_weights_are_a_function_of_the_seed():
