@@ -23,7 +23,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
-from flows.round import TERMINAL, Terminal, task_step
+from flows.steps import TERMINAL, Terminal, task_step
 from flows.turns import end_lost_runs, once_at_a_time, one_at_a_time
 from flywheel.cases.stored import gather, route_stored
 from flywheel.core.workspace import Workspace

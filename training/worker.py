@@ -1,11 +1,14 @@
 """Training runs in parallel child processes: `python -m training.worker` trains the run described on its input.
 
+Its output is JSON lines: what it has to say, then its checkpoint or its error.
+
 A worker exits when its parent does, whatever the reason, so a restarted run never meets a leftover of its own.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -42,30 +45,77 @@ class TrainingRun:
 
 
 def train_all(
-    runs: Sequence[TrainingRun], *, threads: int = 1, progress: Callable[[int, int, str], None] | None = None
+    runs: Sequence[TrainingRun],
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Train all runs in parallel, each with `threads` CPU threads; returns their final checkpoints.
 
+    say: gets each sentence that a run has to say, such as a share that its data cannot give, once for all runs.
     Errors: the first failure, as `UsageError` if the user can fix it; the other runs are stopped.
     """
-    workers = [_start(run, threads) for run in runs]
+    workers = [_Worker(_start(run, threads)) for run in runs]
+    said: set[str] = set()
+
+    def tell() -> None:
+        for note in [note for w in workers for note in list(w.notes) if note not in said]:
+            if say and note not in said:
+                say(note)
+            said.add(note)
+
     try:
-        while any(w.poll() is None for w in workers):
-            if failed := [w for w in workers if w.poll() not in (None, 0)]:
+        while any(w.process.poll() is None for w in workers):
+            if failed := [w for w in workers if w.process.poll() not in (None, 0)]:
                 raise _failure(failed[0])
+            tell()
             if progress:
                 done = [progress_of(run) for run in runs]
                 progress(sum(d for d, _ in done), sum(r.steps for r in runs), "loss " + ", ".join(d for _, d in done))
             time.sleep(_POLL_SECONDS)
-        if failed := [w for w in workers if w.returncode]:
+        if failed := [w for w in workers if w.process.returncode]:
             raise _failure(failed[0])
-        return [Path(json.loads(_pipe(w.stdout).readline())["checkpoint"]) for w in workers]
+        reports = [w.report() for w in workers]
+        tell()
+        return [Path(report["checkpoint"]) for report in reports]
     finally:
         for w in workers:
-            w.kill()
-            w.wait()
-            _pipe(w.stdin).close()
-            _pipe(w.stdout).close()
+            w.close()
+
+
+@dataclass
+class _Worker:
+    """A started process, and what it has written so far, which a thread reads."""
+
+    process: subprocess.Popen[str]
+    notes: list[str] = field(default_factory=list)
+    _report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in _pipe(self.process.stdout):
+            written = json.loads(line)
+            if "note" in written:
+                self.notes.append(written["note"])
+            else:
+                self._report = written
+
+    def report(self) -> dict[str, Any]:
+        """The last line of a process that has ended; empty if it was ended before it could write one."""
+        self._reader.join()
+        return self._report
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        _pipe(self.process.stdin).close()
+        _pipe(self.process.stdout).close()
 
 
 def _start(run: TrainingRun, threads: int) -> subprocess.Popen[str]:
@@ -92,17 +142,16 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _failure(worker: subprocess.Popen[str]) -> Exception:
-    line = _pipe(worker.stdout).readline()
-    if not line and worker.returncode < 0:
-        name = signal.Signals(-worker.returncode).name
+def _failure(worker: _Worker) -> Exception:
+    report, status = worker.report(), worker.process.returncode
+    if not report and status < 0:
+        name = signal.Signals(-status).name
         why = "; the system does that when memory is short" if name == "SIGKILL" else ""
         return UsageError(
             f"a training process was ended by {name}{why}: run again, it resumes from its last checkpoint"
         )
-    if not line:
-        return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
-    report = json.loads(line)
+    if not report:
+        return RuntimeError(f"a training process ended with status {status}: run again to resume")
     if report["usage"]:
         return UsageError(report["error"])
     failure = RuntimeError(f"training failed: {report['error']}")
@@ -146,8 +195,9 @@ def train_run(run: TrainingRun, **options: Any) -> Checkpoint:
 
 
 def main() -> None:
-    """Read a run from the first line of standard input, train it, print its checkpoint or its error as a JSON line."""
+    """Read a run from the first line of standard input, train it, print what it says and its end as JSON lines."""
     run = TrainingRun(**json.loads(sys.stdin.readline()))
+    logging.getLogger().addHandler(_Notes(logging.WARNING))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = train_run(run)
@@ -157,6 +207,13 @@ def main() -> None:
         print(json.dumps({"error": str(error), "usage": usage, "trace": traceback.format_exc()}), flush=True)
         sys.exit(2 if usage else 1)
     print(json.dumps({"checkpoint": str(checkpoint.path)}), flush=True)
+
+
+class _Notes(logging.Handler):
+    """Warnings as JSON lines on standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(json.dumps({"note": record.getMessage()}), flush=True)
 
 
 def _end_with_parent() -> None:

@@ -17,7 +17,7 @@ from training import checkpoint as checkpoints
 from training.dmd.trainer import train as distil
 from training.initial import build_model, initial_model
 from training.lora import LoRA
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.rl.trainer import train as reinforce
 
 
