@@ -10,7 +10,7 @@ from flywheel.generators.pipeline import is_local
 from flywheel.generators.recorded import RecordedGenerator
 from flywheel.presets import Preset, blaming, load_preset
 from flywheel.remedies.enhancer import load_enhancer
-from flywheel.signals.judging import judge_of
+from flywheel.signals.judging import judge_class, judge_of
 
 
 def require_usable(name: str) -> None:
@@ -24,7 +24,10 @@ def require_usable(name: str) -> None:
             if isinstance(generator, RecordedGenerator):
                 generator.require_folder()
     with blaming(name, "evaluation", "judge"):
-        judge_of(preset.evaluation.judge, None)
+        if "kind" in (judge := preset.evaluation.judge):
+            judge_class(judge["kind"])  # its weights are for those who judge
+        else:
+            judge_of(judge, None)
     for scorer, options in preset.evaluation.scorers.items():
         with blaming(name, "evaluation", "scorers", scorer):
             scorer_class(options.get("scorer", scorer))

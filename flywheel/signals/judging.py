@@ -55,12 +55,17 @@ def judge_of(settings: Mapping[str, Any], cache: Path | None) -> Judge | None:
     try:
         if "kind" not in settings:
             return Judge(Endpoint(**settings, cache=cache))
-        known, kind = plugins("flywheel.judges"), settings["kind"]
-        if kind not in known:
-            raise UsageError(f"no package declares a judge of kind {kind!r} (flywheel.judges)")
-        return OwnJudge(known[kind](**{k: v for k, v in settings.items() if k != "kind"}))
+        return OwnJudge(judge_class(settings["kind"])(**{k: v for k, v in settings.items() if k != "kind"}))
     except TypeError as error:
         raise UsageError(f"{error}; give url, model and, if needed, key_variable, or a kind") from error
+
+
+def judge_class(kind: Any) -> Any:
+    """The class of a judge that a package declares. Errors: `UsageError` for an unknown kind."""
+    known = plugins("flywheel.judges")
+    if kind not in known:
+        raise UsageError(f"no package declares a judge of kind {kind!r} (flywheel.judges)")
+    return known[kind]
 
 
 def judge_images(
