@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import quote
 
 from flywheel.core.errors import UsageError
 
@@ -174,7 +175,7 @@ def pattern(file: str) -> str:
 def delta_address(path: Path) -> str:
     """Address of a Delta table: a URL, in which every character of a folder's name is itself."""
     if remote(path):
-        return str(path)
+        return f"{_SCHEME}{quote(str(path).removeprefix(_SCHEME))}"
     path = path.absolute()
     # Delta's local file system decodes names twice, resolves links first, and takes a folder above for its own log;
     # its `fs` scheme follows links.
