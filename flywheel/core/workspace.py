@@ -248,8 +248,8 @@ def _require_prefix(root: Path) -> None:
     """Check that the clients of S3 agree on a prefix. Errors: `UsageError` for one that some of them read otherwise."""
     if odd := _MISREAD_PREFIX.search(f"{str(root).partition('://')[2]}/"):
         raise UsageError(
-            f"--workspace {str(root)!r} has {odd[0]!r}, which not all clients of S3 read alike: choose a prefix without "
-            "control characters, *, [ or ], an encoded character such as %20, an empty part, and a part called _delta_log"
+            f"--workspace {str(root)!r} has {odd[0]!r}, which not all clients of S3 read alike: choose a prefix "
+            "without control characters, *, [, ], encoded characters such as %20, and parts that are empty or _delta_log"
         )
 
 
