@@ -249,7 +249,7 @@ def _require_prefix(root: Path) -> None:
     if odd := _MISREAD_PREFIX.search(f"{str(root).partition('://')[2]}/"):
         raise UsageError(
             f"--workspace {str(root)!r} has {odd[0]!r}, which not all clients of S3 read alike: choose a prefix "
-            "without control characters, *, [, ], encoded characters such as %20, and parts that are empty or _delta_log"
+            "without control characters, *, [, ], encoded characters like %20, and parts that are empty or _delta_log"
         )
 
 
