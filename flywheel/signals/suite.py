@@ -13,6 +13,7 @@ from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
 from flywheel.core.ranges import unusable
 from flywheel.core.storage import located
 
+TASKS = ("t2i", "ti2i")
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
 
@@ -53,7 +54,12 @@ def load_suite(path: Path) -> list[Prompt]:
 
 
 def read_prompt(row: Mapping[str, Any], folder: Path) -> Prompt:
-    """A prompt from its row; references are relative to `folder`. Errors: `KeyError`, `TypeError` for a wrong row."""
+    """A prompt from its row; references are relative to `folder`.
+
+    Errors: `KeyError`, `TypeError`, `ValueError` for a wrong row.
+    """
+    if fault := _fault(row):
+        raise ValueError(fault)
     return Prompt(
         prompt_id=row["prompt_id"],
         text=row["prompt"],
@@ -63,6 +69,26 @@ def read_prompt(row: Mapping[str, Any], folder: Path) -> Prompt:
         benchmark=row.get("benchmark", ""),
         category=row.get("category", ""),
     )
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """What is wrong with a row; empty for a prompt. Errors: `KeyError`, `TypeError`, `UnicodeEncodeError`."""
+    for key in ("prompt_id", "prompt"):
+        if not isinstance(row[key], str):
+            return f"{key} is {row[key]!r}: give a text"
+        row[key].encode()  # half of a surrogate pair is no text
+    if not row["prompt_id"].strip():
+        return "prompt_id is empty"
+    if row["task"] not in TASKS:
+        return f"task is {row['task']!r}: give {' or '.join(TASKS)}"
+    references, checks = row.get("references", ()), row["checks"]
+    if not isinstance(references, list | tuple) or not all(isinstance(r, str) for r in references):
+        return "references are not a list of paths"
+    if not isinstance(checks, list | tuple) or not all(isinstance(c, Mapping) for c in checks):
+        return "checks are not a list of objects"
+    if not all(isinstance(c.get(k), str) and c[k] for c in checks for k in ("verifier", "capability")):
+        return "each check needs a verifier and a capability, which are texts"
+    return ""
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
