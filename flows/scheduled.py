@@ -81,7 +81,7 @@ def curate(
 ) -> None:
     """Ingest new images of the source, then score, filter and shard them."""
     job = Job(workspace, source, captions, policy, preset, seed, workers=workers, retry=retry)
-    runs.validate(job)
+    runs.validate(job, for_rounds=False)
     with one_at_a_time(Workspace(workspace)):
         curated = runs.curate(job, step=retried, progress=Shown())
     table_artifact(curated.funnel, "flywheel-funnel", "Rows per filter")
