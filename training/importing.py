@@ -19,13 +19,14 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
-from training.checkpoint import Checkpoint, seal
+from training.checkpoint import Checkpoint
 from training.export import scheduler_of
 from training.models.condition import load_condition_encoder
 from training.models.convert import from_diffusers_config, sources_of
 from training.models.mmdit import MMDiTConfig
 from training.models.pretrained import fetch_pipeline
 from training.models.vae import VAE
+from training.saving import seal
 from training.tensor_file import TensorFile
 
 TRANSFORMER, AUTOENCODER = "QwenImage21Transformer2DModel", "AutoencoderKLQwenImage21"

@@ -11,6 +11,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
 from tests.training.tiny_runs import run, without_clock
 from training import checkpoint as checkpoints
+from training import saving
 from training.sampling import Sampler
 
 
@@ -25,7 +26,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, snapshot):
 
 def test_a_checkpoint_lists_its_own_files_and_not_those_of_the_run_whose_settings_it_takes(tmp_path, trained):
     weights = {"model": {"a": torch.zeros(2)}}
-    child = checkpoints.write(tmp_path / "child", weights, None, {**trained.config, "step": 1})
+    child = saving.write(tmp_path / "child", weights, None, {**trained.config, "step": 1})
     assert child.config["files"].keys() == {"model.safetensors"} and child.config["step"] == 1
     assert child.config["files"]["model.safetensors"]["sha256"] == file_digest(child.path / "model.safetensors")
 
