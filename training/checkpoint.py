@@ -112,6 +112,14 @@ class Checkpoint:
         load(out, storage_reader=reader, no_dist=True)
         return {k.removeprefix(f"{name}."): v for k, v in out.items()}
 
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """As `tensors`, to be used. Errors: `UsageError`, also if one is not finite."""
+        from training.models.pretrained import require_finite_weights
+
+        out = self.tensors(name)
+        require_finite_weights(self.path, out.items())
+        return out
+
     @property
     def _adapter_alone(self) -> bool:
         """Is it one that a LoRA run wrote on its way?"""
@@ -150,7 +158,7 @@ class Checkpoint:
         from training.models.mmdit import MMDiTConfig
 
         model = MMDiTConfig.from_dict(self.config["model"]).build()
-        model.load_state_dict(self.tensors(weights))
+        model.load_state_dict(self.weights(weights))
         return model
 
     def autoencoder(self) -> Autoencoder:
