@@ -96,7 +96,7 @@ class Plan:
 
 @contextmanager
 def planned(workspace: Workspace, admitted: Path) -> Iterator[Plan]:
-    """The plan of the admitted rows in a file (`curation.policy.sql.admitted`).
+    """The plan of the admitted rows in a file (`curation.policy.answers.admitted`).
 
     Missing rows wait in a temporary file. Memory: DuckDB's, and one row for each file.
     """
