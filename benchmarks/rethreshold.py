@@ -207,6 +207,7 @@ NEARDUP = """
 import json, resource, sys, time
 import numpy as np
 from curation.decide.dedup import related
+from curation.decide.thumbnails import Thumbnails
 n, radius = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)
 hashes = rng.integers(0, 2**64, n, dtype=np.uint64)
@@ -214,7 +215,7 @@ planted = n // 20
 bits = np.uint64(1) << rng.integers(0, 64, (radius, planted)).astype(np.uint64)
 hashes[-planted:] = hashes[:planted] ^ np.bitwise_xor.reduce(bits, axis=0)
 began, used = time.perf_counter(), time.process_time()
-alike = related(hashes, np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), hamming=radius, colour=0)
+alike = related(hashes, Thumbnails(n, 0), np.zeros(n, np.int64), hamming=radius, colour=0)
 seconds, cpu = time.perf_counter() - began, time.process_time() - used
 pairs = set(zip(*alike.near.T.tolist())) | set(zip(alike.representatives.tolist(), alike.rows.tolist()))
 missed = sum((i, n - planted + i) not in pairs for i in range(planted))

@@ -172,12 +172,13 @@ def _table(columns: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
 def duplicates(folder: Path, rows: int) -> Iterator[str]:
     """Find pairs within 8 bits among random hashes, 5 % of them near-duplicates."""
     from curation.decide.dedup import related
+    from curation.decide.thumbnails import Thumbnails
 
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
     hashes[-(rows // 20) :] = hashes[: rows // 20] ^ np.uint64(0b1111)
     yield "find near-duplicates"
-    related(hashes, np.zeros((rows, 0), np.uint8), np.zeros(rows, np.int64), hamming=8, colour=0)
+    related(hashes, Thumbnails(rows, 0), np.zeros(rows, np.int64), hamming=8, colour=0)
 
 
 STRUCTURES: dict[str, Callable[[Path, int], Iterator[str]]] = {
