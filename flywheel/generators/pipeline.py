@@ -62,8 +62,9 @@ class PipelineGenerator:
 
     @cached_property
     def pipeline(self) -> Any:
-        """The loaded pipeline. Errors: `UsageError` if it cannot be opened."""
+        """The loaded pipeline. Errors: `UsageError` if it cannot be opened, or a weight is not finite."""
         from flywheel.core.torchvision_shim import declare_operators
+        from training.models.pretrained import require_finite_weights
 
         declare_operators()
         import torch
@@ -82,7 +83,14 @@ class PipelineGenerator:
             )
             if self.lora:
                 opened.load_lora_weights(_local(self.lora))
+            require_finite_weights(
+                f"{self.model}{' with ' + self.lora if self.lora else ''}",
+                ((f"{part}.{k}", v) for part, m in _modules(opened) for k, v in m.named_parameters()),
+            )
+            if self.lora:
                 opened.fuse_lora(lora_scale=self.lora_scale)
+        except UsageError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a folder of something else leads to
             raise_environment_error(error)
             reason = first_line(error)
@@ -175,6 +183,11 @@ class PipelineGenerator:
             Undrawn(f"the safety checker of {kind} blanked the picture") if hidden else _pixels(picture)
             for picture, hidden in zip(result.images, blanked, strict=True)
         ]
+
+
+def _modules(opened: Any) -> Iterator[tuple[str, Any]]:
+    """The networks of a pipeline, by name."""
+    return ((name, part) for name, part in opened.components.items() if hasattr(part, "named_parameters"))
 
 
 def _quiet() -> None:

@@ -29,6 +29,7 @@ class Training:
     base_steps: Positive  # first round, all stages together
     round_steps: Positive  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
+    processes: Positive = 1  # that train each model together, also in RL and distillation; with GPUs, one each
     start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
 
     def __post_init__(self) -> None:

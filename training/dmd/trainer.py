@@ -7,7 +7,7 @@ the rows of each update; each has all weights, and an update sums their gradient
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from training.run import (
     take_steps,
 )
 from training.sampling import Sampler
+from training.saving import copied, taken_by_first, write
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, put, set_rate, trained
 
 PACE = ("steps", "learning_rate", "fake_learning_rate", "final_learning_rate")  # what may differ in an extension
@@ -88,18 +89,18 @@ def train(
         last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
         trainer = _Trainer(parent, teachers, prompts, recipe, seed, last, world)
 
-        def write(name: str) -> None:
+        def take(name: str) -> Callable[[], object]:
             step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
             for role in ("model", "fake"):
                 require_finite_tensors(trainer.done, "weights", tensors[role])
-            checkpoints.write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
+            return lambda: write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
 
-        def save(name: str) -> None:
-            world.by_first(lambda: write(name))
+        def save(name: str) -> Callable[[], object]:
+            return taken_by_first(world, partial(take, name))
 
         every = recipe.checkpoint_every
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=every, progress=progress, world=world)
-        save(checkpoints.FINAL)
+        world.by_first(save(checkpoints.FINAL))
         return Checkpoint(out_dir / checkpoints.FINAL)
 
 
@@ -164,11 +165,13 @@ class _Trainer:
                 load_moments(optimizer, self.named[role], last.tensors(f"{role}_optimizer"))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        out = {role: copies(named) for role, named in self.named.items()} | {"ema": self.ema}
+        """A copy of everything that changes with a step."""
+        states = {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
+        out = copied({**self.named, "ema": self.ema, **states})
         if self.lora:  # the student as a plain model, and its adapter to go on from
-            out |= {"trainable": out["model"], "trainable_ema": self.ema}
+            out |= {"trainable": out["model"], "trainable_ema": out["ema"]}
             out |= {"model": merged(self.student), "ema": merged(self.student, self.ema)}
-        return out | {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
+        return out
 
     def one_step(self) -> dict[str, Any]:
         """`fake_updates` of the fake score, then one of the student."""
