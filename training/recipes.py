@@ -91,7 +91,7 @@ class Recipe:
     autoencoder: str = "patch"
     autoencoder_steps: Count = 0
     condition: str = "minilm"
-    text_tokens: Count = 24
+    text_tokens: Annotated[int, Span(0, 16384)] = 24
     caption_shares: Annotated[Mapping[str, float], Span(0)] = field(
         default_factory=lambda: {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
     )

@@ -84,9 +84,10 @@ def require_ranges(values: Any, owner: str = "") -> None:
     Errors: `UsageError` that names owner and field.
     """
     declared: Any = type(values)
-    for name, (kind, length, called) in _kinds(declared).items():
-        value = getattr(values, name)
-        if not isinstance(value, list | tuple if kind is tuple else kind) or (length and len(value) != length):
+    for name, (wanted, length, called) in _kinds(declared).items():
+        value: Any = getattr(values, name)
+        fits: bool = isinstance(value, list | tuple if wanted is tuple else wanted)
+        if not fits or (length and len(value) != length):
             raise UsageError(f"{owner}{name} is {value!r}: give {called}")
     for name, (span, whole) in spans(declared).items():
         for key, value in _each(name, getattr(values, name)):
