@@ -87,7 +87,7 @@ def _killers(work: Work) -> Faults:
         faults |= died if isinstance(outcome, Exception) else outcome
     if not faults:
         raise UsageError(
-            f"the process that writes {work.path} was killed twice, and by none of its rows alone: free memory, then run "
-            "the same command again; finished work is kept"
+            f"the process that writes {work.path} was killed twice, and by none of its rows alone: free memory, then "
+            "run the same command again; finished work is kept"
         )
     return faults
