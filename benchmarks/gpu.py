@@ -42,7 +42,7 @@ from training import saving
 from training.checkpoint import Checkpoint
 from training.distributed import compile_blocks
 from training.models.autoencoder import PatchAutoencoder
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig, preset
 from training.models.positions import Layout
 from training.rewards import Request, Scores

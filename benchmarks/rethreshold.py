@@ -44,15 +44,16 @@ from curation.scorers.stored import score_path
 from curation.sources.pool import Shard
 from flywheel.core.files import write_json, write_parquet
 from flywheel.core.schema import POOL, QUARANTINE, SCORE_KEYS
-from flywheel.core.scorer import Scorer
 from flywheel.core.workspace import Workspace
 
 SHARD_ROWS, BATCH = 64, "00001-synthetic"
 NEAR = 0.05  # share of rows that resemble another
+STOPPED = 0.01  # share of rows that a filter stops
+CATEGORIES = ("animal", "building", "food", "landscape", "people", "plant", "product", "text", "vehicle", "other")
 
 
-def rows(rng: np.random.Generator, count: int, schema: pa.Schema, first: int) -> pa.Table:
-    """Rows of a score table as of a pool of photographs: most pass, and each filter stops some."""
+def rows(rng: np.random.Generator, count: int, schema: pa.Schema, first: int, policy: Policy) -> pa.Table:
+    """Rows of a score table as of a pool of photographs: most pass, and each filter of the policy stops some."""
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
     twins = max(1, int(count * NEAR))
     hashes[-twins:] = hashes[:twins] ^ (np.uint64(1) << rng.integers(0, 64, twins).astype(np.uint64))
@@ -83,10 +84,34 @@ def rows(rng: np.random.Generator, count: int, schema: pa.Schema, first: int) ->
         "pixels.phash": hashes,
         "pixels.thumbnail": [t.tobytes() for t in thumbnails],
         "text.token_length": rng.integers(0, 200, count),
+        "category.name": rng.choice(CATEGORIES, count),
         "text.normalized": [f"a picture of thing {n}" for n in range(first, first + count)],
     }
-    columns = [pa.array(known[f.name], f.type) if f.name in known else _anything(rng, count, f.type) for f in schema]
+    known |= {c: _passing(rng, count, *b) for c, b in _bounds(policy).items() if c in schema.names and c not in known}
+    columns = [
+        pa.array(known[f.name]).cast(f.type, safe=False) if f.name in known else _anything(rng, count, f.type)
+        for f in schema
+    ]
     return pa.table(columns, schema=schema)
+
+
+def _bounds(policy: Policy) -> dict[str, tuple[float | None, float | None]]:
+    """Column → (greatest min, least max) of the filters that judge it."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for filter_ in (f for s in policy.stages for f in s.filters if f.score):
+        for limit, limits in zip((filter_.min, filter_.max), found.setdefault(filter_.score or "", ([], []))):
+            limits += [] if limit is None else [limit]
+    return {column: (max(least, default=None), min(most, default=None)) for column, (least, most) in found.items()}
+
+
+def _passing(rng: np.random.Generator, count: int, low: float | None, high: float | None) -> np.ndarray:
+    """Values within the bounds, but for a few."""
+    least = low if low is not None else min(0.0, high or 0.0)
+    most = high if high is not None else 2 * abs(least) + 1
+    values = rng.uniform(least, most, count)
+    stopped = rng.random(count) < STOPPED
+    values[stopped] = most + 1 if low is None else least - 1
+    return values
 
 
 def _anything(rng: np.random.Generator, count: int, kind: pa.DataType) -> pa.Array:
@@ -97,9 +122,9 @@ def _anything(rng: np.random.Generator, count: int, kind: pa.DataType) -> pa.Arr
     return pa.array(rng.random(count), kind) if pa.types.is_floating(kind) else pa.nulls(count, kind)
 
 
-def pool_of(folder: Path, count: int, scorers: dict[str, Scorer]) -> Workspace:
+def pool_of(folder: Path, count: int, policy: Policy) -> Workspace:
     """A workspace whose pool has `count` scored rows: its manifest, its quarantine and its score table."""
-    workspace, shards = Workspace(folder), []
+    workspace, scorers, shards = Workspace(folder), configure(policy)[0], []
     for number in range(-(-count // SHARD_ROWS)):
         part = min(SHARD_ROWS, count - number * SHARD_ROWS)
         shards.append({"path": f"{number:05d}.parquet", "rows": part, "bytes": 0, "sha256": f"{number:064x}"})
@@ -107,15 +132,15 @@ def pool_of(folder: Path, count: int, scorers: dict[str, Scorer]) -> Workspace:
     write_json(workspace.path("pool", BATCH, "manifest.json"), manifest)
     write_parquet(workspace.path("pool", BATCH, "quarantine.parquet"), QUARANTINE.empty_table())
     path = table.table_path(workspace, BATCH, manifest, scorers)
-    table.write_table(path, scorers, _parts(count, table.schema(scorers)))
+    table.write_table(path, scorers, _parts(count, table.schema(scorers), policy))
     return workspace
 
 
-def _parts(count: int, schema: pa.Schema) -> Iterator[pa.Table]:
+def _parts(count: int, schema: pa.Schema, policy: Policy) -> Iterator[pa.Table]:
     rng = np.random.default_rng(0)
     chosen = pa.schema([f for f in schema if f.name != "draw"])
     for first in range(0, count, 50_000):
-        yield rows(rng, min(50_000, count - first), chosen, first)
+        yield rows(rng, min(50_000, count - first), chosen, first, policy)
 
 
 def without_sketches(policy: Policy) -> Policy:
@@ -130,7 +155,7 @@ def without_sketches(policy: Policy) -> Policy:
 
 def rethreshold(folder: Path, count: int, policy: Policy) -> dict[str, float]:
     """Seconds of the first funnel (which finds the duplicates), of a changed one, and of a what-if."""
-    workspace = pool_of(folder, count, configure(policy)[0])
+    workspace = pool_of(folder, count, policy)
     seconds, began = [_timed(lambda: funnel(workspace, policy))], time.process_time()
     for step in range(5):
         changed = policy.replace("S4.image_quality.min", 110.0 + step).replace("S1.entropy.min", 2.0 + step / 10)
@@ -147,18 +172,19 @@ def rethreshold(folder: Path, count: int, policy: Policy) -> dict[str, float]:
 def compact(folder: Path, count: int, policy: Policy) -> float:
     """Wall seconds per 1,000 shards to gather the pool and score files of `count` shards of 64 rows into a table."""
     workspace, scorers = Workspace(folder), configure(policy)[0]
-    kind, rng = table.schema(scorers), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    fields = pa.schema([f for f in table.schema(scorers) if f.name != "draw"])
     listed = []
     for number in range(count):
         path = workspace.path("pool", BATCH, f"{number:05d}.parquet")
-        shard_rows = rows(rng, SHARD_ROWS, pa.schema([f for f in kind if f.name != "draw"]), number * SHARD_ROWS)
+        shard_rows = rows(rng, SHARD_ROWS, fields, number * SHARD_ROWS, policy)
         write_parquet(path, _filled(shard_rows, POOL))
         listed.append({"path": path.name, "rows": SHARD_ROWS, "bytes": 0, "sha256": f"{number:064x}"})
         for name, scorer in scorers.items():
             shard = Shard(key := f"{BATCH}-{path.stem}", path, SHARD_ROWS, "", pack=key)
             named = shard_rows.rename_columns([c.removeprefix(f"{name}.") for c in shard_rows.column_names])
-            fields = pa.schema([*SCORE_KEYS, *scorer.fields])
-            write_parquet(score_path(workspace, scorer, shard), _filled(named, fields))
+            own = pa.schema([*SCORE_KEYS, *scorer.fields])
+            write_parquet(score_path(workspace, scorer, shard), _filled(named, own))
     write_json(workspace.path("pool", BATCH, "manifest.json"), {"shards": listed, "rows": 0, "quarantined": 0})
     return _timed(lambda: table.tables(workspace, scorers)) / count * 1000
 
@@ -181,6 +207,7 @@ NEARDUP = """
 import json, resource, sys, time
 import numpy as np
 from curation.decide.dedup import related
+from curation.decide.thumbnails import Thumbnails
 n, radius = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)
 hashes = rng.integers(0, 2**64, n, dtype=np.uint64)
@@ -188,7 +215,7 @@ planted = n // 20
 bits = np.uint64(1) << rng.integers(0, 64, (radius, planted)).astype(np.uint64)
 hashes[-planted:] = hashes[:planted] ^ np.bitwise_xor.reduce(bits, axis=0)
 began, used = time.perf_counter(), time.process_time()
-alike = related(hashes, np.zeros((n, 0), np.uint8), np.zeros(n, np.int64), hamming=radius, colour=0)
+alike = related(hashes, Thumbnails(n, 0), np.zeros(n, np.int64), hamming=radius, colour=0)
 seconds, cpu = time.perf_counter() - began, time.process_time() - used
 pairs = set(zip(*alike.near.T.tolist())) | set(zip(alike.representatives.tolist(), alike.rows.tolist()))
 missed = sum((i, n - planted + i) not in pairs for i in range(planted))

@@ -91,7 +91,7 @@ def plan(folder: Path, rows: int) -> Iterator[str]:
     from curation.shards.plan import average_rows
     from training.data.plan import DataPlan, MixSource
 
-    size = average_rows(256**2)
+    size = average_rows(256**2, far=True)
     shared = {"rows": size, "bytes": 1, "bucket": 256, "task": "t2i", "height": 256, "width": 256, "references": 0}
     shared |= {"stages": ["S1"]}
     files = [{**shared, "path": f"{n:07d}.parquet", "sha256": f"{n:064x}"} for n in range(rows // size)]
@@ -172,12 +172,13 @@ def _table(columns: dict[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
 def duplicates(folder: Path, rows: int) -> Iterator[str]:
     """Find pairs within 8 bits among random hashes, 5 % of them near-duplicates."""
     from curation.decide.dedup import related
+    from curation.decide.thumbnails import Thumbnails
 
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
     hashes[-(rows // 20) :] = hashes[: rows // 20] ^ np.uint64(0b1111)
     yield "find near-duplicates"
-    related(hashes, np.zeros((rows, 0), np.uint8), np.zeros(rows, np.int64), hamming=8, colour=0)
+    related(hashes, Thumbnails(rows, 0), np.zeros(rows, np.int64), hamming=8, colour=0)
 
 
 STRUCTURES: dict[str, Callable[[Path, int], Iterator[str]]] = {
@@ -283,7 +284,7 @@ def stages(measured: dict[str, float]) -> dict[str, float]:
     for stage, buckets in BUCKETS.items():
         spent = sum(measured[f"shard {b}"] for b in buckets) * STAGE / 3600
         size = sum(measured[f"bytes {b}"] for b in buckets) * STAGE / 1e12
-        number = sum(STAGE / average_rows(b**2) for b in buckets)
+        number = sum(STAGE / average_rows(b**2, far=True) for b in buckets)
         hours, terabytes, files = hours + spent, terabytes + size, files + number
         print(f"{stage:<28}{' '.join(map(str, buckets)):>16}{spent:>14,.0f}{size:>10,.1f}{number:>12,.0f}")
     return {"core_hours": round(hours), "terabytes": round(terabytes, 1), "files": round(files)}

@@ -15,8 +15,8 @@ from training import schedules
 from training.adapter import save_adapter
 from training.checkpoint import Checkpoint
 from training.lora import LoRA
-from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig
 from training.models.pretrained import locate
 from training.models.qwen3vl import Qwen3VL

@@ -21,8 +21,8 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from training.checkpoint import Checkpoint
 from training.export import scheduler_of
-from training.models.condition import load_condition_encoder
 from training.models.convert import from_diffusers_config, sources_of
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig
 from training.models.pretrained import fetch_pipeline, require_finite_weights
 from training.models.vae import VAE

@@ -32,7 +32,8 @@ from training.extension import Extension, extension
 from training.initial import initial_model
 from training.lora import LoRA
 from training.models.autoencoder import Autoencoder
-from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
+from training.models.condition import Cached, ConditionEncoder
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiT
 from training.recipes import Recipe, Stage
 from training.run import (

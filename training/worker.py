@@ -2,11 +2,14 @@
 
 Jobs run in parallel, each in as many processes as it is given, which train one model. A worker exits when its parent
 does, whatever the reason, so a restarted run never meets a leftover of its own.
+
+Its output is JSON lines: what it has to say, then its checkpoint or its error.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -63,9 +66,11 @@ def train_all(
     threads: int = 1,
     processes: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Train all runs in parallel, each in `processes` processes of `threads` CPU threads; returns their checkpoints.
 
+    say: gets each sentence that a run has to say, such as a share that its data cannot give, once for all runs.
     Errors: the first failure, as `UsageError` if the user can fix it; the other runs are stopped.
     """
     jobs = [
@@ -77,7 +82,7 @@ def train_all(
             done = [progress_of(run) for run in runs]
             progress(sum(d for d, _ in done), sum(r.steps for r in runs), "loss " + ", ".join(d for _, d in done))
 
-    return _do(jobs, threads, processes, shown)
+    return _do(jobs, threads, processes, shown, say)
 
 
 def train_job(
@@ -86,39 +91,96 @@ def train_job(
     threads: int = 1,
     processes: int = 1,
     progress: Callable[[int, int, Mapping[str, Any]], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Do one job; returns its checkpoint. progress: (done, steps, metrics of the last step). Errors: as `train_all`."""
+    """Do one job; returns its checkpoint.
+
+    progress: (done, steps, metrics of the last step). say, errors: as `train_all`.
+    """
 
     def shown() -> None:
         line = _last_line(job.out_dir)
         if progress and line is not None:
             progress(line["step"], job.steps, line)
 
-    (path,) = _do([job], threads, processes, shown)
+    (path,) = _do([job], threads, processes, shown, say)
     return path
 
 
-def _do(jobs: Sequence[Job], threads: int, processes: int, shown: Callable[[], None]) -> list[Path]:
+def _do(
+    jobs: Sequence[Job],
+    threads: int,
+    processes: int,
+    shown: Callable[[], None],
+    say: Callable[[str], None] | None = None,
+) -> list[Path]:
     """Do jobs in parallel; the processes of a job get GPUs of their own where there are enough."""
     ports = [_free_port() if processes > 1 else 0 for _ in jobs]
     workers = [
-        _start(job, threads, rank, processes, number * processes + rank, ports[number])
+        _Worker(_start(job, threads, rank, processes, number * processes + rank, ports[number]))
         for number, job in enumerate(jobs)
         for rank in range(processes)
     ]
+    said: set[str] = set()
+
+    def tell() -> None:
+        for note in (note for w in workers for note in list(w.notes)):
+            if say and note not in said:
+                say(note)
+            said.add(note)
+
     try:
-        while any(w.poll() is None for w in workers):
+        while any(w.process.poll() is None for w in workers):
             _raise_failure(workers)
+            tell()
             shown()
             time.sleep(_POLL_SECONDS)
         _raise_failure(workers)
-        return [Path(json.loads(_pipe(w.stdout).readline())["checkpoint"]) for w in workers[::processes]]
+        reports = [w.report() for w in workers]
+        tell()
+        return [Path(report["checkpoint"]) for report in reports[::processes]]
     finally:
         for w in workers:
-            w.kill()
-            w.wait()
-            _pipe(w.stdin).close()
-            _pipe(w.stdout).close()
+            w.close()
+
+
+@dataclass
+class _Worker:
+    """A started process, and what it has written so far, which a thread reads."""
+
+    process: subprocess.Popen[str]
+    notes: list[str] = field(default_factory=list)
+    _report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in _pipe(self.process.stdout):
+            try:
+                written = json.loads(line)
+            except ValueError:  # a library's, or half a line of a process that was killed
+                written = None
+            if not isinstance(written, dict):
+                self.notes.append(line.strip())
+            elif "note" in written:
+                self.notes.append(written["note"])
+            else:
+                self._report = written
+
+    def report(self) -> dict[str, Any]:
+        """The last line of a process that has ended; empty if it was ended before it could write one."""
+        self._reader.join()
+        return self._report
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        _pipe(self.process.stdin).close()
+        _pipe(self.process.stdout).close()
 
 
 def _free_port() -> int:
@@ -153,24 +215,23 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _raise_failure(workers: Sequence[subprocess.Popen[str]]) -> None:
+def _raise_failure(workers: Sequence[_Worker]) -> None:
     """Raise what a worker has failed with: one that was killed first, as others then only lose their connection."""
-    failed = [w for w in workers if w.poll() not in (None, 0)]
+    failed = [w for w in workers if w.process.poll() not in (None, 0)]
     if failed:
-        raise _failure(min(failed, key=lambda w: w.returncode))
+        raise _failure(min(failed, key=lambda w: w.process.returncode))
 
 
-def _failure(worker: subprocess.Popen[str]) -> Exception:
-    line = _pipe(worker.stdout).readline()
-    if not line and worker.returncode < 0:
-        name = signal.Signals(-worker.returncode).name
+def _failure(worker: _Worker) -> Exception:
+    report, status = worker.report(), worker.process.returncode
+    if not report and status < 0:
+        name = signal.Signals(-status).name
         why = "; the system does that when memory is short" if name == "SIGKILL" else ""
         return UsageError(
             f"a training process was ended by {name}{why}: run again, it resumes from its last checkpoint"
         )
-    if not line:
-        return RuntimeError(f"a training process ended with status {worker.returncode}: run again to resume")
-    report = json.loads(line)
+    if not report:
+        return RuntimeError(f"a training process ended with status {status}: run again to resume")
     if report["usage"]:
         module, _, name = report["usage"].partition(":")
         kind: type[UsageError] = getattr(import_module(module), name)
@@ -234,8 +295,9 @@ def trained(**values: Any) -> Checkpoint:
 
 
 def main() -> None:
-    """Read a job from the first line of standard input, do it, print its checkpoint or its error as a JSON line."""
+    """Read a job from the first line of standard input, do it, print what it says and its end as JSON lines."""
     job = Job(**json.loads(sys.stdin.readline()))
+    logging.getLogger().addHandler(_Notes(logging.WARNING))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         checkpoint = called(job.call, **job.arguments)
@@ -245,6 +307,13 @@ def main() -> None:
         print(json.dumps({"error": str(error), "usage": usage, "trace": traceback.format_exc()}), flush=True)
         sys.exit(2 if usage else 1)
     print(json.dumps({"checkpoint": str(checkpoint.path)}), flush=True)
+
+
+class _Notes(logging.Handler):
+    """Warnings as JSON lines on standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(json.dumps({"note": record.getMessage()}), flush=True)
 
 
 def _end_with_parent() -> None:

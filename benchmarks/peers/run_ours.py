@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from marks import serve
 
 from curation.decide.dedup import related
+from curation.decide.thumbnails import Thumbnails
 from curation.scorers.scoring import score
 from curation.sources.ingest import ingest
 from flywheel.core.cluster import cluster
@@ -28,7 +29,7 @@ def duplicates(workspace):
         return
     table = pq.read_table([str(f) for f in files], columns=["phash", "thumbnail"])
     colours = np.frombuffer(b"".join(table["thumbnail"].to_pylist()), np.uint8).reshape(len(table), -1)
-    related(table["phash"].to_numpy(), colours, np.zeros(len(table), np.int64), hamming=4, colour=24)
+    related(table["phash"].to_numpy(), Thumbnails.of(colours), np.zeros(len(table), np.int64), hamming=4, colour=24)
 
 
 def run(folder):

@@ -15,6 +15,7 @@ from math import comb
 import numpy as np
 
 from curation.decide.hamming import EVENNESS, HASH_BITS, near_hashes
+from curation.decide.thumbnails import Thumbnails
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it permutes 64-bit numbers
 _CHECKED = 1 << 20  # candidate pairs whose colours are compared at once
@@ -67,7 +68,7 @@ def preference(
 
 def related(
     hashes: np.ndarray,
-    colours: np.ndarray,
+    colours: Thumbnails,
     groups: np.ndarray,
     *,
     hamming: int,
@@ -76,9 +77,9 @@ def related(
     finer: np.ndarray | None = None,
     twins: np.ndarray | None = None,
 ) -> Related:
-    """Which rows resemble which. Memory: about 100 bytes per row beyond the arguments.
+    """Which rows resemble which. Memory: about 150 bytes per row beyond the arguments.
 
-    hashes: uint64 [N]. colours: uint8 [N, K], thumbnails. groups: integer [N]; only rows of one group are compared.
+    hashes: uint64 [N]. colours: thumbnails. groups: integer [N]; only rows of one group are compared.
     since: rows below it were compared before: `near` has only pairs with at least one row from `since` on.
     finer: uint64 [N]; rows share a representative only if these are equal too. twins: int64 [T, 2], rows below `since`
     that another equals, and that one, if they are known: old rows are then not compared with each other again.
@@ -162,11 +163,10 @@ def _between(classes: np.ndarray, best: np.ndarray, pairs: Related) -> tuple[np.
 
 # Equal signatures ----------------------------------------------------------------------------------------------------
 def _collapse(
-    hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, finer: np.ndarray, here: np.ndarray
+    hashes: np.ndarray, colours: Thumbnails, groups: np.ndarray, finer: np.ndarray, here: np.ndarray
 ) -> np.ndarray:
     """First row with exactly the same signature, for each row `here`: a thousand blank pictures cost as much as one."""
-    key = _folded(colours, here)  # thumbnails are most of the memory: they are not copied
-    key ^= mixed(hashes[here] ^ mixed(finer[here]))
+    key = colours.digests[here] ^ mixed(hashes[here] ^ mixed(finer[here]))
     key ^= groups[here].view(np.uint64) * _MIX
     packed, bits = _packed(mixed(key), np.arange(len(here)))
     rows = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
@@ -175,9 +175,7 @@ def _collapse(
     meet = np.flatnonzero(high[1:] == high[:-1])
     a, b = here[rows[meet]], here[rows[meet + 1]]
     same = (hashes[a] == hashes[b]) & (groups[a] == groups[b]) & (finer[a] == finer[b])
-    for start in range(0, len(a), _CHECKED):
-        part = slice(start, start + _CHECKED)
-        same[part] &= (colours[a[part]] == colours[b[part]]).all(axis=1)
+    same[same] = colours.equal(a[same], b[same])
     # A run of equal rows begins where a row does not equal the one before it.
     begins = np.ones(len(rows), bool)
     begins[meet[same] + 1] = False
@@ -186,22 +184,10 @@ def _collapse(
     return leader
 
 
-def _folded(colours: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """One 64-bit number for the bytes of each row."""
-    out = np.zeros(len(rows), np.uint64)
-    for start in range(0, colours.shape[1], 8):
-        word = np.zeros((len(rows), 8), np.uint8)
-        part = colours[rows, start : start + 8]
-        word[:, : part.shape[1]] = part
-        out = (out ^ word.view(np.uint64).ravel()) * _MIX
-        out ^= out >> np.uint64(29)
-    return out
-
-
 # Near signatures -----------------------------------------------------------------------------------------------------
 def _near(
     hashes: np.ndarray,
-    colours: np.ndarray,
+    colours: Thumbnails,
     groups: np.ndarray,
     unique: np.ndarray,
     hamming: int,
@@ -213,7 +199,7 @@ def _near(
     new = len(unique) - int(np.searchsorted(unique, since))
 
     def within(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return _verified(a, b, hashes, colours, groups, hamming, colour)
+        return _candidates(a, b, hashes, colours, groups, hamming, colour)
 
     if new < _FEW_NEW * len(unique):
         parts = [within(a, b) for a, b in _meetings_of_new(hashes, groups, unique, radius, new)]
@@ -224,7 +210,9 @@ def _near(
     pairs = np.concatenate([np.empty((0, 3), np.int64), *parts])
     pairs = pairs[pairs[:, 1] >= since]
     _, first = np.unique(pairs[:, 0] * np.int64(len(hashes)) + pairs[:, 1], return_index=True)
-    return pairs[first, :2], pairs[first, 2]
+    pairs = pairs[first]
+    pairs = pairs[colours.near(pairs[:, 0], pairs[:, 1], colour)]
+    return pairs[:, :2], pairs[:, 2]
 
 
 def _of_near_hashes(
@@ -322,17 +310,15 @@ def meeting(key: np.ndarray, rows: np.ndarray, *, most: int | None = None) -> It
         active = active[high[active] == high[active + step]]
 
 
-def _verified(
-    a: np.ndarray, b: np.ndarray, hashes: np.ndarray, colours: np.ndarray, groups: np.ndarray, hamming: int, colour: int
+def _candidates(
+    a: np.ndarray, b: np.ndarray, hashes: np.ndarray, colours: Thumbnails, groups: np.ndarray, hamming: int, colour: int
 ) -> np.ndarray:
-    """Candidate pairs within both tolerances and of one group, with their Hamming distance: int64 [M, 3]."""
+    """Pairs with near hashes, of one group, whose colours may be near; with their Hamming distance: int64 [M, 3]."""
     apart = np.bitwise_count(hashes[a] ^ hashes[b]).astype(np.int64)
     close = (apart <= hamming) & (groups[a] == groups[b])
     a, b, apart = a[close], b[close], apart[close]
-    if colour >= 255 or not colours.shape[1]:
-        return np.stack([a, b, apart], axis=1)
-    same = np.abs(colours[a].astype(np.int16) - colours[b].astype(np.int16)).max(axis=1, initial=0) <= colour
-    return np.stack([a[same], b[same], apart[same]], axis=1)
+    maybe = colours.may_be_near(a, b, colour)
+    return np.stack([a[maybe], b[maybe], apart[maybe]], axis=1)
 
 
 def mixed(key: np.ndarray) -> np.ndarray:

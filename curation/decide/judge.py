@@ -1,12 +1,15 @@
 """Judge: scores and a policy become decisions, stage by stage, and a funnel. No image is read.
 
-Whatever depends on one row alone is a single DuckDB query (`curation.policy.sql`). Only duplicate checks need other
-rows: they run first, on the rows that reach that filter.
+Whatever depends on one row alone is a single DuckDB query (`curation.policy.sql`). Only duplicate checks and balance
+need other rows: duplicate checks run first, on the rows that reach that filter. What is kept of all rows together is
+one byte for each stage and bucket; reasons (`curation.policy.answers`) are written a part of the pool at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +20,10 @@ import pyarrow as pa
 from curation.decide import contamination, likeness, withheld
 from curation.decide.dedup import resolve
 from curation.decide.judging import HeldOut, Judging, open_judging
-from curation.policy import sql
+from curation.policy import answers, sql
 from curation.policy.policy import Filter, Policy, Stage
 from curation.sources import pool
-from flywheel.core.files import stream_parquet
+from flywheel.core.files import ParquetStream
 from flywheel.core.schema import QUARANTINE
 from flywheel.core.scorer import Scorer
 from flywheel.core.storage import read_table
@@ -72,15 +75,11 @@ def judge(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], h
     """
     folder = TemporaryDirectory(prefix="flywheel-")
     with open_judging(workspace, policy, scorers, held_out) as judging:
-        rows = _rows_to_judge(judging)
-        judging.connection.execute(f"CREATE TEMP TABLE judged AS {sql.verdicts(judging.policy, judging.columns, rows)}")
-        judging.connection.execute(f"CREATE TEMP TABLE further AS {sql.further(judging.policy, judging.columns)}")
+        rows = _judge_rows(judging)
         ingested = pool.quarantined_at_ingest(workspace)
         quarantine = _quarantine(judging, ingested)
         judged = Judged(folder, _funnel(judging, len(ingested)), quarantine, _counts(judging, quarantine.num_rows))
-        for name, query in _FILES.items():
-            reader = judging.connection.sql(query(judging.policy, judging.columns)).to_arrow_reader(_BATCH)
-            stream_parquet(judged.path(name), reader.schema, reader)
+        _write_answers(judging, rows, judged)
         return judged
 
 
@@ -89,30 +88,34 @@ def verdicts(
 ) -> Verdicts:
     """As `judge`, without the reasons: a million rows take less than a second."""
     with open_judging(workspace, policy, scorers, held_out) as judging:
-        rows = _rows_to_judge(judging)
-        names = [sql.cell(stage.name, bucket) for stage, bucket, _ in sql.cells(judging.policy)]
-        cells = ", ".join(f'CAST("{name}" AS UTINYINT) AS "{name}"' for name in names)
-        judged = sql.verdicts(judging.policy, judging.columns, rows)
-        judging.connection.execute(f"CREATE TEMP TABLE judged AS SELECT n, {cells} FROM ({judged})")
+        _judge_rows(judging)
         funnel = _funnel(judging, len(pool.quarantined_at_ingest(workspace)))
-        ((count,),) = judging.connection.execute("SELECT count(*) FROM every").fetchall()
-        return Verdicts(judging.query("FROM judged"), count, funnel)
+        return Verdicts(judging.query("FROM cells"), _size(judging), funnel)
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
-def _rows_to_judge(judging: Judging) -> str:
-    """Load the rows and run the checks that compare them; returns the FROM clause of the rows to judge."""
+def _judge_rows(judging: Judging) -> str:
+    """Create the table `cells`: the verdicts on each usable row `n`. Returns the FROM clause of the rows judged."""
     _load(judging)
-    return _with_survivors(judging)
+    rows = _with_survivors(judging)
+    names = [sql.cell(stage.name, bucket) for stage, bucket, _ in sql.cells(judging.policy)]
+    cells = ", ".join(["n", *(f'CAST("{name}" AS UTINYINT) AS "{name}"' for name in names)])
+    judged = sql.verdicts(judging.policy, judging.columns, rows)
+    judging.connection.execute(f"CREATE TEMP TABLE cells AS SELECT {cells} FROM ({judged})")
+    return rows
 
 
 def _load(judging: Judging) -> None:
-    """Create the tables `unusable` (rows with a reason) and `scored` (the others, with what the policy reads)."""
+    """Create the table `unusable` (rows with a reason), and the view `scored` of the others: what the policy reads."""
     con = judging.connection
-    con.execute("CREATE TEMP TABLE needed AS SELECT n, unnest(reference_ids) AS image_id FROM every")
+    con.execute(
+        """CREATE TEMP TABLE needed AS SELECT n, unnest(reference_ids) AS image_id,
+        generate_subscripts(reference_ids, 1) AS place FROM every"""
+    )
     con.execute(
         """CREATE TEMP TABLE references_there AS
-        SELECT image_id, min(reason) AS reason, bool_or(reason IS NULL) AS sound
+        SELECT image_id, min(reason) AS reason, bool_or(reason IS NULL) AS sound,
+               arg_min(shard, n) AS shard, arg_min("row", n) AS "row"
         FROM every SEMI JOIN needed USING (image_id) GROUP BY 1"""
     )
     con.execute(
@@ -125,14 +128,15 @@ def _load(judging: Judging) -> None:
         SELECT n, source_uri, stream, coalesce('reference image is unusable: ' || f.reason, e.reason) AS reason
         FROM every e LEFT JOIN faulty_pairs f USING (n) WHERE e.reason IS NOT NULL OR f.reason IS NOT NULL"""
     )
-    columns = ["n", "stream", "draw", *(f'"{c}"' for c in sql.needed(judging.policy, judging.columns))]
+    read = (*answers.taken_over(judging.columns), *sql.needed(judging.policy, judging.columns))
+    columns = [f'"{c}"' for c in dict.fromkeys(("n", "stream", "draw", *read))]
     columns += [f"{condition} AS {name}" for name, condition in _held_out_conditions(judging).items()]
     rows = "every ANTI JOIN unusable USING (n)"
     if judged := sql.of_references(judging.policy, judging.columns):
         con.execute(f"CREATE TEMP TABLE of_references AS {judged}")
         columns.append("of_references.* EXCLUDE (n)")
         rows = "every LEFT JOIN of_references USING (n) ANTI JOIN unusable USING (n)"
-    con.execute(f"CREATE TEMP TABLE scored AS SELECT {', '.join(columns)} FROM {rows}")
+    con.execute(f"CREATE TEMP VIEW scored AS SELECT {', '.join(columns)} FROM {rows}")
 
 
 def _held_out_conditions(judging: Judging) -> dict[str, str]:
@@ -157,11 +161,11 @@ def _with_survivors(judging: Judging) -> str:
         for filter_ in stage.filters:
             if not filter_.compares or not sql.acts(filter_, judging.columns):
                 continue
-            prefix = sql.survivor_column(stage, filter_)
+            prefix, name = sql.survivor_column(stage, filter_), sql.dropped(stage, filter_)
             earlier = survivors.setdefault(filter_.check, [])
-            judging.connection.register(f"dropped by {prefix}", _dropped(judging, stage, filter_, rows, earlier))
+            judging.connection.register(name, _dropped(judging, stage, filter_, rows, earlier))
             joined = ", ".join(f'{c} AS "{prefix}.{c}"' for c in ("survivor", "distance", "sound"))
-            rows = f'{rows} LEFT JOIN (SELECT n, {joined} FROM "dropped by {prefix}") USING (n)'
+            rows = f'{rows} LEFT JOIN (SELECT n, {joined} FROM "{name}") USING (n)'
     return rows
 
 
@@ -196,13 +200,41 @@ def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivo
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
-_BATCH = 65_536  # rows in memory at a time
-_FILES = {"decisions": sql.decisions, "stages": sql.stages, "admitted": sql.admitted}
+_PART = 2 * 122_880  # rows that are sorted and written together: row groups of a score table
+_FILES = {"decisions": answers.decisions, "stages": answers.stages, "admitted": answers.admitted}
+
+
+def _size(judging: Judging) -> int:
+    """Rows of the pool."""
+    ((count,),) = judging.connection.execute("SELECT count(*) FROM every").fetchall()
+    return int(count)
+
+
+def _write_answers(judging: Judging, rows: str, judged: Judged) -> None:
+    """Write the files of `judged`, a part of the pool at a time. `rows`: FROM clause of the rows judged."""
+    con, policy, columns = judging.connection, judging.policy, judging.columns
+    for table, query in answers.shared(policy, columns, rows).items():
+        con.execute(f'CREATE TEMP TABLE "{table}" AS {query}')
+    with ExitStack() as stack, ThreadPoolExecutor(1) as writing:
+        streams: dict[str, ParquetStream] = {}
+        written: Future[None] | None = None
+        for start in range(0, max(1, _size(judging)), _PART):
+            here = f"n >= {start} AND n < {start + _PART}"
+            con.execute(f"CREATE OR REPLACE TEMP TABLE part AS {answers.part(policy, columns, rows, here)}")
+            for name, answer in _FILES.items():
+                found = judging.query(answer(policy, columns))
+                if name not in streams:
+                    streams[name] = stack.enter_context(ParquetStream(judged.path(name), found.schema))
+                if written:
+                    written.result()  # one table waits while the next is made
+                written = writing.submit(streams[name].write, found)
+        if written:
+            written.result()
 
 
 def _counts(judging: Judging, quarantined: int) -> dict[str, int]:
     passed = " OR ".join(f'"{sql.cell(stage.name, bucket)}" = 0' for stage, bucket, _ in sql.cells(judging.policy))
-    query = f"SELECT count(*), coalesce(count(*) FILTER ({passed or 'false'}), 0) FROM judged"
+    query = f"SELECT count(*), coalesce(count(*) FILTER ({passed or 'false'}), 0) FROM cells"
     ((usable, admitted),) = judging.connection.execute(query).fetchall()
     counts = {"admitted": admitted, "dropped": usable - admitted, "quarantined": quarantined}
     return {"input": usable + quarantined} | counts
@@ -237,7 +269,7 @@ def _funnel(judging: Judging, ingested: int) -> pa.Table:
     rows = []
     for stage, bucket, filters in sql.cells(judging.policy):
         name = sql.cell(stage.name, bucket)
-        query = f'SELECT "{name}", count(*) FROM judged WHERE "{name}" IS NOT NULL GROUP BY 1'
+        query = f'SELECT "{name}", count(*) FROM cells WHERE "{name}" IS NOT NULL GROUP BY 1'
         stopped = dict(con.execute(query).fetchall())
         entered = sum(stopped.values())
         for n, filter_ in enumerate(filters, 1):

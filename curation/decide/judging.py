@@ -23,7 +23,7 @@ from flywheel.core.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-_MEMORY = "2GB"  # of DuckDB: what does not fit goes to a temporary folder
+_MEMORY = "1GB"  # of DuckDB: what does not fit goes to a temporary folder
 
 
 class Look(NamedTuple):

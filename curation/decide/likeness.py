@@ -20,6 +20,7 @@ from curation.decide.copies import candidates
 from curation.decide.dedup import Related, nearest, preference, related
 from curation.decide.judging import Judging
 from curation.decide.semantic import similar
+from curation.decide.thumbnails import Thumbnails
 from curation.policy.policy import COMPARED, Filter
 from curation.scorers.stored import read_scores, score_path
 from curation.sources import pool
@@ -146,8 +147,6 @@ def _by_hash(judging: Judging, filter_: Filter) -> _Search:
 
     def search(rows: _Rows) -> Related:
         hashes, colours = _signatures(judging, rows)
-        if rows.references:
-            colours = np.concatenate([colours, _references(judging, rows.reference_ids, colours.shape[1])], 1)
         found = related(
             hashes,
             colours,
@@ -238,18 +237,31 @@ def _places(judging: Judging, ids: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array([places.get(i, 0) for row in ids for i in row], np.int64)
 
 
-def _signatures(judging: Judging, rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
-    """(perceptual hashes uint64 [N], thumbnails uint8 [N, K]) of the rows; a batch at a time, as they come."""
+def _signatures(judging: Judging, rows: _Rows) -> tuple[np.ndarray, Thumbnails]:
+    """(perceptual hashes uint64 [N] of the rows, thumbnails of them and of their references)."""
     query = f"""SELECT n, "pixels.phash", "pixels.thumbnail"
         FROM every WHERE reason IS NULL AND len(reference_ids) = {rows.references}"""
-    hashes, colours = np.empty(len(rows.numbers), np.uint64), np.empty((0, 0), np.uint8)
+    hashes, colours = np.empty(len(rows.numbers), np.uint64), Thumbnails(0, 0)
     for batch in judging.connection.sql(query).to_arrow_reader(_BATCH):
         numbers, own, thumbnails = batch.columns
         places, part = np.searchsorted(rows.numbers, numbers.to_numpy()), _bytes(thumbnails)
         if not len(colours):
-            colours = np.empty((len(hashes), part.shape[1]), np.uint8)
-        hashes[places], colours[places] = own.to_numpy(), part
-    return hashes, colours
+            colours = Thumbnails(len(hashes), part.shape[1])
+        hashes[places] = own.to_numpy()
+        edges = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+        for start, end in zip(edges, edges[1:]):
+            colours.write(int(places[start]), part[start:end])
+    return hashes, _with_references(judging, rows, colours) if rows.references else colours
+
+
+def _with_references(judging: Judging, rows: _Rows, own: Thumbnails) -> Thumbnails:
+    """The thumbnails, each with those of the row's references behind it."""
+    joined = Thumbnails(len(own), own.width * (1 + rows.references))
+    for start in range(0, len(own), _BATCH):
+        here = np.arange(start, min(start + _BATCH, len(own)))
+        references = _references(judging, rows.reference_ids[start : start + _BATCH], own.width)
+        joined.write(start, np.concatenate([own.read(here), references], 1))
+    return joined
 
 
 def _bytes(column: pa.Array) -> np.ndarray:

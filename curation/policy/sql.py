@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from curation.policy.policy import Filter, Policy, Stage
 from flywheel.core.storage import quoted, register
@@ -18,16 +18,8 @@ if TYPE_CHECKING:
 
     from flywheel.core.workspace import Workspace
 
-HELD_OUT, DECONTAMINATION, CAPTIONED, NO_STAGE = "held_out", "decontamination", "captioned", "no_stage"
+HELD_OUT, DECONTAMINATION, CAPTIONED = "held_out", "decontamination", "captioned"
 _TOKENS = "text.token_length"  # null for a row without a caption
-
-
-class Details(NamedTuple):
-    """SQL expressions for what stopped a row."""
-
-    filter: str
-    score: str
-    threshold: str
 
 
 def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
@@ -47,6 +39,11 @@ def cell(stage: str, bucket: int) -> str:
 def survivor_column(stage: Stage, filter_: Filter) -> str:
     """Prefix of the columns that a duplicate check joins to the rows."""
     return f"{stage.name}.{filter_.name}"
+
+
+def dropped(stage: Stage, filter_: Filter) -> str:
+    """Table of what a duplicate check drops: n, survivor, distance, sound."""
+    return f"dropped by {survivor_column(stage, filter_)}"
 
 
 def with_evaluation_checks(policy: Policy, *, held_out: bool, prompts: bool, captioned: bool = False) -> Policy:
@@ -132,7 +129,7 @@ def _balanced(query: str, stage: Stage, configured: Collection[str]) -> str:
         name, over = cell(stage.name, bucket), f'"{cell(stage.name, bucket)} over"'
         number = 1 + [f for f in stage.filters if f.applies_to(bucket)].index(filter_)
         place = f'row_number() OVER (PARTITION BY "{filter_.per}" ORDER BY draw, n)'
-        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {_cap(filter_)}'
+        surplus = f'SELECT n, true AS {over} FROM {before} WHERE "{name}" = 0 QUALIFY {place} > {cap(filter_)}'
         ctes.append(f"{over} AS ({surplus})")
         joins.append(f"LEFT JOIN {over} USING (n)")
         columns.append(f'if({over}.{over} AND {_concerns(filter_)}, {number}, "{name}") AS "{name}"')
@@ -141,11 +138,11 @@ def _balanced(query: str, stage: Stage, configured: Collection[str]) -> str:
         SELECT * EXCLUDE ({dropped}) REPLACE ({", ".join(columns)}) FROM {before} {" ".join(joins)}"""
 
 
-def _cap(filter_: Filter) -> str:
-    return _by_group(filter_, filter_.caps, str(filter_.cap))
+def cap(filter_: Filter) -> str:
+    return by_group(filter_, filter_.caps, str(filter_.cap))
 
 
-def _by_group(filter_: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
+def by_group(filter_: Filter, values: Iterable[tuple[str, float]], otherwise: str) -> str:
     """A value that depends on the row's group."""
     cases = " ".join(f"WHEN {quoted(group)} THEN {number}" for group, number in values)
     return f'CASE "{filter_.per}" {cases} ELSE {otherwise} END' if cases else otherwise
@@ -238,156 +235,6 @@ def of_references(policy: Policy, configured: Collection[str]) -> str | None:
     scores = ", ".join(f'any_value("{score}") AS "{score}"' for score in judged)
     pictures = f"SELECT image_id, {scores} FROM every SEMI JOIN needed USING (image_id) GROUP BY 1"
     return f"SELECT n, {columns} FROM needed JOIN ({pictures}) USING (image_id) GROUP BY 1"
-
-
-def details(stage: Stage, bucket: int, filters: tuple[Filter, ...], configured: Collection[str]) -> Details:
-    """Expressions of the filter that stopped a row in this cell, its score and the threshold; NULL if none did."""
-    name = cell(stage.name, bucket)
-    names, scores, thresholds = [], [], []
-    for n, f in enumerate(filters, 1):
-        if not acts(f, configured):
-            continue
-        names.append(f"WHEN {n} THEN {quoted(f.name)}")
-        if f.score:
-            least, most = values(f)
-            low = f"{least} < {f.min}" if f.min is not None else "false"
-            scores.append(f"WHEN {n} THEN CASE WHEN {low} THEN {least} ELSE {most} END")
-            thresholds.append(f"WHEN {n} THEN CASE WHEN {low} THEN {_number(f.min)} ELSE {_number(f.max)} END")
-        elif f.compares:
-            scores.append(f'WHEN {n} THEN "{survivor_column(stage, f)}.distance"')
-            thresholds.append(f"WHEN {n} THEN {f.tolerance}")
-        elif f.check == "balance":
-            thresholds.append(f"WHEN {n} THEN {_cap(f)}")
-    return Details(*(f'CASE "{name}" {" ".join(w)} END' if w else "NULL" for w in (names, scores, thresholds)))
-
-
-# Answers -------------------------------------------------------------------------------------------------------------
-def decisions(policy: Policy, configured: Collection[str]) -> str:
-    """One row per usable input.
-
-    `stage_reached`: the last stage that trains on the input; for a dropped row, the stage that dropped it. Filter,
-    score and threshold are those of the first cell that stopped a dropped row.
-    """
-    parts = [(f'"{cell(s.name, b)}"', s, details(s, b, filters, configured)) for s, b, filters in cells(policy)]
-    passed = " OR ".join(f"coalesce({column} = 0, false)" for column, _, _ in parts)
-    last = " ".join(f"WHEN {column} = 0 THEN {quoted(s.name)}" for column, s, _ in reversed(parts))
-    first = " ".join(f"WHEN {column} > 0 THEN {quoted(s.name)}" for column, s, _ in parts)
-
-    def stopped(expressions: Iterable[str]) -> str:
-        return "CASE " + " ".join(f"WHEN {p[0]} > 0 THEN {e}" for p, e in zip(parts, expressions)) + " END"
-
-    placed = [(s, f) for s in policy.stages for f in s.filters]
-    checks = [survivor_column(s, f) for s, f in placed if f.compares and acts(f, configured)]
-    survivor = f"coalesce({', '.join(checked)})" if (checked := [f'"{c}.survivor"' for c in checks]) else "NULL"
-    return f"""
-        SELECT e.sample_id, e.source_uri, e.shard, e.row, e.task, e.stream, d.* EXCLUDE (n, survivor_n),
-               CAST(s.sample_id AS VARCHAR) AS survivor, CAST(s.source_uri AS VARCHAR) AS survivor_uri
-        FROM (
-            SELECT n, CASE {last} {first} END AS stage_reached,
-                   if(admitted, 'admitted', 'dropped') AS outcome,
-                   if(admitted, NULL, coalesce({stopped(d.filter for _, _, d in parts)}, {quoted(NO_STAGE)})) AS filter,
-                   CAST(if(admitted, NULL, {stopped(d.score for _, _, d in parts)}) AS DOUBLE) AS score,
-                   CAST(if(admitted, NULL, {stopped(d.threshold for _, _, d in parts)}) AS DOUBLE) AS threshold,
-                   CAST(if(admitted, NULL, {survivor}) AS BIGINT) AS survivor_n
-            FROM (SELECT *, {passed} AS admitted FROM judged)
-        ) d JOIN every e USING (n) LEFT JOIN every s ON s.n = d.survivor_n ORDER BY d.n"""
-
-
-def stages(policy: Policy, configured: Collection[str]) -> str:
-    """One row per (input, stage, bucket) entered, in order, with the filter that stopped it there."""
-    selects = []
-    for number, (stage, bucket, filters) in enumerate(cells(policy)):
-        column = f'"{cell(stage.name, bucket)}"'
-        stopped = details(stage, bucket, filters, configured)
-        selects.append(
-            f"""SELECT n, {quoted(stage.name)} AS stage, {bucket} AS bucket,
-                       {column} = 0 AS passed, CAST({stopped.filter} AS VARCHAR) AS filter,
-                       CAST({stopped.score} AS DOUBLE) AS score, CAST({stopped.threshold} AS DOUBLE) AS threshold,
-                       {number} AS position
-                FROM judged WHERE {column} IS NOT NULL"""
-        )
-    return f"""SELECT e.shard, e.row, e.sample_id, e.source_uri, p.* EXCLUDE (n, position)
-        FROM ({" UNION ALL ".join(selects)}) p JOIN every e USING (n) ORDER BY n, position"""
-
-
-def admitted(policy: Policy, configured: Collection[str]) -> str:
-    """Rows to shard: their place, the bucket, and the stages that train on them in it (names joined by spaces).
-
-    `turn`: degrees clockwise that make the picture upright, beyond EXIF; width and height are those after it. `weight`:
-    how often the balanced stages draw the row, relative to uniform drawing; it follows from its group, `balance`.
-    `further`: places of its equals (see `further`), whose captions describe it too. `reference_places`: of its
-    references, in order. `mark`: a number that nobody chose, which stays with the row.
-    """
-    selects = []
-    for bucket in sorted({b for s in policy.stages for b in s.resolutions}):
-        here = [s for s in policy.stages if bucket in s.resolutions]
-        trained = ", ".join(f'CASE WHEN "{cell(s.name, bucket)}" = 0 THEN {quoted(s.name)} END' for s in here)
-        balanced = [(s, f) for s in here if (f := balance(s, configured)) and f.applies_to(bucket)]
-        weight, group, rows = "1e0", "CAST(NULL AS VARCHAR)", "judged"
-        for stage, filter_ in balanced:
-            if filter_.weighs:
-                weight, group = "coalesce(weight, 1e0)", "balance"
-                rows = f"judged LEFT JOIN ({_weights(stage, bucket, filter_)}) USING (n)"
-        chosen = f"concat_ws(' ', {trained}) AS stages, {weight} AS weight, {group} AS balance"
-        selects.append(f"SELECT n, {bucket} AS bucket, {chosen} FROM {rows}")
-    # Edit pairs are not turned: a turned target would no longer match its references.
-    turn = "if(task = 't2i', coalesce(\"ocr.turn\", 0), 0)" if "ocr.turn" in configured else "CAST(0 AS INTEGER)"
-    lying = f"{turn} % 180 <> 0"
-    references = """SELECT n, list({'image_id': image_id, 'shard': r.shard, 'row': r.row} ORDER BY place) AS places
-        FROM (SELECT n, unnest(reference_ids) AS image_id, generate_subscripts(reference_ids, 1) AS place FROM every)
-        JOIN (SELECT image_id, arg_min(shard, n) AS shard, arg_min(row, n) AS row FROM every
-              SEMI JOIN needed USING (image_id) GROUP BY 1) r USING (image_id) GROUP BY n"""
-    return f"""
-        SELECT n, shard, row, bucket, stages, if({lying}, height, width) AS width, if({lying}, width, height) AS height,
-               task, len(reference_ids) AS "references", coalesce(places, []) AS reference_places, {turn} AS turn,
-               weight, balance, coalesce(further, []) AS further, sample_id, image_id, source_uri, content,
-               md5_number_lower(concat(sample_id, chr(31), source_uri)) AS mark
-        FROM ({" UNION ALL ".join(selects)}) JOIN every USING (n) LEFT JOIN further USING (n)
-        LEFT JOIN ({references}) USING (n)
-        WHERE stages <> '' ORDER BY bucket, n"""
-
-
-def further(policy: Policy, configured: Collection[str]) -> str:
-    """(n, places of other rows) of each T2I row with equals: rows of the same image that only lost to it.
-
-    Equals would have passed the later filters of their stage by their own captions.
-    """
-    placed = [(s, f) for s in policy.stages for f in s.filters if f.check == "duplicates" and acts(f, configured)]
-    lost = [
-        f'SELECT n, "{p}.survivor" AS survivor FROM judged WHERE "{p}.survivor" IS NOT NULL AND "{p}.sound"'
-        for p in (survivor_column(s, f) for s, f in placed)
-    ]
-    if not lost:
-        lost = ["SELECT n, n AS survivor FROM judged WHERE false"]
-    return f"""
-        SELECT k.n, list({{'shard': e.shard, 'row': e.row, 'content': e.content}} ORDER BY e.n) AS further
-        FROM ({" UNION ALL ".join(lost)}) d JOIN every e ON e.n = d.n JOIN every k ON k.n = d.survivor
-        WHERE e.image_id = k.image_id AND k.task = 't2i' AND e.task = 't2i' GROUP BY k.n"""
-
-
-def _weights(stage: Stage, bucket: int, filter_: Filter) -> str:
-    """(n, balance, weight) of the rows that pass a balanced cell: `balance` is the row's group, '' where it has none.
-
-    The weight is the group's target share of draws over its actual share.
-    Groups with a quota get that share; the others split the rest in proportion to rows ** tail.
-    """
-    quota = _by_group(filter_, filter_.quotas, "NULL")
-    tail, most = (1.0 if filter_.tail is None else filter_.tail), ("'inf'" if filter_.most is None else filter_.most)
-    name, group = cell(stage.name, bucket), f"coalesce(CAST(\"{filter_.per}\" AS VARCHAR), '')"
-    return f"""
-        SELECT n, "group" AS balance, least(CAST({most} AS DOUBLE), total / rows * CASE
-                   WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
-                   ELSE quota END) AS weight
-        FROM judged JOIN (
-            SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
-                   coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
-            FROM (SELECT {group} AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
-                  FROM judged WHERE "{name}" = 0 GROUP BY 1)) ON {group} = "group"
-        WHERE "{name}" = 0"""
-
-
-def _number(value_: float | None) -> str:
-    return "NULL" if value_ is None else f"CAST({value_} AS DOUBLE)"
 
 
 def _in(column: str, values: Collection[str]) -> str:

@@ -2,7 +2,9 @@
 
 A file holds rows of one layout, task and set of stages, in pool order. It ends after a row whose `mark` says so, or
 when it is full: where files end depends on the rows around that place alone, so rows that come or go change only the
-files around them. The name is a digest of all that its rows are made of. Planning is SQL; Python sees files, not rows.
+files around them. Files of the first million rows of a pool are small, so that all cores have work; later ones are
+large, so that a billion rows are few files. The name is a digest of all that a file's rows are made of. Planning is
+SQL; Python sees files, not rows.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
 
 FORMAT = 1  # raised when equal inputs would give another file
-_PIXELS = 256 * 1024 * 1024  # of a file, on average: 100 to 400 MB
-_ROWS = 512  # of a file, on average, at most: a file is one task's work
+_FAR = 1 << 20  # place in the pool from which files are large
+_PIXELS = {False: 1 << 28, True: 1 << 30}  # of a file, on average, by whether its rows are far: up to 100, and 500 MB
+_ROWS = {False: 512, True: 8192}  # of a file, on average, at most: a file is one task's work
 _FULL = 2  # times the average
 
-_KEY = 'bucket, layout_width, layout_height, task, "references", stages'
+_KEY = 'bucket, layout_width, layout_height, task, "references", stages, far'
 _SPOOLED = "shard, row, turn, balance, made_from, reference_places, further"
 
 
@@ -96,7 +99,7 @@ class Plan:
 
 @contextmanager
 def planned(workspace: Workspace, admitted: Path) -> Iterator[Plan]:
-    """The plan of the admitted rows in a file (`curation.policy.sql.admitted`).
+    """The plan of the admitted rows in a file (`curation.policy.answers.admitted`).
 
     Missing rows wait in a temporary file. Memory: DuckDB's, and one row for each file.
     """
@@ -145,15 +148,17 @@ def _place(con: duckdb.DuckDBPyConnection, shards: Mapping[str, pool.Shard]) -> 
     con.execute(
         f"""CREATE TEMP TABLE placed AS
         WITH rows AS (
-            SELECT a.*, layout_width, layout_height, average, mark % average = 0 AS ends, texts, equals,
-                   md5_number_lower({pictures}) AS made_from
+            SELECT a.*, layout_width, layout_height, n >= {_FAR} AS far,
+                   if(far, average_far, average) AS rows_of_a_file,
+                   mark % rows_of_a_file = 0 AS ends, texts, equals, md5_number_lower({pictures}) AS made_from
             FROM admitted a JOIN sizes USING (bucket, width, height) JOIN texts USING (shard)
             LEFT JOIN equals USING (n, bucket)),
         runs AS (SELECT *, coalesce(sum(CAST(ends AS INTEGER)) OVER (PARTITION BY {_KEY} ORDER BY n
                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS run FROM rows),
-        parts AS (SELECT *, (row_number() OVER (PARTITION BY {_KEY}, run ORDER BY n) - 1) // (average * {_FULL}) AS part
+        parts AS (SELECT *, (row_number() OVER (PARTITION BY {_KEY}, run ORDER BY n) - 1)
+                      // (rows_of_a_file * {_FULL}) AS part
                   FROM runs)
-        SELECT * EXCLUDE (run, part, ends, average, texts, equals), md5({made_of}) AS made_of,
+        SELECT * EXCLUDE (run, part, ends, far, rows_of_a_file, texts, equals), md5({made_of}) AS made_of,
                dense_rank() OVER (ORDER BY {_KEY}, run, part) AS file FROM parts"""
     )
 
@@ -165,17 +170,19 @@ def _with_layouts(sizes: pa.Table) -> pa.Table:
     for one in np.unique(bucket):
         here = bucket == one
         chosen[here] = layouts_of(width[here], height[here], int(one))
-    rows = [average_rows(int(pixels)) for pixels in chosen.prod(1, dtype=np.int64)]
-    columns = {"layout_width": chosen[:, 0], "layout_height": chosen[:, 1], "average": np.array(rows, np.int64)}
+    columns = {"layout_width": chosen[:, 0], "layout_height": chosen[:, 1]}
+    for name, far in (("average", False), ("average_far", True)):
+        rows = [average_rows(int(pixels), far=far) for pixels in chosen.prod(1, dtype=np.int64)]
+        columns[name] = np.array(rows, np.int64)
     for name, values in columns.items():
         sizes = sizes.append_column(name, pa.array(values))
     return sizes
 
 
 @lru_cache(maxsize=256)
-def average_rows(pixels: int) -> int:
-    """Rows per file, on average, of a layout with so many pixels: whole row groups."""
-    return min(max(_PIXELS // (pixels * ROW_GROUP) * ROW_GROUP, ROW_GROUP), _ROWS)
+def average_rows(pixels: int, *, far: bool) -> int:
+    """Rows per file, on average, of a layout with so many pixels: whole row groups. far: beyond the first million."""
+    return min(max(_PIXELS[far] // (pixels * ROW_GROUP) * ROW_GROUP, ROW_GROUP), _ROWS[far])
 
 
 def _files(con: duckdb.DuckDBPyConnection) -> list[Planned]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -156,25 +156,37 @@ def write_parquet(path: Path, table: Any, *, row_group_size: int = 65_536, encod
         pq.write_table(table, tmp, row_group_size=row_group_size, write_page_checksum=True, **options)
 
 
-def stream_parquet(path: Path, schema: Any, batches: Iterable[Any], *, row_group_size: int = 65_536) -> int:
-    """Write record batches of any sizes to a local file in full row groups, with page checksums; returns the rows.
+class ParquetStream:
+    """Write tables of any sizes to a local file in full row groups, with page checksums. A context manager.
 
-    Equal rows give equal bytes, however they come in batches. Memory: one row group. Not atomic: for scratch files.
+    Equal rows give equal bytes, however they come in tables. Memory: one row group and a table. Not atomic: for scratch
+    files. schema: of the tables.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    waiting: list[Any] = []
-    count = rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        for batch in batches:
-            waiting.append(pa.Table.from_batches([batch], schema=schema))
-            count, rows = count + batch.num_rows, rows + batch.num_rows
-            while count >= row_group_size:
-                joined = pa.concat_tables(waiting)
-                writer.write_table(joined.slice(0, row_group_size).combine_chunks(), row_group_size=row_group_size)
-                waiting, count = [joined.slice(row_group_size)], count - row_group_size
-        if count or not rows:
-            rest = pa.concat_tables(waiting) if waiting else schema.empty_table()
-            writer.write_table(rest.combine_chunks(), row_group_size=row_group_size)
-    return rows
+    def __init__(self, path: Path, schema: Any, *, row_group_size: int = 65_536) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        self._size, self._waiting, self.rows = row_group_size, schema.empty_table(), 0
+
+    def __enter__(self) -> ParquetStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._waiting.num_rows or not self.rows:
+            self._write(self._waiting)
+        self._writer.close()
+
+    def write(self, table: Any) -> None:
+        """Append the rows of a `pyarrow.Table`."""
+        import pyarrow as pa
+
+        self.rows += table.num_rows
+        waiting = pa.concat_tables([self._waiting, table])
+        full = waiting.num_rows // self._size * self._size
+        for start in range(0, full, self._size):
+            self._write(waiting.slice(start, self._size))
+        self._waiting = waiting.take(pa.array(range(full, waiting.num_rows), pa.int64()))  # a copy: lets go of the rest
+
+    def _write(self, table: Any) -> None:
+        self._writer.write_table(table.combine_chunks(), row_group_size=self._size)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, file_digest
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.mirror import fetched
+from flywheel.core.ranges import Span, require_ranges
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
 _NO_PICTURES = "takes no reference pictures: it draws text-to-image prompts only"
@@ -33,12 +34,20 @@ class PipelineGenerator:
 
     model: str
     lora: str = ""
-    lora_scale: float = 1.0
+    lora_scale: Annotated[float, Span(-100, 100)] = 1.0
     dtype: str = ""
     device: str = ""
     revision: str = ""
-    batch: int = 1
+    batch: Annotated[int, Span(1, 1000)] = 1
     call: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+        for name in ("model", "lora", "dtype", "device", "revision"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: give a text")
+        if not isinstance(self.call, Mapping):
+            raise UsageError(f"call is {self.call!r}: give a table")
 
     @property
     def independent(self) -> bool:

@@ -184,7 +184,11 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
         publisher()
 
     checkpoints = train_all(
-        runs, threads=run.preset.threads, processes=run.preset.training.processes, progress=progress
+        runs,
+        threads=run.preset.threads,
+        processes=run.preset.training.processes,
+        progress=progress,
+        say=run.progress.say,
     )
     for folder in folders.values():
         publish(folder)

@@ -137,7 +137,7 @@ def _trained(
         torch.set_num_threads(threads)
         return called(call, **arguments, progress=progress).path
     job = Job(call=call, out_dir=str(out_dir), steps=steps, arguments=arguments)
-    return train_job(job, threads=threads, processes=processes, progress=progress)
+    return train_job(job, threads=threads, processes=processes, progress=progress, say=run.progress.say)
 
 
 def assemble(

@@ -18,7 +18,7 @@ from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.phase import prepare_with, texts_with
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder

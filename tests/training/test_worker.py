@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from flywheel.core.errors import UsageError
+from tests.training.snapshots import card_rows, write_snapshot
 from tests.training.tiny_runs import TINY
 from training.checkpoint import Checkpoint, read_metrics
 from training.rewards import RewardsLost
@@ -50,3 +51,17 @@ def test_a_process_that_the_system_kills_is_one_sentence(snapshot: Path, tmp_pat
     (path,) = train_all([run], processes=2)
     assert Checkpoint(path).step == 2
     assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+
+def test_what_runs_have_to_say_is_heard_once(tmp_path: Path, capfd):
+    texts_alone = write_snapshot(tmp_path, [{"rows": card_rows(40)}])
+    mix = [{"manifest": str(texts_alone), "slice": "base", "share": 1.0}]
+    runs = [
+        TrainingRun(out_dir=str(tmp_path / name), sources=mix, recipe=TINY.to_dict(), seed=0, steps=2) for name in "ab"
+    ]
+    said: list[str] = []
+    train_all(runs, say=said.append)
+    assert [line for line in said if "ti2i" in line] == [
+        "S2: bucket 64 has no ti2i rows: their share 0.1 goes elsewhere"
+    ]
+    assert "goes elsewhere" not in capfd.readouterr().err

@@ -31,7 +31,15 @@ from training.losses.flow_matching import Velocity, flow_matching_loss, logit_no
 from training.models.mmdit import MMDiT
 from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
-from training.run import Progress, finished, last_checkpoint, require_finite, require_finite_tensors, take_steps
+from training.run import (
+    Progress,
+    finished,
+    last_checkpoint,
+    require_finite,
+    require_finite_start,
+    require_finite_tensors,
+    take_steps,
+)
 from training.sampling import Sampler
 from training.saving import copied, taken_by_first, write
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, put, set_rate, trained
@@ -127,6 +135,7 @@ class _Trainer:
         sampler = Sampler(parent, device)
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side, device)
         self.student = sampler.model
+        require_finite_start(parent, self.student)
         self.fake = copy.deepcopy(self.student)
         self.teachers = [_teacher(t, parent, sampler).to(device) for t in teachers]
         if not all(m.config.cacheable for m in (self.student, *self.teachers)):
@@ -284,4 +293,6 @@ def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> M
         raise UsageError(
             f"teacher {checkpoint.path} and student {student.path} read different conditions: give another teacher"
         )
-    return checkpoint.model("ema").eval().requires_grad_(False)
+    model = checkpoint.model("ema").eval().requires_grad_(False)
+    require_finite_start(checkpoint, model)
+    return model

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from curation.decide import dedup
 from curation.decide.dedup import preference, related, resolve
+from curation.decide.thumbnails import Thumbnails
 
 
 def duplicates(
@@ -29,7 +30,7 @@ def duplicates(
     dropped but still push others out.
     """
     survivor, distance = np.full(len(order), -1, np.int64), np.zeros(len(order), np.int64)
-    pairs = related(hashes, colours, groups, hamming=hamming, colour=colour)
+    pairs = related(hashes, Thumbnails.of(colours), groups, hamming=hamming, colour=colour)
     taking_part = order[np.isin(order, pairs.rows)]
     rows, by, apart = resolve(pairs, taking_part, fixed[taking_part])
     survivor[rows], distance[rows] = by, apart
@@ -125,7 +126,7 @@ def test_memory_does_not_grow_with_the_pairs_that_hashes_alone_make(
     rng = np.random.default_rng(0)
     hashes, colours = rng.permutation(1000) % kinds, rng.integers(0, 256, (1000, 12), dtype=np.uint8)
     tracemalloc.start()
-    found = related(hashes.astype(np.uint64), colours, np.zeros(1000, np.int64), hamming=10, colour=0)
+    found = related(hashes.astype(np.uint64), Thumbnails.of(colours), np.zeros(1000, np.int64), hamming=10, colour=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert not len(found.rows) and peak < 3e6
@@ -135,9 +136,9 @@ def test_memory_does_not_grow_with_the_pairs_that_hashes_alone_make(
 @given(seed=st.integers(0, 10_000), old=st.integers(0, 40), new=st.integers(0, 40))
 def test_what_is_known_and_what_is_new_make_the_whole(seed: int, old: int, new: int) -> None:
     hashes, colours, groups = clustered(seed, old + new)
-    at_once = related(hashes, colours, groups, hamming=3, colour=8)
-    known = related(hashes[:old], colours[:old], groups[:old], hamming=3, colour=8)
-    added = related(hashes, colours, groups, hamming=3, colour=8, since=old)
+    at_once = related(hashes, Thumbnails.of(colours), groups, hamming=3, colour=8)
+    known = related(hashes[:old], Thumbnails.of(colours[:old]), groups[:old], hamming=3, colour=8)
+    added = related(hashes, Thumbnails.of(colours), groups, hamming=3, colour=8, since=old)
     assert not len(added.near) or (added.near.max(axis=1) >= old).all()
     pairs = np.concatenate([known.near, added.near])
     assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, at_once.near.tolist()))
@@ -156,11 +157,14 @@ def test_new_rows_give_the_pairs_that_comparing_all_gives(seed: int) -> None:
         hashes ^= np.where(rng.random(count) < 0.5, bits, np.uint64(0))
     colours, groups = rng.integers(0, 3, (count, 4), dtype=np.uint8), rng.integers(0, 2, count)
     since = int(rng.integers(0, count + 1))
-    every, old = (related(hashes[:n], colours[:n], groups[:n], hamming=hamming, colour=colour) for n in (count, since))
+    every, old = (
+        related(hashes[:n], Thumbnails.of(colours[:n]), groups[:n], hamming=hamming, colour=colour)
+        for n in (count, since)
+    )
     equal = old.rows != old.representatives
     twins = np.stack([old.rows[equal], old.representatives[equal]], axis=1)
     for known in (None, twins):
-        new = related(hashes, colours, groups, hamming=hamming, colour=colour, since=since, twins=known)
+        new = related(hashes, Thumbnails.of(colours), groups, hamming=hamming, colour=colour, since=since, twins=known)
         later = every.near[:, 1] >= since
         assert np.array_equal(new.near, every.near[later]) and np.array_equal(new.apart, every.apart[later])
         mine = {r: h for r, h in zip(new.rows.tolist(), new.representatives.tolist()) if r != h}

@@ -32,7 +32,7 @@ class Serial:
             patch.setattr(module, "cluster", lambda *_, **__: nullcontext())
         for module in (scoring, writer):
             patch.setattr(module, "run_all", _run_all)
-        patch.setattr(plan, "average_rows", lambda pixels: self.average)
+        patch.setattr(plan, "average_rows", lambda pixels, far: self.average)
         patch.setattr(rows, "fit", self._fit)
 
     def _fit(self, *arguments: Any) -> bytes:

@@ -13,6 +13,7 @@ from curation.captioning.written import set_folder, write_sidecar
 from curation.export.export import export_shards
 from curation.export.request import request
 from curation.run import curate
+from curation.shards import plan
 from curation.shards.plan import average_rows
 from curation.sources import pool
 from flywheel.core.files import discard, file_digest
@@ -179,9 +180,26 @@ def test_files_end_by_their_rows_alone(tmp_path: Path, serial: Serial) -> None:
     assert sum(rows) == 133 and max(rows) <= 2 * AVERAGE and np.mean(rows) > AVERAGE / 3
 
 
-@pytest.mark.parametrize("side, rows", [(64, 512), (256, 512), (512, 512), (1024, 256), (2048, 64), (4096, 64)])
-def test_files_are_of_a_few_hundred_megabytes_in_whole_row_groups(side: int, rows: int) -> None:
-    assert average_rows(side**2) == rows
+@pytest.mark.parametrize(
+    "side, near, far", [(64, 512, 8192), (512, 512, 4096), (1024, 256, 1024), (2048, 64, 256), (4096, 64, 64)]
+)
+def test_files_are_of_a_few_hundred_megabytes_in_whole_row_groups(side: int, near: int, far: int) -> None:
+    assert (average_rows(side**2, far=False), average_rows(side**2, far=True)) == (near, far)
+
+
+def test_far_rows_are_in_larger_files(tmp_path: Path, serial: Serial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the first rows stay as they are when the pool grows beyond them; new rows then go to larger ones."""
+    monkeypatch.setattr(plan, "_FAR", 60)
+    monkeypatch.setattr(plan, "average_rows", lambda pixels, far: 32 if far else 4)
+    workspace, every = Workspace(tmp_path / "w"), policy(tmp_path, "")
+    add(workspace, tmp_path / "a", range(1, 180, 3))
+    first = curated(workspace, every)
+    add(workspace, tmp_path / "b", range(2, 360, 3))
+    second = curated(workspace, every)
+    assert files(first).items() <= files(second).items()
+    near, far = ([f.rows for f in Manifest.read(Path(r.manifest)).files] for r in (first, second))
+    assert sum(near) == 60 and max(near) <= 8 and sum(far) == 180
+    assert max(far) > 8 and len(far) - len(near) < 120 / 8
 
 
 def test_rows_say_what_their_pictures_were_made_from(tmp_path: Path, serial: Serial) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import (
+    ParquetStream,
     digest,
     file_digest,
     given_file,
     read_json,
     replacing,
-    stream_parquet,
     write_json,
     write_parquet,
 )
@@ -60,13 +60,17 @@ def test_a_missing_file_is_asked_for(tmp_path: Path):
             given_file(path, "a suite")
 
 
-def test_a_stream_of_batches_gives_the_bytes_of_its_rows(tmp_path: Path):
+def test_a_stream_of_tables_gives_the_bytes_of_its_rows(tmp_path: Path):
     schema, rows = pa.schema([("n", pa.int64()), ("t", pa.string())]), [{"n": n, "t": f"x{n % 3}"} for n in range(50)]
     written = []
     for name, cuts in (("a", [0, 50]), ("b", [0, 1, 7, 7, 30, 41, 50]), ("c", [0, 16, 32, 48, 50])):
-        parts = (pa.RecordBatch.from_pylist(rows[a:b], schema=schema) for a, b in zip(cuts, cuts[1:]))
-        assert stream_parquet(tmp_path / name, schema, parts, row_group_size=16) == 50
+        with ParquetStream(tmp_path / name, schema, row_group_size=16) as stream:
+            for a, b in zip(cuts, cuts[1:]):
+                stream.write(pa.Table.from_pylist(rows[a:b], schema=schema))
+        assert stream.rows == 50
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1] == written[2] and pq.read_table(tmp_path / "a").to_pylist() == rows
     assert pq.ParquetFile(tmp_path / "a").num_row_groups == 4
-    assert stream_parquet(tmp_path / "none", schema, []) == 0 and pq.read_table(tmp_path / "none").schema == schema
+    with ParquetStream(tmp_path / "none", schema):
+        pass
+    assert pq.read_table(tmp_path / "none").schema == schema and not pq.read_metadata(tmp_path / "none").num_rows
