@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from benchmarks.corruptors import encoded, recoloured, resized, watermarked
 from benchmarks.graphics import DEEP, PALE, font
+from benchmarks.thresholds import threshold
 from curation.decide import likeness
 from curation.decide.judge import judge
 from curation.decide.judging import HeldOut, open_judging
@@ -219,8 +220,6 @@ def merged_texts(photos: Sequence[Image.Image], policy: str, count: int) -> tupl
 
 def copies(photos: Sequence[Image.Image], policy: str, kinds: Mapping[str, Change] = KINDS) -> Copied:
     """Recall by kind, and different photographs that are merged."""
-    from benchmarks.truth import threshold
-
     only = checks(policy)
     (loose,) = (f for f in only.stages[0].filters if f.check == "copies")
     count, unlike, pairs = len(photos), 0, 0

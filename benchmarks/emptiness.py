@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks.corruptors import encoded
 from benchmarks.empty_frames import EMPTY
 from benchmarks.graphics import SOUND, Draw
+from benchmarks.thresholds import threshold
 from curation.policy.policy import Filter
 from curation.policy.reader import load_policy
 from curation.scorers import load
@@ -48,8 +49,6 @@ def emptiness(
 
     Photographs of under `_LEAST` pixels are left out: the filter of resolution drops them, whatever they show.
     """
-    from benchmarks.truth import threshold
-
     photos = [p for p in photos if min(p.size) >= _LEAST] or photos
     scorers = [load(name) for name in SCORERS]
     rows = {kind: [_scored((SOUND | EMPTY)[kind], n, photos, scorers) for n in range(seeds)] for kind in kinds}

@@ -38,11 +38,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 from benchmarks.training import as_diffusers, cuda_seconds, in_turns, inputs, pair, products, training_step
 from flywheel.core.scorer import Item
 from flywheel.signals.suite import Prompt
-from training import checkpoint as checkpoints
+from training import saving
 from training.checkpoint import Checkpoint
 from training.distributed import compile_blocks
 from training.models.autoencoder import PatchAutoencoder
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig, preset
 from training.models.positions import Layout
 from training.rewards import Request, Scores
@@ -303,7 +303,7 @@ def start(size: Size, folder: Path) -> Path:
         "model": config.to_dict(),
         "condition": {"encoder": "minilm", "fingerprint": encoder.fingerprint, "tokens": 24},
     }
-    written: Checkpoint = checkpoints.write(path, {"ema": weights}, autoencoder, described)
+    written: Checkpoint = saving.write(path, {"ema": weights}, autoencoder, described)
     return written.path
 
 

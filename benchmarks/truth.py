@@ -32,6 +32,7 @@ from benchmarks.copied import copies, merged_texts
 from benchmarks.corruptors import Plant, picture
 from benchmarks.emptiness import emptiness
 from benchmarks.graphics import scenes
+from benchmarks.thresholds import threshold
 from curation.policy.reader import load_policy
 from curation.scorers import load
 from flywheel.core.image import turned
@@ -48,7 +49,6 @@ DEFECTIVE = {
         "n04141076_sax.jpg",  # white frame
     }
 }
-PRECISION = 0.98  # least precision of a chosen threshold
 POLICY = "qwen-image-2"
 TEXT_PAIRS = 500
 PARTS = ("filters", "copies", "texts", "graphics")
@@ -137,23 +137,6 @@ class Scores:
         scorer, _, key = score.partition(".")
         rows = self.scored(change, scorer, every)
         return np.array([math.nan if r[key] is None else float(r[key]) for r in rows])
-
-
-def threshold(clean: np.ndarray, defect: np.ndarray) -> float:
-    """The bound of required precision above which most defects and fewest clean values lie, in the widest gap.
-
-    Scores are scales, such as a variance, so the middle of a gap is its geometric mean unless the gap spans zero.
-    """
-    levels = np.unique(np.concatenate([clean, defect]))
-    best, bound = (-1.0, 0.0), math.inf
-    for low, high in zip(levels[:-1], levels[1:]):
-        caught, wrong = (defect > low).sum(), (clean > low).sum()
-        if not caught or caught / (caught + wrong) < PRECISION:
-            continue
-        if (score := (caught / len(defect) - wrong / len(clean), high - low)) > best:
-            best = score
-            bound = math.copysign(math.sqrt(low * high), low) if low * high > 0 else (low + high) / 2
-    return bound
 
 
 def rates(clean: Iterable[bool], defect: Iterable[bool]) -> Rates:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -127,6 +128,11 @@ def _say_errors(app: FastAPI, site: Site) -> None:
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> Response:
         return site.failure(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        where, what = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        return site.failure(request, 422, f"{'.'.join(map(str, where[1:]))}: {what}.")
 
     @app.exception_handler(UsageError)
     def misused(request: Request, error: UsageError) -> Response:

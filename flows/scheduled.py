@@ -23,7 +23,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.artifacts import Shown, counts, link, markdown_artifact, publish, table_artifact
-from flows.round import TERMINAL, Terminal, task_step
+from flows.steps import TERMINAL, Terminal, task_step
 from flows.turns import end_lost_runs, once_at_a_time, one_at_a_time
 from flywheel.cases.stored import gather, route_stored
 from flywheel.core.workspace import Workspace
@@ -81,7 +81,7 @@ def curate(
 ) -> None:
     """Ingest new images of the source, then score, filter and shard them."""
     job = Job(workspace, source, captions, policy, preset, seed, workers=workers, retry=retry)
-    runs.validate(job)
+    runs.validate(job, for_rounds=False)
     with one_at_a_time(Workspace(workspace)):
         curated = runs.curate(job, step=retried, progress=Shown())
     table_artifact(curated.funnel, "flywheel-funnel", "Rows per filter")

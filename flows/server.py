@@ -34,7 +34,7 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "true",  # for `flows.round.run_log`: the others are silent
+    "PREFECT_LOGGING_TO_API_ENABLED": "true",  # for `flows.steps.run_log`: the others are silent
 }
 # Do not start what one run does not use: web UI, block types, automations. This cuts a cold start from 16 s to 12 s.
 _LEAN = {

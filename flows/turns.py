@@ -19,8 +19,8 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, State
 
-from flows.round import TERMINAL
 from flows.schedules import TAG
+from flows.steps import TERMINAL
 from flywheel.core.errors import UsageError
 from flywheel.core.lock import locked
 from flywheel.core.storage import remote

@@ -9,9 +9,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flywheel", "curation", "training", "dashboards", "flows")
 # Modules that other files test.
 TESTED_ELSEWHERE = {
+    "curation/export/exported.py": "tests/curation/export/test_formats.py runs the lines that load one",
     "flywheel/cli/__main__.py": "tests/flywheel/cli/test_main.py starts it",
     "flywheel/operate/erasures.py": "tests/flywheel/operate/test_erase.py proves erasures by it",
     "flywheel/operate/findings.py": "tests/flywheel/operate/test_fsck.py and test_verified.py make some",
+    "flywheel/remedies/distil.py": "tests/flywheel/rounds/test_tracks.py distils by it",
     "flywheel/rounds/context.py": "tests/flywheel/rounds/test_steps.py and test_advice.py make one",
     "flywheel/rounds/pool.py": "tests/flywheel/rounds/test_run.py and test_steps.py run it",
 }

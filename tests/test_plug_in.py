@@ -57,7 +57,7 @@ def test_the_judge(tmp_path: Path):
     edit = Prompt("e", "make it red", "ti2i", (reference,), ({"verifier": "edit", "capability": "color"},))
     ((rated,),) = judge_images([edit], [picture((210, 40, 40))], by=by)
     assert rated.score is not None
-    with pytest.raises(UsageError, match="no package declares the judge 'blueness'"):
+    with pytest.raises(UsageError, match="no package declares a judge of kind 'blueness'"):
         Verifiers.of(None, Evaluation(suite="pool", side=64, steps=1, cfg=1.0, judge={"kind": "blueness"}))
     with pytest.raises(UsageError, match="unexpected keyword"):
         Verifiers.of(None, Evaluation(suite="pool", side=64, steps=1, cfg=1.0, judge={"kind": "redness", "most": 1}))

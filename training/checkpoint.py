@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,16 +22,13 @@ from flywheel.core.files import (
     file_digest,
     is_whole,
     read_json,
-    rename_folder,
     write_bytes,
-    write_json,
 )
 from training.trackers import Trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from training.distributed import World
     from training.models.autoencoder import Autoencoder
     from training.models.mmdit import MMDiT
 
@@ -116,6 +112,14 @@ class Checkpoint:
         load(out, storage_reader=reader, no_dist=True)
         return {k.removeprefix(f"{name}."): v for k, v in out.items()}
 
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """As `tensors`, to be used. Errors: `UsageError`, also if one is not finite."""
+        from training.models.pretrained import require_finite_weights
+
+        out = self.tensors(name)
+        require_finite_weights(self.path, out.items())
+        return out
+
     @property
     def _adapter_alone(self) -> bool:
         """Is it one that a LoRA run wrote on its way?"""
@@ -135,7 +139,7 @@ class Checkpoint:
         self.verify(*(f"{part}.safetensors" for part in state), SHARES)
         try:
             if self.shares is not None:
-                load(_flat(state), checkpoint_id=self.shares)
+                load(flat(state), checkpoint_id=self.shares)
                 return
             for part, tensors in state.items():
                 with safe_open(self.path / f"{part}.safetensors", "pt") as file, torch.no_grad():
@@ -154,7 +158,7 @@ class Checkpoint:
         from training.models.mmdit import MMDiTConfig
 
         model = MMDiTConfig.from_dict(self.config["model"]).build()
-        model.load_state_dict(self.tensors(weights))
+        model.load_state_dict(self.weights(weights))
         return model
 
     def autoencoder(self) -> Autoencoder:
@@ -180,99 +184,8 @@ def _verify(path: Path, size: int, sha256: str) -> None:
 _verified: set[tuple[Path, int, int]] = set()  # files, with the time and size they had
 
 
-def write(
-    path: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    autoencoder: Autoencoder | None,
-    config: Mapping[str, Any],
-    world: World | None = None,
-) -> Checkpoint:
-    """Write a checkpoint folder under a temporary name, then rename it; a whole `path` is kept.
-
-    `autoencoder`: of the model's latents; None if the model is itself an autoencoder. `world`: of the processes that
-    hold shares of the tensors; every one must call it. The first gathers, writes and frees one tensor at a time.
-    """
-    first, together = world is None or world.first, world is not None and world.size > 1
-    if not is_whole(path):
-        temporary = path.with_name(f".{path.name}.tmp")
-        if first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        for name, values in tensors.items():
-            _write_tensors(temporary / f"{name}.safetensors", values, first=first)
-        if first:
-            if autoencoder is not None:
-                autoencoder.save(temporary / "autoencoder.safetensors")
-            seal(temporary, path, config)
-    if world is not None and together:
-        world.wait()
-    return Checkpoint(path)
-
-
-def _write_tensors(path: Path, values: Mapping[str, Tensor], *, first: bool) -> None:
-    """Write whole tensors from shares; all but the first process only give theirs."""
-    from training.distributed import full_tensor
-    from training.tensor_file import TensorFile
-
-    described = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in values.items()}
-    with TensorFile(path, described) if first else nullcontext() as file:
-        for name, tensor in values.items():
-            whole = full_tensor(tensor.detach())
-            if file is not None:
-                file.write(name, whole)
-
-
-def write_together(
-    path: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    autoencoder: Autoencoder,
-    config: Mapping[str, Any],
-    world: World,
-) -> Checkpoint:
-    """Write a checkpoint from several processes, each with its share of the tensors; every process must call it.
-
-    Each process hashes what it wrote.
-    """
-    from torch.distributed.checkpoint import save
-
-    if world.size == 1:
-        return write(path, tensors, autoencoder, config)
-    temporary = path.with_name(f".{path.name}.tmp")
-    if world.first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    world.wait()
-    save(_flat(tensors), checkpoint_id=temporary / SHARES)
-    written = (temporary / SHARES).glob(f"__{world.rank}_*")
-    known = world.merged(lambda: {f"{SHARES}/{p.name}": _entry(p) for p in written})
-    if world.first:
-        autoencoder.save(temporary / "autoencoder.safetensors")
-        seal(temporary, path, config, known)
-    world.wait()
-    return Checkpoint(path)
-
-
-def seal(
-    temporary: Path, path: Path, config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]] | None = None
-) -> None:
-    """Write the configuration, with every file's size and hash, and rename the folder to `path`.
-
-    known: entries of files that were hashed already.
-    """
-    paths = {str(p.relative_to(temporary)): p for p in sorted(temporary.rglob("*")) if p.is_file()}
-    paths = {name: p for name, p in paths.items() if hashes.FOLDER not in p.parts}
-    files = {name: (known or {}).get(name) or _entry(p) for name, p in paths.items()}
-    write_json(temporary / "config.json", {"format": FORMAT, **config, "files": files})
-    rename_folder(temporary, path)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    """Size and hash of a file of a checkpoint; in a workspace they are recorded, too."""
-    recorded = hashes.record(path)
-    return {"bytes": path.stat().st_size, "sha256": recorded.sha256 if recorded else file_digest(path)}
-
-
-def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all parts as `<part>.<name>`, as shares name them."""
     return {f"{part}.{name}": tensor for part, values in tensors.items() for name, tensor in values.items()}
 
 

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,11 +29,15 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train one model: `rank` of `size`, computing on `device`."""
+    """This process among those that train one model: `rank` of `size`, computing on `device`.
+
+    group: in which they talk; None for the one that all of a start share.
+    """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -45,7 +49,7 @@ class World:
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total.item()
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -53,7 +57,7 @@ class World:
         for parameter in parameters if self.size > 1 else ():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+            dist.all_reduce(parameter.grad, group=self.group)
 
     def each(self, work: Callable[[], T]) -> list[T]:
         """What `work` returns in each process, by rank; every process must call it, and gets it.
@@ -68,7 +72,7 @@ class World:
         except UsageError as error:
             mine = None, error
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, mine)
+        dist.all_gather_object(parts, mine, group=self.group)
         for failure in (failure for _, failure in parts if failure is not None):
             raise failure
         return [value for value, _ in parts]
@@ -85,10 +89,16 @@ class World:
         """This process's rows: every `size`-th, so that all processes get as many, but for one, of each kind."""
         return rows[self.rank :: self.size]
 
+    def aside(self) -> World:
+        """The same processes in a group of their own, for a thread beside the training; every process must call it."""
+        if self.size == 1:
+            return self
+        return replace(self, device=torch.device("cpu"), group=dist.new_group(backend="gloo"))
+
     def wait(self) -> None:
         """Wait until every process gets here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from training import schedules
 from training.adapter import save_adapter
 from training.checkpoint import Checkpoint
 from training.lora import LoRA
-from training.models.condition import load_condition_encoder
 from training.models.convert import diffusers_config, to_diffusers
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig
 from training.models.pretrained import locate
 from training.models.qwen3vl import Qwen3VL
@@ -62,7 +62,7 @@ def export_adapter(checkpoint: Checkpoint | Path, folder: Path) -> Path:
     if not (lora := checkpoint.config.get("lora")):
         raise UsageError(f"{checkpoint.path} has no adapter: its run trained every weight; export it without --lora")
     save_adapter(
-        checkpoint.tensors("trainable_ema"),
+        checkpoint.weights("trainable_ema"),
         LoRA(lora["rank"], lora["alpha"], tuple(lora["targets"])),
         MMDiTConfig.from_dict(checkpoint.config["model"]),
         folder,
@@ -99,7 +99,7 @@ def build_pipeline(checkpoint: Checkpoint, *, weights: str = "ema") -> Any:
     with init_empty_weights(include_buffers=False):
         transformer = QwenImage21Transformer2DModel(**shape)
     # In the stored precision, and without a copy beside the converted tensors.
-    transformer.load_state_dict(to_diffusers(checkpoint.tensors(weights), config), strict=True, assign=True)
+    transformer.load_state_dict(to_diffusers(checkpoint.weights(weights), config), strict=True, assign=True)
     settings, sigmas = scheduler_of(checkpoint.config)
     imported = checkpoint.config.get("imported", {}).get("scheduler", {})
     known = {k: v for k, v in imported.items() if not k.startswith("_")}

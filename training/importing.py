@@ -19,13 +19,14 @@ from torch import Tensor
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
-from training.checkpoint import Checkpoint, seal
+from training.checkpoint import Checkpoint
 from training.export import scheduler_of
-from training.models.condition import load_condition_encoder
 from training.models.convert import from_diffusers_config, sources_of
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiTConfig
-from training.models.pretrained import fetch_pipeline
+from training.models.pretrained import fetch_pipeline, require_finite_weights
 from training.models.vae import VAE
+from training.saving import seal
 from training.tensor_file import TensorFile
 
 TRANSFORMER, AUTOENCODER = "QwenImage21Transformer2DModel", "AutoencoderKLQwenImage21"
@@ -35,7 +36,8 @@ def import_pipeline(name: str, folder: Path) -> Checkpoint:
     """Write the checkpoint `folder` from a pipeline: a folder, or a hub tag, downloaded once into the hub's cache.
 
     Transformer and autoencoder are converted, the text encoder stays where it is: the checkpoint names it. Errors:
-    `UsageError` if the folder exists, or for a pipeline with another block, autoencoder, text encoder or sampler.
+    `UsageError` if the folder exists, or for a pipeline with another block, autoencoder, text encoder or sampler, or a
+    weight that is not finite.
     """
     if folder.exists():
         raise UsageError(f"{folder} exists: imports are never replaced, give a new name")
@@ -51,7 +53,11 @@ def import_pipeline(name: str, folder: Path) -> Checkpoint:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _convert(pipeline / "transformer", config, temporary / "ema.safetensors")
+    try:
+        _convert(pipeline / "transformer", config, temporary / "ema.safetensors")
+    except UsageError:
+        shutil.rmtree(temporary)
+        raise
     autoencoder.save(temporary / "autoencoder.safetensors")
     described = {
         "step": 0,
@@ -129,6 +135,8 @@ def _reader(folder: Path, stack: ExitStack) -> Callable[[str], Tensor]:
     def read(name: str) -> Tensor:
         if name not in place:
             raise UsageError(f"{folder} has no tensor {name}: it is not a whole {TRANSFORMER}; download it again")
-        return place[name].get_tensor(name)
+        tensor: Tensor = place[name].get_tensor(name)
+        require_finite_weights(folder, [(name, tensor)])
+        return tensor
 
     return read

@@ -32,7 +32,8 @@ from training.extension import Extension, extension
 from training.initial import initial_model
 from training.lora import LoRA
 from training.models.autoencoder import Autoencoder
-from training.models.condition import Cached, ConditionEncoder, load_condition_encoder
+from training.models.condition import Cached, ConditionEncoder
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiT
 from training.recipes import Recipe, Stage
 from training.run import (
@@ -45,6 +46,7 @@ from training.run import (
     step_name,
     take_steps,
 )
+from training.saving import copied, write, write_together
 from training.state import build_optimizer, copies, falling, move_ema, set_rate, trained, training_state
 from training.vae.autoencoding import choose_autoencoder, fitting_plan
 from training.validation import draw_held_out, validation_loss
@@ -91,7 +93,7 @@ def train(
             phase,
             out_dir,
             steps,
-            partial(_save, phase),
+            partial(_save, phase, world.aside()),
             checkpoint_every=recipe.checkpoint_every,
             progress=progress,
             world=world,
@@ -321,9 +323,11 @@ def _draw_samples(phase: _Phase) -> None:
         draw_held_out(path, weights, phase.loader, phase.autoencoder, phase.encoder, config, device)
 
 
-def _save(phase: _Phase, name: str) -> None:
+def _save(phase: _Phase, aside: World, name: str) -> Callable[[], object]:
+    """Copy an intermediate checkpoint; returns what writes it, with processes that talk `aside`."""
     require_finite_shares(phase.done, phase.state, phase.world)
-    checkpoints.write_together(phase.out_dir / name, phase.state, phase.autoencoder, phase.config(), phase.world)
+    state, config = copied(phase.state), phase.config()
+    return lambda: write_together(phase.out_dir / name, state, phase.autoencoder, config, aside)
 
 
 def _finish(phase: _Phase) -> Checkpoint:
@@ -332,7 +336,7 @@ def _finish(phase: _Phase) -> Checkpoint:
     tensors = dict(phase.state)
     if phase.described["lora"]:
         tensors |= {"model": merged(phase.model, world=world), "ema": merged(phase.model, phase.ema, world)}
-    return checkpoints.write(path, tensors, phase.autoencoder, phase.config(), world)
+    return write(path, tensors, phase.autoencoder, phase.config(), world)
 
 
 # Parts of the loop --------------------------------------------------------------------------------------------------

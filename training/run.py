@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
+from torch.nn import Module
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import is_whole
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, Metrics
+from training.saving import Writer
 
 if TYPE_CHECKING:
     from training.distributed import World
@@ -58,7 +61,7 @@ def take_steps(
     trainer: Trainer,
     out_dir: Path,
     steps: int,
-    save: Callable[[str], object],
+    save: Callable[[str], Callable[[], object]],
     *,
     checkpoint_every: int,
     progress: Progress | None,
@@ -68,25 +71,40 @@ def take_steps(
 ) -> None:
     """Step until `steps` are done; log each step, and `save` intermediate checkpoints by name. The last two stay.
 
+    save: copies what the next steps change, and returns what writes it, which goes on beside them. A write that fails
+    stops the run when the next one is due, or at the end.
     world: of the processes that train together: each steps and saves, the first one logs, reports and removes.
     """
-    first = world is None or world.first
-    metrics = Metrics(out_dir, resume_step=trainer.done, trackers=trackers) if first else None
-    while trainer.done < steps:
-        clock = time.process_time()
-        line = trainer.one_step()
-        if metrics is not None:
-            metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
-        if progress is not None and first:
-            progress(trainer.done, steps, line)
-        if after_step is not None:
-            after_step()
-        if due(checkpoint_every, trainer.done) and trainer.done < steps:
-            save(step_name(trainer.done))
-            if first:
-                checkpoints.prune(out_dir, keep=2)
+    from training.distributed import World
+
+    world = world or World()
+    metrics = Metrics(out_dir, resume_step=trainer.done, trackers=trackers) if world.first else None
+    with Writer(world) as writer:
+        while trainer.done < steps:
+            clock = time.process_time()
+            line = trainer.one_step()
+            if metrics is not None:
+                metrics.append({**line, "cpu_seconds": cpu_seconds(clock)})
+            if progress is not None and world.first:
+                progress(trainer.done, steps, line)
+            if after_step is not None:
+                after_step()
+            if due(checkpoint_every, trainer.done) and trainer.done < steps:
+                writer.start(partial(_taken, save, step_name(trainer.done), out_dir, world))
     if metrics is not None:
         metrics.close()
+
+
+def _taken(save: Callable[[str], Callable[[], object]], name: str, out_dir: Path, world: World) -> Callable[[], object]:
+    """Take the copy of a checkpoint; returns what writes it, then removes all but the last two."""
+    write = save(name)
+
+    def written() -> None:
+        write()
+        if world.first:
+            checkpoints.prune(out_dir, keep=2)
+
+    return written
 
 
 _DIVERGED = "lower the learning rate or check the data of this step; run again to resume from the last checkpoint"
@@ -103,6 +121,13 @@ def require_finite_tensors(step: int, what: str, tensors: Mapping[str, Tensor]) 
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise UsageError(f"step {step}: {what} are not finite ({bad[0]}): {_DIVERGED}")
+
+
+def require_finite_start(parent: Checkpoint, model: Module) -> None:
+    """Before a run starts from `parent`'s model. Errors: `UsageError` if a weight of it is not finite."""
+    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if bad:
+        raise UsageError(f"weights of {parent.path} are not finite ({bad[0]}): start from another checkpoint")
 
 
 def require_finite_shares(step: int, state: Mapping[str, Mapping[str, Tensor]], world: World) -> None:

@@ -22,7 +22,8 @@ from training.checkpoint import Checkpoint
 from training.data.row_group import to_uint8, to_unit
 from training.distributed import choose_device
 from training.models.autoencoder import Autoencoder
-from training.models.condition import Cached, ConditionEncoder, load_condition_encoder, pad, padded_length
+from training.models.condition import Cached, ConditionEncoder, pad, padded_length
+from training.models.encoders import load_condition_encoder
 from training.models.mmdit import MMDiT, Prefix
 from training.randomness import generator
 from training.sequence import as_tokens, sequence_layout

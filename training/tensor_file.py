@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -30,12 +31,18 @@ _NAMES = {
 class TensorFile:
     """A safetensors file of the tensors {name: (shape, dtype)}, which `write` fills in this order.
 
-    The file appears whole or not at all, when the block ends.
+    The file appears whole or not at all, when the block ends. `size` and `sha256` are those of what is written.
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         self.path, self._tensors, self._left = path, tensors, list(tensors)
         self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        self.size, self._hash = 0, hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the bytes written, as 64 hex digits."""
+        return self._hash.hexdigest()
 
     def __enter__(self) -> Self:
         header, end = {}, 0
@@ -45,7 +52,7 @@ class TensorFile:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
         self._file = open(self._temporary, "wb")
-        self._file.write(len(text).to_bytes(8, "little") + text)
+        self._append(memoryview(len(text).to_bytes(8, "little") + text))
         return self
 
     def write(self, name: str, tensor: Tensor) -> None:
@@ -55,7 +62,12 @@ class TensorFile:
             raise ValueError(f"{name} {tuple(tensor.shape)} {tensor.dtype} is not the next tensor, {self._left[:1]}")
         self._left.pop(0)
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        self._file.write(flat.numpy().data)
+        self._append(flat.numpy().data)
+
+    def _append(self, data: memoryview) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += data.nbytes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

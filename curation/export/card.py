@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from curation.export.exported import Exported
 from curation.export.rows import FIELDS, UNKNOWN
 from flywheel.core.files import read_json
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
-
-if TYPE_CHECKING:
-    from curation.export.export import Exported
 
 # Licences by the identifiers that the hub knows, in lower case.
 _HUB = {

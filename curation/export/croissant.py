@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from curation.export.exported import Exported
 from curation.export.formats import FORMATS, Format, PartFile
 from curation.export.rows import FIELDS, UNKNOWN
-
-if TYPE_CHECKING:
-    from curation.export.export import Exported
 
 # The context of the specification, mlcommons.org/croissant/1.0: without it no reader knows the terms.
 _CROISSANT = (

@@ -9,11 +9,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from curation.export import card, croissant
+from curation.export.exported import Exported
 from curation.export.formats import FORMATS, PartFile, files_of
 from curation.export.request import Part, Request, Span, chosen, folder_of, parts
 from curation.export.rows import Tally, samples
@@ -27,26 +28,6 @@ RECORD = "export.json"
 _WORK = ".export"
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A finished export: counts of rows and bytes; left_out: rows without a caption of the chosen kind."""
-
-    folder: str
-    request: Request
-    rows: int
-    bytes: int
-    left_out: int
-    parts: int
-    licences: dict[str, int]
-    tasks: dict[str, int]
-    written: int  # parts that this call wrote; the others were there
-
-    @property
-    def load(self) -> tuple[str, ...]:
-        """The lines of Python that load it in its folder."""
-        return tuple(FORMATS[self.request.format].loading(self.parts))
 
 
 def export_shards(

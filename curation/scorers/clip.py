@@ -163,7 +163,7 @@ class _Network:
         )
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(weights.model)
-        self._scale = float(self._model.logit_scale.exp())
+        self._scale = float(self._model.logit_scale.detach().exp())
         self._heads = {name: self.encode_texts([*yes, *no]) for name, (yes, no) in _HEADS.items()}
         self._head = _load_head(weights.aesthetic_head) if weights.aesthetic_head else None
 

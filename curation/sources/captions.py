@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from curation.sources.columns import CAPTION_NAMES, TEXT_NAMES, first
+from curation.sources.columns import CAPTION_NAMES, TEXT_NAMES, first, says, spoken
 from curation.sources.rights import Rights, rights_of
 from flywheel.core.schema import CAPTION_KINDS
 
@@ -70,9 +70,9 @@ def annotation(row: Any) -> Annotation:
 def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
     texts: list[tuple[str, str]] = []
     for name in (first(("caption",), row), first(("captions",), row)):
-        if name is not None and (row[name] is not None or name.lower() == "caption"):
+        if name is not None and (row[name] is not None or (name.lower() == "caption" and not text_key(row))):
             texts += _listed(name, row[name], kind)
-    if not any(text for _, text in texts) and (name := text_key(row)):
+    if not any(text.strip() for _, text in texts) and (name := text_key(row)):
         texts = _listed(name, row[name], kind)
     if not all(_is_text(text) for _, text in texts):
         raise ValueError("a caption is not valid Unicode")
@@ -98,11 +98,13 @@ def _listed(name: str, value: Any, kind: str) -> list[tuple[str, str]]:
 
 def text_key(row: Mapping[str, Any]) -> str | None:
     """The key under which a downloader wrote the caption, where there is one."""
-    return first(TEXT_NAMES, [name for name, value in row.items() if isinstance(value, str) or _all_text(value)])
+    return spoken(
+        TEXT_NAMES, {name: value for name, value in row.items() if isinstance(value, str) or _all_text(value)}
+    )
 
 
 def _all_text(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
 def beside(contents: Mapping[str, bytes]) -> Annotation:
@@ -115,7 +117,7 @@ def beside(contents: Mapping[str, bytes]) -> Annotation:
         row = {"caption": row}
     if not isinstance(row, dict):
         raise ValueError("neither a JSON object nor a text")
-    if not any(row.get(first((name,), row) or "") for name in ("caption", "captions")) and not text_key(row):
+    if not any(says(row.get(first((name,), row) or "")) for name in ("caption", "captions")) and not text_key(row):
         plain = next((contents[s] for s in SUFFIXES[1:] if s in contents), None)
         if plain is not None:
             row = row | {"caption": text_of(plain).strip()}

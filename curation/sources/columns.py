@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 IMAGE_NAMES = (
     "image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes",
@@ -21,4 +22,23 @@ TEXT_NAMES = ("prompt", "text", "txt")  # keys of a .json that downloaders write
 def first(names: Sequence[str], there: Collection[str]) -> str | None:
     """The first of the names that a column has, in any letter case."""
     lower = {n.lower(): n for n in sorted(there)}
-    return next((lower[n] for n in names if n in lower), None)
+    return next((lower[n.lower()] for n in names if n.lower() in lower), None)
+
+
+def every(names: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
+    """The columns that have one of the names, in the order of the names."""
+    return tuple(found for name in names if (found := first((name,), there)) is not None)
+
+
+def spoken(names: Sequence[str], row: Mapping[str, Any]) -> str | None:
+    """The first of the names under which a row says something."""
+    return first(names, [name for name, value in row.items() if says(value)])
+
+
+def says(value: Any) -> bool:
+    """Whether a value holds a text: is one, lists one, or has one under a name of captions."""
+    if isinstance(value, Mapping):
+        return any(says(v) for n, v in value.items() if n.lower() in ("captions", *CAPTION_NAMES))
+    if isinstance(value, list):
+        return any(map(says, value))
+    return isinstance(value, str) and bool(value.strip())

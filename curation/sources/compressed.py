@@ -39,7 +39,7 @@ def open_archive(file: File, faults: list[str], most: int | None = None) -> Bina
         place.with_suffix(NOTE).write_text(_decompress(kind, opened, file.size, place, most))
 
     with opened:
-        place = spooled(file, f"{kind}:{most}", write)
+        place = spooled(file.version, f"{kind}:{most}", write)
     faults[:] = filter(None, [place.with_suffix(NOTE).read_text()])
     return open(place, "rb")
 

@@ -7,20 +7,16 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flywheel.core.files import digest
-
-if TYPE_CHECKING:
-    from curation.sources.files import File
 
 _SPOOLED = 2  # copies that are kept
 NOTE = ".note"  # suffix of what the writer of a copy has to say about it
 
 
-def spooled(file: File, form: str, write: Callable[[Path], object]) -> Path:
-    """What `write` writes to the path it is given: made once per form and version of a file."""
-    return _spool().place(digest(form, file.uri, file.size, file.mtime_ns), write)
+def spooled(version: str, form: str, write: Callable[[Path], object]) -> Path:
+    """What `write` writes to the path it is given: made once per version of a file and form."""
+    return _spool().place(digest(form, version), write)
 
 
 class _Spool:

@@ -23,6 +23,7 @@ from curation.sources import MAX_BYTES, BadInput
 from curation.sources.asking import asked, reason
 from curation.sources.copies import spooled
 from flywheel.core.errors import UsageError
+from flywheel.core.files import digest
 from flywheel.core.hashes import MARKER
 from flywheel.core.storage import file_system
 
@@ -50,6 +51,11 @@ class File:
     size: int = 0
     mtime_ns: int = 0
     fault: str | None = None
+
+    @property
+    def version(self) -> str:
+        """SHA-256 of what changes when the file does."""
+        return digest(self.uri, self.size, self.mtime_ns)
 
 
 def absolute(address: str | os.PathLike[str]) -> str:
@@ -129,7 +135,7 @@ def copied(file: File) -> Path:
             while block := source.read(_BLOCK):
                 out.write(block)
 
-    return spooled(file, "copy", lambda place: asked(lambda: write(place)))
+    return spooled(file.version, "copy", lambda place: asked(lambda: write(place)))
 
 
 # Local ---------------------------------------------------------------------------------------------------------------

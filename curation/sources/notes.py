@@ -36,8 +36,7 @@ def not_read(source: Source) -> tuple[str, ...]:
 
 def _of_parquet(source: Parquet) -> str:
     columns = source.columns
-    texts = (columns.caption, columns.instruction, "captions" if "captions" in columns.more else None)
-    if any(texts):
+    if columns.captions or columns.instructions or "captions" in columns.more:
         return ""
     return f"{source.file.name} has no caption column: its columns are {_shown(source.names)}"
 

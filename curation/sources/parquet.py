@@ -27,7 +27,9 @@ from curation.sources.columns import (
     MASK_NAMES,
     REFERENCE_NAMES,
     TEXT_NAMES,
+    every,
     first,
+    spoken,
 )
 from curation.sources.files import File, is_remote, open_file, read, state
 from curation.sources.rights import columns_of
@@ -43,13 +45,13 @@ _SLOTS = 256  # pictures of one row: its own, then its references; the mask is t
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are read."""
+    """Names of the columns that are read; of captions and instructions, a row has the first that says something."""
 
     image: str
     references: str | None
     mask: str | None
-    caption: str | None
-    instruction: str | None
+    captions: tuple[str, ...]
+    instructions: tuple[str, ...]  # of rows with references
     more: tuple[str, ...]  # captions, stream and rights: as in a captions JSONL
 
 
@@ -57,7 +59,8 @@ class Columns:
 class Parquet:
     """One input per row, `path#row`; each reference of a pair is an input itself, `path#row/1`, `path#row/2`, …
 
-    Texts come from a column named caption, text, prompt or txt, instructions also from instruction or edit_prompt;
+    Texts come from a column named caption, text, prompt or txt, instructions also from instruction or edit_prompt; of
+    several such columns, a row has the first that says something;
     the columns `captions` and `stream` have the same meaning as in a captions JSONL.
     """
 
@@ -169,12 +172,12 @@ class Parquet:
 
     def _annotation(self, texts: dict[str, Any], references: list[str]) -> Annotation:
         columns = self.columns
-        text = texts.get((columns.instruction if references else columns.caption) or "")
-        if isinstance(text, BadInput):
-            raise ValueError(str(text))
-        more = {n: v for n, v in texts.items() if n in columns.more and isinstance(v, BadInput)}
-        if more:
-            raise ValueError(str(next(iter(more.values()))))
+        own = columns.instructions if references else columns.captions
+        name = spoken(own, {n: texts[n] for n in own}) or next(iter(own), "")
+        for column in (name, *columns.more):
+            if isinstance(bad := texts.get(column), BadInput):
+                raise ValueError(str(bad))
+        text = texts.get(name)
         row = {name: texts[name] for name in columns.more if texts[name] is not None}
         if references:
             row |= {"references": references, "stream": "ti2i"}
@@ -187,7 +190,7 @@ class Parquet:
     def _rows(self) -> Iterator[tuple[list[Picture], dict[str, Any]] | BadInput]:
         """(own picture and references, texts by column) of each row, or why its row group cannot be read."""
         columns = self.columns
-        texts = tuple(dict.fromkeys(c for c in (columns.caption, columns.instruction, *columns.more) if c))
+        texts = tuple(dict.fromkeys((*columns.captions, *columns.instructions, *columns.more)))
         pictures = [c for c in (columns.image, columns.references) if c]
         with open_parquet(self.file) as file:
             for group in range(file.num_row_groups):
@@ -235,8 +238,9 @@ class Parquet:
             )
         rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
         more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
-        found = Columns(image, references, mask, first(CAPTION_NAMES, texts), first(INSTRUCTION_NAMES, texts), more)
-        read = {image, references, mask, found.caption, found.instruction, *more}
+        instructions = every(INSTRUCTION_NAMES, texts) if references else ()
+        found = Columns(image, references, mask, every(CAPTION_NAMES, texts), instructions, more)
+        read = {image, references, mask, *found.captions, *instructions, *more}
         if twice := sorted(n for n, count in Counter(schema.names).items() if count > 1 and n in read):
             raise UsageError(f"source {self.file.uri} has several columns named {twice[0]!r}: rename all but one")
         return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from curation.sources import captions
 from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first
+from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first, spoken
 
 CAPTIONS = "captions.jsonl"
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -133,8 +133,8 @@ def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
     reference = next((files[n] for n in REFERENCE_NAMES if n in files), None)
     if reference and "references" not in values:
         values["references"] = reference if isinstance(reference, list) else [reference]
-    if "caption" not in values and "captions" not in values:
-        texts = [name for name, value in row.items() if isinstance(value, (str, list))]
-        name = first(INSTRUCTION_NAMES if reference else CAPTION_NAMES, texts)
+    if spoken(("caption", "captions"), row) is None:
+        texts = {name: value for name, value in row.items() if isinstance(value, (str, list))}
+        name = spoken(INSTRUCTION_NAMES if reference else CAPTION_NAMES, texts)
         values |= {} if name is None else {"caption": row[name]}
     return file, annotation(values)

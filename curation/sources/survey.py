@@ -6,7 +6,7 @@ import posixpath
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from curation.sources import BadInput, Input, Source, files
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, MASK_NAMES, REFERENCE_NAMES
+from curation.sources.columns import IMAGE_NAMES, MASK_NAMES, REFERENCE_NAMES
 from curation.sources.files import File
 from curation.sources.folder import Folder
 from curation.sources.layout import Layout, arranged, kind_of
@@ -160,8 +160,8 @@ def _parquets(group: Sequence[File], rows: int, stop: float) -> Part:
         ("image", chosen.image, IMAGE_NAMES, "the first column of pictures"),
         ("references", chosen.references, REFERENCE_NAMES, ""),
         ("mask", chosen.mask, MASK_NAMES, ""),
-        ("caption", chosen.caption, CAPTION_NAMES, ""),
-        ("instruction", chosen.instruction if chosen.references else None, INSTRUCTION_NAMES, ""),
+        *_texts("caption", chosen.captions),
+        *_texts("instruction", chosen.instructions),
         *((name, name, (name,), "") for name in chosen.more),
     )
     columns = tuple((role, name, _why(name, known, other)) for role, name, known, other in roles if name)
@@ -170,6 +170,12 @@ def _parquets(group: Sequence[File], rows: int, stop: float) -> Part:
     first = _first(source, list(islice(source.first_inputs(), rows)), rows)
     size, ignored = sum(f.size for f in group), tuple(n for n in names if n not in read)
     return Part("parquet", len(group), size, count, not whole, columns, first, ignored)
+
+
+def _texts(role: str, names: Sequence[str]) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    """The column of a text, and those that serve the rows where it is empty."""
+    for number, name in enumerate(names):
+        yield (role, name, (), "where the one before is empty") if number else (role, name, (name.lower(),), "")
 
 
 def _why(name: str, known: Sequence[str], other: str) -> str:
@@ -213,8 +219,9 @@ def _lists(group: Sequence[File], rows: int, stop: float) -> Part:
 
 def _roles(columns: UrlColumns) -> tuple[tuple[str, str, str], ...]:
     why = "by its name" if columns.header else "by what it holds: the list has no header"
-    named = {k: getattr(columns, k) for k in ("url", "caption", "license", "consent")}
-    return tuple((role, name, why) for role, name in named.items() if name)
+    texts = ((role, name, other or why) for role, name, _, other in _texts("caption", columns.captions))
+    rights = ((role, name, why) for role in ("license", "consent") if (name := getattr(columns, role)))
+    return (("url", columns.url, why), *texts, *rights)
 
 
 def _lines(group: Sequence[File], stop: float) -> tuple[int, bool]:

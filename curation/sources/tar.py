@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from curation.sources import MAX_BYTES, BadInput, Input, captions
 from curation.sources.asking import reason
+from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
 from flywheel.core.errors import UsageError
@@ -138,8 +139,14 @@ class Tar:
                     refused.append(replace(earlier, uri=uri, fault=_TWICE))
                 images[entry.name] = image
         simple = {_key(name)[0] for name in images if "." not in _key(name)[1]}
+        # a.image.png is the picture of a sample that has no a.png; a.caption.txt is its caption then.
+        pictures = {_key(name)[0]: name for name in images if _field(name) in IMAGE_NAMES} | dict.fromkeys(simple, "")
+        for key, name in pictures.items():
+            for word in CAPTION_NAMES if name else ():
+                if members := texts.pop(f"{key}.{word}", None):
+                    texts[_stem(name)] = members | texts.get(_stem(name), {})
         # a.mask.png beside a.jpg is a field of that sample; alone, my.photo.jpg is a picture.
-        fields = [name for name in images if "." in _key(name)[1] and _key(name)[0] in simple]
+        fields = [name for name in images if _field(name) and pictures.get(_key(name)[0], name) != name]
         named = {r for members in texts.values() for r in _named(members)}
         for name in fields:
             if posixpath.basename(name) not in named and name not in named:
@@ -286,6 +293,11 @@ def _key(name: str) -> tuple[str, str]:
     folder, base = posixpath.split(posixpath.normpath(name))
     stem, _, suffix = base.partition(".")
     return posixpath.join(folder, stem), suffix.lower()
+
+
+def _field(name: str) -> str:
+    """The field of its sample that a member is, without its suffix: `image` of a.image.png, nothing of a.png."""
+    return _key(name)[1].rpartition(".")[0]
 
 
 def _stem(name: str) -> str:

@@ -57,13 +57,15 @@ def longtext_units(text: str, language: str) -> Counter[str]:
 def words(check: Check, columns: Columns) -> Judgement | None:
     """CVTG-2K: word accuracy; the evidence holds the NED (1 − edit distance / longer length) of the full text.
 
-    None where the wanted text has no word.
+    None where the wanted text has no word, or is in a script that the text engine does not know.
     """
     from rapidfuzz.distance import Levenshtein
 
+    from curation.scorers.language import readable
+
     wanted, read = (_plain_words(t) for t in (" ".join(check["texts"]), columns["text"]))
     total = len(wanted)
-    if not total:
+    if not total or not readable(" ".join(wanted)):
         return None
     matched = (Counter(wanted) & Counter(read)).total()
     evidence = {

@@ -22,7 +22,8 @@ IDENTITY_SIMILARITY = 0.75  # between a blurred mascot (0.90) and a plain disc o
 UNCHANGED_SIMILARITY = 0.8
 MAX_CHANGED_AREA = 0.6
 CLASSES = 1000  # of ImageNet
-_SHARES = ("text", "words", "written", "imagenet")  # whose score is 0 where nothing that is wanted is there
+# The score of what has nothing that is wanted: a share or likeness of 0, a cosine or correlation of -1.
+_LEAST = {"text": 0, "words": 0, "written": 0, "imagenet": 0, "unchanged": 0, "identity": -1, "alignment": -1}
 OBJECT_PROBABILITY = 0.01  # of the named class: 98 % of photographs reach it, 0.3 % of photographs of something else
 
 
@@ -112,13 +113,16 @@ def _require_valid(check: Check) -> None:
     missing = [k for k in ("capability", *verifier.needs) if k not in check]
     if missing:
         raise UsageError(f"a {check['verifier']} check needs {', '.join(missing)}: {dict(check)}")
-    for key in verifier.needs if check["verifier"] in _BUILT_IN else ():
+    for key in check if check["verifier"] in _BUILT_IN else ():
         if fault := _fault(key, check[key]):
-            raise UsageError(f"a {check['verifier']} check needs {fault}: {dict(check)}")
+            raise UsageError(f"the check {check['verifier']!r} needs {fault}: {dict(check)}")
     if "min" in check and not _is_number(check["min"]):
-        raise UsageError(f"a {check['verifier']} check needs a min that is a number: {dict(check)}")
-    if check["verifier"] in _SHARES and check.get("min", 1) <= 0:
-        raise UsageError(f"a {check['verifier']} check needs a min above 0, or anything would pass: {dict(check)}")
+        raise UsageError(f"the check {check['verifier']!r} needs a min that is a number: {dict(check)}")
+    least = _LEAST.get(check["verifier"])
+    if least is not None and check.get("min", 1) <= least:
+        raise UsageError(
+            f"the check {check['verifier']!r} needs a min above {least}, or anything would pass: {dict(check)}"
+        )
     for key, choices in verifier.choices.items():
         if check[key] not in choices:
             raise UsageError(f"unknown {key} {check[key]!r} in a check: choose from {', '.join(choices)}")
@@ -133,6 +137,10 @@ def _fault(key: str, value: Any) -> str:
         return "texts that are a list of texts"
     if key == "classes" and not (several and all(isinstance(c, int) and 0 <= c < CLASSES for c in value)):
         return f"classes that are numbers below {CLASSES}"
+    if key == "ranges" and not (isinstance(value, Mapping) and all(map(_is_range, value.values()))):
+        return "ranges of two numbers each, the lower one first"
+    if key == "max_changed" and not (_is_number(value) and 0 <= value <= 1):
+        return "a max_changed from 0 to 1"
     if key == "include" and not (several and all(isinstance(c, Mapping) and c.get("count", 1) > 0 for c in value)):
         return "include clauses with a count of 1 or more"
     return ""
@@ -140,6 +148,10 @@ def _fault(key: str, value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1]
 
 
 def _judge(check: Check, scores: Mapping[str, Any]) -> Outcome:

@@ -11,6 +11,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
 from flywheel.core.schema import TRACKS
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 
 ANSWERS = tuple(track for track in TRACKS if track != "unsure")  # a person who is unsure does not answer
@@ -25,7 +26,7 @@ def answer(workspace: Workspace, case: str, *, track: str | None, by: str, why: 
     found = [c for c in load_cases(workspace).values() if case and c.case_id.startswith(case)]
     if len(found) != 1:
         raise UsageError(f"{len(found)} cases have an id that begins with {case!r}: `flywheel cases` lists them")
-    if not by.strip() or not why.strip():
+    if blank(by) or blank(why):
         raise UsageError("say who answers, and why: the ledger records both")
     if track is not None and track not in ANSWERS:
         raise UsageError(f"unknown track {track!r}: choose {', '.join(ANSWERS)}")

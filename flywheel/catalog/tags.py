@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.catalog.database import connect
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def change(
     too long, and for more than `MOST` samples.
     """
     name, by = " ".join(name.split()), by.strip()
-    if not by or not name:
+    if blank(by) or blank(name):
         raise UsageError("name the tag, and say who you are: the ledger records both")
     if len(name) > LONGEST or not name.isprintable():
         raise UsageError(f"a tag has at most {LONGEST} printable characters")

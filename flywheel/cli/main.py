@@ -53,11 +53,19 @@ _LOST = (
 )
 _READ_ONLY = (os.strerror(errno.EROFS),)
 _REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
+_DAMAGED = (
+    "No magic bytes found",
+    "Parquet magic bytes not found",
+    "deserialize thrift",
+    "TProtocolException",
+    "Corrupt",
+)
 _FAULTS = (
     (_FULL, "the disk is full ({}): free some space, then run the same command again; finished work is kept"),
     (_LOST, "S3 stopped answering ({}): when it is back, run the same command again; finished work is kept"),
     (_READ_ONLY, "this workspace is read-only ({}): reading commands work; for this one, make it writable or copy it"),
     (_REFUSED, "permission denied ({}): make it readable and, for commands that write, writable for your user"),
+    (_DAMAGED, "a file is damaged ({}): `flywheel fsck` names all such files; restore them from a copy"),
 )
 
 

@@ -124,7 +124,7 @@ def curate(
         print_estimate(workspace, source, captions, policy, preset, workers, price, as_json)
         return
     job = job_of(workspace, source, captions, policy=policy, preset=preset, workers=workers, retry=retry)
-    validate(job)
+    validate(job, for_rounds=False)
     curated = curate_job(job, progress=Progress())
     if as_json:
         out(json_text(asdict(curated)))

@@ -46,21 +46,39 @@ def import_suite(
     _print({"prompts": import_file(kind, file, output), "suite": str(output)}, as_json)
 
 
-@suite.command(epilog="Example: flywheel suite show suite.jsonl")
-def show(file: Annotated[Path, typer.Argument(help="Suite file.")], as_json: JsonOption = False) -> None:
+@suite.command(epilog="Example: flywheel suite show -w w")
+def show(
+    file: Annotated[Path | None, typer.Argument(help="Suite file. Default: the workspace's held-out suite.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Show the held-out suite of this workspace.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Count the prompts of a suite by group, and show how well its checks tell true pictures from null pictures."""
     from flywheel.signals.shown import groups
 
-    rows = groups(file)
+    if file is None and workspace is None:
+        raise UsageError("give a suite file, or with --workspace the workspace whose suite to show")
+    rows = groups(file or _held_out_suite(Path(workspace or "")))
     if as_json:
         print_rows(rows, True)
         return
     print_rows([{k: v for k, v in r.items() if k != "checks"} for r in rows], False)
-    checks = [c for r in rows for c in r["checks"]]
+    checks = [
+        c | {"nulls": ", ".join(f"{n} {x:.0%}" for n, x in c["nulls"].items())} for r in rows for c in r["checks"]
+    ]
     if checks:
         print_rows(list({c["check"]: c for c in checks}.values()), False)
     else:
         say("no check of this suite was calibrated: only a suite that is made from a pool has true pictures")
+
+
+def _held_out_suite(workspace: Path) -> Path:
+    """The suite file of a workspace. Errors: `UsageError`."""
+    opened = Workspace(workspace, create=False)
+    if not opened.suite.exists():
+        raise UsageError(f"{opened.root} has no held-out suite yet: the first round makes one")
+    return opened.suite
 
 
 @suite.command("judge", hidden=True)

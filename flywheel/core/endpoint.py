@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from flywheel.core.errors import BadImage, UsageError
 from flywheel.core.files import digest, read_json, write_json
+from flywheel.core.ranges import Span, require_ranges
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_HOUR = 3600
 REFUSED = frozenset({401, 403, 404, 405})  # the address, the model or the key is wrong: retries cannot help
 
 
@@ -47,11 +49,15 @@ class Server:
     url: str
     model: str
     key_variable: str = ""
-    timeout: float = 120.0  # seconds per attempt
-    attempts: int = 5
-    longest_wait: float = 30.0  # seconds between two attempts
+    timeout: Annotated[float, Span(0, _HOUR, above=True)] = 120.0  # seconds per attempt
+    attempts: Annotated[int, Span(1, 1000)] = 5
+    longest_wait: Annotated[float, Span(0, _HOUR)] = 30.0  # seconds between two attempts
 
     def __post_init__(self) -> None:
+        require_ranges(self)
+        for name in ("url", "model", "key_variable"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: give a text")
         if not self.url.startswith(("http://", "https://")) or not self.model:
             raise UsageError(f"endpoint {self.url!r}: give url (http://…/v1) and model")
         if self.key_variable and not os.environ.get(self.key_variable):

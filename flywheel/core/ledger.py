@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
 import time
 import uuid
@@ -17,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel.core import hashes
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.lock import locked
 from flywheel.core.mirror import kept, mirror
 from flywheel.core.schema import LEDGERS
-from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table
+from flywheel.core.storage import delta_address, delta_options, has_whole_commits, read_table, remote
 from flywheel.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ _TIME, _EPOCH = pa.timestamp("us", tz="UTC"), datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(milliseconds=1)  # the precision that Delta keeps of the newest time in a file
 _TOLD_WITH = {"rounds": ("promotions",), "promotions": ("rounds",)}  # ledgers whose rows are sorted together by `at`
 _SUMMARY_EVERY = 20  # versions
+_FIRST = ("protocol", "metaData")  # what the first commit of a table holds, each in a line
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
 # Ledgers are the audit trail: their log is kept for ten years.
@@ -255,7 +259,7 @@ class Ledger:
             data = (self.path / _commit_name(version)).read_bytes()
         except FileNotFoundError:
             return b""
-        return data if _whole(data) else b""
+        return data if _whole(data, _FIRST if version == 0 else ()) else b""
 
     def _chained(self, table: DeltaTable) -> dict[str, str]:
         """What a commit says about the one before it, so that neither can change unnoticed."""
@@ -280,14 +284,29 @@ class Ledger:
 
     def _delta(self) -> DeltaTable:
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
-        return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
+        try:
+            return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
+        except DeltaError as error:
+            if remote(self.path) or os.strerror(errno.EACCES) in str(error):  # nothing is wrong with the files
+                raise
+            raise self._unreadable(error) from error
 
     def _read(self, files: Sequence[str]) -> pa.Table:
-        tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        try:
+            tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
+        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            raise self._unreadable(error) from error
         # `empty_table` and `sort_by` would import pandas, a third of a second.
         whole = pa.concat_tables([pa.Table.from_batches([], self.schema), *tables])
         return whole.take(pc.sort_indices(whole, [("at", "ascending")]))
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"the ledger {self.name} cannot be read ({first_line(error)}): `flywheel fsck` names the file; restore "
+            f"{self.path} from a copy"
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row as a dictionary, oldest first."""
@@ -314,12 +333,14 @@ def _commit_name(version: int, kind: str = "json") -> str:
     return f"{LOG}/{version:020d}.{kind}"
 
 
-def _whole(commit: bytes) -> bool:
-    """Whether every line of a commit is JSON."""
+def _whole(commit: bytes, actions: Iterable[str]) -> bool:
+    """Whether every line of a commit is an action, and `actions` are among them."""
     try:
-        return bool([json.loads(line) for line in commit.splitlines()])
-    except ValueError:
+        lines = [json.loads(line) for line in commit.splitlines()]
+    except (ValueError, RecursionError):
         return False
+    named = {name for line in lines if isinstance(line, dict) for name in line}
+    return bool(named) and all(isinstance(line, dict) for line in lines) and named.issuperset(actions)
 
 
 def _groups(table: DeltaTable) -> list[dict[str, int]]:

@@ -34,6 +34,7 @@ def serve(
 ) -> None:
     """Serve until stopped. A connection whose request does not come within `head_seconds` is closed.
 
+    HEAD is answered wherever GET is, as monitors ask it: routes declare GET alone, and the server leaves the body out.
     on_stop: is called when the stop comes; what is being answered then is waited for.
     """
     import uvicorn
@@ -44,7 +45,10 @@ def serve(
             if on_stop is not None:
                 on_stop()
 
-    config = uvicorn.Config(app, log_level="warning", access_log=False, http=_protocol(head_seconds))
+    async def with_heads(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+    config = uvicorn.Config(with_heads, log_level="warning", access_log=False, http=_protocol(head_seconds))
     Server(config).run(sockets=[listener])
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import quote
 
 from flywheel.core.errors import UsageError
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _SCHEME = "s3://"
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
-_TWICE_DECODED = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}")
+_MISREAD = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}|/_delta_log/")
 _WILD = re.compile(r"[*?\[]")
 _ATTEMPTS = 8  # per request: with back-off, the last one comes after about half a minute
 _FIRST_ATTEMPTS = 4  # of the first request to a server: it shows within seconds whether the server answers
@@ -174,15 +175,16 @@ def pattern(file: str) -> str:
 def delta_address(path: Path) -> str:
     """Address of a Delta table: a URL, in which every character of a folder's name is itself."""
     if remote(path):
-        return str(path)
+        return f"{_SCHEME}{quote(str(path).removeprefix(_SCHEME))}"
     path = path.absolute()
-    # Delta's local file system decodes names twice, and resolves links first; its `fs` scheme follows links.
-    return f"fs://{_alias(path.parent)}/{path.name}" if _TWICE_DECODED.search(str(path)) else path.as_uri()
+    # Delta's local file system decodes names twice, resolves links first, and takes a folder above for its own log;
+    # its `fs` scheme follows links.
+    return f"fs://{_alias(path.parent)}/{path.name}" if _MISREAD.search(str(path)) else path.as_uri()
 
 
 def has_whole_commits(path: Path) -> bool:
     """Whether commits of a table at `path` appear whole: the `fs` scheme creates a file, then fills it."""
-    return remote(path) or not _TWICE_DECODED.search(str(path.absolute()))
+    return remote(path) or not _MISREAD.search(str(path.absolute()))
 
 
 @lru_cache

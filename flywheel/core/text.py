@@ -8,6 +8,10 @@ import unicodedata
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+# Fillers, selectors and controls that Unicode does not call format characters, and that show nothing.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 _WORD = re.compile(r'[\w"]+')
 
 
@@ -22,8 +26,13 @@ def normalise(prompt: str) -> str:
 
 def person(name: str) -> str:
     """A person's name in NFKC and case folded, single spaces, without invisible characters: "Ada " is "ada"."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return " ".join("".join(c for c in folded if unicodedata.category(c) != "Cf").split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(_INVISIBLE.sub("", "".join(c for c in folded if unicodedata.category(c) != "Cf")).split())
+
+
+def blank(text: str) -> bool:
+    """Whether nothing of a text can be seen, as of no name and no reason."""
+    return not person(text)
 
 
 def clean(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from flywheel.core.storage import located, remote, require_bucket
 FORMAT = 4
 _MARKER = hashes.MARKER
 _ROUND = "round-"
+_MISREAD_PREFIX = re.compile(r"[\x00-\x1f\x7f*\[\]]|%[0-9A-Fa-f]{2}|//|/_delta_log/")
 
 
 class Workspace:
@@ -41,7 +43,10 @@ class Workspace:
             raise UsageError("--workspace is empty: pass a folder or s3://bucket/prefix")
         self.root = located(root).expanduser().resolve()
         if remote(self.root):
+            _require_prefix(self.root)
             require_storage(self.root)
+        else:
+            _require_text(self.root)
         marker = self.root / _MARKER
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"--workspace {root} is a file: pass a folder")
@@ -228,6 +233,24 @@ class RoundPlaces:
     def samples(self, arm: str) -> Path:
         """Folder of an arm's pictures of the held-out suite."""
         return self.root / "samples" / self.arm(arm)
+
+
+def _require_text(folder: Path) -> None:
+    """Check that Delta and DuckDB can name a folder. Errors: `UsageError` if its name is in no UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        shown = str(folder).encode("utf-8", "backslashreplace").decode()
+        raise UsageError(f"the path of workspace {shown} is not UTF-8: rename that folder, or pass another") from error
+
+
+def _require_prefix(root: Path) -> None:
+    """Check that the clients of S3 agree on a prefix. Errors: `UsageError` for one that some of them read otherwise."""
+    if odd := _MISREAD_PREFIX.search(f"{str(root).partition('://')[2]}/"):
+        raise UsageError(
+            f"--workspace {str(root)!r} has {odd[0]!r}, which not all clients of S3 read alike: choose a prefix "
+            "without control characters, *, [, ], encoded characters like %20, and parts that are empty or _delta_log"
+        )
 
 
 def require_storage(root: Path) -> None:

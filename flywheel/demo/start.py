@@ -40,7 +40,8 @@ def make(folder: Path) -> Path:
     from flywheel.demo.world import write_world
     from flywheel.rounds.job import Job
     from flywheel.rounds.run import run
-    from training.checkpoint import Checkpoint, write
+    from training.checkpoint import Checkpoint
+    from training.saving import write
 
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"

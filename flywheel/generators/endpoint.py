@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,9 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.generator import Pixels, Undrawn, png
 from flywheel.core.image import BadImage, decode
+from flywheel.core.ranges import Amount, Span
 
+_SLOWEST = 0.1  # requests a minute
 OPTIONAL = ("seed", "steps", "guidance", "negative")  # settings that are sent only under a name of `names`
 
 
@@ -37,9 +39,9 @@ class EndpointGenerator(Server):
     `{ quality = "high" }`; revision: change it when the model behind the name changes.
     """
 
-    concurrency: int = 4
-    per_minute: float = 0.0
-    price: float = 0.0
+    concurrency: Annotated[int, Span(1, 1000)] = 4
+    per_minute: Amount = 0.0
+    price: Amount = 0.0
     names: Mapping[str, str] = field(default_factory=lambda: {"seed": "seed"})
     fields: Mapping[str, Any] = field(default_factory=dict)
     revision: str = ""
@@ -48,10 +50,15 @@ class EndpointGenerator(Server):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.concurrency < 1 or self.per_minute < 0 or self.price < 0:
-            raise UsageError("generator: concurrency must be at least 1, per_minute and price at least 0")
+        if 0 < self.per_minute < _SLOWEST:
+            raise UsageError(f"per_minute is {self.per_minute}: give {_SLOWEST} or more, or 0 for any number")
+        for name in ("names", "fields"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: give a table")
+        if not isinstance(self.revision, str) or not all(isinstance(n, str) for n in self.names.values()):
+            raise UsageError("revision and the values of names are not all texts: put each between quotes")
         if unknown := set(self.names) - set(OPTIONAL):
-            raise UsageError(f"generator.names: {min(unknown)} is unknown; choose among {', '.join(OPTIONAL)}")
+            raise UsageError(f"names: {min(unknown)} is unknown; choose among {', '.join(OPTIONAL)}")
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, file_digest
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.mirror import fetched
+from flywheel.core.ranges import Span, require_ranges
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
 _NO_PICTURES = "takes no reference pictures: it draws text-to-image prompts only"
@@ -33,12 +34,20 @@ class PipelineGenerator:
 
     model: str
     lora: str = ""
-    lora_scale: float = 1.0
+    lora_scale: Annotated[float, Span(-100, 100)] = 1.0
     dtype: str = ""
     device: str = ""
     revision: str = ""
-    batch: int = 1
+    batch: Annotated[int, Span(1, 1000)] = 1
     call: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
+        for name in ("model", "lora", "dtype", "device", "revision"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: give a text")
+        if not isinstance(self.call, Mapping):
+            raise UsageError(f"call is {self.call!r}: give a table")
 
     @property
     def independent(self) -> bool:
@@ -53,8 +62,9 @@ class PipelineGenerator:
 
     @cached_property
     def pipeline(self) -> Any:
-        """The loaded pipeline. Errors: `UsageError` if it cannot be opened."""
+        """The loaded pipeline. Errors: `UsageError` if it cannot be opened, or a weight is not finite."""
         from flywheel.core.torchvision_shim import declare_operators
+        from training.models.pretrained import require_finite_weights
 
         declare_operators()
         import torch
@@ -73,7 +83,14 @@ class PipelineGenerator:
             )
             if self.lora:
                 opened.load_lora_weights(_local(self.lora))
+            require_finite_weights(
+                f"{self.model}{' with ' + self.lora if self.lora else ''}",
+                ((f"{part}.{k}", v) for part, m in _modules(opened) for k, v in m.named_parameters()),
+            )
+            if self.lora:
                 opened.fuse_lora(lora_scale=self.lora_scale)
+        except UsageError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a folder of something else leads to
             raise_environment_error(error)
             reason = first_line(error)
@@ -166,6 +183,11 @@ class PipelineGenerator:
             Undrawn(f"the safety checker of {kind} blanked the picture") if hidden else _pixels(picture)
             for picture, hidden in zip(result.images, blanked, strict=True)
         ]
+
+
+def _modules(opened: Any) -> Iterator[tuple[str, Any]]:
+    """The networks of a pipeline, by name."""
+    return ((name, part) for name, part in opened.components.items() if hasattr(part, "named_parameters"))
 
 
 def _quiet() -> None:

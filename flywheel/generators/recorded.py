@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, file_digest
 from flywheel.core.generator import Pixels, Undrawn
 from flywheel.core.image import BadImage, decode
@@ -19,14 +20,24 @@ from flywheel.signals.suite import Prompt, load_suite
 class RecordedGenerator:
     """Pictures in `folder` (see `flywheel.signals.drawn_elsewhere`) of the prompts of `suite`, a suite file.
 
+    A preset may leave `suite` out: rounds take the workspace's own.
+
     The picture of a prompt and a seed that is not there costs its own row: its reason names the file that is missing.
     Size, steps and guidance are those that the pictures were drawn with.
     """
 
     independent = True
 
-    def __init__(self, folder: str, suite: str) -> None:
+    def __init__(self, folder: str, suite: str = "") -> None:
+        for name, value in (("folder", folder), ("suite", suite)):
+            if not isinstance(value, str):
+                raise UsageError(f"{name} is {value!r}: give a path")
         self.folder, self.suite = Path(folder), Path(suite)
+
+    def require_folder(self) -> None:
+        """Errors: `UsageError` if there is no folder of pictures."""
+        if not self.folder.is_dir():
+            raise UsageError(f"folder is {self.folder}, which is not there: give a folder of pictures")
 
     @cached_property
     def fingerprint(self) -> str:

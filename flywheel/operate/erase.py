@@ -32,6 +32,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import mirror
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.storage import readable, remote
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.operate import erase_played, erase_suite
 from flywheel.operate.rewriting import rewrite
@@ -85,7 +86,7 @@ def erase(
         raise UsageError(f"a run is working on this workspace (process {row['pid']} on {row['host']}): stop it first")
     results = [_complete(workspace, journal, progress) for journal in unfinished(workspace)]
     if names:
-        if not by.strip() or not why.strip():
+        if blank(by) or blank(why):
             raise UsageError("name yourself and the reason: --by NAME --why TEXT")
         results.append(_complete(workspace, _begin(workspace, names, by, why, force, duplicates), progress))
     elif not results:

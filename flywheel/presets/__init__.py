@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from importlib import resources
@@ -106,6 +108,30 @@ def recipe_of(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return given["base"], {k: v for k, v in given.items() if k != "base"}
 
 
+_MENTIONED = ("kind", "url", "model")  # keys of free tables that also stand in sentences about others
+
+
+@contextmanager
+def blaming(name: str, *table: str) -> Iterator[None]:
+    """Say in which line of a preset the table or key stands that a `UsageError` raised inside is about.
+
+    name: as given to `load_preset`; table: its keys, such as `evaluation`, `judge`.
+    """
+    try:
+        yield
+    except UsageError as error:
+        path = Path(name) if name.endswith(".toml") else None
+        values: Any = read_toml(path) if path else {}
+        for key in table:
+            values = values.get(key, {})
+        said = str(error)
+        key = next(
+            (k for k in sorted(values, key=_MENTIONED.__contains__) if re.search(rf"\b{re.escape(k)}\b", said)), ""
+        )
+        at = _Places(name, Lines(toml_text(path)) if path else None)
+        raise at.fault((*table, key), f"{'.'.join(table)}: {said}") from error
+
+
 def built_in() -> list[str]:
     """Names of the built-in presets."""
     return sorted(p.name[:-5] for p in resources.files("flywheel.presets").iterdir() if p.name.endswith(".toml"))
@@ -135,8 +161,9 @@ def load_preset(name: str) -> Preset:
             raise at.fault((key,), f"{key} is not a table: write [{key}]")
     data = _over(read_toml(resources.files("flywheel.presets") / f"{base}.toml"), data)
     for key, kind in _ALONE.items():
-        if not _fits(data.get(key, kind()), kind) or data.get(key, 1) == "" or (kind is int and data.get(key, 1) < 1):
-            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}{' above 0' * (kind is int)}")
+        value = data.get(key, "-" if kind is str else 1)
+        if not _fits(value, kind) or value == "" or (kind is int and not 0 < value <= 4096):
+            raise at.fault((key,), f"{key} = {data[key]!r} is not {_NAMES[kind]}{' from 1 to 4096' * (kind is int)}")
     generator = data.get("generator", {})
     if generator and "kind" not in generator:
         raise at.fault(("generator",), "[generator] needs a kind, such as diffusers or endpoint")

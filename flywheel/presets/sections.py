@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Formatter
@@ -28,6 +29,7 @@ class Training:
     base_steps: Positive  # first round, all stages together
     round_steps: Positive  # every later round, candidate and control alike
     round_stages: tuple[str, ...] = ()  # stages that later rounds train, such as ("S4", "S5", "S6"); (): all
+    processes: Positive = 1  # that train each model together, also in RL and distillation; with GPUs, one each
     start: str = ""  # checkpoint to start from, which the first round judges: a folder, or a plug-in; "": none
 
     def __post_init__(self) -> None:
@@ -67,6 +69,10 @@ class Trainer:
                 f"trainer.command: {{{min(unknown)}}} is unknown; choose among {', '.join(self.PLACEHOLDERS)}, and "
                 "write a brace of your own twice"
             )
+        try:
+            shlex.split(self.command)
+        except ValueError as error:
+            raise UsageError(f"trainer.command cannot be split into words ({error}): close each quote") from error
         if self.command and "output" not in used:
             raise UsageError("trainer.command has no {output}: the command must leave the trained generator there")
 
@@ -76,10 +82,10 @@ class Evaluation:
     """How the suite is sampled and judged."""
 
     suite: str  # pool: held-out rows of the pool; a .jsonl file; or the name of a plug-in, such as demo
-    side: Positive  # pixels
-    steps: Positive
+    side: Annotated[int, Span(8, 16384)]  # pixels
+    steps: Annotated[int, Span(1, 10_000)]
     cfg: Annotated[float, Span(0, MOST_GUIDANCE)]
-    pictures: Positive = 2  # per prompt, each from a seed of its own
+    pictures: Annotated[int, Span(1, 10_000)] = 2  # per prompt, each from a seed of its own
     held_out: Positive = 32  # pool suite: pictures kept from training
     hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
     judge: Mapping[str, Any] = field(
@@ -89,6 +95,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         require_ranges(self, "evaluation.")
+        for name, options in self.scorers.items():
+            if not isinstance(options, Mapping):
+                raise UsageError(f"evaluation.scorers.{name} is {options!r}: give a table of its options")
         known = ("pool", *names("flywheel.suites"))
         if self.suite not in known and not self.suite.endswith(".jsonl"):
             raise UsageError(f"unknown suite {self.suite!r}: choose {', '.join(known)} or a .jsonl file")
@@ -183,6 +192,11 @@ class Enhancer:
 
     def __post_init__(self) -> None:
         require_ranges(self, "enhancer.")
+        endpoint = self.backend.startswith(("http://", "https://"))
+        if not self.backend or ("://" in self.backend and not endpoint and not self.backend.startswith("s3://")):
+            raise UsageError(f"enhancer.backend is {self.backend!r}: give rules, a folder, a hub tag or http(s)://…/v1")
+        if endpoint and not self.model:
+            raise UsageError("enhancer.model is empty: name the model of the endpoint")
         if self.batch < 2 and self.grpo_steps:
             raise UsageError("enhancer.batch is 1: GRPO compares rewrites of a prompt, give 2, or set grpo_steps = 0")
 

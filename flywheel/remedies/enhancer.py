@@ -83,16 +83,20 @@ def parse(answer_: str) -> tuple[str | None, str]:
 
 
 def open_model(name: str) -> tuple[Any, Any]:
-    """(causal LM, its tokenizer) from a folder or a hub tag. Errors: `UsageError`."""
+    """(causal LM, its tokenizer) of a folder or hub tag. Errors: `UsageError`, also if a weight is not finite."""
     from flywheel.core.torchvision_shim import declare_operators
 
     declare_operators()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from training.models.pretrained import require_finite_weights
+
     try:
-        return AutoModelForCausalLM.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} is not a causal LM: pass a folder or a hub tag ({error})") from error
+    require_finite_weights(name, model.named_parameters())
+    return model, tokenizer
 
 
 @dataclass(frozen=True)

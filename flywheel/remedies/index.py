@@ -182,7 +182,8 @@ def vectors_of(
 
 def embed_texts(texts: Sequence[str]) -> np.ndarray:
     """Unit sentence vectors, float32 [N, 384] (MiniLM)."""
-    from training.models.condition import MiniLM, load_condition_encoder
+    from training.models.condition import MiniLM
+    from training.models.encoders import load_condition_encoder
 
     encoder = cast(MiniLM, load_condition_encoder("minilm"))
     return np.ascontiguousarray(encoder.embed(list(texts)), dtype=np.float32)

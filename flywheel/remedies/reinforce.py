@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.core.errors import UsageError
+from flywheel.core.storage import located
 from flywheel.remedies.prompts import hold_out
 from flywheel.signals.suite import load_suite
 
@@ -53,6 +55,32 @@ def reinforce(
         init=init,
         seed=seed,
         extend=extend,
+        progress=progress,
+    )
+
+
+def reinforce_as(
+    *,
+    output: str,
+    prompts: str,
+    recipe: str,
+    steps: int,
+    init: str,
+    seed: int,
+    scorers: Mapping[str, Mapping[str, Any]],
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """`reinforce` with plain values, for a job of several processes; recipe: a .toml file. Errors: `UsageError`."""
+    from training.recipe_file import load
+    from training.rl.recipe import RL_RECIPES
+
+    return reinforce(
+        Path(output),
+        located(prompts),
+        replace(load(recipe, RL_RECIPES), steps=steps),
+        init=located(init),
+        seed=seed,
+        scorers=scorers,
         progress=progress,
     )
 

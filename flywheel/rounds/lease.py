@@ -27,6 +27,7 @@ from flywheel.core.heartbeat import beating, is_beating
 from flywheel.core.ledger import Ledger
 from flywheel.core.settings_paths import Paths
 from flywheel.core.storage import failures
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.presets import PATHS as PRESET_PATHS
 from flywheel.presets import load_preset
@@ -81,7 +82,7 @@ def unlock(workspace: Workspace, *, by: str, why: str) -> dict[str, Any]:
     A run that still works stops at its next record. Errors: `UsageError` if no run holds the workspace, or `by` or
     `why` is empty.
     """
-    if not by.strip() or not why.strip():
+    if blank(by) or blank(why):
         raise UsageError("name yourself and the reason: --by NAME --why TEXT")
     ledger = Ledger(workspace, "runs")
     row = holder(ledger.rows())

@@ -27,6 +27,7 @@ from flywheel.core.heartbeat import SILENT_SECONDS, glance
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress
 from flywheel.core.storage import failures, remote
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.rounds import lease
 
@@ -151,7 +152,7 @@ def ask_to_stop(workspace: Workspace, *, by: str, why: str) -> Mapping[str, Any]
 
     Errors: `UsageError` if none works, it was asked before, or `by` or `why` is empty.
     """
-    if not by.strip() or not why.strip():
+    if blank(by) or blank(why):
         raise UsageError("say who asks, and why: the ledger records both")
     row = lease.holder(Ledger(workspace, "runs").rows())
     if row is None or glance(lease.heartbeat(workspace))[0] is False:

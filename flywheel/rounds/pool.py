@@ -61,7 +61,7 @@ def hold_out(run: Context) -> None:
     path = workspace.suite
     if not path.exists() and not pinned.is_pinned(workspace):
         if settings.suite == "pool":
-            pool_suite.write(workspace, run.policy, settings, seed=run.job.seed)
+            pool_suite.write(workspace, run.policy, settings, seed=run.job.seed, progress=run.progress)
         elif settings.suite.endswith(".jsonl"):
             _hold_out_references(workspace, settings.suite)
             copy_suite(Path(settings.suite), path)

@@ -10,6 +10,7 @@ from flywheel.cases.events import event, load_cases, retest
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.ledger import Ledger
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.rounds import routing, systems
 from flywheel.signals.results import load_results
@@ -69,7 +70,7 @@ def decide(workspace: Workspace, kind: str, round_: int, *, by: str, why: str) -
     rollback to a round that is not promoted, a promotion of the incumbent, a missing name or reason, and a simultaneous
     decision.
     """
-    if not by.strip() or not why.strip():
+    if blank(by) or blank(why):
         raise UsageError("give the decision maker and the reason: --by NAME --why TEXT")
     rounds, ledger = Ledger(workspace, "rounds").rows(), Ledger(workspace, "promotions")
     decisions = ledger.rows()

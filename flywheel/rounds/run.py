@@ -22,7 +22,6 @@ from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
 from flywheel.core.storage import interrupted, located
 from flywheel.core.workspace import Workspace
-from flywheel.generators import open_generator
 from flywheel.presets import load_preset
 from flywheel.rounds import pool, steps, submit, systems, tracks
 from flywheel.rounds.advice import advise
@@ -31,6 +30,7 @@ from flywheel.rounds.costs import Meter, Units
 from flywheel.rounds.job import Job
 from flywheel.rounds.lease import hold
 from flywheel.rounds.live import reported
+from flywheel.rounds.settings import require_usable
 from flywheel.signals.calibration import separation
 from flywheel.signals.results import failure_rates, load_results
 
@@ -176,8 +176,11 @@ def fill_pool(context: Context, do: Step, *, for_rounds: bool = True) -> Curated
         return do("curate", pool.curate, context, for_rounds, units=lambda curated: curated.input)
 
 
-def validate(job: Job) -> None:
-    """Check a job before anything starts. Errors: `UsageError` for its preset, policy, source or captions."""
+def validate(job: Job, *, for_rounds: bool = True) -> None:
+    """Check a job before anything starts. Errors: `UsageError` for its preset, policy, source or captions.
+
+    for_rounds: also what only rounds use, such as the keys of endpoints.
+    """
     from curation.policy.reader import load_policy
     from curation.sources import open_source
 
@@ -187,8 +190,8 @@ def validate(job: Job) -> None:
         raise UsageError("--captions is for one source: put captions.jsonl into each folder instead")
     for source in job.sources:
         open_source(source, Path(job.captions) if job.captions else None).check()
-    if preset.generator:
-        open_generator(preset.generator)
+    if for_rounds:
+        require_usable(job.preset)
 
 
 def one_round(context: Context, number: int, snapshot: str, do: Step) -> None:

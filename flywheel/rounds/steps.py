@@ -183,7 +183,13 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
         run.progress(*advance)
         publisher()
 
-    checkpoints = train_all(runs, threads=run.preset.threads, progress=progress)
+    checkpoints = train_all(
+        runs,
+        threads=run.preset.threads,
+        processes=run.preset.training.processes,
+        progress=progress,
+        say=run.progress.say,
+    )
     for folder in folders.values():
         publish(folder)
     return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), checkpoints)}

@@ -19,6 +19,7 @@ from flywheel.core.mirror import mirror
 from flywheel.core.plugins import plugins
 from flywheel.core.progress import Progress
 from flywheel.core.records import Remedy, RoundPlan, Submission
+from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.generators import describe
 from flywheel.presets import Evaluation, load_preset
@@ -37,7 +38,7 @@ def submit(workspace: Workspace, checkpoint: Path, *, by: str, why: str) -> Roun
     tag. Errors: `UsageError` for one that cannot draw, a missing name or reason, a workspace without a snapshot, and a
     next round that has begun or is planned.
     """
-    if not by.strip() or not why.strip():
+    if blank(by) or blank(why):
         raise UsageError("give the submitter and the reason: --by NAME --why TEXT")
     job, number, snapshot = lease.last_job(workspace), next_round(workspace), latest_snapshot(workspace)
     if snapshot is None:

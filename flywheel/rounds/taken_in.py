@@ -16,6 +16,7 @@ from flywheel.core.mirror import fetched, mirror, publish
 from flywheel.core.storage import located
 from flywheel.generators import DESCRIBED, open_generator
 from flywheel.generators.pipeline import is_local
+from flywheel.generators.recorded import RecordedGenerator
 from flywheel.presets import Evaluation
 
 _COPIED = ("model", "lora")  # what a generator's table names by a local path, and the workspace keeps
@@ -60,10 +61,18 @@ def whole(place: Path, write: Callable[[Path], object]) -> Path:
     return place
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    said = " ".join(str(error).split())
+    return f"its configuration has no {said}" if isinstance(error, KeyError) else said or type(error).__name__
+
+
 def require_drawing(table: Mapping[str, Any], settings: Evaluation, advice: str) -> None:
     """Draw one picture in one step with weights that are here. Errors: `UsageError` that ends in the advice."""
     if table["kind"] not in ("checkpoint", "diffusers"):
-        open_generator(table)
+        generator = open_generator(table)
+        if isinstance(generator, RecordedGenerator):
+            generator.require_folder()
         return
     try:
         size = (settings.side, settings.side)
@@ -72,6 +81,6 @@ def require_drawing(table: Mapping[str, Any], settings: Evaluation, advice: str)
         raise
     except Exception as error:  # noqa: BLE001 - whatever damaged weights raise
         raise_environment_error(error)
-        raise UsageError(f"{table['model']} cannot draw ({error}): {advice}") from error
+        raise UsageError(f"{table['model']} cannot draw ({_reason(error)}): {advice}") from error
     if isinstance(picture, Undrawn):
         raise UsageError(f"{table['model']} cannot draw ({picture.reason}): {advice}")

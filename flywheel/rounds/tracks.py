@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,8 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
 
     Without a prompt whose picture can be judged, the candidate stays as it is, and the step says so.
     """
-    import torch
-
     from flywheel.remedies import reinforce as rl
-    from training.checkpoint import read_metrics
-    from training.recipe_file import load
-    from training.rl.recipe import RL_RECIPES
+    from training.checkpoint import Checkpoint, read_metrics
     from training.rl.trainer import NothingToLearn
 
     remedy, planned = run.workspace.round(plan.round).remedies / "rl", plan.remedy("rl", "grpo")
@@ -40,19 +35,17 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     if not prompts.exists() or not prompts.read_bytes().strip():
         run.progress.say("no prompt was found whose picture can be judged: the candidate is not reinforced")
         return checkpoint
-    torch.set_num_threads(run.preset.threads)
-    recipe = replace(load(str(fetched(remedy / "recipe.toml")), RL_RECIPES), steps=plan.updates("rl", "grpo"))
     folder = run.workspace.round(plan.round).checkpoint("candidate-rl")
+    given = {
+        "prompts": str(prompts),
+        "recipe": str(fetched(remedy / "recipe.toml")),
+        "init": str(checkpoint),
+        "seed": plan.seed + plan.round,
+        "scorers": scorer_options(run.preset.evaluation.scorers),
+    }
     try:
-        final = rl.reinforce(
-            fetched(folder),
-            prompts,
-            recipe,
-            init=checkpoint,
-            seed=plan.seed + plan.round,
-            scorers=scorer_options(run.preset.evaluation.scorers),
-            progress=_progress(run, folder, rl.reward_line),
-        )
+        call, steps = "flywheel.remedies.reinforce:reinforce_as", plan.updates("rl", "grpo")
+        final = Checkpoint(_trained(run, folder, call, steps, given, _progress(run, folder, rl.reward_line)))
     except NothingToLearn as error:
         run.progress.say(f"the candidate is not reinforced: {error}")
         return checkpoint
@@ -108,33 +101,43 @@ def reinforce_enhancer(run: Context, plan: RoundPlan, model: Path, checkpoint: P
 
 def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     """Distil the candidate to a student of a few steps, on prompts of the pool; returns the student's checkpoint."""
-    import torch
-
     from flywheel.remedies.prompts import pool_prompts
-    from flywheel.signals.suite import load_suite
-    from training.dmd.recipe import DMD_RECIPES
-    from training.dmd.trainer import train
-    from training.recipe_file import named
 
-    torch.set_num_threads(run.preset.threads)
     planned, places = plan.remedy(None, "distil"), run.workspace.round(plan.round)
     prompts = places.remedies / "distil" / "prompts.jsonl"
     if not prompts.exists():
         held_out = HeldOut(p.text for p in run.held_out)
         pool_prompts(run.manifest(plan), prompts, planned.prompts or 0, held_out, seed=plan.seed)
     base, changes = recipe_of(run.preset.distil.recipe)
-    recipe = named(DMD_RECIPES, base, {**changes, "steps": plan.updates(None, "distil")})
-    folder = places.checkpoint("student")
-    final = train(
-        fetched(folder),
-        load_suite(prompts),
-        recipe,
-        init=checkpoint,
-        seed=plan.seed + plan.round,
-        progress=_progress(run, folder, lambda line: f"fake loss {line['fake_loss']:.3f}"),
-    )
+    folder, seed = places.checkpoint("student"), plan.seed + plan.round
+    given = {"prompts": str(prompts), "base": base, "changes": changes, "init": str(checkpoint), "seed": seed}
+    progress = _progress(run, folder, lambda line: f"fake loss {line['fake_loss']:.3f}")
+    call = "flywheel.remedies.distil:distil_as"
+    final = _trained(run, folder, call, plan.updates(None, "distil"), given, progress)
     publish(folder)
-    return folder / final.path.name
+    return folder / final.name
+
+
+def _trained(
+    run: Context,
+    folder: Path,
+    call: str,
+    steps: int,
+    given: Mapping[str, Any],
+    progress: Callable[[int, int, Mapping[str, Any]], None],
+) -> Path:
+    """Let `call` train in as many processes as the preset says: with one, here; returns the checkpoint."""
+    import torch
+
+    from training.worker import Job, called, train_job
+
+    out_dir, threads, processes = fetched(folder), run.preset.threads, run.preset.training.processes
+    arguments = {**given, "output": str(out_dir), "steps": steps}
+    if processes == 1:
+        torch.set_num_threads(threads)
+        return called(call, **arguments, progress=progress).path
+    job = Job(call=call, out_dir=str(out_dir), steps=steps, arguments=arguments)
+    return train_job(job, threads=threads, processes=processes, progress=progress, say=run.progress.say)
 
 
 def assemble(

@@ -17,12 +17,12 @@ A picture of another prompt counts only where that prompt asks for something els
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curation.verify.checks import passed
+from curation.verify.checks import Outcome, passed
 from flywheel.core.files import read_json, write_json
 from flywheel.signals import nulls
 from flywheel.signals.judging import Verifiers, judge_images
@@ -31,6 +31,7 @@ from flywheel.signals.suite import Prompt
 
 LIMIT = 0.95  # share of true pictures that must pass, and of each null's pictures that must fail
 OWN, UNEDITED, OTHER_EDIT, OTHER_PROMPT, WRONG_WORD = "own", "unedited", "other_edit", "other_prompt", "wrong_word"
+_TOGETHER = 32  # pictures
 _TEXT = ("typography", "multilingual_text", "long_text", "slides", "text_editing")
 _QUALITY = ("photorealism", "aesthetics")
 _PLACES = ("position", "relation", "composition")
@@ -144,7 +145,13 @@ def separation(suite: Path) -> dict[str, dict[str, float]]:
     return {c.name: {"own": c.own or 0.0, "null": c.worst[1]} for c in used}
 
 
-def calibrate(trials: Sequence[Trial], spare: Sequence[Trial] = (), *, by: Verifiers | None = None) -> Calibration:
+def calibrate(
+    trials: Sequence[Trial],
+    spare: Sequence[Trial] = (),
+    *,
+    by: Verifiers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Calibration:
     """Judge the true pictures and the nulls of every check. Costs one judgement per picture.
 
     spare: trials that no suite will have; their pictures serve as those of other prompts.
@@ -153,8 +160,7 @@ def calibrate(trials: Sequence[Trial], spare: Sequence[Trial] = (), *, by: Verif
     reasons: dict[Kind, str] = {}
     verdicts: dict[str, dict[str, list[bool]]] = {}
     judged = [(name, t) for number in range(len(trials)) for name, t in _pictures([*trials, *spare], number)]
-    outcomes = judge_images([t.prompt for _, t in judged], [t.picture for _, t in judged], by=by)
-    for (name, trial), of_prompt in zip(judged, outcomes):
+    for (name, trial), of_prompt in zip(judged, _outcomes([t for _, t in judged], by, progress)):
         verdicts.setdefault(trial.prompt.prompt_id, {}).setdefault(name, []).append(passed(of_prompt))
         for outcome in of_prompt:
             kind = Kind(outcome.verifier, outcome.capability, trial.prompt.task)
@@ -167,6 +173,18 @@ def calibrate(trials: Sequence[Trial], spare: Sequence[Trial] = (), *, by: Verif
     # A prompt passes a null if one picture of it passes, its true pictures only if all do.
     names = {i: frozenset(n for n, v in of.items() if (all if n == OWN else any)(v)) for i, of in verdicts.items()}
     return Calibration(checks, names)
+
+
+def _outcomes(
+    trials: Sequence[Trial], by: Verifiers | None, progress: Callable[[int, int, str], None] | None
+) -> Iterator[list[Outcome]]:
+    """The outcomes of each trial's checks, a few pictures at a time."""
+    for done in range(0, len(trials), _TOGETHER):
+        some = trials[done : done + _TOGETHER]
+        outcomes = judge_images([t.prompt for t in some], [t.picture for t in some], by=by)
+        if progress:
+            progress(done + len(some), len(trials), "true and null pictures judged")
+        yield from outcomes
 
 
 def _pictures(trials: Sequence[Trial], number: int) -> Iterator[tuple[str, Trial]]:

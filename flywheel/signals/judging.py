@@ -37,29 +37,35 @@ class Verifiers:
                 name: load(options.get("scorer", name), **{k: v for k, v in options.items() if k != "scorer"})
                 for name, options in settings.scorers.items()
             }
-            judge = _judge_of(settings.judge, workspace.path("judge") if workspace else None)
+            judge = judge_of(settings.judge, workspace.path("judge") if workspace else None)
         except Unavailable as error:
             raise UsageError(f"preset, evaluation.scorers: {error}") from error
         except TypeError as error:
-            raise UsageError(
-                f"preset, evaluation.judge: {error}; give url, model and, if needed, key_variable, or a kind"
-            ) from error
+            raise UsageError(f"preset, evaluation.scorers: {error}; give only options of that scorer") from error
         return cls(scorers, judge)
 
 
-def _judge_of(settings: Mapping[str, Any], cache: Path | None) -> Judge | None:
-    """The judge that a preset configures: an endpoint, or with `kind` a plug-in. Errors: `TypeError`, `UsageError`."""
+def judge_of(settings: Mapping[str, Any], cache: Path | None) -> Judge | None:
+    """The judge that a preset configures: an endpoint, or with `kind` a plug-in. Errors: `UsageError`."""
     from flywheel.core.endpoint import Endpoint
     from flywheel.signals.judge import Judge, OwnJudge
 
     if not settings:
         return None
-    if "kind" not in settings:
-        return Judge(Endpoint(**settings, cache=cache))
-    known, kind = plugins("flywheel.judges"), settings["kind"]
+    try:
+        if "kind" not in settings:
+            return Judge(Endpoint(**settings, cache=cache))
+        return OwnJudge(judge_class(settings["kind"])(**{k: v for k, v in settings.items() if k != "kind"}))
+    except TypeError as error:
+        raise UsageError(f"{error}; give url, model and, if needed, key_variable, or a kind") from error
+
+
+def judge_class(kind: Any) -> Any:
+    """The class of a judge that a package declares. Errors: `UsageError` for an unknown kind."""
+    known = plugins("flywheel.judges")
     if kind not in known:
-        raise UsageError(f"preset, evaluation.judge: no package declares the judge {kind!r} (flywheel.judges)")
-    return OwnJudge(known[kind](**{k: v for k, v in settings.items() if k != "kind"}))
+        raise UsageError(f"no package declares a judge of kind {kind!r} (flywheel.judges)")
+    return known[kind]
 
 
 def judge_images(

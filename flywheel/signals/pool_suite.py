@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,14 @@ TYPOGRAPHY = 16  # prompts that quote a word
 PICTURE_EDITING = "photo_editing"
 
 
-def write(workspace: Workspace, policy: Policy, settings: Evaluation, *, seed: int) -> Calibration:
+def write(
+    workspace: Workspace,
+    policy: Policy,
+    settings: Evaluation,
+    *,
+    seed: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Calibration:
     """Write the workspace's suite, its references, true pictures, calibration and list of held-out rows.
 
     Drawn from the sound rows of the scored pool, in proportion to their tasks and categories. Prompts: captions (does
@@ -58,7 +65,8 @@ def write(workspace: Workspace, policy: Policy, settings: Evaluation, *, seed: i
     with TemporaryDirectory() as scratch:
         maker = _Maker(limits, by, Path(scratch), settings.side, seed)
         trials = [*maker.of_rows(held), *maker.words()]
-        calibration = calibrate(trials, maker.of_rows([r for r in candidates if r not in held][:NULLS]), by=by)
+        others = maker.of_rows([r for r in candidates if r not in held][:NULLS])
+        calibration = calibrate(trials, others, by=by, progress=progress)
         kept = [Trial(calibration.kept(t.prompt), t.picture) for t in trials if calibration.tells(t.prompt)]
         kept = [t for t in kept if t.prompt.checks]
         if not kept:

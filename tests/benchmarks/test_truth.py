@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.emptiness import emptiness
 from benchmarks.graphics import scenes
-from benchmarks.truth import rates, threshold
+from benchmarks.thresholds import threshold
+from benchmarks.truth import rates
 
 ROOT = Path(__file__).parents[2]
 

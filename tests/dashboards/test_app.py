@@ -163,6 +163,11 @@ def test_what_is_not_there_is_a_plain_404(client: TestClient, path: str) -> None
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+def test_an_address_without_its_parameters_is_a_sentence(client: TestClient) -> None:
+    answer = client.get("/arena/pictures/b/left")
+    assert answer.status_code == 422 and "one: Field required." in answer.text and "<html" in answer.text
+
+
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
 def test_nothing_can_be_written(client: TestClient, method: str) -> None:
     assert getattr(client, method)("/cases").status_code == 405

@@ -42,8 +42,8 @@ DRIVER = """
 import io, json, sys, time
 from pathlib import Path
 from flows.artifacts import publish
-from flows.round import task_step
 from flows.server import api, configure
+from flows.steps import task_step
 from flywheel.core.errors import UsageError
 
 home, summary = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -53,7 +53,7 @@ with api(home) as url:
     from prefect import flow
     from prefect.client.orchestration import get_client
 
-    from flows.round import TERMINAL, Terminal
+    from flows.steps import TERMINAL, Terminal
     from flywheel.core.progress import Progress
 
     def talk():

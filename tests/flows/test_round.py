@@ -1,27 +1,8 @@
-"""Rounds and their steps as flow and task runs of real servers, each in a process of its own as in a real run."""
+"""Rounds as flow runs of real servers, each in a process of its own as in a real run."""
 
 from pathlib import Path
 
 from tests.flows.driver import python
-
-
-def test_steps_run_as_named_task_runs(recorded: dict) -> None:
-    assert recorded["sum"] == 6
-    assert recorded["tasks"] == {"talk": "Completed", "large": "Completed", "small": "Completed", "ask": "Failed"}
-    assert recorded["flows"] == {"three-steps": "Completed", "failing": "Failed"}
-
-
-def test_what_a_step_says_is_in_the_logs_of_its_task_run(recorded: dict) -> None:
-    assert recorded["logs"] == [["half of them", "talk"]]
-
-
-def test_large_values_pass_untouched_and_fast(recorded: dict) -> None:
-    assert recorded["same"]
-    assert recorded["large_seconds"] < 2  # as a task argument and result: 13 s
-
-
-def test_the_users_error_comes_out_unchanged(recorded: dict) -> None:
-    assert recorded["error"] == "give an existing folder as --source"
 
 
 def test_a_whole_run_passes_the_users_error_on(server: dict[str, str], tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def test_a_server_that_dies_on_the_way_is_one_sentence(recorded: dict, home: Pat
 import sys
 from pathlib import Path
 import psutil
-from flows.round import task_step
 from flows.server import api, configure
+from flows.steps import task_step
 from flywheel.core.errors import UsageError
 configure(Path(sys.argv[1]))
 try:

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pytest
 import uvicorn
 from fastapi import FastAPI
 
@@ -20,7 +22,7 @@ from flywheel.core.image import decode
 from flywheel.signals.suite import Prompt
 from tests.training.snapshots import COLORS, disc, png
 from tests.training.tiny_models import randomised
-from training import checkpoint as checkpoints
+from training import saving
 from training.checkpoint import Checkpoint
 from training.rewards import Request, RewardsLost, Scores
 
@@ -74,11 +76,16 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def killed_at(step: int, train: Callable[..., object]) -> int:
-    """Run `train(progress=…)` in a child process that kills itself after a step; its exit code."""
+    """Run `train(progress=…)` in a child process that kills itself after a step; its exit code.
+
+    The checkpoint before that step is written by then.
+    """
 
     def child() -> None:
         def die(done: int, steps: int, line: object) -> None:
             if done == step:
+                for writer in (t for t in threading.enumerate() if t.name == "checkpoint"):
+                    writer.join()
                 os.kill(os.getpid(), signal.SIGKILL)
 
         train(progress=die)
@@ -89,8 +96,27 @@ def killed_at(step: int, train: Callable[..., object]) -> int:
     return process.exitcode
 
 
+def written_late(monkeypatch: pytest.MonkeyPatch, module: str, name: str = "write") -> Callable[..., None]:
+    """Let a loop's writer of intermediate checkpoints begin only when a later step is done; its `progress`."""
+    original, taken, later = getattr(import_module(module), name), [0], threading.Condition()
+
+    def late(path: Path, *arguments: object) -> Checkpoint:
+        if path.name.startswith("step-"):
+            with later:
+                assert later.wait_for(lambda: taken[0] > int(path.name.removeprefix("step-")), timeout=60)
+        return original(path, *arguments)
+
+    def progress(done: int, steps: int, line: object) -> None:
+        with later:
+            taken[0] = done
+            later.notify_all()
+
+    monkeypatch.setattr(f"{module}.{name}", late)
+    return progress
+
+
 def random_start(folder: Path, like: Checkpoint) -> Checkpoint:
     """A checkpoint whose every weight matters: after a few training steps the text hardly moves the picture yet."""
     model = randomised(like.model(), std=0.05)
     weights = {name: p.detach() for name, p in model.named_parameters()}
-    return checkpoints.write(folder / "start", {"model": weights, "ema": weights}, like.autoencoder(), like.config)
+    return saving.write(folder / "start", {"model": weights, "ema": weights}, like.autoencoder(), like.config)

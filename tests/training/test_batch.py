@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from tests.training.snapshots import card_rows, write_snapshot
-from tests.training.tiny_models import randomised
+from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl
 from tests.training.tiny_runs import TINY
 from training.batch import batch_loss, rows_at_once
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
-from training.models.condition import Cached, load_condition_encoder
+from training.models.condition import Cached
+from training.models.encoders import load_condition_encoder
+from training.models.qwen3vl import Qwen3VL
 from training.phase import prepare_with, texts_with
 from training.vae.autoencoding import fit_autoencoder
 
@@ -27,21 +29,34 @@ def test_a_layout_says_how_many_rows_go_at_once(snapshot):
     assert rows_at_once(plan, by_references[1], TINY) == 0
 
 
-@pytest.mark.parametrize("text_tokens", [16, 0])
-def test_a_rows_loss_does_not_depend_on_the_captions_of_its_mates(tmp_path, text_tokens):
-    rows = card_rows(8)
+@pytest.fixture(scope="module")
+def reader() -> Qwen3VL:
+    """An encoder that looks at references."""
+    processor = tiny_processor()
+    return Qwen3VL(tiny_qwen3vl(processor), processor)
+
+
+@pytest.mark.parametrize(
+    ("text_tokens", "task", "dropout", "looks"),
+    [(16, "t2i", 0.0, False), (0, "t2i", 0.5, False), (0, "ti2i", 0.5, False), (0, "ti2i", 0.5, True)],
+)
+def test_a_rows_loss_does_not_depend_on_its_mates(tmp_path, reader, text_tokens, task, dropout, looks):
+    """Neither on their captions, nor references, nor on which of them are dropped."""
+    rows = card_rows(8, task=task)
     for row in rows[::4]:
         row["caption"] += (
             " on a plain light card, a very simple flat drawing with nothing else in it, seen from the front"
         )
-    recipe = TINY.change(text_tokens=text_tokens, dropout=0.0)
+    recipe = TINY.change(text_tokens=text_tokens, dropout=dropout)
     mix = [MixSource(manifest=write_snapshot(tmp_path, [{"rows": rows}]))]
-    plan, encoder = DataPlan(mix, batch={64: 8}, t2i_share=1.0, seed=0), Cached(load_condition_encoder())
+    plan = DataPlan(mix, batch={64: 8}, t2i_share=float(task == "t2i"), seed=0)
+    encoder = Cached(reader if looks else load_condition_encoder())
     loader = Loader(
         plan,
         prepare_with(fit_autoencoder(plan, recipe)),
         texts=texts_with(encoder),
         encode=encoder.encode,
+        reference_pixels=looks,
         resolution=recipe.resolution,
     )
     model, null, (batch,) = (

@@ -11,7 +11,7 @@ from flywheel.presets import load_preset
 from tests.training.rl_parts import random_start
 from tests.training.tiny_models import randomised, tiny_processor, tiny_qwen3vl, tiny_qwen_vae
 from tests.training.tiny_runs import run
-from training import checkpoint as checkpoints
+from training import saving
 from training.adapter import adapt, merged
 from training.checkpoint import Checkpoint
 from training.export import export_adapter, export_pipeline
@@ -45,7 +45,7 @@ def write(tmp_path_factory):
 
     def write(name: str, **changes) -> Checkpoint:
         config = {"step": 1, "model": CONFIG.to_dict(), "condition": condition, **changes}
-        return checkpoints.write(root / name, {"ema": weights}, VAE(tiny_qwen_vae()), config)
+        return saving.write(root / name, {"ema": weights}, VAE(tiny_qwen_vae()), config)
 
     return write
 
@@ -144,7 +144,7 @@ def test_an_adapter_on_top_of_the_start_is_the_merged_export(write, tmp_path):
     adapter = {n: p.detach() for n, p in trained_by(model).items()}
     config = {**start.config, "lora": lora.to_dict()}
     tensors = {"ema": merged(model), "trainable_ema": adapter}
-    tuned = checkpoints.write(tmp_path / "tuned", tensors, start.autoencoder(), config)
+    tuned = saving.write(tmp_path / "tuned", tensors, start.autoencoder(), config)
     alone = export_adapter(tuned, tmp_path / "lora")
     assert [p.name for p in alone.iterdir()] == ["pytorch_lora_weights.safetensors"]
     whole = opened(export_pipeline(tuned, tmp_path / "whole"))

@@ -10,7 +10,7 @@ import torch
 
 from flywheel.core.errors import UsageError
 from tests.training.tiny_runs import STEPS, TINY, contents, run
-from training import checkpoint as checkpoints
+from training import saving
 from training.checkpoint import Checkpoint, read_metrics
 from training.extension import recipe_of
 
@@ -107,7 +107,7 @@ def test_an_adapter_goes_on_too(tmp_path, snapshot, start):
 
 def test_a_run_by_reward_is_not_extended(tmp_path, snapshot, start, short):
     folder = tmp_path / "rl"
-    checkpoints.write(folder / "final", {"ema": {}}, None, {**short.config, "rl": {}})
+    saving.write(folder / "final", {"ema": {}}, None, {**short.config, "rl": {}})
     with pytest.raises(UsageError, match="is not of a training run on shards"):
         run(tmp_path / "x", snapshot, recipe=ONE, steps=9, extend=folder)
 

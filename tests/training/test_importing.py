@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from flywheel.core.errors import UsageError
 from flywheel.core.torchvision_shim import declare_operators
@@ -104,7 +106,27 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path):
     (other / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 4}))
     with pytest.raises(UsageError, match="has no tensor transformer_blocks.3"):
         import_pipeline(str(other), tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+    assert not list(tmp_path.glob("*x*"))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "wanted"),
+    [
+        ("transformer", math.inf, "transformer: the weight transformer_blocks.0.*weight is not finite"),
+        ("vae", math.nan, "vae: the weight .*weight is not finite"),
+        ("text_encoder", math.nan, "text_encoder: the weight .*weight is not finite"),
+    ],
+)
+def test_weights_that_are_not_finite_are_named_and_nothing_is_imported(tmp_path: Path, part: str, value: float, wanted):
+    source = tiny_pipeline(tmp_path / "open")
+    (path,) = (source / part).glob("*.safetensors")
+    tensors = load_file(path)
+    name = next(k for k in tensors if k.endswith("weight") and (part != "transformer" or "blocks.0" in k))
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UsageError, match=wanted):
+        import_pipeline(str(source), tmp_path / "start")
+    assert [p.name for p in tmp_path.iterdir()] == ["open"]
 
 
 def test_open_weights_through_adapters_of_every_kind_and_back(tmp_path: Path, snapshot: Path):

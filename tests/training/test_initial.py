@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flywheel.core.errors import UsageError
-from tests.training.tiny_runs import TINY
+from tests.training.dmd.tiny import TINY as DMD
+from tests.training.rl.tiny import TINY as RL
+from tests.training.rl_parts import Redness, prompts
+from tests.training.tiny_runs import TINY, run
+from training import checkpoint as checkpoints
+from training.dmd.trainer import train as distil
 from training.initial import build_model, initial_model
 from training.lora import LoRA
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
+from training.rl.trainer import train as reinforce
 
 
 def test_random_weights_are_a_function_of_the_seed():
@@ -31,3 +40,21 @@ def test_a_parent_that_reads_another_encoder_is_one_sentence(trained):
     recipe = TINY.change(condition="qwen3-vl:tiny", text_tokens=0)
     with pytest.raises(UsageError, match="set condition = 'minilm' in the recipe, with its text_tokens = 16"):
         initial_model(recipe, None, load_condition_encoder("qwen3-vl:tiny"), 1, None, trained)
+
+
+def test_a_start_whose_weights_are_no_numbers_is_named_before_anything_is_trained(tmp_path, start, snapshot):
+    weights = start.tensors("ema")
+    next(iter(weights.values())).view(-1)[0] = math.inf
+    broken = checkpoints.write(
+        tmp_path / "broken", {"model": weights, "ema": weights}, start.autoencoder(), start.config
+    )
+    cards = prompts(tmp_path, 4)
+    for once in (
+        lambda: run(tmp_path / "a", snapshot, init=broken.path),
+        lambda: run(tmp_path / "b", snapshot, recipe=TINY.change(lora_rank=2), init=broken.path),
+        lambda: reinforce(tmp_path / "c", cards, [], RL, Redness(), init=broken.path),
+        lambda: distil(tmp_path / "d", cards, DMD, init=broken.path),
+        lambda: distil(tmp_path / "e", cards, replace(DMD, teachers=(str(broken.path),)), init=start.path),
+    ):
+        with pytest.raises(UsageError, match="weights of .*broken are not finite .*: start from another checkpoint"):
+            once()

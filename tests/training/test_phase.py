@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from functools import partial
@@ -10,31 +11,38 @@ import pytest
 import torch
 
 from flywheel.core.errors import UsageError
-from tests.training.rl_parts import killed_at
+from tests.training.rl_parts import killed_at, written_late
 from tests.training.tiny_runs import STEPS, TINY, assert_same_training, contents, losses, run, without_clock
 from training.batch import batch_loss
 from training.checkpoint import Checkpoint, read_metrics
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.phase import prepare_with, texts_with
 from training.sampling import sample
 from training.vae.autoencoding import fit_autoencoder
 
 
-def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained):
+def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, snapshot, trained, monkeypatch):
+    """Killed between two steps and amid the writing of a checkpoint; those of the last run are written late."""
     out = tmp_path / "out"
     for step in (1, 5):  # before the first checkpoint, then in the second stage, just after a checkpoint at its start
         assert killed_at(step, partial(run, out, snapshot)) == -signal.SIGKILL
         assert not (out / "final").exists()
     assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
-    (out / ".step-00000006.tmp").mkdir()  # what a kill in the middle of writing leaves behind
+    with monkeypatch.context() as patch:
+        patch.setattr("training.saving.seal", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+        assert killed_at(STEPS, partial(run, out, snapshot)) == -signal.SIGKILL
+    assert [c.step for c in map(Checkpoint, sorted(out.glob("step-*")))] == [2, 4]
+    assert (out / ".step-00000006.tmp" / "model.safetensors").exists()
     with open(out / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "lo')
 
-    resumed = run(out, snapshot)
-    assert contents(resumed) == contents(trained)
+    resumed = run(out, snapshot, progress=written_late(monkeypatch, "training.phase", "write_together"))
+    for name in ("final", "step-00000006"):
+        assert contents(Checkpoint(out / name)) == contents(Checkpoint(trained.path.parent / name))
+    assert resumed.step == STEPS
     assert without_clock(out / "metrics.jsonl") == without_clock(trained.path.parent / "metrics.jsonl")
     assert not list(out.glob(".*"))
 

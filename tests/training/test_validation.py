@@ -15,7 +15,7 @@ from tests.training.tiny_runs import TINY
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.phase import prepare_with, texts_with
 from training.vae.autoencoding import fit_autoencoder
 from training.validation import draw_held_out, validation_loss

@@ -7,7 +7,7 @@ the rows of each update; each has all weights, and an update sums their gradient
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,17 @@ from training.losses.flow_matching import Velocity, flow_matching_loss, logit_no
 from training.models.mmdit import MMDiT
 from training.prompts import Condition, ConditionReader, RolloutPrompt, draw, prompts_digest, velocity
 from training.randomness import generator
-from training.run import Progress, finished, last_checkpoint, require_finite, require_finite_tensors, take_steps
+from training.run import (
+    Progress,
+    finished,
+    last_checkpoint,
+    require_finite,
+    require_finite_start,
+    require_finite_tensors,
+    take_steps,
+)
 from training.sampling import Sampler
+from training.saving import copied, taken_by_first, write
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, put, set_rate, trained
 
 PACE = ("steps", "learning_rate", "fake_learning_rate", "final_learning_rate")  # what may differ in an extension
@@ -80,18 +89,18 @@ def train(
         last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
         trainer = _Trainer(parent, teachers, prompts, recipe, seed, last, world)
 
-        def write(name: str) -> None:
+        def take(name: str) -> Callable[[], object]:
             step_config, tensors = {**config, "step": trainer.done}, trainer.tensors()
             for role in ("model", "fake"):
                 require_finite_tensors(trainer.done, "weights", tensors[role])
-            checkpoints.write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
+            return lambda: write(out_dir / name, tensors, trainer.reader.autoencoder, step_config)
 
-        def save(name: str) -> None:
-            world.by_first(lambda: write(name))
+        def save(name: str) -> Callable[[], object]:
+            return taken_by_first(world, partial(take, name))
 
         every = recipe.checkpoint_every
         take_steps(trainer, out_dir, recipe.steps, save, checkpoint_every=every, progress=progress, world=world)
-        save(checkpoints.FINAL)
+        world.by_first(save(checkpoints.FINAL))
         return Checkpoint(out_dir / checkpoints.FINAL)
 
 
@@ -126,6 +135,7 @@ class _Trainer:
         sampler = Sampler(parent, device)
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side, device)
         self.student = sampler.model
+        require_finite_start(parent, self.student)
         self.fake = copy.deepcopy(self.student)
         self.teachers = [_teacher(t, parent, sampler).to(device) for t in teachers]
         if not all(m.config.cacheable for m in (self.student, *self.teachers)):
@@ -155,11 +165,13 @@ class _Trainer:
                 load_moments(optimizer, self.named[role], last.tensors(f"{role}_optimizer"))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        out = {role: copies(named) for role, named in self.named.items()} | {"ema": self.ema}
+        """A copy of everything that changes with a step."""
+        states = {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
+        out = copied({**self.named, "ema": self.ema, **states})
         if self.lora:  # the student as a plain model, and its adapter to go on from
-            out |= {"trainable": out["model"], "trainable_ema": self.ema}
+            out |= {"trainable": out["model"], "trainable_ema": out["ema"]}
             out |= {"model": merged(self.student), "ema": merged(self.student, self.ema)}
-        return out | {f"{role}_optimizer": moments(o, self.named[role]) for role, o in self.optimizers.items()}
+        return out
 
     def one_step(self) -> dict[str, Any]:
         """`fake_updates` of the fake score, then one of the student."""
@@ -281,4 +293,6 @@ def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> M
         raise UsageError(
             f"teacher {checkpoint.path} and student {student.path} read different conditions: give another teacher"
         )
-    return checkpoint.model("ema").eval().requires_grad_(False)
+    model = checkpoint.model("ema").eval().requires_grad_(False)
+    require_finite_start(checkpoint, model)
+    return model

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from flywheel.core.files import write_bytes
+from training.models.pretrained import require_finite_weights
 
 
 class Autoencoder(Protocol):
@@ -103,8 +104,9 @@ class PatchAutoencoder:
 
     @classmethod
     def load(cls, path: Path) -> PatchAutoencoder:
-        """Read what `save` wrote."""
-        return cls(**load_file(path))
+        """Read what `save` wrote. Errors: `UsageError` if a value is not finite."""
+        require_finite_weights(path, (values := load_file(path)).items())
+        return cls(**values)
 
 
 def load_autoencoder(path: Path) -> Autoencoder:

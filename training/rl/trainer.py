@@ -12,6 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,13 @@ from training.run import (
     finished,
     last_checkpoint,
     require_finite,
+    require_finite_start,
     require_finite_tensors,
     step_name,
     take_steps,
 )
 from training.sampling import Sampler
+from training.saving import copied, taken_by_first, write
 from training.state import adamw, copies, falling, load_moments, moments, move_ema, set_rate
 
 log = logging.getLogger(__name__)
@@ -103,23 +106,25 @@ def train(
         last = last_checkpoint(out_dir, run) or (longer.checkpoint if longer else None)
         trainer = _Trainer(parent, recipe, rewards, seed, last, prompts, held_out, world)
 
-        def write(name: str, closing: Mapping[str, Any]) -> None:
+        def take(name: str, closing: Mapping[str, Any]) -> Callable[[], object]:
             config = {**parent.config, "run": run, "seed": seed, "steps": recipe.steps, "init": parent.fingerprint}
             config |= {"step": trainer.done, "rl": values, "rl_state": trainer.state(), **closing}
             config |= {"loop": "rl", "lora": lora and lora.to_dict(), "lineage": longer.lineage if longer else []}
             tensors = trainer.tensors()
             for part in ("model", "ema"):
                 require_finite_tensors(trainer.done, "weights", tensors[part])
-            checkpoints.write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
+            return lambda: write(out_dir / name, tensors, trainer.sampler.autoencoder, config)
 
-        def save(name: str, **closing: Any) -> None:
-            world.by_first(lambda: write(name, closing))
+        def save(name: str, **closing: Any) -> Callable[[], object]:
+            return taken_by_first(world, partial(take, name, closing))
 
-        save(checkpoints.FINAL, **_steps(trainer, out_dir, save, progress))
+        world.by_first(save(checkpoints.FINAL, **_steps(trainer, out_dir, save, progress)))
         return Checkpoint(out_dir / checkpoints.FINAL)
 
 
-def _steps(trainer: _Trainer, out_dir: Path, save: Callable[..., None], progress: Progress | None) -> dict[str, Any]:
+def _steps(
+    trainer: _Trainer, out_dir: Path, save: Callable[..., Callable[[], object]], progress: Progress | None
+) -> dict[str, Any]:
     """Take the steps that are left; returns the figures of the end. What stops them leaves a checkpoint."""
     recipe, world, every = trainer.recipe, trainer.world, trainer.recipe.checkpoint_every
     try:
@@ -129,11 +134,11 @@ def _steps(trainer: _Trainer, out_dir: Path, save: Callable[..., None], progress
         _, closing = trainer.check()
         return closing
     except NothingToLearn:
-        save(step_name(trainer.done))
+        world.by_first(save(step_name(trainer.done)))
         raise
     except RewardsLost as error:
         if trainer.done:
-            save(step_name(trainer.done))
+            world.by_first(save(step_name(trainer.done)))
         raise RewardsLost(
             f"{error}: {trainer.done} of {recipe.steps} steps are kept in {out_dir}; "
             "bring the rewards back and run the same command again"
@@ -159,6 +164,7 @@ class _Trainer:
         self.sampler = Sampler(parent, device)
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
+        require_finite_start(parent, self.sampler.model)
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
             self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side, device
@@ -194,16 +200,17 @@ class _Trainer:
             log.warning(sentence)
 
     def state(self) -> dict[str, Any]:
-        return {"balance": self.balance.to_dict(), "since_check": self.since_check, "flat": self.flat}
+        return {"balance": self.balance.to_dict(), "since_check": dict(self.since_check), "flat": self.flat}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {
-            "model": self.policy.merged(),
-            "ema": self.policy.merged(self.ema),
-            "trainable": copies(self.policy.trainable),
+        """A copy of everything that changes with a step."""
+        trainable = self.policy.trainable
+        state: dict[str, Mapping[str, Tensor]] = {
+            "trainable": trainable,
             "trainable_ema": self.ema,
-            "optimizer": moments(self.optimizer, self.policy.trainable),
+            "optimizer": moments(self.optimizer, trainable),
         }
+        return {"model": self.policy.merged(), "ema": self.policy.merged(self.ema), **copied(state)}
 
     def one_step(self) -> dict[str, Any]:
         """One step, after a check of the proxies where one is due. Nothing changes before the rewards have come."""

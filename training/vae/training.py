@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -33,6 +33,7 @@ from training.models.vae import VAE
 from training.randomness import generator
 from training.recipe_file import named
 from training.run import Progress, last_checkpoint, require_finite, require_finite_tensors, take_steps
+from training.saving import copied, taken_by_first, write
 from training.state import build_optimizer, copies, move_ema, set_rate, training_state
 
 if TYPE_CHECKING:
@@ -209,10 +210,13 @@ def train_vae(
         last.restore(state)
     trainer = _Trainer(model, teachers, optimizer, ema, pictures, recipe, steps, seed, world, last.step if last else 0)
 
-    def save(name: str) -> None:
+    def take(name: str) -> Callable[[], object]:
         require_finite_tensors(trainer.done, "weights", state["model"])
-        config = {"step": trainer.done, "run": run}
-        world.by_first(lambda: checkpoints.write(out_dir / name, state, None, config))
+        kept, config = copied(state), {"step": trainer.done, "run": run}
+        return lambda: write(out_dir / name, kept, None, config)
+
+    def save(name: str) -> Callable[[], object]:
+        return taken_by_first(world, partial(take, name))
 
     every = recipe.checkpoint_every
     take_steps(trainer, out_dir, steps, save, checkpoint_every=every, progress=progress, world=world)

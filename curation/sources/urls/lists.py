@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curation.sources import BadInput
 from curation.sources.captions import parsed
-from curation.sources.columns import CAPTION_NAMES, first
+from curation.sources.columns import CAPTION_NAMES, every, first, spoken
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
 from curation.sources.rights import NAMES
@@ -43,10 +43,13 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class UrlColumns:
-    """Names of the columns that are read. header: False where the file has none and the columns were told apart."""
+    """Names of the columns that are read; of the captions, a row has the first that says something.
+
+    header: False where the file has none and the columns were told apart.
+    """
 
     url: str
-    caption: str | None
+    captions: tuple[str, ...]
     license: str | None
     consent: str | None
     names: tuple[str, ...]
@@ -55,7 +58,7 @@ class UrlColumns:
     @property
     def read(self) -> list[str]:
         """Columns that are read, each once."""
-        return list(dict.fromkeys(c for c in (self.url, self.caption, self.license, self.consent) if c))
+        return list(dict.fromkeys(c for c in (self.url, *self.captions, self.license, self.consent) if c))
 
 
 def url_columns(file: File) -> UrlColumns | None:
@@ -69,7 +72,7 @@ def url_columns(file: File) -> UrlColumns | None:
     except (OSError, UsageError):
         return None  # its fault is said when it is read
     if _plain(file.name) == "txt":
-        return UrlColumns("url", "caption", None, None, ("url", "caption"), header=False)
+        return UrlColumns("url", ("caption",), None, None, ("url", "caption"), header=False)
     if _plain(file.name) in ("jsonl", "ndjson"):
         return _of_json(head)
     return _of_csv(head, _delimiter(file.name))
@@ -111,7 +114,7 @@ def _normal(place: str, number: int, row: Mapping[str, Any] | BadInput, columns:
     if isinstance(row, BadInput):
         return empty | {"fault": str(row)}
     url = row.get(columns.url)
-    texts = row.get(columns.caption) if columns.caption else None
+    texts = row.get(spoken(columns.captions, row) or "")
     captions = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str) and t]
     rights = {k: _text(row.get(c)) if (c := getattr(columns, k)) else None for k in ("license", "consent")}
     if not all(_is_text(t) for t in (*captions, *filter(None, rights.values()))):
@@ -155,7 +158,7 @@ def _named(names: Iterable[str]) -> UrlColumns | None:
     if url is None:
         return None
     rest = [n for n in there if n != url]
-    return UrlColumns(url, first(TEXT_NAMES, rest), first(NAMES["license"], rest), first(NAMES["consent"], rest), there)
+    return UrlColumns(url, every(TEXT_NAMES, rest), first(NAMES["license"], rest), first(NAMES["consent"], rest), there)
 
 
 def _of_json(head: bytes) -> UrlColumns | None:
@@ -182,7 +185,7 @@ def _of_csv(head: bytes, delimiter: str) -> UrlColumns | None:
     caption = max(others, key=lambda n: len(names[n]), default=None)
     columns = tuple(f"column {n + 1}" for n in range(len(names)))
     return UrlColumns(
-        columns[urls[0]], None if caption is None else columns[caption], None, None, columns, header=False
+        columns[urls[0]], () if caption is None else (columns[caption],), None, None, columns, header=False
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curation.export.export import Exported, export_shards
+from curation.export.export import export_shards
+from curation.export.exported import Exported
 from curation.export.request import request
 from flywheel.core.files import file_digest, write_json, write_parquet
 from flywheel.core.records import Manifest, ShardFile

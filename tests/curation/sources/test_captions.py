@@ -75,6 +75,7 @@ def test_one_rule_for_the_texts_of_a_picture() -> None:
     assert texts({"text": [3], "prompt": "x"}) == ["x"]
     assert texts({"TEXT": "x", "width": 3}) == texts({"caption": "", "prompt": "x"}) == ["x"]
     assert texts({"caption": "x", "text": "not it"}) == ["x"] and texts({"width": 3}) == []
+    assert texts({"caption": None, "text": "x"}) == texts({"prompt": "", "caption": " ", "text": "x"}) == ["x"]
     for wrong in ({"caption": None}, {"caption": [3]}, {"captions": [{"id": 1}]}, {"captions": {"en": "x"}}):
         with pytest.raises(ValueError, match="caption"):
             annotation(wrong)

@@ -97,6 +97,14 @@ def test_parquet_captions_of_no_known_kind(workspace: Workspace, tmp_path: Path)
     assert "'poem'" in pool.quarantined_at_ingest(workspace)[0]["reason"]
 
 
+def test_a_text_is_taken_from_the_next_column_where_one_is_empty(workspace: Workspace, tmp_path: Path) -> None:
+    empty = pa.array([None, "", "own"], pa.string())
+    table = {"image": [encoded(texture(n)) for n in range(3)], "caption": empty, "TEXT": ["a", "b", "not it"]}
+    pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    assert ingest(workspace, tmp_path / "s.parquet").new == 3
+    assert sorted(row["caption"] for row in rows(workspace)) == ["a", "b", "own"]
+
+
 def test_parquet_without_images(workspace: Workspace, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "s.parquet")
     with pytest.raises(UsageError, match="no image column"):

@@ -57,6 +57,8 @@ def test_metadata_lines() -> None:
         assert isinstance(found, Noted) and found.note.captions == (("general", "one, two"),)
     (odd,) = metadata("metadata.csv", b'file_name,text\na.png,"not closed\nb.png,swallowed\n')
     assert isinstance(odd, OddNote) and "not a CSV line" in odd.line.fault
+    (noted,) = metadata("metadata.jsonl", b'{"file_name": "a.png", "caption": null, "text": "x"}')
+    assert isinstance(noted, Noted) and noted.note.captions == (("general", "x"),)
     pair = {"edited_image_file_name": "b.png", "original_image_file_name": "a.png", "edit_prompt": "mend"}
     (noted,) = metadata("metadata.jsonl", json.dumps(pair).encode())
     assert isinstance(noted, Noted) and noted.name == "b.png"

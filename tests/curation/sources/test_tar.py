@@ -215,6 +215,15 @@ def test_captions_of_names_with_dots_and_other_suffixes(workspace: Workspace, tm
     assert found.notes == ("s.tar: fields that are not read: .npy, .mask.png, .photo.meta.json, .ocr.txt",)
 
 
+def test_pictures_and_captions_as_named_fields(workspace: Workspace, tmp_path: Path) -> None:
+    picture = {"a.image.png": encoded(texture(1)), "a.caption.txt": b"c", "a.mask.png": encoded(texture(2))}
+    both = {"b.target_image.png": encoded(texture(3)), "b.target_image.txt": b"own", "b.text.txt": b"field"}
+    found = ingest(workspace, write_tar(tmp_path / "s.tar", picture | both | {"my.photo.png": encoded(texture(4))}))
+    got = {r["source_uri"].partition("::")[2]: r["caption"] for r in rows(workspace)}
+    assert got == {"a.image.png": "c", "b.target_image.png": "own", "my.photo.png": ""}
+    assert not reasons(workspace) and found.notes == ("s.tar: fields that are not read: .mask.png",)
+
+
 def test_a_caption_that_stands_twice_leaves_an_entry(workspace: Workspace, tmp_path: Path) -> None:
     data = b""
     for text in (b"first", b"second", b"second"):

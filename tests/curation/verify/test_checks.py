@@ -61,6 +61,13 @@ def test_photo_judges_pixel_statistics_inside_ranges():
         ({"verifier": "written", "texts": [3]}, "a list of texts"),
         ({"verifier": "imagenet", "classes": [5000]}, "numbers below 1000"),
         ({"verifier": "geneval", "include": [{"class": "cat", "count": 0}]}, "a count of 1 or more"),
+        ({"verifier": "unchanged", "min": 0}, "a min above 0"),
+        ({"verifier": "identity", "min": -1}, "a min above -1"),
+        ({"verifier": "alignment", "min": -2}, "a min above -1"),
+        ({"verifier": "unchanged", "max_changed": "a"}, "a max_changed from 0 to 1"),
+        ({"verifier": "photo", "ranges": [0, 1]}, "ranges of two numbers each"),
+        ({"verifier": "change", "ranges": {"light": [2, 1]}}, "ranges of two numbers each, the lower one first"),
+        ({"verifier": "change", "ranges": {"light": [1]}}, "ranges of two numbers each"),
     ],
 )
 def test_a_check_that_anything_would_pass_or_that_cannot_be_read_is_named(check: dict, told: str):
@@ -138,6 +145,7 @@ def test_every_verifier_reads_a_registered_scorer():
         {"verifier": "text", "text": "Привет мир"},
         {"verifier": "words", "texts": ["!!! →"]},
         {"verifier": "words", "texts": []},
+        {"verifier": "words", "texts": ["Привет", "мир"]},
         {"verifier": "written", "language": "en", "texts": ["Привет мир"]},
         {"verifier": "written", "language": "en", "texts": ["مرحبا بالعالم"]},
         {"verifier": "written", "language": "zh", "texts": ["ありがとう"]},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.flywheel.cli.command import flywheel
 
@@ -52,6 +53,17 @@ def test_an_s3_that_stays_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("flywheel.cli.main.app", fail)
     out = flywheel("tables")
     assert out.returncode == 2 and out.stderr == f"error: S3 stopped answering ({why}): when it is back, {AGAIN}\n"
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    ledger = Ledger(workspace, "signals")
+    ledger.append([{"signal_id": "a"}], key="a")
+    damaged = Path(ledger.files()[0])
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    out = flywheel("signals", "route", "-w", str(workspace.root))
+    assert out.returncode == 2 and "Traceback" not in out.stderr
+    assert "error: a file is damaged (" in out.stderr and damaged.name in out.stderr
 
 
 def test_an_argument_that_is_no_text_is_one_sentence():

@@ -38,6 +38,11 @@ def test_from_suites_and_users_to_routed_cases(tmp_path: Path):
     outputs = [{"prompt_id": f"geneval-{n:05d}", "detections": []} for n in range(4)]
     scored = flywheel("suite", "score", suite, lines(tmp_path / "o", outputs), "-w", w, "--checkpoint", "ours")
     assert scored["score"] == 0 and scored["images"] == 4
+    with pytest.raises(UsageError, match="no held-out suite yet"):
+        flywheel("suite", "show", "-w", w)
+    (w / "suite").mkdir()
+    (w / "suite" / "suite.jsonl").write_bytes(suite.read_bytes())
+    assert flywheel("suite", "show", "-w", w) == shown
     assert flywheel("signals", "mine", lines(tmp_path / "j.jsonl", JUDGEMENTS), "-w", w)["self"] == 2
     event = {"event_id": "1", "prompt": "A photo of two cats", "thumbs": "down", "reason": "there are too many cats"}
     counts = flywheel("signals", "import", lines(tmp_path / "f.jsonl", [event, {}]), "-w", w)

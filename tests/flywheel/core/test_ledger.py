@@ -21,7 +21,7 @@ from tests.flywheel.core.test_storage import signals
 
 
 def test_ledgers_and_views(s3: str):
-    workspace = Workspace(f"{s3}/w")
+    workspace = Workspace(f"{s3}/my w #1?")
     ledger = Ledger(workspace, "case_events")
     assert not ledger.exists() and ledger.files() == [] and not ledger.has("a")
     for number in range(3):

@@ -20,6 +20,7 @@ NAMES = [
     "my work", "été", "写真", "a#b", "what?", "50% off", '"quoted"', "O'Brien", "{x}", "[c]*", "*", "a;b", "a:b",
     " lead", "$HOME", "~", "round=7", "step=y", "stream=ti2i", "Ünï x's #1 50% a=b [c]*",
     "50%20off", "%41", "back\\slash", "w\\hat?", "\\[c]*\\", "tab\tx", "new\nline", "\x01\x7f",
+    "_delta_log", "trail ",
 ]  # fmt: skip
 ROW = {"round": 1, "step": "x", "cpu_seconds": 1.0, "gpu_seconds": 0.0, "wall_seconds": 1.0}
 

@@ -70,6 +70,9 @@ def test_an_answer_may_take_longer_and_a_connection_is_used_again(port: int):
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         assert [client.get("/slow").json() for _ in range(2)] == ["slow", "slow"]
         assert client.get("/").json() == "ok"
+        asked = client.head("/")
+        assert (asked.status_code, asked.content, asked.headers["content-length"]) == (200, b"", "4")
+        assert client.get("/").json() == "ok"  # on the same connection
 
 
 def test_where_nobody_can_listen_is_one_sentence(port: int):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.core.text import clean, faults, normalise, person
+from flywheel.core.text import blank, clean, faults, normalise, person
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,8 @@ def test_a_normal_form_has_single_spaces_and_no_order_of_its_own(text: str):
 
 
 def test_a_person_has_one_name_however_it_is_spelled():
-    assert {person(n) for n in ("ada", "Ada", " ADA\t", "ａｄａ", "a\u200bda")} == {"ada"}
+    assert {person(n) for n in ("ada", "Ada", " ADA\t", "ａｄａ", "a\u200bda", "ada\u3164", "a\x00d\ufe0fa")} == {"ada"}
+    assert person("Ἀδάμαντίΐ".upper()) == person("Ἀδάμαντίΐ")
     assert person("Ada  de Vries") == "ada de vries" != person("Adade Vries")
 
 
@@ -65,3 +66,7 @@ def test_a_person_has_one_name_however_it_is_spelled():
 def test_text_is_cleaned_of_entities_and_control_characters(text: str, meant: str, wrong: tuple[int, int]):
     assert (clean(text), faults(text)) == (meant, wrong)
     assert clean(meant) == meant
+
+
+def test_what_shows_nothing_is_no_name():
+    assert all(map(blank, ("", " \t", "\u200b", "\u3164", "\u2800\u00a0"))) and not blank("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,6 +46,11 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path):
         Workspace("/proc/none")
     with pytest.raises(UsageError, match="is a file: pass a folder"):
         Workspace(tmp_path / "file")
+    with pytest.raises(UsageError, match=r"is not UTF-8: rename that folder"):
+        Workspace(tmp_path / os.fsdecode(b"\xff") / "w")
+    for prefix in ("50%20off", "[c]", "a*", "x//y", "_delta_log/w", "new\nline"):
+        with pytest.raises(UsageError, match="which not all clients of S3 read alike: choose a prefix without"):
+            Workspace(f"s3://bucket/{prefix}")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "photo.png").write_text("")
     with pytest.raises(UsageError, match="not empty and not a workspace: pass a new or an empty folder"):

@@ -78,6 +78,10 @@ def test_a_lora_changes_the_pictures_and_the_fingerprint(red_pipeline: Path, tmp
     drawn = [next(iter(g.draw([caption("red", 0)], seeds=[0], **SIZE))).astype(int) for g in (plain, ours, half)]
     assert np.abs(drawn[0] - drawn[1]).max() > 2 and np.abs(drawn[1] - drawn[2]).max() > 1
     assert len({g.fingerprint for g in (plain, ours, half)}) == 3
+    bad = {name: torch.full_like(t, torch.nan) for name, t in layers.items()}
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "bad", unet_lora_layers=bad)
+    with pytest.raises(UsageError, match=r"with .*bad: the weight unet\..*lora_A.* is not finite"):
+        list(PipelineGenerator(str(red_pipeline), lora=str(tmp_path / "bad")).draw(["x"], seeds=[0], **SIZE))
 
 
 def test_what_is_no_pipeline_is_named(red_pipeline: Path, tmp_path: Path):

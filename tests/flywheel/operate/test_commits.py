@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from flywheel.operate.fsck import fsck
@@ -83,7 +84,9 @@ def test_summaries_and_maintenance_are_recorded(tmp_path: Path):
     assert str(summary.relative_to(workspace.root)) in errors(workspace)
 
 
-@pytest.mark.parametrize("state", ["no log", "empty log", "empty commit", "half a commit", "a temporary commit"])
+@pytest.mark.parametrize(
+    "state", ["no log", "empty log", "empty commit", "half a commit", "whole lines", "a temporary commit"]
+)
 def test_an_interrupted_first_append_does_not_count(tmp_path: Path, state: str):
     workspace = Workspace(tmp_path / "w")
     ledger = Ledger(workspace, "signals")
@@ -95,6 +98,7 @@ def test_an_interrupted_first_append_does_not_count(tmp_path: Path, state: str):
     name, data = {
         "empty commit": (f"{0:020d}.json", b""),
         "half a commit": (f"{0:020d}.json", whole[:20]),
+        "whole lines": (f"{0:020d}.json", whole + b"\n"),
         "a temporary commit": (f"{0:020d}.json#1", whole[:20]),
     }.get(state, ("", b""))
     if name:
@@ -122,3 +126,18 @@ ledger.append([{{"signal_id": "a"}}], key="k")
     ledger = Ledger(workspace, "signals")
     ledger.append([{"signal_id": "a"}], key="k")
     assert [r["signal_id"] for r in ledger.rows()] == ["a"] and fsck(workspace).sound
+
+
+@pytest.mark.parametrize("damage", ["a commit", "a file", "no file"])
+def test_a_ledger_that_cannot_be_read_is_one_sentence(workspace: Workspace, damage: str):
+    ledger = Ledger(workspace, "signals")
+    ledger.append([{"signal_id": "x"}], key="x")
+    file = Path(ledger.files()[-1])
+    if damage == "no file":
+        file.unlink()
+    else:
+        damaged = file if damage == "a file" else max(ledger.path.glob("_delta_log/*.json"))
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(UsageError, match="the ledger signals cannot be read .*: `flywheel fsck` names the file"):
+        ledger.rows()
+    assert not fsck(workspace).sound

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.records import RoundResult, System
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
-from flywheel.presets import Distil, Enhancer, Rewards
+from flywheel.presets import Distil, Enhancer, Rewards, load_preset
 from flywheel.remedies import enhancer as enhancers
 from flywheel.rounds.run import one_round, summarise
 from flywheel.rounds.sample import promoted_system
@@ -24,6 +25,7 @@ from flywheel.rounds.tracks import whole_folder
 from tests.flywheel.remedies.test_enhancer_training import tiny  # noqa: F401 - a fixture
 from tests.flywheel.rounds.turns import SNAPSHOT, context, first_round, planned, remembering, said
 from tests.training.conftest import one_thread, snapshot, start, trained  # noqa: F401 - fixtures
+from training.checkpoint import Checkpoint
 
 
 def digests(workspace: Workspace) -> dict[str, str]:
@@ -107,6 +109,19 @@ def test_killed_in_rl_in_distillation_and_between_drawing_and_judging_it_ends_in
     assert digests(workspace) == digests(turned[0])
     events = [{e["event_id"] for e in Ledger(w, "case_events").rows()} for w in (workspace, turned[0])]
     assert events[0] == events[1]
+
+
+def test_several_processes_reinforce_and_distil_what_one_does(turned, tmp_path, snapshot, start):
+    """Where the preset says so."""
+    workspace = first_round(tmp_path / "w", snapshot, start, "rl")
+    run = context(workspace, training=replace(load_preset("demo").training, processes=2))
+    with pytest.raises(KeyboardInterrupt):
+        one_round(run, 2, SNAPSHOT, remembering([], stop_at="assemble"))
+    for arm in ("candidate-rl", "student"):
+        two, one = (Checkpoint(w.round(2).checkpoint(arm) / "final") for w in (workspace, turned[0]))
+        a, b = two.tensors("ema"), one.tensors("ema")
+        assert two.step == one.step == 2 and max((a[name] - b[name]).abs().max() for name in a) < 1e-3
+    assert "rewards on prompts that were not trained on: instruction" in said(run)
 
 
 def test_why_knows_the_checkpoints_of_every_step(turned):

@@ -34,7 +34,9 @@ def trials(verifier: str = "object", capability: str = "object") -> list[Trial]:
 
 
 def the(made: list[Trial], spare: tuple[Trial, ...] = ()) -> Separation:
-    (check,) = calibrate(made, spare).checks
+    told: list[tuple[int, int, str]] = []
+    (check,) = calibrate(made, spare, progress=lambda *advance: told.append(advance)).checks
+    assert told and told[-1][0] == told[-1][1]
     return check
 
 

@@ -28,7 +28,7 @@ def test_encoding_and_a_step_import_neither_transformers_nor_the_compiler():
     code = """
 import sys
 import torch
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.state import build_optimizer
 
 assert load_condition_encoder().encode(["a red circle"])[0].shape == (5, 768)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flywheel.core.errors import UsageError
-from training.models.pretrained import locate, weights_digest
+from training.models.pretrained import locate, require_finite_weights, weights_digest
 
 
 def test_a_models_own_folder_and_a_pipelines(tmp_path):
@@ -49,3 +49,12 @@ def test_a_digest_is_of_names_types_and_values():
     others = [weights_digest(model(2.0)), weights_digest(model(kind=torch.bfloat16)), weights_digest(model(), "minilm")]
     wrapped = weights_digest(nn.ModuleDict({"a": model()}))
     assert len({same, wrapped, *others}) == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_weight_that_is_not_finite_is_named_with_its_owner(value, kind):
+    good, bad = torch.ones(3, dtype=kind), torch.tensor([1.0, value, 2.0]).to(kind)
+    require_finite_weights("a", [("x", good), ("ids", torch.arange(3)), ("empty", torch.zeros(0))])
+    with pytest.raises(UsageError, match=r"a/b: the weight y is not finite \(NaN or infinity\): .*another one"):
+        require_finite_weights("a/b", [("x", good), ("y", bad), ("z", bad)])

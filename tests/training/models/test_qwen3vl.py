@@ -16,7 +16,7 @@ from training.batch import batch_loss
 from training.data.loader import Loader
 from training.data.plan import DataPlan, MixSource
 from training.initial import build_model
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
 from training.phase import prepare_with, texts_with
 from training.sampling import Sampler, sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.models.condition import load_condition_encoder
+from training.models.encoders import load_condition_encoder
 from training.models.qwen3vl import Qwen3VL
 
 

@@ -13,9 +13,9 @@ import torch
 from flywheel.core.errors import UsageError
 from flywheel.remedies.reward_service import service
 from tests.training.rl.tiny import TINY, without_clock
-from tests.training.rl_parts import Redness, killed_at, serving
+from tests.training.rl_parts import Redness, killed_at, serving, written_late
 from tests.training.tiny_runs import contents
-from training.checkpoint import read_metrics
+from training.checkpoint import Checkpoint, read_metrics
 from training.distributed import World
 from training.rewards import RewardsLost, Service
 from training.rl.objective import row_losses
@@ -31,14 +31,16 @@ def finished(tmp_path_factory, start, cards):
     return train(tmp_path_factory.mktemp("rl"), *cards, TINY, Redness(), init=start.path, seed=3)
 
 
-def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished):
+def test_killed_and_run_again_equals_uninterrupted_bit_for_bit(tmp_path, start, cards, finished, monkeypatch):
     def once(**more):
         return train(tmp_path, *cards, TINY, Redness(), init=start.path, seed=3, **more)
 
     assert killed_at(2, once) == -signal.SIGKILL  # before the second check of the balance
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000001"]
-    resumed = once()
+    resumed = once(progress=written_late(monkeypatch, "training.rl.trainer"))
     assert contents(resumed) == contents(finished) and without_clock(resumed) == without_clock(finished)
+    late, prompt = (Checkpoint(c.path.parent / "step-00000002") for c in (resumed, finished))
+    assert contents(late) == contents(prompt)
 
 
 @pytest.mark.parametrize(("call", "kept"), [(10, 2), (14, 3)])  # in a check, in the last check
