@@ -31,8 +31,8 @@ from tests.curation.corpus import encoded, texture, tree, write_folder
 
 COMMAND = """
 import curation.sources.ingest as ingest
-ingest.SHARD_ROWS = ingest._MOST_ROWS = 4
-ingest._SHARDS, ingest._PACK_ROWS = 1, 64
+ingest.SHARD_ROWS = ingest.LARGE_SHARD_ROWS = 4
+ingest._SHARDS, ingest.PACK_ROWS = 1, 64
 from flywheel.cli.main import main
 main()
 """
@@ -49,7 +49,10 @@ def flywheel(*arguments: object) -> dict:
     process = start(*arguments, "--json")
     out, err = process.communicate()
     assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+    try:
+        return json.loads(out.splitlines()[-1])
+    except json.JSONDecodeError as error:
+        raise RuntimeError(f"{arguments}: {out[-2000:]} {err[-2000:]}") from error
 
 
 def stored(workspace: Workspace) -> dict[str, str]:
