@@ -81,7 +81,7 @@ def _rows_where(workspace: Workspace, path: Path, where: str, values: Mapping[st
     source = read_parquet([str(path)], file_row_number="true")
     with lens.connect(workspace) as con:
         query = f"SELECT * EXCLUDE (file_row_number) FROM {source} WHERE {where} ORDER BY file_row_number"
-        found: pa.Table = con.execute(query, dict(values)).to_arrow_table()
+        found: pa.Table = con.sql(query, params=dict(values)).to_arrow_table()
         return found.to_pylist()
 
 
