@@ -72,7 +72,7 @@ class Trainer:
         try:
             shlex.split(self.command)
         except ValueError as error:
-            raise UsageError(f"trainer.command cannot be split into words ({error}): close each quote") from error
+            raise UsageError(f"trainer.command cannot be split into words ({error}): close its quotes") from error
         if self.command and "output" not in used:
             raise UsageError("trainer.command has no {output}: the command must leave the trained generator there")
 

@@ -89,10 +89,7 @@ def _call(run: Context, command: str, values: Mapping[str, str], log: Path, publ
         run.progress(0, None, f"{arm}: {line[:100]}")
         publisher()
 
-    try:
-        argv = [part.format(**values) for part in shlex.split(command)]
-    except ValueError as error:
-        raise UsageError(f"trainer.command cannot be split into words ({error}): close its quotes") from error
+    argv = [part.format(**values) for part in shlex.split(command)]
     try:
         status = supervise(argv, log, on_line=on_line)
     except OSError as error:

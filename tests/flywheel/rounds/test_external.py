@@ -127,15 +127,18 @@ def test_what_a_command_does_wrong_is_said(tmp_path: Path, monkeypatch):
         ("python -c 'print(5); raise SystemExit(7)' {output}", r"ended with status 7 \(5\): see .*train.log"),
         ("python -c 'pass' {output}", "left no generator"),
         ("no-such-command {output}", "cannot be started"),
-        ("python 'open {output}", "close its quotes"),
     ):
         trainer = Trainer(command=command.replace("python", sys.executable), data="images")
         made.round(2).plan.unlink(missing_ok=True)
         with pytest.raises(UsageError, match=said):
             color_world.go(made, color_world.preset(PAINTER, trainer=trainer), 2)
-    for wrong, said in ((("train {ouput}",), "{ouput} is unknown"), (("train",), "has no {output}")):
+    for wrong, said in (
+        ("train {ouput}", "{ouput} is unknown"),
+        ("train", "has no {output}"),
+        ("python 'open {output}", "close its quotes"),
+    ):
         with pytest.raises(UsageError, match=said):
-            Trainer(*(), command=wrong[0])
+            Trainer(command=wrong)
 
 
 def test_lora_weights_alone_go_on_top_of_the_incumbent(red_pipeline: Path, tmp_path: Path):
