@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +27,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["FLYWHEEL_WEIGHTS_MIRROR"] = "http://127.0.0.1:9"
 os.environ["FLYWHEEL_WEIGHTS"] = "/nonexistent/weights"
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+
+
+@pytest.fixture(autouse=True)
+def only_its_own_packages() -> Iterator[None]:
+    """A package that a test installed (`tests.own_package`) is unknown to the next one."""
+    yield
+    if sys.modules.pop("my_plugins", None):
+        from tests.own_package import forget
+
+        forget()
 
 
 # What takes more than the inner loop has: fixtures that start something, and folders whose tests train, draw or wait.
