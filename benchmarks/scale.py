@@ -46,11 +46,13 @@ def listing(folder: Path, rows: int) -> Iterator[str]:
     """List the shards of the pool, and the missing score files."""
     from curation.scorers import scoring
     from curation.sources import pool
-    from curation.sources.ingest import SHARD_ROWS
+    from curation.sources.ingest import LARGE_SHARD_ROWS, PACK_ROWS
 
-    workspace, count = Workspace(folder), rows // SHARD_ROWS
-    shards = [{"path": f"{n:07d}.parquet", "rows": SHARD_ROWS, "bytes": 1, "sha256": f"{n:064x}"} for n in range(count)]
-    write_json(workspace.path("pool", "00001-synthetic", "manifest.json"), {"shards": shards})
+    workspace, size = Workspace(folder), LARGE_SHARD_ROWS
+    count = rows // size
+    shards = [{"path": f"{n:07d}.parquet", "rows": size, "bytes": 1, "sha256": f"{n:064x}"} for n in range(count)]
+    manifest = {"shards": shards, pool.TOGETHER: PACK_ROWS // size}
+    write_json(workspace.path("pool", "00001-synthetic", "manifest.json"), manifest)
     del shards
     yield "list the pool"
     pool.shards(workspace)
@@ -273,13 +275,14 @@ def _each(function: Callable[[], Any], count: int) -> float:
 def stages(measured: dict[str, float]) -> dict[str, float]:
     """Print the cost of a billion images by job and by stage."""
     from curation.shards.plan import average_rows
-    from curation.sources.ingest import SHARD_ROWS
+    from curation.sources.ingest import LARGE_SHARD_ROWS, PACK_ROWS
 
     jobs = {k: v for k, v in measured.items() if k == "ingest" or k.startswith("score")}
     print(f"\n{'once, for 10^9 images':<28}{'CPU-ms each':>12}{'core-hours':>14}")
     for name, seconds in jobs.items():
         print(f"{name:<28}{1000 * seconds:>12.2f}{seconds * GOAL / 3600:>14,.0f}")
-    hours, terabytes, files = sum(jobs.values()) * GOAL / 3600, 0.0, GOAL / SHARD_ROWS * len(jobs)
+    hours, terabytes, files = sum(jobs.values()) * GOAL / 3600, 0.0, GOAL / LARGE_SHARD_ROWS
+    files += GOAL / PACK_ROWS * (len(jobs) - 1)  # all but ingest score
     print(f"\n{'stage, 2×10^8 images':<28}{'buckets':>16}{'core-hours':>14}{'TB':>10}{'files':>12}")
     for stage, buckets in BUCKETS.items():
         spent = sum(measured[f"shard {b}"] for b in buckets) * STAGE / 3600

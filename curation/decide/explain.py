@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pyarrow.compute as pc
 
 from curation.scorers.stored import read_scores
 from curation.sources import pool
+from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
-from flywheel.core.storage import read_table
+from flywheel.core.storage import read_parquet, read_table
 from flywheel.core.workspace import Workspace
 
 _SHORTEST_PREFIX = 4
@@ -26,13 +28,12 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
     ambiguous.
     """
     refused = pool.quarantined_at_ingest(workspace)
-    decided = pa.table({"sample_id": pa.nulls(0, pa.string()), "source_uri": pa.nulls(0, pa.string())})
+    decisions: list[dict[str, Any]] = []
     if snapshot is not None:
         folder = workspace.path("snapshots", snapshot)
         refused += read_table(folder / "quarantine.parquet").to_pylist()
-        decided = read_table(folder / "decisions.parquet")
+        decisions = _decided(workspace, folder / "decisions.parquet", sample)
     refused = [dict(r) for r in dict.fromkeys(tuple(r.items()) for r in refused if _names(sample, r["source_uri"]))]
-    decisions = _matching(decided, sample)
     if not decisions and not refused:
         return _undecided(workspace, snapshot, sample)
     ids = sorted({d["sample_id"] for d in decisions})
@@ -40,7 +41,7 @@ def explain(workspace: Workspace, snapshot: str | None, sample: str) -> dict[str
         raise UsageError(f"{sample!r} starts {len(ids)} sample ids: give more characters, such as {ids[0][:12]}")
     if snapshot is None or not decisions:
         return {"snapshot": snapshot, "rows": [], "quarantine": refused}
-    stages = read_table(folder / "stages.parquet")
+    stages = folder / "stages.parquet"
     record = read_json(workspace.snapshot(snapshot))
     return {
         "snapshot": snapshot,
@@ -65,6 +66,25 @@ def _undecided(workspace: Workspace, snapshot: str | None, sample: str) -> dict[
     return {"snapshot": snapshot, "rows": [r | stopped | nothing for r in rows], "quarantine": []}
 
 
+def _decided(workspace: Workspace, decisions: Path, sample: str) -> list[dict[str, Any]]:
+    """The rows of the file that `sample` names."""
+    named = "source_uri IN ($whole, $absolute) OR ends_with(source_uri, $part) OR ends_with(source_uri, $member)"
+    texts = {"whole": sample, "absolute": str(Path(sample).absolute()), "part": f"/{sample}", "member": f"::{sample}"}
+    found: list[dict[str, Any]] = []
+    if len(sample) >= _SHORTEST_PREFIX:
+        found = _rows_where(workspace, decisions, "starts_with(sample_id, $start)", {"start": sample})
+    return found or _rows_where(workspace, decisions, named, texts)
+
+
+def _rows_where(workspace: Workspace, path: Path, where: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a Parquet file, in its order; read as a stream."""
+    source = read_parquet([str(path)], file_row_number="true")
+    with lens.connect(workspace) as con:
+        query = f"SELECT * EXCLUDE (file_row_number) FROM {source} WHERE {where} ORDER BY file_row_number"
+        found: pa.Table = con.sql(query, params=dict(values)).to_arrow_table()
+        return found.to_pylist()
+
+
 def _matching(decisions: pa.Table, sample: str) -> list[dict[str, Any]]:
     by_id = pc.starts_with(decisions["sample_id"], sample) if len(sample) >= _SHORTEST_PREFIX else None
     if by_id is not None and pc.any(by_id).as_py():
@@ -84,14 +104,12 @@ def _metadata(workspace: Workspace, decision: dict[str, Any]) -> dict[str, Any]:
     return read_table(shard.path, columns=columns).slice(decision["row"], 1).to_pylist()[0]
 
 
-def _details(
-    workspace: Workspace, stages: pa.Table, record: dict[str, Any], decision: dict[str, Any]
-) -> dict[str, Any]:
+def _details(workspace: Workspace, stages: Path, record: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
     shard, row = decision["shard"], decision["row"]
     listed = next(s for s in pool.shards(workspace) if s.key == shard)
     texts = next(s["texts"] for s in record["pool"] if s["shard"] == shard)
-    mine = stages.filter(pc.and_(pc.equal(stages["shard"], shard), pc.equal(stages["row"], row)))
-    path = mine.select(["stage", "bucket", "passed", "filter", "score", "threshold"]).to_pylist()
+    mine = _rows_where(workspace, stages, "shard = $shard AND row = $row", {"shard": shard, "row": row})
+    path = [{k: r[k] for k in ("stage", "bucket", "passed", "filter", "score", "threshold")} for r in mine]
     scores: dict[str, Any] = {}
     for name, version in record["scorers"].items():
         scored = workspace.path("scores", f"{name}@{version}", f"{pool.score_key(listed.pack, texts, name)}.parquet")

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -200,7 +201,7 @@ def _dropped(judging: Judging, stage: Stage, filter_: Filter, rows: str, survivo
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
-_PART = 2 * 122_880  # rows that are sorted and written together: row groups of a score table
+_PART = 4 * 122_880  # rows that are sorted and written together: row groups of a score table
 _FILES = {"decisions": answers.decisions, "stages": answers.stages, "admitted": answers.admitted}
 
 
@@ -224,7 +225,9 @@ def _write_answers(judging: Judging, rows: str, judged: Judged) -> None:
             for name, answer in _FILES.items():
                 found = judging.query(answer(policy, columns))
                 if name not in streams:
-                    streams[name] = stack.enter_context(ParquetStream(judged.path(name), found.schema))
+                    kind: Literal["zstd", "lz4"] = "lz4" if name == "admitted" else "zstd"
+                    stream = ParquetStream(judged.path(name), found.schema, compression=kind)
+                    streams[name] = stack.enter_context(stream)
                 if written:
                     written.result()  # one table waits while the next is made
                 written = writing.submit(streams[name].write, found)

@@ -37,9 +37,9 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Ingested", "ingest", "label_of", "pair_id"]
 
 SHARD_ROWS = ROW_GROUP  # rows of a pool shard in a small batch
-_MOST_ROWS = 1024  # and in a large one: a shard is one task's work
+LARGE_SHARD_ROWS = 1024  # and in a large one: a shard is one task's work
 _SHARDS = 64  # a batch has at least so many before they grow
-_PACK_ROWS = 16_384  # rows that are scored together in a large batch: a task's work, a file per scorer
+PACK_ROWS = 16_384  # rows that are scored together in a large batch: a task's work, a file per scorer
 SHARD_BYTES = 256 * 1024 * 1024  # of encoded images per shard: a shard is in memory as a whole
 _PLAN_GROUP = 8192  # rows of a plan that are read together
 
@@ -144,7 +144,7 @@ def _write_plan(workspace: Workspace, source: Source, label: str, listed: Listin
 
 def _chunks(sizes: np.ndarray) -> np.ndarray:
     """The chunk of each input, int32: neighbours, up to a number of rows and bytes. sizes: bytes, int64."""
-    most = min(max(len(sizes) // (_SHARDS * SHARD_ROWS), 1) * SHARD_ROWS, _MOST_ROWS)
+    most = min(max(len(sizes) // (_SHARDS * SHARD_ROWS), 1) * SHARD_ROWS, LARGE_SHARD_ROWS)
     ends, start, chunk = np.cumsum(sizes), 0, 0
     out = np.empty(len(sizes), np.int32)
     while start < len(sizes):
@@ -218,7 +218,7 @@ def _finish(batch: Path, chunks: int, total: int) -> dict[str, Any]:
 
 def _together(chunks: int, inputs: int) -> int:
     """How many shards of a batch are scored together; as for shards, a batch has many packs before they grow."""
-    return max(1, min(chunks // _SHARDS, _PACK_ROWS * chunks // max(inputs, 1)))
+    return max(1, min(chunks // _SHARDS, PACK_ROWS * chunks // max(inputs, 1)))
 
 
 def _entry(path: Path, records: Mapping[str, hashes.Entry]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
@@ -160,13 +160,15 @@ class ParquetStream:
     """Write tables of any sizes to a local file in full row groups, with page checksums. A context manager.
 
     Equal rows give equal bytes, however they come in tables. Memory: one row group and a table. Not atomic: for scratch
-    files. schema: of the tables.
+    files. schema: of the tables. compression: zstd for files that stay, lz4 for those that are read once.
     """
 
-    def __init__(self, path: Path, schema: Any, *, row_group_size: int = 65_536) -> None:
+    def __init__(
+        self, path: Path, schema: Any, *, row_group_size: int = 65_536, compression: Literal["zstd", "lz4"] = "zstd"
+    ) -> None:
         import pyarrow.parquet as pq
 
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        self._writer = pq.ParquetWriter(path, schema, compression=compression, write_page_checksum=True)
         self._size, self._waiting, self.rows = row_group_size, schema.empty_table(), 0
 
     def __enter__(self) -> ParquetStream:

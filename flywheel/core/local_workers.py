@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -22,6 +22,7 @@ from flywheel.core.errors import UsageError
 
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
 _STARTING = threading.Lock()
+_READY = "curation.ready"  # module that is loaded before processes are forked
 _END_SECONDS = 5.0  # until a process that has no call is killed
 
 
@@ -122,7 +123,7 @@ def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """`kind(*arguments)` in a process of its own: what it yields can be an argument of calls, and has its methods."""
     manager = _Shared(ctx=get_context("spawn"))
     with _starting():
-        manager.start(initializer=_begin)
+        manager.start(initializer=_begin, initargs=(dict(os.environ),))
     try:
         yield manager.make(kind, arguments)  # type: ignore[attr-defined]
     finally:
@@ -130,8 +131,10 @@ def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
 
 
 def _pool() -> ProcessPoolExecutor:
-    """One process, which starts with its first call."""
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
+    """One process, which starts with its first call; what all need was loaded by the process that it is forked from."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([_READY])
+    return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(dict(os.environ),))
 
 
 @contextmanager
@@ -171,11 +174,15 @@ def _run(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def _begin() -> None:
+def _begin(environment: Mapping[str, str]) -> None:
     """In the new process: compute on one thread, as a task of Ray with one CPU does, and end when the program ends.
 
-    What a call prints goes to standard error: standard output is the program's answer.
+    What a call prints goes to standard error: standard output is the program's answer. environment: the program's, as
+    it was when the pool was made; that of the process that this one is forked from is older.
     """
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
     os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
     with suppress(OSError):  # closed
         os.dup2(2, 1)

@@ -33,9 +33,9 @@ def _score(workspace: Workspace) -> None:
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Ten pictures in shards of two, of which four and one are scored together."""
     monkeypatch.setattr(intake, "SHARD_ROWS", 2)
-    monkeypatch.setattr(intake, "_MOST_ROWS", 2)
+    monkeypatch.setattr(intake, "LARGE_SHARD_ROWS", 2)
     monkeypatch.setattr(intake, "_SHARDS", 1)
-    monkeypatch.setattr(intake, "_PACK_ROWS", 8)
+    monkeypatch.setattr(intake, "PACK_ROWS", 8)
     workspace = Workspace(tmp_path / "w")
     intake.ingest(workspace, write_folder(tmp_path / "src", textures(10)))
     _score(workspace)
@@ -107,7 +107,7 @@ def test_a_pack_is_the_same_bytes_however_it_was_written(packed: Workspace) -> N
 def test_a_billion_pictures_are_at_most_two_million_files() -> None:
     """Of a pool in batches of a million and more, with twelve scorers, at up to 256 KiB a picture."""
     inputs, scorers = 2**20, 12
-    chunks = inputs // intake._MOST_ROWS
+    chunks = inputs // intake.LARGE_SHARD_ROWS
     packs = -(-chunks // intake._together(chunks, inputs))
     assert 10**9 / inputs * (chunks + scorers * packs) <= 2_000_000
     assert packs >= 64 and intake._together(64, 4096) == 1, "small pools keep their parallelism"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,21 @@ def test_each_call_has_its_result_and_an_error_is_raised(workers: LocalWorkers):
     assert list(workers.run_all(os.getenv, [("OMP_NUM_THREADS",)])) == [(0, "1")]
 
 
+def test_processes_have_what_they_share_and_the_environment_of_now(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FIRST", "1")
+    for name, other in (("FIRST", "SECOND"), ("SECOND", "FIRST")):
+        workers = LocalWorkers(1)
+        assert [v for _, v in workers.run_all(os.getenv, [(name,), (other,)])] == ["1", None]
+        assert list(workers.run_all(loaded, [("curation.scorers.scoring",)])) == [(0, True)]
+        workers.close()
+        monkeypatch.delenv("FIRST", raising=False)
+        monkeypatch.setenv("SECOND", "1")
+
+
+def loaded(module: str) -> bool:
+    return module in sys.modules
+
+
 class Counter:
     def __init__(self, start: int) -> None:
         self.count = start
@@ -89,9 +105,13 @@ def test_a_process_that_dies_between_calls_costs_nothing():
     workers.close()
 
 
+def ends(_: object) -> None:
+    os._exit(1)
+
+
 def test_processes_that_never_start_are_no_fault_of_a_call(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local_workers, "_begin", ends)
     workers = LocalWorkers(1)
-    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
     with pytest.raises(UsageError, match="end as soon as they start"):
         list(workers.run_all(os.getpid, [()]))
     workers.kill()
@@ -114,9 +134,9 @@ def odd(kind: str) -> None:
             raise OddError("said", " so")
 
 
-def test_what_calls_do_to_their_process_stays_there(
-    workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-):
+def test_what_calls_do_to_their_process_stays_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    forkserver._forkserver._stop()  # the next one has this test's standard error
+    workers = LocalWorkers(2)
     monkeypatch.setattr(local_workers, "_END_SECONDS", 0.5)
     (exited,) = workers.run_all(odd, [("exits",)])
     assert isinstance(exited[1], Exception)
