@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flywheel.core import hashes
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import file_digest, is_whole, rename_folder, write_json
 from flywheel.core.hash_line import Entry
 from training.checkpoint import FORMAT, SHARES, Checkpoint, flat
@@ -215,7 +215,10 @@ class Writer:
 def _sentence(error: BaseException) -> BaseException:
     """A `UsageError` for what a disk or another process fails with; any other error as it is."""
     failures = getattr(error, "failures", None)  # of PyTorch's checkpoints: {rank: (error, trace)}
-    cause = next(iter(failures.values()))[0] if failures else error
-    if not isinstance(cause, OSError):
+    if not failures and not isinstance(error, OSError):
         return error
-    return UsageError(f"a checkpoint was not written ({cause}); run again to resume from the one before it")
+    cause = next(iter(failures.values()))[0] if failures else error
+    return UsageError(
+        f"a checkpoint was not written ({first_line(cause)}): look for free space on its disk, then run again to "
+        "resume from the one before it"
+    )

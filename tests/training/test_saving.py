@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
@@ -68,12 +69,17 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "step-1")
 
 
 def test_what_a_write_fails_with_is_one_sentence_at_the_next_or_at_the_end(caplog):
-    sentence = "a checkpoint was not written .*No space left.*; run again to resume from the one before it"
+    sentence = (
+        "a checkpoint was not written .*No space left.*: look for free space on its disk, then run again to resume"
+    )
     with pytest.raises(UsageError, match=sentence), Writer(World()) as writer:
         writer.start(fail(FULL))
         writer.start(lambda: pytest.fail("a copy was taken"))
     with pytest.raises(UsageError, match=sentence), Writer(World()) as writer:
         writer.start(fail(FULL))
+    together = CheckpointException("write", {1: (RuntimeError("unexpected pos\nat 1"), None)})  # PyTorch's, of rank 1
+    with pytest.raises(UsageError, match=r"not written \(unexpected pos\)"), Writer(World()) as writer:
+        writer.start(fail(together))
     with pytest.raises(KeyError), Writer(World()) as writer:  # a fault of ours stays what it is
         writer.start(fail(KeyError("x")))
     with pytest.raises(UsageError, match="diverged"), Writer(World()) as writer:
