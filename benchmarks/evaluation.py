@@ -3,10 +3,10 @@
 python benchmarks/evaluation.py [--pictures 4] [--steps 20] [--repeats 2] [--most 2]
 
 The demo's suite is drawn from the checkpoint that ships with the package, and judged: by this process, and by one,
-two, … Ray workers of one core each. Every measurement is a process of its own, from its start to its end: imports, the
-start of Ray and loading the model are included. Wall time is compared, the shortest of the repeats, so the machine must
-be quiet. That all wrote the same pictures and verdicts is checked first. `eval_two_workers` is one worker's time
-divided by that of two. The last line is one JSON object.
+two, … processes of one core each. Every measurement is a process of its own, from its start to its end: imports and
+loading the model are included. Wall time is compared, the shortest of the repeats, so the machine must be quiet; the
+five measurements take about three minutes of two such cores. That all wrote the same pictures and verdicts is checked
+first. `eval_two_workers` is one worker's time divided by that of two. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def main() -> None:
         return
     seconds: dict[int, float] = {}
     digests = set()
-    for _ in range(arguments.repeats):
-        for workers in range(arguments.most + 1):
+    for repeat in range(arguments.repeats):
+        for workers in range(bool(repeat), arguments.most + 1):
             with tempfile.TemporaryDirectory() as folder:
                 sizes = ["--pictures", str(arguments.pictures), "--steps", str(arguments.steps)]
                 command = [sys.executable, __file__, "--only", str(workers), "--folder", folder, *sizes]

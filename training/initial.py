@@ -12,7 +12,6 @@ from training.models.condition import ConditionEncoder
 from training.models.mmdit import MMDiT, MMDiTConfig, preset
 from training.randomness import generator
 from training.recipes import Recipe
-from training.run import require_finite_start
 
 
 def build_model(recipe: Recipe, encoder: ConditionEncoder, seed: int) -> MMDiT:
@@ -44,18 +43,12 @@ def initial_model(
     if lora:
         if parent is None:
             raise UsageError("lora_rank adapts a checkpoint: give one to start from (--init, or `start` in a preset)")
-        model = _model_of(parent)
+        model = parent.model("ema")
         adapt(model, lora, seed)
         return model
     if last is not None:
         return MMDiTConfig.from_dict(last.config["model"]).build()
-    return build_model(recipe, encoder, seed) if parent is None else _model_of(parent)
-
-
-def _model_of(parent: Checkpoint) -> MMDiT:
-    model = parent.model("ema")
-    require_finite_start(parent, model)
-    return model
+    return build_model(recipe, encoder, seed) if parent is None else parent.model("ema")
 
 
 def _require_condition(parent: Checkpoint, recipe: Recipe, encoder: ConditionEncoder) -> None:

@@ -13,6 +13,7 @@ from flywheel.core.ranges import Above, Amount, Count, Finite, Positive, Share, 
 from flywheel.core.schema import CAPTION_KINDS, STAGES
 from training.lora import DEFAULTS, TARGETS, identified, require_lora
 from training.recipe_file import known_recipe
+from training.schedules import SCHEDULES
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MACHINE = (
@@ -90,7 +91,7 @@ class Recipe:
     autoencoder: str = "patch"
     autoencoder_steps: Count = 0
     condition: str = "minilm"
-    text_tokens: Count = 24
+    text_tokens: Annotated[int, Span(0, 16384)] = 24
     caption_shares: Annotated[Mapping[str, float], Span(0)] = field(
         default_factory=lambda: {"general": 0.4, "text": 0.2, "knowledge": 0.2, "structured": 0.2}
     )
@@ -127,6 +128,8 @@ class Recipe:
         require_ranges(self)
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"schedule is {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # files and presets give a list
         require_lora(self)
         if self.on_error not in ("raise", "skip"):
@@ -282,7 +285,9 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     values = dict(values)
     for name in ("batch", "resolution"):
         if name in values:
-            values[name] = {int(k): int(v) for k, v in values[name].items()}
+            if not isinstance(values[name], Mapping):
+                raise UsageError(f"{name} is {values[name]!r}: give a table of buckets, such as {{ 256 = 16 }}")
+            values[name] = {int(k): v for k, v in values[name].items()}
     for name in ("stages", "betas"):
         if name in values:
             values[name] = tuple(values[name])

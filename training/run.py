@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
-from torch.nn import Module
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import is_whole
@@ -121,13 +120,6 @@ def require_finite_tensors(step: int, what: str, tensors: Mapping[str, Tensor]) 
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise UsageError(f"step {step}: {what} are not finite ({bad[0]}): {_DIVERGED}")
-
-
-def require_finite_start(parent: Checkpoint, model: Module) -> None:
-    """Before a run starts from `parent`'s model. Errors: `UsageError` if a weight of it is not finite."""
-    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
-    if bad:
-        raise UsageError(f"weights of {parent.path} are not finite ({bad[0]}): start from another checkpoint")
 
 
 def require_finite_shares(step: int, state: Mapping[str, Mapping[str, Tensor]], world: World) -> None:

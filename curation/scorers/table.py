@@ -134,7 +134,10 @@ def _is_word(field: pa.Field) -> bool:
 def _require_scores(workspace: Workspace, packs: Sequence[pool.Pack], scorers: Mapping[str, Scorer]) -> None:
     for name, scorer in scorers.items():
         if missing := [p for pack in packs if not (p := score_path(workspace, scorer, pack.shards[0])).exists()]:
-            raise UsageError(f"{len(missing)} score files of {name} are missing ({missing[0]}): curate the pool again")
+            raise UsageError(
+                f"{len(missing)} score files of {name} are missing ({missing[0]}): `flywheel curate` with this policy "
+                "computes them"
+            )
 
 
 def _chunks(workspace: Workspace, packs: Sequence[pool.Pack], scorers: Mapping[str, Scorer]) -> Iterator[pa.Table]:

@@ -16,6 +16,7 @@ from curation.shards.plan import Plan, Planned, listed
 from curation.shards.rows import Faults, Work, try_rows, write_file
 from flywheel.core import hashes
 from flywheel.core.cluster import cluster, run_all
+from flywheel.core.errors import UsageError
 from flywheel.core.files import discard, file_digest
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.workspace import Workspace
@@ -85,7 +86,8 @@ def _killers(work: Work) -> Faults:
         died = {places[index]: "crashed the process that resizes and encodes it"}
         faults |= died if isinstance(outcome, Exception) else outcome
     if not faults:
-        raise RuntimeError(
-            f"the process that wrote {work.path} was killed twice, but by none of its rows alone: free memory"
+        raise UsageError(
+            f"the process that writes {work.path} was killed twice, and by none of its rows alone: free memory, then "
+            "run the same command again; finished work is kept"
         )
     return faults

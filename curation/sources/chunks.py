@@ -19,6 +19,7 @@ from curation.sources.files import state
 from curation.sources.listing import read_plan
 from flywheel.core.cluster import cluster, run_all
 from flywheel.core.erased import REASON
+from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.schema import POOL, QUARANTINE, ROW_GROUP
@@ -115,7 +116,10 @@ def _repaired(run: Run) -> Iterator[Written]:
     again = replace(run, crashed=run.crashed | crashed)
     for _, outcome in run_all(_write_run, [(_narrowed(again),)]):
         if isinstance(outcome, Exception):
-            raise RuntimeError(f"chunks {run.chunks} of {run.batch} killed the process that reads them: free memory")
+            raise UsageError(
+                f"chunks {run.chunks} of {run.batch} killed the process that reads them, and no input alone did: free "
+                "memory, then run the same command again"
+            )
         yield from outcome
 
 

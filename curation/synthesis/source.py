@@ -201,7 +201,10 @@ def _each_part(
     with cluster(workers):
         for _, failure in run_all(_make_part, calls):
             if isinstance(failure, Exception):
-                raise RuntimeError("a worker process that made samples was killed twice") from failure
+                raise UsageError(
+                    "a process that makes samples was killed twice: free memory, then run the same command again; "
+                    "finished parts are kept"
+                ) from failure
             yield
 
 

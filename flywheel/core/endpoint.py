@@ -55,9 +55,6 @@ class Server:
 
     def __post_init__(self) -> None:
         require_ranges(self)
-        for name in ("url", "model", "key_variable"):
-            if not isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} is {getattr(self, name)!r}: give a text")
         if not self.url.startswith(("http://", "https://")) or not self.model:
             raise UsageError(f"endpoint {self.url!r}: give url (http://…/v1) and model")
         if self.key_variable and not os.environ.get(self.key_variable):

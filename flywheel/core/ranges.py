@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from flywheel.core.errors import UsageError
 
+_CALLED: Mapping[Any, str] = {str: "a text", bool: "true or false", tuple: "a list", Mapping: "a table"}
 MOST = 2**53  # the largest whole number that tables, seeds and JSON hold exactly
 
 
@@ -64,9 +65,30 @@ def spans(kind: Any) -> Mapping[str, tuple[Span, bool]]:
     return found
 
 
+@cache
+def _kinds(kind: Any) -> Mapping[str, tuple[type, int, str]]:
+    """{field: type, length (0: any), what it is called} of a dataclass, for texts, switches, tables and lists."""
+    hints, found = get_type_hints(kind), dict[str, tuple[type, int, str]]()
+    for field_ in fields(kind):
+        hint = hints[field_.name]
+        plain, parts = get_origin(hint) or hint, get_args(hint)
+        if plain in _CALLED:
+            length = len(parts) if plain is tuple and ... not in parts else 0
+            found[field_.name] = (plain, length, f"a list of {length}" if length else _CALLED[plain])
+    return found
+
+
 def require_ranges(values: Any, owner: str = "") -> None:
-    """Check the numbers of a dataclass whose fields state ranges. Errors: `UsageError` that names owner and field."""
+    """Check the fields of a dataclass: texts, switches, tables and lists are such, and numbers are in their ranges.
+
+    Errors: `UsageError` that names owner and field.
+    """
     declared: Any = type(values)
+    for name, (wanted, length, called) in _kinds(declared).items():
+        value: Any = getattr(values, name)
+        fits: bool = isinstance(value, list | tuple if wanted is tuple else wanted)
+        if not fits or (length and len(value) != length):
+            raise UsageError(f"{owner}{name} is {value!r}: give {called}")
     for name, (span, whole) in spans(declared).items():
         for key, value in _each(name, getattr(values, name)):
             if not span.holds(value) or (whole and value != int(value)):

@@ -52,11 +52,8 @@ class EndpointGenerator(Server):
         super().__post_init__()
         if 0 < self.per_minute < _SLOWEST:
             raise UsageError(f"per_minute is {self.per_minute}: give {_SLOWEST} or more, or 0 for any number")
-        for name in ("names", "fields"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise UsageError(f"{name} is {getattr(self, name)!r}: give a table")
-        if not isinstance(self.revision, str) or not all(isinstance(n, str) for n in self.names.values()):
-            raise UsageError("revision and the values of names are not all texts: put each between quotes")
+        if not all(isinstance(n, str) for n in self.names.values()):
+            raise UsageError(f"names is {dict(self.names)}: give a text for each")
         if unknown := set(self.names) - set(OPTIONAL):
             raise UsageError(f"names: {min(unknown)} is unknown; choose among {', '.join(OPTIONAL)}")
 

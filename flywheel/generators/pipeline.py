@@ -43,11 +43,6 @@ class PipelineGenerator:
 
     def __post_init__(self) -> None:
         require_ranges(self)
-        for name in ("model", "lora", "dtype", "device", "revision"):
-            if not isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} is {getattr(self, name)!r}: give a text")
-        if not isinstance(self.call, Mapping):
-            raise UsageError(f"call is {self.call!r}: give a table")
 
     @property
     def independent(self) -> bool:

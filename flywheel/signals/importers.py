@@ -15,7 +15,7 @@ from typing import Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import given_file, text_lines
-from flywheel.signals.suite import copy_reference, write_rows
+from flywheel.signals.suite import copy_reference, read_prompt, write_rows
 
 Row = dict[str, Any]
 
@@ -66,8 +66,11 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
     read, make = IMPORTERS[kind]
     for number, row in enumerate(read(source), 1):
         try:
-            rows += make(row, number)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            made = make(row, number)
+            for one in made:
+                read_prompt(one, source.parent)
+            rows += made
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(
                 f"{source}, row {number}: not a {kind} prompt ({type(error).__name__}: {error})"
             ) from error

@@ -13,6 +13,7 @@ from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
 from flywheel.core.ranges import unusable
 from flywheel.core.storage import located
 
+TASKS = ("t2i", "ti2i")
 JUDGED = ("question", "edit")  # verifiers that a VLM judge answers
 
 
@@ -39,11 +40,8 @@ def load_suite(path: Path) -> list[Prompt]:
     prompts = []
     for number, line in enumerate(text_lines(path), 1):
         try:
-            row = json.loads(line)
-            for _, fault in unusable(row):
-                raise ValueError(fault)
-            prompts.append(read_prompt(row, path.parent))
-        except (ValueError, KeyError, TypeError) as error:
+            prompts.append(read_prompt(json.loads(line), path.parent))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{path}, line {number}: not a suite prompt ({type(error).__name__}: {error})") from error
     if not prompts:
         raise UsageError(f"{path} has no prompts: a round cannot be judged without an evaluation suite")
@@ -53,7 +51,12 @@ def load_suite(path: Path) -> list[Prompt]:
 
 
 def read_prompt(row: Mapping[str, Any], folder: Path) -> Prompt:
-    """A prompt from its row; references are relative to `folder`. Errors: `KeyError`, `TypeError` for a wrong row."""
+    """A prompt from its row; references are relative to `folder`.
+
+    Errors: `KeyError`, `TypeError`, `ValueError` for a wrong row.
+    """
+    if fault := _fault(row):
+        raise ValueError(fault)
     return Prompt(
         prompt_id=row["prompt_id"],
         text=row["prompt"],
@@ -63,6 +66,28 @@ def read_prompt(row: Mapping[str, Any], folder: Path) -> Prompt:
         benchmark=row.get("benchmark", ""),
         category=row.get("category", ""),
     )
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """What is wrong with a row; empty for a prompt. Errors: `KeyError`, `TypeError`, `UnicodeEncodeError`."""
+    for _, fault in unusable(row):
+        return fault
+    for key in ("prompt_id", "prompt"):
+        if not isinstance(row[key], str):
+            return f"{key} is {row[key]!r}: give a text"
+    if not row["prompt_id"].strip():
+        return "prompt_id is empty"
+    if row["task"] not in TASKS:
+        return f"task is {row['task']!r}: give {' or '.join(TASKS)}"
+    references, checks = row.get("references", ()), row["checks"]
+    if not isinstance(references, list | tuple) or not all(isinstance(r, str) for r in references):
+        return "references are not a list of paths"
+    if not isinstance(checks, list | tuple) or not all(isinstance(c, Mapping) for c in checks):
+        return "checks are not a list of objects"
+    if not all(isinstance(c.get(k), str) and c[k] for c in checks for k in ("verifier", "capability")):
+        return "each check needs a verifier and a capability, which are texts"
+    json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    return ""
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -83,8 +108,12 @@ def copy_suite(source: Path, path: Path) -> Path:
 
 def copy_reference(reference: Path, folder: Path) -> str:
     """Copy an image to `folder`/references, named by its content; returns its path there. Errors: `UsageError`."""
-    if not reference.is_file():
-        raise UsageError(f"reference {reference} does not exist: paths are relative to the suite file")
+    try:
+        if not reference.is_file():
+            raise UsageError(f"reference {reference} does not exist: paths are relative to the suite file")
+        data = reference.read_bytes()
+    except OSError as error:  # a name that is too long, no permission
+        raise UsageError(f"reference {reference} cannot be read ({error.strerror}): correct its path") from error
     name = f"references/{file_digest(reference)[:16]}{reference.suffix}"
-    write_bytes(folder / name, reference.read_bytes())
+    write_bytes(folder / name, data)
     return name

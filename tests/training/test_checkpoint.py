@@ -10,14 +10,9 @@ import torch
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
-from tests.training.dmd.tiny import TINY as DMD
-from tests.training.rl.tiny import TINY as RL
-from tests.training.rl_parts import Redness, prompts
 from tests.training.tiny_runs import run, without_clock
 from training import checkpoint as checkpoints
 from training import saving
-from training.dmd.trainer import train as distil
-from training.rl.trainer import train as reinforce
 from training.sampling import Sampler
 
 
@@ -37,29 +32,13 @@ def test_a_checkpoint_lists_its_own_files_and_not_those_of_the_run_whose_setting
     assert child.config["files"]["model.safetensors"]["sha256"] == file_digest(child.path / "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory, start):
-    """A checkpoint one of whose weights is NaN."""
+def test_a_checkpoint_that_is_not_finite_draws_nothing_and_is_named(tmp_path, start):
+    """What trains from one: `test_initial.py`."""
     weights = start.tensors("ema")
     weights["image_out.weight"][0, 0] = torch.nan
-    folder = tmp_path_factory.mktemp("damaged") / "final"
-    return saving.write(folder, {"ema": weights}, start.autoencoder(), start.config).path
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda init, out, cards, snapshot: run(out, snapshot, init=init),
-        lambda init, out, cards, snapshot: reinforce(out, cards[:4], cards[4:], RL, Redness(), init=init),
-        lambda init, out, cards, snapshot: distil(out, cards, DMD, init=init),
-        lambda init, out, cards, snapshot: Sampler(init),
-    ],
-)
-def test_a_checkpoint_that_is_not_finite_is_named_by_whatever_starts_from_it(tmp_path, snapshot, damaged, use):
-    with pytest.raises(UsageError, match=r"damaged.*/final: the weight image_out.weight is not finite") as caught:
-        use(damaged, tmp_path / "out", prompts(tmp_path, 6), snapshot)
-    assert "learning rate" not in str(caught.value)
-    assert not list(tmp_path.glob("out/step-*")) and not (tmp_path / "out" / "final").exists()
+    path = saving.write(tmp_path / "final", {"ema": weights}, start.autoencoder(), start.config).path
+    with pytest.raises(UsageError, match="/final: the weight image_out.weight is not finite"):
+        Sampler(path)
 
 
 def test_an_autoencoder_that_is_not_finite_is_named(tmp_path, start):

@@ -13,7 +13,7 @@ from tests.training.dmd.tiny import TINY as DMD
 from tests.training.rl.tiny import TINY as RL
 from tests.training.rl_parts import Redness, prompts
 from tests.training.tiny_runs import TINY, run
-from training import checkpoint as checkpoints
+from training import saving
 from training.dmd.trainer import train as distil
 from training.initial import build_model, initial_model
 from training.lora import LoRA
@@ -45,9 +45,7 @@ def test_a_parent_that_reads_another_encoder_is_one_sentence(trained):
 def test_a_start_whose_weights_are_no_numbers_is_named_before_anything_is_trained(tmp_path, start, snapshot):
     weights = start.tensors("ema")
     next(iter(weights.values())).view(-1)[0] = math.inf
-    broken = checkpoints.write(
-        tmp_path / "broken", {"model": weights, "ema": weights}, start.autoencoder(), start.config
-    )
+    broken = saving.write(tmp_path / "broken", {"model": weights, "ema": weights}, start.autoencoder(), start.config)
     cards = prompts(tmp_path, 4)
     for once in (
         lambda: run(tmp_path / "a", snapshot, init=broken.path),
@@ -56,5 +54,5 @@ def test_a_start_whose_weights_are_no_numbers_is_named_before_anything_is_traine
         lambda: distil(tmp_path / "d", cards, DMD, init=broken.path),
         lambda: distil(tmp_path / "e", cards, replace(DMD, teachers=(str(broken.path),)), init=start.path),
     ):
-        with pytest.raises(UsageError, match="weights of .*broken are not finite .*: start from another checkpoint"):
+        with pytest.raises(UsageError, match="broken: the weight .* is not finite .*; give an earlier or another one"):
             once()

@@ -36,7 +36,6 @@ from training.run import (
     finished,
     last_checkpoint,
     require_finite,
-    require_finite_start,
     require_finite_tensors,
     take_steps,
 )
@@ -135,7 +134,6 @@ class _Trainer:
         sampler = Sampler(parent, device)
         self.reader = ConditionReader(sampler.encoder, sampler.autoencoder, sampler.text_tokens, recipe.side, device)
         self.student = sampler.model
-        require_finite_start(parent, self.student)
         self.fake = copy.deepcopy(self.student)
         self.teachers = [_teacher(t, parent, sampler).to(device) for t in teachers]
         if not all(m.config.cacheable for m in (self.student, *self.teachers)):
@@ -293,6 +291,4 @@ def _teacher(checkpoint: Checkpoint, student: Checkpoint, sampler: Sampler) -> M
         raise UsageError(
             f"teacher {checkpoint.path} and student {student.path} read different conditions: give another teacher"
         )
-    model = checkpoint.model("ema").eval().requires_grad_(False)
-    require_finite_start(checkpoint, model)
-    return model
+    return checkpoint.model("ema").eval().requires_grad_(False)

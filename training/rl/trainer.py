@@ -42,7 +42,6 @@ from training.run import (
     finished,
     last_checkpoint,
     require_finite,
-    require_finite_start,
     require_finite_tensors,
     step_name,
     take_steps,
@@ -164,7 +163,6 @@ class _Trainer:
         self.sampler = Sampler(parent, device)
         if not self.sampler.model.config.cacheable:
             raise UsageError(f"{parent.path} recomputes its condition at every step: give a block-causal model for RL")
-        require_finite_start(parent, self.sampler.model)
         self.policy = Policy(self.sampler.model, lora=LoRA.of(recipe), seed=seed)
         self.reader = ConditionReader(
             self.sampler.encoder, self.sampler.autoencoder, self.sampler.text_tokens, recipe.side, device

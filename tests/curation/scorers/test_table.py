@@ -94,7 +94,7 @@ def test_a_missing_score_file_is_named(curated: SimpleNamespace, tmp_path: Path)
     lost = score_path(curated.workspace, scorers["pixels"], shard)
     kept = lost.rename(tmp_path / "kept.parquet")
     path.unlink()
-    with pytest.raises(UsageError, match="1 score files of pixels are missing"):
+    with pytest.raises(UsageError, match="1 score files of pixels are missing .*: `flywheel curate` with"):
         verdicts(curated.workspace, curated.policy, scorers)
     kept.rename(lost)
     path.write_bytes(data)

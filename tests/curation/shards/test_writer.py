@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,10 @@ from ray import cloudpickle
 
 from curation.run import curate, explain
 from curation.shards import rows as shards
+from curation.shards import writer
 from curation.sources.ingest import ingest
 from curation.synthesis.canvas import font_path
+from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.image import turned
 from flywheel.core.schema import CAPTION_KINDS
@@ -49,6 +53,14 @@ def test_text_is_upright_in_the_shards(tmp_path: Path, ray_session: None) -> Non
                 assert np.abs(got - want).mean() < 8
                 break
     assert len(read_json(manifest)["files"]) == 2
+
+
+def test_a_process_that_dies_of_no_row_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "run_all", lambda _, calls: ((n, {}) for n, _ in enumerate(calls)))
+    places: Any = {"shard": pa.array(["a"]), "row": pa.array([0])}
+    work: Any = SimpleNamespace(path="f.parquet", rows=places, alone=lambda n: n)
+    with pytest.raises(UsageError, match="by none of its rows alone: free memory, then run the same command again"):
+        writer._killers(work)
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ class Settings:
     rate: Above = 1.0
     pair: Annotated[tuple[float, float], Span(0, 1, below=True)] = (0.0, 0.9)
     table: Annotated[Mapping[str, float], Span(0)] = field(default_factory=dict)
+    name: str = ""
+    names: tuple[str, ...] = ()
+    on: bool = False
 
     def __post_init__(self) -> None:
         require_ranges(self, "house.")
@@ -45,6 +48,12 @@ class Settings:
         ({"share": True}, "house.share is True"),
         ({"count": -1}, "house.count is -1: give a whole number of 0 or more"),
         ({"count": 1.5}, "house.count is 1.5: give a whole number"),
+        ({"pair": (0.5,)}, r"house.pair is \(0.5,\): give a list of 2"),
+        ({"pair": 0.5}, "house.pair is 0.5: give a list of 2"),
+        ({"table": 5}, "house.table is 5: give a table"),
+        ({"name": 5}, "house.name is 5: give a text"),
+        ({"names": "a"}, "house.names is 'a': give a list"),
+        ({"on": 1}, "house.on is 1: give true or false"),
         ({"rate": 0}, "house.rate is 0: give a number above 0"),
         ({"rate": float("inf")}, "house.rate is inf"),
         ({"pair": (0.5, 1.0)}, "house.pair is 1.0: give a number of 0 or more and below 1"),

@@ -35,7 +35,7 @@ from flywheel.presets import load_preset
             "line 5: training.recipe: S2.steps is -1",
         ),
         ("[training.recipe]\nbase = 'tiny'\n\nclip = 0", "line 5: training.recipe: clip is 0: give a number above 0"),
-        ("[training.recipe]\nbase = 'tiny'\nbatch = 3", "line 2: training.recipe cannot be used"),
+        ("[training.recipe]\nbase = 'tiny'\nbatch = 3", "line 4: training.recipe: batch is 3: give a table"),
         ("[rewards]\nrecipe = { base = 'rl-tiny', kl = inf }", "line 3: rewards.recipe: kl is inf"),
         (
             "[distil.recipe]\nbase = 'dmd-tiny'\nfake_learning_rate = nan",

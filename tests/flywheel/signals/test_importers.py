@@ -20,6 +20,9 @@ PROMPTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "prompts"
         ("geneval", "", "no prompts"),
         ("edit", '{"instruction": "x"}', "needs references"),
         ("edit", '{"instruction": "x", "image": "gone.png"}', "does not exist"),
+        ("edit", '{"instruction": "x", "image": 5}', "row 1: not a edit prompt .*references are not a list of paths"),
+        ("edit", f'{{"instruction": "x", "image": "{"x" * 400}"}}', "cannot be read .*: correct its path"),
+        ("cvtg", '{"prompt": "x \\ud800", "texts": ["hi"]}', "row 1: not a cvtg prompt .*surrogates not allowed"),
         ("nothing", "{}", "unknown suite"),
     ],
 )
