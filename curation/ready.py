@@ -5,6 +5,7 @@ that of Arrow's allocator, which provides for it.
 """
 
 import os
+from contextlib import suppress
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before the libraries that read it are loaded
 
@@ -15,4 +16,5 @@ import curation.scorers.scoring  # noqa: E402
 import curation.shards.rows  # noqa: E402, F401
 from curation.scorers.language import language  # noqa: E402
 
-language("a")  # loads the model, which the scorer `text` asks about every caption
+with suppress(Exception):  # where the model cannot be loaded, the scorer that asks it says so
+    language("a")  # loads the model, which the scorer `text` asks about every caption
