@@ -35,6 +35,7 @@ from flywheel.rounds import steps
 from flywheel.rounds.context import Context
 from flywheel.rounds.job import Job
 from flywheel.rounds.run import run
+from flywheel.rounds.stages import sources
 from flywheel.signals import evaluation
 from flywheel.signals.drawing import picture_name
 from flywheel.signals.results import Results, load_results
@@ -224,11 +225,11 @@ def train_arm(context: Context, plan: RoundPlan, arm: str, mix: Sequence[MixEntr
         for r in rows
     }
     data.shard(folder, changed, context.held_out, items)
-    sources = steps.sources(context, replace(plan, mix=kept))
-    sources += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
+    trained = sources(context.workspace, replace(plan, mix=kept))
+    trained += [{"manifest": str(folder / "manifest.json"), "slice": m.slice, "share": m.share} for m in mix]
     run_ = TrainingRun(
         out_dir=str(workspace.round(number).checkpoint(arm)),
-        sources=sources,
+        sources=trained,
         recipe=plan.recipe,
         init=str(workspace.path(plan.incumbent)) if plan.incumbent else None,
         seed=plan.seed + number,

@@ -11,7 +11,7 @@ from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
-from flywheel.core.records import BASE, Manifest, RoundPlan
+from flywheel.core.records import BASE, Manifest, MixEntry, RoundPlan
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
 from flywheel.rounds import lease
@@ -38,6 +38,17 @@ def curriculum_of(workspace: Workspace, plan: RoundPlan) -> Curriculum:
     if not plan.steps or "command" in plan.recipe:
         return Curriculum((), ())
     return _scheduled(_manifest(workspace, plan.snapshot), from_dict(plan.recipe), plan.steps)
+
+
+def sources(workspace: Workspace, plan: RoundPlan) -> list[dict[str, Any]]:
+    """The plan's mix as training reads it: the base pool, kept remedies of earlier rounds, the round's remedies."""
+
+    def manifest(entry: MixEntry) -> Path:
+        if entry.slice == BASE:
+            return _manifest(workspace, plan.snapshot)
+        return workspace.round(entry.round or plan.round).remedy_manifest
+
+    return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
 def unread(workspace: Workspace) -> list[Unread]:

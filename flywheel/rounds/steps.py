@@ -16,7 +16,7 @@ from flywheel.cases.fold import connect
 from flywheel.core.image import decode
 from flywheel.core.ledger import Ledger
 from flywheel.core.mirror import Publisher, fetched, publish
-from flywheel.core.records import BASE, MixEntry, RoundPlan, RoundResult, System
+from flywheel.core.records import RoundPlan, RoundResult, System
 from flywheel.generators import describe
 from flywheel.remedies import data
 from flywheel.remedies.candidates import teachable
@@ -27,7 +27,7 @@ from flywheel.rounds import gate as gates
 from flywheel.rounds.context import Context
 from flywheel.rounds.pins import code_version, pins
 from flywheel.rounds.plan import Known, make_plan
-from flywheel.rounds.stages import curriculum_of
+from flywheel.rounds.stages import curriculum_of, sources
 from flywheel.signals import evaluation, hidden, trust
 from flywheel.signals.calibration import fidelity
 from flywheel.signals.drawing import picture_name
@@ -157,10 +157,10 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     """
     from training.worker import TrainingRun, train_all
 
-    mixes = {"candidate": sources(run, plan)}
+    mixes = {"candidate": sources(run.workspace, plan)}
     if plan.aimed and run.preset.trainer.control:
         control = tuple(m for m in plan.mix if m not in plan.aimed)
-        mixes["control"] = sources(run, replace(plan, mix=control))
+        mixes["control"] = sources(run.workspace, replace(plan, mix=control))
     folders = {arm: run.workspace.round(plan.round).checkpoint(arm) for arm in mixes}
     if "command" in plan.recipe:
         return {arm: external.train(run, plan, arm, mix) for arm, mix in mixes.items()}
@@ -193,17 +193,6 @@ def train(run: Context, plan: RoundPlan) -> dict[str, Path]:
     for folder in folders.values():
         publish(folder)
     return {arm: folder / path.name for (arm, folder), path in zip(folders.items(), checkpoints)}
-
-
-def sources(run: Context, plan: RoundPlan) -> list[dict[str, Any]]:
-    """The plan's mix as training reads it: the base pool, kept remedies of earlier rounds, the round's remedies."""
-
-    def manifest(entry: MixEntry) -> Path:
-        if entry.slice == BASE:
-            return run.manifest(plan)
-        return run.workspace.round(entry.round or plan.round).remedy_manifest
-
-    return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
 
 
 def evaluate(run: Context, plan: RoundPlan, arm: str, system: System) -> int:

@@ -9,11 +9,11 @@ import pytest
 
 from flywheel.core.files import write_json
 from flywheel.core.ledger import Ledger
-from flywheel.core.records import Manifest, ShardFile
+from flywheel.core.records import BASE, Manifest, ShardFile
 from flywheel.core.workspace import Workspace
 from flywheel.rounds.job import Job
-from flywheel.rounds.stages import curriculum_of, funnel_rows, unread
-from tests.flywheel.plans import round_plan
+from flywheel.rounds.stages import curriculum_of, funnel_rows, sources, unread
+from tests.flywheel.plans import entry, round_plan
 
 PRESET = """
 base = "tiny"
@@ -52,6 +52,15 @@ def test_a_rounds_stages_are_those_of_its_base_pool(workspace):
     assert curriculum.notes == (
         "S6 is left out: the data has no rows for it in bucket 256, 512, 1024, 2048; S5 takes its 4 steps",
     )
+
+
+def test_a_mix_is_read_from_the_manifests_of_its_rounds(workspace):
+    mix = entry(BASE, 0.5), entry("count", 0.2, round=2), entry("color", 0.3), entry("object", 0.0)
+    assert sources(workspace, round_plan(3, *mix)) == [
+        {"manifest": str(workspace.shard_manifest("s")), "slice": BASE, "share": 0.5},
+        {"manifest": str(workspace.round(2).remedy_manifest), "slice": "count", "share": 0.2},
+        {"manifest": str(workspace.round(3).remedy_manifest), "slice": "color", "share": 0.3},
+    ]
 
 
 def test_what_is_admitted_and_not_read_is_named_with_its_reason(workspace, tmp_path):
