@@ -74,7 +74,7 @@ class Stop:
         """Kill our processes and end, without tidying up."""
         import psutil
 
-        self._look()
+        self._look(tracker=True)
         for process in self.processes:
             with suppress(psutil.Error):
                 process.kill()
@@ -82,12 +82,18 @@ class Stop:
             os.write(2, f"{self.sentence}\n".encode())
         os._exit(128 + self.signum)
 
-    def _look(self) -> None:
-        """Remember descendants: those whose parent ends first can no longer be found."""
+    def _look(self, *, tracker: bool = False) -> None:
+        """Remember descendants: those whose parent ends first can no longer be found.
+
+        tracker: also the process in which Python counts semaphores. It ends by itself when this one has; killed before
+        that, it is started again by whoever gives a semaphore back, and says so in traces.
+        """
         with suppress(Exception):  # whatever was interrupted, even the import of psutil itself
             import psutil
 
-            found = psutil.Process().children(recursive=True)
+            counting = sys.modules.get("multiprocessing.resource_tracker")
+            own = None if counting is None or tracker else counting._resource_tracker._pid
+            found = [p for p in psutil.Process().children(recursive=True) if p.pid != own]
             self.processes += [p for p in found if p not in self.processes]
 
     def _watch(self) -> None:
