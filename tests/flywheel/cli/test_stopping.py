@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flywheel.cli.stopping import Stop
 from flywheel.core.workspace import Workspace
 from flywheel.demo.world import write_world
 from flywheel.rounds.live import ask_to_stop
@@ -105,6 +107,15 @@ def test_a_signal_ends_the_command_and_all_that_it_started(
     while alive(seen) and time.monotonic() - began < 5:
         time.sleep(0.05)
     assert seen and not alive(seen)
+
+
+def test_the_counter_of_semaphores_is_left_to_end_by_itself():
+    lock = get_context("spawn").Lock()
+    tracker, stop = resource_tracker._resource_tracker._pid, Stop()
+    stop._look()
+    assert tracker not in {p.pid for p in stop.processes}
+    stop._look(tracker=True)  # by whoever ends at once
+    assert tracker in {p.pid for p in stop.processes} and lock is not None
 
 
 EARLY = """
