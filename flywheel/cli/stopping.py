@@ -30,12 +30,15 @@ class Stop:
         self.told = False
         self.hook = sys.unraisablehook  # as it was before
         self.lost = False  # the exception of the signal, in code whose exceptions Python drops
+        self.ending = False  # the program is unwound
         self.processes: list[psutil.Process] = []
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one unwinds the program, a second one ends it at once."""
         if self.lost:
             self.lost = False
+            if self.ending:  # something else has unwound the program meanwhile, such as a server that died
+                return
             raise KeyboardInterrupt
         if self.signum:
             self.now()
@@ -61,6 +64,7 @@ class Stop:
 
     def end(self) -> int:
         """End what still runs of our processes; the exit code of this one."""
+        self.ending = True
         import psutil
 
         self._look()

@@ -109,6 +109,15 @@ def test_a_signal_ends_the_command_and_all_that_it_started(
     assert seen and not alive(seen)
 
 
+def test_an_exception_that_comes_again_while_the_program_ends_is_none():
+    stop = Stop()
+    stop.signum, stop.lost = signal.SIGTERM, True
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGTERM, None)
+    stop.lost = stop.ending = True
+    assert stop(signal.SIGTERM, None) is None
+
+
 def test_the_counter_of_semaphores_is_left_to_end_by_itself():
     lock = get_context("spawn").Lock()
     tracker, stop = resource_tracker._resource_tracker._pid, Stop()
