@@ -16,6 +16,7 @@ import pytest
 from flywheel.core.workspace import Workspace
 from tests.flywheel.cli.command import wrong
 from tests.flywheel.operate.in_service import in_service
+from tests.processes import running
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,5 +54,5 @@ def test_a_signal_ends_the_server_while_it_draws(tmp_path: Path, group: bool) ->
     asking.join()
     assert server.returncode == 130 and time.monotonic() - began < 10, errors
     assert "Traceback" not in errors and errors.splitlines()[-1].startswith("stopped by Ctrl-C"), errors
-    assert processes and not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert processes and not running(processes)
     assert answers == [503] and "the server is stopping" in said_to[0]

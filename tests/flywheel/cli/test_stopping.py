@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from flywheel.core.workspace import Workspace
 from flywheel.demo.world import write_world
 from flywheel.rounds.live import ask_to_stop
 from tests.flywheel.micro import PRESET
+from tests.processes import running
 
 # What is run, and what must be among the processes, how often, before it is stopped: of local workers one beside the
 # process that they are forked from.
@@ -52,15 +52,6 @@ def commands(processes: list[psutil.Process]) -> str:
         except psutil.Error:
             continue
     return "\n".join(lines)
-
-
-def alive(processes: set[psutil.Process]) -> list[psutil.Process]:
-    left = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ends now
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process)
-    return left
 
 
 @pytest.mark.slow
@@ -100,13 +91,10 @@ def test_a_signal_ends_the_command_and_all_that_it_started(
         (os.killpg if group else os.kill)(command.pid, signum)
     else:
         ask_to_stop(Workspace(tmp_path / "w"), by="ada", why="the disk is needed")
-    began = time.monotonic()
     errors = command.communicate()[1]
     assert command.returncode == 128 + (signum or signal.SIGINT) and "Traceback" not in errors
     assert "stopped by" in errors.splitlines()[-1] and "the same command resumes" in errors.splitlines()[-1]
-    while alive(seen) and time.monotonic() - began < 5:
-        time.sleep(0.05)
-    assert seen and not alive(seen)
+    assert seen and not running(seen, after=5)
 
 
 def test_an_exception_that_comes_again_while_the_program_ends_is_none():

@@ -17,6 +17,7 @@ import pytest
 from flywheel.core import local_workers
 from flywheel.core.errors import UsageError
 from flywheel.core.local_workers import LocalWorkers, shared_object
+from tests.processes import running
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -179,7 +180,4 @@ def test_no_process_outlives_a_killed_program(tmp_path: Path):
     worker = psutil.Process(int(started.stdout.readline()))
     started.send_signal(signal.SIGKILL)
     started.wait()
-    deadline = time.monotonic() + 30
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert not running([worker], after=30)

@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flywheel.core import ray_head
 from flywheel.core.errors import UsageError
+from tests.processes import running
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -56,5 +56,4 @@ with ray_head.watched(f"127.0.0.1:{head.getsockname()[1]}"):
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.strip().splitlines()
     assert line.startswith("error: Ray was lost: its head at 127.0.0.1:") and line.endswith("finished work is kept")
-    pid = int(done.stdout)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not running([int(done.stdout)])

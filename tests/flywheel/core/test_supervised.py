@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flywheel.core.supervised import last_lines, run
+from tests.processes import running
 
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
 
@@ -39,9 +39,7 @@ def test_a_killed_parent_takes_the_command_with_it(tmp_path: Path):
     child = int(started.read_text())
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    for _ in range(400):
-        if not psutil.pid_exists(child):
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    raise AssertionError("the command outlived its parent")
+    outlived = running([child], after=20)
+    if outlived:
+        os.kill(child, signal.SIGKILL)
+    assert not outlived
