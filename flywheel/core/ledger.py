@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel.core import hashes
+from flywheel.core import commit_log, hashes
+from flywheel.core.commit_log import LOG
 from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import digest, discard, write_bytes
 from flywheel.core.lock import locked
@@ -31,13 +33,10 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
-LOG = "_delta_log"
-PREVIOUS = "previous"  # in a commit: version and SHA-256 of the one before it
 _TIME, _EPOCH = pa.timestamp("us", tz="UTC"), datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(milliseconds=1)  # the precision that Delta keeps of the newest time in a file
 _TOLD_WITH = {"rounds": ("promotions",), "promotions": ("rounds",)}  # ledgers whose rows are sorted together by `at`
 _SUMMARY_EVERY = 20  # versions
-_FIRST = ("protocol", "metaData")  # what the first commit of a table holds, each in a line
 _WHOLE_BYTES = 32 * 2**20  # files of this size are not compacted
 _OLDEST_FIRST = [("modification_time", "ascending"), ("path", "ascending")]
 # Ledgers are the audit trail: their log is kept for ten years.
@@ -78,7 +77,8 @@ class Ledger:
         if self._workspace.fence:
             self._workspace.fence()
         mine = secrets.randbits(62)
-        properties = CommitProperties(self._chained(table), 1000, [Transaction(key, mine)])
+        turn = Transaction(key, mine)
+        properties = CommitProperties(self._stated(table, [part, turn]), 1000, [turn])
         try:
             table.create_write_transaction([part], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
@@ -108,7 +108,7 @@ class Ledger:
 
         if not self.exists():
             return 0
-        table = self._delta()
+        table = self._written()
         groups = _groups(table)
         if not groups:
             return 0
@@ -120,7 +120,7 @@ class Ledger:
             parts.append(part)
         # One compaction at a time: two of the same files would double their rows.
         turn = Transaction("compact", (table.transaction_version("compact") or 0) + 1)
-        properties = CommitProperties(self._chained(table), 1000, [turn])
+        properties = CommitProperties(self._stated(table, [*removed, *parts, turn]), 1000, [turn])
         try:
             table.create_write_transaction([*removed, *parts], "append", table.schema(), commit_properties=properties)
         except CommitFailedError:
@@ -144,7 +144,7 @@ class Ledger:
 
         if not self.exists():
             return 0
-        table = self._delta()
+        table = self._written()
         parts: list[AddAction] = []
         removed: list[RemoveAction] = []
         sizes = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
@@ -157,8 +157,8 @@ class Ledger:
             removed.append(RemoveAction(file["path"], False, part.modification_time, file["size_bytes"]))
             parts.append(part)
         if parts:
-            properties = CommitProperties(self._chained(table), max_commit_retries=0)
             actions: list[AddAction | RemoveAction] = [*removed, *parts]
+            properties = CommitProperties(self._stated(table, actions), max_commit_retries=0)
             table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
             self._record_commits(table.version() + 1)
             for old in removed:
@@ -170,7 +170,7 @@ class Ledger:
         """Delete files that no version of the last `hours` needs; returns how many."""
         if not self.exists():
             return 0
-        table = self._delta()
+        table = self._written()
         replaced = table.vacuum(retention_hours=hours, dry_run=True, enforce_retention_duration=False)
         hashes.write(self.path, [hashes.Entry(name, hashes.REMOVED) for name in replaced])
         version = table.version()
@@ -237,14 +237,44 @@ class Ledger:
             with locked(self._workspace.path(f".{self.name}.created.lock")):
                 if not self.exists():
                     self._create()
+        return self._written()
+
+    def _written(self) -> DeltaTable:
+        """The table, to be written: a torn commit is set aside, as its number is needed."""
+        if self.torn() is not None:
+            with locked(self._workspace.path(f".{self.name}.created.lock")):
+                if (version := self.torn()) is not None:
+                    self._set_aside(version)
         return self._delta()
+
+    def _set_aside(self, version: int) -> None:
+        torn, kept = self.path / commit_log.name(version), self.path / f"torn-{version:020d}-{uuid.uuid4().hex[:8]}.json"
+        hashes.record(kept, torn)
+        hashes.write(self.path, [hashes.Entry(commit_log.name(version), hashes.REMOVED)])
+        os.replace(torn, kept)
+        print(
+            f"the newest entry of the ledger {self.name} was cut off while it was written, and does not count (it is"
+            f" kept as {kept}): run the command that was at work then again",
+            file=sys.stderr,
+        )
+
+    def torn(self) -> int | None:
+        """Version of the newest commit if it is incomplete, and nobody recorded it: its writer was stopped at it.
+
+        Such an entry was never acknowledged, and is not read. On S3, commits appear whole.
+        """
+        version = None if remote(self.path) else commit_log.newest(self.path)
+        if not version or self._commit(version):
+            return None
+        record = hashes.read(self.path).newest.get(commit_log.name(version))
+        return None if record and record.kind != hashes.REMOVED else version
 
     def _create(self) -> None:
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
 
-        if (torn := self.path / _commit_name(0)).exists():  # of a first append that was interrupted
-            hashes.write(self.path, [hashes.Entry(_commit_name(0), hashes.REMOVED)])
+        if (torn := self.path / commit_log.name(0)).exists():  # of a first append that was interrupted
+            hashes.write(self.path, [hashes.Entry(commit_log.name(0), hashes.REMOVED)])
             torn.unlink(missing_ok=True)
         options = delta_options(self.path)
         with suppress(CommitFailedError):  # the answer was lost, and the repeated request refused
@@ -256,23 +286,29 @@ class Ledger:
     def _commit(self, version: int) -> bytes:
         """Content of a commit; empty if there is none, or only its beginning."""
         try:
-            data = (self.path / _commit_name(version)).read_bytes()
+            data = (self.path / commit_log.name(version)).read_bytes()
         except FileNotFoundError:
             return b""
-        return data if _whole(data, _FIRST if version == 0 else ()) else b""
+        return data if commit_log.whole(data, version) else b""
 
-    def _chained(self, table: DeltaTable) -> dict[str, str]:
-        """What a commit says about the one before it, so that neither can change unnoticed."""
-        previous = self._commit(table.version())
-        return {PREVIOUS: f"{table.version()}:{hashlib.sha256(previous).hexdigest()}"}
+    def _stated(self, table: DeltaTable, actions: Sequence[object]) -> dict[str, str]:
+        """What a commit of these actions states, also about the one before it: neither can change unnoticed."""
+        previous = hashlib.sha256(self._commit(table.version())).hexdigest()
+        return commit_log.stated(f"{table.version()}:{previous}", actions)
 
     def _record_commits(self, version: int) -> None:
-        """Record the hashes of the commits from a version on, and of Delta's summaries of them."""
+        """Record the hashes of the commits from a version on, and of Delta's summaries of them.
+
+        What has a record was on the disk before: a commit without one may be cut off by a power cut, others are not.
+        """
         entries = []
-        while (path := self.path / _commit_name(version)).exists():
-            names = [_commit_name(version)]
+        while (path := self.path / commit_log.name(version)).exists():
+            names = [commit_log.name(version)]
             if (version + 1) % _SUMMARY_EVERY == 0:
-                names += [_commit_name(version, "checkpoint.parquet"), f"{LOG}/_last_checkpoint"]
+                names += [commit_log.name(version, "checkpoint.parquet"), f"{LOG}/_last_checkpoint"]
+            if not remote(self.path):
+                for there in filter(Path.exists, (self.path / name for name in names)):
+                    commit_log.sync(there)
             entries += [
                 hashes.Entry(name, hashes.FILE, *hashes.content(path))
                 for name in names
@@ -283,28 +319,39 @@ class Ledger:
             hashes.write(self.path, entries)
 
     def _delta(self) -> DeltaTable:
-        from deltalake import DeltaTable
+        """The table at its newest commit that is whole. Errors: `UsageError` for a commit that was damaged later."""
         from deltalake.exceptions import DeltaError
 
         try:
-            return DeltaTable(delta_address(self.path), storage_options=delta_options(self.path))
+            table = self._opened()
+            if remote(self.path) or self._commit(table.version()):
+                return table
+            damage = f"commit {table.version()} is incomplete"
         except DeltaError as error:
             if remote(self.path) or os.strerror(errno.EACCES) in str(error):  # nothing is wrong with the files
                 raise
-            raise self._unreadable(error) from error
+            damage = first_line(error)
+        if (torn := self.torn()) is None:
+            raise self._unreadable(damage)
+        return self._opened(torn - 1)
+
+    def _opened(self, version: int | None = None) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable(delta_address(self.path), version=version, storage_options=delta_options(self.path))
 
     def _read(self, files: Sequence[str]) -> pa.Table:
         try:
             tables = [_conformed(read_table(f), self.schema) for f in kept(files)]
         except (pa.ArrowInvalid, FileNotFoundError) as error:
-            raise self._unreadable(error) from error
+            raise self._unreadable(first_line(error)) from error
         # `empty_table` and `sort_by` would import pandas, a third of a second.
         whole = pa.concat_tables([pa.Table.from_batches([], self.schema), *tables])
         return whole.take(pc.sort_indices(whole, [("at", "ascending")]))
 
-    def _unreadable(self, error: Exception) -> UsageError:
+    def _unreadable(self, why: str) -> UsageError:
         return UsageError(
-            f"the ledger {self.name} cannot be read ({first_line(error)}): `flywheel fsck` names the file; restore "
+            f"the ledger {self.name} cannot be read ({why}): `flywheel fsck` names the file; restore "
             f"{self.path} from a copy"
         )
 
@@ -327,20 +374,6 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     there = set(table.column_names)
     columns = [table[f.name].cast(f.type) if f.name in there else pa.nulls(len(table), f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _commit_name(version: int, kind: str = "json") -> str:
-    return f"{LOG}/{version:020d}.{kind}"
-
-
-def _whole(commit: bytes, actions: Iterable[str]) -> bool:
-    """Whether every line of a commit is an action, and `actions` are among them."""
-    try:
-        lines = [json.loads(line) for line in commit.splitlines()]
-    except (ValueError, RecursionError):
-        return False
-    named = {name for line in lines if isinstance(line, dict) for name in line}
-    return bool(named) and all(isinstance(line, dict) for line in lines) and named.issuperset(actions)
 
 
 def _groups(table: DeltaTable) -> list[dict[str, int]]:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from flywheel.core import hashes
-from flywheel.core.ledger import LOG, PREVIOUS, Ledger
+from flywheel.core.commit_log import LOG, PREVIOUS
+from flywheel.core.ledger import Ledger
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import located
 from flywheel.operate.findings import NOTE, Check
@@ -20,6 +21,7 @@ _KEYS = {
     "rounds": ("round",),
     "runs": ("version", "kind"),
 }
+_CUT_OFF = "run the command that was at work then again; if this is a copy, complete it"
 _AGAIN = "restore the ledger's folder from a copy: it is the only record of its events"
 
 
@@ -52,6 +54,8 @@ def _commits(check: Check, ledger: Ledger) -> set[str] | None:
     """
     log = ledger.path / LOG
     found = {int(p.stem): p for p in sorted(log.glob("*.json")) if p.stem.isdecimal()}
+    if (torn := ledger.torn()) is not None:
+        check.fault(found.pop(torn), "cut off while it was written: it does not count", _CUT_OFF, NOTE)
     for version in sorted(set(range(max(found))) - found.keys()):
         _fault(check, log / f"{version:020d}.json", "this commit is missing, though there are later ones")
     sums: dict[int, str] = {}

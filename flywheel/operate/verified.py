@@ -99,7 +99,7 @@ def _folder(
         check.fault(log, f"{records.damaged} of its records are damaged", _COPY)
     known = {**above, **records.newest}
     files, folders = _listed(folder)
-    if not records.exist and not above:
+    if not records.exist and not above and not _just_made(folder):
         check.fault(log, "missing: the files of its folder cannot be verified", _COPY)
     differ = _differing(check, pool, folder, known, files)
     gone = [n for n, e in known.items() if e.kind == hashes.FOLDERS and n[:-1] not in folders and n != hashes.SELF]
@@ -120,6 +120,12 @@ def _folder(
         _torn(check, folder, [])
     if names:
         suspects.append(_Suspects(folder, {n: known[n] for n in names if n in above}, names))
+
+
+def _just_made(folder: Path) -> bool:
+    """Whether all that is below a folder are temporary files: its first writer was killed before it recorded one."""
+    names = [p.name for p in folder.rglob("*") if not p.is_dir()]
+    return bool(names) and all(n.startswith(".") and n.endswith(".tmp") for n in names)
 
 
 def _torn(check: Check, folder: Path, lost: list[str]) -> None:

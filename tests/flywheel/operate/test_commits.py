@@ -128,7 +128,7 @@ ledger.append([{{"signal_id": "a"}}], key="k")
     assert [r["signal_id"] for r in ledger.rows()] == ["a"] and fsck(workspace).sound
 
 
-@pytest.mark.parametrize("damage", ["a commit", "a file", "no file"])
+@pytest.mark.parametrize("damage", ["a commit", "an empty commit", "a file", "no file"])
 def test_a_ledger_that_cannot_be_read_is_one_sentence(workspace: Workspace, damage: str):
     ledger = Ledger(workspace, "signals")
     ledger.append([{"signal_id": "x"}], key="x")
@@ -137,7 +137,30 @@ def test_a_ledger_that_cannot_be_read_is_one_sentence(workspace: Workspace, dama
         file.unlink()
     else:
         damaged = file if damage == "a file" else max(ledger.path.glob("_delta_log/*.json"))
-        damaged.write_bytes(damaged.read_bytes()[:-9])
+        damaged.write_bytes(b"" if damage == "an empty commit" else damaged.read_bytes()[:-9])
     with pytest.raises(UsageError, match="the ledger signals cannot be read .*: `flywheel fsck` names the file"):
         ledger.rows()
     assert not fsck(workspace).sound
+
+
+@pytest.mark.parametrize("cut", ["nothing", "half a line", "two lines"])
+def test_a_newest_commit_that_was_cut_off_does_not_count(
+    workspace: Workspace, cut: str, capsys: pytest.CaptureFixture[str]
+):
+    """A power cut, or a kill where a file appears before it is whole: nobody has recorded the commit yet."""
+    ledger = Ledger(workspace, "signals")
+    commit, log = max(ledger.path.glob("_delta_log/*.json")), ledger.path / ".hashes" / "log"
+    records = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(line for line in records if commit.name.encode() not in line))
+    lines = commit.read_bytes().splitlines(keepends=True)
+    left = {"half a line": lines[0][:40], "two lines": b"".join(lines[:2])}
+    commit.write_bytes(left.get(cut, b""))
+    assert [r["signal_id"] for r in ledger.rows()] == ["s0", "s1", "s2"] and not ledger.has("k3")
+    report = fsck(workspace)
+    (found,) = [f for f in report.findings if "cut off" in f.problem]
+    assert report.sound and "run the command that was at work then again" in found.advice
+    assert ledger.append([{"signal_id": "s3", "round": 1, "arm": "a"}], key="k3")
+    assert "run the command that was at work then again" in capsys.readouterr().err
+    assert [r["signal_id"] for r in ledger.rows()] == ["s0", "s1", "s2", "s3"] and fsck(workspace).sound
+    assert len(list(ledger.path.glob("torn-*.json"))) == 1
+    assert not ledger.append([{"signal_id": "s3"}], key="k3") and ledger.compact() and len(ledger.rows()) == 4

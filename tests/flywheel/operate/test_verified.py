@@ -85,6 +85,17 @@ def test_lost_records_are_named(workspace: Workspace):
     assert ".hashes/log" in found(workspace)
 
 
+def test_a_writer_that_was_killed_at_the_first_file_of_a_folder_is_a_note(workspace: Workspace):
+    made = workspace.root / "a new kind" / "inner"
+    (made / ".hashes").mkdir(parents=True)
+    (made.parent / ".hashes").mkdir()
+    hashes.entered(made.parent)
+    (made / ".x.parquet.1.tmp").write_bytes(b"half")
+    assert {f.severity for f in fsck(workspace).findings} == {"note"}
+    (made / ".x.parquet.1.tmp").rename(made / "x.parquet")
+    assert not fsck(workspace).sound
+
+
 def test_a_workspace_of_a_time_before_hashes_is_one_note(workspace: Workspace):
     for folder in list(workspace.root.rglob(".hashes")):
         shutil.rmtree(folder)
