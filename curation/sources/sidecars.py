@@ -80,8 +80,8 @@ def metadata(name: str, content: bytes) -> Iterator[Noted | OddNote]:
 
 
 def inside(folder: str, name: str) -> str:
-    """The name below the source of a file that a line in `folder` names."""
-    return posixpath.normpath(posixpath.join(folder, name))
+    """The name below the source of a file that a line in `folder` names, with slashes of either direction."""
+    return posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
 
 
 def renamed(note: Annotation, rename: Callable[[str], str]) -> Annotation:

@@ -42,10 +42,10 @@ def whole(commit: bytes, version: int) -> bool:
         return False
     if not all(isinstance(line, dict) for line in lines):
         return False
-    about = next((line["commitInfo"] for line in lines if isinstance(line.get("commitInfo"), dict)), {})
+    about = (line["commitInfo"] for line in lines if isinstance(line.get("commitInfo"), dict))
+    following = {str(len(lines) - 1) if (n := info.get(_FOLLOWING)) is None else n for info in about}
     named = {action for line in lines for action in line}
-    complete = about.get(_FOLLOWING) in (None, str(len(lines) - 1))
-    return bool(named) and complete and named.issuperset(_FIRST if version == 0 else ())
+    return bool(named) and following <= {str(len(lines) - 1)} and named.issuperset(_FIRST if version == 0 else ())
 
 
 def sync(path: Path) -> None:

@@ -248,7 +248,8 @@ class Ledger:
         return self._delta()
 
     def _set_aside(self, version: int) -> None:
-        torn, kept = self.path / commit_log.name(version), self.path / f"torn-{version:020d}-{uuid.uuid4().hex[:8]}.json"
+        torn = self.path / commit_log.name(version)
+        kept = self.path / f"torn-{version:020d}-{uuid.uuid4().hex[:8]}.json"
         hashes.record(kept, torn)
         hashes.write(self.path, [hashes.Entry(commit_log.name(version), hashes.REMOVED)])
         os.replace(torn, kept)

@@ -128,11 +128,9 @@ class EndpointGenerator(Server):
         """The picture of a response. Errors: `Malformed` if there is none, or one of another size."""
         try:
             row = response.json()["data"][0]
-            if row.get("b64_json"):
-                encoded = base64.b64decode(row["b64_json"], validate=True)
-            else:
-                encoded = _download(row["url"], self.timeout)
-            picture = np.asarray(decode(encoded))
+            given = row.get("b64_json") or row["url"]
+            inside = row.get("b64_json") or given.startswith("data:")
+            picture = np.asarray(decode(_decoded(given) if inside else _download(given, self.timeout)))
         except BadImage as error:
             raise Malformed(f"the picture cannot be read: {error}") from error
         except Exception as error:  # noqa: BLE001 - whatever a wrong answer leads to
@@ -168,6 +166,12 @@ class _Limit:
             start = max(self._next, time.monotonic())
             self._next = start + self.seconds
         time.sleep(max(0.0, start - time.monotonic()))
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes of a picture in base64, alone or as a `data:` address, in one line or several."""
+    encoded = text.rpartition("base64,")[2] if text.startswith("data:") else text
+    return base64.b64decode("".join(encoded.split()), validate=True)
 
 
 def _download(url: str, timeout: float) -> bytes:

@@ -93,4 +93,5 @@ def test_a_metadata_file_of_another_folder_is_refused_as_a_whole(workspace: Work
 
 def test_names() -> None:
     assert inside("a/b", "../c.png") == "a/c.png" and inside("", "./c.png") == "c.png"
+    assert inside("b", ".\\a.png") == inside("", "b\\.\\a.png") == "b/a.png"
     assert alike("cafe\u0301\\x.png") == alike("caf\u00e9/x.png")

@@ -104,6 +104,18 @@ def test_a_picture_by_address_is_fetched_without_the_key(server: Server, monkeyp
     assert nearest(drawn) == "red" and "Authorization" not in server.fetched[0]
 
 
+def test_a_picture_as_a_data_address_in_lines_or_as_webp_is_read(server: Server):
+    import base64
+
+    buffer = io.BytesIO()
+    Image.fromarray(card("blue")).save(buffer, "WEBP", lossless=True)
+    blue = base64.encodebytes(buffer.getvalue()).decode()
+    rows = [{"b64_json": blue}, {"b64_json": f"data:image/webp;base64,{blue}"}, {"url": f"data:;base64,{blue}"}]
+    server.faults = [(200, {"data": [row]}) for row in rows]
+    drawn = list(at(server, concurrency=1, attempts=1).draw(["a red card"] * 3, seeds=range(3), **SIZE))
+    assert [nearest(x) for x in drawn] == ["blue"] * 3
+
+
 def test_the_rate_is_limited(server: Server):
     server.faults = [(500, b"x")]
     list(at(server, per_minute=300, concurrency=8).draw(["a red card"] * 4, seeds=range(4), **SIZE))
