@@ -24,6 +24,7 @@ class Details(NamedTuple):
 
 
 _COLUMNS = "shard row sample_id image_id source_uri task width height reference_ids content"
+_DIGITS = 9  # of what quotas leave to others: 0.7 + 0.2 + 0.1 is a little less than 1
 _TURN = "ocr.turn"  # degrees clockwise that make the picture upright, beyond EXIF
 
 
@@ -201,16 +202,19 @@ def _group(filter_: Filter) -> str:
 def weights(stage: Stage, bucket: int, filter_: Filter, rows: str) -> str:
     """(group, weight) of the rows that pass a balanced cell: the group's target share of draws over its actual share.
 
-    Groups with a quota get that share; the others split the rest in proportion to rows ** tail.
+    Groups with a quota get that share; the others split the rest in proportion to rows ** tail. A group that gets no
+    share has the weight 0: its rows are never drawn.
     """
     quota = by_group(filter_, filter_.quotas, "NULL")
     tail, most = (1.0 if filter_.tail is None else filter_.tail), ("'inf'" if filter_.most is None else filter_.most)
     return f"""
         SELECT "group", least(CAST({most} AS DOUBLE), total / rows * CASE
-                   WHEN others = 0 THEN quota / quotas WHEN quota IS NULL THEN (1 - quotas) * pow(rows, {tail}) / others
+                   WHEN others = 0 THEN coalesce(quota / nullif(quotas, 0), 0)
+                   WHEN quota IS NULL THEN rest * pow(rows, {tail}) / others
                    ELSE quota END) AS weight
         FROM (
             SELECT "group", quota, rows, sum(rows) OVER () AS total, coalesce(sum(quota) OVER (), 0) AS quotas,
+                   greatest(round(1 - quotas, {_DIGITS}), 0) AS rest,
                    coalesce(sum(pow(rows, {tail})) FILTER (quota IS NULL) OVER (), 0) AS others
             FROM (SELECT {_group(filter_)} AS "group", CAST(any_value({quota}) AS DOUBLE) AS quota, count(*) AS rows
                   FROM {rows} JOIN cells USING (n) WHERE "{cell(stage.name, bucket)}" = 0 GROUP BY 1))"""

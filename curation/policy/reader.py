@@ -30,6 +30,7 @@ from flywheel.core.ranges import unusable
 from flywheel.core.schema import STAGES
 from flywheel.core.settings_paths import Paths
 
+_SIDES = 16, 8192  # pixels of a bucket's side: a row is encoded as a whole
 _BUILTIN = Path(__file__).parent
 PATHS = Paths(either=[("scorers",)])
 
@@ -114,10 +115,10 @@ class Reader:
             raise self._fault(at, f"{name} is not a table")
         self._only(at, table, ("resolutions", "enters", "filters"))
         sides = table.get("resolutions")
-        if not _is_list(sides, int) or not sides or sorted(set(sides)) != sides or min(sides) < 16:
-            raise self._fault(
-                (*at, "resolutions"), "resolutions is not an ascending list of pixels, such as [512, 1024]"
-            )
+        least, most = _SIDES
+        if not _is_list(sides, int) or not sides or sorted(set(sides)) != sides or sides[0] < least or sides[-1] > most:
+            fault = f"resolutions is not an ascending list of pixels from {least} to {most}, such as [512, 1024]"
+            raise self._fault((*at, "resolutions"), fault)
         enters = table.get("enters", [])
         if not _is_list(enters, str) or not set(enters) <= set(STREAMS):
             raise self._fault((*at, "enters"), f"enters is not a list of streams ({', '.join(STREAMS)})")
@@ -180,7 +181,7 @@ class Reader:
                 raise self._fault((*at, key), fault)
         if check == "rights" and not {"allow", "deny", "unknown"} & table.keys():
             raise self._fault(at, "a rights check needs allow, deny or unknown: it would drop nothing")
-        if sum(table.get("quotas", {}).values()) > 1:
+        if round(sum(table.get("quotas", {}).values()), 9) > 1:
             raise self._fault((*at, "quotas"), "quotas are shares of all draws: their sum is over 1")
         if check == "readable" or check in COMPARED:
             if not set(streams or enters) <= set(enters):

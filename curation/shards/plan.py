@@ -46,7 +46,7 @@ _SPOOLED = "shard, row, turn, balance, made_from, reference_places, further"
 class Planned:
     """A shard file: its entry in the manifest, without what only the written file tells.
 
-    path: relative to the folder of manifests. least_weight: smallest weight of a row.
+    path: relative to the folder of manifests. least_weight: smallest weight of a row that is drawn; 0 if none is.
     """
 
     path: str
@@ -188,7 +188,8 @@ def average_rows(pixels: int, *, far: bool) -> int:
 def _files(con: duckdb.DuckDBPyConnection) -> list[Planned]:
     """The files in order, and their paths in the table `paths`."""
     query = """SELECT file, any_value(bucket), any_value(layout_width), any_value(layout_height), any_value(task),
-        any_value("references"), any_value(stages), count(*), min(weight), md5(string_agg(made_of, '' ORDER BY n))
+        any_value("references"), any_value(stages), count(*),
+        coalesce(min(weight) FILTER (weight > 0), 0), md5(string_agg(made_of, '' ORDER BY n))
         FROM placed GROUP BY file ORDER BY file"""
     files, numbers = [], []
     for number, bucket, width, height, task, references, stages, rows, least, made_of in con.execute(query).fetchall():

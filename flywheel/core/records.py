@@ -22,7 +22,8 @@ class ShardFile:
     """One Parquet file of a shard manifest. `path` is relative to the manifest; all rows share one layout.
 
     bucket, width, height: pixels. references: reference pictures per row. stages: the stages that admitted the rows.
-    slice: None if the rows have it in a column. least_weight: smallest weight of a row; None if no row has a weight.
+    slice: None if the rows have it in a column. least_weight: smallest weight of a row that is drawn;
+    None if no row has a weight.
     """
 
     path: str

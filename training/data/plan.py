@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
-from flywheel.core.records import Manifest
+from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
 from flywheel.core.storage import located
 from training.data import files
@@ -48,7 +48,7 @@ class MixSource:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
 
-    `least_weight`: smallest row weight in all files read; 0 if the stages trained on draw rows evenly. `weights`:
+    `least_weight`: smallest weight of a row that is drawn, in all files read; 0 if the stages trained on draw rows evenly. `weights`:
     (group, weight) of the rows; None for a shard whose rows have a column `weight`.
     """
 
@@ -314,7 +314,7 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     path, listing = located(manifest), read_listing(manifest)
     entries = [file for file in listing.files if not stages or set(stages) & set(file.stages)]
     weighed = bool(stages) and set(stages) <= set(listing.balanced)
-    least = min((file.least_weight or 0.0 for file in entries), default=0.0) if weighed else 0.0
+    least = _least_weight(path, listing, entries) if weighed else 0.0
     shards = [
         Shard(
             path=path.parent / file.path,
@@ -332,6 +332,19 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     for shard, size in zip(shards, files.sizes([s.path for s in shards]), strict=True) if check else ():
         require_size(shard, size)
     return shards
+
+
+def _least_weight(path: Path, listing: Manifest, entries: Sequence[ShardFile]) -> float:
+    """Smallest weight of a row that is drawn; 0 if none has a weight. Errors: `ShardError` where no row is drawn."""
+    stated = [f.least_weight for f in entries if f.least_weight is not None]
+    # earlier versions state 0 of a file of which a part is drawn
+    weights = (w for groups in (listing.weights or {}).values() for w in groups.values())
+    drawn = [w for w in stated if w > 0] or [w for w in weights if w > 0]
+    if stated and not drawn and listing.weights is None:
+        return 1.0  # a part of the rows may be drawn: in their proportions, whatever the least
+    if stated and not drawn:
+        raise ShardError(f"no row of {path} is ever drawn, as its weights are 0: raise a quota of the policy's balance")
+    return min(drawn, default=0.0)
 
 
 def require_size(shard: Shard, size: int | None) -> None:

@@ -8,14 +8,28 @@ import pytest
 
 from curation.decide import judge as judging
 from curation.decide.judge import judge
-from curation.run import configure
+from curation.run import configure, curate
 from tests.curation.balanced import KINDS, drawn, policy
+from training.data.plan import ShardError, read_manifest
 
 
 def test_quotas_are_shares_of_the_draws(pictured: SimpleNamespace) -> None:
     rows, share = drawn(pictured.workspace, policy(pictured.root, "quotas = { food = 0.5, vehicle = 0.1 }"))
     assert rows == KINDS
     assert share == pytest.approx({"cake": 0.5, "car": 0.1, "dog": 0.4 * 8 / 10, "thing": 0.4 * 2 / 10})
+
+
+def test_groups_without_a_share_are_not_drawn_and_the_quotas_of_the_others_hold(pictured: SimpleNamespace) -> None:
+    """The quotas leave nothing to others, of whom there are some; their sum is a little less than 1."""
+    quotas = policy(pictured.root, "quotas = { food = 0.7, vehicle = 0.2, animal = 0.1 }")
+    rows, share = drawn(pictured.workspace, quotas)
+    assert rows == KINDS and share == pytest.approx({"cake": 0.7, "car": 0.2, "dog": 0.1, "thing": 0.0}, abs=1e-12)
+    shards = read_manifest(curate(pictured.workspace, quotas).manifest, ["S6"], check=False)
+    assert [s.least_weight for s in shards] == pytest.approx([0.1 * 16 / 8] * len(shards))
+    nothing = "animal = 0, vehicle = 0, food = 0, other = 0"
+    never = curate(pictured.workspace, policy(pictured.root, f"quotas = {{ {nothing} }}"))
+    with pytest.raises(ShardError, match="no row of .* is ever drawn, as its weights are 0: raise a quota"):
+        read_manifest(never.manifest, ["S6"], check=False)
 
 
 def test_the_long_tail_is_drawn_more_often_up_to_a_limit(pictured: SimpleNamespace) -> None:

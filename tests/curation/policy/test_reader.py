@@ -104,6 +104,7 @@ def test_the_demo_is_the_full_policy_with_other_numbers() -> None:
         ("min = 256", "min = 256\nbucket = 999", "line 8: bucket 999"),
         ("min = 256", 'min = 256\nstreams = ["video"]', "line 8: streams is not"),
         ("resolutions = [256]", "resolutions = [512, 256]", "line 2: resolutions"),
+        ("resolutions = [256]", "resolutions = [256, 10240]", "line 2: resolutions .* from 16 to 8192"),
         ('enters = ["t2i"]', 'enters = ["raw"]', "line 3: enters"),
         ('enters = ["t2i"]', 'enters = "t2i"\nspeed = 1', "line 4: unknown key 'speed'"),
         ("[S1]", "[scorers.taste]\nx = 1\n[S1]", "line 1: unknown scorer 'taste'"),

@@ -76,6 +76,14 @@ def test_a_balanced_stage_draws_rows_by_their_weight(tmp_path, older):
     assert drawn("S4") == ([128, 124], 252)
 
 
+def test_rows_of_weight_0_are_never_drawn_and_do_not_make_the_others_alike(tmp_path):
+    rows = [row | {"weight": (0.0, 0.5, 1.75)[n % 3]} for n, row in enumerate(card_rows(192))]
+    manifest = write_snapshot(tmp_path, [{"rows": rows, "stages": ["S6"]}], balanced=("S6",))
+    plan = plan_of(manifest, stages=("S6",), batch={64: 1})
+    counts = Counter((row.group * 64 + row.row) % 3 for t in range(plan.rows) for row in flat(plan.batch(t)))
+    assert set(counts) == {1, 2} and counts[2] == pytest.approx(3.5 * counts[1], rel=0.1)
+
+
 def test_split_is_exact_for_any_weights():
     rng = random.Random(0)
     for _ in range(200):
