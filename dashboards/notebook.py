@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.images import InlineImages, thumbnail
 from flywheel.catalog import views
-from flywheel.catalog.database import connect, names_in, pictures
+from flywheel.catalog.database import connect, names_in, pictures, told
 from flywheel.core.errors import UsageError
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.storage import quoted
@@ -53,7 +53,7 @@ class Table:
             with closing(connect(self.workspace, names_in(self.select))) as con:
                 return con.sql(self.select).to_arrow_table()
         except duckdb.Error as error:
-            raise UsageError(f"{type(error).__name__}: {error}") from error
+            raise UsageError(told(error)) from error
 
     def df(self) -> pd.DataFrame:
         """All rows, as a pandas data frame."""

@@ -209,6 +209,9 @@ class Policy:
         if stage is None:
             known = ", ".join(s.name for s in self.stages)
             raise UsageError(f"nothing to set at {path!r}: no stage {stage_name!r}, choose from {known}")
+        if whole := next((f for f in stage.filters if f.name == rest and f.bounds), None):
+            known = ", ".join(f"{path}.{bound}" for bound in whole.bounds)
+            raise UsageError(f"nothing to set at {path!r}, which is a filter: name its number, {known}")
         filter_ = next((f for f in stage.filters if f.name == filter_name), None)
         if filter_ is None:
             known = ", ".join(f"{stage.name}.{f.name}" for f in stage.filters if f.bounds)

@@ -93,6 +93,12 @@ def connect(
     return con
 
 
+def told(error: Exception) -> str:
+    """DuckDB's message; where it knows no such table, also what lists those that there are."""
+    unknown = "Table with name" in str(error)
+    return f"{type(error).__name__}: {error}" + ("\n`flywheel tables` lists the views" if unknown else "")
+
+
 def query(workspace: Workspace, sql: str) -> list[dict[str, Any]]:
     """Rows of one SELECT as dictionaries. Errors: `UsageError` with DuckDB's message, or for any other statement.
 
@@ -131,7 +137,7 @@ def _answer(workspace: Workspace, sql: str, *, rows: int | None = None, seconds:
     except duckdb.InterruptException as error:
         raise UsageError(f"the query took longer than {seconds:g} s: ask for less, or use `flywheel sql`") from error
     except duckdb.Error as error:
-        raise UsageError(f"{type(error).__name__}: {error}") from error
+        raise UsageError(told(error)) from error
     finally:
         if timer is not None:
             timer.cancel()

@@ -48,8 +48,8 @@ class MixSource:
 class Shard:
     """A file of a manifest. `shape`: (height, width, references) of its rows, pixels as stored.
 
-    `least_weight`: smallest weight of a row that is drawn, in all files read; 0 if the stages trained on draw rows evenly. `weights`:
-    (group, weight) of the rows; None for a shard whose rows have a column `weight`.
+    `least_weight`: smallest weight of a row that is drawn, in all files read; 0 if the stages trained on draw rows
+    evenly. `weights`: (group, weight) of the rows; None for a shard whose rows have a column `weight`.
     """
 
     path: Path

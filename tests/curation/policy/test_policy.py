@@ -26,6 +26,8 @@ def test_replace() -> None:
     ):
         with pytest.raises(UsageError, match=f"nothing to set at '{path}': {choices}"):
             policy.replace(path, 1)
+    with pytest.raises(UsageError, match="'S1.resolution', which is a filter: name its number, S1.resolution.min, S1"):
+        policy.replace("S1.resolution", 1)
     with pytest.raises(UsageError, match="hamming is not a whole number from 0 to 64"):
         policy.replace("S1.deduplication.hamming", 2.5)
     with pytest.raises(UsageError, match="is over max"):

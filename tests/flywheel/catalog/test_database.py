@@ -118,6 +118,8 @@ def test_export_holds_every_view_and_is_readable_by_any_client(workspace: Worksp
 def test_bad_sql_is_the_users_to_fix(workspace: Workspace, statement: str):
     with pytest.raises(UsageError):
         catalog.query(workspace, statement)
+    with pytest.raises(UsageError, match="`flywheel tables` lists the views"):
+        catalog.query(workspace, "select * from nowhere")
 
 
 @pytest.mark.parametrize(
