@@ -141,6 +141,8 @@ def copied(file: File) -> Path:
 # Local ---------------------------------------------------------------------------------------------------------------
 def _find_local(path: str) -> Iterator[File]:
     if os.path.isdir(path):
+        if _is_workspace(path):
+            raise _no_source(path)
         yield from _walk(path, "")
     elif os.path.lexists(path):
         yield _named(path, os.path.basename(path))
@@ -212,6 +214,13 @@ def _is_workspace(folder: str) -> bool:
     return os.path.isfile(marker) and _marks_workspace(Path(marker).read_bytes)
 
 
+def _no_source(workspace: str) -> UsageError:
+    return UsageError(
+        f"source {workspace} is a workspace, with drawn and held-out pictures beside those of its pool: pass the folder"
+        f" that its pictures came from, or {workspace.rstrip('/')}/pool"
+    )
+
+
 def _marks_workspace(read: Callable[[], bytes]) -> bool:
     """Whether a file named like the marker of a workspace is one."""
     with suppress(OSError, ValueError):
@@ -262,7 +271,10 @@ def _find_remote(address: str, most: int | None) -> Iterator[File]:
         found, root = asked(lambda: _listing(system, path, most))
     except OSError as error:
         raise UsageError(f"source {address} cannot be read: {reason(error)}") from error
-    own = _workspaces(system, found, root, listed=_MAGIC.search(address) is None)
+    whole, marker = _MAGIC.search(address) is None, f"{root.rstrip('/')}/{MARKER}"
+    if whole and marker in found and _marks_workspace(lambda: asked(lambda: system.cat_file(marker))):
+        raise _no_source(address)
+    own = _workspaces(system, found, root, listed=whole)
     found = {place: info for place, info in found.items() if not place.startswith(own)} if own else found
     if not found:
         raise UsageError(f"source {address} holds no files")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -23,14 +24,20 @@ from flywheel.core.errors import UsageError
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
 _STARTING = threading.Lock()
 _READY = "curation.ready"  # module that is loaded before processes are forked
+_FILES, _OTHER_FILES = 9, 256  # that a process takes here, and that all else may
 _END_SECONDS = 5.0  # until a process that has no call is killed
 
 
 class LocalWorkers:
-    """`count` processes. Each is a pool of its own, so that a process that dies names the call it died of."""
+    """Up to `count` processes, as many as calls wait and as this process may have files open for.
+
+    Each is a pool of its own, so that a process that dies names the call it died of.
+    """
 
     def __init__(self, count: int) -> None:
-        self._pools = [_pool() for _ in range(count)]
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._count = count if most == resource.RLIM_INFINITY else max(1, min(count, (most - _OTHER_FILES) // _FILES))
+        self._pools: list[ProcessPoolExecutor] = []
 
     def run_all(
         self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
@@ -41,7 +48,7 @@ class LocalWorkers:
         function are raised here.
         """
         queue: Iterator[Call] = ((index, call, False) for index, call in enumerate(calls))
-        idle, again = list(range(len(self._pools))), list[Call]()
+        idle, again = list(range(self._count))[::-1], list[Call]()
         running: dict[Future[Any], tuple[int, Call]] = {}
         while True:
             while idle and (following := again.pop() if again else next(queue, None)) is not None:
@@ -65,6 +72,8 @@ class LocalWorkers:
     def _submit(self, place: int, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Send a call to a process, which may start with it."""
         with _starting():
+            while len(self._pools) <= place:
+                self._pools.append(_pool())
             try:
                 return self._pools[place].submit(_run, function, *arguments)
             except BrokenProcessPool:  # it ended while it had nothing to do

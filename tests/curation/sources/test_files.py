@@ -57,6 +57,8 @@ def test_a_workspace_inside_a_source_is_none_of_it(tmp_path: Path, pattern: str)
         write_folder(tmp_path / place, {"shards/row.parquet": b"4"})
     assert [f.name for f in find(f"{tmp_path}/{pattern}")] == before
     assert [f.name for f in find(str(tmp_path / "w" / "shards"))] == ["row.parquet"]
+    with pytest.raises(UsageError, match="/w is a workspace, .*: pass the folder .*, or .*/w/pool"):
+        list(find(str(tmp_path / "w")))
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "/*", "/**/*", "/**/*.*", "/*/*.png"])
@@ -70,6 +72,8 @@ def test_a_workspace_inside_a_remote_source_is_none_of_it(memory: fsspec.Abstrac
         memory.pipe_file(f"/in/{place}/e.png", b"e")
     assert [f.name for f in find(f"memory://in{pattern}")] == before
     assert [f.name for f in find("memory://in/w/samples")] == ["d.png"]
+    with pytest.raises(UsageError, match="memory://in/w is a workspace"):
+        list(find("memory://in/w"))
 
 
 def test_remote_listings_and_reads(memory: fsspec.AbstractFileSystem) -> None:

@@ -106,6 +106,16 @@ def test_a_process_that_dies_between_calls_costs_nothing():
     workers.close()
 
 
+def test_more_workers_than_there_are_calls_or_files_to_open_for_them(monkeypatch: pytest.MonkeyPatch):
+    many = LocalWorkers(100_000)
+    assert len({pid for _, pid in many.run_all(os.getpid, [()] * 2)}) <= 2 == len(many._pools)
+    many.close()
+    monkeypatch.setattr(local_workers.resource, "getrlimit", lambda _: (256, 1024))
+    one = LocalWorkers(128)
+    assert list(one.run_all(os.getpid, [()] * 3)) and len(one._pools) == 1
+    one.close()
+
+
 def ends(_: object) -> None:
     os._exit(1)
 
