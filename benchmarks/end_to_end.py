@@ -45,11 +45,11 @@ NEW = 12  # photographs that arrive later
 
 
 def photographs(photos: Sequence[Path], folder: Path, numbers: range, megapixels: float) -> None:
-    """Write a JPEG of this many megapixels for each number, and its line of captions.jsonl beside the folder."""
+    """Write a JPEG of this many megapixels for each number, and its line of captions in a file beside the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = map(json.loads, (photos[0].parent / "captions.jsonl").read_text().splitlines())
     captions = {row["file"]: row["caption"] for row in rows}
-    with open(folder.with_suffix(".jsonl"), "a") as lines:
+    with open(_captions(folder), "a") as lines:
         for number in numbers:
             rng = random.Random(number)
             chosen = [photos[number]] if number < len(photos) else rng.sample(list(photos), 4)
@@ -60,6 +60,10 @@ def photographs(photos: Sequence[Path], folder: Path, numbers: range, megapixels
             (folder / f"{number:06d}.jpg").write_bytes(out.getvalue())
             caption = " and ".join(captions[path.name] for path in chosen)
             lines.write(json.dumps({"file": f"{number:06d}.jpg", "caption": caption}, ensure_ascii=False) + "\n")
+
+
+def _captions(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.jsonl")
 
 
 def _crop(path: Path, rng: random.Random, size: tuple[int, int]) -> Image.Image:
@@ -83,12 +87,12 @@ def _joined(cells: Sequence[Image.Image]) -> Image.Image:
 
 def ours(folder: Path, out: Path) -> list[str | Path]:
     """The command as the README has it."""
-    return [FLYWHEEL, "curate", "--source", folder, "--captions", folder.with_suffix(".jsonl"), "-w", out]
+    return [FLYWHEEL, "curate", "--source", folder, "--captions", _captions(folder), "-w", out]
 
 
 def script(folder: Path, out: Path) -> list[str | Path]:
     """The plain script, with two processes."""
-    return [sys.executable, PEERS / "plain_script.py", folder, folder.with_suffix(".jsonl"), out, "2"]
+    return [sys.executable, PEERS / "plain_script.py", folder, _captions(folder), out, "2"]
 
 
 def datajuicer(folder: Path, out: Path, peers: Path) -> list[str | Path]:
