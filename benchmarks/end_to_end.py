@@ -11,6 +11,7 @@ ours         `flywheel curate`: every check of the default policy that has weigh
 script       `benchmarks/peers/plain_script.py`: decode once, the same statistics, the same NSFW network, duplicates,
              shards, with multiprocessing; it keeps no reasons, resumes nothing and reads well-formed JPEGs only
 datajuicer   `dj-process`: shape, aspect ratio, file size, duplicates by perceptual hash; no NSFW network, no shards
+alike        `flywheel curate` with the filters that Data-Juicer has too (`benchmarks/alike.toml`), shards included
 cleanvision  all of its issue types; no NSFW network, no shards
 
 --peers DIR holds a virtual environment per peer, DIR/datajuicer and DIR/cleanvision; a missing one leaves its rows out.
@@ -20,6 +21,7 @@ Afterwards ours runs again on the unchanged pool (`unchanged_cpu_s`), and with t
 cold_250_vs_script: CPU-seconds of ours over those of the script, for 250 photographs of the first size.
 slope_vs_script: CPU-seconds of each further photograph of ours over those of the script, the worse of the sizes.
 cold_1000_vs_datajuicer: CPU-seconds of Data-Juicer over ours, for 1,000 photographs of the first size.
+alike_1000_vs_datajuicer: the same over ours with the same filters.
 The last line is one JSON object.
 """
 
@@ -40,6 +42,7 @@ from PIL import Image, ImageOps
 from benchmarks.measure import PEERS, Cost, whole
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+ALIKE = Path(__file__).with_name("alike.toml")
 FLYWHEEL = Path(sys.executable).with_name("flywheel")
 NEW = 12  # photographs that arrive later
 
@@ -119,10 +122,12 @@ def cleanvision(folder: Path, out: Path, peers: Path) -> list[str | Path]:
 
 def contenders(folder: Path, scratch: Path, peers: Path | None) -> dict[str, tuple[list[str | Path], Path]]:
     """{name: (command, folder that it writes)} of all that are here."""
-    outs = {name: scratch / f"{folder.name}-{name}" for name in ("ours", "script", "datajuicer", "cleanvision")}
+    names = ("ours", "script", "datajuicer", "alike", "cleanvision")
+    outs = {name: scratch / f"{folder.name}-{name}" for name in names}
     commands = {"ours": ours(folder, outs["ours"]), "script": script(folder, outs["script"])}
     if peers and (peers / "datajuicer").exists():
         commands["datajuicer"] = datajuicer(folder, outs["datajuicer"], peers)
+        commands["alike"] = [*ours(folder, outs["alike"]), "--policy", ALIKE]
     if peers and (peers / "cleanvision").exists():
         commands["cleanvision"] = cleanvision(folder, outs["cleanvision"], peers)
     return {name: (command, outs[name]) for name, command in commands.items()}
@@ -186,7 +191,9 @@ def _figures(
         ratios = [slope(costs, "ours", s, counts) / slope(costs, "script", s, counts) for s in sizes]
         out["slope_vs_script"] = max(ratios)
     if ("datajuicer", sizes[0], 1000) in costs:
-        out["cold_1000_vs_datajuicer"] = costs["datajuicer", sizes[0], 1000].cpu / costs["ours", sizes[0], 1000].cpu
+        theirs = costs["datajuicer", sizes[0], 1000].cpu
+        out["cold_1000_vs_datajuicer"] = theirs / costs["ours", sizes[0], 1000].cpu
+        out["alike_1000_vs_datajuicer"] = theirs / costs["alike", sizes[0], 1000].cpu
     return {name: round(value, 3) for name, value in out.items()}
 
 
