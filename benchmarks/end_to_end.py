@@ -11,6 +11,7 @@ ours         `flywheel curate`: every check of the default policy that has weigh
 script       `benchmarks/peers/plain_script.py`: decode once, the same statistics, the same NSFW network, duplicates,
              shards, with multiprocessing; it keeps no reasons, resumes nothing and reads well-formed JPEGs only
 datajuicer   `dj-process`: shape, aspect ratio, file size, duplicates by perceptual hash; no NSFW network, no shards
+alike        `flywheel curate` with the filters that Data-Juicer has too (`benchmarks/alike.toml`), shards included
 cleanvision  all of its issue types; no NSFW network, no shards
 
 --peers DIR holds a virtual environment per peer, DIR/datajuicer and DIR/cleanvision; a missing one leaves its rows out.
@@ -20,6 +21,7 @@ Afterwards ours runs again on the unchanged pool (`unchanged_cpu_s`), and with t
 cold_250_vs_script: CPU-seconds of ours over those of the script, for 250 photographs of the first size.
 slope_vs_script: CPU-seconds of each further photograph of ours over those of the script, the worse of the sizes.
 cold_1000_vs_datajuicer: CPU-seconds of Data-Juicer over ours, for 1,000 photographs of the first size.
+alike_1000_vs_datajuicer: the same over ours with the same filters.
 The last line is one JSON object.
 """
 
@@ -40,16 +42,17 @@ from PIL import Image, ImageOps
 from benchmarks.measure import PEERS, Cost, whole
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+ALIKE = Path(__file__).with_name("alike.toml")
 FLYWHEEL = Path(sys.executable).with_name("flywheel")
 NEW = 12  # photographs that arrive later
 
 
 def photographs(photos: Sequence[Path], folder: Path, numbers: range, megapixels: float) -> None:
-    """Write a JPEG of this many megapixels for each number, and its line of captions.jsonl beside the folder."""
+    """Write a JPEG of this many megapixels for each number, and its line of captions in a file beside the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = map(json.loads, (photos[0].parent / "captions.jsonl").read_text().splitlines())
     captions = {row["file"]: row["caption"] for row in rows}
-    with open(folder.with_suffix(".jsonl"), "a") as lines:
+    with open(_captions(folder), "a") as lines:
         for number in numbers:
             rng = random.Random(number)
             chosen = [photos[number]] if number < len(photos) else rng.sample(list(photos), 4)
@@ -60,6 +63,10 @@ def photographs(photos: Sequence[Path], folder: Path, numbers: range, megapixels
             (folder / f"{number:06d}.jpg").write_bytes(out.getvalue())
             caption = " and ".join(captions[path.name] for path in chosen)
             lines.write(json.dumps({"file": f"{number:06d}.jpg", "caption": caption}, ensure_ascii=False) + "\n")
+
+
+def _captions(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.jsonl")
 
 
 def _crop(path: Path, rng: random.Random, size: tuple[int, int]) -> Image.Image:
@@ -83,12 +90,12 @@ def _joined(cells: Sequence[Image.Image]) -> Image.Image:
 
 def ours(folder: Path, out: Path) -> list[str | Path]:
     """The command as the README has it."""
-    return [FLYWHEEL, "curate", "--source", folder, "--captions", folder.with_suffix(".jsonl"), "-w", out]
+    return [FLYWHEEL, "curate", "--source", folder, "--captions", _captions(folder), "-w", out]
 
 
 def script(folder: Path, out: Path) -> list[str | Path]:
     """The plain script, with two processes."""
-    return [sys.executable, PEERS / "plain_script.py", folder, folder.with_suffix(".jsonl"), out, "2"]
+    return [sys.executable, PEERS / "plain_script.py", folder, _captions(folder), out, "2"]
 
 
 def datajuicer(folder: Path, out: Path, peers: Path) -> list[str | Path]:
@@ -115,10 +122,12 @@ def cleanvision(folder: Path, out: Path, peers: Path) -> list[str | Path]:
 
 def contenders(folder: Path, scratch: Path, peers: Path | None) -> dict[str, tuple[list[str | Path], Path]]:
     """{name: (command, folder that it writes)} of all that are here."""
-    outs = {name: scratch / f"{folder.name}-{name}" for name in ("ours", "script", "datajuicer", "cleanvision")}
+    names = ("ours", "script", "datajuicer", "alike", "cleanvision")
+    outs = {name: scratch / f"{folder.name}-{name}" for name in names}
     commands = {"ours": ours(folder, outs["ours"]), "script": script(folder, outs["script"])}
     if peers and (peers / "datajuicer").exists():
         commands["datajuicer"] = datajuicer(folder, outs["datajuicer"], peers)
+        commands["alike"] = [*ours(folder, outs["alike"]), "--policy", ALIKE]
     if peers and (peers / "cleanvision").exists():
         commands["cleanvision"] = cleanvision(folder, outs["cleanvision"], peers)
     return {name: (command, outs[name]) for name, command in commands.items()}
@@ -182,7 +191,9 @@ def _figures(
         ratios = [slope(costs, "ours", s, counts) / slope(costs, "script", s, counts) for s in sizes]
         out["slope_vs_script"] = max(ratios)
     if ("datajuicer", sizes[0], 1000) in costs:
-        out["cold_1000_vs_datajuicer"] = costs["datajuicer", sizes[0], 1000].cpu / costs["ours", sizes[0], 1000].cpu
+        theirs = costs["datajuicer", sizes[0], 1000].cpu
+        out["cold_1000_vs_datajuicer"] = theirs / costs["ours", sizes[0], 1000].cpu
+        out["alike_1000_vs_datajuicer"] = theirs / costs["alike", sizes[0], 1000].cpu
     return {name: round(value, 3) for name, value in out.items()}
 
 

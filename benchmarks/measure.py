@@ -99,31 +99,49 @@ class Cost:
 
 def whole(command: Sequence[str | Path], out: Path | None = None, environment: Mapping[str, str] | None = None) -> Cost:
     """Run a command; out: folder that it writes. Errors: `RuntimeError` with the end of its output if it fails."""
-    began, cpu, peak = time.perf_counter(), dict[tuple[int, float], float](), 0
+    began = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen([str(c) for c in command], stdout=log, stderr=log, env=environment)
+        watched = Watched(process)
         while process.poll() is None:
-            memory = 0
-            for p in _tree(process):
-                try:
-                    times = p.cpu_times()
-                    cpu[p.pid, p.create_time()] = times.user + times.system
-                    memory += p.memory_info().rss
-                except psutil.Error:
-                    continue
-            peak = max(peak, memory)
+            watched.look()
             time.sleep(_POLL)
         if process.returncode:
             log.seek(0)
             said = log.read().decode(errors="replace")[-2000:]
             raise RuntimeError(f"{' '.join(map(str, command))} failed: {said}")
     written = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) if out and out.exists() else 0
-    return Cost(sum(cpu.values()), time.perf_counter() - began, peak / 2**30, written)
+    return Cost(watched.cpu, time.perf_counter() - began, watched.peak / 2**30, written)
 
 
 def peak_gib(command: Sequence[str]) -> float:
     """Peak memory of a command's process tree, GiB. Errors: as `whole`."""
     return whole(command, environment=os.environ | {"PYTHONPATH": str(PEERS.parents[1])}).gib
+
+
+class Watched:
+    """What a process tree has used, as far as it was looked at. peak: bytes of all its processes at once."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process, self._cpu, self.peak = process, dict[tuple[int, float], float](), 0
+
+    @property
+    def cpu(self) -> float:
+        """CPU-seconds."""
+        return sum(self._cpu.values())
+
+    def look(self) -> int:
+        """Look at all processes; the bytes that the first one holds."""
+        memory = []
+        for p in _tree(self._process):
+            try:
+                times = p.cpu_times()
+                self._cpu[p.pid, p.create_time()] = times.user + times.system
+                memory.append(p.memory_info().rss)
+            except psutil.Error:
+                continue
+        self.peak = max(self.peak, sum(memory))
+        return memory[0] if memory else 0
 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:

@@ -7,8 +7,9 @@ pool and its unscored shards, listing and planning an ingest, a training plan an
 (append, query, compaction), the fold of case events, near-duplicates. Their growth is extrapolated to a billion rows.
 Rates are CPU-seconds of one thread on photographs enlarged to one megapixel, converted to hours per stage.
 
-The last line is one JSON object: <structure>_<rows>_s (CPU-seconds), _gib (peak memory), _grows (exponent), and
-core_hours, terabytes and files of a billion images.
+The last line is one JSON object: of each phase _s (CPU-seconds), _gib (peak memory) and _grows (exponent); then
+driver_gib_10m, the peak memory of listing and planning an ingest of so many inputs, and core_hours, terabytes and files
+of a billion images.
 """
 
 from __future__ import annotations
@@ -224,6 +225,8 @@ def structures(names: list[str], rows: int) -> dict[str, float]:
             )
             key = phase.replace(",", "").replace(" ", "_")
             figures |= {f"{key}_s": round(seconds, 2), f"{key}_gib": round(gib, 2), f"{key}_grows": round(exponent, 2)}
+        if name == intake.__name__ and rows % 10**6 == 0:
+            figures[f"driver_gib_{rows // 10**6}m"] = round(max(gib for _, gib in large.values()), 2)
     return figures
 
 

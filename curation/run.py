@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +33,7 @@ from flywheel.core.workspace import Workspace
 __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
-FEW = 1024  # new pictures up to which local processes take the place of Ray, whose start costs 5 CPU-seconds
+FEW = 16_384  # new pictures up to which local processes take the place of Ray, whose processes cost as much as 500
 _FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
@@ -143,9 +143,14 @@ def scored(
     scorers, _ = configure(policy, weights.obtain(policy.scorer_values(), progress))
     options = {name: policy.scorers.get(name, {}) for name in scorers}
     waiting = sum(shard.rows for shard, _ in scoring.pending(workspace, options))
-    with cluster(workers, few=waiting <= FEW) if waiting else nullcontext():
+    with _workers(workers, waiting) if waiting else nullcontext():
         scoring.score(workspace, options, progress=progress, workers=workers)
         yield
+
+
+def _workers(count: int, pictures: int) -> AbstractContextManager[None]:
+    """The workers for so many new pictures."""
+    return cluster(count, few=pictures <= FEW, ready="curation.ready")
 
 
 def _sharded(
@@ -163,7 +168,7 @@ def _sharded(
     while True:
         judged = judge(workspace, policy, scorers, withheld)
         with planned(workspace, judged.path("admitted")) as plan:
-            with cluster(workers, few=plan.encodes <= FEW) if plan.missing else nullcontext():  # one for all stages
+            with _workers(workers, plan.encodes) if plan.missing else nullcontext():  # one for all stages
                 arguments = (workspace, judged, plan, progress, workers)
                 reports = [step(s.name, curate_stage, s.name, *arguments) for s in policy.stages]
             faults = {place: why for report in reports for place, why in report.faults.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def train(
         return final
     with joined() as world:
         phase = _set_up(out_dir, mix, recipe, world, run=run, parent=parent, longer=longer, seed=seed, steps=steps)
+        _tell(phase)
         take_steps(
             phase,
             out_dir,
@@ -107,7 +108,7 @@ def train(
 @dataclass
 class _Phase:
     """A run being trained. `done`, `samples`, `turn` with its `loader`, and `batch` (of the next step) change, and the
-    tensors in `state`.
+    tensors in `state`. told: what was said of the data.
     """
 
     out_dir: Path
@@ -130,6 +131,7 @@ class _Phase:
     turn: Turn
     loader: Loader
     batch: tuple[int, list[Part]]
+    told: set[str] = field(default_factory=set)
 
     def one_step(self) -> dict[str, Any]:
         """Take one step and return its metrics."""
@@ -175,7 +177,7 @@ def _set_up(
     described |= _method(recipe, encoder, autoencoder, model, lora)
     described |= {"lineage": longer.lineage} if longer else {}
     turn = curriculum.at(done)
-    loader = _loader(mix, turn, recipe, seed, autoencoder, encoder, world)
+    loader = _loader(mix, turn, recipe, seed, autoencoder, encoder)
     return _Phase(
         out_dir=out_dir,
         mix=mix,
@@ -230,12 +232,9 @@ def _loader(
     seed: int,
     autoencoder: Autoencoder,
     encoder: Cached,
-    world: World,
 ) -> Loader:
     """The loader of a stage's rows."""
     plan = DataPlan(mix, **plan_settings(recipe, turn.stage, seed), on_error=recipe.on_error)
-    for note in plan.notes if world.first else ():
-        log.warning("%s: %s", turn.stage.name, note)
     return Loader(
         plan,
         prepare_with(autoencoder),
@@ -249,12 +248,19 @@ def _loader(
     )
 
 
+def _tell(phase: _Phase) -> None:
+    """Warn of each share that the data cannot give, in the first stage that asks for it."""
+    for note in phase.loader.plan.notes if phase.world.first else ():
+        if note not in phase.told:
+            phase.told.add(note)
+            log.warning("%s: %s", phase.turn.stage.name, note)
+
+
 def _begin_turn(phase: _Phase) -> None:
     """Go on with the next stage."""
     phase.turn = phase.curriculum.at(phase.done)
-    phase.loader = _loader(
-        phase.mix, phase.turn, phase.recipe, phase.seed, phase.autoencoder, phase.encoder, phase.world
-    )
+    phase.loader = _loader(phase.mix, phase.turn, phase.recipe, phase.seed, phase.autoencoder, phase.encoder)
+    _tell(phase)
     phase.batch = own_batch(phase.loader.plan, 0, phase.recipe, phase.world)
 
 

@@ -67,13 +67,16 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
     """
     side = min(first.side, second.side)
     first, second = first.at(side), second.at(side)
-    plain = max(flat(s.luma) for s in (first, second)) >= FLAT
-    rules = Rules(by_landmarks, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
     whole, proposal = stretched(first, second), proposed(first, second)
     if proposal is not None and not _worth(first, second, proposal, by_landmarks):
         proposal = None
+    as_they_are = not by_landmarks or likeness(first, second, whole) > _FROM_AFAR
+    if proposal is None and not as_they_are:
+        return _NOTHING
+    plain = max(flat(s.luma) for s in (first, second)) >= FLAT
+    rules = Rules(by_landmarks, *((_CONTRAST, _OTHER) if plain else (_STROKES, _OTHER_STROKE)))
     best = _NOTHING
-    if not by_landmarks or likeness(first, second, whole) > _FROM_AFAR:
+    if as_they_are:
         best = _compared(first, second, whole, rules, 0)
         if best.share >= _ALIGNED:  # they lie on each other as they are: nothing may differ
             return best

@@ -44,23 +44,24 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> Iterator[None]:
+def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False, ready: str = "") -> Iterator[None]:
     """A running Ray: the one already connected, the one at RAY_ADDRESS, or a local one with `workers` CPUs.
 
     A local Ray that does not start in time is tried again; then `workers` local processes take its place, unless
-    `ray_only`. few: there is so little work that they take it at once. Errors: `UsageError` when Ray does
-    not start, or is lost while in use.
+    `ray_only`. few: there is so little work that they take it at once, unless there are GPUs, which Ray gives to one
+    task at a time. ready: module that they have loaded when they start. Errors: `UsageError` when Ray does not start,
+    or is lost while in use.
     """
     if _local is not None:
-        with _processes(workers):  # those that run: they stay for as long as somebody uses them
+        with _processes(workers, ready):  # those that run: they stay for as long as somebody uses them
             yield
         return
     if running():
         yield
         return
     # A daemonic process, as of `multiprocessing.Pool`, may have no processes of Python's own: it has Ray.
-    if few and not os.environ.get("RAY_ADDRESS") and not current_process().daemon:
-        with _processes(workers):
+    if few and not os.environ.get("RAY_ADDRESS") and not _has_gpus() and not current_process().daemon:
+        with _processes(workers, ready):
             yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -79,7 +80,7 @@ def cluster(workers: int = 2, *, ray_only: bool = False, few: bool = False) -> I
                 yield
             return
     print(f"Ray did not start: {workers} local processes do its work", file=sys.stderr)
-    with _processes(workers):
+    with _processes(workers, ready):
         yield
 
 
@@ -105,8 +106,8 @@ def running() -> bool:
     return _local is not None or (ray is not None and ray.is_initialized())
 
 
-def has_gpus() -> bool:
-    """Whether this machine has a GPU, which Ray gives to one task at a time; without loading a library that asks it."""
+def _has_gpus() -> bool:
+    """Whether this machine has a GPU; without loading a library that asks it."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
@@ -151,11 +152,11 @@ def _command(process: Any) -> list[str]:
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[None]:
+def _processes(workers: int, ready: str) -> Iterator[None]:
     """Local processes in the place of Ray: those that another thread uses, or new ones. The last user ends them."""
     global _local, _users
     with _lock:
-        mine = _local = _local or LocalWorkers(workers)
+        mine = _local = _local or LocalWorkers(workers, ready)
         _users += 1
     ended = mine.kill
     try:

@@ -23,7 +23,6 @@ from flywheel.core.errors import UsageError
 
 Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker died of it before
 _STARTING = threading.Lock()
-_READY = "curation.ready"  # module that is loaded before processes are forked
 _FILES, _OTHER_FILES = 9, 256  # that a process takes here, and that all else may
 _END_SECONDS = 5.0  # until a process that has no call is killed
 
@@ -31,13 +30,21 @@ _END_SECONDS = 5.0  # until a process that has no call is killed
 class LocalWorkers:
     """Up to `count` processes, as many as calls wait and as this process may have files open for.
 
-    Each is a pool of its own, so that a process that dies names the call it died of.
+    Each is a pool of its own, so that a process that dies names the call it died of. ready: a module that is loaded
+    once, in the process that they are forked from; the first one of a program counts.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, ready: str = "") -> None:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._count = count if most == resource.RLIM_INFINITY else max(1, min(count, (most - _OTHER_FILES) // _FILES))
+        self._ready = ready
         self._pools: list[ProcessPoolExecutor] = []
+
+    def _pool(self) -> ProcessPoolExecutor:
+        """One process, which starts with its first call."""
+        context = get_context("forkserver")
+        context.set_forkserver_preload([self._ready] if self._ready else [])
+        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(dict(os.environ),))
 
     def run_all(
         self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
@@ -62,7 +69,7 @@ class LocalWorkers:
                 try:
                     yield index, future.result()
                 except BrokenProcessPool as error:
-                    self._pools[place] = _pool()
+                    self._pools[place] = self._pool()
                     if died:
                         self._require(place)
                         yield index, error
@@ -73,11 +80,11 @@ class LocalWorkers:
         """Send a call to a process, which may start with it."""
         with _starting():
             while len(self._pools) <= place:
-                self._pools.append(_pool())
+                self._pools.append(self._pool())
             try:
                 return self._pools[place].submit(_run, function, *arguments)
             except BrokenProcessPool:  # it ended while it had nothing to do
-                self._pools[place] = _pool()
+                self._pools[place] = self._pool()
                 return self._pools[place].submit(_run, function, *arguments)
 
     def _require(self, place: int) -> None:
@@ -137,13 +144,6 @@ def shared_object(kind: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
         yield manager.make(kind, arguments)  # type: ignore[attr-defined]
     finally:
         manager.shutdown()
-
-
-def _pool() -> ProcessPoolExecutor:
-    """One process, which starts with its first call; what all need was loaded by the process that it is forked from."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([_READY])
-    return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(dict(os.environ),))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from flywheel.core.cluster import Needs, cluster, has_gpus, run_all
+from flywheel.core.cluster import Needs, cluster, run_all
 from flywheel.core.generator import Generator, Undrawn
 from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
@@ -102,7 +102,7 @@ def _by_workers(
     shared = (pickle.dumps(workers.opens), str(workspace.root), json.dumps(asdict(settings)))
     calls = ((*shared, *_arguments(sheets[n], places)) for n, places in parts)
     done, total = 0, sum(len(s.shown) for s in sheets)
-    with cluster(workers.count or 1, few=workers.count is not None and not has_gpus()):
+    with cluster(workers.count or 1, few=workers.count is not None):
         for index, result in run_all(_in_worker, calls, needs=lambda _: _NEEDS):
             if isinstance(result, Exception):
                 raise result

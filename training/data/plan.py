@@ -176,9 +176,12 @@ class DataPlan:
         self._bucket_weights = normalised(steps)  # epochs of all buckets take the same number of steps
         missing: dict[tuple[int, str], list[int]] = {}
         self._split = {b: self._cell_weights(mix, b, t2i_share, missing) for b in self._buckets}
+        lacking: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
         for (number, task), buckets in missing.items():
-            named = f"buckets {', '.join(map(str, buckets))}" if len(buckets) > 1 else f"bucket {buckets[0]}"
-            self._note(f"{_named(mix[number])} has no {task} rows in {named}: its share goes to the others")
+            source = mix[number]
+            lacking.setdefault((str(source.manifest), task, tuple(buckets)), []).append(source.slice or "")
+        for (manifest, task, where), slices in lacking.items():
+            self._note(_lack(manifest, slices, task, () if list(where) == self._buckets else where))
 
     @property
     def rows(self) -> int:
@@ -270,8 +273,12 @@ class DataPlan:
             self.notes.append(line)
 
 
-def _named(source: MixSource) -> str:
-    return f"{source.slice} in {source.manifest}" if source.slice else str(source.manifest)
+def _lack(manifest: str, slices: Sequence[str], task: str, buckets: Sequence[int]) -> str:
+    """What is said of slices without rows of a task; buckets: empty for all that are read."""
+    named = f"{', '.join(slices)} in {manifest}" if all(slices) else manifest
+    where = f" in bucket {', '.join(map(str, buckets))}" if buckets else ""
+    has, goes = ("has", "its share goes") if len(slices) == 1 else ("have", "their shares go")
+    return f"{named} {has} no {task} rows{where}: {goes} to the others"
 
 
 def plan_digest(mix: Sequence[MixSource], **settings: Unpack[PlanSettings]) -> str:

@@ -279,11 +279,13 @@ def test_local_processes_stay_until_their_last_user_is_done(monkeypatch):
         assert module._local is None
 
 
-def test_a_daemonic_process_which_may_start_none_has_ray(monkeypatch):
+@pytest.mark.parametrize("daemonic", [True, False], ids=["a daemonic process", "GPUs"])
+def test_few_calls_are_made_by_ray_where_processes_may_start_none_or_share_gpus(monkeypatch, daemonic: bool):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(module, "_started", lambda options, may_fail: options["num_cpus"] / 0)
-    monkeypatch.setitem(module.current_process()._config, "daemon", True)
+    monkeypatch.setitem(module.current_process()._config, "daemon", daemonic)
+    monkeypatch.setattr(module, "_has_gpus", lambda: not daemonic)
     with pytest.raises(ZeroDivisionError), cluster(1, few=True):
         pass
 

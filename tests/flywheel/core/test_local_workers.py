@@ -57,9 +57,10 @@ def test_each_call_has_its_result_and_an_error_is_raised(workers: LocalWorkers):
 
 
 def test_processes_have_what_they_share_and_the_environment_of_now(monkeypatch: pytest.MonkeyPatch):
+    forkserver._forkserver._stop()  # of an earlier test
     monkeypatch.setenv("FIRST", "1")
     for name, other in (("FIRST", "SECOND"), ("SECOND", "FIRST")):
-        workers = LocalWorkers(1)
+        workers = LocalWorkers(1, "curation.ready")
         assert [v for _, v in workers.run_all(os.getenv, [(name,), (other,)])] == ["1", None]
         assert list(workers.run_all(loaded, [("curation.scorers.scoring",)])) == [(0, True)]
         workers.close()

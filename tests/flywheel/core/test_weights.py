@@ -106,7 +106,7 @@ def test_a_run_does_not_wait_for_what_does_not_answer(served: Hub, monkeypatch: 
         monkeypatch.setenv("HF_ENDPOINT", address)
         began = time.monotonic()
         reasons = [obtain(["weights:tiny", 3, ""]) for _ in range(5)]
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 5.0  # once 1.5, not five times
     assert all(r.keys() == {"weights:tiny"} and "weights not reachable: tiny" in r["weights:tiny"] for r in reasons)
     monkeypatch.setenv("HF_ENDPOINT", served.address)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -74,8 +74,8 @@ def test_what_a_worker_cannot_open_is_said_as_here(suite, tmp_path, ray_session)
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize(("gpus", "count", "few"), [(False, 2, True), (True, 2, False), (False, None, False)])
-def test_ray_draws_where_there_are_gpus_or_a_cluster(one_step, suite, tmp_path, monkeypatch, gpus, count, few):
+@pytest.mark.parametrize(("count", "few"), [(2, True), (None, False)])
+def test_local_processes_draw_where_no_cluster_is_named(one_step, suite, tmp_path, monkeypatch, count, few):
     asked = []
 
     @contextmanager
@@ -84,7 +84,6 @@ def test_ray_draws_where_there_are_gpus_or_a_cluster(one_step, suite, tmp_path, 
         yield
 
     monkeypatch.setattr(module, "cluster", cluster)
-    monkeypatch.setattr(module, "has_gpus", lambda: gpus)
     monkeypatch.setattr(module, "run_all", lambda f, calls, needs: ((n, f(*call)) for n, call in enumerate(calls)))
     found = draw_and_judge(
         [Sheet(suite[1:2], suite[1:2], tmp_path / "p", 0)],

@@ -55,8 +55,21 @@ def test_slice_shares_are_exact_inside_each_task(tmp_path, snapshot):
     )
     # the remedy has no TI2I rows: its share of them goes to the base, and the plan says so
     assert folders == {(False, "ti2i"): 100, (False, "t2i"): 630, (True, "t2i"): 270}
-    (note,) = plan.notes
-    assert note.startswith(f"{remedy} has no ti2i rows in bucket ") and note.endswith("its share goes to the others")
+    assert plan.notes == [f"{remedy} has no ti2i rows: its share goes to the others"]
+
+
+def test_slices_that_lack_the_same_are_named_together(tmp_path, snapshot):
+    small = [{"rows": card_rows(40, slice_=name)} for name in ("typography", "count")]
+    remedy = write_snapshot(tmp_path, [*small, {"rows": card_rows(8, slice_="position"), "bucket": 128}])
+    slices = [MixSource(manifest=remedy, share=0.1, slice=name) for name in ("typography", "count", "position")]
+    plan = plan_of(snapshot, mix=[MixSource(manifest=snapshot, share=0.7), *slices], batch={64: BATCH, 128: 4})
+    assert plan.notes == [
+        "bucket 128 has no ti2i rows: their share 0.1 goes elsewhere",
+        f"position in {remedy} has no t2i rows in bucket 64: its share goes to the others",
+        f"typography, count, position in {remedy} have no ti2i rows in bucket 64: their shares go to the others",
+        f"{snapshot} has no t2i rows in bucket 128: its share goes to the others",
+        f"typography, count in {remedy} have no t2i rows in bucket 128: their shares go to the others",
+    ]
 
 
 @pytest.mark.parametrize("older", [False, True])
