@@ -23,6 +23,7 @@ from flywheel.core import weights
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.scorer import Item
 from flywheel.core.storage import readable
+from flywheel.core.text import untold
 from flywheel.core.workspace import Workspace
 
 SAMPLE = 12  # pictures that are measured
@@ -79,7 +80,7 @@ def estimate(
         inputs=sum(counts),
         new=len(fresh),
         refused=len(fresh) - len(usable),
-        uncaptioned=sum(not i.caption.strip() and i.task == "t2i" for i in usable),
+        uncaptioned=sum(untold(i.caption) and i.task == "t2i" for i in usable),
         read_bytes=sum(i.size for i in usable),
         to_score=rows,
         scorers=tuple(scorers),

@@ -21,6 +21,7 @@ from curation.sources import pool
 from flywheel.core.endpoint import Unanswered
 from flywheel.core.errors import UsageError
 from flywheel.core.storage import readable
+from flywheel.core.text import untold
 from flywheel.core.workspace import Workspace
 
 _IN_A_ROW = 20  # calls in a row without an answer, or refusals before the first caption, that end the run
@@ -95,7 +96,7 @@ def _missing(workspace: Workspace, folder: Path, use: str, limit: int | None, re
         table = pq.read_table(readable(shard.path), columns=["sample_id", "task", "caption"])
         ids: dict[str, int] = {}
         for row, (sample, task, caption) in enumerate(zip(*(c.to_pylist() for c in table.columns))):
-            if task != "t2i" or sample in listed or (use == "fill" and caption.strip()):
+            if task != "t2i" or sample in listed or (use == "fill" and not untold(caption)):
                 continue
             listed.add(sample)
             result.wanted += 1

@@ -20,7 +20,7 @@ from curation.sources.captions import KINDS
 from flywheel.core.files import digest, write_parquet
 from flywheel.core.schema import CAPTIONS
 from flywheel.core.storage import readable
-from flywheel.core.text import clean
+from flywheel.core.text import clean, untold
 from flywheel.core.workspace import Workspace
 
 SOURCE = "source"  # origin of captions that came with the picture, and use of those that its source brought later
@@ -90,7 +90,7 @@ def _condition(own: str, written: Sequence[Mapping[str, Any]]) -> str:
     by_use: dict[str, str] = {}
     for caption in written:
         by_use.setdefault(caption["use"], caption["text"])
-    return by_use.get("replace") or own or by_use.get("fill", "")
+    return by_use.get("replace") or ("" if untold(own) else own) or by_use.get("fill", "")
 
 
 def _read(paths: Sequence[str | Path]) -> dict[str, list[dict[str, Any]]]:

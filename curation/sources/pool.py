@@ -16,9 +16,11 @@ from curation.captioning import written
 from flywheel.core import lens
 from flywheel.core.files import read_json
 from flywheel.core.storage import read_parquet, read_table
+from flywheel.core.text import untold
 from flywheel.core.workspace import Workspace
 
 TOGETHER = "scored_together"  # of a manifest: shards in a pack
+_MAY_SAY_NOTHING = r"([\s\p{Z}\p{C}]|&[\w#;&]*;)*"  # captions that `untold` is asked about
 READS_CAPTIONS = ("text", "caption", "ocr", "clip", "category")  # scorers that read the caption
 
 
@@ -154,9 +156,12 @@ def uncaptioned(workspace: Workspace) -> int:
         return 0
     written_for = [str(p) for s in listed for p in s.captions if p.parent.parent.name != "add"]
     source = read_parquet([str(s.path) for s in listed], union_by_name="true")
-    sql = f"SELECT count(*) FROM {source} WHERE task = 't2i' AND trim(caption) = ''"
+    texts = f"SELECT DISTINCT caption FROM {source} WHERE regexp_full_match(caption, '{_MAY_SAY_NOTHING}')"
+    sql = f"SELECT count(*) FROM {source} WHERE task = 't2i' AND caption IN (FROM untold)"
     if written_for:
         sql += f" AND sample_id NOT IN (SELECT sample_id FROM {read_parquet(written_for)} WHERE error IS NULL)"
     with lens.connect(workspace) as con:
+        found = [text for (text,) in con.execute(texts).fetchall() if untold(text)]
+        con.register("untold", pa.table({"caption": pa.array(found, pa.string())}))
         ((count,),) = con.execute(sql).fetchall()
     return count

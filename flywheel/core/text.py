@@ -45,6 +45,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
+def untold(caption: str) -> bool:
+    """Whether a caption says nothing: only spaces, line ends and control characters, as HTML entities too."""
+    return not clean(caption).strip()
+
+
 def faults(text: str) -> tuple[int, int]:
     """Numbers of (HTML entities, control characters) that `clean` decodes and removes."""
     return sum(html.unescape(e) != e for e in _ENTITY.findall(text)), len(_CONTROL.findall(text))

@@ -24,7 +24,7 @@ def choices(caption: str, captions: Iterable[Mapping[str, Any]] | None, kinds: I
     captions: {kind, text, origin} each, as shards store them. A condition that is not listed was edited, and stands
     alone. Where a model's caption replaced the source's, the source's are left out.
     """
-    listed = [c for c in captions or () if c["kind"] in set(kinds) and c["text"]]
+    listed = [c for c in captions or () if c["kind"] in set(kinds) and c["text"].strip()]
     own = next((c for c in listed if c["text"] == caption), None)
     if own is None:
         return (Caption(UNLISTED, caption),)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.captioning.written import with_written
 from curation.policy.reader import load_policy
 from curation.run import curate
 from curation.sources import pool
@@ -13,6 +15,17 @@ from flywheel.core.files import read_json
 from flywheel.core.workspace import Workspace
 from tests.curation.captioning.server import GOOD, Server, captioner, run
 from tests.curation.corpus import tree
+
+
+def test_a_written_caption_fills_the_place_of_one_that_says_nothing(tmp_path: Path) -> None:
+    written = {"sample_id": "s", "source_uri": "u", "kind": "general", "caption": "a dog", "error": None}
+    path = tmp_path / "fill" / "model" / "b-00000.x.parquet"
+    path.parent.mkdir(parents=True)
+    columns = written | {"use": "fill", "model": "m", "prompt": "p"}
+    pq.write_table(pa.Table.from_pylist([columns]), path)
+    row = {"sample_id": "s", "source_uri": "u", "task": "t2i", "captions": []}
+    told = with_written([row | {"caption": own} for own in (" \n", "&nbsp;", "a cat")], [path])
+    assert [r["caption"] for r in told] == ["a dog", "a dog", "a cat"]
 
 
 def test_curation_judges_and_shards_the_caption_that_fills_a_gap(

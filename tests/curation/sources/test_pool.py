@@ -10,7 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.ingest import ingest
-from curation.sources.pool import READS_CAPTIONS, manifest, quarantined_at_ingest, rows_of, score_key, shards, take
+from curation.sources.pool import (
+    READS_CAPTIONS,
+    manifest,
+    quarantined_at_ingest,
+    rows_of,
+    score_key,
+    shards,
+    take,
+    uncaptioned,
+)
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import textures, write_folder
 
@@ -28,6 +37,12 @@ def test_shards_come_oldest_batch_first_with_their_digest(workspace: Workspace, 
     reasons = {Path(r["source_uri"]).name: r["reason"] for r in quarantined_at_ingest(workspace)}
     assert reasons == {"broken.jpg": "zero bytes", "empty.png": "zero bytes"}
     assert sum(manifest(b)["quarantined"] for b in workspace.batches()) == 2
+
+
+def test_a_caption_that_says_nothing_is_none(workspace: Workspace, tmp_path: Path) -> None:
+    captions = dict(zip(textures(6), ["", "\n", "&nbsp;", "\u200b", "&amp;", "a"]))
+    ingest(workspace, write_folder(tmp_path / "src", textures(6), captions))
+    assert uncaptioned(workspace) == 4
 
 
 def test_only_what_reads_captions_is_scored_again_when_captions_arrive() -> None:

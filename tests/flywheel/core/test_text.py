@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.core.text import blank, clean, faults, normalise, person
+from flywheel.core.text import blank, clean, faults, normalise, person, untold
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,12 @@ def test_a_person_has_one_name_however_it_is_spelled():
 def test_text_is_cleaned_of_entities_and_control_characters(text: str, meant: str, wrong: tuple[int, int]):
     assert (clean(text), faults(text)) == (meant, wrong)
     assert clean(meant) == meant
+
+
+def test_a_caption_of_spaces_controls_and_their_entities_says_nothing():
+    said = ["", " \n\t", "\u3000", "\xa0", "\u200b", "\x00", "&nbsp;", "&amp;nbsp; &#8203;", "&#160"]
+    assert [untold(text) for text in said] == [True] * 8 + [False]
+    assert not any(untold(text) for text in ("a", "&amp;", "-", "\u2764"))
 
 
 def test_what_shows_nothing_is_no_name():
