@@ -99,14 +99,23 @@ def _names(sample: str, uri: str) -> bool:
 
 
 def _metadata(workspace: Workspace, decision: dict[str, Any]) -> dict[str, Any]:
-    shard = next(s for s in pool.shards(workspace) if s.key == decision["shard"])
+    shard = _shard(workspace, decision["shard"])
     columns = ["source", "width", "height", "caption", "reference_ids"]
     return read_table(shard.path, columns=columns).slice(decision["row"], 1).to_pylist()[0]
 
 
+def _shard(workspace: Workspace, key: str) -> pool.Shard:
+    """Errors: `UsageError` if the pool has lost it."""
+    if (found := next((s for s in pool.shards(workspace) if s.key == key), None)) is None:
+        raise UsageError(
+            f"the pool has no shard {key} any more, which a snapshot names: `flywheel fsck` says what to do"
+        )
+    return found
+
+
 def _details(workspace: Workspace, stages: Path, record: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
     shard, row = decision["shard"], decision["row"]
-    listed = next(s for s in pool.shards(workspace) if s.key == shard)
+    listed = _shard(workspace, shard)
     texts = next(s["texts"] for s in record["pool"] if s["shard"] == shard)
     mine = _rows_where(workspace, stages, "shard = $shard AND row = $row", {"shard": shard, "row": row})
     path = [{k: r[k] for k in ("stage", "bucket", "passed", "filter", "score", "threshold")} for r in mine]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ from flywheel.cli.stopping import stoppable, stopped
 from flywheel.core import progress
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
+from flywheel.core.hashes import MARKER
 
 # Faults that retries did not overcome: text that marks such an error, whoever wrote it (Python, Arrow, Delta, DuckDB,
 # botocore, Ray or training processes), and what the user has to do.
@@ -56,6 +58,8 @@ _REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
 _DAMAGED = (
     "No magic bytes found",
     "Parquet magic bytes not found",
+    "Parquet file size is",
+    "too small to be a Parquet file",
     "deserialize thrift",
     "TProtocolException",
     "Corrupt",
@@ -67,6 +71,10 @@ _FAULTS = (
     (_REFUSED, "permission denied ({}): make it readable and, for commands that write, writable for your user"),
     (_DAMAGED, "a file is damaged ({}): `flywheel fsck` names all such files; restore them from a copy"),
 )
+
+
+# What reading a file of a workspace ends in that is gone, or no longer what was written.
+_GONE = (os.strerror(errno.ENOENT), "No files found that match the pattern", "is not JSON")
 
 
 class Group(PanelGroup):
@@ -146,6 +154,11 @@ def main() -> None:
         for marks, sentence in _FAULTS:
             if line := _line(error, marks):
                 _end(sentence.format(line))
+        if (line := _line(error, _GONE)) and _in_workspace(line):
+            _end(
+                f"a file of the workspace is missing or damaged ({line}): `flywheel fsck` names all such files, and"
+                " what to do about each"
+            )
         raise
 
 
@@ -179,6 +192,12 @@ def _require_local_output(arguments: Sequence[str]) -> None:
     for option, value in pairwise([part for a in arguments for part in a.split("=", 1)]):
         if option == "--output" and value.startswith("s3:"):
             raise UsageError(f"--output {value}: pass a local path; only workspaces can be written to S3")
+
+
+def _in_workspace(line: str) -> bool:
+    """Whether a message names a file below a workspace on this machine."""
+    places = [Path(name) for name in re.findall(r"""['"](/.+?)['"]""", line)]
+    return any((folder / MARKER).is_file() for place in places for folder in place.parents)
 
 
 def _end(sentence: str) -> NoReturn:

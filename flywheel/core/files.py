@@ -131,8 +131,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_bytes())
+    """The JSON value in `path`. Errors: `ValueError` that names the file."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not JSON ({error})") from error
 
 
 def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:

@@ -41,6 +41,15 @@ def test_explain(curated: SimpleNamespace) -> None:
         explain(workspace, snapshot, "nothing-like-it")
 
 
+def test_a_batch_that_the_pool_has_lost_is_one_sentence(curated: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(curated.workspace.root, tmp_path / "copy")
+    workspace = Workspace(tmp_path / "copy")
+    for batch in workspace.batches():
+        (batch / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="the pool has no shard .* any more.* `flywheel fsck` says what to do"):
+        explain(workspace, curated.result.snapshot, "noise.png")
+
+
 def test_it_answers_from_the_first_ingest_on(workspace: Workspace, tmp_path: Path) -> None:
     files = {"a.png": encoded(texture(0)), "broken.png": b"<html>"}
     ingest(workspace, write_folder(tmp_path / "src", files, {"a.png": "a"}))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.core.files import write_json, write_parquet
 from flywheel.core.ledger import Ledger
+from flywheel.core.schema import QUARANTINE
 from flywheel.core.workspace import Workspace
 from tests.flywheel.cli.command import flywheel
 
@@ -64,6 +66,20 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path):
     out = flywheel("signals", "route", "-w", str(workspace.root))
     assert out.returncode == 2 and "Traceback" not in out.stderr
     assert "error: a file is damaged (" in out.stderr and damaged.name in out.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_a_file_of_a_workspace_that_is_gone_or_no_json_is_one_sentence(tmp_path: Path, content: bytes | None):
+    workspace = Workspace(tmp_path / "w")
+    manifest = workspace.path("pool", "00001-a", "manifest.json")
+    write_json(manifest, {"shards": [], "rows": 0, "quarantined": 0})
+    if content is not None:
+        write_parquet(manifest.with_name("quarantine.parquet"), QUARANTINE.empty_table())
+        manifest.write_bytes(content)
+    named = manifest if content is not None else manifest.with_name("quarantine.parquet")
+    out = flywheel("explain", "a.jpg", "-w", str(workspace.root))
+    assert out.returncode == 2 and out.stderr.startswith("error: a file of the workspace is missing or damaged (")
+    assert str(named) in out.stderr and "`flywheel fsck` names all such files" in out.stderr
 
 
 def test_an_argument_that_is_no_text_is_one_sentence():
