@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flywheel.core.storage import remote
+
 LOG = "_delta_log"
 PREVIOUS = "previous"  # in a commit: version and SHA-256 of the one before it
 _FOLLOWING = "following"  # in a commit: number of its lines behind the first
@@ -48,7 +50,8 @@ def whole(commit: bytes, version: int) -> bool:
     return bool(named) and following <= {str(len(lines) - 1)} and named.issuperset(_FIRST if version == 0 else ())
 
 
-def sync(path: Path) -> None:
-    """Wait until a local file is on its disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def sync(ledger: Path, *names: str) -> None:
+    """Wait until files of a ledger's folder on this machine are on the disk; those that are missing do not count."""
+    for path in () if remote(ledger) else filter(Path.exists, (ledger / name for name in names)):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -198,6 +198,7 @@ class Ledger:
         content = buffer.getvalue()
         name = f"{digest(self.name, key)[:16]}-{uuid.uuid4().hex[:8]}-{hashlib.sha256(content).hexdigest()}.parquet"
         write_bytes(self.path / name, content)
+        commit_log.sync(self.path, f"{hashes.FOLDER}/{hashes.LOG}")  # no power cut leaves rows newer than all records
         newest = pc.max(data["at"]).as_py()
         dated = {"maxValues": {"at": newest.isoformat(timespec="microseconds")}} if newest else {}
         stats = json.dumps({"numRecords": data.num_rows, **dated})
@@ -307,9 +308,7 @@ class Ledger:
             names = [commit_log.name(version)]
             if (version + 1) % _SUMMARY_EVERY == 0:
                 names += [commit_log.name(version, "checkpoint.parquet"), f"{LOG}/_last_checkpoint"]
-            if not remote(self.path):
-                for there in filter(Path.exists, (self.path / name for name in names)):
-                    commit_log.sync(there)
+            commit_log.sync(self.path, *names)
             entries += [
                 hashes.Entry(name, hashes.FILE, *hashes.content(path))
                 for name in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,16 @@ def test_ledgers_and_views(s3: str):
     assert ledger.compact() == 3 and len(ledger.files()) == 1 and ledger.table().num_rows == 3
     assert ledger.vacuum(hours=0) == 3 and ledger.table().num_rows == 3
     assert file_digest(located(ledger.files()[0])) in ledger.files()[0]
+
+
+def test_what_is_acknowledged_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The record of the rows before the commit, and the commit before its own record."""
+    ledger, synced = Ledger(Workspace(tmp_path / "w"), "case_events"), list[str]()
+    ledger.append(signals(1, 0), key="a")
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda n: synced.append(os.readlink(f"/proc/self/fd/{n}")) or real(n))
+    ledger.append(signals(1, 1), key="b")
+    assert [Path(name).suffix or Path(name).name for name in synced] == [".tmp", "log", ".json"]
 
 
 def test_appending_twice_under_one_key_records_once(tmp_path: Path):
