@@ -36,7 +36,7 @@ from dashboards.routes import (
     session,
 )
 from dashboards.site import API, Site
-from flywheel.core import serving
+from flywheel.core import damage, serving
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from flywheel.rounds.live import Watch
@@ -124,6 +124,7 @@ def _guard(app: FastAPI, site: Site) -> None:
 
 def _say_errors(app: FastAPI, site: Site) -> None:
     """Answer every error that a person can do something about with a sentence."""
+    import duckdb
 
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> Response:
@@ -141,8 +142,15 @@ def _say_errors(app: FastAPI, site: Site) -> None:
     @app.exception_handler(OSError)
     def unwritable(request: Request, error: OSError) -> Response:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise error
+            return damaged(request, error)
         return site.failure(request, 409, "This workspace is read-only: nothing was recorded.")
+
+    @app.exception_handler(ValueError)
+    @app.exception_handler(duckdb.Error)
+    def damaged(request: Request, error: Exception) -> Response:
+        if (sentence := damage.told(error)) is None:
+            raise error
+        return site.failure(request, 500, f"{sentence[:1].upper()}{sentence[1:]}.")
 
 
 def serve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from dashboards.case_filter import OPEN, CaseFilter
 from dashboards.rounds import Round
 from dashboards.rows import Row, evidence, rows
-from flywheel.core.files import text_lines
+from flywheel.core.files import json_lines
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.storage import quoted
 from flywheel.core.workspace import Workspace
@@ -276,5 +275,5 @@ def references(workspace: Workspace) -> Mapping[str, list[str]]:
     """Workspace paths of the reference images, by held-out prompt that has any."""
     if not workspace.suite.exists():
         return {}
-    prompts = [json.loads(line) for line in text_lines(workspace.suite) if line.strip()]
+    prompts = json_lines(workspace.suite)
     return {p["prompt_id"]: [f"suite/{name}" for name in p["references"]] for p in prompts if p.get("references")}

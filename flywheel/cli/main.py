@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,10 +35,9 @@ from flywheel.cli import (
 )
 from flywheel.cli.panels import PanelGroup
 from flywheel.cli.stopping import stoppable, stopped
-from flywheel.core import progress
+from flywheel.core import damage, progress
 from flywheel.core.environment import environment_error
 from flywheel.core.errors import UsageError
-from flywheel.core.hashes import MARKER
 
 # Faults that retries did not overcome: text that marks such an error, whoever wrote it (Python, Arrow, Delta, DuckDB,
 # botocore, Ray or training processes), and what the user has to do.
@@ -55,26 +53,12 @@ _LOST = (
 )
 _READ_ONLY = (os.strerror(errno.EROFS),)
 _REFUSED = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
-_DAMAGED = (
-    "No magic bytes found",
-    "Parquet magic bytes not found",
-    "Parquet file size is",
-    "too small to be a Parquet file",
-    "deserialize thrift",
-    "TProtocolException",
-    "Corrupt",
-)
 _FAULTS = (
     (_FULL, "the disk is full ({}): free some space, then run the same command again; finished work is kept"),
     (_LOST, "S3 stopped answering ({}): when it is back, run the same command again; finished work is kept"),
     (_READ_ONLY, "this workspace is read-only ({}): reading commands work; for this one, make it writable or copy it"),
     (_REFUSED, "permission denied ({}): make it readable and, for commands that write, writable for your user"),
-    (_DAMAGED, "a file is damaged ({}): `flywheel fsck` names all such files; restore them from a copy"),
 )
-
-
-# What reading a file of a workspace ends in that is gone, or no longer what was written.
-_GONE = (os.strerror(errno.ENOENT), "No files found that match the pattern", "is not JSON")
 
 
 class Group(PanelGroup):
@@ -152,13 +136,10 @@ def main() -> None:
         if (broken := environment_error(error)) is not None:
             _end(str(broken))
         for marks, sentence in _FAULTS:
-            if line := _line(error, marks):
+            if line := damage.marked(error, marks):
                 _end(sentence.format(line))
-        if (line := _line(error, _GONE)) and _in_workspace(line):
-            _end(
-                f"a file of the workspace is missing or damaged ({line}): `flywheel fsck` names all such files, and"
-                " what to do about each"
-            )
+        if damaged := damage.told(error):
+            _end(damaged)
         raise
 
 
@@ -194,22 +175,6 @@ def _require_local_output(arguments: Sequence[str]) -> None:
             raise UsageError(f"--output {value}: pass a local path; only workspaces can be written to S3")
 
 
-def _in_workspace(line: str) -> bool:
-    """Whether a message names a file below a workspace on this machine."""
-    places = [Path(name) for name in re.findall(r"""['"](/.+?)['"]""", line)]
-    return any((folder / MARKER).is_file() for place in places for folder in place.parents)
-
-
 def _end(sentence: str) -> NoReturn:
     typer.secho(f"error: {sentence}", fg="red", err=True)
     sys.exit(2)
-
-
-def _line(error: BaseException | None, marks: Sequence[str]) -> str | None:
-    """The last line with one of the marks, of an error or of its cause; None if there is none."""
-    while error:
-        lines = [line.strip() for line in str(error).splitlines() if any(mark in line for mark in marks)]
-        if lines:
-            return lines[-1]
-        error = error.__cause__ or error.__context__
-    return None

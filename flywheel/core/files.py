@@ -138,6 +138,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"'{path}' is not JSON ({error})") from error
 
 
+def json_lines(path: Path) -> list[Any]:
+    """The values of a JSON Lines file. Errors: `ValueError` that names the file."""
+    try:
+        return [json.loads(line) for line in text_lines(path) if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not JSON ({error})") from error
+
+
 def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """The lines of a text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
     text = path.read_bytes().decode(encoding).removesuffix("\n")

@@ -1,6 +1,7 @@
 """The dashboard over HTTP, in process."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -166,6 +167,15 @@ def test_what_is_not_there_is_a_plain_404(client: TestClient, path: str) -> None
 def test_an_address_without_its_parameters_is_a_sentence(client: TestClient) -> None:
     answer = client.get("/arena/pictures/b/left")
     assert answer.status_code == 422 and "one: Field required." in answer.text and "<html" in answer.text
+
+
+def test_a_damaged_workspace_is_one_sentence_on_its_page(workspace: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(workspace.root, tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy")
+    for record in copy.snapshots():
+        copy.snapshot(record.stem, "decisions").write_bytes(b"PAR1")
+    answer = opened(copy).get("/funnel")
+    assert answer.status_code == 500 and "`flywheel fsck` names all such files" in answer.text
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
