@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, read_json
-from flywheel.core.lens import latest_snapshot
+from flywheel.core.files import digest
+from flywheel.core.lens import latest_snapshot, shard_manifest
 from flywheel.core.mirror import fetched, publish
 from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
@@ -91,7 +91,7 @@ def distil(workspace: Workspace, recipe: str, *, prompts: int, seed: int, progre
     folder = _folder(workspace, "student", str(init), chosen.to_dict(), snapshot, prompts, seed)
     suite = workspace.path("distil", folder.name, "prompts.jsonl")
     if not suite.exists():
-        manifest = workspace.path(read_json(workspace.snapshot(str(snapshot)))["manifest"])
+        manifest = shard_manifest(workspace, str(snapshot))
         held_out = HeldOut(p.text for p in hidden.held_out(workspace))
         pool_prompts(manifest, suite, prompts, held_out, seed=seed)
     note = _shown(progress, lambda line: f"fake loss {line['fake_loss']:.3f}")
