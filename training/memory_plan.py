@@ -2,8 +2,8 @@
 
 An estimate of what the loops of this package keep: float32 masters, moving average, gradients and AdamW's moments,
 sharded; bf16 copies of the weights, as FSDP gathers or autocast makes them; and what is saved for the backward pass.
-The tests compare each part with a count on the meta device. Not counted: condition encoder, autoencoder, and what the
-allocator wastes.
+In main memory, an intermediate checkpoint is a copy of all that a step changes, until it is written. The tests compare
+each part with a count on the meta device. Not counted: condition encoder, autoencoder, and what the allocator wastes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ OVERHEAD = 2 * GB  # of CUDA, NCCL and kernels' workspaces, on each GPU
 class MemoryPlan:
     """Bytes on each GPU of one way to train a model; parameters, trained: weights in all; half: bf16 copies of them.
 
-    accumulated: whole float32 gradients, summed over a step's forward passes before GPUs sum them.
+    accumulated: whole float32 gradients, summed over a step's forward passes before GPUs sum them. host: main memory
+    for each GPU, of the copy that a checkpoint is written from while training goes on; not in `total`.
     """
 
     model: str
@@ -41,6 +42,7 @@ class MemoryPlan:
     accumulated: int
     optimizer: int
     activations: int
+    host: int
 
     @property
     def total(self) -> int:
@@ -50,7 +52,7 @@ class MemoryPlan:
     def row(self, memory: float) -> dict[str, Any]:
         """For a table: GB of each part, and whether it fits into `memory` GB."""
         values = {**asdict(self), "total": self.total}
-        sizes = {k: round(values[k] / GB, 2) for k in (*PARTS, "total")}
+        sizes = {k: round(values[k] / GB, 2) for k in (*PARTS, "total", "host")}
         return {**values, **sizes, "fits": self.total <= memory * GB}
 
 
@@ -112,6 +114,7 @@ def plan(
         accumulated=FLOAT * own if accumulate and gpus > 1 else 0,
         optimizer=shard(2 * FLOAT * own),
         activations=HALF * tokens * saved_values(config, rank, recompute=recompute),
+        host=shard(4 * FLOAT * own),  # weights, moving average, two moments
     )
 
 

@@ -16,6 +16,7 @@ from training.recipe_file import known_recipe
 from training.schedules import SCHEDULES
 
 PRECISIONS = ("auto", "fp32", "bf16")
+LATENTS_DTYPES = ("float32", "float16", "bfloat16")
 MACHINE = (
     "micro_tokens", "reduce_every", "precision", "activation_checkpointing", "compile", "checkpoint_every",
     "validate_every", "sample_every", "sample_rows", "latents", "on_error",
@@ -128,6 +129,8 @@ class Recipe:
         require_ranges(self)
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}: use one of {', '.join(PRECISIONS)}")
+        if self.latents_dtype not in LATENTS_DTYPES:
+            raise UsageError(f"latents_dtype is {self.latents_dtype!r}: use one of {', '.join(LATENTS_DTYPES)}")
         if self.schedule not in SCHEDULES:
             raise UsageError(f"schedule is {self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         object.__setattr__(self, "lora_targets", tuple(self.lora_targets))  # files and presets give a list

@@ -43,9 +43,10 @@ LISTED = pa.schema(
 )
 PLAN = LISTED.append(pa.field("chunk", pa.int32()))
 
-# As `Input.key`, whose last part is named `instruction` here.
-_KEY = "uri, size, mtime_ns, if(task = 'ti2i', coalesce(captions[1].text, ''), '') AS instruction"
-_SAME = "uri, size, mtime_ns, instruction"
+_MEMORY = "400MB"  # of DuckDB; what needs more goes to files
+# The MD5 of `Input.key`: of ten million addresses, what is compared fits in memory.
+_KEY = """md5_number(concat_ws(chr(31), uri, coalesce(size, -1), coalesce(mtime_ns, -1),
+    if(task = 'ti2i', coalesce(captions[1].text, ''), ''))) AS key"""
 _FRESH = "listing l ANTI JOIN known k ON k.place = l.file_row_number"
 _COLUMNS = ", ".join(f'l."{name}"' for name in LISTED.names)
 
@@ -77,7 +78,7 @@ class Listing:
         if not batches:
             return 0
         source = _read([b / "plan.parquet" for b in batches])
-        query = f"SELECT count(*) FROM keys SEMI JOIN (SELECT {_KEY} FROM {source}) USING ({_SAME})"
+        query = f"SELECT count(*) FROM keys SEMI JOIN (SELECT {_KEY} FROM {source}) USING (key)"
         ((count,),) = self._con.execute(query).fetchall()
         return int(count)
 
@@ -101,7 +102,7 @@ class Listing:
             return "SELECT place, NULL AS captions FROM keys WHERE false"
         source = _read(files)
         return f"""SELECT place, arg_max(captions, (file_index, file_row_number)) AS captions
-            FROM keys JOIN (SELECT {_KEY}, captions, file_index, file_row_number FROM {source}) USING ({_SAME})
+            FROM keys JOIN (SELECT {_KEY}, captions, file_index, file_row_number FROM {source}) USING (key)
             GROUP BY place"""
 
 
@@ -124,7 +125,7 @@ def listing(source: Source) -> Iterator[tuple[Path, int]]:
 def compared(workspace: Workspace, path: Path, count: int) -> Iterator[Listing]:
     """A file of `listing` compared with the pool as it is now."""
     with lens.connect(workspace) as con:
-        con.execute(f"SET temp_directory = {quoted(str(path.parent))}")
+        con.execute(f"SET temp_directory = {quoted(str(path.parent))}; SET memory_limit = '{_MEMORY}'")
         con.execute(f"CREATE TEMP VIEW listing AS FROM {_read([path])}")
         yield Listing(con, workspace, count)
 

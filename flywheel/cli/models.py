@@ -175,7 +175,8 @@ def plan_memory(
     """Estimate the memory of training each model: all weights or LoRA, with and without recomputation.
 
     GB on each GPU. state: weights, their bf16 copies and moving average, gradients, optimiser; saved: activations, for
-    the backward pass. Not counted: condition encoder and autoencoder.
+    the backward pass; host: main memory, not the GPU's, of the copy that checkpoints are written from while training
+    goes on. Not counted: condition encoder and autoencoder.
     """
     from training.memory_plan import plans
 
@@ -196,6 +197,7 @@ def _short(row: Mapping[str, Any]) -> dict[str, Any]:
         "state GB": f"{sum(row[k] for k in kept):.1f}",
         "saved GB": f"{row['activations']:.1f}",
         "total GB": f"{row['total']:.1f}",
+        "host GB": f"{row['host']:.1f}",
         "fits": "yes" if row["fits"] else "no",
     }
 

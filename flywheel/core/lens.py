@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.schema import LEDGERS
 from flywheel.core.storage import read_parquet, register
@@ -59,3 +61,8 @@ def latest_snapshot(workspace: Workspace) -> str | None:
     """Id of the latest committed data snapshot, or None before the first curation."""
     rows = Ledger(workspace, "snapshots").rows()
     return rows[-1]["snapshot"] if rows else None
+
+
+def shard_manifest(workspace: Workspace, snapshot: str) -> Path:
+    """The manifest of a data snapshot's shards."""
+    return workspace.path(read_json(workspace.snapshot(snapshot))["manifest"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,8 @@ from flywheel.core.mirror import fetched
 from flywheel.core.ranges import Span, require_ranges
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
+_DTYPES = ("", "float32", "float16", "bfloat16")
+_DEVICE = re.compile(r"(|(cpu|cuda|mps|xpu)(:\d{1,3})?)")
 _NO_PICTURES = "takes no reference pictures: it draws text-to-image prompts only"
 
 
@@ -43,6 +46,10 @@ class PipelineGenerator:
 
     def __post_init__(self) -> None:
         require_ranges(self)
+        if self.dtype not in _DTYPES:
+            raise UsageError(f"dtype is {self.dtype!r}: give {', '.join(_DTYPES[1:-1])} or {_DTYPES[-1]}")
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(f"device is {self.device!r}: give cpu, cuda, cuda:1 and so on, mps or xpu")
 
     @property
     def independent(self) -> bool:
@@ -69,9 +76,7 @@ class PipelineGenerator:
         logging.disable_progress_bar()
         _quiet()
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = getattr(torch, self.dtype or ("float32" if device == "cpu" else "bfloat16"), None)
-        if not isinstance(dtype, torch.dtype):
-            raise UsageError(f"generator.dtype {self.dtype!r}: give a type of torch, such as bfloat16")
+        dtype = getattr(torch, self.dtype or ("float32" if device.startswith("cpu") else "bfloat16"))
         try:
             opened: Any = DiffusionPipeline.from_pretrained(
                 _local(self.model), dtype=dtype, **({"revision": self.revision} if self.revision else {})
@@ -94,7 +99,11 @@ class PipelineGenerator:
                 f"({reason}): give its folder or hub tag"
             ) from error
         opened.set_progress_bar_config(disable=True)
-        return opened.to(device)
+        try:
+            return opened.to(device)
+        except (AssertionError, RuntimeError) as error:  # PyTorch was built without it, or it is not there
+            reason = first_line(error)
+            raise UsageError(f"device {device} cannot be used here ({reason}): set device in [generator]") from error
 
     def draw(
         self,

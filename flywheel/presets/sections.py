@@ -86,7 +86,7 @@ class Evaluation:
     steps: Annotated[int, Span(1, 10_000)]
     cfg: Annotated[float, Span(0, MOST_GUIDANCE)]
     pictures: Annotated[int, Span(1, 10_000)] = 2  # per prompt, each from a seed of its own
-    held_out: Positive = 32  # pool suite: pictures kept from training
+    held_out: Annotated[int, Span(1, 100_000)] = 32  # pool suite: pictures kept from training
     hidden: float | str = 0.2  # share of the suite that is judged and never chased, or a .jsonl suite of its own
     judge: Mapping[str, Any] = field(
         default_factory=dict

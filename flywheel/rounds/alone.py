@@ -12,44 +12,41 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, read_json
-from flywheel.core.lens import latest_snapshot
+from flywheel.core.files import digest
+from flywheel.core.lens import latest_snapshot, shard_manifest
 from flywheel.core.mirror import fetched, publish
 from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Enhancer, load_preset
 from flywheel.remedies.held_out import HeldOut
 from flywheel.rounds.promotion import require_incumbent
-from flywheel.rounds.tracks import scorer_options, whole_folder
+from flywheel.rounds.tracks import scorer_options, trained_as, whole_folder
 from flywheel.signals import hidden
 from flywheel.signals.suite import load_suite
 
 
 def reinforce(workspace: Workspace, preset: str, *, steps: int | None, seed: int, progress: Progress) -> Path:
-    """RL of the checkpoint in service on the latest RL remedy; returns its checkpoint.
+    """RL of the checkpoint in service on the latest RL remedy, in as many processes as the preset says.
 
-    steps: default, the remedy's recipe. Errors: `UsageError` if no checkpoint is promoted or no round wrote a remedy.
+    Returns its checkpoint. steps: default, the remedy's recipe. Errors: `UsageError` if no checkpoint is promoted or no
+    round wrote a remedy.
     """
-    from flywheel.remedies import reinforce as rl
     from flywheel.remedies.prompts import rl_remedy
+    from flywheel.remedies.reinforce import reward_line
     from training.recipe_file import load
     from training.rl.recipe import RL_RECIPES
 
     remedy, init = rl_remedy(workspace, None), workspace.path(require_incumbent(workspace).checkpoint)
-    recipe = load(str(fetched(remedy / "recipe.toml")), RL_RECIPES)
+    settings, file = load_preset(preset), str(fetched(remedy / "recipe.toml"))
+    recipe = load(file, RL_RECIPES)
     recipe = replace(recipe, steps=steps or recipe.steps)
     folder = _folder(workspace, "rl", str(remedy), str(init), recipe.to_dict(), seed)
-    final = rl.reinforce(
-        fetched(folder),
-        remedy / "prompts.jsonl",
-        recipe,
-        init=init,
-        seed=seed,
-        scorers=scorer_options(load_preset(preset).evaluation.scorers),
-        progress=_shown(progress, rl.reward_line),
-    )
+    given = {"prompts": str(remedy / "prompts.jsonl"), "recipe": file, "init": str(init), "seed": seed}
+    given["scorers"] = scorer_options(settings.evaluation.scorers)
+    call, note = "flywheel.remedies.reinforce:reinforce_as", _shown(progress, reward_line)
+    final = trained_as(settings, folder, call, recipe.steps, given, note, progress.say)
     publish(folder)
-    return folder / final.path.name
+    return folder / final.name
 
 
 def fine_tune(workspace: Workspace, preset: str, *, seed: int) -> Path:
@@ -94,7 +91,7 @@ def distil(workspace: Workspace, recipe: str, *, prompts: int, seed: int, progre
     folder = _folder(workspace, "student", str(init), chosen.to_dict(), snapshot, prompts, seed)
     suite = workspace.path("distil", folder.name, "prompts.jsonl")
     if not suite.exists():
-        manifest = workspace.path(read_json(workspace.snapshot(str(snapshot)))["manifest"])
+        manifest = shard_manifest(workspace, str(snapshot))
         held_out = HeldOut(p.text for p in hidden.held_out(workspace))
         pool_prompts(manifest, suite, prompts, held_out, seed=seed)
     note = _shown(progress, lambda line: f"fake loss {line['fake_loss']:.3f}")

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
+from flywheel.core.lens import shard_manifest
 from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import RoundPlan
 from flywheel.core.workspace import Workspace
@@ -81,5 +81,4 @@ class Context:
 
     def manifest(self, plan: RoundPlan) -> Path:
         """Shard manifest of the snapshot that the plan pins; newer data enters the next round."""
-        record = read_json(self.workspace.snapshot(plan.snapshot))
-        return self.workspace.path(record["manifest"])
+        return shard_manifest(self.workspace, plan.snapshot)

@@ -18,7 +18,7 @@ from flywheel.cases.events import Case, load_cases
 from flywheel.cases.stored import gather, route_stored
 from flywheel.core.files import digest, discard, file_digest, read_json, write_bytes
 from flywheel.core.ledger import Ledger
-from flywheel.core.lens import connect, latest_snapshot
+from flywheel.core.lens import connect, latest_snapshot, shard_manifest
 from flywheel.core.text import normalise
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Attribution, Preset
@@ -244,7 +244,7 @@ def _density(workspace: Workspace, texts: Sequence[str], settings: Attribution) 
     snapshot = latest_snapshot(workspace)
     if snapshot is None or not texts:
         return None
-    pool = captions(workspace.path(read_json(workspace.snapshot(snapshot))["manifest"]))
+    pool = captions(shard_manifest(workspace, snapshot))
     return CaptionIndex.build(pool, folder=workspace.vectors).density(texts, settings.neighbours).tolist()
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import read_json
 from flywheel.core.ledger import Ledger
-from flywheel.core.lens import latest_snapshot
+from flywheel.core.lens import latest_snapshot, shard_manifest
 from flywheel.core.records import BASE, Manifest, MixEntry, RoundPlan
 from flywheel.core.workspace import Workspace
 from flywheel.presets import load_preset
@@ -37,7 +36,7 @@ def curriculum_of(workspace: Workspace, plan: RoundPlan) -> Curriculum:
     """
     if not plan.steps or "command" in plan.recipe:
         return Curriculum((), ())
-    return _scheduled(_manifest(workspace, plan.snapshot), from_dict(plan.recipe), plan.steps)
+    return _scheduled(shard_manifest(workspace, plan.snapshot), from_dict(plan.recipe), plan.steps)
 
 
 def sources(workspace: Workspace, plan: RoundPlan) -> list[dict[str, Any]]:
@@ -45,7 +44,7 @@ def sources(workspace: Workspace, plan: RoundPlan) -> list[dict[str, Any]]:
 
     def manifest(entry: MixEntry) -> Path:
         if entry.slice == BASE:
-            return _manifest(workspace, plan.snapshot)
+            return shard_manifest(workspace, plan.snapshot)
         return workspace.round(entry.round or plan.round).remedy_manifest
 
     return [{"manifest": str(manifest(m)), "slice": m.slice, "share": m.share} for m in plan.mix if m.share]
@@ -63,7 +62,7 @@ def unread(workspace: Workspace) -> list[Unread]:
             return []
     except UsageError:  # a preset of another version, or of a plug-in that is not installed here
         return []
-    manifest = _manifest(workspace, snapshot)
+    manifest = shard_manifest(workspace, snapshot)
     admitted: Counter[tuple[str, int]] = Counter()
     for file in Manifest.read(manifest).files:
         admitted.update({(stage, file.bucket): file.rows for stage in file.stages})
@@ -98,7 +97,3 @@ def _why(recipe: Recipe, stage: str, bucket: int, steps: int) -> str:
 
 def _scheduled(manifest: Path, recipe: Recipe, steps: int) -> Curriculum:
     return schedule(recipe, [MixSource(manifest=manifest, slice=BASE)], steps)
-
-
-def _manifest(workspace: Workspace, snapshot: str) -> Path:
-    return workspace.path(read_json(workspace.snapshot(snapshot))["manifest"])

@@ -14,7 +14,7 @@ from flywheel.cases.events import event, load_cases
 from flywheel.core.files import rename_folder
 from flywheel.core.mirror import Publisher, fetched, mirror, publish
 from flywheel.core.records import Remedy, RoundPlan, System
-from flywheel.presets import recipe_of
+from flywheel.presets import Preset, recipe_of
 from flywheel.remedies.held_out import HeldOut
 from flywheel.rounds import systems
 from flywheel.rounds.context import Context
@@ -45,7 +45,8 @@ def reinforce(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     }
     try:
         call, steps = "flywheel.remedies.reinforce:reinforce_as", plan.updates("rl", "grpo")
-        final = Checkpoint(_trained(run, folder, call, steps, given, _progress(run, folder, rl.reward_line)))
+        progress = _progress(run, folder, rl.reward_line)
+        final = Checkpoint(trained_as(run.preset, folder, call, steps, given, progress, run.progress.say))
     except NothingToLearn as error:
         run.progress.say(f"the candidate is not reinforced: {error}")
         return checkpoint
@@ -113,31 +114,33 @@ def distil(run: Context, plan: RoundPlan, checkpoint: Path) -> Path:
     given = {"prompts": str(prompts), "base": base, "changes": changes, "init": str(checkpoint), "seed": seed}
     progress = _progress(run, folder, lambda line: f"fake loss {line['fake_loss']:.3f}")
     call = "flywheel.remedies.distil:distil_as"
-    final = _trained(run, folder, call, plan.updates(None, "distil"), given, progress)
+    steps = plan.updates(None, "distil")
+    final = trained_as(run.preset, folder, call, steps, given, progress, run.progress.say)
     publish(folder)
     return folder / final.name
 
 
-def _trained(
-    run: Context,
+def trained_as(
+    preset: Preset,
     folder: Path,
     call: str,
     steps: int,
     given: Mapping[str, Any],
     progress: Callable[[int, int, Mapping[str, Any]], None],
+    say: Callable[[str], None],
 ) -> Path:
     """Let `call` train in as many processes as the preset says: with one, here; returns the checkpoint."""
     import torch
 
     from training.worker import Job, called, train_job
 
-    out_dir, threads, processes = fetched(folder), run.preset.threads, run.preset.training.processes
+    out_dir, threads, processes = fetched(folder), preset.threads, preset.training.processes
     arguments = {**given, "output": str(out_dir), "steps": steps}
     if processes == 1:
         torch.set_num_threads(threads)
         return called(call, **arguments, progress=progress).path
     job = Job(call=call, out_dir=str(out_dir), steps=steps, arguments=arguments)
-    return train_job(job, threads=threads, processes=processes, progress=progress, say=run.progress.say)
+    return train_job(job, threads=threads, processes=processes, progress=progress, say=say)
 
 
 def assemble(

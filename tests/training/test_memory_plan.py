@@ -30,7 +30,7 @@ from training.models import attention
 from training.models.mmdit import PRESETS, MMDiT, MMDiTConfig
 from training.recipes import Recipe, recipe
 from training.sequence import sequence_layout
-from training.state import build_optimizer, trained
+from training.state import build_optimizer, copies, trained, training_state
 
 RANK = 16
 SMALL = replace(PRESETS["small"], depth=4)
@@ -68,8 +68,10 @@ def test_moments_gradients_and_moving_average_are_counted_exactly(rank: int) -> 
     alone = plan("small", SMALL, gpus=1, rank=rank, tokens=1, recompute=True)
     assert (alone.optimizer, alone.gradients, alone.ema) == (moments, own, own)
     assert alone.weights == sum(p.nbytes for p in model.parameters()) == 2 * alone.half
+    copied = training_state(model, copies(trained(model)), optimizer)
+    assert alone.host == sum(t.nbytes for part in copied.values() for t in part.values() if t.ndim)  # but step numbers
     eight = plan("small", SMALL, gpus=8, rank=rank, tokens=1, recompute=True)
-    for part in ("weights", "ema", "gradients", "optimizer"):
+    for part in ("weights", "ema", "gradients", "optimizer", "host"):
         assert 0 <= 8 * getattr(eight, part) - getattr(alone, part) < 8
     assert eight.half == alone.half  # of all of them, on each GPU
 
@@ -175,5 +177,6 @@ def test_the_table_says_what_fits() -> None:
     row = small.row(80)
     assert row["total"] == pytest.approx(sum(row[p] for p in PARTS) + 2, abs=0.05)
     assert row["trained"] == adapter_parameters(PRESETS[large], 64) and row["total"] == round(small.total / GB, 2)
+    assert row["host"] == round(small.host / GB, 2) and small.host < full.host < full.total
     with pytest.raises(UsageError, match="unknown model 'x': use tiny"):
         list(plans(gpus=1, lora_rank=1, side=64, rows=1, text_tokens=8, names=["x"]))

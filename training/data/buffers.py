@@ -39,8 +39,10 @@ class Buffers:
         return torch.from_numpy(held).view(dtype).view(tuple(shape))
 
     def stack(self, tensors: Sequence[Tensor]) -> Tensor:
-        """As `torch.stack`."""
+        """As `torch.stack`; pictures keep the channels of a pixel side by side."""
         first = tensors[0]
+        if first.dim() > 2 and not first.is_contiguous() and first.movedim(-3, -1).is_contiguous():
+            return self.stack([x.movedim(-3, -1) for x in tensors]).movedim(-1, -3)
         return torch.stack(list(tensors), out=self.empty((len(tensors), *first.shape), dtype=first.dtype))
 
     def _taken(self, size: int) -> np.ndarray:

@@ -24,9 +24,10 @@ from training.data import files
 from training.data.plan import Shard, ShardError, trained_size
 from training.data.row_group import RowGroup, read_row_group, row_choices, to_unit
 from training.models.autoencoder import Autoencoder
+from training.recipes import LATENTS_DTYPES
 
 _NO_IMAGES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in LATENTS_DTYPES}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _JPEG = b"\xff\xd8"  # how one begins
 class RowGroup:
     """Decoded rows of one layout. `images` uint8 [n, 3, H, W]; `references` uint8 [n, R or 0, 3, H, W].
 
+    Both lie in memory as decoders write them: the channels of a pixel side by side.
     `choices`: per row, the captions that may train, its text condition first; empty if there is nothing to choose from.
     `latents`, `reference_latents`: float32 [n, C, h, w] and [n, R, C, h, w] if they were cached, not to be written to;
     `images` is empty then. `broken`: rows that cannot be read, with the reason; each is replaced by the next readable
@@ -115,26 +116,25 @@ def _decoded(
     except files.READ_ERRORS as error:
         raise ShardError(f"shard {shard.path}, row group {index}: {error}: build the shards again") from error
     rows, broken = len(table), {}
-    pixels = empty((rows if targets else 0, 3, *trained), dtype=torch.uint8)
-    reference_pixels = empty((rows, count, 3, *trained), dtype=torch.uint8)
+    pixels = empty((rows if targets else 0, *trained, 3), dtype=torch.uint8)
+    reference_pixels = empty((rows, count, *trained, 3), dtype=torch.uint8)
     images, references = pixels.numpy(), reference_pixels.numpy()
-    scratch = np.empty((height, width, 3), np.uint8)  # one for all pictures: it stays in the processor's cache
     for number, row in enumerate(table.select(decodes).to_pylist()):
         try:
             if targets:
-                _decode(row["image"], scratch, images[number])
+                _decode(row["image"], (width, height), images[number])
             pictures = row["references"] or []
             if len(pictures) != count:
                 raise ValueError(f"{len(pictures)} references instead of {count}")
             for place, data in zip(references[number], pictures, strict=True):
-                _decode(data, scratch, place)
+                _decode(data, (width, height), place)
         except (OSError, ValueError, SyntaxError, TypeError) as error:  # what PIL raises on damaged or missing images
             broken[number] = f"{error}"
     return RowGroup(
         table["sample_id"].to_pylist(),
         table["caption"].to_pylist(),
-        pixels,
-        reference_pixels,
+        pixels.movedim(-1, -3),
+        reference_pixels.movedim(-1, -3),
         broken=broken,
         choices=row_choices(table),
     )
@@ -148,26 +148,26 @@ def row_choices(table: pa.Table | pa.RecordBatch) -> list[tuple[Caption, ...]]:
     return [choices(caption, captions, CAPTION_KINDS) for caption, captions in pairs]
 
 
-def _decode(data: bytes, scratch: np.ndarray, place: np.ndarray) -> None:
-    """Write an encoded image of exactly the size of `scratch` [H, W, 3], area-resized, into `place`, uint8 [3, h, w].
+def _decode(data: bytes, stored: tuple[int, int], place: np.ndarray) -> None:
+    """Write an encoded image of exactly the size `stored` (width, height), area-resized, into `place`, uint8 [h, w, 3].
 
-    A JPEG is decoded by libjpeg-turbo straight into `scratch`: to the pixels that PIL gives, in half of its time.
+    A JPEG is decoded by libjpeg-turbo, straight into `place`: to the pixels that PIL gives, in half of its time.
     """
-    import cv2
     import simplejpeg
 
-    stored, size, pixels = scratch.shape[1::-1], place.shape[:0:-1], scratch
+    size = place.shape[1::-1]
     if data[:2] == _JPEG:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
         _require(stored, (width, height))
-        simplejpeg.decode_jpeg(data, "RGB", buffer=scratch)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=place if size == stored else None)
     else:
         with Image.open(io.BytesIO(data)) as image:
             _require(stored, image.size)
             pixels = np.asarray(image.convert("RGB"))
     if size != stored:
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    cv2.split(pixels, list(place))
+    if pixels is not place:
+        place[:] = pixels
 
 
 def _require(stored: tuple[int, int], size: tuple[int, int]) -> None:
@@ -176,10 +176,19 @@ def _require(stored: tuple[int, int], size: tuple[int, int]) -> None:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 → float32 in [-1, 1]."""
-    return (
-        images.to(torch.float32, copy=True).div_(127.5).sub_(1)
-    )  # in place: large temporaries cost more than the sums
+    """uint8 [n, 3, H, W] → float32 in [-1, 1], contiguous; both on the CPU.
+
+    A picture at a time, which stays in the processor's cache, into memory of NumPy, which asks for huge pages: faults
+    of small pages took four times as long as the sums.
+    """
+    import cv2
+
+    values = torch.from_numpy(np.empty(tuple(images.shape), np.float32))
+    planes = torch.empty(images.shape[1:], dtype=torch.uint8)
+    for place, image in zip(values, images.movedim(-3, -1), strict=True):
+        cv2.split(image.numpy(), list(planes.numpy()))
+        place.copy_(planes).div_(127.5).sub_(1)
+    return values
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -92,5 +92,5 @@ def test_what_is_no_pipeline_is_named(red_pipeline: Path, tmp_path: Path):
     next((broken / "unet").glob("*.safetensors")).write_bytes(b"no weights")
     with pytest.raises(UsageError, match="cannot be opened as a diffusers pipeline"):
         list(PipelineGenerator(str(broken)).draw(["x"], seeds=[0], **SIZE))
-    with pytest.raises(UsageError, match="a type of torch"):
-        list(PipelineGenerator(str(red_pipeline), dtype="nothing").draw(["x"], seeds=[0], **SIZE))
+    with pytest.raises(UsageError, match=r"device cuda:99 cannot be used here \(.+\): set device in \[generator\]"):
+        list(PipelineGenerator(str(red_pipeline), device="cuda:99").draw(["x"], seeds=[0], **SIZE))

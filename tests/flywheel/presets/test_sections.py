@@ -17,6 +17,11 @@ from flywheel.presets import load_preset
         ("[training]\nbase_steps = -1", "training.base_steps is -1: give a whole number of 1 or more"),
         ("[evaluation]\nsteps = 0", "evaluation.steps is 0"),
         ("[evaluation]\nheld_out = -3", "evaluation.held_out is -3"),
+        ("[evaluation]\nheld_out = 1000000", "evaluation.held_out is 1000000: give a whole number from 1 to 100000"),
+        (
+            "[training.recipe]\nbase = 'tiny'\nlatents_dtype = 'int8'",
+            "line 4: training.recipe: latents_dtype is 'int8': use one of float32, float16, bfloat16",
+        ),
         ("[evaluation]\ncfg = nan", "evaluation.cfg = nan is not a number"),
         ("[attribution]\nseeds = -1", "attribution.seeds is -1"),
         ("[plan]\nremedy_share = 2.0", "plan.remedy_share is 2.0: give a number from 0 to 1"),
