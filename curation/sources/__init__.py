@@ -41,9 +41,10 @@ class Input:
         return self.captions[0][1] if self.captions else ""
 
     @property
-    def key(self) -> tuple[str, int, int, str]:
-        """Identity of the input across listings; captions of t2i are not part of it."""
-        return self.uri, self.size, self.mtime_ns, self.caption if self.task == "ti2i" else ""
+    def key(self) -> tuple[str | int, ...]:
+        """Identity of the input across listings: of ti2i also what it asks for, of which pictures."""
+        told = (self.caption, *self.references) if self.task == "ti2i" else ()
+        return self.uri, self.size, self.mtime_ns, *told
 
 
 class Source(Protocol):

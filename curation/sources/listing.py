@@ -46,7 +46,8 @@ PLAN = LISTED.append(pa.field("chunk", pa.int32()))
 _MEMORY = "400MB"  # of DuckDB; what needs more goes to files
 # The MD5 of `Input.key`: of ten million addresses, what is compared fits in memory.
 _KEY = """md5_number(concat_ws(chr(31), uri, coalesce(size, -1), coalesce(mtime_ns, -1),
-    if(task = 'ti2i', coalesce(captions[1].text, ''), ''))) AS key"""
+    if(task = 'ti2i', concat_ws(chr(31), coalesce(captions[1].text, ''), array_to_string("references", chr(31))), '')))
+    AS key"""
 _FRESH = "listing l ANTI JOIN known k ON k.place = l.file_row_number"
 _COLUMNS = ", ".join(f'l."{name}"' for name in LISTED.names)
 

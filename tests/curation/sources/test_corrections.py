@@ -109,10 +109,12 @@ def test_a_replaced_picture_keeps_the_captions_of_the_old_one_apart(tmp_path: Pa
     assert (old, new) == ("the old one", "the new one, mended")
 
 
-def test_instructions_of_edit_pairs_make_new_pairs(tmp_path: Path) -> None:
-    files = {f"{n}.png": encoded(texture(n)) for n in range(2)}
+def test_instructions_and_references_of_edit_pairs_make_new_pairs(tmp_path: Path) -> None:
+    files = {f"{n}.png": encoded(texture(n)) for n in range(3)}
     workspace = Workspace(tmp_path / "w")
     pair = {"caption": "make it red", "references": ["0.png"]}
     ingest(workspace, write_folder(tmp_path / "src", files, {"1.png": pair}))
     again = ingest(workspace, write_folder(tmp_path / "src", {}, {"1.png": pair | {"caption": "make it blue"}}))
     assert (again.new, again.captions) == (1, 0)
+    changed = {"1.png": pair | {"references": ["2.png"]}}
+    assert [ingest(workspace, write_folder(tmp_path / "src", {}, changed)).new for _ in range(2)] == [1, 0]
