@@ -51,7 +51,8 @@ def same_run(checkpoint: Checkpoint, run: str) -> Checkpoint:
     if checkpoint.config["run"] != run:
         raise UsageError(
             f"{checkpoint.path} belongs to another run (data, recipe, steps, seed or parent differ): give a new folder,"
-            " and --extend to go on from that run"
+            " and --extend to go on from that run; or, where pictures were erased meanwhile, remove"
+            f" {checkpoint.path.parent} to train anew"
         )
     return checkpoint
 

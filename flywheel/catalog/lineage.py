@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +226,20 @@ def _shards(workspace: Workspace, ids: set[str]) -> list[dict[str, Any]]:
 
 
 def checkpoints_of(workspace: Workspace, ids: set[str]) -> list[str]:
-    """Workspace paths of the checkpoints of rounds that were trained on one of the samples, oldest first."""
-    shards = _shards(workspace, ids)
-    trained = [r["checkpoint"] for r in Ledger(workspace, "rounds").rows() if _trained_on(workspace, r, shards)]
+    """Workspace paths of the checkpoints of rounds that were trained on one of the samples, oldest first.
+
+    Of a round that is not finished, the folder of its candidate.
+    """
+    shards, rounds = _shards(workspace, ids), Ledger(workspace, "rounds").rows()
+    trained = [r["checkpoint"] for r in [*rounds, *_unfinished(workspace, rounds)] if _trained_on(workspace, r, shards)]
     return list(dict.fromkeys(trained))
+
+
+def _unfinished(workspace: Workspace, finished: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """(round, checkpoint) of each round that trains, or has trained, and is not in the ledger yet."""
+    numbers = {int(p.parent.name.rpartition("-")[2]) for p in workspace.path("rounds").glob("round-*/plan.json")}
+    folders = {n: workspace.round(n).checkpoint("candidate") for n in sorted(numbers - {r["round"] for r in finished})}
+    return [{"round": n, "checkpoint": workspace.relative(f)} for n, f in folders.items() if f.exists()]
 
 
 def _trained_on(workspace: Workspace, round_: Mapping[str, Any], shards: list[dict[str, Any]]) -> bool:

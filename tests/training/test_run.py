@@ -60,7 +60,7 @@ def test_a_run_finds_its_own_checkpoints_and_refuses_those_of_others(tmp_path):
     assert latest is not None and latest.path.name == step_name(10)
     assert final is not None and final.path.name == "final"
     for look in (finished, last_checkpoint):
-        with pytest.raises(UsageError, match="belongs to another run"):
+        with pytest.raises(UsageError, match=f"belongs to another run .* remove {tmp_path} to train anew"):
             look(tmp_path, "theirs")
 
 

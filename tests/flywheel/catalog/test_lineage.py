@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from flywheel.catalog import database as catalog
-from flywheel.catalog.lineage import traceable, why
+from flywheel.catalog.lineage import checkpoints_of, traceable, why
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -34,3 +35,15 @@ def test_lineage_of_a_sample_a_case_and_a_checkpoint(micro_run: tuple[Path, dict
     assert traceable(workspace, ids | no_ids) == ids
     with pytest.raises(UsageError, match="matches"):
         why(workspace, "nothing-like-it")
+
+
+def test_a_round_that_is_not_finished_was_trained_on_a_sample_too(micro_run: tuple[Path, dict], tmp_path: Path):
+    workspace = Workspace(micro_run[0])
+    pool = catalog.query(workspace, "select sample_id from decisions where stage_reached = 'S6'")[0]["sample_id"]
+    before = checkpoints_of(workspace, {pool})
+    shutil.copytree(workspace.root, tmp_path / "w")
+    copy = Workspace(tmp_path / "w")
+    shutil.copytree(copy.round(2).plan.parent, copy.round(3).plan.parent)
+    assert checkpoints_of(copy, {pool}) == before  # it is planned, and has trained nothing
+    copy.round(3).checkpoint("candidate").mkdir(parents=True)
+    assert checkpoints_of(copy, {pool}) == [*before, "checkpoints/round-0003-candidate"]
