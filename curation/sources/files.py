@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from curation.sources import MAX_BYTES, BadInput
 from curation.sources.asking import asked, reason
 from curation.sources.copies import spooled
+from curation.sources.workspaces import is_workspace, marks_workspace, no_source
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.hashes import MARKER
@@ -141,8 +141,8 @@ def copied(file: File) -> Path:
 # Local ---------------------------------------------------------------------------------------------------------------
 def _find_local(path: str) -> Iterator[File]:
     if os.path.isdir(path):
-        if _is_workspace(path):
-            raise _no_source(path)
+        if is_workspace(path):
+            raise no_source(path)
         yield from _walk(path, "")
     elif os.path.lexists(path):
         yield _named(path, os.path.basename(path))
@@ -163,14 +163,14 @@ def _root(path: str) -> str | None:
 
 def _find_glob(pattern: str, root: str) -> Iterator[File]:
     below = pattern[len(root) :].lstrip("/")
-    seen, is_workspace = False, cache(_is_workspace)  # asked of each folder once, not of each file in it
+    seen, is_own = False, cache(is_workspace)  # asked of each folder once, not of each file in it
     for path in sorted(glob.iglob(f"{glob.escape(root)}/{below}", recursive=True), key=os.fsencode):
         name = os.path.relpath(path, root)
         if os.path.isdir(path):
-            if "**" not in pattern and not is_workspace(path):  # otherwise the pattern lists what is below by itself
+            if "**" not in pattern and not is_own(path):  # otherwise the pattern lists what is below by itself
                 yield from _walk(path, name + "/")
                 seen = True
-        elif not any(is_workspace(f"{root}/{folder}") for folder in _folders(name)):
+        elif not any(is_own(f"{root}/{folder}") for folder in _folders(name)):
             yield _named(path, name)
             seen = True
     if not seen:
@@ -196,7 +196,7 @@ def _walk(folder: str, below: str) -> Iterator[File]:
             except OSError as error:
                 yield File(os.fspath(entry), name.rstrip("/"), fault=f"unreadable folder: {error.strerror}")
             else:
-                if isinstance(entry, Path) or not _is_workspace(entry.path):
+                if isinstance(entry, Path) or not is_workspace(entry.path):
                     waiting += [(e, prefix + e.name) for e in inside if not e.name.startswith(".")]
         else:
             yield _named(entry.path, name)
@@ -206,27 +206,6 @@ def _folders(name: str) -> list[str]:
     """The folders on the way to a file, without the first: `a` and `a/b` of `a/b/c.png`."""
     parts = name.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
-
-
-def _is_workspace(folder: str) -> bool:
-    """Whether Flywheel keeps its own files there: what it wrote is no source, least of all of the same workspace."""
-    marker = os.path.join(folder, MARKER)
-    return os.path.isfile(marker) and _marks_workspace(Path(marker).read_bytes)
-
-
-def _no_source(workspace: str) -> UsageError:
-    return UsageError(
-        f"source {workspace} is a workspace, with drawn and held-out pictures beside those of its pool: pass the folder"
-        f" that its pictures came from, or {workspace.rstrip('/')}/pool"
-    )
-
-
-def _marks_workspace(read: Callable[[], bytes]) -> bool:
-    """Whether a file named like the marker of a workspace is one."""
-    with suppress(OSError, ValueError):
-        found = json.loads(read())
-        return isinstance(found, dict) and set(found) == {"format"}
-    return False
 
 
 def _named(path: str, name: str) -> File:
@@ -272,8 +251,8 @@ def _find_remote(address: str, most: int | None) -> Iterator[File]:
     except OSError as error:
         raise UsageError(f"source {address} cannot be read: {reason(error)}") from error
     whole, marker = _MAGIC.search(address) is None, f"{root.rstrip('/')}/{MARKER}"
-    if whole and marker in found and _marks_workspace(lambda: asked(lambda: system.cat_file(marker))):
-        raise _no_source(address)
+    if whole and marker in found and marks_workspace(lambda: asked(lambda: system.cat_file(marker))):
+        raise no_source(address)
     own = _workspaces(system, found, root, listed=whole)
     found = {place: info for place, info in found.items() if not place.startswith(own)} if own else found
     if not found:
@@ -312,7 +291,7 @@ def _workspaces(system: Any, found: Iterable[str], root: str, *, listed: bool) -
     folders = {f"{root}/{f}" for p in places for f in _folders(p[len(root) :].lstrip("/"))}
     markers = [m for f in folders if (m := f"{f}/{MARKER}") in places or not listed]
     with ThreadPoolExecutor(_TOGETHER) as pool:
-        own = pool.map(lambda m: _marks_workspace(lambda: asked(lambda: system.cat_file(m))), markers)
+        own = pool.map(lambda m: marks_workspace(lambda: asked(lambda: system.cat_file(m))), markers)
         return tuple(m.removesuffix(MARKER) for m, is_one in zip(markers, own) if is_one)
 
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
-import pyarrow as pa
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
-from flywheel.core.records import Manifest, ShardFile
+from flywheel.core.records import Manifest
 from flywheel.core.schema import ROW_GROUP, TASKS, slice_column
 from flywheel.core.storage import located
 from training.data import files
 from training.data.cell import Cell, UsableRows
+from training.data.weights import least_weight, row_weights
 from training.randomness import generator
 
 
@@ -225,7 +225,7 @@ class DataPlan:
         shard, groups = self.shards[number], []
         try:
             matching = None if slice_ is None else _rows_of_slice(shard, slice_)
-            weights = _weights(shard) if shard.least_weight else None
+            weights = row_weights(shard.path, shard.weights) if shard.least_weight else None
         except files.READ_ERRORS as error:
             if self.on_error == "raise":
                 raise ShardError(f"shard {shard.path}: {error}: build the shards again") from error
@@ -321,7 +321,9 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     path, listing = located(manifest), read_listing(manifest)
     entries = [file for file in listing.files if not stages or set(stages) & set(file.stages)]
     weighed = bool(stages) and set(stages) <= set(listing.balanced)
-    least = _least_weight(path, listing, entries) if weighed else 0.0
+    least = least_weight(listing, entries) if weighed else 0.0
+    if least is None:
+        raise ShardError(f"no row of {path} is ever drawn, as its weights are 0: raise a quota of the policy's balance")
     shards = [
         Shard(
             path=path.parent / file.path,
@@ -341,19 +343,6 @@ def read_manifest(manifest: Path | str, stages: Sequence[str] = (), *, check: bo
     return shards
 
 
-def _least_weight(path: Path, listing: Manifest, entries: Sequence[ShardFile]) -> float:
-    """Smallest weight of a row that is drawn; 0 if none has a weight. Errors: `ShardError` where no row is drawn."""
-    stated = [f.least_weight for f in entries if f.least_weight is not None]
-    # earlier versions state 0 of a file of which a part is drawn
-    weights = (w for groups in (listing.weights or {}).values() for w in groups.values())
-    drawn = [w for w in stated if w > 0] or [w for w in weights if w > 0]
-    if stated and not drawn and listing.weights is None:
-        return 1.0  # a part of the rows may be drawn: in their proportions, whatever the least
-    if stated and not drawn:
-        raise ShardError(f"no row of {path} is ever drawn, as its weights are 0: raise a quota of the policy's balance")
-    return min(drawn, default=0.0)
-
-
 def require_size(shard: Shard, size: int | None) -> None:
     """Errors: `ShardError` unless the file exists with the manifest's size."""
     if size is None:
@@ -365,23 +354,6 @@ def require_size(shard: Shard, size: int | None) -> None:
 @lru_cache(maxsize=ROW_GROUP)
 def _first_rows(count: int) -> np.ndarray:
     return np.arange(count, dtype=np.int16)
-
-
-def _weights(shard: Shard) -> list[np.ndarray]:
-    """Weights of rows per row group; a row without one has weight 1."""
-    name = "weight" if shard.weights is None else "balance"
-    with files.parquet(shard.path) as file:
-        columns = (file.read_row_group(i, columns=[name])[name] for i in range(file.num_row_groups))
-        if shard.weights is None:
-            return [column.fill_null(1.0).to_numpy() for column in columns]
-        return [_weights_of(column, dict(shard.weights)) for column in columns]
-
-
-def _weights_of(groups: pa.ChunkedArray, weights: Mapping[str, float]) -> np.ndarray:
-    """Weights of rows of these groups."""
-    codes = groups.combine_chunks().dictionary_encode()
-    by_code = np.array([*(weights.get(g, 1.0) for g in codes.dictionary.to_pylist()), 1.0])
-    return by_code[codes.indices.fill_null(len(codes.dictionary)).to_numpy()]
 
 
 def _rows_of_slice(shard: Shard, slice_: str) -> list[np.ndarray]:
