@@ -29,7 +29,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(chunks, "FEW", 0)
     monkeypatch.setattr(chunks, "_RUN_ROWS", 5)
     monkeypatch.setattr(module, "SHARD_ROWS", 3)
-    with cluster._processes(1):
+    with cluster._processes(1, ""):
         yield
 
 
