@@ -119,10 +119,10 @@ def _decoded(
     pixels = empty((rows if targets else 0, *trained, 3), dtype=torch.uint8)
     reference_pixels = empty((rows, count, *trained, 3), dtype=torch.uint8)
     images, references = pixels.numpy(), reference_pixels.numpy()
-    for number, row in enumerate(table.select(decodes).to_pylist()):
+    for number, row in enumerate(table.select(["references"]).to_pylist()):
         try:
             if targets:
-                _decode(row["image"], (width, height), images[number])
+                _decode(table["image"][number].as_buffer(), (width, height), images[number])
             pictures = row["references"] or []
             if len(pictures) != count:
                 raise ValueError(f"{len(pictures)} references instead of {count}")
@@ -148,14 +148,16 @@ def row_choices(table: pa.Table | pa.RecordBatch) -> list[tuple[Caption, ...]]:
     return [choices(caption, captions, CAPTION_KINDS) for caption, captions in pairs]
 
 
-def _decode(data: bytes, stored: tuple[int, int], place: np.ndarray) -> None:
+def _decode(encoded: bytes | pa.Buffer | None, stored: tuple[int, int], place: np.ndarray) -> None:
     """Write an encoded image of exactly the size `stored` (width, height), area-resized, into `place`, uint8 [h, w, 3].
 
     A JPEG is decoded by libjpeg-turbo, straight into `place`: to the pixels that PIL gives, in half of its time.
     """
     import simplejpeg
 
-    size = place.shape[1::-1]
+    if encoded is None:
+        raise ValueError("it has no picture")
+    size, data = place.shape[1::-1], memoryview(encoded).cast("B")
     if data[:2] == _JPEG:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
         _require(stored, (width, height))

@@ -26,6 +26,14 @@ def test_corrupt_row_is_named(tmp_path):
         Loader(plan_of(manifest), plain, resolution={}).batch(0)
 
 
+def test_a_row_without_a_picture_is_named(tmp_path):
+    rows = card_rows(3)
+    rows[1]["image"] = None
+    (shard,) = plan_of(write_snapshot(tmp_path, [{"rows": rows}]), t2i_share=1.0, batch={64: 1}).shards
+    with pytest.raises(ShardError, match="row 1, sample t2i-base-0-1: it has no picture: build the shards again"):
+        read_row_group(shard, 0, (64, 64))
+
+
 def test_row_of_another_size_than_its_layout_is_named(tmp_path):
     rows = card_rows(29) + card_rows(1, size=(32, 64), seed=9)
     manifest = write_snapshot(tmp_path, [{"rows": rows}])
