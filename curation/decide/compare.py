@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from curation.captioning.written import ROW, with_written
-from curation.decide.agreement import Agreement, agreement
+from curation.decide.agreement import NOTHING, Agreement, agreement, may_agree
 from curation.decide.alignment import Sketch
+from curation.decide.glimpse import Glimpse
 from curation.decide.judging import Judging
 from curation.scorers.quotes import comparable, quoted_text, text_similarity
 from curation.scorers.stored import read_scores, score_path
@@ -29,8 +30,9 @@ from flywheel.core.storage import readable
 
 _FEW = 64  # pairs that cost less than sending them to workers …
 _PAIRS = 256  # … which compare so many at a time
-_SHARDS = 128  # pool shards whose sketches are in memory together, as they are stored …
-_SKETCHES = 512  # … and sketches that are decoded, of about a megabyte each
+_SHARDS = 64  # pool shards whose sketches are in memory together, as they are stored, …
+_SKETCHES = 512  # … and sketches that are decoded, of up to a megabyte each …
+_GLIMPSES = 1 << 14  # … and glimpses, of 2 KiB
 _OTHER_TEXT = 0.9  # similarity of two texts that were read below which they differ; above it, pixels decide
 
 
@@ -84,9 +86,16 @@ class Rows:
 
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
+        return _sketch(*self._looks(place))
+
+    def glimpse(self, place: int) -> Glimpse:
+        """What is seen of such a row before its sketch is decoded."""
+        return _glimpse(*self._looks(place))
+
+    def _looks(self, place: int) -> tuple[Path, pool.Shard, tuple[int, float], int]:
         number, row = self._at(place)
         part = self._parts[number]
-        return _sketch(part.scores["copies"], part.shard, self._states(number), row)
+        return part.scores["copies"], part.shard, self._states(number), row
 
     def texts(self, place: int) -> Texts:
         """The texts of a row."""
@@ -110,6 +119,11 @@ class Rows:
             column = self._scores(number, "copies", ["sketch"])["sketch"].take(rows)
             out.append(np.array([_digest(v) for v in column.to_pylist()], np.uint64))
         return np.concatenate(out)
+
+    def together(self, pairs: np.ndarray) -> np.ndarray:
+        """Order of the pairs in which those of the same shards follow each other: int64 [M]."""
+        blocks = (np.searchsorted(self._starts, pairs, side="right") - 1) // (_SHARDS // 2)
+        return np.lexsort((blocks[:, 1], blocks[:, 0]))
 
     def only(self, places: np.ndarray) -> list[Part]:
         """The parts that have the rows at these places."""
@@ -147,7 +161,12 @@ class Rows:
 
 @lru_cache(maxsize=_SKETCHES)  # of the process: a worker meets a picture in many of its tasks
 def _sketch(path: Path, shard: pool.Shard, state: tuple[int, float], row: int) -> Sketch:
-    return Sketch.from_columns(**_looks(path, shard, state)[row])
+    return Sketch.of(**_looks(path, shard, state)[row])
+
+
+@lru_cache(maxsize=_GLIMPSES)
+def _glimpse(path: Path, shard: pool.Shard, state: tuple[int, float], row: int) -> Glimpse:
+    return Glimpse.of(**_looks(path, shard, state)[row])
 
 
 @lru_cache(maxsize=_SHARDS)
@@ -174,13 +193,15 @@ def agreements(rows: Rows, pairs: np.ndarray, *, by_landmarks: bool) -> tuple[np
     """
     if len(pairs) <= _FEW or not running():
         return _compared(rows, pairs, by_landmarks)
-    parts = [pairs[n : n + _PAIRS] for n in range(0, len(pairs), _PAIRS)]
+    order = rows.together(pairs)
+    parts = [pairs[order[n : n + _PAIRS]] for n in range(0, len(pairs), _PAIRS)]
     calls = ((rows.only(part), part, by_landmarks) for part in parts)
     results: dict[int, Any] = dict(run_all(_compared_there, calls))
     if lost := next((r for r in results.values() if isinstance(r, Exception)), None):
         raise lost
-    shares, differ = zip(*(results[n] for n in range(len(parts))))
-    return np.concatenate(shares), np.concatenate(differ)
+    shares, differ = np.empty(len(pairs)), np.empty(len(pairs), bool)
+    shares[order], differ[order] = (np.concatenate(found) for found in zip(*(results[n] for n in range(len(parts)))))
+    return shares, differ
 
 
 def _compared_there(parts: Sequence[Part], pairs: np.ndarray, by_landmarks: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -194,8 +215,9 @@ def _compared(rows: Rows, pairs: np.ndarray, by_landmarks: bool) -> tuple[np.nda
 
 
 def _agreement(rows: Rows, first: int, second: int, by_landmarks: bool) -> Agreement:
-    texts = rows.texts(first), rows.texts(second)
-    same = same_text(*texts)
+    if by_landmarks and not may_agree(rows.glimpse(first), rows.glimpse(second)):
+        return NOTHING
+    same = same_text(rows.texts(first), rows.texts(second))
     if same is False:
         return Agreement(0.0, True)
     found = agreement(rows.sketch(first), rows.sketch(second), by_landmarks=by_landmarks)

@@ -66,4 +66,4 @@ def sketch(image: Image.Image) -> Sketch:
     """What the scorer keeps of a picture."""
     (row,) = Copies().score([Item(encoded(image))])
     assert isinstance(row, dict)
-    return Sketch.from_columns(**row)
+    return Sketch.of(**row)

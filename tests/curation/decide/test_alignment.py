@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.decide.alignment import exact, improved, proposed, shown, stretched
+from curation.decide.alignment import exact, improved
+from curation.decide.glimpse import proposed, stretched
 from tests.curation.copied import again, scene, sketch
 
 SIDE = 640  # pixels: long side of a scene
@@ -67,13 +68,3 @@ def test_other_pictures_have_no_features_in_common() -> None:
 def test_a_flat_picture_has_no_features() -> None:
     flat = sketch(Image.new("RGB", (SIDE, SIDE), "gray"))
     assert proposed(flat, flat) is None and exact(flat, flat, None) is None and not len(flat.features.places)
-
-
-def test_how_much_of_either_picture_the_other_shows() -> None:
-    first = sketch(scene(2))
-    height, width = first.luma.shape
-    assert shown(first, first, np.array([[1.0, 0, 0], [0, 1, 0]])) == pytest.approx(1)
-    assert shown(first, first, np.array([[-1.0, 0, width], [0, 1, 0]])) == pytest.approx(1)  # mirrored
-    assert shown(first, first, np.array([[1.0, 0, width / 2], [0, 1, 0]])) == pytest.approx(0.5)
-    assert shown(first, first, np.array([[0.5, 0, 0], [0, 0.5, height / 4]])) == pytest.approx(0.25)  # all, in a corner
-    assert shown(first, first, np.array([[1.0, 0, 2 * width], [0, 1, 0]])) == 0
