@@ -7,7 +7,7 @@ Small steps (ECC: Evangelidis and Psarakis, 2008) are for pictures with few feat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ class Sketch(Glimpse):
         if side >= self.side:
             return self
         rgb = reduced(self.rgb, side)
-        return Sketch(*rgb.shape[:2], self.hashes, self.places, self.afar, rgb, self)
+        return replace(self, height=rgb.shape[0], width=rgb.shape[1], rgb=rgb, larger=self)
 
 
 def exact(first: Sketch, second: Sketch, proposal: Proposal | None) -> np.ndarray | None:
