@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from curation.decide.alignment import AGREEING, Sketch, exact, improved
-from curation.decide.glimpse import Glimpse, Proposal, alike, proposed, shown, stretched
+from curation.decide.glimpse import Glimpse, Proposal, alike, larger_first, proposed, shown, stretched
 from curation.decide.structure import CONTRAST, inside, levelled, reached, similarity
 from curation.scorers.copies import FLAT, flat
 
 _OVERLAP = 0.55  # least share of either picture that the other must show …
-_PROPOSED = 0.52  # … and least share by a proposal, which is not exact
+_PROPOSED = 0.5  # … and least share by a proposal, which is not exact: of crops to 60 % often 0.51
 _WINDOW = 11  # pixels: side of the square that is compared at each place
 _STROKES = 250.0  # square levels: least variance of a place that may hold text on a photograph
 _ENOUGH = 0.02  # least share of places that count
@@ -63,6 +63,7 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
     by_landmarks: nothing but landmarks says that they may be copies. Chroma must agree too, unless one picture is gray;
     and where little speaks for a copy, no effort is made to see which marks differ.
     """
+    first, second = larger_first(first, second)
     side = min(first.side, second.side)
     first, second = first.at(side), second.at(side)
     whole = stretched(first, second)
@@ -93,7 +94,7 @@ def agreement(first: Sketch, second: Sketch, *, by_landmarks: bool = False) -> A
 
 def may_agree(first: Glimpse, second: Glimpse) -> bool:
     """Whether `agreement` by landmarks is worth decoding the sketches: not where pictures share a part alone."""
-    as_they_are, proposal = _ways(first, second, True)
+    as_they_are, proposal = _ways(*larger_first(first, second), True)
     return as_they_are or proposal is not None
 
 
@@ -103,8 +104,8 @@ def _ways(first: Glimpse, second: Glimpse, by_landmarks: bool) -> tuple[bool, Pr
     def like(map_: np.ndarray) -> bool:
         return not by_landmarks or alike(first, second, map_) >= _FROM_AFAR
 
-    proposal = proposed(first, second)
-    if proposal is not None and not (shown(first, second, proposal.map) >= _PROPOSED and like(proposal.map)):
+    proposal, long = proposed(first, second), first.long or second.long
+    if proposal is not None and not (shown(first, second, proposal.map) >= _PROPOSED and (long or like(proposal.map))):
         proposal = None
     return like(stretched(first, second)), proposal
 

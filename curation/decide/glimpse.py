@@ -7,7 +7,7 @@ whether they do. Most pairs of pictures that share landmarks share a part alone,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ _HAMMING = 16  # bits of 64 in which two hashes of one landmark may differ
 _NEAR = 0.04  # distance in which a landmark is found again, as a share of the long side
 _AFAR = 256  # pixels, about, of a picture that is seen from afar, …
 _WINDOW = 5  # … and side of the square that is compared at each of its places
+_LONG = 1.8  # ratio of sides from which what a landmark may be off moves a picture by more than is seen from afar
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ class Glimpse:
     def side(self) -> int:
         """Long side of the sketch, pixels."""
         return max(self.height, self.width)
+
+    @property
+    def long(self) -> bool:
+        """Whether its short side is too few pixels from afar for a map that is a little off, as a panorama's is."""
+        return self.side > _LONG * min(self.height, self.width)
+
+
+Seen = TypeVar("Seen", bound=Glimpse)
+
+
+def larger_first(first: Seen, second: Seen) -> tuple[Seen, Seen]:
+    """Both, the larger sketch first: laying one picture on another does not always say what the reverse says."""
+
+    def key(seen: Seen) -> tuple[int, bytes, bytes]:
+        return seen.height * seen.width, seen.hashes.tobytes(), seen.afar.tobytes()
+
+    return (first, second) if key(first) >= key(second) else (second, first)
 
 
 class Proposal(NamedTuple):

@@ -29,7 +29,7 @@ from flywheel.core.storage import read_table, readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
 _BATCH = 1 << 16  # rows that are read at a time
-_FORMAT = 7  # raised when the same tables would give another file
+_FORMAT = 8  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def parsed(text: str) -> Any:
     """The JSON value of a text from outside. Errors: `ValueError`."""
     try:
         # Not strict: control characters may stand in texts, where they are removed later.
-        return json.loads(text, strict=False, parse_int=_whole)
+        # NaN is what tables write where nothing is.
+        return json.loads(text, strict=False, parse_int=_whole, parse_constant=lambda _: None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

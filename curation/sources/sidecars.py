@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,14 @@ from typing import Any
 from curation.sources import captions
 from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
 from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first, spoken
+from curation.sources.csvs import records
 
 CAPTIONS = "captions.jsonl"
 METADATA = ("metadata.jsonl", "metadata.csv")
 SUFFIXES = tuple(f".{suffix}" for suffix in captions.SUFFIXES)
 _MAX_CAPTION = 1024 * 1024  # bytes of a side-car
 _FILE = "file_name"
+_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,25 @@ def attached(names: Sequence[str]) -> dict[str, list[str]]:
     """Name of a picture → names of the side-cars beside it: same name, with another suffix or one more."""
     texts = {n: suffix for n in names if (suffix := posixpath.splitext(n)[1].lower()) in SUFFIXES}
     by_stem: dict[str, list[str]] = {}
+    by_form: dict[str, list[str]] = {}  # of one Unicode form: archives of a Mac bring another than lists
     for text in sorted(texts, key=lambda n: SUFFIXES.index(texts[n])):
-        by_stem.setdefault(posixpath.splitext(text)[0], []).append(text)
+        stem = posixpath.splitext(text)[0]
+        by_stem.setdefault(stem, []).append(text)
+        by_form.setdefault(composed(stem), []).append(text)
     if not by_stem:
         return {}
     found = {}
     for name in names:
-        if name not in texts and (beside := by_stem.get(posixpath.splitext(name)[0], []) + by_stem.get(name, [])):
+        if name in texts:
+            continue
+        keys = posixpath.splitext(name)[0], name
+        if beside := _under(by_stem, *keys) or _under(by_form, *map(composed, keys)):
             found[name] = beside
     return found
+
+
+def _under(texts: Mapping[str, list[str]], *keys: str) -> list[str]:
+    return [text for key in keys for text in texts.get(key, [])]
 
 
 def side_car(contents: Mapping[str, bytes]) -> Annotation:
@@ -91,7 +103,12 @@ def renamed(note: Annotation, rename: Callable[[str], str]) -> Annotation:
 
 def alike(name: str) -> str:
     """Equal for names that differ only in Unicode form and in the direction of slashes."""
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return composed(name.replace("\\", "/"))
+
+
+def composed(name: str) -> str:
+    """The name in the Unicode form in which each letter with its marks is one character where there is one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -105,22 +122,26 @@ def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | st
 
 def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     text = as_utf8(content).decode("utf-8-sig", "surrogateescape")
-    header = text.partition("\n")[0]
-    mark = next((m for m in ",;\t" if m in header), ",")  # spreadsheets of half of Europe write semicolons
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)  # no quote swallows the rest
-    rows = iter(reader)
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            yield reader.line_num, f"not a CSV line: {error}"
+    names: list[str] | None = None
+    for number, fields in records(io.StringIO(text, newline=""), _delimiter(text)):
+        if isinstance(fields, str):
+            yield number, f"not a CSV line: {fields}"
+        elif not fields or (number == 1 and _SEPARATOR.fullmatch(text.partition("\n")[0].strip())):
             continue
-        if row is None:
-            return
-        if None in row or None in row.values():
-            yield reader.line_num, "has more or fewer fields than the header"
+        elif names is None:
+            names = fields
+        elif len(fields) != len(names):
+            yield number, "has more or fewer fields than the header"
         else:
-            yield reader.line_num, {k: v for k, v in row.items() if v != ""}
+            yield number, {k: v for k, v in zip(names, fields) if v != ""}
+
+
+def _delimiter(text: str) -> str:
+    """By the first line: spreadsheets of half of Europe write semicolons, and some say so above the header."""
+    first_line = text.partition("\n")[0].strip("\r")
+    if said := _SEPARATOR.fullmatch(first_line):
+        return said[1]
+    return next((m for m in ",;\t" if m in first_line), ",")
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:

@@ -20,6 +20,7 @@ from curation.sources.asking import reason
 from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
+from curation.sources.sidecars import composed
 from flywheel.core.errors import UsageError
 
 _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor caption
@@ -153,6 +154,10 @@ class Tar:
                 del images[name]
                 self._leave(_key(name)[1])
         stems = {_stem(name) for name in images}
+        forms = {composed(stem): stem for stem in stems}
+        for key in [k for k in texts if k not in stems and composed(k) in forms]:
+            own = forms[composed(key)]
+            texts[own] = texts.pop(key) | texts.get(own, {})
         for key in [k for k in texts if k not in stems and any(p in stems for p in _prefixes(k))]:
             for suffix in texts.pop(key):
                 self._leave(f"{_key(key)[1]}.{suffix}")
@@ -209,7 +214,8 @@ class Tar:
                     if not member.isdir() and (entry := self._entry(archive, member)) is not None:
                         yield entry
         except (tarfile.TarError, OSError, RecursionError) as error:
-            raise UsageError(f"source {self.file.uri} is not a readable tar: {error}") from error
+            why = "; ".join([*self._faults, str(error)])
+            raise UsageError(f"source {self.file.uri} is not a readable tar: {why}") from error
 
     def _entry(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo

@@ -40,11 +40,11 @@ class _Again(Exception):
 
 
 class _Failed(Exception):
-    """The attempt failed, and another would too."""
+    """The attempt failed, and another would too. asked: whether the server was."""
 
-    def __init__(self, reason: str, code: int = 0) -> None:
+    def __init__(self, reason: str, code: int = 0, *, asked: bool = True) -> None:
         super().__init__(reason)
-        self.code = code
+        self.code, self.asked = code, asked
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Client:
             except _OptedOut as error:
                 return Outcome(REFUSED, str(error), error.code, attempt, directives=error.directives)
             except _Failed as error:
-                return Outcome(FAILED, str(error), error.code, attempt)
+                return Outcome(FAILED, str(error), error.code, attempt - (not error.asked))
             except _Again as error:
                 last = attempt >= self._settings.attempts or error.after > self._settings.longest_wait
                 if last or (error.unreachable and self._is_given_up(url)):
@@ -139,7 +139,7 @@ class Client:
     async def _answer(self, url: str, host: str, delay: float) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to one request, within the limits of its host; its errors in terms of this module."""
         if self._is_given_up(url):
-            raise _Failed(f"{host} does not answer: not asked again after {_GIVEN_UP} failures in a row")
+            raise _Failed(f"{host} does not answer: not asked again after {_GIVEN_UP} failures in a row", asked=False)
         await self._manners.enter(host, delay)
         try:
             async with self._at_once, asyncio.timeout(self._settings.timeout):
@@ -243,7 +243,7 @@ class Client:
         except _Failed as error:
             if 400 <= error.code < 500:
                 return ""
-            raise _Failed(f"robots.txt: {error}", error.code) from error
+            raise _Failed(f"robots.txt: {error}", error.code, asked=error.asked) from error
         except _Again as error:
             raise _Again(f"robots.txt: {error}", error.code, error.after, unreachable=error.unreachable) from error
         return ""  # too many redirects count as none

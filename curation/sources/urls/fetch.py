@@ -85,12 +85,13 @@ def _plan(store: Store, lists: Sequence[File], settings: Fetching, *, retry: boo
     """Write the folder of a new plan, one row group per part; None if there is nothing to fetch."""
     wanted = f"l.status = '{FAILED}'" if retry else "false"
     query = f"""select r.uri, r.license, r.consent, r.fault from ({store.rows(lists)}) r left join latest l using (uri)
-        where l.uri is null or ({wanted} and r.fault is null) order by r.place"""
+        where l.uri is null or ({wanted} and r.fault is null)
+        order by coalesce(l.attempts, 0), r.place"""  # what a host was given up for comes before what it fails at
     number = len(store.batches()) + 1
     key = digest(number, [(f.uri, f.size, f.mtime_ns) for f in lists], retry)
     place = store.root / f"{number:05d}-{key[:8]}" / "plan.parquet"
     with store.connect() as con:
-        reader = con.execute(query).to_arrow_reader(settings.part_rows)
+        reader = con.sql(query).to_arrow_reader(settings.part_rows)
         tables = _rechunked((pa.Table.from_batches([b]) for b in reader), settings.part_rows)
         first = next(tables, None)
         if first is None:

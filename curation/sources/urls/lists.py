@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from curation.sources import BadInput
 from curation.sources.captions import parsed
 from curation.sources.columns import CAPTION_NAMES, every, first, spoken
 from curation.sources.compressed import open_archive
+from curation.sources.csvs import records
 from curation.sources.files import File
 from curation.sources.rights import NAMES
 from flywheel.core.errors import UsageError, first_line
@@ -174,9 +174,8 @@ def _of_json(head: bytes) -> UrlColumns | None:
 
 def _of_csv(head: bytes, delimiter: str) -> UrlColumns | None:
     text = head.decode("utf-8-sig", "replace")
-    try:
-        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-    except csv.Error:
+    _, names = next(records(io.StringIO(text, newline=""), delimiter), (0, []))
+    if isinstance(names, str):
         return None
     urls = [n for n, field in enumerate(names) if field.lower().startswith(("http://", "https://"))]
     if not urls:
@@ -249,19 +248,14 @@ def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
 
 def _csv_rows(opened: BinaryIO, columns: UrlColumns, delimiter: str) -> Iterator[Mapping[str, Any] | BadInput]:
     text = io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter)
+    rows = records(text, delimiter)
     if columns.header:
-        next(reader, None)
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            yield BadInput(f"line {reader.line_num} is not CSV: {error}")
-            continue
-        if fields is None:
-            return
-        if fields and len(fields) != len(columns.names):
-            yield BadInput(f"line {reader.line_num} has {len(fields)} fields, the list {len(columns.names)}")
+        next(rows, None)
+    for number, fields in rows:
+        if isinstance(fields, str):
+            yield BadInput(f"line {number} is not CSV: {fields}")
+        elif fields and len(fields) != len(columns.names):
+            yield BadInput(f"line {number} has {len(fields)} fields, the list {len(columns.names)}")
         elif fields:
             yield dict(zip(columns.names, fields))
 

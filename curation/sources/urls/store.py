@@ -38,7 +38,7 @@ ANSWERS = pa.schema(
         column("image", pa.large_binary(), "the picture as it was sent"),
     ]
 )
-_KNOWN = "select '' as uri, '' as status, '' as reason, 0 as size, '' as file, 0 as row where false"
+_NONE = "select '' as uri, '' as status, '' as reason, 0 as size, 0 as attempts, '' as file, 0 as row where false"
 
 
 class Store:
@@ -91,7 +91,7 @@ class Store:
     def _latest(self) -> str:
         files = [str(p) for p in self.answers()]
         if not files:
-            return _KNOWN
+            return _NONE
         table = read_parquet(files, filename="true", file_row_number="true")
         return f"""select uri, arg_max(status, filename) as status, arg_max(reason, filename) as reason,
             arg_max(code, filename) as code, arg_max(size, filename) as size, sum(attempts) as attempts,

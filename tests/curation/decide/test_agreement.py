@@ -19,6 +19,13 @@ def test_copies_agree(kind: str) -> None:
         assert found.share >= LEAST and not found.differs, (kind, seed, found)
 
 
+def test_the_order_of_two_pictures_does_not_matter() -> None:
+    whole = scene(1)
+    first, second = sketch(whole), sketch(again(whole.crop((0, 0, round(whole.width * 0.6), whole.height))))
+    found = agreement(first, second, by_landmarks=True)
+    assert found.share >= LEAST and found == agreement(second, first, by_landmarks=True)
+
+
 def test_other_pictures_do_not_agree() -> None:
     sketches = [sketch(scene(seed)) for seed in range(8)]
     shares = [agreement(a, b).share for n, a in enumerate(sketches) for b in sketches[:n]]

@@ -32,6 +32,21 @@ def test_copies_may_agree(kind: str) -> None:
         assert may_agree(_glimpse(scene(seed)), _glimpse(again(COPIES[kind](scene(seed))))), seed
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cropped_panoramas_may_agree(seed: int) -> None:
+    """Where what a landmark may be off is a third of the height."""
+    whole = scene(seed, 1800, 300)
+    part = whole.crop((180, 30, whole.width, whole.height))
+    assert may_agree(_glimpse(whole), _glimpse(again(part)))
+
+
+def test_pictures_of_which_three_fifths_are_left_may_agree() -> None:
+    """By landmarks of few sizes, which say that a little more than half is left."""
+    whole = scene(28)
+    first, second = _glimpse(whole), _glimpse(whole.crop((round(whole.width * 0.4), 0, whole.width, whole.height)))
+    assert may_agree(first, second) and may_agree(second, first)
+
+
 def test_pictures_that_share_a_part_may_not() -> None:
     first, second = _glimpse(_joined((1, 2, 3, 4))), _glimpse(_joined((1, 5, 6, 7)))
     proposal = proposed(first, second)

@@ -24,6 +24,13 @@ def test_side_cars_belong_to_the_picture_of_their_name() -> None:
     assert attached(["a.jpg", "b.png"]) == {}
 
 
+def test_side_cars_in_another_unicode_form() -> None:
+    one, other = "caf\u00e9", "cafe\u0301"
+    assert attached([f"{one}.jpg", f"{other}.txt"]) == {f"{one}.jpg": [f"{other}.txt"]}
+    both = [f"{name}.{suffix}" for name in (one, other) for suffix in ("jpg", "txt")]
+    assert attached(both) == {f"{name}.jpg": [f"{name}.txt"] for name in (one, other)}
+
+
 def test_side_cars_say() -> None:
     assert side_car({".txt": b"\xef\xbb\xbf a dog \n"}).captions == (("general", "a dog"),)
     assert side_car({".json": b'{"prompt": "p", "width": 3}', ".txt": b"t"}).captions == (("general", "p"),)
@@ -55,8 +62,13 @@ def test_metadata_lines() -> None:
     for mark in (";", "\t"):
         (found,) = metadata("metadata.csv", f"file_name{mark}text\na.png{mark}one, two\n".encode())
         assert isinstance(found, Noted) and found.note.captions == (("general", "one, two"),)
-    (odd,) = metadata("metadata.csv", b'file_name,text\na.png,"not closed\nb.png,swallowed\n')
-    assert isinstance(odd, OddNote) and "not a CSV line" in odd.line.fault
+    odd, noted = metadata("metadata.csv", b'file_name, "text"\na.png,"not closed\nb.png,behind it\n')
+    assert isinstance(odd, OddNote) and odd.line.number == 2 and "not a CSV line" in odd.line.fault
+    assert isinstance(noted, Noted) and noted.note.captions == (("general", "behind it"),)
+    (noted,) = metadata("metadata.csv", "sep=;\r\nfile_name;text\r\na.png;one, two\r\n".encode("utf-16"))
+    assert isinstance(noted, Noted) and noted.note.captions == (("general", "one, two"),)
+    (noted,) = metadata("metadata.jsonl", b'{"file_name": "a.png", "caption": NaN, "text": "x", "score": Infinity}')
+    assert isinstance(noted, Noted) and noted.note.captions == (("general", "x"),)
     (noted,) = metadata("metadata.jsonl", b'{"file_name": "a.png", "caption": null, "text": "x"}')
     assert isinstance(noted, Noted) and noted.note.captions == (("general", "x"),)
     pair = {"edited_image_file_name": "b.png", "original_image_file_name": "a.png", "edit_prompt": "mend"}

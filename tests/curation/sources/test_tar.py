@@ -202,14 +202,21 @@ def test_records_of_another_length_are_no_loss(captioned: Path, workspace: Works
 
 
 def test_captions_of_names_with_dots_and_other_suffixes(workspace: Workspace, tmp_path: Path) -> None:
-    pictures = {f"{name}.png": encoded(texture(n)) for n, name in enumerate(("my.photo", "my.other", "plain", "b.v2"))}
-    texts = {"my.photo.txt": b"p", "my.other.json": b'{"caption": "o"}', "plain.caption": b"c", "b.txt": b"b"}
+    names = ("my.photo", "my.other", "plain", "b.v2", "caf\u00e9")
+    pictures = {f"{name}.png": encoded(texture(n)) for n, name in enumerate(names)}
+    texts = {
+        "cafe\u0301.txt": b"u",
+        "my.photo.txt": b"p",
+        "my.other.json": b'{"caption": "o"}',
+        "plain.caption": b"c",
+        "b.txt": b"b",
+    }
     fields = {"my.photo.meta.json": b"{}", "plain.ocr.txt": b"words", "plain.npy": b"0", "plain.mask.png": b"m"}
     lost = {"nobody.x.txt": b"alone"}
     source = write_tar(tmp_path / "s.tar", pictures | texts | fields | lost)
     found = ingest(workspace, source)
     assert {r["source_uri"].partition("::")[2][:-4]: r["caption"] for r in rows(workspace)} == {
-        "my.photo": "p", "my.other": "o", "plain": "c", "b.v2": "b",
+        "my.photo": "p", "my.other": "o", "plain": "c", "b.v2": "b", "caf\u00e9": "u",
     }  # fmt: skip
     assert reasons(workspace) == {"s.tar::nobody.x.txt": "caption without an image"}
     assert found.notes == ("s.tar: fields that are not read: .npy, .mask.png, .photo.meta.json, .ocr.txt",)

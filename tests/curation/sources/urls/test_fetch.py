@@ -100,6 +100,17 @@ def test_failed_urls_are_asked_again_with_retry(
     assert {r["image"] for r in rows(workspace)} == {picture("a.png"), picture("unstable")}
 
 
+def test_what_a_host_was_given_up_for_is_asked_first_with_retry(
+    workspace: Workspace, tmp_path: Path, server: str, behaviour: Behaviour
+) -> None:
+    """Five that are never answered, in front of a sound one: it would be given up again and again."""
+    path = write_csv(tmp_path / "list.csv", [*(f"{server}/slow_headers/{n}" for n in range(5)), f"{server}/ok/a.png"])
+    hasty = replace(QUICK, timeout=0.2, per_host=1, concurrency=1, attempts=1)
+    assert fetch(workspace, [state(str(path))], hasty) == Fetched(failed=6)
+    assert "/ok/a.png" not in behaviour.asked
+    assert fetch(workspace, [state(str(path))], hasty, retry=True) == Fetched(fetched=1, failed=5)
+
+
 def test_a_list_that_grows_is_fetched_where_it_grew(
     workspace: Workspace, tmp_path: Path, server: str, behaviour: Behaviour, ray_session: None
 ) -> None:

@@ -101,6 +101,11 @@ def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
     assert (found[4]["uri"], found[4]["captions"]) == ("http://h/5", ["two\nlines"])
     assert found[2]["uri"] == f"{tmp_path}/a.csv#2" and len({r["uri"] for r in found}) == 5
 
+    (tmp_path / "q.csv").write_bytes(b'url,text\nhttp://h/1,"open\nhttp://h/2,two\nhttp://h/3,"a ""b""" c\n')
+    found = rows(tmp_path / "q.csv")
+    assert [r["fault"] is None for r in found] == [False, True, True] and "line 2 is not CSV" in found[0]["fault"]
+    assert [r["captions"] for r in found[1:]] == [["two"], ['a "b" c']]
+
     deep = b"[" * 50_000
     lines = [b'{"url": "http://h/1"}', b"[]", b"{", deep, b'{"url": 7}', b'{"url": "http://h/\\ud800"}', b"\xff"]
     (tmp_path / "b.jsonl").write_bytes(b"\n".join(lines))
