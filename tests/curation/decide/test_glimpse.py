@@ -41,10 +41,14 @@ def test_cropped_panoramas_may_agree(seed: int) -> None:
 
 
 def test_pictures_of_which_three_fifths_are_left_may_agree() -> None:
-    """By landmarks of few sizes, which say that a little more than half is left."""
-    whole = scene(28)
-    first, second = _glimpse(whole), _glimpse(whole.crop((round(whole.width * 0.4), 0, whole.width, whole.height)))
-    assert may_agree(first, second) and may_agree(second, first)
+    """Nearly all: landmarks say only about how much is left."""
+    found = 0
+    for seed in range(20):
+        whole = scene(seed)
+        first, second = _glimpse(whole), _glimpse(whole.crop((round(whole.width * 0.4), 0, whole.width, whole.height)))
+        assert may_agree(first, second) == may_agree(second, first)
+        found += may_agree(first, second)
+    assert found >= 17
 
 
 def test_pictures_that_share_a_part_may_not() -> None:
