@@ -285,21 +285,21 @@ def _bands(count: int, radius: int, new: int) -> int:
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
 
 
-def masks(count: int, radius: int, *, low: int = 0, high: int = HASH_BITS) -> Iterator[np.uint64]:
-    """Every choice of count − radius out of `count` bands of the bits from `low` to `high`, as a mask of their bits."""
-    edges = np.linspace(low, high, count + 1).round().astype(int).tolist()
+def masks(count: int, radius: int) -> Iterator[np.uint64]:
+    """Every choice of count − radius out of `count` bands of a hash, as a mask of their bits."""
+    edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int).tolist()
     single = [((1 << end) - 1) & ~((1 << start) - 1) for start, end in zip(edges[:-1], edges[1:])]
     for chosen in combinations(single, count - radius):
         yield np.uint64(sum(chosen))
 
 
-def meeting(key: np.ndarray, rows: np.ndarray, *, most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … (up to `most`) when sorted."""
+def meeting(key: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with equal keys (and a few others): neighbours at distance 1, 2, … when sorted."""
     packed, bits = _packed(key, np.arange(len(rows)))
     high = packed >> np.uint64(bits)
     active = np.flatnonzero(high[1:] == high[:-1])
     step = 1
-    while len(active) and (most is None or step <= most):
+    while len(active):
         low = np.uint64((1 << bits) - 1)
         for start in range(0, len(active), _CHECKED):
             part = active[start : start + _CHECKED]

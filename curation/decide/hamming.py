@@ -26,7 +26,7 @@ _MOST = 0.08  # share of the hashes from which on all are compared with their ne
 
 
 @dataclass(frozen=True)
-class _Arrangement:
+class Arrangement:
     """Some bands lead, the others follow; both from the highest bits to the lowest.
 
     bands: (first bit, width) of each, from the lowest. leading: numbers of those that lead, ascending.
@@ -83,7 +83,7 @@ def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np
         return []
     arrangements = _arrangements(_bands(len(hashes), radius), radius)
 
-    def found(arrangement: _Arrangement) -> list[np.ndarray]:
+    def found(arrangement: Arrangement) -> list[np.ndarray]:
         return [kept(pairs) for pairs in _found(hashes, arrangement, radius) if len(pairs)]
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # NumPy sorts and compares outside the interpreter
@@ -100,13 +100,13 @@ def _bands(count: int, radius: int) -> int:
     return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
 
 
-def _arrangements(bands: int, radius: int) -> Iterator[_Arrangement]:
+def _arrangements(bands: int, radius: int) -> Iterator[Arrangement]:
     edges = np.linspace(0, HASH_BITS, bands + 1).round().astype(int).tolist()
     cut = [(start, end - start) for start, end in zip(edges[:-1], edges[1:])]
-    return (_Arrangement(cut, chosen) for chosen in combinations(range(bands), bands - radius))
+    return (Arrangement(cut, chosen) for chosen in combinations(range(bands), bands - radius))
 
 
-def _found(hashes: np.ndarray, arrangement: _Arrangement, radius: int) -> Iterator[np.ndarray]:
+def _found(hashes: np.ndarray, arrangement: Arrangement, radius: int) -> Iterator[np.ndarray]:
     """The pairs that meet in this arrangement, and in none before it: each int64 [M, 2], M at most N."""
     lined_up = arrangement.arranged(hashes)
     lined_up.sort()

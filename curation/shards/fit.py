@@ -6,9 +6,9 @@ import io
 
 from PIL import Image, ImageFilter, ImageOps
 
-from flywheel.core.image import decode, fitted, open_image, turned
+from flywheel.core.image import decode, decode_fitted, open_image
 
-ENCODING = 1  # raised when `fit` or `fit_mask` give other bytes for the same picture
+ENCODING = 2  # raised when `fit` or `fit_mask` give other bytes for the same picture
 _PNG_LEVEL = 3
 _JPEG = {"quality": 95, "subsampling": 0}  # 4:4:4: coloured edges stay sharp
 
@@ -19,10 +19,9 @@ def fit(image: bytes, width: int, height: int, turn: int = 0) -> bytes:
     turn: degrees clockwise, beyond EXIF. A JPEG stays JPEG: it is lossy already, and PNG would be several times larger.
     All other formats, rendered text above all, become lossless PNG.
     """
-    lossy = open_image(image).format in ("JPEG", "MPO")
-    picture = fitted(turned(decode(image), turn), width, height)
+    picture = decode_fitted(image, width, height, turn)
     out = io.BytesIO()
-    if lossy:
+    if open_image(image).format in ("JPEG", "MPO"):
         picture.save(out, "JPEG", **_JPEG)
     else:
         picture.save(out, "PNG", compress_level=_PNG_LEVEL)

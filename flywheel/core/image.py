@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -32,6 +33,7 @@ INVALID = -1  # a stored orientation that is not a number
 _COSTS = {"plain JPEG": 9, "WEBP": 23, "I": 39, "F": 39}
 _COST = 15  # of all others
 _JPEGS = ("JPEG", "MPO")
+_ROOM = 1.5  # times its size once scaled, that a JPEG is decoded to at least before it is
 _FRAMES = 32  # of an animation that are looked at for one that is not blank
 _ORIENTATION, _BITS = 0x0112, 258  # EXIF and TIFF tags
 
@@ -197,6 +199,30 @@ def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
     if image.size == (width, height):
         return image
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def decode_fitted(data: bytes, width: int, height: int, turn: int = 0) -> Image.Image:
+    """`fitted(turned(decode(data), turn), width, height)`; a JPEG is decoded to a reduced scale where that suffices.
+
+    What a reduced scale changes is less than what JPEG at quality 95 loses. Errors: `BadImage`.
+    """
+    image = open_image(data)
+    if not is_plain_jpeg(image):
+        return fitted(turned(_decoded(image, data)[0], turn), width, height)
+    orientation = exif_orientation(image)
+    if (orientation in (5, 6, 7, 8)) != bool(turn % 180):
+        width, height = height, width
+    size, wanted = np.array(image.size), np.array([width, height])
+    covering = float(max(wanted / size))
+    side = ceil(_ROOM * covering * max(image.size))
+    picture = to_srgb(Image.fromarray(jpeg.decoded(image, data, side)), image.info.get("icc_profile"))
+    if (factor := jpeg.reduction(image, side)) > 1:
+        part = wanted / (covering * factor)  # of the picture, in its reduced pixels, which reach beyond it
+        start = np.maximum(0, (size / factor - part) / 2)
+        box = (*start.tolist(), *np.minimum(start + part, picture.size).tolist())
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS, box)
+    upright = _turned(np.asarray(fitted(picture, width, height)), orientation)
+    return turned(Image.fromarray(upright), turn)
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:

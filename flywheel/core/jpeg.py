@@ -23,9 +23,14 @@ def decoded(image: Image.Image, data: bytes, side: int = 0) -> np.ndarray:
     import simplejpeg
 
     width, height = image.size
-    factor = next((f for f in (8, 4, 2) if side and max(width, height) >= f * side), 1)
+    factor = reduction(image, side)
     least = {"min_width": -(-width // factor), "min_height": -(-height // factor)} if factor > 1 else {}
     return _strict(lambda d: simplejpeg.decode_jpeg(d, **least), data, lambda: np.asarray(image.convert("RGB")))
+
+
+def reduction(image: Image.Image, side: int) -> int:
+    """How many times smaller than stored `decoded` returns the JPEG: 1, 2, 4 or 8. Its edges are rounded up."""
+    return next((f for f in (8, 4, 2) if side and max(image.size) >= f * side), 1)
 
 
 def require_sound_scan(data: bytes) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from curation.decide import copies
 from curation.decide.copies import PARTNERS, candidates
 from tests.curation.copied import COPIES, again, scene, sketch
 
@@ -39,3 +41,32 @@ def test_a_landmark_that_all_pictures_have_stays_cheap() -> None:
     hashes[-1] = hashes[0]
     pairs = candidates(hashes.ravel(), np.repeat(np.arange(count), own), np.zeros(count, np.int64))
     assert len(pairs) <= 2 * PARTNERS * count and [0, count - 1] in pairs.tolist()
+
+
+def _crowd(count: int, seed: int = 0) -> np.ndarray:
+    """Landmarks of pictures that share parts with hundreds of others: uint64 [count, 32], a few bits off each."""
+    rng = np.random.default_rng(seed)
+    parts = rng.integers(0, 2**64, (20, 32), dtype=np.uint64)
+    hashes = parts[rng.integers(0, 20, (count, 4))][:, :, :8].reshape(count, 32)
+    for _ in range(3):
+        hashes = hashes ^ np.uint64(1) << rng.integers(0, 64, hashes.shape).astype(np.uint64)
+    return hashes
+
+
+def test_a_copy_is_found_in_a_crowd() -> None:
+    """Of landmarks that hundreds of pictures have, the most similar ones meet."""
+    hashes = _crowd(2000)
+    hashes[1000:] = hashes[:1000][::-1] ^ (np.uint64(1) << np.uint64(30))
+    pairs = candidates(hashes.ravel(), np.repeat(np.arange(2000), 32), np.zeros(2000, np.int64))
+    found = {(a, b) for a, b in pairs.tolist()}
+    assert all((n, 1999 - n) in found for n in range(1000)) and len(pairs) <= PARTNERS * 2000
+
+
+def test_many_meetings_are_counted_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, pictures, groups = _crowd(300).ravel(), np.repeat(np.arange(300), 32), np.arange(300) % 2
+    whole = [candidates(hashes, pictures, groups, since=since) for since in (0, 200)]
+    monkeypatch.setattr(copies, "_TOGETHER", 1000)
+    monkeypatch.setattr(copies, "_PICTURES", 32)
+    for since, expected in zip((0, 200), whole):
+        assert len(expected) > 100 and (expected[:, 1] >= since).all() and not (expected % 2 @ [1, -1]).any()
+        assert np.array_equal(candidates(hashes, pictures, groups, since=since), expected)

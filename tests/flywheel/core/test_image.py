@@ -15,12 +15,15 @@ from flywheel.core.image import (
     BadImage,
     decode,
     decode_at_least,
+    decode_fitted,
     decode_working,
     describe,
     exif_orientation,
+    fitted,
     open_image,
     upright_size,
 )
+from flywheel.core.image import turned as at
 from flywheel.core.scorer import Item
 from tests.curation.corpus import encoded, texture, turned
 from tests.flywheel.core.pictures import (
@@ -243,3 +246,19 @@ def test_a_tiff_is_turned_once():
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(texture(1, 64, 48), "PNG", exif=exif(6)))))
     assert np.array_equal(np.asarray(decode(data)), np.asarray(upright))
     assert exif_orientation(open_image(data)) == 6
+
+
+@pytest.mark.parametrize("size", [(1301, 903), (903, 1301), (3001, 701), (2005, 1603)])
+@pytest.mark.parametrize("orientation, turn", [(1, 0), (3, 90), (5, 0), (6, 180), (8, 270)])
+def test_a_reduced_decode_fits_as_a_full_one(size: tuple[int, int], orientation: int, turn: int) -> None:
+    """Every edge where it was, and less lost than by JPEG; a small picture is not reduced."""
+    data = turned(texture(3, *size), orientation)
+    whole = fitted(at(decode(data), turn), 256, 192)
+    assert _decibels(whole, decode_fitted(data, 256, 192, turn)) > 45
+    small = turned(texture(3, 300, 200), orientation)
+    assert _decibels(fitted(at(decode(small), turn), 256, 192), decode_fitted(small, 256, 192, turn)) > 60
+
+
+def _decibels(a: Image.Image, b: Image.Image) -> float:
+    """Peak signal-to-noise ratio of two pictures of one size."""
+    return float(20 * np.log10(255) - 10 * np.log10(max(1e-9, np.mean((np.asarray(a, float) - np.asarray(b)) ** 2))))
