@@ -49,6 +49,9 @@ FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
 """
 
 # The last event of a sample and a tag decides.
+# Each snapshot once, with the time at which it became the latest: again, if a policy led back to it.
+_SNAPSHOTS = """SELECT * FROM (<events>)
+    QUALIFY row_number() OVER (PARTITION BY snapshot ORDER BY "at" DESC) = 1"""
 _TAGS = """
 SELECT sample_id, tag, arg_max("by", place) AS "by", max("at") AS "at"
 FROM (SELECT *, {'at': "at", 'id': event_id} AS place FROM (<events>))
@@ -270,6 +273,9 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return _TAGS.replace("<events>", events), files
     if name == "calibration":
         return _values(schema, [asdict(t) for t in load_trust(workspace)]), []
+    if name == "snapshots":
+        events, files = lens.ledger(workspace, name)
+        return _SNAPSHOTS.replace("<events>", events), files
     if name in LEDGERS:
         return lens.ledger(workspace, name)
     files = _files(workspace, name)

@@ -25,6 +25,12 @@ Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker d
 _STARTING = threading.Lock()
 _FILES, _OTHER_FILES = 9, 256  # that a process takes here, and that all else may
 _END_SECONDS = 5.0  # until a process that has no call is killed
+_PAUSES = (0.0, 0.1, 0.5, 2.0)  # seconds after each attempt to start one
+_NOT_THERE = (BrokenProcessPool, EOFError, ConnectionError)
+_NONE_STARTS = (
+    "processes of this machine end as soon as they start, perhaps for want of memory: free some, or pass fewer"
+    " `--workers`, and run again; finished work is kept"
+)
 
 
 class LocalWorkers:
@@ -77,25 +83,24 @@ class LocalWorkers:
                         again.append((index, arguments, True))
 
     def _submit(self, place: int, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Send a call to a process, which may start with it."""
+        """Send a call to a process, which may start with it. Errors: `UsageError` if none starts."""
         with _starting():
             while len(self._pools) <= place:
                 self._pools.append(self._pool())
-            try:
-                return self._pools[place].submit(_run, function, *arguments)
-            except BrokenProcessPool:  # it ended while it had nothing to do
-                self._pools[place] = self._pool()
-                return self._pools[place].submit(_run, function, *arguments)
+            for pause in _PAUSES:
+                try:
+                    return self._pools[place].submit(_run, function, *arguments)
+                except _NOT_THERE:  # it ended while it had nothing to do, or what it is forked from did as it started
+                    self._pools[place] = self._pool()
+                    time.sleep(pause)  # what was killed takes its time to end, and another begins only then
+        raise UsageError(_NONE_STARTS)
 
     def _require(self, place: int) -> None:
         """Check that a process lives without a call, so that a call is not blamed. Errors: `UsageError`."""
         try:
             self._submit(place, _nothing).result()
         except BrokenProcessPool as error:
-            raise UsageError(
-                "processes of this machine end as soon as they start, perhaps for want of memory: free some, or pass"
-                " fewer `--workers`, and run again; finished work is kept"
-            ) from error
+            raise UsageError(_NONE_STARTS) from error
 
     def close(self) -> None:
         """End the processes, once they are done with what they do."""

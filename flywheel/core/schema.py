@@ -133,7 +133,7 @@ LEDGERS: dict[str, pa.Schema] = {
             column("admitted", pa.int64(), "rows in at least one stage's shards"),
             column("dropped", pa.int64(), "rows that a filter dropped"),
             column("quarantined", pa.int64(), "rows that could not be read or scored"),
-            column("at", pa.timestamp("us", "UTC"), "when it was committed"),
+            column("at", pa.timestamp("us", "UTC"), "when it became the latest"),
         ]
     ),
     "signals": pa.schema(

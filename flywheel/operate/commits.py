@@ -15,7 +15,7 @@ from flywheel.operate.findings import NOTE, Check
 
 # Key columns of a ledger: no two rows may agree in all of them. Other ledgers: the first column.
 _KEYS = {
-    "snapshots": ("snapshot",),
+    "snapshots": ("snapshot", "at"),  # a policy may lead back to an earlier one
     "signals": ("signal_id", "round", "arm"),
     "case_events": ("event_id",),
     "rounds": ("round",),

@@ -78,6 +78,16 @@ def hold_out(run: Context) -> None:
         run.progress.say(check.sentence)
 
 
+def _record(run: Context, row: dict[str, Any]) -> None:
+    """Record the snapshot, also if it is an earlier one that a policy leads back to: the latest is that of now."""
+    snapshot = row["snapshot"]
+    before = [r["snapshot"] for r in run.rows("snapshots")]
+    if snapshot not in before:
+        run.append("snapshots", [row], key=f"snapshot/{snapshot}")
+    elif snapshot != before[-1]:
+        run.append("snapshots", [row], key=f"snapshot/{snapshot}/{len(before)}")
+
+
 def _hold_out_references(workspace: Workspace, suite: str) -> None:
     """Keep the references of a suite file, and what looks like them, out of every shard."""
     pinned.write_held_out(workspace, references={r for p in load_suite(Path(suite)) for r in p.reference_bytes()})
@@ -119,7 +129,7 @@ def curate(run: Context, captioned: bool = True) -> Curated:
         run.progress.say(f"not applied: {line}")
     manifest = str(located(curated.manifest).relative_to(run.workspace.root))
     row = counts | {"snapshot": curated.snapshot, "policy": run.policy_name, "manifest": manifest}
-    run.append("snapshots", [row], key=f"snapshot/{curated.snapshot}")
+    _record(run, row)
     if not curated.admitted and not curated.dropped:
         raise UsageError('no picture could be read: `flywheel sql "from quarantine"` says why of each')
     if not curated.admitted:

@@ -107,6 +107,17 @@ def test_a_process_that_dies_between_calls_costs_nothing():
     workers.close()
 
 
+def test_the_process_that_others_are_forked_from_may_be_killed_as_one_starts():
+    list(LocalWorkers(1).run_all(os.getpid, [()]))
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)
+    server.suspend()  # busy, as when it loads
+    killing = threading.Timer(0.3, server.kill)
+    killing.start()
+    ((_, result),) = LocalWorkers(1).run_all(os.getpid, [()])
+    killing.join()
+    assert result != os.getpid() and forkserver._forkserver._forkserver_pid != server.pid
+
+
 def test_more_workers_than_there_are_calls_or_files_to_open_for_them(monkeypatch: pytest.MonkeyPatch):
     many = LocalWorkers(100_000)
     assert len({pid for _, pid in many.run_all(os.getpid, [()] * 2)}) <= 2 == len(many._pools)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flywheel.catalog.database import connect
 from flywheel.core.errors import UsageError
 from flywheel.core.files import write_json
+from flywheel.core.lens import latest_snapshot
 from flywheel.core.progress import Progress
 from flywheel.core.workspace import Workspace
 from flywheel.demo.photographs import crops
+from flywheel.operate.commits import verify_ledgers
+from flywheel.operate.findings import Check
 from flywheel.presets import load_preset
 from flywheel.rounds import pool
 from flywheel.rounds.context import Context
@@ -53,3 +58,18 @@ def test_nothing_is_ingested_while_an_erasure_is_unfinished(tmp_path: Path):
     with pytest.raises(UsageError, match="an erasure was interrupted: run `flywheel erase -w"):
         pool.ingest(Context(workspace, job, load_preset("tiny"), Progress()))
     assert not workspace.path("pool").exists()
+
+
+def test_a_policy_that_leads_back_to_an_earlier_snapshot_makes_it_the_latest(tmp_path: Path):
+    workspace = Workspace(tmp_path / "w")
+    context = Context(workspace, Job(str(workspace.root), str(tmp_path), "tiny"), load_preset("tiny"), Progress())
+    counts = {"policy": "p", "manifest": "m", "input": 1, "admitted": 1, "dropped": 0, "quarantined": 0}
+    for snapshot in ("a", "b", "b", "a", "a", "b", "a"):  # each also again, as after a kill
+        pool._record(context, counts | {"snapshot": snapshot})
+        assert latest_snapshot(workspace) == snapshot
+    assert [row["snapshot"] for row in context.rows("snapshots")] == ["a", "b", "a", "b", "a"]
+    with closing(connect(workspace, ["snapshots"])) as con:
+        assert con.sql('SELECT snapshot FROM snapshots ORDER BY "at"').fetchall() == [("b",), ("a",)]
+    check = Check(workspace, None)
+    verify_ledgers(check)
+    assert not check.findings
