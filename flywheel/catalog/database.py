@@ -48,10 +48,10 @@ SELECT round, cpu_seconds, gpu_seconds, wall_seconds, coalesce(reviews, 0) AS re
 FROM spent LEFT JOIN reviewed USING (round) LEFT JOIN repaired USING (round)
 """
 
-# The last event of a sample and a tag decides.
 # Each snapshot once, with the time at which it became the latest: again, if a policy led back to it.
 _SNAPSHOTS = """SELECT * FROM (<events>)
     QUALIFY row_number() OVER (PARTITION BY snapshot ORDER BY "at" DESC) = 1"""
+# The last event of a sample and a tag decides.
 _TAGS = """
 SELECT sample_id, tag, arg_max("by", place) AS "by", max("at") AS "at"
 FROM (SELECT *, {'at': "at", 'id': event_id} AS place FROM (<events>))
