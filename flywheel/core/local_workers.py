@@ -25,7 +25,7 @@ Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker d
 _STARTING = threading.Lock()
 _FILES, _OTHER_FILES = 9, 256  # that a process takes here, and that all else may
 _END_SECONDS = 5.0  # until a process that has no call is killed
-_PAUSES = (0.0, 0.1, 0.5, 2.0)  # seconds after each attempt to start one
+_PAUSES = (0.0, 0.1, 0.5, 2.0, 0.0)  # seconds after each attempt to start one
 _NOT_THERE = (BrokenProcessPool, EOFError, ConnectionError)
 _NONE_STARTS = (
     "processes of this machine end as soon as they start, perhaps for want of memory: free some, or pass fewer"
