@@ -18,7 +18,7 @@ from curation.decide.structure import CONTRAST, inside, levelled, reached, simil
 from curation.scorers.copies import FLAT, flat
 
 _OVERLAP = 0.55  # least share of either picture that the other must show …
-_PROPOSED = 0.52  # … and least share by a proposal, which is not exact: of crops to 60 %, as many reach it as 0.5
+_PROPOSED = 0.51  # … and least share by a proposal, which is not exact: of crops to 60 % often 0.516
 _WINDOW = 11  # pixels: side of the square that is compared at each place
 _STROKES = 250.0  # square levels: least variance of a place that may hold text on a photograph
 _ENOUGH = 0.02  # least share of places that count
