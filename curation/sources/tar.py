@@ -5,7 +5,6 @@ An image is beside a .txt, .json or .caption.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import tarfile
@@ -21,6 +20,7 @@ from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
 from curation.sources.sidecars import composed
+from curation.sources.tar_gaps import Gaps
 from flywheel.core.errors import UsageError
 
 _LABEL_SUFFIXES = ("cls",)  # class labels of other tools: neither input nor caption
@@ -28,9 +28,6 @@ _PICTURE_SUFFIXES = (
     "", "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "heic", "heif", "jxl", "mpo",
 )  # fmt: skip
 _HEAD_BYTES, HEAD_MEMBERS = 32 * 1024 * 1024, 1000  # of a look
-_BLOCK = 512  # bytes: members start at multiples of it
-_MARKER, _RECORD = 2 * _BLOCK, 20 * _BLOCK  # bytes: zeros at the end of an archive, and what most writers fill up to
-_RECORDS = tuple(_BLOCK << n for n in range(6, 12))  # … and what some do: blocking factors of 64 to 2,048
 _MAX_CAPTION = 1024 * 1024  # bytes
 _TWICE = "a later member of the archive has the same name"
 _DIGITS = re.compile(rb"\d{300}")  # more than the name of a file has
@@ -192,7 +189,7 @@ class Tar:
                 self.open() as raw,
                 tarfile.open(fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Member) as archive,
             ):
-                gaps = _Gaps(raw)
+                gaps = Gaps(raw)
                 while True:
                     try:
                         member = archive.next()
@@ -327,77 +324,6 @@ def _named(members: dict[str, bytes]) -> list[str]:
         return [r for r in (*references, row.get("mask")) if isinstance(r, str)]
     except (ValueError, TypeError, AttributeError):
         return []  # said when the sample is read
-
-
-class _Gaps:
-    """What lies between the members of an archive: nothing, an end marker as its writer fills it up, or a loss.
-
-    Writers end an archive with two blocks of zeros, and either stop there or fill up the record of 20 blocks. Zeros of
-    another length stand where members were, unless the whole file is made of records of another length.
-    """
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self._whole = raw.seek(0, os.SEEK_END)
-        self._begins = {0}  # of this archive, of several that were joined; bytes may stand before the first
-        self.expected = 0  # offset of the next member, or of the end marker
-
-    def before(self, member: tarfile.TarInfo | None, behind: int) -> str | None:
-        """What is lost before this member, or before the end; None where nothing is. Members come in order.
-
-        behind: offset of what follows the member.
-        """
-        start, end = self.expected, self._whole if member is None else member.offset
-        fault = self._fault(start, end, last=member is None)
-        if member is not None:
-            if start == 0:
-                self._begins.add(end)
-            elif fault is None and end > start:
-                self._begins = {end}
-            self.expected = behind
-        return fault
-
-    def _fault(self, start: int, end: int, *, last: bool) -> str | None:
-        if lost := self._content(start, end):
-            return f"{lost} bytes at offset {start} are not a readable member"
-        zeros = end - start
-        if last and (zeros < _MARKER or end % _BLOCK):
-            return f"the archive has no end marker: it is cut off at offset {end}"
-        if not zeros and not last:
-            return None
-        if zeros == _MARKER and (last or self._ends_bare):
-            return None
-        if any((end - begin) % size == 0 for begin in self._begins for size in self._records(zeros)):
-            return None
-        either = ", unless its writer fills up long records (tar -b)" if last and not self._whole % _RECORDS[0] else ""
-        found = f"{zeros} bytes at offset {start} are zero, unlike the end of an archive"
-        return f"{found}: members that stood there are lost{either}"
-
-    def _records(self, zeros: int) -> list[int]:
-        """Lengths of a record whose end so many zeros may fill up.
-
-        Others than the usual one only where the file is not of usual records, but of these.
-        """
-        sizes = [_RECORD] if self._whole % _RECORD == 0 else [_RECORD, *(r for r in _RECORDS if self._whole % r == 0)]
-        return [size for size in sizes if _MARKER <= zeros < _MARKER + size]
-
-    @cached_property
-    def _ends_bare(self) -> bool:
-        """Whether the last archive's end marker is not filled up: so the writer ends archives."""
-        return self._whole >= _MARKER + _BLOCK and (
-            self._content(self._whole - _MARKER - _BLOCK, self._whole - _MARKER) > 0
-            and self._content(self._whole - _MARKER, self._whole) == 0
-        )
-
-    def _content(self, start: int, end: int) -> int:
-        """Number of bytes between two offsets up to the last that is not zero: 0 for zeros alone."""
-        self._raw.seek(start)
-        last, place = 0, start
-        while place < end and (part := self._raw.read(min(2**20, end - place))):
-            place += len(part)
-            if kept := part.rstrip(b"\0"):
-                last = place - len(part) + len(kept) - start
-        return last
 
 
 def _shown(name: str) -> str:
