@@ -50,7 +50,9 @@ class Item:
     @cached_property
     def pixels(self) -> np.ndarray:
         """Upright RGB, uint8 [H, W, 3], with a long side of at most `WORKING_SIDE` pixels (area average)."""
-        return shrunk(self.at_least(WORKING_SIDE), WORKING_SIDE)
+        # In between, all of a JPEG is decoded, and then scorers of native pixels need not decode it again.
+        apart = is_plain_jpeg(self.header) and not WORKING_SIDE < max(self.header.size) < 2 * WORKING_SIDE
+        return shrunk(self.at_least(WORKING_SIDE) if apart else np.asarray(self.upright), WORKING_SIDE)
 
     def at_least(self, side: int) -> np.ndarray:
         """uint8 [H, W, 3], upright, at the smallest scale the format decodes to with a long side of at least `side`.

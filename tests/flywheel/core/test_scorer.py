@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from flywheel.core.errors import UsageError
-from flywheel.core.image import VERSION, WORKING_SIDE, BadImage
+from flywheel.core.image import VERSION, WORKING_SIDE, BadImage, decode_working
 from flywheel.core.scorer import Item, Resources, full_version, per_item, resources_of
 from tests.curation.corpus import encoded, texture, turned
 
@@ -53,3 +54,11 @@ def test_a_scorer_says_what_it_needs() -> None:
     for wrong in ({"cpus": 0}, {"gpus": -1}, {"memory": -1}, {"batch": 0}):
         with pytest.raises(ValueError, match="cpus must be above 0"):
             Resources(**wrong)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (700, 500), (1023, 400), (1300, 900)])
+def test_pixels_are_the_same_whether_all_of_a_jpeg_is_decoded_for_others(size: tuple[int, int]) -> None:
+    data = turned(texture(1, *size), 6)
+    item = Item(data)
+    assert item.upright.size == size[::-1]
+    assert np.array_equal(item.pixels, decode_working(data)) and max(item.pixels.shape) == min(512, max(size))
