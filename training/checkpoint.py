@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FINAL = "final"
 SHARES = "shares"
+WRITER = "checkpoint"  # name of a thread that writes one while training goes on
 _AGAIN = "restore it from a copy, or remove the checkpoint's folder and run the command again"
 
 
@@ -195,8 +197,11 @@ def steps(out_dir: Path) -> list[Checkpoint]:
 
 
 def sweep(out_dir: Path) -> None:
-    """Create the folder, and remove leftovers of killed writers from it."""
+    """Create the folder, and remove leftovers of killed writers from it, once no writer of this process is left."""
     out_dir.mkdir(parents=True, exist_ok=True)
+    for thread in threading.enumerate():
+        if thread.name == WRITER:  # of a run that was interrupted, which does not wait
+            thread.join()
     for leftover in [*out_dir.glob(".*.tmp")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 

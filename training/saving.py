@@ -20,7 +20,7 @@ from flywheel.core import hashes
 from flywheel.core.errors import UsageError, first_line
 from flywheel.core.files import file_digest, is_whole, rename_folder, write_json
 from flywheel.core.hash_line import Entry
-from training.checkpoint import FORMAT, SHARES, Checkpoint, flat
+from training.checkpoint import FORMAT, SHARES, WRITER, Checkpoint, flat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,7 +177,7 @@ class Writer:
         Every process must call it. Errors: as `wait`.
         """
         self.wait()
-        self._thread = Thread(target=self._do, args=(take(),), name="checkpoint", daemon=True)
+        self._thread = Thread(target=self._do, args=(take(),), name=WRITER, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:

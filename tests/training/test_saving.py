@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, sweep
 from training.distributed import World
 from training.saving import Writer, copied, taken_by_first, write
 
@@ -101,3 +101,24 @@ def test_only_the_first_process_copies():
     taken = []
     taken_by_first(World(), lambda: lambda: taken.append(1))()
     assert taken == [1]
+
+
+def test_a_run_waits_for_what_an_interrupted_one_of_its_process_still_writes(tmp_path):
+    """Else it would remove the folder under its writer."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        folder = tmp_path / ".step-00000001.tmp"
+        folder.mkdir()
+        begun.set()
+        go_on.wait()
+        (folder / "late").write_text("weights")
+
+    with pytest.raises(KeyboardInterrupt), Writer(World()) as writer:
+        writer.start(lambda: work)
+        assert begun.wait(20)
+        threading.Timer(0.3, go_on.set).start()
+        raise KeyboardInterrupt
+    assert not go_on.is_set(), "whoever interrupts a run does not wait"
+    sweep(tmp_path)
+    assert go_on.is_set() and not list(tmp_path.iterdir())
