@@ -42,6 +42,7 @@ HASHED = 3  # the first format of workspaces whose files have hashes
 _CACHES = ("tables", "derived", "reports")  # may be deleted at any time
 _THREADS = 4
 _CHUNK = 256  # files hashed together
+_LOOKS = 5  # at a file that is written while it is read
 _SECOND_LOOK = 1.0  # seconds until a file that differs is looked at again: a run may just have written it
 
 
@@ -73,8 +74,7 @@ def verify_files(check: Check) -> None:
                 check, suspect.folder, [n for n in suspect.names if _unknown(suspect.folder / n, again, suspect.above)]
             )
         for name in suspect.names:
-            entry = again.newest.get(name, suspect.above.get(name))
-            _judge(check, suspect.folder / name, entry, again.older.get(name, ()))
+            _look(check, suspect, name, again)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,19 @@ class _Suspects:
     folder: Path
     above: Mapping[str, Entry]
     names: list[str]
+
+
+def _look(check: Check, suspect: _Suspects, name: str, records: hashes.Records) -> None:
+    """Report what is wrong with a name; nothing where a run records it anew each time that it is read."""
+    for _ in range(_LOOKS):
+        entry = records.newest.get(name, suspect.above.get(name))
+        found = Check(check.workspace, None)
+        _judge(found, suspect.folder / name, entry, records.older.get(name, ()))
+        records = hashes.read(suspect.folder) if found.findings else records
+        if records.newest.get(name, suspect.above.get(name)) == entry:
+            for one in found.findings:
+                check.fault(check.workspace.root / one.path, one.problem, one.advice, one.severity)
+            return
 
 
 def _folder(
