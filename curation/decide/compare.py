@@ -86,13 +86,13 @@ class Rows:
 
     def sketch(self, place: int) -> Sketch:
         """The sketch of a row that was scored without an error."""
-        return _sketch(*self._looks(place))
+        return _sketch(*self._stored(place))
 
     def glimpse(self, place: int) -> Glimpse:
         """What is seen of such a row before its sketch is decoded."""
-        return _glimpse(*self._looks(place))
+        return _glimpse(*self._stored(place))
 
-    def _looks(self, place: int) -> tuple[Path, pool.Shard, tuple[int, float], int]:
+    def _stored(self, place: int) -> tuple[Path, pool.Shard, tuple[int, float], int]:
         number, row = self._at(place)
         part = self._parts[number]
         return part.scores["copies"], part.shard, self._states(number), row
