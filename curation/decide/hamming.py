@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from math import comb
 
 import numpy as np
 
 HASH_BITS = 64
 # Seconds, measured on one core: each arrangement, arranging and sorting a hash, and comparing it with one neighbour.
-_CALL, _SORT, _COMPARE = 1e-4, 1.5e-8, 8e-10
+_CALL, _SORT, _COMPARE = 1e-4, 7.5e-9, 6e-10
 EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies usually agree
-_TOGETHER = 1 << 15  # hashes compared at once: what the processor's cache holds
-_MOST = 0.08  # share of the hashes from which on all are compared with their neighbours, not only those that agree
+_TOGETHER = 1 << 16  # hashes arranged or compared at once: what the processor's cache holds
+_MOST = 0.08  # share that agrees in front from which on all hashes are compared, not only those
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np
     """What `kept` gives for the pairs of hashes that differ in at most `radius` bits, some at a time, in no order.
 
     hashes: uint64 [N], ascending, none twice. radius: 1 to 63. kept: called on all cores at once with int64 [M, 2],
-    places (first < second), M at most about N; each pair once. Memory per core: 24 bytes a hash, and that of M pairs.
+    places (first < second), M at most about N; each pair once. Memory per core: 8 bytes a hash, and that of M pairs.
     """
     if len(hashes) < 2:
         return []
@@ -107,53 +107,55 @@ def _arrangements(bands: int, radius: int) -> Iterator[Arrangement]:
 
 
 def _found(hashes: np.ndarray, arrangement: Arrangement, radius: int) -> Iterator[np.ndarray]:
-    """The pairs that meet in this arrangement, and in none before it: each int64 [M, 2], M at most N."""
+    """The pairs that meet in this arrangement, and in none before it: each int64 [M, 2], M at most about N."""
     lined_up = arrangement.arranged(hashes)
     lined_up.sort()
-    for step, places in _neighbours(lined_up, arrangement.rest, radius):
-        a, b = (arrangement.restored(lined_up[at]) for at in (places, places + step))
+    for places, steps in _some_at_a_time(_neighbours(lined_up, arrangement.rest, radius), len(hashes)):
+        a, b = (arrangement.restored(lined_up[at]) for at in (places, places + steps))
         first = arrangement.is_first(a ^ b)
         yield np.sort(np.searchsorted(hashes, np.stack([a[first], b[first]], axis=1)), axis=1)
 
 
-def _neighbours(lined_up: np.ndarray, rest: int, radius: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(step, places whose hash differs in few bits from the one so many steps on) among hashes that agree in front."""
-    front = np.flatnonzero((lined_up[1:] ^ lined_up[:-1]) >> np.uint64(rest)) + 1
-    starts = np.concatenate([[0], front])
-    lengths = np.diff(np.append(starts, len(lined_up)))  # of runs that agree in front
-    step, most = 1, int(lengths.max())
-    while step < most and np.maximum(lengths - step, 0).sum() > _MOST * len(lined_up):
-        yield step, _all_near(lined_up, step, radius)
-        step += 1
-    if step >= most:
-        return
-    long = lengths > step
-    left = np.repeat((starts + lengths)[long], lengths[long] - step)
-    active = _places(starts[long], lengths[long] - step)
-    while len(active):
-        yield step, active[np.bitwise_count(lined_up[active] ^ lined_up[active + step]) <= radius]
-        step += 1
-        there = active + step < left
-        active, left = active[there], left[there]
+def _some_at_a_time(parts: Iterator[tuple[np.ndarray, int]], most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The (places, step) of many small parts, joined into (places, steps) of about `most`."""
+    held: list[tuple[np.ndarray, int]] = []
+    waiting = 0
+    for part in chain(parts, [(np.empty(0, np.int64), 0)]):
+        held.append(part)
+        waiting += len(part[0])
+        if waiting >= most or (not part[1] and waiting):
+            yield np.concatenate([p for p, _ in held]), np.repeat([s for _, s in held], [len(p) for p, _ in held])
+            held, waiting = [], 0
 
 
-def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The places of runs, one after the other."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1]) - np.repeat(ends - lengths - starts, lengths)
+def _neighbours(lined_up: np.ndarray, rest: int, radius: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(places, step): hashes that differ in few bits from the one so many steps on; all that agree in front are tried.
 
-
-def _all_near(lined_up: np.ndarray, step: int, radius: int) -> np.ndarray:
-    """Places whose hash differs in few bits from the one so many steps on."""
+    A stretch at a time, so that it stays in the processor's cache; in each, as long as many agree in front with the
+    hash that many steps on, all are compared, which is cheaper than to choose.
+    """
+    front = np.uint64(1 << rest)  # what differs by less agrees in front
     apart, bits = np.empty(_TOGETHER, np.uint64), np.empty(_TOGETHER, np.uint8)
-    places = []
-    for start in range(0, len(lined_up) - step, _TOGETHER):
-        count = min(_TOGETHER, len(lined_up) - step - start)
-        end = start + count
-        np.bitwise_xor(lined_up[start:end], lined_up[start + step : end + step], out=apart[:count])
-        np.bitwise_count(apart[:count], out=bits[:count])
-        places.append(start + np.flatnonzero(bits[:count] <= radius))
-    return np.concatenate(places)
+    for start in range(0, len(lined_up) - 1, _TOGETHER):
+        step, active = 0, np.arange(0)
+        while (count := min(_TOGETHER, len(lined_up) - start - step - 1)) > 0:
+            step += 1
+            np.bitwise_xor(lined_up[start : start + count], lined_up[start + step :][:count], out=apart[:count])
+            np.bitwise_count(apart[:count], out=bits[:count])
+            if len(near := np.flatnonzero(bits[:count] <= radius)):
+                yield start + near, step
+            agree = apart[:count] < front
+            if np.count_nonzero(agree) <= _MOST * count:
+                active = start + np.flatnonzero(agree)
+                break
+        while len(active):
+            step += 1
+            active = active[: np.searchsorted(active, len(lined_up) - step)]
+            differing = lined_up[active] ^ lined_up[active + step]
+            agree = differing < front
+            active = active[agree]
+            if len(near := active[np.bitwise_count(differing[agree]) <= radius]):
+                yield near, step
 
 
 def _mask(start: int, width: int) -> np.uint64:
@@ -162,12 +164,15 @@ def _mask(start: int, width: int) -> np.uint64:
 
 def _moved(values: np.ndarray, moves: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """The values with runs of bits (first, width, first afterwards) at other places."""
-    out, part = np.zeros_like(values), np.empty_like(values)
-    for start, width, at in moves:
-        np.bitwise_and(values, _mask(start, width), out=part)
-        if at > start:
-            np.left_shift(part, np.uint64(at - start), out=part)
-        elif at < start:
-            np.right_shift(part, np.uint64(start - at), out=part)
-        np.bitwise_or(out, part, out=out)
+    out, part = np.zeros_like(values), np.empty(min(_TOGETHER, len(values)), np.uint64)
+    for begin in range(0, len(values), _TOGETHER):
+        some, moved = values[begin : begin + _TOGETHER], out[begin : begin + _TOGETHER]
+        run = part[: len(some)]
+        for start, width, at in moves:
+            np.bitwise_and(some, _mask(start, width), out=run)
+            if at > start:
+                np.left_shift(run, np.uint64(at - start), out=run)
+            elif at < start:
+                np.right_shift(run, np.uint64(start - at), out=run)
+            np.bitwise_or(moved, run, out=moved)
     return out
