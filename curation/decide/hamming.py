@@ -1,8 +1,8 @@
 """Every pair of 64-bit hashes that differ in a few bits: exact, by sorting them in many arrangements of their bits.
 
-Hashes within r bits agree in at least m − r of m bands of bits (multi-index hashing: Norouzi et al., 2012). For each
-choice of m − r bands the hashes are arranged so that these bands lead, and sorted: what agrees in them lies side by
-side, and is compared there, without looking anything up.
+Hashes within r bits differ in at most r of m bands of bits (multi-index hashing: Norouzi et al., 2012). For each set of
+a covering design, whose bands may differ, the hashes are arranged so that the other bands lead, and sorted: what agrees
+in them lies side by side, and is compared there, without looking anything up.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, combinations
-from math import comb
+from itertools import chain
 
 import numpy as np
 
+from curation.decide import covering
+
 HASH_BITS = 64
-# Seconds, measured on one core: each arrangement, arranging and sorting a hash, and comparing it with one neighbour.
-_CALL, _SORT, _COMPARE = 1e-4, 7.5e-9, 6e-10
+# Seconds, measured on one core: each arrangement, arranging and sorting a hash, comparing it with one neighbour, and a
+# unit of `covering.work`.
+_CALL, _SORT, _COMPARE, _COVER = 1e-4, 7.5e-9, 6e-10, 5e-8
+_WORK = 4_000_000  # units of it at most
+_BANDS = 9  # at most so many more than may differ
 EVENNESS = 0.8  # share of a hash's bits that tell pictures apart: the lowest frequencies usually agree
 _TOGETHER = 1 << 16  # hashes arranged or compared at once: what the processor's cache holds
 _MOST = 0.08  # share that agrees in front from which on all hashes are compared, not only those
@@ -29,11 +33,13 @@ _MOST = 0.08  # share that agrees in front from which on all hashes are compared
 class Arrangement:
     """Some bands lead, the others follow; both from the highest bits to the lowest.
 
-    bands: (first bit, width) of each, from the lowest. leading: numbers of those that lead, ascending.
+    bands: (first bit, width) of each, from the lowest. leading: numbers of those that lead, ascending. before: of each
+    earlier arrangement, those that lead in it, as bits.
     """
 
     bands: Sequence[tuple[int, int]]
     leading: Sequence[int]
+    before: Sequence[int] = ()
 
     @cached_property
     def rest(self) -> int:
@@ -63,14 +69,16 @@ class Arrangement:
         return _moved(arranged, [(at, width, start) for start, width, at in self.moves])
 
     def is_first(self, apart: np.ndarray) -> np.ndarray:
-        """Whether this is the first arrangement in which two hashes meet, bool [M]. apart: the bits that differ.
-
-        It leads with the lowest bands in which the hashes agree: others would find the pair again.
-        """
-        out = np.ones(len(apart), bool)
-        for number, (start, width) in enumerate(self.bands[: self.leading[-1] + 1]):
-            out &= ((apart & _mask(start, width)) == 0) == (number in self.leading)
-        return out
+        """Whether this is the first arrangement in which two hashes meet, bool [M]. apart: the bits that differ."""
+        agree = np.zeros(len(apart), np.uint64)
+        for number, (start, width) in enumerate(self.bands):
+            agree |= ((apart & _mask(start, width)) == 0).astype(np.uint64) << np.uint64(number)
+        patterns, at = np.unique(agree, return_inverse=True)
+        here = np.uint64(_as_bits(self.leading))
+        first = (patterns & here) == here
+        for earlier in map(np.uint64, self.before):
+            first &= (patterns & earlier) != earlier
+        return first[at]
 
 
 def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
@@ -81,7 +89,7 @@ def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np
     """
     if len(hashes) < 2:
         return []
-    arrangements = _arrangements(_bands(len(hashes), radius), radius)
+    arrangements = _arrangements(len(hashes), radius)
 
     def found(arrangement: Arrangement) -> list[np.ndarray]:
         return [kept(pairs) for pairs in _found(hashes, arrangement, radius) if len(pairs)]
@@ -90,20 +98,25 @@ def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np
         return [part for parts in pool.map(found, arrangements) for part in parts]
 
 
-def _bands(count: int, radius: int) -> int:
-    """Number of bands: more of them mean more arrangements, in each of which far fewer hashes agree."""
+def _arrangements(count: int, radius: int) -> Iterator[Arrangement]:
+    """Those that are estimated to take the least time: more bands lead in more of them, and far fewer hashes agree."""
 
-    def seconds(bands: int) -> float:
-        leading = EVENNESS * HASH_BITS * (bands - radius) / bands
-        return comb(bands, radius) * (_CALL + count * (_SORT + _COMPARE * (1 + count / 2 ** (leading + 1))))
+    def seconds(design: tuple[int, int]) -> float:
+        bands, following = design
+        leading = EVENNESS * HASH_BITS * (bands - following) / bands
+        each = _CALL + count * (_SORT + _COMPARE * (1 + count / 2 ** (leading + 1)))
+        return covering.size(*design, radius) * each + covering.work(*design, radius) * _COVER
 
-    return min(range(radius + 1, min(radius + 5, HASH_BITS) + 1), key=seconds)
-
-
-def _arrangements(bands: int, radius: int) -> Iterator[Arrangement]:
+    most = min(radius + _BANDS, HASH_BITS)
+    designs = [(bands, n) for bands in range(radius + 1, most + 1) for n in range(radius, bands)]
+    bands, following = min((d for d in designs if covering.work(*d, radius) <= _WORK), key=seconds)
     edges = np.linspace(0, HASH_BITS, bands + 1).round().astype(int).tolist()
     cut = [(start, end - start) for start, end in zip(edges[:-1], edges[1:])]
-    return (Arrangement(cut, chosen) for chosen in combinations(range(bands), bands - radius))
+    before: list[int] = []
+    for follow in covering.covering(bands, following, radius):
+        leading = [n for n in range(bands) if n not in follow]
+        yield Arrangement(cut, leading, tuple(before))
+        before.append(_as_bits(leading))
 
 
 def _found(hashes: np.ndarray, arrangement: Arrangement, radius: int) -> Iterator[np.ndarray]:
@@ -156,6 +169,10 @@ def _neighbours(lined_up: np.ndarray, rest: int, radius: int) -> Iterator[tuple[
             active = active[agree]
             if len(near := active[np.bitwise_count(differing[agree]) <= radius]):
                 yield near, step
+
+
+def _as_bits(numbers: Sequence[int]) -> int:
+    return sum(1 << n for n in numbers)
 
 
 def _mask(start: int, width: int) -> np.uint64:
