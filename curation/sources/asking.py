@@ -8,13 +8,18 @@ from typing import TypeVar
 from flywheel.core.errors import UsageError, first_line
 
 _ATTEMPTS = 4
+_CREDENTIALS = (
+    "give them as its own tools take them, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in a profile; for a"
+    " public bucket set FSSPEC_S3_ANON=true"
+)
 
 T = TypeVar("T")
 
 
 def reason(error: BaseException) -> str:
-    """An error of a file system in a few words."""
-    return str(getattr(error, "strerror", None) or first_line(error))[:300]
+    """An error of a file system in a few words; HTTP's names only the address, and what happened in its cause."""
+    told = error.__cause__ if "://" in str(error) and isinstance(error.__cause__, Exception) else error
+    return str(getattr(told, "strerror", None) or first_line(told))[:300]
 
 
 def asked(request: Callable[[], T]) -> T:
@@ -36,6 +41,8 @@ def asked(request: Callable[[], T]) -> T:
     except final:
         raise
     except Exception as error:  # each file system raises errors of its own
+        if "credential" in f"{type(error).__name__} {error}".lower():
+            raise UsageError(f"the source's server wants credentials: {_CREDENTIALS} ({reason(error)})") from error
         raise UsageError(
             f"the source's server does not answer as it should: run again, finished work is kept ({reason(error)})"
         ) from error

@@ -25,7 +25,7 @@ from curation.sources.workspaces import is_workspace, marks_workspace, no_source
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest
 from flywheel.core.hashes import MARKER
-from flywheel.core.storage import file_system
+from flywheel.core.storage import file_system, from_file_uri
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])")  # one slash: `Path` collapsed it
 HUB = "datasets:"  # before the id of a data set on the Hugging Face hub
@@ -60,7 +60,7 @@ class File:
 
 def absolute(address: str | os.PathLike[str]) -> str:
     """The address as it is recorded: an absolute path, a URL, or the id of a data set."""
-    text = os.fspath(address)
+    text = from_file_uri(os.fspath(address))
     if text.startswith(HUB):
         return text
     if found := _SCHEME.match(text):

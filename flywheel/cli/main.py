@@ -169,10 +169,10 @@ def _require_text(arguments: Sequence[str]) -> None:
 
 
 def _require_local_output(arguments: Sequence[str]) -> None:
-    """Check that no --output is on S3, where only workspaces are written. Errors: `UsageError`."""
+    """Check that no --output is an address: only workspaces are written elsewhere, to S3. Errors: `UsageError`."""
     for option, value in pairwise([part for a in arguments for part in a.split("=", 1)]):
-        if option == "--output" and value.startswith("s3:"):
-            raise UsageError(f"--output {value}: pass a local path; only workspaces can be written to S3")
+        if option == "--output" and "://" in value:
+            raise UsageError(f"--output {value}: pass a local path; only workspaces can be written elsewhere, to S3")
 
 
 def _end(sentence: str) -> NoReturn:

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from flywheel.core.errors import UsageError
+from flywheel.core.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _SCHEME = "s3://"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # of something elsewhere; one slash: `Path` collapsed it
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 _MISREAD = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}|/_delta_log/")
 _WILD = re.compile(r"[*?\[]")
@@ -42,13 +43,27 @@ _DELTA_SECONDS = 30  # after which Delta does not repeat a request
 
 
 def located(address: str | os.PathLike[str]) -> Path:
-    """A `Path`, or a `UPath` (same methods) for an s3:// address; a slash that `Path` collapsed is restored."""
-    text = str(address)
+    """A `Path`, or a `UPath` (same methods) for an s3:// address; a slash that `Path` collapsed is restored.
+
+    Errors: `UsageError` for an address of another kind, which would be taken for the name of a folder.
+    """
+    text = from_file_uri(str(address))
     if not text.startswith("s3:/"):
-        return Path(address)
+        if _ADDRESS.match(text):
+            scheme, _, rest = text.partition(":")
+            raise UsageError(f"{scheme}://{rest.lstrip('/')} is neither a path nor s3://…: pass one of these here")
+        return Path(text)
     from upath import UPath
 
     return UPath(_SCHEME + text.removeprefix("s3:").lstrip("/"), **_options())
+
+
+def from_file_uri(text: str) -> str:
+    """The path of a file:// address of this machine; any other text as it is."""
+    if not text.startswith("file:/"):
+        return text
+    path = "/" + text.removeprefix("file:").removeprefix("//localhost").lstrip("/")
+    return path if os.path.lexists(path) else unquote(path)
 
 
 def remote(path: Path | str) -> TypeGuard[RemotePath]:
@@ -59,8 +74,8 @@ def remote(path: Path | str) -> TypeGuard[RemotePath]:
 def file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system for an address (path, s3://, gs://, az://, hf://, http(s)://, …), and the path in it.
 
-    Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme, or
-    one whose package is not installed.
+    Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme,
+    one whose package is not installed, or a server that does not answer.
     """
     from fsspec.core import url_to_fs
 
@@ -71,6 +86,8 @@ def file_system(address: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
         raise UsageError(f"{address} cannot be opened: {advice} ({error})") from error
+    except Exception as error:  # some connect at once, and each raises errors of its own
+        raise UsageError(f"{address} cannot be opened: {first_line(error)}") from error
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curation.sources.asking import asked
+from curation.sources.asking import asked, reason
 from flywheel.core.errors import UsageError
 
 
@@ -32,3 +32,23 @@ def test_servers_that_fail_are_asked_again_and_files_are_not_to_blame() -> None:
 
     with pytest.raises(UsageError, match="run again, finished work is kept .*reset by peer"):
         asked(down)
+
+
+def test_credentials_that_are_missing_are_asked_for() -> None:
+    """To run again would not help."""
+
+    class NoCredentialsError(Exception):
+        """As botocore's."""
+
+    def refused() -> str:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    with pytest.raises(UsageError, match="wants credentials.*FSSPEC_S3_ANON"):
+        asked(refused)
+
+
+def test_the_reason_is_what_happened_and_not_the_address() -> None:
+    error = FileNotFoundError("https://host/a.tar")
+    assert reason(error) == "https://host/a.tar"
+    error.__cause__ = OSError(-2, "Name or service not known")
+    assert reason(error) == "Name or service not known"

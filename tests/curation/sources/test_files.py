@@ -21,7 +21,22 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert absolute("s3:/bucket/x") == absolute("s3://bucket/x") == "s3://bucket/x"  # `Path` collapses slashes
     assert absolute(Path("https://h/a")) == "https://h/a" and absolute("datasets:a/b") == "datasets:a/b"
     assert is_remote("gs://b/x") and not is_remote("/a:/b") and not is_remote("C:x")
+    (tmp_path / "a b").mkdir()
+    for of_file in (
+        f"file://{tmp_path}/a%20b",
+        f"file://{tmp_path}/a b",
+        f"file:{tmp_path}/a b",
+        f"file://localhost{tmp_path}/a b",
+    ):
+        assert absolute(of_file) == str(tmp_path / "a b")
     assert missing("nowhere") and not missing("no*where") and not missing("s3://b/x") and not missing(str(tmp_path))
+
+
+def test_a_file_system_that_cannot_be_opened_is_one_sentence() -> None:
+    """Some connect at once, or look for what the address names, and raise errors of their own."""
+    for address in ("ftp://no.such.host.invalid/x", "zip://no-such-archive.zip", "gs://b/x", "unheard-of://x"):
+        with pytest.raises(UsageError, match="cannot be opened: "):
+            list(find(address))
 
 
 def test_listings_of_folders_and_globs(tmp_path: Path) -> None:

@@ -74,6 +74,14 @@ def test_two_processes_make_a_workspace_at_once(s3: str, tmp_path: Path, monkeyp
             assert str(Workspace(root).root) == str(root)
 
 
+def test_an_address_elsewhere_is_no_folder(tmp_path: Path):
+    """It would be made, under that name, below the working folder."""
+    for address in ("gs://bucket/w", "https://host/w", Path("az://box/w")):
+        with pytest.raises(UsageError, match="neither a path nor s3://"):
+            located(address)
+    assert located(f"file://{tmp_path}/w") == tmp_path / "w"
+
+
 def test_what_s3_refuses_is_one_sentence(s3: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UsageError, match="no workspace at"):
         Workspace(f"{s3}/none", create=False)
