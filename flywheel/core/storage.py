@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _SCHEME = "s3://"
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # of something elsewhere; one slash: `Path` collapsed it
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:(/|$)|s3:")  # of something elsewhere; `Path` collapsed its slashes
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 _MISREAD = re.compile(r"[\x00-\x1f\x7f\\]|%[0-9A-Fa-f]{2}|/_delta_log/")
 _WILD = re.compile(r"[*?\[]")
@@ -51,7 +51,7 @@ def located(address: str | os.PathLike[str]) -> Path:
     if not text.startswith("s3:/"):
         if _ADDRESS.match(text):
             scheme, _, rest = text.partition(":")
-            raise UsageError(f"{scheme}://{rest.lstrip('/')} is neither a path nor s3://…: pass one of these here")
+            raise UsageError(f"{scheme}://{rest.lstrip('/')} is neither a path nor s3://bucket/…: pass one of these")
         return Path(text)
     from upath import UPath
 

@@ -76,7 +76,7 @@ def test_two_processes_make_a_workspace_at_once(s3: str, tmp_path: Path, monkeyp
 
 def test_an_address_elsewhere_is_no_folder(tmp_path: Path):
     """It would be made, under that name, below the working folder."""
-    for address in ("gs://bucket/w", "https://host/w", Path("az://box/w")):
+    for address in ("gs://bucket/w", "https://host/w", Path("az://box/w"), Path("s3://"), "s3:bucket/w"):
         with pytest.raises(UsageError, match="neither a path nor s3://"):
             located(address)
     assert located(f"file://{tmp_path}/w") == tmp_path / "w"
