@@ -50,8 +50,8 @@ def located(address: str | os.PathLike[str]) -> Path:
     text = from_file_uri(str(address))
     if not text.startswith("s3:/"):
         if _ADDRESS.match(text):
-            scheme, _, rest = text.partition(":")
-            raise UsageError(f"{scheme}://{rest.lstrip('/')} is neither a path nor s3://bucket/…: pass one of these")
+            shown = re.sub(":/(?!/)", "://", text)
+            raise UsageError(f"{shown} is neither a path nor s3://bucket/…: pass one of these")
         return Path(text)
     from upath import UPath
 
