@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from flywheel.cases import fold
 from flywheel.catalog import views
-from flywheel.core import lens
+from flywheel.core import hashes, lens
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import read_json, replacing
@@ -257,7 +257,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 def _newest_tables(workspace: Workspace) -> list[str]:
     """The score table of each batch that was written last; tables of other policies and versions may lie beside it."""
     newest: dict[str, Path] = {}
-    for path in sorted(workspace.path("tables").glob("*@*.parquet"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+    folder = workspace.path("tables")
+    for path in hashes.written(folder, folder.glob("*@*.parquet")):
         newest[path.name.partition("@")[0]] = path
     return [str(newest[batch.name]) for batch in workspace.batches() if batch.name in newest]
 
