@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
 from flywheel.remedies import pool_map
@@ -188,7 +188,7 @@ def export(workspace: Workspace, path: Path) -> Path:
     remember(workspace, TABLES, path, {})
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
-    with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+    with replacing(path) as final, Scratch() as folder:
         made = Path(folder, "export.duckdb")
         con.execute(f"ATTACH {quoted(str(made))} AS out")
         for name, (meaning, schema) in views.ALL.items():

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import located, remote
 
 
@@ -52,8 +52,8 @@ def replacing(path: Path, *, recorded: bool = True) -> Iterator[Path]:
     recorded: False for a file that is known to change (`hashes.LIVING`).
     """
     if remote(path):
-        with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
-            yield (tmp := Path(folder, path.name))
+        with Scratch() as folder:
+            yield (tmp := folder / path.name)
             hashes.upload(tmp, path, recorded=recorded)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
