@@ -77,7 +77,8 @@ def records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
         except csv.Error as error:
             again.extendleft(reversed(taken[1:]))
             del taken[1:]
-            fields = _alone(taken[0], delimiter) or str(error)
+            open_ = taken[0].count('"') % 2
+            fields = _alone(taken[0], delimiter) or ("a quote is opened and not closed" if open_ else str(error))
             reader = _reader(feed(), delimiter)  # as one that raised has fields left
         number += len(taken)
         yield number, fields

@@ -72,7 +72,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path: Path, form: str, e
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("in.csv", 'id,prompt\n1,"open\n2,two\n3,three\n', "line 2: not a CSV line"),
+        ("in.csv", 'id,prompt\n1,"open\n2,two\n3,three\n', "line 2: not a CSV line: a quote is opened and not closed"),
         ("in.tsv", 'Prompt\tCategory\tChallenge\n"open\tArts\tBasic\na dog\tArts\tBasic\n', "line 2: not a CSV line"),
         ("in.csv", 'id,"prompt\n1,one\n', "line 1: not a CSV line"),
         ("in.csv", "id,prompt\n1,one\n2\n", "line 3: has more or fewer fields than the header"),
