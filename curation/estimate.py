@@ -20,6 +20,7 @@ from curation.sources import BadInput, Input, Source, open_source, pool
 from curation.sources.listing import compared, input_of, listing
 from curation.sources.urls.store import Store
 from flywheel.core import weights
+from flywheel.core.erased import erased_images
 from flywheel.core.image import BadImage, open_image, upright_size
 from flywheel.core.scorer import Item
 from flywheel.core.storage import readable
@@ -35,6 +36,7 @@ class Estimate:
     """An estimate: numbers of inputs, rows and bytes; cpu_seconds of scoring and sharding; wall_seconds on `workers`.
 
     read: bytes of new inputs; write: bytes of the pool and of all shards; measured: pictures that were measured.
+    notes: what cannot be known before everything is read, in sentences.
     """
 
     inputs: int
@@ -49,6 +51,7 @@ class Estimate:
     cpu_seconds: float
     wall_seconds: float
     measured: int
+    notes: tuple[str, ...] = ()
 
 
 def estimate(
@@ -89,6 +92,18 @@ def estimate(
         cpu_seconds=round(cpu, 3),
         wall_seconds=round(cpu / workers, 3),
         measured=len(pictures),
+        notes=_unknown(workspace) if workspace and usable else (),
+    )
+
+
+def _unknown(workspace: Workspace) -> tuple[str, ...]:
+    """An erased picture at another address is known by its bytes alone."""
+    erased = len(erased_images(workspace))
+    if not erased:
+        return ()
+    return (
+        f"whether an erased picture is among the new inputs shows only when they are read ({erased} erased): such ones"
+        " are refused then, and quarantined",
     )
 
 

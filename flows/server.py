@@ -11,7 +11,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from curation.scorers.ocr_weights import cache_dir
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import replacing
+from flywheel.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from prefect.settings.legacy import Setting
@@ -161,9 +161,9 @@ def _require_unlocked(database: Path) -> None:
 
 def probe() -> str:
     """Reach the server at PREFECT_API_URL, or start an embedded one for a moment; returns which one answered."""
-    with tempfile.TemporaryDirectory(prefix="prefect-") as home:
-        configure(Path(home))
-        with api(Path(home)) as url:
+    with Scratch() as home:
+        configure(home)
+        with api(home) as url:
             return f"{'server of PREFECT_API_URL' if os.environ.get('PREFECT_API_URL') else 'embedded server'} at {url}"
 
 

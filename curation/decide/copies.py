@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from curation.decide.dedup import places_in_runs
 from curation.decide.hamming import HASH_BITS, Arrangement
+from flywheel.core.scratch import Scratch
 
 PARTNERS = 12  # pictures at most that each one is compared with
 _BANDS = [(0, 24), *((start, 8) for start in range(24, 64, 8))]  # the first holds the high frequencies
@@ -34,8 +34,8 @@ def candidates(hashes: np.ndarray, pictures: np.ndarray, groups: np.ndarray, *, 
     that meet need besides is on the disk.
     """
     pairs = [np.empty((0, 2), np.int64)]
-    with TemporaryDirectory() as folder:
-        counted = _Meetings(Path(folder))
+    with Scratch() as folder:
+        counted = _Meetings(folder)
         for group in np.unique(groups).tolist():
             here = np.flatnonzero(groups[pictures] == group)
             for first, second in _meetings(hashes[here], pictures[here], since):

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from curation.sources import pool
 from flywheel.core.files import ParquetStream
 from flywheel.core.schema import QUARANTINE
 from flywheel.core.scorer import Scorer
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import read_table
 from flywheel.core.workspace import Workspace
 
@@ -42,14 +42,14 @@ class Judged:
     scored. counts: with input = admitted + dropped + quarantined.
     """
 
-    folder: TemporaryDirectory[str]
+    folder: Scratch
     funnel: pa.Table
     quarantine: pa.Table
     counts: Mapping[str, int]
 
     def path(self, name: str) -> Path:
         """A file."""
-        return Path(self.folder.name, f"{name}.parquet")
+        return self.folder.path / f"{name}.parquet"
 
     def read(self, name: str) -> pa.Table:
         """A whole file in memory."""
@@ -74,7 +74,7 @@ def judge(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer], h
 
     Errors: `UsageError` where a score file is missing.
     """
-    folder = TemporaryDirectory(prefix="flywheel-")
+    folder = Scratch()
     with open_judging(workspace, policy, scorers, held_out) as judging:
         rows = _judge_rows(judging)
         ingested = pool.quarantined_at_ingest(workspace)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from curation.policy import sql
 from curation.policy.policy import Policy
 from curation.scorers.table import schema, tables
 from flywheel.core.scorer import Scorer
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import read_parquet, readable
 from flywheel.core.workspace import Workspace
 
@@ -118,8 +118,8 @@ def _opened(
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[Path, ...]]]:
     """(connection with the view `every`, the score tables behind it)."""
     files = tuple(tables(workspace, scorers))
-    with TemporaryDirectory(prefix="flywheel-") as folder, sql.connect(workspace) as connection:
-        connection.execute(f"SET temp_directory = {sql.quoted(folder)}; SET memory_limit = '{_MEMORY}'")
+    with Scratch() as folder, sql.connect(workspace) as connection:
+        connection.execute(f"SET temp_directory = {sql.quoted(str(folder))}; SET memory_limit = '{_MEMORY}'")
         if files:
             every = _numbered(files)
         else:

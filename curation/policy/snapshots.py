@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from curation.policy import sql
 from curation.policy.policy import Policy
 from curation.policy.what_if import EXAMPLES, changes
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
+from flywheel.core.ledger import Ledger
 from flywheel.core.records import Manifest
 from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
@@ -18,12 +21,19 @@ _COUNTS = ("input", "admitted", "dropped", "quarantined")
 
 def listed(workspace: Workspace) -> list[dict[str, Any]]:
     """Every snapshot, oldest first: id, policy, counts, shard files."""
-    records = sorted(workspace.snapshots(), key=lambda p: (p.stat().st_mtime_ns, p.name))
     out = []
-    for record in map(read_json, records):
+    for record in map(read_json, _in_order(workspace)):
         files = len(Manifest.read(workspace.path(record["manifest"])).files)
         out.append({k: record[k] for k in ("snapshot", "policy")} | record["counts"] | {"shard_files": files})
     return out
+
+
+def _in_order(workspace: Workspace) -> list[Path]:
+    """Records in the order in which the ledger has them first, then those that it lacks; a copy has the same order."""
+    names = dict.fromkeys(row["snapshot"] for row in Ledger(workspace, "snapshots").rows())
+    places = {name: place for place, name in enumerate(names)}
+    there = hashes.written(workspace.path("snapshots"), workspace.snapshots())
+    return sorted(there, key=lambda path: places.get(path.stem, len(places)))
 
 
 def find(workspace: Workspace, name: str) -> dict[str, Any]:

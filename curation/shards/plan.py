@@ -9,7 +9,6 @@ SQL; Python sees files, not rows.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from curation.sources import pool
 from flywheel.core.files import digest
 from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.schema import ROW_GROUP
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import read_parquet
 from flywheel.core.workspace import Workspace
 
@@ -104,8 +104,8 @@ def planned(workspace: Workspace, admitted: Path) -> Iterator[Plan]:
     Missing rows wait in a temporary file. Memory: DuckDB's, and one row for each file.
     """
     shards, folder = {s.key: s for s in pool.shards(workspace)}, workspace.path("shards")
-    with tempfile.TemporaryDirectory(prefix="flywheel-") as scratch, sql.connect(workspace) as con:
-        con.execute(f"SET temp_directory = {sql.quoted(scratch)}")
+    with Scratch() as scratch, sql.connect(workspace) as con:
+        con.execute(f"SET temp_directory = {sql.quoted(str(scratch))}")
         con.execute(f"CREATE TEMP VIEW admitted AS FROM {read_parquet([str(admitted)])}")
         _place(con, shards)
         files = _files(con)
@@ -113,7 +113,7 @@ def planned(workspace: Workspace, admitted: Path) -> Iterator[Plan]:
         there = {f"{bucket}/{path.name}" for bucket in buckets for path in (folder / f"{bucket}").glob("*.parquet")}
         missing = {f.path: n for n, f in enumerate(f for f in files if f.path not in there)}
         older = _older(workspace, files, missing)
-        spool = Path(scratch, "rows.parquet")
+        spool = scratch / "rows.parquet"
         encodes = _spool(con, missing, older, spool) if missing else 0
         query = "SELECT DISTINCT bucket, balance, weight FROM placed WHERE balance IS NOT NULL ORDER BY 1, 2"
         weights: dict[str, dict[str, float]] = {}

@@ -196,8 +196,8 @@ def json_rows(content: bytes) -> Iterator[tuple[int, Any]]:
             yield from enumerate(rows, 1)
             return
     for number, line in enumerate(io.BytesIO(content), 1):
-        if line.strip():
-            try:
-                yield number, parsed(line.decode("utf-8-sig"))
-            except ValueError as error:
-                yield number, error
+        try:
+            if (text := line.decode("utf-8-sig")).strip():
+                yield number, parsed(text)
+        except ValueError as error:
+            yield number, error

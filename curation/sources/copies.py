@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from flywheel.core.files import digest
+from flywheel.core.scratch import Scratch
 
 _SPOOLED = 2  # copies that are kept
 NOTE = ".note"  # suffix of what the writer of a copy has to say about it
@@ -23,12 +23,12 @@ class _Spool:
     """A temporary folder of the latest few copies."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="flywheel-source-")
+        self._folder = Scratch()
         self._kept: list[Path] = []
 
     def place(self, key: str, write: Callable[[Path], object]) -> Path:
         """Path of a copy, which is written if it is not there; the oldest make room for it."""
-        place = Path(self._folder.name, key)
+        place = self._folder.path / key
         if place not in self._kept:
             part = place.with_suffix(".part")
             write(part)

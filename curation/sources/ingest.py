@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from flywheel.core import hashes
 from flywheel.core.erased import erased_images
 from flywheel.core.files import digest, discard_folder, file_digest, replacing, write_json, write_parquet
 from flywheel.core.schema import QUARANTINE, ROW_GROUP
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import readable
 from flywheel.core.workspace import Workspace
 
@@ -126,8 +126,8 @@ def _write_plan(workspace: Workspace, source: Source, label: str, listed: Listin
     """Plan a batch of all new inputs; returns its folder, which is named by the plan's content."""
     header = {"name": label, "kind": source.kind, "path": source.address}
     number = sum(1 for _ in workspace.path("pool").glob("*/plan.parquet")) + 1
-    with TemporaryDirectory(prefix="flywheel-") as scratch:
-        plan = Path(scratch, "plan.parquet")
+    with Scratch() as scratch:
+        plan = scratch / "plan.parquet"
         chunks = _chunks(listed.fresh_sizes())
         with pq.ParquetWriter(plan, PLAN.with_metadata(header), compression="zstd", write_page_checksum=True) as writer:
             done = 0

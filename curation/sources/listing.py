@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -18,6 +17,7 @@ from curation.sources import Input, Source
 from curation.sources.corrections import Texts
 from curation.sources.rights import Rights
 from flywheel.core import lens
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
 
@@ -113,8 +113,8 @@ def listing(source: Source) -> Iterator[tuple[Path, int]]:
 
     Errors: `UsageError` of the source.
     """
-    with tempfile.TemporaryDirectory(prefix="flywheel-") as scratch:
-        path, count, rows = Path(scratch, "listing.parquet"), 0, source.each()
+    with Scratch() as scratch:
+        path, count, rows = scratch / "listing.parquet", 0, source.each()
         with pq.ParquetWriter(path, LISTED, compression="lz4") as writer:
             while part := list(islice(rows, ROWS)):
                 writer.write_table(pa.Table.from_pylist([row_of(i) for i in part], schema=LISTED))

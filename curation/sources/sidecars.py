@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +11,13 @@ from typing import Any
 from curation.sources import captions
 from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
 from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first, spoken
-from curation.sources.csvs import records
+from curation.sources.csvs import rows
 
 CAPTIONS = "captions.jsonl"
 METADATA = ("metadata.jsonl", "metadata.csv")
 SUFFIXES = tuple(f".{suffix}" for suffix in captions.SUFFIXES)
 _MAX_CAPTION = 1024 * 1024  # bytes of a side-car
 _FILE = "file_name"
-_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,34 +111,11 @@ def composed(name: str) -> str:
 def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """(line number, row, or why it cannot be read)."""
     if name.endswith(".csv"):
-        yield from _csv(content)
+        for number, fields in rows(as_utf8(content).decode("utf-8-sig", "surrogateescape")):
+            yield number, fields if isinstance(fields, str) else {k: v for k, v in fields.items() if v != ""}
         return
     for number, row in json_rows(content):
         yield number, row if isinstance(row, dict) else str(row) if isinstance(row, ValueError) else "not a JSON object"
-
-
-def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    text = as_utf8(content).decode("utf-8-sig", "surrogateescape")
-    names: list[str] | None = None
-    for number, fields in records(io.StringIO(text, newline=""), _delimiter(text)):
-        if isinstance(fields, str):
-            yield number, f"not a CSV line: {fields}"
-        elif not fields or (number == 1 and _SEPARATOR.fullmatch(text.partition("\n")[0].strip())):
-            continue
-        elif names is None:
-            names = fields
-        elif len(fields) != len(names):
-            yield number, "has more or fewer fields than the header"
-        else:
-            yield number, {k: v for k, v in zip(names, fields) if v != ""}
-
-
-def _delimiter(text: str) -> str:
-    """By the first line: spreadsheets of half of Europe write semicolons, and some say so above the header."""
-    first_line = text.partition("\n")[0].strip("\r")
-    if said := _SEPARATOR.fullmatch(first_line):
-        return said[1]
-    return next((m for m in ",;\t" if m in first_line), ",")
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:

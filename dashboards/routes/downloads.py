@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from dashboards.site import Site
 from flywheel.catalog.database import Answer
 from flywheel.core.errors import UsageError
+from flywheel.core.scratch import Scratch
 
 FORMS: Mapping[str, str] = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
@@ -39,16 +39,16 @@ def add_files(app: FastAPI, site: Site, address: str, name: str, writer: Writer)
 
 
 async def _download(site: Site, request: Request, name: str, write: Callable[[Path], None]) -> Response:
-    folder = tempfile.TemporaryDirectory(prefix="flywheel-")
-    path = Path(folder.name, name)
+    folder = Scratch()
+    path = folder.path / name
     try:
         async with site.turns.turn(request.state.person.name):
             await run_in_threadpool(write, path)
     except BaseException:
-        folder.cleanup()
+        folder.close()
         raise
     kind = FORMS[path.suffix[1:]]
-    return FileResponse(path, media_type=kind, filename=name, background=BackgroundTask(folder.cleanup))
+    return FileResponse(path, media_type=kind, filename=name, background=BackgroundTask(folder.close))
 
 
 def write_answer(answer: Answer, path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.core import lens, mirror
+from flywheel.core import hashes, lens, mirror
 from flywheel.core.files import digest, discard, replacing
 from flywheel.core.schema import CASE_EVENTS
 from flywheel.core.storage import read_parquet, readable
@@ -112,7 +112,7 @@ def keep(workspace: Workspace, con: duckdb.DuckDBPyConnection, events: str, file
         table = table.replace_schema_metadata({_FOLDED: json.dumps(names)})
         with replacing(path) as tmp:
             pq.write_table(table, tmp, compression="zstd", row_group_size=_ROW_GROUP)
-        for old in sorted(_copies(workspace), key=lambda p: p.stat().st_mtime)[:-_COPIES]:
+        for old in hashes.written(path.parent, _copies(workspace))[:-_COPIES]:
             discard(old)
     return path
 

@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from flywheel.cases import fold
 from flywheel.catalog import views
-from flywheel.core import lens
+from flywheel.core import hashes, lens
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import read_json, replacing
@@ -24,6 +23,7 @@ from flywheel.core.ledger import Ledger
 from flywheel.core.lens import latest_snapshot
 from flywheel.core.records import Manifest
 from flywheel.core.schema import LEDGERS
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import parquet_list, pattern, quoted, read_parquet, readable
 from flywheel.core.workspace import Workspace
 from flywheel.remedies import pool_map
@@ -188,7 +188,7 @@ def export(workspace: Workspace, path: Path) -> Path:
     remember(workspace, TABLES, path, {})
     con = connect(workspace)
     # DuckDB cuts the name of its log at a "?": the file is written where no folder has one.
-    with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+    with replacing(path) as final, Scratch() as folder:
         made = Path(folder, "export.duckdb")
         con.execute(f"ATTACH {quoted(str(made))} AS out")
         for name, (meaning, schema) in views.ALL.items():
@@ -257,7 +257,8 @@ def _files(workspace: Workspace, name: str) -> list[str]:
 def _newest_tables(workspace: Workspace) -> list[str]:
     """The score table of each batch that was written last; tables of other policies and versions may lie beside it."""
     newest: dict[str, Path] = {}
-    for path in sorted(workspace.path("tables").glob("*@*.parquet"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+    folder = workspace.path("tables")
+    for path in hashes.written(folder, folder.glob("*@*.parquet")):
         newest[path.name.partition("@")[0]] = path
     return [str(newest[batch.name]) for batch in workspace.batches() if batch.name in newest]
 

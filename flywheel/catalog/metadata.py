@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from flywheel.catalog.database import connect
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import replacing
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import quoted
 from flywheel.core.workspace import Workspace
 
@@ -59,7 +59,7 @@ def export_metadata(workspace: Workspace, path: Path) -> int:
             "samples LEFT JOIN scores USING (sample_id, source_uri) LEFT JOIN decisions USING (sample_id, source_uri)"
         )
         # DuckDB reads some characters of a path as patterns: the file is written where no folder has one.
-        with replacing(path) as final, TemporaryDirectory(prefix="flywheel-") as folder:
+        with replacing(path) as final, Scratch() as folder:
             with _told(path):
                 final.touch()  # a place that refuses is not remembered
             remember(workspace, TABLES, path, {"columns": list(COLUMNS)})

@@ -172,6 +172,8 @@ def print_estimate(
         if found.measured
         else "nothing to compute"
     )
+    for line in found.notes:
+        say(line)
     for line in found.not_configured:
         say(f"not applied: {line}")
     if found.uncaptioned:

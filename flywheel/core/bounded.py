@@ -7,17 +7,20 @@ import multiprocessing
 import pickle
 import resource
 import signal
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
 from flywheel.core.errors import UsageError
+from flywheel.core.local_workers import NOT_THERE, START_PAUSES
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _GRACE = 2.0  # seconds after its time until a child ends itself, in case this process is gone
+_BUSY = "this machine is too busy to answer: ask again"
 _START_SECONDS = 60.0  # until a child has started: the first one imports what the function needs
 
 
@@ -36,15 +39,11 @@ def bounded(
     """
 
     def call(*arguments: P.args, **named: P.kwargs) -> R:
-        context = _server(preload)
-        here, there = context.Pipe(duplex=False)
         limits = (seconds, memory, answer, processors)
-        child = context.Process(target=_child, args=(there, limits, function, arguments, named), daemon=True)
-        child.start()
-        there.close()
+        child, here = _started(_server(preload), limits, function, arguments, named)
         try:
             if not here.poll(_START_SECONDS):
-                raise TooMuch("this machine is too busy to answer: ask again")
+                raise TooMuch(_BUSY)
             here.recv()  # it has started
             if not here.poll(seconds):
                 raise TooMuch(f"this took longer than {seconds:g} s: ask for less")
@@ -61,6 +60,22 @@ def bounded(
         return result
 
     return call
+
+
+def _started(context: Any, *arguments: Any) -> tuple[Any, Connection]:
+    """(a child that runs `_child`, the end of its pipe here). Errors: `TooMuch` if none starts."""
+    for pause in START_PAUSES:
+        here, there = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(there, *arguments), daemon=True)
+        try:
+            child.start()
+            return child, here
+        except NOT_THERE:  # what it is forked from was killed
+            here.close()
+            time.sleep(pause)
+        finally:
+            there.close()
+    raise TooMuch(_BUSY)
 
 
 @lru_cache(maxsize=4)

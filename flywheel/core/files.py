@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
+from flywheel.core.scratch import Scratch
 from flywheel.core.storage import located, remote
 
 
@@ -52,8 +52,8 @@ def replacing(path: Path, *, recorded: bool = True) -> Iterator[Path]:
     recorded: False for a file that is known to change (`hashes.LIVING`).
     """
     if remote(path):
-        with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
-            yield (tmp := Path(folder, path.name))
+        with Scratch() as folder:
+            yield (tmp := folder / path.name)
             hashes.upload(tmp, path, recorded=recorded)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,9 +146,9 @@ def json_lines(path: Path) -> list[Any]:
         raise ValueError(f"'{path}' is not JSON ({error})") from error
 
 
-def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
-    """The lines of a text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
-    text = path.read_bytes().decode(encoding).removesuffix("\n")
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
+    text = path.read_bytes().decode("utf-8-sig").removesuffix("\n")
     return text.split("\n") if text else []
 
 

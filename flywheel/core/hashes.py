@@ -332,6 +332,12 @@ def verify(path: Path, advice: str) -> None:
         raise UsageError(f"{path} has changed since it was written (its sha256 differs): {advice}")
 
 
+def written(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Files of a folder in the order in which they were last written, by their records, which a copy keeps."""
+    newest = read(folder).newest
+    return sorted(paths, key=lambda p: (newest[p.name].at if p.name in newest else 0, p.name))
+
+
 def compact(folder: Path) -> bool:
     """Rewrite a long log with the newest two records of each name; True if it was. Writers may go on."""
     log = folder / FOLDER / LOG

@@ -25,8 +25,8 @@ Call = tuple[int, tuple[Any, ...], bool]  # index, arguments, whether a worker d
 _STARTING = threading.Lock()
 _FILES, _OTHER_FILES = 9, 256  # that a process takes here, and that all else may
 _END_SECONDS = 5.0  # until a process that has no call is killed
-_PAUSES = (0.0, 0.1, 0.5, 2.0, 0.0)  # seconds after each attempt to start one
-_NOT_THERE = (BrokenProcessPool, EOFError, ConnectionError)
+START_PAUSES = (0.0, 0.1, 0.5, 2.0, 0.0)  # seconds after each attempt to start one
+NOT_THERE = (BrokenProcessPool, EOFError, ConnectionError)  # the process, or what it is forked from
 _NONE_STARTS = (
     "processes of this machine end as soon as they start, perhaps for want of memory: free some, or pass fewer"
     " `--workers`, and run again; finished work is kept"
@@ -87,10 +87,10 @@ class LocalWorkers:
         with _starting():
             while len(self._pools) <= place:
                 self._pools.append(self._pool())
-            for pause in _PAUSES:
+            for pause in START_PAUSES:
                 try:
                     return self._pools[place].submit(_run, function, *arguments)
-                except _NOT_THERE:  # it ended while it had nothing to do, or what it is forked from did as it started
+                except NOT_THERE:  # it ended while it had nothing to do, or what it is forked from did as it started
                     self._pools[place] = self._pool()
                     time.sleep(pause)  # what was killed takes its time to end, and another begins only then
         raise UsageError(_NONE_STARTS)

@@ -7,11 +7,11 @@ Training is the same from run to run, but not to the last bit on another process
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import file_digest
+from flywheel.core.scratch import Scratch
 
 FOLDER = Path(__file__).parent / "checkpoint"
 PRESET = Path(__file__).with_name("start.toml")
@@ -43,10 +43,10 @@ def make(folder: Path) -> Path:
     from training.checkpoint import Checkpoint
     from training.saving import write
 
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "source"
+    with Scratch() as scratch:
+        source = scratch / "source"
         write_world(source, seed=SEED, size="full")
-        job = Job(str(Path(scratch) / "w"), str(source), preset=str(PRESET), seed=SEED, rounds=2)
+        job = Job(str(scratch / "w"), str(source), preset=str(PRESET), seed=SEED, rounds=2)
         trained = Checkpoint(Path(job.workspace) / run(job).rounds[1].system["checkpoint"])
         config = {k: v for k, v in trained.config.items() if k not in ("format", "files")}
         write(folder, {"ema": trained.tensors("ema")}, trained.autoencoder(), config)

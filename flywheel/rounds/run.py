@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import digest, write_json
+from flywheel.core.files import digest, read_json, write_json
 from flywheel.core.ledger import Ledger
 from flywheel.core.progress import Progress, plain_step
 from flywheel.core.records import GateLine, RoundPlan, RoundResult
@@ -70,7 +70,7 @@ class RoundSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The result of a run: row counts of the latest snapshot, all rounds, and where the files are.
+    """The result of a run: row counts of its snapshot, all rounds, and where the files are.
 
     shards: manifest of the snapshot; sql: a command that queries the workspace; seconds: duration of the run.
     """
@@ -117,8 +117,8 @@ def run(
             one_round(context, round_, curated.snapshot, do)
         for label, write in (publish or {}).items():
             do(label, write, workspace)
-    summary = summarise(workspace, time.monotonic() - began)
-    write_json(marker(job), {"job": asdict(job), "finished": True})
+    summary = summarise(workspace, time.monotonic() - began, curated.snapshot)
+    write_json(marker(job), {"job": asdict(job), "finished": True, "snapshot": curated.snapshot})
     return summary
 
 
@@ -271,12 +271,18 @@ def finished(job: Job) -> Summary | None:
     began = time.monotonic()
     if not (located(job.workspace) / "workspace.json").exists() or job.retry:
         return None
-    return summarise(Workspace(job.workspace), time.monotonic() - began) if marker(job).exists() else None
+    if not (path := marker(job)).exists():
+        return None
+    return summarise(Workspace(job.workspace), time.monotonic() - began, read_json(path).get("snapshot"))
 
 
-def summarise(workspace: Workspace, seconds: float) -> Summary:
-    """The summary of a workspace. Checks that input = admitted + dropped + quarantined."""
-    snapshot = Ledger(workspace, "snapshots").rows()[-1]
+def summarise(workspace: Workspace, seconds: float, snapshot_id: str | None = None) -> Summary:
+    """The summary of a workspace with the counts of a snapshot: by default, and for an unknown one, of the latest.
+
+    Checks that input = admitted + dropped + quarantined.
+    """
+    recorded = Ledger(workspace, "snapshots").rows()
+    snapshot = next((row for row in reversed(recorded) if row["snapshot"] == snapshot_id), recorded[-1])
     counts = {k: snapshot[k] for k in ("input", "admitted", "dropped", "quarantined")}
     if counts["input"] != counts["admitted"] + counts["dropped"] + counts["quarantined"]:
         raise AssertionError(f"rows lost or doubled: {counts}; please report this with the workspace's snapshots table")

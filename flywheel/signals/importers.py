@@ -7,14 +7,14 @@ unreadable row is refused, because a benchmark with missing rows is a different 
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curation.sources.captions import json_rows, parsed, text_of
+from curation.sources.csvs import rows as csv_rows
 from flywheel.core.errors import UsageError
-from flywheel.core.files import given_file, text_lines
+from flywheel.core.files import given_file
 from flywheel.signals.suite import copy_reference, read_prompt, write_rows
 
 Row = dict[str, Any]
@@ -68,6 +68,7 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
         try:
             made = make(row, number)
             for one in made:
+                _require_values(one["checks"])
                 read_prompt(one, source.parent)
             rows += made
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -82,6 +83,14 @@ def import_suite(kind: str, source: Path, output: Path) -> int:
         row["references"] = [copy_reference(source.parent / r, output.parent) for r in row["references"]]
     write_rows(output, rows)
     return len(rows)
+
+
+def _require_values(value: Any) -> None:
+    """Errors: `ValueError` if a check holds null, as which NaN is read: nothing can be compared with it."""
+    if value is None:
+        raise ValueError("a check holds null or NaN")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _require_values(part)
 
 
 def _row(benchmark: str, identity: object, prompt: str, category: str, checks: list[Row], **more: Any) -> Row:
@@ -175,32 +184,36 @@ def question(text: str, capability: str, **more: Any) -> Row:
 
 
 def _json_lines(source: Path) -> Iterator[Row]:
-    for number, line in enumerate(text_lines(source, "utf-8-sig"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{source}, line {number}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise UsageError(f"{source}, line {number}: not a JSON object")
-            yield row
+    for number, row in json_rows(source.read_bytes()):
+        if isinstance(row, ValueError):
+            raise UsageError(f"{source}, line {number}: not JSON ({row})") from row
+        if not isinstance(row, dict):
+            raise UsageError(f"{source}, line {number}: not a JSON object")
+        yield row
 
 
 def _table(source: Path) -> Iterator[Row]:
     """Rows of a .csv or .tsv file with a header line, or of a JSON Lines file."""
-    if source.suffix not in (".csv", ".tsv"):
-        yield from _json_lines(source)
-        return
-    with source.open(encoding="utf-8-sig", newline="") as f:
-        yield from csv.DictReader(f, delimiter="\t" if source.suffix == ".tsv" else ",")
-
-
-def _cvtg_rows(source: Path) -> Iterator[Row]:
-    if source.suffix != ".json":
+    suffix = source.suffix.lower()
+    if suffix not in (".csv", ".tsv"):
         yield from _json_lines(source)
         return
     try:
-        yield from json.loads(source.read_text("utf-8"))["data_list"]
+        text = text_of(source.read_bytes())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for number, row in csv_rows(text, "\t" if suffix == ".tsv" else ""):
+        if isinstance(row, str):
+            raise UsageError(f"{source}, line {number}: {row}")
+        yield row
+
+
+def _cvtg_rows(source: Path) -> Iterator[Row]:
+    if source.suffix.lower() != ".json":
+        yield from _json_lines(source)
+        return
+    try:
+        yield from parsed(text_of(source.read_bytes()))["data_list"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
 

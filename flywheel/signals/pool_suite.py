@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flywheel.core.errors import UsageError
 from flywheel.core.files import write_bytes
 from flywheel.core.image import decode_working
 from flywheel.core.scorer import Item
+from flywheel.core.scratch import Scratch
 from flywheel.core.workspace import Workspace
 from flywheel.presets import Evaluation
 from flywheel.signals.calibration import Calibration, calibrate
@@ -62,8 +62,8 @@ def write(
     first, spare = candidates[: 2 * count], candidates[2 * count :] or candidates
     limits = _Limits.fitted(spare, by)
     held = list(islice((row for row in first if limits.recognise(row, by)), count))
-    with TemporaryDirectory() as scratch:
-        maker = _Maker(limits, by, Path(scratch), settings.side, seed)
+    with Scratch() as scratch:
+        maker = _Maker(limits, by, scratch, settings.side, seed)
         trials = [*maker.of_rows(held), *maker.words()]
         others = maker.of_rows([r for r in candidates if r not in held][:NULLS])
         calibration = calibrate(trials, others, by=by, progress=progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import UsageError
-from flywheel.core.files import file_digest, given_file, text_lines, write_bytes
+from flywheel.core.files import file_digest, given_file, json_lines, text_lines, write_bytes
 from flywheel.core.ranges import unusable
 from flywheel.core.storage import located
 
@@ -39,6 +39,8 @@ def load_suite(path: Path) -> list[Prompt]:
     path = given_file(path, "a suite file, such as `flywheel suite import` writes")
     prompts = []
     for number, line in enumerate(text_lines(path), 1):
+        if not line.strip():
+            continue
         try:
             prompts.append(read_prompt(json.loads(line), path.parent))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -100,7 +102,7 @@ def copy_suite(source: Path, path: Path) -> Path:
     """Copy a suite with its reference images, so that a round's suite never changes. Errors: `UsageError`."""
     load_suite(source)
     source = located(source)
-    rows = [json.loads(line) for line in text_lines(source)]
+    rows = json_lines(source)
     for row in rows:
         row["references"] = [copy_reference(source.parent / r, path.parent) for r in row.get("references", ())]
     return write_rows(path, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from curation.estimate import SAMPLE, estimate
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
+from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.curation import one_stage
 from tests.curation.corpus import encoded, texture, tree, write_folder
@@ -42,6 +44,20 @@ def test_only_what_is_new_or_not_scored_yet_counts(tmp_path: Path) -> None:
     done = estimate(workspace, [source], None, rule)
     assert (done.to_score, done.cpu_seconds, done.write_bytes) == (0, 0, 0)
     assert before.items() <= tree(workspace.root).items()
+
+
+def test_it_says_that_erased_pictures_are_recognised_only_when_they_are_read(tmp_path: Path) -> None:
+    source, rule = folder(tmp_path / "src", 2), one_stage.policy(tmp_path, RULE)
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, source)
+    again = folder(tmp_path / "elsewhere", 2)
+    assert estimate(workspace, [again], None, rule).notes == ()
+    image = hashlib.sha256((source / "00.png").read_bytes()).hexdigest()
+    Ledger(workspace, "erasures").append([{"erasure_id": "e", "image_id": image}], key="erasure/e")
+    (note,) = estimate(workspace, [again], None, rule).notes
+    assert "1 erased" in note and "quarantined" in note
+    assert ingest(workspace, again).quarantined == 2  # the erased one and the empty one
+    assert estimate(workspace, [again], None, rule).notes == ()  # nothing new
 
 
 def test_a_wrong_source_is_told_as_by_ingest(tmp_path: Path) -> None:

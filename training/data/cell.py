@@ -13,11 +13,28 @@ from training.randomness import generator
 
 @dataclass(frozen=True)
 class UsableRows:
-    """Usable rows of one Parquet row group."""
+    """Usable rows of one Parquet row group. Those that are drawn more often count as many draws an epoch."""
 
     shard: int
     index: int
-    rows: np.ndarray  # int16, row numbers inside the group, repeated for rows that are drawn more often
+    rows: np.ndarray  # int16, row numbers inside the group
+    ends: np.ndarray | None = None  # integer, per row: draws of the group up to it; None if each is drawn once
+
+    @classmethod
+    def repeated(cls, shard: int, index: int, rows: np.ndarray, times: np.ndarray) -> UsableRows:
+        """times: integer, how often each row is drawn."""
+        ends = np.cumsum(times[times > 0])
+        return cls(shard, index, rows[times > 0], ends.astype(np.min_scalar_type(ends[-1] if len(ends) else 0)))
+
+    @property
+    def draws(self) -> int:
+        """Draws an epoch."""
+        return len(self.rows) if self.ends is None else int(self.ends[-1]) if len(self.ends) else 0
+
+    def row(self, draw: int) -> int:
+        """The row number of a draw."""
+        place = draw if self.ends is None else int(np.searchsorted(self.ends, draw, side="right"))
+        return int(self.rows.item(place))
 
 
 class Cell:
@@ -31,7 +48,7 @@ class Cell:
         self, groups: Sequence[UsableRows], shapes: Sequence[tuple], key: tuple, window: int, run: int
     ) -> None:
         self.groups, self.shapes, self.key, self.window, self.run = groups, shapes, key, window, run
-        self.sizes = np.array([len(g.rows) for g in groups], dtype=np.int64)
+        self.sizes = np.array([g.draws for g in groups], dtype=np.int64)
         self.rows = int(self.sizes.sum())
         self._epoch = lru_cache(maxsize=2)(self._epoch_order)
         self._window = lru_cache(maxsize=2)(self._window_order)
@@ -46,7 +63,7 @@ class Cell:
             start = int(ends[number - 1]) if number else 0
             order = self._window(epoch, number)
             part = order[position - start : position - start + high - low].tolist()
-            out += [(self.groups[g].shard, self.groups[g].index, self.groups[g].rows.item(r)) for g, r in part]
+            out += [(self.groups[g].shard, self.groups[g].index, self.groups[g].row(r)) for g, r in part]
             low += len(part)
         return out
 
@@ -58,7 +75,7 @@ class Cell:
         return order, ends[last]
 
     def _window_order(self, epoch: int, number: int) -> np.ndarray:
-        """(group number, index into its rows) of one window's rows, int64 [rows, 2]."""
+        """(group number, number of its draw) of one window's rows, int64 [rows, 2]."""
         order, _ = self._epoch(epoch)
         rng = generator(*self.key, "rows", epoch, number)
         members = order[number * self.window : (number + 1) * self.window]

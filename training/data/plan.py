@@ -154,7 +154,7 @@ class DataPlan:
                     groups += self._groups(len(self.shards) - 1, source.slice)
                 else:
                     self._note(f"bucket {shard.bucket} of {source.manifest} is not read: no batch size for it")
-        filled = {key: groups for key, groups in cells.items() if sum(len(g.rows) for g in groups)}
+        filled = {key: groups for key, groups in cells.items() if sum(g.draws for g in groups)}
         if not filled:
             raise UsageError(
                 f"no training rows for {', '.join(stages) or 'any stage'} and buckets "
@@ -237,11 +237,13 @@ class DataPlan:
             if len(rows) == ROW_GROUP:
                 self._held_out.append((number, index, int(rows[-1])))
                 rows = rows[:-1]
+            group = UsableRows(number, index, rows)
             if weights is not None:
                 draw = generator(self.seed, "weight", number, index).random(len(rows))
-                rows = np.repeat(rows, (weights[index][rows] / shard.least_weight + draw).astype(np.int64))
-            if len(rows):
-                groups.append(UsableRows(number, index, rows))
+                times = (weights[index][rows] / shard.least_weight + draw).astype(np.int64)
+                group = UsableRows.repeated(number, index, rows, times)
+            if group.draws:
+                groups.append(group)
         return groups
 
     def _cell_weights(

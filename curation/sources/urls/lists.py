@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from curation.sources import BadInput
 from curation.sources.captions import parsed
 from curation.sources.columns import CAPTION_NAMES, every, first, spoken
 from curation.sources.compressed import open_archive
-from curation.sources.csvs import records
+from curation.sources.csvs import DELIMITERS, is_separator, records, said_delimiter
 from curation.sources.files import File
 from curation.sources.rights import NAMES
 from flywheel.core.errors import UsageError, first_line
@@ -45,7 +45,7 @@ ROWS = pa.schema(
 class UrlColumns:
     """Names of the columns that are read; of the captions, a row has the first that says something.
 
-    header: False where the file has none and the columns were told apart.
+    header: False where the file has none and the columns were told apart. delimiter: of a CSV file.
     """
 
     url: str
@@ -54,6 +54,7 @@ class UrlColumns:
     consent: str | None
     names: tuple[str, ...]
     header: bool = True
+    delimiter: str = ","
 
     @property
     def read(self) -> list[str]:
@@ -75,7 +76,7 @@ def url_columns(file: File) -> UrlColumns | None:
         return UrlColumns("url", ("caption",), None, None, ("url", "caption"), header=False)
     if _plain(file.name) in ("jsonl", "ndjson"):
         return _of_json(head)
-    return _of_csv(head, _delimiter(file.name))
+    return _of_csv(head, "\t" if _plain(file.name) == "tsv" else DELIMITERS)
 
 
 def is_text_list(file: File) -> bool:
@@ -172,11 +173,23 @@ def _of_json(head: bytes) -> UrlColumns | None:
     return None
 
 
-def _of_csv(head: bytes, delimiter: str) -> UrlColumns | None:
+def _of_csv(head: bytes, delimiters: str) -> UrlColumns | None:
+    """The columns by the first of the delimiters that leads to some."""
     text = head.decode("utf-8-sig", "replace")
-    _, names = next(records(io.StringIO(text, newline=""), delimiter), (0, []))
-    if isinstance(names, str):
-        return None
+    for delimiter in said_delimiter(text) or delimiters:
+        lines = records(io.StringIO(text, newline=""), delimiter)
+        names = next((f for _, f in lines if isinstance(f, str) or not _is_above(f)), [])
+        if not isinstance(names, str) and (columns := _of_fields(names)):
+            return replace(columns, delimiter=delimiter)
+    return None
+
+
+def _is_above(fields: list[str]) -> bool:
+    """Whether a line above the header says nothing of columns."""
+    return not fields or is_separator(fields)
+
+
+def _of_fields(names: list[str]) -> UrlColumns | None:
     urls = [n for n, field in enumerate(names) if field.lower().startswith(("http://", "https://"))]
     if not urls:
         return _named(names)
@@ -217,7 +230,7 @@ def _text_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any] | 
             elif kind in ("jsonl", "ndjson"):
                 yield from _json_rows(opened)
             else:
-                yield from _csv_rows(opened, columns, _delimiter(file.name))
+                yield from _csv_rows(opened, columns)
     except OSError as error:
         raise UsageError(f"source {file.uri} cannot be read: {error}") from error
     yield from map(BadInput, faults)
@@ -237,26 +250,28 @@ def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
 
 def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
     for line in opened:
-        if not line.strip():
-            continue
         try:
-            row = parsed(line.decode("utf-8-sig"))
-            yield row if isinstance(row, dict) else BadInput("not a JSON object")
+            if (text := line.decode("utf-8-sig")).strip():
+                row = parsed(text)
+                yield row if isinstance(row, dict) else BadInput("not a JSON object")
         except ValueError as error:
             yield BadInput(f"not a JSON line: {error}")
 
 
-def _csv_rows(opened: BinaryIO, columns: UrlColumns, delimiter: str) -> Iterator[Mapping[str, Any] | BadInput]:
+def _csv_rows(opened: BinaryIO, columns: UrlColumns) -> Iterator[Mapping[str, Any] | BadInput]:
     text = io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = records(text, delimiter)
-    if columns.header:
-        next(rows, None)
-    for number, fields in rows:
+    above = True
+    for number, fields in records(text, columns.delimiter):
         if isinstance(fields, str):
             yield BadInput(f"line {number} is not CSV: {fields}")
+        elif above and _is_above(fields):
+            continue
+        elif above and columns.header:
+            above = False
         elif fields and len(fields) != len(columns.names):
             yield BadInput(f"line {number} has {len(fields)} fields, the list {len(columns.names)}")
         elif fields:
+            above = False
             yield dict(zip(columns.names, fields))
 
 
@@ -268,7 +283,3 @@ def _head(file: File) -> bytes:
 def _plain(name: str) -> str:
     """Suffix of a name without that of a compression."""
     return name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
-
-
-def _delimiter(name: str) -> str:
-    return "\t" if _plain(name) == "tsv" else ","

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,9 @@ from curation.policy.snapshots import diff, find, listed
 from curation.run import curate
 from flywheel.cli.main import app
 from flywheel.core.errors import UsageError
+from flywheel.core.files import write_json
+from flywheel.core.ledger import Ledger
+from flywheel.core.workspace import Workspace
 from tests.curation.balanced import policy
 
 
@@ -27,7 +32,11 @@ def test_the_difference_of_snapshots(pictured: SimpleNamespace) -> None:
     assert not differences["scorers"] and not differences["pool"] and differences["shards"]
     same = diff(workspace, a.snapshot, a.snapshot)
     assert not any(same[k] for k in ("policy", "scorers", "pool", "samples", "shards"))
-    assert {s["snapshot"] for s in listed(workspace)} >= {a.snapshot, b.snapshot}
+    mine = [a.snapshot, b.snapshot]
+    assert [s["snapshot"] for s in listed(workspace) if s["snapshot"] in mine] == mine
+    for number, snapshot in enumerate(reversed(mine)):  # as a copy of the workspace may have them
+        os.utime(workspace.snapshot(snapshot), (number, number))
+    assert [s["snapshot"] for s in listed(workspace) if s["snapshot"] in mine] == mine
     assert find(workspace, a.snapshot)["files"].keys() == {
         "decisions.parquet", "stages.parquet", "funnel.parquet", "quarantine.parquet", "policy.json", "evaluation.json",
     }  # fmt: skip
@@ -41,3 +50,14 @@ def test_the_difference_of_snapshots(pictured: SimpleNamespace) -> None:
         diff(workspace, "zz", b.snapshot)
     with pytest.raises(UsageError, match="no snapshot begins with ''"):
         find(workspace, "")
+
+
+def test_snapshots_are_listed_as_the_ledger_has_them_first(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "w")
+    write_json(workspace.path("shards", "m.json"), {"files": [], "snapshot": "x"})
+    for name in "abcd":  # written again in this order, as an erasure does
+        record = {"snapshot": name, "policy": "p", "counts": {}, "manifest": "shards/m.json"}
+        write_json(workspace.snapshot(name), record)
+    for number, name in enumerate(("c", "a", "c", "b")):
+        Ledger(workspace, "snapshots").append([{"snapshot": name, "policy": "p"}], key=f"snapshot/{number}")
+    assert [s["snapshot"] for s in listed(workspace)] == ["c", "a", "b", "d"]

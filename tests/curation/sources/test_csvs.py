@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 
-from curation.sources.csvs import records
+import pytest
+
+from curation.sources.csvs import records, rows
 
 
 def _read(text: str, delimiter: str = ",") -> list[tuple[int, list[str] | str]]:
@@ -37,3 +39,16 @@ def test_quotes_around_a_part_of_a_field_are_taken() -> None:
 def test_many_open_quotes_are_read_in_no_time() -> None:
     found = _read('a,"open\n' * 2000 + "z,last")
     assert found[-1] == (2001, ["z", "last"]) and sum(isinstance(f, str) for _, f in found) == 2000
+
+
+@pytest.mark.parametrize(
+    "text", ["a;b\n1;x, y\n", "sep=;\r\na;b\r\n1;x, y\r\n", "\n\na\tb\n\n1\tx, y\n", 'a,b\n1,"x, y"']
+)
+def test_rows_by_the_names_of_a_header_however_fields_are_parted(text: str) -> None:
+    assert [row for _, row in rows(text)] == [{"a": "1", "b": "x, y"}]
+
+
+def test_without_a_header_there_are_no_rows() -> None:
+    assert list(rows("")) == [] and list(rows("sep=;\n")) == []
+    ((number, fault),) = rows('a,"b\n1,2\n3,4\n')
+    assert number == 1 and "not a CSV line" in fault

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,20 @@ def test_a_child_that_needs_too_much_memory_ends_alone(greedy: Any):
     with pytest.raises(TooMuch, match="more than 300 MiB of memory"):
         run(greedy)
     assert psutil.Process().memory_info().rss - before < 200 << 20
+
+
+def test_the_process_that_children_are_forked_from_may_be_killed_before_one_starts_or_as_it_does():
+    run(os.getpid)
+    for busy in (False, True):
+        server = psutil.Process(forkserver._forkserver._forkserver_pid)
+        if busy:
+            server.suspend()  # as when it loads
+        killing = threading.Timer(0.3 * busy, server.kill)
+        killing.start()
+        assert run(os.getpid) != os.getpid()
+        killing.join()
+        run(os.getpid)
+        assert forkserver._forkserver._forkserver_pid != server.pid
 
 
 def test_a_long_answer_is_refused():

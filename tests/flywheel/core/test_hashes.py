@@ -57,6 +57,19 @@ def test_what_is_written_is_recorded_and_what_is_removed_too(tmp_path: Path):
     assert not workspace.path("samples", "b").exists()
 
 
+def test_the_order_in_which_files_were_written_is_that_of_a_copy_too(tmp_path: Path):
+    folder = Workspace(tmp_path / "w").path("tables")
+    for name in ("b", "a", "c", "a"):
+        write_bytes(folder / name, name.encode())
+    shutil.copytree(tmp_path / "w", tmp_path / "copy")
+    (tmp_path / "copy" / "tables" / "unrecorded").touch()
+    for number, name in enumerate("abc"):
+        os.utime(tmp_path / "copy" / "tables" / name, (number, number))
+    copy = tmp_path / "copy" / "tables"
+    assert [p.name for p in hashes.written(folder, folder.glob("[!.]*"))] == ["b", "c", "a"]
+    assert [p.name for p in hashes.written(copy, copy.glob("[!.]*"))] == ["unrecorded", "b", "c", "a"]
+
+
 def test_folders_outside_a_workspace_get_no_records(tmp_path: Path):
     write_bytes(tmp_path / "pictures" / "a.png", b"1")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.png", "pictures"]

@@ -192,7 +192,8 @@ def test_no_process_outlives_a_killed_program(tmp_path: Path):
     program = (
         "import os, time\nfrom flywheel.core.local_workers import LocalWorkers\n"
         "if __name__ == '__main__':\n"
-        "    print(list(LocalWorkers(1).run_all(os.getpid, [()]))[0][1], flush=True)\n    time.sleep(600)"
+        "    workers = LocalWorkers(1)\n"  # without a name, its process ends with the call
+        "    print(list(workers.run_all(os.getpid, [()]))[0][1], flush=True)\n    time.sleep(600)"
     )
     script = tmp_path / "program.py"
     script.write_text(program)

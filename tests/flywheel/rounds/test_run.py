@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.flywheel.micro import command, go_on, run, sql
 
@@ -79,6 +80,20 @@ def test_a_finished_run_has_nothing_to_do(micro_run: tuple[Path, dict], micro_wo
         k: summary[k] for k in ("input", "admitted", "rounds")
     }
     assert files(workspace, "pool", "shards", "checkpoints", "samples", "ledger") == before
+
+
+def test_a_finished_run_says_its_own_counts_though_another_policy_was_curated_since(
+    micro_run: tuple[Path, dict], micro_world: Path, copied: Workspace
+):
+    summary = micro_run[1]
+    counts = {"snapshot": "another", "input": 7, "admitted": 4, "dropped": 2, "quarantined": 1}
+    row = counts | {"policy": "p", "manifest": "shards/another.json"}
+    Ledger(copied, "snapshots").append([row], key="snapshot/another")
+    again = go_on(micro_world, copied.root)
+    assert {k: again[k] for k in counts} == {k: summary[k] for k in counts}
+    (marker,) = copied.path("runs").glob("*.json")
+    marker.write_text('{"finished": true}')  # of an earlier version
+    assert go_on(micro_world, copied.root)["snapshot"] == "another"
 
 
 def kill_when(micro_world: Path, workspace: Path, reached: Callable[[], bool]) -> None:

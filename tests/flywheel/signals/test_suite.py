@@ -19,6 +19,14 @@ def test_a_prompt_may_hold_any_separator(tmp_path: Path, mark: str):
         assert [p.text for p in load_suite(suite)] == [row["prompt"]] * 2
 
 
+def test_blank_lines_and_a_byte_order_mark_are_no_prompts(tmp_path: Path):
+    row = json.dumps({"prompt_id": "p", "prompt": "a red disc", "task": "t2i", "checks": []})
+    other = row.replace('"p"', '"q"')
+    (tmp_path / "suite.jsonl").write_text(f"\ufeff\r\n{row}\r\n\r\n{other}\r\n\r\n", "utf-8")
+    for suite in (tmp_path / "suite.jsonl", copy_suite(tmp_path / "suite.jsonl", tmp_path / "copy" / "suite.jsonl")):
+        assert [p.prompt_id for p in load_suite(suite)] == ["p", "q"]
+
+
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
 def test_a_check_cannot_ask_for_what_is_no_number(tmp_path: Path, number: str):
     path = tmp_path / "suite.jsonl"

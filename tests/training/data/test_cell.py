@@ -24,6 +24,16 @@ def test_a_part_is_the_same_however_it_is_asked_for():
     assert cell().take(17, 83) == whole[17:83] and cell(1).take(0, 100) != whole
 
 
+def test_rows_that_are_drawn_more_often_take_no_more_room_and_come_in_the_same_order():
+    rows, times = np.arange(3, 67, dtype=np.int16), np.array([0, 1, 1000, 7] * 16)
+    few = UsableRows.repeated(5, 1, rows, times)
+    assert len(few.rows) == 48 and few.ends.nbytes <= 2 * 48 and few.draws == times.sum()
+    long = UsableRows(5, 1, np.repeat(rows, times))
+    mine, theirs = (Cell([g], [(1,)], (0, "cell"), window=2, run=4) for g in (few, long))
+    assert mine.take(0, 3 * few.draws) == theirs.take(0, 3 * few.draws)
+    assert UsableRows.repeated(5, 1, rows, np.zeros(64, np.int64)).draws == 0
+
+
 def test_rows_come_in_runs_of_one_layout():
     one = cell()
     layouts = [shard % 2 for shard, _, _ in one.take(0, one.rows)]

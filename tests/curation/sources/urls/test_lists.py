@@ -93,6 +93,23 @@ def test_lists_without_a_header(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "url;text\nhttp://h/1;a dog, running\n",
+        "sep=;\r\nurl;text\r\nhttp://h/1;a dog, running\r\n",
+        "\n\nurl\ttext\n\nhttp://h/1\ta dog, running\n",
+        "sep=;\nhttp://h/1;a dog, running\n",
+        '\n\nhttp://h/1,"a dog, running"\n',
+    ],
+)
+def test_lists_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+    assert [(r["uri"], r["captions"], r["fault"]) for r in rows(tmp_path / "a.csv")] == [
+        ("http://h/1", ["a dog, running"], None)
+    ]
+
+
 def test_odd_rows_cost_themselves(tmp_path: Path) -> None:
     csv = b'url,text\nhttp://h/1,fine\nhttp://h/2\n,no url\nhttp://h/4,caf\xe9\n" http://h/5 ","two\nlines"\n'
     (tmp_path / "a.csv").write_bytes(csv)
