@@ -68,17 +68,19 @@ class Arrangement:
         """The inverse of `arranged`."""
         return _moved(arranged, [(at, width, start) for start, width, at in self.moves])
 
-    def is_first(self, apart: np.ndarray) -> np.ndarray:
-        """Whether this is the first arrangement in which two hashes meet, bool [M]. apart: the bits that differ."""
+    def first(self, apart: np.ndarray) -> np.ndarray:
+        """Places of pairs of hashes that meet in this arrangement first, int64 [K]. apart: the bits that differ."""
         agree = np.zeros(len(apart), np.uint64)
         for number, (start, width) in enumerate(self.bands):
             agree |= ((apart & _mask(start, width)) == 0).astype(np.uint64) << np.uint64(number)
-        patterns, at = np.unique(agree, return_inverse=True)
         here = np.uint64(_as_bits(self.leading))
-        first = (patterns & here) == here
+        places = np.flatnonzero((agree & here) == here)
+        agree = agree[places]
         for earlier in map(np.uint64, self.before):
-            first &= (patterns & earlier) != earlier
-        return first[at]
+            new = (agree & earlier) != earlier
+            if not new.all():
+                places, agree = places[new], agree[new]
+        return places
 
 
 def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
@@ -124,9 +126,9 @@ def _found(hashes: np.ndarray, arrangement: Arrangement, radius: int) -> Iterato
     lined_up = arrangement.arranged(hashes)
     lined_up.sort()
     for places, steps in _some_at_a_time(_neighbours(lined_up, arrangement.rest, radius), len(hashes)):
-        a, b = (arrangement.restored(lined_up[at]) for at in (places, places + steps))
-        first = arrangement.is_first(a ^ b)
-        yield np.sort(np.searchsorted(hashes, np.stack([a[first], b[first]], axis=1)), axis=1)
+        first = arrangement.first(arrangement.restored(lined_up[places] ^ lined_up[places + steps]))
+        a, b = (arrangement.restored(lined_up[at[first]]) for at in (places, places + steps))
+        yield np.sort(np.searchsorted(hashes, np.stack([a, b], axis=1)), axis=1)
 
 
 def _some_at_a_time(parts: Iterator[tuple[np.ndarray, int]], most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
