@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, takewhile
 
 import numpy as np
 
@@ -33,13 +33,13 @@ _MOST = 0.08  # share that agrees in front from which on all hashes are compared
 class Arrangement:
     """Some bands lead, the others follow; both from the highest bits to the lowest.
 
-    bands: (first bit, width) of each, from the lowest. leading: numbers of those that lead, ascending. before: of each
-    earlier arrangement, those that lead in it, as bits.
+    bands: (first bit, width) of each, from the lowest. leading: numbers of those that lead, ascending. turns: what
+    leads in each arrangement, this one among them, as bits, in their order.
     """
 
     bands: Sequence[tuple[int, int]]
     leading: Sequence[int]
-    before: Sequence[int] = ()
+    turns: Sequence[int] = ()
 
     @cached_property
     def rest(self) -> int:
@@ -73,11 +73,11 @@ class Arrangement:
         agree = np.zeros(len(apart), np.uint64)
         for number, (start, width) in enumerate(self.bands):
             agree |= ((apart & _mask(start, width)) == 0).astype(np.uint64) << np.uint64(number)
-        here = np.uint64(_as_bits(self.leading))
-        places = np.flatnonzero((agree & here) == here)
+        here = _as_bits(self.leading)
+        places = np.flatnonzero((agree & np.uint64(here)) == here)
         agree = agree[places]
-        for earlier in map(np.uint64, self.before):
-            new = (agree & earlier) != earlier
+        for earlier in takewhile(lambda bits: bits != here, self.turns):
+            new = (agree & np.uint64(earlier)) != earlier
             if not new.all():
                 places, agree = places[new], agree[new]
         return places
@@ -100,7 +100,7 @@ def near_hashes(hashes: np.ndarray, radius: int, kept: Callable[[np.ndarray], np
         return [part for parts in pool.map(found, arrangements) for part in parts]
 
 
-def _arrangements(count: int, radius: int) -> Iterator[Arrangement]:
+def _arrangements(count: int, radius: int) -> list[Arrangement]:
     """Those that are estimated to take the least time: more bands lead in more of them, and far fewer hashes agree."""
 
     def seconds(design: tuple[int, int]) -> float:
@@ -114,11 +114,9 @@ def _arrangements(count: int, radius: int) -> Iterator[Arrangement]:
     bands, following = min((d for d in designs if covering.work(*d, radius) <= _WORK), key=seconds)
     edges = np.linspace(0, HASH_BITS, bands + 1).round().astype(int).tolist()
     cut = [(start, end - start) for start, end in zip(edges[:-1], edges[1:])]
-    before: list[int] = []
-    for follow in covering.covering(bands, following, radius):
-        leading = [n for n in range(bands) if n not in follow]
-        yield Arrangement(cut, leading, tuple(before))
-        before.append(_as_bits(leading))
+    leading = [sorted(set(range(bands)) - set(each)) for each in covering.covering(bands, following, radius)]
+    turns = [_as_bits(each) for each in leading]
+    return [Arrangement(cut, each, turns) for each in leading]
 
 
 def _found(hashes: np.ndarray, arrangement: Arrangement, radius: int) -> Iterator[np.ndarray]:
