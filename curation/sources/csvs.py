@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+
+_SAID = re.compile(r"sep=(.)", re.IGNORECASE)  # a line that spreadsheets write above the header
+
+
+def delimiter(text: str) -> str:
+    """By the first line of a CSV: spreadsheets of half of Europe write semicolons, and some say so above the header."""
+    line = text.partition("\n")[0].strip("\r")
+    if said := _SAID.fullmatch(line.strip()):
+        return said[1]
+    return next((mark for mark in ",;\t" if mark in line), ",")
+
+
+def says_delimiter(text: str) -> bool:
+    """Whether the first line only says what the delimiter is."""
+    return _SAID.fullmatch(text.partition("\n")[0].strip()) is not None
 
 
 def records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:

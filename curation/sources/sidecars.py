@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import io
 import posixpath
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curation.sources import captions
+from curation.sources import BadInput, captions
 from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first, spoken
-from curation.sources.csvs import records
+from curation.sources.columns import (
+    CAPTION_NAMES,
+    IMAGE_NAMES,
+    INSTRUCTION_NAMES,
+    MASK_NAMES,
+    REFERENCE_NAMES,
+    first,
+    spoken,
+)
+from curation.sources.csvs import delimiter, records, says_delimiter
+from flywheel.core.errors import first_line
 
 CAPTIONS = "captions.jsonl"
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SUFFIXES = tuple(f".{suffix}" for suffix in captions.SUFFIXES)
 _MAX_CAPTION = 1024 * 1024  # bytes of a side-car
-_FILE = "file_name"
-_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
+FILE_NAME = "file_name"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def side_car(contents: Mapping[str, bytes]) -> Annotation:
 
 
 def metadata(name: str, content: bytes) -> Iterator[Noted | OddNote]:
-    """Lines of a `metadata.jsonl` or `metadata.csv`, whose file names are relative to its folder.
+    """Lines of a `metadata.jsonl`, `.csv` or `.parquet`, whose file names are relative to its folder.
 
     A row has `file_name`, or for edit pairs a column such as `edited_image_file_name` beside one such as
     `original_image_file_name`.
@@ -116,44 +123,63 @@ def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | st
     if name.endswith(".csv"):
         yield from _csv(content)
         return
+    if name.endswith(".parquet"):
+        yield from _parquet(content)
+        return
     for number, row in json_rows(content):
         yield number, row if isinstance(row, dict) else str(row) if isinstance(row, ValueError) else "not a JSON object"
 
 
+def _parquet(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curation.sources.parquet import text_rows
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        yield 1, f"not a readable Parquet file: {first_line(error)}"
+        return
+    rows = (row for batch in table.to_batches() for row in text_rows(batch, table.column_names))
+    for number, row in enumerate(rows, 1):
+        bad = next((value for value in row.values() if isinstance(value, BadInput)), None)
+        yield number, str(bad) if bad else {k: v for k, v in row.items() if v not in (None, "", [])}
+
+
 def _csv(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    text = as_utf8(content).decode("utf-8-sig", "surrogateescape")
+    text = as_utf8(content).decode(captions.UTF_8, "surrogateescape")
     names: list[str] | None = None
-    for number, fields in records(io.StringIO(text, newline=""), _delimiter(text)):
+    for number, fields in records(io.StringIO(text, newline=""), delimiter(text)):
         if isinstance(fields, str):
             yield number, f"not a CSV line: {fields}"
-        elif not fields or (number == 1 and _SEPARATOR.fullmatch(text.partition("\n")[0].strip())):
+        elif not fields or (number == 1 and says_delimiter(text)):
             continue
         elif names is None:
-            names = fields
+            names = [name.strip() for name in fields]
         elif len(fields) != len(names):
             yield number, "has more or fewer fields than the header"
         else:
             yield number, {k: v for k, v in zip(names, fields) if v != ""}
 
 
-def _delimiter(text: str) -> str:
-    """By the first line: spreadsheets of half of Europe write semicolons, and some say so above the header."""
-    first_line = text.partition("\n")[0].strip("\r")
-    if said := _SEPARATOR.fullmatch(first_line):
-        return said[1]
-    return next((m for m in ",;\t" if m in first_line), ",")
+def _names_files(column: str) -> bool:
+    """Whether a column names a file beside another, as in `mask_file_name`, or several, as in `images_file_names`."""
+    return column.endswith((f"_{FILE_NAME}", f"_{FILE_NAME}s"))
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
     """(file, annotation) of a metadata row. Errors: `ValueError`."""
-    files = {k.removesuffix(f"_{_FILE}"): v for k, v in row.items() if k.endswith(f"_{_FILE}") and v}
-    file = row.get(first((_FILE,), row) or "") or next((files[n] for n in IMAGE_NAMES if n in files), None)
+    files = {k.removesuffix("s").removesuffix(f"_{FILE_NAME}"): v for k, v in row.items() if v and _names_files(k)}
+    file = row.get(first((FILE_NAME,), row) or "") or next((files[n] for n in IMAGE_NAMES if n in files), None)
     if not isinstance(file, str) or not file:
-        raise ValueError(f'no "{_FILE}" with a file name')
+        raise ValueError(f'no "{FILE_NAME}" with a file name')
     values = dict(row)
     reference = next((files[n] for n in REFERENCE_NAMES if n in files), None)
     if reference and "references" not in values:
         values["references"] = reference if isinstance(reference, list) else [reference]
+        if mask := next((files[n] for n in MASK_NAMES if n in files), None):
+            values.setdefault("mask", mask)
     if spoken(("caption", "captions"), row) is None:
         texts = {name: value for name, value in row.items() if isinstance(value, (str, list))}
         name = spoken(INSTRUCTION_NAMES if reference else CAPTION_NAMES, texts)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from curation.sources import BadInput
-from curation.sources.captions import parsed
+from curation.sources.captions import UTF_8, encoding_of, parsed
 from curation.sources.columns import CAPTION_NAMES, every, first, spoken
 from curation.sources.compressed import open_archive
-from curation.sources.csvs import records
+from curation.sources.csvs import delimiter, records, says_delimiter
 from curation.sources.files import File
 from curation.sources.rights import NAMES
+from curation.sources.sidecars import FILE_NAME, METADATA
 from flywheel.core.errors import UsageError, first_line
 
-LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", ".gz", ".zst"))
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", *_COMPRESSED))
 URL_NAMES = (
     "url", "image_url", "img_url", "image_link", "photo_image_url", "contenturl", "jpg_url", "original_url", "link",
 )  # fmt: skip
@@ -75,15 +79,38 @@ def url_columns(file: File) -> UrlColumns | None:
         return UrlColumns("url", ("caption",), None, None, ("url", "caption"), header=False)
     if _plain(file.name) in ("jsonl", "ndjson"):
         return _of_json(head)
-    return _of_csv(head, _delimiter(file.name))
+    return _of_csv(head, file.name)
+
+
+def table_holds(file: File) -> str:
+    """What a Parquet file holds: urls, names (of the pictures of its folder), pictures or words; "" if unreadable."""
+    from curation.sources.column_types import any_picture, has_pictures
+    from curation.sources.parquet import open_parquet
+
+    try:
+        with open_parquet(file) as opened:
+            schema = opened.schema_arrow
+    except (OSError, UsageError):
+        return ""  # its fault is said when it is read
+    if posixpath.basename(file.name) in METADATA and any(name.endswith(FILE_NAME) for name in schema.names):
+        return "names"
+    if not has_pictures(schema) and _named(schema.names):
+        return "urls"
+    return "pictures" if any_picture(schema) else "words"
 
 
 def is_text_list(file: File) -> bool:
-    """True for a text file whose first line begins with a URL."""
+    """True for a text file whose first line that is no comment begins with a URL."""
     try:
-        return _head(file).lstrip(b"\xef\xbb\xbf \t\r\n")[:8].lower().startswith((b"http://", b"https://"))
+        return next(filter(None, map(_plain_line, _head(file).splitlines())), b"").startswith((b"http://", b"https://"))
     except (OSError, UsageError):
         return False
+
+
+def _plain_line(line: bytes) -> bytes:
+    """The beginning of a line in lower case; nothing of a comment."""
+    text = line.strip(b"\xef\xbb\xbf \t\r\n")[:8].lower()
+    return b"" if text.startswith(b"#") else text
 
 
 def is_parquet(name: str) -> bool:
@@ -145,7 +172,8 @@ def _is_text(text: str) -> bool:
 
 # Columns -------------------------------------------------------------------------------------------------------------
 def _of_schema(file: File) -> UrlColumns | None:
-    from curation.sources.parquet import has_pictures, open_parquet
+    from curation.sources.column_types import has_pictures
+    from curation.sources.parquet import open_parquet
 
     with open_parquet(file) as opened:
         schema = opened.schema_arrow
@@ -172,11 +200,15 @@ def _of_json(head: bytes) -> UrlColumns | None:
     return None
 
 
-def _of_csv(head: bytes, delimiter: str) -> UrlColumns | None:
+def _of_csv(head: bytes, name: str) -> UrlColumns | None:
     text = head.decode("utf-8-sig", "replace")
-    _, names = next(records(io.StringIO(text, newline=""), delimiter), (0, []))
-    if isinstance(names, str):
+    rows = records(io.StringIO(text, newline=""), _delimiter(name, text))
+    if says_delimiter(text):
+        next(rows, None)
+    _, found = next(rows, (0, []))
+    if isinstance(found, str):
         return None
+    names = [field.strip() for field in found]
     urls = [n for n, field in enumerate(names) if field.lower().startswith(("http://", "https://"))]
     if not urls:
         return _named(names)
@@ -217,14 +249,14 @@ def _text_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any] | 
             elif kind in ("jsonl", "ndjson"):
                 yield from _json_rows(opened)
             else:
-                yield from _csv_rows(opened, columns, _delimiter(file.name))
+                yield from _csv_rows(opened, columns, file.name)
     except OSError as error:
         raise UsageError(f"source {file.uri} cannot be read: {error}") from error
     yield from map(BadInput, faults)
 
 
 def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
-    for line in opened:
+    for line in _utf8_lines(opened):
         try:
             text = line.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
@@ -236,7 +268,7 @@ def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
 
 
 def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
-    for line in opened:
+    for line in _utf8_lines(opened):
         if not line.strip():
             continue
         try:
@@ -246,9 +278,12 @@ def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
             yield BadInput(f"not a JSON line: {error}")
 
 
-def _csv_rows(opened: BinaryIO, columns: UrlColumns, delimiter: str) -> Iterator[Mapping[str, Any] | BadInput]:
-    text = io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = records(text, delimiter)
+def _csv_rows(opened: BinaryIO, columns: UrlColumns, name: str) -> Iterator[Mapping[str, Any] | BadInput]:
+    text = io.TextIOWrapper(opened, _encoding(opened), errors="surrogateescape", newline="")
+    first = text.readline()
+    rows = records(chain([first], text), _delimiter(name, first))
+    if says_delimiter(first):
+        next(rows, None)
     if columns.header:
         next(rows, None)
     for number, fields in rows:
@@ -261,14 +296,36 @@ def _csv_rows(opened: BinaryIO, columns: UrlColumns, delimiter: str) -> Iterator
 
 
 def _head(file: File) -> bytes:
+    """The beginning, in UTF-8."""
     with open_archive(file, []) as opened:
-        return opened.read(_HEAD)
+        encoding, head = _encoding(opened), opened.read(_HEAD)
+        return head if encoding == UTF_8 else head.decode(encoding, "ignore").encode("utf-8", "ignore")
+
+
+def _encoding(opened: BinaryIO) -> str:
+    head = opened.read(4)
+    opened.seek(0)
+    return encoding_of(head)
+
+
+def _utf8_lines(opened: BinaryIO) -> Iterator[bytes]:
+    """Lines, which end at a newline only."""
+    encoding = _encoding(opened)
+    if encoding == UTF_8:
+        yield from opened
+    else:
+        text = io.TextIOWrapper(opened, encoding, errors="replace", newline="\n")
+        yield from (line.encode("utf-8", "surrogatepass") for line in text)
 
 
 def _plain(name: str) -> str:
     """Suffix of a name without that of a compression."""
-    return name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    lower = name.lower()
+    return next((lower.removesuffix(c) for c in _COMPRESSED if lower.endswith(c)), lower).rpartition(".")[2]
 
 
-def _delimiter(name: str) -> str:
-    return "\t" if _plain(name) == "tsv" else ","
+def _delimiter(name: str, text: str) -> str:
+    """By the header; a URL may itself hold semicolons."""
+    if _plain(name) == "tsv":
+        return "\t"
+    return "," if text.lstrip('\ufeff" ')[:4].lower() == "http" and "\t" not in text else delimiter(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from curation.sources.csvs import records
+from curation.sources.csvs import delimiter, records, says_delimiter
 
 
 def _read(text: str, delimiter: str = ",") -> list[tuple[int, list[str] | str]]:
@@ -37,3 +37,9 @@ def test_quotes_around_a_part_of_a_field_are_taken() -> None:
 def test_many_open_quotes_are_read_in_no_time() -> None:
     found = _read('a,"open\n' * 2000 + "z,last")
     assert found[-1] == (2001, ["z", "last"]) and sum(isinstance(f, str) for _, f in found) == 2000
+
+
+def test_delimiters() -> None:
+    told = {"a,b;c\n": ",", "a;b\r\n1,2;3": ";", "a\tb": "\t", "SEP=|\r\na|b": "|", "a": ","}
+    assert {text: delimiter(text) for text in told} == told
+    assert [says_delimiter(text) for text in told] == [False, False, False, True, False]
