@@ -69,7 +69,7 @@ def caption_pool(
     """Ask for all missing captions, at most `limit`, with `concurrency` calls at once.
 
     Covers every text-to-image picture; with `use` fill, only those without a caption of their own. A refused answer is
-    recorded with its reason and not requested again; a missing answer is, and so is all of an endpoint that has given no
+    recorded with its reason and not requested again; a missing answer is, and so is all of an endpoint that gave no
     caption yet. Errors: `UsageError` for an empty pool, and for an endpoint that refuses every call, gives no caption
     or does not answer.
     """
