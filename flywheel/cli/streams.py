@@ -154,7 +154,7 @@ def edits(
 
 def _text_of(path: Path, option: str) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{option} {path} cannot be read as UTF-8 text: {error}") from error
 

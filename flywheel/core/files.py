@@ -146,9 +146,9 @@ def json_lines(path: Path) -> list[Any]:
         raise ValueError(f"'{path}' is not JSON ({error})") from error
 
 
-def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
-    """The lines of a text file, as JSON Lines has them: they end at "\\n" and at no other separator."""
-    text = path.read_bytes().decode(encoding).removesuffix("\n")
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, as JSON Lines has them: they end at "\\n" and at no other separator."""
+    text = path.read_bytes().decode("utf-8-sig").removesuffix("\n")
     return text.split("\n") if text else []
 
 

@@ -175,7 +175,7 @@ def question(text: str, capability: str, **more: Any) -> Row:
 
 
 def _json_lines(source: Path) -> Iterator[Row]:
-    for number, line in enumerate(text_lines(source, "utf-8-sig"), 1):
+    for number, line in enumerate(text_lines(source), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -200,7 +200,7 @@ def _cvtg_rows(source: Path) -> Iterator[Row]:
         yield from _json_lines(source)
         return
     try:
-        yield from json.loads(source.read_text("utf-8"))["data_list"]
+        yield from json.loads(source.read_text("utf-8-sig"))["data_list"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source}: not CVTG-2K's JSON with a data_list ({error})") from error
 
